@@ -1,0 +1,286 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// The errors of a [Store]. Anything else means that the store could not do its work: the caller knows nothing about
+// the session, lets nobody in and signs nobody out.
+var (
+	// ErrNotFound: there is no such session: unknown, expired or ended, all the same.
+	ErrNotFound = errors.New("session not found")
+	// ErrEnded: an ending named this session while its login was under way.
+	ErrEnded = errors.New("the session was ended while its login was under way")
+	// ErrReplayed: this logout token has been carried out already.
+	ErrReplayed = errors.New("already processed")
+	// ErrConflict: the session was changed since it was read; read it again.
+	ErrConflict = errors.New("the session was changed meanwhile")
+	// ErrNobody: an ending names nobody, or names them in a way that has no meaning; see [Who.Validate].
+	ErrNobody = errors.New("the ending names no session")
+	// ErrLeaseLost: the notice is settled or has been claimed by somebody else since.
+	ErrLeaseLost = errors.New("the notice is no longer leased to this claim")
+)
+
+// AttemptLifetime bounds how long a login may be under way, and with that how long an end mark must be kept.
+const AttemptLifetime = 15 * time.Minute
+
+// Store keeps sessions. Every method is atomic, safe for concurrent use, and takes the time from its caller: a store
+// has no clock. Times are kept to the microsecond (see [Time]). A method that returns an error has changed nothing,
+// unless it says otherwise; a context that is done before the change is certain is such an error.
+//
+// The cost of every method but List and Prune is a few index look-ups, however many sessions there are.
+// The suite in store/storetest is this contract made executable.
+type Store interface {
+	// Create keeps a new session under r.Key, with revision 1.
+	//
+	// began is when its login began. Create answers [ErrEnded], and keeps nothing, when an end mark at or after
+	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now,
+	// since then the mark may be gone.
+	// A key that exists already is an error: keys are 256 random bits, so that is a fault, never an update.
+	Create(ctx context.Context, r Record, began, now time.Time) error
+
+	// Find returns the session with this key. [ErrNotFound] when it is unknown, ended or expired: a session lives
+	// while now is before both its Expires and its IdleExpires.
+	Find(ctx context.Context, key Key, now time.Time) (Record, error)
+
+	// Update replaces LastSeen, IdleExpires, Expires, Refresh and Payload of the session that has r.Key, and raises
+	// its revision by one, only if it still lives and its revision is still r.Revision. [ErrNotFound] when it does
+	// not live, [ErrConflict] when its revision is another. Update never creates. Key, issuer, client, subject, sid
+	// and Created are never changed.
+	Update(ctx context.Context, r Record, now time.Time) error
+
+	// End carries out an ending, all of it or nothing:
+	//
+	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and has not run out.
+	//  2. The jti is recorded until e.JTIExpires.
+	//  3. Unless the ending names one key, an end mark with the time now is left for [AttemptLifetime]; a later mark for
+	//     the same names replaces an earlier one, never the reverse.
+	//  4. Every session that e.Who names (see [Who.Names]) is removed.
+	//  5. For each of e.Tell the notices are written that [Telling] describes.
+	//  6. Every [Watch] hears of each removed session.
+	//
+	// It returns the sessions it removed, in no particular order, expired ones left out. Naming nobody that is here
+	// is a success: the jti is recorded and the mark is left all the same. [ErrNobody] if e.Who is not valid.
+	//
+	// When End has returned nil the ending survives a crash of the process and, where the store is durable, of the
+	// machine. An error after which the ending may have been carried out all the same (a connection cut during
+	// commit) is possible; ending it again is harmless.
+	End(ctx context.Context, e Ending, now time.Time) ([]Ended, error)
+
+	// List returns living sessions in the order of their keys, a page at a time. A session that lives throughout is on
+	// exactly one page, whatever is created and ended between the pages.
+	List(ctx context.Context, q Query, now time.Time) (Page, error)
+
+	// Prune removes a batch of what is past its time (sessions, end marks, jtis) and says how many it removed.
+	// Call it again while that is not 0. It never holds up a logout for longer than one small batch.
+	Prune(ctx context.Context, now time.Time) (int, error)
+
+	// Watch calls fn for every session that ends from now on, on whatever replica, until the feed is closed or ctx
+	// is done. fn is called from one goroutine at a time, must not block and must not call the store.
+	Watch(ctx context.Context, fn func(Ended)) (Feed, error)
+
+	// Close gives back what the store holds. Work under way is finished first.
+	Close() error
+}
+
+// Feed is a subscription to what ends.
+type Feed interface {
+	// Sync returns nil only when every ending that was complete before Sync was called has been handed to the
+	// watching function, and none was missed since the last Sync (or since Watch). Any error means that endings may
+	// have been missed: who keeps copies of sessions drops them all, and trusts no copy until Sync returns nil again.
+	Sync(ctx context.Context) error
+	// Close ends the subscription. After it has returned the watching function is not called any more.
+	Close() error
+}
+
+// Record is a session as a store keeps it: columns to find it by, and a payload that is sealed and opaque.
+type Record struct {
+	Key      Key
+	Issuer   string
+	ClientID string
+	Subject  string
+	SID      string // the `sid` of the ID Token; empty when it had none
+
+	Created     time.Time
+	LastSeen    time.Time
+	IdleExpires time.Time // no later than this unless it is used
+	Expires     time.Time // no later than this in any case
+	Revision    int64     // 1 when created, one more at each Update
+
+	Refresh Refresh // which kind of refresh token the payload holds
+	Payload []byte
+}
+
+// Lives says whether a session is neither expired nor idle for too long.
+func (r *Record) Lives(now time.Time) bool {
+	return now.Before(r.Expires) && now.Before(r.IdleExpires)
+}
+
+// Refresh says which kind of refresh token a session holds; an ending may ask to have it revoked.
+type Refresh uint8
+
+const (
+	RefreshNone    Refresh = iota // holds none
+	RefreshOnline                 // to be revoked when the session ends (Back-Channel Logout §2.7)
+	RefreshOffline                // granted with offline_access: normally kept (Back-Channel Logout §2.7)
+)
+
+// Who is what a logout names, within one issuer and client. Either Key alone is set, or Subject, or SID, or these two.
+type Who struct {
+	Issuer   string
+	ClientID string
+	Subject  string
+	SID      string
+	Key      Key
+}
+
+// Validate returns [ErrNobody] unless w names somebody: issuer and client, and a key, or a subject and/or a sid.
+func (w Who) Validate() error {
+	byName := w.Subject != "" || w.SID != ""
+	if w.Issuer == "" || w.ClientID == "" || byName == !w.Key.IsZero() {
+		return ErrNobody
+	}
+	return nil
+}
+
+// Names says whether an ending of w ends the session r, and whether a mark of w bars it:
+//
+//   - a key: the session with that key, if its issuer and client are the same;
+//   - sid alone: every session with that sid;
+//   - sub alone: every session of that subject;
+//   - both: the sessions of that subject with that sid, and those of that subject that have no sid on record: they
+//     cannot be told apart, so they end too.
+//
+// Stores find the same sessions by index; this is what they must agree with.
+func (w Who) Names(r *Record) bool {
+	switch {
+	case w.Issuer != r.Issuer || w.ClientID != r.ClientID:
+		return false
+	case !w.Key.IsZero():
+		return w.Key == r.Key
+	case w.Subject == "":
+		return w.SID != "" && w.SID == r.SID
+	case w.SID == "":
+		return w.Subject == r.Subject
+	default:
+		return w.Subject == r.Subject && (w.SID == r.SID || r.SID == "")
+	}
+}
+
+// Cause says why a session ended. It is a label of metrics and log lines.
+type Cause string
+
+const (
+	CauseBackChannel     Cause = "backchannel"      // a logout token of the provider
+	CauseFrontChannel    Cause = "frontchannel"     // the provider's page, in the person's browser
+	CauseUser            Cause = "user"             // the person signed out here
+	CauseAdmin           Cause = "admin"            // somebody on duty ended it
+	CauseReplaced        Cause = "replaced"         // the same browser signed in again
+	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
+	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
+)
+
+// Ending is a verified wish to end sessions.
+type Ending struct {
+	Who        Who
+	Cause      Cause
+	JTI        string    // of the logout token; empty when there was none
+	JTIExpires time.Time // until when JTI is remembered
+	Tell       []Telling // the notices to leave behind
+}
+
+// Ended is one session that was ended.
+type Ended struct {
+	Key      Key
+	Issuer   string
+	ClientID string
+	Subject  string
+	SID      string
+	Cause    Cause
+	At       time.Time
+}
+
+// NoticeKind says what is to be done about an ended session.
+type NoticeKind string
+
+const (
+	NoticeTell   NoticeKind = "tell"   // send an app a logout token
+	NoticeRevoke NoticeKind = "revoke" // revoke the session's refresh token
+)
+
+// Telling asks [Store.End] for notices.
+//
+//   - NoticeTell leaves one notice for each session that ended; or, when the ending named a subject without a sid, a
+//     single one that carries the subject and no key and no sid, even if no session was here.
+//   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh
+//     token: those with RefreshOnline always, those with RefreshOffline if Offline is set.
+type Telling struct {
+	Kind     NoticeKind
+	Target   string // the app; for NoticeRevoke the provider's name
+	Offline  bool
+	Deadline time.Time // when to give up
+}
+
+// Notice is work that an ending left behind: it is kept until it is done.
+type Notice struct {
+	ID       string
+	Kind     NoticeKind
+	Target   string
+	Issuer   string
+	ClientID string
+	Subject  string
+	SID      string
+	Key      Key
+	Cause    Cause
+	Payload  []byte    // of the session, for NoticeRevoke
+	Created  time.Time // when the session ended
+	Due      time.Time // not to be tried before
+	Deadline time.Time
+	Attempts int    // how often it was claimed
+	Lease    string // which claim holds it
+	Reason   string // what the last attempt said
+}
+
+// Outcome is what became of an attempt at a notice. Exactly one of Done, RetryAt and GiveUp is set.
+type Outcome struct {
+	Done    bool      // it is done: forget it
+	RetryAt time.Time // try again, then
+	GiveUp  bool      // it stays, as a dead letter, and is never claimed again
+	Reason  string    // for RetryAt and GiveUp
+}
+
+// Outbox holds the notices that [Store.End] left. Every store is one.
+type Outbox interface {
+	// Claim leases up to max notices that are due and not leased, those that have been due for longest first, and
+	// counts an attempt for each. Until now+lease no other Claim returns them.
+	Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]Notice, error)
+	// Settle says what became of a claimed notice. [ErrLeaseLost] when it has been claimed anew or settled since: nothing
+	// is changed then. A lease that ran out but was not claimed by another can still be settled.
+	Settle(ctx context.Context, n Notice, o Outcome) error
+}
+
+// Query asks for living sessions; what is empty does not restrict. Subject and SID need Issuer and ClientID.
+type Query struct {
+	Issuer   string
+	ClientID string
+	Subject  string
+	SID      string
+	After    Key // the Next of the page before
+	Limit    int // 1 to 1,000; 0 means 100
+}
+
+// Page is a part of a list.
+type Page struct {
+	Records []Record
+	Next    Key // zero on the last page
+}
+
+// Time cuts t to what a store keeps: microseconds, UTC, no monotonic reading.
+func Time(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return time.UnixMicro(t.UnixMicro()).UTC()
+}
