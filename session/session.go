@@ -1,0 +1,106 @@
+package session
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Session is one browser signed in at this relying party. It is shared between requests: read it, never change it.
+type Session struct {
+	Key      Key
+	Provider string // what the provider is called in the configuration
+	Issuer   string
+	ClientID string
+	Subject  string
+	SID      string // the `sid` of the ID Token; empty when it had none
+
+	Created     time.Time
+	LastSeen    time.Time // written at most once a minute
+	IdleExpires time.Time
+	Expires     time.Time
+
+	Claims map[string]any // of the ID Token, userinfo and the app's own hook
+	Tokens Tokens
+
+	revision int64
+	// A refresh that is under way on some replica holds the session until then; a failed one is not repeated before.
+	refreshHeld time.Time
+}
+
+// Tokens is what the provider gave for a session. They are encrypted at rest.
+type Tokens struct {
+	IDToken      string    `json:"id,omitempty"` // the latest, as the hint for RP-Initiated Logout
+	AccessToken  string    `json:"access,omitempty"`
+	RefreshToken string    `json:"refresh,omitempty"`
+	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero when the provider did not say
+	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with offline_access
+}
+
+// String keeps tokens out of logs.
+func (Tokens) String() string { return "[tokens]" }
+
+// GoString keeps tokens out of logs.
+func (Tokens) GoString() string { return "[tokens]" }
+
+// refreshDue says whether the access token has run out and there is a refresh token to get a new one.
+func (s *Session) refreshDue(now time.Time) bool {
+	return s.Tokens.RefreshToken != "" && !s.Tokens.Expires.IsZero() &&
+		!now.Before(s.Tokens.Expires) && !now.Before(s.refreshHeld)
+}
+
+// Claim returns a claim as a string, or "" when it is absent or something else.
+func (s *Session) Claim(name string) string {
+	v, _ := s.Claims[name].(string)
+	return v
+}
+
+// payload is what lies sealed in a Record. A new field needs a usable zero value: old payloads are read by new code.
+type payload struct {
+	Provider    string         `json:"provider"`
+	Claims      map[string]any `json:"claims,omitempty"`
+	Tokens      Tokens         `json:"tokens,omitzero"`
+	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
+}
+
+// sealed is the purpose under which payloads are sealed, and the version of their form.
+const sealed = "session payload v1"
+
+// record turns a session into what a store keeps.
+func (r *Ring) record(s *Session) (Record, error) {
+	plain, err := json.Marshal(payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens, RefreshHeld: s.refreshHeld})
+	if err != nil {
+		return Record{}, fmt.Errorf("session: encode payload: %w", err)
+	}
+	refresh := RefreshNone
+	switch {
+	case s.Tokens.RefreshToken == "":
+	case s.Tokens.Offline:
+		refresh = RefreshOffline
+	default:
+		refresh = RefreshOnline
+	}
+	return Record{
+		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID,
+		Created: s.Created, LastSeen: s.LastSeen, IdleExpires: s.IdleExpires, Expires: s.Expires,
+		Revision: s.revision, Refresh: refresh,
+		Payload: r.Seal(sealed, s.Key[:], plain),
+	}, nil
+}
+
+// session turns what a store kept into a session.
+func (r *Ring) session(rec Record) (*Session, error) {
+	plain, err := r.Open(sealed, rec.Key[:], rec.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
+	}
+	var p payload
+	if err := json.Unmarshal(plain, &p); err != nil {
+		return nil, fmt.Errorf("session %s: decode payload: %w", rec.Key.Handle(), err)
+	}
+	return &Session{
+		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject, SID: rec.SID,
+		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: rec.Expires,
+		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
+	}, nil
+}
