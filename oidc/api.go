@@ -5,6 +5,7 @@ package oidc
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -64,24 +65,31 @@ type Encryption struct {
 // Provider is one OpenID Provider. New asks nothing of the network; discovery happens on first need, once for all
 // who wait, and again after a failure (at most once a second).
 //
-//   func New(Config) (*Provider, error)                    // every fault of the Config at once, errors.Join
-//   func (p *Provider) Config() Config
-//   func (p *Provider) Name() string
-//   func (p *Provider) Ready(ctx) error                    // nil when metadata and keys have been fetched (asks if not)
-//   func (p *Provider) Metadata(ctx) (*Metadata, error)
-//   func (p *Provider) Keys(ctx) ([]KeyInfo, error)        // kid, kty, alg, use of the published keys, for `check`
-//   func (p *Provider) AuthURL(ctx, AuthRequest) (string, error)
-//   func (p *Provider) CheckIssParameter(ctx, iss string) error   // RFC 9207: compared when there, refused when promised and absent; iss=="" means absent
-//   func (p *Provider) Exchange(ctx, code, verifier, redirectURI string) (*Tokens, error)
-//   func (p *Provider) VerifyIDToken(ctx, raw string, e Expect, now time.Time) (*IDToken, error)
-//   func (p *Provider) Userinfo(ctx, accessToken, subject string, now time.Time) (map[string]any, error)
-//   func (p *Provider) Refresh(ctx, refreshToken string, before IDToken/claims, now time.Time) (*Tokens, *IDToken /* nil when none came */, error)
-//   func (p *Provider) Revoke(ctx, token, hint string) error      // RFC 7009
-//   func (p *Provider) EndSessionURL(ctx, EndSessionRequest) (string, error)  // ErrUnsupported without end_session_endpoint
+//	func New(Config) (*Provider, error)                    // every fault of the Config at once, errors.Join
+//	func (p *Provider) Config() Config
+//	func (p *Provider) Name() string
+//	func (p *Provider) Ready(ctx) error                    // nil when metadata and keys have been fetched (asks if not)
+//	func (p *Provider) Metadata(ctx) (*Metadata, error)
+//	func (p *Provider) Keys(ctx) ([]KeyInfo, error)        // kid, kty, alg, use of the published keys, for `check`
+//	func (p *Provider) AuthURL(ctx, AuthRequest) (string, error)
+//	func (p *Provider) CheckIssParameter(ctx, iss string) error   // RFC 9207: compared when there, refused when promised and absent; iss=="" means absent
+//	func (p *Provider) Exchange(ctx, code, verifier, redirectURI string) (*Tokens, error)
+//	func (p *Provider) VerifyIDToken(ctx, raw string, e Expect, now time.Time) (*IDToken, error)
+//	func (p *Provider) Userinfo(ctx, accessToken, subject string, now time.Time) (map[string]any, error)
+//	func (p *Provider) Refresh(ctx, refreshToken string, before IDToken/claims, now time.Time) (*Tokens, *IDToken /* nil when none came */, error)
+//	func (p *Provider) Revoke(ctx, token, hint string) error      // RFC 7009
+//	func (p *Provider) EndSessionURL(ctx, EndSessionRequest) (string, error)  // ErrUnsupported without end_session_endpoint
 //
-//   func VerifyLogoutToken(ctx, providers []*Provider, raw string, now time.Time) (*LogoutToken, error)
-//   func ExplainLogoutToken(ctx, providers []*Provider, raw string, now time.Time) []Step
+//	func VerifyLogoutToken(ctx, providers []*Provider, raw string, now time.Time) (*LogoutToken, error)
+//	func ExplainLogoutToken(ctx, providers []*Provider, raw string, now time.Time) []Step
 type Provider struct{ cfg Config }
+
+// KeyInfo describes a published key.
+type KeyInfo struct {
+	KID, Kty, Alg, Use, Crv string
+	Bits                    int
+	Problem                 string // why it is not used with the registered algorithm; empty when it is
+}
 
 // Metadata is what discovery said (OpenID Connect Discovery §3).
 type Metadata struct {
@@ -179,4 +187,45 @@ type Step struct {
 	Section string // "Back-Channel Logout §2.6"
 }
 
-var _ = context.Background
+// The errors that callers act on.
+var (
+	ErrUnavailable          = errors.New("the provider could not be asked")
+	ErrInvalidGrant         = errors.New("the provider refuses the grant (invalid_grant)")
+	ErrUnsupported          = errors.New("the provider has no such endpoint")
+	ErrUnsupportedTokenType = errors.New("the provider does not revoke tokens of this kind (unsupported_token_type)")
+)
+
+var errTodo = errors.New("not written yet")
+
+func New(c Config) (*Provider, error)                                          { return &Provider{cfg: c}, nil }
+func (p *Provider) Config() Config                                             { return p.cfg }
+func (p *Provider) Name() string                                               { return p.cfg.Name }
+func (p *Provider) Ready(ctx context.Context) error                            { return errTodo }
+func (p *Provider) Metadata(ctx context.Context) (*Metadata, error)            { return nil, errTodo }
+func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error)                { return nil, errTodo }
+func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) { return "", errTodo }
+func (p *Provider) CheckIssParameter(ctx context.Context, iss string) error    { return errTodo }
+func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI string) (*Tokens, error) {
+	return nil, errTodo
+}
+func (p *Provider) VerifyIDToken(ctx context.Context, raw string, e Expect, now time.Time) (*IDToken, error) {
+	return nil, errTodo
+}
+func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, now time.Time) (map[string]any, error) {
+	return nil, errTodo
+}
+
+// Refresh: of before, only Issuer, ClientID and Subject are read.
+func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDToken, now time.Time) (*Tokens, *IDToken, error) {
+	return nil, nil, errTodo
+}
+func (p *Provider) Revoke(ctx context.Context, token, hint string) error { return errTodo }
+func (p *Provider) EndSessionURL(ctx context.Context, r EndSessionRequest) (string, error) {
+	return "", errTodo
+}
+func VerifyLogoutToken(ctx context.Context, providers []*Provider, raw string, now time.Time) (*LogoutToken, error) {
+	return nil, errTodo
+}
+func ExplainLogoutToken(ctx context.Context, providers []*Provider, raw string, now time.Time) []Step {
+	return nil
+}
