@@ -3,8 +3,13 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 // The errors of a [Manager], beside those of a [Store].
@@ -32,7 +37,7 @@ type Config struct {
 	Now       func() time.Time // default time.Now
 	Log       *slog.Logger     // default slog.Default()
 	OnCreated func(*Session)
-	OnEnded   func(Ended) // once per ended session per process, whichever replica ended it
+	OnEnded   func(Ended) // for each session that this process ended
 }
 
 // New describes a session that is about to begin.
@@ -45,4 +50,211 @@ type New struct {
 	Claims   map[string]any
 	Tokens   Tokens
 	Began    time.Time // when its login began
+}
+
+// Manager is what the rooms ask: it opens, checks and ends sessions in any [Store].
+//
+// A check is answered from a bounded cache while the store's feed proves that it is whole (see [Manager.Run]), and from
+// the store otherwise. A session that is not in the store is not alive, whatever else is remembered of it.
+type Manager struct {
+	cfg       Config
+	touch     time.Duration // how old LastSeen may grow before it is written
+	cache     cache
+	synced    atomic.Pointer[time.Time] // when the Sync began that last found the feed whole; nil: the cache is not trusted
+	refreshes singleflight.Group
+
+	mu       sync.Mutex
+	watchers map[Key]map[*watcher]struct{}
+}
+
+// NewManager checks the configuration and fills in its defaults.
+func NewManager(cfg Config) (*Manager, error) {
+	var faults []error
+	if cfg.Store == nil {
+		faults = append(faults, errors.New("session: Store is missing"))
+	}
+	if cfg.Ring == nil {
+		faults = append(faults, errors.New("session: Ring is missing"))
+	}
+	if cfg.Idle < 0 || cfg.Absolute < 0 || cfg.Grace < 0 || cfg.Cached < 0 {
+		faults = append(faults, errors.New("session: Idle, Absolute, Grace and Cached must not be negative"))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	or(&cfg.Idle, 2*time.Hour)
+	or(&cfg.Absolute, 24*time.Hour)
+	or(&cfg.Ceiling, time.Second)
+	or(&cfg.Grace, time.Hour)
+	or(&cfg.Cached, 100_000)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	or(&cfg.Log, slog.Default())
+	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{})}
+	if cfg.Ceiling > 0 {
+		m.cache.init(cfg.Cached)
+	}
+	return m, nil
+}
+
+func or[T comparable](v *T, otherwise T) {
+	var zero T
+	if *v == zero {
+		*v = otherwise
+	}
+}
+
+// Now is the one clock of all that concerns sessions.
+func (m *Manager) Now() time.Time { return m.cfg.Now() }
+
+// Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
+func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
+	now := Time(m.cfg.Now())
+	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
+	s := &Session{
+		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
+		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.Idle), Expires: now.Add(m.cfg.Absolute),
+		Claims: n.Claims, Tokens: n.Tokens, revision: 1,
+	}
+	rec, err := m.cfg.Ring.record(s)
+	if err != nil {
+		return Bearer{}, nil, err
+	}
+	if err := m.cfg.Store.Create(ctx, rec, Time(n.Began), now); err != nil {
+		return Bearer{}, nil, unavailable(err)
+	}
+	if m.cfg.OnCreated != nil {
+		m.cfg.OnCreated(s)
+	}
+	return b, s, nil
+}
+
+// Get answers with the session of a bearer, and counts as a use of it. [ErrNotFound] when nobody is signed in with it,
+// [ErrUnavailable] when the store cannot say.
+//
+// When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
+func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
+	key, now := b.Key(), m.cfg.Now()
+	s, touch := m.cached(key, now)
+	if s == nil {
+		var err error
+		if s, err = m.read(ctx, key, now); err != nil {
+			return nil, err
+		}
+		touch = now.Sub(s.LastSeen) >= m.touch
+	}
+	switch {
+	case s.refreshDue(now):
+		return m.refreshed(ctx, s)
+	case touch:
+		return m.touched(ctx, s, now)
+	}
+	return s, nil
+}
+
+// Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
+func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
+	return m.read(ctx, key, m.cfg.Now())
+}
+
+// End ends what the ending names. When it has returned nil, no replica serves these sessions for longer than the
+// ceiling, this one not at all. [ErrReplayed], [ErrNobody], or [ErrUnavailable]: then try again.
+func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
+	ended, err := m.cfg.Store.End(ctx, e, Time(m.cfg.Now()))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for _, e := range ended {
+		m.drop(e)
+		if m.cfg.OnEnded != nil {
+			m.cfg.OnEnded(e)
+		}
+	}
+	return ended, nil
+}
+
+// cached returns a session that may be served without asking the store, and whether LastSeen is to be written now, which
+// is said to one caller only.
+func (m *Manager) cached(key Key, now time.Time) (*Session, bool) {
+	if !m.trusted(now) {
+		return nil, false
+	}
+	s, touch := m.cache.get(key, now, m.touch)
+	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
+		return nil, false // another replica may have seen it used: the store decides
+	}
+	return s, touch
+}
+
+// trusted says whether the feed was whole no longer than the ceiling ago, by the monotonic clock (which nobody can set
+// back) and by the wall clock (which goes on while the machine is suspended).
+func (m *Manager) trusted(now time.Time) bool {
+	t := m.synced.Load()
+	if t == nil {
+		return false
+	}
+	mono, wall := now.Sub(*t), now.Round(0).Sub(t.Round(0))
+	return mono <= m.cfg.Ceiling && wall <= m.cfg.Ceiling && mono >= 0 && wall >= 0
+}
+
+// read asks the store, and remembers the answer unless the session ended while it was being read.
+func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, error) {
+	epoch := m.cache.epoch(key)
+	rec, err := m.cfg.Store.Find(ctx, key, Time(now))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	s, err := m.cfg.Ring.session(rec)
+	if err != nil {
+		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
+			"event", "session_unreadable", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	}
+	m.cache.put(s, epoch)
+	return s, nil
+}
+
+// write updates a session in the store and in the cache, and returns what is there now. It never creates.
+func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
+	next := *s
+	next.LastSeen, next.IdleExpires = Time(now), Time(now.Add(m.cfg.Idle))
+	rec, err := m.cfg.Ring.record(&next)
+	if err != nil {
+		return nil, err
+	}
+	epoch := m.cache.epoch(s.Key)
+	if err := m.cfg.Store.Update(ctx, rec, Time(now)); err != nil {
+		m.cache.forget(s.Key)
+		return nil, unavailable(err)
+	}
+	next.revision++
+	m.cache.put(&next, epoch)
+	return &next, nil
+}
+
+// touched writes LastSeen. A session is served all the same when another request wrote first, or when the store can be
+// read but not written: it ends by its idle lifetime then.
+func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Session, error) {
+	next, err := m.write(ctx, s, now)
+	switch {
+	case err == nil:
+		return next, nil
+	case errors.Is(err, ErrNotFound):
+		return nil, err
+	case !errors.Is(err, ErrConflict) && ctx.Err() == nil:
+		m.cfg.Log.WarnContext(ctx, "the time of last use could not be written", "event", "session_touch_failed",
+			"session", s.Key.Handle(), "error", err)
+	}
+	return s, nil
+}
+
+// unavailable marks an error of a store as trouble, unless it is one of the contract's own answers.
+func unavailable(err error) error {
+	for _, answer := range []error{ErrNotFound, ErrEnded, ErrReplayed, ErrConflict, ErrNobody} {
+		if errors.Is(err, answer) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

@@ -24,8 +24,9 @@ type Session struct {
 	Tokens Tokens
 
 	revision int64
-	// A refresh that is under way on some replica holds the session until then; a failed one is not repeated before.
-	refreshHeld time.Time
+	// No refresh before this: one is under way on some replica, or (refreshFailed) the last one found the provider away.
+	refreshHeld   time.Time
+	refreshFailed bool
 }
 
 // Tokens is what the provider gave for a session. They are encrypted at rest.
@@ -43,10 +44,14 @@ func (Tokens) String() string { return "[tokens]" }
 // GoString keeps tokens out of logs.
 func (Tokens) GoString() string { return "[tokens]" }
 
-// refreshDue says whether the access token has run out and there is a refresh token to get a new one.
+// expired says whether the access token has run out and there is a refresh token to get a new one.
+func (s *Session) expired(now time.Time) bool {
+	return s.Tokens.RefreshToken != "" && !s.Tokens.Expires.IsZero() && !now.Before(s.Tokens.Expires)
+}
+
+// refreshDue says whether the access token has to be refreshed before the session is served.
 func (s *Session) refreshDue(now time.Time) bool {
-	return s.Tokens.RefreshToken != "" && !s.Tokens.Expires.IsZero() &&
-		!now.Before(s.Tokens.Expires) && !now.Before(s.refreshHeld)
+	return s.expired(now) && !(s.refreshFailed && now.Before(s.refreshHeld))
 }
 
 // Claim returns a claim as a string, or "" when it is absent or something else.
@@ -61,6 +66,7 @@ type payload struct {
 	Claims      map[string]any `json:"claims,omitempty"`
 	Tokens      Tokens         `json:"tokens,omitzero"`
 	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
+	RefreshFail bool           `json:"refresh_failed,omitempty"`
 }
 
 // sealed is the purpose under which payloads are sealed, and the version of their form.
@@ -68,7 +74,7 @@ const sealed = "session payload v1"
 
 // record turns a session into what a store keeps.
 func (r *Ring) record(s *Session) (Record, error) {
-	plain, err := json.Marshal(payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens, RefreshHeld: s.refreshHeld})
+	plain, err := json.Marshal(payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens, RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed})
 	if err != nil {
 		return Record{}, fmt.Errorf("session: encode payload: %w", err)
 	}
@@ -101,6 +107,6 @@ func (r *Ring) session(rec Record) (*Session, error) {
 	return &Session{
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject, SID: rec.SID,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: rec.Expires,
-		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
+		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld, refreshFailed: p.RefreshFail,
 	}, nil
 }

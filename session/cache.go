@@ -1,0 +1,103 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// cache is a bounded set of decoded sessions. Its zero value keeps nothing.
+//
+// Every removal raises the epoch of its shard, and put refuses what was read under an older one: a session that ended
+// while it was being read is not put back.
+type cache struct{ shards []shard }
+
+type shard struct {
+	mu    sync.Mutex
+	epoch uint64
+	lru   *simplelru.LRU[Key, *entry]
+}
+
+type entry struct {
+	session *Session
+	touched time.Time // when somebody last undertook to write LastSeen
+}
+
+const shards = 64
+
+func (c *cache) init(size int) {
+	c.shards = make([]shard, shards)
+	for i := range c.shards {
+		c.shards[i].lru, _ = simplelru.NewLRU[Key, *entry](max(1, size/shards), nil) // errs on sizes below 1 alone
+	}
+}
+
+// of returns the shard of a key, by bytes of its hash: the tag is the same for all sessions of one person.
+func (c *cache) of(k Key) *shard { return &c.shards[int(k[keySize-1])%shards] }
+
+// get returns a session, and whether its LastSeen should be written: true for one caller in each period.
+func (c *cache) get(k Key, now time.Time, period time.Duration) (s *Session, touch bool) {
+	if c.shards == nil {
+		return nil, false
+	}
+	sh := c.of(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e, ok := sh.lru.Get(k)
+	if !ok {
+		return nil, false
+	}
+	if now.Sub(e.touched) >= period {
+		e.touched, touch = now, true
+	}
+	return e.session, touch
+}
+
+// epoch is taken before a session is read or written, and handed to put after.
+func (c *cache) epoch(k Key) uint64 {
+	if c.shards == nil {
+		return 0
+	}
+	sh := c.of(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.epoch
+}
+
+func (c *cache) put(s *Session, epoch uint64) {
+	if c.shards == nil {
+		return
+	}
+	sh := c.of(s.Key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.epoch != epoch {
+		return
+	}
+	if e, ok := sh.lru.Peek(s.Key); ok && e.session.revision > s.revision {
+		return // a slower reader of an older revision
+	}
+	sh.lru.Add(s.Key, &entry{s, s.LastSeen})
+}
+
+func (c *cache) forget(k Key) {
+	if c.shards == nil {
+		return
+	}
+	sh := c.of(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.epoch++
+	sh.lru.Remove(k)
+}
+
+func (c *cache) forgetAll() {
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.Lock()
+		sh.epoch++
+		sh.lru.Purge()
+		sh.mu.Unlock()
+	}
+}
