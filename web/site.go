@@ -1,0 +1,143 @@
+package web
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Site says where we are. It is built once and shared by the rooms; only URL is required.
+type Site struct {
+	URL            *url.URL       // how browsers and providers reach us, as [ParseURL] returns it
+	Name           string         // what the pages call this site; default: the host of URL
+	Prefix         string         // under which our own routes lie; default "/auth"
+	Log            *slog.Logger   // default slog.Default()
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Request-Id are believed; default nobody's
+}
+
+// ParseURL reads the external URL of a site: https, or http on loopback; a host and at most a port, nothing else.
+// It returns it as a browser would write the origin: lower case, without the port that goes without saying.
+func ParseURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	host := strings.ToLower(u.Hostname())
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		fault("must begin with https:// (or http:// on loopback)")
+	case u.Scheme == "http" && !Loopback(host):
+		fault("http is for loopback (localhost, 127.0.0.0/8, [::1]) alone; use https")
+	}
+	if host == "" || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`%*\"<>^|{}`+"`", c) }) {
+		fault("must have a plain host name or address (an international name in its xn-- form)")
+	}
+	port := u.Port()
+	if n, err := strconv.Atoi(port); strings.HasSuffix(u.Host, ":") || port != "" && (err != nil || n < 1 || n > 65535) {
+		fault("the port must be between 1 and 65535")
+	}
+	if u.User != nil {
+		fault("must have no user or password")
+	}
+	if u.Path != "" && u.Path != "/" {
+		fault("must have no path: a site takes a whole host")
+	}
+	if u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#") {
+		fault("must have no query and no fragment")
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	if port == "443" && u.Scheme == "https" || port == "80" && u.Scheme == "http" {
+		port = ""
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port != "" {
+		host += ":" + port
+	}
+	return &url.URL{Scheme: u.Scheme, Host: host}, nil
+}
+
+// Loopback says whether host, without a port, is this machine itself: localhost, 127.0.0.0/8 or ::1.
+func Loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Zone() == "" && a.IsLoopback()
+}
+
+// Origin returns scheme, host and port, as a browser writes them.
+func (s *Site) Origin() string { return s.URL.Scheme + "://" + s.URL.Host }
+
+// Insecure says whether the site is http on loopback: then cookies cannot be Secure.
+func (s *Site) Insecure() bool { return s.URL.Scheme == "http" }
+
+// Path returns the path of one of our routes: Path("login") is "/auth/login".
+func (s *Site) Path(route string) string {
+	return strings.TrimSuffix(cmp.Or(s.Prefix, "/auth"), "/") + "/" + route
+}
+
+// Absolute returns the whole URL of one of our routes, as it is registered at a provider.
+func (s *Site) Absolute(route string) string { return s.Origin() + s.Path(route) }
+
+// SameOrigin returns nil unless a browser sent the request for another site. It is for requests that change something.
+//
+// A browser says where a request comes from in Sec-Fetch-Site or Origin; a sub-domain is another origin too. A request
+// with neither header is let pass: it comes from no browser of the last years, and the SameSite cookie is absent from
+// what an older one sends across sites.
+func (s *Site) SameOrigin(r *http.Request) error {
+	p := http.NewCrossOriginProtection()
+	// A proxy may have changed Host, so the origin is compared with the one in the configuration too.
+	if err := p.AddTrustedOrigin(s.Origin()); err != nil {
+		return err
+	}
+	return p.Check(r)
+}
+
+// ClientAddr returns the address of the client: of the peer, or, when the peer is a trusted proxy, the last one in
+// X-Forwarded-For that is not a trusted proxy's own. It is the zero Addr when the peer has no address.
+func (s *Site) ClientAddr(r *http.Request) netip.Addr {
+	addr := parseAddr(r.RemoteAddr)
+	if !s.trusted(addr) {
+		return addr
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && s.trusted(addr); i-- {
+		next := parseAddr(strings.TrimSpace(hops[i]))
+		if !next.IsValid() {
+			break
+		}
+		addr = next
+	}
+	return addr
+}
+
+func (s *Site) trusted(a netip.Addr) bool {
+	for _, p := range s.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseAddr reads an address with or without a port. It returns the zero Addr for anything else.
+func parseAddr(text string) netip.Addr {
+	if host, _, err := net.SplitHostPort(text); err == nil {
+		text = host
+	}
+	a, _ := netip.ParseAddr(strings.Trim(text, "[]"))
+	return a.Unmap().WithZone("")
+}
