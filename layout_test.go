@@ -24,7 +24,8 @@ func rooms() map[string][]string {
 	ground := []string{"oidc", "session", "web"}
 	middle := []string{"login", "gateway", "logout", "fanout", "console"}
 	stores := []string{"store/memory", "store/sqlite", "store/postgres", "store/redis"}
-	store := []string{"session", "store/internal/feed"}
+	shared := []string{"store/internal/feed", "store/internal/rules"} // what the stores have in common
+	store := append([]string{"session"}, shared...)
 	return map[string][]string{
 		// The ground imports none of ours.
 		"oidc": nil, "session": nil, "web": nil,
@@ -32,9 +33,9 @@ func rooms() map[string][]string {
 		"login": ground, "gateway": ground, "logout": ground, "fanout": ground, "console": ground,
 		// A store knows the contract, and nothing else.
 		"store/memory": store, "store/sqlite": store, "store/postgres": store, "store/redis": store,
-		"store/internal/feed": {"session"}, // what the stores share
-		"store/storetest":     {"session"},
-		"oidc/oidctest":       {"oidc"},
+		"store/internal/feed": {"session"}, "store/internal/rules": {"session"},
+		"store/storetest": {"session"},
+		"oidc/oidctest":   {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
 		"":     slices.Concat(ground, middle, []string{"store/memory"}),
 		"demo": slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
