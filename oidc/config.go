@@ -1,0 +1,223 @@
+package oidc
+
+import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// The ways in which this relying party proves who it is at the token endpoint (Core §9).
+const (
+	AuthBasic = "client_secret_basic"
+	AuthPost  = "client_secret_post"
+	AuthNone  = "none"
+)
+
+// Config says who the provider is and how this relying party is registered there.
+type Config struct {
+	Name         string // what it is called here: letters, digits, "-", "_"; default "main"
+	Label        string // what people see on the page that lets them choose; default: the issuer's host
+	Issuer       string // https, or http on loopback
+	ClientID     string
+	ClientSecret string
+	AuthMethod   string   // client_secret_basic (the default with a secret), client_secret_post, none (the default without)
+	SigningAlg   string   // the registered id_token_signed_response_alg; default RS256
+	Scopes       []string // default openid, profile, email; openid is added when missing
+	SkipUserinfo bool     // userinfo: never
+	Encryption   *Encryption
+	Quirks       Quirks
+
+	HTTPClient *http.Client                  // default: its own, with timeouts; either way no redirect is followed
+	Now        func() time.Time              // for the key cache, discovery and the expiry of fresh access tokens alone; default time.Now
+	Log        *slog.Logger                  // default: nothing is logged
+	OnKeyFetch func(provider, result string) // "ok", "error", "refused" (over the rate); may be nil; must not block
+}
+
+// Quirks are departures from the standards that one provider needs. All off by default.
+type Quirks struct {
+	AllowMissingExp      bool   // logout tokens without exp: iat at most 10 minutes old instead
+	LogoutSigningAlg     string // logout_token_signed_response_alg, when it differs from SigningAlg
+	RequireTyp           bool   // refuse logout tokens whose typ is absent or JWT
+	LogoutScope          string // "session" (default) or "subject": widen tokens with sub and sid to the subject
+	SIDFromTokenResponse bool   // take sid from session_state of the token response when the ID Token has none
+}
+
+// Encryption is for providers registered to encrypt ID Tokens and logout tokens (Back-Channel Logout §2.6 step 1).
+type Encryption struct {
+	Alg string // id_token_encrypted_response_alg: RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW
+	Enc string // id_token_encrypted_response_enc: A128CBC-HS256 (default), A256CBC-HS512, A128GCM, A256GCM
+	Key any    // *rsa.PrivateKey, *ecdsa.PrivateKey
+}
+
+// String leaves the secret out.
+func (c Config) String() string { return fmt.Sprintf("[provider %s: %s]", c.Name, c.Issuer) }
+
+// GoString leaves the secret out.
+func (c Config) GoString() string { return c.String() }
+
+// LogValue leaves the secret out.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// withDefaults fills in what was left empty, in a copy.
+func (c Config) withDefaults() Config {
+	or := func(s *string, d string) {
+		if *s == "" {
+			*s = d
+		}
+	}
+	or(&c.Name, "main")
+	if u, err := url.Parse(c.Issuer); err == nil {
+		or(&c.Label, u.Host)
+	}
+	if c.ClientSecret == "" {
+		or(&c.AuthMethod, AuthNone)
+	} else {
+		or(&c.AuthMethod, AuthBasic)
+	}
+	or(&c.SigningAlg, "RS256")
+	c.SigningAlg = canonicalAlg(c.SigningAlg)
+	or(&c.Quirks.LogoutSigningAlg, c.SigningAlg)
+	c.Quirks.LogoutSigningAlg = canonicalAlg(c.Quirks.LogoutSigningAlg)
+	or(&c.Quirks.LogoutScope, "session")
+	if c.Scopes == nil {
+		c.Scopes = []string{"openid", "profile", "email"}
+	}
+	c.Scopes = slices.Clone(c.Scopes)
+	if !slices.Contains(c.Scopes, "openid") {
+		c.Scopes = slices.Insert(c.Scopes, 0, "openid")
+	}
+	if c.Encryption != nil {
+		e := *c.Encryption
+		or(&e.Enc, "A128CBC-HS256")
+		c.Encryption = &e
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.OnKeyFetch == nil {
+		c.OnKeyFetch = func(string, string) {}
+	}
+	c.HTTPClient = httpClient(c.HTTPClient)
+	return c
+}
+
+// validate returns every fault of a configuration that has its defaults.
+func (c *Config) validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("provider %s: %w", quote(c.Name), fmt.Errorf(format, args...)))
+	}
+	if len(c.Name) > 64 || strings.ContainsFunc(c.Name, func(r rune) bool {
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '-' && r != '_'
+	}) {
+		fault("name: letters, digits, \"-\" and \"_\" only, at most 64")
+	}
+	switch u, err := checkURL(c.Issuer); {
+	case c.Issuer == "":
+		fault("issuer is missing")
+	case err != nil:
+		fault("issuer: %w", err)
+	case u.RawQuery != "" || u.ForceQuery:
+		fault("issuer: it has no query (Discovery §3)")
+	}
+	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, unicode.IsControl) {
+		fault("client_id is missing, or holds a control character")
+	}
+	switch c.AuthMethod {
+	case AuthBasic, AuthPost:
+		if c.ClientSecret == "" {
+			fault("%s needs a client secret", c.AuthMethod)
+		}
+	case AuthNone:
+		if c.ClientSecret != "" {
+			fault("token_endpoint_auth_method is none, but there is a client secret: remove one of the two")
+		}
+	default:
+		fault("token_endpoint_auth_method %s: it is client_secret_basic, client_secret_post or none", quote(c.AuthMethod))
+	}
+	if _, err := findAlgorithm(c.SigningAlg); err != nil {
+		fault("id_token_signed_response_alg: %w", err)
+	}
+	if c.Quirks.LogoutSigningAlg != c.SigningAlg {
+		if _, err := findAlgorithm(c.Quirks.LogoutSigningAlg); err != nil {
+			fault("logout_token_signed_response_alg: %w", err)
+		}
+	}
+	for _, s := range c.Scopes {
+		// RFC 6749 §3.3
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			fault("scope %s: it is empty or holds a space or another character that a scope cannot have", quote(s))
+		}
+	}
+	if s := c.Quirks.LogoutScope; s != "session" && s != "subject" {
+		fault("logout_scope %s: it is session or subject", quote(s))
+	}
+	if c.Encryption != nil {
+		if err := c.Encryption.validate(); err != nil {
+			fault("encryption: %w", err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (e *Encryption) validate() error {
+	var faults []error
+	rsaAlg := slices.Contains([]string{"RSA-OAEP", "RSA-OAEP-256"}, e.Alg)
+	if !rsaAlg && !slices.Contains([]string{"ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"}, e.Alg) {
+		faults = append(faults, fmt.Errorf("alg %s: it is RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW or ECDH-ES+A256KW", quote(e.Alg)))
+	}
+	if !slices.Contains([]string{"A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM"}, e.Enc) {
+		faults = append(faults, fmt.Errorf("enc %s: it is A128CBC-HS256, A256CBC-HS512, A128GCM or A256GCM", quote(e.Enc)))
+	}
+	switch k := e.Key.(type) {
+	case *rsa.PrivateKey:
+		if !rsaAlg {
+			faults = append(faults, fmt.Errorf("alg %s does not go with an RSA key", quote(e.Alg)))
+		} else if k == nil || k.N.BitLen() < rsaLeast {
+			faults = append(faults, fmt.Errorf("the RSA key has less than %d bits", rsaLeast))
+		}
+	case *ecdsa.PrivateKey:
+		if rsaAlg {
+			faults = append(faults, fmt.Errorf("alg %s does not go with an EC key", quote(e.Alg)))
+		} else if k == nil {
+			faults = append(faults, errors.New("the key is missing"))
+		}
+	default:
+		faults = append(faults, fmt.Errorf("the key is a %T; it is an *rsa.PrivateKey or an *ecdsa.PrivateKey", e.Key))
+	}
+	return errors.Join(faults...)
+}
+
+// checkURL parses a URL that secrets or people are sent to: https, or http on this machine itself.
+func checkURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Host == "" || u.Opaque != "":
+		return nil, fmt.Errorf("%s is not an absolute URL", quote(raw))
+	case u.User != nil:
+		return nil, errors.New("a URL with a user name in it is not taken")
+	case strings.Contains(raw, "#"):
+		return nil, fmt.Errorf("%s has a fragment", quote(raw))
+	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
+		return u, nil
+	default:
+		return nil, fmt.Errorf("%s is not https (http is taken on loopback alone)", quote(raw))
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,74 @@
+package oidc
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Error is a check that a token or an answer of the provider failed. It is final: the same token fails again.
+// What could not be decided is an [ErrUnavailable] instead.
+type Error struct {
+	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
+	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time" besides for ID Tokens;
+	// "token_response", "userinfo", "revocation" for what an endpoint answered. It may be a label of metrics.
+	Check string
+	// Err says what was wrong and, where something can be done about it, what. It never holds a token or a secret. What
+	// it quotes of its input is escaped and cut.
+	Err error
+}
+
+func (e *Error) Error() string { return e.Check + ": " + e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// The errors that callers act on, beside [Error].
+var (
+	// ErrUnavailable: the provider could not be asked (network, 5xx, an answer that makes no sense): nothing is
+	// known, try again later.
+	ErrUnavailable = errors.New("the provider could not be asked")
+	// ErrInvalidGrant: the provider refuses the refresh token, or the code, for good (RFC 6749 §5.2).
+	ErrInvalidGrant = errors.New("the provider refuses the grant (invalid_grant)")
+	// ErrUnsupported: the provider has no such endpoint.
+	ErrUnsupported = errors.New("the provider has no such endpoint")
+	// ErrUnsupportedTokenType: the provider does not revoke tokens of this kind (RFC 7009 §2.2.1).
+	ErrUnsupportedTokenType = errors.New("the provider does not revoke tokens of this kind (unsupported_token_type)")
+)
+
+func failed(check, format string, args ...any) error {
+	return &Error{Check: check, Err: fmt.Errorf(format, args...)}
+}
+
+func unavailable(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrUnavailable, fmt.Errorf(format, args...))
+}
+
+// quote shows what somebody sent, escaped and no longer than a line.
+func quote(s string) string {
+	const most = 120
+	if len(s) > most {
+		cut := most
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		return fmt.Sprintf("%+q…", s[:cut])
+	}
+	return fmt.Sprintf("%+q", s)
+}
+
+// quoteAll is quote for a list, of which it shows the first few.
+func quoteAll(list []string) string {
+	const most = 4
+	var b strings.Builder
+	for i, s := range list {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(list)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quote(s))
+	}
+	return b.String()
+}

@@ -1,0 +1,128 @@
+package oidc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// AuthRequest asks a person to sign in.
+type AuthRequest struct {
+	RedirectURI string
+	State       string
+	Nonce       string
+	Verifier    string // PKCE; sent as its S256 challenge
+	LoginHint   string
+	Prompt      string
+	MaxAge      *int
+	Extra       url.Values // more parameters; those above are not replaced
+}
+
+// AuthURL returns where to send a browser so that a person signs in: the code flow (Core §3.1.2.1) with PKCE S256 (RFC 7636
+// §4.3), a state and a nonce, none of which can be left out.
+func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
+	if r.State == "" || r.Nonce == "" || r.RedirectURI == "" {
+		return "", errors.New("an authentication request needs a redirect URI, a state and a nonce")
+	}
+	if len(r.Verifier) < 43 || len(r.Verifier) > 128 {
+		return "", fmt.Errorf("a PKCE verifier has 43 to 128 characters (RFC 7636 §4.1), not %d", len(r.Verifier))
+	}
+	m, err := p.meta.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	challenge := sha256.Sum256([]byte(r.Verifier))
+	q := url.Values{
+		"response_type":         {"code"},
+		"client_id":             {p.cfg.ClientID},
+		"redirect_uri":          {r.RedirectURI},
+		"scope":                 {strings.Join(p.cfg.Scopes, " ")},
+		"state":                 {r.State},
+		"nonce":                 {r.Nonce},
+		"code_challenge":        {base64.RawURLEncoding.EncodeToString(challenge[:])},
+		"code_challenge_method": {"S256"},
+	}
+	if r.LoginHint != "" {
+		q.Set("login_hint", r.LoginHint)
+	}
+	if r.Prompt != "" {
+		q.Set("prompt", r.Prompt)
+	}
+	if r.MaxAge != nil {
+		q.Set("max_age", strconv.Itoa(*r.MaxAge))
+	}
+	for name, values := range r.Extra {
+		if _, ours := q[name]; !ours {
+			q[name] = values
+		}
+	}
+	return addQuery(m.AuthorizationEndpoint, q)
+}
+
+// CheckIssParameter checks the `iss` parameter of an authorization response (RFC 9207 §2.4); empty means that it was not
+// there. It must be the issuer, and must be there when the provider promises it: otherwise the answer may come from
+// another provider.
+func (p *Provider) CheckIssParameter(ctx context.Context, iss string) error {
+	if iss != "" {
+		if iss != p.cfg.Issuer {
+			return failed("iss", "the answer comes from %s; the question went to %s (RFC 9207)", quote(iss), quote(p.cfg.Issuer))
+		}
+		return nil
+	}
+	m, err := p.meta.get(ctx)
+	if err != nil {
+		return err
+	}
+	if m.IssParameter {
+		return failed("iss", "the provider promises to say who answers, and the answer does not say it (RFC 9207)")
+	}
+	return nil
+}
+
+// EndSessionRequest is RP-Initiated Logout §2.
+type EndSessionRequest struct {
+	IDTokenHint           string
+	PostLogoutRedirectURI string
+	State                 string
+}
+
+// EndSessionURL returns where to send a browser so that the provider ends its own session too (RP-Initiated Logout §2).
+// [ErrUnsupported] when the provider has no such place.
+func (p *Provider) EndSessionURL(ctx context.Context, r EndSessionRequest) (string, error) {
+	m, err := p.meta.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	if m.EndSessionEndpoint == "" {
+		return "", ErrUnsupported
+	}
+	q := url.Values{"client_id": {p.cfg.ClientID}}
+	for name, v := range map[string]string{
+		"id_token_hint":            r.IDTokenHint,
+		"post_logout_redirect_uri": r.PostLogoutRedirectURI,
+		"state":                    r.State,
+	} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	return addQuery(m.EndSessionEndpoint, q)
+}
+
+// addQuery adds parameters to an endpoint, whose own query is kept (RFC 6749 §3.1).
+func addQuery(endpoint string, q url.Values) (string, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return "", unavailable("the endpoint %s is not a URL", quote(endpoint))
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += q.Encode()
+	return u.String(), nil
+}

@@ -1,0 +1,168 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	fetchTimeout = 5 * time.Second  // for one document, all included
+	callTimeout  = 10 * time.Second // for one call of an endpoint
+	maxBody      = 512 << 10        // of whatever a provider answers
+)
+
+// answer is what the provider said, read to its end.
+type answer struct {
+	status int
+	media  string
+	date   string
+	body   []byte
+}
+
+// httpClient returns a client that follows no redirect: what is asked, and the secrets in it, are for one address.
+func httpClient(given *http.Client) *http.Client {
+	var c http.Client
+	if given != nil {
+		c = *given
+	}
+	if c.Transport == nil {
+		t := &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: fetchTimeout, KeepAlive: 30 * time.Second}).DialContext,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    16,
+			IdleConnTimeout:        30 * time.Second,
+			TLSHandshakeTimeout:    fetchTimeout,
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+		c.Transport = t
+	}
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.Jar = nil
+	return &c
+}
+
+// do sends a request and reads a bounded answer. The error tells where, never what was sent.
+func (p *Provider) do(r *http.Request) (*answer, error) {
+	r.Header.Set("User-Agent", "curfew")
+	where := r.URL.Scheme + "://" + r.URL.Host + r.URL.Path
+	resp, err := p.cfg.HTTPClient.Do(r)
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) { // which would repeat the URL with its query
+			err = ue.Err
+		}
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: reading the answer: %w", where, err)
+	}
+	if len(body) > maxBody {
+		return nil, fmt.Errorf("%s: the answer has more than %d bytes", where, maxBody)
+	}
+	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return &answer{
+		status: resp.StatusCode,
+		media:  strings.ToLower(strings.TrimSpace(media)),
+		date:   resp.Header.Get("Date"),
+		body:   body,
+	}, nil
+}
+
+// getDocument fetches a public document.
+func (p *Provider) getDocument(ctx context.Context, where string) (*answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a URL", quote(where))
+	}
+	r.Header.Set("Accept", "application/json")
+	a, err := p.do(r)
+	if err == nil && a.status != http.StatusOK {
+		err = fmt.Errorf("%s: %s", where, a.describe())
+	}
+	return a, err
+}
+
+// post calls an endpoint with a form, and the client's authentication (RFC 6749 §2.3.1). An error is an
+// [ErrUnavailable]; what the endpoint made of it is in the answer.
+func (p *Provider) post(ctx context.Context, where string, form url.Values) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if p.cfg.AuthMethod != AuthBasic {
+		form.Set("client_id", p.cfg.ClientID)
+	}
+	if p.cfg.AuthMethod == AuthPost {
+		form.Set("client_secret", p.cfg.ClientSecret)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, where, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, unavailable("%s is not a URL", quote(where))
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Accept", "application/json")
+	if p.cfg.AuthMethod == AuthBasic {
+		// RFC 6749 §2.3.1: form-encoded first.
+		r.SetBasicAuth(url.QueryEscape(p.cfg.ClientID), url.QueryEscape(p.cfg.ClientSecret))
+	}
+	a, err := p.do(r)
+	if err != nil {
+		return nil, unavailable("%w", err)
+	}
+	if a.temporary() {
+		return nil, unavailable("%s: %s", where, a.describe())
+	}
+	return a, nil
+}
+
+// temporary says whether the answer means that it may be another one later.
+func (a *answer) temporary() bool {
+	return a.status >= 500 || a.status == http.StatusTooManyRequests || a.status == http.StatusRequestTimeout
+}
+
+func (a *answer) describe() string {
+	if a.status >= 300 && a.status < 400 {
+		return fmt.Sprintf("it answered %d: redirects are not followed", a.status)
+	}
+	return fmt.Sprintf("it answered %d", a.status)
+}
+
+// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. Descriptions that repeat one
+// of the secrets are left out.
+func (a *answer) oauthError(secrets ...string) (code, sentence string) {
+	sentence = a.describe()
+	c, err := decodeObject(a.body)
+	if err != nil {
+		return "", sentence
+	}
+	// The code is a short word, or not shown at all.
+	code, _ = c["error"].(string)
+	if code == "" || len(code) > 64 || strings.ContainsFunc(code, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", sentence
+	}
+	d, _ := c["error_description"].(string)
+	for _, s := range secrets {
+		if s == "" {
+			continue
+		}
+		if strings.Contains(code, s) {
+			return "", sentence
+		}
+		if strings.Contains(d, s) {
+			d = ""
+		}
+	}
+	sentence += ": " + quote(code)
+	if d != "" {
+		sentence += ", " + quote(d)
+	}
+	return code, sentence
+}

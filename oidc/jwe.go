@@ -1,0 +1,58 @@
+package oidc
+
+import (
+	jose "github.com/go-jose/go-jose/v4"
+)
+
+// openToken takes a token apart, decrypted if it was encrypted. mustEncrypt is whether a plain one is refused when the
+// provider is registered to encrypt (Back-Channel Logout §2.6 step 1, Core §3.1.3.7 step 1).
+func (p *Provider) openToken(raw string, mustEncrypt bool) (*signed, error) {
+	parts, err := splitCompact(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) == 5 {
+		if raw, err = p.decrypt(raw, parts); err != nil {
+			return nil, err
+		}
+		if parts, err = splitCompact(raw); err != nil {
+			return nil, err
+		}
+	} else if mustEncrypt && p.cfg.Encryption != nil {
+		return nil, notEncrypted()
+	}
+	return parseSigned(parts, raw)
+}
+
+func notEncrypted() error {
+	return failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones")
+}
+
+// decrypt opens a JWE. Exactly the registered pair of algorithms is taken, and no compression: what comes out is never
+// larger than what came in.
+func (p *Provider) decrypt(raw string, parts []string) (string, error) {
+	e := p.cfg.Encryption
+	if e == nil {
+		return "", failed("jwe", "the token is encrypted, and no key to decrypt it is configured")
+	}
+	head, err := decodePart(parts[0])
+	if err != nil {
+		return "", failed("jwe", "the header of the encryption is %w", err)
+	}
+	h, err := parseHeader(head) // no zip, no crit
+	if err != nil {
+		return "", err
+	}
+	if h.alg != e.Alg {
+		return "", failed("jwe", "the token is encrypted with alg %s; registered is %s", quote(h.alg), e.Alg)
+	}
+	enc, err := jose.ParseEncryptedCompact(raw, []jose.KeyAlgorithm{jose.KeyAlgorithm(e.Alg)}, []jose.ContentEncryption{jose.ContentEncryption(e.Enc)})
+	if err != nil {
+		return "", failed("jwe", "the encryption cannot be read, or its enc is not the registered %s", e.Enc)
+	}
+	plain, err := enc.Decrypt(e.Key)
+	if err != nil {
+		return "", failed("jwe", "the token cannot be decrypted with the configured key")
+	}
+	return string(plain), nil
+}

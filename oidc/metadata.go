@@ -1,0 +1,125 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// metadataFresh is the age at which metadata is fetched again in the background.
+const metadataFresh = 24 * time.Hour
+
+// Metadata is what discovery said (OpenID Connect Discovery §3).
+type Metadata struct {
+	Issuer                string
+	AuthorizationEndpoint string
+	TokenEndpoint         string
+	UserinfoEndpoint      string
+	JWKSURI               string
+	EndSessionEndpoint    string
+	RevocationEndpoint    string
+	IDTokenSigningAlgs    []string
+	PKCEMethods           []string // code_challenge_methods_supported
+	TokenAuthMethods      []string
+	Scopes                []string
+	IssParameter          bool // authorization_response_iss_parameter_supported
+	BackchannelLogout     bool
+	BackchannelSession    bool
+	FrontchannelLogout    bool
+	FrontchannelSession   bool
+
+	Date time.Time // the provider's Date header, for the clock difference; zero when there was none
+	At   time.Time // when we received it
+}
+
+// Metadata returns what discovery said, and asks if that is not known. It is shared: do not change it. The error is an [ErrUnavailable].
+func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) { return p.meta.get(ctx) }
+
+// discover asks the provider about itself (Discovery §4).
+func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	where := strings.TrimSuffix(p.cfg.Issuer, "/") + "/.well-known/openid-configuration"
+	m, err := func() (*Metadata, error) {
+		d, err := p.getDocument(ctx, where)
+		if err != nil {
+			return nil, err
+		}
+		m, err := parseMetadata(d.body, p.cfg.Issuer)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
+		}
+		m.At = p.cfg.Now()
+		m.Date, _ = http.ParseTime(d.date)
+		return m, nil
+	}()
+	if err != nil {
+		err = fmt.Errorf("its metadata: %w", err)
+		p.cfg.Log.Warn("the provider's metadata could not be fetched", "event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+	}
+	return m, err
+}
+
+func parseMetadata(data []byte, issuer string) (*Metadata, error) {
+	c, err := decodeObject(data)
+	if err != nil {
+		return nil, err
+	}
+	var m Metadata
+	// Discovery §4.3: identical, so that nobody speaks for another issuer.
+	if m.Issuer, _ = c["issuer"].(string); m.Issuer != issuer {
+		return nil, fmt.Errorf("it speaks for the issuer %s, not for %s (they must be identical, to the last slash): correct `issuer` in the configuration, or the provider's", quote(m.Issuer), quote(issuer))
+	}
+	var faults []error
+	for _, e := range []struct {
+		name     string
+		to       *string
+		required bool
+	}{
+		{"authorization_endpoint", &m.AuthorizationEndpoint, true},
+		{"token_endpoint", &m.TokenEndpoint, true},
+		{"jwks_uri", &m.JWKSURI, true},
+		{"userinfo_endpoint", &m.UserinfoEndpoint, false},
+		{"end_session_endpoint", &m.EndSessionEndpoint, false},
+		{"revocation_endpoint", &m.RevocationEndpoint, false},
+	} {
+		switch v := c[e.name].(type) {
+		case string:
+			if _, err := checkURL(v); err != nil {
+				faults = append(faults, fmt.Errorf("`%s`: %w", e.name, err))
+			}
+			*e.to = v
+		case nil:
+			if e.required {
+				faults = append(faults, fmt.Errorf("`%s` is missing", e.name))
+			}
+		default:
+			faults = append(faults, fmt.Errorf("`%s` is not a string", e.name))
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	list := func(name string) (list []string) {
+		all, _ := c[name].([]any)
+		for _, e := range all {
+			if s, ok := e.(string); ok {
+				list = append(list, s)
+			}
+		}
+		return list
+	}
+	m.IDTokenSigningAlgs = list("id_token_signing_alg_values_supported")
+	m.PKCEMethods = list("code_challenge_methods_supported")
+	m.TokenAuthMethods = list("token_endpoint_auth_methods_supported")
+	m.Scopes = list("scopes_supported")
+	m.IssParameter = c["authorization_response_iss_parameter_supported"] == true
+	m.BackchannelLogout = c["backchannel_logout_supported"] == true
+	m.BackchannelSession = c["backchannel_logout_session_supported"] == true
+	m.FrontchannelLogout = c["frontchannel_logout_supported"] == true
+	m.FrontchannelSession = c["frontchannel_logout_session_supported"] == true
+	return &m, nil
+}

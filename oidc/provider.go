@@ -1,0 +1,102 @@
+package oidc
+
+import (
+	"context"
+	"fmt"
+)
+
+// Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
+//
+// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed behind the callers' backs.
+// Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
+type Provider struct {
+	cfg       Config
+	alg       *algorithm // of ID Tokens
+	logoutAlg *algorithm // of logout tokens
+	meta      *cached[*Metadata]
+	keys      *keySet
+}
+
+// New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all who wait, and
+// again after a failure, at most once a second. The error holds every fault of the configuration at once.
+func New(c Config) (*Provider, error) {
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	p := &Provider{cfg: c}
+	var err error
+	if p.alg, err = findAlgorithm(c.SigningAlg); err != nil {
+		return nil, err
+	}
+	if p.logoutAlg, err = findAlgorithm(c.Quirks.LogoutSigningAlg); err != nil {
+		return nil, err
+	}
+	p.meta = &cached[*Metadata]{fetch: p.discover, now: c.Now, fresh: metadataFresh}
+	p.keys = newKeySet(p.fetchKeys, c.Now, func() { c.OnKeyFetch(c.Name, "refused") })
+	return p, nil
+}
+
+// Config returns the configuration, with its defaults filled in.
+func (p *Provider) Config() Config { return p.cfg }
+
+// Name returns what the provider is called here.
+func (p *Provider) Name() string { return p.cfg.Name }
+
+func (p *Provider) String() string { return p.cfg.String() }
+
+// Ready returns nil when metadata and keys are here, and asks for them if not. The error is an [ErrUnavailable].
+func (p *Provider) Ready(ctx context.Context) error {
+	if _, err := p.meta.get(ctx); err != nil {
+		return err
+	}
+	_, err := p.keys.docs.get(ctx)
+	return err
+}
+
+// Keys returns the keys that the provider publishes, those that are not used with the registered algorithm too.
+func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
+	ring, err := p.keys.docs.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := ring.all()
+	infos := make([]KeyInfo, len(all))
+	for i := range all {
+		infos[i] = all[i].info
+		infos[i].Problem = all[i].problemWith(p.alg)
+		if infos[i].Problem != "" && p.logoutAlg.name != p.alg.name {
+			infos[i].Problem = all[i].problemWith(p.logoutAlg)
+		}
+	}
+	return infos, nil
+}
+
+// fetchKeys gets the keys from where the metadata says (Discovery §3, `jwks_uri`).
+func (p *Provider) fetchKeys(ctx context.Context) (keyRing, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	ring, err := func() (keyRing, error) {
+		m, err := p.meta.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d, err := p.getDocument(ctx, m.JWKSURI)
+		if err != nil {
+			return nil, fmt.Errorf("its keys: %w", err)
+		}
+		ring, err := parseKeys(d.body)
+		if err != nil {
+			return nil, fmt.Errorf("its keys at %s: %w", m.JWKSURI, err)
+		}
+		return ring, nil
+	}()
+	if err != nil {
+		p.meta.expire() // they may have moved
+		p.cfg.OnKeyFetch(p.cfg.Name, "error")
+		p.cfg.Log.Warn("the provider's keys could not be fetched", "event", "oidc.keys.failed", "provider", p.cfg.Name, "error", err)
+		return nil, err
+	}
+	p.cfg.OnKeyFetch(p.cfg.Name, "ok")
+	return ring, nil
+}

@@ -1,0 +1,186 @@
+package oidc
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4/json"
+)
+
+// Tokens is what the token endpoint answered. It prints as "[tokens]".
+type Tokens struct {
+	IDToken      string // not verified yet
+	AccessToken  string
+	RefreshToken string
+	Expires      time.Time // of the access token; zero when not said
+	Scopes       []string  // granted; as asked when not said
+	SessionState string    // session_state, for the quirk
+}
+
+func (Tokens) String() string       { return "[tokens]" }
+func (Tokens) GoString() string     { return "[tokens]" }
+func (Tokens) LogValue() slog.Value { return slog.StringValue("[tokens]") }
+
+// Exchange turns a code into tokens (Core §3.1.3). The ID Token among them is there, and not verified yet.
+// [ErrInvalidGrant] when the provider does not take the code, [ErrUnavailable] when it cannot be asked, else an [Error].
+func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI string) (*Tokens, error) {
+	t, err := p.grant(ctx, url.Values{
+		"grant_type":    {"authorization_code"},
+		"code":          {code},
+		"code_verifier": {verifier},
+		"redirect_uri":  {redirectURI},
+	}, p.cfg.Now(), code, verifier)
+	if err != nil {
+		return nil, err
+	}
+	if t.IDToken == "" {
+		return nil, failed("token_response", "the provider sent no ID Token; is the scope openid granted to this client?")
+	}
+	return t, nil
+}
+
+// Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID Token is
+// verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came. Of before only
+// Issuer, ClientID and Subject are read.
+//
+// [ErrInvalidGrant] when the provider refuses the refresh token for good, [ErrUnavailable] when it cannot be asked; an
+// [Error] when what it sent is wrong, or it refuses for another reason.
+//
+// When new tokens came but the ID Token among them could not be verified, they are returned beside the error: the
+// provider may have spent the old refresh token. They must not be used as they are, but they can be revoked.
+func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDToken, now time.Time) (*Tokens, *IDToken, error) {
+	t, err := p.grant(ctx, url.Values{
+		"grant_type":    {"refresh_token"},
+		"refresh_token": {refreshToken},
+	}, now, refreshToken)
+	if err != nil {
+		return nil, nil, err
+	}
+	if t.RefreshToken == "" {
+		t.RefreshToken = refreshToken
+	}
+	if t.IDToken == "" {
+		return t, nil, nil
+	}
+	id, err := p.VerifyIDToken(ctx, t.IDToken, Expect{NoNonce: true, AccessToken: t.AccessToken}, now)
+	switch {
+	case err != nil:
+		return t, nil, err
+	case id.Issuer != before.Issuer:
+		return t, nil, failed("iss", "the refreshed ID Token is of another issuer than the session (Core §12.2)")
+	case id.ClientID != before.ClientID:
+		return t, nil, failed("aud", "the refreshed ID Token is for another client than the session (Core §12.2)")
+	case id.Subject != before.Subject:
+		return t, nil, failed("sub", "the refreshed ID Token is about somebody else than the session (Core §12.2)")
+	}
+	return t, id, nil
+}
+
+// grant asks the token endpoint (RFC 6749 §5). The secrets are what errors must not repeat.
+func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, secrets ...string) (*Tokens, error) {
+	m, err := p.meta.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a, err := p.post(ctx, m.TokenEndpoint, form)
+	if err != nil {
+		return nil, err
+	}
+	if a.status != http.StatusOK {
+		code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
+		switch {
+		case code == "invalid_grant":
+			return nil, ErrInvalidGrant
+		case code == "temporarily_unavailable" || code == "server_error":
+			return nil, unavailable("the token endpoint: %s", sentence)
+		case code == "invalid_client" || a.status == http.StatusUnauthorized:
+			return nil, failed("token_response", "%s: check client_id, client_secret and token_endpoint_auth_method (it is %s here)", sentence, p.cfg.AuthMethod)
+		case a.status >= 300 && a.status < 400:
+			return nil, unavailable("the token endpoint: %s", sentence)
+		}
+		return nil, failed("token_response", "%s", sentence)
+	}
+	return p.parseTokens(a.body, now)
+}
+
+func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
+	c, err := decodeObject(body)
+	if err != nil {
+		// The words of the decoder might be a piece of a token.
+		return nil, unavailable("the token endpoint answered 200, and not with a JSON object whose names are there once")
+	}
+	var t Tokens
+	for name, to := range map[string]*string{
+		"id_token": &t.IDToken, "access_token": &t.AccessToken, "refresh_token": &t.RefreshToken, "session_state": &t.SessionState,
+	} {
+		s, ok := c[name].(string)
+		if c[name] != nil && !ok {
+			return nil, failed("token_response", "`%s` is not a string", name)
+		}
+		*to = s
+	}
+	if t.AccessToken == "" {
+		return nil, failed("token_response", "`access_token` is missing")
+	}
+	if typ, there := c["token_type"]; there {
+		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
+			return nil, failed("token_response", "`token_type` is not Bearer")
+		}
+	}
+	var seconds string
+	switch v := c["expires_in"].(type) {
+	case json.Number:
+		seconds = string(v)
+	case string: // as some providers send it
+		seconds = v
+	}
+	if n, err := strconv.ParseFloat(seconds, 64); err == nil && n > 0 && n <= 10*365*24*3600 {
+		t.Expires = now.Add(time.Duration(n * float64(time.Second)))
+	}
+	t.Scopes = slices.Clone(p.cfg.Scopes)
+	if s, ok := c["scope"].(string); ok && s != "" {
+		t.Scopes = strings.Fields(s)
+	}
+	return &t, nil
+}
+
+// Revoke has the provider forget a token (RFC 7009 §2). hint is "refresh_token", "access_token" or empty. Nil also when
+// the provider does not know the token (§2.2). [ErrUnavailable] means that the token may still live: try again.
+// [ErrUnsupported] when there is no such endpoint, [ErrUnsupportedTokenType] when it does not take tokens of this
+// kind, else an [Error].
+func (p *Provider) Revoke(ctx context.Context, token, hint string) error {
+	m, err := p.meta.get(ctx)
+	if err != nil {
+		return err
+	}
+	if m.RevocationEndpoint == "" {
+		return ErrUnsupported
+	}
+	form := url.Values{"token": {token}}
+	if hint != "" {
+		form.Set("token_type_hint", hint)
+	}
+	a, err := p.post(ctx, m.RevocationEndpoint, form)
+	if err != nil {
+		return err
+	}
+	if a.status == http.StatusOK || a.status == http.StatusNoContent {
+		return nil
+	}
+	code, sentence := a.oauthError(token, p.cfg.ClientSecret)
+	switch {
+	case code == "invalid_token":
+		return nil
+	case code == "unsupported_token_type":
+		return ErrUnsupportedTokenType
+	case a.status < 400:
+		return unavailable("the revocation endpoint: %s", sentence)
+	}
+	return failed("revocation", "%s", sentence)
+}
