@@ -34,7 +34,7 @@ type Failure struct {
 	Err     error         // what we log; nil when there is no more to say
 	Event   string        // the event that is logged; default "request_refused", or "request_failed" from 500 on
 	Attrs   []slog.Attr   // what else is logged
-	Retry   time.Duration // the Retry-After of a 503; default 5 s
+	Retry   time.Duration // sets Retry-After; a 503 has it in any case, default 5 s
 }
 
 // Fail returns a [Failure]: the caller hears status and say, the log hears err.
@@ -126,7 +126,7 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		}
 		header.Del("Content-Type")
 		header.Del("Content-Length")
-		if f.Status == http.StatusServiceUnavailable {
+		if f.Retry > 0 || f.Status == http.StatusServiceUnavailable {
 			wait := max(1, math.Ceil(cmp.Or(f.Retry, retryWait).Seconds()))
 			header.Set("Retry-After", strconv.Itoa(int(wait)))
 		}

@@ -124,6 +124,9 @@ func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 	return addr
 }
 
+// FromTrustedProxy says whether the peer itself is a trusted proxy: then what it says of the original request is believed.
+func (s *Site) FromTrustedProxy(r *http.Request) bool { return s.trusted(parseAddr(r.RemoteAddr)) }
+
 func (s *Site) trusted(a netip.Addr) bool {
 	for _, p := range s.TrustedProxies {
 		if p.Contains(a) {

@@ -1,0 +1,228 @@
+package login
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// callback receives the person back from the provider:
+//
+//  1. The state must belong to an attempt of this browser, made for this provider (RFC 9700 §4.7, §4.4.2). Nothing else
+//     is looked at before.
+//  2. The iss parameter (RFC 9207 §2.4), then the provider's error, then the code.
+//  3. The code is exchanged, and the ID Token verified (Core §3.1.3.7).
+//  4. Only then userinfo is asked, for the same subject (Core §5.3.2).
+//  5. The claims that the site requires, and the app's own say.
+//  6. The session is created, unless a logout overtook this login; the browser gets a new bearer, and the session that
+//     it had is ended.
+func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provider) error {
+	q, err := answered(r)
+	if err != nil {
+		return err
+	}
+	a, err := h.take(w, r, q["state"])
+	if err != nil {
+		return h.lost(w, r, p)
+	}
+	return h.quietly(w, r, a, h.finish(w, r, p, a, q))
+}
+
+// answered returns the parameters of the provider's answer; none of them may come twice (RFC 6749 §3.1).
+func answered(r *http.Request) (map[string]string, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+	}
+	q := make(map[string]string)
+	for _, name := range []string{"state", "iss", "error", "error_description", "code"} {
+		if len(values[name]) > 1 {
+			return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", fmt.Errorf("%s comes more than once", name))
+		}
+		q[name] = values.Get(name)
+	}
+	return q, nil
+}
+
+// lost answers for a callback without an attempt: loaded twice, an old bookmark, cookies that were blocked.
+func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider) error {
+	if b, ok := h.Cookie.Read(r); ok {
+		switch _, err := h.Sessions.Get(r.Context(), b); {
+		case err == nil:
+			redirect(w, cmp.Or(h.Home, "/"))
+			return nil
+		case !errors.Is(err, session.ErrNotFound):
+			return h.kept(p, &attempt{Provider: p.Name()}, err)
+		}
+	}
+	f := refuse(http.StatusBadRequest, "", errNoAttempt, slog.String("provider", p.Name()), slog.String("check", "state"))
+	f.Message = web.Message{Title: "This sign-in cannot be continued",
+		Text:    "It took too long, was finished already, or was begun in another browser.",
+		Note:    "If this happens every time, your browser may be blocking cookies for this site.",
+		Actions: h.again(&attempt{Provider: p.Name()})}
+	return f
+}
+
+// finish is steps 1 (its last part) to 6 of [Handler.callback].
+func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string) error {
+	ctx := r.Context()
+	if a.Provider != p.Name() {
+		return h.asked(p, a, &oidc.Error{Check: "redirect_uri", Err: errors.New("the answer came to another provider's redirect URI")})
+	}
+	if err := p.CheckIssParameter(ctx, q["iss"]); err != nil {
+		return h.asked(p, a, err)
+	}
+	if q["error"] != "" {
+		return h.declined(p, a, q["error"], q["error_description"])
+	}
+	if q["code"] == "" {
+		return h.asked(p, a, &oidc.Error{Check: "code", Err: errors.New("the answer has neither a code nor an error")})
+	}
+	tokens, err := p.Exchange(ctx, q["code"], a.Verifier, h.RedirectURI(p.Name()))
+	if err != nil {
+		return h.asked(p, a, err)
+	}
+	now := h.Sessions.Now()
+	id, err := p.VerifyIDToken(ctx, tokens.IDToken, oidc.Expect{Nonce: a.Nonce, AccessToken: tokens.AccessToken}, now)
+	if err != nil {
+		return h.asked(p, a, err)
+	}
+	var info map[string]any
+	if !p.Config().SkipUserinfo {
+		info, err = p.Userinfo(ctx, tokens.AccessToken, id.Subject, now)
+		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
+			return h.asked(p, a, err)
+		}
+	}
+	claims := merge(id.Claims, info)
+	if missing := lacking(claims, h.Require[p.Name()]); missing != "" {
+		f := refuse(http.StatusForbidden, "", fmt.Errorf("the claim %q is not as required", missing),
+			slog.String("provider", p.Name()), slog.String("check", "require"), slog.String("sub", id.Subject))
+		f.Message = web.Message{Title: "You cannot come in",
+			Text: fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing),
+			Note: "Whoever runs this site can change that.", Actions: h.again(a)}
+		return f
+	}
+	if err := h.say(r, p, a, id, claims); err != nil {
+		return err
+	}
+	n := session.New{
+		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
+		Claims: claims, Began: a.Began,
+		Tokens: session.Tokens{
+			IDToken: tokens.IDToken, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
+			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
+		},
+	}
+	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
+		n.SID = tokens.SessionState
+	}
+	bearer, s, err := h.Sessions.Create(ctx, n)
+	if err != nil {
+		return h.kept(p, a, err)
+	}
+	h.replace(r, s)
+	h.Cookie.Write(w, bearer)
+	h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "ok"), slog.String("provider", p.Name()),
+		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.String("sid", s.SID), slog.Bool("silent", a.Silent))
+	redirect(w, a.ReturnTo)
+	return nil
+}
+
+// say asks the app.
+func (h *Handler) say(r *http.Request, p *oidc.Provider, a *attempt, id *oidc.IDToken, claims map[string]any) error {
+	if h.OnLogin == nil {
+		return nil
+	}
+	if err := h.OnLogin(r.Context(), claims); err != nil {
+		if _, said := errors.AsType[*web.Failure](err); said {
+			return err
+		}
+		f := refuse(http.StatusForbidden, "", err, slog.String("provider", p.Name()), slog.String("check", "app"), slog.String("sub", id.Subject))
+		f.Message = web.Message{Title: "You cannot come in", Text: "You have signed in, but this site did not let you in.", Actions: h.again(a)}
+		return f
+	}
+	restore(claims, id.Claims)
+	return nil
+}
+
+// declined says what it means that the provider answered with an error (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and
+// its description come by way of the browser, so anybody may have written them.
+func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description string) error {
+	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %q: %q", web.Clip(code), web.Clip(description)),
+		slog.String("provider", p.Name()), slog.String("check", "error"))
+	switch code {
+	case "access_denied":
+		f.Status = http.StatusForbidden
+		f.Message = web.Message{Title: "Sign-in was cancelled",
+			Text: fmt.Sprintf("You, or %s, said no. Nobody was signed in.", label(p))}
+	case "login_required", "interaction_required", "account_selection_required", "consent_required":
+		f.Message = web.Message{Title: "Please sign in", Text: fmt.Sprintf("%s needs you to take part in this sign-in.", label(p))}
+	case "temporarily_unavailable":
+		f.Status, f.Err = http.StatusServiceUnavailable, fmt.Errorf("%w: %w", oidc.ErrUnavailable, f.Err)
+		f.Message = web.Message{Title: "Sign-in is not available just now", Text: fmt.Sprintf("%s asks you to try again in a moment.", label(p))}
+	default:
+		f.Message = web.Message{Title: "This sign-in failed", Text: fmt.Sprintf("%s reports the error “%s”.", label(p), printable(code))}
+	}
+	if code != "access_denied" && description != "" {
+		f.Message.Note = "It adds: " + printable(description)
+	}
+	f.Message.Actions = h.again(a)
+	return f
+}
+
+// kept says what it means that the session was not created, or could not be looked up.
+func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
+	switch {
+	case errors.Is(err, session.ErrEnded):
+		return &web.Failure{Status: http.StatusConflict, Err: err, Event: "login",
+			Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
+			Message: web.Message{Title: "You were signed out",
+				Text:    "While you were signing in, a sign-out ended this sign-in. So nobody was signed in.\n\nIf you want to come in all the same, sign in again.",
+				Actions: h.again(a)}}
+	case errors.Is(err, session.ErrUnavailable):
+		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
+			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
+			Message: web.Message{Title: "Not just now", Text: "This site cannot reach its store of sessions. Please try again in a moment.",
+				Actions: []web.Action{{Label: "Try again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}}
+	}
+	return err
+}
+
+// replace ends the session that the browser had before. The new one stands even if that fails: the browser's cookie
+// is replaced in any case, and the old session runs out by itself.
+func (h *Handler) replace(r *http.Request, s *session.Session) {
+	b, ok := h.Cookie.Read(r)
+	if !ok {
+		return
+	}
+	old, err := h.Sessions.Peek(r.Context(), b.Key())
+	if err == nil {
+		_, err = h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseReplaced,
+			Who: session.Who{Issuer: old.Issuer, ClientID: old.ClientID, Key: old.Key}})
+	}
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
+		h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()),
+			slog.String("by", s.Key.Handle()), slog.String("error", err.Error()))
+	}
+}
+
+// printable keeps of a stranger's text what RFC 6749 §4.1.2.1 allows in it, and not too much.
+func printable(text string) string {
+	text = strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return -1
+		}
+		return c
+	}, text)
+	return web.Clip(text)
+}

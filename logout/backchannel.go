@@ -1,0 +1,139 @@
+package logout
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"time"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+const (
+	// patience bounds a logout whose caller has hung up; see [Handler.backchannel].
+	patience = 10 * time.Second
+	// retryAfter is when we ask a provider to send the token again.
+	retryAfter = 5 * time.Second
+)
+
+// backchannel takes a logout token (Back-Channel Logout §2.5 to §2.8):
+//
+//  1. The form: one logout_token in the body; whatever else is there is ignored, and so are cookies and Origin.
+//  2. The token becomes a verified value, or the name of the check that it failed (§2.6): 400.
+//  3. Whom it names is ended, in one step with the record of its jti. Whether anybody was signed in under that
+//     name changes neither the answer nor the work: an ending of nobody is a success (§2.7).
+//  4. 200 and nothing else; 400 `already processed` for a token that was carried out before.
+//
+// When the provider's keys or the store cannot be reached the answer is 503, and nothing has been used up: the same
+// token is welcome again. §2.8 says 400 for a logout that failed; providers take that as final, so it is not the default.
+//
+// It is carried out even if the caller hangs up meanwhile: providers wait for as little as 2.5 s, and a verified wish
+// to end sessions stays one.
+func (h *Handler) backchannel(w http.ResponseWriter, r *http.Request) error {
+	raw, err := logoutToken(r)
+	if err != nil {
+		return h.refused(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+	defer cancel()
+	t, err := oidc.VerifyLogoutToken(ctx, h.Providers, raw, h.Sessions.Now())
+	if err != nil {
+		if errors.Is(err, oidc.ErrUnavailable) {
+			return h.unavailable("unknown", "keys", "the keys of the provider cannot be had just now; send the token again", err)
+		}
+		return h.refused(err)
+	}
+	ended, err := h.Sessions.End(ctx, h.ending(t))
+	provider := t.Provider.Name()
+	verified := []slog.Attr{slog.String("provider", provider), slog.String("jti", t.JTI), slog.String("sub", t.Subject), slog.String("sid", t.SID)}
+	switch {
+	case err == nil:
+	case errors.Is(err, session.ErrReplayed):
+		h.result(provider, "replayed", "jti")
+		return refusal("already processed", "replayed", "jti", err, verified...)
+	case errors.Is(err, session.ErrUnavailable):
+		return h.unavailable(provider, "store", "the logout could not be carried out; send the token again", err, verified...)
+	default:
+		h.result(provider, "failed", "internal")
+		return err
+	}
+	h.result(provider, "ok", "")
+	h.Site.Event(r, slog.LevelInfo, "backchannel_logout",
+		append(verified, slog.String("result", "ok"), slog.Int("ended", len(ended)))...)
+	w.WriteHeader(cmp.Or(h.SuccessStatus, http.StatusOK))
+	return nil
+}
+
+// ending is what a logout token wants.
+func (h *Handler) ending(t *oidc.LogoutToken) session.Ending {
+	e := session.Ending{
+		Who:   session.Who{Issuer: t.Issuer, ClientID: t.ClientID, Subject: t.Subject, SID: t.SID},
+		Cause: session.CauseBackChannel, JTI: t.JTI, JTIExpires: t.Remember,
+	}
+	if t.Subject != "" && t.Provider.Config().Quirks.LogoutScope == "subject" {
+		e.Who.SID = ""
+	}
+	if h.Tell != nil {
+		e.Tell = h.Tell(t)
+	}
+	return e
+}
+
+// logoutToken reads the one logout_token of a form (Back-Channel Logout §2.5). The query is not part of it.
+func logoutToken(r *http.Request) (string, error) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
+		return "", &oidc.Error{Check: "content_type", Err: errors.New("want application/x-www-form-urlencoded")}
+	}
+	body, err := io.ReadAll(r.Body) // bounded by web
+	if err != nil {
+		if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
+			return "", &oidc.Error{Check: "size", Err: err}
+		}
+		return "", &oidc.Error{Check: "form", Err: errors.New("the body ended early")}
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil { // it may quote the body
+		return "", &oidc.Error{Check: "form", Err: errors.New("the body is not form-encoded")}
+	}
+	if n := len(form["logout_token"]); n != 1 {
+		return "", &oidc.Error{Check: "logout_token", Err: errors.New("the form must have exactly one logout_token")}
+	}
+	return form.Get("logout_token"), nil
+}
+
+// refused answers a request that failed a check. The caller hears which; the log hears more.
+func (h *Handler) refused(err error) error {
+	check, ok := errors.AsType[*oidc.Error](err)
+	if !ok {
+		h.result("unknown", "failed", "internal")
+		return err
+	}
+	h.result("unknown", "refused", check.Check)
+	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err)
+}
+
+func refusal(say, result, check string, err error, attrs ...slog.Attr) error {
+	return &web.Failure{Status: http.StatusBadRequest, Message: web.Message{Text: say}, Err: err, Event: "backchannel_logout",
+		Attrs: append([]slog.Attr{slog.String("result", result), slog.String("check", check)}, attrs...)}
+}
+
+func (h *Handler) unavailable(provider, what, say string, err error, attrs ...slog.Attr) error {
+	h.result(provider, "unavailable", what)
+	return &web.Failure{Status: cmp.Or(h.FailureStatus, http.StatusServiceUnavailable), Retry: retryAfter,
+		Message: web.Message{Text: say}, Err: err, Event: "backchannel_logout",
+		Attrs: append([]slog.Attr{slog.String("result", "unavailable"), slog.String("check", what)}, attrs...)}
+}
+
+func (h *Handler) result(provider, result, reason string) {
+	if h.OnResult != nil {
+		h.OnResult(provider, result, reason)
+	}
+}

@@ -1,0 +1,87 @@
+package logout
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// frontchannel ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout §2,
+// §3). Without them anybody's page could sign people out, so then nothing is ended. It revokes nothing and ends
+// nobody else's session: whoever wrote the page that frames this one has proved nothing.
+//
+// Do not rely on it. A provider shows this address in a frame on its own site, and browsers send our SameSite cookie
+// there only if the provider is on the same site (id.example.com and app.example.com). Everywhere else this answers
+// that nobody is signed in. The back channel is the one that works.
+func (h *Handler) frontchannel(w http.ResponseWriter, r *http.Request) error {
+	h.Site.AllowFraming(w, h.origins()...)
+	bearer, ok := h.Cookie.Read(r)
+	if !ok {
+		return h.framed(w, r, "nobody", "Nobody is signed in here.")
+	}
+	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
+	switch {
+	case errors.Is(err, session.ErrNotFound):
+		h.Cookie.Clear(w)
+		return h.framed(w, r, "gone", "Nobody is signed in here.")
+	case err != nil:
+		return away(err)
+	}
+	if !names(r, s) {
+		return h.framed(w, r, "ignored", "This request names another session. Nothing has changed.")
+	}
+	_, err = h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseFrontChannel,
+		Who: session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
+	if err != nil {
+		return away(err)
+	}
+	h.Cookie.Clear(w)
+	return h.framed(w, r, "ok", "You are signed out.", slog.String("provider", s.Provider), slog.String("session", s.Key.Handle()))
+}
+
+// framed is the answer: the logout may already have happened, so all of these are a success (Front-Channel Logout §2).
+func (h *Handler) framed(w http.ResponseWriter, r *http.Request, result, say string, attrs ...slog.Attr) error {
+	h.Site.Event(r, slog.LevelInfo, "frontchannel_logout", append(attrs, slog.String("result", result))...)
+	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign-out", Text: say})
+	return nil
+}
+
+// names says whether iss and sid are there, once each, and are those of the session.
+//
+// A sid may hold any punctuation, and providers are known to put it into the address as it is. So it is also compared
+// undecoded, and to the end of the query.
+func names(r *http.Request, s *session.Session) bool {
+	q := r.URL.Query()
+	if len(q["iss"]) != 1 || q.Get("iss") != s.Issuer || s.SID == "" {
+		return false
+	}
+	if len(q["sid"]) == 1 && q.Get("sid") == s.SID {
+		return true
+	}
+	_, rest, ok := strings.Cut("&"+r.URL.RawQuery, "&sid=")
+	if !ok {
+		return false
+	}
+	one, _, _ := strings.Cut(rest, "&")
+	return slices.ContainsFunc([]string{one, rest}, func(raw string) bool {
+		decoded, err := url.PathUnescape(raw) // which leaves + as it is
+		return raw == s.SID || err == nil && decoded == s.SID
+	})
+}
+
+// origins returns where a provider's pages are, which may frame ours.
+func (h *Handler) origins() []string {
+	var all []string
+	for _, p := range h.Providers {
+		if u, err := url.Parse(p.Config().Issuer); err == nil {
+			all = append(all, u.Scheme+"://"+u.Host)
+		}
+	}
+	return all
+}

@@ -1,0 +1,190 @@
+package logout
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+const purpose = "logout state v1"
+
+// logout signs a person out (RP-Initiated Logout §2):
+//
+//  1. A GET only shows the button, and a POST from another site is refused: nobody is signed out by a link.
+//  2. The session here is ended first, with those that share its sid: the provider may never call back, and what is
+//     done here must not depend on it. If the store cannot do it, nothing has happened, and the page says so.
+//  3. The cookie is taken back, and the browser sent to the provider's end_session_endpoint.
+//
+// A provider that has none, or does not answer, leaves the person signed in there; the page says that too.
+func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodGet {
+		return h.ask(w, r)
+	}
+	if err := h.Site.SameOrigin(r); err != nil {
+		return &web.Failure{Status: http.StatusForbidden, Err: err, Event: "logout", Attrs: []slog.Attr{slog.String("result", "refused")},
+			Message: web.Message{Title: "You are still signed in", Text: "Another site asked to sign you out, and that is yours to decide.",
+				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}}}}
+	}
+	bearer, ok := h.Cookie.Read(r)
+	if !ok {
+		h.done(w, r)
+		return nil
+	}
+	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
+	switch {
+	case errors.Is(err, session.ErrNotFound):
+		h.Cookie.Clear(w)
+		h.done(w, r)
+		return nil
+	case err != nil:
+		return away(err)
+	}
+	ended, err := h.end(r, s)
+	if err != nil {
+		return away(err)
+	}
+	h.Cookie.Clear(w)
+	h.Site.Event(r, slog.LevelInfo, "logout", slog.String("result", "ok"), slog.String("provider", s.Provider),
+		slog.String("session", s.Key.Handle()), slog.Int("ended", ended))
+	h.leave(w, r, s)
+	return nil
+}
+
+// end ends a session and those that share its sid, and says how many. By its sid, because that leaves the mark that
+// bars a login of the same sign-in that is under way in another tab.
+func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
+	who := session.Who{Issuer: s.Issuer, ClientID: s.ClientID, SID: s.SID}
+	key := session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
+	if s.SID == "" {
+		who = key
+	}
+	ended, err := h.Sessions.End(r.Context(), session.Ending{Who: who, Cause: session.CauseUser})
+	if err != nil {
+		return 0, err
+	}
+	if who != key && !slices.ContainsFunc(ended, func(e session.Ended) bool { return e.Key == s.Key }) {
+		more, err := h.Sessions.End(r.Context(), session.Ending{Who: key, Cause: session.CauseUser})
+		if err != nil {
+			return 0, err
+		}
+		ended = append(ended, more...)
+	}
+	return len(ended), nil
+}
+
+// leave sends the browser on to the provider, to be signed out there as well.
+func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Session) {
+	p, to, err := h.provider(s), "", oidc.ErrUnsupported
+	state := rand.Text()
+	if p != nil {
+		to, err = p.EndSessionURL(r.Context(), oidc.EndSessionRequest{
+			IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"), State: state})
+	}
+	if err != nil {
+		h.Site.Event(r, slog.LevelWarn, "logout_only_here", slog.String("provider", s.Provider), slog.String("error", err.Error()))
+		h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed out here",
+			Text:    "Your provider could not be asked to sign you out as well. You may still be signed in there, and could come back in without a password.",
+			Note:    "On a shared computer, sign out at your provider too, or close the browser.",
+			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, "/")}}})
+		return
+	}
+	name := h.stateCookie()
+	sealed := h.Ring.Seal(purpose, []byte(name), []byte(state))
+	http.SetCookie(w, h.Cookie.New(name, base64.RawURLEncoding.EncodeToString(sealed), session.AttemptLifetime))
+	redirect(w, to)
+}
+
+// returned receives the person back from the provider (RP-Initiated Logout §3). There is one place to go from here, so
+// a state that is wrong or absent changes nothing but the log line.
+func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
+	result := "unasked"
+	if h.matches(r, r.URL.Query()["state"]) {
+		http.SetCookie(w, h.Cookie.New(h.stateCookie(), "", -time.Second))
+		result = "ok"
+	}
+	h.Site.Event(r, slog.LevelInfo, "logout_returned", slog.String("result", result))
+	if bearer, ok := h.Cookie.Read(r); ok {
+		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
+		case err == nil: // signed in again meanwhile, or never out: do not claim otherwise
+			redirect(w, cmp.Or(h.Home, "/"))
+			return nil
+		case !errors.Is(err, session.ErrNotFound):
+			return away(err)
+		}
+	}
+	h.done(w, r)
+	return nil
+}
+
+// matches says whether state is the one that this browser left with.
+func (h *Handler) matches(r *http.Request, state []string) bool {
+	name := h.stateCookie()
+	cookies := r.CookiesNamed(name)
+	if len(state) != 1 || len(cookies) != 1 {
+		return false
+	}
+	sealed, err := base64.RawURLEncoding.DecodeString(cookies[0].Value)
+	if err != nil {
+		return false
+	}
+	want, err := h.Ring.Open(purpose, []byte(name), sealed)
+	return err == nil && subtle.ConstantTimeCompare(want, []byte(state[0])) == 1
+}
+
+func (h *Handler) stateCookie() string { return h.Cookie.Prefixed("curfew-logout") }
+
+// ask shows the button.
+func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {
+	if bearer, ok := h.Cookie.Read(r); ok {
+		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
+		case err == nil:
+			h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign out?",
+				Text: "You will be signed out here and at your provider.",
+				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true},
+					{Label: "Stay signed in", Href: "/"}}})
+			return nil
+		case !errors.Is(err, session.ErrNotFound):
+			return away(err)
+		}
+	}
+	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are not signed in",
+		Actions: []web.Action{{Label: "Sign in", Href: h.Site.Path("login")}}})
+	return nil
+}
+
+// done ends a logout. The usual place is a page of ours: the app itself would often start a sign-in at once, which a
+// provider may complete without a question, and the person would find that signing out did nothing.
+func (h *Handler) done(w http.ResponseWriter, r *http.Request) {
+	if h.Home != "" {
+		redirect(w, h.Home)
+		return
+	}
+	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed out", Text: "You can close this page.",
+		Actions: []web.Action{{Label: "Sign in again", Href: h.Site.Path("login")}}})
+}
+
+// away is the page for a store that does not answer: nobody was signed out, and no cookie is touched.
+func away(err error) error {
+	if !errors.Is(err, session.ErrUnavailable) {
+		return err
+	}
+	return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "logout",
+		Attrs: []slog.Attr{slog.String("result", "unavailable")},
+		Message: web.Message{Title: "You are not signed out yet",
+			Text: "This site cannot reach its store of sessions, so you are still signed in. Please try again in a moment."}}
+}
+
+func redirect(w http.ResponseWriter, to string) {
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther)
+}

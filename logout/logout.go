@@ -1,0 +1,65 @@
+package logout
+
+import (
+	"fmt"
+	"net/http"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// Handler signs people out. Site, Providers, Sessions and Ring are required.
+type Handler struct {
+	Site      *web.Site
+	Providers []*oidc.Provider
+	Sessions  *session.Manager
+	Ring      *session.Ring // seals the state of a logout at the provider
+	Cookie    session.Cookie
+
+	Home string // where a person goes who has signed out; default: a page of ours that says so
+
+	SuccessStatus int // of the back channel: 200, the default, or 204 (Back-Channel Logout §2.8 wants 200)
+	FailureStatus int // of the back channel when the logout failed on our side: 503, the default, or 400 (§2.8 to the letter)
+
+	// Tell says which notices a logout token leaves behind; nil for none.
+	Tell func(*oidc.LogoutToken) []session.Telling
+	// OnResult hears of every logout request of the back channel. The provider is one of those configured, or
+	// "unknown" before the token is verified; the result is ok, refused, replayed, unavailable or failed; the reason is
+	// the check that failed. All are labels fit for metrics: none is text of a stranger.
+	OnResult func(provider, result, reason string)
+}
+
+// Mount registers the routes of this room.
+func (h *Handler) Mount(mux *http.ServeMux) {
+	mux.Handle(h.Site.Path("backchannel-logout"), h.Site.Protocol(h.backchannel, http.MethodPost))
+	mux.Handle(h.Site.Path("frontchannel-logout"), h.Site.Page(h.frontchannel, http.MethodGet))
+	mux.Handle(h.Site.Path("logout"), h.Site.Page(h.logout, http.MethodGet, http.MethodPost))
+	mux.Handle(h.Site.Path("logout/callback"), h.Site.Page(h.returned, http.MethodGet))
+}
+
+// Validate returns what is wrong with the two statuses.
+func (h *Handler) Validate() error {
+	switch h.SuccessStatus {
+	case 0, http.StatusOK, http.StatusNoContent:
+	default:
+		return fmt.Errorf("logout: success status %d: want 200 or 204", h.SuccessStatus)
+	}
+	switch h.FailureStatus {
+	case 0, http.StatusServiceUnavailable, http.StatusBadRequest:
+	default:
+		return fmt.Errorf("logout: failure status %d: want 503 or 400", h.FailureStatus)
+	}
+	return nil
+}
+
+// provider returns the provider at which a session was opened. Its name is not enough: a configuration may give it to
+// another provider later, which must not be shown this one's ID Tokens.
+func (h *Handler) provider(s *session.Session) *oidc.Provider {
+	for _, p := range h.Providers {
+		if c := p.Config(); c.Issuer == s.Issuer && c.ClientID == s.ClientID {
+			return p
+		}
+	}
+	return nil
+}
