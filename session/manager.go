@@ -32,7 +32,13 @@ type Config struct {
 	// Refresh gets new tokens for a session whose access token has run out: [ErrRefreshRejected] ends the session, any
 	// other error means that the provider is away. nil: no session is ever refreshed.
 	Refresh func(ctx context.Context, s *Session) (Tokens, error)
-	Grace   time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
+	// Orphaned is handed tokens that came for a session which had ended meanwhile; it may revoke them.
+	Orphaned func(ctx context.Context, s *Session, t Tokens)
+	Grace    time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
+
+	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that is
+	// no longer configured must not be: its logout tokens could not end them.
+	Serves func(issuer, clientID string) bool
 
 	Now       func() time.Time // default time.Now
 	Log       *slog.Logger     // default slog.Default()
@@ -204,6 +210,9 @@ func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, e
 	rec, err := m.cfg.Store.Find(ctx, key, Time(now))
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
+		return nil, ErrNotFound
 	}
 	s, err := m.cfg.Ring.session(rec)
 	if err != nil {

@@ -83,9 +83,13 @@ func (m *Manager) exchange(ctx context.Context, s *Session) (*Session, error) {
 	cause := CauseRefreshRejected
 	switch {
 	case err == nil:
-		return m.settle(ctx, s.Key, func(s *Session) {
+		next, err := m.settle(ctx, s.Key, func(s *Session) {
 			s.Tokens, s.refreshHeld, s.refreshFailed = tokens, time.Time{}, false
 		})
+		if errors.Is(err, ErrNotFound) && m.cfg.Orphaned != nil {
+			m.cfg.Orphaned(ctx, s, tokens)
+		}
+		return next, err
 	case errors.Is(err, ErrRefreshRejected):
 	case now.Before(s.Tokens.Expires.Add(m.cfg.Grace)):
 		m.cfg.Log.WarnContext(ctx, "the access token could not be refreshed; the session goes on for the grace",
@@ -105,18 +109,23 @@ func (m *Manager) exchange(ctx context.Context, s *Session) (*Session, error) {
 	return nil, ErrNotFound
 }
 
-// settle writes the outcome of a refresh over whatever else was written meanwhile.
+// settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
+// done: the refresh token that the store holds may be worth nothing any more.
 func (m *Manager) settle(ctx context.Context, key Key, change func(*Session)) (*Session, error) {
 	for {
 		now := m.cfg.Now()
 		s, err := m.read(ctx, key, now)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			next := *s
+			change(&next)
+			s, err = m.write(ctx, &next, now)
 		}
-		next := *s
-		change(&next)
-		if s, err = m.write(ctx, &next, now); !errors.Is(err, ErrConflict) {
+		switch {
+		case err == nil || errors.Is(err, ErrNotFound):
 			return s, err
+		case errors.Is(err, ErrConflict):
+		case !sleep(ctx, refreshPoll):
+			return nil, err
 		}
 	}
 }

@@ -1,0 +1,459 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+)
+
+const (
+	issuer = "https://id.example.com"
+	client = "app"
+)
+
+// faulty is a real store with a hand on it: a test may come between, and may silence the feed.
+type faulty struct {
+	*memory.Store
+	updates    atomic.Int64
+	find       atomic.Pointer[func(session.Key)]           // called after the store was read, before the answer is given
+	away       atomic.Pointer[error]                       // the answer to everything
+	sync       atomic.Pointer[func(context.Context) error] // in place of the feed's own
+	deaf       atomic.Bool                                 // the feed hands nothing on
+	failUpdate atomic.Pointer[error]
+}
+
+func (f *faulty) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+	if err := f.away.Load(); err != nil {
+		return session.Record{}, *err
+	}
+	r, err := f.Store.Find(ctx, k, now)
+	if between := f.find.Load(); between != nil {
+		(*between)(k)
+	}
+	return r, err
+}
+
+func (f *faulty) Update(ctx context.Context, r session.Record, now time.Time) error {
+	f.updates.Add(1)
+	if err := f.failUpdate.Load(); err != nil {
+		return *err
+	}
+	return f.Store.Update(ctx, r, now)
+}
+
+func (f *faulty) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+	feed, err := f.Store.Watch(ctx, func(e session.Ended) {
+		if !f.deaf.Load() {
+			fn(e)
+		}
+	})
+	return faultyFeed{feed, f}, err
+}
+
+type faultyFeed struct {
+	session.Feed
+	f *faulty
+}
+
+func (f faultyFeed) Sync(ctx context.Context) error {
+	if instead := f.f.sync.Load(); instead != nil {
+		return (*instead)(ctx)
+	}
+	return f.Feed.Sync(ctx)
+}
+
+// bench is what most tests need: a manager at work on a store, inside a bubble.
+type bench struct {
+	t     *testing.T
+	store *faulty
+	ring  *session.Ring
+	m     *session.Manager
+}
+
+// bubble runs test with a manager at work, in fake time.
+func bubble(t *testing.T, cfg session.Config, test func(b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, store: &faulty{Store: memory.New()}, ring: ring(t, 1)}
+		b.m = b.replica(cfg)
+		test(b)
+	})
+}
+
+// replica returns one more manager at work on the same store.
+func (b *bench) replica(cfg session.Config) *session.Manager {
+	cfg.Store, cfg.Ring, cfg.Log = b.store, b.ring, slog.New(slog.DiscardHandler)
+	m, err := session.NewManager(cfg)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { m.Run(ctx) })
+	b.t.Cleanup(func() { cancel(); done.Wait() })
+	synctest.Wait() // the feed has been found whole
+	return m
+}
+
+func (b *bench) signIn(tokens session.Tokens) (session.Bearer, *session.Session) {
+	b.t.Helper()
+	bearer, s, err := b.m.Create(b.t.Context(), session.New{
+		Provider: "main", Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
+		Claims: map[string]any{"name": "Alice"}, Tokens: tokens, Began: b.m.Now(),
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return bearer, s
+}
+
+// want fails unless the manager answers err (nil: signed in) for the bearer.
+func (b *bench) want(m *session.Manager, bearer session.Bearer, err error) *session.Session {
+	b.t.Helper()
+	s, got := m.Get(b.t.Context(), bearer)
+	if !errors.Is(got, err) {
+		b.t.Fatalf("Get: %v, want %v", got, err)
+	}
+	return s
+}
+
+func (b *bench) end(m *session.Manager, who session.Who) {
+	b.t.Helper()
+	who.Issuer, who.ClientID = issuer, client
+	if _, err := m.End(b.t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func ring(t testing.TB, first byte) *session.Ring {
+	t.Helper()
+	key := make([]byte, 32)
+	key[0] = first
+	r, err := session.NewRing(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestASessionIsWhatWasSignedInWith(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{IDToken: "id", AccessToken: "at", RefreshToken: "rt", Offline: true})
+		for range 2 { // from the store, then from the cache
+			s := b.want(b.m, bearer, nil)
+			if s.Subject != "alice" || s.SID != "s1" || s.Provider != "main" || s.Claim("name") != "Alice" ||
+				s.Tokens != (session.Tokens{IDToken: "id", AccessToken: "at", RefreshToken: "rt", Offline: true}) {
+				t.Errorf("got %+v", s)
+			}
+		}
+	})
+}
+
+func TestAnEndedSessionIsRefusedAtOnceOnEveryReplica(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		other := b.replica(session.Config{})
+		bearer, _ := b.signIn(session.Tokens{})
+		b.want(b.m, bearer, nil)
+		b.want(other, bearer, nil)
+		b.end(b.m, session.Who{SID: "s1"})
+		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(other, bearer, session.ErrNotFound)
+	})
+}
+
+func TestASessionEndsWhenItIsNotUsed(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{Idle: time.Hour}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		for range 3 {
+			time.Sleep(59 * time.Minute)
+			b.want(b.m, bearer, nil)
+		}
+		time.Sleep(time.Hour)
+		b.want(b.m, bearer, session.ErrNotFound)
+	})
+}
+
+func TestASessionUsedOnAnotherReplicaIsNotIdleHere(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{Idle: time.Hour}, func(b *bench) {
+		other := b.replica(session.Config{Idle: time.Hour})
+		bearer, _ := b.signIn(session.Tokens{})
+		b.want(other, bearer, nil)
+		for range 3 {
+			time.Sleep(30 * time.Minute)
+			b.want(b.m, bearer, nil)
+		}
+		b.want(other, bearer, nil) // its copy says that the session is idle for too long
+	})
+}
+
+func TestASessionEndsAfterItsAbsoluteLifetimeHoweverMuchItIsUsed(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{Idle: time.Hour, Absolute: 3 * time.Hour}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		for range 5 {
+			time.Sleep(30 * time.Minute)
+			b.want(b.m, bearer, nil)
+		}
+		time.Sleep(30 * time.Minute)
+		b.want(b.m, bearer, session.ErrNotFound)
+	})
+}
+
+func TestLastSeenIsWrittenAtMostOnceAMinute(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, s := b.signIn(session.Tokens{})
+		for range 120 {
+			time.Sleep(time.Second)
+			var all sync.WaitGroup
+			for range 5 {
+				all.Go(func() { b.want(b.m, bearer, nil) })
+			}
+			all.Wait()
+		}
+		if n := b.store.updates.Load(); n != 2 {
+			t.Errorf("%d updates in two minutes, want 2", n)
+		}
+		if got := b.want(b.m, bearer, nil); got.LastSeen.Sub(s.Created) < time.Minute {
+			t.Errorf("last seen %v after it began", got.LastSeen.Sub(s.Created))
+		}
+	})
+}
+
+func TestATouchUnderWayCannotReviveAnEndedSession(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, s := b.signIn(session.Tokens{})
+		time.Sleep(2 * time.Minute)
+		between := func(session.Key) {
+			b.store.find.Store(nil)
+			b.end(b.m, session.Who{Key: s.Key})
+		}
+		b.store.find.Store(&between) // it is read, it ends, and then its use is written
+		b.want(b.m, bearer, session.ErrNotFound)
+		if b.store.updates.Load() != 1 {
+			t.Error("the touch was not tried, so this shows nothing")
+		}
+		b.want(b.m, bearer, session.ErrNotFound)
+	})
+}
+
+func TestASessionThatEndsWhileItIsReadIsNotCached(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, s := b.signIn(session.Tokens{})
+		between := func(session.Key) {
+			b.store.find.Store(nil)
+			b.end(b.m, session.Who{Key: s.Key})
+		}
+		b.store.find.Store(&between)
+		b.want(b.m, bearer, nil) // it was alive when the store was read
+		b.want(b.m, bearer, session.ErrNotFound)
+	})
+}
+
+func TestACopyIsNotServedPastTheCeilingWhenTheFeedIsSilent(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{Ceiling: time.Second}, func(b *bench) {
+		other := b.replica(session.Config{Ceiling: time.Second})
+		bearer, s := b.signIn(session.Tokens{})
+		b.want(other, bearer, nil)
+		frozen := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		b.store.sync.Store(&frozen)
+		b.store.deaf.Store(true)
+		time.Sleep(300 * time.Millisecond)
+		b.end(b.m, session.Who{Key: s.Key})
+		b.want(other, bearer, nil) // which shows that there was a copy
+		time.Sleep(time.Second)
+		b.want(other, bearer, session.ErrNotFound)
+	})
+}
+
+func TestAGapInTheFeedDropsAllCopiesAndChecksReadThroughUntilItIsWhole(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, s := b.signIn(session.Tokens{})
+		b.want(b.m, bearer, nil)
+		gap := func(context.Context) error { return errors.New("something may have been missed") }
+		b.store.sync.Store(&gap)
+		b.store.deaf.Store(true)
+		time.Sleep(300 * time.Millisecond)
+		b.want(b.m, bearer, nil)
+		if _, err := b.store.End(b.t.Context(), session.Ending{Who: session.Who{Issuer: issuer, ClientID: client, Key: s.Key}}, b.m.Now()); err != nil {
+			t.Fatal(err)
+		}
+		b.want(b.m, bearer, session.ErrNotFound)
+
+		b.store.sync.Store(nil)
+		b.store.deaf.Store(false)
+		time.Sleep(2 * time.Second)
+		bearer, _ = b.signIn(session.Tokens{})
+		b.want(b.m, bearer, nil)
+		broken := errors.New("the store is away")
+		b.store.away.Store(&broken)
+		b.want(b.m, bearer, nil) // from the cache, which is trusted again
+	})
+}
+
+func TestAStoreThatIsAwayIsNeitherSignedInNorSignedOut(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{Ceiling: -1}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		b.want(b.m, bearer, nil)
+		broken := errors.New("connection refused")
+		b.store.away.Store(&broken)
+		b.want(b.m, bearer, session.ErrUnavailable)
+		b.store.away.Store(nil)
+		b.want(b.m, bearer, nil)
+	})
+}
+
+func TestASessionIsServedWhenItsUseCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{Idle: time.Hour}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		full := errors.New("the disk is full")
+		b.store.failUpdate.Store(&full)
+		time.Sleep(30 * time.Minute)
+		b.want(b.m, bearer, nil)
+		time.Sleep(30 * time.Minute)
+		b.want(b.m, bearer, session.ErrNotFound) // and not for longer than it lives without
+	})
+}
+
+func TestASessionOfAnotherKeyRingMeansSigningInAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		b.ring = ring(t, 2)
+		b.want(b.replica(session.Config{}), bearer, session.ErrNotFound)
+	})
+}
+
+func TestASessionOfAProviderThatIsNoLongerConfiguredIsNotServed(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		other := b.replica(session.Config{Serves: func(i, c string) bool { return i == issuer && c != client }})
+		b.want(other, bearer, session.ErrNotFound)
+	})
+}
+
+func TestALoginThatBeganBeforeALogoutMakesNoSession(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		began := b.m.Now()
+		time.Sleep(time.Second)
+		b.end(b.m, session.Who{Subject: "alice"})
+		_, _, err := b.m.Create(b.t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
+		if !errors.Is(err, session.ErrEnded) {
+			t.Errorf("Create: %v, want %v", err, session.ErrEnded)
+		}
+	})
+}
+
+func TestWhoWatchesASessionIsToldOnceThatItEnded(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		_, s := b.signIn(session.Tokens{})
+		_, other := b.signIn(session.Tokens{})
+		ended, stop := b.m.Watch(s.Key)
+		defer stop()
+		spared, stop := b.m.Watch(other.Key)
+		defer stop()
+		b.end(b.m, session.Who{Key: s.Key})
+		if cause := <-ended; cause != session.CauseBackChannel {
+			t.Errorf("cause %q", cause)
+		}
+		select {
+		case c := <-ended:
+			t.Errorf("told twice: %q", c)
+		case <-spared:
+			t.Error("another session was told")
+		default:
+		}
+	})
+}
+
+func TestWhoWatchesIsToldAfterAGapOfWhatEndedInIt(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		other := b.replica(session.Config{})
+		_, s := b.signIn(session.Tokens{})
+		ended, stop := other.Watch(s.Key)
+		defer stop()
+		gap := func(context.Context) error { return errors.New("something may have been missed") }
+		b.store.deaf.Store(true)
+		b.store.sync.Store(&gap)
+		time.Sleep(time.Second)
+		b.end(b.m, session.Who{Key: s.Key})
+		b.store.sync.Store(nil)
+		b.store.deaf.Store(false)
+		<-ended // or the bubble says that all are asleep
+	})
+}
+
+func TestConfigurationFaultsAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := session.NewManager(session.Config{Idle: -1})
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) != 3 {
+		t.Errorf("got %v, want three faults: Store, Ring, Idle", err)
+	}
+}
+
+func BenchmarkGetCached(b *testing.B) {
+	m, err := session.NewManager(session.Config{Store: memory.New(), Ring: ring(b, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	var done sync.WaitGroup
+	done.Go(func() { m.Run(ctx) })
+	defer done.Wait()
+	defer cancel()
+	const n = 10_000
+	bearers := make([]session.Bearer, n)
+	for i := range bearers {
+		if bearers[i], _, err = m.Create(ctx, session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: m.Now()}); err != nil {
+			b.Fatal(err)
+		}
+		m.Get(ctx, bearers[i])
+	}
+	for range 2 { // all of them are in the cache once the feed has been found whole
+		for _, bearer := range bearers {
+			m.Get(ctx, bearer)
+		}
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := m.Get(ctx, bearers[i%n]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+// TestACachedCheckAllocatesNothing holds the manager to its number: it is a count, not a time.
+func TestACachedCheckAllocatesNothing(t *testing.T) {
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		b.want(b.m, bearer, nil)
+		ctx := b.t.Context()
+		if n := testing.AllocsPerRun(100, func() { b.m.Get(ctx, bearer) }); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	})
+}

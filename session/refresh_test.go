@@ -1,0 +1,218 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// provider is the token endpoint, as far as the manager knows it.
+type provider struct {
+	calls    atomic.Int64
+	takes    time.Duration
+	answer   error
+	between  func()
+	orphaned []session.Tokens
+}
+
+func (p *provider) config() session.Config {
+	return session.Config{
+		Grace: 10 * time.Minute,
+		Refresh: func(ctx context.Context, s *session.Session) (session.Tokens, error) {
+			p.calls.Add(1)
+			if p.takes > 0 {
+				select {
+				case <-time.After(p.takes):
+				case <-ctx.Done():
+					return session.Tokens{}, ctx.Err()
+				}
+			}
+			if p.between != nil {
+				p.between()
+			}
+			if p.answer != nil {
+				return session.Tokens{}, p.answer
+			}
+			return session.Tokens{AccessToken: "new", RefreshToken: s.Tokens.RefreshToken + "+", Expires: time.Now().Add(5 * time.Minute)}, nil
+		},
+		Orphaned: func(_ context.Context, _ *session.Session, t session.Tokens) { p.orphaned = append(p.orphaned, t) },
+	}
+}
+
+func (b *bench) signInFor(life time.Duration) (session.Bearer, *session.Session) {
+	return b.signIn(session.Tokens{AccessToken: "old", RefreshToken: "rt", Expires: b.m.Now().Add(life)})
+}
+
+func TestAnExpiredAccessTokenIsRefreshedOnceForAllRequestsAndReplicas(t *testing.T) {
+	t.Parallel()
+	p := &provider{takes: time.Second}
+	bubble(t, p.config(), func(b *bench) {
+		other := b.replica(p.config())
+		bearer, _ := b.signInFor(5 * time.Minute)
+		time.Sleep(5*time.Minute - 1)
+		b.want(b.m, bearer, nil)
+		b.want(other, bearer, nil)
+		if p.calls.Load() != 0 {
+			t.Error("refreshed before it was due")
+		}
+		time.Sleep(1)
+		var all sync.WaitGroup
+		for i := range 100 {
+			m := b.m
+			if i%2 == 1 {
+				m = other
+			}
+			all.Go(func() {
+				if s := b.want(m, bearer, nil); s.Tokens.AccessToken != "new" || s.Tokens.RefreshToken != "rt+" {
+					t.Errorf("tokens %#v", s.Tokens.AccessToken)
+				}
+			})
+		}
+		all.Wait()
+		if n := p.calls.Load(); n != 1 {
+			t.Errorf("the provider was asked %d times", n)
+		}
+	})
+}
+
+func TestARefreshGoesOnWhenItsRequestGoesAway(t *testing.T) {
+	t.Parallel()
+	p := &provider{takes: time.Second}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, _ := b.signInFor(0)
+		ctx, cancel := context.WithTimeout(b.t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := b.m.Get(ctx, bearer); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Get: %v", err)
+		}
+		time.Sleep(time.Second)
+		if s := b.want(b.m, bearer, nil); s.Tokens.AccessToken != "new" || p.calls.Load() != 1 {
+			t.Errorf("after %d calls the access token is %q", p.calls.Load(), s.Tokens.AccessToken)
+		}
+	})
+}
+
+func TestARefreshUnderWayCannotReviveAnEndedSessionAndItsTokensAreHandedBack(t *testing.T) {
+	t.Parallel()
+	p := &provider{}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, s := b.signInFor(0)
+		p.between = func() { b.end(b.m, session.Who{Key: s.Key}) }
+		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, session.ErrNotFound)
+		if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt+" {
+			t.Errorf("handed back: %d", len(p.orphaned))
+		}
+	})
+}
+
+func TestARejectedRefreshTokenEndsTheSession(t *testing.T) {
+	t.Parallel()
+	p := &provider{answer: session.ErrRefreshRejected}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, s := b.signInFor(0)
+		ended, stop := b.m.Watch(s.Key)
+		defer stop()
+		b.want(b.m, bearer, session.ErrNotFound)
+		if cause := <-ended; cause != session.CauseRefreshRejected {
+			t.Errorf("cause %q", cause)
+		}
+	})
+}
+
+func TestAProviderThatIsAwayEndsNoSessionUntilTheGraceRunsOut(t *testing.T) {
+	t.Parallel()
+	p := &provider{answer: errors.New("connection refused")}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, s := b.signInFor(0)
+		ended, stop := b.m.Watch(s.Key)
+		defer stop()
+		for range 599 {
+			b.want(b.m, bearer, nil)
+			time.Sleep(time.Second)
+		}
+		if n := p.calls.Load(); n != 20 {
+			t.Errorf("asked %d times in ten minutes, want one every 30 s", n)
+		}
+		time.Sleep(time.Minute)
+		b.want(b.m, bearer, session.ErrNotFound)
+		if cause := <-ended; cause != session.CauseProviderSilent {
+			t.Errorf("cause %q", cause)
+		}
+	})
+}
+
+func TestAProviderThatComesBackWithinTheGraceIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	p := &provider{answer: errors.New("connection refused")}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, _ := b.signInFor(0)
+		b.want(b.m, bearer, nil)
+		p.answer = nil
+		time.Sleep(30 * time.Second)
+		if s := b.want(b.m, bearer, nil); s.Tokens.AccessToken != "new" {
+			t.Error("not refreshed")
+		}
+	})
+}
+
+func TestARefreshWhoseReplicaDiedIsTakenOverWhenItsHoldRunsOut(t *testing.T) {
+	t.Parallel()
+	heir := &provider{}
+	bubble(t, heir.config(), func(b *bench) {
+		bearer, _ := b.signInFor(0)
+		mine := b.store
+		b.store = &faulty{Store: mine.Store} // the dying replica's own way to the same store
+		killed := errors.New("killed")
+		dying := &provider{between: func() { b.store.failUpdate.Store(&killed) }} // so that nothing of the refresh is written
+		dead := b.replica(dying.config())
+		ctx, cancel := context.WithTimeout(b.t.Context(), time.Second)
+		defer cancel()
+		dead.Get(ctx, bearer)
+		if dying.calls.Load() != 1 {
+			t.Fatal("the dying replica never held the session")
+		}
+
+		began := b.m.Now()
+		if s := b.want(b.m, bearer, nil); s.Tokens.AccessToken != "new" || heir.calls.Load() != 1 {
+			t.Error("not refreshed")
+		}
+		if waited := b.m.Now().Sub(began); waited < 13*time.Second || waited > 15*time.Second {
+			t.Errorf("taken over after %v, want what was left of 15 s", waited)
+		}
+		time.Sleep(time.Minute) // the dead one gives up
+	})
+}
+
+func TestTheTokensOfARefreshAreWrittenAfterAStoreThatWasAway(t *testing.T) {
+	t.Parallel()
+	p := &provider{takes: time.Second}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, _ := b.signInFor(0)
+		broken := errors.New("connection refused")
+		p.between = func() {
+			b.store.away.Store(&broken)
+			time.AfterFunc(3*time.Second, func() { b.store.away.Store(nil) })
+		}
+		if s := b.want(b.m, bearer, nil); s.Tokens.RefreshToken != "rt+" {
+			t.Error("the rotated refresh token is lost")
+		}
+	})
+}
+
+func TestASessionWithoutARefreshTokenOutlivesItsAccessToken(t *testing.T) {
+	t.Parallel()
+	p := &provider{}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{AccessToken: "old", Expires: b.m.Now()})
+		b.want(b.m, bearer, nil)
+		if p.calls.Load() != 0 {
+			t.Error("the provider was asked")
+		}
+	})
+}
