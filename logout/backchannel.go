@@ -17,13 +17,14 @@ import (
 )
 
 const (
-	// patience bounds a logout whose caller has hung up; see [Handler.backchannel].
+	backchannel = "backchannel" // the channel, in metrics
+	// patience bounds a logout whose caller has hung up; see [Handler.token].
 	patience = 10 * time.Second
 	// retryAfter is when we ask a provider to send the token again.
 	retryAfter = 5 * time.Second
 )
 
-// backchannel takes a logout token (Back-Channel Logout §2.5 to §2.8):
+// token takes a logout token (Back-Channel Logout §2.5 to §2.8):
 //
 //  1. The form: one logout_token in the body; whatever else is there is ignored, and so are cookies and Origin.
 //  2. The token becomes a verified value, or the name of the check that it failed (§2.6): 400.
@@ -36,7 +37,7 @@ const (
 //
 // It is carried out even if the caller hangs up meanwhile: providers wait for as little as 2.5 s, and a verified wish
 // to end sessions stays one.
-func (h *Handler) backchannel(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	raw, err := logoutToken(r)
 	if err != nil {
 		return h.refused(err)
@@ -56,15 +57,15 @@ func (h *Handler) backchannel(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, session.ErrReplayed):
-		h.result(provider, "replayed", "jti")
+		h.result(backchannel, provider, "replayed", "jti")
 		return refusal("already processed", "replayed", "jti", err, verified...)
 	case errors.Is(err, session.ErrUnavailable):
 		return h.unavailable(provider, "store", "the logout could not be carried out; send the token again", err, verified...)
 	default:
-		h.result(provider, "failed", "internal")
+		h.result(backchannel, provider, "failed", "internal")
 		return err
 	}
-	h.result(provider, "ok", "")
+	h.result(backchannel, provider, "ok", "")
 	h.Site.Event(r, slog.LevelInfo, "backchannel_logout",
 		append(verified, slog.String("result", "ok"), slog.Int("ended", len(ended)))...)
 	w.WriteHeader(cmp.Or(h.SuccessStatus, http.StatusOK))
@@ -113,10 +114,10 @@ func logoutToken(r *http.Request) (string, error) {
 func (h *Handler) refused(err error) error {
 	check, ok := errors.AsType[*oidc.Error](err)
 	if !ok {
-		h.result("unknown", "failed", "internal")
+		h.result(backchannel, "unknown", "failed", "internal")
 		return err
 	}
-	h.result("unknown", "refused", check.Check)
+	h.result(backchannel, "unknown", "refused", check.Check)
 	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err)
 }
 
@@ -126,14 +127,8 @@ func refusal(say, result, check string, err error, attrs ...slog.Attr) error {
 }
 
 func (h *Handler) unavailable(provider, what, say string, err error, attrs ...slog.Attr) error {
-	h.result(provider, "unavailable", what)
+	h.result(backchannel, provider, "unavailable", what)
 	return &web.Failure{Status: cmp.Or(h.FailureStatus, http.StatusServiceUnavailable), Retry: retryAfter,
 		Message: web.Message{Text: say}, Err: err, Event: "backchannel_logout",
 		Attrs: append([]slog.Attr{slog.String("result", "unavailable"), slog.String("check", what)}, attrs...)}
-}
-
-func (h *Handler) result(provider, result, reason string) {
-	if h.OnResult != nil {
-		h.OnResult(provider, result, reason)
-	}
 }

@@ -12,42 +12,45 @@ import (
 	"example.com/curfew/web"
 )
 
-// frontchannel ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout §2,
+const frontchannel = "frontchannel" // the channel, in metrics
+
+// framedLogout ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout §2,
 // §3). Without them anybody's page could sign people out, so then nothing is ended. It revokes nothing and ends
 // nobody else's session: whoever wrote the page that frames this one has proved nothing.
 //
 // Do not rely on it. A provider shows this address in a frame on its own site, and browsers send our SameSite cookie
 // there only if the provider is on the same site (id.example.com and app.example.com). Everywhere else this answers
 // that nobody is signed in. The back channel is the one that works.
-func (h *Handler) frontchannel(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	h.Site.AllowFraming(w, h.origins()...)
 	bearer, ok := h.Cookie.Read(r)
 	if !ok {
-		return h.framed(w, r, "nobody", "Nobody is signed in here.")
+		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
 	}
 	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
 	switch {
 	case errors.Is(err, session.ErrNotFound):
 		h.Cookie.Clear(w)
-		return h.framed(w, r, "gone", "Nobody is signed in here.")
+		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
 	case err != nil:
-		return away(err)
+		return h.away(frontchannel, "unknown", err)
 	}
 	if !names(r, s) {
-		return h.framed(w, r, "ignored", "This request names another session. Nothing has changed.")
+		return h.framed(w, r, "unknown", "ignored", "This request names another session. Nothing has changed.")
 	}
 	_, err = h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseFrontChannel,
 		Who: session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
 	if err != nil {
-		return away(err)
+		return h.away(frontchannel, s.Provider, err)
 	}
 	h.Cookie.Clear(w)
-	return h.framed(w, r, "ok", "You are signed out.", slog.String("provider", s.Provider), slog.String("session", s.Key.Handle()))
+	return h.framed(w, r, s.Provider, "ok", "You are signed out.", slog.String("session", s.Key.Handle()))
 }
 
 // framed is the answer: the logout may already have happened, so all of these are a success (Front-Channel Logout §2).
-func (h *Handler) framed(w http.ResponseWriter, r *http.Request, result, say string, attrs ...slog.Attr) error {
-	h.Site.Event(r, slog.LevelInfo, "frontchannel_logout", append(attrs, slog.String("result", result))...)
+func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, result, say string, attrs ...slog.Attr) error {
+	h.result(frontchannel, provider, result, "")
+	h.Site.Event(r, slog.LevelInfo, "frontchannel_logout", append(attrs, slog.String("provider", provider), slog.String("result", result))...)
 	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign-out", Text: say})
 	return nil
 }

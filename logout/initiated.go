@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -16,7 +15,7 @@ import (
 	"example.com/curfew/web"
 )
 
-const purpose = "logout state v1"
+const user = "user" // the channel, in metrics
 
 // logout signs a person out (RP-Initiated Logout §2):
 //
@@ -31,12 +30,14 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 		return h.ask(w, r)
 	}
 	if err := h.Site.SameOrigin(r); err != nil {
-		return &web.Failure{Status: http.StatusForbidden, Err: err, Event: "logout", Attrs: []slog.Attr{slog.String("result", "refused")},
+		h.result(user, "unknown", "refused", "cross_site")
+		return &web.Failure{Status: http.StatusForbidden, Err: err, Event: "user_logout", Attrs: []slog.Attr{slog.String("result", "refused")},
 			Message: web.Message{Title: "You are still signed in", Text: "Another site asked to sign you out, and that is yours to decide.",
 				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}}}}
 	}
 	bearer, ok := h.Cookie.Read(r)
 	if !ok {
+		h.result(user, "unknown", "nobody", "")
 		h.done(w, r)
 		return nil
 	}
@@ -44,17 +45,19 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, session.ErrNotFound):
 		h.Cookie.Clear(w)
+		h.result(user, "unknown", "nobody", "")
 		h.done(w, r)
 		return nil
 	case err != nil:
-		return away(err)
+		return h.away(user, "unknown", err)
 	}
 	ended, err := h.end(r, s)
 	if err != nil {
-		return away(err)
+		return h.away(user, s.Provider, err)
 	}
 	h.Cookie.Clear(w)
-	h.Site.Event(r, slog.LevelInfo, "logout", slog.String("result", "ok"), slog.String("provider", s.Provider),
+	h.result(user, s.Provider, "ok", "")
+	h.Site.Event(r, slog.LevelInfo, "user_logout", slog.String("result", "ok"), slog.String("provider", s.Provider),
 		slog.String("session", s.Key.Handle()), slog.Int("ended", ended))
 	h.leave(w, r, s)
 	return nil
@@ -91,16 +94,14 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Sessi
 			IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"), State: state})
 	}
 	if err != nil {
-		h.Site.Event(r, slog.LevelWarn, "logout_only_here", slog.String("provider", s.Provider), slog.String("error", err.Error()))
+		h.Site.Event(r, slog.LevelWarn, "user_logout_only_here", slog.String("provider", s.Provider), slog.String("error", err.Error()))
 		h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed out here",
 			Text:    "Your provider could not be asked to sign you out as well. You may still be signed in there, and could come back in without a password.",
 			Note:    "On a shared computer, sign out at your provider too, or close the browser.",
 			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, "/")}}})
 		return
 	}
-	name := h.stateCookie()
-	sealed := h.Ring.Seal(purpose, []byte(name), []byte(state))
-	http.SetCookie(w, h.Cookie.New(name, base64.RawURLEncoding.EncodeToString(sealed), session.AttemptLifetime))
+	http.SetCookie(w, h.Cookie.New(h.stateCookie(), state, session.AttemptLifetime))
 	redirect(w, to)
 }
 
@@ -112,14 +113,14 @@ func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
 		http.SetCookie(w, h.Cookie.New(h.stateCookie(), "", -time.Second))
 		result = "ok"
 	}
-	h.Site.Event(r, slog.LevelInfo, "logout_returned", slog.String("result", result))
+	h.Site.Event(r, slog.LevelInfo, "user_logout_returned", slog.String("result", result))
 	if bearer, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
 		case err == nil: // signed in again meanwhile, or never out: do not claim otherwise
 			redirect(w, cmp.Or(h.Home, "/"))
 			return nil
 		case !errors.Is(err, session.ErrNotFound):
-			return away(err)
+			return h.away("", "", err)
 		}
 	}
 	h.done(w, r)
@@ -128,17 +129,8 @@ func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
 
 // matches says whether state is the one that this browser left with.
 func (h *Handler) matches(r *http.Request, state []string) bool {
-	name := h.stateCookie()
-	cookies := r.CookiesNamed(name)
-	if len(state) != 1 || len(cookies) != 1 {
-		return false
-	}
-	sealed, err := base64.RawURLEncoding.DecodeString(cookies[0].Value)
-	if err != nil {
-		return false
-	}
-	want, err := h.Ring.Open(purpose, []byte(name), sealed)
-	return err == nil && subtle.ConstantTimeCompare(want, []byte(state[0])) == 1
+	left := r.CookiesNamed(h.stateCookie())
+	return len(state) == 1 && len(left) == 1 && subtle.ConstantTimeCompare([]byte(left[0].Value), []byte(state[0])) == 1
 }
 
 func (h *Handler) stateCookie() string { return h.Cookie.Prefixed("curfew-logout") }
@@ -154,7 +146,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {
 					{Label: "Stay signed in", Href: "/"}}})
 			return nil
 		case !errors.Is(err, session.ErrNotFound):
-			return away(err)
+			return h.away("", "", err)
 		}
 	}
 	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are not signed in",
@@ -173,13 +165,17 @@ func (h *Handler) done(w http.ResponseWriter, r *http.Request) {
 		Actions: []web.Action{{Label: "Sign in again", Href: h.Site.Path("login")}}})
 }
 
-// away is the page for a store that does not answer: nobody was signed out, and no cookie is touched.
-func away(err error) error {
+// away is the page for a store that does not answer: nobody was signed out, and no cookie is touched. It counts as a
+// result of the channel, if that is not empty.
+func (h *Handler) away(channel, provider string, err error) error {
 	if !errors.Is(err, session.ErrUnavailable) {
 		return err
 	}
-	return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "logout",
-		Attrs: []slog.Attr{slog.String("result", "unavailable")},
+	if channel != "" {
+		h.result(channel, provider, "unavailable", "store")
+	}
+	return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: cmp.Or(channel, user) + "_logout",
+		Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("check", "store")},
 		Message: web.Message{Title: "You are not signed out yet",
 			Text: "This site cannot reach its store of sessions, so you are still signed in. Please try again in a moment."}}
 }

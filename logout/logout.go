@@ -9,12 +9,11 @@ import (
 	"example.com/curfew/web"
 )
 
-// Handler signs people out. Site, Providers, Sessions and Ring are required.
+// Handler signs people out. Site, Providers and Sessions are required.
 type Handler struct {
 	Site      *web.Site
 	Providers []*oidc.Provider
 	Sessions  *session.Manager
-	Ring      *session.Ring // seals the state of a logout at the provider
 	Cookie    session.Cookie
 
 	Home string // where a person goes who has signed out; default: a page of ours that says so
@@ -24,16 +23,17 @@ type Handler struct {
 
 	// Tell says which notices a logout token leaves behind; nil for none.
 	Tell func(*oidc.LogoutToken) []session.Telling
-	// OnResult hears of every logout request of the back channel. The provider is one of those configured, or
-	// "unknown" before the token is verified; the result is ok, refused, replayed, unavailable or failed; the reason is
-	// the check that failed. All are labels fit for metrics: none is text of a stranger.
-	OnResult func(provider, result, reason string)
+	// OnResult hears of every logout: on which channel ("backchannel", "frontchannel", "user"), of which provider
+	// ("unknown" while that is not verified), with what result (ok, refused, replayed, unavailable or failed; ignored or
+	// nobody where the browser's cookie named nobody to end), and of a refusal the check that failed. All are labels
+	// fit for metrics: none is text of a stranger.
+	OnResult func(channel, provider, result, reason string)
 }
 
 // Mount registers the routes of this room.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("backchannel-logout"), h.Site.Protocol(h.backchannel, http.MethodPost))
-	mux.Handle(h.Site.Path("frontchannel-logout"), h.Site.Page(h.frontchannel, http.MethodGet))
+	mux.Handle(h.Site.Path("backchannel-logout"), h.Site.Protocol(h.token, http.MethodPost))
+	mux.Handle(h.Site.Path("frontchannel-logout"), h.Site.Page(h.framedLogout, http.MethodGet))
 	mux.Handle(h.Site.Path("logout"), h.Site.Page(h.logout, http.MethodGet, http.MethodPost))
 	mux.Handle(h.Site.Path("logout/callback"), h.Site.Page(h.returned, http.MethodGet))
 }
@@ -51,6 +51,12 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("logout: failure status %d: want 503 or 400", h.FailureStatus)
 	}
 	return nil
+}
+
+func (h *Handler) result(channel, provider, result, reason string) {
+	if h.OnResult != nil {
+		h.OnResult(channel, provider, result, reason)
+	}
 }
 
 // provider returns the provider at which a session was opened. Its name is not enough: a configuration may give it to
