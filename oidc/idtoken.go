@@ -26,7 +26,7 @@ type Expect struct {
 
 // IDToken is a verified ID Token. It prints as "[ID token]".
 type IDToken struct {
-	Raw      string
+	Raw      string // the signed token; decrypted, if it came encrypted, since that is what id_token_hint takes (Core §3.1.2.1)
 	Issuer   string
 	ClientID string
 	Subject  string
@@ -58,7 +58,7 @@ func (p *Provider) VerifyIDToken(ctx context.Context, raw string, e Expect, now 
 	if err != nil {
 		return nil, failed("json", "the payload is %w", err)
 	}
-	id := &IDToken{Raw: raw, Issuer: p.cfg.Issuer, ClientID: p.cfg.ClientID}
+	id := &IDToken{Raw: t.raw, Issuer: p.cfg.Issuer, ClientID: p.cfg.ClientID}
 	if err := p.checkIDToken(id, c, e, now); err != nil {
 		return nil, err
 	}

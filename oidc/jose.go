@@ -22,6 +22,7 @@ const maxToken = 64 << 10
 type signed struct {
 	header    header
 	payload   []byte
+	raw       string // all of it
 	input     string // what is signed: the first two parts as they came
 	signature []byte
 }
@@ -58,7 +59,7 @@ func parseSigned(parts []string, raw string) (*signed, error) {
 	if len(parts) != 3 {
 		return nil, failed("shape", "a signed token has three parts; this has %d", len(parts))
 	}
-	s := &signed{input: raw[:len(parts[0])+1+len(parts[1])]}
+	s := &signed{raw: raw, input: raw[:len(parts[0])+1+len(parts[1])]}
 	head, err := decodePart(parts[0])
 	if err != nil {
 		return nil, failed("shape", "the header is %w", err)
