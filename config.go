@@ -1,0 +1,86 @@
+package curfew
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// KeyFile reads the key ring in a file, and makes the file, with one new key and readable by nobody else, when it is not
+// there. A file that others can read is refused. Replicas that share a store share the file.
+func KeyFile(name string) (*session.Ring, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case err == nil:
+		_, err = f.Write(session.NewKeyFile())
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			os.Remove(name)
+			return nil, fmt.Errorf("key file: %w", err)
+		}
+	case !errors.Is(err, fs.ErrExist):
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("key file %s: others can read it (mode %04o): run chmod 600 %[1]s", name, mode)
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	ring, err := session.ParseRing(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return ring, nil
+}
+
+// checkPrefix takes a clean absolute path of plain letters, or nothing.
+func checkPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	plain := func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("/-_.", c))
+	}
+	if prefix == "/" || !strings.HasPrefix(prefix, "/") || path.Clean(prefix) != prefix || strings.ContainsFunc(prefix, plain) {
+		return errors.New(`must be a path like "/auth": a slash, then letters, digits, "-", "_", ".", and no slash at its end`)
+	}
+	return nil
+}
+
+func checkHome(home string) error {
+	if home != "" && web.ReturnTo(home) != home {
+		return errors.New(`must be a path of this site, like "/"`)
+	}
+	return nil
+}
+
+func oneOf(v int, allowed ...int) error {
+	if !slices.Contains(allowed, v) {
+		return fmt.Errorf("must be one of %v", allowed[1:])
+	}
+	return nil
+}
+
+// knows returns an error for each provider that require names and nobody configured.
+func (rp *RP) knows(require map[string]map[string][]any) error {
+	var faults []error
+	for name := range require {
+		if !slices.ContainsFunc(rp.providers, func(p *oidc.Provider) bool { return p.Name() == name }) {
+			faults = append(faults, fmt.Errorf("there is no provider %q", name))
+		}
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,271 @@
+package curfew
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"example.com/curfew/gateway"
+	"example.com/curfew/login"
+	"example.com/curfew/logout"
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+	"example.com/curfew/web"
+)
+
+// Config is all that a relying party needs to know. URL and one provider are required.
+type Config struct {
+	URL       string        // how browsers and providers reach the app: https, or http on loopback; no path
+	Prefix    string        // where our own routes lie; default /auth
+	Providers []oidc.Config // who signs people in; the page to choose shows them in this order
+
+	Store session.Store // default: in memory, so everybody is signed out by a restart. New does not close it.
+	Ring  *session.Ring // the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
+
+	Idle     time.Duration // a session that is not used for so long ends; default 2 h
+	Absolute time.Duration // a session ends after so long in any case; default 24 h
+	Grace    time.Duration // for how long a session outlives a provider that is away when it should be refreshed; default 1 h
+	Ceiling  time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
+	Cached   int           // how many sessions are cached; default 100,000
+
+	// Require names, by provider, claims that must be there to sign in, and the values of which one must be met.
+	Require map[string]map[string][]any
+	// OnLogin is called at each sign-in, before the session begins, with all claims. It may add to them; an error refuses
+	// the sign-in, and if it is made by [web.Fail] the person is told why.
+	OnLogin func(ctx context.Context, claims map[string]any) error
+	// Home is where people go after signing in or out without a better place; default "/".
+	Home string
+
+	SuccessStatus int // of the back-channel endpoint: 200 (default; §2.8) or 204
+	FailureStatus int // of the back-channel endpoint when a logout could not be done: 503 (default) or 400 (§2.8)
+
+	TrustedProxies []netip.Prefix // whose X-Forwarded-* headers are believed; default nobody's
+	Log            *slog.Logger   // default slog.Default()
+	Observe        Observer
+	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
+	Now            func() time.Time // default time.Now
+}
+
+// Observer is told what happens, for metrics. Its functions may be nil and must not block. No argument holds text of
+// a stranger.
+type Observer struct {
+	SessionCreated func(provider string)
+	SessionEnded   func(cause string)
+	Logout         func(channel, provider, result, reason string)
+	KeyFetch       func(provider, result string)
+}
+
+// RP is a relying party at work. Its methods may be called concurrently.
+type RP struct {
+	site      *web.Site
+	providers []*oidc.Provider
+	sessions  *session.Manager
+	store     session.Store
+	login     *login.Handler
+	gateway   *gateway.Handler
+	logout    *logout.Handler
+	handler   http.Handler
+	stop      context.CancelFunc
+	running   sync.WaitGroup
+}
+
+// New checks the configuration, telling every fault at once, and starts the relying party. It asks nothing of the
+// network: a provider that is away is asked again when somebody needs it. Background work goes on until [RP.Close], or
+// until ctx is done.
+func New(ctx context.Context, cfg Config) (*RP, error) {
+	var faults []error
+	fault := func(what string, err error) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("curfew: %s: %w", what, err))
+		}
+	}
+	external, err := web.ParseURL(cfg.URL)
+	fault("URL", err)
+	log := cfg.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
+	fault("Prefix", checkPrefix(cfg.Prefix))
+	fault("Home", checkHome(cfg.Home))
+	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
+	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
+	fault("Providers", rp.addProviders(cfg, log))
+	fault("Require", rp.knows(cfg.Require))
+
+	if rp.store = cfg.Store; rp.store == nil {
+		rp.store = memory.New()
+		if cfg.Ring == nil {
+			cfg.Ring, _ = session.ParseRing(session.NewKeyFile())
+		}
+	} else if cfg.Ring == nil {
+		fault("Ring", errors.New("a store needs a key ring to seal what it keeps; see KeyFile"))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	rp.sessions, err = session.NewManager(session.Config{
+		Store: rp.store, Ring: cfg.Ring,
+		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached,
+		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Now: cfg.Now, Log: log,
+		OnCreated: func(s *session.Session) { call(cfg.Observe.SessionCreated, s.Provider) },
+		OnEnded:   func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	cookie := session.Cookie{Insecure: rp.site.Insecure()}
+	rp.login = &login.Handler{
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Ring, Cookie: cookie,
+		Require: cfg.Require, OnLogin: cfg.OnLogin, Home: cfg.Home,
+	}
+	rp.gateway = &gateway.Handler{Site: rp.site, Sessions: rp.sessions, Cookie: cookie}
+	rp.logout = &logout.Handler{
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Ring, Cookie: cookie, Home: cfg.Home,
+		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: cfg.Observe.Logout,
+	}
+	mux := http.NewServeMux()
+	rp.login.Mount(mux)
+	rp.gateway.Mount(mux)
+	rp.logout.Mount(mux)
+	mux.Handle("/", rp.site.NotFound())
+	rp.handler = mux
+
+	ctx, rp.stop = context.WithCancel(ctx)
+	rp.running.Go(func() { rp.sessions.Run(ctx) })
+	return rp, nil
+}
+
+func call(f func(string), arg string) {
+	if f != nil {
+		f(arg)
+	}
+}
+
+// Close stops what runs in the background. The store stays open: who opened it closes it.
+func (rp *RP) Close() error {
+	rp.stop()
+	rp.running.Wait()
+	return nil
+}
+
+// Handler serves everything under the prefix. Mount it at the prefix with a slash, and do not strip that.
+func (rp *RP) Handler() http.Handler { return rp.handler }
+
+// Require lets a request through to next if somebody is signed in. A browser that opens a page is sent to sign in
+// otherwise; anything else is answered 401.
+func (rp *RP) Require(next http.Handler) http.Handler { return rp.gateway.Require(next) }
+
+// Optional lets every request through to next; [SessionFrom] tells whether somebody is signed in.
+func (rp *RP) Optional(next http.Handler) http.Handler { return rp.gateway.Optional(next) }
+
+// Proxy is [RP.Require] around a reverse proxy to upstream, which is told in headers who is signed in.
+func (rp *RP) Proxy(upstream *url.URL) http.Handler { return rp.gateway.Proxy(upstream) }
+
+// Sessions returns the manager, for who wants to end sessions in other ways.
+func (rp *RP) Sessions() *session.Manager { return rp.sessions }
+
+// SessionFrom returns the session of a request that went through [RP.Require] or [RP.Optional], or nil.
+func SessionFrom(ctx context.Context) *session.Session { return gateway.SessionFrom(ctx) }
+
+// Registration is what to enter at a provider.
+type Registration struct {
+	Provider        string
+	Issuer          string
+	ClientID        string
+	RedirectURI     string // redirect_uris
+	BackchannelURI  string // backchannel_logout_uri; with backchannel_logout_session_required
+	FrontchannelURI string // frontchannel_logout_uri; with frontchannel_logout_session_required
+	PostLogoutURI   string // post_logout_redirect_uris
+}
+
+// Registrations returns what to enter at each provider.
+func (rp *RP) Registrations() []Registration {
+	list := make([]Registration, 0, len(rp.providers))
+	for _, p := range rp.providers {
+		list = append(list, Registration{
+			Provider: p.Name(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID,
+			RedirectURI:     rp.login.RedirectURI(p.Name()),
+			BackchannelURI:  rp.site.Absolute("backchannel-logout"),
+			FrontchannelURI: rp.site.Absolute("frontchannel-logout"),
+			PostLogoutURI:   rp.site.Absolute("logout/callback"),
+		})
+	}
+	return list
+}
+
+// Providers returns the providers, in the order of the configuration.
+func (rp *RP) Providers() []*oidc.Provider { return rp.providers }
+
+// Ready returns nil when the store answers and every provider's metadata and keys are known, and otherwise all that is
+// amiss.
+func (rp *RP) Ready(ctx context.Context) error {
+	var faults []error
+	if _, err := rp.store.Find(ctx, session.Key{}, session.Time(rp.sessions.Now())); err != nil && !errors.Is(err, session.ErrNotFound) {
+		faults = append(faults, fmt.Errorf("store: %w", err))
+	}
+	for _, p := range rp.providers {
+		if err := p.Ready(ctx); err != nil {
+			faults = append(faults, fmt.Errorf("provider %s: %w", p.Name(), err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// addProviders makes the providers. Names, and pairs of issuer and client, are unique: a logout token must mean one.
+func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
+	if len(cfg.Providers) == 0 {
+		return errors.New("there is none; name at least one")
+	}
+	var faults []error
+	names := make(map[string]bool)
+	clients := make(map[[2]string]bool)
+	for i, c := range cfg.Providers {
+		if c.HTTPClient == nil {
+			c.HTTPClient = cfg.HTTPClient
+		}
+		if c.Now == nil {
+			c.Now = cfg.Now
+		}
+		if c.Log == nil {
+			c.Log = log
+		}
+		if c.OnKeyFetch == nil {
+			c.OnKeyFetch = cfg.Observe.KeyFetch
+		}
+		p, err := oidc.New(c)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("number %d: %w", i+1, err))
+			continue
+		}
+		client := [2]string{p.Config().Issuer, p.Config().ClientID}
+		if names[p.Name()] {
+			faults = append(faults, fmt.Errorf("number %d: the name %q is taken; give each provider its own", i+1, p.Name()))
+		}
+		if clients[client] {
+			faults = append(faults, fmt.Errorf("number %d: this issuer with this client is there already", i+1))
+		}
+		names[p.Name()], clients[client] = true, true
+		rp.providers = append(rp.providers, p)
+	}
+	return errors.Join(faults...)
+}
+
+// provider returns the provider of a session, or nil when it is no longer configured.
+func (rp *RP) provider(issuer, clientID string) *oidc.Provider {
+	for _, p := range rp.providers {
+		if c := p.Config(); c.Issuer == issuer && c.ClientID == clientID {
+			return p
+		}
+	}
+	return nil
+}
+
+func (rp *RP) serves(issuer, clientID string) bool { return rp.provider(issuer, clientID) != nil }

@@ -1,0 +1,31 @@
+// Package curfew is an OpenID Connect relying party whose sessions really end: sign-in, server-side sessions and single
+// logout for a Go web app, and (as the command curfew) a gateway in front of any other.
+//
+// A provider that signs somebody out POSTs a signed logout token (OpenID Connect Back-Channel Logout 1.0). Curfew ends
+// exactly the sessions that it names, on every replica, for good: when it has answered 2xx they are dead, also after a
+// crash, and no login or refresh that was under way brings them back; when it has answered anything else, nothing was
+// done and the provider may try again.
+//
+// # Embedding
+//
+// [New] wires the rooms from a [Config]; mount [RP.Handler] under /auth, wrap the app in [RP.Require], and read
+// [SessionFrom]. See the example of the package, and examples/ for a whole app.
+//
+// # The house
+//
+// Login opens, gateway checks, logout ends; stores keep.
+//
+//	oidc/      speaks OpenID Connect: provider metadata, keys, code flow, ID Tokens, logout tokens
+//	session/   what a session is; its cookie; its manager; the Store it asks for
+//	web/       an error becomes a response; safe redirects; pages
+//	login/     opens a session
+//	gateway/   checks a session: middleware, reverse proxy, forward-auth, events for open tabs
+//	logout/    ends a session: by the person, by a logout token, by the front channel
+//	store/     memory and sqlite, and storetest, the one suite that they all pass
+//	demo/      a development provider and two apps, to see it work in one command
+//	cmd/curfew the command: serve, demo, check, token explain
+//
+// Imports go one way: oidc, session and web import none of ours; login, gateway and logout import only those; a store
+// imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md follows one logout
+// token through the files.
+package curfew
