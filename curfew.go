@@ -128,7 +128,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.gateway = &gateway.Handler{Site: rp.site, Sessions: rp.sessions, Cookie: cookie}
 	rp.logout = &logout.Handler{
-		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Ring, Cookie: cookie, Home: cfg.Home,
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.Home,
 		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: cfg.Observe.Logout,
 	}
 	mux := http.NewServeMux()
