@@ -1,0 +1,162 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+	"pgregory.net/rapid"
+)
+
+// model is a store without indexes: slow, and plain enough to be right. It leaves all finding to Who.Names.
+type model struct {
+	sessions map[session.Key]session.Record
+	marks    []mark
+	jtis     map[string]time.Time
+}
+
+type mark struct {
+	who session.Who
+	at  time.Time
+}
+
+func (m *model) create(r session.Record, began, now time.Time) error {
+	if now.Sub(began) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	for _, mark := range m.marks {
+		if mark.who.Names(&r) && !mark.at.Before(began) {
+			return session.ErrEnded
+		}
+	}
+	r.Revision = 1
+	m.sessions[r.Key] = r
+	return nil
+}
+
+func (m *model) update(r session.Record, now time.Time) error {
+	kept, ok := m.sessions[r.Key]
+	switch {
+	case !ok || !kept.Lives(now):
+		return session.ErrNotFound
+	case kept.Revision != r.Revision:
+		return session.ErrConflict
+	}
+	r.Revision++
+	m.sessions[r.Key] = r
+	return nil
+}
+
+func (m *model) end(e session.Ending, now time.Time) ([]session.Record, error) {
+	scope := fmt.Sprintf("%q %q %q", e.Who.Issuer, e.Who.ClientID, e.JTI)
+	if e.JTI != "" {
+		if now.Before(m.jtis[scope]) {
+			return nil, session.ErrReplayed
+		}
+		m.jtis[scope] = e.JTIExpires
+	}
+	if e.Who.Key.IsZero() {
+		m.marks = append(m.marks, mark{e.Who, now})
+	}
+	var gone []session.Record
+	for key, r := range m.sessions {
+		if e.Who.Names(&r) {
+			delete(m.sessions, key)
+			if r.Lives(now) {
+				gone = append(gone, r)
+			}
+		}
+	}
+	return gone, nil
+}
+
+func modelCases() []testCase {
+	return []testCase{{"a store does what a slow and simple one does", func(f *fixture) {
+		round := 0
+		start := f.now
+		rapid.Check(f.T, func(t *rapid.T) {
+			// The rounds share a store, each with issuers of its own.
+			round++
+			f.now = start
+			checkAgainstModel(f, t, []string{fmt.Sprintf("https://%d.example", round), fmt.Sprintf("https://%d.example/x", round)})
+		})
+	}}}
+}
+
+func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
+	m := &model{sessions: make(map[session.Key]session.Record), jtis: make(map[string]time.Time)}
+	var keys []session.Key // of all sessions that ever were
+	last := make(map[session.Key]session.Record)
+
+	issuer := rapid.SampledFrom(issuers)
+	client := rapid.SampledFrom([]string{"app", "app2"})
+	subject := rapid.SampledFrom([]string{"alice", "bob", "s1"})
+	sid := rapid.SampledFrom([]string{"", "s1", "s2", "alice"})
+	span := rapid.SampledFrom([]time.Duration{0, time.Microsecond, time.Minute, 10 * time.Minute, session.AttemptLifetime})
+	same := func(what string, got, want error) {
+		if !errors.Is(got, want) || want == nil && got != nil {
+			t.Fatalf("%s: got error %v, want %v", what, got, want)
+		}
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"time passes": func(t *rapid.T) { f.now = f.now.Add(span.Draw(t, "time")) },
+		"create": func(t *rapid.T) {
+			r := recordAt(issuer.Draw(t, "issuer"), client.Draw(t, "client"), subject.Draw(t, "subject"), sid.Draw(t, "sid"), f.now)
+			r.IdleExpires = f.now.Add(span.Draw(t, "idle") + time.Minute)
+			r.Refresh = session.Refresh(rapid.IntRange(0, 2).Draw(t, "refresh"))
+			began := f.now.Add(-span.Draw(t, "took"))
+			same("Create", f.store.Create(f.ctx, r, began, f.now), m.create(r, began, f.now))
+			keys = append(keys, r.Key)
+			last[r.Key] = r
+		},
+		"update": func(t *rapid.T) {
+			if len(keys) == 0 {
+				t.Skip("nobody yet")
+			}
+			r := last[rapid.SampledFrom(keys).Draw(t, "key")]
+			if kept, ok := m.sessions[r.Key]; ok && rapid.Bool().Draw(t, "fresh") {
+				r = kept
+			}
+			r.IdleExpires = f.now.Add(span.Draw(t, "idle") + time.Minute)
+			r.Payload = []byte{byte(len(keys))}
+			same("Update", f.store.Update(f.ctx, r, f.now), m.update(r, f.now))
+		},
+		"end": func(t *rapid.T) {
+			e := session.Ending{Cause: session.CauseBackChannel, JTIExpires: f.now.Add(span.Draw(t, "jti lives"))}
+			e.Who = session.Who{Issuer: issuer.Draw(t, "issuer"), ClientID: client.Draw(t, "client"),
+				Subject: rapid.OneOf(rapid.Just(""), subject).Draw(t, "subject"), SID: sid.Draw(t, "sid")}
+			if e.Who.Subject == "" && e.Who.SID == "" {
+				if len(keys) == 0 {
+					t.Skip("nobody yet")
+				}
+				e.Who.Key = rapid.SampledFrom(keys).Draw(t, "key")
+			}
+			e.JTI = rapid.SampledFrom([]string{"", "", "j1", "j2", "j3"}).Draw(t, "jti")
+			ended, err := f.store.End(f.ctx, e, f.now)
+			gone, want := m.end(e, f.now)
+			same("End", err, want)
+			f.wantEnded(ended, gone...)
+		},
+		"prune": func(t *rapid.T) {
+			if _, err := f.store.Prune(f.ctx, f.now); err != nil {
+				t.Fatalf("Prune: %v", err)
+			}
+		},
+		"": func(t *rapid.T) {
+			for _, key := range keys {
+				want, lives := m.sessions[key]
+				lives = lives && want.Lives(f.now)
+				if _, err := f.store.Find(f.ctx, key, f.now); lives != (err == nil) || err != nil && !errors.Is(err, session.ErrNotFound) {
+					t.Fatalf("Find %s: error %v, lives in the model: %v", describe(last[key]), err, lives)
+				}
+				if lives {
+					f.wantAlive(want)
+				}
+			}
+			if f.Failed() {
+				t.FailNow()
+			}
+		},
+	})
+}

@@ -1,0 +1,228 @@
+package storetest
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// leave leaves n notices that are due now, each of its own subject.
+func (f *fixture) leave(n int) {
+	f.Helper()
+	for i := range n {
+		e := ending(session.Who{Subject: fmt.Sprint("user", i)})
+		e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+		f.endWith(e)
+	}
+}
+
+// one claims a single notice, which must be there.
+func (f *fixture) one() session.Notice {
+	f.Helper()
+	n := f.claim()
+	if len(n) != 1 {
+		f.Fatalf("claimed %d notices, want 1", len(n))
+	}
+	return n[0]
+}
+
+func (f *fixture) wantNone(when string) {
+	f.Helper()
+	if n := f.claim(); len(n) != 0 {
+		f.Errorf("claimed %d notices %s, want none", len(n), when)
+	}
+}
+
+func (f *fixture) settle(n session.Notice, o session.Outcome) {
+	f.Helper()
+	if err := f.store.Settle(f.ctx, n, o); err != nil {
+		f.Errorf("Settle: %v", err)
+	}
+}
+
+func outboxCases() []testCase {
+	done := session.Outcome{Done: true}
+	return []testCase{
+		{"an empty outbox has nothing to claim", func(f *fixture) {
+			f.wantNone("from an empty outbox")
+		}},
+		{"a notice is leased until the lease runs out", func(f *fixture) {
+			f.leave(1)
+			first := f.one()
+			if first.Attempts != 1 || first.Lease == "" || first.ID == "" {
+				f.Errorf("claimed %+v, want the first attempt, with an ID and a lease", first)
+			}
+			f.now = f.now.Add(time.Minute - time.Microsecond)
+			f.wantNone("while it is leased")
+			f.now = f.now.Add(time.Microsecond)
+			second := f.one()
+			if second.ID != first.ID || second.Attempts != 2 || second.Lease == first.Lease {
+				f.Errorf("claimed anew: %+v after %+v, want the same notice, a second attempt and another lease", second, first)
+			}
+		}},
+		{"a claim takes no more than it may", func(f *fixture) {
+			f.leave(5)
+			seen := make(map[string]bool)
+			for _, want := range []int{2, 2, 1, 0} {
+				n, err := f.store.Claim(f.ctx, f.now, time.Minute, 2)
+				if err != nil || len(n) != want {
+					f.Errorf("claimed %d (error %v), want %d", len(n), err, want)
+				}
+				for _, n := range n {
+					if seen[n.ID] {
+						f.Error("claimed twice")
+					}
+					seen[n.ID] = true
+				}
+			}
+		}},
+		{"a claim of none takes none", func(f *fixture) {
+			f.leave(2)
+			for _, max := range []int{0, -1} {
+				if n, err := f.store.Claim(f.ctx, f.now, time.Minute, max); err != nil || len(n) != 0 {
+					f.Errorf("Claim of %d: %d notices (error %v)", max, len(n), err)
+				}
+			}
+			if n := f.claim(); len(n) != 2 || n[0].Attempts != 1 {
+				f.Errorf("claimed %d notices, want 2 that nobody tried", len(n))
+			}
+		}},
+		{"two workers never hold the same notice", func(f *fixture) {
+			const notices = 60
+			f.leave(notices)
+			var mu sync.Mutex
+			held := make(map[string]int)
+			f.together(6, func(int) error {
+				for {
+					n, err := f.store.Claim(f.ctx, f.now, time.Minute, 7)
+					if err != nil || len(n) == 0 {
+						return err
+					}
+					mu.Lock()
+					for _, n := range n {
+						held[n.ID]++
+					}
+					mu.Unlock()
+				}
+			})
+			if len(held) != notices {
+				f.Errorf("%d notices were claimed, want %d", len(held), notices)
+			}
+			for id, n := range held {
+				if n != 1 {
+					f.Errorf("notice %s was claimed %d times", id, n)
+				}
+			}
+		}},
+		{"a notice is done once", func(f *fixture) {
+			f.leave(1)
+			n := f.one()
+			f.settle(n, done)
+			f.wantError("Settle again", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.now = f.now.Add(time.Hour)
+			f.wantNone("after it was done")
+		}},
+		{"a notice is tried again when it is due again", func(f *fixture) {
+			f.leave(1)
+			n := f.one()
+			due := f.now.Add(10 * time.Minute)
+			f.settle(n, session.Outcome{RetryAt: due, Reason: "503 from the app's side: it's %s"})
+			f.wantError("Settle again", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.now = due.Add(-time.Microsecond)
+			f.wantNone("before it is due")
+			f.now = due
+			again := f.one()
+			if again.ID != n.ID || again.Attempts != 2 || !again.Due.Equal(due) || again.Reason != "503 from the app's side: it's %s" {
+				f.Errorf("claimed %+v, want the second attempt, due at %v, with the reason", again, due)
+			}
+			if !again.Created.Equal(n.Created) || !again.Deadline.Equal(n.Deadline) {
+				f.Errorf("created %v, deadline %v: they changed", again.Created, again.Deadline)
+			}
+		}},
+		{"a retry may be before the lease would have run out", func(f *fixture) {
+			f.leave(1)
+			f.settle(f.one(), session.Outcome{RetryAt: f.now})
+			f.one()
+		}},
+		{"a notice that is given up is never claimed again", func(f *fixture) {
+			f.leave(1)
+			n := f.one()
+			f.settle(n, session.Outcome{GiveUp: true, Reason: "410"})
+			f.wantError("Settle again", f.store.Settle(f.ctx, n, session.Outcome{RetryAt: f.now}), session.ErrLeaseLost)
+			f.now = f.now.Add(1000 * time.Hour)
+			f.wantNone("after it was given up")
+		}},
+		{"a lease that ran out can still be settled", func(f *fixture) {
+			f.leave(1)
+			n := f.one()
+			f.now = f.now.Add(time.Hour)
+			f.settle(n, done)
+			f.wantNone("after it was done")
+		}},
+		{"who lost the lease changes nothing", func(f *fixture) {
+			f.leave(1)
+			slow := f.one()
+			f.now = f.now.Add(time.Minute)
+			quick := f.one()
+			for _, o := range []session.Outcome{done, {RetryAt: f.now}, {GiveUp: true}} {
+				f.wantError(fmt.Sprintf("Settle %+v", o), f.store.Settle(f.ctx, slow, o), session.ErrLeaseLost)
+			}
+			f.wantNone("while the second holds it")
+			f.settle(quick, done)
+			f.now = f.now.Add(time.Hour)
+			f.wantNone("after it was done")
+		}},
+		{"a notice that was never claimed cannot be settled", func(f *fixture) {
+			f.leave(1)
+			for _, n := range []session.Notice{{}, {ID: "1"}, {ID: "1", Lease: "x"}, {ID: "no such", Lease: "x"}} {
+				f.wantError(fmt.Sprintf("Settle %+v", n), f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			}
+			n := f.one()
+			n.Lease = ""
+			f.wantError("Settle without the lease", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+		}},
+		{"an outcome that is not one is refused", func(f *fixture) {
+			f.leave(1)
+			n := f.one()
+			for _, o := range []session.Outcome{
+				{}, {Reason: "none"}, {Done: true, GiveUp: true}, {Done: true, RetryAt: f.now}, {GiveUp: true, RetryAt: f.now},
+			} {
+				f.wantFault(fmt.Sprintf("Settle %+v", o), f.store.Settle(f.ctx, n, o))
+			}
+			f.settle(n, done)
+		}},
+		{"those that have been due for longest come first", func(f *fixture) {
+			f.leave(4)
+			all := f.claim()
+			for i, delay := range []time.Duration{40, 10, 30, 20} {
+				f.settle(all[i], session.Outcome{RetryAt: f.now.Add(delay * time.Minute)})
+			}
+			f.now = f.now.Add(time.Hour)
+			var got []string
+			for _, max := range []int{1, 3} {
+				n, err := f.store.Claim(f.ctx, f.now, time.Minute, max)
+				if err != nil {
+					f.Fatalf("Claim: %v", err)
+				}
+				for _, n := range n {
+					got = append(got, n.ID)
+				}
+			}
+			if want := fmt.Sprint([]string{all[1].ID, all[3].ID, all[2].ID, all[0].ID}); fmt.Sprint(got) != want {
+				f.Errorf("claimed %v, want %v", got, want)
+			}
+		}},
+		{"one that was claimed and forgotten keeps its place", func(f *fixture) {
+			f.leave(1)
+			old := f.one()
+			f.now = f.now.Add(30 * time.Second)
+			f.leave(1)
+			f.now = f.now.Add(time.Hour)
+			if n := f.claim(); len(n) != 2 || n[0].ID != old.ID {
+				f.Errorf("claimed %d notices, want 2 with the older one first", len(n))
+			}
+		}},
+	}
+}

@@ -1,0 +1,128 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+func restartCases() []testCase {
+	return []testCase{
+		{"what was kept is kept, and what ended stays ended", func(f *fixture) {
+			if f.h.Reopen == nil {
+				f.Skip("this store keeps nothing over a restart")
+			}
+			stays, ends := f.signIn("alice", "s1"), f.signIn("bob", "s2")
+			stays.Payload, stays.Refresh = []byte{0, 1, 2, 0xff}, session.RefreshOffline
+			if err := f.store.Update(f.ctx, stays, f.now); err != nil {
+				f.Fatalf("Update: %v", err)
+			}
+			stays.Revision++
+			e := f.telling(session.Who{Subject: "bob"}, session.Telling{Kind: session.NoticeTell})
+			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
+			f.wantEnded(f.endWith(e), ends)
+			f.endWith(f.telling(session.Who{Subject: "carol"}, session.Telling{Kind: session.NoticeTell}))
+			f.endWith(f.telling(session.Who{Subject: "dave"}, session.Telling{Kind: session.NoticeTell}))
+			claimed, err := f.store.Claim(f.ctx, f.now, time.Minute, 2)
+			if err != nil || len(claimed) != 2 {
+				f.Fatalf("claimed %d (error %v), want 2", len(claimed), err)
+			}
+			f.settle(claimed[0], session.Outcome{GiveUp: true, Reason: "410"})
+
+			f.store = f.h.Reopen(f.T)
+
+			f.wantAlive(stays)
+			f.wantGone(ends)
+			f.wantError("Update of what ended", f.store.Update(f.ctx, ends, f.now), session.ErrNotFound)
+			_, err = f.store.End(f.ctx, e, f.now)
+			f.wantError("End with the same jti", err, session.ErrReplayed)
+			f.wantBarred("bob", "s2", f.now)
+			if n := f.claim(); len(n) != 1 || n[0].Attempts != 1 {
+				f.Errorf("claimed %d notices, want the one that nobody had claimed", len(n))
+			}
+			f.settle(claimed[1], session.Outcome{Done: true}) // the lease holds over the restart
+			f.now = f.now.Add(time.Hour)
+			if n := f.claim(); len(n) != 1 {
+				f.Errorf("claimed %d notices after an hour, want the one that was not settled", len(n))
+			}
+			f.wantEnded(f.end(session.Who{SID: "s1"}))
+			f.now = f.now.Add(-time.Hour)
+			fresh := f.signIn("erin", "s9")
+			f.wantEnded(f.end(session.Who{SID: "s9"}), fresh)
+		}},
+	}
+}
+
+func contextCases() []testCase {
+	return []testCase{
+		{"a context that is done changes nothing", func(f *fixture) {
+			r := f.signIn("alice", "s1")
+			heard := f.watch()
+			f.leave(1)
+			ctx, cancel := context.WithCancel(f.ctx)
+			cancel()
+
+			fresh := f.record("bob", "s2")
+			f.wantFault("Create", f.store.Create(ctx, fresh, f.now, f.now))
+			_, err := f.store.Find(ctx, r.Key, f.now)
+			f.wantFault("Find", err)
+			f.wantFault("Update", f.store.Update(ctx, r, f.now))
+			e := f.telling(session.Who{Subject: "alice"}, session.Telling{Kind: session.NoticeTell})
+			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
+			_, err = f.store.End(ctx, e, f.now)
+			f.wantFault("End", err)
+			_, err = f.store.List(ctx, session.Query{}, f.now)
+			f.wantFault("List", err)
+			_, err = f.store.Prune(ctx, f.now.Add(1000*time.Hour))
+			f.wantFault("Prune", err)
+			_, err = f.store.Claim(ctx, f.now, time.Minute, 10)
+			f.wantFault("Claim", err)
+			_, err = f.store.Watch(ctx, func(session.Ended) {})
+			f.wantFault("Watch", err)
+
+			f.wantGone(fresh)
+			f.wantAlive(r)
+			f.wantHeard(heard)
+			n := f.one()
+			if n.Attempts != 1 {
+				f.Errorf("a cancelled claim counted as an attempt: %d", n.Attempts)
+			}
+			f.wantFault("Settle", f.store.Settle(ctx, n, session.Outcome{Done: true}))
+			f.settle(n, session.Outcome{Done: true})
+			f.wantWelcome("alice", "s3", f.now) // no mark
+			if _, err := f.store.End(f.ctx, e, f.now); err != nil {
+				f.Errorf("End with the jti of a cancelled one: %v", err)
+			}
+		}},
+		{"a context that is done somewhere in the middle is all or nothing", func(f *fixture) {
+			heard := f.watch()
+			for i := range 40 {
+				r := f.signIn("alice", "s1")
+				e := f.telling(session.Who{SID: "s1"}, session.Telling{Kind: session.NoticeTell})
+				e.JTI, e.JTIExpires = fmt.Sprint("j", i), f.now.Add(time.Hour)
+				ctx, cancel := context.WithCancel(f.ctx)
+				f.together(2, func(which int) error {
+					if which == 0 {
+						cancel()
+						return nil
+					}
+					_, err := f.store.End(ctx, e, f.now)
+					if err == nil {
+						f.wantGone(r)
+						f.wantHeard(heard, r)
+					} else {
+						f.wantAlive(r)
+						f.wantHeard(heard)
+						f.wantEnded(f.endWith(e), r)
+						f.wantHeard(heard, r)
+					}
+					return nil
+				})
+				f.wantNotices(f.about(session.NoticeTell, r))
+				f.now = f.now.Add(time.Second)
+			}
+		}},
+	}
+}

@@ -1,0 +1,220 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// heard is what a watching function was told.
+type heard struct {
+	feed session.Feed
+
+	mu  sync.Mutex
+	all []session.Ended
+}
+
+func (h *heard) hear(e session.Ended) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = append(h.all, e)
+}
+
+func (h *heard) take() []session.Ended {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := h.all
+	h.all = nil
+	return all
+}
+
+// watch watches the store for as long as the test runs.
+func (f *fixture) watch() *heard {
+	f.Helper()
+	return f.watchWith(f.ctx)
+}
+
+func (f *fixture) watchWith(ctx context.Context) *heard {
+	f.Helper()
+	h := new(heard)
+	feed, err := f.store.Watch(ctx, h.hear)
+	if err != nil {
+		f.Fatalf("Watch: %v", err)
+	}
+	h.feed = feed
+	f.Cleanup(func() { feed.Close() })
+	f.sync(h)
+	return h
+}
+
+func (f *fixture) sync(h *heard) {
+	f.Helper()
+	if err := h.feed.Sync(f.ctx); err != nil {
+		f.Errorf("Sync: %v", err)
+	}
+}
+
+// wantHeard fails unless h heard, since it was asked last, that these sessions ended just now, and nothing else.
+func (f *fixture) wantHeard(h *heard, want ...session.Record) {
+	f.Helper()
+	f.sync(h)
+	f.wantEnded(h.take(), want...)
+}
+
+func watchCases() []testCase {
+	return []testCase{
+		{"everybody who watches hears of each session that ends", func(f *fixture) {
+			before := f.signIn("alice", "s0")
+			f.end(session.Who{SID: "s0"})
+			one, two := f.watch(), f.watch()
+			_ = before
+			a, b, c := f.signIn("alice", "s1"), f.signIn("alice", "s2"), f.signIn("bob", "s1")
+			f.end(session.Who{SID: "s1"})
+			f.wantHeard(one, a, c)
+			f.end(session.Who{Key: b.Key})
+			f.wantHeard(one, b)
+			f.wantHeard(two, a, b, c)
+		}},
+		{"nothing is heard of what does not end a session", func(f *fixture) {
+			h := f.watch()
+			r := f.signIn("alice", "s1")
+			if err := f.store.Update(f.ctx, r, f.now); err != nil {
+				f.Fatalf("Update: %v", err)
+			}
+			f.end(session.Who{Subject: "nobody"})
+			f.now = r.Expires
+			f.pruneAll(f.now)
+			f.wantHeard(h)
+		}},
+		{"nothing is heard after Close", func(f *fixture) {
+			closed, open := f.watch(), f.watch()
+			if err := closed.feed.Close(); err != nil {
+				f.Fatalf("Close: %v", err)
+			}
+			r := f.signIn("alice", "s1")
+			f.end(session.Who{Key: r.Key})
+			f.wantHeard(open, r)
+			f.wantEnded(closed.take())
+			f.wantFault("Sync of a closed feed", closed.feed.Sync(f.ctx))
+			if err := closed.feed.Close(); err != nil {
+				f.Errorf("Close again: %v", err)
+			}
+		}},
+		{"nothing is heard after the context is done", func(f *fixture) {
+			ctx, cancel := context.WithCancel(f.ctx)
+			over, open := f.watchWith(ctx), f.watch()
+			cancel()
+			r := f.signIn("alice", "s1")
+			f.end(session.Who{Key: r.Key})
+			f.wantHeard(open, r)
+			f.wantEnded(over.take())
+			f.wantFault("Sync after the context is done", over.feed.Sync(f.ctx))
+		}},
+		{"a Sync whose context is done is no Sync", func(f *fixture) {
+			h := f.watch()
+			ctx, cancel := context.WithCancel(f.ctx)
+			cancel()
+			f.wantFault("Sync", h.feed.Sync(ctx))
+			f.sync(h)
+		}},
+		{"a feed of a closed store is not in sync", func(f *fixture) {
+			h := f.watch()
+			if err := f.store.Close(); err != nil {
+				f.Fatalf("Close: %v", err)
+			}
+			f.wantFault("Sync", h.feed.Sync(f.ctx))
+			if err := h.feed.Close(); err != nil {
+				f.Errorf("Close: %v", err)
+			}
+		}},
+		{"one call at a time, and after Sync all of them", func(f *fixture) {
+			const writers, each = 8, 20
+			var running, calls atomic.Int32
+			feed, err := f.store.Watch(f.ctx, func(session.Ended) {
+				if running.Add(1) != 1 {
+					f.Error("called twice at once")
+				}
+				runtime.Gosched()
+				calls.Add(1)
+				running.Add(-1)
+			})
+			if err != nil {
+				f.Fatalf("Watch: %v", err)
+			}
+			defer feed.Close()
+			f.together(writers, func(w int) error {
+				for i := range each {
+					r := f.record(fmt.Sprint("user", w), fmt.Sprint("s", i))
+					if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
+						return err
+					}
+					e := ending(session.Who{Subject: r.Subject, SID: r.SID})
+					if _, err := f.store.End(f.ctx, e, f.now); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err := feed.Sync(f.ctx); err != nil {
+				f.Errorf("Sync: %v", err)
+			}
+			if n := calls.Load(); n != writers*each {
+				f.Errorf("heard of %d endings, want %d", n, writers*each)
+			}
+		}},
+		{"watchers come and go while sessions end", func(f *fixture) {
+			stays := f.watch()
+			const n = 60
+			f.together(4, func(w int) error {
+				for i := range n {
+					if w < 2 {
+						r := f.record(fmt.Sprint("user", w), fmt.Sprint("s", i))
+						if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
+							return err
+						}
+						if _, err := f.store.End(f.ctx, ending(session.Who{Key: r.Key}), f.now); err != nil {
+							return err
+						}
+						continue
+					}
+					var closed atomic.Bool
+					feed, err := f.store.Watch(f.ctx, func(session.Ended) {
+						if closed.Load() {
+							f.Error("called after Close")
+						}
+					})
+					if err != nil {
+						return err
+					}
+					runtime.Gosched()
+					if err := feed.Close(); err != nil {
+						return err
+					}
+					closed.Store(true)
+				}
+				return nil
+			})
+			f.sync(stays)
+			if got := len(stays.take()); got != 2*n {
+				f.Errorf("heard of %d endings, want %d", got, 2*n)
+			}
+		}},
+		{"who watches hears of it when the ending is told of", func(f *fixture) {
+			// The order that a cache relies on: after End and Sync, a Find that was answered from before is known to be old.
+			h := f.watch()
+			for range 20 {
+				r := f.signIn("alice", "s1")
+				f.now = f.now.Add(time.Millisecond)
+				f.end(session.Who{SID: "s1"})
+				f.wantHeard(h, r)
+				f.wantGone(r)
+				f.now = f.now.Add(time.Millisecond)
+			}
+		}},
+	}
+}
