@@ -1,0 +1,82 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// CheckEnding refuses an ending that names nobody, with [session.ErrNobody], or asks for a kind of notice that there is not.
+func CheckEnding(e session.Ending) error {
+	if err := e.Who.Validate(); err != nil {
+		return err
+	}
+	for _, t := range e.Tell {
+		if t.Kind != session.NoticeTell && t.Kind != session.NoticeRevoke {
+			return fmt.Errorf("there is no notice of the kind %q", t.Kind)
+		}
+	}
+	return nil
+}
+
+// Ended reports the sessions in gone, which e removed at now.
+func Ended(e session.Ending, gone []session.Record, now time.Time) []session.Ended {
+	if len(gone) == 0 {
+		return nil
+	}
+	ended := make([]session.Ended, len(gone))
+	for i := range gone {
+		r := &gone[i]
+		ended[i] = session.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
+			Cause: e.Cause, At: now}
+	}
+	return ended
+}
+
+// Notices returns the notices that e leaves for the sessions in gone, as [session.Telling] has it, without their ID.
+func Notices(e session.Ending, gone []session.Record, now time.Time) []session.Notice {
+	var notices []session.Notice
+	wholeSubject := e.Who.Key.IsZero() && e.Who.SID == ""
+	for _, t := range e.Tell {
+		about := session.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Who.Issuer, ClientID: e.Who.ClientID,
+			Cause: e.Cause, Created: now, Due: now, Deadline: session.Time(t.Deadline)}
+		if t.Kind == session.NoticeTell && wholeSubject {
+			about.Subject = e.Who.Subject
+			notices = append(notices, about)
+			continue
+		}
+		for i := range gone {
+			r := &gone[i]
+			if t.Kind == session.NoticeRevoke && !revokes(t, r) {
+				continue
+			}
+			n := about
+			n.Key, n.Subject, n.SID = r.Key, r.Subject, r.SID
+			if t.Kind == session.NoticeRevoke {
+				n.Payload = r.Payload
+			}
+			notices = append(notices, n)
+		}
+	}
+	return notices
+}
+
+func revokes(t session.Telling, r *session.Record) bool {
+	return r.Refresh == session.RefreshOnline || r.Refresh == session.RefreshOffline && t.Offline
+}
+
+// CheckOutcome refuses an outcome that is not exactly one of done, retry and give up.
+func CheckOutcome(o session.Outcome) error {
+	set := 0
+	for _, is := range []bool{o.Done, !o.RetryAt.IsZero(), o.GiveUp} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 {
+		return errors.New("settle: an outcome is exactly one of done, retry and give up")
+	}
+	return nil
+}

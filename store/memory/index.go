@@ -1,0 +1,170 @@
+package memory
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"example.com/curfew/session"
+)
+
+// entry is a session in its places: each knows where it lies in every index, so that it leaves them without a search.
+type entry struct {
+	timer
+	rec       session.Record
+	bySubject links
+	bySID     links
+	place     int // on its shelf
+}
+
+func newEntry(r session.Record) *entry {
+	scope := realmOf(r.Issuer, r.ClientID).Value()
+	// The caller's strings may be parts of something larger, which they would keep alive.
+	r.Issuer, r.ClientID = scope.issuer, scope.clientID
+	r.Subject, r.SID = strings.Clone(r.Subject), strings.Clone(r.SID)
+	r.Created, r.LastSeen = session.Time(r.Created), session.Time(r.LastSeen)
+	r.IdleExpires, r.Expires = session.Time(r.IdleExpires), session.Time(r.Expires)
+	r.Payload = bytes.Clone(r.Payload)
+	r.Revision = 1
+	return &entry{rec: r}
+}
+
+// runsOut returns when the session stops living.
+func (e *entry) runsOut() int64 {
+	return min(e.rec.Expires.UnixMicro(), e.rec.IdleExpires.UnixMicro())
+}
+
+// name is what sessions are found by: in the index of subjects a subject; in the index of sids a sid, or the subject of
+// those that have none.
+type name struct {
+	realm        realm
+	subject, sid string
+}
+
+func (e *entry) names() (bySubject, bySID name) {
+	in := realmOf(e.rec.Issuer, e.rec.ClientID)
+	if e.rec.SID == "" {
+		return name{in, e.rec.Subject, ""}, name{in, e.rec.Subject, ""}
+	}
+	return name{in, e.rec.Subject, ""}, name{in, "", e.rec.SID}
+}
+
+// index keeps the sessions of each name in a list that runs through the entries themselves.
+type index struct {
+	heads map[name]*entry
+	links func(*entry) *links
+}
+
+type links struct{ prev, next *entry }
+
+func (x *index) add(n name, e *entry) {
+	head := x.heads[n]
+	if head != nil {
+		x.links(head).prev = e
+		x.links(e).next = head
+	}
+	x.heads[n] = e
+}
+
+func (x *index) drop(n name, e *entry) {
+	l := x.links(e)
+	if l.next != nil {
+		x.links(l.next).prev = l.prev
+	}
+	switch {
+	case l.prev != nil:
+		x.links(l.prev).next = l.next
+	case l.next != nil:
+		x.heads[n] = l.next
+	default:
+		delete(x.heads, n)
+	}
+	*l = links{}
+}
+
+// appendTo appends those of name n that w names.
+func (x *index) appendTo(found []*entry, n name, w session.Who) []*entry {
+	for e := x.heads[n]; e != nil; e = x.links(e).next {
+		if w.Names(&e.rec) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// named returns the sessions that w names.
+func (s *Store) named(w session.Who) []*entry {
+	in := realmOf(w.Issuer, w.ClientID)
+	switch {
+	case !w.Key.IsZero():
+		if e := s.sessions[w.Key]; e != nil && w.Names(&e.rec) {
+			return []*entry{e}
+		}
+		return nil
+	case w.SID == "":
+		return s.subjects.appendTo(nil, name{in, w.Subject, ""}, w)
+	}
+	found := s.sids.appendTo(nil, name{in, "", w.SID}, w)
+	if w.Subject != "" {
+		found = s.sids.appendTo(found, name{in, w.Subject, ""}, w)
+	}
+	return found
+}
+
+func (s *Store) insert(e *entry) {
+	bySubject, bySID := e.names()
+	s.sessions[e.rec.Key] = e
+	s.subjects.add(bySubject, e)
+	s.sids.add(bySID, e)
+	s.shelves.add(e)
+	s.expiry.add(e, e.runsOut())
+}
+
+func (s *Store) remove(e *entry) {
+	bySubject, bySID := e.names()
+	delete(s.sessions, e.rec.Key)
+	s.subjects.drop(bySubject, e)
+	s.sids.drop(bySID, e)
+	s.shelves.drop(e)
+	s.expiry.drop(e)
+}
+
+// shelves keep the sessions in the rough order of their keys, by the first twelve bits, which are those of a hash. A
+// page of a list sorts the few shelves that it needs; nothing else pays for the order.
+type shelves [1 << 12][]*entry
+
+func shelfOf(k session.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
+
+func (s *shelves) add(e *entry) {
+	shelf := &s[shelfOf(e.rec.Key)]
+	e.place = len(*shelf)
+	*shelf = append(*shelf, e)
+}
+
+func (s *shelves) drop(e *entry) {
+	shelf := &s[shelfOf(e.rec.Key)]
+	last := len(*shelf) - 1
+	moved := (*shelf)[last]
+	(*shelf)[e.place] = moved
+	moved.place = e.place
+	(*shelf)[last] = nil
+	*shelf = (*shelf)[:last]
+}
+
+// after returns a shelf's sessions whose keys come after k, in order.
+func (s *shelves) after(shelf int, k session.Key) []*entry {
+	return inOrder(s[shelf], k)
+}
+
+func inOrder(entries []*entry, after session.Key) []*entry {
+	var later []*entry
+	for _, e := range entries {
+		if compareKeys(e.rec.Key, after) > 0 {
+			later = append(later, e)
+		}
+	}
+	slices.SortFunc(later, func(a, b *entry) int { return compareKeys(a.rec.Key, b.rec.Key) })
+	return later
+}
+
+func compareKeys(a, b session.Key) int { return bytes.Compare(a[:], b[:]) }
