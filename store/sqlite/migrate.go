@@ -1,0 +1,64 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// application marks a database as ours: "crfw", which `file` and others can read in its header.
+const application = 0x63726677
+
+// migrate brings the database to the newest schema that we know.
+func migrate(ctx context.Context, db *sql.DB) error {
+	if err := recognise(ctx, db); err != nil {
+		return err
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files,
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return err
+	}
+	has, knows, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read the version of its schema: %w", err)
+	}
+	if has > knows {
+		return fmt.Errorf("a newer curfew wrote this file (schema %d, this one knows up to %d)", has, knows)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("bring its schema from %d to %d: %w", has, knows, err)
+	}
+	return nil
+}
+
+// recognise takes a new database, or one of ours, and nobody else's.
+func recognise(ctx context.Context, db *sql.DB) error {
+	var id, objects int
+	if err := db.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil {
+		return err
+	}
+	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&objects); err != nil {
+		return err
+	}
+	if id == application {
+		return nil
+	}
+	if id != 0 || objects != 0 {
+		return errors.New("this is a database, but not one of curfew's")
+	}
+	_, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, application))
+	return err
+}

@@ -1,0 +1,122 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+const (
+	noticeColumns = `kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline`
+
+	insertNoticeSQL = `INSERT INTO notices (` + noticeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+	// The inner select walks the due ones from the oldest, and passes by those that are leased: as many as the workers
+	// have in hand.
+	claimSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
+		(SELECT id FROM notices WHERE given_up = 0 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
+		RETURNING id, attempts, reason, ` + noticeColumns
+
+	settleDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
+	settleRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4 WHERE id = ?1 AND lease = ?2`
+	// A given up notice leaves the index of those to be claimed.
+	settleGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3 WHERE id = ?1 AND lease = ?2`
+)
+
+func (w *writer) leaveNotice(n session.Notice) error {
+	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:], string(n.Cause),
+		blob(n.Payload), micros(n.Created), micros(n.Due), micros(n.Deadline))
+	if err != nil {
+		return fmt.Errorf("sqlite: leave a notice: %w", err)
+	}
+	return nil
+}
+
+// Claim implements [session.Outbox].
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+	if max < 1 { // which SQLite would take for no limit
+		return nil, nil
+	}
+	var claimed []session.Notice
+	err := s.write(ctx, func(w *writer) error {
+		token := rand.Text()
+		rows, err := w.claim.Query(token, micros(now.Add(lease)), micros(now), max)
+		if err == nil {
+			claimed, err = readNotices(rows, token)
+		}
+		if err != nil {
+			return fmt.Errorf("sqlite: claim: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// RETURNING promises no order.
+	slices.SortStableFunc(claimed, func(a, b session.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
+	return claimed, nil
+}
+
+func readNotices(rows *sql.Rows, lease string) (notices []session.Notice, err error) {
+	defer func() {
+		if errClose := rows.Close(); err == nil {
+			err = errClose
+		}
+	}()
+	for rows.Next() {
+		n := session.Notice{Lease: lease}
+		var id, created, due, deadline int64
+		var key []byte
+		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.Kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
+			&n.Cause, &n.Payload, &created, &due, &deadline); err != nil {
+			return nil, err
+		}
+		copy(n.Key[:], key)
+		n.ID = strconv.FormatInt(id, 10)
+		n.Created, n.Due, n.Deadline = instant(created), instant(due), instant(deadline)
+		notices = append(notices, n)
+	}
+	return notices, rows.Err()
+}
+
+// Settle implements [session.Outbox].
+func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
+	if err := rules.CheckOutcome(o); err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
+	id, err := strconv.ParseInt(n.ID, 10, 64)
+	if err != nil || n.Lease == "" {
+		return session.ErrLeaseLost
+	}
+	return s.write(ctx, func(w *writer) error {
+		var res sql.Result
+		var err error
+		switch {
+		case o.Done:
+			res, err = exec(w.settleDone, id, n.Lease)
+		case o.GiveUp:
+			res, err = exec(w.settleGiveUp, id, n.Lease, o.Reason)
+		default:
+			res, err = exec(w.settleRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
+		}
+		if err != nil {
+			return fmt.Errorf("sqlite: settle: %w", err)
+		}
+		affected, err := res.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("sqlite: settle: %w", err)
+		}
+		if affected == 0 {
+			return session.ErrLeaseLost
+		}
+		return nil
+	})
+}

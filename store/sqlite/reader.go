@@ -1,0 +1,116 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+const (
+	listSQL = `SELECT ` + columns + ` FROM sessions WHERE key > ?1 AND expires > ?2 AND idle_expires > ?2
+		AND (?4 = '' OR issuer = ?4) AND (?5 = '' OR client = ?5) ORDER BY key LIMIT ?3`
+	listSubjectSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_subject
+		WHERE issuer = ?4 AND client = ?5 AND subject = ?6 AND (?7 = '' OR sid = ?7)
+		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
+	listSIDSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_sid
+		WHERE issuer = ?4 AND client = ?5 AND sid = ?6 AND sid <> ''
+		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
+)
+
+// reader is a connection that reads.
+type reader struct {
+	conn                            *sql.Conn
+	find, list, listSubject, listID *sql.Stmt
+}
+
+func (r *reader) statements() []statement {
+	return []statement{
+		{&r.find, findSQL},
+		{&r.list, listSQL},
+		{&r.listSubject, listSubjectSQL},
+		{&r.listID, listSIDSQL},
+	}
+}
+
+func newReader(ctx context.Context, conn *sql.Conn) (*reader, error) {
+	if _, err := conn.ExecContext(ctx, `PRAGMA query_only = ON`); err != nil {
+		return nil, err
+	}
+	r := &reader{conn: conn}
+	return r, prepareAll(ctx, conn, r.statements())
+}
+
+// read lends a reader to fn. The wait for one ends with ctx; a read that has begun is short, and is not interrupted.
+func (s *Store) read(ctx context.Context, fn func(*reader) error) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	select {
+	case r := <-s.readers:
+		defer func() { s.readers <- r }()
+		return fn(r)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Find implements [session.Store].
+func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+	var found []session.Record
+	err := s.read(ctx, func(r *reader) error {
+		rows, err := r.find.Query(key[:], micros(now))
+		if err == nil {
+			found, err = readRecords(rows)
+		}
+		if err != nil {
+			return fmt.Errorf("sqlite: find: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return session.Record{}, err
+	}
+	if len(found) == 0 {
+		return session.Record{}, session.ErrNotFound
+	}
+	return found[0], nil
+}
+
+// List implements [session.Store].
+func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+	limit, err := rules.Limit(q)
+	if err != nil {
+		return session.Page{}, fmt.Errorf("sqlite: %w", err)
+	}
+	var page session.Page
+	err = s.read(ctx, func(r *reader) error {
+		st, args := r.list, []any{q.After[:], micros(now), limit + 1, q.Issuer, q.ClientID}
+		switch {
+		case q.Subject != "":
+			st, args = r.listSubject, append(args, q.Subject, q.SID)
+		case q.SID != "":
+			st, args = r.listID, append(args, q.SID)
+		}
+		rows, err := st.Query(args...)
+		if err == nil {
+			page.Records, err = readRecords(rows)
+		}
+		if err != nil {
+			return fmt.Errorf("sqlite: list: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return session.Page{}, err
+	}
+	if len(page.Records) > limit {
+		page.Records = page.Records[:limit]
+		page.Next = page.Records[limit-1].Key
+	}
+	return page, nil
+}

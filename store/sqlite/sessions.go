@@ -1,0 +1,131 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+const (
+	columns = `key, issuer, client, subject, sid, created, last_seen, idle_expires, expires, revision, refresh, payload`
+
+	// Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars it.
+	barredSQL = `SELECT
+		EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN ('', ?4) AND at >= ?5)
+		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))
+		OR (?4 = '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND at >= ?5))`
+
+	insertSessionSQL = `INSERT INTO sessions (` + columns + `)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (key) DO NOTHING`
+
+	findSQL = `SELECT ` + columns + ` FROM sessions WHERE key = ?1 AND expires > ?2 AND idle_expires > ?2`
+
+	updateSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5,
+		revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
+	sessionLivesSQL = `SELECT EXISTS (SELECT 1 FROM sessions WHERE key = ?1 AND expires > ?2 AND idle_expires > ?2)`
+
+	// Batches are small, since a logout may be waiting behind one.
+	pruneSessionsSQL = `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE until <= ? LIMIT 100)`
+	pruneMarksSQL    = `DELETE FROM marks WHERE (issuer, client, subject, sid) IN
+		(SELECT issuer, client, subject, sid FROM marks WHERE at <= ? LIMIT 100)`
+	pruneJTIsSQL = `DELETE FROM jtis WHERE (issuer, client, jti) IN
+		(SELECT issuer, client, jti FROM jtis WHERE expires <= ? LIMIT 100)`
+)
+
+// micros is how a time is kept.
+func micros(t time.Time) int64 { return session.Time(t).UnixMicro() }
+
+// blob is never NULL.
+func blob(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// Create implements [session.Store].
+func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	return s.write(ctx, func(w *writer) error {
+		var barred bool
+		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, r.SID, micros(began)).Scan(&barred)
+		if err != nil {
+			return fmt.Errorf("sqlite: create: %w", err)
+		}
+		if barred {
+			return session.ErrEnded
+		}
+		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, micros(r.Created),
+			micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh), blob(r.Payload))
+		if err != nil {
+			return fmt.Errorf("sqlite: create: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(errors.New("sqlite: create: a session with this key exists already"), err)
+		}
+		return nil
+	})
+}
+
+// Update implements [session.Store].
+func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+	return s.write(ctx, func(w *writer) error {
+		res, err := exec(w.updateSession, micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh),
+			blob(r.Payload), r.Key[:], r.Revision, micros(now))
+		if err != nil {
+			return fmt.Errorf("sqlite: update: %w", err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("sqlite: update: %w", err)
+		}
+		if n == 1 {
+			return nil
+		}
+		var lives bool
+		if err := w.sessionLives.QueryRow(r.Key[:], micros(now)).Scan(&lives); err != nil {
+			return fmt.Errorf("sqlite: update: %w", err)
+		}
+		if lives {
+			return session.ErrConflict
+		}
+		return session.ErrNotFound
+	})
+}
+
+// Prune implements [session.Store].
+func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
+	total := 0
+	err := s.write(ctx, func(w *writer) error {
+		total = 0
+		for _, batch := range []struct {
+			statement *sql.Stmt
+			until     time.Time
+		}{
+			{w.pruneSessions, now},
+			{w.pruneMarks, now.Add(-session.AttemptLifetime)},
+			{w.pruneJTIs, now},
+		} {
+			res, err := exec(batch.statement, micros(batch.until))
+			if err != nil {
+				return fmt.Errorf("sqlite: prune: %w", err)
+			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return fmt.Errorf("sqlite: prune: %w", err)
+			}
+			total += int(n)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return total, nil
+}

@@ -1,0 +1,193 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/feed"
+
+	_ "modernc.org/sqlite" // registers the driver "sqlite"
+)
+
+// errClosed answers every method of a closed store.
+var errClosed = errors.New("sqlite: the store is closed")
+
+// Options say how to open a store. The zero value is good.
+type Options struct {
+	// BusyTimeout is how long to wait when another program (a backup, a shell) locks the database. 0 means 5 s.
+	BusyTimeout time.Duration
+	// Readers is the number of connections that read. 0 means one for each processor, and at least two.
+	Readers int
+}
+
+// Store keeps sessions and notices in an SQLite database. It is a [session.Store] and a [session.Outbox].
+type Store struct {
+	lock    *os.File
+	db      *sql.DB
+	conns   []*sql.Conn // the writer's and the readers'
+	changes chan *change
+	stopped chan struct{} // closed when the writer has gone
+	readers chan *reader
+	hub     feed.Hub
+
+	gate   sync.RWMutex // held for reading while a method is under way, for writing to close
+	closed bool
+}
+
+// Open opens the database at path, and makes it, with mode 0600, if there is none; its folder must exist. The file
+// and those that SQLite keeps beside it hold sealed sessions and are for this process alone: it is refused when
+// another process has it, when it is not ours, when it is damaged, and when a newer release wrote it.
+func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
+	if path == "" {
+		return nil, errors.New("sqlite: no file named")
+	}
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("sqlite: %s: %w", path, err)
+		}
+	}()
+	if o.BusyTimeout == 0 {
+		o.BusyTimeout = 5 * time.Second
+	}
+	if o.Readers == 0 {
+		o.Readers = max(2, runtime.NumCPU())
+	}
+	s := &Store{
+		changes: make(chan *change, maxGroup),
+		stopped: make(chan struct{}),
+		readers: make(chan *reader, o.Readers),
+	}
+	if path, s.lock, err = takeFile(path); err != nil {
+		return nil, err
+	}
+	if s.db, err = sql.Open("sqlite", dsn(path, o)); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	if err = s.start(ctx, o); err != nil {
+		return nil, errors.Join(err, s.giveBack())
+	}
+	return s, nil
+}
+
+// start brings the database to our schema and opens the connections.
+func (s *Store) start(ctx context.Context, o Options) error {
+	if err := migrate(ctx, s.db); err != nil {
+		return err
+	}
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	w, err := newWriter(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for range o.Readers {
+		if conn, err = s.connect(ctx); err != nil {
+			return err
+		}
+		r, err := newReader(ctx, conn)
+		if err != nil {
+			return err
+		}
+		s.readers <- r
+	}
+	go func() {
+		defer close(s.stopped)
+		w.run(s.changes)
+	}()
+	return nil
+}
+
+// connect takes a connection out of the pool for as long as the store is open.
+func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.conns = append(s.conns, conn)
+	var mode string
+	var synchronous int
+	if err := conn.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode); err != nil {
+		return nil, err
+	}
+	if err := conn.QueryRowContext(ctx, `PRAGMA synchronous`).Scan(&synchronous); err != nil {
+		return nil, err
+	}
+	const full = 2
+	if mode != "wal" || synchronous != full {
+		return nil, fmt.Errorf("cannot be made durable here (journal %s, synchronous %d)", mode, synchronous)
+	}
+	return conn, nil
+}
+
+// giveBack closes what is open, the lock last.
+func (s *Store) giveBack() error {
+	var errs []error
+	for _, conn := range s.conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(append(errs, s.db.Close(), s.lock.Close())...)
+}
+
+func dsn(path string, o Options) string {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: url.Values{"_pragma": {
+		"busy_timeout(" + strconv.FormatInt(o.BusyTimeout.Milliseconds(), 10) + ")",
+		"journal_mode(WAL)",
+		"synchronous(FULL)", // NORMAL could lose the last commits with the power, and a session would come back
+		"foreign_keys(ON)",
+		"temp_store(MEMORY)",
+		"journal_size_limit(67108864)",
+		"cache_size(-16384)",
+		"trusted_schema(OFF)",
+	}}.Encode()}
+	return u.String()
+}
+
+// enter says that a method begins. Whoever got nil must leave.
+func (s *Store) enter(ctx context.Context) error {
+	s.gate.RLock()
+	err := ctx.Err()
+	if s.closed {
+		err = errClosed
+	}
+	if err != nil {
+		s.gate.RUnlock()
+	}
+	return err
+}
+
+func (s *Store) leave() { s.gate.RUnlock() }
+
+// Close finishes what is under way and gives the file back.
+func (s *Store) Close() error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	s.hub.Close()
+	close(s.changes)
+	<-s.stopped
+	return s.giveBack()
+}
+
+// Watch implements [session.Store]. What End does is heard of after it is on the disk and before End returns.
+func (s *Store) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+	return s.hub.Watch(ctx, fn)
+}
