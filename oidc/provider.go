@@ -43,7 +43,8 @@ func (p *Provider) Config() Config { return p.cfg }
 // Name returns what the provider is called here.
 func (p *Provider) Name() string { return p.cfg.Name }
 
-func (p *Provider) String() string { return p.cfg.String() }
+func (p *Provider) String() string   { return p.cfg.String() }
+func (p *Provider) GoString() string { return p.cfg.String() }
 
 // Ready returns nil when metadata and keys are here, and asks for them if not. The error is an [ErrUnavailable].
 func (p *Provider) Ready(ctx context.Context) error {

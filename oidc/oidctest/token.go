@@ -133,6 +133,7 @@ func (p *Provider) redeem(form url.Values, c Client) *grant {
 	}
 	g.used = true
 	spent := *g
+	spent.used = false
 	return &spent
 }
 

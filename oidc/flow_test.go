@@ -1,0 +1,385 @@
+package oidc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"testing"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/oidc/oidctest"
+)
+
+const (
+	callback = "https://app.example.com/auth/callback"
+	verifier = "a-verifier-of-forty-three-characters-or-more"
+)
+
+// browser returns a client that keeps cookies and follows nothing.
+func browser(t testing.TB) *http.Client {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &http.Client{
+		Jar: jar, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// visit gets a page and returns where it leads.
+func visit(t testing.TB, b *http.Client, where string) (*url.URL, int) {
+	t.Helper()
+	resp, err := b.Get(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	to, err := url.Parse(resp.Header.Get("Location"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to, resp.StatusCode
+}
+
+// signIn has a browser sign in, and returns the code.
+func (h *house) signIn(t testing.TB, b *http.Client) string {
+	t.Helper()
+	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n", Verifier: verifier})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, _ := visit(t, b, where)
+	if to.Query().Get("code") == "" || to.Query().Get("state") != "st" {
+		t.Fatalf("sent to %s", to)
+	}
+	if err := h.rp.CheckIssParameter(t.Context(), to.Query().Get("iss")); err != nil {
+		t.Fatal(err)
+	}
+	return to.Query().Get("code")
+}
+
+func (h *house) tokens(t testing.TB) (*oidc.Tokens, *oidc.IDToken) {
+	t.Helper()
+	tok, err := h.rp.Exchange(t.Context(), h.signIn(t, browser(t)), verifier, callback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := h.rp.VerifyIDToken(t.Context(), tok.IDToken, oidc.Expect{Nonce: "n", AccessToken: tok.AccessToken}, h.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok, id
+}
+
+func TestAPersonSignsInAndOut(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*oidctest.Client, *oidc.Config){
+		"client_secret_basic": func(c *oidctest.Client, cfg *oidc.Config) { c.AuthMethod = oidc.AuthBasic },
+		"client_secret_post": func(c *oidctest.Client, cfg *oidc.Config) {
+			c.AuthMethod, cfg.AuthMethod = oidc.AuthPost, oidc.AuthPost
+		},
+		"none":            func(c *oidctest.Client, cfg *oidc.Config) { c.Secret, cfg.ClientSecret = "", "" },
+		"signed userinfo": func(c *oidctest.Client, cfg *oidc.Config) { c.SignedUserinfo = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, change)
+			tok, id := h.tokens(t)
+			if id.Subject != "alice" || id.SID == "" || !tok.Expires.Equal(h.Now().Add(5*60e9)) || len(tok.Scopes) != 3 {
+				t.Fatalf("got %+v, expires %v, scopes %v", id.Claims, tok.Expires, tok.Scopes)
+			}
+			info, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			if err != nil || info["email"] != "alice@example.com" || info["email_verified"] != true {
+				t.Fatalf("userinfo: %v, %v", info, err)
+			}
+			newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+			if err != nil || newID == nil || newID.Subject != "alice" || newer.RefreshToken == tok.RefreshToken {
+				t.Fatalf("refresh: %v, %v", newID, err)
+			}
+			if err := h.rp.Revoke(t.Context(), newer.RefreshToken, "refresh_token"); err != nil {
+				t.Fatal(err)
+			}
+			if h.op.Alive(newer.RefreshToken) {
+				t.Fatal("the refresh token is alive after it was revoked")
+			}
+			_, _, err = h.rp.Refresh(t.Context(), newer.RefreshToken, *id, h.Now())
+			if !errors.Is(err, oidc.ErrInvalidGrant) {
+				t.Fatalf("got %v; want ErrInvalidGrant", err)
+			}
+			where, err := h.rp.EndSessionURL(t.Context(), oidc.EndSessionRequest{
+				IDTokenHint: id.Raw, PostLogoutRedirectURI: "https://app.example.com/", State: "bye",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			to, _ := visit(t, browser(t), where)
+			if to.String() != "https://app.example.com/?state=bye" || len(h.op.Sessions()) != 0 {
+				t.Fatalf("sent to %s, with %d sessions left", to, len(h.op.Sessions()))
+			}
+		})
+	}
+}
+
+func TestTheAuthenticationRequestSaysWhatItMust(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	h.op.Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(d map[string]any) { d["authorization_endpoint"] = h.op.URL("authorize") + "?tenant=a%20b" }
+	})
+	age := 0
+	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{
+		RedirectURI: callback, State: "st", Nonce: "n", Verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", LoginHint: "alice", Prompt: "login", MaxAge: &age,
+		Extra: url.Values{"ui_locales": {"de"}, "state": {"stolen"}, "response_type": {"token"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"tenant": "a b", "response_type": "code", "client_id": "app", "redirect_uri": callback, "scope": "openid profile email",
+		"state": "st", "nonce": "n", "code_challenge_method": "S256", "login_hint": "alice", "prompt": "login", "max_age": "0", "ui_locales": "de",
+		"code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", // RFC 7636 Appendix B
+	} {
+		if got := u.Query()[name]; len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %q; want %q", name, got, want)
+		}
+	}
+	for _, r := range []oidc.AuthRequest{
+		{RedirectURI: callback, State: "", Nonce: "n", Verifier: verifier},
+		{RedirectURI: callback, State: "s", Nonce: "", Verifier: verifier},
+		{RedirectURI: callback, State: "s", Nonce: "n", Verifier: "short"},
+	} {
+		if _, err := h.rp.AuthURL(t.Context(), r); err == nil {
+			t.Errorf("%+v: passed", r)
+		}
+	}
+}
+
+func TestTheIssParameter(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	wantCheck(t, h.rp.CheckIssParameter(t.Context(), "https://evil.example.com"), "iss", "the question went to")
+	if err := h.rp.CheckIssParameter(t.Context(), h.op.Issuer()); err != nil {
+		t.Fatal(err)
+	}
+	wantCheck(t, h.rp.CheckIssParameter(t.Context(), ""), "iss", "promises")
+	silent := build(t)
+	silent.op.Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(d map[string]any) { delete(d, "authorization_response_iss_parameter_supported") }
+	})
+	if err := silent.rp.CheckIssParameter(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	wantCheck(t, silent.rp.CheckIssParameter(t.Context(), "https://evil.example.com"), "iss", "the question went to")
+}
+
+func TestARefreshedIDTokenSpeaksOfTheSameSession(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		lie    func(*oidctest.JWT)
+		check  string
+		reason string
+	}{
+		{"sub", claim("sub", "bob"), "sub", "somebody else"},
+		{"iss", claim("iss", "https://evil.example.com"), "iss", "not of"},
+		{"aud", claim("aud", "other"), "aud", "not for"},
+		{"at_hash", claim("at_hash", "x"), "at_hash", "not the one"},
+		{"alg", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg", "registered"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t)
+			tok, id := h.tokens(t)
+			h.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = row.lie })
+			newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+			wantCheck(t, err, row.check, row.reason)
+			if newID != nil || newer == nil || newer.RefreshToken == "" {
+				t.Fatalf("got %v, %v; want no ID Token, and the tokens to revoke", newID, newer)
+			}
+		})
+	}
+	h := build(t)
+	tok, id := h.tokens(t)
+	h.op.Mangle(func(m *oidctest.Mangle) {
+		m.Tokens = func(_ string, d map[string]any) {
+			delete(d, "id_token")
+			delete(d, "refresh_token")
+			d["expires_in"] = "60"
+		}
+	})
+	newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+	if err != nil || newID != nil || newer.RefreshToken != tok.RefreshToken || !newer.Expires.Equal(h.Now().Add(60e9)) {
+		t.Fatalf("got %v, %v, %v; want the old refresh token and no ID Token", newer, newID, err)
+	}
+	before := *id
+	before.Issuer = "https://before.example.com"
+	h.op.Mangle(func(m *oidctest.Mangle) { m.Tokens = nil })
+	tok, _ = h.tokens(t)
+	_, _, err = h.rp.Refresh(t.Context(), tok.RefreshToken, before, h.Now())
+	wantCheck(t, err, "iss", "another issuer")
+}
+
+func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	_, id := h.tokens(t)
+	refresh := func(o http.HandlerFunc) error {
+		h.op.Override(oidctest.Token, o)
+		_, _, err := h.rp.Refresh(t.Context(), "the-refresh-token", *id, h.Now())
+		if err != nil && strings.Contains(err.Error(), "the-refresh-token") {
+			t.Fatalf("%v holds the token", err)
+		}
+		return err
+	}
+	for _, status := range []int{500, 502, 503, 429, 408, 302} {
+		wantUnavailable(t, refresh(oidctest.Status(status)), fmt.Sprint(status))
+	}
+	wantUnavailable(t, refresh(oidctest.Huge(1<<20)), "more than 524288")
+	wantUnavailable(t, refresh(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>the-refresh-token") }), "not with a JSON object")
+	wantUnavailable(t, refresh(oidctest.OAuthError(400, "temporarily_unavailable")), "temporarily")
+	if err := refresh(oidctest.OAuthError(400, "invalid_grant")); !errors.Is(err, oidc.ErrInvalidGrant) || errors.Is(err, oidc.ErrUnavailable) {
+		t.Fatalf("got %v; want ErrInvalidGrant", err)
+	}
+	if err := refresh(oidctest.OAuthError(401, "invalid_grant")); !errors.Is(err, oidc.ErrInvalidGrant) {
+		t.Fatalf("got %v; want ErrInvalidGrant", err)
+	}
+	wantCheck(t, refresh(oidctest.OAuthError(401, "invalid_client")), "token_response", "check client_id")
+	wantCheck(t, refresh(oidctest.OAuthError(400, "invalid_request")), "token_response", "as the test wants it")
+	wantCheck(t, refresh(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(400)
+		fmt.Fprint(w, `{"error":"invalid_request","error_description":"bad the-refresh-token\n"}`)
+	}), "token_response", "invalid_request")
+	for body, reason := range map[string]string{
+		`{"token_type":"Bearer"}`:                    "`access_token` is missing",
+		`{"access_token":"a","token_type":"mac"}`:    "not Bearer",
+		`{"access_token":1}`:                         "not a string",
+		`{"Access_Token":"a","token_type":"Bearer"}`: "`access_token` is missing",
+	} {
+		wantCheck(t, refresh(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }), "token_response", reason)
+	}
+	h.op.Override(oidctest.Token, nil)
+	_, err := h.rp.Exchange(t.Context(), "unknown", verifier, callback)
+	if !errors.Is(err, oidc.ErrInvalidGrant) {
+		t.Fatalf("got %v; want ErrInvalidGrant", err)
+	}
+	code := h.signIn(t, browser(t))
+	h.op.Mangle(func(m *oidctest.Mangle) { m.Tokens = func(_ string, d map[string]any) { delete(d, "id_token") } })
+	_, err = h.rp.Exchange(t.Context(), code, verifier, callback)
+	wantCheck(t, err, "token_response", "no ID Token")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = h.rp.Exchange(ctx, "c", verifier, callback)
+	wantUnavailable(t, err, "canceled")
+}
+
+func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
+	t.Parallel()
+	set := func(name string, v any) func(map[string]any) { return func(c map[string]any) { c[name] = v } }
+	for _, row := range []struct {
+		name   string
+		signed bool
+		lie    func(map[string]any)
+		check  string
+		reason string
+	}{
+		{"another sub", false, set("sub", "bob"), "sub", "somebody else"},
+		{"no sub", false, func(c map[string]any) { delete(c, "sub") }, "sub", "missing"},
+		{"Sub for sub", false, func(c map[string]any) { delete(c, "sub"); c["Sub"] = "alice" }, "sub", "missing"},
+		{"signed, another sub", true, set("sub", "bob"), "sub", "somebody else"},
+		{"signed, another iss", true, set("iss", "https://evil.example.com"), "iss", "another issuer"},
+		{"signed, another aud", true, set("aud", "other"), "aud", "not for this client"},
+		{"signed, run out", true, set("exp", 1), "exp", "ran out"},
+		{"signed, a logout token", true, set("events", map[string]any{oidctest.LogoutEvent: map[string]any{}}), "events", "logout token"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, func(c *oidctest.Client, _ *oidc.Config) { c.SignedUserinfo = row.signed })
+			tok, id := h.tokens(t)
+			h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = row.lie })
+			_, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			wantCheck(t, err, row.check, row.reason)
+		})
+	}
+	h := build(t)
+	ask := func(o http.HandlerFunc) error {
+		h.op.Override(oidctest.Userinfo, o)
+		_, err := h.rp.Userinfo(t.Context(), "the-access-token", "alice", h.Now())
+		return err
+	}
+	jwt := func(raw string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/jwt")
+			fmt.Fprint(w, raw)
+		}
+	}
+	wantUnavailable(t, ask(oidctest.Status(503)), "503")
+	wantUnavailable(t, ask(oidctest.Huge(1<<20)), "more than")
+	wantUnavailable(t, ask(oidctest.Status(307)), "not followed")
+	wantCheck(t, ask(oidctest.Status(403)), "userinfo", "403")
+	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))), "signature", "not the signature")
+	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }))), "alg", "registered")
+	h.op.Override(oidctest.Userinfo, nil)
+	wantCheck(t, ask(nil), "userinfo", "401") // an access token that is none
+}
+
+func TestWhatTheRevocationEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	revoke := func(o http.HandlerFunc) error {
+		h.op.Override(oidctest.Revoke, o)
+		return h.rp.Revoke(t.Context(), "the-refresh-token", "refresh_token")
+	}
+	for _, o := range []http.HandlerFunc{nil, oidctest.Status(200), oidctest.OAuthError(400, "invalid_token")} {
+		if err := revoke(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantUnavailable(t, revoke(oidctest.Status(503)), "503")
+	wantUnavailable(t, revoke(oidctest.Status(302)), "not followed")
+	wantCheck(t, revoke(oidctest.OAuthError(401, "invalid_client")), "revocation", "invalid_client")
+	if err := revoke(oidctest.OAuthError(400, "unsupported_token_type")); !errors.Is(err, oidc.ErrUnsupportedTokenType) {
+		t.Fatalf("got %v; want ErrUnsupportedTokenType", err)
+	}
+}
+
+func TestAProviderWithoutAnEndpointSaysSo(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	h.op.Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(d map[string]any) {
+			delete(d, "userinfo_endpoint")
+			delete(d, "revocation_endpoint")
+			delete(d, "end_session_endpoint")
+		}
+	})
+	_, err1 := h.rp.Userinfo(t.Context(), "a", "alice", h.Now())
+	err2 := h.rp.Revoke(t.Context(), "r", "")
+	_, err3 := h.rp.EndSessionURL(t.Context(), oidc.EndSessionRequest{})
+	for _, err := range []error{err1, err2, err3} {
+		if !errors.Is(err, oidc.ErrUnsupported) {
+			t.Fatalf("got %v; want ErrUnsupported", err)
+		}
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	tok, _ := h.tokens(t)
+	for _, v := range []any{h.rp, h.rp.Config(), tok, *tok} {
+		for _, f := range []string{"%v", "%+v", "%#v", "%s"} {
+			if s := fmt.Sprintf(f, v); strings.Contains(s, "s3cret") || strings.Contains(s, tok.AccessToken) {
+				t.Errorf("%T prints with %s as %s", v, f, s)
+			}
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package oidc_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/oidc/oidctest"
+)
+
+func TestAnIDTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	h.op.AddKey(oidctest.NewKey("EdDSA"))
+	now := h.Now()
+	stranger := oidctest.NewKey("ES256")
+	for _, row := range []struct {
+		name   string
+		lie    func(*oidctest.JWT)
+		check  string
+		reason string
+	}{
+		{"alg none", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg", "registered is ES256"},
+		{"alg HS256 under the public key", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" }, "alg", "registered is ES256"},
+		{"another algorithm by a published key", func(j *oidctest.JWT) {
+			k := h.op.Key("EdDSA")
+			j.Header["alg"], j.Header["kid"], j.Alg, j.Key = "EdDSA", k.KID, "EdDSA", k
+		}, "alg", "registered is ES256"},
+		{"crit", head("crit", []string{"exp"}), "crit", "`crit`"},
+		{"typ of a logout token", head("typ", "logout+jwt"), "typ", "not the type of an ID Token"},
+		{"typ of an access token", head("typ", "at+jwt"), "typ", "not the type of an ID Token"},
+		{"iss another", claim("iss", h.op.Issuer()+"INVALID"), "iss", "not of"},
+		{"iss missing", claim("iss", nil), "iss", "not of"},
+		{"iss in the wrong case", func(j *oidctest.JWT) { j.Claims["Iss"] = j.Claims["iss"]; delete(j.Claims, "iss") }, "iss", "not of"},
+		{"aud another", claim("aud", "appINVALID"), "aud", "not for"},
+		{"aud missing", claim("aud", nil), "aud", "missing"},
+		{"aud of several without azp", claim("aud", []string{"app", "other"}), "azp", "does not say"},
+		{"azp another", claim("azp", "other"), "azp", "another client"},
+		{"azp not a string", claim("azp", map[string]any{}), "azp", "another client"},
+		{"azp another, aud of several", func(j *oidctest.JWT) { j.Claims["aud"], j.Claims["azp"] = []string{"app", "other"}, "other" }, "azp", "another client"},
+		{"exp missing", claim("exp", nil), "exp", "missing"},
+		{"exp past", claim("exp", now.Add(-time.Minute).Unix()), "exp", "ran out"},
+		{"exp 1e300", claim("exp", literal("1e300")), "exp", "not a date"},
+		{"iat missing", claim("iat", nil), "iat", "missing"},
+		{"iat in the future", claim("iat", now.Add(2*time.Minute).Unix()), "iat", "do the clocks agree"},
+		{"iat of last week", claim("iat", now.Add(-7*24*time.Hour).Unix()), "iat", "more than 24h"},
+		{"nbf in the future", claim("nbf", now.Add(2*time.Minute).Unix()), "nbf", "not valid before"},
+		{"auth_time a string", claim("auth_time", "1"), "auth_time", "not a number"},
+		{"nonce another", claim("nonce", "m"), "nonce", "not the answer to this sign-in"},
+		{"nonce missing", claim("nonce", nil), "nonce", "not the answer to this sign-in"},
+		{"nonce in the wrong case", func(j *oidctest.JWT) { j.Claims["Nonce"] = "n"; delete(j.Claims, "nonce") }, "nonce", "not the answer"},
+		{"sub missing", claim("sub", nil), "sub", "missing"},
+		{"sub empty", claim("sub", ""), "sub", "empty"},
+		{"sub too long", claim("sub", strings.Repeat("a", 256)), "sub", "more than 255"},
+		{"sub with NUL", claim("sub", "a\x00"), "sub", "control character"},
+		{"sid empty", claim("sid", ""), "sid", "empty"},
+		{"sid a number", claim("sid", 1), "sid", "not a string"},
+		{"at_hash of another access token", claim("at_hash", "AAAAAAAAAAAAAAAAAAAAAA"), "at_hash", "not the one that came"},
+		{"at_hash a number", claim("at_hash", 1), "at_hash", "not the one that came"},
+		{"a logout token without typ", func(j *oidctest.JWT) {
+			delete(j.Header, "typ")
+			j.Claims["events"] = map[string]any{oidctest.LogoutEvent: map[string]any{}}
+		}, "events", "logout token"},
+		{"sub twice", func(j *oidctest.JWT) { j.ClaimsJSON = `{"sub":"a","sub":"b"}` }, "json", "duplicate"},
+		{"an array", func(j *oidctest.JWT) { j.ClaimsJSON = `[]` }, "json", "not a JSON object"},
+		{"signed by a stranger", func(j *oidctest.JWT) { j.Key = stranger }, "signature", "not the signature"},
+		{"a key that the provider does not have", head("kid", "made up"), "kid", "no key"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			raw := h.op.SignIDToken("app", "alice", "s", "n", "access", row.lie)
+			_, err := h.rp.VerifyIDToken(t.Context(), raw, oidc.Expect{Nonce: "n", AccessToken: "access"}, now)
+			wantCheck(t, err, row.check, row.reason)
+		})
+	}
+}
+
+func TestAnIDTokenIsTaken(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	now := h.Now()
+	verify := func(e oidc.Expect, lies ...func(*oidctest.JWT)) (*oidc.IDToken, error) {
+		return h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", "access", lies...), e, now)
+	}
+	expect := oidc.Expect{Nonce: "n", AccessToken: "access"}
+	for name, lie := range map[string]func(*oidctest.JWT){
+		"as the provider sends it":      func(*oidctest.JWT) {},
+		"without typ":                   head("typ", nil),
+		"typ application/jwt":           head("typ", "application/JWT"),
+		"without kid":                   head("kid", nil),
+		"without at_hash":               claim("at_hash", nil),
+		"for several, with azp":         func(j *oidctest.JWT) { j.Claims["aud"], j.Claims["azp"] = []string{"x", "app"}, "app" },
+		"without sid":                   claim("sid", nil),
+		"exp within the skew":           claim("exp", now.Add(-59*time.Second).Unix()),
+		"a claim that differs in case":  claim("SUB", "mallory"),
+		"events of other kinds":         claim("events", map[string]any{"urn:x": 1}),
+		"numbers that are not integers": claim("x", literal("1.5")),
+	} {
+		if id, err := verify(expect, lie); err != nil || id.Subject != "alice" {
+			t.Errorf("%s: %+v, %v", name, id, err)
+		}
+	}
+	id, err := verify(expect, claim("big", literal("9007199254740993")), claim("deep", []any{map[string]any{"n": 2}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.SID != "s" || id.Issuer != h.op.Issuer() || id.ClientID != "app" || !id.IssuedAt.Equal(now) || !id.AuthTime.Equal(now) || !id.Expiry.Equal(now.Add(5*time.Minute)) {
+		t.Fatalf("got %#v", *id)
+	}
+	if id.Claims["big"] != int64(9007199254740993) || id.Claims["deep"].([]any)[0].(map[string]any)["n"] != int64(2) {
+		t.Fatalf("numbers arrived as %#v", id.Claims)
+	}
+	if s := fmt.Sprintf("%v %+v %#v %s", id, *id, *id, id); strings.Contains(s, "ey") {
+		t.Fatalf("prints as %s", s)
+	}
+	// No nonce to compare with is no reason to compare with none.
+	_, err = verify(oidc.Expect{}, claim("nonce", nil))
+	wantCheck(t, err, "nonce", "not the answer")
+	if _, err = verify(oidc.Expect{NoNonce: true}); err != nil {
+		t.Fatal(err)
+	}
+	age := 30
+	if _, err = verify(oidc.Expect{Nonce: "n", MaxAge: &age}, claim("auth_time", now.Add(-90*time.Second).Unix())); err != nil {
+		t.Fatal(err)
+	}
+	_, err = verify(oidc.Expect{Nonce: "n", MaxAge: &age}, claim("auth_time", now.Add(-91*time.Second).Unix()))
+	wantCheck(t, err, "auth_time", "within the last 30 seconds")
+	_, err = verify(oidc.Expect{Nonce: "n", MaxAge: &age}, claim("auth_time", nil))
+	wantCheck(t, err, "auth_time", "within the last 30 seconds")
+}
+
+func TestNeitherKindOfTokenPassesForTheOther(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	for _, typ := range []any{"JWT", nil, "logout+jwt"} {
+		_, err := h.rp.VerifyIDToken(t.Context(), h.op.SignLogoutToken("app", "alice", "s", head("typ", typ)), oidc.Expect{NoNonce: true}, h.Now())
+		if err == nil {
+			t.Fatalf("a logout token of typ %v passes for an ID Token", typ)
+		}
+		_, err = h.verify(t, h.op.SignIDToken("app", "alice", "s", "", "", head("typ", typ), claim("jti", "j")))
+		wantCheck(t, err, "events", "missing")
+	}
+}
+
+func TestEncryptedTokens(t *testing.T) {
+	t.Parallel()
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		alg, enc string
+		private  any
+		public   any
+	}{
+		{"RSA-OAEP", "A128CBC-HS256", rsaKey, &rsaKey.PublicKey},
+		{"RSA-OAEP-256", "A256GCM", rsaKey, &rsaKey.PublicKey},
+		{"ECDH-ES", "A128GCM", ecKey, &ecKey.PublicKey},
+		{"ECDH-ES+A128KW", "A256CBC-HS512", ecKey, &ecKey.PublicKey},
+		{"ECDH-ES+A256KW", "A128CBC-HS256", ecKey, &ecKey.PublicKey},
+	} {
+		t.Run(row.alg+" "+row.enc, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, func(c *oidctest.Client, cfg *oidc.Config) {
+				c.Encryption = &oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public}
+				cfg.Encryption = &oidc.Encryption{Alg: row.alg, Enc: row.enc, Key: row.private}
+			})
+			raw := h.op.SignLogoutToken("app", "alice", "s")
+			if _, err := h.verify(t, raw); err != nil {
+				t.Fatal(err)
+			}
+			id, err := h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""), oidc.Expect{Nonce: "n"}, h.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Count(id.Raw, ".") != 2 {
+				t.Fatalf("Raw has %d parts; id_token_hint takes the decrypted token", strings.Count(id.Raw, ".")+1)
+			}
+			_, err = h.rp.VerifyIDToken(t.Context(), id.Raw, oidc.Expect{Nonce: "n"}, h.Now())
+			wantCheck(t, err, "jwe", "not encrypted")
+
+			cut := raw[:len(raw)-2] + "AA"
+			_, err = h.verify(t, cut)
+			wantCheck(t, err, "jwe", "cannot be")
+			header, rest, _ := strings.Cut(raw, ".")
+			for _, bad := range []struct{ header, check, reason string }{
+				{`{"alg":"dir","enc":"` + row.enc + `"}`, "jwe", "registered is " + row.alg},
+				{`{"alg":"RSA1_5","enc":"` + row.enc + `"}`, "jwe", "registered is " + row.alg},
+				{`{"alg":"` + row.alg + `","enc":"A192GCM"}`, "jwe", "not the registered " + row.enc},
+				{`{"alg":"` + row.alg + `","enc":"` + row.enc + `","zip":"DEF"}`, "crit", "`zip`"},
+				{`{"alg":"` + row.alg + `","enc":"` + row.enc + `","crit":["x"],"x":1}`, "crit", "`crit`"},
+			} {
+				_, err = h.verify(t, base64.RawURLEncoding.EncodeToString([]byte(bad.header))+"."+rest)
+				wantCheck(t, err, bad.check, bad.reason)
+			}
+			_ = header
+
+			// Signed by nobody, encrypted for us: anybody can do that.
+			_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))
+			wantCheck(t, err, "signature", "not the signature")
+			// A JWE in a JWE.
+			_, err = h.verify(t, oidctest.Encrypt(raw, &oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public}))
+			wantCheck(t, err, "shape", "this has 5")
+			// Plain ones are refused.
+			h.op.SetClient(oidctest.Client{ID: "app", SigningAlg: "ES256"})
+			_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s"))
+			wantCheck(t, err, "jwe", "not encrypted")
+			// Beside a provider that does not encrypt, too.
+			plain := build(t)
+			_, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp}, h.op.SignLogoutToken("app", "alice", "s"), h.Now())
+			wantCheck(t, err, "jwe", "not encrypted")
+			if _, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp}, raw, h.Now()); err != nil {
+				t.Fatal(err)
+			}
+			// What our key opens is ours, not the neighbour's.
+			_, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp},
+				oidctest.Encrypt(plain.op.SignLogoutToken("app", "alice", "s"), &oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public}), h.Now())
+			wantCheck(t, err, "iss", "configured are")
+		})
+	}
+}
