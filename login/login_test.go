@@ -1,0 +1,713 @@
+package login_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/login"
+	"example.com/curfew/oidc"
+	"example.com/curfew/oidc/oidctest"
+	"example.com/curfew/session"
+)
+
+func TestASignInOpensASession(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	callback := b.begin("/auth/login?return_to=" + url.QueryEscape("/reports?year=2026&all#top"))
+	if len(s.sessions()) != 0 {
+		t.Error("starting a login wrote to the store")
+	}
+	attempt := b.attempts()
+	p := b.get(callback)
+	if p.status != http.StatusSeeOther || p.to != s.url+"/reports?year=2026&all#top" {
+		t.Fatalf("the callback answers %d to %q: %s", p.status, p.to, p.body)
+	}
+	got := b.session()
+	if got == nil || got.Subject != "alice" || got.SID != s.ops[0].Sessions()[0].SID || got.Provider != "main" || got.Issuer != s.ops[0].Issuer() || got.ClientID != "app" {
+		t.Fatalf("the session is %+v", got)
+	}
+	if got.Claim("email") == "" || got.Claim("iss") != s.ops[0].Issuer() || got.Tokens.IDToken == "" || got.Tokens.RefreshToken == "" || got.Tokens.Offline {
+		t.Errorf("its claims are %v", got.Claims)
+	}
+	if got.Claims["nonce"] != nil {
+		t.Error("the nonce is kept for no purpose")
+	}
+	if n := len(b.attempts()); len(attempt) != 1 || n != 0 {
+		t.Errorf("%d attempts before the callback, %d after it", len(attempt), n)
+	}
+	for what, secret := range map[string]string{"bearer": b.cookie("curfew"), "attempt": attempt[0].Value, "ID Token": got.Tokens.IDToken,
+		"access token": got.Tokens.AccessToken, "query of the callback": callback[strings.Index(callback, "?"):]} {
+		if strings.Contains(s.log.String(), secret) {
+			t.Errorf("the log holds the %s", what)
+		}
+	}
+	if l := s.log.last("login"); l["result"] != "ok" || l["sub"] != "alice" || l["request_id"] == "" {
+		t.Errorf("the log says %v", l)
+	}
+}
+
+func TestTheAuthorizationRequestIsBoundToThisBrowser(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	seen := map[string]bool{}
+	for range 2 {
+		p := s.browser().get("/auth/login?login_hint=bob&prompt=login+consent")
+		u, err := url.Parse(p.to)
+		must(t, err)
+		q := u.Query()
+		if q.Get("code_challenge_method") != "S256" || q.Get("login_hint") != "bob" || q.Get("prompt") != "login consent" || q.Get("redirect_uri") != s.url+"/auth/callback" {
+			t.Errorf("the request says %v", q)
+		}
+		for _, name := range []string{"state", "nonce", "code_challenge"} {
+			if v := q.Get(name); len(v) < 22 || seen[v] {
+				t.Errorf("%s is %q: not random enough", name, v)
+			} else {
+				seen[v] = true
+			}
+		}
+		if p.header.Get("Cache-Control") != "no-store" {
+			t.Error("the redirect may be stored")
+		}
+	}
+}
+
+// What is refused, and by which check: the one that the log names.
+func TestTheCallbackRefuses(t *testing.T) {
+	t.Parallel()
+	idToken := func(f func(*oidctest.JWT)) func(*oidctest.Mangle) {
+		return func(m *oidctest.Mangle) { m.IDToken = f }
+	}
+	query := func(f func(url.Values)) func(string) string {
+		return func(callback string) string {
+			u, _ := url.Parse(callback)
+			q := u.Query()
+			f(q)
+			u.RawQuery = q.Encode()
+			return u.String()
+		}
+	}
+	for _, c := range []struct {
+		why     string
+		mangle  func(*oidctest.Mangle)
+		change  func(callback string) string
+		check   string
+		status  int
+		askedUI bool // userinfo may have been asked
+	}{
+		{why: "a state of nobody", change: query(func(q url.Values) { q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA") }), check: "state", status: 400},
+		{why: "no state", change: query(func(q url.Values) { q.Del("state") }), check: "state", status: 400},
+		{why: "a state that is cut", change: query(func(q url.Values) { q.Set("state", q.Get("state")[:25]) }), check: "state", status: 400},
+		{why: "an answer of another issuer", change: query(func(q url.Values) { q.Set("iss", "https://evil.example") }), check: "iss", status: 400},
+		{why: "the promised iss is missing", change: query(func(q url.Values) { q.Del("iss") }), check: "iss", status: 400},
+		{why: "neither code nor error", change: query(func(q url.Values) { q.Del("code") }), check: "code", status: 400},
+		{why: "a code of nobody", change: query(func(q url.Values) { q.Set("code", "x") }), check: "code", status: 400},
+		{why: "an error", change: query(func(q url.Values) { q.Set("error", "server_error") }), check: "error", status: 400},
+		{why: "the person, or the provider, said no", change: query(func(q url.Values) { q.Set("error", "access_denied") }), check: "error", status: 403},
+		{why: "another nonce", mangle: idToken(func(j *oidctest.JWT) { j.Claims["nonce"] = "other" }), check: "nonce", status: 400},
+		{why: "another issuer", mangle: idToken(func(j *oidctest.JWT) { j.Claims["iss"] = "https://evil.example" }), check: "iss", status: 400},
+		{why: "another audience", mangle: idToken(func(j *oidctest.JWT) { j.Claims["aud"] = "other" }), check: "aud", status: 400},
+		{why: "no sub", mangle: idToken(func(j *oidctest.JWT) { delete(j.Claims, "sub") }), check: "sub", status: 400},
+		{why: "no iat", mangle: idToken(func(j *oidctest.JWT) { delete(j.Claims, "iat") }), check: "iat", status: 400},
+		{why: "not signed", mangle: idToken(func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }), check: "alg", status: 400},
+		{why: "signed by a stranger", mangle: idToken(func(j *oidctest.JWT) { j.Key = oidctest.NewKey("RS256") }), check: "signature", status: 400},
+		{why: "another access token", mangle: idToken(func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }), check: "at_hash", status: 400},
+		{why: "userinfo of another person", mangle: func(m *oidctest.Mangle) {
+			m.Userinfo = func(claims map[string]any) { claims["sub"] = "bob" }
+		}, check: "sub", status: 400, askedUI: true},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, nil)
+			if c.mangle != nil {
+				s.ops[0].Mangle(c.mangle)
+			}
+			b := s.browser()
+			callback := b.begin("/auth/login")
+			if c.change != nil {
+				callback = c.change(callback)
+			}
+			p := b.get(callback)
+			if l := s.log.last("login"); p.status != c.status || l["check"] != c.check || l["result"] != "refused" {
+				t.Errorf("it answers %d, and the log says %v; want %d by the check %s", p.status, l, c.status, c.check)
+			}
+			if !strings.Contains(p.body, "/auth/login?provider=main") {
+				t.Error("the page has no button to sign in again")
+			}
+			if n := len(s.sessions()); n != 0 || b.cookie("curfew") != "" {
+				t.Errorf("%d sessions all the same", n)
+			}
+			if !c.askedUI && s.ops[0].Count(oidctest.Userinfo) > 0 {
+				t.Error("userinfo was asked before the ID Token was found good")
+			}
+			if c.check != "state" && len(b.attempts()) > 0 {
+				t.Error("the state could be used a second time")
+			}
+		})
+	}
+}
+
+func TestParametersMustNotComeTwice(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	for _, name := range []string{"state", "code", "iss", "error"} {
+		b := s.browser()
+		callback := b.begin("/auth/login")
+		if p := b.get(callback + "&error=a&" + name + "=b&" + name + "=c"); p.status != 400 || !strings.Contains(fmt.Sprint(s.log.last("login")["error"]), name+" comes more than once") {
+			t.Errorf("%s: it answers %d, and the log says %v", name, p.status, s.log.last("login"))
+		}
+	}
+}
+
+func TestAnErrorPageShowsNothingAsItCame(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	callback := b.begin("/auth/login")
+	evil := "<script>alert(1)</script>\n" + strings.Repeat("x", 4000)
+	p := b.get(callback + "&error=" + url.QueryEscape(evil) + "&error_description=" + url.QueryEscape(evil))
+	if p.status != 400 || strings.Contains(p.body, "<script") || len(p.body) > 8000 {
+		t.Errorf("%d bytes: %s", len(p.body), p.body)
+	}
+}
+
+func TestACallbackLoadedTwiceOpensOneSession(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	callback := b.begin("/auth/login?return_to=/a")
+	b.get(callback)
+	before := b.cookie("curfew")
+	if p := b.get(callback); p.status != http.StatusSeeOther || p.to != s.url+"/" {
+		t.Errorf("whoever is signed in is not sent home, but %d %q", p.status, p.to)
+	}
+	if n := len(s.sessions()); n != 1 || b.cookie("curfew") != before {
+		t.Errorf("%d sessions", n)
+	}
+	other := s.browser()
+	if p := other.get(callback); p.status != 400 || other.cookie("curfew") != "" {
+		t.Errorf("in another browser the callback answers %d", p.status)
+	}
+}
+
+func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
+	t.Parallel()
+	site := func(b *browser) *url.URL { u, _ := url.Parse(b.s.url); return u }
+	for _, c := range []struct {
+		why  string
+		then func(s *stage, b *browser, callback string) string
+	}{
+		{"another browser", func(s *stage, b *browser, callback string) string {
+			*b = *s.browser()
+			return callback
+		}},
+		{"it took too long, though the browser kept the cookie", func(s *stage, b *browser, callback string) string {
+			s.pass(session.AttemptLifetime)
+			return callback
+		}},
+		{"the cookie of another state", func(s *stage, b *browser, callback string) string {
+			mine := b.attempts()[0]
+			other := s.browser()
+			second := other.begin("/auth/login")
+			moved := other.attempts()[0]
+			moved.Value, moved.Path = mine.Value, "/"
+			b.jar.SetCookies(site(b), []*http.Cookie{moved})
+			return second
+		}},
+		{"changed", func(s *stage, b *browser, callback string) string {
+			c := b.attempts()[0]
+			c.Value, c.Path = c.Value[:len(c.Value)-2]+"AA", "/"
+			b.jar.SetCookies(site(b), []*http.Cookie{c})
+			return callback
+		}},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, nil)
+			b := s.browser()
+			callback := c.then(s, b, b.begin("/auth/login"))
+			if p := b.get(callback); p.status != 400 || s.log.last("login")["check"] != "state" || s.ops[0].Count(oidctest.Token) != 0 {
+				t.Errorf("it answers %d, and the log says %v", p.status, s.log.last("login"))
+			}
+		})
+	}
+}
+
+func TestSeveralTabsSignInAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	one, two, three := b.begin("/auth/login?return_to=/1"), b.begin("/auth/login?return_to=/2"), b.begin("/auth/login?return_to=/3")
+	for want, callback := range map[string]string{"/2": two, "/1": one, "/3": three} {
+		if p := b.get(callback); p.to != s.url+want {
+			t.Errorf("sent to %q, want %s", p.to, want)
+		}
+	}
+	if n := len(s.sessions()); n != 1 {
+		t.Errorf("%d sessions are left of one browser", n)
+	}
+}
+
+func TestOldAttemptsMakeRoomForNewOnes(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	first := b.begin("/auth/login")
+	for range 6 {
+		s.pass(time.Second)
+		b.get("/auth/login")
+	}
+	if n := len(b.attempts()); n != 6 {
+		t.Errorf("%d attempts at once", n)
+	}
+	if p := b.get(first); p.status != 400 {
+		t.Error("it was not the oldest that made room")
+	}
+	long := "/auth/login?return_to=/" + strings.Repeat("a", 2000)
+	for range 4 {
+		s.pass(time.Second)
+		if last := b.begin(long); b.get(last).status != http.StatusSeeOther {
+			t.Error("the newest attempt does not work")
+		}
+		b.get(long)
+	}
+	size := 0
+	for _, c := range b.attempts() {
+		size += len(c.Name) + len(c.Value)
+		if len(c.Name)+len(c.Value) > 4096 {
+			t.Error("a cookie that browsers drop")
+		}
+	}
+	if size > 5*1024 {
+		t.Errorf("the attempts take %d bytes of every request", size)
+	}
+}
+
+func TestASignOutOvertakesASignIn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		why string
+		who func(w *session.Who, sid string)
+		ok  bool
+	}{
+		{"by sub", func(w *session.Who, _ string) { w.Subject = "alice" }, false},
+		{"by sid", func(w *session.Who, sid string) { w.SID = sid }, false},
+		{"by both", func(w *session.Who, sid string) { w.Subject, w.SID = "alice", sid }, false},
+		{"of somebody else", func(w *session.Who, _ string) { w.Subject = "bob" }, true},
+		{"of another sid", func(w *session.Who, _ string) { w.SID = "other" }, true},
+		{"at another client", func(w *session.Who, _ string) { w.Subject, w.ClientID = "alice", "other" }, true},
+	} {
+		for _, silent := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, silent %v", c.why, silent), func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t, 1, nil)
+				b := s.browser()
+				b.follow(b.begin("/auth/login")) // so that the provider knows who it is
+				must(t, endAll(s))
+				s.pass(time.Second)
+				callback := b.begin(fmt.Sprintf("/auth/login?return_to=/a&silent=%v", silent))
+				s.pass(time.Second)
+				who := session.Who{Issuer: s.ops[0].Issuer(), ClientID: "app"}
+				c.who(&who, s.ops[0].Sessions()[0].SID)
+				_, err := s.m.End(context.Background(), session.Ending{Who: who, Cause: session.CauseBackChannel})
+				must(t, err)
+				s.pass(time.Second)
+				p := b.get(callback)
+				switch {
+				case c.ok:
+					if b.session() == nil {
+						t.Errorf("refused: %d %s", p.status, p.body)
+					}
+					return
+				case silent:
+					if p.status != http.StatusSeeOther || p.to != s.url+"/a" {
+						t.Errorf("it is not quiet: %d %s", p.status, p.body)
+					}
+				default:
+					if p.status != http.StatusConflict || !strings.Contains(p.body, "signed out") || !strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
+						t.Errorf("no page that says so, with a button: %d %s", p.status, p.body)
+					}
+				}
+				if n := len(s.sessions()); n != 0 || b.session() != nil || s.log.last("login")["result"] != "ended" {
+					t.Errorf("%d sessions; the log says %v", n, s.log.last("login"))
+				}
+				s.pass(time.Second)
+				if b.follow("/auth/login"); b.session() == nil {
+					t.Error("a sign-in begun after the sign-out is not welcome")
+				}
+			})
+		}
+	}
+}
+
+// endAll ends every session by its key, which leaves no mark.
+func endAll(s *stage) error {
+	for _, r := range s.sessions() {
+		if _, err := s.m.End(context.Background(), session.Ending{Who: session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestSigningInAgainReplacesTheSessionOfThisBrowserAlone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b, other := s.browser(), s.browser()
+	b.follow("/auth/login")
+	other.follow("/auth/login")
+	old := b.session()
+	ended, stop := s.m.Watch(old.Key)
+	defer stop()
+	b.follow("/auth/login")
+	if now := b.session(); now == nil || now.Key == old.Key {
+		t.Error("the bearer is not a new one")
+	}
+	select {
+	case cause := <-ended:
+		if cause != session.CauseReplaced {
+			t.Errorf("the old session ended by %q", cause)
+		}
+	default:
+		t.Error("the old session lives on")
+	}
+	if other.session() == nil || len(s.sessions()) != 2 {
+		t.Error("another browser's session ended too")
+	}
+}
+
+func TestAWrongOrPlantedCookieIsNotKept(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	u, _ := url.Parse(s.url)
+	planted := session.NewBearer("a", "b", "c")
+	b.jar.SetCookies(u, []*http.Cookie{{Name: "curfew", Value: planted.Reveal(), Path: "/"}})
+	b.follow("/auth/login")
+	if b.cookie("curfew") == planted.Reveal() || b.session() == nil {
+		t.Error("the sign-in kept a bearer that it did not make")
+	}
+}
+
+func TestASilentSignIn(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/auth/login?return_to=/a&silent=true", "/auth/login?return_to=/a&prompt=none"} {
+		s := newStage(t, 1, nil)
+		b := s.browser()
+		if p := b.follow(path); p.status != 200 || p.body != "the app at /a" || b.session() != nil {
+			t.Errorf("nobody is signed in at the provider: %d %s", p.status, p.body)
+		}
+		if l := s.log.last("login"); l["silent"] != true || l["check"] != "error" {
+			t.Errorf("the log says %v", l)
+		}
+		b.follow("/auth/login")
+		must(t, endAll(s))
+		if p := b.follow(path); p.body != "the app at /a" || b.session() == nil {
+			t.Errorf("somebody is signed in at the provider: %d %s", p.status, p.body)
+		}
+		s.ops[0].Override(oidctest.Token, oidctest.Status(503))
+		if p := b.follow(path); p.body != "the app at /a" {
+			t.Errorf("the provider is away: %d %s", p.status, p.body)
+		}
+		s.ops[0].Override(oidctest.Token, nil)
+		callback := b.begin(path)
+		s.store.away.Store(true)
+		if p := b.get(callback); p.status != 503 {
+			t.Errorf("our own trouble is hidden: %d %s", p.status, p.body)
+		}
+	}
+}
+
+func TestAnythingAwayIsA503AndNobodyIsSignedIn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		why  string
+		away func(*stage)
+		back func(*stage)
+		late bool // at the callback
+		says string
+	}{
+		{"discovery", func(s *stage) { s.ops[0].Override(oidctest.Discovery, oidctest.Status(502)) },
+			func(s *stage) { s.ops[0].Override(oidctest.Discovery, nil); s.pass(2 * time.Second) }, false, "does not answer"},
+		{"the token endpoint", func(s *stage) { s.ops[0].Override(oidctest.Token, oidctest.Status(503)) },
+			func(s *stage) { s.ops[0].Override(oidctest.Token, nil) }, true, "does not answer"},
+		{"the keys", func(s *stage) { s.ops[0].Override(oidctest.JWKS, oidctest.Status(500)) },
+			func(s *stage) { s.ops[0].Override(oidctest.JWKS, nil); s.pass(time.Minute) }, true, "does not answer"},
+		{"userinfo", func(s *stage) { s.ops[0].Override(oidctest.Userinfo, oidctest.Status(500)) },
+			func(s *stage) { s.ops[0].Override(oidctest.Userinfo, nil) }, true, "does not answer"},
+		{"the store", func(s *stage) { s.store.away.Store(true) }, func(s *stage) { s.store.away.Store(false) }, true, "store of sessions"},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, nil)
+			b := s.browser()
+			c.away(s)
+			var p page
+			if c.late {
+				p = b.get(b.begin("/auth/login?return_to=/a"))
+			} else {
+				p = b.get("/auth/login?return_to=/a")
+			}
+			if p.status != 503 || p.header.Get("Retry-After") == "" || !strings.Contains(p.body, c.says) || !strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
+				t.Errorf("%d %s", p.status, p.body)
+			}
+			if b.cookie("curfew") != "" || len(s.sessions()) != 0 {
+				t.Error("somebody is signed in")
+			}
+			c.back(s)
+			if p := b.follow("/auth/login?return_to=/a"); p.body != "the app at /a" || b.session() == nil {
+				t.Errorf("it does not recover: %d %s", p.status, p.body)
+			}
+		})
+	}
+}
+
+func TestAStoreThatIsAwayCostsNobodyTheirSession(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	b := s.browser()
+	b.follow("/auth/login")
+	before := b.cookie("curfew")
+	callback := b.begin("/auth/login")
+	s.store.away.Store(true)
+	if p := b.get(callback); p.status != 503 {
+		t.Error(p.status)
+	}
+	if p := b.get(callback); p.status != 503 { // without an attempt by now
+		t.Error(p.status)
+	}
+	s.store.away.Store(false)
+	if b.cookie("curfew") != before || b.session() == nil {
+		t.Error("the session that was there is lost")
+	}
+}
+
+func TestALinkThatAsksForNonsenseIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	for _, c := range []struct{ query, says string }{
+		{"provider=nobody", "no such provider"},
+		{"iss=https://evil.example", "no such provider"},
+		{"prompt=create", "prompt is"},
+		{"prompt=none+login", "stands alone"},
+		{"prompt=login&silent=true", "cannot prompt"},
+		{"silent=yes", "true or false"},
+		{"login_hint=" + strings.Repeat("a", 257), "login_hint"},
+		{"login_hint=a%0ab", "login_hint"},
+		{"return_to=%zz", "malformed"},
+	} {
+		if p := s.browser().get("/auth/login?" + c.query); p.status != 400 || !strings.Contains(p.body, c.says) {
+			t.Errorf("%s: %d %s", c.query, p.status, p.body)
+		}
+	}
+	if p := s.browser().get("/auth/login?" + strings.Repeat("a", 17<<10)); p.status != 414 {
+		t.Errorf("a very long query: %d", p.status)
+	}
+	for _, method := range []string{"HEAD", "POST", "PUT"} {
+		for _, path := range []string{"/auth/login", "/auth/callback"} {
+			r, _ := http.NewRequest(method, s.url+path, nil)
+			resp, err := s.browser().c.Do(r)
+			must(t, err)
+			resp.Body.Close()
+			if resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET" || resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s %s: %d %v", method, path, resp.StatusCode, resp.Header)
+			}
+		}
+	}
+}
+
+func TestReturnToLeadsBackToThisSiteAndNotIntoACircle(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, func(h *login.Handler) { h.Home = "/home" })
+	for returnTo, want := range map[string]string{
+		"":                         "/home",
+		"/a?b=c":                   "/a?b=c",
+		s.url + "/a":               "/a",
+		"https://evil.example/":    "/",
+		"//evil.example":           "/",
+		"/auth/login?return_to=/a": "/home",
+		"/auth/logout":             "/home",
+		"/auth/callback/second":    "/home",
+		"/auth/sessions":           "/auth/sessions",
+		"/auth/loginx":             "/auth/loginx",
+	} {
+		b := s.browser()
+		if p := b.get(b.begin("/auth/login?return_to=" + url.QueryEscape(returnTo))); p.to != s.url+want {
+			t.Errorf("return_to %q leads to %q, want %s", returnTo, p.to, want)
+		}
+	}
+}
+
+func TestSeveralProvidersAreKeptApart(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 3, nil, func(c *oidc.Config) {
+		if c.Name == "second" {
+			c.Label = "The Second <b>House</b>"
+		}
+	})
+	if got := []string{s.h.RedirectURI("main"), s.h.RedirectURI("second")}; got[0] != s.url+"/auth/callback" || got[1] != s.url+"/auth/callback/second" {
+		t.Errorf("the redirect URIs are %v", got)
+	}
+	b := s.browser()
+	p := b.get("/auth/login?return_to=/a&login_hint=bob")
+	for _, want := range []string{
+		"/auth/login?login_hint=bob&amp;provider=main&amp;return_to=%2Fa", "provider=second&amp;return_to=%2Fa", "provider=third",
+		"The Second &lt;b&gt;House&lt;/b&gt;", strings.TrimPrefix(s.ops[0].Issuer(), "http://"),
+	} {
+		if p.status != 200 || !strings.Contains(p.body, want) {
+			t.Errorf("the page to choose (%d) does not say %q: %s", p.status, want, p.body)
+		}
+	}
+	if b.follow("/auth/login?provider=second"); b.session() == nil || b.session().Provider != "second" || b.session().Issuer != s.ops[1].Issuer() {
+		t.Error("not signed in with the second provider")
+	}
+	if b.follow("/auth/login?iss=" + url.QueryEscape(s.ops[2].Issuer())); b.session().Provider != "third" {
+		t.Error("iss does not choose the provider")
+	}
+	// An answer of the second provider, brought to the first one's redirect URI and the reverse (RFC 9700 §4.4).
+	for from, to := range map[string]string{"second": "/auth/callback", "main": "/auth/callback/third"} {
+		before := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) + s.ops[2].Count(oidctest.Token)
+		callback := b.begin("/auth/login?provider=" + from)
+		if p := b.get(to + callback[strings.Index(callback, "?"):]); p.status != 400 || s.log.last("login")["check"] != "redirect_uri" {
+			t.Errorf("%s at %s: %d, and the log says %v", from, to, p.status, s.log.last("login"))
+		}
+		if after := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) + s.ops[2].Count(oidctest.Token); after != before {
+			t.Error("the code was taken to a token endpoint")
+		}
+	}
+}
+
+func TestWhatTheSiteRequires(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		why     string
+		claims  map[string]any
+		require map[string][]any
+		missing string
+	}{
+		{"nothing", nil, nil, ""},
+		{"equal", map[string]any{"dept": "it"}, map[string][]any{"dept": {"hr", "it"}}, ""},
+		{"another value", map[string]any{"dept": "ops"}, map[string][]any{"dept": {"hr", "it"}}, "dept"},
+		{"absent", nil, map[string][]any{"dept": {"it"}}, "dept"},
+		{"null", map[string]any{"dept": nil}, map[string][]any{"dept": {"it"}}, "dept"},
+		{"in an array", map[string]any{"groups": []any{"a", "b"}}, map[string][]any{"groups": {"b"}}, ""},
+		{"not in the array", map[string]any{"groups": []any{"a", "bb"}}, map[string][]any{"groups": {"b"}}, "groups"},
+		{"a string is no boolean", map[string]any{"ok": "true"}, map[string][]any{"ok": {true}}, "ok"},
+		{"a boolean is no string", map[string]any{"ok": true}, map[string][]any{"ok": {"true"}}, "ok"},
+		{"a boolean", map[string]any{"ok": true}, map[string][]any{"ok": {true}}, ""},
+		{"a number", map[string]any{"level": 3}, map[string][]any{"level": {3}}, ""},
+		{"a number written in another way", map[string]any{"level": 3.0}, map[string][]any{"level": {uint8(3)}}, ""},
+		{"another number", map[string]any{"level": 3}, map[string][]any{"level": {30}}, "level"},
+		{"a number is no string", map[string]any{"level": "3"}, map[string][]any{"level": {3}}, "level"},
+		{"an object is nothing", map[string]any{"dept": map[string]any{"it": true}}, map[string][]any{"dept": {"it"}}, "dept"},
+		{"all of them", map[string]any{"a": "1"}, map[string][]any{"a": {"1"}, "b": {"2"}}, "b"},
+		{"no value would do", map[string]any{"a": "1"}, map[string][]any{"a": {}}, "a"},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, func(h *login.Handler) { h.Require = map[string]map[string][]any{"main": c.require} })
+			s.ops[0].Mangle(func(m *oidctest.Mangle) {
+				m.Userinfo = func(claims map[string]any) {
+					for k, v := range c.claims {
+						claims[k] = v
+					}
+				}
+			})
+			b := s.browser()
+			p := b.follow("/auth/login")
+			if c.missing == "" {
+				if b.session() == nil {
+					t.Errorf("refused: %s", p.body)
+				}
+				return
+			}
+			if p.status != 403 || !strings.Contains(p.body, "“"+c.missing+"”") || s.log.last("login")["check"] != "require" || len(s.sessions()) != 0 {
+				t.Errorf("%d %s, and the log says %v", p.status, p.body, s.log.last("login"))
+			}
+		})
+	}
+}
+
+func TestTheAppHasItsSay(t *testing.T) {
+	t.Parallel()
+	var say func(claims map[string]any) error
+	s := newStage(t, 1, func(h *login.Handler) {
+		h.OnLogin = func(_ context.Context, claims map[string]any) error { return say(claims) }
+	})
+	b := s.browser()
+	say = func(claims map[string]any) error {
+		if claims["email"] == nil {
+			t.Error("the app does not see what userinfo said")
+		}
+		claims["user_id"], claims["sub"], claims["sid"] = 7, "mallory", "other"
+		delete(claims, "iss")
+		return nil
+	}
+	b.follow("/auth/login")
+	if got := b.session(); got == nil || got.Claims["user_id"] == nil || got.Subject != "alice" || got.Claim("sub") != "alice" || got.Claim("iss") == "" || got.SID == "other" {
+		t.Errorf("the session is %+v", got)
+	}
+	must(t, endAll(s))
+	say = func(map[string]any) error { return errors.New("the database knows no alice") }
+	if p := b.follow("/auth/login"); p.status != 403 || strings.Contains(p.body, "database") || b.session() != nil {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+	if l := s.log.last("login"); l["check"] != "app" || l["error"] != "the database knows no alice" {
+		t.Errorf("the log says %v", l)
+	}
+}
+
+func TestUserinfoCannotSpeakForTheIDToken(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	s.client(0, func(c *oidctest.Client) { c.NoSID = true })
+	s.ops[0].Mangle(func(m *oidctest.Mangle) {
+		m.Userinfo = func(claims map[string]any) {
+			claims["sid"], claims["iss"], claims["acr"], claims["name"] = "forged", "https://evil.example", "high", "Alice Again"
+		}
+	})
+	b := s.browser()
+	b.follow("/auth/login")
+	if got := b.session(); got.SID != "" || got.Claims["sid"] != nil || got.Claims["acr"] != nil || got.Claim("iss") != s.ops[0].Issuer() || got.Claim("name") != "Alice Again" {
+		t.Errorf("the session is %+v", got)
+	}
+}
+
+func TestWhatOneProviderNeeds(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil, func(c *oidc.Config) {
+		c.SkipUserinfo, c.Quirks.SIDFromTokenResponse, c.Scopes = true, true, []string{"openid", "offline_access"}
+	})
+	s.client(0, func(c *oidctest.Client) { c.NoSID = true })
+	s.ops[0].Mangle(func(m *oidctest.Mangle) {
+		m.Tokens = func(_ string, doc map[string]any) { doc["session_state"] = "state-as-sid" }
+	})
+	b := s.browser()
+	b.follow("/auth/login")
+	if got := b.session(); got.SID != "state-as-sid" || !got.Tokens.Offline || s.ops[0].Count(oidctest.Userinfo) != 0 {
+		t.Errorf("sid %q, offline %v, userinfo asked %d times", got.SID, got.Tokens.Offline, s.ops[0].Count(oidctest.Userinfo))
+	}
+	s.client(0, func(*oidctest.Client) {})
+	b = s.browser()
+	if b.follow("/auth/login"); b.session().SID == "state-as-sid" {
+		t.Error("the ID Token's own sid does not come first")
+	}
+}
+
+func TestAProviderWithoutUserinfoIsFine(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	s.ops[0].Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(doc map[string]any) { delete(doc, "userinfo_endpoint") }
+	})
+	b := s.browser()
+	if p := b.follow("/auth/login"); b.session() == nil {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+}
