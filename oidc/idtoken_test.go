@@ -190,10 +190,16 @@ func TestEncryptedTokens(t *testing.T) {
 			_, err = h.rp.VerifyIDToken(t.Context(), id.Raw, oidc.Expect{Nonce: "n"}, h.Now())
 			wantCheck(t, err, "jwe", "not encrypted")
 
-			cut := raw[:len(raw)-2] + "AA"
-			_, err = h.verify(t, cut)
-			wantCheck(t, err, "jwe", "cannot be")
-			header, rest, _ := strings.Cut(raw, ".")
+			at := strings.LastIndexByte(raw, '.') + 1 // where the authentication tag begins
+			turned := "A"
+			if raw[at] == 'A' {
+				turned = "B"
+			}
+			_, err = h.verify(t, raw[:at]+turned+raw[at+1:])
+			wantCheck(t, err, "jwe", "cannot be decrypted")
+			_, err = h.verify(t, raw+"=")
+			wantCheck(t, err, "shape", "not base64url")
+			_, rest, _ := strings.Cut(raw, ".")
 			for _, bad := range []struct{ header, check, reason string }{
 				{`{"alg":"dir","enc":"` + row.enc + `"}`, "jwe", "registered is " + row.alg},
 				{`{"alg":"RSA1_5","enc":"` + row.enc + `"}`, "jwe", "registered is " + row.alg},
@@ -204,7 +210,6 @@ func TestEncryptedTokens(t *testing.T) {
 				_, err = h.verify(t, base64.RawURLEncoding.EncodeToString([]byte(bad.header))+"."+rest)
 				wantCheck(t, err, bad.check, bad.reason)
 			}
-			_ = header
 
 			// Signed by nobody, encrypted for us: anybody can do that.
 			_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))

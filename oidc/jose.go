@@ -1,18 +1,14 @@
 package oidc
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
-	"io"
 	"math"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/go-jose/go-jose/v4/json"
 )
 
 // maxToken bounds a token, signed or encrypted. The form it comes in is bounded to the same.
@@ -33,9 +29,6 @@ type header struct {
 	alg, kid, typ string
 	hasTyp        bool
 }
-
-// claims are the members of a JSON object, each name as it was written and there once.
-type claims map[string]any
 
 // splitCompact returns the parts of a compact serialization: three of a JWS or five of a JWE.
 func splitCompact(raw string) ([]string, error) {
@@ -83,16 +76,16 @@ func parseHeader(data []byte) (header, error) {
 		return header{}, failed("json", "the header is %w", err)
 	}
 	var h header
-	for name, to := range map[string]*string{"alg": &h.alg, "kid": &h.kid, "typ": &h.typ} {
-		v, there := members[name]
-		if !there {
-			continue
-		}
+	for _, m := range [...]struct {
+		name string
+		to   *string
+	}{{"alg", &h.alg}, {"kid", &h.kid}, {"typ", &h.typ}} {
+		v, there := members[m.name]
 		s, ok := v.(string)
-		if !ok {
-			return header{}, failed(name, "`%s` in the header is not a string", name)
+		if there && !ok {
+			return header{}, failed(m.name, "`%s` in the header is not a string", m.name)
 		}
-		*to = s
+		*m.to = s
 	}
 	_, h.hasTyp = members["typ"]
 	if h.alg == "" {
@@ -103,7 +96,7 @@ func parseHeader(data []byte) (header, error) {
 	}
 	// No extension is understood here, so none may be critical (RFC 7515 §4.1.11). `b64` and `zip` change what is
 	// signed or encrypted, and are refused whether they claim to be critical or not.
-	for _, name := range []string{"crit", "b64", "zip"} {
+	for _, name := range [...]string{"crit", "b64", "zip"} {
 		if _, there := members[name]; there {
 			return header{}, failed("crit", "the header holds `%s`, which is not supported", name)
 		}
@@ -113,7 +106,7 @@ func parseHeader(data []byte) (header, error) {
 
 // decodePart decodes base64url without padding. There is one spelling for each value and no other is taken.
 func decodePart(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") { // which the decoder would skip
+	if strings.IndexByte(s, '\n') >= 0 || strings.IndexByte(s, '\r') >= 0 { // which the decoder would skip
 		return nil, errors.New("not base64url: it holds a line end")
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
@@ -121,27 +114,6 @@ func decodePart(s string) ([]byte, error) {
 		return nil, errors.New("not base64url without padding")
 	}
 	return b, nil
-}
-
-// decodeObject decodes one JSON object and nothing after it. Names are case-sensitive, a name that is there twice is
-// refused at every level, and so is what is not UTF-8 (RFC 7519 §4, RFC 8725 §3.7). Numbers stay as they were written.
-func decodeObject(data []byte) (claims, error) {
-	if !utf8.Valid(data) {
-		return nil, errors.New("not UTF-8")
-	}
-	if trimmed := bytes.TrimLeft(data, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
-		return nil, errors.New("not a JSON object")
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.SetNumberType(json.UnmarshalJSONNumber)
-	var c map[string]any
-	if err := d.Decode(&c); err != nil {
-		return nil, errors.New("not valid JSON: " + quote(err.Error()))
-	}
-	if err := d.Decode(new(any)); err != io.EOF {
-		return nil, errors.New("not one JSON object: something follows it")
-	}
-	return c, nil
 }
 
 // text returns a claim that is a name: a non-empty string of at most most bytes of UTF-8 without control characters.
@@ -174,7 +146,7 @@ func (c claims) time(name string) (time.Time, error) {
 	if !there {
 		return time.Time{}, failed(name, "`%s` is missing", name)
 	}
-	n, ok := v.(json.Number)
+	n, ok := v.(number)
 	if !ok {
 		return time.Time{}, failed(name, "`%s` is not a number", name)
 	}
@@ -215,47 +187,6 @@ func (c claims) audience() ([]string, error) {
 		}
 	}
 	return nil, failed("aud", "`aud` is neither a string nor an array of strings")
-}
-
-// plain turns numbers as they were written into int64, or float64 where that does not do, for callers who know
-// nothing of this package's JSON.
-func (c claims) plain() (map[string]any, error) {
-	for name, v := range c {
-		p, err := plain(v)
-		if err != nil {
-			return nil, failed("json", "%s: %w", quote(name), err)
-		}
-		c[name] = p
-	}
-	return c, nil
-}
-
-func plain(v any) (any, error) {
-	var err error
-	switch v := v.(type) {
-	case json.Number:
-		if i, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-			return i, nil
-		}
-		f, err := strconv.ParseFloat(string(v), 64)
-		if err != nil {
-			return nil, errors.New("a number is out of range")
-		}
-		return f, nil
-	case map[string]any:
-		for name, e := range v {
-			if v[name], err = plain(e); err != nil {
-				return nil, err
-			}
-		}
-	case []any:
-		for i, e := range v {
-			if v[i], err = plain(e); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return v, nil
 }
 
 // mediaType compares `typ` as RFC 7515 §4.1.9 says: without regard to case, "application/" left out or not.

@@ -35,9 +35,14 @@ func (p *Provider) decrypt(raw string, parts []string) (string, error) {
 	if e == nil {
 		return "", failed("jwe", "the token is encrypted, and no key to decrypt it is configured")
 	}
+	for _, part := range parts { // which the library would not insist on
+		if _, err := decodePart(part); err != nil {
+			return "", failed("shape", "a part of the encrypted token is %w", err)
+		}
+	}
 	head, err := decodePart(parts[0])
 	if err != nil {
-		return "", failed("jwe", "the header of the encryption is %w", err)
+		return "", failed("shape", "the header of the encryption is %w", err)
 	}
 	h, err := parseHeader(head) // no zip, no crit
 	if err != nil {

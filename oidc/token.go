@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/go-jose/go-jose/v4/json"
 )
 
 // Tokens is what the token endpoint answered. It prints as "[tokens]".
@@ -135,7 +133,7 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	}
 	var seconds string
 	switch v := c["expires_in"].(type) {
-	case json.Number:
+	case number:
 		seconds = string(v)
 	case string: // as some providers send it
 		seconds = v
