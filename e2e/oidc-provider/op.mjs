@@ -1,0 +1,129 @@
+// An OpenID Provider for the end-to-end tests: the npm package oidc-provider, as it comes, with what such tests need.
+//
+//   OP_PORT         where it listens, on 127.0.0.1; the issuer is http://127.0.0.1:OP_PORT
+//   OP_CLIENTS      [{"id": "app", "secret": "...", "base": "http://127.0.0.1:4180"}], each a gateway
+//   OP_ALG          RS256 (default), PS256, ES256 or EdDSA: signs ID Tokens and logout tokens
+//   OP_ACCESS_TTL   seconds that the first access token of a session lives; default 300, as those after it
+//
+// It tells what happens as one JSON object a line on standard output: listening, jwks (the keys were asked for),
+// backchannel.post (with the token, before it is sent), backchannel.success, backchannel.error, refresh, refresh.error.
+//
+// POST /test/revoke with sub=NAME destroys the grants of that person, as an administrator would. POST /test/mark with
+// id=ID makes it say mark: whatever happened before has then been told.
+//
+// Whoever types a name is signed in under it: this is for tests, and listens on loopback alone.
+import * as crypto from 'node:crypto';
+import http from 'node:http';
+import Provider from 'oidc-provider';
+
+const port = Number(process.env.OP_PORT);
+const issuer = `http://127.0.0.1:${port}`;
+const alg = process.env.OP_ALG ?? 'RS256';
+const tell = (ev, more = {}) => process.stdout.write(`${JSON.stringify({ ev, ...more })}\n`);
+
+const kinds = {
+  RS256: ['rsa', { modulusLength: 2048 }], PS256: ['rsa', { modulusLength: 2048 }],
+  ES256: ['ec', { namedCurve: 'P-256' }], EdDSA: ['ed25519', {}],
+};
+const { privateKey } = crypto.generateKeyPairSync(...kinds[alg]);
+const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg, kid: `e2e-${alg}` };
+
+const provider = new Provider(issuer, {
+  clients: JSON.parse(process.env.OP_CLIENTS).map(({ id, secret, base }) => ({
+    client_id: id,
+    client_secret: secret,
+    redirect_uris: [`${base}/auth/callback`],
+    post_logout_redirect_uris: [`${base}/auth/logout/callback`],
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    id_token_signed_response_alg: alg,
+    backchannel_logout_uri: `${base}/auth/backchannel-logout`,
+    backchannel_logout_session_required: true,
+  })),
+  jwks: { keys: [key] },
+  clientDefaults: { id_token_signed_response_alg: alg },
+  enabledJWA: { idTokenSigningAlgValues: [alg] },
+  cookies: { keys: [crypto.randomBytes(32).toString('hex')] },
+  pkce: { required: () => true },
+  rotateRefreshToken: true, // a refresh token used twice ends the grant
+  scopes: ['openid', 'offline_access'],
+  claims: { openid: ['sub', 'sid'], email: ['email', 'email_verified'], profile: ['name'] }, // without 'sid' here, ID Tokens have none
+  features: {
+    devInteractions: { enabled: false },
+    backchannelLogout: { enabled: true },
+    revocation: { enabled: true },
+    rpInitiatedLogout: { enabled: true },
+  },
+  findAccount: (ctx, sub) => ({
+    accountId: sub,
+    claims: () => ({ sub, name: `${sub} of the tests`, email: `${sub}@example.test`, email_verified: true }),
+  }),
+  interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+  // It sends nothing to special-use addresses, and these gateways are on loopback: without its dispatcher fetch does.
+  fetch: (url, { dispatcher, ...options }) => {
+    const token = options.body instanceof URLSearchParams && options.body.get('logout_token');
+    if (token) tell('backchannel.post', { token });
+    return fetch(url, options);
+  },
+  ttl: {
+    AccessToken: (ctx) => (ctx.oidc.params.grant_type === 'refresh_token' ? 300 : Number(process.env.OP_ACCESS_TTL ?? 300)),
+    AuthorizationCode: 60, IdToken: 3600, RefreshToken: 86400, Session: 86400, Grant: 86400, Interaction: 600,
+  },
+});
+
+provider.on('backchannel.success', (ctx, client, sub, sid) => tell('backchannel.success', { client: client.clientId, sub, sid }));
+provider.on('backchannel.error', (ctx, err, client, sub, sid) => tell('backchannel.error', { client: client.clientId, sub, sid, error: `${err} ${err.cause ?? ''}` }));
+provider.on('grant.success', (ctx) => { if (ctx.oidc.params.grant_type === 'refresh_token') tell('refresh'); });
+provider.on('grant.error', (ctx, err) => { if (ctx.oidc.params?.grant_type === 'refresh_token') tell('refresh.error', { error: err.error }); });
+provider.on('server_error', (ctx, err) => console.error(err));
+
+const body = async (req) => {
+  let text = '';
+  for await (const chunk of req) text += chunk;
+  return new URLSearchParams(text);
+};
+
+const grants = new Map(); // the ids of a person's grants
+
+async function interaction(req, res) {
+  const details = await provider.interactionDetails(req, res);
+  if (req.method !== 'POST') {
+    res.setHeader('content-type', 'text/html; charset=utf-8');
+    res.end(`<!doctype html><title>${details.prompt.name}</title><form method="post" action="/interaction/${details.uid}"><input name="login"><button>Continue</button></form>`);
+    return;
+  }
+  const accountId = details.session?.accountId ?? (await body(req)).get('login');
+  const grant = details.grantId ? await provider.Grant.find(details.grantId) : new provider.Grant({ accountId, clientId: details.params.client_id });
+  grant.addOIDCScope(details.params.scope);
+  const grantId = await grant.save();
+  grants.set(accountId, (grants.get(accountId) ?? new Set()).add(grantId));
+  // Signing in and consenting are one step here.
+  await provider.interactionFinished(req, res, { login: { accountId }, consent: { grantId } });
+}
+
+async function revoke(req, res) {
+  for (const id of grants.get((await body(req)).get('sub')) ?? []) await (await provider.Grant.find(id))?.destroy();
+  res.statusCode = 204;
+  res.end();
+}
+
+async function mark(req, res) {
+  tell('mark', { id: (await body(req)).get('id') });
+  res.statusCode = 204;
+  res.end();
+}
+
+const op = provider.callback();
+http.createServer(async (req, res) => {
+  try {
+    if (req.url.startsWith('/interaction/')) return await interaction(req, res);
+    if (req.url === '/test/revoke' && req.method === 'POST') return await revoke(req, res);
+    if (req.url === '/test/mark' && req.method === 'POST') return await mark(req, res);
+    if (req.url === '/jwks') tell('jwks');
+    return await op(req, res);
+  } catch (err) {
+    console.error(err);
+    res.statusCode = 500;
+    return res.end(String(err));
+  }
+}).listen(port, '127.0.0.1', () => tell('listening', { issuer, alg }));

@@ -1,0 +1,114 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// provider is oidc-provider/op.mjs.
+type provider struct {
+	*child
+	issuer string
+	port   string
+	alg    string
+	ttl    time.Duration // of the first access token of a session; 0: as it likes
+	apps   []*gateway
+}
+
+// event is one line of what the provider tells.
+type event struct {
+	Ev     string `json:"ev"`
+	ID     string `json:"id"`
+	Client string `json:"client"`
+	Sub    string `json:"sub"`
+	SID    string `json:"sid"`
+	Error  string `json:"error"`
+	Token  string `json:"token"`
+}
+
+func parse(line string) (e event) {
+	json.Unmarshal([]byte(line), &e) // a line that is no event is no event
+	return e
+}
+
+// start has it run, with nobody signed in and with new keys.
+func (p *provider) start(t *testing.T) {
+	t.Helper()
+	type client struct {
+		ID     string `json:"id"`
+		Secret string `json:"secret"`
+		Base   string `json:"base"`
+	}
+	var clients []client
+	for _, g := range p.apps {
+		clients = append(clients, client{g.client, g.secret, g.url})
+	}
+	list, err := json.Marshal(clients)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "OP_PORT="+p.port, "OP_ALG="+p.alg, "OP_CLIENTS="+string(list))
+	if p.ttl > 0 {
+		env = append(env, "OP_ACCESS_TTL="+strconv.Itoa(int(p.ttl/time.Second)))
+	}
+	p.child = start(t, "the provider", "", env, "node", "oidc-provider/op.mjs")
+	p.event(t, 0, "listening")
+}
+
+// event returns the first event of that kind, beginning with the line number from, and the number after it.
+func (p *provider) event(t *testing.T, from int, kind string) (event, int) {
+	t.Helper()
+	line, next := p.await(t, kind, from, func(line string) bool { return parse(line).Ev == kind })
+	return parse(line), next
+}
+
+// events returns those of that kind which happened since it had said from lines.
+func (p *provider) events(t *testing.T, from int, kind string) (all []event) {
+	t.Helper()
+	id := strconv.FormatInt(time.Now().UnixNano(), 36)
+	p.test(t, "mark", url.Values{"id": {id}})
+	_, end := p.await(t, "mark "+id, from, func(line string) bool { return parse(line).ID == id })
+	for _, line := range p.since(from)[:end-from] {
+		if e := parse(line); e.Ev == kind {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// revoke destroys what a person has granted, as an administrator would.
+func (p *provider) revoke(t *testing.T, sub string) {
+	t.Helper()
+	p.test(t, "revoke", url.Values{"sub": {sub}})
+}
+
+func (p *provider) test(t *testing.T, what string, form url.Values) {
+	t.Helper()
+	b := newBrowser("the administrator")
+	if got := b.post(t, p.issuer+"/test/"+what, form); got.status != http.StatusNoContent {
+		t.Fatalf("%s at the provider: %v", what, got)
+	}
+}
+
+// loggedOut waits until the provider has counted a back-channel logout of a client as done, or as failed.
+func (p *provider) loggedOut(t *testing.T, from int, result string, g *gateway) event {
+	t.Helper()
+	line, _ := p.await(t, result+" of "+g.client, from, func(line string) bool {
+		e := parse(line)
+		return strings.HasPrefix(e.Ev, "backchannel.") && e.Ev != "backchannel.post" && e.Client == g.client
+	})
+	e := parse(line)
+	if e.Ev != result {
+		t.Fatalf("the provider says %s (%s) of its logout of %s, want %s", e.Ev, e.Error, g.client, result)
+	}
+	return e
+}
+
+func (p *provider) String() string { return fmt.Sprintf("%s (%s)", p.issuer, p.alg) }
