@@ -1,0 +1,255 @@
+package logout_test
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/logout"
+	"example.com/curfew/oidc"
+	"example.com/curfew/oidc/oidctest"
+	"example.com/curfew/session"
+)
+
+func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b, bob := s.signedIn("alice"), s.signedIn("bob")
+	before := b.session()
+	if p := b.get("/auth/logout"); p.status != 200 || !strings.Contains(p.body, `<form method="post" action="/auth/logout">`) || b.session() == nil {
+		t.Errorf("a GET does not just ask: %d %s", p.status, p.body)
+	}
+	ended, stop := s.m.Watch(before.Key)
+	defer stop()
+	p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
+	to, err := url.Parse(p.to)
+	must(t, err)
+	q := to.Query()
+	if p.status != http.StatusSeeOther || !strings.HasPrefix(p.to, s.op.URL(oidctest.EndSession)+"?") || q.Get("id_token_hint") != before.Tokens.IDToken ||
+		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" || len(q.Get("state")) < 22 {
+		t.Fatalf("%d to %s", p.status, p.to)
+	}
+	if cause := <-ended; cause != session.CauseUser {
+		t.Errorf("the cause is %q", cause)
+	}
+	if b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {
+		t.Errorf("still signed in here before the provider was asked; heard %q", s.heard())
+	}
+	back := b.get(p.to) // the provider sends its logout token meanwhile
+	if d := s.op.Deliveries(); len(d) != 1 || d[0].Status != 200 {
+		t.Errorf("the logout token that follows: %+v", d)
+	}
+	if !strings.HasPrefix(back.to, s.url+"/auth/logout/callback?state=") {
+		t.Fatalf("the provider sends the browser to %q: %s", back.to, back.body)
+	}
+	last := b.get(back.to)
+	if last.status != 200 || !strings.Contains(last.body, "You are signed out") || s.log.last("user_logout_returned")["result"] != "ok" || b.cookie("curfew-logout") != "" {
+		t.Errorf("%d %s", last.status, last.body)
+	}
+	if bob.session() == nil {
+		t.Error("somebody else was signed out")
+	}
+}
+
+func TestSigningOutTakesSessionsOfTheSameSignInAlong(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "shared" } })
+	b, sibling := s.signedIn("alice"), s.signedIn("alice")
+	late := s.browser()
+	callback := late.get(late.get("/auth/login").to).to
+	s.pass(time.Second)
+	b.do("POST", "/auth/logout", "")
+	if b.session() != nil || sibling.session() != nil {
+		t.Error("a session of the same sid lives on")
+	}
+	if p := late.get(callback); p.status != 409 {
+		t.Errorf("a sign-in of the same sid that was under way: %d", p.status)
+	}
+}
+
+func TestSigningOutWithoutASIDEndsThisSessionAlone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	s.client(func(c *oidctest.Client) { c.NoSID = true })
+	b, other := s.signedIn("alice"), s.signedIn("alice")
+	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil || other.session() == nil {
+		t.Errorf("%d; here %v, elsewhere %v", p.status, b.session(), other.session())
+	}
+}
+
+func TestAnotherSiteCannotSignAnybodyOut(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	for _, headers := range [][]string{
+		{"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"},
+		{"Sec-Fetch-Site", "same-site"},
+		{"Sec-Fetch-Site", "cross-site"},
+		{"Origin", "https://evil.example"},
+		{"Origin", "null"},
+	} {
+		p := b.do("POST", "/auth/logout", "", headers...)
+		if p.status != 403 || b.session() == nil || b.cookie("curfew") == "" || s.heard() != "user unknown refused cross_site" {
+			t.Errorf("%v: %d, heard %q", headers, p.status, s.heard())
+		}
+	}
+	for _, method := range []string{"GET", "HEAD", "DELETE"} {
+		if p := b.do(method, "/auth/logout", ""); b.session() == nil {
+			t.Errorf("%s signed somebody out: %d", method, p.status)
+		}
+	}
+	if p := b.do("POST", "/auth/logout", "", "Origin", s.url); p.status != http.StatusSeeOther || b.session() != nil {
+		t.Errorf("an old browser's own form: %d %s", p.status, p.body)
+	}
+}
+
+func TestAStoreThatIsAwaySignsNobodyOut(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	for what, away := range map[string]func(bool){"finding": s.store.away.Store, "ending": s.store.endless.Store} {
+		away(true)
+		p := b.do("POST", "/auth/logout", "")
+		if p.status != 503 || p.to != "" || p.header.Get("Set-Cookie") != "" || !strings.Contains(p.body, "You are not signed out yet") || !strings.HasSuffix(s.heard(), "unavailable store") {
+			t.Errorf("%s: %d to %q, %v, heard %q", what, p.status, p.to, p.header, s.heard())
+		}
+		if p := b.get("/auth/logout/callback"); what == "finding" && p.status != 503 {
+			t.Errorf("it says %d %s", p.status, p.body)
+		}
+		away(false)
+	}
+	if b.session() == nil {
+		t.Fatal("signed out by a store that was away")
+	}
+	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil {
+		t.Errorf("afterwards: %d", p.status)
+	}
+}
+
+func TestWithoutTheProviderThePageSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		why    string
+		before func(*stage)
+	}{
+		{"it has no end_session_endpoint", func(s *stage) {
+			s.op.Mangle(func(m *oidctest.Mangle) {
+				m.Discovery = func(doc map[string]any) { delete(doc, "end_session_endpoint") }
+			})
+		}},
+		{"it is no longer configured", func(*stage) {}},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, nil)
+			c.before(s)
+			b := s.signedIn("alice")
+			if strings.Contains(c.why, "configured") {
+				s.h.Providers = nil
+			}
+			p := b.do("POST", "/auth/logout", "")
+			if p.status != 200 || b.session() != nil || b.cookie("curfew") != "" || !strings.Contains(p.body, "may still be signed in there") {
+				t.Errorf("%d %s", p.status, p.body)
+			}
+		})
+	}
+}
+
+// A name that was given to another provider must not show that one an ID Token of the first.
+func TestAnIDTokenIsShownToItsOwnIssuerAlone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	other := oidctest.Start(t, oidctest.Config{})
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p, err := oidc.New(oidc.Config{Issuer: other.Issuer(), ClientID: "app", HTTPClient: &http.Client{Transport: transport}})
+	must(t, err)
+	s.h.Providers = []*oidc.Provider{p}
+	if got := b.do("POST", "/auth/logout", ""); strings.HasPrefix(got.to, other.Issuer()) || b.session() != nil {
+		t.Errorf("sent to %q", got.to)
+	}
+}
+
+func TestSigningOutTwiceIsNoError(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	s.send(s.op.SignLogoutToken("app", "alice", ""))
+	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" || !strings.Contains(p.body, "You are signed out") {
+		t.Errorf("the session is gone: %d %s", p.status, p.body)
+	}
+	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || s.heard() != "user unknown nobody" {
+		t.Errorf("no cookie: %d, heard %q", p.status, s.heard())
+	}
+	if p := b.get("/auth/logout"); p.status != 200 || !strings.Contains(p.body, "You are not signed in") {
+		t.Errorf("GET: %d %s", p.status, p.body)
+	}
+}
+
+// oidcc-client-test-rp-init-logout, -other-state and -no-state.
+func TestTheReturnFromTheProviderLeadsToOnePlace(t *testing.T) {
+	t.Parallel()
+	for _, home := range []string{"", "/bye"} {
+		for _, c := range []struct {
+			why    string
+			query  func(state string) string
+			result string
+		}{
+			{"the state", func(state string) string { return "?state=" + state }, "ok"},
+			{"another state", func(string) string { return "?state=other" }, "unasked"},
+			{"no state", func(string) string { return "" }, "unasked"},
+			{"the state twice", func(state string) string { return "?state=" + state + "&state=" + state }, "unasked"},
+			{"an open redirect", func(state string) string { return "?state=x&return_to=https://evil.example" }, "unasked"},
+		} {
+			t.Run(c.why+home, func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t, func(h *logout.Handler) { h.Home = home })
+				b := s.signedIn("alice")
+				to, err := url.Parse(b.do("POST", "/auth/logout", "").to)
+				must(t, err)
+				p := b.get("/auth/logout/callback" + c.query(to.Query().Get("state")))
+				if l := s.log.last("user_logout_returned"); l["result"] != c.result {
+					t.Errorf("the log says %v", l)
+				}
+				if home == "" && (p.status != 200 || !strings.Contains(p.body, "You are signed out")) || home != "" && p.to != s.url+home {
+					t.Errorf("%d to %q %s", p.status, p.to, p.body)
+				}
+			})
+		}
+	}
+}
+
+func TestTheReturnClaimsNothingThatIsNotSo(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	if p := b.get("/auth/logout/callback"); p.status != http.StatusSeeOther || p.to != s.url+"/" || b.session() == nil {
+		t.Errorf("whoever is signed in is told %d %s", p.status, p.body)
+	}
+}
+
+// The session may end by another hand between the look and the deed.
+func TestSigningOutRacesALogoutToken(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	sid := b.session().SID
+	once := true
+	s.store.ending = func(ctx context.Context) {
+		if once {
+			once = false
+			_, err := s.store.Store.End(ctx, session.Ending{Who: session.Who{Issuer: s.op.Issuer(), ClientID: "app", SID: sid}}, session.Time(s.now()))
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+}
