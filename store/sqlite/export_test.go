@@ -1,6 +1,9 @@
 package sqlite
 
-import "context"
+import (
+	"context"
+	"runtime"
+)
 
 // Exec runs a statement on the connection that writes, where tests set traps.
 func (s *Store) Exec(ctx context.Context, statement string) error {
@@ -8,4 +11,31 @@ func (s *Store) Exec(ctx context.Context, statement string) error {
 		_, err := w.conn.ExecContext(context.Background(), statement)
 		return err
 	})
+}
+
+// Block keeps the writer busy until release is called.
+func (s *Store) Block() (release func()) {
+	began, gate, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		s.write(context.Background(), func(*writer) error { close(began); <-gate; return nil })
+	}()
+	<-began
+	return func() { close(gate); <-done }
+}
+
+// WaitQueued returns when n changes wait for the writer.
+func (s *Store) WaitQueued(n int) {
+	for len(s.changes) < n {
+		runtime.Gosched()
+	}
+}
+
+// Statements returns every statement that the store prepares, by its text.
+func Statements() []string {
+	var all []string
+	for _, s := range append(new(writer).statements(), new(reader).statements()...) {
+		all = append(all, s.sql)
+	}
+	return all
 }

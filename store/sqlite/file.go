@@ -62,9 +62,20 @@ func prepare(path string, lock *os.File) error {
 		return err
 	}
 	for _, name := range []string{path, path + "-wal", path + "-shm", path + ".lock"} {
-		if err := os.Chmod(name, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := keepPrivate(name); err != nil {
 			return errors.Join(err, db.Close())
 		}
 	}
 	return errors.Join(syncFolder(filepath.Dir(path)), db.Close())
+}
+
+func keepPrivate(name string) error {
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode().Perm() != 0o600 {
+		err = os.Chmod(name, 0o600)
+	}
+	return err
 }

@@ -23,7 +23,6 @@ const (
 
 // reader is a connection that reads.
 type reader struct {
-	conn                            *sql.Conn
 	find, list, listSubject, listID *sql.Stmt
 }
 
@@ -34,14 +33,6 @@ func (r *reader) statements() []statement {
 		{&r.listSubject, listSubjectSQL},
 		{&r.listID, listSIDSQL},
 	}
-}
-
-func newReader(ctx context.Context, conn *sql.Conn) (*reader, error) {
-	if _, err := conn.ExecContext(ctx, `PRAGMA query_only = ON`); err != nil {
-		return nil, err
-	}
-	r := &reader{conn: conn}
-	return r, prepareAll(ctx, conn, r.statements())
 }
 
 // read lends a reader to fn. The wait for one ends with ctx; a read that has begun is short, and is not interrupted.

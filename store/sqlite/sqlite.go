@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -34,7 +36,7 @@ type Options struct {
 type Store struct {
 	lock    *os.File
 	db      *sql.DB
-	conns   []*sql.Conn // the writer's and the readers'
+	opened  []io.Closer // connections and statements, the writer's first
 	changes chan *change
 	stopped chan struct{} // closed when the writer has gone
 	readers chan *reader
@@ -51,13 +53,13 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if path == "" {
 		return nil, errors.New("sqlite: no file named")
 	}
-	path, err = filepath.Abs(path)
+	named, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("sqlite: %s: %w", path, err)
+			err = fmt.Errorf("sqlite: %s: %w", named, err)
 		}
 	}()
 	if o.BusyTimeout == 0 {
@@ -71,7 +73,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		stopped: make(chan struct{}),
 		readers: make(chan *reader, o.Readers),
 	}
-	if path, s.lock, err = takeFile(path); err != nil {
+	if path, s.lock, err = takeFile(named); err != nil {
 		return nil, err
 	}
 	if s.db, err = sql.Open("sqlite", dsn(path, o)); err != nil {
@@ -85,23 +87,18 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 
 // start brings the database to our schema and opens the connections.
 func (s *Store) start(ctx context.Context, o Options) error {
-	if err := migrate(ctx, s.db); err != nil {
-		return err
-	}
-	conn, err := s.connect(ctx)
+	err := migrate(ctx, s.db)
 	if err != nil {
 		return err
 	}
-	w, err := newWriter(ctx, conn)
-	if err != nil {
+	s.db.SetMaxIdleConns(-1) // from here on a connection that is closed is closed, and not kept for later
+	w := new(writer)
+	if w.conn, err = s.connect(ctx, w.statements()); err != nil {
 		return err
 	}
 	for range o.Readers {
-		if conn, err = s.connect(ctx); err != nil {
-			return err
-		}
-		r, err := newReader(ctx, conn)
-		if err != nil {
+		r := new(reader)
+		if _, err = s.connect(ctx, r.statements()); err != nil {
 			return err
 		}
 		s.readers <- r
@@ -113,13 +110,13 @@ func (s *Store) start(ctx context.Context, o Options) error {
 	return nil
 }
 
-// connect takes a connection out of the pool for as long as the store is open.
-func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
+// connect opens a connection with its statements, for as long as the store is open.
+func (s *Store) connect(ctx context.Context, statements []statement) (*sql.Conn, error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.conns = append(s.conns, conn)
+	s.opened = append(s.opened, conn)
 	var mode string
 	var synchronous int
 	if err := conn.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode); err != nil {
@@ -132,14 +129,22 @@ func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
 	if mode != "wal" || synchronous != full {
 		return nil, fmt.Errorf("cannot be made durable here (journal %s, synchronous %d)", mode, synchronous)
 	}
+	for _, st := range statements {
+		if *st.to, err = conn.PrepareContext(ctx, st.sql); err != nil {
+			return nil, err
+		}
+		// Statements of a sql.Conn are not closed with it, and SQLite keeps a file open until its last one is.
+		s.opened = append(s.opened, *st.to)
+	}
 	return conn, nil
 }
 
-// giveBack closes what is open, the lock last.
+// giveBack closes what is open: the writer after the readers, so that it can move the log into the database, and the
+// lock after everything.
 func (s *Store) giveBack() error {
 	var errs []error
-	for _, conn := range s.conns {
-		errs = append(errs, conn.Close())
+	for _, c := range slices.Backward(s.opened) {
+		errs = append(errs, c.Close())
 	}
 	return errors.Join(append(errs, s.db.Close(), s.lock.Close())...)
 }

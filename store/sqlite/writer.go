@@ -93,20 +93,6 @@ func (w *writer) statements() []statement {
 	}
 }
 
-func newWriter(ctx context.Context, conn *sql.Conn) (*writer, error) {
-	w := &writer{conn: conn}
-	return w, prepareAll(ctx, conn, w.statements())
-}
-
-func prepareAll(ctx context.Context, conn *sql.Conn, all []statement) (err error) {
-	for _, s := range all {
-		if *s.to, err = conn.PrepareContext(ctx, s.sql); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // exec runs a statement without a deadline: what has begun is finished, so that its outcome is known.
 func exec(s *sql.Stmt, args ...any) (sql.Result, error) {
 	return s.ExecContext(context.Background(), args...)

@@ -1,0 +1,14 @@
+package memory_test
+
+import (
+	"testing"
+
+	"example.com/curfew/store/memory"
+	"example.com/curfew/store/storetest"
+)
+
+func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
+func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
+func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
+
+func openBench(*testing.B) storetest.Store { return memory.New() }

@@ -1,0 +1,21 @@
+package sqlite_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"example.com/curfew/store/sqlite"
+	"example.com/curfew/store/storetest"
+)
+
+func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
+func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
+func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
+
+func openBench(b *testing.B) storetest.Store {
+	store, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return store
+}

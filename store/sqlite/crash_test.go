@@ -1,0 +1,141 @@
+package sqlite_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/sqlite"
+)
+
+const (
+	issuer = "https://id.example"
+	client = "app"
+)
+
+func record(subject, sid string, now time.Time) session.Record {
+	bearer := session.NewBearer(issuer, client, subject)
+	return session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
+		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Payload: make([]byte, 600)}
+}
+
+func ending(who session.Who, jti string, now time.Time) session.Ending {
+	who.Issuer, who.ClientID = issuer, client
+	return session.Ending{Who: who, Cause: session.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
+		Tell: []session.Telling{{Kind: session.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
+}
+
+// childWork signs people in and out until it is killed. It says what it is about to end, and what has been acknowledged.
+func childWork(path string) int {
+	store, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	var say sync.Mutex
+	line := func(verb, sid string, key session.Key) {
+		say.Lock()
+		defer say.Unlock()
+		fmt.Printf("%s %s %s\n", verb, sid, key)
+	}
+	var workers sync.WaitGroup
+	for w := range 8 {
+		workers.Go(func() {
+			for i := 0; ; i++ {
+				now := time.Now()
+				sid := fmt.Sprintf("%d-%d-%d", os.Getpid(), w, i)
+				r := record("alice", sid, now)
+				if err := store.Create(context.Background(), r, now, now); err != nil {
+					panic(err)
+				}
+				line("created", sid, r.Key)
+				if i%3 == 0 {
+					continue
+				}
+				line("ending", sid, r.Key)
+				if _, err := store.End(context.Background(), ending(session.Who{SID: sid}, "jti-"+sid, now), now); err != nil {
+					panic(err)
+				}
+				line("ended", sid, r.Key)
+			}
+		})
+	}
+	workers.Wait()
+	return 0
+}
+
+func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	created, begun, ended := make(map[string]string), make(map[string]string), make(map[string]string)
+	said := map[string]map[string]string{"created": created, "ending": begun, "ended": ended}
+	for round := 1; round <= 3; round++ {
+		p := start(t, "work", path)
+		note := func() {
+			verb, rest, _ := strings.Cut(p.out.Text(), " ")
+			sid, key, _ := strings.Cut(rest, " ")
+			said[verb][key] = sid
+		}
+		for len(ended) < 150*round {
+			p.line(t)
+			note()
+		}
+		p.cmd.Process.Kill()
+		for p.out.Scan() { // what was said but not read counts too
+			note()
+		}
+		p.kill()
+
+		store := open(t, path)
+		now := time.Now()
+		notices, err := store.Claim(t.Context(), now, time.Hour, 1_000_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := make(map[string]bool)
+		for _, n := range notices {
+			told[n.Key.String()] = true
+			if err := store.Settle(t.Context(), n, session.Outcome{RetryAt: n.Due}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for text, sid := range created {
+			key, err := session.ParseKey(text)
+			if err != nil {
+				continue // the last line was cut short
+			}
+			_, err = store.Find(t.Context(), key, now)
+			_, wasEnded := ended[text]
+			_, wasEnding := begun[text]
+			switch {
+			case wasEnded && !errors.Is(err, session.ErrNotFound):
+				t.Errorf("a session whose End was acknowledged is back (error %v)", err)
+			case !wasEnding && err != nil:
+				t.Errorf("a session whose Create was acknowledged is lost: %v", err)
+			case err != nil && !errors.Is(err, session.ErrNotFound):
+				t.Errorf("Find: %v", err)
+			}
+			gone := err != nil
+			if gone != told[text] {
+				t.Errorf("a session is gone: %v, and its notice is there: %v; want both or neither", gone, told[text])
+			}
+			if wasEnded {
+				_, err := store.End(t.Context(), ending(session.Who{SID: "nobody"}, "jti-"+sid, now), now)
+				if !errors.Is(err, session.ErrReplayed) {
+					t.Errorf("the jti of an acknowledged End is forgotten (error %v)", err)
+				}
+			}
+		}
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d creates and %d endings were acknowledged before a kill", len(created), len(ended))
+}

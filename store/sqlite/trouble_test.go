@@ -1,0 +1,269 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/sqlite"
+)
+
+// plainly opens the database as any other program would.
+func plainly(t *testing.T, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path}).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// plain runs a statement as another program would.
+func plain(t *testing.T, path, statement string) {
+	t.Helper()
+	db := plainly(t, path)
+	defer db.Close()
+	if _, err := db.Exec(statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lockAll locks the database against everybody, as a shell or a careless backup can.
+func lockAll(t *testing.T, path string) (release func()) {
+	t.Helper()
+	db := plainly(t, path)
+	for _, statement := range []string{`PRAGMA locking_mode = EXCLUSIVE`, `BEGIN EXCLUSIVE`, `UPDATE marks SET at = 0`} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() { db.Close() }
+}
+
+// wantTrouble fails unless err says that the store could not do its work, and why, and says nothing about a session.
+func wantTrouble(t *testing.T, what string, err error, reason string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), reason) {
+		t.Errorf("%s: got error %v, want one with %q", what, err, reason)
+	}
+	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict, session.ErrLeaseLost} {
+		if errors.Is(err, known) {
+			t.Errorf("%s: got error %v, which says something about the session", what, err)
+		}
+	}
+}
+
+func wantAlive(t *testing.T, store *sqlite.Store, r session.Record, now time.Time) {
+	t.Helper()
+	if _, err := store.Find(t.Context(), r.Key, now); err != nil {
+		t.Errorf("Find: %v, want it alive", err)
+	}
+}
+
+func signIn(t *testing.T, store *sqlite.Store, subject, sid string, now time.Time) session.Record {
+	t.Helper()
+	r := record(subject, sid, now)
+	if err := store.Create(t.Context(), r, now, now); err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	return r
+}
+
+func TestAFullDiskIsTroubleAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer store.Close()
+	now := time.Now()
+	alice := signIn(t, store, "alice", "s1", now)
+	run(t, store, `PRAGMA max_page_count = 1`) // which means: no more than there are
+	var err error
+	for i := 0; err == nil && i < 1000; i++ {
+		r := record(fmt.Sprint("user", i), strings.Repeat("s", 1000), now)
+		if err = store.Create(t.Context(), r, now, now); err == nil {
+			wantAlive(t, store, r, now)
+			continue
+		}
+		if _, found := store.Find(t.Context(), r.Key, now); !errors.Is(found, session.ErrNotFound) {
+			t.Errorf("Find of what could not be created: %v", found)
+		}
+	}
+	wantTrouble(t, "Create", err, "full")
+	big := alice
+	big.Revision, big.Payload = 1, make([]byte, 1<<20)
+	wantTrouble(t, "Update", store.Update(t.Context(), big, now), "full")
+
+	e := ending(session.Who{Subject: "alice"}, strings.Repeat("j", 100_000), now)
+	_, err = store.End(t.Context(), e, now)
+	wantTrouble(t, "End", err, "full")
+	wantAlive(t, store, alice, now)
+
+	run(t, store, `PRAGMA max_page_count = 1000000`)
+	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		t.Errorf("End when there is room again: %d sessions, error %v, want 1", len(ended), err)
+	}
+}
+
+func TestOneChangeThatFailsDoesNotTouchThoseBesideIt(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer store.Close()
+	now := time.Now()
+	run(t, store, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
+		BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
+	var all []session.Record
+	for i := range 40 {
+		all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+	}
+	release := store.Block() // so that all endings wait, and then share a transaction
+	errs := make([]error, len(all))
+	var enders sync.WaitGroup
+	for i, r := range all {
+		e := ending(session.Who{SID: r.SID}, fmt.Sprint("j", i), now)
+		if i%4 == 0 {
+			e.Tell[0].Target = "bad"
+		}
+		enders.Go(func() { _, errs[i] = store.End(t.Context(), e, now) })
+	}
+	store.WaitQueued(len(all))
+	release()
+	enders.Wait()
+	for i, r := range all {
+		_, err := store.Find(t.Context(), r.Key, now)
+		if i%4 == 0 {
+			wantTrouble(t, "End", errs[i], "on purpose")
+			if err != nil {
+				t.Errorf("a session whose ending failed is gone: %v", err)
+			}
+			if _, err := store.End(t.Context(), ending(session.Who{SID: r.SID}, fmt.Sprint("j", i), now), now); err != nil {
+				t.Errorf("the same jti again: %v: it was burnt", err)
+			}
+		} else if errs[i] != nil || !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("End beside one that failed: %v, and then Find: %v", errs[i], err)
+		}
+	}
+}
+
+func TestAChangeWhoseCallerHasLeftIsNotMade(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer store.Close()
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	release := store.Block()
+	ctx, cancel := context.WithCancel(t.Context())
+	answer := make(chan error)
+	go func() {
+		_, err := store.End(ctx, ending(session.Who{SID: "s1"}, "j1", now), now)
+		answer <- err
+	}()
+	store.WaitQueued(1)
+	cancel()
+	if err := <-answer; !errors.Is(err, context.Canceled) {
+		t.Errorf("End: got error %v, want %v while the writer is busy", err, context.Canceled)
+	}
+	release()
+	run(t, store, `SELECT 1`) // which waits for all before it
+	wantAlive(t, store, r, now)
+}
+
+func TestCloseFinishesWhatIsQueued(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	store := open(t, path)
+	now := time.Now()
+	release := store.Block()
+	var all []session.Record
+	errs := make([]error, 50)
+	var callers sync.WaitGroup
+	for i := range errs {
+		r := record("alice", fmt.Sprint("s", i), now)
+		all = append(all, r)
+		callers.Go(func() { errs[i] = store.Create(t.Context(), r, now, now) })
+	}
+	store.WaitQueued(len(errs))
+	closed := make(chan error)
+	go func() { closed <- store.Close() }()
+	release()
+	if err := <-closed; err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	callers.Wait()
+	store = open(t, path)
+	defer store.Close()
+	for i, r := range all {
+		if errs[i] != nil {
+			t.Errorf("Create before Close: %v", errs[i])
+		}
+		wantAlive(t, store, r, now)
+	}
+}
+
+func TestWhileAnotherProgramLocksItEverythingIsTrouble(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	store, err := sqlite.Open(t.Context(), path, sqlite.Options{BusyTimeout: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	db := plainly(t, path)
+	if _, err := db.Exec(`BEGIN IMMEDIATE`); err != nil {
+		t.Fatal(err)
+	}
+	e := ending(session.Who{Subject: "alice"}, "j1", now)
+	_, err = store.End(t.Context(), e, now)
+	wantTrouble(t, "End", err, "locked")
+	wantTrouble(t, "Create", store.Create(t.Context(), record("bob", "s2", now), now, now), "locked")
+	wantAlive(t, store, r, now) // reading goes on
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		t.Errorf("End after the lock: %d sessions, error %v, want 1", len(ended), err)
+	}
+}
+
+func TestADamagedPageIsTroubleNotAnAbsence(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	store := open(t, path)
+	now := time.Now()
+	var all []session.Record
+	for i := range 200 {
+		all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var root int64
+	db := plainly(t, path)
+	if err := db.QueryRow(`SELECT rootpage FROM sqlite_schema WHERE name = 'sessions_by_key'`).Scan(&root); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, path, (root-1)*4096, root*4096)
+
+	store = open(t, path)
+	defer store.Close()
+	_, err := store.Find(t.Context(), all[0].Key, now)
+	wantTrouble(t, "Find", err, "malformed")
+	wantTrouble(t, "Update", store.Update(t.Context(), all[0], now), "malformed")
+	_, err = store.End(t.Context(), ending(session.Who{SID: "s1"}, "j1", now), now)
+	wantTrouble(t, "End", err, "malformed")
+	_, err = store.List(t.Context(), session.Query{}, now)
+	wantTrouble(t, "List", err, "malformed")
+}

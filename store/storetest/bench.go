@@ -1,0 +1,178 @@
+package storetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// sizes are how many sessions there are while one is ended: the cost must not tell.
+func sizes() []int {
+	if testing.Short() {
+		return []int{1_000, 100_000}
+	}
+	return []int{1_000, 100_000, 1_000_000}
+}
+
+// population is a store with a number of sessions, ended and replaced as a benchmark goes on.
+type population struct {
+	b     *testing.B
+	store Store
+	now   time.Time
+	all   []session.Record
+	next  int // the jti to be used next
+}
+
+func populate(b *testing.B, store Store, size int) *population {
+	b.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	p := &population{b: b, store: store, now: session.Time(time.Now()), all: make([]session.Record, size)}
+	p.replace(0, size)
+	return p
+}
+
+// replace keeps new sessions in the places from..to, and forgets what is past its time.
+func (p *population) replace(from, to int) {
+	p.now = p.now.Add(session.AttemptLifetime) // so that marks and jtis do not pile up
+	for {
+		n, err := p.store.Prune(p.b.Context(), p.now)
+		if err != nil {
+			p.b.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	const workers = 256
+	p.together(workers, func(w int) error {
+		payload := make([]byte, 600)
+		for i := from + w; i < to; i += workers {
+			// Two sessions to a person, each with a sid, as a provider gives them out.
+			r := recordAt(issuer, client, fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("%016x-%d", rand.Uint64(), i), p.now)
+			r.IdleExpires, r.Expires = p.now.Add(1000*time.Hour+time.Duration(i)*time.Second), p.now.Add(10_000*time.Hour)
+			r.Payload = payload
+			if err := p.store.Create(p.b.Context(), r, p.now, p.now); err != nil {
+				return err
+			}
+			r.Payload = nil
+			p.all[i] = r
+		}
+		return nil
+	})
+}
+
+// shuffle puts the sessions in a random order, since those that end are not those that came last.
+func (p *population) shuffle() {
+	rand.Shuffle(len(p.all), func(i, j int) { p.all[i], p.all[j] = p.all[j], p.all[i] })
+}
+
+func (p *population) together(n int, fn func(i int) error) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			if err := fn(i); err != nil {
+				p.b.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if p.b.Failed() {
+		p.b.FailNow()
+	}
+}
+
+// end carries out a logout token that names one session by its sid and its subject.
+func (p *population) end(r *session.Record, jti int) error {
+	e := ending(session.Who{Subject: r.Subject, SID: r.SID})
+	e.JTI, e.JTIExpires = fmt.Sprintf("4d3559ec-67504aaba65d-%d", jti), p.now.Add(2*time.Minute)
+	ended, err := p.store.End(p.b.Context(), e, p.now)
+	if err == nil && len(ended) != 1 {
+		err = fmt.Errorf("%d sessions ended, want 1", len(ended))
+	}
+	return err
+}
+
+// batch is how many sessions end before they are replaced, which is not measured.
+func (p *population) batch() int { return min(500, len(p.all)) }
+
+// BenchEnd measures [session.Store.End], one after another, in a small, a large and a very large store.
+func BenchEnd(b *testing.B, open func(b *testing.B) Store) {
+	for _, size := range sizes() {
+		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
+			p := populate(b, open(b), size)
+			p.shuffle()
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if i == p.batch() {
+					b.StopTimer()
+					p.replace(0, i)
+					p.shuffle()
+					i = 0
+					b.StartTimer()
+				}
+				if err := p.end(&p.all[i], p.next); err != nil {
+					b.Fatal(err)
+				}
+				i++
+				p.next++
+			}
+		})
+	}
+}
+
+// BenchEndParallel measures End with 16 callers at once.
+func BenchEndParallel(b *testing.B, open func(b *testing.B) Store) {
+	const callers = 16
+	for _, size := range sizes() {
+		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
+			p := populate(b, open(b), size)
+			ends := 0
+			var took time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				if ends > 0 {
+					p.replace(0, p.batch())
+				}
+				p.shuffle()
+				b.StartTimer()
+				began := time.Now()
+				p.together(callers, func(w int) error {
+					for i := w; i < p.batch(); i += callers {
+						if err := p.end(&p.all[i], p.next+i); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				took += time.Since(began)
+				ends += p.batch()
+				p.next += p.batch()
+			}
+			b.ReportMetric(float64(took.Nanoseconds())/float64(ends), "ns/end")
+			b.ReportMetric(float64(ends)/took.Seconds(), "ends/s")
+		})
+	}
+}
+
+// BenchFind measures [session.Store.Find] of sessions chosen at random.
+func BenchFind(b *testing.B, open func(b *testing.B) Store) {
+	for _, size := range sizes() {
+		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
+			p := populate(b, open(b), size)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := p.store.Find(b.Context(), p.all[rand.IntN(size)].Key, p.now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
