@@ -193,17 +193,24 @@ func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...sl
 		all = append(all, slog.String("client", a.String()))
 	}
 	for _, a := range attrs {
-		if a.Value.Kind() == slog.KindString && a.Key != "error" {
-			a.Value = slog.StringValue(Clip(a.Value.String()))
+		if a.Value.Kind() == slog.KindString {
+			most := clipped
+			if a.Key == "error" {
+				most = 16 * clipped // it may be a stack
+			}
+			a.Value = slog.StringValue(clip(a.Value.String(), most))
 		}
 		all = append(all, a)
 	}
 	log.LogAttrs(r.Context(), level, name, all...)
 }
 
+const clipped = 256 // bytes of a value in the log
+
 // Clip cuts what a stranger sent to a length that fits into a log line, and to valid UTF-8.
-func Clip(text string) string {
-	const most = 256
+func Clip(text string) string { return clip(text, clipped) }
+
+func clip(text string, most int) string {
 	if len(text) > most {
 		text = text[:most] + "…"
 	}
