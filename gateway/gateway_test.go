@@ -1,0 +1,395 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/curfew/gateway"
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+	"example.com/curfew/web"
+)
+
+// away is a store that can be taken away.
+type away struct {
+	*memory.Store
+	gone atomic.Bool
+}
+
+func (a *away) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+	if a.gone.Load() {
+		return session.Record{}, errors.New("connection refused")
+	}
+	return a.Store.Find(ctx, k, now)
+}
+
+// stage is a gateway in front of an app, on real sockets.
+type stage struct {
+	t        *testing.T
+	store    *away
+	sessions *session.Manager
+	gateway  *gateway.Handler
+	cookie   session.Cookie
+	public   *httptest.Server
+	seen     chan *http.Request // what the app received
+	upstream http.HandlerFunc   // what the app answers
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true}, seen: make(chan *http.Request, 10)}
+	ring, err := session.ParseRing(session.NewKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	st.sessions, err = session.NewManager(session.Config{Store: st.store, Ring: ring, Ceiling: -1, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { st.sessions.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case st.seen <- r.Clone(context.Background()):
+		default:
+		}
+		if st.upstream != nil {
+			st.upstream(w, r)
+		}
+	}))
+	t.Cleanup(app.Close)
+	var front http.Handler
+	st.public = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { front.ServeHTTP(w, r) }))
+	t.Cleanup(st.public.Close)
+	u, _ := url.Parse(st.public.URL)
+	site := &web.Site{URL: u, Log: log, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}}
+	st.gateway = &gateway.Handler{Site: site, Sessions: st.sessions, Cookie: st.cookie}
+	mux := http.NewServeMux()
+	st.gateway.Mount(mux)
+	to, _ := url.Parse(app.URL)
+	proxy := st.gateway.Proxy(to)
+	front = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/auth/") {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
+	return st
+}
+
+func (st *stage) signIn(claims map[string]any) (session.Bearer, *session.Session) {
+	st.t.Helper()
+	b, s, err := st.sessions.Create(st.t.Context(), session.New{
+		Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1", Claims: claims, Began: st.sessions.Now(),
+	})
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	return b, s
+}
+
+func (st *stage) end(s *session.Session) {
+	st.t.Helper()
+	who := session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
+	if _, err := st.sessions.End(st.t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+		st.t.Fatal(err)
+	}
+}
+
+// send makes one request and follows no redirect.
+func (st *stage) send(method, path string, headers ...string) (*http.Response, string) {
+	st.t.Helper()
+	req, err := http.NewRequest(method, st.public.URL+path, nil)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header[headers[i]] = append(req.Header[headers[i]], headers[i+1]) // as spelled
+	}
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func cookie(b session.Bearer) string { return "curfew=" + b.Reveal() }
+
+func TestWhoIsNotSignedInIsSentToSignInOrAnswered401(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	const page = "text/html,application/xhtml+xml"
+	for name, c := range map[string]struct {
+		method  string
+		headers []string
+		to      string // "" for a 401
+	}{
+		"a page":                      {"GET", []string{"Accept", page}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a page, from a browser":      {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "navigate"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"an API request":              {"GET", []string{"Accept", "application/json"}, ""},
+		"a request that says nothing": {"GET", nil, ""},
+		"a script's fetch of HTML":    {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "cors"}, ""},
+		"a script that says so":       {"GET", []string{"Accept", page, "X-Requested-With", "XMLHttpRequest"}, ""},
+		"a form post":                 {"POST", []string{"Accept", page}, ""},
+		"a cookie that is no bearer":  {"GET", []string{"Cookie", "curfew=x"}, ""},
+		"a bearer that nobody has":    {"GET", []string{"Cookie", cookie(session.NewBearer("i", "c", "s"))}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, body := st.send(c.method, "/a/b?c=d&e", c.headers...)
+			switch {
+			case c.to == "" && (resp.StatusCode != 401 || resp.Header.Get("Location") != "" || !strings.Contains(body, `"error":"unauthorized"`)):
+				t.Errorf("%d %s %s, want 401 and JSON", resp.StatusCode, resp.Header.Get("Location"), body)
+			case c.to != "" && (resp.StatusCode != 303 || resp.Header.Get("Location") != c.to):
+				t.Errorf("%d %s, want 303 %s", resp.StatusCode, resp.Header.Get("Location"), c.to)
+			}
+			if resp.Header.Get("Cache-Control") != "no-store" || len(resp.Cookies()) != 0 {
+				t.Errorf("headers %v", resp.Header)
+			}
+		})
+	}
+	select {
+	case r := <-st.seen:
+		t.Errorf("the app received %s %s", r.Method, r.URL)
+	default:
+	}
+}
+
+func TestTwoCookiesOfOurNameAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	mine, _ := st.signIn(nil)
+	planted, _ := st.signIn(nil)
+	if resp, _ := st.send("GET", "/", "Cookie", cookie(planted)+"; "+cookie(mine)); resp.StatusCode != 401 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+func TestAStoreThatIsAwayIs503AndTakesNoCookie(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	st.store.gone.Store(true)
+	for _, path := range []string{"/", "/auth/verify", "/auth/session", "/auth/events"} {
+		resp, body := st.send("GET", path, "Cookie", cookie(b))
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || len(resp.Cookies()) != 0 || strings.Contains(body, "refused") {
+			t.Errorf("%s: %d %v %s", path, resp.StatusCode, resp.Header, body)
+		}
+	}
+	st.store.gone.Store(false)
+	if resp, _ := st.send("GET", "/", "Cookie", cookie(b)); resp.StatusCode != 200 {
+		t.Errorf("after it came back: %d", resp.StatusCode)
+	}
+}
+
+func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com", "email_verified": true})
+	st.send("GET", "/x%2Fy/../z//?q=%20&r", "Cookie", "theme=dark; "+cookie(b)+"; curfew-login-abc=sealed; lang=en",
+		"X-Auth-Subject", "mallory", "x-auth-subject", "mallory", "X_Auth_Subject", "mallory", "X.Auth.Subject", "mallory", "X-AUTH_subject", "mallory",
+		"X-Auth-Groups", "admins", "X-Auth-Session", "made-up", "X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil.example", "X_Forwarded_Proto", "gopher",
+		"X-Forwarded-User", "mallory", "Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6",
+		"Connection", "X-Auth-Subject, x-auth-email, Cookie", "X-Auth-Token", "the app's own")
+	r := <-st.seen
+	if r.RequestURI != "/x%2Fy/../z//?q=%20&r" {
+		t.Errorf("path %q was not passed on as it came", r.RequestURI)
+	}
+	site, _ := url.Parse(st.public.URL)
+	if r.Host != site.Host {
+		t.Errorf("host %q", r.Host)
+	}
+	want := map[string]string{
+		"X-Auth-Subject": "alice", "X-Auth-Name": "Alice Ahn", "X-Auth-Email": "alice@example.com", "X-Auth-Provider": "main",
+		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": site.Host, "X-Forwarded-Proto": "http", "X-Auth-Token": "the app's own",
+	}
+	for name, value := range want {
+		if got := r.Header.Values(name); len(got) != 1 || got[0] != value {
+			t.Errorf("%s: %q, want %q", name, got, value)
+		}
+	}
+	for name, values := range r.Header {
+		if _, ok := want[name]; ok {
+			continue
+		}
+		for _, v := range values {
+			for _, lie := range []string{"mallory", "6.6.6.6", "evil", "admins", "made-up", "gopher", b.Reveal(), "sealed"} {
+				if strings.Contains(v, lie) {
+					t.Errorf("%s: %q reached the app", name, v)
+				}
+			}
+		}
+	}
+}
+
+func TestTheAppGetsItsOwnCookiesOnly(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	st.send("GET", "/", "Cookie", `theme=dark; `+cookie(b)+`; curfew-login-abc=sealed;odd ; q="a b"`)
+	if got := (<-st.seen).Header.Values("Cookie"); len(got) != 1 || got[0] != `theme=dark; odd; q="a b"` {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAnUnverifiedAddressIsNoIdentity(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		verified any
+		want     string
+	}{{true, "a@example.com"}, {false, ""}, {nil, "a@example.com"}, {"true", "a@example.com"}} {
+		st := newStage(t)
+		claims := map[string]any{"email": "a@example.com", "name": "line\r\nX-Auth-Groups: admins"}
+		if c.verified != nil {
+			claims["email_verified"] = c.verified
+		}
+		b, _ := st.signIn(claims)
+		resp, _ := st.send("GET", "/auth/verify", "Cookie", cookie(b))
+		if got := resp.Header.Get("X-Auth-Email"); resp.StatusCode != 200 || got != c.want {
+			t.Errorf("email_verified %v: %d %q, want %q", c.verified, resp.StatusCode, got, c.want)
+		}
+		if resp.Header.Get("X-Auth-Name") != "" || resp.Header.Get("X-Auth-Groups") != "" {
+			t.Errorf("a name with a line end made headers: %v", resp.Header)
+		}
+	}
+}
+
+func TestVerifyRedirectsOnlyToSignInAndRemembersOnlyWhatATrustedProxySaid(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	resp, _ := st.send("GET", "/auth/verify?redirect=true", "Accept", "text/html", "X-Forwarded-Uri", "/deep")
+	if got := resp.Header.Get("Location"); resp.StatusCode != 302 || got != st.public.URL+"/auth/login?return_to=%2F" {
+		t.Errorf("from a stranger: %d %s", resp.StatusCode, got)
+	}
+	ask := func(uri string) string {
+		r := httptest.NewRequest("GET", "/auth/verify?redirect=true", nil)
+		r.RemoteAddr = "127.0.0.9:1234"
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set("X-Forwarded-Uri", uri)
+		w, mux := httptest.NewRecorder(), http.NewServeMux()
+		st.gateway.Mount(mux)
+		mux.ServeHTTP(w, r)
+		return w.Header().Get("Location")
+	}
+	for uri, want := range map[string]string{"/deep?a=b": "%2Fdeep%3Fa%3Db", "//evil.example": "%2F", "https://evil.example/": "%2F"} {
+		if got := ask(uri); got != st.public.URL+"/auth/login?return_to="+want {
+			t.Errorf("%s: %s", uri, got)
+		}
+	}
+	if resp, _ := st.send("GET", "/auth/verify"); resp.StatusCode != 401 || resp.Header.Get("Location") != "" {
+		t.Errorf("without redirect: %d", resp.StatusCode)
+	}
+}
+
+func TestASessionKnowsItselfAndShowsNoToken(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _, err := st.sessions.Create(t.Context(), session.New{Provider: "main", Issuer: "i", ClientID: "c", Subject: "alice",
+		Tokens: session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"}, Began: st.sessions.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, body := st.send("GET", "/auth/session", "Cookie", cookie(b))
+	if resp.StatusCode != 200 || !strings.Contains(body, `"subject":"alice"`) || strings.Contains(body, "secret") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if resp, _ := st.send("GET", "/auth/session"); resp.StatusCode != 401 {
+		t.Errorf("without a session: %d", resp.StatusCode)
+	}
+}
+
+func TestAnOpenTabIsToldThatItsOwnSessionEndedAndNoOther(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, mine := st.signIn(nil)
+	_, other := st.signIn(nil)
+	req, _ := http.NewRequest("GET", st.public.URL+"/auth/events", nil)
+	req.Header.Set("Cookie", cookie(b))
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("content type %q", got)
+	}
+	lines := bufio.NewReader(resp.Body)
+	if line, err := lines.ReadString('\n'); err != nil || line != ": listening\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	st.end(other)
+	st.end(mine)
+	rest, err := io.ReadAll(lines)
+	if err != nil || string(rest) != "\nevent: ended\ndata: {\"cause\":\"backchannel\"}\n\n" {
+		t.Errorf("%q %v", rest, err)
+	}
+	if resp, _ := st.send("GET", "/auth/events", "Cookie", cookie(b)); resp.StatusCode != 401 {
+		t.Errorf("asked again: %d, want 401, so that the browser stops", resp.StatusCode)
+	}
+}
+
+func TestAnAppThatDoesNotAnswerIs502(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("Cookie", cookie(b))
+	st.gateway.Proxy(&url.URL{Scheme: "http", Host: l.Addr().String()}).ServeHTTP(w, r)
+	if w.Code != 502 || strings.Contains(w.Body.String(), l.Addr().String()) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestAnEventStreamOfTheAppIsPassedOnAsItComes(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	goOn := make(chan struct{})
+	st.upstream = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: one\n\n")
+		w.(http.Flusher).Flush()
+		<-goOn
+	}
+	req, _ := http.NewRequest("GET", st.public.URL+"/stream", nil)
+	req.Header.Set("Cookie", cookie(b))
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	line, err := bufio.NewReader(resp.Body).ReadString('\n') // comes while the app has not finished
+	close(goOn)
+	if err != nil || line != "data: one\n" {
+		t.Errorf("%q %v", line, err)
+	}
+}
