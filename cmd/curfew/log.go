@@ -1,0 +1,19 @@
+package main
+
+import (
+	"io"
+	"log"
+	"log/slog"
+)
+
+// newLog returns the log that the configuration asks for.
+func newLog(w io.Writer, c *config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// serverLog is where net/http complains about connections: often scanners, seldom us.
+func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }

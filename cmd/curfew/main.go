@@ -1,0 +1,149 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Once the first signal has been heard the next one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for the signals. It returns the exit status: 0 done, 1 it did not work, 2 it was asked
+// for in a wrong way.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runIn(ctx, process{stdin, stdout, stderr, os.Environ()}, args)
+}
+
+// process is what a command has of the world around it.
+type process struct {
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+	environ []string
+}
+
+// getenv returns a variable that is not ours, such as NO_COLOR.
+func (p *process) getenv(name string) string {
+	for _, line := range p.environ {
+		if len(line) > len(name) && line[:len(name)] == name && line[len(name)] == '=' {
+			return line[len(name)+1:]
+		}
+	}
+	return ""
+}
+
+// exit ends a command with a status. Without an error what there was to say has been said.
+type exit struct {
+	status int
+	err    error
+}
+
+func (e exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e exit) Unwrap() error { return e.err }
+
+func runIn(ctx context.Context, p process, args []string) int {
+	root := &cobra.Command{
+		Use:   "curfew",
+		Short: "A session gateway for OpenID Connect, where a logout is a logout",
+		Long: `Curfew signs people in with OpenID Connect, guards your app with their session, and ends the
+session the moment that the provider says so (OpenID Connect Back-Channel Logout 1.0).`,
+		Example: `  curfew serve --url http://127.0.0.1:4180 --issuer https://id.example.com \
+    --client-id app --client-secret-file secret --upstream http://127.0.0.1:3000
+  curfew check --config curfew.yaml
+  curfew token explain token.txt --config curfew.yaml`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.AddCommand(
+		newServeCmd(&p),
+		newCheckCmd(&p),
+		newTokenCmd(&p),
+		newVersionCmd(&p),
+	)
+	// What fails before a command of ours runs is a wrong command line.
+	status := 2
+	root.PersistentPreRun = func(*cobra.Command, []string) { status = 1 }
+	err := root.ExecuteContext(ctx)
+	var e exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		status = e.status
+		if e.err == nil {
+			return status
+		}
+	}
+	var wrong faults
+	if errors.As(err, &wrong) {
+		fmt.Fprintf(p.stderr, "curfew: the configuration has %s\n%s\n", count(len(wrong), "fault"), wrong)
+		return 2
+	}
+	fmt.Fprintf(p.stderr, "curfew: %v\n", err)
+	if status == 2 {
+		fmt.Fprintln(p.stderr, "See curfew --help.")
+	}
+	return status
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func newVersionCmd(p *process) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print what this is and what it was built with",
+		Args:  cobra.NoArgs,
+		Run: func(*cobra.Command, []string) {
+			fmt.Fprintf(p.stdout, "curfew %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+// version is what the go command knows: the module's version, or the revision of the working tree.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	var revision string
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return cmp.Or(revision, "devel")
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/curfew"
+	"example.com/curfew/web"
+)
+
+const (
+	drainTimeout  = 20 * time.Second
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	routeTimeout  = 30 * time.Second // of our own routes: a code exchange and a userinfo request fit in
+	maxHeader     = 64 << 10
+)
+
+func newServeCmd(p *process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway",
+		Long: `Runs the gateway: a reverse proxy in front of --upstream, or, without it, the forward-auth of a proxy of
+yours. What it prints at the start is what to register at the provider.
+
+Each setting can be given in the configuration file (idle_timeout: 1h), in the environment
+(CURFEW_IDLE_TIMEOUT=1h) or as a flag (--idle-timeout 1h); a later one of these overrides an earlier one.
+Flags and environment describe one provider; several are a list in the file.`,
+		Example: `  curfew serve --url http://127.0.0.1:4180 --issuer https://id.example.com \
+    --client-id app --client-secret-file secret --upstream http://127.0.0.1:3000
+  curfew serve --config curfew.yaml`,
+		Args: cobra.NoArgs,
+	}
+	load := configFlags(cmd, p)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := load()
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), p, c)
+	}
+	return cmd
+}
+
+// serve runs the gateway until ctx is done or a listener fails:
+//
+//  1. the store and its key file are opened: a store in use, locked or damaged ends it here, before anybody is served;
+//  2. the relying party is built, which asks nothing of the network;
+//  3. both listeners are opened, and the start is told;
+//  4. at the end the public listener drains, the background work stops, the store is closed, and last the private
+//     listener, which answered /healthz all the while.
+func serve(ctx context.Context, p *process, c *config) (err error) {
+	log := newLog(p.stderr, c)
+	store, ring, err := c.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	registry, observer := newMetrics()
+	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(store, ring, log, observer))
+	if err != nil {
+		return exit{2, err}
+	}
+	defer func() { err = errors.Join(rp.Close(), err) }()
+
+	public, err := listen(ctx, "listen", c.Listen)
+	if err != nil {
+		return err
+	}
+	draining := make(chan struct{})
+	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
+	servers := []*server{{public, newServer(publicHandler(c, rp, log, draining), log)}}
+	if c.AdminListen != "" {
+		l, err := listen(ctx, "admin-listen", c.AdminListen)
+		if err != nil {
+			return errors.Join(err, public.Close())
+		}
+		servers = append(servers, &server{l, newServer(private(ready, registry), log)})
+	}
+
+	tellStart(p.stdout, c, rp.Registrations(), servers)
+	warnAtStart(log, c, servers)
+	return runServers(ctx, servers, ready, draining, log)
+}
+
+// server is a listener and what serves it.
+type server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+func listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("--%s %s: another program listens there; stop it or choose another port", flag, address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+// newServer bounds what a client can hold without having said anything. There is no WriteTimeout: an app behind us may
+// stream for hours.
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: serverLog(log),
+	}
+}
+
+// runServers serves until ctx is done or a listener fails, and then drains.
+func runServers(ctx context.Context, servers []*server, ready *readiness, draining chan struct{}, log *slog.Logger) error {
+	failed := make(chan error, len(servers))
+	var running sync.WaitGroup
+	for _, s := range servers {
+		running.Go(func() {
+			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+	background, stop := context.WithCancel(ctx)
+	running.Go(func() { ready.watch(background) })
+	running.Go(func() { hearHangup(background, log) })
+
+	var err error
+	select {
+	case <-ctx.Done():
+		log.Info("stopping: no new connections, those under way are finished", "event", "stopping", "at_most", drainTimeout.String())
+	case err = <-failed:
+	}
+	stop()
+	close(draining)
+	for _, s := range servers {
+		err = errors.Join(err, s.drain(log))
+	}
+	running.Wait()
+	if err == nil {
+		log.Info("stopped", "event", "stopped")
+	}
+	return err
+}
+
+// drain waits for the requests under way, but not for ever.
+func (s *server) drain(log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("some requests took too long and were cut", "event", "drain_timeout")
+		return s.http.Close()
+	}
+	return err
+}
+
+// hearHangup keeps a SIGHUP, with which other servers reload, from ending the process.
+func hearHangup(ctx context.Context, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			log.Warn("SIGHUP: reloading is not supported yet; restart to change the configuration", "event", "reload_refused")
+		}
+	}
+}
+
+// publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would:
+// what the app makes of `//` is the app's affair.
+func publicHandler(c *config, rp *curfew.RP, log *slog.Logger, draining <-chan struct{}) http.Handler {
+	own := bound(rp.Handler(), c.Prefix+"/events", draining)
+	var rest http.Handler
+	if c.Upstream != nil {
+		rest = rp.Proxy(c.Upstream)
+	} else {
+		site := &web.Site{URL: c.URL, Prefix: c.Prefix, Log: log, TrustedProxies: c.TrustedProxies}
+		rest = site.Page(func(http.ResponseWriter, *http.Request) error {
+			return web.Fail(http.StatusNotFound, "This gateway has no app behind it. It answers the proxy in front of your app "+
+				"(forward-auth, at "+site.Path("verify")+"); to put it in front of the app itself, start it with --upstream.", nil)
+		})
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == c.Prefix || strings.HasPrefix(r.URL.Path, c.Prefix+"/") {
+			own.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// bound limits how long our own routes may take: nobody feeds us a form a byte at a time. The stream of events goes on
+// until its browser leaves or we stop.
+func bound(h http.Handler, stream string, draining <-chan struct{}) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == stream {
+			ctx, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			go func() {
+				select {
+				case <-draining:
+					cancel()
+				case <-ctx.Done():
+				}
+			}()
+			h.ServeHTTP(w, r.WithContext(ctx))
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)
+		defer cancel()
+		// Not every ResponseWriter can; where it cannot, a body is bounded in size all the same.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"text/tabwriter"
+
+	"example.com/curfew"
+	"example.com/curfew/web"
+)
+
+// tellStart prints, for a person, what runs where and what to register at each provider.
+func tellStart(w io.Writer, c *config, registrations []curfew.Registration, servers []*server) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	fmt.Fprintf(t, "curfew %s\n", version())
+	fmt.Fprintf(t, "  public\thttp://%s\treached as %s\n", servers[0].listener.Addr(), c.URL)
+	if len(servers) > 1 {
+		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics\n", servers[1].listener.Addr())
+	} else {
+		fmt.Fprintf(t, "  private\toff\n")
+	}
+	if c.Upstream != nil {
+		fmt.Fprintf(t, "  upstream\t%s\n", c.Upstream)
+	} else {
+		fmt.Fprintf(t, "  upstream\tnone\tforward-auth alone, at %s/verify\n", c.Prefix)
+	}
+	switch {
+	case c.KeyFile != "":
+		fmt.Fprintf(t, "  sessions\t%s\tkeys in %s\n", c.Store, c.KeyFile)
+	default:
+		fmt.Fprintf(t, "  sessions\t%s\tgone when this process ends\n", c.Store)
+	}
+	for i, r := range registrations {
+		fmt.Fprintf(t, "\nRegister at the provider %s (%s), for the client %s:\n", r.Provider, r.Issuer, r.ClientID)
+		fmt.Fprintf(t, "  redirect URI\t%s\n", r.RedirectURI)
+		fmt.Fprintf(t, "  back-channel logout URI\t%s\tsession required: yes\n", r.BackchannelURI)
+		fmt.Fprintf(t, "  front-channel logout URI\t%s\tsession required: yes\n", r.FrontchannelURI)
+		fmt.Fprintf(t, "  post-logout redirect URI\t%s\n", r.PostLogoutURI)
+		if quirks := c.Providers[i].quirks(); len(quirks) > 0 {
+			fmt.Fprintf(t, "  quirks in force\t%s\n", strings.Join(quirks, ", "))
+		}
+	}
+}
+
+// warnAtStart logs what whoever reads the log later must know: each departure from the standards, and what is open.
+func warnAtStart(log *slog.Logger, c *config, servers []*server) {
+	log.Info("serving", "event", "serving", "version", version(), "public", servers[0].listener.Addr().String(), "url", c.URL.String())
+	for _, p := range c.Providers {
+		for _, q := range p.quirks() {
+			log.Warn("a quirk is in force", "event", "quirk", "provider", p.Name, "quirk", q)
+		}
+	}
+	if len(servers) > 1 {
+		addr := servers[1].listener.Addr()
+		if host, _, err := net.SplitHostPort(addr.String()); err != nil || !web.Loopback(host) {
+			log.Warn("the private listener can be reached from other machines, and asks nobody who they are; see that only yours can",
+				"event", "private_listener_open", "address", addr.String())
+		}
+	}
+}

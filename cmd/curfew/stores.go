@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"example.com/curfew"
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+	"example.com/curfew/store/sqlite"
+)
+
+// storeURL is a store as --store names it.
+type storeURL struct {
+	scheme string
+	rest   string // after the colon
+	kind   storeKind
+}
+
+func (s storeURL) String() string { return s.scheme + ":" + s.rest }
+
+// storeKind is what the command knows about one kind of store.
+type storeKind struct {
+	shape    string // how it is written; empty: not in this release
+	embedded bool   // it lives in this process, so a key file can be made for it
+	check    func(rest string) error
+	open     func(ctx context.Context, rest string) (session.Store, error)
+	keyFile  func(rest string) string // where the key file is by default
+}
+
+// stores is every kind that can be named.
+func stores() map[string]storeKind {
+	return map[string]storeKind{
+		"memory": {
+			shape: "memory:", embedded: true,
+			check: func(rest string) error {
+				if rest != "" {
+					return errors.New("memory: takes nothing after the colon")
+				}
+				return nil
+			},
+			open: func(context.Context, string) (session.Store, error) { return memory.New(), nil },
+		},
+		"sqlite": {
+			shape: "sqlite:PATH", embedded: true,
+			check: func(rest string) error {
+				if rest == "" || strings.HasSuffix(rest, "/") || strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///") {
+					return errors.New("sqlite: takes the path of a file, like sqlite:curfew.db or sqlite:/var/lib/curfew/curfew.db")
+				}
+				return nil
+			},
+			open: func(ctx context.Context, path string) (session.Store, error) {
+				return sqlite.Open(ctx, path, sqlite.Options{})
+			},
+			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
+		},
+		"postgres": {}, "redis": {}, "rediss": {}, "redis+cluster": {}, "redis+sentinel": {},
+	}
+}
+
+// storeNames lists the stores that can be had, for help.
+func storeNames() string {
+	var all []string
+	for _, k := range stores() {
+		if k.shape != "" {
+			all = append(all, k.shape)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+func parseStore(s string) (storeURL, error) {
+	scheme, rest, ok := strings.Cut(s, ":")
+	kind, known := stores()[scheme]
+	switch {
+	case !ok || !known:
+		// The rest may hold a password, so it is not repeated.
+		return storeURL{}, fmt.Errorf("%q is not a store; there are: %s", scheme, storeNames())
+	case kind.open == nil:
+		return storeURL{}, fmt.Errorf("%s: is not in this release yet; there are: %s", scheme, storeNames())
+	}
+	if err := kind.check(rest); err != nil {
+		return storeURL{}, err
+	}
+	return storeURL{scheme, rest, kind}, nil
+}
+
+// openStore opens the store, and then its key ring: whoever has the store may make the key file.
+func (c *config) openStore(ctx context.Context) (session.Store, *session.Ring, error) {
+	store, err := c.Store.kind.open(ctx, c.Store.rest)
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := c.openRing()
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return store, ring, nil
+}
+
+func (c *config) openRing() (*session.Ring, error) {
+	if c.KeyFile == "" {
+		return session.ParseRing(session.NewKeyFile())
+	}
+	if _, err := os.Stat(c.KeyFile); err != nil && !c.Store.kind.embedded {
+		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here", err)
+	}
+	return curfew.KeyFile(c.KeyFile)
+}
