@@ -1,0 +1,138 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+
+	"example.com/curfew"
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+)
+
+// app is a small app and the gateway before it. The app itself knows nothing of OpenID Connect: it is told in headers who
+// is there.
+type app struct {
+	id, name string
+	url      string // of the gateway
+	upstream string // of the app behind it
+	secret   string
+
+	overview string
+	journal  *journal
+	rp       *curfew.RP
+	client   *http.Transport
+}
+
+// start wires the gateway, as any program that embeds Curfew would.
+func (a *app) start(ctx context.Context, p *provider, j *journal, log *slog.Logger) (err error) {
+	a.overview, a.journal = p.overview.url, j
+	a.client = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 4} // the provider is on this machine
+	a.rp, err = curfew.New(ctx, curfew.Config{
+		URL:        a.url,
+		Providers:  []oidc.Config{{Label: "Northgate ID", Issuer: p.url, ClientID: a.id, ClientSecret: a.secret}},
+		Home:       "/",
+		HTTPClient: &http.Client{Transport: a.client},
+		Log:        log.With("app", a.id),
+		Observe:    curfew.Observer{SessionCreated: a.created, SessionEnded: a.ended},
+	})
+	return err
+}
+
+func (a *app) close() error {
+	if a.rp == nil {
+		return nil
+	}
+	err := a.rp.Close()
+	a.client.CloseIdleConnections()
+	return err
+}
+
+func (a *app) created(string) {
+	a.journal.session("Sign-in at "+a.name, step{Who: a.id, What: "Verifies the ID Token and opens a session"})
+}
+
+func (a *app) ended(cause string) {
+	s := step{Who: a.id, Kind: "end", What: "The session is over (" + cause + ")"}
+	switch session.Cause(cause) {
+	case session.CauseBackChannel:
+		s.What = "Token verified, session ended"
+	case session.CauseUser:
+		s.What = "Session ended here first"
+	case session.CauseReplaced:
+		s.What, s.Kind = "The browser's session before is ended", ""
+	}
+	a.journal.add("Sign-out", s)
+}
+
+// gateway is what the browser talks to: Curfew's own routes, and the app behind it. The front page is for everybody.
+func (a *app) gateway() http.Handler {
+	upstream, err := url.Parse(a.upstream)
+	if err != nil {
+		panic(err)
+	}
+	inside := a.rp.Proxy(upstream)
+	mux := http.NewServeMux()
+	mux.Handle("/auth/", a.witness(a.rp.Handler()))
+	mux.Handle("GET /assets/", static())
+	mux.Handle("/", inside)
+	mux.Handle("GET /{$}", a.rp.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if curfew.SessionFrom(r.Context()) != nil {
+			inside.ServeHTTP(w, r)
+			return
+		}
+		render(w, "landing.html", a.overview, visitor{App: a.id, Name: a.name, Overview: a.overview})
+	})))
+	return ownCookies(a.id, mux)
+}
+
+// visitor is what a page of an app knows of who looks at it.
+type visitor struct {
+	App, Name, Overview  string
+	Subject, User, Email string
+}
+
+// handler is the app itself, behind the gateway.
+func (a *app) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		render(w, a.id+".html", a.overview, visitor{
+			App: a.id, Name: a.name, Overview: a.overview,
+			Subject: r.Header.Get("X-Auth-Subject"), User: r.Header.Get("X-Auth-Name"), Email: r.Header.Get("X-Auth-Email"),
+		})
+	})
+	return mux
+}
+
+// witness writes into the journal what passes through Curfew's own routes.
+func (a *app) witness(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPost && r.URL.Path == "/auth/logout":
+			a.journal.begin("Sign-out at "+a.name, a.id, "Somebody clicks “Sign out”")
+		case r.Method == http.MethodPost && r.URL.Path == "/auth/backchannel-logout":
+			a.journal.add("Sign-out", step{Who: a.id, What: "A logout token arrives"})
+		case r.URL.Path == "/auth/events":
+			w = &tabWatcher{w, a}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// tabWatcher writes down when an open tab is told that its session has ended.
+type tabWatcher struct {
+	http.ResponseWriter
+	app *app
+}
+
+func (w *tabWatcher) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	if bytes.HasPrefix(p, []byte("event: ended")) && err == nil {
+		w.app.journal.add("Sign-out", step{Who: w.app.id, What: "The open tab is told"})
+	}
+	return n, err
+}
+
+func (w *tabWatcher) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,182 @@
+package demo
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/curfew/oidc/oidctest"
+)
+
+const (
+	keptStories = 5
+	// lull is how long nothing may happen before what happens next is another story.
+	lull = 3 * time.Second
+)
+
+// journal says what happens, as it happens, to whoever listens: one story for each sign-in and sign-out.
+type journal struct {
+	mu        sync.Mutex
+	stories   []*story // the newest first
+	number    int
+	last      time.Time
+	sessions  int    // that the apps have opened so far
+	opened    string // by which app the last of them
+	listeners map[chan struct{}]struct{}
+}
+
+// story is a sign-in or a sign-out.
+type story struct {
+	Number int     `json:"number"`
+	Title  string  `json:"title"`
+	Clock  string  `json:"clock"` // when it began
+	Steps  []step  `json:"steps"`
+	Tokens []token `json:"tokens"` // the logout tokens that were sent in it
+	began  time.Time
+}
+
+// step is something that was done.
+type step struct {
+	At   float64 `json:"at"` // milliseconds since the story began
+	Who  string  `json:"who"`
+	What string  `json:"what"`
+	Kind string  `json:"kind"` // "", "end" for an ended session, "done" for a 2xx, "fault"
+}
+
+// token is a logout token as people can read it, and what became of it.
+type token struct {
+	App    string          `json:"app"`
+	Header json.RawMessage `json:"header"`
+	Claims json.RawMessage `json:"claims"`
+	Status int             `json:"status"`
+	Took   float64         `json:"took"` // milliseconds
+}
+
+func newJournal() *journal { return &journal{listeners: make(map[chan struct{}]struct{})} }
+
+// begin opens a story with its first step.
+func (j *journal) begin(title, who, what string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.open(title)
+	j.write(step{Who: who, What: what})
+}
+
+// add writes the next step. It belongs to the story that is under way, or opens one of the title.
+func (j *journal) add(title string, s step) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.continueOr(title)
+	j.write(s)
+}
+
+// session writes that an app has opened a session.
+func (j *journal) session(title string, s step) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.continueOr(title)
+	j.sessions++
+	j.opened = s.Who
+	j.write(s)
+}
+
+// delivered writes what became of a logout token.
+func (j *journal) delivered(title string, s step, d oidctest.Delivery) {
+	header, claims := readable(d.Token)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.continueOr(title)
+	now := j.stories[0]
+	now.Tokens = append(now.Tokens, token{App: d.ClientID, Header: header, Claims: claims, Status: d.Status, Took: milliseconds(d.Took)})
+	slices.SortFunc(now.Tokens, func(a, b token) int { // the answers come in any order
+		if a.App < b.App {
+			return -1
+		}
+		return 1
+	})
+	j.write(s)
+}
+
+// stir wakes the listeners, though there is nothing to write: somebody's page may have to look again.
+func (j *journal) stir() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.wake()
+}
+
+func (j *journal) continueOr(title string) {
+	if len(j.stories) == 0 || time.Since(j.last) > lull {
+		j.open(title)
+	}
+}
+
+func (j *journal) open(title string) {
+	now := time.Now()
+	j.number++
+	j.stories = slices.Insert(j.stories, 0, &story{Number: j.number, Title: title, Clock: now.Format("15:04:05"), began: now})
+	j.stories = j.stories[:min(len(j.stories), keptStories)]
+}
+
+func (j *journal) write(s step) {
+	now := j.stories[0]
+	j.last = time.Now()
+	s.At = milliseconds(j.last.Sub(now.began))
+	now.Steps = append(now.Steps, s)
+	j.wake()
+}
+
+func (j *journal) wake() {
+	for l := range j.listeners {
+		select {
+		case l <- struct{}{}:
+		default: // it is awake already
+		}
+	}
+}
+
+// state is all that there is to say, as JSON.
+func (j *journal) state() []byte {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	text, err := json.Marshal(struct {
+		Sessions int      `json:"sessions"`
+		Opened   string   `json:"opened"`
+		Stories  []*story `json:"stories"`
+	}{j.sessions, j.opened, j.stories})
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// stream sends what say returns as server-sent events, now and whenever something has happened.
+func (j *journal) stream(say func() []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		l := make(chan struct{}, 1)
+		j.mu.Lock()
+		j.listeners[l] = struct{}{}
+		j.mu.Unlock()
+		defer func() {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			delete(j.listeners, l)
+		}()
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		out := http.NewResponseController(w)
+		for {
+			if _, err := w.Write(slices.Concat([]byte("data: "), say(), []byte("\n\n"))); err != nil || out.Flush() != nil {
+				return
+			}
+			select {
+			case <-r.Context().Done():
+				return
+			case <-l:
+			}
+		}
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
