@@ -187,7 +187,7 @@ func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
 		return &web.Failure{Status: http.StatusConflict, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 			Message: web.Message{Title: "You were signed out",
-				Text:    "While you were signing in, a sign-out ended this sign-in. So nobody was signed in.\n\nIf you want to come in all the same, sign in again.",
+				Text:    "A sign-out arrived while you were signing in, so this sign-in was not completed.\n\nIf you want to come in all the same, sign in again.",
 				Actions: h.again(a)}}
 	case errors.Is(err, session.ErrUnavailable):
 		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
