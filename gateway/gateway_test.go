@@ -123,6 +123,10 @@ func (st *stage) send(method, path string, headers ...string) (*http.Response, s
 		st.t.Fatal(err)
 	}
 	for i := 0; i < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+			continue
+		}
 		req.Header[headers[i]] = append(req.Header[headers[i]], headers[i+1]) // as spelled
 	}
 	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
@@ -209,7 +213,7 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	b, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com", "email_verified": true})
-	st.send("GET", "/x%2Fy/../z//?q=%20&r", "Cookie", "theme=dark; "+cookie(b)+"; curfew-login-abc=sealed; lang=en",
+	st.send("GET", "/x%2Fy/../z//?q=%20&r", "Cookie", "theme=dark; "+cookie(b)+"; curfew-login-abc=sealed; lang=en", "Host", "evil.example",
 		"X-Auth-Subject", "mallory", "x-auth-subject", "mallory", "X_Auth_Subject", "mallory", "X.Auth.Subject", "mallory", "X-AUTH_subject", "mallory",
 		"X-Auth-Groups", "admins", "X-Auth-Session", "made-up", "X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil.example", "X_Forwarded_Proto", "gopher",
 		"X-Forwarded-User", "mallory", "Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6",

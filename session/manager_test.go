@@ -306,6 +306,26 @@ func TestAGapInTheFeedDropsAllCopiesAndChecksReadThroughUntilItIsWhole(t *testin
 	})
 }
 
+func TestACopyFromBeforeTheFeedWasWatchedIsNotServed(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, s := b.signIn(session.Tokens{})
+		late, err := session.NewManager(session.Config{Store: b.store, Ring: b.ring})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.want(late, bearer, nil)
+		b.end(b.m, session.Who{Key: s.Key})
+		ctx, cancel := context.WithCancel(b.t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { late.Run(ctx) })
+		synctest.Wait()
+		b.want(late, bearer, session.ErrNotFound)
+		cancel()
+		done.Wait()
+	})
+}
+
 func TestAStoreThatIsAwayIsNeitherSignedInNorSignedOut(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{Ceiling: -1}, func(b *bench) {
