@@ -30,6 +30,18 @@ func newBrowser(name string) *browser {
 	}}
 }
 
+// copy is another browser with the same cookies of a site.
+func (b *browser) copy(t *testing.T, site string) *browser {
+	t.Helper()
+	u, err := url.Parse(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newBrowser("a copy of " + b.name)
+	c.client.Jar.SetCookies(u, b.client.Jar.Cookies(u))
+	return c
+}
+
 // page is a response.
 type page struct {
 	url      *url.URL

@@ -74,19 +74,7 @@ func (g *gateway) write(t *testing.T, name, content string) string {
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
 	g.child = start(t, "the gateway of "+g.client, g.dir, environ(), append([]string{curfew(t), "serve"}, g.flags...)...)
-	b := newBrowser("the supervisor")
-	eventually(t, g.name+" answers", func() string {
-		select {
-		case <-g.gone:
-			t.Fatalf("%s ended: %v", g.name, g.cmd.ProcessState)
-		default:
-		}
-		got, err := b.try(http.MethodGet, "http://"+g.admin+"/healthz", nil)
-		if err != nil {
-			return err.Error()
-		}
-		return unless(got.status == http.StatusOK, "%v", got)
-	})
+	g.await(t, "event=serving", 0, func(line string) bool { return strings.Contains(line, "event=serving") })
 }
 
 // environ is the environment without what configures the command.

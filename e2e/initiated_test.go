@@ -21,6 +21,7 @@ func TestASignOutAtOneAppEndsTheSessionAtTheProviderAndAtTheOtherApp(t *testing.
 	bob.signIn(t, g[0], "bob")
 	bob.signIn(t, g[1], "bob")
 
+	kept := alice.copy(t, g[0].url)
 	from := p.said()
 	sent := alice.post(t, g[0].url+"/auth/logout", url.Values{})
 	if sent.status != http.StatusSeeOther || !strings.HasPrefix(sent.location.String(), p.issuer+"/session/end?") {
@@ -32,6 +33,7 @@ func TestASignOutAtOneAppEndsTheSessionAtTheProviderAndAtTheOtherApp(t *testing.
 		}
 	}
 	alice.mustBeOut(t, g[0]) // before the provider has said anything
+	kept.mustBeOut(t, g[0])  // nor does it help to have kept the cookie
 	alice.mustBeIn(t, g[1], "alice")
 
 	back := alice.confirm(t, alice.follow(t, sent))
