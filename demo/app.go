@@ -33,7 +33,7 @@ func (a *app) start(ctx context.Context, p *provider, j *journal, log *slog.Logg
 	a.rp, err = curfew.New(ctx, curfew.Config{
 		URL:        a.url,
 		Providers:  []oidc.Config{{Label: "Northgate ID", Issuer: p.url, ClientID: a.id, ClientSecret: a.secret}},
-		Home:       "/",
+		Home:       "/?" + signedOut,
 		HTTPClient: &http.Client{Transport: a.client},
 		Log:        log.With("app", a.id),
 		Observe:    curfew.Observer{SessionCreated: a.created, SessionEnded: a.ended},
@@ -51,7 +51,7 @@ func (a *app) close() error {
 }
 
 func (a *app) created(string) {
-	a.journal.session("Sign-in at "+a.name, step{Who: a.id, What: "Verifies the ID Token and opens a session"})
+	a.journal.session("Sign-in at "+a.name, step{Who: a.id, What: "ID Token verified, session opened", Kind: "open"})
 }
 
 func (a *app) ended(cause string) {
@@ -83,13 +83,18 @@ func (a *app) gateway() http.Handler {
 			inside.ServeHTTP(w, r)
 			return
 		}
-		render(w, "landing.html", a.overview, visitor{App: a.id, Name: a.name, Overview: a.overview})
+		_, out := r.URL.Query()[signedOut]
+		render(w, "landing.html", a.overview, visitor{App: a.id, Name: a.name, Overview: a.overview, SignedOut: out})
 	})))
 	return ownCookies(a.id, mux)
 }
 
+// signedOut is the query of the front page for somebody who has just signed out.
+const signedOut = "signed-out"
+
 // visitor is what a page of an app knows of who looks at it.
 type visitor struct {
+	SignedOut            bool
 	App, Name, Overview  string
 	Subject, User, Email string
 }
@@ -114,6 +119,14 @@ func (a *app) witness(next http.Handler) http.Handler {
 			a.journal.begin("Sign-out at "+a.name, a.id, "Somebody clicks “Sign out”")
 		case r.Method == http.MethodPost && r.URL.Path == "/auth/backchannel-logout":
 			a.journal.add("Sign-out", step{Who: a.id, What: "A logout token arrives"})
+		case r.URL.Path == "/auth/login" && r.URL.Query().Get("silent") == "true":
+			a.journal.add("Sign-in at "+a.name, step{Who: a.id, What: "Asks the provider without a word (prompt=none)"})
+		case r.URL.Path == "/auth/callback":
+			s := step{Who: a.id, What: "The browser is back, with a code"}
+			if !r.URL.Query().Has("code") {
+				s.What = "The browser is back: nobody is signed in there"
+			}
+			a.journal.add("Sign-in at "+a.name, s)
 		case r.URL.Path == "/auth/events":
 			w = &tabWatcher{w, a}
 		}
@@ -130,7 +143,7 @@ type tabWatcher struct {
 func (w *tabWatcher) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	if bytes.HasPrefix(p, []byte("event: ended")) && err == nil {
-		w.app.journal.add("Sign-out", step{Who: w.app.id, What: "The open tab is told"})
+		w.app.journal.add("Sign-out", step{Who: w.app.id, What: "The open tab is told", Kind: "told"})
 	}
 	return n, err
 }

@@ -19,10 +19,10 @@ import (
 	"time"
 )
 
-// open starts a demo on free ports, until the test ends.
-func open(t *testing.T) *house {
+// open starts a demo, until the test ends.
+func open(t *testing.T, cfg Config) *house {
 	t.Helper()
-	h, err := start(t.Context(), Config{})
+	h, err := start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,14 +159,14 @@ func TestSignedInOnceAndOutAnywhereTwoAppsAgree(t *testing.T) {
 			b.page(http.MethodPost, h.provider.url+"/end_session", url.Values{})
 		}, [2]string{"backchannel", "backchannel"}},
 		{"at one app", func(b *browser, h *house) {
-			if at, _ := b.page(http.MethodPost, h.apps[0].url+"/auth/logout", url.Values{}); at != h.apps[0].url+"/" {
+			if at, _ := b.page(http.MethodPost, h.apps[0].url+"/auth/logout", url.Values{}); at != h.apps[0].url+"/?signed-out" {
 				t.Errorf("signing out leads to %s", at)
 			}
 		}, [2]string{"user", "backchannel"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t)
+			h := open(t, Config{})
 			alice, bob := newBrowser(t), newBrowser(t)
 			bob.signIn(h.apps[0], "bob")
 			bob.silently(h.apps[1])
@@ -208,7 +208,7 @@ func TestSignedInOnceAndOutAnywhereTwoAppsAgree(t *testing.T) {
 
 func TestJournalTellsASignOutFromTheClickToTheAnswer(t *testing.T) {
 	t.Parallel()
-	h := open(t)
+	h := open(t, Config{})
 	b := newBrowser(t)
 	b.signIn(h.apps[0], "carol")
 	told := b.tab(h.apps[0])
@@ -237,7 +237,7 @@ func TestJournalTellsASignOutFromTheClickToTheAnswer(t *testing.T) {
 		seen[s.Who+": "+s.What] = true
 	}
 	for _, want := range []string{
-		"provider: Carol Cruz signs out; every app that the session reached is told", "notes: A logout token arrives",
+		"provider: Carol Cruz signs out, so the apps are told", "notes: A logout token arrives",
 		"notes: Token verified, session ended", "notes: The open tab is told", "notes: Answers the provider: 200 OK",
 	} {
 		if !seen[want] {
@@ -261,7 +261,7 @@ func TestJournalTellsASignOutFromTheClickToTheAnswer(t *testing.T) {
 
 func TestWhoeverComesByAnotherNameIsSentToTheRightOne(t *testing.T) {
 	t.Parallel()
-	h := open(t)
+	h := open(t, Config{})
 	b := newBrowser(t)
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(h.overview.url, "http://"))
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, h.overview.url+"/", nil)

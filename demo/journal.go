@@ -12,6 +12,7 @@ import (
 
 const (
 	keptStories = 5
+	keptSteps   = 100 // of each
 	// lull is how long nothing may happen before what happens next is another story.
 	lull = 3 * time.Second
 )
@@ -42,7 +43,7 @@ type step struct {
 	At   float64 `json:"at"` // milliseconds since the story began
 	Who  string  `json:"who"`
 	What string  `json:"what"`
-	Kind string  `json:"kind"` // "", "end" for an ended session, "done" for a 2xx, "fault"
+	Kind string  `json:"kind"` // "", "open" for a new session, "end" for an ended session, "told" for a tab that hears of it, "done" for a 2xx, "fault"
 }
 
 // token is a logout token as people can read it, and what became of it.
@@ -50,8 +51,7 @@ type token struct {
 	App    string          `json:"app"`
 	Header json.RawMessage `json:"header"`
 	Claims json.RawMessage `json:"claims"`
-	Status int             `json:"status"`
-	Took   float64         `json:"took"` // milliseconds
+	Status int             `json:"status"` // 0 when no answer came
 }
 
 func newJournal() *journal { return &journal{listeners: make(map[chan struct{}]struct{})} }
@@ -89,7 +89,7 @@ func (j *journal) delivered(title string, s step, d oidctest.Delivery) {
 	defer j.mu.Unlock()
 	j.continueOr(title)
 	now := j.stories[0]
-	now.Tokens = append(now.Tokens, token{App: d.ClientID, Header: header, Claims: claims, Status: d.Status, Took: milliseconds(d.Took)})
+	now.Tokens = append(now.Tokens, token{App: d.ClientID, Header: header, Claims: claims, Status: d.Status})
 	slices.SortFunc(now.Tokens, func(a, b token) int { // the answers come in any order
 		if a.App < b.App {
 			return -1
@@ -121,9 +121,22 @@ func (j *journal) open(title string) {
 
 func (j *journal) write(s step) {
 	now := j.stories[0]
+	if len(now.Steps) >= keptSteps {
+		return
+	}
 	j.last = time.Now()
 	s.At = milliseconds(j.last.Sub(now.began))
-	now.Steps = append(now.Steps, s)
+	at := len(now.Steps)
+	if s.Kind == "end" {
+		// A tab may be told before the observer is, and by then the session was over: it ended no later than that.
+		by := func(kind string) int {
+			return slices.IndexFunc(now.Steps, func(o step) bool { return o.Who == s.Who && o.Kind == kind })
+		}
+		if told := by("told"); told >= 0 && by("end") < 0 {
+			at, s.At = told, now.Steps[told].At
+		}
+	}
+	now.Steps = slices.Insert(now.Steps, at, s)
 	j.wake()
 }
 

@@ -58,15 +58,18 @@ func (p *provider) handler() http.Handler {
 	})
 	mux.HandleFunc("/end_session", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
-			p.journal.begin("Sign-out at the provider", "provider", p.whose(r)+" signs out; every app that the session reached is told")
+			p.journal.begin("Sign-out at the provider", "provider", p.whose(r)+" signs out, so the apps are told")
 		} else {
-			p.journal.add("Sign-out", step{Who: "provider", What: "The browser brings the sign-out here; every app that the session reached is told"})
+			p.journal.add("Sign-out", step{Who: "provider", What: "The browser asks to sign out here too, so the apps are told"})
 		}
 		op.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
+		if r.Body = http.MaxBytesReader(w, r.Body, 64<<10); r.ParseForm() == nil && r.PostForm.Get("grant_type") == "authorization_code" {
+			// By now the browser has the cookie of a new session, so that the provider's own page, too, can look again.
+			p.journal.add("Sign-in", step{Who: "provider", What: "Exchanges the code for an ID Token"})
+		}
 		op.ServeHTTP(w, r)
-		p.journal.stir() // by now the browser has the cookie of a new session: the provider's own page can look again
 	})
 	mux.Handle("/", op)
 	return mux

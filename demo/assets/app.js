@@ -12,8 +12,7 @@ if (document.documentElement.dataset.state === "in") {
   const end = (cause) => {
     events.close();
     const ended = document.getElementById("ended").content.cloneNode(true);
-    const time = new Date().toLocaleTimeString();
-    ended.getElementById("why").textContent = `${because[cause] || "Your session has ended."} What was on it has been put away. (${time})`;
+    ended.getElementById("why").textContent = `${because[cause] || "Your session has ended."} What was shown here has been put away.`;
     document.body.replaceChildren(ended);
     document.title = "Signed out";
     document.documentElement.dataset.state = "ended";
@@ -28,7 +27,7 @@ if (document.documentElement.dataset.state === "in") {
       end("");
     } else if (answer.ok) {
       const since = new Date((await answer.json()).created);
-      document.getElementById("since").textContent = " · since " + since.toLocaleTimeString();
+      document.getElementById("since").textContent = " · since " + since.toTimeString().slice(0, 8);
     }
   };
   events.addEventListener("error", () => { if (events.readyState === EventSource.CLOSED) ask(); });

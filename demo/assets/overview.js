@@ -80,43 +80,49 @@ function drawLog() {
 }
 
 const meaning = {
-  typ: "it is a logout token, nothing else", alg: "how it is signed", kid: "with which key",
+  typ: "what kind of token it is", alg: "how it is signed",
   iss: "who says so", aud: "to which app", sub: "who is signed out", sid: "which sign-in of theirs", events: "what it asks for",
   iat: "when it was made", exp: "and until when it counts", jti: "so that it counts once",
 };
 
 function value(name, v) {
-  if (name === "iat" || name === "exp") return new Date(v * 1000).toLocaleTimeString();
+  if (name === "iat" || name === "exp") return new Date(v * 1000).toTimeString().slice(0, 8);
   if (name === "events") return Object.keys(v).map((k) => k.replace(/^.*\/event\//, "…/")).join(", ");
   return typeof v === "string" ? v : JSON.stringify(v);
 }
 
+let chosen = "";
 function drawTokens() {
   const story = journal.stories.find((s) => s.tokens);
   if (!story) return;
-  const box = document.getElementById("tokens");
-  if (box.dataset.drawn === story.number + "/" + story.tokens.length) return;
-  box.dataset.drawn = story.number + "/" + story.tokens.length;
-  box.replaceChildren(...story.tokens.map((t, i) => {
-    const details = make("details");
-    details.name = "token"; // one at a time
-    details.open = i === 0;
-    const summary = make("summary");
-    summary.append(make("b", "", "For " + (names[t.app] || t.app)), make("span", "status", `${t.status || "no answer"} · ${t.took.toFixed(1)} ms`));
-    const table = make("table");
-    for (const part of [t.header, t.claims]) {
-      const names = Object.keys(part || {}).sort((a, b) => Object.keys(meaning).indexOf(a) - Object.keys(meaning).indexOf(b));
-      const body = table.createTBody();
-      for (const name of names) {
-        const row = body.insertRow();
-        row.append(make("th", "", name), make("td", "value", value(name, part[name])), make("td", "means", meaning[name] || ""));
-        row.firstChild.scope = "row";
-        row.children[1].title = typeof part[name] === "string" ? part[name] : JSON.stringify(part[name]);
-      }
-    }
-    details.append(summary, table);
-    return details;
+  const token = story.tokens.find((t) => t.app === chosen) || story.tokens[0];
+  const which = document.getElementById("which");
+  which.replaceChildren(...story.tokens.map((t) => {
+    const button = make("button", t.app, "for " + (names[t.app] || t.app));
+    button.type = "button";
+    button.setAttribute("aria-pressed", t === token);
+    button.onclick = () => {
+      chosen = t.app;
+      drawTokens();
+      which.children[story.tokens.indexOf(t)].focus();
+    };
+    return button;
   }));
+  const table = make("table");
+  for (const part of [token.header, token.claims]) {
+    const order = Object.keys(meaning);
+    const body = table.createTBody();
+    for (const name of Object.keys(part || {}).sort((a, b) => order.indexOf(a) - order.indexOf(b))) {
+      if (name === "kid") continue; // of no interest here
+      const row = body.insertRow();
+      const head = make("th", "", name);
+      head.scope = "row";
+      const cell = make("td", "value", value(name, part[name]));
+      cell.title = typeof part[name] === "string" ? part[name] : JSON.stringify(part[name]);
+      row.append(head, cell, make("td", "means", meaning[name] || ""));
+    }
+  }
+  document.getElementById("tokens").replaceChildren(table);
 }
 
 // The window of whoever does something lights up for a moment.
