@@ -12,13 +12,15 @@ import (
 type entry struct {
 	timer
 	rec       session.Record
+	in        realm
 	bySubject links
 	bySID     links
 	place     int // on its shelf
 }
 
 func newEntry(r session.Record) *entry {
-	scope := realmOf(r.Issuer, r.ClientID).Value()
+	in := realmOf(r.Issuer, r.ClientID)
+	scope := in.Value()
 	// The caller's strings may be parts of something larger, which they would keep alive.
 	r.Issuer, r.ClientID = scope.issuer, scope.clientID
 	r.Subject, r.SID = strings.Clone(r.Subject), strings.Clone(r.SID)
@@ -26,7 +28,7 @@ func newEntry(r session.Record) *entry {
 	r.IdleExpires, r.Expires = session.Time(r.IdleExpires), session.Time(r.Expires)
 	r.Payload = bytes.Clone(r.Payload)
 	r.Revision = 1
-	return &entry{rec: r}
+	return &entry{rec: r, in: in}
 }
 
 // runsOut returns when the session stops living.
@@ -42,11 +44,11 @@ type name struct {
 }
 
 func (e *entry) names() (bySubject, bySID name) {
-	in := realmOf(e.rec.Issuer, e.rec.ClientID)
+	bySubject = name{e.in, e.rec.Subject, ""}
 	if e.rec.SID == "" {
-		return name{in, e.rec.Subject, ""}, name{in, e.rec.Subject, ""}
+		return bySubject, bySubject
 	}
-	return name{in, e.rec.Subject, ""}, name{in, "", e.rec.SID}
+	return bySubject, name{e.in, "", e.rec.SID}
 }
 
 // index keeps the sessions of each name in a list that runs through the entries themselves.

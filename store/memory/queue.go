@@ -1,71 +1,86 @@
 package memory
 
-import "container/heap"
-
 // timer gives a thing a place in a queue.
 type timer struct {
-	due   int64 // microseconds since 1970
-	order uint64
+	order uint64 // among those that are due at the same time
 	place int
 }
 
 func (t *timer) clock() *timer { return t }
 
-// queue holds things in the order in which they fall due. It is a heap whose members know their place.
-type queue[T interface{ clock() *timer }] []T
+type timed interface{ clock() *timer }
+
+// queue holds things in the order in which they fall due. It is a binary heap whose members know their place, so that
+// they leave it without a search; the times lie in the heap itself, so that keeping the order touches few members.
+type queue[T timed] []slot[T]
+
+type slot[T timed] struct {
+	due   int64 // microseconds since 1970
+	order uint64
+	item  T
+}
 
 // add puts x into the queue.
 func (q *queue[T]) add(x T, due int64) {
-	x.clock().due = due
-	heap.Push((*heaped[T])(q), x)
+	*q = append(*q, slot[T]{})
+	q.settle(len(*q)-1, slot[T]{due, x.clock().order, x})
 }
 
 // move changes when x, which is in the queue, is due.
 func (q *queue[T]) move(x T, due int64) {
-	if t := x.clock(); t.due != due {
-		t.due = due
-		heap.Fix((*heaped[T])(q), t.place)
+	place := x.clock().place
+	if s := (*q)[place]; s.due != due {
+		s.due = due
+		q.settle(place, s)
 	}
 }
 
 // drop takes x, which is in the queue, out of it.
-func (q *queue[T]) drop(x T) { heap.Remove((*heaped[T])(q), x.clock().place) }
+func (q *queue[T]) drop(x T) {
+	place, last := x.clock().place, len(*q)-1
+	s := (*q)[last]
+	(*q)[last] = slot[T]{}
+	*q = (*q)[:last]
+	if place != last {
+		q.settle(place, s)
+	}
+}
 
 // until returns what is due first, if that is at the given time or before.
 func (q *queue[T]) until(at int64) (T, bool) {
-	if len(*q) == 0 || (*q)[0].clock().due > at {
+	if len(*q) == 0 || (*q)[0].due > at {
 		var none T
 		return none, false
 	}
-	return (*q)[0], true
+	return (*q)[0].item, true
 }
 
-// heaped is what container/heap sees of a queue.
-type heaped[T interface{ clock() *timer }] []T
-
-func (h heaped[T]) Len() int { return len(h) }
-
-func (h heaped[T]) Less(i, j int) bool {
-	a, b := h[i].clock(), h[j].clock()
-	return a.due < b.due || a.due == b.due && a.order < b.order
+// settle puts s where it belongs on the way through the free place i, up or down.
+func (q *queue[T]) settle(i int, s slot[T]) {
+	h := *q
+	for i > 0 && s.before(h[(i-1)/2]) {
+		h.put(i, h[(i-1)/2])
+		i = (i - 1) / 2
+	}
+	for {
+		child := 2*i + 1
+		if child+1 < len(h) && h[child+1].before(h[child]) {
+			child++
+		}
+		if child >= len(h) || !h[child].before(s) {
+			break
+		}
+		h.put(i, h[child])
+		i = child
+	}
+	h.put(i, s)
 }
 
-func (h heaped[T]) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].clock().place, h[j].clock().place = i, j
+func (q queue[T]) put(i int, s slot[T]) {
+	q[i] = s
+	s.item.clock().place = i
 }
 
-func (h *heaped[T]) Push(x any) {
-	item := x.(T)
-	item.clock().place = len(*h)
-	*h = append(*h, item)
-}
-
-func (h *heaped[T]) Pop() any {
-	last := len(*h) - 1
-	item := (*h)[last]
-	var none T
-	(*h)[last] = none
-	*h = (*h)[:last]
-	return item
+func (s slot[T]) before(other slot[T]) bool {
+	return s.due < other.due || s.due == other.due && s.order < other.order
 }

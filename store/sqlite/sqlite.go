@@ -156,6 +156,7 @@ func dsn(path string, o Options) string {
 		"synchronous(FULL)", // NORMAL could lose the last commits with the power, and a session would come back
 		"foreign_keys(ON)",
 		"temp_store(MEMORY)",
+		"wal_autocheckpoint(4000)", // 16 MiB of log: a page that many logouts touch is then written back once
 		"journal_size_limit(67108864)",
 		"cache_size(-16384)",
 		"trusted_schema(OFF)",

@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,9 +69,14 @@ func (p *population) replace(from, to int) {
 	})
 }
 
-// shuffle puts the sessions in a random order, since those that end are not those that came last.
-func (p *population) shuffle() {
-	rand.Shuffle(len(p.all), func(i, j int) { p.all[i], p.all[j] = p.all[j], p.all[i] })
+// draw brings the sessions that are to end next, chosen at random, to the front: those that end are not those that came
+// last. Their names are made anew, as those in a logout token are, which was just read.
+func (p *population) draw() {
+	for i := range p.batch() {
+		j := i + rand.IntN(len(p.all)-i)
+		p.all[i], p.all[j] = p.all[j], p.all[i]
+		p.all[i].Subject, p.all[i].SID = strings.Clone(p.all[i].Subject), strings.Clone(p.all[i].SID)
+	}
 }
 
 func (p *population) together(n int, fn func(i int) error) {
@@ -107,14 +113,14 @@ func BenchEnd(b *testing.B, open func(b *testing.B) Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
 			p := populate(b, open(b), size)
-			p.shuffle()
+			p.draw()
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
 				if i == p.batch() {
 					b.StopTimer()
 					p.replace(0, i)
-					p.shuffle()
+					p.draw()
 					i = 0
 					b.StartTimer()
 				}
@@ -141,7 +147,7 @@ func BenchEndParallel(b *testing.B, open func(b *testing.B) Store) {
 				if ends > 0 {
 					p.replace(0, p.batch())
 				}
-				p.shuffle()
+				p.draw()
 				b.StartTimer()
 				began := time.Now()
 				p.together(callers, func(w int) error {

@@ -1,0 +1,67 @@
+package memory
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestQueueGivesWhatIsDueFirst(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var q queue[*memo[int]]
+		due := make(map[*memo[int]]int64)
+		var members []*memo[int]
+		time := rapid.Int64Range(0, 20)
+		member := func(t *rapid.T) *memo[int] {
+			if len(members) == 0 {
+				t.Skip("empty")
+			}
+			return rapid.SampledFrom(members).Draw(t, "member")
+		}
+		remove := func(m *memo[int]) {
+			q.drop(m)
+			delete(due, m)
+			members = slices.DeleteFunc(members, func(other *memo[int]) bool { return other == m })
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				m := &memo[int]{key: len(due)}
+				due[m] = time.Draw(t, "due")
+				members = append(members, m)
+				q.add(m, due[m])
+			},
+			"move": func(t *rapid.T) {
+				m := member(t)
+				due[m] = time.Draw(t, "due")
+				q.move(m, due[m])
+			},
+			"drop": func(t *rapid.T) { remove(member(t)) },
+			"take": func(t *rapid.T) {
+				at := time.Draw(t, "at")
+				first := int64(1 << 62)
+				for _, d := range due {
+					first = min(first, d)
+				}
+				m, ok := q.until(at)
+				if ok != (first <= at) || ok && due[m] != first {
+					t.Fatalf("until %d: got one: %v, due %d; the first is due at %d", at, ok, due[m], first)
+				}
+				if ok {
+					remove(m)
+				}
+			},
+			"": func(t *rapid.T) {
+				for i, s := range q {
+					if s.item.place != i || s.due != due[s.item] {
+						t.Fatalf("a member at %d thinks it is at %d, due %d, want %d", i, s.item.place, s.due, due[s.item])
+					}
+				}
+				if len(q) != len(due) {
+					t.Fatalf("%d members, want %d", len(q), len(due))
+				}
+			},
+		})
+	})
+}
