@@ -28,7 +28,8 @@ const AttemptLifetime = 15 * time.Minute
 
 // Store keeps sessions. Every method is atomic, safe for concurrent use, and takes the time from its caller: a store
 // has no clock. Times are kept to the microsecond (see [Time]). A method that returns an error has changed nothing,
-// unless it says otherwise; a context that is done before the change is certain is such an error.
+// unless it says otherwise; a context that is done before the change is certain is such an error. What is handed in and
+// given back, payloads too, is the caller's own: the store keeps copies.
 //
 // The cost of every method but List and Prune is a few index look-ups, however many sessions there are.
 // The suite in store/storetest is this contract made executable.
@@ -38,7 +39,8 @@ type Store interface {
 	// began is when its login began. Create answers [ErrEnded], and keeps nothing, when an end mark at or after
 	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now,
 	// since then the mark may be gone.
-	// A key that exists already is an error: keys are 256 random bits, so that is a fault, never an update.
+	// A key that exists already is an error, and none of those above: keys are 256 random bits, so that is a fault,
+	// never an update.
 	Create(ctx context.Context, r Record, began, now time.Time) error
 
 	// Find returns the session with this key. [ErrNotFound] when it is unknown, ended or expired: a session lives
@@ -53,7 +55,8 @@ type Store interface {
 
 	// End carries out an ending, all of it or nothing:
 	//
-	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and has not run out.
+	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and now is before the
+	//     JTIExpires that it was recorded with.
 	//  2. The jti is recorded until e.JTIExpires.
 	//  3. Unless the ending names one key, an end mark with the time now is left for [AttemptLifetime]; a later mark for
 	//     the same names replaces an earlier one, never the reverse.
@@ -61,8 +64,9 @@ type Store interface {
 	//  5. For each of e.Tell the notices are written that [Telling] describes.
 	//  6. Every [Watch] hears of each removed session.
 	//
-	// It returns the sessions it removed, in no particular order, expired ones left out. Naming nobody that is here
-	// is a success: the jti is recorded and the mark is left all the same. [ErrNobody] if e.Who is not valid.
+	// It returns the sessions it removed, in no particular order. One that no longer lived has not ended just now: it is
+	// neither returned, nor noticed, nor heard of. Naming nobody that is here is a success: the jti is recorded and the
+	// mark is left all the same. [ErrNobody] if e.Who is not valid; an unknown kind of [Telling] is an error too.
 	//
 	// When End has returned nil the ending survives a crash of the process and, where the store is durable, of the
 	// machine. An error after which the ending may have been carried out all the same (a connection cut during
@@ -70,10 +74,10 @@ type Store interface {
 	End(ctx context.Context, e Ending, now time.Time) ([]Ended, error)
 
 	// List returns living sessions in the order of their keys, a page at a time. A session that lives throughout is on
-	// exactly one page, whatever is created and ended between the pages.
+	// exactly one page, whatever is created and ended between the pages. A query that has no meaning is an error.
 	List(ctx context.Context, q Query, now time.Time) (Page, error)
 
-	// Prune removes a batch of what is past its time (sessions, end marks, jtis) and says how many it removed.
+	// Prune removes a batch of what is past its time (sessions, end marks, jtis; never notices) and says how many it removed.
 	// Call it again while that is not 0. It never holds up a logout for longer than one small batch.
 	Prune(ctx context.Context, now time.Time) (int, error)
 
@@ -81,7 +85,8 @@ type Store interface {
 	// is done. fn is called from one goroutine at a time, must not block and must not call the store.
 	Watch(ctx context.Context, fn func(Ended)) (Feed, error)
 
-	// Close gives back what the store holds. Work under way is finished first.
+	// Close gives back what the store holds. Work under way is finished first. A closed store answers every method with
+	// an error that is none of the above, and its feeds are no longer in sync. Closing again does nothing.
 	Close() error
 }
 
@@ -89,7 +94,8 @@ type Store interface {
 type Feed interface {
 	// Sync returns nil only when every ending that was complete before Sync was called has been handed to the
 	// watching function, and none was missed since the last Sync (or since Watch). Any error means that endings may
-	// have been missed: who keeps copies of sessions drops them all, and trusts no copy until Sync returns nil again.
+	// have been missed: who keeps copies of sessions drops them all, and trusts no copy until Sync returns nil again. Once
+	// the subscription is over (closed, its context done, its store closed) Sync always fails.
 	Sync(ctx context.Context) error
 	// Close ends the subscription. After it has returned the watching function is not called any more.
 	Close() error
@@ -243,7 +249,8 @@ type Notice struct {
 	Reason   string // what the last attempt said
 }
 
-// Outcome is what became of an attempt at a notice. Exactly one of Done, RetryAt and GiveUp is set.
+// Outcome is what became of an attempt at a notice. Exactly one of Done, RetryAt and GiveUp is set; anything else is
+// refused and changes nothing.
 type Outcome struct {
 	Done    bool      // it is done: forget it
 	RetryAt time.Time // try again, then
@@ -254,7 +261,7 @@ type Outcome struct {
 // Outbox holds the notices that [Store.End] left. Every store is one.
 type Outbox interface {
 	// Claim leases up to max notices that are due and not leased, those that have been due for longest first, and
-	// counts an attempt for each. Until now+lease no other Claim returns them.
+	// counts an attempt for each. Until now+lease no other Claim returns them. A max below 1 claims none.
 	Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]Notice, error)
 	// Settle says what became of a claimed notice. [ErrLeaseLost] when it has been claimed anew or settled since: nothing
 	// is changed then. A lease that ran out but was not claimed by another can still be settled.
