@@ -173,7 +173,10 @@ func onlyCmd(files []*file) []string {
 }
 
 func noClock(files []*file) []string {
-	return calls(files, func(f *file) bool { return f.test || !strings.HasPrefix(f.dir, "store/") },
+	// The suite is no store: it has to ask what time it is to measure one.
+	return calls(files, func(f *file) bool {
+		return f.test || !strings.HasPrefix(f.dir, "store/") || f.dir == "store/storetest"
+	},
 		"a store has no clock: time is an argument", "time.Now", "time.Since", "time.Until")
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"net/url"
 	"os"
@@ -45,7 +46,7 @@ type config struct {
 	Providers      []*provider
 }
 
-// faults is everything that is wrong with a configuration.
+// faults is everything that is wrong with a configuration, a line for each.
 type faults []error
 
 func (f faults) Error() string {
@@ -56,15 +57,37 @@ func (f faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (f *faults) add(v value, err error) {
-	where := v.where
-	if where == "" {
-		where = v.path
-	} else if v.path != "" {
-		where += ": " + v.path
+// fault is something wrong with one value.
+type fault struct {
+	value
+	err error
+}
+
+func (f fault) Unwrap() error { return f.err }
+
+// Error says where: the file and line, variable or flag, and in a file the setting too.
+func (f fault) Error() string {
+	at := make([]string, 0, 3)
+	for _, s := range []string{f.where, f.path} {
+		if s != "" {
+			at = append(at, s)
+		}
 	}
-	// A file's own error names the file again, which is no harm; a setter's never names the setting.
-	*f = append(*f, fmt.Errorf("%s: %w", where, err))
+	key := f.path[strings.LastIndexByte(f.path, '.')+1:]
+	return strings.Join(append(at, strings.TrimPrefix(f.err.Error(), key+": ")), ": ")
+}
+
+func (f *faults) add(v value, err error) { *f = append(*f, fault{v, err}) }
+
+// sort puts the faults of the file in the order of its lines, before all others.
+func (f faults) sort() {
+	line := func(err error) int {
+		if f, ok := errors.AsType[fault](err); ok && f.layer == layerFile {
+			return f.line
+		}
+		return math.MaxInt
+	}
+	slices.SortStableFunc(f, func(a, b error) int { return line(a) - line(b) })
 }
 
 // loadConfig reads what the flags, the environment and the file say, and tells every fault at once. A later one of
@@ -87,6 +110,7 @@ func loadConfig(flags map[string]string, environ []string) (*config, error) {
 	l.applyProviders(c)
 	l.finish(c, given)
 	if len(l.faults) > 0 {
+		l.faults.sort()
 		return nil, l.faults
 	}
 	return c, nil
@@ -231,7 +255,7 @@ func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[s
 }
 
 func (l *loader) at(n *yaml.Node, path string) value {
-	return value{node: n, where: fmt.Sprintf("%s:%d", l.file, n.Line), path: path, layer: layerFile}
+	return value{node: n, where: fmt.Sprintf("%s:%d", l.file, n.Line), line: n.Line, path: path, layer: layerFile}
 }
 
 // readableByOthers refuses secrets in a file that is none.
@@ -339,6 +363,10 @@ func (l *loader) howToSay(key string) string {
 	case len(l.providers) > 1:
 		return "every provider needs it"
 	}
+	return howToSay(key)
+}
+
+func howToSay(key string) string {
 	s := setting{key: key}
 	return fmt.Sprintf("give --%s, %s, or %s in the file", s.flag(), s.env(), key)
 }
@@ -352,7 +380,7 @@ func (l *loader) finish(c *config, given map[string]value) {
 		return value{path: key}
 	}
 	if _, ok := given["url"]; !ok {
-		l.faults.add(at("url"), fmt.Errorf("is missing: %s (for a first try http://%s)", l.howToSay("url"), c.Listen))
+		l.faults.add(at("url"), fmt.Errorf("is missing: %s", howToSay("url")))
 	}
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {
 		l.faults.add(at("idle_timeout"), fmt.Errorf("%s is longer than the session_lifetime of %s", c.Idle, c.Lifetime))

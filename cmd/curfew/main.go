@@ -73,7 +73,8 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
   curfew token explain token.txt --config curfew.yaml`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          chooseCommand,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetArgs(args)
@@ -81,6 +82,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.AddCommand(
+		newDemoCmd(&p),
 		newServeCmd(&p),
 		newCheckCmd(&p),
 		newTokenCmd(&p),
@@ -110,6 +112,14 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		fmt.Fprintln(p.stderr, "See curfew --help.")
 	}
 	return status
+}
+
+// chooseCommand is what a command does that only has others below it.
+func chooseCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	return exit{2, fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath())}
 }
 
 func count(n int, what string) string {

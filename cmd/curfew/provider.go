@@ -28,11 +28,11 @@ type provider struct {
 // that a fault can be shown at its line.
 func (p *provider) set(apply func(*oidc.Config, string)) func(value) error {
 	return parsed(func(s string) error {
-		probe := oidc.Config{Issuer: "https://provider.invalid", ClientID: "client"}
+		probe := oidc.Config{Name: "main", Issuer: "https://provider.invalid", ClientID: "client"}
 		apply(&probe, s)
 		if _, err := oidc.New(probe); err != nil {
-			// The probe has no name of its own, and the line that the fault is shown at says which provider it is.
-			return errors.New(strings.ReplaceAll(flat(err).Error(), `provider "main": `, ""))
+			// Which provider it is, the place of the fault says better.
+			return errors.New(strings.ReplaceAll(flat(err).Error(), fmt.Sprintf("provider %q: ", probe.Name), ""))
 		}
 		apply(&p.Config, s)
 		return nil

@@ -17,6 +17,7 @@ import (
 const (
 	readyTimeout = 8 * time.Second // of one look; more than one fetch of a provider's documents may take
 	readyEvery   = 5 * time.Second
+	readySeldom  = time.Minute // when it has not been ready for long
 )
 
 // readiness asks whether all that a sign-in needs is there, and logs each change once.
@@ -52,16 +53,22 @@ func (r *readiness) check(ctx context.Context) error {
 	return err
 }
 
-// watch asks now and then until ctx is done, so that the log tells of an outage that nobody asked about.
+// watch asks now and then until ctx is done, so that the log tells of an outage that nobody asked about. It asks ever
+// less often while that lasts.
 func (r *readiness) watch(ctx context.Context) {
-	every := time.NewTicker(readyEvery)
-	defer every.Stop()
+	every := readyEvery
 	for {
-		r.check(ctx)
+		if r.check(ctx) == nil {
+			every = readyEvery
+		} else {
+			every = min(2*every, readySeldom)
+		}
+		wait := time.NewTimer(every)
 		select {
 		case <-ctx.Done():
+			wait.Stop()
 			return
-		case <-every.C:
+		case <-wait.C:
 		}
 	}
 }

@@ -134,8 +134,12 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 		})
 	}
 	background, stop := context.WithCancel(ctx)
+	defer stop()
 	running.Go(func() { ready.watch(background) })
-	running.Go(func() { hearHangup(background, log) })
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	running.Go(func() { refuseReload(background, hangup, log) })
 
 	var err error
 	select {
@@ -167,11 +171,8 @@ func (s *server) drain(log *slog.Logger) error {
 	return err
 }
 
-// hearHangup keeps a SIGHUP, with which other servers reload, from ending the process.
-func hearHangup(ctx context.Context, log *slog.Logger) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+// refuseReload keeps a SIGHUP, with which other servers reload, from ending the process.
+func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():

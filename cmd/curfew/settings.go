@@ -36,6 +36,7 @@ type value struct {
 	node  *yaml.Node // of the file; nil when it came as text
 	text  string
 	where string // "curfew.yaml:12", "CURFEW_URL", "--url"; empty for a default
+	line  int    // in the file
 	path  string // "providers[0].issuer"
 	layer layer
 }

@@ -31,6 +31,8 @@ type storeKind struct {
 	check    func(rest string) error
 	open     func(ctx context.Context, rest string) (session.Store, error)
 	keyFile  func(rest string) string // where the key file is by default
+	file     func(rest string) string // the one file that holds it, if it is one
+	inUse    func(error) bool         // whether open failed because a running curfew has it
 }
 
 // stores is every kind that can be named.
@@ -57,6 +59,9 @@ func stores() map[string]storeKind {
 			open: func(ctx context.Context, path string) (session.Store, error) {
 				return sqlite.Open(ctx, path, sqlite.Options{})
 			},
+			file: func(path string) string { return path },
+			// The store says so in words alone.
+			inUse:   func(err error) bool { return strings.Contains(err.Error(), "is using this file") },
 			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
 		},
 		"postgres": {}, "redis": {}, "rediss": {}, "redis+cluster": {}, "redis+sentinel": {},
@@ -91,15 +96,21 @@ func parseStore(s string) (storeURL, error) {
 	return storeURL{scheme, rest, kind}, nil
 }
 
-// openStore opens the store, and then its key ring: whoever has the store may make the key file.
-func (c *config) openStore(ctx context.Context) (session.Store, *session.Ring, error) {
-	store, err := c.Store.kind.open(ctx, c.Store.rest)
-	if err != nil {
+// openStore opens the store and its key ring. A key file that is there is read first, so that a bad one leaves no
+// database behind; a new one is made last, by whoever got the store.
+func (c *config) openStore(ctx context.Context) (store session.Store, ring *session.Ring, err error) {
+	if _, missing := os.Stat(c.KeyFile); missing == nil {
+		if ring, err = c.openRing(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if store, err = c.Store.kind.open(ctx, c.Store.rest); err != nil {
 		return nil, nil, err
 	}
-	ring, err := c.openRing()
-	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+	if ring == nil {
+		if ring, err = c.openRing(); err != nil {
+			return nil, nil, errors.Join(err, store.Close())
+		}
 	}
 	return store, ring, nil
 }

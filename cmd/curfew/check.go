@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/curfew"
+)
+
+// finding is what one look of `check` found.
+type finding struct {
+	About  string `json:"about"` // "provider main", "this gateway"
+	Check  string `json:"check"`
+	Status string `json:"status"` // ok, warning, fault
+	Detail string `json:"detail"`
+	Do     string `json:"do,omitempty"`
+}
+
+// report gathers findings.
+type report struct {
+	about string
+	all   []finding
+}
+
+func (r *report) ok(check, format string, args ...any) {
+	r.all = append(r.all, finding{r.about, check, "ok", fmt.Sprintf(format, args...), ""})
+}
+
+func (r *report) warn(check, detail, do string) {
+	r.all = append(r.all, finding{r.about, check, "warning", detail, do})
+}
+
+func (r *report) fault(check, detail, do string) {
+	r.all = append(r.all, finding{r.about, check, "fault", detail, do})
+}
+
+func (r *report) count(status string) (n int) {
+	for _, f := range r.all {
+		if f.Status == status {
+			n++
+		}
+	}
+	return n
+}
+
+func newCheckCmd(p *process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Say what works and what does not, and what to do about it",
+		Long: `Reads the same configuration as serve, asks each provider what it can do, looks at the store and the key file,
+and prints what is fine, what is doubtful and what is wrong. It changes nothing, and can be run beside serve.
+
+The exit status is 0 without faults (warnings are none), 1 with faults, 2 when the configuration is at fault.`,
+		Example: `  curfew check --config curfew.yaml
+  curfew check --config curfew.yaml --json | jq '.findings[] | select(.status != "ok")'`,
+		Args: cobra.NoArgs,
+	}
+	load := configFlags(cmd, p)
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := load()
+		if err != nil {
+			return err
+		}
+		r, err := check(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			err = r.writeJSON(p)
+		} else {
+			r.write(p)
+		}
+		if err == nil && r.count("fault") > 0 {
+			err = exit{status: 1}
+		}
+		return err
+	}
+	return cmd
+}
+
+// check looks at everything, one after the other: the providers first, then what is ours.
+func check(ctx context.Context, c *config) (*report, error) {
+	// The URLs to register are those of a relying party that is built of the same configuration, and never runs.
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	providers, err := c.newProviders()
+	if err != nil {
+		return nil, err
+	}
+	rp, err := curfew.New(ctx, c.relyingParty(nil, nil, nil, curfew.Observer{}))
+	if err != nil {
+		return nil, faults{err}
+	}
+	registrations := rp.Registrations()
+	if err := rp.Close(); err != nil {
+		return nil, err
+	}
+	r := new(report)
+	for i, p := range providers {
+		r.about = "provider " + p.Name()
+		checkProvider(ctx, r, p, registrations[i])
+	}
+	r.about = "this gateway"
+	checkStore(ctx, r, c)
+	checkKeyFile(r, c)
+	return r, nil
+}
+
+func (r *report) write(p *process) {
+	colours := p.painter()
+	var about string
+	var rows []row
+	flush := func() {
+		if len(rows) > 0 {
+			fmt.Fprintf(p.stdout, "%s\n", about)
+			writeRows(p.stdout, colours, "  ", rows)
+			fmt.Fprintln(p.stdout)
+		}
+		rows = nil
+	}
+	for _, f := range r.all {
+		if f.About != about {
+			flush()
+			about = f.About
+		}
+		rows = append(rows, row{f.Status, f.Check, f.Detail, f.Do})
+	}
+	flush()
+	fmt.Fprintf(p.stdout, "%s, %s\n", count(r.count("fault"), "fault"), count(r.count("warning"), "warning"))
+}
+
+func (r *report) writeJSON(p *process) error {
+	e := json.NewEncoder(p.stdout)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(struct {
+		OK       bool      `json:"ok"`
+		Version  string    `json:"version"`
+		Findings []finding `json:"findings"`
+	}{r.count("fault") == 0, version(), r.all})
+}

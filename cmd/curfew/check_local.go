@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"example.com/curfew"
+	"example.com/curfew/session"
+)
+
+// checkStore asks the store, without making one that is not there.
+func checkStore(ctx context.Context, r *report, c *config) {
+	if c.Store.kind.file != nil {
+		name := c.Store.kind.file(c.Store.rest)
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
+				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)), "make it, for the user that curfew runs as")
+				return
+			}
+			r.ok("store", "%s is not there yet; serve makes it", c.Store)
+			return
+		}
+	}
+	if c.Store.scheme == "memory" {
+		r.warn("store", "in memory", "a restart signs everybody out; use sqlite:PATH to keep sessions")
+		return
+	}
+	store, err := c.Store.kind.open(ctx, c.Store.rest)
+	switch {
+	case err != nil && c.Store.kind.inUse != nil && c.Store.kind.inUse(err):
+		r.ok("store", "%s is in use by a running curfew", c.Store)
+		return
+	case err == nil:
+		_, err = store.List(ctx, session.Query{Limit: 1}, session.Time(time.Now()))
+		err = errors.Join(err, store.Close())
+	}
+	if err != nil {
+		r.fault("store", err.Error(), "serve would not start; put this right first")
+		return
+	}
+	r.ok("store", "%s answers", c.Store)
+}
+
+// checkKeyFile reads the key file, without making one that is not there.
+func checkKeyFile(r *report, c *config) {
+	if c.KeyFile == "" {
+		r.ok("key file", "none: the keys live as long as the process")
+		return
+	}
+	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.kind.embedded {
+		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
+		return
+	}
+	if _, err := curfew.KeyFile(c.KeyFile); err != nil {
+		r.fault("key file", err.Error(), "serve would not start; put this right first")
+		return
+	}
+	r.ok("key file", "%s", c.KeyFile)
+}

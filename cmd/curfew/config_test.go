@@ -1,0 +1,233 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/oidc"
+)
+
+// needed is what no configuration can do without.
+func needed(more ...string) map[string]string {
+	flags := map[string]string{"url": "http://127.0.0.1:4180", "issuer": "https://id.example.com", "client-id": "app"}
+	for i := 0; i < len(more); i += 2 {
+		flags[more[i]] = more[i+1]
+	}
+	return flags
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "curfew.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestDefaultsAreThoseOfTheDesign(t *testing.T) {
+	t.Parallel()
+	c, err := loadConfig(needed(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		what      string
+		got, want any
+	}{
+		{"listen", c.Listen, "127.0.0.1:4180"},
+		{"admin_listen", c.AdminListen, "127.0.0.1:4181"},
+		{"prefix", c.Prefix, "/auth"},
+		{"home", c.Home, "/"},
+		{"store", c.Store.String(), "sqlite:curfew.db"},
+		{"key_file beside the database", c.KeyFile, "curfew.key"},
+		{"idle_timeout", c.Idle, 2 * time.Hour},
+		{"session_lifetime", c.Lifetime, 24 * time.Hour},
+		{"refresh_grace", c.Grace, time.Hour},
+		{"cache_ceiling", c.Ceiling, time.Second},
+		{"cache_size", c.CacheSize, 100_000},
+		{"success_status (Back-Channel Logout §2.8)", c.SuccessStatus, 200},
+		{"failure_status", c.FailureStatus, 503},
+		{"name", c.Providers[0].Name, "main"},
+		{"scopes", c.Providers[0].Scopes, []string{"openid", "profile", "email"}},
+		{"id_token_signed_response_alg", c.Providers[0].SigningAlg, "RS256"},
+		{"quirks", c.Providers[0].quirks(), []string(nil)},
+	} {
+		if !reflect.DeepEqual(row.got, row.want) {
+			t.Errorf("%s: got %v, want %v", row.what, row.got, row.want)
+		}
+	}
+}
+
+func TestALaterLayerOverridesAnEarlierOne(t *testing.T) {
+	t.Parallel()
+	const file = `
+idle_timeout: 11m
+providers:
+  - issuer: https://file.example.com
+    client_id: app
+    scopes: [openid, groups]
+`
+	for _, row := range []struct {
+		name, flag, env string
+		want            time.Duration
+		issuer          string
+	}{
+		{"file over default", "", "", 11 * time.Minute, "https://file.example.com"},
+		{"environment over file", "", "12m", 12 * time.Minute, "https://env.example.com"},
+		{"flag over environment", "13m", "12m", 13 * time.Minute, "https://flag.example.com"},
+		{"flag over file", "13m", "", 13 * time.Minute, "https://flag.example.com"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			flags := map[string]string{"config": writeFile(t, file), "url": "http://127.0.0.1:4180"}
+			var environ []string
+			if row.env != "" {
+				environ = []string{"CURFEW_IDLE_TIMEOUT=" + row.env, "CURFEW_ISSUER=https://env.example.com", "OTHER=x"}
+			}
+			if row.flag != "" {
+				flags["idle-timeout"], flags["issuer"] = row.flag, "https://flag.example.com"
+			}
+			c, err := loadConfig(flags, environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Idle != row.want || c.Providers[0].Issuer != row.issuer {
+				t.Errorf("got %s at %s, want %s at %s", c.Idle, c.Providers[0].Issuer, row.want, row.issuer)
+			}
+			if got := c.Providers[0].Scopes; !slices.Equal(got, []string{"openid", "groups"}) {
+				t.Errorf("what nobody overrides stays as the file has it; got scopes %q", got)
+			}
+		})
+	}
+}
+
+func TestEverySettingReachesTheRelyingParty(t *testing.T) {
+	t.Parallel()
+	c, err := loadConfig(map[string]string{"config": writeFile(t, `
+url: https://app.example.com
+prefix: /session
+home: /welcome
+upstream: http://127.0.0.1:3000/app
+store: "memory:"
+idle_timeout: 1h
+session_lifetime: 8h
+refresh_grace: 5m
+cache_ceiling: 0s
+cache_size: 7
+success_status: 204
+failure_status: 400
+trusted_proxies: [10.0.0.7, 192.168.0.0/16]
+admin_listen: off
+log_format: json
+log_level: warn
+providers:
+  - name: one
+    label: The One
+    issuer: https://id.example.com
+    client_id: app
+    client_secret: geheim
+    token_endpoint_auth_method: client_secret_post
+    id_token_signed_response_alg: ES256
+    scopes: [openid]
+    userinfo: never
+    require: {groups: [staff, 7, true], email_verified: true}
+    allow_missing_exp: true
+    logout_token_signed_response_alg: RS256
+    require_typ: true
+    logout_scope: subject
+    sid_from_token_response: true
+  - name: two
+    issuer: https://other.example.com
+    client_id: app
+`)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rp := c.relyingParty(nil, nil, nil, observerOfNothing())
+	one := rp.Providers[0]
+	for _, row := range []struct {
+		what      string
+		got, want any
+	}{
+		{"URL", rp.URL, "https://app.example.com"},
+		{"Prefix", rp.Prefix, "/session"},
+		{"Home", rp.Home, "/welcome"},
+		{"Idle", rp.Idle, time.Hour},
+		{"Absolute", rp.Absolute, 8 * time.Hour},
+		{"Grace", rp.Grace, 5 * time.Minute},
+		{"Ceiling, where 0 is no cache", rp.Ceiling < 0, true},
+		{"Cached", rp.Cached, 7},
+		{"SuccessStatus", rp.SuccessStatus, 204},
+		{"FailureStatus", rp.FailureStatus, 400},
+		{"TrustedProxies", len(rp.TrustedProxies), 2},
+		{"TrustedProxies", rp.TrustedProxies[0].String(), "10.0.0.7/32"},
+		{"Require", rp.Require["one"], map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
+		{"Name", one.Name, "one"},
+		{"Label", one.Label, "The One"},
+		{"ClientSecret", one.ClientSecret, "geheim"},
+		{"AuthMethod", one.AuthMethod, oidc.AuthPost},
+		{"SigningAlg", one.SigningAlg, "ES256"},
+		{"Scopes", one.Scopes, []string{"openid"}},
+		{"SkipUserinfo", one.SkipUserinfo, true},
+		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true, LogoutScope: "subject", SIDFromTokenResponse: true}},
+		{"second provider", rp.Providers[1].Issuer, "https://other.example.com"},
+		{"admin_listen", c.AdminListen, ""},
+		{"upstream", c.Upstream.String(), "http://127.0.0.1:3000/app"},
+		{"log_format", c.LogFormat, "json"},
+		{"log_level", c.LogLevel.String(), "WARN"},
+	} {
+		if !reflect.DeepEqual(row.got, row.want) {
+			t.Errorf("%s: got %#v, want %#v", row.what, row.got, row.want)
+		}
+	}
+}
+
+func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
+	t.Parallel()
+	two := func(second string) string {
+		return "url: https://app.example.com\nproviders:\n" +
+			"  - {name: one, issuer: 'https://id.example.com', client_id: app}\n  - " + second + "\n"
+	}
+	for _, row := range []struct{ name, file, want string }{
+		{"two providers of one name", two("{name: one, issuer: 'https://other.example.com', client_id: app}"),
+			`:4: providers[1].name: "one" is the name of another provider`},
+		{"one client of one issuer twice", two("{name: two, issuer: 'https://id.example.com', client_id: app}"),
+			":4: providers[1].client_id: this client of this issuer is there already"},
+		{"encryption without a key", two("{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: RSA-OAEP}"),
+			"need id_token_encrypted_response_alg and decryption_key_file, both"},
+		{"idle for longer than it lives", "idle_timeout: 25h\n", ":1: idle_timeout: 25h0m0s is longer than the session_lifetime of 24h0m0s"},
+		{"both listeners at one address", "listen: 127.0.0.1:1\nadmin_listen: 127.0.0.1:1\n", ":2: admin_listen: 127.0.0.1:1 is the public listener's"},
+		{"in front of itself", "listen: 127.0.0.1:1\nupstream: http://127.0.0.1:1\n", ":2: upstream: 127.0.0.1:1 is our own"},
+		{"no list of providers", "providers: {issuer: x}\n", ":1: providers: want a list"},
+		{"an empty setting", "home:\n", ":1: home: is empty"},
+		{"a list where a value goes", "home: [/]\n", ":1: home: want a single value"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := loadConfig(map[string]string{"config": writeFile(t, row.file)}, nil)
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("want %q, got:\n%v", row.want, err)
+			}
+		})
+	}
+}
+
+// FuzzConfigFile: whatever a file holds, it is a configuration or a list of faults, each with a place; and a secret in it
+// is never repeated.
+func FuzzConfigFile(f *testing.F) {
+	f.Add("url: https://app.example.com\nproviders:\n  - {issuer: 'https://id.example.com', client_id: app, client_secret: geheimnis}\n")
+	f.Add("providers: [&a {client_secret: [geheimnis]}, *a]\n")
+	f.Add("a: {b: [c, !!binary geheimnis]}\n---\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := loadConfig(map[string]string{"config": writeFile(t, text)}, nil)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("got %v and %v", c, err)
+		}
+	})
+}

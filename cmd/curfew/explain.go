@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/curfew/oidc"
+)
+
+const maxTokenFile = 1 << 20
+
+func newTokenCmd(p *process) *cobra.Command {
+	token := &cobra.Command{
+		Use:   "token",
+		Short: "Look at tokens",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  chooseCommand,
+	}
+	explain := &cobra.Command{
+		Use:   "explain FILE|-",
+		Short: "Show each step by which a logout token is judged",
+		Long: `Reads a logout token from a file, or from the standard input, and shows each step of its validation: passed or
+failed, and why. It takes the bare token, or the body of the request that brought it (logout_token=…).
+
+It needs to know the provider, so it takes the same configuration as serve; it need not be run where serve runs. The
+token itself is never printed; its claims are. Nothing is ended by it, and no replay is noticed.
+
+The exit status is 0 when every step passed, 1 when one failed, 2 when the configuration is at fault.`,
+		Example: `  curfew token explain token.txt --config curfew.yaml
+  pbpaste | curfew token explain - --config curfew.yaml`,
+		Args: cobra.ExactArgs(1),
+	}
+	load := configFlags(explain, p)
+	explain.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := load()
+		if err != nil {
+			return err
+		}
+		raw, err := p.readToken(args[0])
+		if err != nil {
+			return err
+		}
+		return p.explain(cmd.Context(), c, raw)
+	}
+	token.AddCommand(explain)
+	return token
+}
+
+// readToken finds the token in what people have at hand.
+func (p *process) readToken(name string) (string, error) {
+	in := p.stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxTokenFile+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxTokenFile {
+		return "", fmt.Errorf("%s holds more than %d bytes: that is no logout token", name, maxTokenFile)
+	}
+	raw := strings.TrimSpace(string(b))
+	if strings.Contains(raw, "logout_token=") {
+		form, err := url.ParseQuery(raw)
+		if err != nil || len(form["logout_token"]) != 1 {
+			return "", errors.New("want one logout_token in the form, and nothing that breaks it")
+		}
+		raw = form.Get("logout_token")
+	}
+	if raw == "" {
+		return "", fmt.Errorf("%s is empty", name)
+	}
+	return raw, nil
+}
+
+func (p *process) explain(ctx context.Context, c *config, raw string) error {
+	providers, err := c.newProviders()
+	if err != nil {
+		return err
+	}
+	steps := oidc.ExplainLogoutToken(ctx, providers, raw, time.Now())
+	rows, failed := make([]row, len(steps)), 0
+	for i, s := range steps {
+		rows[i] = row{status: s.Status, name: s.Name, detail: s.Detail}
+		switch s.Status {
+		case "ok":
+		case "failed":
+			rows[i].more = "see " + s.Section
+			failed++
+		default: // a step that could not be taken
+			failed++
+		}
+	}
+	colours := p.painter()
+	writeRows(p.stdout, colours, "", rows)
+	if claims := claimsOf(raw); claims != "" {
+		fmt.Fprintf(p.stdout, "\nIts claims, as it states them:\n%s\n", claims)
+	}
+	if failed > 0 {
+		fmt.Fprintf(p.stdout, "\n%s: %s of %d did not pass\n", colours.paint("failed", "refused"), count(failed, "step"), len(steps))
+		return exit{status: 1}
+	}
+	fmt.Fprintf(p.stdout, "\n%s: it would be carried out, unless it has been already\n", colours.paint("ok", "accepted"))
+	return nil
+}
+
+// newProviders makes the providers, silent ones: what they would log is in the table.
+func (c *config) newProviders() ([]*oidc.Provider, error) {
+	var all []*oidc.Provider
+	for _, cfg := range c.oidc() {
+		cfg.Log = slog.New(slog.DiscardHandler)
+		p, err := oidc.New(cfg)
+		if err != nil {
+			return nil, faults{err}
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// claimsOf returns what a signed token states, indented; nothing for one that is encrypted or broken.
+func claimsOf(raw string) string {
+	parts := strings.Split(raw, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return ""
+	}
+	var out bytes.Buffer
+	if json.Indent(&out, payload, "  ", "  ") != nil {
+		return ""
+	}
+	shown := strings.Split(out.String(), "\n")
+	for i, line := range shown {
+		shown[i] = printable(line)
+	}
+	return "  " + strings.Join(shown, "\n")
+}
