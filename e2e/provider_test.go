@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,7 +17,7 @@ type provider struct {
 	issuer string
 	port   string
 	alg    string
-	ttl    time.Duration // of the first access token of a session; 0: as it likes
+	env    []string // more of it
 	apps   []*gateway
 }
 
@@ -55,10 +54,7 @@ func (p *provider) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := append(os.Environ(), "OP_PORT="+p.port, "OP_ALG="+p.alg, "OP_CLIENTS="+string(list))
-	if p.ttl > 0 {
-		env = append(env, "OP_ACCESS_TTL="+strconv.Itoa(int(p.ttl/time.Second)))
-	}
-	p.child = start(t, "the provider", "", env, "node", "oidc-provider/op.mjs")
+	p.child = start(t, "the provider", "", append(env, p.env...), "node", "oidc-provider/op.mjs")
 	p.event(t, 0, "listening")
 }
 
@@ -110,5 +106,3 @@ func (p *provider) loggedOut(t *testing.T, from int, result string, g *gateway) 
 	}
 	return e
 }
-
-func (p *provider) String() string { return fmt.Sprintf("%s (%s)", p.issuer, p.alg) }

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// offline is a world whose provider gives refresh tokens, and first access tokens that live no longer than ttl.
-func offline(t *testing.T, ttl time.Duration) (*provider, *gateway) {
+// offline is a world whose provider gives refresh tokens, and access tokens that live for so many seconds: the first of a
+// session, and those after it.
+func offline(t *testing.T, first, next string) (*provider, *gateway) {
 	t.Helper()
 	p, g := world(t, "app")
-	p.ttl = ttl
+	p.env = []string{"OP_ACCESS_TTL=" + first, "OP_NEXT_TTL=" + next}
 	g[0].flags = append(g[0].flags, "--scopes", "openid,profile,email,offline_access")
 	p.start(t)
 	g[0].start(t)
 	return p, g[0]
 }
 
-// consent signs in with the question whether to grant lasting access, without which this provider gives none, and waits until
-// the access token has run out.
+// consent signs in with the question whether to grant lasting access, without which this provider gives none.
 func (b *browser) consent(t *testing.T, p *provider, g *gateway, login string) {
 	t.Helper()
 	got, asked := b.open(t, g.url+"/auth/login?prompt=consent&return_to=/private", login)
@@ -36,13 +36,12 @@ func TestRequestsThatComeTogetherRefreshASessionOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: waits for an access token to run out")
 	}
-	const ttl = 2 * time.Second
-	p, g := offline(t, ttl)
+	p, g := offline(t, "2", "300")
 	alice := newBrowser("alice's browser")
 	from := p.said()
 	alice.consent(t, p, g, "alice")
 
-	runOut := time.NewTimer(ttl) // no request may refresh the session before they come together
+	runOut := time.NewTimer(2 * time.Second) // no request may refresh the session before they come together
 	defer runOut.Stop()
 	<-runOut.C
 	eventually(t, "the provider is asked for new tokens", func() string {
@@ -76,7 +75,7 @@ func TestASessionEndsWhenTheProviderNoLongerRefreshesIt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: waits for an access token to run out")
 	}
-	p, g := offline(t, time.Second)
+	p, g := offline(t, "1", "1")
 	alice, bob := newBrowser("alice's browser"), newBrowser("bob's browser")
 	from := p.said()
 	alice.consent(t, p, g, "alice")
@@ -95,4 +94,35 @@ func TestASessionEndsWhenTheProviderNoLongerRefreshesIt(t *testing.T) {
 		t.Errorf("the sessions that ended are counted as %q, want one by refresh_rejected", got)
 	}
 	alice.mustBeIn(t, g, "alice")
+}
+
+// A logout that never arrived is noticed when the session has to be refreshed.
+func TestALogoutThatGotLostIsNoticedAtTheNextRefresh(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("slow: waits for an access token to run out")
+	}
+	p, gs := world(t, "app")
+	g := gs[0]
+	p.env = []string{"OP_REFRESH=always", "OP_ACCESS_TTL=1", "OP_NEXT_TTL=1"}
+	p.start(t)
+	g.start(t)
+	first, second := newBrowser("alice's first browser"), newBrowser("alice's second browser")
+	from := p.said()
+	first.signIn(t, g, "alice")
+	second.signIn(t, g, "alice")
+
+	g.kill()
+	first.signOutAt(t, p)
+	p.loggedOut(t, from, "backchannel.error", g)
+	g.start(t)
+	eventually(t, "alice's first session ends", func() string {
+		return unless(first.isIn(g, "alice") != "", "it goes on")
+	})
+	first.mustBeOut(t, g)
+	eventually(t, "alice's second session is refreshed", func() string {
+		second.mustBeIn(t, g, "alice")
+		return unless(len(p.events(t, from, "refresh")) > 0, "nobody asked")
+	})
+	second.mustBeIn(t, g, "alice")
 }

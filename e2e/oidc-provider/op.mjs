@@ -3,7 +3,9 @@
 //   OP_PORT         where it listens, on 127.0.0.1; the issuer is http://127.0.0.1:OP_PORT
 //   OP_CLIENTS      [{"id": "app", "secret": "...", "base": "http://127.0.0.1:4180"}], each a gateway
 //   OP_ALG          RS256 (default), PS256, ES256 or EdDSA: signs ID Tokens and logout tokens
-//   OP_ACCESS_TTL   seconds that the first access token of a session lives; default 300, as those after it
+//   OP_ACCESS_TTL   seconds that the first access token of a session lives; default 300
+//   OP_NEXT_TTL     seconds that those live which it is refreshed with; default 300
+//   OP_REFRESH      always: there is a refresh token without offline_access too, which ends with the session
 //
 // It tells what happens as one JSON object a line on standard output: listening, jwks (the keys were asked for),
 // backchannel.post (with the token, before it is sent), backchannel.success, backchannel.error, refresh, refresh.error.
@@ -38,7 +40,7 @@ const provider = new Provider(issuer, {
     response_types: ['code'],
     id_token_signed_response_alg: alg,
     backchannel_logout_uri: `${base}/auth/backchannel-logout`,
-    backchannel_logout_session_required: true,
+    backchannel_logout_session_required: true, // without it neither ID Tokens nor logout tokens have a sid
   })),
   jwks: { keys: [key] },
   clientDefaults: { id_token_signed_response_alg: alg },
@@ -47,7 +49,9 @@ const provider = new Provider(issuer, {
   pkce: { required: () => true },
   rotateRefreshToken: true, // a refresh token used twice ends the grant
   scopes: ['openid', 'offline_access'],
-  claims: { openid: ['sub', 'sid'], email: ['email', 'email_verified'], profile: ['name'] }, // without 'sid' here, ID Tokens have none
+  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'] },
+  // With offline_access a refresh token outlives the logout; without it, it ends with the session here.
+  issueRefreshToken: (ctx, client, code) => client.grantTypeAllowed('refresh_token') && (code.scopes.has('offline_access') || process.env.OP_REFRESH === 'always'),
   features: {
     devInteractions: { enabled: false },
     backchannelLogout: { enabled: true },
@@ -66,7 +70,7 @@ const provider = new Provider(issuer, {
     return fetch(url, options);
   },
   ttl: {
-    AccessToken: (ctx) => (ctx.oidc.params.grant_type === 'refresh_token' ? 300 : Number(process.env.OP_ACCESS_TTL ?? 300)),
+    AccessToken: (ctx) => Number((ctx.oidc.params.grant_type === 'refresh_token' ? process.env.OP_NEXT_TTL : process.env.OP_ACCESS_TTL) ?? 300),
     AuthorizationCode: 60, IdToken: 3600, RefreshToken: 86400, Session: 86400, Grant: 86400, Interaction: 600,
   },
 });
