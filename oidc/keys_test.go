@@ -233,6 +233,10 @@ func TestKeysOutliveTheProviderForADayAndNoLonger(t *testing.T) {
 	if got := <-h.fetched; got != "error" {
 		t.Fatalf("the fetch ended with %q", got)
 	}
+	for range 5 {
+		h.must(t) // and does not start another for a minute
+	}
+	h.wantFetches(t, 2)
 	wantUnavailable(t, h.try(t, head("kid", "made up")), "500") // not known to be absent, so not refused
 	h.Add(23*time.Hour - time.Second)
 	h.must(t)
@@ -318,6 +322,12 @@ func TestAKeyServesOnlyWhatItWasPublishedFor(t *testing.T) {
 		{"another curve by name", set("crv", "P-384"), "cannot be read"},
 		{"a curve that nobody knows", set("crv", "secp256k1"), "cannot be read"},
 		{"a point that is not on the curve", func(k map[string]any) { k["x"] = k["y"] }, "cannot be read"},
+		{"a key of another kind that names no alg", func(k map[string]any) {
+			other := oidctest.NewKey("EdDSA").JWK()
+			k["kty"], k["crv"], k["x"] = other["kty"], other["crv"], other["x"]
+			delete(k, "alg")
+			delete(k, "y")
+		}, "it is a key of kty \"OKP\""},
 		{"a kty that nobody knows", set("kty", "LATTICE"), "cannot be read"},
 		{"a shared secret", func(k map[string]any) { k["kty"], k["k"] = "oct", "AAAA" }, "shared secret"},
 	} {
