@@ -275,7 +275,7 @@ func TestAKeySetThatIsNoneIsNoReasonToRefuse(t *testing.T) {
 	}{
 		{"huge", oidctest.Huge(64 << 20), "more than 524288 bytes"},
 		{"an error", oidctest.Status(404), "answered 404"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, "redirects are not followed"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, "redirects are not followed"},
 		{"not JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "not a JSON object"},
 		{"no keys", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }, "no array `keys`"},
 		{"keys twice", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[],"keys":[]}`) }, "duplicate"},
