@@ -195,6 +195,7 @@ func (s *screen) signIn(subject string) {
 	s.t.Helper()
 	s.click("notes", `a[href^="/auth/login"]`)
 	s.shows("login", "out", "")
+	s.shot("demo-login.png")
 	s.click("notes", `button[value="`+subject+`"]`)
 	s.shows("in", "in", "in")
 }

@@ -13,6 +13,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,7 +113,9 @@ func (b *browser) user(a *app) string {
 // tab opens the event stream of an app, as its open page does. What it returns waits for the cause of the end.
 func (b *browser) tab(a *app) func() string {
 	b.t.Helper()
-	r, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, a.url+"/auth/events", nil)
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	b.t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"/auth/events", nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -259,6 +262,26 @@ func TestJournalTellsASignOutFromTheClickToTheAnswer(t *testing.T) {
 	}
 }
 
+func TestJournalPutsTheEndOfASessionBeforeTheTabThatWasTold(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	j.begin("Sign-out", "provider", "click")
+	for _, s := range []step{{Who: "notes", Kind: "told"}, {Who: "photos", Kind: "told"}, {Who: "photos", Kind: "end"}, {Who: "notes", Kind: "end"}} {
+		j.add("Sign-out", s)
+	}
+	var got []string
+	for i, s := range j.stories[0].Steps {
+		if i > 0 && s.At < j.stories[0].Steps[i-1].At {
+			t.Errorf("step %d is dated before the one that it follows", i)
+		}
+		got = append(got, s.Who+" "+s.Kind)
+	}
+	want := []string{"provider ", "notes end", "notes told", "photos end", "photos told"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestWhoeverComesByAnotherNameIsSentToTheRightOne(t *testing.T) {
 	t.Parallel()
 	h := open(t, Config{})
@@ -324,7 +347,7 @@ func TestRunGreetsAndEndsWithItsContext(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("the demo does not end with its context")
 	}
 }
