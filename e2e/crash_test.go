@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -65,7 +66,8 @@ func TestOfManyLogoutsAtOnceEachThatWasAnsweredOutlivesACrash(t *testing.T) {
 	}
 	for _, e := range lost {
 		again := newBrowser("the provider").post(t, g.url+"/auth/backchannel-logout", url.Values{"logout_token": {tokens[e.Sub]}})
-		if again.status != http.StatusOK && again.status != http.StatusBadRequest {
+		written := again.status == http.StatusBadRequest && strings.Contains(again.body, "already processed")
+		if again.status != http.StatusOK && !written {
 			t.Errorf("the logout of %s is sent again: %v", e.Sub, again)
 		}
 		browsers[e.Sub].mustBeOut(t, g)
