@@ -60,8 +60,8 @@ func checkPrefix(prefix string) error {
 	return nil
 }
 
-func checkHome(home string) error {
-	if home != "" && web.ReturnTo(home) != home {
+func checkPath(path string) error {
+	if path != "" && web.ReturnTo(path) != path {
 		return errors.New(`must be a path of this site, like "/"`)
 	}
 	return nil
