@@ -316,6 +316,10 @@ func TestAKeyFileIsMadeOnceAndReadableByNobodyElse(t *testing.T) {
 	if _, err := curfew.KeyFile(name); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("readable by others: %v", err)
 	}
+	os.Chmod(name, 0o440)
+	if _, err := curfew.KeyFile(name); err != nil {
+		t.Errorf("readable by its group: %v", err)
+	}
 	os.Chmod(name, 0o600)
 	os.WriteFile(name, []byte("# empty\n"), 0o600)
 	if _, err := curfew.KeyFile(name); err == nil || !strings.Contains(err.Error(), "holds no key") {
