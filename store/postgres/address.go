@@ -1,0 +1,128 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// address is where the database is.
+type address struct {
+	pool   *pgxpool.Config
+	direct *pgx.ConnConfig // leads to the server itself
+	pooler bool            // the pool leads to a pooler
+}
+
+// parseAddress reads a URL. Its errors hold no password.
+func parseAddress(text string, o Options) (*address, error) {
+	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
+		return nil, errors.New("the address must look like postgres://user:password@host:5432/database")
+	}
+	base, query, _ := strings.Cut(text, "?")
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, errors.New("the parameters of the address cannot be read: something after the ? is not encoded")
+	}
+	feed := params.Get("feed")
+	params.Del("feed")
+	a := &address{pooler: feed != ""}
+	if a.pool, err = pgxpool.ParseConfig(base + "?" + params.Encode()); err != nil {
+		return nil, err
+	}
+	if a.pooler {
+		host, port, err := net.SplitHostPort(feed)
+		if err != nil || host == "" || port == "" {
+			return nil, fmt.Errorf("feed=%q is not HOST:PORT, the address of the server itself", feed)
+		}
+		params.Set("host", host) // these go before what stands in the URL
+		params.Set("port", port)
+	}
+	for name := range params {
+		if strings.HasPrefix(name, "pool_") {
+			params.Del(name)
+		}
+	}
+	if a.direct, err = pgx.ParseConfig(base + "?" + params.Encode()); err != nil {
+		return nil, err
+	}
+
+	switch {
+	case o.MaxConns > 0:
+		a.pool.MaxConns = int32(o.MaxConns)
+	case !strings.Contains(query, "pool_max_conns="):
+		a.pool.MaxConns = 10
+	}
+	a.pool.PingTimeout = o.StatementTimeout
+	for _, c := range []*pgx.ConnConfig{a.pool.ConnConfig, a.direct} {
+		switch {
+		case o.ConnectTimeout > 0:
+			c.ConnectTimeout = o.ConnectTimeout
+		case !strings.Contains(query, "connect_timeout="):
+			c.ConnectTimeout = 5 * time.Second
+		}
+		// A standby may not know yet what has ended.
+		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+		if _, named := c.RuntimeParams["application_name"]; !named {
+			c.RuntimeParams["application_name"] = "curfew"
+		}
+	}
+	if a.pooler {
+		// A statement that is prepared on one connection is not there on the next; and what a connection is to be set to when it
+		// begins, a pooler refuses.
+		a.pool.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+		return a, nil
+	}
+	for name, value := range map[string]string{
+		"statement_timeout":                   millis(o.StatementTimeout),
+		"lock_timeout":                        millis(o.LockTimeout),
+		"idle_in_transaction_session_timeout": millis(o.StatementTimeout),
+		"default_transaction_isolation":       "read committed",
+		// A plan that was made while a table was small would scan it for as long as it is kept.
+		"enable_seqscan": "off",
+		"jit":            "off",
+	} {
+		if _, named := a.pool.ConnConfig.RuntimeParams[name]; !named {
+			a.pool.ConnConfig.RuntimeParams[name] = value
+		}
+	}
+	return a, nil
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+
+// connect makes a connection to the server itself.
+func (a *address) connect(ctx context.Context, heard func(pid uint32)) (*pgx.Conn, error) {
+	c := a.direct.Copy()
+	c.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { heard(n.PID) }
+	return pgx.ConnectConfig(ctx, c)
+}
+
+// explain says what is likely meant by an error of a server that we have just met.
+func explain(err error) error {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) {
+		return err
+	}
+	switch {
+	case strings.Contains(answer.Message, "unsupported startup parameter"):
+		return fmt.Errorf("%w: %s", err, poolerHint)
+	case answer.Code == "42501":
+		return fmt.Errorf("%w: curfew makes tables in the first schema of the search_path: "+
+			"give its user one of its own, with CREATE SCHEMA curfew AUTHORIZATION …, and ALTER ROLE … SET search_path = curfew", err)
+	case answer.Code == "3F000":
+		return fmt.Errorf("%w: the search_path names no schema that is there", err)
+	}
+	return err
+}
+
+const poolerHint = "it looks as if a pooler such as PgBouncer were at this address: " +
+	"add feed=HOST:PORT to it, with the address of the server itself"
