@@ -28,30 +28,36 @@ func parseAddress(text string, o Options) (*address, error) {
 		return nil, errors.New("the address must look like postgres://user:password@host:5432/database")
 	}
 	base, query, _ := strings.Cut(text, "?")
-	params, err := url.ParseQuery(query)
-	if err != nil {
-		return nil, errors.New("the parameters of the address cannot be read: something after the ? is not encoded")
+	// What is not ours is handed on as it stands: libpq and net/url do not agree about a plus.
+	var feed string
+	var pool, direct []string
+	for param := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(param, "=")
+		if name == "feed" {
+			var err error
+			if feed, err = url.PathUnescape(value); err != nil {
+				return nil, errors.New("feed= cannot be decoded")
+			}
+			continue
+		}
+		pool = append(pool, param)
+		if !strings.HasPrefix(name, "pool_") {
+			direct = append(direct, param)
+		}
 	}
-	feed := params.Get("feed")
-	params.Del("feed")
 	a := &address{pooler: feed != ""}
-	if a.pool, err = pgxpool.ParseConfig(base + "?" + params.Encode()); err != nil {
-		return nil, err
-	}
 	if a.pooler {
 		host, port, err := net.SplitHostPort(feed)
 		if err != nil || host == "" || port == "" {
-			return nil, fmt.Errorf("feed=%q is not HOST:PORT, the address of the server itself", feed)
+			return nil, fmt.Errorf("feed=%s is not HOST:PORT, the address of the server itself", feed)
 		}
-		params.Set("host", host) // these go before what stands in the URL
-		params.Set("port", port)
+		direct = append(direct, "host="+url.PathEscape(host), "port="+url.PathEscape(port)) // the last one counts
 	}
-	for name := range params {
-		if strings.HasPrefix(name, "pool_") {
-			params.Del(name)
-		}
+	var err error
+	if a.pool, err = pgxpool.ParseConfig(join(base, pool)); err != nil {
+		return nil, err
 	}
-	if a.direct, err = pgx.ParseConfig(base + "?" + params.Encode()); err != nil {
+	if a.direct, err = pgx.ParseConfig(join(base, direct)); err != nil {
 		return nil, err
 	}
 
@@ -95,6 +101,10 @@ func parseAddress(text string, o Options) (*address, error) {
 		}
 	}
 	return a, nil
+}
+
+func join(base string, params []string) string {
+	return strings.TrimSuffix(base+"?"+strings.Join(params, "&"), "?")
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }

@@ -46,9 +46,7 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 		return err
 	}
 	return s.write(ctx, "create", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, createSQL, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID,
-			subjectHash(r.Issuer, r.ClientID, r.Subject), sidHash(r.Issuer, r.ClientID, r.SID), micros(r.Created),
-			micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh), blob(r.Payload), micros(began))
+		rows, err := conn.Query(ctx, createSQL, createArgs(r, began)...)
 		var verdict string
 		if err := one(rows, err, &verdict); err != nil {
 			return err
@@ -61,6 +59,12 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 		}
 		return errors.New("a session with this key exists already")
 	})
+}
+
+func createArgs(r session.Record, began time.Time) []any {
+	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID,
+		subjectHash(r.Issuer, r.ClientID, r.Subject), sidHash(r.Issuer, r.ClientID, r.SID), micros(r.Created),
+		micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh), blob(r.Payload), micros(began)}
 }
 
 // Find implements [session.Store].
