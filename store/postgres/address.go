@@ -61,6 +61,7 @@ func parseAddress(text string, o Options) (*address, error) {
 		return nil, err
 	}
 
+	a.direct.DefaultQueryExecMode = pgx.QueryExecModeExec // it says little, and each thing once
 	switch {
 	case o.MaxConns > 0:
 		a.pool.MaxConns = int32(o.MaxConns)

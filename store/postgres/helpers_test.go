@@ -5,6 +5,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -163,3 +164,5 @@ func waitBlocked(t testing.TB, address string, tx pgx.Tx, n int) {
 		}
 	}
 }
+
+func fmtInt(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

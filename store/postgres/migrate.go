@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -23,25 +22,26 @@ const (
 )
 
 // migrate brings the database to the newest schema that we know, while all others wait.
-func migrate(ctx context.Context, direct *pgx.ConnConfig) (err error) {
+func migrate(ctx context.Context, a *address) (err error) {
 	defer func() { err = explain(err) }()
-	db := stdlib.OpenDB(*direct.Copy())
-	defer db.Close()
-	lock, err := db.Conn(ctx)
+	lock, err := a.connect(ctx, func(uint32) {})
 	if err != nil {
 		return err
 	}
-	defer lock.Close() // which gives the lock back, as the connection is not kept
-	db.SetMaxIdleConns(-1)
-	if _, err := lock.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, schemaLock); err != nil {
+	defer drop(lock) // which gives the lock back
+	var pid uint32
+	if err := lock.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+		return err
+	}
+	// A pooler gives its clients numbers of its own.
+	if !a.pooler && pid != lock.PgConn().PID() {
+		return errors.New(poolerHint)
+	}
+	if _, err := lock.Exec(ctx, `SELECT pg_advisory_lock($1::bigint)`, int64(schemaLock)); err != nil {
 		return fmt.Errorf("wait for another that looks at the schema: %w", err)
 	}
-	defer func() {
-		_, unlock := lock.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, schemaLock)
-		if err == nil {
-			err = unlock
-		}
-	}()
+	db := stdlib.OpenDB(*a.direct.Copy())
+	defer db.Close()
 	return up(ctx, db)
 }
 

@@ -70,7 +70,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, a.direct); err != nil {
+	if err := migrate(ctx, a); err != nil {
 		return nil, err
 	}
 	s := &Store{o: o}
@@ -79,7 +79,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	}
 	table, err := s.inspect(ctx)
 	if err == nil {
-		s.tail, err = follow(ctx, a, table, o.StatementTimeout)
+		s.tail, err = follow(ctx, a, table, o.StatementTimeout, s.pool)
 	}
 	if err != nil {
 		s.pool.Close()

@@ -12,6 +12,7 @@ import (
 	"example.com/curfew/store/internal/feed"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // tail follows what ends, on whatever replica, over a connection of its own.
@@ -90,11 +91,18 @@ var (
 	errMoved = errors.New("another process of the server answers than before")
 )
 
-// follow begins to follow what ends in the table with this number. It returns when it has heard its own bell.
-func follow(ctx context.Context, a *address, table uint32, timeout time.Duration) (*tail, error) {
+// follow begins to follow what ends in the table with this number. It returns when it has heard a bell that was rung through
+// the pool.
+func follow(ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool) (*tail, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	t := &tail{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop, stopped: make(chan struct{})}
-	if err := t.begin(ctx); err != nil {
+	err := t.begin(ctx)
+	if err == nil {
+		if err = t.prove(ctx, pool); err != nil {
+			drop(t.conn)
+		}
+	}
+	if err != nil {
 		stop()
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -106,12 +114,7 @@ func follow(ctx context.Context, a *address, table uint32, timeout time.Duration
 func (t *tail) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.address.direct.ConnectTimeout+t.timeout)
 	defer cancel()
-	heard := make(chan struct{}, 1)
 	conn, err := t.address.connect(ctx, func(pid uint32) {
-		select {
-		case heard <- struct{}{}:
-		default:
-		}
 		if pid != t.pid { // who rings has looked
 			t.heard.Store(true)
 		}
@@ -119,7 +122,11 @@ func (t *tail) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.listen(ctx, conn, heard); err != nil {
+	_, err = conn.Exec(ctx, `LISTEN `+pgx.Identifier{t.channel}.Sanitize())
+	if err == nil {
+		err = conn.QueryRow(ctx, beginSQL).Scan(&t.snapshot, &t.pid)
+	}
+	if err != nil {
 		drop(conn)
 		return err
 	}
@@ -127,30 +134,19 @@ func (t *tail) begin(ctx context.Context) error {
 	return nil
 }
 
-func (t *tail) listen(ctx context.Context, conn *pgx.Conn, heard <-chan struct{}) error {
-	if _, err := conn.Exec(ctx, `LISTEN `+pgx.Identifier{t.channel}.Sanitize()); err != nil {
+// prove rings and waits until it is heard. Behind a pooler that lends its connections for a transaction, nothing is.
+func (t *tail) prove(ctx context.Context, pool *pgxpool.Pool) error {
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	if _, err := pool.Exec(ctx, ringSQL, t.channel); err != nil {
 		return err
 	}
-	if err := conn.QueryRow(ctx, beginSQL).Scan(&t.snapshot, &t.pid); err != nil {
-		return err
-	}
-	// A pooler gives its clients numbers of its own.
-	if !t.address.pooler && conn.PgConn().PID() != t.pid {
-		return errors.New(poolerHint)
-	}
-	if _, err := conn.Exec(ctx, ringSQL, t.channel); err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-heard:
-			return nil
-		default:
-		}
-		if err := conn.PgConn().WaitForNotification(ctx); err != nil {
+	for !t.heard.Load() {
+		if err := t.conn.PgConn().WaitForNotification(ctx); err != nil {
 			return fmt.Errorf("%w: no NOTIFY is heard here; %s", err, poolerHint)
 		}
 	}
+	return nil
 }
 
 // run looks whenever there is a reason to, until ctx is done, and connects again when the connection is lost.
