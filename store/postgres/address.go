@@ -61,7 +61,7 @@ func parseAddress(text string, o Options) (*address, error) {
 		return nil, err
 	}
 
-	a.direct.DefaultQueryExecMode = pgx.QueryExecModeExec // it says little, and each thing once
+	a.direct.DefaultQueryExecMode = pgx.QueryExecModeExec // most of what is said there is said once
 	switch {
 	case o.MaxConns > 0:
 		a.pool.MaxConns = int32(o.MaxConns)
@@ -78,30 +78,33 @@ func parseAddress(text string, o Options) (*address, error) {
 		}
 		// A standby may not know yet what has ended.
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-		if _, named := c.RuntimeParams["application_name"]; !named {
-			c.RuntimeParams["application_name"] = "curfew"
-		}
+		setUnlessNamed(c, map[string]string{"application_name": "curfew"})
 	}
+	// A plan that was made while a table was small would scan it for as long as it is kept.
+	planning := map[string]string{"enable_seqscan": "off", "jit": "off"}
+	setUnlessNamed(a.direct, planning)
 	if a.pooler {
 		// A statement that is prepared on one connection is not there on the next; and what a connection is to be set to when it
 		// begins, a pooler refuses.
 		a.pool.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 		return a, nil
 	}
-	for name, value := range map[string]string{
+	setUnlessNamed(a.pool.ConnConfig, planning)
+	setUnlessNamed(a.pool.ConnConfig, map[string]string{
 		"statement_timeout":                   millis(o.StatementTimeout),
 		"lock_timeout":                        millis(o.LockTimeout),
 		"idle_in_transaction_session_timeout": millis(o.StatementTimeout),
 		"default_transaction_isolation":       "read committed",
-		// A plan that was made while a table was small would scan it for as long as it is kept.
-		"enable_seqscan": "off",
-		"jit":            "off",
-	} {
-		if _, named := a.pool.ConnConfig.RuntimeParams[name]; !named {
-			a.pool.ConnConfig.RuntimeParams[name] = value
+	})
+	return a, nil
+}
+
+func setUnlessNamed(c *pgx.ConnConfig, settings map[string]string) {
+	for name, value := range settings {
+		if _, named := c.RuntimeParams[name]; !named {
+			c.RuntimeParams[name] = value
 		}
 	}
-	return a, nil
 }
 
 func join(base string, params []string) string {

@@ -43,6 +43,6 @@ func Statements() map[string][]any {
 		settleDoneSQL:    {1, "x"},
 		settleRetrySQL:   {1, "x", 1, ""},
 		settleGiveUpSQL:  {1, "x", ""},
-		lookSQL:          {"700:700:"},
+		lookSQL:          {"19990:19995:19991"},
 	}
 }

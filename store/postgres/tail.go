@@ -230,7 +230,7 @@ func (t *tail) exec(ctx context.Context, statement string, args ...any) error {
 func (t *tail) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	rows, err := t.conn.Query(ctx, lookSQL, t.snapshot)
+	rows, err := t.conn.Query(ctx, lookSQL, pgx.QueryExecModeCacheStatement, t.snapshot)
 	if err != nil {
 		return err
 	}
