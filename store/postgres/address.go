@@ -132,8 +132,6 @@ func explain(err error) error {
 	case answer.Code == "42501":
 		return fmt.Errorf("%w: curfew makes tables in the first schema of the search_path: "+
 			"give its user one of its own, with CREATE SCHEMA curfew AUTHORIZATION …, and ALTER ROLE … SET search_path = curfew", err)
-	case answer.Code == "3F000":
-		return fmt.Errorf("%w: the search_path names no schema that is there", err)
 	}
 	return err
 }

@@ -153,11 +153,13 @@ func send(t testing.TB, tx pgx.Tx, statement string, args []any) {
 func waitBlocked(t testing.TB, address string, tx pgx.Tx, n int) {
 	t.Helper()
 	conn := dial(t, address)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for {
 		var blocked int
-		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))`,
+		if err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))`,
 			tx.Conn().PgConn().PID()).Scan(&blocked); err != nil {
-			t.Fatal(err)
+			t.Fatalf("nobody waits for the other: %v", err)
 		}
 		if blocked >= n {
 			return

@@ -30,12 +30,16 @@ func migrate(ctx context.Context, a *address) (err error) {
 	}
 	defer drop(lock) // which gives the lock back
 	var pid uint32
-	if err := lock.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+	var schema *string
+	if err := lock.QueryRow(ctx, `SELECT pg_backend_pid(), current_schema()::text`).Scan(&pid, &schema); err != nil {
 		return err
 	}
 	// A pooler gives its clients numbers of its own.
 	if !a.pooler && pid != lock.PgConn().PID() {
 		return errors.New(poolerHint)
+	}
+	if schema == nil {
+		return errors.New("the search_path names no schema that is there")
 	}
 	if _, err := lock.Exec(ctx, `SELECT pg_advisory_lock($1::bigint)`, int64(schemaLock)); err != nil {
 		return fmt.Errorf("wait for another that looks at the schema: %w", err)

@@ -4,7 +4,9 @@ package postgres_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -115,14 +117,15 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	t.Parallel()
-	name := database(t)
-	run(t, shared.url, `CREATE DATABASE `+name+`_latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0`)
-	t.Cleanup(func() { run(t, shared.url, `DROP DATABASE `+name+`_latin WITH (FORCE)`) })
+	need(t, shared.why)
+	name := fmt.Sprintf("curfew_test_latin_%d", os.Getpid())
+	run(t, shared.url, `CREATE DATABASE `+name+` ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0`)
+	t.Cleanup(func() { run(t, shared.url, `DROP DATABASE `+name+` WITH (FORCE)`) })
 	u, err := url.Parse(shared.url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.Path = "/" + name + "_latin"
+	u.Path = "/" + name
 	if _, err := postgres.Open(t.Context(), u.String(), patient()); err == nil || !strings.Contains(err.Error(), "needs UTF8") {
 		t.Errorf("Open: got error %v, want one that says that it needs UTF8", err)
 	}

@@ -39,11 +39,18 @@ func startPgBouncer(t *testing.T, server string) string {
 		t.Fatal(err)
 	}
 	host, serverPort, _ := strings.Cut(server, ":")
-	conf := filepath.Join(dir, "pgbouncer.ini")
-	text := fmt.Sprintf("[databases]\n* = host=%s port=%s user=curfew\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 100\n", host, serverPort, port)
-	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+	conf, users := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "users.txt")
+	text := fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
+		"auth_type = trust\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 4\nmax_db_connections = 40\nmax_client_conn = 500\n",
+		host, serverPort, port, users)
+	var all strings.Builder
+	for i := range maxRoles {
+		fmt.Fprintf(&all, "\"%s\" \"\"\n", role(i))
+	}
+	for name, text := range map[string]string{conf: text, users: all.String()} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cmd := exec.Command(program, conf)
 	if err := asServer(cmd); err != nil {
@@ -79,43 +86,47 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// database makes an empty database on the shared server: a pooler hands on no search_path.
-func database(t *testing.T) (name string) {
+const maxRoles = 1000
+
+func role(n int) string { return fmt.Sprintf("curfew_test_role_%d_%d", os.Getpid(), n) }
+
+// bounced makes an empty schema on the shared server, and returns how to get there directly and through a PgBouncer. It hands
+// on no search_path, so each schema has a role of its own that has one.
+func bounced(t *testing.T, bouncer string) (direct, through string) {
 	t.Helper()
-	need(t, shared.why)
-	name = fmt.Sprintf("curfew_test_%d_%d", os.Getpid(), shared.tested.Add(1))
-	run(t, shared.url, `CREATE DATABASE `+name)
-	t.Cleanup(func() { run(t, shared.url, `DROP DATABASE `+name+` WITH (FORCE)`) })
-	return name
+	name := role(int(shared.tested.Add(1)) % maxRoles)
+	run(t, shared.url, `CREATE ROLE `+name+` SUPERUSER LOGIN`, `CREATE SCHEMA `+name, `ALTER ROLE `+name+` SET search_path = `+name)
+	t.Cleanup(func() { run(t, shared.url, `DROP SCHEMA `+name+` CASCADE`, `DROP ROLE `+name) })
+	u, err := url.Parse(shared.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := u.Host
+	u.User = url.User(name)
+	direct = u.String()
+	u.Host = bouncer
+	return direct, with(t, u.String(), "feed", server)
 }
 
 func TestStoreKeepsTheContractBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	need(t, shared.why)
-	u, err := url.Parse(shared.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bouncer := startPgBouncer(t, u.Host)
+	bouncer := startPgBouncer(t, mustHost(t, shared.url))
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		name := database(t)
-		through := *u
-		through.Host, through.Path, through.RawQuery = bouncer, "/"+name, "sslmode=disable&feed="+u.Host
-		plain := *u
-		plain.Path = "/" + name
-		store := open(t, through.String(), patient())
+		direct, through := bounced(t, bouncer)
+		store := open(t, through, patient())
 		return storetest.Harness{
 			Store: store,
 			Reopen: func(t *testing.T) storetest.Store {
 				if err := store.Close(); err != nil {
 					t.Fatal(err)
 				}
-				return open(t, through.String(), patient())
+				return open(t, through, patient())
 			},
 			FailEnd: func(t *testing.T) func() {
-				run(t, plain.String(), `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'on purpose'; END $$`,
+				run(t, direct, `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'on purpose'; END $$`,
 					`CREATE TRIGGER fails BEFORE INSERT ON curfew_notices EXECUTE FUNCTION fail()`)
-				return func() { run(t, plain.String(), `DROP TRIGGER fails ON curfew_notices`) }
+				return func() { run(t, direct, `DROP TRIGGER fails ON curfew_notices`) }
 			},
 		}
 	})
@@ -124,18 +135,13 @@ func TestStoreKeepsTheContractBehindPgBouncer(t *testing.T) {
 func TestOpenSaysWhatAPoolerNeeds(t *testing.T) {
 	t.Parallel()
 	need(t, shared.why)
-	u, err := url.Parse(shared.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Path = "/" + database(t)
-	bouncer := startPgBouncer(t, u.Host)
-	for _, feed := range []string{"", "feed=" + bouncer + "&"} {
-		through := *u
-		through.Host, through.RawQuery = bouncer, feed+"sslmode=disable"
+	bouncer := startPgBouncer(t, mustHost(t, shared.url))
+	_, through := bounced(t, bouncer)
+	without, _, _ := strings.Cut(through, "?")
+	for _, feed := range []string{"", "&feed=" + bouncer} {
 		o := patient()
-		o.ConnectTimeout, o.StatementTimeout = time.Second, time.Second
-		store, err := postgres.Open(t.Context(), through.String(), o)
+		o.ConnectTimeout, o.StatementTimeout = 5*time.Second, time.Second
+		store, err := postgres.Open(t.Context(), without+"?sslmode=disable"+feed, o)
 		if err == nil {
 			store.Close()
 		}
@@ -148,14 +154,8 @@ func TestOpenSaysWhatAPoolerNeeds(t *testing.T) {
 func TestReplicasBehindPgBouncerHearOneAnother(t *testing.T) {
 	t.Parallel()
 	need(t, shared.why)
-	u, err := url.Parse(shared.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	through := *u
-	through.Host, through.Path = startPgBouncer(t, u.Host), "/"+database(t)
-	through.RawQuery = "sslmode=disable&feed=" + u.Host
-	here, there := open(t, through.String(), patient()), open(t, through.String(), patient())
+	_, through := bounced(t, startPgBouncer(t, mustHost(t, shared.url)))
+	here, there := open(t, through, patient()), open(t, through, patient())
 	heard := listen(t, there)
 	now := time.Now()
 	r := signIn(t, here, "alice", "s1", now)
