@@ -1,0 +1,141 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/storetest"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
+func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
+func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
+
+func openBench(b *testing.B) storetest.Store {
+	o := patient()
+	o.MaxConns = 16
+	return open(b, schema(b), o)
+}
+
+// BenchmarkFloor is one bare transaction of the same server, to compare BenchmarkEnd with: a row inserted, durably.
+func BenchmarkFloor(b *testing.B) {
+	address := schema(b)
+	run(b, address, `CREATE TABLE floor (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, text text)`)
+	conn := dial(b, address)
+	for b.Loop() {
+		if _, err := conn.Exec(b.Context(), `INSERT INTO floor (text) VALUES ($1)`, "4d3559ec-67504aaba65d"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkFloorParallel(b *testing.B) {
+	address := schema(b)
+	run(b, address, `CREATE TABLE floor (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, text text)`)
+	const callers, each = 16, 100
+	var conns []*pgx.Conn
+	for range callers {
+		conns = append(conns, dial(b, address))
+	}
+	var took time.Duration
+	n := 0
+	for b.Loop() {
+		began := time.Now()
+		done := make(chan error)
+		for _, conn := range conns {
+			go func() {
+				for range each {
+					if _, err := conn.Exec(b.Context(), `INSERT INTO floor (text) VALUES ($1)`, "4d3559ec-67504aaba65d"); err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- nil
+			}()
+		}
+		for range conns {
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+		}
+		took += time.Since(began)
+		n += callers * each
+	}
+	b.ReportMetric(float64(n)/took.Seconds(), "tx/s")
+}
+
+// BenchmarkHeard measures from the moment when End has returned here to the moment when it is heard there.
+func BenchmarkHeard(b *testing.B) {
+	address := schema(b)
+	here, there := open(b, address, patient()), open(b, address, patient())
+	heard := listen(b, there)
+	now := time.Now()
+	var took []time.Duration
+	for b.Loop() {
+		r := signIn(b, here, "alice", "s1", now)
+		if _, err := here.End(context.Background(), ending(session.Who{Key: r.Key}, "", now), now); err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		<-heard.each
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	for _, p := range []int{50, 99} {
+		b.ReportMetric(float64(took[len(took)*p/100].Microseconds()), fmt.Sprintf("p%d-µs", p))
+	}
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-µs")
+}
+
+// BenchmarkSize measures the bytes that a session takes on the disk, its indexes included, and after each was used.
+func BenchmarkSize(b *testing.B) {
+	address := schema(b)
+	o := patient()
+	o.MaxConns = 16
+	store := open(b, address, o)
+	now := time.Now()
+	const sessions, workers = 100_000, 32
+	for b.Loop() {
+		done := make(chan error)
+		for w := range workers {
+			go func() {
+				for i := w; i < sessions; i += workers {
+					r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i), now)
+					err := store.Create(b.Context(), r, now, now)
+					r.LastSeen, r.IdleExpires = now.Add(time.Minute), r.IdleExpires.Add(time.Minute)
+					if err == nil {
+						err = store.Update(b.Context(), r, now)
+					}
+					if err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- nil
+			}()
+		}
+		for range workers {
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	conn := dial(b, address)
+	var total int64
+	var parts string
+	if err := conn.QueryRow(b.Context(), `SELECT pg_total_relation_size('curfew_sessions'), (SELECT string_agg(relname || ' ' || pg_relation_size(oid) / $1, ', ')
+		FROM pg_class WHERE relname LIKE 'curfew_sessions%' AND relnamespace = current_schema()::regnamespace)`, sessions*b.N).Scan(&total, &parts); err != nil {
+		b.Fatal(err)
+	}
+	b.Log(strings.TrimSpace(parts))
+	b.ReportMetric(float64(total)/float64(sessions*b.N), "B/session")
+}

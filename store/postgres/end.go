@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const endSQL = `SELECT * FROM curfew_end($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::text, $8::bytea,
+	$9::bigint, $10::bigint, $11::text[], $12::text[], $13::boolean[], $14::bigint[])`
+
+// End implements [session.Store].
+func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+	if err := rules.CheckEnding(e); err != nil {
+		return nil, err
+	}
+	args, err := endArgs(e, now)
+	if err != nil {
+		return nil, err
+	}
+	var gone []session.Record
+	err = s.write(ctx, "end", func(ctx context.Context, conn *pgxpool.Conn) error {
+		rows, err := conn.Query(ctx, endSQL, args...)
+		if err != nil {
+			return err
+		}
+		gone, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (session.Record, error) {
+			r := session.Record{Issuer: e.Who.Issuer, ClientID: e.Who.ClientID}
+			var key []byte
+			var subject, sid *string
+			if err := row.Scan(&key, &subject, &sid); err != nil {
+				return r, err
+			}
+			if key == nil {
+				return r, session.ErrReplayed
+			}
+			if len(key) != len(r.Key) {
+				return r, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
+			}
+			copy(r.Key[:], key)
+			r.Subject, r.SID = *subject, *sid
+			return r, nil
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(gone) > 0 {
+		s.tail.ring()
+	}
+	return rules.Ended(e, gone, session.Time(now)), nil
+}
+
+// endArgs are the arguments of endSQL.
+func endArgs(e session.Ending, now time.Time) ([]any, error) {
+	w := e.Who
+	names := []string{w.Issuer, w.ClientID, w.Subject, w.SID, string(e.Cause)}
+	kinds, targets := make([]string, len(e.Tell)), make([]string, len(e.Tell))
+	offline, deadlines := make([]bool, len(e.Tell)), make([]int64, len(e.Tell))
+	for i, t := range e.Tell {
+		kinds[i], targets[i], offline[i], deadlines[i] = string(t.Kind), t.Target, t.Offline, micros(t.Deadline)
+	}
+	if err := writable(append(names, targets...)...); err != nil {
+		return nil, err
+	}
+	var key, jti []byte
+	var named *int64
+	switch {
+	case !w.Key.IsZero():
+		key = w.Key[:]
+	case w.Subject != "":
+		h := subjectHash(w.Issuer, w.ClientID, w.Subject)
+		named = &h
+	default:
+		named = sidHash(w.Issuer, w.ClientID, w.SID)
+	}
+	if e.JTI != "" {
+		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
+		jti = d[:]
+	}
+	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, micros(e.JTIExpires), micros(now),
+		kinds, targets, offline, deadlines}, nil
+}

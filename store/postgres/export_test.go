@@ -1,0 +1,48 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// CreateStatement and EndStatement are what Create and End send, for tests that send it over a connection of their own.
+func CreateStatement(r session.Record, began time.Time) (string, []any) {
+	return createSQL, createArgs(r, began)
+}
+
+func EndStatement(e session.Ending, now time.Time) (string, []any) {
+	args, err := endArgs(e, now)
+	if err != nil {
+		panic(err)
+	}
+	return endSQL, args
+}
+
+// FeedPID is the server's process behind the connection that follows what ends.
+func (s *Store) FeedPID(ctx context.Context) (pid uint32, err error) {
+	_, err = s.tail.ask(ctx, func(int64) error { pid = s.tail.pid; return nil })
+	return pid, err
+}
+
+// InUse is how many connections of the pool are in somebody's hands.
+func (s *Store) InUse() int { return int(s.pool.Stat().AcquiredConns()) }
+
+// Statements are all that the store sends, the functions apart, with arguments for each.
+func Statements() map[string][]any {
+	return map[string][]any{
+		findSQL:          {make([]byte, 32), 1},
+		updateSQL:        {1, 1, 1, 1, []byte{}, make([]byte, 32), 1, 1},
+		livesSQL:         {make([]byte, 32), 1},
+		listSQL:          {make([]byte, 32), 1, 10, "https://id.example", ""},
+		listSubjectSQL(): {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
+		listSIDSQL():     {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
+		pruneSQL:         {1, 1, 1},
+		claimSQL:         {"x", 1, 1, 1},
+		settleDoneSQL:    {1, "x"},
+		settleRetrySQL:   {1, "x", 1, ""},
+		settleGiveUpSQL:  {1, "x", ""},
+		lookSQL:          {"19990:19995:19991"},
+	}
+}

@@ -1,0 +1,170 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	issuer = "https://id.example"
+	client = "app"
+)
+
+func record(subject, sid string, now time.Time) session.Record {
+	bearer := session.NewBearer(issuer, client, subject)
+	return session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
+		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Revision: 1,
+		Payload: make([]byte, 600)}
+}
+
+func ending(who session.Who, jti string, now time.Time) session.Ending {
+	who.Issuer, who.ClientID = issuer, client
+	return session.Ending{Who: who, Cause: session.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
+		Tell: []session.Telling{{Kind: session.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
+}
+
+func signIn(t testing.TB, store *postgres.Store, subject, sid string, now time.Time) session.Record {
+	t.Helper()
+	r := record(subject, sid, now)
+	if err := store.Create(context.Background(), r, now, now); err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	return r
+}
+
+func wantAlive(t testing.TB, store *postgres.Store, r session.Record, now time.Time) {
+	t.Helper()
+	if _, err := store.Find(context.Background(), r.Key, now); err != nil {
+		t.Errorf("Find: %v, want it alive", err)
+	}
+}
+
+func wantGone(t testing.TB, store *postgres.Store, r session.Record, now time.Time) {
+	t.Helper()
+	if _, err := store.Find(context.Background(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Find: got error %v, want %v", err, session.ErrNotFound)
+	}
+}
+
+// wantTrouble fails unless err says that the store could not do its work, and says nothing about a session.
+func wantTrouble(t testing.TB, what string, err error) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: got no error", what)
+	}
+	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict, session.ErrLeaseLost} {
+		if errors.Is(err, known) {
+			t.Errorf("%s: got error %v, which says something about the session", what, err)
+		}
+	}
+}
+
+// ears hear what a store's feed says.
+type ears struct {
+	feed session.Feed
+	each chan session.Ended
+
+	mu  sync.Mutex
+	all map[session.Key]int
+}
+
+func listen(t testing.TB, store *postgres.Store) *ears {
+	t.Helper()
+	e := &ears{each: make(chan session.Ended, 1000), all: make(map[session.Key]int)}
+	feed, err := store.Watch(context.Background(), func(ended session.Ended) {
+		e.mu.Lock()
+		e.all[ended.Key]++
+		e.mu.Unlock()
+		select {
+		case e.each <- ended:
+		default:
+		}
+	})
+	if err != nil {
+		t.Fatalf("Watch: %v", err)
+	}
+	e.feed = feed
+	t.Cleanup(func() { feed.Close() })
+	e.sync(t)
+	return e
+}
+
+func (e *ears) sync(t testing.TB) {
+	t.Helper()
+	if err := e.feed.Sync(context.Background()); err != nil {
+		t.Errorf("Sync: %v", err)
+	}
+}
+
+// recover syncs until it succeeds, and returns how often it failed before.
+func (e *ears) recover(t testing.TB) (failed int) {
+	t.Helper()
+	for ; ; failed++ {
+		err := e.feed.Sync(t.Context())
+		if err == nil {
+			return failed
+		}
+		if t.Context().Err() != nil || failed == 100_000 {
+			t.Fatalf("the feed does not recover: %v", err)
+		}
+	}
+}
+
+// wantHeard fails unless, after a Sync, r has been heard of so many times in all.
+func (e *ears) wantHeard(t testing.TB, r session.Record, times int) {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := e.all[r.Key]; n != times {
+		t.Errorf("heard of it %d times, want %d", n, times)
+	}
+}
+
+// begin begins a transaction on a connection of its own.
+func begin(t testing.TB, address string) pgx.Tx {
+	t.Helper()
+	tx, err := dial(t, address).Begin(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// send runs a statement in a transaction that stays open.
+func send(t testing.TB, tx pgx.Tx, statement string, args []any) {
+	t.Helper()
+	if _, err := tx.Exec(context.Background(), statement, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitBlocked returns when n transactions wait for a lock that the one of tx holds.
+func waitBlocked(t testing.TB, address string, tx pgx.Tx, n int) {
+	t.Helper()
+	conn := dial(t, address)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		var blocked int
+		if err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))`,
+			tx.Conn().PgConn().PID()).Scan(&blocked); err != nil {
+			t.Fatalf("nobody waits for the other: %v", err)
+		}
+		if blocked >= n {
+			return
+		}
+	}
+}
+
+func fmtInt(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

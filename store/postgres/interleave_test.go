@@ -1,0 +1,253 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+)
+
+// Each of these stops one transaction before its commit, starts the other, sees it wait, and lets the first go on.
+
+// shapes are endings that name a session, and that session's sid.
+func shapes() map[string]struct {
+	who session.Who
+	sid string
+} {
+	return map[string]struct {
+		who session.Who
+		sid string
+	}{
+		"sub":                        {session.Who{Subject: "alice"}, "s1"},
+		"sub, of one without a sid":  {session.Who{Subject: "alice"}, ""},
+		"sid":                        {session.Who{SID: "s1"}, "s1"},
+		"both":                       {session.Who{Subject: "alice", SID: "s1"}, "s1"},
+		"both, of one without a sid": {session.Who{Subject: "alice", SID: "s1"}, ""},
+	}
+}
+
+func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
+	t.Parallel()
+	for name, shape := range shapes() {
+		for _, commits := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, commits %v", name, commits), func(t *testing.T) {
+				t.Parallel()
+				address := schema(t)
+				store := open(t, address, patient())
+				now := time.Now()
+				r := record("alice", shape.sid, now)
+				create := begin(t, address)
+				statement, args := postgres.CreateStatement(r, now)
+				send(t, create, statement, args)
+
+				type result struct {
+					ended []session.Ended
+					err   error
+				}
+				done := make(chan result, 1)
+				go func() {
+					ended, err := store.End(context.Background(), ending(shape.who, "j1", now), now)
+					done <- result{ended, err}
+				}()
+				waitBlocked(t, address, create, 1)
+				if commits {
+					create.Commit(context.Background())
+				} else {
+					create.Rollback(context.Background())
+				}
+				got := <-done
+				if got.err != nil || len(got.ended) == 1 != commits {
+					t.Errorf("End: %d sessions, error %v; the session was there: %v", len(got.ended), got.err, commits)
+				}
+				wantGone(t, store, r, now)
+			})
+		}
+	}
+}
+
+func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
+	t.Parallel()
+	for name, shape := range shapes() {
+		for _, commits := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, commits %v", name, commits), func(t *testing.T) {
+				t.Parallel()
+				address := schema(t)
+				store := open(t, address, patient())
+				now := time.Now()
+				r := record("alice", shape.sid, now)
+				end := begin(t, address)
+				statement, args := postgres.EndStatement(ending(shape.who, "j1", now), now)
+				send(t, end, statement, args)
+
+				done := make(chan error, 1)
+				go func() { done <- store.Create(context.Background(), r, now, now) }()
+				waitBlocked(t, address, end, 1)
+				if commits {
+					end.Commit(context.Background())
+					if err := <-done; !errors.Is(err, session.ErrEnded) {
+						t.Errorf("Create: got error %v, want %v", err, session.ErrEnded)
+					}
+					wantGone(t, store, r, now)
+				} else {
+					end.Rollback(context.Background())
+					if err := <-done; err != nil {
+						t.Errorf("Create: %v, want success: the ending did not take place", err)
+					}
+					wantAlive(t, store, r, now)
+				}
+			})
+		}
+	}
+}
+
+func TestOthersDoNotWaitForAnEnding(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+		end := begin(t, address)
+		statement, args := postgres.EndStatement(ending(who, "j1", now), now)
+		send(t, end, statement, args)
+		// Any wait would be for ever: nobody commits meanwhile.
+		wantAlive(t, store, r, now)
+		bob := signIn(t, store, "bob", "s2", now)
+		if _, err := store.End(t.Context(), ending(session.Who{Subject: "bob"}, "j2", now), now); err != nil {
+			t.Errorf("End of another: %v", err)
+		}
+		wantGone(t, store, bob, now)
+		if _, err := store.Prune(t.Context(), now.Add(1000*time.Hour)); err != nil {
+			t.Errorf("Prune: %v", err)
+		}
+		end.Rollback(context.Background())
+		now = now.Add(time.Second)
+		r = signIn(t, store, "alice", "s1", now)
+	}
+}
+
+func TestAnUpdateThatWaitsForAnEndingFindsNothing(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	end := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Key: r.Key}, "j1", now), now)
+	send(t, end, statement, args)
+	done := make(chan error, 1)
+	go func() { done <- store.Update(context.Background(), r, now) }()
+	waitBlocked(t, address, end, 1)
+	end.Commit(context.Background())
+	if err := <-done; !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Update: got error %v, want %v", err, session.ErrNotFound)
+	}
+	wantGone(t, store, r, now)
+}
+
+func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	update := begin(t, address)
+	send(t, update, `UPDATE curfew_sessions SET payload = 'newest', refresh = 1, revision = revision + 1`, nil)
+	e := ending(session.Who{Subject: "alice"}, "j1", now)
+	e.Tell[0].Kind = session.NoticeRevoke
+	done := make(chan error, 1)
+	go func() {
+		_, err := store.End(context.Background(), e, now)
+		done <- err
+	}()
+	waitBlocked(t, address, update, 1)
+	update.Commit(context.Background())
+	if err := <-done; err != nil {
+		t.Errorf("End: %v", err)
+	}
+	wantGone(t, store, r, now)
+	notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+	if err != nil || len(notices) != 1 || string(notices[0].Payload) != "newest" {
+		t.Errorf("claimed %v (error %v), want one notice with what the session held last", notices, err)
+	}
+}
+
+func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
+	t.Parallel()
+	for _, commits := range []bool{true, false} {
+		address := schema(t)
+		store := open(t, address, patient())
+		now := time.Now()
+		r := signIn(t, store, "bob", "s2", now)
+		first := begin(t, address)
+		statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+		send(t, first, statement, args)
+		done := make(chan error, 1)
+		go func() {
+			_, err := store.End(context.Background(), ending(session.Who{Subject: "bob"}, "j1", now), now)
+			done <- err
+		}()
+		waitBlocked(t, address, first, 1)
+		if commits {
+			first.Commit(context.Background())
+			if err := <-done; !errors.Is(err, session.ErrReplayed) {
+				t.Errorf("End: got error %v, want %v", err, session.ErrReplayed)
+			}
+			wantAlive(t, store, r, now)
+		} else {
+			first.Rollback(context.Background())
+			if err := <-done; err != nil {
+				t.Errorf("End: %v, want success: the first was undone", err)
+			}
+			wantGone(t, store, r, now)
+		}
+	}
+}
+
+// PostgreSQL would break a circle after a second with an error, and the provider would have to try again.
+func TestEndingsByDifferentNamesDoNotWaitInACircle(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	for round := range 30 {
+		var all sync.WaitGroup
+		for i := range 12 {
+			all.Go(func() {
+				r := record("alice", "s1", now)
+				if err := store.Create(context.Background(), r, now, now); err != nil && !errors.Is(err, session.ErrEnded) {
+					t.Errorf("Create: %v", err)
+				}
+				if i%3 > 0 {
+					return
+				}
+				who := []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}, {Key: r.Key}}[i/3]
+				if _, err := store.End(context.Background(), ending(who, fmt.Sprint("j", round, i), now), now); err != nil {
+					t.Errorf("End: %v", err)
+				}
+			})
+		}
+		all.Wait()
+		now = now.Add(time.Second)
+	}
+}
+
+func TestADifferentIsolationIsRefused(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	strict := open(t, with(t, address, "default_transaction_isolation", "repeatable read"), patient())
+	_, err := strict.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
+	wantTrouble(t, "End", err)
+	wantTrouble(t, "Create", strict.Create(t.Context(), record("alice", "s1", now), now, now))
+	wantAlive(t, store, r, now)
+}

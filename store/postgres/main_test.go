@@ -1,0 +1,128 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/curfew/store/postgres"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+)
+
+// shared is the server that most tests share, each in a schema of its own.
+var shared struct {
+	url    string // empty when there is none
+	why    string // there is none
+	tested atomic.Int64
+}
+
+func TestMain(m *testing.M) {
+	stop := startShared()
+	code := m.Run()
+	stop()
+	os.RemoveAll(template.dir)
+	if leak := goleak.Find(); code == 0 && leak != nil {
+		fmt.Fprintln(os.Stderr, leak)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func startShared() (stop func()) {
+	if shared.url = os.Getenv("CURFEW_TEST_POSTGRES"); shared.url != "" {
+		return func() {}
+	}
+	if _, err := findBinaries(); err != nil {
+		shared.why = err.Error()
+		return func() {}
+	}
+	s, err := newServer()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	shared.url = s.url()
+	return s.remove
+}
+
+// need skips a test for which something is missing, aloud; in CI it fails.
+func need(t testing.TB, why string) {
+	t.Helper()
+	if why == "" {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// schema makes an empty schema on the shared server, and returns how to get there.
+func schema(t testing.TB) string {
+	t.Helper()
+	need(t, shared.why)
+	name := fmt.Sprintf("curfew_test_%d_%d", os.Getpid(), shared.tested.Add(1))
+	run(t, shared.url, `CREATE SCHEMA `+name)
+	t.Cleanup(func() { run(t, shared.url, `DROP SCHEMA `+name+` CASCADE`) })
+	return with(t, shared.url, "search_path", name)
+}
+
+// with is address with one parameter more.
+func with(t testing.TB, address, name, value string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set(name, value)
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+	return u.String()
+}
+
+// dial connects as any other program would, for as long as the test runs.
+func dial(t testing.TB, address string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// run runs statements as any other program would.
+func run(t testing.TB, address string, statements ...string) {
+	t.Helper()
+	conn := dial(t, address)
+	defer conn.Close(context.Background())
+	for _, s := range statements {
+		if _, err := conn.Exec(context.Background(), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+// patient are options that no slow machine can exhaust.
+func patient() postgres.Options {
+	return postgres.Options{MaxConns: 6, ConnectTimeout: time.Minute, StatementTimeout: time.Minute, LockTimeout: time.Minute, Grace: time.Minute}
+}
+
+func open(t testing.TB, address string, o postgres.Options) *postgres.Store {
+	t.Helper()
+	store, err := postgres.Open(context.Background(), address, o)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store
+}

@@ -1,0 +1,80 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	schemaTable = "curfew_schema"
+	// Only one replica at a time looks at the schema: "crfw".
+	schemaLock = 0x63726677
+)
+
+// migrate brings the database to the newest schema that we know, while all others wait.
+func migrate(ctx context.Context, a *address) (err error) {
+	defer func() { err = explain(err) }()
+	lock, err := a.connect(ctx, func(uint32) {})
+	if err != nil {
+		return err
+	}
+	defer drop(lock) // which gives the lock back
+	var pid uint32
+	var schema *string
+	if err := lock.QueryRow(ctx, `SELECT pg_backend_pid(), current_schema()::text`).Scan(&pid, &schema); err != nil {
+		return err
+	}
+	// A pooler gives its clients numbers of its own.
+	if !a.pooler && pid != lock.PgConn().PID() {
+		return errors.New(poolerHint)
+	}
+	if schema == nil {
+		return errors.New("the search_path names no schema that is there")
+	}
+	if _, err := lock.Exec(ctx, `SELECT pg_advisory_lock($1::bigint)`, int64(schemaLock)); err != nil {
+		return fmt.Errorf("wait for another that looks at the schema: %w", err)
+	}
+	db := stdlib.OpenDB(*a.direct.Copy())
+	defer db.Close()
+	return up(ctx, db)
+}
+
+func up(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithTableName(schemaTable),
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return err
+	}
+	has, knows, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read the version of the schema: %w", err)
+	}
+	if has > knows {
+		return fmt.Errorf("a newer curfew has been here (schema %d, this one knows up to %d)", has, knows)
+	}
+	if has == knows {
+		return nil
+	}
+	if _, err := p.Up(ctx); err != nil {
+		var partial *goose.PartialError
+		if errors.As(err, &partial) {
+			err = partial.Err
+		}
+		return fmt.Errorf("bring the schema from %d to %d: %w", has, knows, err)
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// The inner select walks the due ones from the oldest, and passes by those that are leased: as many as the workers
+	// have in hand.
+	claimSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
+			WHERE NOT given_up AND due <= $3 AND leased_till <= $3 ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED)
+		UPDATE curfew_notices n SET lease = $1, leased_till = $2, attempts = attempts + 1
+		WHERE n.id = ANY (ARRAY(SELECT id FROM due))
+		RETURNING id, attempts, reason, kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline`
+
+	settleDoneSQL  = `DELETE FROM curfew_notices WHERE id = $1 AND lease = $2`
+	settleRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4 WHERE id = $1 AND lease = $2`
+	// A given up notice leaves the index of those to be claimed.
+	settleGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3 WHERE id = $1 AND lease = $2`
+)
+
+// Claim implements [session.Outbox].
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+	if max < 1 { // which PostgreSQL would refuse
+		return nil, nil
+	}
+	token := rand.Text()
+	var claimed []session.Notice
+	err := s.write(ctx, "claim", func(ctx context.Context, conn *pgxpool.Conn) error {
+		rows, err := conn.Query(ctx, claimSQL, token, micros(now.Add(lease)), micros(now), max)
+		if err != nil {
+			return err
+		}
+		claimed, err = pgx.CollectRows(rows, readNotice)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range claimed {
+		claimed[i].Lease = token
+	}
+	// RETURNING promises no order.
+	slices.SortStableFunc(claimed, func(a, b session.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
+	return claimed, nil
+}
+
+func readNotice(row pgx.CollectableRow) (session.Notice, error) {
+	var n session.Notice
+	var id, created, due, deadline int64
+	var key []byte
+	var kind, cause string
+	if err := row.Scan(&id, &n.Attempts, &n.Reason, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
+		&cause, &n.Payload, &created, &due, &deadline); err != nil {
+		return n, err
+	}
+	if len(key) != 0 && len(key) != len(n.Key) {
+		return n, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(n.Key))
+	}
+	copy(n.Key[:], key)
+	n.ID, n.Kind, n.Cause = strconv.FormatInt(id, 10), session.NoticeKind(kind), session.Cause(cause)
+	n.Created, n.Due, n.Deadline = instant(created), instant(due), instant(deadline)
+	return n, nil
+}
+
+// Settle implements [session.Outbox].
+func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
+	if err := rules.CheckOutcome(o); err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	id, err := strconv.ParseInt(n.ID, 10, 64)
+	if err != nil || n.Lease == "" || writable(n.Lease) != nil {
+		return session.ErrLeaseLost
+	}
+	// A reason is what somebody else's server said; a notice must not stay leased for that.
+	o.Reason = strings.ReplaceAll(strings.ToValidUTF8(o.Reason, "\uFFFD"), "\x00", "\uFFFD")
+	return s.write(ctx, "settle", func(ctx context.Context, conn *pgxpool.Conn) error {
+		var done pgconn.CommandTag
+		var err error
+		switch {
+		case o.Done:
+			done, err = conn.Exec(ctx, settleDoneSQL, id, n.Lease)
+		case o.GiveUp:
+			done, err = conn.Exec(ctx, settleGiveUpSQL, id, n.Lease, o.Reason)
+		default:
+			done, err = conn.Exec(ctx, settleRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason)
+		}
+		if err == nil && done.RowsAffected() == 0 {
+			err = session.ErrLeaseLost
+		}
+		return err
+	})
+}

@@ -1,0 +1,128 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// planned is a schema with so many sessions, marks and the rest that a plan which scans would show.
+func planned(t *testing.T) (string, *postgres.Store) {
+	t.Helper()
+	address := schema(t)
+	store := open(t, address, patient())
+	run(t, address,
+		`INSERT INTO curfew_sessions (key, subject_hash, sid_hash, created, last_seen, idle_expires, expires, revision, refresh, issuer, client, subject, sid, payload)
+			SELECT sha256(i::text::bytea), i/2, i, 1, 1, i*1000000::bigint, i*1000000::bigint, 1, 0, 'https://id.example', 'app', 'user'||i/2, 's'||i, 'x' FROM generate_series(1, 20000) i`,
+		`INSERT INTO curfew_marks SELECT 'https://id.example', 'app', 'user'||i, 's'||i, i FROM generate_series(1, 5000) i`,
+		`INSERT INTO curfew_jtis SELECT sha256(i::text::bytea), i FROM generate_series(1, 5000) i`,
+		`INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'https://id.example', 'app', 'x', 'y', 'user' FROM generate_series(1, 20000) i`,
+		`INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
+			SELECT 1, i, 1, 'tell', 't', 'i', 'c', 's', 's', 'user', '', '' FROM generate_series(1, 5000) i`,
+		`ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices`)
+	return address, store
+}
+
+// wantIndexed fails if a plan reads the whole of one of our tables. The one that has a single row may be.
+func wantIndexed(t *testing.T, what, plan string) (scans int) {
+	t.Helper()
+	for line := range strings.SplitSeq(plan, "\n") {
+		if strings.Contains(line, "Seq Scan on curfew_") && !strings.Contains(line, "Seq Scan on curfew_ended_pruned") {
+			t.Errorf("%s\nscans: %s", what, strings.TrimSpace(line))
+		}
+		if strings.Contains(line, "Index Scan") || strings.Contains(line, "Index Only Scan") || strings.Contains(line, "Tid Scan") {
+			scans++
+		}
+	}
+	return scans
+}
+
+func TestEveryStatementSearchesAnIndex(t *testing.T) {
+	t.Parallel()
+	address, _ := planned(t)
+	conn := dial(t, address)
+	for statement, args := range postgres.Statements() {
+		rows, err := conn.Query(t.Context(), `EXPLAIN `+statement, append([]any{pgx.QueryExecModeExec}, args...)...)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		plan := strings.Join(lines, "\n")
+		if wantIndexed(t, statement, plan) == 0 {
+			t.Errorf("%s\nhas no search in its plan: this test looks at the wrong thing\n%s", statement, plan)
+		}
+	}
+}
+
+// The plans inside of functions are only told of as they run.
+func TestEveryStatementOfAFunctionSearchesAnIndex(t *testing.T) {
+	t.Parallel()
+	address, _ := planned(t)
+	var mu sync.Mutex
+	var plans []string
+	c, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		mu.Lock()
+		defer mu.Unlock()
+		plans = append(plans, n.Message)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, s := range []string{`LOAD 'auto_explain'`, `SET auto_explain.log_min_duration = 0`, `SET auto_explain.log_nested_statements = on`,
+		`SET auto_explain.log_level = notice`, `SET client_min_messages = notice`} {
+		if _, err := conn.Exec(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	// More often than the five times after which a plan is made for good.
+	for i := range 8 {
+		sid := fmt.Sprint("sid", i)
+		for _, who := range []session.Who{{Subject: "alice"}, {SID: sid}, {Subject: "alice", SID: sid}, {}} {
+			now = now.Add(time.Second)
+			r := record("alice", sid, now)
+			if who == (session.Who{}) {
+				who.Key = r.Key
+			}
+			e := ending(who, fmt.Sprint("j", now), now)
+			e.Tell = append(e.Tell, session.Telling{Kind: session.NoticeRevoke, Target: "main"})
+			create, createArgs := postgres.CreateStatement(r, now)
+			end, endArgs := postgres.EndStatement(e, now)
+			for _, st := range []struct {
+				sql  string
+				args []any
+			}{{create, createArgs}, {end, endArgs}} {
+				if _, err := conn.Exec(t.Context(), st.sql, st.args...); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	scans := 0
+	for _, p := range plans {
+		scans += wantIndexed(t, "a statement in a function", p)
+	}
+	if scans < 100 {
+		t.Errorf("only %d searches were seen: this test looks at the wrong thing", scans)
+	}
+}

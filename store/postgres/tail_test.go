@@ -1,0 +1,241 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+)
+
+func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	here, there := open(t, address, patient()), open(t, address, patient())
+	heard := listen(t, there)
+	now := time.Now()
+	for range 20 {
+		r := signIn(t, here, "alice", "s1", now)
+		if _, err := here.End(t.Context(), ending(session.Who{Key: r.Key}, "", now), now); err != nil {
+			t.Fatal(err)
+		}
+		if e := <-heard.each; e.Key != r.Key {
+			t.Errorf("heard of another session")
+		}
+	}
+}
+
+// endSilently ends as a replica does that dies before it can ring.
+func endSilently(t *testing.T, address string, who session.Who, now time.Time) {
+	t.Helper()
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(who, "", now), now)
+	send(t, tx, statement, args)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASyncHearsWhatNoBellTellsOf(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	heard := listen(t, store)
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	endSilently(t, address, session.Who{SID: "s1"}, now)
+	heard.sync(t)
+	heard.wantHeard(t, r, 1)
+	heard.sync(t)
+	heard.wantHeard(t, r, 1)
+}
+
+func TestEndingsThatCommitOutOfTheirOrderAreHeardOnce(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	heard := listen(t, store)
+	now := time.Now()
+	slow, quick := signIn(t, store, "slow", "s1", now), signIn(t, store, "quick", "s2", now)
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Subject: "slow"}, "j1", now), now)
+	send(t, tx, statement, args) // has its number now
+	endSilently(t, address, session.Who{Subject: "quick"}, now)
+	heard.sync(t)
+	heard.wantHeard(t, quick, 1)
+	heard.wantHeard(t, slow, 0)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	heard.sync(t)
+	heard.wantHeard(t, quick, 1)
+	heard.wantHeard(t, slow, 1)
+}
+
+func TestAnEndingThatWasUndoneIsNotHeardOf(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	heard := listen(t, store)
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	send(t, tx, statement, args)
+	heard.sync(t)
+	tx.Rollback(t.Context())
+	heard.sync(t)
+	heard.wantHeard(t, r, 0)
+}
+
+func TestALostConnectionIsAGap(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	heard := listen(t, store)
+	now := time.Now()
+	pid, err := store.FeedPID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, address, `SELECT pg_terminate_backend(`+fmtInt(pid)+`, 60000)`)
+	signIn(t, store, "alice", "s1", now)
+	endSilently(t, address, session.Who{SID: "s1"}, now)
+	if heard.recover(t) == 0 {
+		t.Error("the connection was lost, and no Sync failed")
+	}
+	after := signIn(t, store, "bob", "s2", now)
+	endSilently(t, address, session.Who{SID: "s2"}, now)
+	heard.sync(t)
+	heard.wantHeard(t, after, 1)
+}
+
+func TestEachFeedIsToldOfAGapOnce(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	one, two := listen(t, store), listen(t, store)
+	pid, err := store.FeedPID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, address, `SELECT pg_terminate_backend(`+fmtInt(pid)+`, 60000)`)
+	if one.recover(t) == 0 {
+		t.Error("the first feed was not told")
+	}
+	if two.recover(t) != 1 {
+		t.Error("the second feed was not told once, after the connection was there again")
+	}
+	late := listen(t, store)
+	late.sync(t)
+	two.sync(t)
+}
+
+// later is when everything of now may be pruned.
+func later(now time.Time) time.Time { return now.Add(time.Hour) }
+
+func prune(t *testing.T, store *postgres.Store, now time.Time) {
+	t.Helper()
+	for {
+		n, err := store.Prune(context.Background(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return
+		}
+	}
+}
+
+// quiet is a server where nobody else has a transaction under way: one that is older than what is pruned, and ends only now,
+// might have been an ending.
+func quiet(t *testing.T) string { return ownServer(t, "autovacuum=off").url() }
+
+func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {
+	t.Parallel()
+	for name, sees := range map[string]bool{"unseen": false, "seen": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := quiet(t)
+			store, other := open(t, address, patient()), open(t, address, patient())
+			heard := listen(t, store)
+			now := time.Now()
+			signIn(t, store, "alice", "s1", now)
+			endSilently(t, address, session.Who{SID: "s1"}, now)
+			if sees {
+				heard.sync(t)
+			}
+			// A replica that was suspended: it has looked at nothing since.
+			prune(t, other, later(now))
+			if failed := heard.recover(t); failed == 1 == sees {
+				t.Errorf("%d Syncs failed, and what was pruned had been seen: %v", failed, sees)
+			}
+		})
+	}
+}
+
+func TestASlowEndingThatWasPrunedUnseenIsAGap(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store, other := open(t, address, patient()), open(t, address, patient())
+	heard := listen(t, store)
+	now := time.Now()
+	signIn(t, store, "slow", "s1", now)
+	signIn(t, store, "quick", "s2", now)
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Subject: "slow"}, "j1", now), now)
+	send(t, tx, statement, args)
+	endSilently(t, address, session.Who{Subject: "quick"}, now)
+	heard.sync(t) // of the quick one, which is the newer
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	prune(t, other, later(now))
+	if failed := heard.recover(t); failed != 1 {
+		t.Errorf("%d Syncs failed, want 1", failed)
+	}
+}
+
+func TestALongTransactionOfOthersIsNoGap(t *testing.T) {
+	t.Parallel()
+	address := quiet(t)
+	store, other := open(t, address, patient()), open(t, address, patient())
+	heard := listen(t, store)
+	now := time.Now()
+	tx := begin(t, address)
+	send(t, tx, `CREATE TABLE something_else ()`, nil)
+	for range 3 {
+		r := signIn(t, store, "alice", "s1", now)
+		endSilently(t, address, session.Who{Key: r.Key}, now)
+		heard.sync(t)
+		heard.wantHeard(t, r, 1)
+		prune(t, other, later(now))
+		heard.sync(t)
+	}
+	tx.Rollback(t.Context())
+}
+
+func TestNumbersOfAnotherServerAreNeitherHeardNorAGap(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	heard := listen(t, store)
+	// As a restored dump has them.
+	run(t, address, `INSERT INTO curfew_ended VALUES ('1000000000000', 1, decode(repeat('ab', 32), 'hex'), 'i', 'c', 's', 'x', 'user')`,
+		`UPDATE curfew_ended_pruned SET xid = '1000000000000'`)
+	heard.sync(t)
+	heard.wantHeard(t, session.Record{Key: session.Key{0xab}}, 0)
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	endSilently(t, address, session.Who{SID: "s1"}, now)
+	heard.sync(t)
+	heard.wantHeard(t, r, 1)
+	heard.mu.Lock()
+	defer heard.mu.Unlock()
+	if len(heard.all) != 1 {
+		t.Errorf("heard of %d sessions, want 1", len(heard.all))
+	}
+}

@@ -1,0 +1,268 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+)
+
+// settled waits until the store works again, and returns how often it did not.
+func settled(t *testing.T, store *postgres.Store, now time.Time) (failed int) {
+	t.Helper()
+	for ; ; failed++ {
+		_, err := store.List(t.Context(), session.Query{Limit: 1}, now)
+		if err == nil {
+			return failed
+		}
+		wantTrouble(t, "List", err)
+		if failed == 1000 {
+			t.Fatalf("the store does not recover: %v", err)
+		}
+	}
+}
+
+func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := ownServer(t)
+	store := open(t, s.url(), patient())
+	heard := listen(t, store)
+	now := time.Now()
+	stays, ends := signIn(t, store, "alice", "s1", now), signIn(t, store, "bob", "s2", now)
+	e := ending(session.Who{Subject: "bob"}, "j1", now)
+	if _, err := store.End(t.Context(), e, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		s.stop(signal)
+		_, err := store.Find(t.Context(), stays.Key, now)
+		wantTrouble(t, "Find", err)
+		_, err = store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now)
+		wantTrouble(t, "End", err)
+		wantTrouble(t, "Sync", heard.feed.Sync(t.Context()))
+		if err := s.start(); err != nil {
+			t.Fatal(err)
+		}
+		// The first that fails has the others of the pool tried before they are used.
+		if failed := settled(t, store, now); failed > 1 {
+			t.Errorf("%d statements failed after the server was there again, want at most 1", failed)
+		}
+		heard.recover(t)
+		wantAlive(t, store, stays, now)
+		wantGone(t, store, ends, now)
+		if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+			t.Errorf("End again: got error %v, want %v", err, session.ErrReplayed)
+		}
+	}
+	if n, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now); err != nil || len(n) != 1 {
+		t.Errorf("End: %d sessions, error %v, want 1", len(n), err)
+	}
+}
+
+func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
+	t.Parallel()
+	s := ownServer(t)
+	o := patient()
+	o.MaxConns = 8
+	store := open(t, s.url(), o)
+	now := time.Now()
+	const acknowledged, begun, created = 1, 2, 3
+	var mu sync.Mutex
+	state := make(map[session.Key]int)
+	sids := make(map[session.Key]string)
+	note := func(r session.Record, to int) (ends int) {
+		mu.Lock()
+		defer mu.Unlock()
+		state[r.Key], sids[r.Key] = to, r.SID
+		for _, s := range state {
+			if s == acknowledged {
+				ends++
+			}
+		}
+		return ends
+	}
+	enough := make(chan struct{})
+	var once sync.Once
+	var workers sync.WaitGroup
+	for w := range 8 {
+		workers.Go(func() {
+			for i := 0; ; i++ {
+				sid := fmt.Sprintf("%d-%d", w, i)
+				r := record("alice", sid, now)
+				if store.Create(context.Background(), r, now, now) != nil {
+					return
+				}
+				note(r, created)
+				if i%3 == 0 {
+					continue
+				}
+				note(r, begun)
+				if _, err := store.End(context.Background(), ending(session.Who{SID: sid}, "jti-"+sid, now), now); err != nil {
+					return
+				}
+				if note(r, acknowledged) >= 200 {
+					once.Do(func() { close(enough) })
+				}
+			}
+		})
+	}
+	<-enough
+	s.restart(t, syscall.SIGKILL)
+	workers.Wait()
+
+	settled(t, store, now)
+	notices, err := store.Claim(t.Context(), now, time.Hour, 1_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(map[session.Key]bool)
+	for _, n := range notices {
+		told[n.Key] = true
+	}
+	counts := make(map[int]int)
+	for key, state := range state {
+		counts[state]++
+		_, err := store.Find(t.Context(), key, now)
+		gone := errors.Is(err, session.ErrNotFound)
+		switch {
+		case err != nil && !gone:
+			t.Errorf("Find: %v", err)
+		case state == acknowledged && !gone:
+			t.Error("a session whose End was acknowledged is back")
+		case state == created && gone:
+			t.Error("a session whose Create was acknowledged is lost")
+		case gone != told[key]:
+			t.Errorf("a session is gone: %v, and its notice is there: %v; want both or neither", gone, told[key])
+		}
+		again, err := store.End(t.Context(), ending(session.Who{SID: sids[key]}, "jti-"+sids[key], now), now)
+		switch {
+		case gone && !errors.Is(err, session.ErrReplayed):
+			t.Errorf("End again of one that is gone: %d sessions, error %v, want %v", len(again), err, session.ErrReplayed)
+		case !gone && (err != nil || len(again) != 1):
+			t.Errorf("End again of one that is not gone: %d sessions, error %v: the jti was burnt", len(again), err)
+		}
+	}
+	t.Logf("acknowledged, begun, created only: %v", counts)
+}
+
+func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
+	t.Parallel()
+	s := ownServer(t)
+	o := patient()
+	o.StatementTimeout, o.ConnectTimeout, o.Grace = 300*time.Millisecond, 300*time.Millisecond, 100*time.Millisecond
+	patientStore := open(t, s.url(), patient())
+	now := time.Now()
+	r := signIn(t, patientStore, "alice", "s1", now)
+	var store *postgres.Store
+	for store == nil { // on a slow machine it may take longer than that
+		store, _ = postgres.Open(t.Context(), s.url(), o)
+	}
+	defer store.Close()
+	heard := listen(t, patientStore)
+
+	s.signal(syscall.SIGSTOP)
+	_, err := store.Find(t.Context(), r.Key, now)
+	wantTrouble(t, "Find", err)
+	_, err = store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
+	wantTrouble(t, "End", err)
+	wantTrouble(t, "Update", store.Update(t.Context(), r, now))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := heard.feed.Sync(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Sync: got error %v, want %v", err, context.DeadlineExceeded)
+	}
+	s.signal(syscall.SIGCONT)
+
+	settled(t, patientStore, now)
+	settled(t, store, now)
+	// The End that nobody waited for may have been carried out; if not, the same token ends the session now.
+	_, err = patientStore.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
+	if err != nil && !errors.Is(err, session.ErrReplayed) {
+		t.Errorf("End again: %v", err)
+	}
+	wantGone(t, patientStore, r, now)
+	heard.recover(t)
+}
+
+func TestOneWhoWaitsTooLongForALockIsTold(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	o := patient()
+	o.LockTimeout = 10 * time.Millisecond
+	store := open(t, address, o)
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	send(t, tx, statement, args)
+	_, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now)
+	wantTrouble(t, "End", err)
+	tx.Rollback(t.Context())
+	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now); err != nil {
+		t.Errorf("End with the same jti: %v", err)
+	}
+	wantGone(t, store, r, now)
+}
+
+func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	o := patient()
+	o.MaxConns = 1
+	store := open(t, address, o)
+	heard := listen(t, store)
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Subject: "bob"}, "j1", now), now)
+	send(t, tx, statement, args)
+	done := make(chan error, 1)
+	go func() {
+		_, err := store.End(context.Background(), ending(session.Who{Subject: "bob"}, "j2", now), now)
+		done <- err
+	}()
+	waitBlocked(t, address, tx, 1) // and has the only connection
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := store.Find(ctx, r.Key, now)
+	wantTrouble(t, "Find", err)
+	endSilently(t, address, session.Who{Subject: "alice"}, now)
+	heard.sync(t)
+	heard.wantHeard(t, r, 1)
+	tx.Rollback(t.Context())
+	if err := <-done; err != nil {
+		t.Errorf("End: %v", err)
+	}
+}
+
+func TestACallerWhoLeavesWhileItWaitsLearnsWhatBecameOfIt(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	send(t, tx, statement, args)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := store.End(ctx, ending(session.Who{Subject: "alice"}, "j2", now), now)
+		done <- err
+	}()
+	waitBlocked(t, address, tx, 1)
+	cancel()
+	tx.Rollback(context.Background())
+	if err := <-done; err != nil {
+		t.Errorf("End: %v, want the success that it was", err)
+	}
+	wantGone(t, store, r, now)
+}
