@@ -293,7 +293,7 @@ func (f *file) writes(names map[string]bool) (faults []string) {
 				continue
 			case *ast.Ident:
 				// A name that the parser found inside a function is not the package's.
-				local := x.Obj != nil && !f.topLevel(x.Obj)
+				local := x.Obj != nil && !f.topLevel(x.Obj.Decl)
 				if names[x.Name] && !local {
 					faults = append(faults, f.fault(at, "the package variable %s is written to", x.Name))
 				}
@@ -325,9 +325,9 @@ func (f *file) writes(names map[string]bool) (faults []string) {
 	return faults
 }
 
-func (f *file) topLevel(o *ast.Object) bool {
+func (f *file) topLevel(declared any) bool {
 	for _, d := range f.ast.Decls {
-		if decl, ok := d.(*ast.GenDecl); ok && slices.ContainsFunc(decl.Specs, func(s ast.Spec) bool { return o.Decl == s }) {
+		if decl, ok := d.(*ast.GenDecl); ok && slices.ContainsFunc(decl.Specs, func(s ast.Spec) bool { return declared == s }) {
 			return true
 		}
 	}

@@ -249,6 +249,7 @@ func TestInABrowserBothAppsSayAtOnceThatTheSessionIsOver(t *testing.T) {
 
 	// Once more, as somebody else, and out at one app.
 	s.signIn("bob")
+	s.until(`document.querySelector("#todo .now") === document.querySelector("#todo-out")`)
 	s.colours("dark")
 	s.shot("demo-dark.png")
 	s.colours("light")

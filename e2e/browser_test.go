@@ -137,9 +137,16 @@ func (b *browser) follow(t *testing.T, p *page) *page {
 // submit sends the only form of a page, with the values added.
 func (b *browser) submit(t *testing.T, p *page, values url.Values) *page {
 	t.Helper()
+	to, form := p.form(t, values)
+	return b.post(t, to, form)
+}
+
+// form returns where the only form of a page goes, and what it sends with the values added.
+func (p *page) form(t *testing.T, values url.Values) (string, url.Values) {
+	t.Helper()
 	action := regexp.MustCompile(`<form[^>]* action="([^"]+)"`).FindStringSubmatch(p.body)
 	if action == nil {
-		t.Fatalf("%s looks for a form: %v", b.name, p)
+		t.Fatalf("there should be a form: %v", p)
 	}
 	to, err := p.url.Parse(strings.ReplaceAll(action[1], "&amp;", "&"))
 	if err != nil {
@@ -148,7 +155,7 @@ func (b *browser) submit(t *testing.T, p *page, values url.Values) *page {
 	for _, hidden := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)"`).FindAllStringSubmatch(p.body, -1) {
 		values.Set(hidden[1], hidden[2])
 	}
-	return b.post(t, to.String(), values)
+	return to.String(), values
 }
 
 // open goes to a page, signs in as login where the provider asks for it, and returns where that led, and what the provider asked

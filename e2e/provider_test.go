@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -105,4 +106,19 @@ func (p *provider) loggedOut(t *testing.T, from int, result string, g *gateway) 
 		t.Fatalf("the provider says %s (%s) of its logout of %s, want %s", e.Ev, e.Error, g.client, result)
 	}
 	return e
+}
+
+// subject returns whom a logout token names.
+func subject(t *testing.T, token string) string {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	payload, err := base64.RawURLEncoding.DecodeString(parts[len(parts)/2])
+	var claims struct{ Sub string }
+	if err == nil {
+		err = json.Unmarshal(payload, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claims.Sub
 }

@@ -117,7 +117,7 @@ func decodePart(s string) ([]byte, error) {
 }
 
 // text returns a claim that is a name: a non-empty string of at most most bytes of UTF-8 without control characters.
-// U+FFFD is refused as well: it is what half a surrogate pair decodes to, and two names must not become one.
+// U+FFFD is refused as well: it stands for what could not be read, and two names must not become one.
 func (c claims) text(name string, most int) (string, error) {
 	v, there := c[name]
 	if !there {

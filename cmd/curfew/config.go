@@ -74,7 +74,7 @@ func (f fault) Error() string {
 		}
 	}
 	key := f.path[strings.LastIndexByte(f.path, '.')+1:]
-	return strings.Join(append(at, strings.TrimPrefix(f.err.Error(), key+": ")), ": ")
+	return printable(strings.Join(append(at, strings.TrimPrefix(f.err.Error(), key+": ")), ": "))
 }
 
 func (f *faults) add(v value, err error) { *f = append(*f, fault{v, err}) }
@@ -238,7 +238,7 @@ func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[s
 		return found
 	}
 	for i := 0; i < len(n.Content); i += 2 {
-		key := n.Content[i].Value
+		key := resolve(n.Content[i]).Value
 		v := l.at(n.Content[i], path+key)
 		v.node = n.Content[i+1]
 		before, twice := found[key]

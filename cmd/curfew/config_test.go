@@ -218,16 +218,26 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 	}
 }
 
-// FuzzConfigFile: whatever a file holds, it is a configuration or a list of faults, each with a place; and a secret in it
-// is never repeated.
+// FuzzConfigFile: whatever a file holds, it is a configuration that has all it needs, or a list of faults, each on a line
+// of its own that says where it is.
 func FuzzConfigFile(f *testing.F) {
-	f.Add("url: https://app.example.com\nproviders:\n  - {issuer: 'https://id.example.com', client_id: app, client_secret: geheimnis}\n")
-	f.Add("providers: [&a {client_secret: [geheimnis]}, *a]\n")
-	f.Add("a: {b: [c, !!binary geheimnis]}\n---\n")
+	f.Add("url: https://app.example.com\nproviders:\n  - {issuer: 'https://id.example.com', client_id: app, client_secret: geheim}\n")
+	f.Add("providers: [&a {client_secret: [geheim]}, *a]\n")
+	f.Add("a: {b: [c, !!binary d]}\n\"x\\ny\": &a [*a]\n---\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := loadConfig(map[string]string{"config": writeFile(t, text)}, nil)
-		if (c == nil) == (err == nil) {
-			t.Fatalf("got %v and %v", c, err)
+		name := writeFile(t, text)
+		c, err := loadConfig(map[string]string{"config": name}, nil)
+		if err == nil {
+			if c.URL == nil || len(c.Providers) == 0 || c.Providers[0].Issuer == "" || c.Listen == "" {
+				t.Fatalf("half a configuration of %q", text)
+			}
+			return
+		}
+		for _, line := range strings.Split(err.Error(), "\n") {
+			if !strings.HasPrefix(line, name+":") && !strings.HasPrefix(line, "url: is missing") &&
+				!strings.HasPrefix(line, "issuer: is missing") && !strings.HasPrefix(line, "client_id: is missing") {
+				t.Fatalf("a fault without a place: %q", line)
+			}
 		}
 	})
 }

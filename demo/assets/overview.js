@@ -48,10 +48,10 @@ function follow() {
 function todo() {
   const ins = apps.filter((p) => p.state === "in").length;
   const outs = apps.filter((p) => p.state === "out" || p.state === "ended").length;
-  if (ins === 1 && reached === 4) reached = 0;
+  if (reached === 4 && apps.some((p) => p.state === "login" || p.state === "in")) reached = 0; // once more
   if (ins > 0 && reached < 1) reached = 1;
   if (ins === apps.length) reached = 2;
-  if (reached >= 2 && outs > 0) reached = 3;
+  if (reached === 2 && outs > 0) reached = 3;
   if (reached === 3 && outs === apps.length) reached = 4;
   [...document.querySelectorAll("#todo li")].forEach((li, i) => {
     li.className = i < reached ? "done" : i === reached ? "now" : "";

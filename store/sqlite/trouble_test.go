@@ -113,46 +113,6 @@ func TestAFullDiskIsTroubleAndChangesNothing(t *testing.T) {
 	}
 }
 
-func TestOneChangeThatFailsDoesNotTouchThoseBesideIt(t *testing.T) {
-	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-	defer store.Close()
-	now := time.Now()
-	run(t, store, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
-		BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
-	var all []session.Record
-	for i := range 40 {
-		all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
-	}
-	release := store.Block() // so that all endings wait, and then share a transaction
-	errs := make([]error, len(all))
-	var enders sync.WaitGroup
-	for i, r := range all {
-		e := ending(session.Who{SID: r.SID}, fmt.Sprint("j", i), now)
-		if i%4 == 0 {
-			e.Tell[0].Target = "bad"
-		}
-		enders.Go(func() { _, errs[i] = store.End(t.Context(), e, now) })
-	}
-	store.WaitQueued(len(all))
-	release()
-	enders.Wait()
-	for i, r := range all {
-		_, err := store.Find(t.Context(), r.Key, now)
-		if i%4 == 0 {
-			wantTrouble(t, "End", errs[i], "on purpose")
-			if err != nil {
-				t.Errorf("a session whose ending failed is gone: %v", err)
-			}
-			if _, err := store.End(t.Context(), ending(session.Who{SID: r.SID}, fmt.Sprint("j", i), now), now); err != nil {
-				t.Errorf("the same jti again: %v: it was burnt", err)
-			}
-		} else if errs[i] != nil || !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("End beside one that failed: %v, and then Find: %v", errs[i], err)
-		}
-	}
-}
-
 func TestAChangeWhoseCallerHasLeftIsNotMade(t *testing.T) {
 	t.Parallel()
 	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))

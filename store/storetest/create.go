@@ -57,7 +57,13 @@ func createCases() []testCase {
 				f.Errorf("a change of the slice given to Create changed what is kept (error %v)", err)
 			}
 			clear(got.Payload)
-			r.Payload = before
+			r.Payload = bytes.Clone(before)
+			f.wantAlive(r)
+			if err := f.store.Update(f.ctx, r, f.now); err != nil {
+				f.Fatalf("Update: %v", err)
+			}
+			clear(r.Payload)
+			r.Payload, r.Revision = before, 2
 			f.wantAlive(r)
 		}},
 		{"any text comes back", func(f *fixture) {

@@ -69,10 +69,9 @@ func (f *fixture) wantHeard(h *heard, want ...session.Record) {
 func watchCases() []testCase {
 	return []testCase{
 		{"everybody who watches hears of each session that ends", func(f *fixture) {
-			before := f.signIn("alice", "s0")
-			f.end(session.Who{SID: "s0"})
+			f.signIn("alice", "s0")
+			f.end(session.Who{SID: "s0"}) // before anybody watched
 			one, two := f.watch(), f.watch()
-			_ = before
 			a, b, c := f.signIn("alice", "s1"), f.signIn("alice", "s2"), f.signIn("bob", "s1")
 			f.end(session.Who{SID: "s1"})
 			f.wantHeard(one, a, c)
@@ -114,6 +113,26 @@ func watchCases() []testCase {
 			f.wantHeard(open, r)
 			f.wantEnded(over.take())
 			f.wantFault("Sync after the context is done", over.feed.Sync(f.ctx))
+		}},
+		{"nothing more is heard when the context ends in between", func(f *fixture) {
+			ctx, cancel := context.WithCancel(f.ctx)
+			var calls atomic.Int32
+			feed, err := f.store.Watch(ctx, func(session.Ended) {
+				calls.Add(1)
+				cancel()
+			})
+			if err != nil {
+				f.Fatalf("Watch: %v", err)
+			}
+			defer feed.Close()
+			open := f.watch()
+			a, b, c := f.signIn("alice", "s1"), f.signIn("alice", "s2"), f.signIn("alice", "s3")
+			f.end(session.Who{Subject: "alice"})
+			f.wantHeard(open, a, b, c)
+			<-ctx.Done()
+			if n := calls.Load(); n != 1 {
+				f.Errorf("heard of %d endings, want the first alone", n)
+			}
 		}},
 		{"a Sync whose context is done is no Sync", func(f *fixture) {
 			h := f.watch()

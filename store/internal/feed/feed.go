@@ -54,10 +54,10 @@ func (h *Hub) Publish(ended []session.Ended) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.feeds {
-		if s.ctx.Err() != nil {
-			continue
-		}
 		for _, e := range ended {
+			if s.ctx.Err() != nil {
+				break
+			}
 			s.fn(e)
 		}
 	}

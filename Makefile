@@ -1,0 +1,54 @@
+# One command tests everything: make test. `make help` lists the others.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+FUZZTIME    ?= 30s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.DEFAULT_GOAL := help
+.PHONY: help test deps check vet fmt staticcheck race fuzz bench demo build
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: deps check race ## test everything; installs what the tests need (apt, npm) where it is missing and can be
+
+deps: ## install what the tests need: gcc, Chromium, Node.js, and the npm package oidc-provider
+	@.ci/deps
+
+check: vet fmt staticcheck ## look at the code without running it
+
+vet:
+	@echo "go vet"
+	@go vet ./...
+
+fmt:
+	@echo "gofmt"
+	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l); \
+	if [ -n "$$files" ]; then printf 'not formatted, run gofmt -w on:\n%s\n' "$$files"; exit 1; fi
+
+staticcheck:
+	@if GOFLAGS=-mod=mod go run $(STATICCHECK) -version >/dev/null 2>&1; then \
+	  echo "staticcheck"; go run $(STATICCHECK) ./...; \
+	else echo "SKIPPED: staticcheck ($(STATICCHECK) could not be had)"; fi
+
+race:
+	@if command -v gcc >/dev/null; then echo "go test -race"; go test -race ./...; \
+	else echo "go test (SKIPPED: the race detector, which needs gcc)"; go test ./...; fi
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@grep -rE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | sort | while IFS= read -r line; do \
+	  name=$$(sed -E 's/.*func (Fuzz[A-Za-z0-9_]*).*/\1/' <<<"$$line"); \
+	  go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$${line%%:*}")" </dev/null; \
+	done
+
+bench: ## run the benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+demo: ## see it work: a provider and two apps on this machine
+	@go run ./cmd/curfew demo
+
+build: ## build the command as it is shipped
+	CGO_ENABLED=0 go build -trimpath -o curfew ./cmd/curfew

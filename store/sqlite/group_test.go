@@ -1,0 +1,114 @@
+package sqlite_test
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/sqlite"
+)
+
+// endTogether ends each of all by its sid, in one transaction. The one at bad leaves a notice for the target "bad".
+func endTogether(t *testing.T, store *sqlite.Store, all []session.Record, bad int, now time.Time) []error {
+	t.Helper()
+	release := store.Block() // so that all of them wait, and then share a transaction
+	errs := make([]error, len(all))
+	var enders sync.WaitGroup
+	for i, r := range all {
+		e := ending(session.Who{SID: r.SID}, "j-"+r.SID, now)
+		if i == bad {
+			e.Tell[0].Target = "bad"
+		}
+		enders.Go(func() { _, errs[i] = store.End(t.Context(), e, now) })
+		store.WaitQueued(i + 1)
+	}
+	release()
+	enders.Wait()
+	return errs
+}
+
+func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
+	t.Parallel()
+	// A trap in the middle of a change takes the transaction, and what was changed before it, down.
+	for name, trap := range map[string][]string{
+		"undone by SQLite in the middle": {
+			`CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
+				BEGIN SELECT RAISE(ROLLBACK, 'on purpose'); END`,
+		},
+		"refused by COMMIT": {
+			`CREATE TEMP TABLE parents (id INTEGER PRIMARY KEY)`,
+			`CREATE TEMP TABLE orphans (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED)`,
+			`CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
+				BEGIN INSERT INTO orphans VALUES (1); END`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+			defer store.Close()
+			for _, statement := range trap {
+				run(t, store, statement)
+			}
+			now := time.Now()
+			var all []session.Record
+			for i := range 9 {
+				all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+			}
+			heard := 0
+			feed, err := store.Watch(t.Context(), func(session.Ended) { heard++ })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer feed.Close()
+			for i, err := range endTogether(t, store, all, 4, now) {
+				wantTrouble(t, fmt.Sprintf("End %d", i), err, "")
+				wantAlive(t, store, all[i], now)
+			}
+			if heard != 0 {
+				t.Errorf("%d endings were heard of, and none was", heard)
+			}
+			// Nothing was burnt, and the store has not been left in the middle of anything.
+			for i, err := range endTogether(t, store, all, -1, now) {
+				if err != nil {
+					t.Errorf("End %d again: %v", i, err)
+				}
+				if _, err := store.Find(t.Context(), all[i].Key, now); !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("Find after the End: %v", err)
+				}
+			}
+			if notices, err := store.Claim(t.Context(), now, time.Minute, 100); err != nil || len(notices) != len(all) || heard != len(all) {
+				t.Errorf("%d notices and %d heard of, want %d (error %v)", len(notices), heard, len(all), err)
+			}
+		})
+	}
+}
+
+func TestOneChangeThatFailsDoesNotTouchThoseBesideIt(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer store.Close()
+	now := time.Now()
+	run(t, store, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
+		BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
+	var all []session.Record
+	for i := range 9 {
+		all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+	}
+	for i, err := range endTogether(t, store, all, 4, now) {
+		_, found := store.Find(t.Context(), all[i].Key, now)
+		if i != 4 && (err != nil || !errors.Is(found, session.ErrNotFound)) {
+			t.Errorf("End beside one that failed: %v, and then Find: %v", err, found)
+		}
+		if i == 4 {
+			wantTrouble(t, "End", err, "on purpose")
+			wantAlive(t, store, all[i], now)
+		}
+	}
+	if _, err := store.End(t.Context(), ending(session.Who{SID: "s4"}, "j-s4", now), now); err != nil {
+		t.Errorf("the same jti again: %v: it was burnt", err)
+	}
+}
