@@ -11,7 +11,7 @@ if ARGV[2] ~= '' then
 end
 local at = redis.call('GET', KEYS[4])
 local tags = redis.call('SMEMBERS', KEYS[5])
-redis.call('EXISTS', KEYS[1])
+redis.call('ZCARD', KEYS[1])
 redis.call('ZREM', KEYS[1], '') -- see end.lua
 if ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(ARGV[1])) then

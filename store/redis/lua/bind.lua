@@ -10,7 +10,7 @@ if v then
     return {whose, clock() - tonumber(since)}
   end
 end
-redis.call('EXISTS', KEYS[2])
+redis.call('ZCARD', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. string.format('%.0f', clock()) .. ' ' .. ARGV[2], 'PXAT', ARGV[4])
 redis.call('ZADD', KEYS[2], ARGV[3], 'w' .. ARGV[5])
 return {ARGV[2], 0}

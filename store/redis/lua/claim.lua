@@ -7,7 +7,7 @@ for i = 4, #ARGV do
   if at and tonumber(at) <= tonumber(ARGV[1]) then
     local key = start .. 'n' .. ARGV[i]
     local n = redis.call('HMGET', key, 't', 'k', 's', 'p', 'd', 'r', 'a')
-    redis.call('EXISTS', KEYS[2])
+    redis.call('ZCARD', KEYS[2])
     redis.call('ZREM', KEYS[1], ARGV[i])
     if n[1] then
       redis.call('ZADD', KEYS[2], ARGV[2], ARGV[i])

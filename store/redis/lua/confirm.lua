@@ -4,7 +4,7 @@
 local till = redis.call('GET', KEYS[2])
 if till and tonumber(ARGV[1]) < tonumber(till) then return 'replayed' end
 if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 'lost' end
-redis.call('EXISTS', KEYS[1])
+redis.call('ZCARD', KEYS[1])
 redis.call('UNLINK', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4])
 redis.call('ZADD', KEYS[1], ARGV[3], 'j' .. ARGV[5])

@@ -7,6 +7,7 @@ for i = 5, #KEYS do
   if at and tonumber(at) >= tonumber(ARGV[1]) then return 'ended' end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'exists' end
+for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written
 redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[7])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4] .. ARGV[5] .. ARGV[6])
 redis.call('ZADD', KEYS[3], 0, ARGV[4] .. ARGV[6])

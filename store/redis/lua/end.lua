@@ -11,7 +11,7 @@ local has_jti = ARGV[13] ~= ''
 if has_jti then
   local till = redis.call('GET', KEYS[6])
   if till and now < tonumber(till) then return {'replayed'} end
-  redis.call('EXISTS', KEYS[7])
+  redis.call('ZCARD', KEYS[7])
 end
 
 -- Whether the ending names a session: the names are compared in full, so hashes only find. ARGV[5] to ARGV[7] are written
@@ -81,7 +81,7 @@ for i = 20, #ARGV, 3 do
   end
 end
 local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
-redis.call('EXISTS', KEYS[1], KEYS[3], KEYS[5])
+for _, key in ipairs({KEYS[1], KEYS[3], KEYS[5]}) do redis.call('ZCARD', key) end
 
 -- From here on nothing fails. The first command that writes is one that Redis carries out when its memory is full, and
 -- then it does not stop the others: somebody can sign out of a server that has no room left.

@@ -1,7 +1,7 @@
 -- Settles a notice for the one who holds its lease.
 -- KEYS: 1 notice, 2 due, 3 leased, 4 given up    ARGV: 1 lease, 2 outcome, 3 id, 4 when due again, 5 reason
 if redis.call('HGET', KEYS[1], 'l') ~= ARGV[1] then return 'lost' end
-redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4])
+for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end
 redis.call('ZREM', KEYS[2], ARGV[3])
 redis.call('ZREM', KEYS[3], ARGV[3])
 if ARGV[2] == 'done' then

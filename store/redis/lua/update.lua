@@ -12,8 +12,7 @@ if tonumber(ARGV[5]) > pointed(v) then
   if ARGV[9] == '' or tonumber(ARGV[5]) > tonumber(ARGV[9]) then return {'point', names(v)} end
   till = struct.pack('>i8', tonumber(ARGV[9]))
 end
-redis.call('EXISTS', KEYS[2]) -- while the slot is moving this fails, before anything is written
-redis.call('EXISTS', KEYS[3])
+for i = 2, 3 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written
 local new = string.sub(ARGV[3], 1, 33) .. till .. string.sub(ARGV[3], 42, 42)
   .. string.sub(v, 43, 62 + names_length(v)) .. ARGV[4]
 redis.call('SET', KEYS[1], new, 'PXAT', ARGV[7])
