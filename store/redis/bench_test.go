@@ -3,6 +3,7 @@ package redis_test
 import (
 	"crypto/rand"
 	"fmt"
+	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,3 +136,56 @@ func endingOf(w session.Who) session.Ending {
 	return session.Ending{Who: w, Cause: session.CauseBackChannel}
 }
 
+// BenchmarkEndOnServer says how long Redis itself is busy with one End, whatever else this machine does.
+func BenchmarkEndOnServer(b *testing.B) {
+	for _, size := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
+			s := startServer(b)
+			store := open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+			defer store.Close()
+			c := adminOf(b, s)
+			now := session.Time(time.Now())
+			all := make([]session.Record, size)
+			var workers sync.WaitGroup
+			for w := range 64 {
+				workers.Go(func() {
+					for i := w; i < size; i += 64 {
+						r := recordOf(fmt.Sprintf("248289761001-%d", i/2), rand.Text()[:16]+fmt.Sprint(i), now)
+						r.Payload = make([]byte, 600)
+						if err := store.Create(b.Context(), r, now, now); err != nil {
+							b.Error(err)
+							return
+						}
+						r.Payload = nil
+						all[i] = r
+					}
+				})
+			}
+			workers.Wait()
+			mathrand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			do(b, c, "CONFIG", "RESETSTAT")
+			n := 0
+			for b.Loop() {
+				if n == len(all) {
+					break // each ends once
+				}
+				e := endingOf(session.Who{Subject: all[n].Subject, SID: all[n].SID})
+				e.JTI, e.JTIExpires = all[n].SID, now.Add(time.Hour)
+				if _, err := store.End(b.Context(), e, now); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			stats := do(b, c, "INFO", "commandstats")
+			text, _ := stats.ToString()
+			_, text, _ = strings.Cut(text, "cmdstat_evalsha:calls=")
+			_, text, _ = strings.Cut(text, "usec_per_call=")
+			text, _, _ = strings.Cut(text, ",")
+			usec, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(usec, "server-us/op")
+		})
+	}
+}

@@ -1,13 +1,14 @@
 package redis_test
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
+	"github.com/redis/rueidis"
 	"go.uber.org/goleak"
 )
 
@@ -38,7 +39,7 @@ func TestStoreKeepsTheContractOnACluster(t *testing.T) {
 func testContract(t *testing.T, on *shared) {
 	url := on.get(t)
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		prefix := "test:" + rand.Text() + ":"
+		prefix := prefix()
 		store := open(t, url, redis.Options{Prefix: prefix})
 		return storetest.Harness{
 			Store: store,
@@ -48,6 +49,7 @@ func testContract(t *testing.T, on *shared) {
 				}
 				return open(t, url, redis.Options{Prefix: prefix})
 			},
+			FailEnd: func(t *testing.T) func() { return breakNotices(t, url, store) },
 		}
 	})
 }
@@ -60,4 +62,25 @@ func open(t testing.TB, url string, o redis.Options) *redis.Store {
 		t.Fatalf("Open: %v", err)
 	}
 	return store
+}
+
+// breakNotices puts something else in the place of the queues of notices, so that no notice can be left.
+func breakNotices(t *testing.T, url string, store *redis.Store) (restore func()) {
+	option := rueidis.ClientOption{InitAddress: strings.Split(url[strings.Index(url, "://")+3:], ","), DisableCache: true}
+	c, err := rueidis.NewClient(option)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := func(build func(key string) rueidis.Completed) {
+		for _, key := range store.DueKeys() {
+			if err := c.Do(t.Context(), build(key)).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	each(func(key string) rueidis.Completed { return c.B().Set().Key(key).Value("broken").Build() })
+	return func() {
+		each(func(key string) rueidis.Completed { return c.B().Del().Key(key).Build() })
+		c.Close()
+	}
 }

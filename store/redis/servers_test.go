@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -275,3 +276,15 @@ func adminOf(t testing.TB, s *server) rueidis.Client {
 	t.Cleanup(c.Close)
 	return c
 }
+
+// server is the server of shared ones that is alone; a test that has to talk to it skips where another was named.
+func (s *shared) server(t testing.TB) *server {
+	t.Helper()
+	s.get(t)
+	if len(s.all) == 0 {
+		t.Skip("NOT TESTED: the server that CURFEW_TEST_REDIS names is not ours to look into")
+	}
+	return s.all[0]
+}
+
+func prefix() string { return "test:" + rand.Text() + ":" }
