@@ -117,11 +117,11 @@ func raceCases() []testCase {
 			}
 		}},
 		{"one of many creates of a key wins", func(f *fixture) {
-			key := f.record("alice", "s1").Key
+			key := f.record("alice", "s1").Key // of alice, and so are all who want it: a key's tag tells whose it is
 			var won atomic.Int32
 			var winner atomic.Value
 			f.together(16, func(i int) error {
-				r := f.record(fmt.Sprint("user", i), "s1")
+				r := f.record("alice", fmt.Sprint("s", i))
 				r.Key = key
 				if f.store.Create(f.ctx, r, f.now, f.now) == nil {
 					won.Add(1)

@@ -1,0 +1,191 @@
+package redis_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+	"example.com/curfew/store/storetest"
+)
+
+func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
+func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
+func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
+
+// Each size has a server to itself.
+func openBench(b *testing.B) storetest.Store {
+	s := startServer(b)
+	return open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+}
+
+// BenchmarkPing is one bare round trip: what End is to be compared with.
+func BenchmarkPing(b *testing.B) {
+	s := startServer(b)
+	c, err := admin(s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	for b.Loop() {
+		if err := c.Do(b.Context(), c.B().Ping().Build()).Error(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMemory says how much memory Redis takes for a session with a payload of 600 bytes, two to a person, each with a
+// sid: all indexes included.
+func BenchmarkMemory(b *testing.B) {
+	const sessions = 100_000
+	s := startServer(b)
+	store := open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+	defer store.Close()
+	c := adminOf(b, s)
+	used := func() int {
+		info := do(b, c, "INFO", "memory")
+		text, _ := info.ToString()
+		for line := range strings.Lines(text) {
+			if n, ok := strings.CutPrefix(line, "used_memory:"); ok {
+				bytes, err := strconv.Atoi(strings.TrimSpace(n))
+				if err != nil {
+					b.Fatal(err)
+				}
+				return bytes
+			}
+		}
+		b.Fatal("INFO does not say")
+		return 0
+	}
+	now := session.Time(time.Now())
+	for b.Loop() {
+		do(b, c, "FLUSHALL", "SYNC")
+		before := used()
+		var all sync.WaitGroup
+		for w := range 64 {
+			all.Go(func() {
+				for i := w; i < sessions; i += 64 {
+					r := recordOf(fmt.Sprintf("248289761001-%d", i/2), rand.Text()[:16]+fmt.Sprint(i), now)
+					r.Payload = make([]byte, 600)
+					if err := store.Create(b.Context(), r, now, now); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		b.ReportMetric(float64(used()-before)/sessions, "bytes/session")
+	}
+}
+
+// BenchmarkHeard measures from before End on one store to the call of the watching function on another.
+func BenchmarkHeard(b *testing.B) {
+	s := startServer(b)
+	here := open(b, "redis://"+s.addr(), redis.Options{})
+	defer here.Close()
+	there := open(b, "redis://"+s.addr(), redis.Options{})
+	defer there.Close()
+	heard := make(chan time.Time, 1)
+	feed, err := there.Watch(b.Context(), func(session.Ended) { heard <- time.Now() })
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer feed.Close()
+	var took []time.Duration
+	now := session.Time(time.Now())
+	for b.Loop() {
+		now = now.Add(time.Microsecond)
+		r := recordOf("alice", "s1", now)
+		if err := here.Create(b.Context(), r, now, now); err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := here.End(b.Context(), endingOf(session.Who{Subject: "alice"}), now); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, (<-heard).Sub(began))
+	}
+	slices.Sort(took)
+	for _, p := range []int{50, 99} {
+		b.ReportMetric(float64(took[len(took)*p/100].Nanoseconds())/1e6, fmt.Sprintf("p%d-ms", p))
+	}
+	b.ReportMetric(float64(took[len(took)-1].Nanoseconds())/1e6, "max-ms")
+}
+
+const (
+	issuer = "https://id.example"
+	client = "app"
+)
+
+func recordOf(subject, sid string, now time.Time) session.Record {
+	bearer := session.NewBearer(issuer, client, subject)
+	return session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: now,
+		LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1, Payload: []byte("sealed")}
+}
+
+func endingOf(w session.Who) session.Ending {
+	w.Issuer, w.ClientID = issuer, client
+	return session.Ending{Who: w, Cause: session.CauseBackChannel}
+}
+
+// BenchmarkEndOnServer says how long Redis itself is busy with one End, whatever else this machine does.
+func BenchmarkEndOnServer(b *testing.B) {
+	for _, size := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
+			s := startServer(b)
+			store := open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+			defer store.Close()
+			c := adminOf(b, s)
+			now := session.Time(time.Now())
+			all := make([]session.Record, size)
+			var workers sync.WaitGroup
+			for w := range 64 {
+				workers.Go(func() {
+					for i := w; i < size; i += 64 {
+						r := recordOf(fmt.Sprintf("248289761001-%d", i/2), rand.Text()[:16]+fmt.Sprint(i), now)
+						r.Payload = make([]byte, 600)
+						if err := store.Create(b.Context(), r, now, now); err != nil {
+							b.Error(err)
+							return
+						}
+						r.Payload = nil
+						all[i] = r
+					}
+				})
+			}
+			workers.Wait()
+			mathrand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			do(b, c, "CONFIG", "RESETSTAT")
+			n := 0
+			for b.Loop() {
+				if n == len(all) {
+					break // each ends once
+				}
+				e := endingOf(session.Who{Subject: all[n].Subject, SID: all[n].SID})
+				e.JTI, e.JTIExpires = all[n].SID, now.Add(time.Hour)
+				if _, err := store.End(b.Context(), e, now); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			stats := do(b, c, "INFO", "commandstats")
+			text, _ := stats.ToString()
+			_, text, _ = strings.Cut(text, "cmdstat_evalsha:calls=")
+			_, text, _ = strings.Cut(text, "usec_per_call=")
+			text, _, _ = strings.Cut(text, ",")
+			usec, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(usec, "server-us/op")
+		})
+	}
+}

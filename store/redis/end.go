@@ -1,0 +1,203 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+	"github.com/redis/rueidis"
+)
+
+// End implements [session.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the deed.
+// Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the deed (replicas to be waited
+// for), there are steps before and after it; steps.go has them.
+//
+// When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same token
+// can be sent again and does the rest.
+func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+	if err := rules.CheckEnding(e); err != nil {
+		return nil, err
+	}
+	now = session.Time(now)
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if e.JTI != "" && s.cluster {
+		if err := s.bind(ctx, e, now); err != nil {
+			return nil, err
+		}
+	}
+	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waitFor > 0 {
+		return s.endInSteps(ctx, e, now)
+	}
+	return s.deed(ctx, s.deedAt(e, tagOf(e.Who), e.JTI != "", now), e, now)
+}
+
+// tagOf is the tag of those whom w names; a sid alone does not say.
+func tagOf(w session.Who) []byte {
+	if !w.Key.IsZero() {
+		return w.Key[:4]
+	}
+	tag := session.Tag(w.Issuer, w.ClientID, w.Subject)
+	return tag[:]
+}
+
+// deedAt is the script that ends those of one tag whom e names.
+func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Time) call {
+	b := bucket(tag[0])
+	w := e.Who
+	in := session.Record{Issuer: w.Issuer, ClientID: w.ClientID, Subject: w.Subject, SID: w.SID}
+	var shape, rest string
+	var hints, marks []byte
+	mark := func(n name) { marks = append(marks, n[:]...) }
+	switch {
+	case !w.Key.IsZero(): // a key names a session that exists, so no login: no mark
+		shape, rest = "key", string(w.Key[4:])
+	case w.Subject == "":
+		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
+		// A copy of the sid's mark, for a login that has passed the sid's own bucket and is not in this one yet.
+		mark(sidName(w.Issuer, w.ClientID, w.SID))
+	case w.SID == "":
+		// A session without a sid looks for no other mark of its subject than these two.
+		shape = "subject"
+		mark(subjectMark(&in))
+	default:
+		shape, hints = "both", append(hint(w.Issuer, w.ClientID, w.SID), hint(w.Issuer, w.ClientID, "")...)
+		mark(bothMark(&in))
+		mark(bareMark(&in))
+	}
+	keys := []string{s.key(b, keyQueue), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast), s.key(b, keyDue)}
+	var jti, jtiRunsOut, jtiUntil string
+	if recordJTI {
+		n := jtiName(w.Issuer, w.ClientID, e.JTI)
+		home := s.jtiHome(n, b)
+		keys = append(keys, s.named(home, keyJTI, n[:]), s.key(home, keyQueue))
+		jti, jtiRunsOut, jtiUntil = string(n[:]), decimal(e.JTIExpires), until(e.JTIExpires, margin)
+	}
+	publish, channel := "PUBLISH", s.channel
+	if s.cluster {
+		publish, channel = "SPUBLISH", s.key(b, keyFeed)
+	}
+	var scope []byte
+	scope = appendText(appendText(scope, w.Issuer), w.ClientID)
+	over := now.Add(session.AttemptLifetime)
+	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
+		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
+		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b)}
+	return call{s.scripts.end, keys, append(args, tellings(e, now)...)}
+}
+
+// jtiHome is the bucket that records a jti: on one server its own, so that it counts whomever it names; on a Cluster that of
+// the deed, for a script reaches no further.
+func (s *Store) jtiHome(jti name, deed bucket) bucket {
+	if s.cluster {
+		return deed
+	}
+	return jti[0]
+}
+
+// messageHead is what a message of the feed begins with, after the token of the one before: its own token, the bucket,
+// the cause and the time.
+func messageHead(b bucket, cause session.Cause, now time.Time) string {
+	head := make([]byte, tokenSize, 64)
+	rand.Read(head)
+	head = append(head, b)
+	head = appendText(head, string(cause))
+	return string(appendMicros(head, now))
+}
+
+// deed carries out what deedAt made.
+func (s *Store) deed(ctx context.Context, c call, e session.Ending, now time.Time) ([]session.Ended, error) {
+	answer, err := s.run(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return readDeed(answer, e, now)
+}
+
+func readDeed(answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]session.Ended, error) {
+	word, rest, err := list(answer)
+	if err != nil {
+		return nil, err
+	}
+	if word == "replayed" {
+		return nil, session.ErrReplayed
+	}
+	var ended []session.Ended
+	for _, m := range rest {
+		raw, err := text(m)
+		if err != nil {
+			return nil, err
+		}
+		d := decoder{rest: raw}
+		ended = append(ended, d.endedSession(e.Cause, now))
+		if d.short {
+			return nil, errDamaged
+		}
+	}
+	return ended, nil
+}
+
+// errReplicas: the ending is done where it was asked for, and may be undone by a failover.
+var errReplicas = errors.New("redis: end: too few replicas have acknowledged")
+
+// deedWithReplicas carries out a deed and waits for replicas, on one connection: WAIT counts what that connection wrote. So
+// a redirection is not followed there, as the client would do it on another.
+func (s *Store) deedWithReplicas(ctx context.Context, c call, e session.Ending, now time.Time) (ended []session.Ended, err error) {
+	for {
+		ended, err = s.tryWithReplicas(ctx, c, e, now)
+		refused, ok := rueidis.IsRedisErr(err)
+		if !ok {
+			return ended, err
+		}
+		_, moved := refused.IsMoved()
+		if !moved && !didNotRun(err) {
+			return nil, err
+		}
+		if sleep(ctx, 20*time.Millisecond) != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Store) tryWithReplicas(ctx context.Context, c call, e session.Ending, now time.Time) ([]session.Ended, error) {
+	client, release := s.client.Dedicate()
+	defer release()
+	answer, err := client.Do(ctx, c.byDigest(client.B())).ToMessage()
+	if unknownScript(err) {
+		answer, err = client.Do(ctx, c.byText(client.B())).ToMessage()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("redis: end: %w", err)
+	}
+	ended, err := readDeed(answer, e, now)
+	if err != nil {
+		return nil, err
+	}
+	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(s.timeout.Milliseconds()/2).Build()).AsInt64()
+	switch {
+	case err != nil:
+		return nil, errors.Join(errReplicas, err)
+	case n < int64(s.waitFor):
+		return nil, errReplicas
+	}
+	return ended, nil
+}
+
+// whose names an ending for a binding: the bucket that records its jti, and a hash of whom it names.
+func whose(w session.Who) (home bucket, text string) {
+	if w.Key.IsZero() && w.Subject == "" {
+		sid := sidName(w.Issuer, w.ClientID, w.SID)
+		home = sid[0]
+	} else {
+		home = tagOf(w)[0]
+	}
+	n := hash('w', w.Issuer, w.ClientID, w.Subject, w.SID, string(w.Key[:]))
+	return home, fmt.Sprintf("%02x%x", home, n[:])
+}

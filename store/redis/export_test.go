@@ -1,0 +1,81 @@
+package redis
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// HashTagOf is the hash tag of a bucket.
+func HashTagOf(b byte) string { return hashTags("")[b] }
+
+// Start is the beginning of the keys of a session's bucket, and Keys some of them.
+func (s *Store) Start(k session.Key) string { return s.tags[k[0]] }
+
+// PointerOf is the key of the pointer from a sid.
+func (s *Store) PointerOf(issuer, clientID, sid string) string {
+	n := sidName(issuer, clientID, sid)
+	return s.named(n[0], keyPointer, n[:])
+}
+
+// DueKeys are the keys of all queues of notices.
+func (s *Store) DueKeys() (keys []string) {
+	for b := range buckets {
+		keys = append(keys, s.key(bucket(b), keyDue))
+	}
+	return keys
+}
+
+// LastKeys are the keys of the ends of all chains.
+func (s *Store) LastKeys() (keys []string) {
+	for b := range buckets {
+		keys = append(keys, s.key(bucket(b), keyLast))
+	}
+	return keys
+}
+
+// Channel is where the feed of one server is.
+func (s *Store) Channel() string { return s.channel }
+
+// CreateSteps are the steps of Create, to be done one by one.
+func (s *Store) CreateSteps(ctx context.Context, r session.Record, began time.Time) (point func() error, insert func() error) {
+	pointed := int64(math.MaxInt64)
+	return func() (err error) {
+			pointed, err = s.point(ctx, &r, decimal(began))
+			return err
+		}, func() error {
+			return s.insert(ctx, &r, pointed, began)
+		}
+}
+
+// EndSteps are the steps of an ending of a sid alone, to be done one by one.
+func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (begin func() error, deeds func() ([]session.Ended, error), confirm func() error) {
+	now = session.Time(now)
+	st := s.stepsOf(e, now)
+	var tags []string
+	return func() (err error) {
+			tags, err = st.begin(ctx)
+			return err
+		}, func() ([]session.Ended, error) {
+			var calls []call
+			for _, tag := range tags {
+				calls = append(calls, s.deedAt(e, []byte(tag), false, now))
+			}
+			return s.deeds(ctx, calls, e, now)
+		}, func() error { return st.confirm(ctx) }
+}
+
+// Bind is the step that a Cluster needs before an ending with a jti.
+func (s *Store) Bind(ctx context.Context, e session.Ending, now time.Time) error {
+	return s.bind(ctx, e, session.Time(now))
+}
+
+// RoundTrip encodes and decodes a session.
+func RoundTrip(r session.Record) (session.Record, error) {
+	return decode(r.Key, string(encode(&r, 0)))
+}
+
+// Decode decodes what may be anything.
+func Decode(raw string) (session.Record, error) { return decode(session.Key{}, raw) }

@@ -1,0 +1,103 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given.
+func (s *Store) inspect(ctx context.Context, log *slog.Logger) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if !s.cluster {
+		return s.inspectServer(ctx, s.client, "the server", log)
+	}
+	nodes := s.client.Nodes()
+	if len(nodes) == 0 {
+		return errors.New("the Cluster has no nodes")
+	}
+	for at, node := range nodes {
+		if err := s.inspectServer(ctx, node, at, log); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) error {
+	info, err := readInfo(ctx, c)
+	if err != nil {
+		return err
+	}
+	least := "6.2"
+	if s.cluster {
+		least = "7.0" // sharded pub/sub
+	}
+	if !atLeast(info["redis_version"], least) {
+		return fmt.Errorf("%s is version %q; %s or later is needed", at, info["redis_version"], least)
+	}
+	if is := info["cluster_enabled"] == "1"; is != s.cluster {
+		if is {
+			return errors.New("the server is a node of a Cluster: address it as redis+cluster://")
+		}
+		return errors.New("the server is no node of a Cluster: address it as redis://")
+	}
+	if policy := info["maxmemory_policy"]; policy != "" && policy != "noeviction" {
+		log.WarnContext(ctx, "the server throws sessions, end marks and replay records away when its memory is full: set maxmemory-policy noeviction",
+			"event", "redis_can_evict", "server", at, "maxmemory_policy", policy)
+	}
+	if info["aof_enabled"] != "0" {
+		return nil
+	}
+	saves, err := c.Do(ctx, c.B().ConfigGet().Parameter("save").Build()).AsStrMap()
+	switch {
+	case err != nil: // many who run a server for others forbid the question
+		log.WarnContext(ctx, "the server keeps no log of what it is given, so a crash may lose it: set appendonly yes",
+			"event", "redis_not_durable", "server", at)
+	case saves["save"] == "":
+		log.WarnContext(ctx, "the server keeps nothing on disk: when it restarts everybody is signed out and used logout tokens can be used again; set appendonly yes",
+			"event", "redis_not_durable", "server", at)
+	default:
+		log.WarnContext(ctx, "the server keeps snapshots alone: after a crash, sessions that ended since the last one are back; set appendonly yes",
+			"event", "redis_not_durable", "server", at, "save", saves["save"])
+	}
+	return nil
+}
+
+func readInfo(ctx context.Context, c rueidis.Client) (map[string]string, error) {
+	text, err := c.Do(ctx, c.B().Info().Build()).ToString()
+	if err != nil {
+		return nil, err
+	}
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info, nil
+}
+
+// atLeast compares versions by their numbers.
+func atLeast(version, least string) bool {
+	return slices.Compare(numbers(version), numbers(least)) >= 0
+}
+
+func numbers(version string) (all []int) {
+	for part := range strings.SplitSeq(version, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			break
+		}
+		all = append(all, n)
+	}
+	return all
+}

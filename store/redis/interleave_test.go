@@ -1,0 +1,279 @@
+package redis_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+)
+
+// fresh opens a store under a prefix of its own, and closes it with the test.
+func fresh(t testing.TB, on *shared, o redis.Options) *redis.Store {
+	t.Helper()
+	url := on.get(t)
+	o.Prefix = prefix()
+	store := open(t, url, o)
+	t.Cleanup(func() { store.Close() })
+	return store
+}
+
+// onBoth runs a test on one server and on a Cluster.
+func onBoth(t *testing.T, test func(t *testing.T, on *shared)) {
+	for name, on := range map[string]*shared{"one server": single, "a Cluster": cluster} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, on) })
+	}
+}
+
+// orders are all ways in which a steps of one and b of another can follow one another.
+func orders(a, b int) (all []string) {
+	if a == 0 && b == 0 {
+		return []string{""}
+	}
+	if a > 0 {
+		for _, rest := range orders(a-1, b) {
+			all = append(all, "C"+rest)
+		}
+	}
+	if b > 0 {
+		for _, rest := range orders(a, b-1) {
+			all = append(all, "E"+rest)
+		}
+	}
+	return all
+}
+
+func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{})
+		now := session.Time(time.Now())
+		for i, order := range orders(2, 3) {
+			for _, began := range []time.Duration{-time.Minute, 0, time.Microsecond} {
+				name := fmt.Sprintf("%s, login began %v after the logout", order, began)
+				// Subjects are many, so that the sid's slot and the subject's are not always the same.
+				subject, sid := fmt.Sprint("user", i, began), fmt.Sprint("sid", i, began)
+				r := recordOf(subject, sid, now)
+				e := endingOf(session.Who{SID: sid})
+				e.JTI, e.JTIExpires = sid, now.Add(time.Hour)
+				point, insert := store.CreateSteps(t.Context(), r, now.Add(began))
+				begin, deeds, confirm := store.EndSteps(t.Context(), e, now)
+				var ended []session.Ended
+				var created error
+				creates := []func() error{point, insert}
+				ends := []func() error{begin, func() (err error) { ended, err = deeds(); return err }, confirm}
+				for _, step := range order {
+					if step == 'E' {
+						if err := ends[0](); err != nil {
+							t.Fatalf("%s: a step of the logout: %v", name, err)
+						}
+						ends = ends[1:]
+					} else if created == nil {
+						created = creates[0]()
+						creates = creates[1:]
+					}
+				}
+				if created != nil && !errors.Is(created, session.ErrEnded) {
+					t.Fatalf("%s: a step of the login: %v", name, created)
+				}
+				_, err := store.Find(t.Context(), r.Key, now)
+				alive := err == nil
+				if err != nil && !errors.Is(err, session.ErrNotFound) {
+					t.Fatalf("%s: Find: %v", name, err)
+				}
+				switch {
+				case began <= 0 && alive:
+					t.Errorf("%s: the session lives", name)
+				case began > 0 && created != nil:
+					t.Errorf("%s: the login was refused: %v", name, created)
+				case alive != (created == nil && len(ended) == 0):
+					t.Errorf("%s: alive: %v, login: %v, %d ended", name, alive, created, len(ended))
+				}
+			}
+		}
+	})
+}
+
+func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		for crash := range 3 {
+			// The claim of the one that crashed runs out soon.
+			store := fresh(t, on, redis.Options{Timeout: 500 * time.Millisecond})
+			now := session.Time(time.Now())
+			r := recordOf("alice", "s1", now)
+			mustCreate(t, store, r, now)
+			e := endingOf(session.Who{SID: "s1"})
+			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+			e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+			begin, deeds, confirm := store.EndSteps(t.Context(), e, now)
+			steps := []func() error{begin, func() error { _, err := deeds(); return err }, confirm}
+			for _, step := range steps[:crash] {
+				if err := step(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for { // as a provider does on 503
+				_, err := store.End(t.Context(), e, now)
+				if errors.Is(err, session.ErrReplayed) {
+					t.Fatalf("a crash after %d steps has used the jti up", crash)
+				}
+				if err == nil {
+					break
+				}
+			}
+			if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+				t.Errorf("after a crash after %d steps and a retry: Find: %v", crash, err)
+			}
+			if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+				t.Errorf("the token sent again after success: %v, want a replay", err)
+			}
+			notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+			if err != nil || len(notices) != 1 {
+				t.Errorf("%d notices (error %v), want 1: not lost, not twice", len(notices), err)
+			}
+			if crash > 0 {
+				if err := confirm(); err == nil {
+					t.Error("who lost the claim could confirm all the same")
+				}
+			}
+		}
+	})
+}
+
+func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
+		now := session.Time(time.Now())
+		for i := range 10 { // several people with one sid
+			mustCreate(t, store, recordOf(fmt.Sprint("user", i), "s1", now), now)
+		}
+		e := endingOf(session.Who{SID: "s1"})
+		e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+		done, replayed, ended := endTogether(t, store, 16, func(int) session.Ending { return e }, now)
+		if done != 1 || replayed != 15 || ended != 10 {
+			t.Errorf("%d succeeded, %d were replays, %d sessions ended; want 1, 15, 10", done, replayed, ended)
+		}
+	})
+}
+
+func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
+		now := session.Time(time.Now())
+		for i := range 16 {
+			mustCreate(t, store, recordOf(fmt.Sprint("user", i), "s1", now), now)
+		}
+		done, replayed, ended := endTogether(t, store, 16, func(i int) session.Ending {
+			e := endingOf(session.Who{Subject: fmt.Sprint("user", i)})
+			if i%4 == 3 {
+				e.Who.Subject, e.Who.SID = "", fmt.Sprint("another", i)
+			}
+			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+			return e
+		}, now)
+		if done != 1 || replayed != 15 || ended > 1 {
+			t.Errorf("%d succeeded, %d were replays, %d sessions ended; want 1, 15 and one at most", done, replayed, ended)
+		}
+	})
+}
+
+func TestAJTIWhoseEndingCrashedIsFreeForAnother(t *testing.T) {
+	t.Parallel()
+	store := fresh(t, cluster, redis.Options{Timeout: 500 * time.Millisecond})
+	now := session.Time(time.Now())
+	first, second := endingOf(session.Who{Subject: "alice"}), endingOf(session.Who{Subject: "bob"})
+	first.JTI, first.JTIExpires = "j1", now.Add(time.Hour)
+	second.JTI, second.JTIExpires = "j1", now.Add(time.Hour)
+	if err := store.Bind(t.Context(), first, now); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, err := store.End(t.Context(), second, now)
+		if errors.Is(err, session.ErrReplayed) {
+			t.Fatal("an ending that was never carried out has used the jti up")
+		}
+		if err == nil {
+			break
+		}
+	}
+	if _, err := store.End(t.Context(), first, now); !errors.Is(err, session.ErrReplayed) {
+		t.Errorf("the first after all: %v, want a replay", err)
+	}
+}
+
+func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
+	t.Parallel()
+	store := fresh(t, single, redis.Options{})
+	c := adminOf(t, single.server(t))
+	now := session.Time(time.Now())
+	r := recordOf("alice", "s1", now)
+	mustCreate(t, store, r, now)
+	left := func() time.Duration {
+		m := do(t, c, "PTTL", store.PointerOf(issuer, client, "s1"))
+		ms, err := m.AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(ms) * time.Millisecond
+	}
+	if d := left(); d < time.Hour+2*time.Hour {
+		t.Errorf("the pointer is kept for %v, the session for an hour and a margin", d)
+	}
+	r.IdleExpires, r.Expires = now.Add(200*time.Hour), now.Add(100*time.Hour)
+	if err := store.Update(t.Context(), r, now); err != nil {
+		t.Fatal(err)
+	}
+	if d := left(); d < 102*time.Hour {
+		t.Errorf("the pointer is kept for %v, the session for 100 hours and a margin", d)
+	}
+	r.Revision++
+	r.Expires = now.Add(100*time.Hour + time.Minute)
+	before := left()
+	if err := store.Update(t.Context(), r, now); err != nil {
+		t.Fatal(err)
+	}
+	if left() > before {
+		t.Error("a minute more was not worth a second step")
+	}
+	ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s1"}), now.Add(100*time.Hour))
+	if err != nil || len(ended) != 1 {
+		t.Errorf("%d ended (error %v), want 1", len(ended), err)
+	}
+}
+
+func mustCreate(t testing.TB, store *redis.Store, r session.Record, now time.Time) {
+	t.Helper()
+	if err := store.Create(t.Context(), r, now, now); err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+}
+
+// endTogether carries out n endings at once.
+func endTogether(t *testing.T, store *redis.Store, n int, of func(int) session.Ending, now time.Time) (done, replayed, ended int32) {
+	t.Helper()
+	var all sync.WaitGroup
+	var d, r, s atomic.Int32
+	for i := range n {
+		all.Go(func() {
+			gone, err := store.End(t.Context(), of(i), now)
+			s.Add(int32(len(gone)))
+			switch {
+			case err == nil:
+				d.Add(1)
+			case errors.Is(err, session.ErrReplayed):
+				r.Add(1)
+			default:
+				t.Errorf("End: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	return d.Load(), r.Load(), s.Load()
+}

@@ -1,0 +1,195 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+	"github.com/redis/rueidis"
+)
+
+const (
+	window  = 16  // how many buckets are asked at once whom they hold
+	tagPage = 100 // how many tags each tells at most
+)
+
+// List implements [session.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is bucket
+// by bucket, and in each the order of its tags: no more than a page of it is ever at hand.
+func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+	limit, err := rules.Limit(q)
+	if err != nil {
+		return session.Page{}, err
+	}
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return session.Page{}, err
+	}
+	defer leave()
+	l := &lister{s: s, ctx: ctx, q: q, now: session.Time(now), limit: limit}
+	if q.SID != "" {
+		l.hint = hint(q.Issuer, q.ClientID, q.SID)
+	}
+	switch {
+	case q.Subject != "":
+		tag := session.Tag(q.Issuer, q.ClientID, q.Subject)
+		err = l.take([]string{string(tag[:])})
+	case q.SID != "":
+		err = l.pointed()
+	default:
+		err = l.all()
+	}
+	return l.page, err
+}
+
+type lister struct {
+	s     *Store
+	ctx   context.Context
+	q     session.Query
+	now   time.Time
+	limit int
+	hint  []byte // of the sid that is asked for
+	page  session.Page
+	full  bool
+}
+
+// pointed takes the sessions of the tags that the sid points to.
+func (l *lister) pointed() error {
+	sid := sidName(l.q.Issuer, l.q.ClientID, l.q.SID)
+	key := l.s.named(bucket(sid[0]), keyPointer, sid[:])
+	numbers, err := l.s.client.Do(l.ctx, l.s.client.B().Smembers().Key(key).Build()).AsStrSlice()
+	if err != nil {
+		return fmt.Errorf("redis: list: %w", err)
+	}
+	tags, err := tagsOf(numbers)
+	if err != nil {
+		return err
+	}
+	slices.Sort(tags)
+	for chunk := range slices.Chunk(tags, tagPage) {
+		if err := l.take(chunk); err != nil || l.full {
+			return err
+		}
+	}
+	return nil
+}
+
+// tagsOf turns the members of a pointer into tags.
+func tagsOf(numbers []string) ([]string, error) {
+	tags := make([]string, len(numbers))
+	for i, text := range numbers {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, errDamaged
+		}
+		tags[i] = string(binary.BigEndian.AppendUint32(nil, uint32(n)))
+	}
+	return tags, nil
+}
+
+// all takes all sessions, from the tag of the page before on.
+func (l *lister) all() error {
+	from := string(l.q.After[:4])
+	for b := int(l.q.After[0]); b < buckets && !l.full; {
+		asks := make([]rueidis.Completed, 0, window)
+		for at := b; at < min(b+window, buckets); at++ {
+			least := "-"
+			if at == b && from != "" {
+				least = "[" + from
+			}
+			asks = append(asks, l.s.client.B().Zrangebylex().Key(l.s.key(bucket(at), keyTags)).Min(least).Max("+").Limit(0, tagPage).Build())
+		}
+		next := b + len(asks)
+		from = ""
+		for i, result := range l.s.do(l.ctx, asks) {
+			tags, err := result.AsStrSlice()
+			if err != nil {
+				return fmt.Errorf("redis: list: %w", err)
+			}
+			if err := l.take(tags); err != nil || l.full {
+				return err
+			}
+			if len(tags) == tagPage { // there may be more in this bucket: those first
+				next, from = b+i, tags[len(tags)-1]+"\x00"
+				break
+			}
+		}
+		b = next
+	}
+	return nil
+}
+
+// take puts the sessions of some tags, which are in order, on the page.
+func (l *lister) take(tags []string) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	asks := make([]rueidis.Completed, len(tags))
+	for i, tag := range tags {
+		index := l.s.named(tag[0], keyIndex, []byte(tag))
+		least, most := "-", "+"
+		if l.hint != nil {
+			least, most = "["+string(l.hint), "("+string(l.hint)+string(bytes.Repeat([]byte{0xff}, 33))
+		}
+		asks[i] = l.s.client.B().Zrangebylex().Key(index).Min(least).Max(most).Build()
+	}
+	var keys []session.Key
+	for i, result := range l.s.do(l.ctx, asks) {
+		members, err := result.AsStrSlice()
+		if err != nil {
+			return fmt.Errorf("redis: list: %w", err)
+		}
+		for _, m := range members {
+			var k session.Key
+			if len(m) != hintSize+len(k)-len(tags[i]) {
+				return errDamaged
+			}
+			copy(k[copy(k[:], tags[i]):], m[hintSize:])
+			if bytes.Compare(k[:], l.q.After[:]) > 0 {
+				keys = append(keys, k)
+			}
+		}
+	}
+	slices.SortFunc(keys, func(a, b session.Key) int { return bytes.Compare(a[:], b[:]) })
+	for chunk := range slices.Chunk(keys, l.limit+1) {
+		if err := l.fetch(chunk); err != nil || l.full {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch puts those of the keys on the page that live and are asked for.
+func (l *lister) fetch(keys []session.Key) error {
+	asks := make([]rueidis.Completed, len(keys))
+	for i, k := range keys {
+		asks[i] = l.s.client.B().Get().Key(l.s.named(k[0], keySession, k[:])).Build()
+	}
+	for i, result := range l.s.do(l.ctx, asks) {
+		raw, err := result.ToString()
+		if rueidis.IsRedisNil(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("redis: list: %w", err)
+		}
+		r, err := decode(keys[i], raw)
+		if err != nil {
+			return err
+		}
+		if !r.Lives(l.now) || !rules.Asks(l.q, &r) {
+			continue
+		}
+		if len(l.page.Records) == l.limit {
+			l.page.Next, l.full = l.page.Records[l.limit-1].Key, true
+			return nil
+		}
+		l.page.Records = append(l.page.Records, r)
+	}
+	return nil
+}

@@ -1,0 +1,21 @@
+-- Begins an ending that takes several steps: claims its jti for a while, leaves the mark of the sid and reads whom it
+-- points to.
+-- KEYS: 1 queue, 2 jti, 3 claim, 4 mark, 5 pointer; the last three are there whether they are needed or not
+-- ARGV: 1 now, 2 owner of the claim, empty without a jti, 3 how long it holds in milliseconds, 4 name of the mark, empty for
+--       none, 5 when it runs out, 6 until when Redis keeps it
+if ARGV[2] ~= '' then
+  local till = redis.call('GET', KEYS[2])
+  if till and tonumber(ARGV[1]) < tonumber(till) then return {'replayed'} end
+  local owner = redis.call('GET', KEYS[3])
+  if owner and owner ~= ARGV[2] then return {'busy'} end
+end
+local at = redis.call('GET', KEYS[4])
+local tags = redis.call('SMEMBERS', KEYS[5])
+redis.call('ZCARD', KEYS[1])
+redis.call('ZREM', KEYS[1], '') -- see end.lua
+if ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
+if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(ARGV[1])) then
+  redis.call('SET', KEYS[4], ARGV[1], 'PXAT', ARGV[6])
+  redis.call('ZADD', KEYS[1], ARGV[5], 'm' .. ARGV[4])
+end
+return {'begun', tags}

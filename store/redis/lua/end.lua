@@ -1,0 +1,119 @@
+-- Ends the sessions of one tag that an ending names: the deed itself, whole or not at all. Everything that can be refused
+-- or fail is read first: while a slot is moving, a key that is not here is an error, and then nothing has been written.
+-- KEYS: 1 queue, 2 index, 3 tags, 4 last message, 5 due notices; if there is a jti: 6 jti, 7 queue of its bucket
+-- ARGV: 1 now, 2 start of the keys of the bucket, 3 tag, 4 shape, 5 scope (issuer and client), 6 subject, 7 sid, 8 rest of
+--       the key, 9 hints, 10 marks, 11 when marks run out, 12 until when Redis keeps marks, 13 name of the jti,
+--       14 when it runs out, 15 until when Redis keeps it, 16 how to publish, 17 channel, 18 head of the message, 19 id of
+--       the notices, then for each telling: what it wants (w, t, r, o), its template, its names
+local now, start, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local has_jti = ARGV[13] ~= ''
+
+if has_jti then
+  local till = redis.call('GET', KEYS[6])
+  if till and now < tonumber(till) then return {'replayed'} end
+  redis.call('ZCARD', KEYS[7])
+end
+
+-- Whether the ending names a session: the names are compared in full, so hashes only find. ARGV[5] to ARGV[7] are written
+-- as the names are, each with its length.
+local scope, subject, sid = ARGV[5], ARGV[6], ARGV[7]
+local function is_named(v)
+  local who = string.sub(v, 63, 62 + names_length(v))
+  if string.sub(who, 1, #scope) ~= scope then return false end
+  if shape == 'key' then return true end
+  local n = (struct.unpack('>I4', who, #scope + 1))
+  local its_subject = string.sub(who, #scope + 1, #scope + 4 + n)
+  local its_sid = string.sub(who, #scope + 5 + n)
+  if shape == 'sid' then return its_sid == sid end
+  if its_subject ~= subject then return false end
+  return shape == 'subject' or its_sid == sid or its_sid == '\0\0\0\0'
+end
+
+local found, over, stale = {}, {}, {}
+local function consider(rest, listed)
+  local v = redis.call('GET', start .. 's' .. tag .. rest)
+  if not v then
+    if listed then stale[#stale + 1] = {listed, rest} end
+  elseif is_named(v) then
+    local into = lives(v, now) and found or over
+    into[#into + 1] = {hint(v), rest, v}
+  end
+end
+if shape == 'key' then
+  consider(ARGV[8])
+elseif shape == 'subject' then
+  local list = redis.call('ZRANGE', KEYS[2], 0, -1)
+  for i = 1, #list do consider(string.sub(list[i], 9), string.sub(list[i], 1, 8)) end
+else
+  for at = 1, #ARGV[9], 8 do
+    local from = string.sub(ARGV[9], at, at + 7)
+    local list = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. from, '(' .. from .. string.rep('\255', 33))
+    for i = 1, #list do consider(string.sub(list[i], 9), from) end
+  end
+end
+
+local marks = {}
+for at = 1, #ARGV[10], 16 do
+  local name = string.sub(ARGV[10], at, at + 15)
+  local before = redis.call('GET', start .. 'm' .. name)
+  if not before or tonumber(before) < now then marks[#marks + 1] = name end
+end
+
+local notices = {}
+local function note(template, key, who, what)
+  local id = ARGV[19] .. '-' .. (#notices + 1)
+  redis.call('EXISTS', start .. 'n' .. id)
+  notices[#notices + 1] = {id, template, key, who, what}
+end
+for i = 20, #ARGV, 3 do
+  local wants, template = ARGV[i], ARGV[i + 1]
+  if wants == 'w' then
+    note(template, '', ARGV[i + 2], '')
+  else
+    for j = 1, #found do
+      local v = found[j][3]
+      if wants == 't' then
+        note(template, tag .. found[j][2], names(v), '')
+      elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
+        note(template, tag .. found[j][2], names(v), payload(v))
+      end
+    end
+  end
+end
+local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
+for _, key in ipairs({KEYS[1], KEYS[3], KEYS[5]}) do redis.call('ZCARD', key) end
+
+-- From here on nothing fails. The first command that writes is one that Redis carries out when its memory is full, and
+-- then it does not stop the others: somebody can sign out of a server that has no room left.
+redis.call('ZREM', KEYS[1], '')
+if has_jti then
+  redis.call('SET', KEYS[6], ARGV[14], 'PXAT', ARGV[15])
+  redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
+end
+for i = 1, #marks do
+  redis.call('SET', start .. 'm' .. marks[i], ARGV[1], 'PXAT', ARGV[12])
+  redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
+end
+for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], tag, stale[i][1], stale[i][2]) end
+local answer, heard = {'ended'}, {}
+for _, list in ipairs({over, found}) do
+  for i = 1, #list do
+    redis.call('UNLINK', start .. 's' .. tag .. list[i][2])
+    unlist(KEYS[1], KEYS[3], KEYS[2], tag, list[i][1], list[i][2])
+  end
+end
+for i = 1, #found do
+  answer[i + 1] = tag .. found[i][2] .. names(found[i][3])
+  heard[i] = answer[i + 1]
+end
+for i = 1, #notices do
+  local n = notices[i]
+  redis.call('HSET', start .. 'n' .. n[1], 't', n[2], 'k', n[3], 's', n[4], 'p', n[5], 'a', 0, 'd', ARGV[1])
+  redis.call('ZADD', KEYS[5], ARGV[1], n[1])
+end
+if #heard > 0 then
+  local head = ARGV[18]
+  redis.call('SET', KEYS[4], string.sub(head, 1, 16))
+  redis.call(ARGV[16], ARGV[17], before .. head .. table.concat(heard))
+end
+return answer

@@ -1,0 +1,34 @@
+-- What several scripts need. It is put in front of each; see record.go for how a session is kept.
+
+local function field(v, at) return (struct.unpack('>i8', v, at)) end
+local function idle_expires(v) return field(v, 18) end
+local function expires(v) return field(v, 26) end
+local function pointed(v) return field(v, 34) end
+local function hint(v) return string.sub(v, 51, 58) end
+local function refresh(v) return string.byte(v, 42) end
+local function names_length(v) return (struct.unpack('>I4', v, 59)) end
+-- The names with their length in front, as they go into answers, messages and notices.
+local function names(v) return string.sub(v, 59, 62 + names_length(v)) end
+local function payload(v) return string.sub(v, 63 + names_length(v)) end
+
+local function runs_out(v) return math.min(idle_expires(v), expires(v)) end
+local function lives(v, now) return now < runs_out(v) end
+
+-- clock is Redis's, in milliseconds. Only what cleans up looks at it.
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- keep makes a key stay until a time at least, in Redis's milliseconds.
+local function keep(key, till)
+  local left = redis.call('PTTL', key)
+  if left < 0 or clock() + left < till then redis.call('PEXPIREAT', key, till) end
+end
+
+-- unlist takes a session out of the indexes of its bucket. index is the key of its tag's index.
+local function unlist(queue, tags, index, tag, hint, rest)
+  redis.call('ZREM', queue, hint .. tag .. rest)
+  redis.call('ZREM', index, hint .. rest)
+  if redis.call('EXISTS', index) == 0 then redis.call('ZREM', tags, tag) end
+end

@@ -1,0 +1,96 @@
+package redis
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+
+	"example.com/curfew/session"
+)
+
+// buckets is how many parts the store has. It can never change: a session's bucket follows from its key.
+const buckets = 256
+
+// spread completes the hash tag of each bucket, two characters for each, so that the buckets lie evenly over the 16,384
+// slots of a Cluster: bucket b in the slots 64b to 64b+63. Without it they would fall where they like, and of a few
+// hundred that is not even. A test works it out.
+const spread = "zsfxaxcqoymptrhybyoqj5m1igc0gnf90vgtou8wnu6v1viucu4wshjn4286fbg5iiubrbpkd2x9gh98i2u94ufz1tvyjvmrn66515i6cmadxfdm" +
+	"nmldqqyteswukz6tbrqxyyerwxkslsnzdzxqjemai7e3amxk9tawfw1uhv0u7uqtev2ts804pjblf2gei9k0l043dbfkak9hibkk2vox8vnxrwkqnfl" +
+	"oumif97a4x6bn47l4fqaucpotmy0wflb6e6almdomhmtfx5bmpy3uux2uesbwybei8cf3t9h2q0s9y9e2owhsjvfr1t9qmxoqvsjxxrdycyapkp3s96" +
+	"bk36ljngwaxc81chg2miqbvbjix88jnvwpkwyq0ubzqbmijivb81xcg2chq9m2yuqpbvnr6uuymzqqhsjzfrzy9qarkrwy94z834lhpgiauyirnrryo" +
+	"rbzezgsmsozclzjfmr8n7w1x3bkekgbm9o0v2j9fjb0huoqmtap9wdy"
+
+// The keys of a bucket: the prefix, the hash tag, one of these letters, and for those marked * a name in hashed form.
+const (
+	keySession = "s" // * a session: see record.go
+	keyIndex   = "u" // * the sessions of one tag: hint of the sid, then the rest of the session's key, by lex
+	keyTags    = "t" // the tags that have sessions, by lex
+	keyQueue   = "q" // what runs out, by when
+	keyLast    = "l" // the token of the last message of the bucket's feed
+	keyMark    = "m" // * an end mark: when the ending was
+	keyJTI     = "j" // * a jti that was carried out: when it runs out
+	keyClaim   = "c" // * a jti that is being carried out: by whom
+	keyBind    = "w" // * where to ask whether a jti was carried out
+	keyPointer = "i" // * the tags that have sessions with a sid
+	keyNotice  = "n" // * a notice
+	keyDue     = "d" // notices to be claimed, by when they are due
+	keyLeased  = "e" // notices that are leased, by when the lease ends
+	keyGivenUp = "g" // notices that nobody claims again, by when they were due
+	keyFeed    = "f" // the channel of the feed, on a Cluster
+)
+
+const (
+	nameSize = 16 // bytes of a SHA-256 in a key
+	hintSize = 8  // bytes of one in an index, where only finding depends on it: what is found is compared in full
+)
+
+// name is the hashed form of what others control. The kind and the lengths go in, so that no two lists are alike.
+type name [nameSize]byte
+
+func hash(kind byte, texts ...string) name {
+	b := []byte{kind}
+	for _, t := range texts {
+		b = appendText(b, t)
+	}
+	sum := sha256.Sum256(b)
+	return name(sum[:])
+}
+
+// appendText writes a text so that its end can be told.
+func appendText(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+func jtiName(issuer, clientID, jti string) name { return hash('j', issuer, clientID, jti) }
+
+// sidName names a sid: its pointer, and the mark of an ending of the sid alone.
+func sidName(issuer, clientID, sid string) name { return hash('s', issuer, clientID, sid) }
+
+// hint leads from a sid to its sessions in the index of a tag. The empty sid has one too.
+func hint(issuer, clientID, sid string) []byte {
+	n := sidName(issuer, clientID, sid)
+	return n[:hintSize]
+}
+
+// Names of marks in a subject's bucket.
+func subjectMark(r *session.Record) name { return hash('u', r.Issuer, r.ClientID, r.Subject) }
+func bareMark(r *session.Record) name    { return hash('n', r.Issuer, r.ClientID, r.Subject) }
+func bothMark(r *session.Record) name    { return hash('b', r.Issuer, r.ClientID, r.Subject, r.SID) }
+
+// bucket numbers a part of the store. What belongs to one person is in one, so in one slot of a Cluster.
+type bucket = uint8
+
+func (s *Store) key(b bucket, letter string) string { return s.tags[b] + letter }
+
+func (s *Store) named(b bucket, letter string, name []byte) string {
+	return s.tags[b] + letter + string(name)
+}
+
+// hashTags returns the beginning of the keys of every bucket.
+func hashTags(prefix string) *[buckets]string {
+	var tags [buckets]string
+	for b := range tags {
+		tags[b] = prefix + "{" + hex.EncodeToString([]byte{byte(b)}) + spread[2*b:2*b+2] + "}"
+	}
+	return &tags
+}

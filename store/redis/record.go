@@ -1,0 +1,146 @@
+package redis
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// A session is kept as one string. The scripts read it too (see lua/shared.lua):
+//
+//	version 1 byte, revision 8, last seen 8, idle expires 8, expires 8, pointed 8, refresh 1: the head, which Update replaces
+//	created 8, hint of the sid 8, length of the names 4, the names: issuer, client, subject, sid, each with its length
+//	payload
+//
+// Times are microseconds, big-endian. Pointed is until when the pointer from the sid to the session is sure to be there;
+// without a sid it is for ever.
+const (
+	version  = 1
+	headSize = 42
+)
+
+var errDamaged = errors.New("redis: what is stored is damaged, or was written by another release")
+
+func micros(t time.Time) int64 { return session.Time(t).UnixMicro() }
+
+func instant(micros int64) time.Time { return session.Time(time.UnixMicro(micros)) }
+
+func appendMicros(b []byte, t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(micros(t)))
+}
+
+// runsOut is the last moment of r.
+func runsOut(r *session.Record) time.Time {
+	if r.IdleExpires.Before(r.Expires) {
+		return r.IdleExpires
+	}
+	return r.Expires
+}
+
+// head is the part of r that Update replaces.
+func head(r *session.Record, pointed int64) []byte {
+	b := make([]byte, 0, headSize)
+	b = append(b, version)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Revision))
+	b = appendMicros(b, r.LastSeen)
+	b = appendMicros(b, r.IdleExpires)
+	b = appendMicros(b, r.Expires)
+	b = binary.BigEndian.AppendUint64(b, uint64(pointed))
+	return append(b, byte(r.Refresh))
+}
+
+// names is the identity of a session as it is stored.
+func names(issuer, clientID, subject, sid string) []byte {
+	var b []byte
+	for _, s := range []string{issuer, clientID, subject, sid} {
+		b = appendText(b, s)
+	}
+	return b
+}
+
+func encode(r *session.Record, pointed int64) []byte {
+	b := head(r, pointed)
+	b = appendMicros(b, r.Created)
+	b = append(b, hint(r.Issuer, r.ClientID, r.SID)...)
+	who := names(r.Issuer, r.ClientID, r.Subject, r.SID)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(who)))
+	b = append(b, who...)
+	return append(b, r.Payload...)
+}
+
+func decode(key session.Key, raw string) (session.Record, error) {
+	r := session.Record{Key: key}
+	d := decoder{rest: raw}
+	if d.byte() != version {
+		return r, errDamaged
+	}
+	r.Revision = d.int64()
+	r.LastSeen, r.IdleExpires, r.Expires = instant(d.int64()), instant(d.int64()), instant(d.int64())
+	d.int64() // pointed
+	r.Refresh = session.Refresh(d.byte())
+	r.Created = instant(d.int64())
+	d.take(hintSize)
+	who := decoder{rest: d.text()}
+	r.Issuer, r.ClientID, r.Subject, r.SID = who.text(), who.text(), who.text(), who.text()
+	r.Payload = []byte(d.rest)
+	if d.short || who.short || who.rest != "" {
+		return r, errDamaged
+	}
+	return r, nil
+}
+
+// decoder reads what was encoded. It remembers when there was too little.
+type decoder struct {
+	rest  string
+	short bool
+}
+
+func (d *decoder) take(n int) string {
+	if n > len(d.rest) {
+		d.short, d.rest = true, ""
+		return ""
+	}
+	s := d.rest[:n]
+	d.rest = d.rest[n:]
+	return s
+}
+
+func (d *decoder) byte() byte {
+	if s := d.take(1); s != "" {
+		return s[0]
+	}
+	return 0
+}
+
+func (d *decoder) int64() int64 {
+	if s := d.take(8); s != "" {
+		return int64(binary.BigEndian.Uint64([]byte(s)))
+	}
+	return 0
+}
+
+func (d *decoder) text() string {
+	s := d.take(4)
+	if s == "" {
+		return ""
+	}
+	n := binary.BigEndian.Uint32([]byte(s))
+	if n > math.MaxInt32 {
+		d.short = true
+		return ""
+	}
+	return d.take(int(n))
+}
+
+// endedSession reads a piece of an answer or of a message: the key, and the names with their length.
+func (d *decoder) endedSession(cause session.Cause, at time.Time) session.Ended {
+	e := session.Ended{Cause: cause, At: at}
+	copy(e.Key[:], d.take(len(e.Key)))
+	who := decoder{rest: d.text()}
+	e.Issuer, e.ClientID, e.Subject, e.SID = who.text(), who.text(), who.text(), who.text()
+	d.short = d.short || who.short
+	return e
+}

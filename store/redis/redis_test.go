@@ -1,0 +1,86 @@
+package redis_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"example.com/curfew/store/redis"
+	"example.com/curfew/store/storetest"
+	"github.com/redis/rueidis"
+	"go.uber.org/goleak"
+)
+
+// TestMain stops the servers that tests shared, and then looks for goroutines that were left.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	single.stop()
+	cluster.stop()
+	// The client waits 5 s before it closes connections that the Cluster's map no longer names. It is not told to stop.
+	late := goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2")
+	if err := goleak.Find(late); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func TestStoreKeepsTheContractOnOneServer(t *testing.T) {
+	t.Parallel()
+	testContract(t, single)
+}
+
+func TestStoreKeepsTheContractOnACluster(t *testing.T) {
+	t.Parallel()
+	testContract(t, cluster)
+}
+
+func testContract(t *testing.T, on *shared) {
+	url := on.get(t)
+	storetest.Run(t, func(t *testing.T) storetest.Harness {
+		prefix := prefix()
+		store := open(t, url, redis.Options{Prefix: prefix})
+		return storetest.Harness{
+			Store: store,
+			Reopen: func(t *testing.T) storetest.Store {
+				if err := store.Close(); err != nil {
+					t.Fatal(err)
+				}
+				return open(t, url, redis.Options{Prefix: prefix})
+			},
+			FailEnd: func(t *testing.T) func() { return breakNotices(t, url, store) },
+		}
+	})
+}
+
+// open opens a store, which whoever asks closes.
+func open(t testing.TB, url string, o redis.Options) *redis.Store {
+	t.Helper()
+	store, err := redis.Open(t.Context(), url, o)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	return store
+}
+
+// breakNotices puts something else in the place of the queues of notices, so that no notice can be left.
+func breakNotices(t *testing.T, url string, store *redis.Store) (restore func()) {
+	option := rueidis.ClientOption{InitAddress: strings.Split(url[strings.Index(url, "://")+3:], ","), DisableCache: true}
+	c, err := rueidis.NewClient(option)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := func(build func(key string) rueidis.Completed) {
+		for _, key := range store.DueKeys() {
+			if err := c.Do(t.Context(), build(key)).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	each(func(key string) rueidis.Completed { return c.B().Set().Key(key).Value("broken").Build() })
+	return func() {
+		each(func(key string) rueidis.Completed { return c.B().Del().Key(key).Build() })
+		c.Close()
+	}
+}

@@ -1,0 +1,173 @@
+package redis
+
+import (
+	"context"
+	"crypto/sha1"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// script is a Lua script, called by its digest.
+type script struct{ name, text, sha string }
+
+type scripts struct {
+	create, point, update                     *script
+	end, begin, confirm, release, bind, prune *script
+	due, claim, settle                        *script
+}
+
+func loadScripts() (*scripts, error) {
+	shared, err := luaFiles.ReadFile("lua/shared.lua")
+	if err != nil {
+		return nil, err
+	}
+	all := new(scripts)
+	for name, to := range map[string]**script{
+		"create": &all.create, "point": &all.point, "update": &all.update,
+		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
+		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "settle": &all.settle,
+	} {
+		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			return nil, err
+		}
+		sc := &script{name: name, text: string(shared) + string(text)}
+		sum := sha1.Sum([]byte(sc.text)) // how Redis names scripts
+		sc.sha = hex.EncodeToString(sum[:])
+		*to = sc
+	}
+	return all, nil
+}
+
+// call is a script with what it is called with.
+type call struct {
+	script *script
+	keys   []string
+	args   []string
+}
+
+func (c call) byDigest(b rueidis.Builder) rueidis.Completed {
+	return b.Evalsha().Sha1(c.script.sha).Numkeys(int64(len(c.keys))).Key(c.keys...).Arg(c.args...).Build()
+}
+
+func (c call) byText(b rueidis.Builder) rueidis.Completed {
+	return b.Eval().Script(c.script.text).Numkeys(int64(len(c.keys))).Key(c.keys...).Arg(c.args...).Build()
+}
+
+// run calls a script. An answer that says that it did not run is no reason to fail while there is time: the server may be
+// starting, or the Cluster electing a master or moving the slot.
+func (s *Store) run(ctx context.Context, c call) (rueidis.RedisMessage, error) {
+	results, err := s.runAll(ctx, []call{c})
+	if err != nil {
+		return rueidis.RedisMessage{}, err
+	}
+	return results[0], nil
+}
+
+// runAll calls scripts at once, each on its own, in no particular order. It fails if one of them does.
+func (s *Store) runAll(ctx context.Context, calls []call) ([]rueidis.RedisMessage, error) {
+	answers := make([]rueidis.RedisMessage, len(calls))
+	todo := make([]int, len(calls))
+	for i := range todo {
+		todo[i] = i
+	}
+	text := false
+	var refusal error
+	for {
+		commands := make([]rueidis.Completed, len(todo))
+		for i, at := range todo {
+			if text {
+				commands[i] = calls[at].byText(s.client.B())
+			} else {
+				commands[i] = calls[at].byDigest(s.client.B())
+			}
+		}
+		var again []int
+		var pause time.Duration
+		for i, result := range s.do(ctx, commands) {
+			answer, err := result.ToMessage()
+			switch {
+			case err == nil || rueidis.IsRedisNil(err):
+				answers[todo[i]] = answer
+			case unknownScript(err) && !text:
+				again = append(again, todo[i])
+			case didNotRun(err):
+				again, pause, refusal = append(again, todo[i]), 20*time.Millisecond, err
+			default:
+				return nil, fmt.Errorf("redis: %s: %w", calls[todo[i]].script.name, err)
+			}
+		}
+		if len(again) == 0 {
+			return answers, nil
+		}
+		todo, text = again, true
+		if err := sleep(ctx, pause); err != nil {
+			return nil, fmt.Errorf("redis: %s: %w", calls[todo[0]].script.name, errors.Join(err, refusal))
+		}
+	}
+}
+
+// do sends one command, or several at once.
+func (s *Store) do(ctx context.Context, commands []rueidis.Completed) []rueidis.RedisResult {
+	if len(commands) == 1 {
+		return []rueidis.RedisResult{s.client.Do(ctx, commands[0])}
+	}
+	return s.client.DoMulti(ctx, commands...)
+}
+
+func unknownScript(err error) bool {
+	refused, ok := rueidis.IsRedisErr(err)
+	return ok && refused.IsNoScript()
+}
+
+// didNotRun tells answers that say for certain that nothing was done.
+func didNotRun(err error) bool {
+	refused, ok := rueidis.IsRedisErr(err)
+	return ok && (refused.IsTryAgain() || refused.IsClusterDown() || refused.IsLoading())
+}
+
+// sleep waits, or answers why it did not.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+var errAnswer = errors.New("redis: an answer has a shape that it cannot have")
+
+// text reads an answer that is one word.
+func text(m rueidis.RedisMessage) (string, error) {
+	s, err := m.ToString()
+	if err != nil {
+		return "", errors.Join(errAnswer, err)
+	}
+	return s, nil
+}
+
+// list reads an answer that is a list, and its first member, which is a word.
+func list(m rueidis.RedisMessage) (word string, rest []rueidis.RedisMessage, err error) {
+	all, err := m.ToArray()
+	if err != nil || len(all) == 0 {
+		return "", nil, errors.Join(errAnswer, err)
+	}
+	if word, err = text(all[0]); err != nil {
+		return "", nil, err
+	}
+	return word, all[1:], nil
+}

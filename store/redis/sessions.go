@@ -1,0 +1,208 @@
+package redis
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"example.com/curfew/session"
+	"github.com/redis/rueidis"
+)
+
+const (
+	// margin is how much longer Redis keeps a thing than the contract does. Its clock is not the caller's, and whether
+	// something has run out is judged by the caller's; so Redis's only cleans up what Prune did not come to.
+	margin = time.Hour
+	// slack is how much longer than a session a pointer to it is kept, so that not each Update has to see to the pointer.
+	slack = time.Hour
+)
+
+var errExists = errors.New("redis: create: a session with this key exists already")
+
+// errTag: a store that is spread over machines finds a subject's sessions by the tag.
+var errTag = errors.New("redis: create: the tag of the key is not that of issuer, client and subject")
+
+// until is a time in Redis's milliseconds, with extra time. Redis takes no time before 1970.
+func until(t time.Time, extra time.Duration) string {
+	return strconv.FormatInt(max(1, t.Add(extra).UnixMilli()), 10)
+}
+
+func decimal(t time.Time) string { return strconv.FormatInt(micros(t), 10) }
+
+func tagNumber(tag []byte) string {
+	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(tag)), 10)
+}
+
+// Create implements [session.Store]. It takes two steps when there is a sid: the pointer from the sid, then the session.
+// Package documentation says why nothing can come between them.
+func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	if r.Key.Tag() != session.Tag(r.Issuer, r.ClientID, r.Subject) {
+		return errTag
+	}
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	pointed := int64(math.MaxInt64)
+	if r.SID != "" {
+		if pointed, err = s.point(ctx, &r, decimal(began)); err != nil {
+			return err
+		}
+	}
+	return s.insert(ctx, &r, pointed, began)
+}
+
+// point leaves the pointer from r's sid to its tag, and says until when, in microseconds, it will be there. began is empty
+// for a session that is there already.
+func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
+	sid := sidName(r.Issuer, r.ClientID, r.SID)
+	b := bucket(sid[0])
+	till := runsOut(r).Add(slack)
+	answer, err := s.run(ctx, call{s.scripts.point,
+		[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
+		// Twice the margin: the session may be on another machine, whose clock may be behind.
+		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin)}})
+	if err != nil {
+		return 0, err
+	}
+	word, err := text(answer)
+	switch {
+	case err != nil:
+		return 0, err
+	case word == "ended":
+		return 0, session.ErrEnded
+	}
+	return micros(till), nil
+}
+
+// insert keeps r in its bucket.
+func (s *Store) insert(ctx context.Context, r *session.Record, pointed int64, began time.Time) error {
+	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
+	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag), s.key(b, keyTags)}
+	for _, m := range marksFor(r) {
+		keys = append(keys, s.named(b, keyMark, m[:]))
+	}
+	kept := *r
+	kept.Revision = 1
+	end := runsOut(r)
+	answer, err := s.run(ctx, call{s.scripts.create, keys, []string{
+		decimal(began), string(encode(&kept, pointed)), decimal(end), string(hint(r.Issuer, r.ClientID, r.SID)),
+		string(tag), string(rest), until(end, margin), until(end, 2*margin)}})
+	if err != nil {
+		return err
+	}
+	word, err := text(answer)
+	switch {
+	case err != nil:
+		return err
+	case word == "ended":
+		return session.ErrEnded
+	case word == "exists":
+		return errExists
+	}
+	return nil
+}
+
+// marksFor are the marks in its own bucket that bar r.
+func marksFor(r *session.Record) []name {
+	if r.SID == "" {
+		return []name{subjectMark(r), bareMark(r)}
+	}
+	return []name{subjectMark(r), bothMark(r), sidName(r.Issuer, r.ClientID, r.SID)}
+}
+
+// Find implements [session.Store].
+func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return session.Record{}, err
+	}
+	defer leave()
+	raw, err := s.client.Do(ctx, s.client.B().Get().Key(s.named(key[0], keySession, key[:])).Build()).ToString()
+	if rueidis.IsRedisNil(err) {
+		return session.Record{}, session.ErrNotFound
+	}
+	if err != nil {
+		return session.Record{}, fmt.Errorf("redis: find: %w", err)
+	}
+	r, err := decode(key, raw)
+	if err != nil {
+		return session.Record{}, err
+	}
+	if !r.Lives(session.Time(now)) {
+		return session.Record{}, session.ErrNotFound
+	}
+	return r, nil
+}
+
+// Update implements [session.Store].
+func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	who, err := s.replace(ctx, &r, now, "")
+	if err != nil || who == nil {
+		return err
+	}
+	// It is to live longer than the pointer from its sid. The pointer first; then nobody sees the one without the other.
+	who.IdleExpires, who.Expires = r.IdleExpires, r.Expires
+	till, err := s.point(ctx, who, "")
+	if err != nil {
+		return err
+	}
+	if who, err = s.replace(ctx, &r, now, strconv.FormatInt(till, 10)); who != nil {
+		return errAnswer
+	}
+	return err
+}
+
+// replace does the update, or answers who it is whose pointer has to be seen to first.
+func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, pointed string) (*session.Record, error) {
+	b := bucket(r.Key[0])
+	old := binary.BigEndian.AppendUint64(nil, uint64(r.Revision))
+	next := *r
+	next.Revision++
+	end := runsOut(r)
+	answer, err := s.run(ctx, call{s.scripts.update,
+		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, r.Key[:4])},
+		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
+			until(end, margin), until(end, 2*margin), pointed}})
+	if err != nil {
+		return nil, err
+	}
+	word, rest, err := list(answer)
+	if err != nil {
+		return nil, err
+	}
+	switch word {
+	case "not found":
+		return nil, session.ErrNotFound
+	case "conflict":
+		return nil, session.ErrConflict
+	case "point":
+		if len(rest) != 1 {
+			return nil, errAnswer
+		}
+		raw, err := text(rest[0])
+		if err != nil {
+			return nil, err
+		}
+		d := decoder{rest: string(r.Key[:]) + raw}
+		e := d.endedSession("", time.Time{})
+		if d.short {
+			return nil, errDamaged
+		}
+		return &session.Record{Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID}, nil
+	}
+	return nil, nil
+}

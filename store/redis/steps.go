@@ -1,0 +1,262 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strconv"
+	"time"
+
+	"example.com/curfew/session"
+	"github.com/redis/rueidis"
+)
+
+// pause is how long to wait before looking again whether somebody else is done with a jti.
+const pause = 10 * time.Millisecond
+
+var errBusy = errors.New("redis: end: another ending with the same jti is under way")
+
+// lease is how long a claim holds: longer than any method runs.
+func (s *Store) lease() time.Duration { return 2 * s.timeout }
+
+// endInSteps carries out an ending of a sid alone, or one that replicas are to have seen:
+//
+//  1. begin, where the jti is recorded: refuse a replay; claim the jti for a while; for a sid alone leave its mark and read
+//     the tags that it points to.
+//  2. the deed, for each tag.
+//  3. confirm, where the jti is recorded: record it, if the claim still holds.
+//
+// A failure or a crash before 3 leaves the jti unused: the next try claims it (at once if the claim could be given back, else
+// when it has run out), finds in 2 what is left to do, and confirms. Of two at once with the same jti the second waits at 1
+// for the first; then it is a replay, or its turn. If the first was delayed for so long that its claim ran out and the
+// second did it all, the first finds at 3 that it has lost the claim, and does not answer nil.
+func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, err error) {
+	st := s.stepsOf(e, now)
+	tags, err := st.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			st.giveBack(ctx)
+		}
+	}()
+	deeds := make([]call, len(tags))
+	for i, tag := range tags {
+		deeds[i] = s.deedAt(e, []byte(tag), false, now)
+	}
+	if ended, err = s.deeds(ctx, deeds, e, now); err != nil {
+		return nil, err
+	}
+	if err = st.confirm(ctx); err != nil {
+		return nil, err
+	}
+	return ended, nil
+}
+
+func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now time.Time) ([]session.Ended, error) {
+	var all []session.Ended
+	if s.waitFor > 0 {
+		for _, c := range calls {
+			ended, err := s.deedWithReplicas(ctx, c, e, now)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, ended...)
+		}
+		return all, nil
+	}
+	if len(calls) == 0 {
+		return nil, nil
+	}
+	answers, err := s.runAll(ctx, calls)
+	if err != nil {
+		return nil, err
+	}
+	for _, answer := range answers {
+		ended, err := readDeed(answer, e, now)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ended...)
+	}
+	return all, nil
+}
+
+// steps are what comes before and after the deeds of one ending.
+type steps struct {
+	s     *Store
+	e     session.Ending
+	now   time.Time
+	owner string // of the claim; empty without a jti
+	jti   name
+	sid   name // for a sid alone
+	alone bool
+	home  bucket // where the jti is recorded and, for a sid alone, its mark and its pointer are
+}
+
+func (s *Store) stepsOf(e session.Ending, now time.Time) *steps {
+	st := &steps{s: s, e: e, now: now, alone: e.Who.Key.IsZero() && e.Who.Subject == ""}
+	w := e.Who
+	if st.alone {
+		st.sid = sidName(w.Issuer, w.ClientID, w.SID)
+		st.home = st.sid[0]
+	} else {
+		st.home = tagOf(w)[0]
+	}
+	if e.JTI != "" {
+		st.owner, st.jti = rand.Text(), jtiName(w.Issuer, w.ClientID, e.JTI)
+	}
+	return st
+}
+
+// jtiKeys are the queue, the record and the claim of the jti. On one server they are in the jti's own bucket, see jtiHome.
+func (st *steps) jtiKeys() []string {
+	at := st.s.jtiHome(st.jti, st.home)
+	return []string{st.s.key(at, keyQueue), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
+}
+
+// begin does the first step and returns the tags of those who are named.
+func (st *steps) begin(ctx context.Context) ([]string, error) {
+	over := st.now.Add(session.AttemptLifetime)
+	mark := ""
+	if st.alone {
+		mark = string(st.sid[:])
+	}
+	jti := st.jtiKeys()
+	if st.owner == "" { // no jti: any key of this bucket will do
+		jti[1], jti[2] = st.s.named(st.home, keyJTI, nil), st.s.named(st.home, keyClaim, nil)
+	}
+	c := call{st.s.scripts.begin,
+		[]string{st.s.key(st.home, keyQueue), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]), st.s.named(st.home, keyPointer, st.sid[:])},
+		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over), until(over, margin)}}
+	for {
+		answer, err := st.s.run(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		word, rest, err := list(answer)
+		switch {
+		case err != nil:
+			return nil, err
+		case word == "replayed":
+			return nil, session.ErrReplayed
+		case word == "busy":
+			if sleep(ctx, pause) != nil {
+				return nil, errBusy
+			}
+			continue
+		case !st.alone:
+			return []string{string(tagOf(st.e.Who))}, nil
+		case len(rest) != 1:
+			return nil, errAnswer
+		}
+		numbers, err := rest[0].AsStrSlice()
+		if err != nil {
+			return nil, errAnswer
+		}
+		return tagsOf(numbers)
+	}
+}
+
+func (st *steps) confirm(ctx context.Context) error {
+	if st.owner == "" {
+		return nil
+	}
+	answer, err := st.s.run(ctx, call{st.s.scripts.confirm, st.jtiKeys(),
+		[]string{decimal(st.now), st.owner, decimal(st.e.JTIExpires), until(st.e.JTIExpires, margin), string(st.jti[:])}})
+	if err != nil {
+		return err
+	}
+	word, err := text(answer)
+	switch {
+	case err != nil:
+		return err
+	case word == "replayed":
+		return session.ErrReplayed
+	case word == "lost":
+		return errBusy
+	}
+	return nil
+}
+
+// giveBack lets the next try begin at once. If it fails, that one waits until the claim has run out.
+func (st *steps) giveBack(ctx context.Context) {
+	if st.owner == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), st.s.timeout/4)
+	defer cancel()
+	_, _ = st.s.run(ctx, call{st.s.scripts.release, st.jtiKeys()[2:], []string{st.owner}})
+}
+
+// bind is for a Cluster, where the jti is recorded in the slot of the deed. The same token always names the same sessions,
+// so it comes to the same slot, and there the replay check and the deed are one script. But a jti counts whomever it names:
+// a second token with the same jti and another subject would come to another slot, whose script knows nothing. So the jti's
+// own slot says which ending it belongs to, before the deed. It is no record: a crash after it burns nothing, since the same
+// token finds itself bound. Another ending with that jti looks where the first is recorded:
+//
+//   - recorded: a replay.
+//   - its time is over: the binding is free.
+//   - not recorded: the first is under way, or it failed. It waits; when the binding is older than any method runs, it has
+//     failed, and the binding is free.
+//
+// What remains is a first that was frozen somewhere for all that time and is carried out after the second: two genuine tokens
+// are obeyed then, which is what both asked for.
+func (s *Store) bind(ctx context.Context, e session.Ending, now time.Time) error {
+	jti := jtiName(e.Who.Issuer, e.Who.ClientID, e.JTI)
+	_, mine := whose(e.Who)
+	b := bucket(jti[0])
+	failed := ""
+	for {
+		answer, err := s.run(ctx, call{s.scripts.bind,
+			[]string{s.named(b, keyBind, jti[:]), s.key(b, keyQueue)},
+			[]string{decimal(now), mine, decimal(e.JTIExpires), until(e.JTIExpires, margin), string(jti[:]), failed}})
+		if err != nil {
+			return err
+		}
+		theirs, rest, err := list(answer)
+		if err != nil || len(rest) != 1 {
+			return errors.Join(errAnswer, err)
+		}
+		if theirs == mine {
+			return nil
+		}
+		age, err := rest[0].AsInt64()
+		if err != nil {
+			return errAnswer
+		}
+		recorded, err := s.recorded(ctx, theirs, jti)
+		switch {
+		case err != nil:
+			return err
+		case recorded != nil && now.Before(*recorded):
+			return session.ErrReplayed
+		case recorded != nil || time.Duration(age)*time.Millisecond > s.lease():
+			failed = theirs
+		case sleep(ctx, pause) != nil:
+			return errBusy
+		}
+	}
+}
+
+// recorded is until when the jti is recorded in the slot of another ending, or nil.
+func (s *Store) recorded(ctx context.Context, theirs string, jti name) (*time.Time, error) {
+	if len(theirs) < 2 {
+		return nil, errDamaged
+	}
+	home, err := hex.DecodeString(theirs[:2])
+	if err != nil {
+		return nil, errDamaged
+	}
+	till, err := s.client.Do(ctx, s.client.B().Get().Key(s.named(home[0], keyJTI, jti[:])).Build()).AsInt64()
+	if rueidis.IsRedisNil(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	at := instant(till)
+	return &at, nil
+}
