@@ -168,36 +168,41 @@ func (h *Handler) end(g *group, key session.Key) {
 		delete(h.streams.groups, key) // a stream that comes now gets a group of its own, and with it a look
 	}
 	for st := range g.open {
-		st.end(closePolicy, "session ended", errEnded)
+		st.end(closePolicy, "session ended", errEnded, func() {})
 	}
 }
 
-// end closes one stream. The lock is held.
-func (st *stream) end(code uint16, reason string, why error) {
+// end closes one stream, and calls done when its client has been told. The lock is held.
+func (st *stream) end(code uint16, reason string, why error, done func()) {
 	conn := st.conn
 	if conn == nil {
 		st.cancel(why)
-		return
 	}
-	if !conn.cut() { // from here on nothing passes
+	if conn == nil || !conn.cut() { // from here on nothing passes
+		done()
 		return
 	}
 	go func() {
+		defer done()
 		conn.end(code, reason)
 		st.cancel(why)
 	}()
 }
 
 // Drain ends what would not end by itself: upgraded connections, with the WebSocket code for going away, and event
-// streams. It is called when the gateway is about to stop; clients come back to another replica.
+// streams. It is called when the gateway is about to stop, and returns when all have been told; clients come back to
+// another replica.
 func (h *Handler) Drain() {
+	var told sync.WaitGroup
 	h.streams.mu.Lock()
-	defer h.streams.mu.Unlock()
 	for _, g := range h.streams.groups {
 		for st := range g.open {
 			if st.lasting {
-				st.end(closeGoingAway, "stopping", errDraining)
+				told.Add(1)
+				st.end(closeGoingAway, "stopping", errDraining, told.Done)
 			}
 		}
 	}
+	h.streams.mu.Unlock()
+	told.Wait()
 }
