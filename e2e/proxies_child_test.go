@@ -44,6 +44,15 @@ var proxies = []proxy{
 		}},
 }
 
+// settings of a gateway beside a proxy.
+const settings = `
+trusted_proxies: [127.0.0.1]
+policy:
+  - {path: /public/*, public: true}
+  - {path: /admin/*, groups: [admins]}
+  - {path: /forms/*, methods: [DELETE], groups: [admins]}
+`
+
 // nginxMain is what a distribution's nginx.conf has around the files of its sites.
 const nginxMain = `
 daemon off;
@@ -86,7 +95,7 @@ func behind(t *testing.T, x proxy) *front {
 	if strings.HasSuffix(x.name, "gRPC") {
 		f.set("--grpc-listen", grpc)
 	}
-	f.set("--config", f.write(t, "curfew.yaml", "trusted_proxies: [127.0.0.1]\n"))
+	f.set("--config", f.write(t, "curfew.yaml", settings))
 
 	dir := t.TempDir()
 	places := []string{"/etc/" + x.folder + "/", dir + "/"}

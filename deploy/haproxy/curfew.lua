@@ -7,7 +7,8 @@
 
 -- What Curfew looks at. The names are HAProxy's: in lower case.
 local asked = { "cookie", "accept", "authorization", "sec-fetch-mode", "x-requested-with", "x-request-id", "user-agent",
-	"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "host" }
+	"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "host",
+	"x-http-method-override", "x-http-method", "x-method-override" }
 -- What the client may hear of a refusal.
 local told = { "location", "content-type", "cache-control", "retry-after", "www-authenticate", "set-cookie",
 	"content-security-policy", "x-content-type-options", "referrer-policy", "x-frame-options", "vary" }
