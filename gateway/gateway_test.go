@@ -57,7 +57,7 @@ func (l *logs) String() string {
 
 // stage is a gateway in front of an app, on real sockets.
 type stage struct {
-	t        *testing.T
+	t        testing.TB
 	store    *away
 	sessions *session.Manager
 	gateway  *gateway.Handler
@@ -70,12 +70,12 @@ type stage struct {
 	logs     logs
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t testing.TB) *stage {
 	t.Helper()
 	return newStageWith(t, session.Config{})
 }
 
-func newStageWith(t *testing.T, cfg session.Config) *stage {
+func newStageWith(t testing.TB, cfg session.Config) *stage {
 	t.Helper()
 	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true}, seen: make(chan *http.Request, 10)}
 	ring, err := session.ParseRing(session.NewKeyFile())
@@ -104,7 +104,9 @@ func newStageWith(t *testing.T, cfg session.Config) *stage {
 	}))
 	t.Cleanup(app.Close)
 	var front http.Handler
-	st.public = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { front.ServeHTTP(w, r) }))
+	st.public = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { front.ServeHTTP(w, r) }))
+	st.public.Config.MaxHeaderBytes = 64 << 10 // as curfew serve has it
+	st.public.Start()
 	t.Cleanup(st.public.Close)
 	u, _ := url.Parse(st.public.URL)
 	site := &web.Site{URL: u, Log: log, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}}
