@@ -46,6 +46,11 @@ type Config struct {
 	// it to sign in is a poor place: the provider may let them straight back in.
 	AfterLogout string
 
+	Policy        gateway.Policy   // who may use which path; see [gateway.NewPolicy]. Default: whoever is signed in
+	Identity      gateway.Identity // in which headers an app behind [RP.Proxy] is told who is there
+	GroupsClaim   string           // the claim that lists a person's groups; default "groups"
+	StreamsAreUse bool             // an open stream counts as use of its session; by default it does not
+
 	SuccessStatus int // of the back-channel endpoint: 200 (default; §2.8) or 204
 	FailureStatus int // of the back-channel endpoint when a logout could not be done: 503 (default) or 400 (§2.8)
 
@@ -130,7 +135,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Ring, Cookie: cookie,
 		Require: cfg.Require, OnLogin: cfg.OnLogin, Home: cfg.Home,
 	}
-	rp.gateway = &gateway.Handler{Site: rp.site, Sessions: rp.sessions, Cookie: cookie}
+	rp.gateway = &gateway.Handler{
+		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
+		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
+	}
 	rp.logout = &logout.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
 		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: cfg.Observe.Logout,
@@ -172,6 +180,9 @@ func (rp *RP) Optional(next http.Handler) http.Handler { return rp.gateway.Optio
 
 // Proxy is [RP.Require] around a reverse proxy to upstream, which is told in headers who is signed in.
 func (rp *RP) Proxy(upstream *url.URL) http.Handler { return rp.gateway.Proxy(upstream) }
+
+// Gateway returns what checks sessions, for who routes to several apps or answers a proxy in another protocol.
+func (rp *RP) Gateway() *gateway.Handler { return rp.gateway }
 
 // Sessions returns the manager, for who wants to end sessions in other ways.
 func (rp *RP) Sessions() *session.Manager { return rp.sessions }

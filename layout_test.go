@@ -30,7 +30,7 @@ func rooms() map[string][]string {
 		// The ground imports none of ours.
 		"oidc": nil, "session": nil, "web": nil,
 		// The middle imports only the ground, never a neighbour.
-		"login": ground, "gateway": ground, "logout": ground, "fanout": ground, "console": ground,
+		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground, "fanout": ground, "console": ground,
 		// A store knows the contract, and nothing else.
 		"store/memory": store, "store/sqlite": store, "store/postgres": store, "store/redis": store,
 		"store/internal/feed": {"session"}, "store/internal/rules": {"session"},
@@ -40,7 +40,7 @@ func rooms() map[string][]string {
 		"":     slices.Concat(ground, middle, []string{"store/memory"}),
 		"demo": slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
 		// The command knows everything that is shipped.
-		"cmd/curfew": slices.Concat([]string{"", "demo"}, ground, middle, stores),
+		"cmd/curfew": slices.Concat([]string{"", "demo", "gateway/extauthz"}, ground, middle, stores),
 		// What shows or measures the house stands outside it.
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),
 		"examples": slices.Concat([]string{""}, ground, stores),

@@ -2,37 +2,87 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
 
-// Handler checks sessions. All fields are required.
+// Handler checks sessions. Site, Sessions and Cookie are required.
 type Handler struct {
 	Site     *web.Site
 	Sessions *session.Manager
 	Cookie   session.Cookie
+
+	Policy      Policy   // who may use which path; default: whoever is signed in
+	Identity    Identity // in which headers an app is told who is there; default [CurfewHeaders]
+	GroupsClaim string   // the claim that lists a person's groups, for policy and identity; default "groups"
+
+	// SessionID names a session to the app; nil: the app is not told.
+	SessionID func(*session.Session) string
+	// Assertion returns a signed statement of who is there, for apps that want more than a header's word; nil: there is
+	// none. When it fails the request is answered 503.
+	Assertion func(context.Context, *session.Session) (string, error)
+
+	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps
+	// nobody signed in.
+	StreamsAreUse bool
+
+	streams streams
 }
 
 // Mount adds the routes of this room.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("verify"), h.Site.JSON(h.verify)) // any method: some proxies pass the original one on
+	verify := http.HandlerFunc(h.verify)
+	mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies pass the original one on
+	mux.Handle(h.Site.Path("verify/"), verify)
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
 }
 
+// visit is what a request carries on its way to the app.
+type visit struct {
+	session *session.Session // nil when nobody is signed in
+	// In the proxy:
+	stream *stream
+	told   http.Header // who it is
+}
+
 type contextKey struct{}
 
+func visitFrom(ctx context.Context) visit {
+	v, _ := ctx.Value(contextKey{}).(visit)
+	return v
+}
+
 // SessionFrom returns the session of a request that went through [Handler.Require] or [Handler.Optional], or nil.
-func SessionFrom(ctx context.Context) *session.Session {
-	s, _ := ctx.Value(contextKey{}).(*session.Session)
-	return s
+func SessionFrom(ctx context.Context) *session.Session { return visitFrom(ctx).session }
+
+// errNobody is the decision that somebody has to sign in first.
+var errNobody = errors.New("nobody is signed in")
+
+// decide is the one decision behind every surface: may the sender of r, by its cookie, do method to target (path and
+// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed in;
+// on a public path that may be nobody. Otherwise the error is [errNobody] or a [web.Failure]: 400 for a path that has
+// more than one meaning, 403 for a person who may not, 503 when the store cannot say.
+func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, error) {
+	rule, err := h.Policy.find(r, method, target)
+	if err != nil {
+		return nil, err
+	}
+	s, err := h.get(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case rule == nil && s == nil, s == nil && !rule.Public:
+		return nil, errNobody
+	case rule == nil || s == nil:
+		return s, nil
+	}
+	return s, h.allowed(rule, s, target)
 }
 
 // get returns the session of a request: nil when nobody is signed in, an error when the store cannot say.
@@ -48,174 +98,80 @@ func (h *Handler) get(r *http.Request) (*session.Session, error) {
 	case errors.Is(err, session.ErrNotFound):
 		return nil, nil
 	}
-	return nil, web.Fail(http.StatusServiceUnavailable, "It cannot be checked at the moment whether you are signed in. Please try again.", err)
+	return nil, unchecked(err)
 }
 
-// Require lets a request through to next if somebody is signed in. Otherwise a browser that opens a page is sent to sign
-// in, and comes back to this URL; anything else is answered 401. When the store cannot say, the answer is 503, and no
-// cookie is touched.
+func unchecked(err error) error {
+	return web.Fail(http.StatusServiceUnavailable, "It cannot be checked at the moment whether you are signed in. Please try again.", err)
+}
+
+// Require lets a request through to next if somebody is signed in, and the policy allows it. Otherwise a browser that
+// opens a page is sent to sign in, and comes back to this URL; anything else is answered 401. When the store cannot
+// say, the answer is 503, and no cookie is touched.
 func (h *Handler) Require(next http.Handler) http.Handler {
-	return h.check(next, true)
-}
-
-// Optional is [Handler.Require] that lets everybody through: [SessionFrom] is nil when nobody is signed in.
-func (h *Handler) Optional(next http.Handler) http.Handler {
-	return h.check(next, false)
-}
-
-func (h *Handler) check(next http.Handler, required bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, err := h.get(r)
-		switch {
-		case err != nil:
-			h.refuse(w, r, err)
-		case s != nil:
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, s)))
-		case !required:
-			next.ServeHTTP(w, r)
-		case wantsPage(r):
-			w.Header().Set("Cache-Control", "no-store")
-			http.Redirect(w, r, h.loginURL(r.URL.RequestURI()), http.StatusSeeOther)
-		default:
-			h.refuse(w, r, web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil))
+		s, err := h.decide(r, r.Method, r.URL.EscapedPath())
+		if err != nil {
+			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
+			return
 		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, visit{session: s})))
 	})
 }
 
-// refuse answers in the form that the request asked for.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	say := func(http.ResponseWriter, *http.Request) error { return err }
-	if wantsPage(r) {
-		h.Site.Page(say).ServeHTTP(w, r)
+// Optional lets everybody through, whatever the policy says: [SessionFrom] is nil when nobody is signed in. When the
+// store cannot say, the answer is 503.
+func (h *Handler) Optional(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, err := h.get(r)
+		if err != nil {
+			h.deny(w, r, r.Method, err, nil)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, visit{session: s})))
+	})
+}
+
+// deny answers a request that is not let through. A page that needs a sign-in is redirected to where login says; what is
+// no page, or when login is nil, is answered 401, and that is not logged: it happens all day.
+func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
+	page := wantsPage(r, method)
+	answer := func(w http.ResponseWriter, r *http.Request) error {
+		switch {
+		case !errors.Is(err, errNobody):
+			return err
+		case page && login != nil:
+			status := http.StatusSeeOther
+			if strings.HasPrefix(r.URL.Path, h.Site.Path("verify")) {
+				status = http.StatusFound // the one that every proxy knows
+			}
+			http.Redirect(w, r, login(), status)
+			return nil
+		}
+		web.WriteJSON(w, http.StatusUnauthorized, map[string]string{
+			"error": "unauthorized", "error_description": "Nobody is signed in.",
+		})
+		return nil
+	}
+	if page {
+		h.Site.Page(answer).ServeHTTP(w, r)
 	} else {
-		h.Site.JSON(say).ServeHTTP(w, r)
+		h.Site.JSON(answer).ServeHTTP(w, r)
 	}
 }
 
 func (h *Handler) loginURL(returnTo string) string {
-	return h.Site.Path("login") + "?" + url.Values{"return_to": {returnTo}}.Encode()
+	return h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo(returnTo)}}.Encode()
 }
 
 // wantsPage says whether a browser is opening a page, as against a script, a form post or an API client: to these a
 // redirect to a sign-in page would be noise, or would lose what they sent.
-func wantsPage(r *http.Request) bool {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.Header.Get("X-Requested-With") != "" {
+func wantsPage(r *http.Request, method string) bool {
+	if method != http.MethodGet && method != http.MethodHead || r.Header.Get("X-Requested-With") != "" {
 		return false
 	}
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" {
 		return false
 	}
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
-}
-
-// verify answers a proxy that asks before it lets a request through: 200 with the identity in headers, or 401; or, for
-// ?redirect=true, a redirect to sign in that remembers the original URL, where a trusted proxy told it.
-func (h *Handler) verify(w http.ResponseWriter, r *http.Request) error {
-	s, err := h.get(r)
-	if err != nil {
-		return err
-	}
-	if s != nil {
-		identity(w.Header(), s)
-		return nil
-	}
-	if r.URL.Query().Get("redirect") == "true" && wantsPage(r) {
-		http.Redirect(w, r, h.Site.Absolute("login")+"?"+url.Values{"return_to": {h.originalURI(r)}}.Encode(), http.StatusFound)
-		return nil
-	}
-	return web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil)
-}
-
-// originalURI returns the path and query that the browser asked a trusted proxy for, or "/".
-func (h *Handler) originalURI(r *http.Request) string {
-	if h.Site.FromTrustedProxy(r) {
-		for _, name := range []string{"X-Forwarded-Uri", "X-Original-Uri"} {
-			if v := r.Header.Get(name); v != "" {
-				return web.ReturnTo(v)
-			}
-		}
-	}
-	return "/"
-}
-
-// session tells a page about its own session. It does not count as a use: a page that polls keeps nobody signed in.
-func (h *Handler) session(w http.ResponseWriter, r *http.Request) error {
-	s, err := h.peek(r)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(map[string]any{
-		"subject": s.Subject, "name": s.Claim("name"), "email": s.Claim("email"), "provider": s.Provider, "issuer": s.Issuer,
-		"created": s.Created, "last_seen": s.LastSeen, "idle_expires": s.IdleExpires, "expires": s.Expires,
-	})
-}
-
-// peek is get for routes that need a session and are no use of it.
-func (h *Handler) peek(r *http.Request) (*session.Session, error) {
-	b, ok := h.Cookie.Read(r)
-	if !ok {
-		return nil, web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil)
-	}
-	s, err := h.Sessions.Peek(r.Context(), b.Key())
-	switch {
-	case errors.Is(err, session.ErrNotFound):
-		return nil, web.Fail(http.StatusUnauthorized, "Nobody is signed in.", err)
-	case err != nil:
-		return nil, web.Fail(http.StatusServiceUnavailable, "It cannot be checked at the moment whether you are signed in. Please try again.", err)
-	}
-	return s, nil
-}
-
-// keepAlive is how often an open event stream says that it is there, so that proxies do not cut it.
-const keepAlive = 20 * time.Second
-
-// events tells an open tab when its own session ends, and no other's: one server-sent event `ended`, then the stream
-// closes. A tab that asks again is answered 401, upon which browsers stop asking.
-func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
-	b, ok := h.Cookie.Read(r)
-	if !ok {
-		return web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil)
-	}
-	ended, stop := h.Sessions.Watch(b.Key()) // before the look, so that nothing falls between
-	defer stop()
-	s, err := h.peek(r)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no")
-	out := http.NewResponseController(w)
-	if _, err := w.Write([]byte(": listening\n\n")); err != nil || out.Flush() != nil {
-		return nil
-	}
-	tick := time.NewTicker(keepAlive)
-	defer tick.Stop()
-	for {
-		var cause session.Cause
-		select {
-		case <-r.Context().Done():
-			return nil
-		case cause = <-ended:
-		case <-tick.C:
-			if now := h.Sessions.Now(); now.Before(s.IdleExpires) && now.Before(s.Expires) {
-				w.Write([]byte(": still here\n\n"))
-				if out.Flush() != nil {
-					return nil
-				}
-				continue
-			}
-			if fresh, err := h.Sessions.Peek(r.Context(), s.Key); err == nil {
-				s = fresh // it was used meanwhile
-				continue
-			} else if !errors.Is(err, session.ErrNotFound) {
-				continue
-			}
-			cause = "expired"
-		}
-		data, _ := json.Marshal(map[string]string{"cause": string(cause)})
-		w.Write([]byte("event: ended\ndata: " + string(data) + "\n\n"))
-		out.Flush()
-		return nil
-	}
 }

@@ -37,9 +37,27 @@ func (a *away) Find(ctx context.Context, k session.Key, now time.Time) (session.
 	return a.Store.Find(ctx, k, now)
 }
 
+// logs is all that was logged.
+type logs struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // stage is a gateway in front of an app, on real sockets.
 type stage struct {
-	t        *testing.T
+	t        testing.TB
 	store    *away
 	sessions *session.Manager
 	gateway  *gateway.Handler
@@ -47,17 +65,26 @@ type stage struct {
 	public   *httptest.Server
 	seen     chan *http.Request // what the app received
 	upstream http.HandlerFunc   // what the app answers
+	app      *httptest.Server
+	front    http.Handler // what is not under /auth/; tests may put another router here
+	logs     logs
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t testing.TB) *stage {
+	t.Helper()
+	return newStageWith(t, session.Config{})
+}
+
+func newStageWith(t testing.TB, cfg session.Config) *stage {
 	t.Helper()
 	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true}, seen: make(chan *http.Request, 10)}
 	ring, err := session.ParseRing(session.NewKeyFile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.DiscardHandler)
-	st.sessions, err = session.NewManager(session.Config{Store: st.store, Ring: ring, Ceiling: -1, Log: log})
+	log := slog.New(slog.NewJSONHandler(&st.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg.Store, cfg.Ring, cfg.Ceiling, cfg.Log = st.store, ring, -1, log
+	st.sessions, err = session.NewManager(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +104,9 @@ func newStage(t *testing.T) *stage {
 	}))
 	t.Cleanup(app.Close)
 	var front http.Handler
-	st.public = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { front.ServeHTTP(w, r) }))
+	st.public = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { front.ServeHTTP(w, r) }))
+	st.public.Config.MaxHeaderBytes = 64 << 10 // as curfew serve has it
+	st.public.Start()
 	t.Cleanup(st.public.Close)
 	u, _ := url.Parse(st.public.URL)
 	site := &web.Site{URL: u, Log: log, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}}
@@ -85,13 +114,13 @@ func newStage(t *testing.T) *stage {
 	mux := http.NewServeMux()
 	st.gateway.Mount(mux)
 	to, _ := url.Parse(app.URL)
-	proxy := st.gateway.Proxy(to)
+	st.app, st.front = app, st.gateway.Proxy(to)
 	front = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/auth/") {
 			mux.ServeHTTP(w, r)
 			return
 		}
-		proxy.ServeHTTP(w, r)
+		st.front.ServeHTTP(w, r)
 	})
 	return st
 }

@@ -1,33 +1,148 @@
 package gateway
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"example.com/curfew/session"
+	"example.com/curfew/web"
 )
 
-// The headers in which an app is told who is signed in. All of ours are listed in isOurs.
-const (
-	headerSubject  = "X-Auth-Subject"
-	headerName     = "X-Auth-Name"
-	headerEmail    = "X-Auth-Email"
-	headerProvider = "X-Auth-Provider"
-)
+// Identity says in which headers an app is told who is signed in. Its zero value is [CurfewHeaders].
+type Identity struct {
+	headers []header
+	ours    map[string]bool // folded
+}
 
-// identity sets the headers. Values come from the provider, so they are cut to what a header may hold.
-func identity(h http.Header, s *session.Session) {
-	set := func(name, value string) {
-		if value = printable(value); value != "" {
-			h.Set(name, value)
+type header struct{ name, fact string }
+
+// CurfewHeaders returns our own names. What an app can be told, beside what stands here, are the facts "username"
+// (preferred_username), "access_token", "bearer" (the access token as a value for Authorization) and "claim:NAME".
+func CurfewHeaders() map[string]string {
+	return map[string]string{
+		"X-Auth-Subject": "subject", "X-Auth-Provider": "provider", "X-Auth-Name": "name", "X-Auth-Email": "email",
+		"X-Auth-Groups": "groups", "X-Auth-Session": "session", "X-Auth-Assertion": "assertion",
+	}
+}
+
+// OAuth2ProxyHeaders returns the names that oauth2-proxy gives to apps behind it, and to the proxy that asks it.
+func OAuth2ProxyHeaders() map[string]string {
+	return map[string]string{
+		"X-Forwarded-User": "subject", "X-Forwarded-Email": "email", "X-Forwarded-Groups": "groups",
+		"X-Forwarded-Preferred-Username": "username",
+		"X-Auth-Request-User":            "subject", "X-Auth-Request-Email": "email", "X-Auth-Request-Groups": "groups",
+		"X-Auth-Request-Preferred-Username": "username",
+	}
+}
+
+// curfewHeaders is what NewIdentity makes of CurfewHeaders; a test holds them together.
+var curfewHeaders = []header{
+	{"X-Auth-Assertion", "assertion"}, {"X-Auth-Email", "email"}, {"X-Auth-Groups", "groups"}, {"X-Auth-Name", "name"},
+	{"X-Auth-Provider", "provider"}, {"X-Auth-Session", "session"}, {"X-Auth-Subject", "subject"},
+}
+
+// NewIdentity makes an Identity of header names and the fact that each tells.
+func NewIdentity(headers map[string]string) (Identity, error) {
+	id := Identity{headers: []header{}, ours: map[string]bool{}}
+	var faults []error
+	for name, fact := range headers {
+		name = http.CanonicalHeaderKey(name)
+		switch folded := fold(name); {
+		case name == "" || strings.Trim(folded, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || !token(name):
+			faults = append(faults, fmt.Errorf("%q is no name of a header", name))
+		case slices.Contains([]string{"connection", "content-length", "cookie", "forwarded", "host", "te", "trailer", "transfer-encoding",
+			"upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}, folded):
+			faults = append(faults, fmt.Errorf("%s means something else already", name))
+		case id.ours[folded]:
+			faults = append(faults, fmt.Errorf("%s is there twice, in two spellings", name))
+		default:
+			id.ours[folded] = true
+		}
+		known := slices.Contains([]string{"subject", "provider", "name", "username", "email", "groups", "session", "assertion", "access_token", "bearer"}, fact)
+		if !known && (!strings.HasPrefix(fact, "claim:") || fact == "claim:") {
+			faults = append(faults, fmt.Errorf("%s: there is nothing called %q to tell", name, fact))
+		}
+		id.headers = append(id.headers, header{name, fact})
+	}
+	slices.SortFunc(id.headers, func(a, b header) int { return strings.Compare(a.name, b.name) })
+	return id, errors.Join(faults...)
+}
+
+func token(name string) bool {
+	return !strings.ContainsFunc(name, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("-_.", c))
+	})
+}
+
+// tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider,
+// so what a header cannot hold is left out.
+func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session) error {
+	headers := h.Identity.headers
+	if headers == nil {
+		headers = curfewHeaders
+	}
+	for _, n := range headers {
+		if n.fact == "assertion" && h.Assertion != nil {
+			jwt, err := h.Assertion(r.Context(), s)
+			if err != nil {
+				return web.Fail(http.StatusServiceUnavailable, "The app cannot be told at the moment who you are. Please try again.", err)
+			}
+			to[n.name] = []string{jwt}
+			continue
+		}
+		if v := printable(h.fact(s, n.fact)); v != "" {
+			to[n.name] = []string{v}
 		}
 	}
-	set(headerSubject, s.Subject)
-	set(headerProvider, s.Provider)
-	set(headerName, s.Claim("name"))
-	if verified, said := s.Claims["email_verified"].(bool); verified || !said {
-		set(headerEmail, s.Claim("email"))
+	return nil
+}
+
+// fact returns one thing to be told about a session, or "".
+func (h *Handler) fact(s *session.Session, name string) string {
+	switch name {
+	case "subject":
+		return s.Subject
+	case "provider":
+		return s.Provider
+	case "name":
+		return s.Claim("name")
+	case "username":
+		return s.Claim("preferred_username")
+	case "email":
+		return email(s)
+	case "groups":
+		return list(h.groups(s))
+	case "session":
+		if h.SessionID != nil {
+			return h.SessionID(s)
+		}
+	case "access_token":
+		return s.Tokens.AccessToken
+	case "bearer":
+		if s.Tokens.AccessToken != "" {
+			return "Bearer " + s.Tokens.AccessToken
+		}
 	}
+	if name, ok := strings.CutPrefix(name, "claim:"); ok {
+		if text, ok := claim(s.Claims, name).(string); ok {
+			return text
+		}
+		return list(texts(claim(s.Claims, name)))
+	}
+	return ""
+}
+
+// list joins values with commas. One that holds a comma would be read as two, so it is left out.
+func list(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return strings.Join(slices.DeleteFunc(slices.Clone(values), func(v string) bool {
+		return strings.Contains(v, ",") || printable(v) == ""
+	}), ",")
 }
 
 // printable returns s without what would end a header line, and nothing of a value that is not text.
@@ -42,22 +157,25 @@ func printable(s string) string {
 
 // strip removes what a client sent that an app might take for our word, in every spelling that some server folds into
 // one name: WSGI and PHP read X_Auth_Subject as X-Auth-Subject, others X.Auth.Subject (CVE-2025-64484 and its kin).
-func strip(h http.Header) {
+func (i *Identity) strip(h http.Header) {
 	for name := range h {
-		if isOurs(fold(name)) {
+		if i.lookalike(name) {
 			delete(h, name)
 		}
 	}
 }
 
-// isOurs says whether a folded header name is one that only the gateway may set.
-func isOurs(folded string) bool {
+// lookalike says whether a header name could be taken for one that only the gateway may set, or, as X-Original-Url and
+// X-Rewrite-Url, would have the app serve another path than the one that was checked.
+func (i *Identity) lookalike(name string) bool {
+	folded := fold(name)
 	switch folded {
-	case "x-auth-subject", "x-auth-name", "x-auth-email", "x-auth-provider", "x-auth-groups", "x-auth-session",
-		"forwarded", "x-real-ip":
+	case "x-auth-subject", "x-auth-name", "x-auth-email", "x-auth-provider", "x-auth-groups", "x-auth-session", "x-auth-assertion",
+		"forwarded", "x-real-ip", "x-rewrite-url":
 		return true
 	}
-	return strings.HasPrefix(folded, "x-forwarded-")
+	return strings.HasPrefix(folded, "x-forwarded-") || strings.HasPrefix(folded, "x-original-") ||
+		strings.HasPrefix(folded, "x-auth-request-") || i.ours[folded]
 }
 
 // fold returns a header's name as the most forgiving server would read it.
@@ -82,7 +200,7 @@ func stripCookies(h http.Header, ours string) {
 		for part := range strings.SplitSeq(line, ";") {
 			part = strings.TrimSpace(part)
 			name, _, _ := strings.Cut(part, "=")
-			if name = strings.TrimSpace(name); part != "" && name != ours && !strings.HasPrefix(name, ours+"-") {
+			if part != "" && !isCookie(strings.TrimSpace(name), ours) {
 				kept = append(kept, part)
 			}
 		}
@@ -90,4 +208,20 @@ func stripCookies(h http.Header, ours string) {
 			h.Add("Cookie", strings.Join(kept, "; "))
 		}
 	}
+}
+
+func isCookie(name, ours string) bool {
+	return name == ours || strings.HasPrefix(name, ours+"-")
+}
+
+// stripSetCookies keeps an app from setting or taking our cookies: it could sign a browser in as somebody else.
+func stripSetCookies(h http.Header, ours string) {
+	lines := h["Set-Cookie"]
+	if len(lines) == 0 {
+		return
+	}
+	h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool {
+		name, _, _ := strings.Cut(line, "=")
+		return isCookie(strings.TrimSpace(name), ours)
+	})
 }

@@ -1,14 +1,19 @@
 package gateway
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"time"
+	"strings"
+	"sync"
 
 	"example.com/curfew/web"
 )
@@ -16,47 +21,130 @@ import (
 // Proxy passes requests of people who are signed in on to upstream, with their identity in headers, and asks the others
 // to sign in. The path is passed on as it came. The app sees the external host, never one that the client made up, and
 // neither our cookies nor any header that could be taken for our word.
+//
+// It panics if upstream is no http, https or h2c URL; [Handler.Route] returns that.
 func (h *Handler) Proxy(upstream *url.URL) http.Handler {
-	proxy := &httputil.ReverseProxy{
-		Transport: transport(),
-		Rewrite: func(r *httputil.ProxyRequest) {
-			// Hop-by-hop headers are gone by now, so `Connection: X-Auth-Subject` cannot remove what is set here.
-			strip(r.Out.Header)
-			stripCookies(r.Out.Header, h.Cookie.Name())
-			r.SetURL(upstream)
-			r.Out.Host = h.Site.URL.Host
-			if client := h.Site.ClientAddr(r.In); client.IsValid() {
-				r.Out.Header.Set("X-Forwarded-For", client.String())
-			}
-			r.Out.Header.Set("X-Forwarded-Host", h.Site.URL.Host)
-			r.Out.Header.Set("X-Forwarded-Proto", h.Site.URL.Scheme)
-			identity(r.Out.Header, SessionFrom(r.In.Context()))
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if errors.Is(err, context.Canceled) {
-				return // the client went away
-			}
-			status, say := http.StatusBadGateway, "The app behind this gateway does not answer. Please try again in a moment."
-			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-				status, say = http.StatusGatewayTimeout, "The app behind this gateway takes too long to answer. Please try again in a moment."
-			}
-			h.refuse(w, r, web.Fail(status, say, err))
-		},
-		ErrorLog: slog.NewLogLogger(h.Site.Log.Handler(), slog.LevelWarn),
+	router, err := h.Route(Route{Upstream: Upstream{URL: upstream}})
+	if err != nil {
+		panic(err)
 	}
-	return h.Require(proxy)
+	return router
 }
 
-// transport keeps connections to the upstream: Go's default of two idle ones per host would open a new one for most
-// requests.
-func transport() *http.Transport {
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		MaxIdleConns:          1024,
-		MaxIdleConnsPerHost:   1024,
-		IdleConnTimeout:       90 * time.Second,
-		TLSHandshakeTimeout:   5 * time.Second,
-		ExpectContinueTimeout: time.Second,
-		ForceAttemptHTTP2:     true,
+// ServeHTTP passes a request on:
+//
+//  1. its route is found: a path that means two things has none;
+//  2. it is decided whether it is let through;
+//  3. it is tied to its session, so that it ends when that does (see stream);
+//  4. it goes to the app.
+func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := p.gateway
+	to, err := p.find(r)
+	var v visit
+	if err == nil {
+		v.session, err = h.decide(r, r.Method, r.URL.EscapedPath())
+	}
+	if err == nil && v.session != nil {
+		v.told = make(http.Header, 8)
+		err = h.tell(r, v.told, v.session)
+	}
+	if err != nil {
+		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
+		return
+	}
+	if to == nil {
+		h.deny(w, r, r.Method, web.Fail(http.StatusNotFound, "There is nothing at this address.", nil), nil)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	if v.session != nil {
+		v.stream = h.open(v.session, r, cancel)
+		defer v.stream.leave()
+		if r.Header.Get("Upgrade") != "" {
+			w = &upgrader{ResponseWriter: w, stream: v.stream}
+		}
+	}
+	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
+}
+
+// forward is the reverse proxy of one route.
+func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputil.BufferPool) http.Handler {
+	to := *route.Upstream.URL
+	if to.Scheme == "h2c" {
+		to.Scheme = "http"
+	}
+	host := h.Site.URL.Host
+	if route.Host != "" {
+		host = route.Host
+	}
+	ours := h.Cookie.Name()
+	return &httputil.ReverseProxy{
+		Transport:  transport,
+		BufferPool: pool,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			// Hop-by-hop headers are gone by now, so `Connection: X-Auth-Subject` cannot remove what is set here.
+			h.Identity.strip(r.Out.Header)
+			stripCookies(r.Out.Header, ours)
+			r.Out.Trailer = nil // nothing that comes after the checks
+			r.SetURL(&to)
+			r.Out.URL.RawQuery = r.In.URL.RawQuery // nothing was read in it, so it is the app's affair
+			r.Out.Host = host
+			if client := h.Site.ClientAddr(r.In); client.IsValid() {
+				r.Out.Header["X-Forwarded-For"] = []string{client.String()}
+			}
+			r.Out.Header["X-Forwarded-Host"] = []string{host}
+			r.Out.Header["X-Forwarded-Proto"] = []string{h.Site.URL.Scheme}
+			maps.Copy(r.Out.Header, visitFrom(r.In.Context()).told)
+		},
+		ModifyResponse: func(r *http.Response) error {
+			stripSetCookies(r.Header, ours)
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
+				visitFrom(r.Request.Context()).stream.endless()
+			}
+			return nil
+		},
+		ErrorHandler: h.failed,
+		ErrorLog:     log.New(broken{cmp.Or(h.Site.Log, slog.Default())}, "", 0),
 	}
 }
+
+// failed answers when the app did not.
+func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
+	status, say := http.StatusBadGateway, "The app behind this gateway does not answer. Please try again in a moment."
+	timeout, isNet := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(context.Cause(r.Context()), errEnded):
+		h.deny(w, r, r.Method, errNobody, nil) // it ended while the app was thinking
+		return
+	case errors.Is(context.Cause(r.Context()), errDraining):
+		status, say, err = http.StatusServiceUnavailable, "This gateway is being restarted. Please try again in a moment.", errDraining
+	case errors.Is(err, context.Canceled):
+		panic(http.ErrAbortHandler) // the client went away
+	case isNet && timeout.Timeout():
+		status, say = http.StatusGatewayTimeout, "The app behind this gateway takes too long to answer. Please try again in a moment."
+	}
+	h.deny(w, r, r.Method, web.Fail(status, say, err), nil)
+}
+
+// broken logs what goes wrong in the middle of an answer, save what was cut on purpose or by the client.
+type broken struct{ log *slog.Logger }
+
+func (b broken) Write(line []byte) (int, error) {
+	if !bytes.Contains(line, []byte("context canceled")) {
+		b.log.Warn("an answer of the app broke off", "event", "upstream_broke", "error", web.Clip(strings.TrimSpace(string(line))))
+	}
+	return len(line), nil
+}
+
+// buffers are what answers are copied through.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 16 << 10
+
+func newBuffers() *buffers {
+	return &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+}
+
+func (b *buffers) Get() []byte  { return b.pool.Get().(*[bufferSize]byte)[:] }
+func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }

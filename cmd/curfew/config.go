@@ -30,8 +30,10 @@ type config struct {
 	URL            *url.URL
 	Prefix         string
 	Home           string
-	AfterLogout    string   // empty: a page of ours
-	Upstream       *url.URL // nil: forward-auth alone
+	AfterLogout    string // empty: a page of ours
+	GRPCListen     string // empty: no ext_authz
+	TLSCert        string // empty: no TLS of our own
+	TLSKey         string
 	Store          storeURL
 	KeyFile        string
 	Idle           time.Duration
@@ -45,6 +47,8 @@ type config struct {
 	LogFormat      string
 	LogLevel       slog.Level
 	Providers      []*provider
+
+	gatewayConfig
 }
 
 // faults is everything that is wrong with a configuration, a line for each.
@@ -389,6 +393,12 @@ func (l *loader) finish(c *config, given map[string]value) {
 	if c.Listen == c.AdminListen && !strings.HasSuffix(c.Listen, ":0") {
 		l.faults.add(at("admin_listen"), fmt.Errorf("%s is the public listener's address as well", c.AdminListen))
 	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		l.faults.add(at("tls_cert_file"), errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
+	}
+	if err := c.gatewayConfig.finish(); err != nil {
+		l.faults.add(at("identity_headers"), err)
+	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
 		l.faults.add(at("upstream"), fmt.Errorf("%s is our own public listener", c.Upstream.Host))
 	}
@@ -405,6 +415,7 @@ func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog
 	rp := curfew.Config{
 		URL: c.URL.String(), Prefix: c.Prefix, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
 		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize,
+		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim, StreamsAreUse: c.StreamsAreUse,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
 	}

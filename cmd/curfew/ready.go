@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -25,6 +26,9 @@ type readiness struct {
 	ask      func(context.Context) error
 	draining <-chan struct{}
 	log      *slog.Logger
+	// upstreams says whether the apps behind us take connections; nil without any. It is asked on request alone: an app
+	// that is down is no reason to take the gateway away from the others.
+	upstreams func(context.Context) error
 
 	mu    sync.Mutex
 	known bool
@@ -92,7 +96,13 @@ func private(r *readiness, metrics *prometheus.Registry) http.Handler {
 			return
 		default:
 		}
-		if err := r.check(req.Context()); err != nil {
+		err := r.check(req.Context())
+		if r.upstreams != nil && req.URL.Query().Get("upstreams") == "true" {
+			ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
+			err = errors.Join(err, r.upstreams(ctx))
+			cancel()
+		}
+		if err != nil {
 			web.WriteJSON(w, http.StatusServiceUnavailable, answer{"not ready", lines(err)})
 			return
 		}

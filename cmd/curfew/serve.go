@@ -15,8 +15,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"example.com/curfew"
+	room "example.com/curfew/gateway"
+	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/web"
 )
 
@@ -76,19 +79,40 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	}
 	defer func() { err = errors.Join(rp.Close(), err) }()
 
+	router, err := c.router(rp)
+	if err != nil {
+		return exit{2, flat(err)}
+	}
 	public, err := listen(ctx, "listen", c.Listen)
 	if err != nil {
 		return err
 	}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
-	servers := []*server{{public, newServer(publicHandler(c, rp, log, draining), log)}}
+	if router != nil {
+		ready.upstreams = router.Health
+	}
+	servers := []*server{{listener: public, http: newServer(publicHandler(c, rp, router, log, draining), log), last: rp.Gateway().Drain}}
+	if c.TLSCert != "" {
+		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--tls-cert-file: %w", err), public.Close())
+		}
+		servers[0].http.TLSConfig = cert.config()
+	}
 	if c.AdminListen != "" {
 		l, err := listen(ctx, "admin-listen", c.AdminListen)
 		if err != nil {
-			return errors.Join(err, public.Close())
+			return errors.Join(err, closeAll(servers))
 		}
-		servers = append(servers, &server{l, newServer(private(ready, registry), log)})
+		servers = append(servers, &server{listener: l, http: newServer(private(ready, registry), log)})
+	}
+	if c.GRPCListen != "" {
+		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
+		if err != nil {
+			return errors.Join(err, closeAll(servers))
+		}
+		servers = append(servers, &server{listener: l, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
 	tellStart(p.stdout, c, rp.Registrations(), servers)
@@ -96,10 +120,30 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	return runServers(ctx, servers, ready, draining, log)
 }
 
-// server is a listener and what serves it.
+// server is a listener and what serves it: http or grpc.
 type server struct {
 	listener net.Listener
 	http     *http.Server
+	grpc     *grpc.Server
+	last     func() // called when it begins to drain
+}
+
+func (s *server) serve() error {
+	switch {
+	case s.grpc != nil:
+		return s.grpc.Serve(s.listener)
+	case s.http.TLSConfig != nil:
+		return s.http.ServeTLS(s.listener, "", "")
+	}
+	return s.http.Serve(s.listener)
+}
+
+func closeAll(servers []*server) error {
+	var faults []error
+	for _, s := range servers {
+		faults = append(faults, s.listener.Close())
+	}
+	return errors.Join(faults...)
 }
 
 func listen(ctx context.Context, flag, address string) (net.Listener, error) {
@@ -128,7 +172,7 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 	var running sync.WaitGroup
 	for _, s := range servers {
 		running.Go(func() {
-			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		})
@@ -163,7 +207,17 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 func (s *server) drain(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	if s.grpc != nil {
+		defer context.AfterFunc(ctx, s.grpc.Stop)()
+		s.grpc.GracefulStop()
+		return nil
+	}
+	var last sync.WaitGroup
+	if s.last != nil {
+		last.Go(s.last)
+	}
 	err := s.http.Shutdown(ctx)
+	last.Wait()
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("some requests took too long and were cut", "event", "drain_timeout")
 		return s.http.Close()
@@ -185,11 +239,11 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 
 // publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would:
 // what the app makes of `//` is the app's affair.
-func publicHandler(c *config, rp *curfew.RP, log *slog.Logger, draining <-chan struct{}) http.Handler {
+func publicHandler(c *config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
 	var rest http.Handler
-	if c.Upstream != nil {
-		rest = rp.Proxy(c.Upstream)
+	if router != nil {
+		rest = router
 	} else {
 		site := &web.Site{URL: c.URL, Prefix: c.Prefix, Log: log, TrustedProxies: c.TrustedProxies}
 		rest = site.Page(func(http.ResponseWriter, *http.Request) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -53,14 +52,17 @@ const (
 
 // settings of the whole program.
 func (c *config) settings() []setting {
-	return []setting{
+	return slices.Concat([]setting{
 		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers", address(&c.Listen)},
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none", c.setAdminListen},
+		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)", address(&c.GRPCListen)},
+		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)", text(&c.TLSCert)},
+		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
 		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
 		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)", sitePath(&c.AfterLogout)},
-		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", c.setUpstream},
+	}, c.gatewayConfig.settings(), []setting{
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + storeNames(), c.setStore},
 		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)", text(&c.KeyFile)},
 		{"idle_timeout", "2h", "DURATION", "a session that is not used for so long ends", duration(&c.Idle, time.Second)},
@@ -73,7 +75,7 @@ func (c *config) settings() []setting {
 		{"trusted_proxies", "", "", "", c.setTrustedProxies},
 		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},
 		{"log_level", "info", "LEVEL", "debug, info, warn or error", c.setLogLevel},
-	}
+	})
 }
 
 // settings of one provider.
@@ -269,20 +271,6 @@ func sitePath(to *string) func(value) error {
 		*to = s
 		return nil
 	})
-}
-
-func (c *config) setUpstream(v value) error {
-	return parsed(func(s string) error {
-		u, err := url.Parse(s)
-		switch {
-		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-			return fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
-		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-			return errors.New("must have no user, no query and no fragment")
-		}
-		c.Upstream = u
-		return nil
-	})(v)
 }
 
 func (c *config) setStore(v value) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,16 +17,27 @@ import (
 func tellStart(w io.Writer, c *config, registrations []curfew.Registration, servers []*server) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
+	scheme := "http"
+	if c.TLSCert != "" {
+		scheme = "https"
+	}
 	fmt.Fprintf(t, "curfew %s\n", version())
-	fmt.Fprintf(t, "  public\thttp://%s\treached as %s\n", servers[0].listener.Addr(), c.URL)
-	if len(servers) > 1 {
+	fmt.Fprintf(t, "  public\t%s://%s\treached as %s\n", scheme, servers[0].listener.Addr(), c.URL)
+	if c.AdminListen != "" {
 		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics\n", servers[1].listener.Addr())
 	} else {
 		fmt.Fprintf(t, "  private\toff\n")
 	}
+	if c.GRPCListen != "" {
+		fmt.Fprintf(t, "  ext_authz\t%s\tgRPC, for Envoy\n", servers[len(servers)-1].listener.Addr())
+	}
 	if c.Upstream != nil {
 		fmt.Fprintf(t, "  upstream\t%s\n", c.Upstream)
-	} else {
+	}
+	for _, r := range c.Routes {
+		fmt.Fprintf(t, "  upstream\t%s\tfor %s%s\n", r.Upstream.URL, r.Host, cmp.Or(r.Path, "/*"))
+	}
+	if c.Upstream == nil && len(c.Routes) == 0 {
 		fmt.Fprintf(t, "  upstream\tnone\tforward-auth alone, at %s/verify\n", c.Prefix)
 	}
 	switch {
@@ -54,7 +66,7 @@ func warnAtStart(log *slog.Logger, c *config, servers []*server) {
 			log.Warn("a quirk is in force", "event", "quirk", "provider", p.Name, "quirk", q)
 		}
 	}
-	if len(servers) > 1 {
+	if c.AdminListen != "" {
 		addr := servers[1].listener.Addr()
 		if host, _, err := net.SplitHostPort(addr.String()); err != nil || !web.Loopback(host) {
 			log.Warn("the private listener can be reached from other machines, and asks nobody who they are; see that only yours can",

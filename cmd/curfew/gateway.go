@@ -1,0 +1,252 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"example.com/curfew"
+	room "example.com/curfew/gateway"
+)
+
+// gatewayConfig is what the settings say about the apps, and about who may use them.
+type gatewayConfig struct {
+	Upstream        *url.URL // what no route takes; nil: forward-auth alone, or routes alone
+	UpstreamCA      *x509.CertPool
+	UpstreamTimeout time.Duration
+	Routes          []room.Route
+	Policy          room.Policy
+	Identity        room.Identity
+	GroupsClaim     string
+	StreamsAreUse   bool
+
+	preset  string
+	headers map[string]string
+	token   bool
+}
+
+// settings of the gateway.
+func (g *gatewayConfig) settings() []setting {
+	return []setting{
+		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", parsed(func(s string) (err error) {
+			g.Upstream, err = parseUpstream(s)
+			return err
+		})},
+		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)", readCA(&g.UpstreamCA)},
+		{"upstream_timeout", "5m", "", "", duration(&g.UpstreamTimeout, 0)},
+		{"routes", "", "", "", g.setRoutes},
+		{"policy", "", "", "", g.setPolicy},
+		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
+		{"identity_headers", "", "", "", g.setHeaders},
+		{"pass_access_token", "false", "", "", boolean(&g.token)},
+		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
+		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
+	}
+}
+
+// entries reads a list of maps, of which each is given to settings of its own. It tells every fault, with its line.
+func entries(v value, example string, settings func() []setting) error {
+	n := v.node
+	if n == nil {
+		var doc yaml.Node
+		if err := yaml.Unmarshal([]byte(v.text), &doc); err != nil || len(doc.Content) != 1 {
+			return fmt.Errorf("want a list, like %s", example)
+		}
+		n = doc.Content[0]
+	}
+	if n = resolve(n); n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		return fmt.Errorf("want a list, like %s", example)
+	}
+	var faults []error
+	for _, item := range n.Content {
+		item = resolve(item)
+		if item.Kind != yaml.MappingNode {
+			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
+			continue
+		}
+		all, seen := settings(), map[string]bool{}
+		for i := 0; i < len(item.Content); i += 2 {
+			key := resolve(item.Content[i])
+			at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
+			switch {
+			case at < 0:
+				faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
+			case seen[key.Value]:
+				faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
+			default:
+				if err := all[at].set(value{node: item.Content[i+1]}); err != nil {
+					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, flat(err)))
+				}
+			}
+			seen[key.Value] = true
+		}
+	}
+	if len(faults) > 0 {
+		return flat(errors.Join(faults...))
+	}
+	return nil
+}
+
+func (g *gatewayConfig) setRoutes(v value) error {
+	var routes []*room.Route
+	err := entries(v, "[{path: /api/*, upstream: http://127.0.0.1:3001}]", func() []setting {
+		r := new(room.Route)
+		routes = append(routes, r)
+		return []setting{
+			{key: "host", set: text(&r.Host)},
+			{key: "path", set: text(&r.Path)},
+			{key: "upstream", set: parsed(func(s string) (err error) { r.Upstream.URL, err = parseUpstream(s); return err })},
+			{key: "ca_file", set: readCA(&r.Upstream.CA)},
+			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
+		}
+	})
+	for i, r := range routes {
+		if err == nil && r.Upstream.URL == nil {
+			err = fmt.Errorf("route %d: upstream is missing", i+1)
+		}
+		g.Routes = append(g.Routes, *r)
+	}
+	return err
+}
+
+func (g *gatewayConfig) setPolicy(v value) error {
+	var rules []*room.Rule
+	err := entries(v, "[{path: /admin/*, groups: [admins]}]", func() []setting {
+		r := new(room.Rule)
+		rules = append(rules, r)
+		return []setting{
+			{key: "path", set: text(&r.Path)},
+			{key: "methods", set: texts(&r.Methods)},
+			{key: "public", set: boolean(&r.Public)},
+			{key: "groups", set: texts(&r.Groups)},
+			{key: "email_domains", set: texts(&r.EmailDomains)},
+			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
+		}
+	})
+	if err != nil {
+		return err
+	}
+	all := make([]room.Rule, len(rules))
+	for i, r := range rules {
+		all[i] = *r
+	}
+	if g.Policy, err = room.NewPolicy(all...); err != nil {
+		return flat(err)
+	}
+	return nil
+}
+
+// setClaims reads a map of claims, each to a value or a list of values.
+func setClaims(to *map[string][]string, v value) error {
+	n := resolve(v.node)
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return errors.New("want claims and their values, like {department: [it, hr]}")
+	}
+	*to = make(map[string][]string)
+	for i := 0; i < len(n.Content); i += 2 {
+		values, err := value{node: n.Content[i+1]}.list()
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.Content[i].Value, err)
+		}
+		(*to)[n.Content[i].Value] = append((*to)[n.Content[i].Value], values...)
+	}
+	return nil
+}
+
+// setHeaders reads a map of header names to what they tell.
+func (g *gatewayConfig) setHeaders(v value) error {
+	g.headers = make(map[string]string)
+	var n yaml.Node
+	if v.node != nil {
+		n = *resolve(v.node)
+	} else if err := yaml.Unmarshal([]byte(v.text), &n); err == nil && len(n.Content) == 1 {
+		n = *n.Content[0]
+	}
+	if n.Kind != yaml.MappingNode || n.Decode(&g.headers) != nil {
+		return errors.New("want names of headers and what each tells, like {X-Remote-User: subject}")
+	}
+	return nil
+}
+
+// finish puts together what takes more than one setting.
+func (g *gatewayConfig) finish() error {
+	headers := map[string]string{}
+	switch g.preset {
+	case "curfew":
+		headers = room.CurfewHeaders()
+	case "oauth2-proxy":
+		headers = room.OAuth2ProxyHeaders()
+	}
+	for name, fact := range g.headers {
+		headers[name] = fact
+	}
+	if g.token {
+		headers["Authorization"] = "bearer"
+	}
+	var err error
+	if g.Identity, err = room.NewIdentity(headers); err != nil {
+		return flat(err)
+	}
+	return nil
+}
+
+// router returns the reverse proxy, or nil when there is no app behind us.
+func (g *gatewayConfig) router(rp *curfew.RP) (*room.Router, error) {
+	routes := slices.Clone(g.Routes)
+	if g.Upstream != nil {
+		routes = append(routes, room.Route{Upstream: room.Upstream{URL: g.Upstream}})
+	}
+	for i := range routes {
+		u := &routes[i].Upstream
+		if u.CA == nil {
+			u.CA = g.UpstreamCA
+		}
+		if u.Timeout == 0 {
+			u.Timeout = g.UpstreamTimeout
+		}
+	}
+	if len(routes) == 0 {
+		return nil, nil
+	}
+	return rp.Gateway().Route(routes...)
+}
+
+func parseUpstream(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c" || u.Host == "":
+		return nil, fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, errors.New("must have no user, no query and no fragment")
+	}
+	return u, nil
+}
+
+func readCA(to **x509.CertPool) func(value) error {
+	return parsed(func(name string) error {
+		pem, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s holds no certificate in PEM form", name)
+		}
+		*to = pool
+		return nil
+	})
+}
+
+// texts is for a list of texts.
+func texts(to *[]string) func(value) error {
+	return func(v value) (err error) {
+		*to, err = v.list()
+		return err
+	}
+}

@@ -1,0 +1,157 @@
+package e2e_test
+
+import (
+	"bufio"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// livePage holds a WebSocket and listens to whether its session ends, as an app would.
+const livePage = `<!doctype html><title>live</title><a href="/private">next</a><p></p><script>
+const say = (what) => { document.querySelector("p").append(what + "; "); };
+const socket = new WebSocket("ws://" + location.host + "/socket");
+socket.onmessage = (e) => say("socket: " + e.data);
+socket.onclose = (e) => say("socket closed: " + e.code);
+const events = new EventSource("/auth/events");
+events.onopen = () => say("listening");
+events.addEventListener("ended", (e) => { say("told: " + JSON.parse(e.data).cause); events.close(); });
+</script>`
+
+// liveApp is an app with a WebSocket at /socket, an event stream at /stream and a page that uses them at /live. To anything
+// else it answers with what it was told.
+func liveApp(t *testing.T) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/live", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, livePage)
+	})
+	mux.HandleFunc("/socket", func(w http.ResponseWriter, r *http.Request) {
+		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455 §4.2.2
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+			base64.StdEncoding.EncodeToString(sum[:]))
+		hello := "hello " + r.Header.Get("X-Auth-Subject")
+		conn.Write(append([]byte{0x81, byte(len(hello))}, hello...))
+		io.Copy(io.Discard, conn) // until somebody closes it
+	})
+	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprintf(w, "data: hello %s\n\n", r.Header.Get("X-Auth-Subject"))
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		json.NewEncoder(w).Encode(seen{Path: r.URL.RequestURI(), Header: r.Header})
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// socket opens a WebSocket with the cookies of a browser. What it returns waits for its end, and says how it came.
+func (b *browser) socket(t *testing.T, site string) (hello string, end func() string) {
+	t.Helper()
+	u, err := url.Parse(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialTimeout("tcp", u.Host, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	r, err := http.NewRequest(http.MethodGet, site+"/socket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": site} {
+		r.Header.Set(name, value)
+	}
+	for _, c := range b.client.Jar.Cookies(u) {
+		r.AddCookie(c)
+	}
+	if err := r.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(in, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return resp.Status, nil
+	}
+	kind, text, err := frame(in)
+	if err != nil || kind != 1 {
+		t.Fatalf("%s opens a WebSocket, and gets a frame of kind %d: %v", b.name, kind, err)
+	}
+	return string(text), func() string {
+		switch kind, body, err := frame(in); {
+		case err != nil:
+			return err.Error()
+		case kind == 8 && len(body) >= 2:
+			return fmt.Sprintf("close %d", binary.BigEndian.Uint16(body))
+		default:
+			return fmt.Sprintf("a frame of kind %d", kind)
+		}
+	}
+}
+
+// frame reads one short frame that a server sent (RFC 6455 §5.2).
+func frame(in *bufio.Reader) (kind byte, body []byte, err error) {
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return 0, nil, err
+	}
+	body = make([]byte, head[1]&0x7f)
+	_, err = io.ReadFull(in, body)
+	return head[0] & 0x0f, body, err
+}
+
+// stream opens an event stream of the app. What it returns waits for its end, and says what had come.
+func (b *browser) stream(t *testing.T, site string) (hello string, end func() string) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, site+"/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	resp, err := b.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK {
+		return resp.Status, nil
+	}
+	in := bufio.NewReader(resp.Body)
+	line, err := in.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(strings.TrimPrefix(line, "data: ")), func() string {
+		if _, err := io.Copy(io.Discard, in); err != nil && strings.Contains(err.Error(), "Timeout") {
+			return "still open"
+		}
+		return "closed"
+	}
+}

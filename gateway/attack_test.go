@@ -1,0 +1,472 @@
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"example.com/curfew/gateway"
+	"example.com/curfew/session"
+)
+
+// One test for each class of advisories that auth proxies have had, named after one of the class.
+
+// policed puts rules, and perhaps names for identity, into the gateway of a stage.
+func (st *stage) policed(rules ...gateway.Rule) {
+	st.t.Helper()
+	p, err := gateway.NewPolicy(rules...)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	st.gateway.Policy = p
+}
+
+// ask sends a question of the trusted proxy 127.0.0.9 to /auth/verify.
+func (st *stage) ask(headers ...string) *httptest.ResponseRecorder {
+	return st.askAt("/auth/verify", headers...)
+}
+
+func (st *stage) askAt(path string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("GET", path, nil)
+	r.RemoteAddr = "127.0.0.9:1234"
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	w, mux := httptest.NewRecorder(), http.NewServeMux()
+	st.gateway.Mount(mux)
+	mux.ServeHTTP(w, r)
+	return w
+}
+
+func (st *stage) untouched() {
+	st.t.Helper()
+	select {
+	case r := <-st.seen:
+		st.t.Errorf("the app received %s %s", r.Method, r.URL)
+	default:
+	}
+}
+
+func TestCVE_2025_64484_NoSpellingOfAnIdentityHeaderSurvives(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	id, err := gateway.NewIdentity(map[string]string{"X-Remote-User": "subject", "X-Team": "groups"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.gateway.Identity = id
+	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
+	var headers []string
+	for _, name := range []string{
+		"X-Remote-User", "x-remote-user", "X_Remote_User", "X.Remote.User", "X-Remote_User", "X~Remote!User", "X-REMOTE-USER", "X-Team", "X_Team",
+		"X-Auth-Subject", "X_Auth_Groups", "X-Auth-Assertion", "X.Auth.Session", "X-Forwarded-User", "X_Forwarded_Email", "X-Auth-Request-User",
+		"X_Auth_Request_Groups", "X-Original-Url", "X_Original_Uri", "X-Rewrite-Url",
+	} {
+		headers = append(headers, name, "mallory")
+	}
+	st.send("GET", "/", append(headers, "Cookie", cookie(b))...)
+	r := <-st.seen
+	for name, values := range r.Header {
+		for _, v := range values {
+			if v == "mallory" {
+				t.Errorf("%s reached the app", name)
+			}
+		}
+	}
+	if r.Header.Get("X-Remote-User") != "alice" || r.Header.Get("X-Team") != "users" || r.Header.Get("X-Auth-Subject") != "" {
+		t.Errorf("told %v", r.Header)
+	}
+}
+
+func TestCVE_2024_45410_ConnectionCannotRemoveWhatTheAppIsTold(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
+	st.send("GET", "/", "Cookie", cookie(b), "Connection", "close, X-Auth-Subject, x-auth-groups, X-Forwarded-For, x-forwarded-proto")
+	r := <-st.seen
+	for _, name := range []string{"X-Auth-Subject", "X-Auth-Groups", "X-Forwarded-For", "X-Forwarded-Proto"} {
+		if len(r.Header.Values(name)) != 1 {
+			t.Errorf("%s: %q", name, r.Header.Values(name))
+		}
+	}
+}
+
+func TestCVE_2026_40575_AClientCannotNameThePathThatIsChecked(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/public/*", Public: true})
+	for name, row := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"the proxy names a public path":              {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Method", "GET"}, 200},
+		"the proxy names another":                    {[]string{"X-Forwarded-Uri", "/private"}, 401},
+		"the client names one beside nginx":          {[]string{"X-Forwarded-Uri", "/public/x", "X-Original-Uri", "/private"}, 400},
+		"the client's header is there twice":         {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Uri", "/private"}, 400},
+		"the client names a URL":                     {[]string{"X-Original-Url", "https://app.example.com/public/x", "X-Original-Uri", "/private"}, 400},
+		"a URL and a path that agree":                {[]string{"X-Original-Url", "https://app.example.com/public/x", "X-Original-Uri", "/public/x"}, 200},
+		"nobody names one":                           {nil, 400},
+		"a path with two meanings, by the right one": {[]string{"X-Forwarded-Uri", "/public/../private"}, 400},
+	} {
+		if w := st.ask(row.headers...); w.Code != row.status {
+			t.Errorf("%s: %d, want %d", name, w.Code, row.status)
+		}
+	}
+	if resp, _ := st.send("GET", "/auth/verify", "X-Forwarded-Uri", "/public/x"); resp.StatusCode != 400 {
+		t.Errorf("a stranger names a public path: %d, want 400", resp.StatusCode)
+	}
+	if w := st.askAt("/auth/verify/private", "X-Forwarded-Uri", "/public/x"); w.Code != 401 {
+		t.Errorf("a header beside Envoy's path: %d, want 401", w.Code)
+	}
+	if w := st.askAt("/auth/verify/public/x?a=b"); w.Code != 200 {
+		t.Errorf("Envoy's path: %d, want 200", w.Code)
+	}
+}
+
+func TestCVE_2026_40575_AMethodThatNobodyNamedIsNotTakenForGET(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/*", Methods: []string{"GET"}, Public: true})
+	for method, want := range map[string]int{"GET": 200, "POST": 401, "": 400} {
+		headers := []string{"X-Original-Uri", "/x"}
+		if method != "" {
+			headers = append(headers, "X-Original-Method", method)
+		}
+		if w := st.ask(headers...); w.Code != want {
+			t.Errorf("method %q: %d, want %d", method, w.Code, want)
+		}
+	}
+	for _, name := range []string{"X-HTTP-Method-Override", "x-http-method", "X-Method-Override"} {
+		if resp, _ := st.send("GET", "/x", name, "DELETE"); resp.StatusCode != 400 {
+			t.Errorf("%s beside the method: %d, want 400", name, resp.StatusCode)
+		}
+	}
+}
+
+func TestCVE_2026_34457_NoUserAgentOpensAnything(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	for _, agent := range []string{"GoogleHC/1.0", "kube-probe/1.31", "ELB-HealthChecker/2.0", "Prometheus/3.0", ""} {
+		for _, path := range []string{"/", "/auth/verify", "/ping", "/healthz"} {
+			if resp, _ := st.send("GET", path, "User-Agent", agent); resp.StatusCode != 401 {
+				t.Errorf("%q at %s: %d", agent, path, resp.StatusCode)
+			}
+		}
+	}
+	st.untouched()
+}
+
+func TestCVE_2026_41059_CVE_2025_66490_APathWithTwoMeaningsReachesNoApp(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/public/*", Public: true})
+	for _, path := range []string{
+		"/public/..%2fadmin", "/public/%2e%2e/admin", "/public/../admin", "//admin", "/public;/../admin", "/public%23/admin", `/public\..\admin`, "/public/%252e%252e/admin", "/public#/admin",
+	} {
+		answer := st.raw("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if !strings.HasPrefix(answer, "HTTP/1.1 400 ") {
+			t.Errorf("%s: %.40q", path, answer)
+		}
+	}
+	st.untouched()
+}
+
+func TestCVE_2025_54576_TheQueryOpensNothing(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/public", Public: true})
+	for _, path := range []string{"/admin?/public", "/admin?x=/public", "/admin?%2fpublic"} {
+		if resp, _ := st.send("GET", path); resp.StatusCode != 401 {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+	st.untouched()
+}
+
+func TestCVE_2026_34454_ADeadCookieIsWorthNothing(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, s := st.signIn(nil)
+	st.end(s)
+	for _, path := range []string{"/", "/auth/verify", "/auth/session", "/auth/events"} {
+		if resp, _ := st.send("GET", path, "Cookie", cookie(b)); resp.StatusCode != 401 {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestCVE_2026_35051_StrangersForwardingHeadersAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	site, _ := url.Parse(st.public.URL)
+	st.send("GET", "/", "Cookie", cookie(b), "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https", "X-Forwarded-Port", "1", "X-Forwarded-Prefix", "//evil.example",
+		"Forwarded", "host=evil.example;proto=https", "X-Forwarded-For", "6.6.6.6", "Host", "evil.example")
+	r := <-st.seen
+	if r.Host != site.Host || r.Header.Get("X-Forwarded-Host") != site.Host || r.Header.Get("X-Forwarded-Proto") != "http" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" ||
+		r.Header.Get("X-Forwarded-Port")+r.Header.Get("X-Forwarded-Prefix")+r.Header.Get("Forwarded") != "" {
+		t.Errorf("host %q, headers %v", r.Host, r.Header)
+	}
+	resp, _ := st.send("GET", "/x", "Accept", "text/html", "X-Forwarded-Host", "evil.example", "Host", "evil.example", "X-Forwarded-Prefix", "//evil.example")
+	if to := resp.Header.Get("Location"); strings.Contains(to, "evil") {
+		t.Errorf("redirected to %s", to)
+	}
+}
+
+func TestCVE_2026_41181_CredentialsGoToNoOtherApp(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	var elsewhere sync.Once
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		elsewhere.Do(func() { t.Errorf("another host received %v", r.Header) })
+	}))
+	t.Cleanup(other.Close)
+	st.upstream = func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "curfew", Value: "planted"})
+		http.SetCookie(w, &http.Cookie{Name: "curfew-login-x", Value: "planted"})
+		http.SetCookie(w, &http.Cookie{Name: "theme", Value: "dark"})
+		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+	}
+	b, _ := st.signIn(nil)
+	resp, _ := st.send("GET", "/", "Cookie", cookie(b), "Authorization", "Basic eDp5")
+	if resp.StatusCode != 307 || resp.Header.Get("Location") != other.URL {
+		t.Errorf("the app's redirect was not passed on: %d %s", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	if set := resp.Header.Values("Set-Cookie"); len(set) != 1 || !strings.HasPrefix(set[0], "theme=") {
+		t.Errorf("the app set %q", set)
+	}
+}
+
+func TestCVE_2026_26998_AnAnswerWithoutEndIsCut(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.upstream = func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, _ := http.NewResponseController(w).Hijack()
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+		for i := 0; ; i++ { // a head that does not end
+			if _, err := fmt.Fprintf(conn, "X-%d: %s\r\n", i, strings.Repeat("x", 4000)); err != nil {
+				return
+			}
+		}
+	}
+	b, _ := st.signIn(nil)
+	if resp, _ := st.send("GET", "/", "Cookie", cookie(b)); resp.StatusCode != 502 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+func TestCVE_2026_71326_NobodyIsGivenAnotherPersonsAnswer(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		subject := fmt.Sprintf("user-%d", i)
+		b, _, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: subject, Began: st.sessions.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for range 25 {
+				if w := st.ask("Cookie", cookie(b)); w.Header().Get("X-Auth-Subject") != subject {
+					t.Errorf("%s was told %q", subject, w.Header().Get("X-Auth-Subject"))
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestCVE_2021_41230_ClaimsOfTheSessionAtHandDecide(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
+	before, s := st.signIn(map[string]any{"groups": []any{"admins"}})
+	if resp, _ := st.send("GET", "/admin/x", "Cookie", cookie(before)); resp.StatusCode != 200 {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	st.end(s)
+	after, _ := st.signIn(map[string]any{"groups": []any{"users"}}) // the same person, no longer an admin
+	resp, body := st.send("GET", "/admin/x", "Cookie", cookie(after), "Accept", "text/html")
+	if resp.StatusCode != 403 || strings.Contains(body, "admins") || !strings.Contains(body, "membership of a group") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+func TestCVE_2021_29652_NoTokenLeavesInARedirect(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.gateway.Assertion = func(context.Context, *session.Session) (string, error) { return "signed-assertion", nil }
+	b, s := st.signIn(nil)
+	st.end(s)
+	for _, target := range []string{"/deep", "//evil.example/", "/\\evil.example", "/%2f%2fevil.example", "https://evil.example/"} {
+		w := st.askAt("/auth/verify?redirect=true", "Cookie", cookie(b), "Accept", "text/html", "X-Forwarded-Uri", target)
+		to, err := url.Parse(w.Header().Get("Location"))
+		if err != nil || w.Code != 302 || to.Scheme+"://"+to.Host != st.public.URL || strings.Contains(to.String(), "signed") || strings.Contains(to.String(), b.Reveal()) {
+			t.Errorf("%s: %d %s", target, w.Code, to)
+		}
+		if back := to.Query().Get("return_to"); back != "/" && back != "/deep" {
+			t.Errorf("%s: returns to %q", target, back)
+		}
+	}
+}
+
+func TestCVE_2024_21492_AHeaderCannotBeMadeOfAClaim(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(map[string]any{"name": "x\r\nX-Auth-Groups: admins", "email": "a@b\x00", "groups": []any{"users,admins", "x\ny", "ok"}})
+	w := st.ask("Cookie", cookie(b))
+	if w.Header().Get("X-Auth-Name")+w.Header().Get("X-Auth-Email") != "" || w.Header().Get("X-Auth-Groups") != "ok" {
+		t.Errorf("told %v", w.Header())
+	}
+}
+
+func TestCVE_2026_33525_ARefusalShowsNothingOfTheRequestUnescaped(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/*", Groups: []string{"admins"}})
+	b, _ := st.signIn(map[string]any{"name": "<script>alert(1)</script>"})
+	for _, path := range []string{`/"><script>alert(1)</script>`, "/%3Cscript%3Ealert(1)%3C/script%3E;", "/?x=<script>alert(1)</script>"} {
+		answer := st.raw("GET " + path + " HTTP/1.1\r\nHost: <script>alert(1)</script>\r\nAccept: text/html\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n\r\n")
+		if strings.Contains(answer, "<script") || strings.HasPrefix(answer, "HTTP/1.1 200") {
+			t.Errorf("%s: %s", path, answer)
+		}
+	}
+}
+
+func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/admin", Groups: []string{"admins"}})
+	b, s, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
+		Tokens: session.Tokens{AccessToken: "secret-at", IDToken: "secret-id", RefreshToken: "secret-rt"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.upstream = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	for _, path := range []string{"/", "/admin", "/a//b", "/auth/verify", "/auth/session", "/auth/nothing"} {
+		st.send("GET", path, "Cookie", cookie(b), "Authorization", "Bearer secret-header")
+	}
+	st.store.gone.Store(true)
+	st.send("GET", "/", "Cookie", cookie(b))
+	st.store.gone.Store(false)
+	st.end(s)
+	st.send("GET", "/", "Cookie", cookie(b))
+	logged := st.logs.String()
+	if logged == "" || strings.Contains(logged, b.Reveal()) || strings.Contains(logged, "secret") || strings.Contains(logged, "curfew=") {
+		t.Errorf("logged: %s", logged)
+	}
+	if strings.Contains(logged, `"status":401`) {
+		t.Error("a refusal for want of a session was logged: that is every request of a signed-out browser")
+	}
+}
+
+// raw sends bytes and returns all that comes back.
+func (st *stage) raw(request string) string {
+	st.t.Helper()
+	conn, err := net.Dial("tcp", st.public.Listener.Addr().String())
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	defer conn.Close()
+	go io.WriteString(conn, request)
+	answer, _ := io.ReadAll(bufio.NewReader(conn))
+	return string(answer)
+}
+
+func TestRequestSmugglingShapesCarryNoSecondRequest(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+	head := "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n"
+	for name, row := range map[string]struct {
+		rest   string
+		status string // of the one answer
+	}{
+		"length and chunked":          {"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"}, // chunked counts, the length is dropped (RFC 9112 §6.3)
+		"two lengths":                 {"Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + smuggled, "400"},
+		"a list of lengths":           {"Content-Length: 0, 44\r\n\r\n" + smuggled, "400"},
+		"a signed length":             {"Content-Length: +0\r\n\r\n" + smuggled, "400"},
+		"chunked with a prefix":       {"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + smuggled, "501"},
+		"chunked twice":               {"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + smuggled, "501"},
+		"a space before the colon":    {"Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
+		"a vertical tab in the value": {"Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n" + smuggled, "400"},
+		"a folded line":               {"X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + smuggled, ""},
+		"a broken chunk size":         {"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n" + smuggled, "502"},
+		"a bare line feed in a chunk": {"Transfer-Encoding: chunked\r\n\r\n0;\n\r\n" + smuggled, ""},
+		"a NUL in a header":           {"X-A: a\x00b\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
+		"two hosts":                   {"Host: y\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
+		"a trailer that names us":     {"Transfer-Encoding: chunked\r\nTrailer: X-Auth-Subject\r\n\r\n0\r\nX-Auth-Subject: mallory\r\n\r\n" + smuggled, "200"},
+	} {
+		answer := st.raw(head + row.rest)
+		if n := strings.Count(answer, "HTTP/1.1 "); n != 1 {
+			t.Errorf("%s: %d answers: %q", name, n, answer)
+		}
+		if !strings.HasPrefix(answer, "HTTP/1.1 "+row.status) {
+			t.Errorf("%s: want %s: %.60q", name, row.status, answer)
+		}
+		select {
+		case r := <-st.seen:
+			if r.URL.Path == "/smuggled" || r.Header.Get("X-Auth-Subject") != "alice" || len(r.Header.Values("X-Auth-Subject")) != 1 || len(r.Trailer) > 0 {
+				t.Errorf("%s: the app received %s %v %v", name, r.URL, r.Header, r.Trailer)
+			}
+		default:
+		}
+	}
+}
+
+func TestAnOversizedHeadIsRefused(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	for name, header := range map[string]string{
+		"one long header": "X-A: " + strings.Repeat("a", 80<<10), "a long cookie": "Cookie: curfew=" + strings.Repeat("a", 80<<10),
+		"many headers": strings.Repeat("X-A: b\r\n", 12_000) + "X-B: c",
+	} {
+		if answer := st.raw("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + header + "\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 431 ") {
+			t.Errorf("%s: %.60q", name, answer)
+		}
+	}
+	st.untouched()
+}
+
+// FuzzForwardedHeaders: whatever a client sends, in whatever spelling, the app is told who is signed in and nobody else.
+func FuzzForwardedHeaders(f *testing.F) {
+	for _, seed := range []string{"X-Auth-Subject", "x_auth_subject", "X.Forwarded.User", "X-Forwarded-Email", "X\u2010Auth-Subject", "Connection", "Cookie", "Forwarded", "Te", "Trailer", "X-Remote-User"} {
+		f.Add(seed, "mallory")
+	}
+	f.Add("Connection", "X-Auth-Subject, X-Remote-User")
+	st := newStage(f)
+	st.gateway.Identity, _ = gateway.NewIdentity(map[string]string{"X-Remote-User": "subject", "X-Auth-Subject": "subject"})
+	b, _ := st.signIn(nil)
+	f.Fuzz(func(t *testing.T, name, value string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Cookie", cookie(b))
+		r.Header[name] = append(r.Header[name], value)
+		st.front.ServeHTTP(httptest.NewRecorder(), r)
+		select {
+		case r := <-st.seen:
+			for name, values := range r.Header {
+				folded := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
+				if folded != "x-remote-user" && folded != "x-auth-subject" {
+					continue
+				}
+				if len(values) != 1 || values[0] != "alice" || name != http.CanonicalHeaderKey(folded) {
+					t.Errorf("the app was told %s: %q", name, values)
+				}
+			}
+			if r.Header.Get("X-Remote-User") != "alice" {
+				t.Errorf("the app was told nothing: %v", r.Header)
+			}
+		default:
+		}
+	})
+}

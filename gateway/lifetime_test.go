@@ -1,0 +1,162 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+	"example.com/curfew/web"
+)
+
+// hiccups is a store that fails when told to.
+type hiccups struct {
+	*memory.Store
+	fail atomic.Int64 // how many more reads
+}
+
+func (h *hiccups) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+	if h.fail.Add(-1) >= 0 {
+		return session.Record{}, errors.New("connection refused")
+	}
+	return h.Store.Find(ctx, k, now)
+}
+
+// lasting runs a test with one stream, on a clock of its own. The context is done when the stream has been ended.
+func lasting(t *testing.T, test func(t *testing.T, h *Handler, store *hiccups, st *stream, ctx context.Context)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		store := &hiccups{Store: memory.New()}
+		ring, err := session.ParseRing(session.NewKeyFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := slog.New(slog.DiscardHandler)
+		sessions, err := session.NewManager(session.Config{Store: store, Ring: ring, Ceiling: -1, Log: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &Handler{
+			Site: &web.Site{URL: &url.URL{Scheme: "http", Host: "localhost"}, Log: log}, Sessions: sessions,
+			Cookie: session.Cookie{Insecure: true},
+		}
+		b, s, err := sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		st := &stream{home: h, key: s.Key, bearer: b, cancel: cancel, timer: time.AfterFunc(time.Hour, func() {})}
+		test(t, h, store, st, ctx)
+		st.leave()
+		synctest.Wait() // the watching goroutine is gone, or synctest says so
+	})
+}
+
+func TestAStreamThatIsNoUseLastsAsLongAsAnIdleSession(t *testing.T) {
+	t.Parallel()
+	lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, ctx context.Context) {
+		began := time.Now()
+		st.endless()
+		<-ctx.Done()
+		if d := time.Since(began); d < 2*time.Hour || d > 2*time.Hour+time.Second || !errors.Is(context.Cause(ctx), errEnded) {
+			t.Errorf("ended after %v: %v; want the idle lifetime of 2 h", d, context.Cause(ctx))
+		}
+	})
+}
+
+func TestAStreamThatIsUseKeepsItsSessionButNotBeyondItsLifetime(t *testing.T) {
+	t.Parallel()
+	lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, ctx context.Context) {
+		began := time.Now()
+		h.StreamsAreUse = true
+		st.endless()
+		<-ctx.Done()
+		if d := time.Since(began); d < 24*time.Hour || d > 24*time.Hour+time.Second {
+			t.Errorf("ended after %v; want the absolute lifetime of 24 h", d)
+		}
+	})
+}
+
+func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {
+	t.Parallel()
+	for failures, want := range map[int64]time.Duration{1: 2 * time.Hour, 2: recheckAgain} {
+		lasting(t, func(t *testing.T, h *Handler, store *hiccups, st *stream, ctx context.Context) {
+			began := time.Now()
+			store.fail.Store(failures)
+			st.endless()
+			<-ctx.Done()
+			if d := time.Since(began); d < want || d > want+time.Second {
+				t.Errorf("after %d failed looks it ended in %v, want %v", failures, d, want)
+			}
+		})
+	}
+}
+
+func TestAnEndingThatTheFeedMissedIsFoundWithinAMinute(t *testing.T) {
+	t.Parallel()
+	lasting(t, func(t *testing.T, h *Handler, store *hiccups, st *stream, ctx context.Context) {
+		st.endless()
+		synctest.Wait()
+		began := time.Now()
+		who := session.Who{Issuer: "i", ClientID: "c", Subject: "alice"}
+		if _, err := store.End(ctx, session.Ending{Who: who, Cause: session.CauseAdmin}, session.Time(time.Now())); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+		if d := time.Since(began); d > recheck {
+			t.Errorf("found after %v", d)
+		}
+	})
+}
+
+func TestAShortRequestIsTiedToNothing(t *testing.T) {
+	t.Parallel()
+	lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, _ context.Context) {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		short := h.open(&session.Session{Key: st.key}, r, st.cancel)
+		time.Sleep(streamAfter - time.Millisecond)
+		short.leave()
+		time.Sleep(time.Hour)
+		if len(h.streams.groups) != 0 {
+			t.Error("it is watched")
+		}
+		long := h.open(&session.Session{Key: st.key}, r, st.cancel)
+		time.Sleep(streamAfter)
+		synctest.Wait()
+		if len(h.streams.groups) != 1 {
+			t.Error("a long one is not")
+		}
+		long.leave()
+		if len(h.streams.groups) != 0 {
+			t.Error("it is watched when it is over")
+		}
+	})
+}
+
+// FuzzFrames feeds the same bytes in one piece and in many: where a frame ends does not depend on how it was cut.
+func FuzzFrames(f *testing.F) {
+	head := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+	f.Add([]byte("\x81\x05hello\x82\x7e\x01\x00"), uint8(1))
+	f.Add([]byte("\x82\x7f\x00\x00\x00\x00\x00\x00\x00\x02xy\x88\x00"), uint8(3))
+	f.Fuzz(func(t *testing.T, data []byte, step uint8) {
+		var whole, pieces frames
+		whole.pass(append([]byte(head), data...))
+		for rest := append([]byte(head), data...); len(rest) > 0; {
+			n := min(int(step)+1, len(rest))
+			pieces.pass(rest[:n])
+			rest = rest[n:]
+		}
+		if whole.between() != pieces.between() || whole.left != pieces.left || whole.have != pieces.have {
+			t.Errorf("whole %+v, in pieces %+v", whole, pieces)
+		}
+	})
+}

@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+// plainPath returns the decoded path of a target (a path as it is sent, with or without a query), and false when not
+// every server would read the same path in it. Such a path cannot be judged: what was matched need not be what the app
+// serves.
+//
+// Servers differ over empty and dot segments, over separators that are encoded (`%2f`, `%5c`), over backslashes, over
+// what follows a `;`, a `#` or an encoded `?`, over decoding twice, over control characters and over bytes that are no
+// UTF-8.
+func plainPath(target string) (string, bool) {
+	raw, _, _ := strings.Cut(target, "?")
+	if raw == "" || raw[0] != '/' {
+		return "", false
+	}
+	path := raw
+	if strings.Contains(raw, "%") {
+		var err error
+		if path, err = url.PathUnescape(raw); err != nil || strings.Count(path, "/") != strings.Count(raw, "/") ||
+			strings.Count(path, ".") != strings.Count(raw, ".") {
+			return "", false
+		}
+	}
+	if !utf8.ValidString(path) {
+		return "", false
+	}
+	start := 0 // of the segment
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c < ' ' || c == 0x7f || c == '\\' || c == ';' || c == '#' || c == '?' || c == '%':
+			return "", false
+		case c == '/':
+			if i > 0 && (start == i || dots(path[start:i])) {
+				return "", false
+			}
+			start = i + 1
+		}
+	}
+	return path, !dots(path[start:])
+}
+
+func dots(segment string) bool { return segment == "." || segment == ".." }
+
+// pattern is a set of paths: `/a` is that path, with or without a slash at its end; `/a/*` is it and all below it.
+type pattern struct {
+	base  string // without a slash at its end
+	below bool
+}
+
+// parsePattern reads a pattern. It takes no spelling that a request's path could not have.
+func parsePattern(text string) (pattern, bool) {
+	base, below := strings.CutSuffix(text, "/*")
+	if base == "" && below {
+		return pattern{"", true}, true
+	}
+	path, ok := plainPath(base)
+	if !ok || path != base || strings.Contains(base, "*") {
+		return pattern{}, false
+	}
+	return pattern{strings.TrimSuffix(base, "/"), below}, true
+}
+
+// covers says whether a plain path is in the set, with equal to compare.
+func (p pattern) covers(path string, equal func(a, b string) bool) bool {
+	path = strings.TrimSuffix(path, "/")
+	if equal(path, p.base) {
+		return true
+	}
+	if !p.below {
+		return false
+	}
+	for i := range len(path) {
+		if path[i] == '/' && equal(path[:i], p.base) {
+			return true
+		}
+	}
+	return false
+}
+
+func same(a, b string) bool { return a == b }

@@ -1,0 +1,180 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Route sends some requests to an app. The first route that fits is taken.
+type Route struct {
+	Host     string // as browsers write it; default: any
+	Path     string // `/a` is that path, `/a/*` is it and all below it; default: all
+	Upstream Upstream
+}
+
+// Upstream is an app. Its path, if it has one, goes before that of the request.
+type Upstream struct {
+	URL *url.URL       // http, https, or h2c for HTTP/2 without TLS
+	CA  *x509.CertPool // who may have signed its certificate; default: whom the system trusts
+	// Timeout bounds the wait for the head of an answer: a long poll that takes longer is answered 504. 0: no bound.
+	Timeout time.Duration
+}
+
+type route struct {
+	Route
+	pattern pattern
+	proxy   http.Handler
+	dial    func(context.Context) error
+}
+
+// Router is the reverse proxy in front of one app or several.
+type Router struct {
+	gateway *Handler
+	routes  []route
+	byPath  bool
+}
+
+// Route passes requests of people who are signed in on to the apps, as [Handler.Proxy] does. It tells every fault at once.
+func (h *Handler) Route(routes ...Route) (*Router, error) {
+	router := &Router{gateway: h}
+	pool := newBuffers()
+	var faults []error
+	for i, r := range routes {
+		fault := func(format string, args ...any) {
+			faults = append(faults, fmt.Errorf("route %d: %w", i+1, fmt.Errorf(format, args...)))
+		}
+		pattern, ok := pattern{"", true}, true
+		if r.Path != "" {
+			pattern, ok = parsePattern(r.Path)
+		}
+		if !ok {
+			fault("%q is no path; write it like /a for one path, or /a/* for all below it", r.Path)
+		}
+		if strings.ContainsAny(r.Host, "/ @*") {
+			fault("%q is no host; write it like app.example.com", r.Host)
+		}
+		u := r.Upstream.URL
+		if u == nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c" {
+			fault("the upstream is no http, https or h2c URL")
+			continue
+		}
+		transport, dial := r.Upstream.transport()
+		router.byPath = router.byPath || r.Path != ""
+		router.routes = append(router.routes, route{r, pattern, h.forward(r, transport, pool), dial})
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return router, nil
+}
+
+// find returns the route of a request, or nil; an error when it cannot be told.
+func (p *Router) find(r *http.Request) (*route, error) {
+	path := r.URL.Path
+	if p.byPath {
+		plain, ok := plainPath(r.URL.EscapedPath())
+		if !ok {
+			return nil, ambiguous(r.URL.EscapedPath())
+		}
+		path = plain
+	}
+	for i := range p.routes {
+		if to := &p.routes[i]; (to.Host == "" || sameHost(to.Host, r.Host)) && (to.pattern == pattern{"", true} || to.pattern.covers(path, same)) {
+			return to, nil
+		}
+	}
+	return nil, nil
+}
+
+// sameHost compares hosts; the port counts only if want has one.
+func sameHost(want, host string) bool {
+	if strings.EqualFold(want, host) {
+		return true
+	}
+	name, _, err := net.SplitHostPort(host)
+	return err == nil && strings.EqualFold(want, name)
+}
+
+// Health returns nil if every app takes connections, and otherwise which do not. Nothing is asked of them.
+func (p *Router) Health(ctx context.Context) error {
+	faults := make([]error, len(p.routes))
+	var wg sync.WaitGroup
+	for i, r := range p.routes {
+		wg.Go(func() {
+			if err := r.dial(ctx); err != nil {
+				faults[i] = fmt.Errorf("upstream %s://%s: %w", r.Upstream.URL.Scheme, r.Upstream.URL.Host, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(faults...)
+}
+
+const maxResponseHeader = 256 << 10
+
+// transport returns what sends requests to the app, and what tries whether it takes connections. Connections are kept:
+// Go's default of two idle ones per host would open a new one for most requests.
+func (u *Upstream) transport() (http.RoundTripper, func(context.Context) error) {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+	t := &http.Transport{
+		DialContext:            dialer.DialContext,
+		MaxIdleConns:           1024,
+		MaxIdleConnsPerHost:    1024,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    5 * time.Second,
+		ResponseHeaderTimeout:  u.Timeout,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // what the client asked for is what it gets
+		TLSClientConfig:        &tls.Config{RootCAs: u.CA},
+	}
+	dial := func(ctx context.Context) error {
+		c, err := u.connect(ctx, dialer)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	if u.URL.Scheme != "h2c" {
+		return t, dial
+	}
+	h2 := t.Clone()
+	h2.Protocols = new(http.Protocols)
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	return &clearText{h1: t, h2: h2}, dial
+}
+
+func (u *Upstream) connect(ctx context.Context, dialer *net.Dialer) (net.Conn, error) {
+	address := u.URL.Host
+	if u.URL.Port() == "" {
+		port := "80"
+		if u.URL.Scheme == "https" {
+			port = "443"
+		}
+		address = net.JoinHostPort(u.URL.Hostname(), port)
+	}
+	if u.URL.Scheme == "https" {
+		return (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{RootCAs: u.CA}}).DialContext(ctx, "tcp", address)
+	}
+	return dialer.DialContext(ctx, "tcp", address)
+}
+
+// clearText speaks HTTP/2 without TLS, save for an upgrade: that is a thing of HTTP/1.1.
+type clearText struct{ h1, h2 http.RoundTripper }
+
+func (t *clearText) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Upgrade") != "" {
+		return t.h1.RoundTrip(r)
+	}
+	return t.h2.RoundTrip(r)
+}

@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"strings"
+
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// verify answers a proxy that asks before it lets a request through:
+//
+//   - 200, always that, with the identity in headers;
+//   - 401 without a Location when somebody has to sign in; or, for a page and with ?redirect=true, a redirect to sign in
+//     that remembers the original URL;
+//   - 403 when the policy forbids it, 400 when it cannot be judged, 503 when the store cannot say.
+//
+// Refusals for want of a session are not logged: every page of a signed-out browser makes some.
+func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
+	o, err := h.original(r)
+	var s *session.Session
+	if err == nil {
+		s, err = h.decide(r, o.method, o.target)
+	}
+	header := w.Header()
+	if err == nil && s != nil {
+		err = h.tell(r, header, s)
+	}
+	if err == nil {
+		header["Cache-Control"] = []string{"no-store"}
+		return
+	}
+	var login func() string
+	if o.redirect {
+		login = func() string { return h.Site.Origin() + h.loginURL(o.target) }
+	}
+	h.deny(w, r, o.method, err, login)
+}
+
+// original is the request that a proxy asks about.
+type original struct {
+	method   string
+	target   string // path and query as the browser sent them; empty when nobody said
+	redirect bool   // the proxy passes a redirect on to the browser
+}
+
+// original reads what a trusted proxy says of the request that it asks about. What anybody else says is not looked at.
+//
+// A proxy says it in headers (X-Forwarded-* as Traefik and Caddy do, X-Original-* as nginx is taught to), or, as Envoy
+// does, by asking for the original path below ours, with the original method. A client can send these headers too, and
+// some proxies pass them on beside their own: when two do not agree none is believed. Where a policy depends on what
+// nobody said, nothing is let through.
+func (h *Handler) original(r *http.Request) (original, error) {
+	o := original{method: r.Method}
+	if below, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")); ok {
+		o.target, o.redirect = "/"+below, true
+		if r.URL.RawQuery != "" {
+			o.target += "?" + r.URL.RawQuery
+		}
+		return o, nil
+	}
+	o.redirect = r.URL.RawQuery == "redirect=true" || r.URL.RawQuery != "" && r.URL.Query().Get("redirect") == "true"
+	var method string
+	if h.Site.FromTrustedProxy(r) {
+		var err1, err2 error
+		method, err1 = one(r.Header["X-Forwarded-Method"], r.Header["X-Original-Method"])
+		o.target, err2 = one(r.Header["X-Forwarded-Uri"], r.Header["X-Original-Uri"], r.Header["X-Original-Url"])
+		if err := errors.Join(err1, err2); err != nil {
+			return o, web.Fail(http.StatusBadRequest, "It is not clear which request this is about.", err)
+		}
+	}
+	if method != "" {
+		o.method = method
+	}
+	if rules := h.Policy.rules; len(rules) > 0 && (o.target == "" || method == "" && h.Policy.byMethods) {
+		return o, web.Fail(http.StatusBadRequest, "It is not known which request this is about.",
+			errors.New("the policy needs the original request: have the proxy send X-Forwarded-Uri and X-Forwarded-Method, and name it among the trusted proxies"))
+	}
+	return o, nil
+}
+
+// one returns the one value of several headers that say the same thing. A URL is cut to its path and query.
+func one(headers ...[]string) (string, error) {
+	var found string
+	for _, values := range headers {
+		for _, v := range values {
+			if _, rest, ok := strings.Cut(v, "://"); ok && v[0] != '/' {
+				v = rest[max(0, strings.IndexByte(rest, '/')):]
+			}
+			if found != "" && v != found {
+				return "", errors.New("the headers that name the original request do not agree: have the proxy set or remove each of them")
+			}
+			found = v
+		}
+	}
+	return found, nil
+}
+
+// Answer says what is to become of a request.
+type Answer struct {
+	Allowed bool
+	Header  http.Header // when allowed: to set on the request; when not: of the response
+	Remove  []string    // when allowed: headers of the request that the app must not see
+	Status  int         // when not allowed: of the response
+	Body    []byte
+}
+
+// Ask decides about a request that somebody else holds, as /auth/verify does, for proxies that speak another protocol.
+// Method, URL, headers and remote address of r are those of the request itself, as the proxy received it.
+func (h *Handler) Ask(r *http.Request) Answer {
+	a := Answer{Allowed: true, Header: http.Header{}}
+	s, err := h.decide(r, r.Method, r.URL.EscapedPath())
+	if err == nil && s != nil {
+		err = h.tell(r, a.Header, s)
+	}
+	if err != nil {
+		w := &held{header: http.Header{}, status: http.StatusOK}
+		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r.URL.RequestURI()) })
+		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
+	}
+	for name := range r.Header {
+		if h.Identity.lookalike(name) && a.Header[name] == nil && !forwarding(name) {
+			a.Remove = append(a.Remove, name)
+		}
+	}
+	if r.Header["Cookie"] != nil {
+		rest := http.Header{"Cookie": r.Header["Cookie"]}
+		stripCookies(rest, h.Cookie.Name())
+		if kept := rest["Cookie"]; len(kept) > 0 {
+			a.Header["Cookie"] = []string{strings.Join(kept, "; ")}
+		} else {
+			a.Remove = append(a.Remove, "Cookie")
+		}
+	}
+	return a
+}
+
+// forwarding says whether a header is one that the proxy itself sets, and whose truth is its own affair.
+func forwarding(name string) bool {
+	switch name {
+	case "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port":
+		return true
+	}
+	return false
+}
+
+// held keeps an answer that is sent by other means.
+type held struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (h *held) Header() http.Header         { return h.header }
+func (h *held) WriteHeader(status int)      { h.status = status }
+func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
