@@ -2,10 +2,13 @@ package fanout_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -68,4 +71,21 @@ func newStoreWithKeys(t testing.TB) storeWithKeys {
 	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: s.store, Ring: s.ring, Log: discard()})
 	must(t, err)
 	return s
+}
+
+// unverified returns the claims of a token without a look at its signature.
+func unverified(t testing.TB, token string) (claims map[string]any) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		t.Errorf("%q is no token", token)
+		return nil
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err == nil {
+		err = json.Unmarshal(payload, &claims)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return claims
 }
