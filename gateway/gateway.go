@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,11 +14,16 @@ import (
 	"example.com/curfew/web"
 )
 
-// Handler checks sessions. All fields are required.
+// Handler checks sessions. Site, Sessions and Cookie are required.
 type Handler struct {
 	Site     *web.Site
 	Sessions *session.Manager
 	Cookie   session.Cookie
+
+	// Apps are the client IDs of the apps that are told of logouts, and App the one behind [Handler.Proxy], and behind a
+	// forward-auth that names no other. An app is told in X-Auth-Session what the session will be called then.
+	Apps []string
+	App  string
 }
 
 // Mount adds the routes of this room.
@@ -116,7 +122,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if s != nil {
-		identity(w.Header(), s)
+		identity(w.Header(), s, h.asked(r))
 		return nil
 	}
 	if r.URL.Query().Get("redirect") == "true" && wantsPage(r) {
@@ -124,6 +130,17 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil)
+}
+
+// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway.
+func (h *Handler) asked(r *http.Request) string {
+	if !r.URL.Query().Has("app") {
+		return h.App
+	}
+	if app := r.URL.Query().Get("app"); slices.Contains(h.Apps, app) {
+		return app
+	}
+	return ""
 }
 
 // originalURI returns the path and query that the browser asked a trusted proxy for, or "/".

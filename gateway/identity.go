@@ -13,10 +13,12 @@ const (
 	headerName     = "X-Auth-Name"
 	headerEmail    = "X-Auth-Email"
 	headerProvider = "X-Auth-Provider"
+	headerSession  = "X-Auth-Session"
 )
 
-// identity sets the headers. Values come from the provider, so they are cut to what a header may hold.
-func identity(h http.Header, s *session.Session) {
+// identity sets the headers, for one app, or for one that is told of no logouts. Values come from the provider, so they
+// are cut to what a header may hold.
+func identity(h http.Header, s *session.Session, app string) {
 	set := func(name, value string) {
 		if value = printable(value); value != "" {
 			h.Set(name, value)
@@ -24,6 +26,9 @@ func identity(h http.Header, s *session.Session) {
 	}
 	set(headerSubject, s.Subject)
 	set(headerProvider, s.Provider)
+	if app != "" {
+		set(headerSession, s.Key.SIDFor(app))
+	}
 	set(headerName, s.Claim("name"))
 	if verified, said := s.Claims["email_verified"].(bool); verified || !said {
 		set(headerEmail, s.Claim("email"))

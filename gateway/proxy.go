@@ -30,7 +30,7 @@ func (h *Handler) Proxy(upstream *url.URL) http.Handler {
 			}
 			r.Out.Header.Set("X-Forwarded-Host", h.Site.URL.Host)
 			r.Out.Header.Set("X-Forwarded-Proto", h.Site.URL.Scheme)
-			identity(r.Out.Header, SessionFrom(r.In.Context()))
+			identity(r.Out.Header, SessionFrom(r.In.Context()), h.App)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, context.Canceled) {
