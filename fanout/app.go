@@ -35,6 +35,9 @@ func (a App) withDefaults() App {
 	return a
 }
 
+// SigningAlg returns the algorithm that signs its tokens.
+func (a App) SigningAlg() string { return a.withDefaults().Alg }
+
 // The values of [App.Scope].
 const (
 	ScopeSession = "session"
