@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/curfew"
+	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
 
@@ -80,6 +81,11 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	var desk *admin // of a store that keeps notices
+	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
+		registry.MustRegister(newOutbox(d))
+		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
+	}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
 	servers := []*server{{public, newServer(publicHandler(c, rp, log, draining), log)}}
@@ -88,7 +94,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		if err != nil {
 			return errors.Join(err, public.Close())
 		}
-		servers = append(servers, &server{l, newServer(private(ready, registry), log)})
+		servers = append(servers, &server{l, newServer(private(ready, registry, desk), log)})
 	}
 
 	tellStart(p.stdout, c, rp.Registrations(), servers)

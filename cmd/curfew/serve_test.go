@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -363,5 +364,16 @@ func TestARequestUnderWayIsFinishedWhenServeStops(t *testing.T) {
 	}
 	if status := <-stopped; status != 0 {
 		t.Errorf("stopped with status %d", status)
+	}
+}
+
+// await waits until the log holds a text.
+func (b *buffer) await(t *testing.T, text string) {
+	t.Helper()
+	for !strings.Contains(b.String(), text) {
+		if t.Context().Err() != nil {
+			t.Fatalf("the log never said %q", text)
+		}
+		runtime.Gosched()
 	}
 }
