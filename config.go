@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -77,8 +79,12 @@ func oneOf(v int, allowed ...int) error {
 
 // knows returns an error for each provider that require names and nobody configured.
 func (rp *RP) knows(require map[string]map[string][]any) error {
+	return rp.knowsAll(maps.Keys(require))
+}
+
+func (rp *RP) knowsAll(names iter.Seq[string]) error {
 	var faults []error
-	for name := range require {
+	for name := range names {
 		if !slices.ContainsFunc(rp.providers, func(p *oidc.Provider) bool { return p.Name() == name }) {
 			faults = append(faults, fmt.Errorf("there is no provider %q", name))
 		}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"sync"
 	"time"
 
+	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
 	"example.com/curfew/login"
 	"example.com/curfew/logout"
@@ -34,6 +36,16 @@ type Config struct {
 	Grace    time.Duration // for how long a session outlives a provider that is away when it should be refreshed; default 1 h
 	Ceiling  time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
+
+	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the client ID of the one
+	// that [RP.Proxy] leads to; default: the only one there is.
+	Apps []fanout.App
+	App  string
+	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
+	KeyRotation time.Duration
+	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their session ends, as all
+	// others are; default: they are kept (Back-Channel Logout §2.7).
+	RevokeOffline map[string]bool
 
 	// Require names, by provider, claims that must be there to sign in, and the values of which one must be met.
 	Require map[string]map[string][]any
@@ -68,6 +80,7 @@ type Observer struct {
 	SessionEnded   func(cause string)
 	Logout         func(channel, provider, result, reason string)
 	KeyFetch       func(provider, result string)
+	Notice         func(kind, target, result string) // of each attempt to tell an app, or to revoke a token
 }
 
 // RP is a relying party at work. Its methods may be called concurrently.
@@ -79,9 +92,14 @@ type RP struct {
 	login     *login.Handler
 	gateway   *gateway.Handler
 	logout    *logout.Handler
-	handler   http.Handler
-	stop      context.CancelFunc
-	running   sync.WaitGroup
+	fanout    *fanout.Sender // nil: the store keeps no notices
+	keys      *fanout.Keys   // nil: no app is told
+
+	revokeOffline map[string]bool
+
+	handler http.Handler
+	stop    context.CancelFunc
+	running sync.WaitGroup
 }
 
 // New checks the configuration, telling every fault at once, and starts the relying party. It asks nothing of the
@@ -108,6 +126,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
 	fault("Providers", rp.addProviders(cfg, log))
 	fault("Require", rp.knows(cfg.Require))
+	cfg.App, err = behind(cfg)
+	fault("App", err)
+	fault("RevokeOffline", rp.knowsAll(maps.Keys(cfg.RevokeOffline)))
 
 	if rp.store = cfg.Store; rp.store == nil {
 		rp.store = memory.New()
@@ -120,10 +141,14 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	plan, err := rp.addFanout(cfg, log)
+	if err != nil {
+		return nil, err
+	}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Ring: cfg.Ring,
 		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached,
-		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Now: cfg.Now, Log: log,
+		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) { call(cfg.Observe.SessionCreated, s.Provider) },
 		OnEnded:   func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
 	})
@@ -138,6 +163,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
+		App: cfg.App,
+	}
+	for _, a := range cfg.Apps {
+		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
 	}
 	rp.logout = &logout.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
@@ -147,11 +176,20 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.login.Mount(mux)
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
+	if rp.keys != nil {
+		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
+	}
 	mux.Handle("/", rp.site.NotFound())
 	rp.handler = mux
 
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
+	if rp.fanout != nil {
+		rp.running.Go(func() { rp.fanout.Run(ctx) })
+	}
+	if rp.keys != nil {
+		rp.running.Go(func() { rp.keys.Run(ctx) })
+	}
 	return rp, nil
 }
 
@@ -161,7 +199,8 @@ func call(f func(string), arg string) {
 	}
 }
 
-// Close stops what runs in the background. The store stays open: who opened it closes it.
+// Close stops what runs in the background, and waits for notices that are being carried out; the others stay in the store.
+// The store stays open: who opened it closes it.
 func (rp *RP) Close() error {
 	rp.stop()
 	rp.running.Wait()

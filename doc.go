@@ -13,7 +13,7 @@
 //
 // # The house
 //
-// Login opens, gateway checks, logout ends; stores keep.
+// Login opens, gateway checks, logout ends, fanout tells; stores keep.
 //
 //	oidc/      speaks OpenID Connect: provider metadata, keys, code flow, ID Tokens, logout tokens
 //	session/   what a session is; its cookie; its manager; the Store it asks for
@@ -21,11 +21,12 @@
 //	login/     opens a session
 //	gateway/   checks a session: middleware, reverse proxy, forward-auth, events for open tabs
 //	logout/    ends a session: by the person, by a logout token, by the front channel
+//	fanout/    tells apps that a session has ended, and revokes what it held, until that is done
 //	store/     memory and sqlite, and storetest, the one suite that they all pass
 //	demo/      a development provider and two apps, to see it work in one command
-//	cmd/curfew the command: serve, demo, check, token explain
+//	cmd/curfew the command: serve, demo, check, notice, key, token explain
 //
-// Imports go one way: oidc, session and web import none of ours; login, gateway and logout import only those; a store
+// Imports go one way: oidc, session and web import none of ours; login, gateway, logout and fanout import only those; a store
 // imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md follows one logout
 // token through the files.
 package curfew

@@ -35,15 +35,14 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Tokens, 
 	return next, nil
 }
 
-// revoke gives back a refresh token that came when its session had ended. One granted with offline_access is kept
-// (Back-Channel Logout §2.7).
+// revoke gives back a refresh token that came when its session had ended, as the session's own was: by a notice.
 func (rp *RP) revoke(ctx context.Context, s *session.Session, t session.Tokens) {
 	p := rp.provider(s.Issuer, s.ClientID)
-	if p == nil || t.Offline || t.RefreshToken == "" {
+	if p == nil || rp.fanout == nil || t.RefreshToken == "" || t.Offline && !rp.revokeOffline[p.Name()] {
 		return
 	}
-	if err := p.Revoke(ctx, t.RefreshToken, "refresh_token"); err != nil {
-		rp.site.Log.WarnContext(ctx, "a refresh token that came after its session had ended could not be revoked",
+	if err := rp.fanout.Revoke(ctx, p.Name(), s, t); err != nil {
+		rp.site.Log.WarnContext(ctx, "a refresh token that came after its session had ended is not going to be revoked",
 			"event", "revocation_failed", "provider", p.Name(), "session", s.Key.Handle(), "error", err)
 	}
 }

@@ -21,8 +21,10 @@ type Handler struct {
 	Identity    Identity // in which headers an app is told who is there; default [CurfewHeaders]
 	GroupsClaim string   // the claim that lists a person's groups, for policy and identity; default "groups"
 
-	// SessionID names a session to the app; nil: the app is not told.
-	SessionID func(*session.Session) string
+	// Apps are the client IDs of the apps that are told of logouts, and App the one behind [Handler.Proxy], and behind a
+	// forward-auth that names no other. An app is told what the session will be called then.
+	Apps []string
+	App  string
 	// Assertion returns a signed statement of who is there, for apps that want more than a header's word; nil: there is
 	// none. When it fails the request is answered 503.
 	Assertion func(context.Context, *session.Session) (string, error)

@@ -278,6 +278,41 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 	}
 }
 
+// An app that is told of logouts is told beforehand what the session will be called.
+func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.gateway.Apps, st.gateway.App = []string{"wiki", "mail"}, "wiki"
+	b, s := st.signIn(nil)
+	ask := func(path string) *http.Response {
+		r, _ := http.NewRequest("GET", st.public.URL+path, nil)
+		r.Header.Set("X-Auth-Session", "made up")
+		r.AddCookie(&http.Cookie{Name: "curfew", Value: b.Reveal()})
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	ask("/")
+	if got := (<-st.seen).Header["X-Auth-Session"]; len(got) != 1 || got[0] != s.Key.SIDFor("wiki") {
+		t.Errorf("the app behind the proxy was told %q", got)
+	}
+	for path, want := range map[string]string{
+		"/auth/verify": s.Key.SIDFor("wiki"), "/auth/verify?app=mail": s.Key.SIDFor("mail"), "/auth/verify?app=stranger": "", "/auth/verify?app=": "",
+	} {
+		if got := ask(path).Header.Get("X-Auth-Session"); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	st.gateway.App = ""
+	ask("/")
+	if got := (<-st.seen).Header["X-Auth-Session"]; got != nil {
+		t.Errorf("an app that is told of no logouts was told %q", got)
+	}
+}
+
 func TestTheAppGetsItsOwnCookiesOnly(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

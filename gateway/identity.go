@@ -78,8 +78,8 @@ func token(name string) bool {
 }
 
 // tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider,
-// so what a header cannot hold is left out.
-func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session) error {
+// so what a header cannot hold is left out. app is the client ID of an app that is told of logouts, or empty.
+func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string) error {
 	headers := h.Identity.headers
 	if headers == nil {
 		headers = curfewHeaders
@@ -93,7 +93,7 @@ func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session) erro
 			to[n.name] = []string{jwt}
 			continue
 		}
-		if v := printable(h.fact(s, n.fact)); v != "" {
+		if v := printable(h.fact(s, n.fact, app)); v != "" {
 			to[n.name] = []string{v}
 		}
 	}
@@ -101,7 +101,7 @@ func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session) erro
 }
 
 // fact returns one thing to be told about a session, or "".
-func (h *Handler) fact(s *session.Session, name string) string {
+func (h *Handler) fact(s *session.Session, name, app string) string {
 	switch name {
 	case "subject":
 		return s.Subject
@@ -116,8 +116,8 @@ func (h *Handler) fact(s *session.Session, name string) string {
 	case "groups":
 		return list(h.groups(s))
 	case "session":
-		if h.SessionID != nil {
-			return h.SessionID(s)
+		if app != "" {
+			return s.Key.SIDFor(app)
 		}
 	case "access_token":
 		return s.Tokens.AccessToken

@@ -46,7 +46,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && v.session != nil {
 		v.told = make(http.Header, 8)
-		err = h.tell(r, v.told, v.session)
+		err = h.tell(r, v.told, v.session, h.App)
 	}
 	if err != nil {
 		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })

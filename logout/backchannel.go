@@ -77,12 +77,10 @@ func (h *Handler) ending(t *oidc.LogoutToken) session.Ending {
 	e := session.Ending{
 		Who:   session.Who{Issuer: t.Issuer, ClientID: t.ClientID, Subject: t.Subject, SID: t.SID},
 		Cause: session.CauseBackChannel, JTI: t.JTI, JTIExpires: t.Remember,
+		RevokeOffline: t.RevokeOffline,
 	}
 	if t.Subject != "" && t.Provider.Config().Quirks.LogoutScope == "subject" {
 		e.Who.SID = ""
-	}
-	if h.Tell != nil {
-		e.Tell = h.Tell(t)
 	}
 	return e
 }

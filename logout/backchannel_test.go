@@ -329,18 +329,45 @@ func TestALogoutGoesOnWhenTheCallerHangsUp(t *testing.T) {
 	}
 }
 
-func TestALogoutLeavesTheNoticesThatItIsToldTo(t *testing.T) {
+// Whatever ended a session, the notices of it are left in the same step.
+func TestEveryWayOutLeavesNotices(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(h *logout.Handler) {
-		h.Tell = func(lt *oidc.LogoutToken) []session.Telling {
-			return []session.Telling{{Kind: session.NoticeTell, Target: "reports of " + lt.Provider.Name(), Deadline: lt.IssuedAt.Add(time.Hour)}}
-		}
-	})
+	s := newStage(t, nil)
+	notices := func() int {
+		all, err := s.store.Store.(session.Outbox).Claim(context.Background(), session.Time(s.now()), time.Hour, 10)
+		must(t, err)
+		return len(all)
+	}
 	s.signedIn("alice")
 	s.send(s.op.SignLogoutToken("app", "alice", ""))
-	notices, err := s.store.Store.(session.Outbox).Claim(context.Background(), session.Time(s.now()), time.Minute, 10)
-	if err != nil || len(notices) != 1 || notices[0].Target != "reports of main" || notices[0].Subject != "alice" {
-		t.Errorf("%v, %v", notices, err)
+	if n := notices(); n != 1 {
+		t.Errorf("a logout token left %d notices", n)
+	}
+	s.pass(time.Second)
+	s.signedIn("alice").do("POST", "/auth/logout", "")
+	if n := notices(); n != 1 {
+		t.Errorf("a person's own logout left %d notices", n)
+	}
+	s.pass(time.Second)
+	b := s.signedIn("alice")
+	q := url.Values{"iss": {s.op.Issuer()}, "sid": {b.session().SID}}
+	b.get("/auth/frontchannel-logout?" + q.Encode())
+	if n := notices(); n != 1 {
+		t.Errorf("a front-channel logout left %d notices", n)
+	}
+}
+
+// Keycloak says inside the event whether refresh tokens for offline use are to be revoked as well.
+func TestALogoutTokenSaysWhatIsToBecomeOfOfflineTokens(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	for _, revoke := range []any{true, false, "true", nil} {
+		s.send(s.op.SignLogoutToken("app", "alice", "", func(j *oidctest.JWT) {
+			j.Claims["events"] = map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{"revoke_offline_access": revoke}}
+		}))
+		if got := s.endings[len(s.endings)-1]; got.RevokeOffline != (revoke == true) {
+			t.Errorf("revoke_offline_access %v became %v", revoke, got.RevokeOffline)
+		}
 	}
 }
 

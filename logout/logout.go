@@ -21,8 +21,6 @@ type Handler struct {
 	SuccessStatus int // of the back channel: 200, the default, or 204 (Back-Channel Logout §2.8 wants 200)
 	FailureStatus int // of the back channel when the logout failed on our side: 503, the default, or 400 (§2.8 to the letter)
 
-	// Tell says which notices a logout token leaves behind; nil for none.
-	Tell func(*oidc.LogoutToken) []session.Telling
 	// OnResult hears of every logout: on which channel ("backchannel", "frontchannel", "user"), of which provider
 	// ("unknown" while that is not verified), with what result (ok, refused, replayed, unavailable or failed; ignored or
 	// nobody where the browser's cookie named nobody to end), and of a refusal the check that failed. All are labels

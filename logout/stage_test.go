@@ -40,7 +40,8 @@ type stage struct {
 	ahead atomic.Int64 // by how much everybody's clock is ahead
 
 	mu      sync.Mutex
-	results []string // what OnResult heard
+	results []string         // what OnResult heard
+	endings []session.Ending // that were asked to tell
 }
 
 // newStage makes a site; configure may change the handler before it is mounted, and the provider's configuration.
@@ -59,7 +60,7 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 	ring, err := session.NewRing(key)
 	must(t, err)
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
-	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Log: log})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Log: log, Tell: s.tell})
 	must(t, err)
 	s.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: s.now})
 	transport := &http.Transport{}
@@ -97,6 +98,14 @@ func (s *stage) client(change func(*oidctest.Client)) {
 		PostLogoutRedirectURIs: []string{s.url + "/auth/logout/callback"}, BackchannelLogoutURI: s.url + "/auth/backchannel-logout"}
 	change(&c)
 	s.op.SetClient(c)
+}
+
+// tell leaves a notice for an app of the provider's side.
+func (s *stage) tell(e session.Ending) []session.Telling {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endings = append(s.endings, e)
+	return []session.Telling{{Kind: session.NoticeTell, Target: "another app", Deadline: s.now().Add(time.Hour)}}
 }
 
 func (s *stage) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,9 @@ type Config struct {
 	Refresh func(ctx context.Context, s *Session) (Tokens, error)
 	// Orphaned is handed tokens that came for a session which had ended meanwhile; it may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
-	Grace    time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
+	// Tell says which notices an ending leaves behind, in the same step, whatever room it comes from; nil for none.
+	Tell  func(Ending) []Telling
+	Grace time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
 
 	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that is
 	// no longer configured must not be: its logout tokens could not end them.
@@ -44,6 +47,7 @@ type Config struct {
 	Log       *slog.Logger     // default slog.Default()
 	OnCreated func(*Session)
 	OnEnded   func(Ended) // for each session that this process ended
+	OnTold    func()      // after an ending that may have left notices
 }
 
 // New describes a session that is about to begin.
@@ -173,9 +177,15 @@ func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
 // End ends what the ending names. When it has returned nil, no replica serves these sessions for longer than the
 // ceiling, this one not at all. [ErrReplayed], [ErrNobody], or [ErrUnavailable]: then try again.
 func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
+	if m.cfg.Tell != nil {
+		e.Tell = slices.Concat(e.Tell, m.cfg.Tell(e))
+	}
 	ended, err := m.cfg.Store.End(ctx, e, Time(m.Now()))
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	if len(e.Tell) > 0 && m.cfg.OnTold != nil {
+		m.cfg.OnTold()
 	}
 	for _, e := range ended {
 		m.drop(e)

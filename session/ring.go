@@ -107,6 +107,12 @@ func (r *Ring) Open(purpose string, context, sealed []byte) ([]byte, error) {
 	return nil, ErrUnsealed
 }
 
+// Stale says whether something was sealed with another key than the one that seals now, so that its owner may seal it
+// anew before that key is dropped.
+func (r *Ring) Stale(sealed []byte) bool {
+	return len(sealed) < 4 || r.keys[0].id != [4]byte(sealed)
+}
+
 // cipher returns the AEAD of one key for one purpose. It cannot fail: the sizes are fixed.
 func (r *Ring) cipher(key int, purpose string) cipher.AEAD {
 	at := aeadOf{key, purpose}

@@ -21,6 +21,8 @@ var (
 	ErrNobody = errors.New("the ending names no session")
 	// ErrLeaseLost: the notice is settled or has been claimed by somebody else since.
 	ErrLeaseLost = errors.New("the notice is no longer leased to this claim")
+	// ErrNoNotice: there is no such notice: unknown, done or dropped, all the same.
+	ErrNoNotice = errors.New("there is no such notice")
 )
 
 // AttemptLifetime bounds how long a login may be under way, and with that how long an end mark must be kept.
@@ -201,6 +203,10 @@ type Ending struct {
 	JTI        string    // of the logout token; empty when there was none
 	JTIExpires time.Time // until when JTI is remembered
 	Tell       []Telling // the notices to leave behind
+
+	// RevokeOffline: whoever wished it wants refresh tokens for offline use revoked too. It is for who makes Tell (see
+	// [Config.Tell]); stores do not read it.
+	RevokeOffline bool
 }
 
 // Ended is one session that was ended.
@@ -224,8 +230,8 @@ const (
 
 // Telling asks [Store.End] for notices.
 //
-//   - NoticeTell leaves one notice for each session that ended; or, when the ending named a subject without a sid, a
-//     single one that carries the subject and no key and no sid, even if no session was here.
+//   - NoticeTell leaves one notice for each session that ended; or, when the ending named a subject without a sid, and
+//     PerSession is not set, a single one that carries the subject and no key and no sid, even if no session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh
 //     token: those with RefreshOnline always, those with RefreshOffline if Offline is set.
 type Telling struct {
@@ -233,6 +239,8 @@ type Telling struct {
 	Target   string // the app; for NoticeRevoke the provider's name
 	Offline  bool
 	Deadline time.Time // when to give up
+
+	PerSession bool // for NoticeTell: the app wants to hear of each session, never of a whole subject
 }
 
 // Notice is work that an ending left behind: it is kept until it is done.
@@ -253,6 +261,7 @@ type Notice struct {
 	Attempts int    // how often it was claimed
 	Lease    string // which claim holds it
 	Reason   string // what the last attempt said
+	GivenUp  bool   // it is a dead letter
 }
 
 // Outcome is what became of an attempt at a notice. Exactly one of Done, RetryAt and GiveUp is set; anything else is
@@ -272,6 +281,73 @@ type Outbox interface {
 	// Settle says what became of a claimed notice. [ErrLeaseLost] when it has been claimed anew or settled since: nothing
 	// is changed then. A lease that ran out but was not claimed by another can still be settled.
 	Settle(ctx context.Context, n Notice, o Outcome) error
+}
+
+// Desk is an [Outbox] at which the work is done target by target, looked at, and steered. Every store is one.
+type Desk interface {
+	Outbox
+
+	// ClaimFor is Claim of the notices of one kind for one target: the work for one app never waits behind that for
+	// another. Like Claim it costs a few index look-ups for each notice that it returns or that is leased to somebody else,
+	// however many notices wait for other targets.
+	ClaimFor(ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]Notice, error)
+	// Leave puts notices into the outbox as End does, all of them or none. It gives each its ID, and reads neither that nor
+	// Attempts, Lease, Reason and GivenUp. A kind that there is not is an error.
+	Leave(ctx context.Context, notices []Notice) error
+	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change. Their Payload and Lease
+	// are left out. A query that has no meaning is an error.
+	Notices(ctx context.Context, q NoticeQuery) (NoticePage, error)
+	// Notice returns one notice, without Payload and Lease, or [ErrNoNotice].
+	Notice(ctx context.Context, id string) (Notice, error)
+	// Retry makes a notice due at due, with a new deadline, and a dead letter a notice again. One that is leased stays so,
+	// and what its holder settles holds. [ErrNoNotice].
+	Retry(ctx context.Context, id string, due, deadline time.Time) error
+	// Drop forgets a notice, undone. Who holds it hears [ErrLeaseLost] when settling it. [ErrNoNotice].
+	Drop(ctx context.Context, id string) error
+	// Tally counts the notices of each kind and target that has any, in no particular order. It may look at all of them, but not at what they hold.
+	Tally(ctx context.Context) ([]Tally, error)
+}
+
+// NoticeQuery asks for notices; what is empty does not restrict.
+type NoticeQuery struct {
+	Kind   NoticeKind
+	Target string
+	State  NoticeState
+	After  string // the Next of the page before
+	Limit  int    // 1 to 1,000; 0 means 100
+}
+
+// NoticeState restricts a [NoticeQuery].
+type NoticeState string
+
+const (
+	NoticePending NoticeState = "pending" // to be tried, or being tried
+	NoticeDead    NoticeState = "dead"    // given up
+)
+
+// NoticePage is a part of a list of notices.
+type NoticePage struct {
+	Notices []Notice
+	Next    string // empty on the last page
+}
+
+// Tally is how many notices of one kind one target has.
+type Tally struct {
+	Kind    NoticeKind
+	Target  string
+	Pending int
+	Dead    int
+	Oldest  time.Time // when the oldest pending one was created; zero without any
+}
+
+// Vault keeps a few small values, each under a name, that all replicas share: sealed by whoever puts them there (see
+// [Ring]). Every store is one. Names and values have at most 256 bytes and 256 KiB.
+type Vault interface {
+	// Load returns a value and its revision; a name that nobody saved has no value, the revision 0, and is no error.
+	Load(ctx context.Context, name string) (value []byte, revision int64, err error)
+	// Save replaces a value, if its revision is still the given one, and raises that by one: revision 0 saves it for the first
+	// time. [ErrConflict] when the revision is another: nothing has changed then.
+	Save(ctx context.Context, name string, value []byte, revision int64) error
 }
 
 // Query asks for living sessions; what is empty does not restrict. Subject and SID need Issuer and ClientID.

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"example.com/curfew"
+	"example.com/curfew/fanout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 )
@@ -47,6 +48,9 @@ type config struct {
 	LogFormat      string
 	LogLevel       slog.Level
 	Providers      []*provider
+	Apps           []fanout.App  // told of logouts
+	App            string        // the one behind us; empty: the only one
+	KeyRotation    time.Duration // negative: never
 
 	gatewayConfig
 }
@@ -113,6 +117,7 @@ func loadConfig(flags map[string]string, environ []string) (*config, error) {
 	c := new(config)
 	given := l.apply(c.settings(), l.globals, "")
 	l.applyProviders(c)
+	l.applyApps(c, given)
 	l.finish(c, given)
 	if len(l.faults) > 0 {
 		l.faults.sort()
@@ -127,10 +132,11 @@ type loader struct {
 	globals   map[string]value
 	single    map[string]value // what flags and environment say about the one provider
 	providers []block
+	apps      []block
 	faults    faults
 }
 
-// block is one entry under `providers:`.
+// block is one entry under `providers:` or `apps:`.
 type block struct {
 	at     value
 	values map[string]value
@@ -205,34 +211,39 @@ func (l *loader) readFile() {
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		l.faults.add(at, errors.New("holds more than one document (---); keep one"))
 	}
-	known := map[string]bool{"providers": true}
+	known := map[string]bool{"providers": true, "apps": true}
 	for _, s := range new(config).settings() {
 		known[s.key] = true
 	}
 	for key, v := range l.readMap(doc.Content[0], "", known) {
-		if key == "providers" {
-			l.readProviders(v)
-		} else if l.globals[key].layer < layerFile {
+		switch {
+		case key == "providers":
+			l.providers = l.readList(v, "provider", new(provider).settings())
+		case key == "apps":
+			l.apps = l.readList(v, "app", new(app).settings())
+		case l.globals[key].layer < layerFile:
 			l.globals[key] = v
 		}
 	}
 	l.readableByOthers(info.Mode())
 }
 
-func (l *loader) readProviders(v value) {
+// readList takes a list with an entry for each provider, or each app.
+func (l *loader) readList(v value, what string, settings []setting) (all []block) {
 	n := resolve(v.node)
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
-		l.faults.add(v, errors.New("want a list with one entry for each provider"))
-		return
+		l.faults.add(v, fmt.Errorf("want a list with one entry for each %s", what))
+		return nil
 	}
 	known := map[string]bool{}
-	for _, s := range new(provider).settings() {
+	for _, s := range settings {
 		known[s.key] = true
 	}
 	for i, item := range n.Content {
-		path := fmt.Sprintf("providers[%d]", i)
-		l.providers = append(l.providers, block{l.at(item, path), l.readMap(item, path+".", known)})
+		path := fmt.Sprintf("%ss[%d]", what, i)
+		all = append(all, block{l.at(item, path), l.readMap(item, path+".", known)})
 	}
+	return all
 }
 
 // readMap returns the values of a map by key. Unknown keys and keys that are there twice are faults.
@@ -418,12 +429,14 @@ func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog
 		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim, StreamsAreUse: c.StreamsAreUse,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
+		Apps: c.Apps, App: c.App, KeyRotation: c.KeyRotation, RevokeOffline: map[string]bool{},
 	}
 	if rp.Ceiling == 0 {
 		rp.Ceiling = -1 // what "no cache" is called there
 	}
 	for _, p := range c.Providers {
 		rp.Require[p.Name] = p.Require
+		rp.RevokeOffline[p.Name] = p.RevokeOffline
 	}
 	return rp
 }

@@ -86,6 +86,8 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newServeCmd(&p),
 		newCheckCmd(&p),
 		newTokenCmd(&p),
+		newNoticeCmd(&p),
+		newKeyCmd(&p),
 		newVersionCmd(&p),
 	)
 	// What fails before a command of ours runs is a wrong command line.

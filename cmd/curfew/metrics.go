@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"example.com/curfew"
+	"example.com/curfew/session"
 )
 
 // newMetrics returns a registry of our own and the observer that counts into it. Every label has few values: none holds
@@ -18,6 +22,7 @@ func newMetrics() (*prometheus.Registry, curfew.Observer) {
 	logouts := counter("curfew_logout_requests_total", "Logout requests, by what became of them.", "channel", "provider", "result", "reason")
 	created := counter("curfew_sessions_created_total", "Sessions begun.", "provider")
 	ended := counter("curfew_sessions_ended_total", "Sessions ended before their time, by cause.", "cause")
+	notices := counter("curfew_notice_attempts_total", "Attempts to tell an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
 	fetches := counter("curfew_key_fetches_total", "Fetches of a provider's keys; refused are those over the rate.", "provider", "result")
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "curfew_build_info", Help: "Always 1; the labels say what runs.",
@@ -25,7 +30,7 @@ func newMetrics() (*prometheus.Registry, curfew.Observer) {
 	})
 	build.Set(1)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(logouts, created, ended, fetches, build,
+	registry.MustRegister(logouts, created, ended, fetches, notices, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry, curfew.Observer{
 		SessionCreated: func(provider string) { created.WithLabelValues(provider).Inc() },
@@ -33,6 +38,48 @@ func newMetrics() (*prometheus.Registry, curfew.Observer) {
 		Logout: func(channel, provider, result, reason string) {
 			logouts.WithLabelValues(channel, provider, result, reason).Inc()
 		},
+		Notice:   func(kind, target, result string) { notices.WithLabelValues(kind, target, result).Inc() },
 		KeyFetch: func(provider, result string) { fetches.WithLabelValues(provider, result).Inc() },
+	}
+}
+
+// tallyTimeout bounds what a look at the metrics may ask of the store.
+const tallyTimeout = 3 * time.Second
+
+// outbox counts what waits in the store when somebody looks.
+type outbox struct {
+	desk                  session.Desk
+	pending, oldest, dead *prometheus.Desc
+}
+
+func newOutbox(desk session.Desk) *outbox {
+	labels := []string{"kind", "target"}
+	return &outbox{
+		desk:    desk,
+		pending: prometheus.NewDesc("curfew_notices_pending", "Notices that are still to be carried out.", labels, nil),
+		oldest:  prometheus.NewDesc("curfew_notices_oldest_seconds", "Age of the oldest of them.", labels, nil),
+		dead:    prometheus.NewDesc("curfew_notices_dead", "Notices that were given up, and wait for somebody to look.", labels, nil),
+	}
+}
+
+func (o *outbox) Describe(ch chan<- *prometheus.Desc) { ch <- o.pending; ch <- o.oldest; ch <- o.dead }
+
+func (o *outbox) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), tallyTimeout)
+	defer cancel()
+	all, err := o.desk.Tally(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(o.pending, errors.New("the store does not answer"))
+		return
+	}
+	for _, t := range all {
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, string(t.Kind), t.Target)
+		}
+		gauge(o.pending, float64(t.Pending))
+		gauge(o.dead, float64(t.Dead))
+		if t.Pending > 0 {
+			gauge(o.oldest, max(0, time.Since(t.Oldest).Seconds()))
+		}
 	}
 }

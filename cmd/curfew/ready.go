@@ -80,8 +80,11 @@ func (r *readiness) watch(ctx context.Context) {
 func lines(err error) []string { return strings.Split(err.Error(), "\n") }
 
 // private serves what operators and machines ask on the private listener.
-func private(r *readiness, metrics *prometheus.Registry) http.Handler {
+func private(r *readiness, metrics *prometheus.Registry, a *admin) http.Handler {
 	mux := http.NewServeMux()
+	if a != nil {
+		a.mount(mux)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		web.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
@@ -108,10 +111,10 @@ func private(r *readiness, metrics *prometheus.Registry) http.Handler {
 		}
 		web.WriteJSON(w, http.StatusOK, answer{"ready", nil})
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics, ErrorHandling: promhttp.ContinueOnError}))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Write([]byte("Curfew, private listener: /healthz /readyz /metrics\n"))
+		w.Write([]byte("Curfew, private listener: /healthz /readyz /metrics /api/notices /api/keys\n"))
 	})
 	return mux
 }

@@ -20,6 +20,7 @@ import (
 	"example.com/curfew"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
+	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
 
@@ -87,6 +88,11 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	if err != nil {
 		return err
 	}
+	var desk *admin // of a store that keeps notices
+	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
+		registry.MustRegister(newOutbox(d))
+		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
+	}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
 	if router != nil {
@@ -105,7 +111,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		servers = append(servers, &server{listener: l, http: newServer(private(ready, registry), log)})
+		servers = append(servers, &server{listener: l, http: newServer(private(ready, registry, desk), log)})
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)

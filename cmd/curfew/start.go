@@ -46,6 +46,12 @@ func tellStart(w io.Writer, c *config, registrations []curfew.Registration, serv
 	default:
 		fmt.Fprintf(t, "  sessions\t%s\tgone when this process ends\n", c.Store)
 	}
+	for _, a := range c.Apps {
+		fmt.Fprintf(t, "  told of logouts\t%s\tat %s\n", a.ClientID, withoutQuery(a.URI))
+	}
+	if len(c.Apps) > 0 {
+		fmt.Fprintf(t, "  signed as\t%s%s\tkeys at %[1]s%[2]s/jwks.json\n", c.URL, c.Prefix)
+	}
 	for i, r := range registrations {
 		fmt.Fprintf(t, "\nRegister at the provider %s (%s), for the client %s:\n", r.Provider, r.Issuer, r.ClientID)
 		fmt.Fprintf(t, "  redirect URI\t%s\n", r.RedirectURI)
@@ -58,12 +64,26 @@ func tellStart(w io.Writer, c *config, registrations []curfew.Registration, serv
 	}
 }
 
+// withoutQuery leaves out of an address what may be a secret.
+func withoutQuery(raw string) string {
+	where, query, _ := strings.Cut(raw, "?")
+	if query != "" {
+		return where + "?…"
+	}
+	return where
+}
+
 // warnAtStart logs what whoever reads the log later must know: each departure from the standards, and what is open.
 func warnAtStart(log *slog.Logger, c *config, servers []*server) {
 	log.Info("serving", "event", "serving", "version", version(), "public", servers[0].listener.Addr().String(), "url", c.URL.String())
 	for _, p := range c.Providers {
 		for _, q := range p.quirks() {
 			log.Warn("a quirk is in force", "event", "quirk", "provider", p.Name, "quirk", q)
+		}
+	}
+	for _, a := range c.Apps {
+		if a.Insecure {
+			log.Warn("an app is told of logouts over http", "event", "insecure_app", "app", a.ClientID)
 		}
 	}
 	if c.AdminListen != "" {

@@ -8,7 +8,8 @@
 //   OP_REFRESH      always: there is a refresh token without offline_access too, which ends with the session
 //
 // It tells what happens as one JSON object a line on standard output: listening, jwks (the keys were asked for),
-// backchannel.post (with the token, before it is sent), backchannel.success, backchannel.error, refresh, refresh.error.
+// backchannel.post (with the token, before it is sent), backchannel.success, backchannel.error, refresh, refresh.error,
+// refresh.issued (with the refresh token), revocation (its endpoint was asked).
 //
 // POST /test/revoke with sub=NAME destroys the grants of that person, as an administrator would. POST /test/mark with
 // id=ID makes it say mark: whatever happened before has then been told.
@@ -79,6 +80,7 @@ provider.on('backchannel.success', (ctx, client, sub, sid) => tell('backchannel.
 provider.on('backchannel.error', (ctx, err, client, sub, sid) => tell('backchannel.error', { client: client.clientId, sub, sid, error: `${err} ${err.cause ?? ''}` }));
 provider.on('grant.success', (ctx) => { if (ctx.oidc.params.grant_type === 'refresh_token') tell('refresh'); });
 provider.on('grant.error', (ctx, err) => { if (ctx.oidc.params?.grant_type === 'refresh_token') tell('refresh.error', { error: err.error }); });
+provider.on('refresh_token.saved', (token) => tell('refresh.issued', { client: token.clientId, sub: token.accountId, token: token.jti }));
 provider.on('server_error', (ctx, err) => console.error(err));
 
 const body = async (req) => {
@@ -124,6 +126,7 @@ http.createServer(async (req, res) => {
     if (req.url === '/test/revoke' && req.method === 'POST') return await revoke(req, res);
     if (req.url === '/test/mark' && req.method === 'POST') return await mark(req, res);
     if (req.url === '/jwks') tell('jwks');
+    if (req.url === '/token/revocation') tell('revocation');
     return await op(req, res);
   } catch (err) {
     console.error(err);

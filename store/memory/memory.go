@@ -19,7 +19,7 @@ var (
 	errExists = errors.New("memory: create: a session with this key exists already")
 )
 
-// Store keeps sessions and notices in memory. It is a [session.Store] and a [session.Outbox].
+// Store keeps sessions and notices in memory. It is a [session.Store], a [session.Desk] and a [session.Vault].
 //
 // One mutex guards it all: the longest thing done under it is one batch of Prune or one page of List, and everything
 // else is a few map look-ups, less than handing the work to another shard would cost.
@@ -39,6 +39,7 @@ type Store struct {
 	jtiTimes  queue[*memo[jti]]
 
 	outbox outbox
+	vault  map[string]valuable
 	hub    feed.Hub
 }
 
@@ -50,7 +51,8 @@ func New() *Store {
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
 		marks:    make(map[mark]*memo[mark]),
 		jtis:     make(map[jti]*memo[jti]),
-		outbox:   outbox{all: make(map[string]*notice)},
+		outbox:   newOutbox(),
+		vault:    make(map[string]valuable),
 	}
 }
 
@@ -268,6 +270,6 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.sessions, s.subjects.heads, s.sids.heads, s.shelves, s.expiry = nil, nil, nil, shelves{}, nil
-	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox = nil, nil, nil, nil, outbox{}
+	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }

@@ -22,8 +22,8 @@ const (
 	// The inner select walks the due ones from the oldest, and passes by those that are leased: as many as the workers
 	// have in hand.
 	claimSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
-		(SELECT id FROM notices WHERE given_up = 0 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
-		RETURNING id, attempts, reason, ` + noticeColumns
+		(SELECT id FROM notices INDEXED BY notices_by_due WHERE given_up = 0 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
+		RETURNING id, attempts, reason, given_up, ` + noticeColumns
 
 	settleDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
 	settleRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4 WHERE id = ?1 AND lease = ?2`
@@ -42,13 +42,18 @@ func (w *writer) leaveNotice(n session.Notice) error {
 
 // Claim implements [session.Outbox].
 func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+	return s.claim(ctx, now, lease, max, func(w *writer) *sql.Stmt { return w.claim })
+}
+
+// claim leases up to max notices by a statement.
+func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, of func(*writer) *sql.Stmt, args ...any) ([]session.Notice, error) {
 	if max < 1 { // which SQLite would take for no limit
 		return nil, nil
 	}
 	var claimed []session.Notice
 	err := s.write(ctx, func(w *writer) error {
 		token := rand.Text()
-		rows, err := w.claim.Query(token, micros(now.Add(lease)), micros(now), max)
+		rows, err := of(w).Query(append([]any{token, micros(now.Add(lease)), micros(now), max}, args...)...)
 		if err == nil {
 			claimed, err = readNotices(rows, token)
 		}
@@ -75,7 +80,7 @@ func readNotices(rows *sql.Rows, lease string) (notices []session.Notice, err er
 		n := session.Notice{Lease: lease}
 		var id, created, due, deadline int64
 		var key []byte
-		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.Kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
+		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
 			&n.Cause, &n.Payload, &created, &due, &deadline); err != nil {
 			return nil, err
 		}
@@ -97,26 +102,13 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome)
 		return session.ErrLeaseLost
 	}
 	return s.write(ctx, func(w *writer) error {
-		var res sql.Result
-		var err error
 		switch {
 		case o.Done:
-			res, err = exec(w.settleDone, id, n.Lease)
+			return oneRow(session.ErrLeaseLost, "settle", w.settleDone, id, n.Lease)
 		case o.GiveUp:
-			res, err = exec(w.settleGiveUp, id, n.Lease, o.Reason)
+			return oneRow(session.ErrLeaseLost, "settle", w.settleGiveUp, id, n.Lease, o.Reason)
 		default:
-			res, err = exec(w.settleRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
+			return oneRow(session.ErrLeaseLost, "settle", w.settleRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
 		}
-		if err != nil {
-			return fmt.Errorf("sqlite: settle: %w", err)
-		}
-		affected, err := res.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("sqlite: settle: %w", err)
-		}
-		if affected == 0 {
-			return session.ErrLeaseLost
-		}
-		return nil
 	})
 }

@@ -23,7 +23,8 @@ const (
 
 // reader is a connection that reads.
 type reader struct {
-	find, list, listSubject, listID *sql.Stmt
+	find, list, listSubject, listID       *sql.Stmt
+	notices, notice, tally, created, load *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -32,6 +33,11 @@ func (r *reader) statements() []statement {
 		{&r.list, listSQL},
 		{&r.listSubject, listSubjectSQL},
 		{&r.listID, listSIDSQL},
+		{&r.notices, noticesSQL},
+		{&r.notice, noticeSQL},
+		{&r.tally, tallySQL},
+		{&r.created, createdSQL},
+		{&r.load, loadSQL},
 	}
 }
 

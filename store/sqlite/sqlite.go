@@ -35,7 +35,7 @@ type Options struct {
 	Readers int
 }
 
-// Store keeps sessions and notices in an SQLite database. It is a [session.Store] and a [session.Outbox].
+// Store keeps sessions and notices in an SQLite database. It is a [session.Store], a [session.Desk] and a [session.Vault].
 type Store struct {
 	lock    *os.File
 	db      *sql.DB

@@ -55,7 +55,8 @@ type writer struct {
 	insertJTI, insertMark                              *sql.Stmt
 	endKey, endSID, endSubject, endBoth                *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs               *sql.Stmt
-	insertNotice, claim                                *sql.Stmt
+	insertNotice, claim, claimFor, retry, drop         *sql.Stmt
+	saveFirst, save                                    *sql.Stmt
 	settleDone, settleRetry, settleGiveUp              *sql.Stmt
 }
 
@@ -88,6 +89,11 @@ func (w *writer) statements() []statement {
 		{&w.pruneJTIs, pruneJTIsSQL},
 		{&w.insertNotice, insertNoticeSQL},
 		{&w.claim, claimSQL},
+		{&w.claimFor, claimForSQL},
+		{&w.retry, retrySQL},
+		{&w.drop, dropSQL},
+		{&w.saveFirst, saveFirstSQL},
+		{&w.save, saveSQL},
 		{&w.settleDone, settleDoneSQL},
 		{&w.settleRetry, settleRetrySQL},
 		{&w.settleGiveUp, settleGiveUpSQL},

@@ -34,6 +34,19 @@ func noticeCases() []testCase {
 			want.Created, want.Due, want.Deadline = f.now, f.now, f.now.Add(time.Hour)
 			f.wantNotices(want)
 		}},
+		{"an app that wants to hear of each session is never told of a whole subject", func(f *fixture) {
+			each := session.Telling{Kind: session.NoticeTell, PerSession: true}
+			f.endWith(f.telling(session.Who{Subject: "alice"}, each))
+			f.wantNotices()
+			f.now = f.now.Add(time.Second)
+			a, b := f.signIn("alice", "s1"), f.signIn("alice", "")
+			f.endWith(f.telling(session.Who{Subject: "alice"}, each))
+			f.wantNotices(f.about(session.NoticeTell, a), f.about(session.NoticeTell, b))
+			f.now = f.now.Add(time.Second)
+			c := f.signIn("alice", "s1")
+			f.endWith(f.telling(session.Who{SID: "s1"}, each))
+			f.wantNotices(f.about(session.NoticeTell, c))
+		}},
 		{"nobody is told when nobody ended", func(f *fixture) {
 			for _, who := range []session.Who{{SID: "s1"}, {Subject: "alice", SID: "s1"}, {Key: f.record("alice", "s1").Key}} {
 				f.endWith(f.telling(who, session.Telling{Kind: session.NoticeTell}, session.Telling{Kind: session.NoticeRevoke, Offline: true}))

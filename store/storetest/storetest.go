@@ -48,6 +48,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Watch", watchCases()},
 		{"Outbox", outboxCases()},
 		{"Notices", noticeCases()},
+		{"Desk", deskCases()},
+		{"Vault", vaultCases()},
 		{"Races", raceCases()},
 		{"Restart", restartCases()},
 		{"Context", contextCases()},
@@ -167,7 +169,7 @@ func (f *fixture) wantFault(what string, err error) {
 		f.Errorf("%s: got no error", what)
 	}
 	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict,
-		session.ErrNobody, session.ErrLeaseLost} {
+		session.ErrNobody, session.ErrLeaseLost, session.ErrNoNotice} {
 		if errors.Is(err, known) {
 			f.Errorf("%s: got error %v, which says something about the session; want one that does not", what, err)
 		}

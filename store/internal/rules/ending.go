@@ -14,9 +14,16 @@ func CheckEnding(e session.Ending) error {
 		return err
 	}
 	for _, t := range e.Tell {
-		if t.Kind != session.NoticeTell && t.Kind != session.NoticeRevoke {
-			return fmt.Errorf("there is no notice of the kind %q", t.Kind)
+		if err := checkKind(t.Kind); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func checkKind(k session.NoticeKind) error {
+	if k != session.NoticeTell && k != session.NoticeRevoke {
+		return fmt.Errorf("there is no notice of the kind %q", k)
 	}
 	return nil
 }
@@ -42,7 +49,7 @@ func Notices(e session.Ending, gone []session.Record, now time.Time) []session.N
 	for _, t := range e.Tell {
 		about := session.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Who.Issuer, ClientID: e.Who.ClientID,
 			Cause: e.Cause, Created: now, Due: now, Deadline: session.Time(t.Deadline)}
-		if t.Kind == session.NoticeTell && wholeSubject {
+		if t.Kind == session.NoticeTell && wholeSubject && !t.PerSession {
 			about.Subject = e.Who.Subject
 			notices = append(notices, about)
 			continue
@@ -65,6 +72,20 @@ func Notices(e session.Ending, gone []session.Record, now time.Time) []session.N
 
 func revokes(t session.Telling, r *session.Record) bool {
 	return r.Refresh == session.RefreshOnline || r.Refresh == session.RefreshOffline && t.Offline
+}
+
+// Left returns the notices as [session.Desk] leaves them, in the form in which they are kept, without their ID.
+func Left(notices []session.Notice) ([]session.Notice, error) {
+	left := make([]session.Notice, len(notices))
+	for i, n := range notices {
+		if err := checkKind(n.Kind); err != nil {
+			return nil, err
+		}
+		n.ID, n.Attempts, n.Lease, n.Reason, n.GivenUp = "", 0, "", "", false
+		n.Created, n.Due, n.Deadline = session.Time(n.Created), session.Time(n.Due), session.Time(n.Deadline)
+		left[i] = n
+	}
+	return left, nil
 }
 
 // CheckOutcome refuses an outcome that is not exactly one of done, retry and give up.

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -17,13 +18,37 @@ func Limit(q session.Query) (int, error) {
 	if (q.Subject != "" || q.SID != "") && (q.Issuer == "" || q.ClientID == "") {
 		return 0, errors.New("list: a subject or sid means nothing without its issuer and client")
 	}
-	if q.Limit < 0 || q.Limit > most {
-		return 0, fmt.Errorf("list: a page holds 1 to %d sessions, not %d", most, q.Limit)
+	return pageSize(q.Limit)
+}
+
+// NoticeLimit is [Limit] for notices.
+func NoticeLimit(q session.NoticeQuery) (int, error) {
+	switch q.State {
+	case "", session.NoticePending, session.NoticeDead:
+		return pageSize(q.Limit)
 	}
-	if q.Limit == 0 {
-		return usual, nil
+	return 0, fmt.Errorf("list: there is no notice in the state %q", q.State)
+}
+
+func pageSize(limit int) (int, error) {
+	if limit < 0 || limit > most {
+		return 0, fmt.Errorf("list: a page holds 1 to %d entries, not %d", most, limit)
 	}
-	return q.Limit, nil
+	return cmp.Or(limit, usual), nil
+}
+
+// AsksNotice says whether q asks for n, its page apart.
+func AsksNotice(q session.NoticeQuery, n *session.Notice) bool {
+	return (q.Kind == "" || q.Kind == n.Kind) && (q.Target == "" || q.Target == n.Target) &&
+		(q.State == "" || n.GivenUp == (q.State == session.NoticeDead))
+}
+
+// CheckVault refuses what is too large for a vault.
+func CheckVault(name string, value []byte) error {
+	if name == "" || len(name) > 256 || len(value) > 256<<10 {
+		return fmt.Errorf("vault: a name has 1 to 256 bytes and a value at most 256 KiB; these have %d and %d", len(name), len(value))
+	}
+	return nil
 }
 
 // Asks says whether q asks for r, its page apart.

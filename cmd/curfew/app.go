@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/curfew/fanout"
+)
+
+// app is one entry under `apps:` in the configuration.
+type app struct{ fanout.App }
+
+// settings of one app. They are in the file alone: apps are a list.
+func (a *app) settings() []setting {
+	return []setting{
+		{"client_id", "", "", "", text(&a.ClientID)},
+		{"backchannel_logout_uri", "", "", "", text(&a.URI)},
+		{"session_required", "false", "", "", boolean(&a.SessionRequired)},
+		{"logout_scope", "session", "", "", oneOf(&a.Scope, fanout.ScopeSession, fanout.ScopeSubject)},
+		{"signing_alg", "ES256", "", "", oneOf(&a.Alg, fanout.ES256, fanout.RS256)},
+		{"insecure", "false", "", "", boolean(&a.Insecure)},
+		{"concurrency", "4", "", "", whole(&a.Concurrency, 1, 256)},
+		{"deadline", "24h", "", "", duration(&a.Deadline, time.Minute)},
+	}
+}
+
+// applyApps makes the apps, and sees that the one behind us is among them.
+func (l *loader) applyApps(c *config, given map[string]value) {
+	names := map[string]string{}
+	for i, b := range l.apps {
+		a, path := new(app), fmt.Sprintf("apps[%d].", i)
+		before := len(l.faults)
+		said := l.apply(a.settings(), b.values, path)
+		for _, key := range []string{"client_id", "backchannel_logout_uri"} {
+			if _, ok := said[key]; !ok {
+				at := b.at
+				at.path = path + key
+				l.faults.add(at, errors.New("is missing: every app needs it"))
+			}
+		}
+		if len(l.faults) > before {
+			continue
+		}
+		if err := a.Validate(); err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				l.faults.add(b.at, errors.New(line))
+			}
+		}
+		if first, taken := names[a.ClientID]; taken {
+			l.faults.add(said["client_id"], fmt.Errorf("%q is another app (%s)", a.ClientID, first))
+		}
+		names[a.ClientID] = b.at.where
+		c.Apps = append(c.Apps, a.App)
+	}
+	if _, known := names[c.App]; c.App != "" && !known {
+		l.faults.add(given["app"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", c.App))
+	}
+}
+
+// setKeyRotation takes how often the signing keys are replaced, or never.
+func (c *config) setKeyRotation(v value) error {
+	if s, err := v.scalar(); err == nil && s == "never" {
+		c.KeyRotation = -1
+		return nil
+	}
+	return duration(&c.KeyRotation, 24*time.Hour)(v)
+}
+
+// setOfflineAccess says what becomes of refresh tokens for offline use when their session ends.
+func (p *provider) setOfflineAccess(v value) error {
+	var policy string
+	if err := oneOf(&policy, "keep", "revoke")(v); err != nil {
+		return err
+	}
+	p.RevokeOffline = policy == "revoke"
+	return nil
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// adminClient asks a running gateway, on its private listener.
+type adminClient struct{ base string }
+
+func adminFlag(cmd *cobra.Command) *adminClient {
+	c := new(adminClient)
+	cmd.PersistentFlags().StringVar(&c.base, "admin", "http://127.0.0.1:4181", "the private listener of the gateway")
+	return c
+}
+
+func (c *adminClient) ask(ctx context.Context, method, path string, to any) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*adminTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, nil)
+	if err != nil || r.URL.Host == "" {
+		return exit{2, fmt.Errorf("--admin %s: want a URL like http://127.0.0.1:4181", c.base)}
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(r)
+	if err != nil {
+		return fmt.Errorf("the gateway does not answer at %s (see --admin): %w", c.base, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return fmt.Errorf("the gateway broke off: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var said struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(body, &said) != nil || said.Error == "" {
+			said.Error = "this is not the private listener of a curfew of this release: it answered " + resp.Status
+		}
+		return errors.New(printable(said.Error))
+	}
+	return json.Unmarshal(body, to)
+}
+
+// noticeFilter is which notices a command is about.
+type noticeFilter struct{ kind, target, state string }
+
+func (f noticeFilter) query(after string, limit int) string {
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	for name, v := range map[string]string{"kind": f.kind, "target": f.target, "state": f.state, "after": after} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	return "/api/notices?" + q.Encode()
+}
+
+func newNoticeCmd(p *process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "notice",
+		Short: "See and steer what sessions left behind: apps to tell, tokens to revoke",
+		Long: `Every session that ends leaves notices: an app is to be told, a refresh token is to be revoked. Each is tried until
+it is done; one that is given up stays, as a dead letter, until somebody has it tried again or drops it.`,
+		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
+	}
+	client := adminFlag(cmd)
+	cmd.AddCommand(newNoticeListCmd(p, client), newNoticeShowCmd(p, client),
+		newNoticeActCmd(p, client, "retry", "Have notices tried now, dead letters too, for another 24 hours", "tried again"),
+		newNoticeActCmd(p, client, "drop", "Forget notices, undone", "dropped"))
+	return cmd
+}
+
+func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
+	var f noticeFilter
+	cmd := &cobra.Command{Use: "list", Short: "List notices", Args: cobra.NoArgs, Example: "  curfew notice list --state dead --target wiki"}
+	limit := cmd.Flags().Int("limit", 100, "how many at most")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, one notice a line")
+	cmd.Flags().StringVar(&f.state, "state", "", "pending or dead")
+	cmd.Flags().StringVar(&f.target, "target", "", "of one app, or one provider")
+	cmd.Flags().StringVar(&f.kind, "kind", "", "tell or revoke")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *limit < 1 {
+			return exit{2, errors.New("--limit: want 1 or more")}
+		}
+		var all []noticeView
+		more := ""
+		for after := ""; len(all) < *limit; {
+			var page noticePage
+			if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, min(1000, *limit-len(all))), &page); err != nil {
+				return err
+			}
+			all = append(all, page.Notices...)
+			if after, more = page.Next, page.Next; after == "" {
+				break
+			}
+		}
+		if *asJSON {
+			e := json.NewEncoder(p.stdout)
+			for _, n := range all {
+				if err := e.Encode(n); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "ID\tSTATE\tKIND\tTARGET\tSUBJECT\tCREATED\tTRIES\tREASON")
+		for _, n := range all {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind, printable(n.Target), printable(n.Subject),
+				n.Created.Format(time.RFC3339), n.Attempts, printable(n.Reason))
+		}
+		if more != "" {
+			fmt.Fprintln(t, "… and more: raise --limit")
+		}
+		return t.Flush()
+	}
+	return cmd
+}
+
+func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
+	return &cobra.Command{Use: "show ID", Short: "Show all that may be shown of a notice", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var n noticeView
+			if err := client.ask(cmd.Context(), http.MethodGet, "/api/notices/"+url.PathEscape(args[0]), &n); err != nil {
+				return err
+			}
+			e := json.NewEncoder(p.stdout)
+			e.SetIndent("", "  ")
+			return e.Encode(n)
+		}}
+}
+
+// newNoticeActCmd does something with notices that are named, or with all dead letters of one target or of all.
+func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) *cobra.Command {
+	f := noticeFilter{state: "dead"}
+	cmd := &cobra.Command{Use: verb + " ID... | --dead [--target NAME]", Short: short, Args: cobra.ArbitraryArgs}
+	dead := cmd.Flags().Bool("dead", false, "all dead letters")
+	cmd.Flags().StringVar(&f.target, "target", "", "with --dead: those of one app, or one provider")
+	cmd.Flags().StringVar(&f.kind, "kind", "", "with --dead: tell or revoke")
+	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		if *dead == (len(ids) > 0) || !*dead && (f.target != "" || f.kind != "") {
+			return exit{2, errors.New("name the notices, or say --dead")}
+		}
+		act := func(ids []string) error {
+			for _, id := range ids {
+				if err := client.ask(cmd.Context(), http.MethodPost, "/api/notices/"+url.PathEscape(id)+"/"+verb, &struct{}{}); err != nil {
+					return fmt.Errorf("notice %s: %w", id, err)
+				}
+			}
+			return nil
+		}
+		if *dead {
+			for after := ""; ; {
+				var page noticePage
+				if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, 1000), &page); err != nil {
+					return err
+				}
+				for _, n := range page.Notices {
+					ids = append(ids, n.ID)
+				}
+				if after = page.Next; after == "" {
+					break
+				}
+			}
+		}
+		if err := act(ids); err != nil {
+			return err
+		}
+		fmt.Fprintf(p.stdout, "%s %s\n", count(len(ids), "notice"), done)
+		return nil
+	}
+	return cmd
+}
+
+func newKeyCmd(p *process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "key", Short: "See and replace the keys that sign logout tokens for apps",
+		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
+	}
+	client := adminFlag(cmd)
+	show := func(all keyList) error {
+		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "KID\tALG\tCREATED\tSIGNS FROM\tNOW")
+		for _, k := range all.Keys {
+			now := "published"
+			if k.Signs {
+				now = "signs"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Alg, k.Created.Format(time.RFC3339), k.Active.Format(time.RFC3339), now)
+		}
+		return t.Flush()
+	}
+	list := &cobra.Command{Use: "list", Short: "List the keys", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		var all keyList
+		if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
+			return err
+		}
+		return show(all)
+	}}
+	rotate := &cobra.Command{
+		Use: "rotate", Short: "Make new keys: published from now on, they sign after an hour", Args: cobra.NoArgs,
+		Long: `Makes a new key for each algorithm in use. It is published from now on and signs after an hour, when apps that keep
+keys for a while have seen it; the old one stays published until its last token is dead.
+
+With --now, for keys that have become known to others: the new ones sign at once and the old ones are gone. Apps that do not
+fetch keys anew will refuse our tokens until they do; they are tried again.`,
+	}
+	now := rotate.Flags().Bool("now", false, "at once; the old keys are gone")
+	rotate.RunE = func(cmd *cobra.Command, _ []string) error {
+		var all keyList
+		if err := client.ask(cmd.Context(), http.MethodPost, "/api/keys/rotate?now="+strconv.FormatBool(*now), &all); err != nil {
+			return err
+		}
+		return show(all)
+	}
+	cmd.AddCommand(list, rotate)
+	return cmd
+}

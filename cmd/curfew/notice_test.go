@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"example.com/curfew/oidc/oidctest"
+)
+
+// command runs a command and returns what it printed, and its exit status.
+func command(args ...string) (stdout, stderr string, status int) {
+	var out, err bytes.Buffer
+	status = runIn(context.Background(), process{stdin: strings.NewReader(""), stdout: &out, stderr: &err}, args)
+	return out.String(), err.String(), status
+}
+
+// A logout reaches the app; when it does not, whoever is on duty sees it, and has it tried again.
+func TestNoticesAreSeenAndSteered(t *testing.T) {
+	t.Parallel()
+	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app", Secret: "geheim"}}})
+	var well atomic.Bool
+	told := make(chan string, 10)
+	wiki := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !well.Load() {
+			w.WriteHeader(http.StatusGone)
+			return
+		}
+		told <- r.PostFormValue("logout_token")
+	}))
+	defer wiki.Close()
+	dir := t.TempDir()
+	config := writeFile(t, `
+url: http://127.0.0.1:4180
+store: sqlite:`+filepath.Join(dir, "curfew.db")+`
+providers:
+  - issuer: `+op.Issuer()+`
+    client_id: app
+    client_secret: geheim
+    offline_access: revoke
+apps:
+  - client_id: wiki
+    backchannel_logout_uri: `+wiki.URL+`/logout?secret=hunter2
+`)
+	g := startGateway(t, "--config", config)
+	if !strings.Contains(g.start, "told of logouts") || strings.Contains(g.start, "hunter2") {
+		t.Errorf("the start says:\n%s", g.start)
+	}
+	if status, body := g.logout(t, op.SignLogoutToken("app", "alice", "")); status != 200 {
+		t.Fatal(status, body)
+	}
+	admin := []string{"--admin", "http://" + g.private}
+	list := func(more ...string) []noticeView {
+		out, stderr, status := command(append(append([]string{"notice", "list", "--json"}, admin...), more...)...)
+		if status != 0 {
+			t.Fatalf("notice list: %d %s", status, stderr)
+		}
+		var all []noticeView
+		for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+			var n noticeView
+			if err := d.Decode(&n); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+		return all
+	}
+	g.logs.await(t, "next=\"given up\"")
+	var dead []noticeView
+	for len(dead) == 0 { // it is logged a moment before it is written
+		dead = list("--state", "dead")
+	}
+	if dead[0].Target != "wiki" || dead[0].Subject != "alice" || dead[0].Reason != "it answered 410" || len(list("--state", "pending")) != 0 {
+		t.Fatalf("dead letters %+v", dead)
+	}
+	if out, _, status := command(append([]string{"notice", "list"}, admin...)...); status != 0 || !strings.Contains(out, "dead") || !strings.Contains(out, "it answered 410") {
+		t.Errorf("notice list: %s", out)
+	}
+	if out, _, status := command(append([]string{"notice", "show", dead[0].ID}, admin...)...); status != 0 || !strings.Contains(out, `"reason": "it answered 410"`) {
+		t.Errorf("notice show: %s", out)
+	}
+	_, metrics := g.get(t, g.private+"/metrics")
+	for _, want := range []string{`curfew_notices_dead{kind="tell",target="wiki"} 1`, `curfew_notices_pending{kind="tell",target="wiki"} 0`,
+		`curfew_notice_attempts_total{kind="tell",result="error",target="wiki"} 1`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	well.Store(true)
+	if out, stderr, status := command(append([]string{"notice", "retry", "--dead", "--target", "wiki"}, admin...)...); status != 0 || out != "1 notice tried again\n" {
+		t.Fatalf("notice retry: %s%s", out, stderr)
+	}
+	token := <-told
+	for _, row := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"notice", "show", "999"}, 1, "there is no such notice"},
+		{[]string{"notice", "drop", "999"}, 1, "notice 999: there is no such notice"},
+		{[]string{"notice", "retry"}, 2, "name the notices, or say --dead"},
+		{[]string{"notice", "drop", "1", "--dead"}, 2, "name the notices, or say --dead"},
+		{[]string{"notice", "list", "--state", "lost"}, 1, "state: want pending or dead"},
+		{[]string{"notice", "list", "--limit", "0"}, 2, "--limit"},
+		{[]string{"notice", "lose"}, 2, `"lose" is no command of curfew notice`},
+	} {
+		if _, stderr, status := command(append(row.args, admin...)...); status != row.status || !strings.Contains(stderr, row.says) {
+			t.Errorf("%v: %d %q, want %d and %q", row.args, status, stderr, row.status, row.says)
+		}
+	}
+	if _, stderr, status := command("notice", "list", "--admin", "http://127.0.0.1:1"); status != 1 || !strings.Contains(stderr, "does not answer") {
+		t.Errorf("without a gateway: %d %s", status, stderr)
+	}
+
+	kidOf := func(out string) []string { return strings.Fields(strings.Split(out, "\n")[1]) }
+	out, _, _ := command(append([]string{"key", "list"}, admin...)...)
+	first := kidOf(out)
+	if first[1] != "ES256" || first[len(first)-1] != "signs" {
+		t.Errorf("key list: %s", out)
+	}
+	if out, _, _ = command(append([]string{"key", "rotate"}, admin...)...); strings.Count(out, "\n") != 3 || !strings.Contains(out, "published\n") {
+		t.Errorf("key rotate: %s", out)
+	}
+	if _, body := g.get(t, g.public+"/auth/jwks.json"); strings.Count(body, `"kid"`) != 2 || strings.Contains(body, `"d"`) {
+		t.Errorf("jwks: %s", body)
+	}
+	if out, _, _ = command(append([]string{"key", "rotate", "--now"}, admin...)...); strings.Contains(out, first[0]) || strings.Count(out, "\n") != 2 {
+		t.Errorf("key rotate --now: %s", out)
+	}
+	if _, body := g.get(t, g.public+"/auth/.well-known/openid-configuration"); !strings.Contains(body, `"issuer":"http://127.0.0.1:4180/auth"`) {
+		t.Errorf("discovery: %s", body)
+	}
+	g.stop()
+	if logs := g.logs.String(); strings.Contains(logs, token) || strings.Contains(logs, "hunter2") {
+		t.Error("the log holds a token, or the query of an address")
+	}
+}
+
+// A page that somebody on duty has open cannot steer notices.
+func TestNoOtherSiteSteersNotices(t *testing.T) {
+	t.Parallel()
+	op := oidctest.Start(t, oidctest.Config{})
+	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store", "memory:")
+	for _, path := range []string{"/api/notices/1/drop", "/api/notices/1/retry", "/api/keys/rotate"} {
+		r, _ := http.NewRequest(http.MethodPost, "http://"+g.private+path, nil)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		if status, _ := g.do(t, r); status != http.StatusForbidden {
+			t.Errorf("%s from another site: %d", path, status)
+		}
+		if status, _ := g.get(t, g.private+path); status != http.StatusMethodNotAllowed && status != http.StatusNotFound {
+			t.Errorf("GET %s: %d", path, status)
+		}
+		if status, _ := g.get(t, g.public+path); status != http.StatusNotFound {
+			t.Errorf("%s on the public listener: %d", path, status)
+		}
+	}
+	if status, body := g.get(t, g.private+"/api/keys"); status != 404 || !strings.Contains(body, "no apps are configured") {
+		t.Errorf("keys without apps: %d %s", status, body)
+	}
+	if status, _ := g.get(t, g.public+"/auth/jwks.json"); status != 404 {
+		t.Errorf("a gateway without apps publishes keys: %d", status)
+	}
+}
+
+func TestAppsThatCannotBeToldAreFaultsOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	const head = "url: http://127.0.0.1:4180\nproviders: [{issuer: https://id.example.com, client_id: app}]\n"
+	for _, row := range []struct{ text, want string }{
+		{"apps: []", "apps: want a list with one entry for each app"},
+		{"apps: [{client_id: wiki}]", "curfew.yaml:3: apps[0].backchannel_logout_uri: is missing"},
+		{"apps: [{backchannel_logout_uri: https://a.example}]", "apps[0].client_id: is missing"},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: http://10.0.0.7/}]", `app "wiki": backchannel_logout_uri is http`},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: 'https://a.example/#x'}]", `app "wiki": backchannel_logout_uri must have no fragment`},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: 'https://u:p@a.example/'}]", `app "wiki": backchannel_logout_uri must have no user`},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: /logout}]", `app "wiki": backchannel_logout_uri must be absolute`},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: 'gopher://a.example/'}]", `app "wiki": backchannel_logout_uri has the unknown scheme "gopher"`},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: https://a.example, signing_alg: HS256}]", `apps[0].signing_alg: "HS256" is not one of`},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: https://a.example, secret: x}]", "apps[0].secret: there is no such setting"},
+		{"apps: [{client_id: wiki, backchannel_logout_uri: https://a.example}, {client_id: wiki, backchannel_logout_uri: https://b.example}]", `"wiki" is another app`},
+		{"app: mail\napps: [{client_id: wiki, backchannel_logout_uri: https://a.example}]", `app: there is no app "mail"`},
+		{"key_rotation: 1h", "key_rotation: 1h is too short"},
+		{"key_rotation: never", ""},
+	} {
+		_, err := loadConfig(map[string]string{"config": writeFile(t, head+row.text+"\n")}, nil)
+		if got := strings.TrimSpace(errorText(err)); !strings.Contains(got, row.want) || (row.want == "") != (err == nil) {
+			t.Errorf("%s: %q, want %q", row.text, got, row.want)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,111 @@
+package fanout
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	usualWidth    = 4
+	usualDeadline = 24 * time.Hour
+)
+
+// App is a relying party that is told of logouts: an app behind us, or a client of a provider.
+type App struct {
+	ClientID        string        // `aud` of its logout tokens, and its name here
+	URI             string        // backchannel_logout_uri (Back-Channel Logout §2.2): https, or http on loopback; may have a query
+	SessionRequired bool          // backchannel_logout_session_required: it is never told of a whole subject
+	Scope           string        // "session" (the default): a token ends one session, where we know which; "subject": all of that person
+	Alg             string        // that signs its tokens: ES256 (the default) or RS256
+	Insecure        bool          // http to another machine is taken: whoever is on the way can read and hold back its tokens
+	Concurrency     int           // how many requests it gets at a time, of each replica; default 4
+	Deadline        time.Duration // for how long it is tried; default 24 h
+}
+
+func (a App) withDefaults() App {
+	a.Scope = cmp.Or(a.Scope, ScopeSession)
+	a.Alg = cmp.Or(a.Alg, ES256)
+	a.Concurrency = cmp.Or(a.Concurrency, usualWidth)
+	a.Deadline = cmp.Or(a.Deadline, usualDeadline)
+	return a
+}
+
+// SigningAlg returns the algorithm that signs its tokens.
+func (a App) SigningAlg() string { return a.withDefaults().Alg }
+
+// The values of [App.Scope].
+const (
+	ScopeSession = "session"
+	ScopeSubject = "subject"
+)
+
+// Validate returns every fault, each naming the app.
+func (a App) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("app %q: %w", a.ClientID, fmt.Errorf(format, args...)))
+	}
+	if a.ClientID == "" || len(a.ClientID) > 255 || strings.ContainsFunc(a.ClientID, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		fault("client_id must have 1 to 255 bytes, and none that does not print")
+	}
+	if err := checkURI(a.URI, a.Insecure); err != nil {
+		fault("backchannel_logout_uri %w", err)
+	}
+	switch a.Scope {
+	case "", ScopeSession, ScopeSubject:
+	default:
+		fault("logout_scope %q is neither session nor subject", a.Scope)
+	}
+	if a.Scope == ScopeSubject && a.SessionRequired {
+		fault("session_required and logout_scope: subject contradict each other")
+	}
+	switch a.Alg {
+	case "", ES256, RS256:
+	default:
+		fault("%q is not one of the algorithms: ES256, RS256", a.Alg)
+	}
+	if a.Concurrency < 0 || a.Concurrency > 256 {
+		fault("concurrency must be between 1 and 256")
+	}
+	if a.Deadline < 0 || a.Deadline > 0 && a.Deadline < time.Minute {
+		fault("deadline must be a minute at least")
+	}
+	return errors.Join(faults...)
+}
+
+// checkURI takes an absolute URI without a fragment (Back-Channel Logout §2.2). Its errors repeat nothing of what may be a
+// secret.
+func checkURI(raw string, insecure bool) error {
+	if raw == "" {
+		return errors.New("is missing")
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return errors.New("is not a URL")
+	}
+	switch {
+	case u.Scheme == "" || !u.IsAbs():
+		return errors.New("must be absolute: begin it with https://")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("has the unknown scheme %q: use https", u.Scheme)
+	case u.Hostname() == "" || u.Opaque != "":
+		return errors.New("has no host")
+	case u.User != nil:
+		return errors.New("must have no user and no password")
+	case strings.Contains(raw, "#"):
+		return errors.New("must have no fragment (Back-Channel Logout §2.2)")
+	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
+		return errors.New("is http: use https, or say `insecure: true` where the network between is yours alone")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,333 @@
+package fanout
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"example.com/curfew/session"
+)
+
+const (
+	vaultName = "signing keys"    // in the vault
+	purpose   = "signing keys v1" // of the ring
+
+	// fresh is how old our copy of the keys may grow. It bounds how long a replica does not know of a rotation.
+	fresh = 30 * time.Second
+	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's clock
+	// may be off by as much, and a replica may not have heard yet.
+	linger = 10 * time.Minute
+
+	usualLead  = time.Hour
+	usualEvery = 90 * 24 * time.Hour
+)
+
+// KeysConfig is what [Keys] need. Vault and Ring are required.
+type KeysConfig struct {
+	Vault session.Vault
+	Ring  *session.Ring // seals the keys in the vault
+	Algs  []string      // that are asked for: ES256, RS256; default ES256
+
+	Every time.Duration // how often a key is replaced; default 90 days, negative: never
+	Lead  time.Duration // for how long a new key is published before it signs; default 1 h
+
+	Now func() time.Time // default time.Now
+	Log *slog.Logger     // default slog.Default()
+}
+
+// Keys sign logout tokens. They lie sealed in the vault of the store, where all replicas find them: made at first use, published for a while before
+// they sign, and until the last token that they signed is dead.
+type Keys struct {
+	cfg KeysConfig
+
+	mu       sync.Mutex // held while the vault is asked, so that one asks for all
+	set      keySet
+	revision int64
+	at       time.Time // when the vault was asked; zero: never
+	signers  map[string]jose.Signer
+}
+
+// keySet is what lies in the vault.
+type keySet struct {
+	Keys []signingKey `json:"keys"` // in the order in which they were made
+}
+
+type signingKey struct {
+	JWK     jose.JSONWebKey `json:"jwk"` // the private key
+	Created time.Time       `json:"created"`
+	Active  time.Time       `json:"active"` // from when on it signs
+}
+
+// KeyInfo is what may be known about a key.
+type KeyInfo struct {
+	ID      string    `json:"kid"`
+	Alg     string    `json:"alg"`
+	Created time.Time `json:"created"`
+	Active  time.Time `json:"active"` // from when on it signs
+	Signs   bool      `json:"signs"`  // it is the one of its algorithm that signs now
+}
+
+// NewKeys checks the configuration. It asks nothing of the vault.
+func NewKeys(cfg KeysConfig) (*Keys, error) {
+	if cfg.Vault == nil || cfg.Ring == nil {
+		return nil, errors.New("fanout: keys need a Vault and a Ring")
+	}
+	if len(cfg.Algs) == 0 {
+		cfg.Algs = []string{ES256}
+	}
+	for _, alg := range cfg.Algs {
+		if alg != ES256 && alg != RS256 {
+			return nil, fmt.Errorf("fanout: %q is not one of the algorithms: ES256, RS256", alg)
+		}
+	}
+	if cfg.Every == 0 {
+		cfg.Every = usualEvery
+	}
+	if cfg.Lead == 0 {
+		cfg.Lead = usualLead
+	}
+	if cfg.Lead < 0 || cfg.Every > 0 && cfg.Every < 2*cfg.Lead {
+		return nil, errors.New("fanout: a key must be published for less than half of its life before it signs")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return &Keys{cfg: cfg, signers: make(map[string]jose.Signer)}, nil
+}
+
+// Sign implements [Signer].
+func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, error) {
+	set, err := k.current(ctx)
+	if err != nil {
+		return "", err
+	}
+	key := set.signing(alg, k.cfg.Now())
+	if key == nil {
+		return "", fmt.Errorf("there is no key for %s", alg)
+	}
+	s, err := k.signer(key)
+	if err != nil {
+		return "", err
+	}
+	return sign(s, claims)
+}
+
+func (k *Keys) signer(key *signingKey) (jose.Signer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s, ok := k.signers[key.JWK.KeyID]; ok {
+		return s, nil
+	}
+	s, err := newSigner(key.JWK.KeyID, key.JWK.Algorithm, key.JWK.Key)
+	if err == nil {
+		k.signers[key.JWK.KeyID] = s
+	}
+	return s, err
+}
+
+// Public returns the keys as they are published (RFC 7517 §5).
+func (k *Keys) Public(ctx context.Context) (jose.JSONWebKeySet, error) {
+	set, err := k.current(ctx)
+	if err != nil {
+		return jose.JSONWebKeySet{}, err
+	}
+	public := jose.JSONWebKeySet{Keys: make([]jose.JSONWebKey, len(set.Keys))}
+	for i, key := range set.Keys {
+		public.Keys[i] = key.JWK.Public()
+	}
+	return public, nil
+}
+
+// List returns what may be known about the keys.
+func (k *Keys) List(ctx context.Context) ([]KeyInfo, error) {
+	set, err := k.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := k.cfg.Now()
+	all := make([]KeyInfo, len(set.Keys))
+	for i, key := range set.Keys {
+		signs := set.signing(key.JWK.Algorithm, now)
+		all[i] = KeyInfo{key.JWK.KeyID, key.JWK.Algorithm, key.Created, key.Active, signs != nil && signs.JWK.KeyID == key.JWK.KeyID}
+	}
+	return all, nil
+}
+
+// Rotate makes a new key for each algorithm. It is published from now on, and signs after the lead. At once, for keys that have become known to others, the
+// new ones sign immediately and all others are gone: apps that do not fetch keys anew refuse our tokens until they do, and are tried again.
+func (k *Keys) Rotate(ctx context.Context, atOnce bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.update(ctx, atOnce, func(set *keySet, now time.Time) (bool, error) {
+		active := now.Add(k.cfg.Lead)
+		if atOnce {
+			*set, active = keySet{}, now
+		}
+		for _, alg := range k.cfg.Algs {
+			if err := set.add(alg, now, active); err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+}
+
+// Run replaces keys that are old enough, until ctx is done.
+func (k *Keys) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if _, err := k.current(ctx); err != nil && ctx.Err() == nil {
+			k.cfg.Log.ErrorContext(ctx, "the keys that sign logout tokens cannot be had: no app is told until they can",
+				"event", "signing_keys_failed", "error", err)
+		}
+		sleep(ctx, 2*fresh)
+	}
+}
+
+// current returns the keys as they are in the vault, or were a short while ago. When the vault does not answer, those that we
+// have go on being used.
+func (k *Keys) current(ctx context.Context) (keySet, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.cfg.Now()
+	if age := now.Sub(k.at); !k.at.IsZero() && age >= 0 && age < fresh {
+		return k.set, nil
+	}
+	err := k.update(ctx, false, k.tend)
+	if err != nil && len(k.set.Keys) > 0 {
+		if ctx.Err() == nil {
+			k.at = now
+			k.cfg.Log.WarnContext(ctx, "the keys that sign logout tokens could not be looked at again: those at hand go on being used",
+				"event", "signing_keys_stale", "error", err)
+		}
+		return k.set, nil
+	}
+	return k.set, err
+}
+
+// tend sees that there is a key for each algorithm, makes one in time for when the newest has become old, and lets go of those that nobody needs.
+func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
+	for _, alg := range k.cfg.Algs {
+		var newest *signingKey
+		for i := range set.Keys {
+			if set.Keys[i].JWK.Algorithm == alg {
+				newest = &set.Keys[i]
+			}
+		}
+		active := now
+		switch {
+		case newest == nil:
+		case k.cfg.Every > 0 && !now.Before(newest.Active.Add(k.cfg.Every-k.cfg.Lead)):
+			active = now.Add(k.cfg.Lead)
+		default:
+			continue
+		}
+		if err := set.add(alg, now, active); err != nil {
+			return false, err
+		}
+		changed = true
+	}
+	before := len(set.Keys)
+	kept := make([]signingKey, 0, before)
+	for i, key := range set.Keys {
+		replaced := slices.ContainsFunc(set.Keys[i+1:], func(later signingKey) bool {
+			return later.JWK.Algorithm == key.JWK.Algorithm && !now.Before(later.Active.Add(linger))
+		})
+		if !replaced {
+			kept = append(kept, key)
+		}
+	}
+	set.Keys = kept
+	return changed || len(kept) < before, nil
+}
+
+// update changes the keys in the vault, if change says that it has changed them, and remembers what is there. Of several replicas one wins, and
+// the others look again. With anew what lies there need not be readable. k.mu is held.
+func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.Time) (bool, error)) error {
+	for range 10 {
+		now := k.cfg.Now()
+		sealed, revision, err := k.cfg.Vault.Load(ctx, vaultName)
+		if err != nil {
+			return fmt.Errorf("signing keys: %w", err)
+		}
+		var set keySet
+		if revision > 0 && !anew {
+			if set, err = k.open(sealed); err != nil {
+				return err
+			}
+		}
+		changed, err := change(&set, now)
+		if err != nil {
+			return fmt.Errorf("signing keys: %w", err)
+		}
+		if changed || revision > 0 && k.cfg.Ring.Stale(sealed) {
+			plain, err := json.Marshal(set)
+			if err != nil {
+				return fmt.Errorf("signing keys: %w", err)
+			}
+			err = k.cfg.Vault.Save(ctx, vaultName, k.cfg.Ring.Seal(purpose, []byte(vaultName), plain), revision)
+			if errors.Is(err, session.ErrConflict) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("signing keys: %w", err)
+			}
+			k.cfg.Log.InfoContext(ctx, "the keys that sign logout tokens have changed", "event", "signing_keys_changed", "keys", len(set.Keys))
+		}
+		k.set, k.at = set, now
+		clear(k.signers)
+		return nil
+	}
+	return errors.New("signing keys: others change them all the time")
+}
+
+func (k *Keys) open(sealed []byte) (set keySet, err error) {
+	plain, err := k.cfg.Ring.Open(purpose, []byte(vaultName), sealed)
+	if err == nil {
+		err = json.Unmarshal(plain, &set)
+	}
+	if err != nil {
+		// The words of a decoder might be a piece of a key.
+		return keySet{}, fmt.Errorf("signing keys: what lies in the store %w; if that key is lost, run `curfew key rotate --now`", session.ErrUnsealed)
+	}
+	return set, nil
+}
+
+// signing returns the key that signs: the newest whose time has come.
+func (s *keySet) signing(alg string, now time.Time) *signingKey {
+	for i := range slices.Backward(s.Keys) {
+		if key := &s.Keys[i]; key.JWK.Algorithm == alg && !now.Before(key.Active) {
+			return key
+		}
+	}
+	return nil
+}
+
+func (s *keySet) add(alg string, now, active time.Time) error {
+	var private any
+	var err error
+	if alg == RS256 {
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return err
+	}
+	jwk := jose.JSONWebKey{Key: private, KeyID: rand.Text()[:16], Algorithm: alg, Use: "sig"}
+	s.Keys = append(s.Keys, signingKey{jwk, session.Time(now), session.Time(active)})
+	return nil
+}

@@ -1,0 +1,151 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+const (
+	postTimeout = 5 * time.Second        // until the status of the answer is here
+	readTimeout = 250 * time.Millisecond // for what follows it, which nobody reads but to use the connection again
+	maxAnswer   = 16 << 10
+)
+
+// client returns a client that follows no redirect: a token is for one address. With publicOnly it connects to no address of
+// a private network, whatever name leads there.
+func client(publicOnly bool) *http.Client {
+	dialer := &net.Dialer{Timeout: postTimeout, KeepAlive: 30 * time.Second}
+	t := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        30 * time.Second,
+		TLSHandshakeTimeout:    postTimeout,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true, // nobody reads it
+	}
+	if publicOnly {
+		t.Proxy = nil // which would connect in our place
+		dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			if a, err := netip.ParseAddrPort(address); err != nil || !public(a.Addr().Unmap()) {
+				return errors.New("the address is not public")
+			}
+			return nil
+		}
+	}
+	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// public says whether an address is one of the Internet at large, as far as that can be said of it.
+func public(a netip.Addr) bool {
+	if !a.IsGlobalUnicast() || a.IsPrivate() {
+		return false
+	}
+	for _, special := range []string{"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"} {
+		if netip.MustParsePrefix(special).Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// tell sends an app a logout token (Back-Channel Logout §2.5).
+func (s *Sender) tell(ctx context.Context, app App, n session.Notice) result {
+	claims, err := claimsFor(s.cfg.Issuer, app, n, s.cfg.Now())
+	if err != nil {
+		return result{verdict: never, name: "impossible", reason: err.Error()}
+	}
+	token, err := s.cfg.Signer.Sign(ctx, app.Alg, claims)
+	if err != nil {
+		return result{verdict: ours, name: "internal", reason: "the token cannot be signed: " + err.Error()}
+	}
+	return s.post(ctx, app.URI, token)
+}
+
+// post sends the token, and judges by the status alone: what an app writes besides is not our business.
+func (s *Sender) post(ctx context.Context, uri, token string) result {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(postTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer late.Stop()
+	body := url.Values{"logout_token": {token}}.Encode()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, uri, strings.NewReader(body))
+	if err != nil {
+		return result{verdict: never, name: "impossible", reason: "backchannel_logout_uri is not a URL"}
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("User-Agent", "curfew")
+	resp, err := s.http.Do(r)
+	if err != nil {
+		return failedTo(ctx, err)
+	}
+	late.Stop()
+	late = time.AfterFunc(readTimeout, func() { cancel(nil) })
+	defer late.Stop()
+	io.CopyN(io.Discard, resp.Body, maxAnswer)
+	resp.Body.Close()
+	return judge(resp.StatusCode, resp.Header.Get("Retry-After"), s.cfg.Now())
+}
+
+// failedTo says what became of a request that had no answer.
+func failedTo(ctx context.Context, err error) result {
+	if ue, ok := errors.AsType[*url.Error](err); ok { // which would repeat the URL with its query
+		err = ue.Err
+	}
+	if context.Cause(ctx) == context.DeadlineExceeded {
+		return result{verdict: later, name: "timeout", reason: fmt.Sprintf("no answer within %v", postTimeout)}
+	}
+	return result{verdict: later, name: "unreachable", reason: "no answer: " + short(err.Error())}
+}
+
+// judge says what an answer means: see the table in docs/fanout.md.
+func judge(status int, retryAfter string, now time.Time) result {
+	r := result{verdict: later, name: "error", status: status, reason: fmt.Sprintf("it answered %d", status)}
+	switch {
+	case status == http.StatusOK || status == http.StatusNoContent: // Back-Channel Logout §2.8
+		return result{verdict: done, name: "ok", status: status}
+	case status == http.StatusGone:
+		r.verdict = never
+	case status == http.StatusBadRequest || status > 200 && status < 300:
+		// §2.8 has an app say 400 also when it failed for a while.
+		r.verdict, r.name = refused, "refused"
+	case status >= 300 && status < 400:
+		r.name, r.reason = "redirect", r.reason+": redirects are not followed"
+	}
+	r.retryAfter = wait(retryAfter, now)
+	return r
+}
+
+// wait reads a Retry-After (RFC 9110 §10.2.3). What makes no sense is passed over.
+func wait(header string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(header, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(header); err == nil {
+		return max(0, t.Sub(now))
+	}
+	return 0
+}
+
+// short keeps what somebody else wrote to a line.
+func short(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return fmt.Sprintf("%+q", s)[1 : len(fmt.Sprintf("%+q", s))-1]
+}

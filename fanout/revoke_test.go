@@ -1,0 +1,175 @@
+package fanout_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/curfew/fanout"
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+)
+
+// revoker is a provider, as far as revocation goes.
+type revoker struct {
+	mu      sync.Mutex
+	none    bool // it has no revocation endpoint
+	away    bool
+	answer  func(kind string) (status int, body string)
+	revoked []string
+}
+
+func (p *revoker) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	status, body := 200, ""
+	switch {
+	case p.away:
+		return nil, io.ErrUnexpectedEOF
+	case strings.HasSuffix(r.URL.Path, "/openid-configuration"):
+		body = `{"issuer":"https://id.example","authorization_endpoint":"https://id.example/a","token_endpoint":"https://id.example/t","jwks_uri":"https://id.example/k"`
+		if !p.none {
+			body += `,"revocation_endpoint":"https://id.example/revoke"`
+		}
+		body += "}"
+	default:
+		r.ParseForm()
+		kind := r.Form.Get("token_type_hint")
+		p.revoked = append(p.revoked, kind+" "+r.Form.Get("token"))
+		if p.answer != nil {
+			status, body = p.answer(kind)
+		}
+	}
+	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{}, Request: r}, nil
+}
+
+func (p *revoker) asked() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.revoked, ", ")
+}
+
+func TestARefreshTokenIsRevokedOrTheReasonIsKept(t *testing.T) {
+	t.Parallel()
+	always := func(status int, body string) func(string) (int, string) {
+		return func(string) (int, string) { return status, body }
+	}
+	unsupported := `{"error":"unsupported_token_type"}`
+	const once = "refresh_token r-secret"
+	for _, c := range []struct {
+		name   string
+		op     *revoker
+		tokens session.Tokens
+		asked  string // in a minute
+		result string // of the last attempt
+		dead   string // the reason of the dead letter; empty: it is done
+	}{
+		{"200", &revoker{}, session.Tokens{}, once, "ok", ""},
+		{"invalid_token", &revoker{answer: always(400, `{"error":"invalid_token"}`)}, session.Tokens{}, once, "ok", ""},
+		{"no endpoint", &revoker{none: true}, session.Tokens{}, "", "dropped", ""},
+		{"503, then 200", &revoker{answer: func() func(string) (int, string) {
+			n := 0
+			return func(string) (int, string) {
+				if n++; n < 3 {
+					return 503, ""
+				}
+				return 200, ""
+			}
+		}()}, session.Tokens{}, once + ", " + once + ", " + once, "ok", ""},
+		{"unsupported_token_type, the access token goes", &revoker{answer: func(kind string) (int, string) {
+			if kind == "refresh_token" {
+				return 400, unsupported
+			}
+			return 200, ""
+		}}, session.Tokens{AccessToken: "a-secret"}, once + ", access_token a-secret", "unsupported", "the provider does not revoke refresh tokens; the access token is revoked"},
+		{"unsupported_token_type for both", &revoker{answer: always(400, unsupported)}, session.Tokens{AccessToken: "a-secret"},
+			once + ", access_token a-secret", "unsupported", "the provider does not revoke refresh tokens, nor access tokens"},
+		{"invalid_client", &revoker{answer: always(401, `{"error":"invalid_client"}`)}, session.Tokens{},
+			once + ", " + once + ", " + once, "refused", `revocation: it answered 401: \"invalid_client\"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, p := revoking(t, c.op)
+				c.tokens.RefreshToken = "r-secret"
+				s.leaveRevocation(t, p, c.tokens)
+				s.run()
+				s.pass(time.Minute)
+				if got := c.op.asked(); got != c.asked {
+					t.Errorf("the provider was asked %q, want %q", got, c.asked)
+				}
+				attempts := s.attempts()
+				if len(attempts) == 0 || attempts[len(attempts)-1] != "main "+c.result {
+					t.Errorf("attempts %q, want the last to be %q", attempts, c.result)
+				}
+				left := s.letters("")
+				switch {
+				case c.dead == "" && len(left) != 0:
+					t.Errorf("%v is left, want it done", left)
+				case c.dead != "" && (len(left) != 1 || !left[0].GivenUp || left[0].Reason != c.dead):
+					t.Errorf("%+v is left, want it dead for %q", left, c.dead)
+				}
+				if strings.Contains(s.log.String(), "-secret") {
+					t.Error("the log holds a token")
+				}
+				if said := strings.Count(s.log.String(), "revocation_unsupported"); (said == 1) != c.op.none {
+					t.Errorf("it was said %d times that there is no endpoint", said)
+				}
+			})
+		})
+	}
+}
+
+func TestAProviderThatIsAwayIsAskedAgainUntilItIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		op := &revoker{away: true}
+		s, p := revoking(t, op)
+		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
+		s.run()
+		s.pass(time.Hour)
+		op.mu.Lock()
+		op.away = false
+		op.mu.Unlock()
+		s.pass(20 * time.Minute)
+		if op.asked() != "refresh_token r-secret" || len(s.letters("")) != 0 {
+			t.Errorf("asked %q; %d left", op.asked(), len(s.letters("")))
+		}
+	})
+}
+
+func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, p := revoking(t, &revoker{})
+		s.ring = newRing(t)
+		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
+		s.run()
+		s.pass(time.Second)
+		if dead := s.letters(session.NoticeDead); len(dead) != 1 || dead[0].Reason != "the token was sealed with a key that is gone" {
+			t.Errorf("%+v", dead)
+		}
+	})
+}
+
+func revoking(t *testing.T, op *revoker) (*stage, *oidc.Provider) {
+	t.Helper()
+	p, err := oidc.New(oidc.Config{Name: "main", Issuer: "https://id.example", ClientID: "curfew", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: op}})
+	must(t, err)
+	return newStage(t, func(c *fanout.Config) { c.Providers = []*oidc.Provider{p} }), p
+}
+
+// leaveRevocation leaves what a session held when it ended.
+func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.Tokens) {
+	t.Helper()
+	bearer := session.NewBearer(p.Config().Issuer, p.Config().ClientID, "alice")
+	payload, err := s.ring.NoticePayload(bearer.Key(), tokens)
+	must(t, err)
+	must(t, s.store.Leave(context.Background(), []session.Notice{{Kind: session.NoticeRevoke, Target: p.Name(), Issuer: p.Config().Issuer,
+		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(), Deadline: time.Now().Add(24 * time.Hour)}}))
+}

@@ -1,0 +1,339 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+)
+
+const (
+	usualLease  = 30 * time.Second
+	usualPoll   = 2 * time.Second
+	revokeWidth = 4
+	strayEvery  = time.Minute
+)
+
+// Config is what a [Sender] needs. Desk is required, and Issuer and Signer to tell apps.
+type Config struct {
+	Desk   session.Desk // where the notices are; every store is one
+	Issuer string       // `iss` of the logout tokens
+	Signer Signer       // see [Keys] and [OneKey]
+	Apps   []App        // who is told; see also [Sender.SetApps]
+
+	// Providers are those whose tokens are revoked; Ring opens what a session held. RevokeOffline names the providers whose tokens for offline use
+	// are revoked as well, which is not the default (Back-Channel Logout §2.7).
+	Providers     []*oidc.Provider
+	Ring          *session.Ring
+	RevokeOffline map[string]bool
+
+	// PublicOnly refuses to connect to loopback, private and other special addresses: for who takes the addresses of apps from strangers.
+	PublicOnly bool
+
+	Lease time.Duration // how long a notice is held by a replica that may have died; default 30 s, and twice that to revoke
+	Poll  time.Duration // how often to look for what other replicas left; default 2 s
+	Now   func() time.Time
+	Log   *slog.Logger
+	// OnAttempt hears of each attempt: of what kind, for whom, and with what result. All are labels fit for metrics.
+	OnAttempt func(kind session.NoticeKind, target, result string)
+}
+
+// Sender carries out notices, each until it is done or given up. It is safe for concurrent use.
+type Sender struct {
+	cfg  Config
+	http *http.Client
+
+	mu      sync.Mutex
+	apps    map[string]App
+	order   []string
+	changed chan struct{} // closed, and replaced, when the apps have changed
+	lanes   map[laneName]*lane
+}
+
+type laneName struct {
+	kind   session.NoticeKind
+	target string
+}
+
+// New checks the configuration, telling every fault at once. Nothing is carried out before [Sender.Run].
+func New(cfg Config) (*Sender, error) {
+	var faults []error
+	if cfg.Desk == nil {
+		faults = append(faults, errors.New("fanout: Desk is missing"))
+	}
+	if len(cfg.Providers) > 0 && cfg.Ring == nil {
+		faults = append(faults, errors.New("fanout: Ring is missing: without it nothing can be revoked"))
+	}
+	if cfg.Lease < 0 || cfg.Poll < 0 {
+		faults = append(faults, errors.New("fanout: Lease and Poll must not be negative"))
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = usualLease
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = usualPoll
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}), lanes: make(map[laneName]*lane)}
+	if err := s.SetApps(cfg.Apps); err != nil {
+		faults = append(faults, err)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return s, nil
+}
+
+// SetApps replaces the apps, also while the sender runs. What is pending for one that is gone waits until it is back, or
+// for its deadline. The error holds every fault, and then nothing has changed.
+func (s *Sender) SetApps(apps []App) error {
+	var faults []error
+	known, order := make(map[string]App, len(apps)), make([]string, 0, len(apps))
+	for _, a := range apps {
+		if err := a.Validate(); err != nil {
+			faults = append(faults, err)
+		}
+		if _, twice := known[a.ClientID]; twice {
+			faults = append(faults, fmt.Errorf("app %q: is there twice", a.ClientID))
+		}
+		known[a.ClientID] = a.withDefaults()
+		order = append(order, a.ClientID)
+	}
+	if len(apps) > 0 && (s.cfg.Signer == nil || s.cfg.Issuer == "") {
+		faults = append(faults, errors.New("fanout: Issuer and Signer are missing: without them no app can be told"))
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps, s.order = known, order
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return nil
+}
+
+func (s *Sender) app(clientID string) (App, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.apps[clientID]
+	return a, ok
+}
+
+func (s *Sender) allApps() []App {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]App, len(s.order))
+	for i, id := range s.order {
+		all[i] = s.apps[id]
+	}
+	return all
+}
+
+// Logout is that somebody was signed out, as one app is to hear of it (Back-Channel Logout §2.4): Subject, SID or both, as that app
+// knows them.
+type Logout struct {
+	ClientID string
+	Subject  string
+	SID      string
+}
+
+// Tell leaves a notice for each of these logouts, all of them or none. When it has returned nil they are as durable as the store,
+// and a [Sender.Run] on whatever replica carries them out.
+func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
+	now := session.Time(s.cfg.Now())
+	notices := make([]session.Notice, len(logouts))
+	for i, l := range logouts {
+		app, known := s.app(l.ClientID)
+		switch {
+		case !known:
+			return fmt.Errorf("fanout: there is no app %q", l.ClientID)
+		case l.Subject == "" && l.SID == "":
+			return fmt.Errorf("fanout: a logout at %q that names nobody", l.ClientID)
+		case l.SID == "" && app.SessionRequired:
+			return fmt.Errorf("fanout: a logout at %q without the sid that it requires", l.ClientID)
+		}
+		notices[i] = session.Notice{Kind: session.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
+			Subject: l.Subject, SID: l.SID, Cause: session.CauseUser, Created: now, Due: now, Deadline: now.Add(app.Deadline)}
+	}
+	if err := s.cfg.Desk.Leave(ctx, notices); err != nil {
+		return err
+	}
+	s.Nudge()
+	return nil
+}
+
+// Revoke leaves a notice to revoke tokens of a session that has ended, beside those that its ending left.
+func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Session, t session.Tokens) error {
+	payload, err := s.cfg.Ring.NoticePayload(about.Key, t)
+	if err != nil {
+		return err
+	}
+	now := session.Time(s.cfg.Now())
+	err = s.cfg.Desk.Leave(ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
+		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(usualDeadline)}})
+	s.Nudge()
+	return err
+}
+
+// Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see
+// [session.Config.Tell].
+//
+// Nothing is revoked when the provider has refused the token already, when the front channel ended the session (whoever wrote the page that
+// framed ours has proved nothing), and when the same browser signed in again: some providers would end the new session's tokens with the old
+// one's, since both are of one grant.
+func (s *Sender) Plan(e session.Ending) []session.Telling {
+	now := session.Time(s.cfg.Now())
+	var plan []session.Telling
+	for _, a := range s.allApps() {
+		if e.Cause == session.CauseReplaced && a.Scope == ScopeSubject {
+			continue // the person is signed in
+		}
+		plan = append(plan, session.Telling{
+			Kind: session.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
+			// With several providers a subject alone might be somebody else's at another.
+			PerSession: a.SessionRequired || len(s.cfg.Providers) > 1,
+		})
+	}
+	switch e.Cause {
+	case session.CauseRefreshRejected, session.CauseFrontChannel, session.CauseReplaced:
+		return plan
+	}
+	if p := s.provider(e.Who.Issuer, e.Who.ClientID); p != nil {
+		plan = append(plan, session.Telling{Kind: session.NoticeRevoke, Target: p.Name(),
+			Offline: e.RevokeOffline || s.cfg.RevokeOffline[p.Name()], Deadline: now.Add(usualDeadline)})
+	}
+	return plan
+}
+
+func (s *Sender) provider(issuer, clientID string) *oidc.Provider {
+	i := slices.IndexFunc(s.cfg.Providers, func(p *oidc.Provider) bool {
+		return p.Config().Issuer == issuer && p.Config().ClientID == clientID
+	})
+	if i < 0 {
+		return nil
+	}
+	return s.cfg.Providers[i]
+}
+
+// Nudge has every lane look for notices now: some have just been left.
+func (s *Sender) Nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		l.nudge()
+	}
+}
+
+// Run carries out notices until ctx is done; then it finishes what it has begun, gives back what it holds, and returns. Several replicas may
+// run on one store.
+func (s *Sender) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer s.http.CloseIdleConnections()
+	defer running.Wait()
+	running.Go(func() { s.askProviders(ctx) })
+	running.Go(func() { s.tendStrays(ctx) })
+	stops := make(map[laneName]context.CancelFunc)
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		changed := s.changed
+		wanted := make(map[laneName]*lane)
+		for _, p := range s.cfg.Providers {
+			wanted[laneName{session.NoticeRevoke, p.Name()}] = s.revoking(p)
+		}
+		for id, a := range s.apps {
+			wanted[laneName{session.NoticeTell, id}] = s.telling(a)
+		}
+		for name, l := range s.lanes {
+			if w := wanted[name]; w == nil || w.width != l.width {
+				stops[name]()
+				delete(s.lanes, name)
+			}
+		}
+		for name, l := range wanted {
+			if s.lanes[name] == nil {
+				s.lanes[name] = l
+				var laneCtx context.Context
+				laneCtx, stops[name] = context.WithCancel(ctx)
+				running.Go(func() { l.run(laneCtx) })
+			}
+		}
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, stop := range stops {
+		stop()
+	}
+	clear(s.lanes)
+}
+
+func (s *Sender) telling(a App) *lane {
+	return s.lane(laneName{session.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease, func(ctx context.Context, n session.Notice) result {
+		app, known := s.app(n.Target) // as it is now
+		if !known {
+			return result{verdict: ours, name: "internal", reason: strayReason}
+		}
+		return s.tell(ctx, app, n)
+	})
+}
+
+func (s *Sender) revoking(p *oidc.Provider) *lane {
+	return s.lane(laneName{session.NoticeRevoke, p.Name()}, revokeWidth, 2*s.cfg.Lease, func(ctx context.Context, n session.Notice) result {
+		return s.revoke(ctx, s.provider(n.Issuer, n.ClientID), n)
+	})
+}
+
+func (s *Sender) lane(name laneName, width int, lease time.Duration, try func(context.Context, session.Notice) result) *lane {
+	return &lane{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try, wake: make(chan struct{}, 1)}
+}
+
+const strayReason = "nobody of this name is configured"
+
+// tendStrays gives up the notices of targets that nobody has configured any more when their time is over. Until then they wait: another
+// replica, or a configuration to come, may know the target.
+func (s *Sender) tendStrays(ctx context.Context) {
+	for sleep(ctx, strayEvery); ctx.Err() == nil; sleep(ctx, strayEvery) {
+		all, err := s.cfg.Desk.Tally(ctx)
+		if err != nil {
+			continue // who claims says so
+		}
+		for _, t := range all {
+			s.mu.Lock()
+			known := s.lanes[laneName{t.Kind, t.Target}] != nil
+			s.mu.Unlock()
+			if known || t.Pending == 0 {
+				continue
+			}
+			l := s.lane(laneName{t.Kind, t.Target}, 1, s.cfg.Lease, nil)
+			now := s.cfg.Now()
+			notices, err := s.cfg.Desk.ClaimFor(ctx, t.Kind, t.Target, session.Time(now), s.cfg.Lease, 100)
+			for _, n := range notices {
+				if now.Before(n.Deadline) {
+					l.settle(context.WithoutCancel(ctx), n, session.Outcome{RetryAt: now.Add(strayEvery), Reason: strayReason})
+				} else {
+					l.conclude(context.WithoutCancel(ctx), n, result{verdict: never, name: "expired", reason: strayReason}, now)
+				}
+			}
+			if err != nil {
+				break
+			}
+		}
+	}
+}

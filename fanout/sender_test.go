@@ -1,0 +1,430 @@
+package fanout_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/curfew/fanout"
+	"example.com/curfew/session"
+)
+
+// What an app gets, to the letter (Back-Channel Logout §2.4, §2.5).
+func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
+	t.Parallel()
+	key := session.NewBearer("https://id.example", "curfew", "alice")
+	about := session.Notice{Kind: session.NoticeTell, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice", SID: "the provider's", Key: key.Key()}
+	whole := about
+	whole.Key, whole.SID = session.Key{}, ""
+	for _, c := range []struct {
+		name     string
+		app      fanout.App
+		notice   session.Notice
+		alg      string
+		sub, sid any
+	}{
+		{"one session", app("wiki"), about, "ES256", nil, key.Key().SIDFor("wiki")},
+		{"one session, to an app that requires it", app("wiki", func(a *fanout.App) { a.SessionRequired = true }), about, "ES256", nil, key.Key().SIDFor("wiki")},
+		{"one session, to an app that knows subjects alone", app("wiki", func(a *fanout.App) { a.Scope = "subject" }), about, "ES256", "alice", nil},
+		{"a whole subject", app("wiki"), whole, "ES256", "alice", nil},
+		{"RS256 on request", app("wiki", func(a *fanout.App) { a.Alg = "RS256" }), whole, "RS256", "alice", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, nil, c.app)
+				m := &mailbox{status: func(nth int) int { return []int{500, 200}[min(nth, 2)-1] }}
+				s.net.machine("wiki", m.serve)
+				c.notice.Target, c.notice.Due, c.notice.Deadline = "wiki", time.Now(), time.Now().Add(time.Hour)
+				must(t, s.store.Leave(t.Context(), []session.Notice{c.notice}))
+				s.run()
+				s.pass(10 * time.Second)
+				tokens := m.got()
+				if len(tokens) != 2 {
+					t.Fatalf("%d tokens came, want one that failed and one more", len(tokens))
+				}
+				if m.urls[0] != "POST wiki.example/logout?tenant=7" || m.forms[0] != "application/x-www-form-urlencoded" {
+					t.Errorf("%s as %s", m.urls[0], m.forms[0])
+				}
+				header, claims := s.verify(tokens[1])
+				if header.Algorithm != c.alg || header.ExtraHeaders["typ"] != "logout+jwt" || header.KeyID == "" {
+					t.Errorf("header %+v", header)
+				}
+				_, before := s.verify(tokens[0])
+				if claims["jti"] == before["jti"] || claims["jti"] == "" {
+					t.Errorf("the second attempt has the jti of the first, %v", claims["jti"])
+				}
+				iat, exp := claims["iat"].(float64), claims["exp"].(float64)
+				if now := float64(time.Now().Unix()); exp-iat != 120 || iat > now || iat < now-10 {
+					t.Errorf("iat %v, exp %v at %v", iat, exp, now)
+				}
+				delete(claims, "jti")
+				delete(claims, "iat")
+				delete(claims, "exp")
+				want := map[string]any{"iss": issuer, "aud": "wiki", "events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}}
+				if c.sub != nil {
+					want["sub"] = c.sub
+				}
+				if c.sid != nil {
+					want["sid"] = c.sid
+				}
+				if fmt.Sprint(claims) != fmt.Sprint(want) {
+					t.Errorf("claims %v, want %v", claims, want)
+				}
+			})
+		})
+	}
+}
+
+func TestRetryAfterIsObeyed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		s.net.machine("wiki", answers("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n"))
+		s.tell("wiki", "alice", "bob")
+		s.run()
+		s.pass(9 * time.Minute)
+		if n := len(s.attempts()); n != 2 {
+			t.Errorf("%d attempts before the app's time, want one for each notice", n)
+		}
+		s.pass(3 * time.Minute)
+		if n := len(s.attempts()); n < 3 || n > 4 {
+			t.Errorf("%d attempts after it", n)
+		}
+	})
+}
+
+func TestTriesGrowSeldomAndEndWithTheDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki", func(a *fanout.App) { a.Deadline = 6 * time.Hour }))
+		s.tell("wiki", "alice") // there is no such machine
+		s.run()
+		s.pass(time.Hour)
+		hour := len(s.attempts())
+		if hour < 8 || hour > 20 {
+			t.Errorf("%d attempts in the first hour", hour)
+		}
+		s.pass(5*time.Hour + 15*time.Minute) // the last try waits for the longest pause of the breaker
+		all := len(s.attempts())
+		if more := all - hour; more < 20 || more > 45 {
+			t.Errorf("%d attempts in the next five", more)
+		}
+		if dead := s.letters(session.NoticeDead); len(dead) != 1 {
+			t.Errorf("%d dead letters after the deadline", len(dead))
+		}
+		// Somebody on duty has it tried again, when the app is back.
+		m := new(mailbox)
+		s.net.machine("wiki", m.serve)
+		must(t, s.store.Retry(t.Context(), s.letters("")[0].ID, time.Now(), time.Now().Add(time.Hour)))
+		s.pass(3 * time.Second)
+		if len(m.got()) != 1 || len(s.letters("")) != 0 {
+			t.Errorf("%d tokens, %d notices", len(m.got()), len(s.letters("")))
+		}
+	})
+}
+
+func TestADeadAppIsAskedSeldomAndDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("dead"), app("slow"), app("well"))
+		slow, well := &mailbox{takes: 4 * time.Second}, new(mailbox)
+		s.net.machine("slow", slow.serve)
+		s.net.machine("well", well.serve)
+		for _, name := range []string{"dead", "slow", "well"} {
+			s.tell(name, names("user", 300)...)
+		}
+		s.run()
+		s.pass(time.Second)
+		if n := len(well.got()); n != 300 {
+			t.Errorf("after a second the healthy app has heard of %d logouts, want all 300", n)
+		}
+		s.pass(10 * time.Minute)
+		if n := len(slow.got()); n != 300 {
+			t.Errorf("the slow app has heard of %d, want all 300", n)
+		}
+		asked := 0
+		for _, a := range s.attempts() {
+			if strings.HasPrefix(a, "dead ") {
+				asked++
+			}
+		}
+		if asked < 5 || asked > 40 {
+			t.Errorf("the dead app was asked %d times in ten minutes for 300 notices", asked)
+		}
+		if slow.most != 4 {
+			t.Errorf("the slow app got %d requests at a time, want the 4 that are usual", slow.most)
+		}
+		back := new(mailbox)
+		s.net.machine("dead", back.serve)
+		s.pass(6 * time.Minute) // the longest pause, and then all of it
+		if n := len(back.got()); n != 300 {
+			t.Errorf("the app that is back has heard of %d, want all 300", n)
+		}
+		if n := len(s.letters("")); n != 0 {
+			t.Errorf("%d notices are left", n)
+		}
+	})
+}
+
+func TestADeadAppsNoticesBecomeDeadLettersWithoutBeingTriedEach(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("dead", func(a *fanout.App) { a.Deadline = time.Hour }))
+		s.tell("dead", names("user", 200)...)
+		s.run()
+		s.pass(70 * time.Minute)
+		dead := s.letters(session.NoticeDead)
+		if len(dead) != 200 {
+			t.Errorf("%d of 200 are dead letters after the deadline", len(dead))
+		}
+		for _, n := range dead {
+			if n.Reason == "" {
+				t.Error("a dead letter says nothing of why")
+			}
+		}
+		asked := 0
+		for _, a := range s.attempts() {
+			if a == "dead unreachable" {
+				asked++
+			}
+		}
+		if asked > 60 {
+			t.Errorf("asked %d times for 200 notices in an hour", asked)
+		}
+	})
+}
+
+func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("slow"))
+		m := &mailbox{takes: 2 * time.Second}
+		s.net.machine("slow", m.serve)
+		s.tell("slow", names("user", 20)...)
+		s.run()
+		s.pass(time.Second)
+		began := time.Now()
+		s.stop()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it took %v to stop", took)
+		}
+		if n := len(m.got()); n != 4 {
+			t.Errorf("%d requests were begun, want 4", n)
+		}
+		left, err := s.store.Claim(t.Context(), time.Now(), time.Minute, 100)
+		must(t, err)
+		if len(left) != 16 {
+			t.Errorf("%d notices can be claimed at once, want the 16 that were not begun", len(left))
+		}
+	})
+}
+
+func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		m := &mailbox{takes: 100 * time.Millisecond}
+		s.net.machine("wiki", m.serve)
+		s.tell("wiki", names("user", 100)...)
+		// A replica that has claimed ten, and is never heard of again.
+		_, err := s.store.ClaimFor(t.Context(), session.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
+		must(t, err)
+		other, err := fanout.New(fanout.Config{Desk: s.store, Issuer: issuer, Signer: s.keys, Apps: []fanout.App{app("wiki")}, Log: discard()})
+		must(t, err)
+		other.Dial(s.net.dial)
+		ctx, cancel := context.WithCancel(t.Context())
+		var both sync.WaitGroup
+		both.Go(func() { other.Run(ctx) })
+		s.run()
+		s.pass(20 * time.Second)
+		if n := len(m.got()); n != 90 {
+			t.Errorf("two replicas sent %d, want the 90 that nobody else held, once each", n)
+		}
+		s.pass(20 * time.Second)
+		if n := len(m.got()); n != 100 || len(s.letters("")) != 0 {
+			t.Errorf("%d sent, %d left, want all 100 once the lease of the dead has run out", n, len(s.letters("")))
+		}
+		if ours := len(s.attempts()); ours < 20 || ours > 80 {
+			t.Errorf("one of two replicas did %d of 100", ours)
+		}
+		cancel()
+		both.Wait()
+	})
+}
+
+func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		wiki, mail := new(mailbox), new(mailbox)
+		s.net.machine("wiki", wiki.serve)
+		s.net.machine("mail", mail.serve)
+		s.run()
+		s.pass(time.Second)
+		must(t, s.sender.SetApps([]fanout.App{app("mail")}))
+		s.tell("mail", "alice")
+		n := session.Notice{Kind: session.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(), Deadline: time.Now().Add(time.Hour)}
+		must(t, s.store.Leave(t.Context(), []session.Notice{n}))
+		s.pass(30 * time.Minute)
+		if len(mail.got()) != 1 || len(wiki.got()) != 0 {
+			t.Errorf("mail has heard of %d, wiki of %d", len(mail.got()), len(wiki.got()))
+		}
+		if left := s.letters(session.NoticePending); len(left) != 1 || left[0].Reason != "nobody of this name is configured" {
+			t.Errorf("%v waits, want what is for wiki", left)
+		}
+		must(t, s.sender.SetApps([]fanout.App{app("mail"), app("wiki", func(a *fanout.App) { a.URI = "http://wiki.example/moved" })}))
+		s.pass(2 * time.Minute)
+		if len(wiki.got()) != 1 || wiki.urls[0] != "POST wiki.example/moved" {
+			t.Errorf("wiki, which is back, got %v", wiki.urls)
+		}
+		must(t, s.sender.SetApps(nil))
+		n.Target = "gone"
+		must(t, s.store.Leave(t.Context(), []session.Notice{n}))
+		s.pass(time.Hour)
+		if dead := s.letters(session.NoticeDead); len(dead) != 1 || dead[0].Target != "gone" {
+			t.Errorf("dead letters %v, want what nobody ever knew", dead)
+		}
+	})
+}
+
+func TestAnEndingPlansItsNotices(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		who := session.Who{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}
+		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
+		apps := []fanout.App{app("wiki"), app("mail", func(a *fanout.App) { a.SessionRequired, a.Deadline = true, time.Hour }),
+			app("chat", func(a *fanout.App) { a.Scope = "subject" })}
+		for _, c := range []struct {
+			name   string
+			change func(*fanout.Config)
+			ending session.Ending
+			want   string
+		}{
+			{"back-channel", nil, session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
+			{"the person", nil, session.Ending{Who: who, Cause: session.CauseUser}, "wiki, mail each 1h, chat, revoke main"},
+			{"somebody on duty", nil, session.Ending{Who: who, Cause: session.CauseAdmin}, "wiki, mail each 1h, chat, revoke main"},
+			{"a provider that is silent", nil, session.Ending{Who: who, Cause: session.CauseProviderSilent}, "wiki, mail each 1h, chat, revoke main"},
+			{"the front channel revokes nothing", nil, session.Ending{Who: who, Cause: session.CauseFrontChannel}, "wiki, mail each 1h, chat"},
+			{"a token that is dead is not revoked", nil, session.Ending{Who: who, Cause: session.CauseRefreshRejected}, "wiki, mail each 1h, chat"},
+			{"who signed in again is not signed out by name", nil, session.Ending{Who: who, Cause: session.CauseReplaced}, "wiki, mail each 1h"},
+			{"Keycloak asks for offline tokens", nil, session.Ending{Who: who, Cause: session.CauseBackChannel, RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
+			{"offline_access: revoke", func(c *fanout.Config) { c.RevokeOffline = map[string]bool{"main": true} },
+				session.Ending{Who: who, Cause: session.CauseUser}, "wiki, mail each 1h, chat, revoke main offline"},
+			{"a provider that we do not know", nil, session.Ending{Who: session.Who{Issuer: "https://x.example", ClientID: "curfew"}, Cause: session.CauseUser}, "wiki, mail each 1h, chat"},
+			{"several providers", func(c *fanout.Config) { c.Providers = append(c.Providers, two) },
+				session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki each, mail each 1h, chat each, revoke main"},
+		} {
+			s := newStage(t, func(cfg *fanout.Config) {
+				cfg.Providers = append(cfg.Providers, one)
+				if c.change != nil {
+					c.change(cfg)
+				}
+			}, apps...)
+			var got []string
+			for _, p := range s.sender.Plan(c.ending) {
+				text := p.Target
+				if p.Kind == session.NoticeRevoke {
+					text = "revoke " + text
+				}
+				if p.PerSession {
+					text += " each"
+				}
+				if p.Offline {
+					text += " offline"
+				}
+				switch p.Deadline.Sub(time.Now()) {
+				case 24 * time.Hour:
+				case time.Hour:
+					text += " 1h"
+				default:
+					text += fmt.Sprint(" until ", p.Deadline)
+				}
+				got = append(got, text)
+			}
+			if fmt.Sprint(strings.Join(got, ", ")) != c.want {
+				t.Errorf("%s: %q, want %q", c.name, strings.Join(got, ", "), c.want)
+			}
+		}
+	})
+}
+
+func TestEveryAttemptIsLoggedAndNoTokenIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		m := &mailbox{status: func(nth int) int { return []int{500, 302, 200}[min(nth, 3)-1] }}
+		s.net.machine("wiki", func(c netConn) { m.serve(c) })
+		s.tell("wiki", "alice")
+		s.run()
+		s.pass(time.Minute)
+		lines := strings.Count(s.log.String(), `"event":"notice"`)
+		if lines != 3 || len(m.got()) != 3 {
+			t.Errorf("%d lines for %d attempts", lines, len(m.got()))
+		}
+		for _, token := range m.got() {
+			signature := token[strings.LastIndex(token, ".")+1:]
+			if strings.Contains(s.log.String(), signature) {
+				t.Error("the log holds a token")
+			}
+		}
+		for _, n := range s.letters("") {
+			t.Errorf("%v is left", n)
+		}
+		if strings.Contains(s.log.String(), "tenant=7") {
+			t.Error("the log holds the query of an address")
+		}
+	})
+}
+
+func TestATokenThatCannotBeSignedIsTriedLaterAndBlamesNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var signer switchable
+		s := newStage(t, func(c *fanout.Config) { signer.Signer, c.Signer = c.Signer, &signer }, app("wiki"))
+		signer.set(true)
+		m := new(mailbox)
+		s.net.machine("wiki", m.serve)
+		s.tell("wiki", names("user", 20)...)
+		s.run()
+		s.pass(10 * time.Second)
+		if len(m.got()) != 0 || !slices.Contains(s.attempts(), "wiki internal") {
+			t.Errorf("%d tokens, attempts %v", len(m.got()), s.attempts())
+		}
+		signer.set(false)
+		s.pass(20 * time.Second)
+		if len(m.got()) != 20 {
+			t.Errorf("%d tokens when the keys are back", len(m.got()))
+		}
+	})
+}
+
+func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
+	t.Parallel()
+	server := &http.Server{}
+	defer server.Close()
+	store := newStoreWithKeys(t)
+	results := make(chan string, 10)
+	s, err := fanout.New(fanout.Config{Desk: store.store, Issuer: issuer, Signer: store.keys, PublicOnly: true, Log: discard(),
+		Apps:      []fanout.App{{ClientID: "evil", URI: "http://127.0.0.1:1/metadata"}},
+		OnAttempt: func(_ session.NoticeKind, _, result string) { results <- result }})
+	must(t, err)
+	must(t, s.Tell(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	<-results
+	cancel()
+	running.Wait()
+	page, err := store.store.Notices(t.Context(), session.NoticeQuery{})
+	must(t, err)
+	if len(page.Notices) != 1 || !strings.Contains(page.Notices[0].Reason, "the address is not public") {
+		t.Errorf("%+v", page.Notices)
+	}
+}

@@ -1,0 +1,291 @@
+package fanout_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"example.com/curfew/fanout"
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+)
+
+const issuer = "https://curfew.example/auth"
+
+// stage is a store and a sender in a bubble with a network and a time of its own.
+type stage struct {
+	*testing.T
+	store  *memory.Store
+	ring   *session.Ring
+	keys   *fanout.Keys
+	sender *fanout.Sender
+	net    *network
+	log    *logged
+
+	mu      sync.Mutex
+	results []string
+	stop    func()
+}
+
+// newStage makes a stage of apps, by name, whose machines answer as given, once run is called.
+func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *stage {
+	algs := []string{fanout.ES256}
+	for _, a := range apps {
+		if a.Alg == fanout.RS256 {
+			algs = append(algs, a.Alg)
+		}
+	}
+	t.Helper()
+	s := &stage{T: t, store: memory.New(), net: newNetwork(t), log: new(logged), ring: newRing(t)}
+	t.Cleanup(func() { s.store.Close() })
+	log := slog.New(slog.NewJSONHandler(s.log, nil))
+	var err error
+	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: s.store, Ring: s.ring, Algs: algs, Log: log})
+	must(t, err)
+	cfg := fanout.Config{Desk: s.store, Issuer: issuer, Signer: s.keys, Apps: apps, Ring: s.ring, Log: log,
+		OnAttempt: func(kind session.NoticeKind, target, result string) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.results = append(s.results, target+" "+result)
+		}}
+	if change != nil {
+		change(&cfg)
+	}
+	s.sender, err = fanout.New(cfg)
+	must(t, err)
+	s.sender.Dial(s.net.dial)
+	return s
+}
+
+func newRing(t testing.TB) *session.Ring {
+	key := make([]byte, 32)
+	rand.Read(key)
+	ring, err := session.NewRing(key)
+	must(t, err)
+	return ring
+}
+
+// run has the sender work until the test ends, or stop is called.
+func (s *stage) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); s.sender.Run(ctx) }()
+	s.stop = sync.OnceFunc(func() { cancel(); <-done })
+	s.Cleanup(s.stop)
+}
+
+// app is an app of the stage, reached by https or http as it says.
+func app(name string, change ...func(*fanout.App)) fanout.App {
+	a := fanout.App{ClientID: name, URI: "http://" + name + ".example/logout?tenant=7", Insecure: true}
+	for _, f := range change {
+		f(&a)
+	}
+	return a
+}
+
+func (s *stage) tell(app string, subjects ...string) {
+	s.Helper()
+	for _, subject := range subjects {
+		must(s.T, s.sender.Tell(context.Background(), fanout.Logout{ClientID: app, Subject: subject}))
+	}
+}
+
+// pass lets time pass, until everybody has nothing to do but wait.
+func (s *stage) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// letters returns what is in the outbox.
+func (s *stage) letters(state session.NoticeState) []session.Notice {
+	s.Helper()
+	page, err := s.store.Notices(context.Background(), session.NoticeQuery{State: state, Limit: 1000})
+	must(s.T, err)
+	return page.Notices
+}
+
+func (s *stage) attempts() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.results...)
+}
+
+// verify reads a token as strictly as an app can.
+func (s *stage) verify(token string) (header jose.Header, claims map[string]any) {
+	s.Helper()
+	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
+	must(s.T, err)
+	set, err := s.keys.Public(context.Background())
+	must(s.T, err)
+	keys := set.Key(jws.Signatures[0].Header.KeyID)
+	if len(keys) != 1 {
+		s.Fatalf("%d keys have the kid %q", len(keys), jws.Signatures[0].Header.KeyID)
+	}
+	payload, err := jws.Verify(keys[0])
+	must(s.T, err)
+	must(s.T, json.Unmarshal(payload, &claims))
+	return jws.Signatures[0].Protected, claims
+}
+
+// network is machines by host and port, and connections between them that know no wire.
+type network struct {
+	t     *testing.T
+	mu    sync.Mutex
+	hosts map[string]func(net.Conn)
+	all   sync.WaitGroup
+}
+
+func newNetwork(t *testing.T) *network {
+	n := &network{t: t, hosts: make(map[string]func(net.Conn))}
+	t.Cleanup(n.all.Wait)
+	return n
+}
+
+func (n *network) dial(_ context.Context, _, address string) (net.Conn, error) {
+	n.mu.Lock()
+	serve := n.hosts[address]
+	n.mu.Unlock()
+	if serve == nil {
+		return nil, errors.New("connection refused")
+	}
+	here, there := net.Pipe()
+	n.all.Go(func() { defer there.Close(); serve(there) })
+	return here, nil
+}
+
+// machine puts an app on the network, or takes it off.
+func (n *network) machine(name string, serve func(net.Conn)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts[name+".example:80"] = serve
+}
+
+// says returns a machine that reads a request, and then has answer write what it likes.
+func says(answer func(w io.Writer)) func(net.Conn) {
+	return func(c net.Conn) {
+		if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			io.Copy(io.Discard, r.Body)
+			answer(c)
+		}
+	}
+}
+
+// answers returns a machine that gives one answer.
+func answers(raw string) func(net.Conn) {
+	return says(func(w io.Writer) { io.WriteString(w, raw) })
+}
+
+// mailbox is an app that takes logout tokens.
+type mailbox struct {
+	mu     sync.Mutex
+	tokens []string
+	urls   []string
+	forms  []string
+	busy   int
+	most   int // at the same time
+	takes  time.Duration
+	status func(nth int) int // default 200
+}
+
+func (m *mailbox) serve(c net.Conn) {
+	l := &oneConn{conn: c, gone: make(chan struct{})}
+	server := &http.Server{Handler: m, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed {
+				l.Close()
+			}
+		}}
+	server.Serve(l)
+}
+
+func (m *mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	m.mu.Lock()
+	m.busy++
+	m.most = max(m.most, m.busy)
+	m.tokens = append(m.tokens, strings.TrimPrefix(string(body), "logout_token="))
+	m.urls = append(m.urls, r.Method+" "+r.Host+r.URL.RequestURI())
+	m.forms = append(m.forms, r.Header.Get("Content-Type"))
+	nth := len(m.tokens)
+	m.mu.Unlock()
+	time.Sleep(m.takes)
+	m.mu.Lock()
+	m.busy--
+	m.mu.Unlock()
+	if m.status != nil {
+		w.WriteHeader(m.status(nth))
+	}
+}
+
+func (m *mailbox) got() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string(nil), m.tokens...)
+}
+
+// oneConn is a listener of one connection.
+type oneConn struct {
+	conn net.Conn
+	once sync.Once
+	shut sync.Once
+	gone chan struct{}
+}
+
+func (l *oneConn) Accept() (c net.Conn, err error) {
+	l.once.Do(func() { c = l.conn })
+	if c == nil {
+		<-l.gone
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (l *oneConn) Close() error   { l.shut.Do(func() { close(l.gone) }); return nil }
+func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
+
+// logged is a log that can be read while it is written.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func names(prefix string, n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprint(prefix, i)
+	}
+	return all
+}

@@ -1,0 +1,105 @@
+package fanout
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"example.com/curfew/session"
+)
+
+// The algorithms that sign logout tokens.
+const (
+	ES256 = "ES256"
+	RS256 = "RS256"
+)
+
+// tokenLife is what Back-Channel Logout §4 encourages: two minutes at most.
+const tokenLife = 2 * time.Minute
+
+// logoutClaims is a logout token (Back-Channel Logout §2.4). There is never a nonce.
+type logoutClaims struct {
+	Issuer   string              `json:"iss"`
+	Audience string              `json:"aud"`
+	IssuedAt int64               `json:"iat"`
+	Expiry   int64               `json:"exp"`
+	ID       string              `json:"jti"`
+	Events   map[string]struct{} `json:"events"`
+	Subject  string              `json:"sub,omitempty"`
+	SID      string              `json:"sid,omitempty"`
+}
+
+// claimsFor is the token that tells app of n, made anew for each attempt: an app that notes the `jti` before it acts would refuse the
+// same token a second time.
+//
+// A session that ended here is named by the sid that the app was told, and by nothing else: relying parties exist that
+// take a token with both sub and sid for an order to end everything of the person.
+func claimsFor(issuer string, app App, n session.Notice, now time.Time) ([]byte, error) {
+	c := logoutClaims{
+		Issuer: issuer, Audience: app.ClientID, IssuedAt: now.Unix(), Expiry: now.Add(tokenLife).Unix(), ID: rand.Text(),
+		Events: map[string]struct{}{"http://schemas.openid.net/event/backchannel-logout": {}},
+	}
+	switch {
+	case app.Scope == ScopeSubject && n.Subject != "":
+		c.Subject = n.Subject
+	case !n.Key.IsZero():
+		c.SID = n.Key.SIDFor(app.ClientID)
+	default:
+		c.Subject, c.SID = n.Subject, n.SID
+	}
+	if c.Subject == "" && c.SID == "" {
+		return nil, errors.New("the notice names nobody")
+	}
+	if app.SessionRequired && c.SID == "" {
+		return nil, errors.New("the notice names no session, and the app requires one")
+	}
+	return json.Marshal(c)
+}
+
+// Signer signs logout tokens. It is safe for concurrent use.
+type Signer interface {
+	// Sign returns claims as a compact JWS (RFC 7515 §7.1) with the algorithm alg, the `kid` of the key, and the `typ` logout+jwt
+	// (Back-Channel Logout §2.4). An error means that it cannot sign just now.
+	Sign(ctx context.Context, alg string, claims []byte) (string, error)
+}
+
+// OneKey returns the [Signer] of a provider that keeps its keys itself. alg says what key can do; a token with another
+// algorithm cannot be signed.
+func OneKey(kid, alg string, key crypto.Signer) (Signer, error) {
+	s, err := newSigner(kid, alg, key)
+	if err != nil {
+		return nil, err
+	}
+	return oneKey{alg, s}, nil
+}
+
+type oneKey struct {
+	alg    string
+	signer jose.Signer
+}
+
+func (k oneKey) Sign(_ context.Context, alg string, claims []byte) (string, error) {
+	if alg != k.alg {
+		return "", fmt.Errorf("there is no key for %s, only one for %s", alg, k.alg)
+	}
+	return sign(k.signer, claims)
+}
+
+func newSigner(kid, alg string, key any) (jose.Signer, error) {
+	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: key, KeyID: kid}},
+		new(jose.SignerOptions).WithType("logout+jwt"))
+}
+
+func sign(s jose.Signer, claims []byte) (string, error) {
+	jws, err := s.Sign(claims)
+	if err != nil {
+		return "", err
+	}
+	return jws.CompactSerialize()
+}

@@ -1,0 +1,93 @@
+package session_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+func TestAnAppKnowsASessionByANameOfItsOwn(t *testing.T) {
+	t.Parallel()
+	a, b := session.NewBearer("https://id.example", "app", "alice"), session.NewBearer("https://id.example", "app", "alice")
+	names := make(map[string]bool)
+	for _, k := range []session.Key{a.Key(), b.Key()} {
+		for _, app := range []string{"wiki", "mail", ""} {
+			sid := k.SIDFor(app)
+			if sid != k.SIDFor(app) {
+				t.Error("the name changes")
+			}
+			if len(sid) != 32 || strings.Contains(k.String(), sid) {
+				t.Errorf("%q is not 192 bits of its own", sid)
+			}
+			names[sid] = true
+		}
+	}
+	if len(names) != 6 {
+		t.Errorf("there are %d names for 2 sessions at 3 apps, want 6", len(names))
+	}
+}
+
+func TestAnEndingLeavesTheNoticesOfTheOnePlanWithTheTokensInside(t *testing.T) {
+	t.Parallel()
+	told := 0
+	cfg := session.Config{
+		Tell: func(e session.Ending) []session.Telling {
+			return []session.Telling{{Kind: session.NoticeRevoke, Target: "main", Offline: e.RevokeOffline, Deadline: time.Now().Add(time.Hour)}}
+		},
+		OnTold: func() { told++ },
+	}
+	bubble(t, cfg, func(b *bench) {
+		claim := func() []session.Notice {
+			notices, err := b.store.ClaimFor(t.Context(), session.NoticeRevoke, "main", b.m.Now(), time.Minute, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return notices
+		}
+		b.signIn(session.Tokens{RefreshToken: "kept", Offline: true})
+		b.end(b.m, session.Who{Subject: "alice"})
+		if n := claim(); len(n) != 0 || told != 1 {
+			t.Errorf("%d notices for a token that is kept; told %d times", len(n), told)
+		}
+		time.Sleep(time.Second) // past the mark
+		b.signIn(session.Tokens{RefreshToken: "refresh-secret", AccessToken: "access-secret", Offline: true})
+		who := session.Who{Issuer: issuer, ClientID: client, Subject: "alice"}
+		if _, err := b.m.End(t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel, RevokeOffline: true}); err != nil {
+			t.Fatal(err)
+		}
+		notices := claim()
+		if len(notices) != 1 || told != 2 {
+			t.Fatalf("%d notices, told %d times", len(notices), told)
+		}
+		if got, err := b.ring.NoticeTokens(notices[0]); err != nil || got.RefreshToken != "refresh-secret" || got.AccessToken != "access-secret" {
+			t.Errorf("the notice holds other tokens (error %v)", err)
+		}
+	})
+}
+
+func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
+	t.Parallel()
+	r, other := ring(t, 1), ring(t, 2)
+	bearer := session.NewBearer("https://id.example", "app", "alice")
+	n := session.Notice{Key: bearer.Key()}
+	var err error
+	if n.Payload, err = r.NoticePayload(n.Key, session.Tokens{RefreshToken: "refresh-secret"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.NoticeTokens(n); err != nil || got.RefreshToken != "refresh-secret" {
+		t.Errorf("%v, %v", got.RefreshToken, err)
+	}
+	if strings.Contains(string(n.Payload), "refresh") {
+		t.Error("the payload is not sealed")
+	}
+	if _, err := other.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
+		t.Errorf("another ring: %v", err)
+	}
+	n.Key[0] ^= 1
+	if _, err := r.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
+		t.Errorf("another session: %v", err)
+	}
+}

@@ -1,0 +1,39 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+// valuable is a value of the vault.
+type valuable struct {
+	value    []byte
+	revision int64
+}
+
+// Load implements [session.Vault].
+func (s *Store) Load(ctx context.Context, name string) ([]byte, int64, error) {
+	var found valuable
+	err := s.do(ctx, func() error {
+		found = s.vault[name]
+		return nil
+	})
+	return bytes.Clone(found.value), found.revision, err
+}
+
+// Save implements [session.Vault].
+func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
+	if err := rules.CheckVault(name, value); err != nil {
+		return err
+	}
+	return s.do(ctx, func() error {
+		if s.vault[name].revision != revision {
+			return session.ErrConflict
+		}
+		s.vault[name] = valuable{bytes.Clone(value), revision + 1}
+		return nil
+	})
+}

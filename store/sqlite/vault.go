@@ -1,0 +1,42 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+const (
+	loadSQL      = `SELECT value, revision FROM vault WHERE name = ?1`
+	saveFirstSQL = `INSERT INTO vault (name, value, revision) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING`
+	saveSQL      = `UPDATE vault SET value = ?2, revision = revision + 1 WHERE name = ?1 AND revision = ?3`
+)
+
+// Load implements [session.Vault].
+func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		err := r.load.QueryRow(name).Scan(&value, &revision)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("sqlite: vault: %w", err)
+		}
+		return nil
+	})
+	return value, revision, err
+}
+
+// Save implements [session.Vault].
+func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
+	if err := rules.CheckVault(name, value); err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
+	return s.write(ctx, func(w *writer) error {
+		if revision == 0 {
+			return oneRow(session.ErrConflict, "vault", w.saveFirst, name, blob(value))
+		}
+		return oneRow(session.ErrConflict, "vault", w.save, name, blob(value), revision)
+	})
+}

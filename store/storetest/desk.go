@@ -1,0 +1,415 @@
+package storetest
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"example.com/curfew/session"
+)
+
+// desk returns the store as a [session.Desk], which every store is to be.
+func (f *fixture) desk() session.Desk {
+	f.Helper()
+	d, ok := f.store.(session.Desk)
+	if !ok {
+		f.Skipf("%T is no session.Desk yet", f.store)
+	}
+	return d
+}
+
+// leaveFor leaves n notices for one target, which were created one after the other.
+func (f *fixture) leaveFor(target string, n int) {
+	f.Helper()
+	var all []session.Notice
+	for i := range n {
+		created := f.now.Add(time.Duration(i-n) * time.Second)
+		all = append(all, session.Notice{Kind: session.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
+			Subject: fmt.Sprint("user", i), Cause: session.CauseUser, Created: created, Due: created, Deadline: f.now.Add(time.Hour)})
+	}
+	if err := f.desk().Leave(f.ctx, all); err != nil {
+		f.Fatalf("Leave: %v", err)
+	}
+}
+
+// claimFor claims what is due for one target.
+func (f *fixture) claimFor(target string, max int) []session.Notice {
+	f.Helper()
+	n, err := f.desk().ClaimFor(f.ctx, session.NoticeTell, target, f.now, time.Minute, max)
+	if err != nil {
+		f.Fatalf("ClaimFor: %v", err)
+	}
+	return n
+}
+
+// look returns all notices that q asks for, in pages of two.
+func (f *fixture) look(q session.NoticeQuery) (all []session.Notice) {
+	f.Helper()
+	q.Limit = 2
+	for pages := 0; ; pages++ {
+		page, err := f.desk().Notices(f.ctx, q)
+		if err != nil {
+			f.Fatalf("Notices: %v", err)
+		}
+		if len(page.Notices) > 2 || pages > 100 {
+			f.Fatalf("Notices: page %d has %d, want 2 and an end", pages, len(page.Notices))
+		}
+		all = append(all, page.Notices...)
+		if q.After = page.Next; page.Next == "" {
+			return all
+		}
+	}
+}
+
+func (f *fixture) wantTally(want ...session.Tally) {
+	f.Helper()
+	got, err := f.desk().Tally(f.ctx)
+	if err != nil {
+		f.Fatalf("Tally: %v", err)
+	}
+	order := func(a, b session.Tally) int {
+		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Kind, b.Kind))
+	}
+	slices.SortFunc(got, order)
+	slices.SortFunc(want, order)
+	if diff := gocmp.Diff(slices.Concat([]session.Tally{}, want), slices.Concat([]session.Tally{}, got)); diff != "" {
+		f.Errorf("Tally (-want +got):\n%s", diff)
+	}
+}
+
+func deskCases() []testCase {
+	done := session.Outcome{Done: true}
+	dead := session.Outcome{GiveUp: true, Reason: "410"}
+	return []testCase{
+		{"a claim for one target takes nothing of another", func(f *fixture) {
+			f.leaveFor("a", 3)
+			f.leaveFor("b", 2)
+			if err := f.desk().Leave(f.ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: "a", Payload: []byte{1}, Due: f.now}}); err != nil {
+				f.Fatal(err)
+			}
+			f.leave(1) // by an ending, for yet another
+			got := f.claimFor("a", 10)
+			for i, n := range got {
+				if n.Target != "a" || n.Kind != session.NoticeTell || n.Subject != fmt.Sprint("user", i) || n.Attempts != 1 || n.Lease == "" {
+					f.Errorf("claimed %+v, want the notice %d for a, as a first attempt", n, i)
+				}
+			}
+			if len(got) != 3 || len(f.claimFor("b", 1)) != 1 || len(f.claimFor("nobody", 9)) != 0 || len(f.claimFor("b", 0)) != 0 {
+				f.Errorf("claimed %d for a, want 3; then one for b, none for nobody, and none of none", len(got))
+			}
+			if rest := f.claim(); len(rest) != 3 {
+				f.Errorf("%d are left to claim, want one for b, one of the ending and the revocation", len(rest))
+			}
+		}},
+		{"a claim for one target leases as any other does", func(f *fixture) {
+			f.leaveFor("a", 2)
+			first := f.claimFor("a", 1)
+			f.settle(first[0], session.Outcome{RetryAt: f.now.Add(10 * time.Minute), Reason: "503"})
+			second := f.claimFor("a", 9)
+			if len(second) != 1 || second[0].ID == first[0].ID {
+				f.Fatalf("claimed %v, want the second notice alone", second)
+			}
+			f.wantNone("while all are leased or not due")
+			f.now = f.now.Add(time.Minute)
+			again := f.claimFor("a", 9)
+			if len(again) != 1 || again[0].ID != second[0].ID || again[0].Attempts != 2 {
+				f.Fatalf("claimed %+v after the lease had run out, want the second notice again", again)
+			}
+			f.wantError("Settle after the lease was lost", f.store.Settle(f.ctx, second[0], done), session.ErrLeaseLost)
+			f.settle(again[0], done)
+			f.now = f.now.Add(time.Hour)
+			if last := f.claimFor("a", 9); len(last) != 1 || last[0].ID != first[0].ID || last[0].Reason != "503" {
+				f.Errorf("claimed %+v at last, want the first notice", last)
+			}
+		}},
+		{"two workers for one target never hold the same notice", func(f *fixture) {
+			const notices = 40
+			f.leaveFor("a", notices)
+			var mu sync.Mutex
+			held := make(map[string]int)
+			desk := f.desk()
+			f.together(4, func(i int) error {
+				for {
+					claim := func() ([]session.Notice, error) {
+						return desk.ClaimFor(f.ctx, session.NoticeTell, "a", f.now, time.Minute, 3)
+					}
+					if i == 0 { // and one that asks for anything
+						claim = func() ([]session.Notice, error) { return desk.Claim(f.ctx, f.now, time.Minute, 3) }
+					}
+					n, err := claim()
+					if err != nil || len(n) == 0 {
+						return err
+					}
+					mu.Lock()
+					for _, n := range n {
+						held[n.ID]++
+					}
+					mu.Unlock()
+				}
+			})
+			if len(held) != notices {
+				f.Errorf("%d notices were claimed, want %d", len(held), notices)
+			}
+			for id, n := range held {
+				if n != 1 {
+					f.Errorf("notice %s was claimed %d times", id, n)
+				}
+			}
+		}},
+		{"what is left is kept as it was left", func(f *fixture) {
+			r := f.record("alice", "s1")
+			want := f.about(session.NoticeRevoke, r)
+			left := want
+			left.ID, left.Attempts, left.Lease, left.Reason, left.GivenUp = "7", 9, "x", "old", true
+			if err := f.desk().Leave(f.ctx, []session.Notice{left}); err != nil {
+				f.Fatal(err)
+			}
+			f.wantNotices(want)
+		}},
+		{"notices are left all or none", func(f *fixture) {
+			good := session.Notice{Kind: session.NoticeTell, Target: "a", Due: f.now}
+			f.wantFault("Leave of a kind that there is not", f.desk().Leave(f.ctx, []session.Notice{good, {Kind: "shout", Target: "a"}}))
+			if err := f.desk().Leave(f.ctx, nil); err != nil {
+				f.Errorf("Leave of none: %v", err)
+			}
+			f.wantNone("after a Leave that failed")
+		}},
+		{"notices are looked at without being touched", func(f *fixture) {
+			f.leaveFor("a", 3)
+			f.leaveFor("b", 2)
+			f.settle(f.claimFor("a", 1)[0], dead)
+			held := f.claimFor("b", 1)
+			for _, c := range []struct {
+				q    session.NoticeQuery
+				want int
+			}{
+				{session.NoticeQuery{}, 5}, {session.NoticeQuery{Target: "a"}, 3}, {session.NoticeQuery{Target: "c"}, 0},
+				{session.NoticeQuery{State: session.NoticeDead}, 1}, {session.NoticeQuery{State: session.NoticePending}, 4},
+				{session.NoticeQuery{Target: "a", State: session.NoticePending}, 2}, {session.NoticeQuery{Target: "b", State: session.NoticeDead}, 0},
+				{session.NoticeQuery{Kind: session.NoticeRevoke}, 0}, {session.NoticeQuery{Kind: session.NoticeTell}, 5},
+			} {
+				got := f.look(c.q)
+				seen := make(map[string]bool)
+				for _, n := range got {
+					if seen[n.ID] || n.Lease != "" || n.Payload != nil {
+						f.Errorf("%+v shows %+v; want each once, without its lease and payload", c.q, n)
+					}
+					seen[n.ID] = true
+				}
+				if len(got) != c.want {
+					f.Errorf("%+v shows %d notices, want %d", c.q, len(got), c.want)
+				}
+			}
+			letter := f.look(session.NoticeQuery{State: session.NoticeDead})[0]
+			if !letter.GivenUp || letter.Reason != "410" || letter.Attempts != 1 || letter.Subject != "user0" {
+				f.Errorf("the dead letter is %+v", letter)
+			}
+			one, err := f.desk().Notice(f.ctx, letter.ID)
+			if diff := gocmp.Diff(letter, one); err != nil || diff != "" {
+				f.Errorf("Notice: error %v (-list +notice):\n%s", err, diff)
+			}
+			f.settle(held[0], done) // the lease still holds
+			for _, id := range []string{held[0].ID, "", "no such", "-1"} {
+				_, err = f.desk().Notice(f.ctx, id)
+				f.wantError(fmt.Sprintf("Notice %q", id), err, session.ErrNoNotice)
+			}
+			for _, q := range []session.NoticeQuery{{Limit: -1}, {Limit: 1001}, {State: "lost"}} {
+				_, err := f.desk().Notices(f.ctx, q)
+				f.wantFault(fmt.Sprintf("Notices %+v", q), err)
+			}
+		}},
+		{"a dead letter that is retried is a notice again", func(f *fixture) {
+			f.leaveFor("a", 1)
+			n := f.claimFor("a", 1)[0]
+			f.settle(n, dead)
+			due, deadline := f.now.Add(time.Minute), f.now.Add(48*time.Hour)
+			if err := f.desk().Retry(f.ctx, n.ID, due, deadline); err != nil {
+				f.Fatal(err)
+			}
+			f.wantNone("before it is due")
+			f.now = due
+			again := f.claimFor("a", 1)
+			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 2 || again[0].Reason != "410" {
+				f.Fatalf("claimed %+v, want it again, with the new deadline", again)
+			}
+			f.wantError("Settle by the claim before", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.settle(again[0], done)
+			f.wantError("Retry of what is done", f.desk().Retry(f.ctx, n.ID, f.now, deadline), session.ErrNoNotice)
+			f.wantError("Retry of nothing", f.desk().Retry(f.ctx, "no such", f.now, deadline), session.ErrNoNotice)
+		}},
+		{"a retry is sooner, and waits for who holds it", func(f *fixture) {
+			f.leaveFor("a", 1)
+			n := f.claimFor("a", 1)[0]
+			f.settle(n, session.Outcome{RetryAt: f.now.Add(time.Hour)})
+			if err := f.desk().Retry(f.ctx, n.ID, f.now, f.now.Add(time.Hour)); err != nil {
+				f.Fatal(err)
+			}
+			held := f.claimFor("a", 1)
+			if len(held) != 1 {
+				f.Fatal("it is not due")
+			}
+			if err := f.desk().Retry(f.ctx, n.ID, f.now, f.now.Add(2*time.Hour)); err != nil {
+				f.Fatal(err)
+			}
+			f.wantNone("while it is held")
+			f.settle(held[0], done)
+			f.wantNone("after it was done")
+		}},
+		{"what is dropped is gone, whoever holds it", func(f *fixture) {
+			f.leaveFor("a", 3)
+			claimed := f.claimFor("a", 2)
+			f.settle(claimed[0], dead)
+			waits := f.look(session.NoticeQuery{})[2]
+			for _, id := range []string{claimed[0].ID, claimed[1].ID, waits.ID} {
+				if err := f.desk().Drop(f.ctx, id); err != nil {
+					f.Errorf("Drop: %v", err)
+				}
+				f.wantError("Drop again", f.desk().Drop(f.ctx, id), session.ErrNoNotice)
+			}
+			f.wantError("Settle of what was dropped", f.store.Settle(f.ctx, claimed[1], done), session.ErrLeaseLost)
+			f.now = f.now.Add(time.Hour)
+			f.wantNone("after all were dropped")
+			f.wantTally()
+		}},
+		{"the tally counts what is pending and what is dead", func(f *fixture) {
+			f.wantTally()
+			f.leaveFor("a", 3)
+			f.leaveFor("b", 1)
+			tally := func(target string, pending, dead int, oldest time.Duration) session.Tally {
+				t := session.Tally{Kind: session.NoticeTell, Target: target, Pending: pending, Dead: dead}
+				if pending > 0 {
+					t.Oldest = f.now.Add(-oldest)
+				}
+				return t
+			}
+			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 1, 0, time.Second))
+			a := f.claimFor("a", 2) // being tried is pending
+			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 1, 0, time.Second))
+			f.settle(a[0], dead)
+			f.settle(a[1], session.Outcome{RetryAt: f.now.Add(time.Hour)})
+			f.settle(f.claimFor("b", 1)[0], dead)
+			f.wantTally(tally("a", 2, 1, 2*time.Second), tally("b", 0, 1, 0))
+			if err := f.desk().Retry(f.ctx, a[0].ID, f.now, f.now.Add(time.Hour)); err != nil {
+				f.Fatal(err)
+			}
+			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 0, 1, 0))
+		}},
+		{"the desk is there after a restart", func(f *fixture) {
+			if f.h.Reopen == nil {
+				f.Skip("this store keeps nothing over a restart")
+			}
+			f.leaveFor("a", 3)
+			claimed := f.claimFor("a", 2)
+			f.settle(claimed[0], dead)
+			before := f.look(session.NoticeQuery{})
+			f.store = f.h.Reopen(f.T)
+			if diff := gocmp.Diff(before, f.look(session.NoticeQuery{})); diff != "" {
+				f.Errorf("notices (-before +after):\n%s", diff)
+			}
+			if n := f.claimFor("a", 9); len(n) != 1 {
+				f.Errorf("claimed %d, want the one that is neither dead nor leased", len(n))
+			}
+			f.settle(claimed[1], done)
+		}},
+	}
+}
+
+// vault returns the store as a [session.Vault], which every store is to be.
+func (f *fixture) vault() session.Vault {
+	f.Helper()
+	v, ok := f.store.(session.Vault)
+	if !ok {
+		f.Skipf("%T is no session.Vault yet", f.store)
+	}
+	return v
+}
+
+func (f *fixture) wantValue(name string, value []byte, revision int64) {
+	f.Helper()
+	got, r, err := f.vault().Load(f.ctx, name)
+	if err != nil || r != revision || !bytes.Equal(got, value) {
+		f.Errorf("Load %q: %q at revision %d (error %v), want %q at %d", name, got, r, err, value, revision)
+	}
+}
+
+func (f *fixture) save(name string, value []byte, revision int64) {
+	f.Helper()
+	if err := f.vault().Save(f.ctx, name, value, revision); err != nil {
+		f.Errorf("Save %q: %v", name, err)
+	}
+}
+
+func vaultCases() []testCase {
+	return []testCase{
+		{"a value is saved over the revision that it was loaded at", func(f *fixture) {
+			f.wantValue("keys", nil, 0)
+			f.save("keys", []byte{0, 1, '\'', 0xff}, 0)
+			f.save("other", []byte("x"), 0)
+			f.wantValue("keys", []byte{0, 1, '\'', 0xff}, 1)
+			f.save("keys", []byte("two"), 1)
+			f.wantValue("keys", []byte("two"), 2)
+			for _, revision := range []int64{0, 1, 3, -1} {
+				f.wantError(fmt.Sprint("Save at ", revision), f.vault().Save(f.ctx, "keys", []byte("no"), revision), session.ErrConflict)
+			}
+			f.wantError("Save of what is not there at 1", f.vault().Save(f.ctx, "new", []byte("no"), 1), session.ErrConflict)
+			f.save("keys", nil, 2)
+			f.wantValue("keys", nil, 3)
+			f.wantValue("other", []byte("x"), 1)
+			f.wantValue("new", nil, 0)
+		}},
+		{"one of many that save wins", func(f *fixture) {
+			v := f.vault()
+			var mu sync.Mutex
+			won := 0
+			for revision := range int64(3) {
+				f.together(6, func(i int) error {
+					err := v.Save(f.ctx, "keys", []byte{byte(i)}, revision)
+					if err == nil {
+						mu.Lock()
+						won++
+						mu.Unlock()
+					} else if !errors.Is(err, session.ErrConflict) {
+						return err
+					}
+					return nil
+				})
+			}
+			if won != 3 {
+				f.Errorf("%d saved, want one of each revision", won)
+			}
+		}},
+		{"what is too large is refused", func(f *fixture) {
+			large := make([]byte, 256<<10)
+			name := string(bytes.Repeat([]byte("n"), 256))
+			f.save(name, large, 0)
+			f.wantValue(name, large, 1)
+			f.wantFault("Save of a byte more", f.vault().Save(f.ctx, "keys", append(large, 1), 0))
+			f.wantFault("Save under a longer name", f.vault().Save(f.ctx, name+"n", nil, 0))
+			f.wantFault("Save under no name", f.vault().Save(f.ctx, "", nil, 0))
+		}},
+		{"the vault is there after a restart, and is not pruned", func(f *fixture) {
+			if f.h.Reopen == nil {
+				f.Skip("this store keeps nothing over a restart")
+			}
+			f.save("keys", []byte("kept"), 0)
+			f.pruneAll(f.now.Add(1000 * time.Hour))
+			f.store = f.h.Reopen(f.T)
+			f.wantValue("keys", []byte("kept"), 1)
+			f.save("keys", []byte("next"), 1)
+		}},
+		{"a value handed in or out is the caller's own", func(f *fixture) {
+			value := []byte("kept")
+			f.save("keys", value, 0)
+			value[0] = 'X'
+			got, _, _ := f.vault().Load(f.ctx, "keys")
+			got[1] = 'X'
+			f.wantValue("keys", []byte("kept"), 1)
+		}},
+	}
+}
