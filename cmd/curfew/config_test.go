@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,7 @@ func TestEverySettingReachesTheRelyingParty(t *testing.T) {
 url: https://app.example.com
 prefix: /session
 home: /welcome
+after_logout: /bye
 upstream: http://127.0.0.1:3000/app
 store: "memory:"
 idle_timeout: 1h
@@ -158,6 +160,7 @@ providers:
 		{"URL", rp.URL, "https://app.example.com"},
 		{"Prefix", rp.Prefix, "/session"},
 		{"Home", rp.Home, "/welcome"},
+		{"AfterLogout", rp.AfterLogout, "/bye"},
 		{"Idle", rp.Idle, time.Hour},
 		{"Absolute", rp.Absolute, 8 * time.Hour},
 		{"Grace", rp.Grace, 5 * time.Minute},
@@ -188,6 +191,27 @@ providers:
 	}
 }
 
+func TestTheDocsListEverySettingWithItsDefault(t *testing.T) {
+	t.Parallel()
+	docs, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range slices.Concat(new(config).settings(), new(provider).settings()) {
+		// A quirk is shown as it is written to turn it on, and what belongs together on one line.
+		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key, '_')+1:] + ")(`|: ).*$")
+		line := listed.FindString(strings.ReplaceAll(string(docs), "…_", "…"))
+		if line == "" {
+			t.Errorf("docs/configuration.md does not list %s", s.key)
+			continue
+		}
+		quirk := strings.Contains(line, "`"+s.key+": ")
+		if s.def != "" && !quirk && !strings.Contains(strings.ReplaceAll(line, ", ", ","), "`"+s.def+"`") {
+			t.Errorf("docs/configuration.md does not give %s its default %s: %s", s.key, s.def, line)
+		}
+	}
+}
+
 func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 	t.Parallel()
 	two := func(second string) string {
@@ -205,6 +229,15 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"both listeners at one address", "listen: 127.0.0.1:1\nadmin_listen: 127.0.0.1:1\n", ":2: admin_listen: 127.0.0.1:1 is the public listener's"},
 		{"in front of itself", "listen: 127.0.0.1:1\nupstream: http://127.0.0.1:1\n", ":2: upstream: 127.0.0.1:1 is our own"},
 		{"no list of providers", "providers: {issuer: x}\n", ":1: providers: want a list"},
+		{"a route without an app", "routes: [{path: /api/*}]\n", ":1: routes: route 1: upstream is missing"},
+		{"a route to something else", "routes:\n- {upstream: 'ftp://x', paht: /a}\n", `:1: routes: line 2: upstream: "ftp://x" is not the address of an app; write it like http://127.0.0.1:3000; line 2: there is no such setting: "paht"`},
+		{"a rule for no path", "policy: [{path: admin, groups: [a]}]\n", `:1: policy: rule 1: "admin" is no path`},
+		{"a rule that opens and asks", "policy: [{path: /a, public: true, groups: [a]}]\n", ":1: policy: rule 1: is public, and asks"},
+		{"a policy that is no list", "policy: {path: /a}\n", ":1: policy: want a list"},
+		{"a header that means something else", "identity_headers: {Cookie: subject}\n", ":1: identity_headers: Cookie means something else"},
+		{"a fact that nobody has", "identity_headers: {X-A: password}\n", `there is nothing called "password" to tell`},
+		{"a certificate without its key", "tls_cert_file: x.pem\n", ":1: tls_cert_file: a certificate needs its key"},
+		{"a CA that is none", "upstream_ca_file: /dev/null\n", ":1: upstream_ca_file: /dev/null holds no certificate"},
 		{"an empty setting", "home:\n", ":1: home: is empty"},
 		{"a list where a value goes", "home: [/]\n", ":1: home: want a single value"},
 	} {

@@ -60,7 +60,8 @@ func (c *config) settings() []setting {
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
-		{"home", "/", "PATH", "where people go after signing in or out without a better place", c.setHome},
+		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
+		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)", sitePath(&c.AfterLogout)},
 	}, c.gatewayConfig.settings(), []setting{
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + storeNames(), c.setStore},
 		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)", text(&c.KeyFile)},
@@ -262,14 +263,14 @@ func (c *config) setPrefix(v value) error {
 	})(v)
 }
 
-func (c *config) setHome(v value) error {
+func sitePath(to *string) func(value) error {
 	return parsed(func(s string) error {
 		if web.ReturnTo(s) != s {
 			return fmt.Errorf("%q is not a path on this site; write it like / or /welcome", s)
 		}
-		c.Home = s
+		*to = s
 		return nil
-	})(v)
+	})
 }
 
 func (c *config) setStore(v value) error {
