@@ -83,7 +83,10 @@ func newStageWith(t testing.TB, cfg session.Config) *stage {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewJSONHandler(&st.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg.Store, cfg.Ring, cfg.Ceiling, cfg.Log = st.store, ring, -1, log
+	cfg.Store, cfg.Ring, cfg.Log = st.store, ring, log
+	if cfg.Ceiling == 0 {
+		cfg.Ceiling = -1 // no cache: what a test takes away from the store is gone
+	}
 	st.sessions, err = session.NewManager(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func startGateway(t *testing.T, args ...string) *gateway {
 	go io.Copy(io.Discard, out)
 	g.start = told.String()
 	addr := func(which string) string {
-		m := regexp.MustCompile(`(?m)^  ` + which + ` +http://(\S+)`).FindStringSubmatch(g.start)
+		m := regexp.MustCompile(`(?m)^  ` + which + ` +https?://(\S+)`).FindStringSubmatch(g.start)
 		if m == nil {
 			t.Fatalf("it did not start:\n%s\n%s", g.start, g.logs)
 		}

@@ -86,8 +86,8 @@ func warnAtStart(log *slog.Logger, c *config, servers []*server) {
 			log.Warn("an app is told of logouts over http", "event", "insecure_app", "app", a.ClientID)
 		}
 	}
-	if c.AdminListen != "" {
-		addr := servers[1].listener.Addr()
+	for _, private := range servers[1:] {
+		addr := private.listener.Addr()
 		if host, _, err := net.SplitHostPort(addr.String()); err != nil || !web.Loopback(host) {
 			log.Warn("the private listener can be reached from other machines, and asks nobody who they are; see that only yours can",
 				"event", "private_listener_open", "address", addr.String())

@@ -1,0 +1,248 @@
+//go:build unix
+
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/curfew/gateway"
+	"example.com/curfew/session"
+)
+
+// Figures are ratios of one run: both sides take turns, a thousand requests at a time, so that what else the machine does
+// meets both.
+
+// client sends one fixed request again and again on one connection, and does as little else as it can.
+type client struct {
+	conn    net.Conn
+	in      *bufio.Reader
+	request []byte
+}
+
+func newClient(b *testing.B, address, request string) *client {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	return &client{conn, bufio.NewReader(conn), []byte(request)}
+}
+
+func (c *client) do(b *testing.B) {
+	if _, err := c.conn.Write(c.request); err != nil {
+		b.Fatal(err)
+	}
+	resp, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if resp.StatusCode != 200 {
+		b.Fatal(resp.Status)
+	}
+	io.Copy(io.Discard, resp.Body)
+}
+
+// against measures ours against theirs: the throughput of ours as a part of theirs.
+func against(b *testing.B, ours, theirs *client) {
+	const turn = 1000
+	spend := func(c *client) time.Duration {
+		began := time.Now()
+		for range turn {
+			c.do(b)
+		}
+		return time.Since(began)
+	}
+	spend(ours)
+	spend(theirs)
+	var a, z time.Duration
+	ratios := 0.0
+	turns := 0
+	for b.Loop() {
+		x, y := spend(ours), spend(theirs)
+		a, z = a+x, z+y
+		ratios += float64(y) / float64(x)
+		turns++
+	}
+	b.ReportMetric(float64(a.Nanoseconds())/float64(turns*turn), "ns/ours")
+	b.ReportMetric(float64(z.Nanoseconds())/float64(turns*turn), "ns/bare")
+	b.ReportMetric(float64(z)/float64(a), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+// cached is a stage whose manager caches, as it does in production.
+func cached(b *testing.B) (*stage, session.Bearer) {
+	st := newStageWith(b, session.Config{Ceiling: time.Hour})
+	bearer, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com", "groups": []any{"users", "staff"}})
+	return st, bearer
+}
+
+func BenchmarkVerify(b *testing.B) {
+	st, bearer := cached(b)
+	mux := http.NewServeMux()
+	st.gateway.Mount(mux)
+	ours := httptest.NewServer(mux)
+	defer ours.Close()
+	type person struct{ subject, name, email, groups string }
+	known := map[string]person{bearer.Reveal(): {"alice", "Alice Ahn", "alice@example.com", "users,staff"}}
+	var mu sync.RWMutex
+	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := r.Cookie("curfew")
+		if err != nil {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		mu.RLock()
+		p, ok := known[c.Value]
+		mu.RUnlock()
+		if !ok {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		h := w.Header()
+		h.Set("X-Auth-Subject", p.subject)
+		h.Set("X-Auth-Name", p.name)
+		h.Set("X-Auth-Email", p.email)
+		h.Set("X-Auth-Groups", p.groups)
+		h.Set("X-Auth-Provider", "main")
+		h.Set("Cache-Control", "no-store")
+	}))
+	defer bare.Close()
+	request := "GET /auth/verify HTTP/1.1\r\nHost: x\r\nCookie: theme=dark; " + cookie(bearer) + "\r\nAccept: text/html\r\nX-Forwarded-Uri: /a/b\r\nX-Forwarded-Method: GET\r\n" +
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: en\r\n\r\n"
+	against(b, newClient(b, ours.Listener.Addr().String(), request), newClient(b, bare.Listener.Addr().String(), request))
+}
+
+func BenchmarkProxy(b *testing.B) {
+	st, bearer := cached(b)
+	st.upstream = func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }
+	u, _ := url.Parse(st.app.URL)
+	st.policed(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
+	transport := &http.Transport{MaxIdleConnsPerHost: 1024}
+	defer transport.CloseIdleConnections()
+	bare := httptest.NewServer(&httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(u)
+		r.SetXForwarded()
+	}})
+	defer bare.Close()
+	request := "GET /a/b HTTP/1.1\r\nHost: x\r\nCookie: theme=dark; " + cookie(bearer) + "\r\nAccept: text/html\r\n" +
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: en\r\n\r\n"
+	against(b, newClient(b, st.public.Listener.Addr().String(), request), newClient(b, bare.Listener.Addr().String(), request))
+}
+
+// BenchmarkStreams opens WebSockets of one person in a hundred sessions, and ends them by one logout. Memory is that of
+// the gateway together with the plain connections of the test's client and app, which the bare figure has too.
+func BenchmarkStreams(b *testing.B) {
+	const sessions = 100
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	// A stream takes four descriptors here: client, gateway twice, app.
+	for _, count := range []int{1000, int(min(10_000, (limit.Cur-500)/4))} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			for b.Loop() {
+				bare := heldBy(b, count, 0)
+				held := heldBy(b, count, sessions)
+				b.ReportMetric(float64(bare.memory)/float64(count), "B/stream-bare")
+				b.ReportMetric(float64(held.memory)/float64(count), "B/stream")
+				b.ReportMetric(float64(held.closed.Milliseconds()), "ms/last-close")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+type holding struct {
+	memory uint64 // heap and stacks
+	closed time.Duration
+}
+
+// heldBy opens count sockets through the gateway, or, without sessions, through a bare httputil.ReverseProxy.
+func heldBy(b *testing.B, count, sessions int) holding {
+	st, _ := cached(b)
+	opened := make(chan net.Conn, count)
+	st.upstream = func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		opened <- conn
+	}
+	bearers := make([]session.Bearer, max(1, sessions))
+	for i := range bearers {
+		bearers[i], _ = st.signIn(nil)
+	}
+	if sessions == 0 {
+		u, _ := url.Parse(st.app.URL)
+		st.front = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) }}
+	}
+	before := inUse()
+	sockets := make([]net.Conn, count)
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := w; i < count; i += 8 {
+				conn, err := net.Dial("tcp", st.public.Listener.Addr().String())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nCookie: %s\r\n\r\n", cookie(bearers[i%len(bearers)]))
+				head := make([]byte, 512)
+				if n, err := conn.Read(head); err != nil || string(head[:12]) != "HTTP/1.1 101" {
+					b.Errorf("%v %q", err, head[:n])
+					return
+				}
+				sockets[i] = conn
+			}
+		})
+	}
+	wg.Wait()
+	if b.Failed() {
+		b.FailNow()
+	}
+	h := holding{memory: inUse() - before}
+	if sessions > 0 {
+		began := time.Now()
+		who := session.Who{Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
+		if _, err := st.sessions.End(b.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+			b.Fatal(err)
+		}
+		for _, s := range sockets {
+			frame := make([]byte, 32)
+			if n, err := io.ReadFull(s, frame[:4]); err != nil || frame[0] != 0x88 || frame[2] != 0x03 || frame[3] != 0xf0 {
+				b.Fatalf("%d %v %x", n, err, frame[:4])
+			}
+			io.Copy(io.Discard, s)
+		}
+		h.closed = time.Since(began)
+	}
+	for _, s := range sockets {
+		s.Close()
+	}
+	for range count {
+		(<-opened).Close()
+	}
+	return h
+}
+
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}

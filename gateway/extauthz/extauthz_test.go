@@ -1,0 +1,148 @@
+package extauthz_test
+
+import (
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/curfew/gateway"
+	"example.com/curfew/gateway/extauthz"
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+	"example.com/curfew/web"
+)
+
+// start serves a gateway over gRPC on loopback, and returns a client as Envoy is one, and the cookie of somebody who is
+// signed in.
+func start(t *testing.T) (auth.AuthorizationClient, string) {
+	t.Helper()
+	ring, err := session.ParseRing(session.NewKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	sessions, err := session.NewManager(session.Config{Store: memory.New(), Ring: ring, Ceiling: -1, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := gateway.NewPolicy(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &gateway.Handler{
+		Site:     &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log},
+		Sessions: sessions, Policy: policy,
+	}
+	b, _, err := sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: sessions.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := extauthz.NewServer(h)
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return auth.NewAuthorizationClient(conn), "__Host-curfew=" + b.Reveal()
+}
+
+func question(method, path string, headers map[string]string) *auth.CheckRequest {
+	return &auth.CheckRequest{Attributes: &auth.AttributeContext{
+		Source: &auth.AttributeContext_Peer{Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+			Address: "192.0.2.7", PortSpecifier: &core.SocketAddress_PortValue{PortValue: 1234},
+		}}}},
+		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{
+			Method: method, Path: path, Host: "app.example.com", Scheme: "https", Headers: headers,
+		}},
+	}}
+}
+
+func TestEnvoyGetsTheDecisionsOfTheGateway(t *testing.T) {
+	t.Parallel()
+	envoy, cookie := start(t)
+	const page = "text/html"
+	for name, row := range map[string]struct {
+		method, path string
+		headers      map[string]string
+		status       int32  // of the denial; 0: let through
+		location     string // of the denial
+	}{
+		"nobody, a page":            {"GET", "/deep?a=b", map[string]string{"accept": page}, 303, "https://app.example.com/auth/login?return_to=%2Fdeep%3Fa%3Db"},
+		"nobody, an API":            {"GET", "/deep", nil, 401, ""},
+		"nobody, a form":            {"POST", "/deep", map[string]string{"accept": page}, 401, ""},
+		"nobody, a public path":     {"GET", "/public/x", nil, 0, ""},
+		"signed in":                 {"GET", "/deep", map[string]string{"cookie": cookie}, 0, ""},
+		"signed in, not in a group": {"GET", "/admin/x", map[string]string{"cookie": cookie}, 403, ""},
+		"two meanings":              {"GET", "/public/../admin", map[string]string{"cookie": cookie}, 400, ""},
+		"a header names a path":     {"GET", "/deep", map[string]string{"x-forwarded-uri": "/public/x", "x-original-uri": "/public/x"}, 401, ""},
+		"no path":                   {"GET", "", map[string]string{"cookie": cookie}, 400, ""},
+		"a path that is none":       {"GET", "\x7f", map[string]string{"cookie": cookie}, 400, ""},
+	} {
+		answer, err := envoy.Check(t.Context(), question(row.method, row.path, row.headers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		denied := answer.GetDeniedResponse()
+		if row.status == 0 {
+			if answer.GetStatus().GetCode() != 0 || answer.GetOkResponse() == nil {
+				t.Errorf("%s: %v", name, answer)
+			}
+			continue
+		}
+		if answer.GetStatus().GetCode() == 0 || int32(denied.GetStatus().GetCode()) != row.status || header(denied.GetHeaders(), "location") != row.location {
+			t.Errorf("%s: %v, want %d %s", name, answer, row.status, row.location)
+		}
+	}
+}
+
+func header(options []*core.HeaderValueOption, name string) string {
+	for _, o := range options {
+		if o.GetHeader().GetKey() == name {
+			return o.GetHeader().GetValue()
+		}
+	}
+	return ""
+}
+
+func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
+	t.Parallel()
+	envoy, cookie := start(t)
+	answer, err := envoy.Check(t.Context(), question("GET", "/", map[string]string{
+		"cookie": cookie + "; theme=dark", "x-auth-subject": "mallory", "x_auth_subject": "mallory", "x-auth-groups": "admins", "x.forwarded.user": "mallory", "accept": "x",
+		"x-forwarded-for": "192.0.2.7",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ok := answer.GetOkResponse()
+	if header(ok.GetHeaders(), "x-auth-subject") != "alice" || header(ok.GetHeaders(), "cookie") != "theme=dark" {
+		t.Errorf("set %v", ok.GetHeaders())
+	}
+	for _, o := range ok.GetHeaders() {
+		if o.GetAppendAction() != core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+			t.Errorf("%s would stand beside what the client sent", o.GetHeader().GetKey())
+		}
+	}
+	removed := map[string]bool{}
+	for _, name := range ok.GetHeadersToRemove() {
+		removed[name] = true
+	}
+	if got := slices.Sorted(maps.Keys(removed)); strings.Join(got, " ") != "x-auth-groups x.forwarded.user x_auth_subject" {
+		t.Errorf("removed %q", got)
+	}
+}
