@@ -89,7 +89,7 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 	over := now.Add(session.AttemptLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
-		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b)}
+		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace()}
 	return call{s.scripts.end, keys, append(args, tellings(e, now)...)}
 }
 
@@ -147,26 +147,33 @@ func readDeed(answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]s
 // errReplicas: the ending is done where it was asked for, and may be undone by a failover.
 var errReplicas = errors.New("redis: end: too few replicas have acknowledged")
 
-// deedWithReplicas carries out a deed and waits for replicas, on one connection: WAIT counts what that connection wrote. So
-// a redirection is not followed there, as the client would do it on another.
-func (s *Store) deedWithReplicas(ctx context.Context, c call, e session.Ending, now time.Time) (ended []session.Ended, err error) {
+// trace is how long a script leaves a trace for replicas, if any are waited for.
+func (s *Store) trace() string {
+	if s.waitFor == 0 {
+		return ""
+	}
+	return "60000"
+}
+
+// runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last write of
+// that connection. So a redirection is not followed here, as the client would do it on another.
+func (s *Store) runReplicated(ctx context.Context, c call) (rueidis.RedisMessage, error) {
+	if s.waitFor == 0 {
+		return s.run(ctx, c)
+	}
 	for {
-		ended, err = s.tryWithReplicas(ctx, c, e, now)
+		answer, err := s.tryReplicated(ctx, c)
 		refused, ok := rueidis.IsRedisErr(err)
 		if !ok {
-			return ended, err
+			return answer, err
 		}
-		_, moved := refused.IsMoved()
-		if !moved && !didNotRun(err) {
-			return nil, err
-		}
-		if sleep(ctx, 20*time.Millisecond) != nil {
-			return nil, err
+		if _, moved := refused.IsMoved(); !moved && !didNotRun(err) || sleep(ctx, 20*time.Millisecond) != nil {
+			return answer, fmt.Errorf("redis: %s: %w", c.script.name, err)
 		}
 	}
 }
 
-func (s *Store) tryWithReplicas(ctx context.Context, c call, e session.Ending, now time.Time) ([]session.Ended, error) {
+func (s *Store) tryReplicated(ctx context.Context, c call) (rueidis.RedisMessage, error) {
 	client, release := s.client.Dedicate()
 	defer release()
 	answer, err := client.Do(ctx, c.byDigest(client.B())).ToMessage()
@@ -174,20 +181,13 @@ func (s *Store) tryWithReplicas(ctx context.Context, c call, e session.Ending, n
 		answer, err = client.Do(ctx, c.byText(client.B())).ToMessage()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("redis: end: %w", err)
-	}
-	ended, err := readDeed(answer, e, now)
-	if err != nil {
-		return nil, err
+		return answer, err
 	}
 	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(s.timeout.Milliseconds()/2).Build()).AsInt64()
-	switch {
-	case err != nil:
-		return nil, errors.Join(errReplicas, err)
-	case n < int64(s.waitFor):
-		return nil, errReplicas
+	if err == nil && n < int64(s.waitFor) {
+		err = errReplicas
 	}
-	return ended, nil
+	return answer, err
 }
 
 // whose names an ending for a binding: the bucket that records its jti, and a hash of whom it names.

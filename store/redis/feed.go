@@ -68,7 +68,8 @@ type subscribed struct {
 
 // waiter is a Sync under way.
 type waiter struct {
-	seen    map[heardToken]struct{} // since it began, until it knows what it waits for
+	began   [buckets]token          // the ends of the chains as far as they were heard when it began
+	seen    map[heardToken]struct{} // heard since, until it knows what it waits for
 	pending map[heardToken]struct{} // what it waits for
 	done    chan struct{}
 }
@@ -219,10 +220,13 @@ func (l *listener) hear(m rueidis.PubSubMessage) {
 	if l.known[b] && before != l.last[b] && own != l.last[b] {
 		l.gap()
 	}
+	first := !l.known[b]
 	l.last[b], l.known[b] = own, true
-	h := heardToken{b, own}
 	for w := range l.waiting {
-		w.hear(h)
+		if first { // who reads the end from before it has read where this chain begins
+			w.hear(heardToken{b, before})
+		}
+		w.hear(heardToken{b, own})
 	}
 }
 
@@ -231,11 +235,11 @@ func (w *waiter) hear(h heardToken) {
 		w.seen[h] = struct{}{}
 		return
 	}
-	if _, waits := w.pending[h]; waits {
-		delete(w.pending, h)
-		if len(w.pending) == 0 {
-			close(w.done)
-		}
+	if _, waits := w.pending[h]; !waits {
+		return
+	}
+	if delete(w.pending, h); len(w.pending) == 0 {
+		close(w.done)
 	}
 }
 
@@ -249,6 +253,7 @@ func (l *listener) sync(ctx context.Context) (gaps int, err error) {
 		return gaps, errNotListen
 	}
 	l.waiting[w] = struct{}{}
+	w.began = l.last
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
@@ -297,7 +302,7 @@ func (l *listener) await(w *waiter, ends *[buckets]token) bool {
 		switch {
 		case !l.known[b]:
 			l.last[b], l.known[b] = end, true
-		case l.last[b] != end && !seen:
+		case w.began[b] != end && !seen:
 			w.pending[h] = struct{}{}
 		}
 	}

@@ -36,6 +36,7 @@ const (
 	keyDue     = "d" // notices to be claimed, by when they are due
 	keyLeased  = "e" // notices that are leased, by when the lease ends
 	keyGivenUp = "g" // notices that nobody claims again, by when they were due
+	keyTrace   = "x" // for replicas to acknowledge (see lua/shared.lua)
 	keyFeed    = "f" // the channel of the feed, on a Cluster
 )
 

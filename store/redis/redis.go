@@ -30,8 +30,9 @@ type Options struct {
 	// TLS is used for rediss, rediss+cluster and rediss+sentinel addresses, before what the address says. Nil means the
 	// certificates that this machine trusts.
 	TLS *tls.Config
-	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil. 0 waits for none: then
-	// a failover can bring sessions back that ended just before it.
+	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil, and the way from a sid to
+	// a session before Create does. 0 waits for none: then a failover can bring sessions back that ended just before it,
+	// and lose the way to those that were made just before it.
 	WaitReplicas int
 	// Log is told at Open when the server may lose what it is given. Nil tells nobody.
 	Log *slog.Logger

@@ -129,12 +129,13 @@ func startServer(t testing.TB, args ...string) *server {
 
 // shared are the servers that many tests use, each under a prefix of its own.
 type shared struct {
-	once sync.Once
-	dir  string
-	all  []*server
-	url  string
-	err  error
-	fill func(*shared) error
+	once      sync.Once
+	dir       string
+	all       []*server
+	sentinels []*server
+	url       string
+	err       error
+	fill      func(*shared) error
 }
 
 var (
@@ -197,7 +198,7 @@ func fillSingle(s *shared) error {
 func fillCluster(s *shared) error { return s.startCluster(3, 3) }
 
 // startCluster makes a Cluster of so many masters and replicas.
-func (s *shared) startCluster(masters, replicas int) error {
+func (s *shared) startCluster(masters, replicas int, extra ...string) error {
 	n := masters + replicas
 	ports, err := freePorts(2 * n)
 	if err != nil {
@@ -205,8 +206,9 @@ func (s *shared) startCluster(masters, replicas int) error {
 	}
 	var addrs []string
 	for i := range n {
-		if err := s.add(ports[i], "--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(ports[n+i]),
-			"--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"); err != nil {
+		args := append([]string{"--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(ports[n+i]),
+			"--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"}, extra...)
+		if err := s.add(ports[i], args...); err != nil {
 			return err
 		}
 		addrs = append(addrs, s.all[i].addr())
@@ -288,3 +290,16 @@ func (s *shared) server(t testing.TB) *server {
 }
 
 func prefix() string { return "test:" + rand.Text() + ":" }
+
+// newSentinel prepares a sentinel that watches the master on a port. It wants a file that it can write.
+func newSentinel(t testing.TB, program string, port, master int) *server {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sentinel.conf")
+	config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %d 2\n"+
+		"sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 6000\nsentinel parallel-syncs main 2\n", port, dir, master)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &server{port: port, dir: dir, args: []string{file}, program: program}
+}

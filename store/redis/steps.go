@@ -59,7 +59,11 @@ func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now t
 	var all []session.Ended
 	if s.waitFor > 0 {
 		for _, c := range calls {
-			ended, err := s.deedWithReplicas(ctx, c, e, now)
+			answer, err := s.runReplicated(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			ended, err := readDeed(answer, e, now)
 			if err != nil {
 				return nil, err
 			}
@@ -130,9 +134,10 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 	}
 	c := call{st.s.scripts.begin,
 		[]string{st.s.key(st.home, keyQueue), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]), st.s.named(st.home, keyPointer, st.sid[:])},
-		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over), until(over, margin)}}
+		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over), until(over, margin),
+			st.s.key(st.home, ""), st.s.trace()}}
 	for {
-		answer, err := st.s.run(ctx, c)
+		answer, err := st.s.runReplicated(ctx, c)
 		if err != nil {
 			return nil, err
 		}

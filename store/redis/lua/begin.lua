@@ -2,7 +2,8 @@
 -- points to.
 -- KEYS: 1 queue, 2 jti, 3 claim, 4 mark, 5 pointer; the last three are there whether they are needed or not
 -- ARGV: 1 now, 2 owner of the claim, empty without a jti, 3 how long it holds in milliseconds, 4 name of the mark, empty for
---       none, 5 when it runs out, 6 until when Redis keeps it
+--       none, 5 when it runs out, 6 until when Redis keeps it, 7 start of the keys of the bucket,
+--       8 how long a trace is kept if replicas are waited for
 if ARGV[2] ~= '' then
   local till = redis.call('GET', KEYS[2])
   if till and tonumber(ARGV[1]) < tonumber(till) then return {'replayed'} end
@@ -13,6 +14,7 @@ local at = redis.call('GET', KEYS[4])
 local tags = redis.call('SMEMBERS', KEYS[5])
 redis.call('ZCARD', KEYS[1])
 redis.call('ZREM', KEYS[1], '') -- see end.lua
+leave_trace(ARGV[7], ARGV[8])
 if ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(ARGV[1])) then
   redis.call('SET', KEYS[4], ARGV[1], 'PXAT', ARGV[6])

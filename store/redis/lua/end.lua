@@ -4,7 +4,7 @@
 -- ARGV: 1 now, 2 start of the keys of the bucket, 3 tag, 4 shape, 5 scope (issuer and client), 6 subject, 7 sid, 8 rest of
 --       the key, 9 hints, 10 marks, 11 when marks run out, 12 until when Redis keeps marks, 13 name of the jti,
 --       14 when it runs out, 15 until when Redis keeps it, 16 how to publish, 17 channel, 18 head of the message, 19 id of
---       the notices, then for each telling: what it wants (w, t, r, o), its template, its names
+--       the notices, 20 how long a trace is kept if replicas are waited for, then for each telling: what it wants (w, t, r, o), its template, its names
 local now, start, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
 
@@ -65,7 +65,7 @@ local function note(template, key, who, what)
   redis.call('EXISTS', start .. 'n' .. id)
   notices[#notices + 1] = {id, template, key, who, what}
 end
-for i = 20, #ARGV, 3 do
+for i = 21, #ARGV, 3 do
   local wants, template = ARGV[i], ARGV[i + 1]
   if wants == 'w' then
     note(template, '', ARGV[i + 2], '')
@@ -86,6 +86,7 @@ for _, key in ipairs({KEYS[1], KEYS[3], KEYS[5]}) do redis.call('ZCARD', key) en
 -- From here on nothing fails. The first command that writes is one that Redis carries out when its memory is full, and
 -- then it does not stop the others: somebody can sign out of a server that has no room left.
 redis.call('ZREM', KEYS[1], '')
+leave_trace(start, ARGV[20])
 if has_jti then
   redis.call('SET', KEYS[6], ARGV[14], 'PXAT', ARGV[15])
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])

@@ -32,3 +32,9 @@ local function unlist(queue, tags, index, tag, hint, rest)
   redis.call('ZREM', index, hint .. rest)
   if redis.call('EXISTS', index) == 0 then redis.call('ZREM', tags, tag) end
 end
+
+-- leave_trace writes something in any case when replicas are to acknowledge what a script did. One that is run again may
+-- find nothing left to write, and WAIT, which asks for the last write of a connection, would then ask for nothing.
+local function leave_trace(start, keep)
+  if keep ~= '' then redis.call('SET', start .. 'x', '', 'PX', keep) end
+end

@@ -1,0 +1,293 @@
+package redis_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+)
+
+func splitLines(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == '\n' })
+}
+
+func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	store := open(t, "redis://"+s.addr(), redis.Options{})
+	defer store.Close()
+	now := session.Time(time.Now())
+	l := watch(t, store)
+	stays, ends := recordOf("alice", "s1", now), recordOf("bob", "s2", now)
+	mustCreate(t, store, stays, now)
+	mustCreate(t, store, ends, now)
+	e := endingOf(session.Who{SID: "s2"})
+	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	if _, err := store.End(t.Context(), e, now); err != nil {
+		t.Fatal(err)
+	}
+	s.kill()
+	if _, err := store.Find(t.Context(), stays.Key, now); err == nil || errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Find while the server is away: %v, want an error that says nothing about the session", err)
+	}
+	if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+		t.Errorf("End while the server is away: %v, want an error that says nothing about the token", err)
+	}
+	if err := l.Sync(t.Context()); err == nil {
+		t.Error("Sync succeeded while the server is away")
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	back := eventually(t, func() error { _, err := store.Find(t.Context(), stays.Key, now); return err })
+	if back != nil {
+		t.Errorf("Find after the restart: %v", back)
+	}
+	if _, err := store.Find(t.Context(), ends.Key, now); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("who had ended, after the restart: %v", err)
+	}
+	if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+		t.Errorf("the token of before, after the restart: %v, want a replay", err)
+	}
+	if err := store.Create(t.Context(), recordOf("bob", "s2", now), now, now); !errors.Is(err, session.ErrEnded) {
+		t.Errorf("a login from before the logout, after the restart: %v", err)
+	}
+	l.recovers(t)
+	l.hears(t, store, now)
+}
+
+// eventually repeats what fails for want of a server; the first answer about a session is the answer.
+func eventually(t testing.TB, ask func() error) error {
+	t.Helper()
+	for {
+		err := ask()
+		if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrReplayed) || errors.Is(err, session.ErrEnded) {
+			return err
+		}
+		if t.Context().Err() != nil {
+			t.Fatalf("the store does not recover: %v", err)
+		}
+		pauseFor(20 * time.Millisecond)
+	}
+}
+
+func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{})
+	defer store.Close()
+	now := session.Time(time.Now())
+	r := recordOf("alice", "s1", now)
+	mustCreate(t, store, r, now)
+	l := watch(t, store)
+	s.kill()
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Find after the restart: %v", err)
+	}
+	if err := l.Sync(t.Context()); err == nil {
+		t.Error("the first Sync after the restart succeeded: copies of what is lost would be served")
+	}
+	l.recovers(t)
+	l.hears(t, store, now)
+}
+
+func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 500 * time.Millisecond})
+	defer store.Close()
+	now := session.Time(time.Now())
+	r := recordOf("alice", "s1", now)
+	mustCreate(t, store, r, now)
+	l := watch(t, store)
+	e := endingOf(session.Who{Subject: "alice"})
+	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+
+	s.signal(syscall.SIGSTOP)
+	var all sync.WaitGroup
+	for range 4 { // about 3 s
+		for _, ask := range []func() error{
+			func() error { return l.Sync(t.Context()) },
+			func() error { _, err := store.Find(t.Context(), r.Key, now); return err },
+			func() error { _, err := store.End(t.Context(), e, now); return err },
+			func() error { _, err := store.List(t.Context(), session.Query{}, now); return err },
+			func() error { _, err := store.Claim(t.Context(), now, time.Minute, 1); return err },
+			func() error { return store.Create(t.Context(), recordOf("bob", "s2", now), now, now) },
+		} {
+			all.Go(func() {
+				if err := ask(); err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrReplayed) {
+					t.Errorf("a frozen server answered: %v", err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	s.signal(syscall.SIGCONT)
+
+	// Endings that were sent to the frozen server may be carried out when it wakes; a replay says that one was.
+	err := eventually(t, func() error { _, err := store.End(t.Context(), e, now); return err })
+	if err != nil && !errors.Is(err, session.ErrReplayed) {
+		t.Errorf("End after it woke up: %v", err)
+	}
+	if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("Find after the logout: %v", err)
+	}
+	l.recovers(t)
+	l.hears(t, store, now)
+}
+
+func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 300 * time.Millisecond})
+	defer store.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	const people = 60
+	var records [people]session.Record
+	for i := range records {
+		records[i] = recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now)
+		mustCreate(t, store, records[i], now)
+	}
+	strike := make(chan struct{}, 1)
+	var cutter, all sync.WaitGroup
+	var failed atomic.Int32
+	cutter.Go(func() {
+		for range strike {
+			do(t, c, "CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+		}
+	})
+	for w := range 8 {
+		all.Go(func() {
+			for i := w; i < people; i += 8 {
+				e := endingOf(session.Who{Subject: records[i].Subject})
+				if i%2 == 0 {
+					e.Who.Subject, e.Who.SID = "", records[i].SID
+				}
+				e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
+				select { // while the first try is under way
+				case strike <- struct{}{}:
+				default:
+				}
+				for {
+					_, err := store.End(t.Context(), e, now)
+					if err == nil || errors.Is(err, session.ErrReplayed) {
+						break
+					}
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(strike)
+	cutter.Wait()
+	for _, r := range records {
+		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("after its logout was answered: Find: %v", err)
+		}
+	}
+	t.Logf("%d Ends were cut", failed.Load())
+}
+
+func TestAFullServerRefusesLoginsAndObeysLogouts(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{})
+	defer store.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	one, two := recordOf("alice", "s1", now), recordOf("bob", "s2", now)
+	one.Refresh = session.RefreshOnline
+	mustCreate(t, store, one, now)
+	mustCreate(t, store, two, now)
+	do(t, c, "CONFIG", "SET", "maxmemory", "1mb")
+	if err := store.Create(t.Context(), recordOf("carol", "", now), now, now); err == nil || errors.Is(err, session.ErrEnded) {
+		t.Errorf("Create on a full server: %v", err)
+	}
+	e := endingOf(session.Who{Subject: "alice", SID: "s1"})
+	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e.Tell = []session.Telling{{Kind: session.NoticeRevoke, Target: "main", Deadline: now.Add(time.Hour)}}
+	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		t.Errorf("End on a full server: %d ended, %v", len(ended), err)
+	}
+	if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+		t.Errorf("End again: %v", err)
+	}
+	sid := endingOf(session.Who{SID: "s2"})
+	sid.JTI, sid.JTIExpires = "j2", now.Add(time.Hour)
+	ended, err := store.End(t.Context(), sid, now)
+	t.Logf("End of a sid alone on a full server: %d ended, %v", len(ended), err)
+	if err != nil || len(ended) != 1 {
+		t.Errorf("End of a sid alone on a full server: %d ended, %v", len(ended), err)
+	}
+	do(t, c, "CONFIG", "SET", "maxmemory", "0")
+	if notices, err := store.Claim(t.Context(), now, time.Minute, 10); err != nil || len(notices) != 1 {
+		t.Errorf("%d notices (error %v), want the one that was left", len(notices), err)
+	}
+}
+
+func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 10 * time.Second})
+	defer store.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	calls := func(size int, who func(session.Record) session.Who) string {
+		subject := fmt.Sprint("robot", size)
+		var r session.Record
+		for i := range size {
+			r = recordOf(subject, fmt.Sprint("s", size, i), now)
+			mustCreate(t, store, r, now)
+		}
+		e := endingOf(who(r))
+		e.JTI, e.JTIExpires = fmt.Sprint("j", size, now), now.Add(time.Hour)
+		// Once for the script to be known.
+		if _, err := store.End(t.Context(), endingOf(session.Who{Subject: "nobody", SID: "none"}), now); err != nil {
+			t.Fatal(err)
+		}
+		do(t, c, "CONFIG", "RESETSTAT")
+		if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+			t.Fatalf("%d ended, %v", len(ended), err)
+		}
+		m := do(t, c, "INFO", "commandstats")
+		text, err := m.ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, line := range splitLines(text) {
+			name, rest, _ := strings.Cut(line, ":calls=")
+			n, _, ok := strings.Cut(rest, ",")
+			if ok && !strings.ContainsAny(name, "|") && name != "cmdstat_eval" && name != "cmdstat_ping" {
+				all = append(all, name+" "+n)
+			}
+		}
+		return strings.Join(all, "\n")
+	}
+	for name, who := range map[string]func(session.Record) session.Who{
+		"a key": func(r session.Record) session.Who { return session.Who{Key: r.Key} },
+		"both":  func(r session.Record) session.Who { return session.Who{Subject: r.Subject, SID: r.SID} },
+		"a sid": func(r session.Record) session.Who { return session.Who{SID: r.SID} },
+	} {
+		few, many := sorted(calls(3, who)), sorted(calls(1000, who))
+		if few != many {
+			t.Errorf("%s: with 3 sessions Redis was asked\n%s\nwith 1,000\n%s", name, few, many)
+		}
+		if _, err := store.End(t.Context(), endingOf(session.Who{Subject: "robot1000"}), now); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Second)
+	}
+}

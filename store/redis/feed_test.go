@@ -1,0 +1,211 @@
+package redis_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+	"github.com/redis/rueidis"
+)
+
+// listening is a watching function and what it was told.
+type listening struct {
+	session.Feed
+	mu    sync.Mutex
+	heard map[session.Key]int
+}
+
+func watch(t testing.TB, store *redis.Store) *listening {
+	t.Helper()
+	l := &listening{heard: make(map[session.Key]int)}
+	feed, err := store.Watch(t.Context(), func(e session.Ended) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.heard[e.Key]++
+	})
+	if err != nil {
+		t.Fatalf("Watch: %v", err)
+	}
+	l.Feed = feed
+	t.Cleanup(func() { feed.Close() })
+	if err := feed.Sync(t.Context()); err != nil {
+		t.Fatalf("the first Sync: %v", err)
+	}
+	return l
+}
+
+func (l *listening) times(k session.Key) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heard[k]
+}
+
+// recovers fails unless Sync succeeds again without anybody's help.
+func (l *listening) recovers(t testing.TB) {
+	t.Helper()
+	for l.Sync(t.Context()) != nil {
+		if t.Context().Err() != nil {
+			t.Fatal("the feed does not recover")
+		}
+		pauseFor(5 * time.Millisecond)
+	}
+}
+
+// hears fails unless an ending on store is heard of when Sync returns.
+func (l *listening) hears(t testing.TB, store *redis.Store, now time.Time) {
+	t.Helper()
+	r := recordOf("bob", "s9", now)
+	mustCreate(t, store, r, now)
+	if _, err := store.End(t.Context(), endingOf(session.Who{Key: r.Key}), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Sync(t.Context()); err != nil || l.times(r.Key) != 1 {
+		t.Errorf("Sync: %v, heard %d times, want once", err, l.times(r.Key))
+	}
+}
+
+func TestAFeedThatIsCutSaysSoAndRecovers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{})
+	defer store.Close()
+	elsewhere := open(t, "redis://"+s.addr(), redis.Options{})
+	defer elsewhere.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	one, two := watch(t, store), watch(t, store)
+	for range 5 {
+		// Nobody hears of it: in one step the feed is cut and somebody signs out.
+		r := recordOf("alice", "s1", now)
+		mustCreate(t, elsewhere, r, now)
+		for _, id := range killed(t, c) {
+			do(t, c, "CLIENT", "KILL", "ID", id)
+		}
+		if _, err := elsewhere.End(t.Context(), endingOf(session.Who{Key: r.Key}), now); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Find(t.Context(), r.Key, now); err != session.ErrNotFound {
+			t.Errorf("Find while the feed is cut: %v; the store is not cut", err)
+		}
+		for _, l := range []*listening{one, two} { // each is told by its own Sync
+			if err := l.Sync(t.Context()); err == nil && l.times(r.Key) == 0 {
+				t.Error("Sync succeeded, and nobody had heard of an ending")
+			} else if err == nil {
+				t.Error("Sync succeeded after the feed was cut")
+			}
+			l.recovers(t)
+			l.hears(t, elsewhere, now)
+		}
+	}
+}
+
+// killed lists the connections that are subscribed.
+func killed(t testing.TB, c rueidis.Client) (ids []string) {
+	t.Helper()
+	m := do(t, c, "CLIENT", "LIST", "TYPE", "PUBSUB")
+	text, err := m.ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range splitLines(text) {
+		_, id, _ := strings.Cut(line, "id=")
+		id, _, _ = strings.Cut(id, " ")
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		t.Fatal("nobody is subscribed")
+	}
+	return ids
+}
+
+func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 300 * time.Millisecond})
+	defer store.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	l := watch(t, store)
+	keys := store.LastKeys()
+	// Something was published, and this process is not told, though its connection is well.
+	do(t, c, "SET", keys[7], "0123456789abcdef")
+	if err := l.Sync(t.Context()); err == nil {
+		t.Error("Sync succeeded though the end of a chain was not heard of")
+	}
+	l.recovers(t)
+	l.hears(t, store, now)
+}
+
+func TestALinkThatIsMissingIsAGap(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{})
+	defer store.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	for name, message := range map[string]string{
+		"a message that follows one which was not heard": "0123456789abcdef" + "fedcba9876543210" + "\x07" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00",
+		"a message that is none":                         "hello",
+	} {
+		l := watch(t, store)
+		do(t, c, "PUBLISH", store.Channel(), message)
+		l.hearsOrGaps(t, store, now)
+		l.recovers(t)
+		l.hears(t, store, now)
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+}
+
+// hearsOrGaps waits for an ending of bob to be heard, which comes after what was published before, and wants Sync to fail.
+func (l *listening) hearsOrGaps(t testing.TB, store *redis.Store, now time.Time) {
+	t.Helper()
+	r := recordOf("bob", "s9", now)
+	mustCreate(t, store, r, now)
+	if _, err := store.End(t.Context(), endingOf(session.Who{Key: r.Key}), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Sync(t.Context()); err == nil {
+		t.Error("Sync succeeded over a gap")
+	}
+}
+
+func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		url, p := on.get(t), prefix()
+		here, there := open(t, url, redis.Options{Prefix: p}), open(t, url, redis.Options{Prefix: p})
+		defer here.Close()
+		defer there.Close()
+		l := watch(t, there)
+		now := session.Time(time.Now())
+		var all sync.WaitGroup
+		for w := range 8 {
+			all.Go(func() {
+				for i := range 40 {
+					r := recordOf(fmt.Sprint("user", w, i), "s1", now)
+					if err := here.Create(t.Context(), r, now, now); err != nil {
+						t.Errorf("Create: %v", err)
+						return
+					}
+					if _, err := here.End(t.Context(), endingOf(session.Who{Subject: r.Subject}), now); err != nil {
+						t.Errorf("End: %v", err)
+						return
+					}
+					// What was complete before Sync has been heard of when it returns nil; a Sync beside others' endings too.
+					if err := l.Sync(t.Context()); err != nil {
+						t.Errorf("Sync: %v", err)
+					} else if l.times(r.Key) != 1 {
+						t.Errorf("Sync succeeded, and an ending was heard %d times", l.times(r.Key))
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+}
