@@ -26,8 +26,20 @@ func (s *Store) FeedPID(ctx context.Context) (pid uint32, err error) {
 	return pid, err
 }
 
-// InUse is how many connections of the pool are in somebody's hands.
-func (s *Store) InUse() int { return int(s.pool.Stat().AcquiredConns()) }
+// SchemaLock is held while the schema is looked at.
+const SchemaLock = schemaLock
+
+// FillPool makes all connections that the pool may hold.
+func (s *Store) FillPool(ctx context.Context) error {
+	for range s.pool.Config().MaxConns {
+		conn, err := s.pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+	}
+	return nil
+}
 
 // Statements are all that the store sends, the functions apart, with arguments for each.
 func Statements() map[string][]any {

@@ -131,6 +131,21 @@ func (e *ears) wantHeard(t testing.TB, r session.Record, times int) {
 	}
 }
 
+// wantBell fails unless r is what is heard of next, without a Sync.
+func (e *ears) wantBell(t testing.TB, r session.Record) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	select {
+	case ended := <-e.each:
+		if ended.Key != r.Key {
+			t.Error("heard of another session")
+		}
+	case <-ctx.Done():
+		t.Fatal("no bell was heard")
+	}
+}
+
 // begin begins a transaction on a connection of its own.
 func begin(t testing.TB, address string) pgx.Tx {
 	t.Helper()

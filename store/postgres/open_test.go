@@ -38,6 +38,26 @@ func TestReplicasOpenAnEmptyDatabaseTogether(t *testing.T) {
 	}
 }
 
+func TestOpenWaitsForAnotherThatLooksAtTheSchema(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	other := begin(t, address)
+	send(t, other, `SELECT pg_advisory_xact_lock($1)`, []any{postgres.SchemaLock})
+	opened := make(chan error, 1)
+	go func() {
+		store, err := postgres.Open(context.Background(), address, patient())
+		if err == nil {
+			store.Close()
+		}
+		opened <- err
+	}()
+	waitBlocked(t, address, other, 1)
+	other.Rollback(context.Background())
+	if err := <-opened; err != nil {
+		t.Errorf("Open: %v", err)
+	}
+}
+
 func TestTwoWhoShareADatabaseDoNotMeet(t *testing.T) {
 	t.Parallel()
 	one, two := schema(t), schema(t)
