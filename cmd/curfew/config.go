@@ -48,6 +48,7 @@ type config struct {
 	Apps           []fanout.App  // told of logouts
 	App            string        // the one behind us; empty: the only one
 	KeyRotation    time.Duration // negative: never
+	RevokeExpired  bool
 }
 
 // faults is everything that is wrong with a configuration, a line for each.
@@ -417,7 +418,7 @@ func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog
 		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
-		Apps: c.Apps, App: c.App, KeyRotation: c.KeyRotation, RevokeOffline: map[string]bool{},
+		Apps: c.Apps, App: c.App, KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
 	}
 	if rp.Ceiling == 0 {
 		rp.Ceiling = -1 // what "no cache" is called there
