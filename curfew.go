@@ -46,6 +46,8 @@ type Config struct {
 	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their session ends, as all
 	// others are; default: they are kept (Back-Channel Logout §2.7).
 	RevokeOffline map[string]bool
+	// RevokeExpired revokes also what sessions held that nobody ended: those that ran out.
+	RevokeExpired bool
 
 	// Require names, by provider, claims that must be there to sign in, and the values of which one must be met.
 	Require map[string]map[string][]any
@@ -145,10 +147,14 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err != nil {
 		return nil, err
 	}
+	var expired func(context.Context, []session.Record) error
+	if cfg.RevokeExpired && rp.fanout != nil {
+		expired = rp.fanout.Expired
+	}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Ring: cfg.Ring,
 		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached,
-		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, Now: cfg.Now, Log: log,
+		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, OnExpired: expired, Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) { call(cfg.Observe.SessionCreated, s.Provider) },
 		OnEnded:   func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
 	})

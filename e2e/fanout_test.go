@@ -179,7 +179,9 @@ Require valid-user
 </Location>
 `, dir, addr, modules, user))
 		rp.child = start(t, "apache", dir, os.Environ(), server, "-X", "-f", filepath.Join(dir, "httpd.conf"))
-		rp.await(t, "that it listens", 0, func(line string) bool { return strings.Contains(line, "resuming normal operations") || strings.Contains(line, "configured") })
+		rp.await(t, "that it listens", 0, func(line string) bool {
+			return strings.Contains(line, "resuming normal operations") || strings.Contains(line, "configured")
+		})
 	}
 	return rp
 }
@@ -204,7 +206,9 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 			return fromNPM(t, "strict", func(line, sid string) bool { return strings.Contains(line, `"told","id":"`+sid+`"`) })
 		}},
 		{"express-openid-connect", func(t *testing.T) *relyingParty {
-			return fromNPM(t, "express", func(line, sid string) bool { return strings.Contains(line, `"told"`) && strings.Contains(line, "|"+sid+`"`) })
+			return fromNPM(t, "express", func(line, sid string) bool {
+				return strings.Contains(line, `"told"`) && strings.Contains(line, "|"+sid+`"`)
+			})
 		}},
 		{"apache with mod_auth_openidc", apache},
 	} {

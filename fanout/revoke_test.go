@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -172,4 +173,40 @@ func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.T
 	must(t, err)
 	must(t, s.store.Leave(context.Background(), []session.Notice{{Kind: session.NoticeRevoke, Target: p.Name(), Issuer: p.Config().Issuer,
 		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(), Deadline: time.Now().Add(24 * time.Hour)}}))
+}
+
+func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			offline map[string]bool
+			want    string
+		}{{nil, "online"}, {map[string]bool{"main": true}, "offline online"}} {
+			s, p := revoking(t, &revoker{})
+			if c.offline != nil {
+				var err error
+				s.sender, err = fanout.New(fanout.Config{Desk: s.store, Providers: []*oidc.Provider{p}, Ring: s.ring, RevokeOffline: c.offline, Log: discard()})
+				must(t, err)
+			}
+			var all []session.Record
+			for subject, r := range map[string]session.Refresh{"online": session.RefreshOnline, "offline": session.RefreshOffline, "none": session.RefreshNone} {
+				all = append(all, session.Record{Issuer: p.Config().Issuer, ClientID: "curfew", Subject: subject, Refresh: r, Payload: []byte(subject)})
+			}
+			all = append(all, session.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger", Refresh: session.RefreshOnline})
+			must(t, s.sender.Expired(t.Context(), all))
+			got, err := s.store.ClaimFor(t.Context(), session.NoticeRevoke, "main", time.Now(), time.Minute, 10)
+			must(t, err)
+			var subjects []string
+			for _, n := range got {
+				subjects = append(subjects, n.Subject)
+				if n.Cause != session.CauseExpired || string(n.Payload) != n.Subject {
+					t.Errorf("%+v", n)
+				}
+			}
+			slices.Sort(subjects)
+			if strings.Join(subjects, " ") != c.want {
+				t.Errorf("%q are revoked, want %q", subjects, c.want)
+			}
+		}
+	})
 }

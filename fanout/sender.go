@@ -168,6 +168,11 @@ func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
 		notices[i] = session.Notice{Kind: session.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
 			Subject: l.Subject, SID: l.SID, Cause: session.CauseUser, Created: now, Due: now, Deadline: now.Add(app.Deadline)}
 	}
+	return s.leave(ctx, notices)
+}
+
+// leave leaves notices and has them looked for.
+func (s *Sender) leave(ctx context.Context, notices []session.Notice) error {
 	if err := s.cfg.Desk.Leave(ctx, notices); err != nil {
 		return err
 	}
@@ -182,10 +187,27 @@ func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Ses
 		return err
 	}
 	now := session.Time(s.cfg.Now())
-	err = s.cfg.Desk.Leave(ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
+	return s.leave(ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
 		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(usualDeadline)}})
-	s.Nudge()
-	return err
+}
+
+// Expired leaves notices to revoke what sessions held that ran out: see [session.Config.OnExpired].
+func (s *Sender) Expired(ctx context.Context, records []session.Record) error {
+	now := session.Time(s.cfg.Now())
+	var notices []session.Notice
+	for _, r := range records {
+		p := s.provider(r.Issuer, r.ClientID)
+		if p == nil || r.Refresh == session.RefreshNone || r.Refresh == session.RefreshOffline && !s.cfg.RevokeOffline[p.Name()] {
+			continue
+		}
+		notices = append(notices, session.Notice{Kind: session.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
+			Subject: r.Subject, SID: r.SID, Key: r.Key, Cause: session.CauseExpired, Payload: r.Payload,
+			Created: now, Due: now, Deadline: now.Add(usualDeadline)})
+	}
+	if len(notices) == 0 {
+		return nil
+	}
+	return s.leave(ctx, notices)
 }
 
 // Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see

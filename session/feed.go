@@ -107,8 +107,16 @@ func (m *Manager) drop(e Ended) {
 // prune removes what is past its time, once a minute.
 func (m *Manager) prune(ctx context.Context) {
 	for sleep(ctx, time.Minute) {
+		now := Time(m.Now())
+		if err := m.handOver(ctx, now); err != nil {
+			if ctx.Err() == nil {
+				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for the next time, and not served",
+					"event", "expired_kept", "error", err)
+			}
+			continue
+		}
 		for ctx.Err() == nil {
-			n, err := m.cfg.Store.Prune(ctx, Time(m.Now()))
+			n, err := m.cfg.Store.Prune(ctx, now)
 			if err != nil && ctx.Err() == nil {
 				m.cfg.Log.WarnContext(ctx, "expired sessions could not be removed; they are not served all the same",
 					"event", "prune_failed", "error", err)
@@ -117,6 +125,25 @@ func (m *Manager) prune(ctx context.Context) {
 				break
 			}
 		}
+	}
+}
+
+// handOver hands over what is overdue at now, before it is pruned.
+func (m *Manager) handOver(ctx context.Context, now time.Time) error {
+	desk, ok := m.cfg.Store.(Desk)
+	if !ok || m.cfg.OnExpired == nil {
+		return nil
+	}
+	const batch = 100
+	for after := (Key{}); ; {
+		due, err := desk.Overdue(ctx, after, batch, now)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		if err := m.cfg.OnExpired(ctx, due); err != nil {
+			return err
+		}
+		after = due[len(due)-1].Key
 	}
 }
 

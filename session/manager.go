@@ -48,6 +48,9 @@ type Config struct {
 	OnCreated func(*Session)
 	OnEnded   func(Ended) // for each session that this process ended
 	OnTold    func()      // after an ending that may have left notices
+	// OnExpired is handed sessions with a refresh token that ran out, before they are forgotten. When it fails they are kept, and handed to it
+	// again; more than once they may be handed to it in any case. nil, or a store that is no [Desk]: they are forgotten.
+	OnExpired func(context.Context, []Record) error
 }
 
 // New describes a session that is about to begin.

@@ -1,9 +1,11 @@
 package session_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/curfew/session"
@@ -90,4 +92,44 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 	if _, err := r.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
 		t.Errorf("another session: %v", err)
 	}
+}
+
+func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
+	t.Parallel()
+	var handed []session.Key
+	fails := true
+	cfg := session.Config{Idle: time.Hour, OnExpired: func(_ context.Context, all []session.Record) error {
+		if fails {
+			return errors.New("on purpose")
+		}
+		for _, r := range all {
+			handed = append(handed, r.Key)
+		}
+		return nil
+	}}
+	bubble(t, cfg, func(b *bench) {
+		want := make(map[session.Key]bool)
+		for range 250 {
+			_, s := b.signIn(session.Tokens{RefreshToken: "r"})
+			want[s.Key] = true
+		}
+		b.signIn(session.Tokens{})
+		time.Sleep(90 * time.Minute)
+		synctest.Wait()
+		if due, err := b.store.Overdue(t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 250 {
+			t.Errorf("%d are kept while they cannot be handed over (error %v)", len(due), err)
+		}
+		fails = false
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if len(handed) != 250 {
+			t.Errorf("%d were handed over, want all 250 once", len(handed))
+		}
+		for _, k := range handed {
+			delete(want, k)
+		}
+		if due, err := b.store.Overdue(t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 || len(want) != 0 {
+			t.Errorf("%d are left, %d were not handed over (error %v)", len(due), len(want), err)
+		}
+	})
 }

@@ -194,6 +194,7 @@ const (
 	CauseReplaced        Cause = "replaced"         // the same browser signed in again
 	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
+	CauseExpired         Cause = "expired"          // its time was over; only notices have this cause
 )
 
 // Ending is a verified wish to end sessions.
@@ -304,6 +305,9 @@ type Desk interface {
 	Retry(ctx context.Context, id string, due, deadline time.Time) error
 	// Drop forgets a notice, undone. Who holds it hears [ErrLeaseLost] when settling it. [ErrNoNotice].
 	Drop(ctx context.Context, id string) error
+	// Overdue returns sessions that no longer live, hold a refresh token and have not been pruned, in the order of their keys
+	// after the given one, up to limit: for who wants to revoke what sessions held that nobody ended. It may cost as much as there are of them.
+	Overdue(ctx context.Context, after Key, limit int, now time.Time) ([]Record, error)
 	// Tally counts the notices of each kind and target that has any, in no particular order. It may look at all of them, but not at what they hold.
 	Tally(ctx context.Context) ([]Tally, error)
 }

@@ -73,6 +73,7 @@ func (c *config) settings() []setting {
 		{"success_status", "200", "", "", status(&c.SuccessStatus, 200, 204)},
 		{"failure_status", "503", "", "", status(&c.FailureStatus, 503, 400)},
 		{"app", "", "", "", text(&c.App)},
+		{"revoke_expired", "false", "", "", boolean(&c.RevokeExpired)},
 		{"key_rotation", "2160h", "", "", c.setKeyRotation},
 		{"trusted_proxies", "", "", "", c.setTrustedProxies},
 		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},

@@ -303,3 +303,26 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 	})
 	return all, err
 }
+
+// Overdue implements [session.Desk].
+func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) ([]session.Record, error) {
+	var all []session.Record
+	err := s.do(ctx, func() error {
+		var due []*entry
+		for e := range s.expiry.upTo(session.Time(now).UnixMicro()) {
+			if e.rec.Refresh != session.RefreshNone {
+				due = append(due, e)
+			}
+		}
+		for _, e := range inOrder(due, after) {
+			if len(all) >= limit {
+				break
+			}
+			r := e.rec
+			r.Payload = bytes.Clone(r.Payload)
+			all = append(all, r)
+		}
+		return nil
+	})
+	return all, err
+}

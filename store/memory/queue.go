@@ -1,5 +1,7 @@
 package memory
 
+import "iter"
+
 // timer gives a thing a place in a queue.
 type timer struct {
 	order uint64 // among those that are due at the same time
@@ -53,6 +55,21 @@ func (q *queue[T]) until(at int64) (T, bool) {
 		return none, false
 	}
 	return (*q)[0].item, true
+}
+
+// upTo returns all that is due at the given time or before, in no particular order. No member of the heap is due before
+// the one above it, so what is not due hides nothing that is.
+func (q queue[T]) upTo(at int64) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		var walk func(i int) bool
+		walk = func(i int) bool {
+			if i >= len(q) || q[i].due > at {
+				return true
+			}
+			return yield(q[i].item) && walk(2*i+1) && walk(2*i+2)
+		}
+		walk(0)
+	}
 }
 
 // settle puts s where it belongs on the way through the free place i, up or down.

@@ -25,7 +25,10 @@ const (
 		WHERE id > ?1 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4) AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
 	noticeSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices WHERE id = ?1`
 	// From the index alone. A notice that was left earlier has a lower id.
-	tallySQL   = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
+	tallySQL = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
+	// refresh = 0 is a session without a refresh token.
+	overdueSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_until
+		WHERE until <= ?1 AND refresh <> 0 AND key > ?2 ORDER BY key LIMIT ?3`
 	createdSQL = `SELECT created FROM notices WHERE id = ?1`
 )
 
@@ -192,4 +195,19 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 		all = append(all, *t)
 	}
 	return all, err
+}
+
+// Overdue implements [session.Desk].
+func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) (found []session.Record, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		rows, err := r.overdue.Query(micros(now), after[:], max(0, limit))
+		if err == nil {
+			found, err = readRecords(rows)
+		}
+		if err != nil {
+			return fmt.Errorf("sqlite: overdue: %w", err)
+		}
+		return nil
+	})
+	return found, err
 }

@@ -23,8 +23,8 @@ const (
 
 // reader is a connection that reads.
 type reader struct {
-	find, list, listSubject, listID       *sql.Stmt
-	notices, notice, tally, created, load *sql.Stmt
+	find, list, listSubject, listID                *sql.Stmt
+	notices, notice, tally, created, load, overdue *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -38,6 +38,7 @@ func (r *reader) statements() []statement {
 		{&r.tally, tallySQL},
 		{&r.created, createdSQL},
 		{&r.load, loadSQL},
+		{&r.overdue, overdueSQL},
 	}
 }
 

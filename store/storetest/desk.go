@@ -300,6 +300,58 @@ func deskCases() []testCase {
 			}
 			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 0, 1, 0))
 		}},
+		{"what ran out with a refresh token is overdue until it is pruned", func(f *fixture) {
+			want := make(map[session.Key]session.Record)
+			for i, refresh := range []session.Refresh{session.RefreshOnline, session.RefreshOffline, session.RefreshOnline, session.RefreshNone} {
+				r := f.record(fmt.Sprint("user", i), "")
+				r.Refresh = refresh
+				switch i {
+				case 0:
+					r.IdleExpires = f.now.Add(time.Minute)
+				case 1, 3:
+					r.Expires = f.now.Add(time.Minute)
+				}
+				f.create(r)
+				if i < 2 {
+					want[r.Key] = r
+				}
+			}
+			ended := f.record("gone", "s9")
+			ended.Refresh, ended.Expires = session.RefreshOnline, f.now.Add(time.Minute)
+			f.create(ended)
+			f.end(session.Who{SID: "s9"})
+			overdue := func(after session.Key, limit int) []session.Record {
+				all, err := f.desk().Overdue(f.ctx, after, limit, f.now)
+				if err != nil {
+					f.Fatalf("Overdue: %v", err)
+				}
+				return all
+			}
+			f.now = f.now.Add(time.Minute - time.Microsecond)
+			if n := len(overdue(session.Key{}, 10)); n != 0 {
+				f.Errorf("%d are overdue that still live", n)
+			}
+			f.now = f.now.Add(time.Microsecond)
+			var last session.Key
+			for range 2 {
+				page := overdue(last, 1)
+				if len(page) != 1 || bytes.Compare(page[0].Key[:], last[:]) <= 0 {
+					f.Fatalf("a page holds %d, or is out of order", len(page))
+				}
+				last = page[0].Key
+				if diff := gocmp.Diff(kept(want[last]), kept(page[0])); diff != "" {
+					f.Errorf("overdue (-want +got):\n%s", diff)
+				}
+				delete(want, last)
+			}
+			if rest := overdue(last, 10); len(rest) != 0 || len(want) != 0 {
+				f.Errorf("%d more are overdue, %d are missing", len(rest), len(want))
+			}
+			f.pruneAll(f.now)
+			if n := len(overdue(session.Key{}, 10)); n != 0 {
+				f.Errorf("%d are overdue after they were pruned", n)
+			}
+		}},
 		{"the desk is there after a restart", func(f *fixture) {
 			if f.h.Reopen == nil {
 				f.Skip("this store keeps nothing over a restart")
