@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/session"
 	"example.com/curfew/store/memory"
+	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/sqlite"
 )
 
@@ -22,7 +24,21 @@ type storeURL struct {
 	kind   storeKind
 }
 
-func (s storeURL) String() string { return s.scheme + ":" + s.rest }
+// String never shows a password.
+func (s storeURL) String() string {
+	if !strings.HasPrefix(s.rest, "//") {
+		return s.scheme + ":" + s.rest
+	}
+	base, query, _ := strings.Cut(s.rest, "?")
+	u, err := url.Parse(s.scheme + ":" + base)
+	if err != nil {
+		return s.scheme + "://…"
+	}
+	if query != "" { // which may hold one too
+		return u.Redacted() + "?…"
+	}
+	return u.Redacted()
+}
 
 // storeKind is what the command knows about one kind of store.
 type storeKind struct {
@@ -63,8 +79,29 @@ func stores() map[string]storeKind {
 			inUse:   func(err error) bool { return errors.Is(err, sqlite.ErrInUse) },
 			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
 		},
-		"postgres": {}, "redis": {}, "rediss": {}, "redis+cluster": {}, "redis+sentinel": {},
+		"postgres":   postgresKind("postgres"),
+		"postgresql": postgresKind("postgresql"),
+		"redis":      {}, "rediss": {}, "redis+cluster": {}, "redis+sentinel": {},
 	}
+}
+
+// postgresKind is one of the two names that libpq knows.
+func postgresKind(scheme string) storeKind {
+	k := storeKind{
+		check: func(rest string) error {
+			if !strings.HasPrefix(rest, "//") {
+				return errors.New(scheme + ": is written like " + scheme + "://user:password@host:5432/database")
+			}
+			return nil
+		},
+		open: func(ctx context.Context, rest string) (session.Store, error) {
+			return postgres.Open(ctx, scheme+":"+rest, postgres.Options{})
+		},
+	}
+	if scheme == "postgres" {
+		k.shape = "postgres://…"
+	}
+	return k
 }
 
 // storeNames lists the stores that can be had, for help.

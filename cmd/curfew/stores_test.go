@@ -1,0 +1,19 @@
+package main
+
+import "testing"
+
+func TestAStoreIsShownWithoutItsPassword(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"memory:":                                  "memory:",
+		"sqlite:/var/lib/curfew/curfew.db":         "sqlite:/var/lib/curfew/curfew.db",
+		"postgres://curfew:s3cret@db/app":          "postgres://curfew:xxxxx@db/app",
+		"postgresql://db:5432/app?password=s3cret": "postgresql://db:5432/app?…",
+		"postgres://curfew:s3cret@a:1,b:x/app":     "postgres://…",
+	} {
+		s, err := parseStore(address)
+		if err != nil || s.String() != want {
+			t.Errorf("%s is shown as %s (error %v), want %s", address, s, err, want)
+		}
+	}
+}
