@@ -48,11 +48,17 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 		"rediss://h?cert=x":                     "go together",
 		"rediss://h?cacert=a&cacert=b":          "given once",
 		"rediss://h?cacert=/nowhere/at/all.pem": "no such file",
+		"redis://h?wait_replicas=many":          "is a number",
 		"redis://h?%zz=SECRET":                  "not encoded",
 	} {
 		_, err := redis.Open(t.Context(), address, redis.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "SEC") {
 			t.Errorf("Open %s: %v, want an error with %q and no password", address, err, want)
+		}
+	}
+	for _, address := range []string{"redis://u:SECRET@[::1]:6380/3", "rediss://h", "redis+cluster://:p@a:1,b,c:3", "redis+sentinel://a,b:2/main/4?prefix=x:&wait_replicas=2"} {
+		if err := redis.CheckAddress(address); err != nil {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 	for _, o := range []redis.Options{{Prefix: "{x}"}, {WaitReplicas: -1}} {
@@ -132,7 +138,7 @@ func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 	now := session.Time(time.Now())
 	var stores []*redis.Store
 	var feeds []*listening
-	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"}} {
+	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"}, {"/1?prefix=third:", "not:"}} {
 		store := open(t, "redis://"+s.addr()+o.db, redis.Options{Prefix: o.prefix})
 		defer store.Close()
 		stores, feeds = append(stores, store), append(feeds, watch(t, store))
