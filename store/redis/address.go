@@ -24,8 +24,16 @@ const (
 
 // address is where the servers are and how to sign in there.
 type address struct {
-	kind   kind
-	option rueidis.ClientOption
+	kind         kind
+	option       rueidis.ClientOption
+	prefix       string
+	waitReplicas int
+}
+
+// CheckAddress says whether [Open] would understand an address, without connecting anywhere. It reads the certificates.
+func CheckAddress(s string) error {
+	_, err := parseAddress(s, nil)
+	return err
 }
 
 // parseAddress reads an address. It is not left to net/url, which knows no list of hosts and whose errors repeat what may
@@ -124,14 +132,23 @@ func (a *address) settings(q url.Values, encrypted bool, config *tls.Config) err
 			if a.kind != kindSentinel {
 				return fmt.Errorf("%s is of use only with sentinels", name)
 			}
+		case "prefix", "wait_replicas":
 		default:
-			return errors.New("after the question mark there may be cacert, cert, key, sentinel_user and sentinel_password")
+			return errors.New("after the question mark there may be cacert, cert, key, sentinel_user, sentinel_password, prefix and wait_replicas")
 		}
 		if len(values) != 1 || values[0] == "" {
 			return fmt.Errorf("%s is given once, with a value", name)
 		}
 	}
 	a.option.Sentinel.Username, a.option.Sentinel.Password = q.Get("sentinel_user"), q.Get("sentinel_password")
+	a.prefix = q.Get("prefix")
+	if n := q.Get("wait_replicas"); n != "" {
+		replicas, err := strconv.ParseUint(n, 10, 8)
+		if err != nil {
+			return errors.New("wait_replicas is a number")
+		}
+		a.waitReplicas = int(replicas)
+	}
 	if !encrypted {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -68,17 +69,16 @@ type Store struct {
 //	redis+cluster://[user:password@]host:port,…       rediss+cluster://…
 //	redis+sentinel://[user:password@]host:port,…/master[/db]   rediss+sentinel://…
 //
-// With TLS, cacert=FILE, cert=FILE and key=FILE may follow a question mark, and sentinel_user=… and sentinel_password=…
-// for sentinels that want to know who asks. It fails when no server answers, when one is too old (before 6.2, or 7.0 in a
+// With TLS, cacert=FILE, cert=FILE and key=FILE may follow a question mark; sentinel_user=… and sentinel_password=… for
+// sentinels that want to know who asks; and prefix=… and wait_replicas=…, which go before the options. It fails when no server answers, when one is too old (before 6.2, or 7.0 in a
 // Cluster) and when a Cluster is addressed as if it were none. No error repeats the address, which may hold a password.
 func Open(ctx context.Context, address string, o Options) (_ *Store, err error) {
 	a, err := parseAddress(address, o.TLS)
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	if o.Prefix == "" {
-		o.Prefix = "curfew:"
-	}
+	o.Prefix = cmp.Or(a.prefix, o.Prefix, "curfew:")
+	o.WaitReplicas = cmp.Or(a.waitReplicas, o.WaitReplicas)
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, errors.New("redis: a prefix with a brace would decide where keys lie")
 	}

@@ -219,11 +219,11 @@ func (s *shared) startCluster(masters, replicas int, extra ...string) error {
 		return fmt.Errorf("redis-cli --cluster create: %w\n%s", err, out)
 	}
 	s.url = "redis+cluster://" + strings.Join(addrs[:masters], ",")
-	return s.whole(n)
+	return s.whole(n, replicas)
 }
 
 // whole waits until every node knows all of the Cluster and every replica follows its master.
-func (s *shared) whole(n int) error {
+func (s *shared) whole(n, replicas int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, server := range s.all {
@@ -236,7 +236,7 @@ func (s *shared) whole(n int) error {
 			info, _ := c.Do(ctx, c.B().ClusterInfo().Build()).ToString()
 			role, _ := c.Do(ctx, c.B().Info().Section("replication").Build()).ToString()
 			if strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", n)) &&
-				(strings.Contains(role, "role:master") && strings.Contains(role, "state=online") || strings.Contains(role, "master_link_status:up")) {
+				(strings.Contains(role, "role:master") && (replicas == 0 || strings.Contains(role, "state=online")) || strings.Contains(role, "master_link_status:up")) {
 				break
 			}
 			if ctx.Err() != nil {

@@ -1,0 +1,108 @@
+package redis_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+	"github.com/redis/rueidis"
+)
+
+func TestASlotThatMovesLosesNobody(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes a Cluster of its own")
+	}
+	needServer(t, "redis-server")
+	own := &shared{dir: t.TempDir()}
+	t.Cleanup(own.stop)
+	if err := own.startCluster(3, 0); err != nil {
+		t.Fatal(err)
+	}
+	store := open(t, own.url, redis.Options{Timeout: 300 * time.Millisecond})
+	defer store.Close()
+	l := watch(t, store)
+	now := session.Time(time.Now())
+	one, two, three := recordOf("alice", "s1", now), recordOf("alice", "s2", now), recordOf("alice", "", now)
+	for _, r := range []session.Record{one, two, three} {
+		mustCreate(t, store, r, now)
+	}
+	start := store.Start(one.Key)
+	_, tag, _ := strings.Cut(start, "{")
+	tag, _, _ = strings.Cut(tag, "}")
+	moving := fmt.Sprint(slot(tag))
+	var nodes []rueidis.Client
+	var ids []string
+	from := -1
+	for i, s := range own.all {
+		c := adminOf(t, s)
+		m := do(t, c, "CLUSTER", "MYID")
+		id, _ := m.ToString()
+		nodes, ids = append(nodes, c), append(ids, id)
+		if keys := keysOf(t, c, moving); len(keys) > 0 {
+			from = i
+		}
+	}
+	to := (from + 1) % 3
+	do(t, nodes[to], "CLUSTER", "SETSLOT", moving, "IMPORTING", ids[from])
+	do(t, nodes[from], "CLUSTER", "SETSLOT", moving, "MIGRATING", ids[to])
+
+	// Some of her sessions are here, some there. An ending of them all is refused, and does nothing.
+	e := endingOf(session.Who{Subject: "alice"})
+	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	moved := start + "s" + string(two.Key[:])
+	do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.all[to].port), moved, "0", "1000")
+	if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+		t.Errorf("End while her sessions are in two places: %v", err)
+	}
+	for _, r := range []session.Record{one, two, three} {
+		if _, err := store.Find(t.Context(), r.Key, now); err != nil {
+			t.Errorf("Find while the slot moves: %v", err)
+		}
+	}
+	for _, key := range keysOf(t, nodes[from], moving) {
+		do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.all[to].port), key, "0", "1000")
+	}
+	if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+		t.Errorf("End before the slot is settled: %v", err)
+	}
+	// It is settled there, and the server here does not know yet: endings are carried out there, and we still listen here.
+	do(t, nodes[to], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
+	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 3 {
+		t.Errorf("End where the slot has gone to: %d ended, %v", len(ended), err)
+	}
+	if err := l.Sync(t.Context()); err == nil && l.times(one.Key) == 0 {
+		t.Error("Sync succeeded, and nobody had heard of an ending")
+	}
+	for _, i := range []int{from, 3 - to - from} {
+		do(t, nodes[i], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
+	}
+	for _, r := range []session.Record{one, two, three} {
+		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Find after the logout, where the slot is now: %v", err)
+		}
+	}
+	l.recovers(t)
+	now = now.Add(time.Second)
+	r := recordOf("alice", "s1", now)
+	mustCreate(t, store, r, now)
+	if _, err := store.End(t.Context(), endingOf(session.Who{SID: "s1"}), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Sync(t.Context()); err != nil || l.times(r.Key) != 1 {
+		t.Errorf("Sync: %v, heard %d times, want once", err, l.times(r.Key))
+	}
+}
+
+func keysOf(t testing.TB, c rueidis.Client, slot string) []string {
+	m := do(t, c, "CLUSTER", "GETKEYSINSLOT", slot, "1000")
+	keys, err := m.AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}

@@ -1,0 +1,301 @@
+package redis_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+)
+
+func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"":                                      "begins with redis://",
+		"http://h":                              "begins with redis://",
+		"redis:h":                               "begins with redis://",
+		"redis+sentry://h":                      "+cluster, +sentinel or neither",
+		"redis://":                              "host:port",
+		"redis://u:SECRET@":                     "host:port",
+		"redis://u:SECRET@h:port":               "host:port",
+		"redis://u:SEC%RET@h":                   "user and password are not encoded",
+		"redis://u:SECRET@h:99999":              "host:port",
+		"redis://SECRET@h,h2":                   "several hosts",
+		"redis://:SECRET@h/x":                   "database's number",
+		"redis://:SECRET@h/-1":                  "database's number",
+		"redis+cluster://h/1":                   "a Cluster has none",
+		"redis+sentinel://h":                    "name of the master",
+		"redis+sentinel://h/main/x":             "database's number",
+		"redis://h?cacert=x":                    "only with rediss",
+		"redis://h?sentinel_password=SECRET":    "only with sentinels",
+		"redis://h?password=SECRET":             "after the question mark",
+		"rediss://h?cert=x":                     "go together",
+		"rediss://h?cacert=a&cacert=b":          "given once",
+		"rediss://h?cacert=/nowhere/at/all.pem": "no such file",
+		"redis://h?wait_replicas=many":          "is a number",
+		"redis://h?%zz=SECRET":                  "not encoded",
+	} {
+		_, err := redis.Open(t.Context(), address, redis.Options{})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "SEC") {
+			t.Errorf("Open %s: %v, want an error with %q and no password", address, err, want)
+		}
+	}
+	for _, address := range []string{"redis://u:SECRET@[::1]:6380/3", "rediss://h", "redis+cluster://:p@a:1,b,c:3", "redis+sentinel://a,b:2/main/4?prefix=x:&wait_replicas=2"} {
+		if err := redis.CheckAddress(address); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for _, o := range []redis.Options{{Prefix: "{x}"}, {WaitReplicas: -1}} {
+		if _, err := redis.Open(t.Context(), "redis://127.0.0.1:1", o); err == nil || strings.Contains(err.Error(), "refused") {
+			t.Errorf("Open with %+v: %v", o, err)
+		}
+	}
+}
+
+func TestAServerThatIsNotThereIsAnError(t *testing.T) {
+	t.Parallel()
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shape := range []string{"redis://u:SECRET@127.0.0.1:%d", "redis+cluster://u:SECRET@127.0.0.1:%d", "redis+sentinel://u:SECRET@127.0.0.1:%d/main"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err := redis.Open(ctx, fmt.Sprintf(shape, ports[0]), redis.Options{})
+		cancel()
+		if err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("Open: %v", err)
+		}
+	}
+}
+
+func TestAClusterIsAddressedAsWhatItIs(t *testing.T) {
+	t.Parallel()
+	one, many := single.get(t), cluster.get(t)
+	host := strings.Split(strings.TrimPrefix(many, "redis+cluster://"), ",")[0]
+	for address, want := range map[string]string{
+		"redis://" + host: "address it as redis+cluster://",
+		"redis+cluster://" + strings.TrimPrefix(one, "redis://"): "",
+	} {
+		if _, err := redis.Open(t.Context(), address, redis.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open %s: %v, want an error with %q", address, err, want)
+		}
+	}
+}
+
+func TestAServerThatMayLoseThingsIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		args   []string
+		events []string
+		says   string
+	}{
+		{"a good one", []string{"--appendonly", "yes"}, nil, ""},
+		{"one that evicts", []string{"--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"}, []string{"redis_can_evict"}, "set maxmemory-policy noeviction"},
+		{"one that keeps nothing", nil, []string{"redis_not_durable"}, "keeps nothing on disk"},
+		{"one that keeps snapshots", []string{"--save", "3600 1"}, []string{"redis_not_durable"}, "snapshots alone"},
+		{"one that does it all", []string{"--maxmemory-policy", "volatile-ttl"}, []string{"redis_can_evict", "redis_not_durable"}, ""},
+		{"one that forbids to ask", []string{"--rename-command", "CONFIG", ""}, []string{"redis_not_durable"}, "keeps no log"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, row.args...)
+			var out bytes.Buffer
+			open(t, "redis://"+s.addr(), redis.Options{Log: slog.New(slog.NewTextHandler(&out, nil))}).Close()
+			log := out.String()
+			for _, event := range []string{"redis_can_evict", "redis_not_durable"} {
+				want := strings.Contains(strings.Join(row.events, " "), event)
+				if got := strings.Contains(log, "event="+event); got != want {
+					t.Errorf("warned of %s: %v, want %v:\n%s", event, got, want, log)
+				}
+			}
+			if !strings.Contains(log, row.says) {
+				t.Errorf("does not say %q:\n%s", row.says, log)
+			}
+		})
+	}
+}
+
+func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	now := session.Time(time.Now())
+	var stores []*redis.Store
+	var feeds []*listening
+	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"}, {"/1?prefix=third:", "not:"}} {
+		store := open(t, "redis://"+s.addr()+o.db, redis.Options{Prefix: o.prefix})
+		defer store.Close()
+		stores, feeds = append(stores, store), append(feeds, watch(t, store))
+	}
+	r := recordOf("alice", "s1", now)
+	for _, store := range stores {
+		mustCreate(t, store, r, now)
+	}
+	if _, err := stores[1].End(t.Context(), endingOf(session.Who{SID: "s1"}), now); err != nil {
+		t.Fatal(err)
+	}
+	for i, store := range stores {
+		_, err := store.Find(t.Context(), r.Key, now)
+		if alive := err == nil; alive == (i == 1) {
+			t.Errorf("store %d: Find: %v", i, err)
+		}
+		if err := feeds[i].Sync(t.Context()); err != nil || feeds[i].times(r.Key) == 1 != (i == 1) {
+			t.Errorf("store %d: Sync: %v, heard %d times", i, err, feeds[i].times(r.Key))
+		}
+	}
+}
+
+func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
+	t.Parallel()
+	program := needServer(t, "redis-server")
+	dir := t.TempDir()
+	ca, sign := newCA(t)
+	writePEM(t, filepath.Join(dir, "ca.pem"), "CERTIFICATE", ca.Raw)
+	for _, name := range []string{"server", "client"} {
+		cert, key := sign(name)
+		writePEM(t, filepath.Join(dir, name+".pem"), "CERTIFICATE", cert)
+		writePEM(t, filepath.Join(dir, name+".key"), "EC PRIVATE KEY", key)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	s := newServer(program, 0, dir, "--tls-port", fmt.Sprint(ports[0]), "--tls-cert-file", in("server.pem"), "--tls-key-file", in("server.key"),
+		"--tls-ca-cert-file", in("ca.pem"), "--tls-auth-clients", "yes",
+		// The rights that docs/stores-redis.md says are enough.
+		"--aclfile", in("users.acl"))
+	users := "user default off\nuser curfew on >pass/word@1 ~curfew:* &curfew:* " + rights + "\n"
+	if err := os.WriteFile(in("users.acl"), []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.kill)
+	host := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	trust := "?cacert=" + in("ca.pem")
+	ours := trust + "&cert=" + in("client.pem") + "&key=" + in("client.key")
+	for name, address := range map[string]string{
+		"without TLS":                "redis://curfew:pass%2fword%401@" + host,
+		"a server that is not known": "rediss://curfew:pass%2fword%401@" + host + "?cert=" + in("client.pem") + "&key=" + in("client.key"),
+		"no certificate of ours":     "rediss://curfew:pass%2fword%401@" + host + trust,
+		"a wrong password":           "rediss://curfew:wrong@" + host + ours,
+		"nobody":                     "rediss://" + host + ours,
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		if _, err := redis.Open(ctx, address, redis.Options{}); err == nil {
+			t.Errorf("%s: Open succeeded", name)
+		}
+		cancel()
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	pair, err := tls.LoadX509KeyPair(in("client.pem"), in("client.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := session.Time(time.Now())
+	for i, o := range []redis.Options{{}, {TLS: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}}} {
+		address := "rediss://curfew:pass%2fword%401@" + host
+		if o.TLS == nil {
+			address += ours
+		}
+		var out bytes.Buffer
+		o.Log = slog.New(slog.NewTextHandler(&out, nil))
+		store := open(t, address, o)
+		defer store.Close()
+		l := watch(t, store)
+		l.hears(t, store, now)
+		// Every method, with no more rights than those.
+		r := recordOf(fmt.Sprint("alice", i), fmt.Sprint("s", i), now)
+		mustCreate(t, store, r, now)
+		r.IdleExpires = r.IdleExpires.Add(2 * time.Hour)
+		if err := store.Update(t.Context(), r, now); err != nil {
+			t.Errorf("Update: %v", err)
+		}
+		for _, q := range []session.Query{{}, {Issuer: issuer, ClientID: client, SID: r.SID}} {
+			if page, err := store.List(t.Context(), q, now); err != nil || len(page.Records) != 1 {
+				t.Errorf("List: %d, %v", len(page.Records), err)
+			}
+		}
+		e := endingOf(session.Who{SID: r.SID})
+		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
+		e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+		if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+			t.Errorf("End: %d ended, %v", len(ended), err)
+		}
+		notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+		if err != nil || len(notices) != 1 {
+			t.Fatalf("Claim: %d, %v", len(notices), err)
+		}
+		if err := store.Settle(t.Context(), notices[0], session.Outcome{GiveUp: true}); err != nil {
+			t.Errorf("Settle: %v", err)
+		}
+		if n, err := store.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
+			t.Errorf("Prune: %d, %v", n, err)
+		}
+	}
+}
+
+// rights are the commands that a user of the server needs.
+const rights = "+@connection -select +info +get +mget +set +exists +unlink +pttl +pexpireat +sadd +smembers +hset +hget +hmget +hdel " +
+	"+zadd +zrem +zcard +zscore +zrange +zrangebylex +zrangebyscore +evalsha +eval +time +publish +subscribe +unsubscribe +wait"
+
+// newCA returns a certificate authority, and what signs with it.
+func newCA(t *testing.T) (*x509.Certificate, func(name string) (cert, key []byte)) {
+	t.Helper()
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	make := func(template, parent *x509.Certificate, pub *ecdsa.PublicKey) []byte {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+		raw, err := x509.CreateCertificate(rand.Reader, template, parent, pub, caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	ca, err := x509.ParseCertificate(make(template, template, &caKey.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca, func(name string) (cert, key []byte) {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key, err = x509.MarshalECPrivateKey(k); err != nil {
+			t.Fatal(err)
+		}
+		return make(&x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
+			ca, &k.PublicKey), key
+	}
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
