@@ -52,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Vault", vaultCases()},
 		{"Races", raceCases()},
 		{"Restart", restartCases()},
+		{"Clock", clockCases()},
 		{"Context", contextCases()},
 		{"Model", modelCases()},
 	}
