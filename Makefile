@@ -17,7 +17,7 @@ help: ## list what can be made
 
 test: deps check race ## test everything; installs what the tests need (apt, npm) where it is missing and can be
 
-deps: ## install what the tests need: gcc, Chromium, Node.js, PostgreSQL, PgBouncer, and the npm package oidc-provider
+deps: ## install what the tests need: compiler, browser, Node.js, servers and proxies
 	@.ci/deps
 
 check: vet fmt staticcheck ## look at the code without running it

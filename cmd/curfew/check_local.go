@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"example.com/curfew"
@@ -30,7 +32,7 @@ func checkStore(ctx context.Context, r *report, c *config) {
 		r.warn("store", "in memory", "a restart signs everybody out; use sqlite:PATH to keep sessions")
 		return
 	}
-	store, err := c.Store.kind.open(ctx, c.Store.rest)
+	store, err := c.Store.kind.open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
 	switch {
 	case err != nil && c.Store.kind.inUse != nil && c.Store.kind.inUse(err):
 		r.ok("store", "%s is in use by a running curfew", c.Store)
@@ -44,6 +46,21 @@ func checkStore(ctx context.Context, r *report, c *config) {
 		return
 	}
 	r.ok("store", "%s answers", c.Store)
+}
+
+// storeWarnings puts what a store warns of when it is opened into the report.
+type storeWarnings struct{ r *report }
+
+func (w storeWarnings) Enabled(context.Context, slog.Level) bool { return true }
+func (w storeWarnings) WithAttrs([]slog.Attr) slog.Handler       { return w }
+func (w storeWarnings) WithGroup(string) slog.Handler            { return w }
+func (w storeWarnings) Handle(_ context.Context, r slog.Record) error {
+	what, todo, ok := strings.Cut(r.Message, ": ")
+	if !ok {
+		todo = "see docs/stores-redis.md"
+	}
+	w.r.warn("store", what, todo)
+	return nil
 }
 
 // checkKeyFile reads the key file, without making one that is not there.

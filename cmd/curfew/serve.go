@@ -67,7 +67,7 @@ Flags and environment describe one provider; several are a list in the file.`,
 //     listener, which answered /healthz all the while.
 func serve(ctx context.Context, p *process, c *config) (err error) {
 	log := newLog(p.stderr, c)
-	store, ring, err := c.openStore(ctx)
+	store, ring, err := c.openStore(ctx, log)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +14,7 @@ import (
 	"example.com/curfew/session"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/redis"
 	"example.com/curfew/store/sqlite"
 )
 
@@ -24,28 +25,27 @@ type storeURL struct {
 	kind   storeKind
 }
 
-// String never shows a password.
+// String leaves out what may be a password: who signs in at a server, and what follows the question mark.
 func (s storeURL) String() string {
-	if !strings.HasPrefix(s.rest, "//") {
+	rest, remote := strings.CutPrefix(s.rest, "//")
+	if !remote || s.kind.embedded {
 		return s.scheme + ":" + s.rest
 	}
-	base, query, _ := strings.Cut(s.rest, "?")
-	u, err := url.Parse(s.scheme + ":" + base)
-	if err != nil {
-		return s.scheme + "://…"
+	rest, _, _ = strings.Cut(rest, "?")
+	hosts, path, _ := strings.Cut(rest, "/")
+	shown := s.scheme + "://" + hosts[strings.LastIndexByte(hosts, '@')+1:]
+	if path != "" {
+		shown += "/" + path
 	}
-	if query != "" { // which may hold one too
-		return u.Redacted() + "?…"
-	}
-	return u.Redacted()
+	return shown
 }
 
 // storeKind is what the command knows about one kind of store.
 type storeKind struct {
-	shape    string // how it is written; empty: not in this release
+	shape    string // how it is written, where help lists the stores; empty: not listed
 	embedded bool   // it lives in this process, so a key file can be made for it
 	check    func(rest string) error
-	open     func(ctx context.Context, rest string) (session.Store, error)
+	open     func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error)
 	keyFile  func(rest string) string // where the key file is by default
 	file     func(rest string) string // the one file that holds it, if it is one
 	inUse    func(error) bool         // whether open failed because a running curfew has it
@@ -62,7 +62,7 @@ func stores() map[string]storeKind {
 				}
 				return nil
 			},
-			open: func(context.Context, string) (session.Store, error) { return memory.New(), nil },
+			open: func(context.Context, string, *slog.Logger) (session.Store, error) { return memory.New(), nil },
 		},
 		"sqlite": {
 			shape: "sqlite:PATH", embedded: true,
@@ -72,16 +72,31 @@ func stores() map[string]storeKind {
 				}
 				return nil
 			},
-			open: func(ctx context.Context, path string) (session.Store, error) {
+			open: func(ctx context.Context, path string, _ *slog.Logger) (session.Store, error) {
 				return sqlite.Open(ctx, path, sqlite.Options{})
 			},
 			file:    func(path string) string { return path },
 			inUse:   func(err error) bool { return errors.Is(err, sqlite.ErrInUse) },
 			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
 		},
-		"postgres":   postgresKind("postgres"),
-		"postgresql": postgresKind("postgresql"),
-		"redis":      {}, "rediss": {}, "redis+cluster": {}, "redis+sentinel": {},
+		"postgres":        postgresKind("postgres"),
+		"postgresql":      postgresKind("postgresql"),
+		"redis":           redisKind("redis", "redis://HOST"),
+		"rediss":          redisKind("rediss", ""),
+		"redis+cluster":   redisKind("redis+cluster", "redis+cluster://HOST,HOST"),
+		"rediss+cluster":  redisKind("rediss+cluster", ""),
+		"redis+sentinel":  redisKind("redis+sentinel", "redis+sentinel://HOST,HOST/NAME"),
+		"rediss+sentinel": redisKind("rediss+sentinel", ""),
+	}
+}
+
+func redisKind(scheme, shape string) storeKind {
+	return storeKind{
+		shape: shape,
+		check: func(rest string) error { return redis.CheckAddress(scheme + ":" + rest) },
+		open: func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error) {
+			return redis.Open(ctx, scheme+":"+rest, redis.Options{Log: log})
+		},
 	}
 }
 
@@ -94,7 +109,7 @@ func postgresKind(scheme string) storeKind {
 			}
 			return nil
 		},
-		open: func(ctx context.Context, rest string) (session.Store, error) {
+		open: func(ctx context.Context, rest string, _ *slog.Logger) (session.Store, error) {
 			return postgres.Open(ctx, scheme+":"+rest, postgres.Options{})
 		},
 	}
@@ -134,13 +149,13 @@ func parseStore(s string) (storeURL, error) {
 
 // openStore opens the store and its key ring. A key file that is there is read first, so that a bad one leaves no
 // database behind; a new one is made last, by whoever got the store.
-func (c *config) openStore(ctx context.Context) (store session.Store, ring *session.Ring, err error) {
+func (c *config) openStore(ctx context.Context, log *slog.Logger) (store session.Store, ring *session.Ring, err error) {
 	if _, missing := os.Stat(c.KeyFile); missing == nil {
 		if ring, err = c.openRing(); err != nil {
 			return nil, nil, err
 		}
 	}
-	if store, err = c.Store.kind.open(ctx, c.Store.rest); err != nil {
+	if store, err = c.Store.kind.open(ctx, c.Store.rest, log); err != nil {
 		return nil, nil, err
 	}
 	if ring == nil {

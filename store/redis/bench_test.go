@@ -178,6 +178,7 @@ func BenchmarkEndOnServer(b *testing.B) {
 			}
 			stats := do(b, c, "INFO", "commandstats")
 			text, _ := stats.ToString()
+			b.Log(text)
 			_, text, _ = strings.Cut(text, "cmdstat_evalsha:calls=")
 			_, text, _ = strings.Cut(text, "usec_per_call=")
 			text, _, _ = strings.Cut(text, ",")

@@ -63,10 +63,10 @@ func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, 
 		log.WarnContext(ctx, "the server keeps no log of what it is given, so a crash may lose it: set appendonly yes",
 			"event", "redis_not_durable", "server", at)
 	case saves["save"] == "":
-		log.WarnContext(ctx, "the server keeps nothing on disk: when it restarts everybody is signed out and used logout tokens can be used again; set appendonly yes",
+		log.WarnContext(ctx, "the server keeps nothing on disk, so when it restarts everybody is signed out and used logout tokens can be used again: set appendonly yes",
 			"event", "redis_not_durable", "server", at)
 	default:
-		log.WarnContext(ctx, "the server keeps snapshots alone: after a crash, sessions that ended since the last one are back; set appendonly yes",
+		log.WarnContext(ctx, "the server keeps snapshots alone, so after a crash sessions that ended since the last one are back: set appendonly yes",
 			"event", "redis_not_durable", "server", at, "save", saves["save"])
 	}
 	return nil
