@@ -79,12 +79,14 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 	switch {
 	case err != nil:
 		return nil, err
-	case rule == nil && s == nil, s == nil && !rule.Public:
+	case s == nil && rule != nil && rule.Public:
+		return nil, nil
+	case s == nil:
 		return nil, errNobody
-	case rule == nil || s == nil:
-		return s, nil
+	case rule != nil:
+		return s, h.allowed(rule, s, target)
 	}
-	return s, h.allowed(rule, s, target)
+	return s, nil
 }
 
 // get returns the session of a request: nil when nobody is signed in, an error when the store cannot say.

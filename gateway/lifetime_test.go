@@ -1,9 +1,13 @@
 package gateway
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -140,6 +144,28 @@ func TestAShortRequestIsTiedToNothing(t *testing.T) {
 			t.Error("it is watched when it is over")
 		}
 	})
+}
+
+func TestWhatAClientSaysAfterTheEndIsThrownAway(t *testing.T) {
+	t.Parallel()
+	client, ours := net.Pipe()
+	c := &upgraded{Conn: ours, early: bufio.NewReader(ours), ended: make(chan struct{}), drained: make(chan struct{})}
+	c.cut()
+	var app bytes.Buffer
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.WriteTo(&app)
+	}()
+	io.WriteString(client, "too late")
+	client.Close()
+	<-done
+	if app.Len() > 0 {
+		t.Errorf("the app received %q", &app)
+	}
+	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
+		t.Error("the client is still written to")
+	}
 }
 
 // FuzzFrames feeds the same bytes in one piece and in many: where a frame ends does not depend on how it was cut.

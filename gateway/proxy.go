@@ -65,6 +65,8 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w = &upgrader{ResponseWriter: w, stream: v.stream}
 		}
 	}
+	to.lines.enter()
+	defer to.lines.leave()
 	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
 }
 

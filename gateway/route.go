@@ -33,7 +33,7 @@ type route struct {
 	Route
 	pattern pattern
 	proxy   http.Handler
-	dial    func(context.Context) error
+	lines   *lines
 }
 
 // Router is the reverse proxy in front of one app or several.
@@ -67,9 +67,9 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 			fault("the upstream is no http, https or h2c URL")
 			continue
 		}
-		transport, dial := r.Upstream.transport()
+		lines := &lines{dialer: net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}}
 		router.byPath = router.byPath || r.Path != ""
-		router.routes = append(router.routes, route{r, pattern, h.forward(r, transport, pool), dial})
+		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(lines), pool), lines})
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -110,7 +110,7 @@ func (p *Router) Health(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for i, r := range p.routes {
 		wg.Go(func() {
-			if err := r.dial(ctx); err != nil {
+			if err := r.Upstream.try(ctx, &r.lines.dialer); err != nil {
 				faults[i] = fmt.Errorf("upstream %s://%s: %w", r.Upstream.URL.Scheme, r.Upstream.URL.Host, err)
 			}
 		})
@@ -121,12 +121,11 @@ func (p *Router) Health(ctx context.Context) error {
 
 const maxResponseHeader = 256 << 10
 
-// transport returns what sends requests to the app, and what tries whether it takes connections. Connections are kept:
-// Go's default of two idle ones per host would open a new one for most requests.
-func (u *Upstream) transport() (http.RoundTripper, func(context.Context) error) {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+// transport returns what sends requests to the app. Connections are kept: Go's default of two idle ones per host would
+// open a new one for most requests.
+func (u *Upstream) transport(lines *lines) http.RoundTripper {
 	t := &http.Transport{
-		DialContext:            dialer.DialContext,
+		DialContext:            lines.dial,
 		MaxIdleConns:           1024,
 		MaxIdleConnsPerHost:    1024,
 		IdleConnTimeout:        90 * time.Second,
@@ -138,23 +137,17 @@ func (u *Upstream) transport() (http.RoundTripper, func(context.Context) error) 
 		DisableCompression:     true, // what the client asked for is what it gets
 		TLSClientConfig:        &tls.Config{RootCAs: u.CA},
 	}
-	dial := func(ctx context.Context) error {
-		c, err := u.connect(ctx, dialer)
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	}
 	if u.URL.Scheme != "h2c" {
-		return t, dial
+		return t
 	}
 	h2 := t.Clone()
 	h2.Protocols = new(http.Protocols)
 	h2.Protocols.SetUnencryptedHTTP2(true)
-	return &clearText{h1: t, h2: h2}, dial
+	return &clearText{h1: t, h2: h2}
 }
 
-func (u *Upstream) connect(ctx context.Context, dialer *net.Dialer) (net.Conn, error) {
+// try returns nil if the app takes a connection.
+func (u *Upstream) try(ctx context.Context, dialer *net.Dialer) error {
 	address := u.URL.Host
 	if u.URL.Port() == "" {
 		port := "80"
@@ -163,10 +156,15 @@ func (u *Upstream) connect(ctx context.Context, dialer *net.Dialer) (net.Conn, e
 		}
 		address = net.JoinHostPort(u.URL.Hostname(), port)
 	}
+	dial := dialer.DialContext
 	if u.URL.Scheme == "https" {
-		return (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{RootCAs: u.CA}}).DialContext(ctx, "tcp", address)
+		dial = (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{RootCAs: u.CA}}).DialContext
 	}
-	return dialer.DialContext(ctx, "tcp", address)
+	c, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // clearText speaks HTTP/2 without TLS, save for an upgrade: that is a thing of HTTP/1.1.

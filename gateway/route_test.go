@@ -239,7 +239,12 @@ func TestABodyIsPassedOnWhileItIsSent(t *testing.T) {
 func TestOnlyAPublicPathIsOpenToWhoIsNotSignedIn(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	st.policed(gateway.Rule{Path: "/public/*", Public: true})
+	st.policed(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}}, gateway.Rule{Path: "/plain"})
+	for _, path := range []string{"/admin/x", "/plain", "/other"} {
+		if resp, _ := st.send("GET", path); resp.StatusCode != 401 {
+			t.Errorf("%s: %d to who is not signed in", path, resp.StatusCode)
+		}
+	}
 	if resp, _ := st.send("GET", "/public/x", "X-Auth-Subject", "mallory"); resp.StatusCode != 200 {
 		t.Fatalf("status %d", resp.StatusCode)
 	}

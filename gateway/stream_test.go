@@ -151,18 +151,15 @@ func TestAClientThatDoesNotReadKeepsNoWebSocketOpen(t *testing.T) {
 	b, s := st.signIn(nil)
 	st.dial(b)
 	app := <-opened
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for { // until all buffers are full, and then until it is cut
-			if _, err := io.WriteString(app, frame(2, strings.Repeat("x", 60_000))); err != nil {
-				return
-			}
-		}
-	}()
+	defer app.Close()
+	// A write that gets nowhere says that all buffers between here and the client are full.
+	for err := error(nil); err == nil; {
+		app.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err = io.WriteString(app, frame(2, strings.Repeat("x", 60_000)))
+	}
 	st.end(s)
-	<-stopped
-	app.Close()
+	app.SetDeadline(time.Time{})
+	io.Copy(io.Discard, app) // until the gateway lets go of the app
 }
 
 func TestAnUpgradeToAnythingElseIsCut(t *testing.T) {
@@ -171,7 +168,7 @@ func TestAnUpgradeToAnythingElseIsCut(t *testing.T) {
 	opened := make(chan net.Conn, 1)
 	st.upstream = func(w http.ResponseWriter, r *http.Request) {
 		conn, _, _ := http.NewResponseController(w).Hijack()
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\nwelcome")
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
 		opened <- conn
 	}
 	b, s := st.signIn(nil)
@@ -185,9 +182,6 @@ func TestAnUpgradeToAnythingElseIsCut(t *testing.T) {
 	defer app.Close()
 	in := bufio.NewReader(conn)
 	if _, err := http.ReadResponse(in, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(in, make([]byte, len("welcome"))); err != nil {
 		t.Fatal(err)
 	}
 	st.end(s)
