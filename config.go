@@ -17,7 +17,8 @@ import (
 )
 
 // KeyFile reads the key ring in a file, and makes the file, with one new key and readable by nobody else, when it is not
-// there. A file that others can read is refused. Replicas that share a store share the file.
+// there. A file that is open to others than its owner and group (as mounted secrets are) is refused. Replicas that share a
+// store share the file.
 func KeyFile(name string) (*session.Ring, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
@@ -34,7 +35,7 @@ func KeyFile(name string) (*session.Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+	if mode := info.Mode().Perm(); mode&0o037 != 0 {
 		return nil, fmt.Errorf("key file %s: others can read it (mode %04o): run chmod 600 %[1]s", name, mode)
 	}
 	text, err := os.ReadFile(name)
@@ -62,8 +63,8 @@ func checkPrefix(prefix string) error {
 	return nil
 }
 
-func checkHome(home string) error {
-	if home != "" && web.ReturnTo(home) != home {
+func checkPath(path string) error {
+	if path != "" && web.ReturnTo(path) != path {
 		return errors.New(`must be a path of this site, like "/"`)
 	}
 	return nil

@@ -54,8 +54,11 @@ type Config struct {
 	// OnLogin is called at each sign-in, before the session begins, with all claims. It may add to them; an error refuses
 	// the sign-in, and if it is made by [web.Fail] the person is told why.
 	OnLogin func(ctx context.Context, claims map[string]any) error
-	// Home is where people go after signing in or out without a better place; default "/".
+	// Home is where people go after signing in without a better place; default "/".
 	Home string
+	// AfterLogout is where people go after signing out; default a page of ours that says so. An app that asks whoever opens
+	// it to sign in is a poor place: the provider may let them straight back in.
+	AfterLogout string
 
 	SuccessStatus int // of the back-channel endpoint: 200 (default; §2.8) or 204
 	FailureStatus int // of the back-channel endpoint when a logout could not be done: 503 (default) or 400 (§2.8)
@@ -114,7 +117,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
 	fault("Prefix", checkPrefix(cfg.Prefix))
-	fault("Home", checkHome(cfg.Home))
+	fault("Home", checkPath(cfg.Home))
+	fault("AfterLogout", checkPath(cfg.AfterLogout))
 	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
 	fault("Providers", rp.addProviders(cfg, log))
@@ -162,7 +166,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
 	}
 	rp.logout = &logout.Handler{
-		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.Home,
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
 		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: cfg.Observe.Logout,
 	}
 	mux := http.NewServeMux()

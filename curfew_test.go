@@ -271,14 +271,14 @@ func TestReadyTellsWhatIsAmiss(t *testing.T) {
 func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := curfew.New(t.Context(), curfew.Config{
-		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
+		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example", SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
 		Providers: []oidc.Config{{Issuer: "http://id.example.com", ClientID: "app"}},
 		Require:   map[string]map[string][]any{"other": nil},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path", "SuccessStatus: must be one of [200 204]",
+	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path", "AfterLogout: must be a path", "SuccessStatus: must be one of [200 204]",
 		"FailureStatus: must be one of [503 400]", "Providers: number 1", `Require: there is no provider "other"`, "Ring: a store needs a key ring"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
@@ -315,6 +315,10 @@ func TestAKeyFileIsMadeOnceAndReadableByNobodyElse(t *testing.T) {
 	os.Chmod(name, 0o644)
 	if _, err := curfew.KeyFile(name); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("readable by others: %v", err)
+	}
+	os.Chmod(name, 0o440)
+	if _, err := curfew.KeyFile(name); err != nil {
+		t.Errorf("readable by its group: %v", err)
 	}
 	os.Chmod(name, 0o600)
 	os.WriteFile(name, []byte("# empty\n"), 0o600)

@@ -31,12 +31,12 @@ func (a *app) start(ctx context.Context, p *provider, j *journal, log *slog.Logg
 	a.overview, a.journal = p.overview.url, j
 	a.client = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 4} // the provider is on this machine
 	a.rp, err = curfew.New(ctx, curfew.Config{
-		URL:        a.url,
-		Providers:  []oidc.Config{{Label: "Northgate ID", Issuer: p.url, ClientID: a.id, ClientSecret: a.secret}},
-		Home:       "/?" + signedOut,
-		HTTPClient: &http.Client{Transport: a.client},
-		Log:        log.With("app", a.id),
-		Observe:    curfew.Observer{SessionCreated: a.created, SessionEnded: a.ended},
+		URL:         a.url,
+		Providers:   []oidc.Config{{Label: "Northgate ID", Issuer: p.url, ClientID: a.id, ClientSecret: a.secret}},
+		AfterLogout: "/?" + signedOut,
+		HTTPClient:  &http.Client{Transport: a.client},
+		Log:         log.With("app", a.id),
+		Observe:     curfew.Observer{SessionCreated: a.created, SessionEnded: a.ended},
 	})
 	return err
 }

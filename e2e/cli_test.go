@@ -11,9 +11,10 @@ import (
 // run has the command do something and end. It returns its exit status and what it wrote, with runs of blanks made one.
 func (g *gateway) run(t *testing.T, stdin string, args ...string) (int, string) {
 	t.Helper()
+	binary := curfew(t) // which may have to be built first
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, curfew(t), append(args, g.flags...)...)
+	cmd := exec.CommandContext(ctx, binary, append(args, g.flags...)...)
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.SysProcAttr = g.dir, environ(), strings.NewReader(stdin), orphan()
 	out, err := cmd.CombinedOutput()
 	if failed := (*exec.ExitError)(nil); err != nil && !errors.As(err, &failed) {

@@ -12,7 +12,7 @@ import (
 type cached[T any] struct {
 	fetch func(context.Context) (T, error) // must return within a bounded time
 	now   func() time.Time
-	fresh time.Duration // older than this it is fetched again, behind the callers' backs
+	fresh time.Duration // older than this it is fetched again, behind the callers' backs; twice as old, they wait for it
 	stale time.Duration // older than this it is not served any more; 0: always served
 
 	mu     sync.Mutex
@@ -40,8 +40,13 @@ func (c *cached[T]) get(ctx context.Context) (T, error) {
 	c.mu.Lock()
 	now := c.now()
 	if c.servable(now) {
-		if now.Sub(c.begun) >= c.fresh && !now.Before(c.retry) {
-			c.start(now)
+		if age := now.Sub(c.begun); age >= c.fresh && !now.Before(c.retry) {
+			f := c.start(now)
+			if age >= 2*c.fresh { // nobody has asked for long: what the provider withdrew is not to be served once more
+				c.mu.Unlock()
+				_ = f.wait(ctx) // the old one is served if it fails
+				c.mu.Lock()
+			}
 		}
 		v := c.value
 		c.mu.Unlock()

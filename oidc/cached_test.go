@@ -42,3 +42,29 @@ func TestARefreshThatFailedIsTriedAgainAfterAMinuteBehindTheCallersBack(t *testi
 		get(4, 4)
 	})
 }
+
+func TestADocumentThatNobodyHasNeededForLongIsNotServedBeforeItWasFetchedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		asked, broken := 0, false
+		c := &cached[int]{now: time.Now, fresh: time.Hour, stale: 24 * time.Hour, fetch: func(context.Context) (int, error) {
+			if asked++; broken {
+				return 0, errors.New("broken")
+			}
+			return asked, nil
+		}}
+		get := func(want int) {
+			t.Helper()
+			if v, err := c.get(t.Context()); err != nil || v != want {
+				t.Fatalf("got %d, %v; want %d", v, err, want)
+			}
+		}
+		get(1)
+		time.Sleep(2 * time.Hour)
+		get(2)
+		time.Sleep(2 * time.Hour)
+		broken = true
+		get(2) // the provider is away: what there is has to do
+		synctest.Wait()
+	})
+}

@@ -34,7 +34,7 @@ const (
 //     under a new key refused for good. The next fetch, whoever causes it, brings the new key.
 //
 // Keys older than keysFresh are fetched again without anybody waiting, and what the provider has withdrawn is then no longer
-// trusted. A fetch that fails leaves the keys there are, until they are keysStale.
+// trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch that fails leaves the keys there are, until they are keysStale.
 type keySet struct {
 	docs    *cached[keyRing]
 	limit   *rate.Limiter // of the fetches for unknown key ids

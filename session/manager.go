@@ -73,7 +73,8 @@ type Manager struct {
 	cfg       Config
 	touch     time.Duration // how old LastSeen may grow before it is written
 	cache     cache
-	synced    atomic.Pointer[time.Time] // when the Sync began that last found the feed whole; nil: the cache is not trusted
+	offset    atomic.Int64              // what has to be added to our own clock, in nanoseconds
+	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
 	refreshes singleflight.Group
 
 	mu       sync.Mutex
@@ -118,12 +119,13 @@ func or[T comparable](v *T, otherwise T) {
 	}
 }
 
-// Now is the one clock of all that concerns sessions.
-func (m *Manager) Now() time.Time { return m.cfg.Now() }
+// Now is the one clock of all that concerns sessions. Where replicas share a store that is a [Clock], it is the store's,
+// as soon as [Manager.Run] has asked for it.
+func (m *Manager) Now() time.Time { return m.cfg.Now().Add(time.Duration(m.offset.Load())) }
 
 // Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
 func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
-	now := Time(m.cfg.Now())
+	now := Time(m.Now())
 	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
 	s := &Session{
 		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
@@ -148,8 +150,12 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 //
 // When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
-	key, now := b.Key(), m.cfg.Now()
-	s, touch := m.cached(key, now)
+	key, now := b.Key(), m.Now()
+	var s *Session
+	var touch bool
+	if m.trusted(m.cfg.Now()) {
+		s, touch = m.cached(key, now)
+	}
 	if s == nil {
 		var err error
 		if s, err = m.read(ctx, key, now); err != nil {
@@ -168,7 +174,7 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 
 // Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
 func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
-	return m.read(ctx, key, m.cfg.Now())
+	return m.read(ctx, key, m.Now())
 }
 
 // End ends what the ending names. When it has returned nil, no replica serves these sessions for longer than the
@@ -177,7 +183,7 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	if m.cfg.Tell != nil {
 		e.Tell = slices.Concat(e.Tell, m.cfg.Tell(e))
 	}
-	ended, err := m.cfg.Store.End(ctx, e, Time(m.cfg.Now()))
+	ended, err := m.cfg.Store.End(ctx, e, Time(m.Now()))
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -193,12 +199,9 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	return ended, nil
 }
 
-// cached returns a session that may be served without asking the store, and whether LastSeen is to be written now, which
+// cached returns the copy of a session, if there is one that still lives, and whether LastSeen is to be written now, which
 // is said to one caller only.
 func (m *Manager) cached(key Key, now time.Time) (*Session, bool) {
-	if !m.trusted(now) {
-		return nil, false
-	}
 	s, touch := m.cache.get(key, now, m.touch)
 	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return nil, false // another replica may have seen it used: the store decides

@@ -477,3 +477,56 @@ func TestACachedCheckAllocatesNothing(t *testing.T) {
 		}
 	})
 }
+
+// clocked is a store with a clock of its own, as replicas share one.
+type clocked struct{ *memory.Store }
+
+func (clocked) Clock(context.Context) (time.Time, error) { return time.Now(), nil }
+
+func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ login, logout time.Duration }{
+		"the login's replica is ahead":  {login: 30 * time.Second},
+		"the login's replica is behind": {login: -30 * time.Second},
+		"the logout's is ahead":         {logout: 30 * time.Second},
+		"both are off":                  {login: 20 * time.Second, logout: -20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				store := clocked{memory.New()}
+				var done sync.WaitGroup
+				ctx, cancel := context.WithCancel(t.Context())
+				replica := func(off time.Duration) *session.Manager {
+					m, err := session.NewManager(session.Config{Store: store, Ring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
+						Now: func() time.Time { return time.Now().Add(off) }})
+					if err != nil {
+						t.Fatal(err)
+					}
+					done.Go(func() { m.Run(ctx) })
+					return m
+				}
+				login, logout := replica(c.login), replica(c.logout)
+				synctest.Wait()
+				create := func(began time.Time) error {
+					_, _, err := login.Create(ctx, session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
+					return err
+				}
+				began := login.Now()
+				time.Sleep(time.Second)
+				if _, err := logout.End(ctx, session.Ending{Who: session.Who{Issuer: issuer, ClientID: client, Subject: "alice"}}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				if err := create(began); !errors.Is(err, session.ErrEnded) {
+					t.Errorf("a login from before the logout: %v, want %v", err, session.ErrEnded)
+				}
+				if err := create(login.Now()); err != nil {
+					t.Errorf("a login from after the logout: %v", err)
+				}
+				cancel()
+				done.Wait()
+			})
+		})
+	}
+}

@@ -44,7 +44,7 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 //  4. Write what came of it. The update never creates: when a logout came meanwhile, the session stays dead.
 func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 	for {
-		now := m.cfg.Now()
+		now := m.Now()
 		s, err := m.read(ctx, key, now)
 		if err != nil {
 			return nil, err
@@ -79,7 +79,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session) (*Session, error) {
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
 	tokens, err := m.cfg.Refresh(asking, s)
 	cancel()
-	now := m.cfg.Now()
+	now := m.Now()
 	cause := CauseRefreshRejected
 	switch {
 	case err == nil:
@@ -113,7 +113,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session) (*Session, error) {
 // done: the refresh token that the store holds may be worth nothing any more.
 func (m *Manager) settle(ctx context.Context, key Key, change func(*Session)) (*Session, error) {
 	for {
-		now := m.cfg.Now()
+		now := m.Now()
 		s, err := m.read(ctx, key, now)
 		if err == nil {
 			next := *s

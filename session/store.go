@@ -103,6 +103,12 @@ type Feed interface {
 	Close() error
 }
 
+// Clock is what a store has whose server is the one clock that all replicas see. Stores of a single process have none.
+type Clock interface {
+	// Clock returns the server's time. The manager sets its own by it.
+	Clock(ctx context.Context) (time.Time, error)
+}
+
 // Record is a session as a store keeps it: columns to find it by, and a payload that is sealed and opaque.
 type Record struct {
 	Key      Key

@@ -31,6 +31,7 @@ type config struct {
 	URL            *url.URL
 	Prefix         string
 	Home           string
+	AfterLogout    string   // empty: a page of ours
 	Upstream       *url.URL // nil: forward-auth alone
 	Store          storeURL
 	KeyFile        string
@@ -414,7 +415,7 @@ func (l *loader) finish(c *config, given map[string]value) {
 // relyingParty is the configuration as package curfew takes it.
 func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog.Logger, observe curfew.Observer) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Prefix: c.Prefix, Home: c.Home, Store: store, Ring: ring,
+		URL: c.URL.String(), Prefix: c.Prefix, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
 		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,7 @@ func TestEverySettingReachesTheRelyingParty(t *testing.T) {
 url: https://app.example.com
 prefix: /session
 home: /welcome
+after_logout: /bye
 upstream: http://127.0.0.1:3000/app
 store: "memory:"
 idle_timeout: 1h
@@ -158,6 +160,7 @@ providers:
 		{"URL", rp.URL, "https://app.example.com"},
 		{"Prefix", rp.Prefix, "/session"},
 		{"Home", rp.Home, "/welcome"},
+		{"AfterLogout", rp.AfterLogout, "/bye"},
 		{"Idle", rp.Idle, time.Hour},
 		{"Absolute", rp.Absolute, 8 * time.Hour},
 		{"Grace", rp.Grace, 5 * time.Minute},
@@ -184,6 +187,27 @@ providers:
 	} {
 		if !reflect.DeepEqual(row.got, row.want) {
 			t.Errorf("%s: got %#v, want %#v", row.what, row.got, row.want)
+		}
+	}
+}
+
+func TestTheDocsListEverySettingWithItsDefault(t *testing.T) {
+	t.Parallel()
+	docs, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range slices.Concat(new(config).settings(), new(provider).settings(), new(app).settings()) {
+		// A quirk is shown as it is written to turn it on, and what belongs together on one line.
+		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key, '_')+1:] + ")(`|: ).*$")
+		line := listed.FindString(strings.ReplaceAll(string(docs), "…_", "…"))
+		if line == "" {
+			t.Errorf("docs/configuration.md does not list %s", s.key)
+			continue
+		}
+		quirk := strings.Contains(line, "`"+s.key+": ")
+		if s.def != "" && !quirk && !strings.Contains(strings.ReplaceAll(line, ", ", ","), "`"+s.def+"`") {
+			t.Errorf("docs/configuration.md does not give %s its default %s: %s", s.key, s.def, line)
 		}
 	}
 }

@@ -6,16 +6,15 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/curfew"
 	"example.com/curfew/oidc/oidctest"
@@ -34,14 +33,32 @@ type gateway struct {
 
 // buffer is a log that can be read while it is written.
 type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	written sync.Cond
+}
+
+func newBuffer() *buffer {
+	b := new(buffer)
+	b.written.L = &b.mu
+	return b
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.written.Broadcast()
 	return b.b.Write(p)
+}
+
+// await waits until something has been logged.
+func (b *buffer) await(t *testing.T, what string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for !strings.Contains(b.b.String(), what) {
+		b.written.Wait()
+	}
 }
 
 func (b *buffer) String() string {
@@ -55,7 +72,7 @@ func startGateway(t *testing.T, args ...string) *gateway {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
-	g := &gateway{logs: new(buffer), client: &http.Client{
+	g := &gateway{logs: newBuffer(), client: &http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -257,17 +274,12 @@ func TestUpstreamIsReachedBySessionsAlone(t *testing.T) {
 
 func TestAProviderThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	// An address where nobody answers yet.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	issuer := "http://" + l.Addr().String()
-	l.Close()
-	g := memoryGateway(t, issuer)
+	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
+	op.Override(oidctest.Discovery, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }) // hangs up
+	g := memoryGateway(t, op.Issuer())
 
 	status, body := g.get(t, g.private+"/readyz")
-	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"faults":["provider main: `) || !strings.Contains(body, "refused") {
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"faults":["provider main: `) || !strings.Contains(body, "EOF") {
 		t.Errorf("/readyz: got %d %s, want 503 and why", status, body)
 	}
 	if status, _ := g.get(t, g.private+"/healthz"); status != http.StatusOK {
@@ -278,20 +290,17 @@ func TestAProviderThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Accept", "text/html")
-	if status, body := g.do(t, r); status != http.StatusServiceUnavailable || !strings.Contains(body, "<html") || strings.Contains(body, "refused") {
+	if status, body := g.do(t, r); status != http.StatusServiceUnavailable || !strings.Contains(body, "<html") || strings.Contains(body, "EOF") {
 		t.Errorf("sign-in: got %d %s, want a plain page with 503", status, body)
 	}
 
-	op := oidctest.Start(t, oidctest.Config{Issuer: issuer, Clients: []oidctest.Client{{ID: "app"}}})
+	op.Override(oidctest.Discovery, nil)
 	// A failed fetch is repeated at most once a second, so this is asked until it is so; the test's own limit ends it.
 	for status != http.StatusOK && t.Context().Err() == nil {
 		status, _ = g.get(t, g.private+"/readyz")
 	}
 	if status, _ := g.get(t, g.public+"/auth/login"); status != http.StatusFound && status != http.StatusSeeOther {
 		t.Errorf("sign-in: got %d, want a redirect to the provider", status)
-	}
-	if op.Count(oidctest.Discovery) != 1 {
-		t.Errorf("asked %d times for metadata, want once", op.Count(oidctest.Discovery))
 	}
 	g.stop()
 	if n := strings.Count(g.logs.String(), "event=not_ready"); n != 1 {
@@ -332,48 +341,55 @@ func TestASecondGatewayOnTheSameDatabaseIsRefused(t *testing.T) {
 
 func TestARequestUnderWayIsFinishedWhenServeStops(t *testing.T) {
 	t.Parallel()
-	// The provider's keys are slow to come, and a logout token waits for them.
-	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
-	asked, answer := make(chan struct{}), make(chan struct{})
-	ready := sync.OnceFunc(func() { close(asked) })
-	keys := httptest.NewRecorder()
-	w, err := http.Get(op.URL(oidctest.JWKS))
+	g := memoryGateway(t, "http://127.0.0.1:9")
+	// The body is not sent before the handler asks for it, and then it is held back until serve is stopping.
+	form := &heldBody{asked: make(chan struct{}), rest: make(chan struct{}), text: strings.NewReader("logout_token=x")}
+	r, err := http.NewRequest(http.MethodPost, "http://"+g.public+"/auth/backchannel-logout", form)
 	if err != nil {
 		t.Fatal(err)
 	}
-	io.Copy(keys, w.Body)
-	w.Body.Close()
-	op.Override(oidctest.JWKS, func(w http.ResponseWriter, _ *http.Request) {
-		ready()
-		<-answer
-		w.Header().Set("Content-Type", "application/json")
-		w.Write(keys.Body.Bytes())
-	})
-	g := memoryGateway(t, op.Issuer())
-	got := make(chan int, 1)
+	r.ContentLength = int64(form.text.Len())
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Expect", "100-continue")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Hour}}
+	answered := make(chan error, 1)
 	go func() {
-		status, _ := g.logout(t, op.SignLogoutToken("app", "alice", "s1"))
-		got <- status
+		w, err := client.Do(r)
+		if err == nil {
+			w.Body.Close()
+			if w.StatusCode != http.StatusBadRequest { // the token is none
+				err = fmt.Errorf("got %s, want 400", w.Status)
+			}
+		}
+		answered <- err
 	}()
-	<-asked
+	select {
+	case <-form.asked:
+	case err := <-answered:
+		t.Fatalf("answered before the body was sent: %v", err)
+	}
 	stopped := make(chan int, 1)
 	go func() { stopped <- g.stop() }()
-	close(answer)
-	if status := <-got; status != http.StatusOK {
-		t.Errorf("the logout under way got %d, want 200", status)
+	g.logs.await(t, "event=stopping")
+	close(form.rest)
+	if err := <-answered; err != nil {
+		t.Errorf("the request under way: %v", err)
 	}
 	if status := <-stopped; status != 0 {
 		t.Errorf("stopped with status %d", status)
 	}
 }
 
-// await waits until the log holds a text.
-func (b *buffer) await(t *testing.T, text string) {
-	t.Helper()
-	for !strings.Contains(b.String(), text) {
-		if t.Context().Err() != nil {
-			t.Fatalf("the log never said %q", text)
-		}
-		runtime.Gosched()
-	}
+// heldBody is a request body that tells when it is first asked for, and waits.
+type heldBody struct {
+	once  sync.Once
+	asked chan struct{}
+	rest  chan struct{}
+	text  *strings.Reader
+}
+
+func (b *heldBody) Read(p []byte) (int, error) {
+	b.once.Do(func() { close(b.asked) })
+	<-b.rest
+	return b.text.Read(p)
 }

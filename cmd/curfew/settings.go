@@ -58,7 +58,8 @@ func (c *config) settings() []setting {
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none", c.setAdminListen},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
-		{"home", "/", "PATH", "where people go after signing in or out without a better place", c.setHome},
+		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
+		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)", sitePath(&c.AfterLogout)},
 		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", c.setUpstream},
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + storeNames(), c.setStore},
 		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)", text(&c.KeyFile)},
@@ -264,14 +265,14 @@ func (c *config) setPrefix(v value) error {
 	})(v)
 }
 
-func (c *config) setHome(v value) error {
+func sitePath(to *string) func(value) error {
 	return parsed(func(s string) error {
 		if web.ReturnTo(s) != s {
 			return fmt.Errorf("%q is not a path on this site; write it like / or /welcome", s)
 		}
-		c.Home = s
+		*to = s
 		return nil
-	})(v)
+	})
 }
 
 func (c *config) setUpstream(v value) error {

@@ -59,9 +59,8 @@ func stores() map[string]storeKind {
 			open: func(ctx context.Context, path string) (session.Store, error) {
 				return sqlite.Open(ctx, path, sqlite.Options{})
 			},
-			file: func(path string) string { return path },
-			// The store says so in words alone.
-			inUse:   func(err error) bool { return strings.Contains(err.Error(), "is using this file") },
+			file:    func(path string) string { return path },
+			inUse:   func(err error) bool { return errors.Is(err, sqlite.ErrInUse) },
 			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
 		},
 		"postgres": {}, "redis": {}, "rediss": {}, "redis+cluster": {}, "redis+sentinel": {},

@@ -160,10 +160,10 @@ func (p *Provider) tell(ctx context.Context, to []telling) []Delivery {
 }
 
 // Send posts a logout token (Back-Channel Logout §2.5), once.
-func (p *Provider) Send(ctx context.Context, uri, token string) Delivery {
+func (p *Provider) Send(ctx context.Context, uri, token string) (d Delivery) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.SendTimeout)
 	defer cancel()
-	d := Delivery{URI: uri, Token: token}
+	d = Delivery{URI: uri, Token: token}
 	began := time.Now()
 	defer func() { d.Took = time.Since(began) }()
 	form := url.Values{"logout_token": {token}}.Encode()

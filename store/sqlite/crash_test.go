@@ -76,14 +76,14 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "curfew.db")
 	created, begun, ended := make(map[string]string), make(map[string]string), make(map[string]string)
 	said := map[string]map[string]string{"created": created, "ending": begun, "ended": ended}
-	for round := 1; round <= 3; round++ {
+	for round := 1; round <= 2; round++ {
 		p := start(t, "work", path)
 		note := func() {
 			verb, rest, _ := strings.Cut(p.out.Text(), " ")
 			sid, key, _ := strings.Cut(rest, " ")
 			said[verb][key] = sid
 		}
-		for len(ended) < 150*round {
+		for len(ended) < 100*round {
 			p.line(t)
 			note()
 		}

@@ -13,6 +13,11 @@ func (s *Store) Exec(ctx context.Context, statement string) error {
 	})
 }
 
+// Write has fn called by the writer, in the middle of a change.
+func (s *Store) Write(ctx context.Context, fn func()) error {
+	return s.write(ctx, func(*writer) error { fn(); return nil })
+}
+
 // Block keeps the writer busy until release is called.
 func (s *Store) Block() (release func()) {
 	began, gate, done := make(chan struct{}), make(chan struct{}), make(chan struct{})

@@ -28,7 +28,7 @@ func takeFile(path string) (string, *os.File, error) {
 	}
 	if err := lockFile(lock); err != nil {
 		if errors.Is(err, errLocked) {
-			err = fmt.Errorf("another curfew%s is using this file", holder(lock))
+			err = fmt.Errorf("%w%s", ErrInUse, holder(lock))
 		}
 		return "", nil, errors.Join(err, lock.Close())
 	}

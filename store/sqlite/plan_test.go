@@ -45,6 +45,9 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 			if strings.HasPrefix(step, "SEARCH") {
 				planned++
 			}
+			if strings.HasSuffix(step, "(issuer=?)") || strings.HasSuffix(step, "(issuer=? AND client=?)") {
+				t.Errorf("%s\nsearches everybody of a client: %s", statement, step)
+			}
 			sorts := strings.Contains(step, "TEMP B-TREE")
 			if byName := strings.Contains(statement, "INDEXED BY"); sorts && !byName {
 				t.Errorf("%s\nsorts: %s", statement, step)

@@ -22,6 +22,9 @@ import (
 )
 
 // errClosed answers every method of a closed store.
+// ErrInUse: another process, or this one, has the database open already.
+var ErrInUse = errors.New("another curfew is using this file")
+
 var errClosed = errors.New("sqlite: the store is closed")
 
 // Options say how to open a store. The zero value is good.

@@ -136,6 +136,18 @@ func TestAChangeWhoseCallerHasLeftIsNotMade(t *testing.T) {
 	wantAlive(t, store, r, now)
 }
 
+func TestAChangeThatHasBegunIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer store.Close()
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := store.Write(ctx, cancel); err != nil {
+			t.Fatalf("the context ended in the middle of a change: got error %v, want none: it was made", err)
+		}
+	}
+}
+
 func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "curfew.db")

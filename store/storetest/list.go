@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/curfew/session"
-	"github.com/google/go-cmp/cmp"
 )
 
 func listCases() []testCase {
@@ -21,7 +20,7 @@ func listCases() []testCase {
 				all = append(all, f.record(fmt.Sprint("user", i%30), fmt.Sprint("s", i%200)))
 			}
 			f.createAll(all)
-			for _, limit := range []int{0, 7, 617, 1000} {
+			for _, limit := range []int{0, 617, 1000} {
 				f.wantListed(session.Query{Limit: limit}, all)
 			}
 			f.wantListed(session.Query{Limit: 2}, all[:0:0], "nobody@nowhere")
@@ -181,7 +180,7 @@ func (f *fixture) wantListed(q session.Query, want []session.Record, subject ...
 		sorted = append(sorted, kept(r))
 	}
 	slices.SortFunc(sorted, func(a, b session.Record) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	if diff := cmp.Diff(sorted, append(make([]session.Record, 0, len(got)), got...)); diff != "" {
+	if diff := difference(sorted, append(make([]session.Record, 0, len(got)), got...)); diff != "" {
 		f.Errorf("List %+v (-want +got):\n%.2000s", q, diff)
 	}
 }

@@ -20,7 +20,12 @@ func markCases() []testCase {
 		{"an ending by key leaves no mark", func(f *fixture) {
 			r := f.signIn("alice", "s1")
 			f.wantEnded(f.end(session.Who{Key: r.Key}), r)
-			f.wantAlive(f.signIn("alice", "s1"))
+			again := f.signIn("alice", "s1")
+			f.wantAlive(again)
+			f.end(session.Who{Key: again.Key})
+			if n := f.pruneAll(f.now.Add(session.AttemptLifetime)); n != 0 {
+				f.Errorf("it left %d things to prune", n)
+			}
 		}},
 		{"an ending of somebody unknown leaves a mark", func(f *fixture) {
 			f.wantEnded(f.end(session.Who{SID: "s1"}))

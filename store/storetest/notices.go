@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"example.com/curfew/session"
-	"github.com/google/go-cmp/cmp"
 )
 
 func noticeCases() []testCase {
@@ -148,7 +147,7 @@ func (f *fixture) wantNotices(want ...session.Notice) {
 		})
 		return notices
 	}
-	if diff := cmp.Diff(inOrder(want), inOrder(got)); diff != "" {
+	if diff := difference(inOrder(want), inOrder(got)); diff != "" {
 		f.Errorf("notices (-want +got):\n%s", diff)
 	}
 }

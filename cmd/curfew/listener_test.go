@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// at is a listener that is nowhere.
+type at struct {
+	net.Listener
+	addr string
+}
+
+func (l at) Addr() net.Addr {
+	a, err := net.ResolveTCPAddr("tcp", l.addr)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func TestAPrivateListenerThatOthersReachIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]bool{"127.0.0.1:4181": false, "[::1]:4181": false, "0.0.0.0:4181": true, "[::]:4181": true, "10.0.0.7:4181": true} {
+		logs := newBuffer()
+		c := &config{URL: &url.URL{Scheme: "https", Host: "app.example.com"}}
+		warnAtStart(slog.New(slog.NewTextHandler(logs, nil)), c, []*server{{listener: at{addr: "127.0.0.1:1"}}, {listener: at{addr: addr}}})
+		if got := strings.Contains(logs.String(), "event=private_listener_open"); got != want {
+			t.Errorf("%s: warned %t, want %t", addr, got, want)
+		}
+	}
+}
+
+func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
+	t.Parallel()
+	draining := make(chan struct{})
+	begun := make(chan context.Context)
+	h := bound(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		begun <- r.Context()
+		<-r.Context().Done()
+	}), "/auth/events", draining)
+
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/auth/logout", nil).WithContext(ctx))
+		close(left)
+	}()
+	if _, bounded := (<-begun).Deadline(); !bounded {
+		t.Error("a route has all the time in the world")
+	}
+	leave()
+	<-left
+
+	ended := make(chan struct{})
+	go func() {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/auth/events", nil))
+		close(ended)
+	}()
+	if _, bounded := (<-begun).Deadline(); bounded {
+		t.Error("the stream of events has a deadline")
+	}
+	close(draining)
+	<-ended // or else serve would wait for an open tab
+}
+
+func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
+	t.Parallel()
+	draining := make(chan struct{})
+	r := &readiness{ask: func(context.Context) error { return nil }, draining: draining, log: slog.New(slog.DiscardHandler)}
+	h := private(r, prometheus.NewRegistry(), nil)
+	ask := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	if status, body := ask("/readyz"); status != http.StatusOK {
+		t.Errorf("got %d %s, want 200", status, body)
+	}
+	close(draining)
+	if status, body := ask("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+		t.Errorf("got %d %s, want 503 and stopping", status, body)
+	}
+	if status, _ := ask("/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: got %d, want 200", status)
+	}
+}
