@@ -17,7 +17,7 @@ help: ## list what can be made
 
 test: deps check race ## test everything; installs what the tests need (apt, npm) where it is missing and can be
 
-deps: ## install what the tests need: gcc, Chromium, Node.js, and the npm package oidc-provider
+deps: ## install what the tests need: gcc, Chromium, Apache's mod_auth_openidc, Node.js, and the npm packages of e2e
 	@.ci/deps
 
 check: vet fmt staticcheck ## look at the code without running it
