@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"example.com/curfew/fanout"
 	"example.com/curfew/session"
@@ -23,8 +24,10 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 		return nil, nil
 	}
 	rp.revokeOffline = cfg.RevokeOffline
+	// The clock of the sessions, which are not made yet: replicas share it.
+	now := func() time.Time { return rp.sessions.Now() }
 	config := fanout.Config{Desk: desk, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers, Ring: cfg.Ring,
-		RevokeOffline: cfg.RevokeOffline, Now: cfg.Now, Log: log}
+		RevokeOffline: cfg.RevokeOffline, Now: now, Log: log}
 	if cfg.Observe.Notice != nil {
 		config.OnAttempt = func(kind session.NoticeKind, target, result string) { cfg.Observe.Notice(string(kind), target, result) }
 	}
@@ -36,7 +39,7 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 			}
 		}
 		slices.Sort(algs)
-		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: vault, Ring: cfg.Ring, Algs: algs, Every: cfg.KeyRotation, Now: cfg.Now, Log: log})
+		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: vault, Ring: cfg.Ring, Algs: algs, Every: cfg.KeyRotation, Now: now, Log: log})
 		if err != nil {
 			return nil, fmt.Errorf("curfew: %w", err)
 		}

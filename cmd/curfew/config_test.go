@@ -197,7 +197,7 @@ func TestTheDocsListEverySettingWithItsDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range slices.Concat(new(config).settings(), new(provider).settings()) {
+	for _, s := range slices.Concat(new(config).settings(), new(provider).settings(), new(app).settings()) {
 		// A quirk is shown as it is written to turn it on, and what belongs together on one line.
 		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key, '_')+1:] + ")(`|: ).*$")
 		line := listed.FindString(strings.ReplaceAll(string(docs), "…_", "…"))
