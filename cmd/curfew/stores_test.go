@@ -7,9 +7,9 @@ func TestAStoreIsShownWithoutItsPassword(t *testing.T) {
 	for address, want := range map[string]string{
 		"memory:":                                  "memory:",
 		"sqlite:/var/lib/curfew/curfew.db":         "sqlite:/var/lib/curfew/curfew.db",
-		"postgres://curfew:s3cret@db/app":          "postgres://curfew:xxxxx@db/app",
-		"postgresql://db:5432/app?password=s3cret": "postgresql://db:5432/app?…",
-		"postgres://curfew:s3cret@a:1,b:x/app":     "postgres://…",
+		"postgres://curfew:s3cret@db/app":          "postgres://db/app",
+		"postgresql://db:5432/app?password=s3cret": "postgresql://db:5432/app",
+		"postgres://curfew:s3cret@a:1,b:x/app":     "postgres://a:1,b:x/app",
 	} {
 		s, err := parseStore(address)
 		if err != nil || s.String() != want {
