@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,9 +98,10 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 	t.Parallel()
 	var handed []session.Key
-	fails := true
+	var fails atomic.Bool
+	fails.Store(true)
 	cfg := session.Config{Idle: time.Hour, OnExpired: func(_ context.Context, all []session.Record) error {
-		if fails {
+		if fails.Load() {
 			return errors.New("on purpose")
 		}
 		for _, r := range all {
@@ -116,10 +118,10 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 		b.signIn(session.Tokens{})
 		time.Sleep(90 * time.Minute)
 		synctest.Wait()
-		if due, err := b.store.Overdue(t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 250 {
+		if due, err := b.store.Overdue(b.t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 250 {
 			t.Errorf("%d are kept while they cannot be handed over (error %v)", len(due), err)
 		}
-		fails = false
+		fails.Store(false)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if len(handed) != 250 {
@@ -128,7 +130,7 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 		for _, k := range handed {
 			delete(want, k)
 		}
-		if due, err := b.store.Overdue(t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 || len(want) != 0 {
+		if due, err := b.store.Overdue(b.t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 || len(want) != 0 {
 			t.Errorf("%d are left, %d were not handed over (error %v)", len(due), len(want), err)
 		}
 	})
