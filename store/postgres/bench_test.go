@@ -5,12 +5,16 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/storetest"
 
 	"github.com/jackc/pgx/v5"
@@ -71,6 +75,83 @@ func BenchmarkFloorParallel(b *testing.B) {
 		n += callers * each
 	}
 	b.ReportMetric(float64(n)/took.Seconds(), "tx/s")
+}
+
+// BenchmarkEndCopied measures End as BenchmarkEnd and BenchmarkEndParallel do, with sessions that are copied into the table: a
+// million of them are there in a minute.
+func BenchmarkEndCopied(b *testing.B) {
+	for _, size := range []int{1_000, 100_000, 1_000_000} {
+		for _, callers := range []int{1, 16} {
+			b.Run(fmt.Sprintf("sessions=%d/callers=%d", size, callers), func(b *testing.B) {
+				address := schema(b)
+				o := patient()
+				o.MaxConns = 16
+				store := open(b, address, o)
+				now := time.Now()
+				all := copySessions(b, address, size, now)
+				var next atomic.Int64
+				b.SetParallelism(callers / runtime.GOMAXPROCS(0))
+				end := func() {
+					n := next.Add(1)
+					if int(n) > len(all) {
+						return // and the figure is worthless: ask for fewer
+					}
+					r := all[n-1]
+					e := ending(session.Who{Subject: r.Subject, SID: r.SID}, fmt.Sprint("4d3559ec-67504aaba65d-", n), now)
+					e.Tell = nil
+					if ended, err := store.End(context.Background(), e, now); err != nil || len(ended) != 1 {
+						b.Errorf("End: %d sessions, error %v", len(ended), err)
+					}
+				}
+				b.ResetTimer()
+				if callers == 1 {
+					for range b.N {
+						end()
+					}
+				} else {
+					b.RunParallel(func(p *testing.PB) {
+						for p.Next() {
+							end()
+						}
+					})
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ends/s")
+			})
+		}
+	}
+}
+
+// copySessions fills the table, and returns some of what is there, chosen at random.
+func copySessions(b *testing.B, address string, size int, now time.Time) []session.Record {
+	b.Helper()
+	conn := dial(b, address)
+	var some []session.Record
+	i := 0
+	_, err := conn.CopyFrom(b.Context(), pgx.Identifier{"curfew_sessions"}, []string{"key", "subject_hash", "sid_hash", "created", "last_seen",
+		"idle_expires", "expires", "revision", "refresh", "issuer", "client", "subject", "sid", "payload"},
+		pgx.CopyFromFunc(func() ([]any, error) {
+			if i == size {
+				return nil, nil
+			}
+			r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("%016x-%d", rand.Uint64(), i), now)
+			i++
+			if size < 10_000 || rand.IntN(size/10_000) == 0 {
+				some = append(some, r)
+			}
+			subject, sid := postgres.Hashes(r)
+			at, until := now.UnixMicro(), now.Add(time.Duration(i)*time.Second+time.Hour).UnixMicro()
+			return []any{r.Key[:], subject, sid, at, at, until, until, int64(1), int16(0), r.Issuer, r.ClientID, r.Subject, r.SID, r.Payload}, nil
+		}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, statement := range []string{`VACUUM ANALYZE curfew_sessions`, `CHECKPOINT`} {
+		if _, err := conn.Exec(b.Context(), statement); err != nil {
+			b.Fatal(err)
+		}
+	}
+	rand.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+	return some
 }
 
 // BenchmarkHeard measures from the moment when End has returned here to the moment when it is heard there.

@@ -58,3 +58,8 @@ func Statements() map[string][]any {
 		lookSQL:          {"19990:19995:19991"},
 	}
 }
+
+// Hashes are what the look-ups of a subject and a sid go by.
+func Hashes(r session.Record) (subject, sid int64) {
+	return subjectHash(r.Issuer, r.ClientID, r.Subject), *sidHash(r.Issuer, r.ClientID, r.SID)
+}

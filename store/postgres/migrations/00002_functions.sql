@@ -18,17 +18,8 @@
 -- more, and Prune passes by what others hold.
 --
 -- An index is always there to be used, and a plan that was made while the tables were empty might not use it: so
--- enable_seqscan is off.
-
--- +goose StatementBegin
-CREATE FUNCTION curfew_need_read_committed() RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	-- In any other, what is read after a lock is what was there before it.
-	IF current_setting('transaction_isolation') <> 'read committed' THEN
-		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
-	END IF;
-END $$;
--- +goose StatementEnd
+-- enable_seqscan is off. And the plan is the same for whatever names: to make it anew each time takes twice as long as to
+-- carry it out.
 
 -- +goose StatementBegin
 -- curfew_create keeps a session. It returns 'created', 'ended' (a mark bars it) or 'exists' (the key does).
@@ -36,9 +27,13 @@ CREATE FUNCTION curfew_create(
 	p_key bytea, p_issuer text, p_client text, p_subject text, p_sid text, p_subject_hash bigint, p_sid_hash bigint,
 	p_created bigint, p_last_seen bigint, p_idle_expires bigint, p_expires bigint, p_refresh smallint, p_payload bytea,
 	p_began bigint
-) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
+) RETURNS text LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-	PERFORM curfew_need_read_committed();
+	-- In any other, what is read after a lock is what was there before it.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
+	END IF;
 	-- The number of the table keeps apart those who share a database.
 	PERFORM pg_advisory_xact_lock_shared(p_subject_hash # 'curfew_sessions'::regclass::oid::bigint);
 	IF p_sid_hash IS NOT NULL THEN
@@ -70,12 +65,16 @@ CREATE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
 	p_jti bytea, p_jti_expires bigint, p_now bigint,
 	p_kinds text[], p_targets text[], p_offline boolean[], p_deadlines bigint[]
-) RETURNS TABLE (ended_key bytea, ended_subject text, ended_sid text) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+) RETURNS TABLE (ended_key bytea, ended_subject text, ended_sid text) LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	whole_subject boolean := p_key IS NULL AND p_sid = '';
 	named         bytea[];
 BEGIN
-	PERFORM curfew_need_read_committed();
+	-- In any other, what is read after a lock is what was there before it.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
+	END IF;
 	IF p_jti IS NOT NULL THEN
 		INSERT INTO curfew_jtis AS j (digest, expires) VALUES (p_jti, p_jti_expires)
 			ON CONFLICT (digest) DO UPDATE SET expires = excluded.expires WHERE j.expires <= p_now;
@@ -132,4 +131,3 @@ END $$;
 -- +goose Down
 DROP FUNCTION curfew_end;
 DROP FUNCTION curfew_create;
-DROP FUNCTION curfew_need_read_committed;
