@@ -90,11 +90,13 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		s.tell("wiki", "alice", "bob")
 		s.run()
 		s.pass(9 * time.Minute)
+		s.tell("wiki", "carol") // nor is it asked for anything else
+		s.pass(30 * time.Second)
 		if n := len(s.attempts()); n != 2 {
 			t.Errorf("%d attempts before the app's time, want one for each notice", n)
 		}
 		s.pass(3 * time.Minute)
-		if n := len(s.attempts()); n < 3 || n > 4 {
+		if n := len(s.attempts()); n < 3 || n > 5 {
 			t.Errorf("%d attempts after it", n)
 		}
 	})
@@ -161,11 +163,14 @@ func TestADeadAppIsAskedSeldomAndDelaysNoOther(t *testing.T) {
 		if slow.most != 4 {
 			t.Errorf("the slow app got %d requests at a time, want the 4 that are usual", slow.most)
 		}
-		back := new(mailbox)
+		back := &mailbox{takes: 100 * time.Millisecond}
 		s.net.machine("dead", back.serve)
 		s.pass(6 * time.Minute) // the longest pause, and then all of it
 		if n := len(back.got()); n != 300 {
 			t.Errorf("the app that is back has heard of %d, want all 300", n)
+		}
+		if back.most != 4 {
+			t.Errorf("the app that is back got %d requests at a time, want 4 again", back.most)
 		}
 		if n := len(s.letters("")); n != 0 {
 			t.Errorf("%d notices are left", n)
@@ -201,6 +206,21 @@ func TestADeadAppsNoticesBecomeDeadLettersWithoutBeingTriedEach(t *testing.T) {
 	})
 }
 
+func TestANoticeThatIsPastItsTimeIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		s.net.machine("wiki", answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"))
+		s.tell("wiki", "alice")
+		time.Sleep(48 * time.Hour) // nobody was there to carry it out
+		s.run()
+		s.pass(time.Minute)
+		if dead := s.letters(session.NoticeDead); len(dead) != 1 || len(s.attempts()) != 1 {
+			t.Errorf("%d attempts, %d dead letters, want one each", len(s.attempts()), len(dead))
+		}
+	})
+}
+
 func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -222,6 +242,9 @@ func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 		must(t, err)
 		if len(left) != 16 {
 			t.Errorf("%d notices can be claimed at once, want the 16 that were not begun", len(left))
+		}
+		if all := s.letters(""); len(all) != 16 {
+			t.Errorf("%d notices are left, want 16: what was begun is done", len(all))
 		}
 	})
 }
