@@ -152,6 +152,8 @@ func TestALinkThatIsMissingIsAGap(t *testing.T) {
 		"a message that is none":                         "hello",
 	} {
 		l := watch(t, store)
+		// The end of the chain is where the message says, so only what it follows is wrong.
+		do(t, c, "SET", store.LastKeys()[7], "fedcba9876543210")
 		do(t, c, "PUBLISH", store.Channel(), message)
 		l.hearsOrGaps(t, store, now)
 		l.recovers(t)

@@ -145,6 +145,76 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 	})
 }
 
+func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{Timeout: 50 * time.Millisecond})
+		now := session.Time(time.Now())
+		e := endingOf(session.Who{SID: "s1"})
+		e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+		beginSlow, _, confirmSlow := store.EndSteps(t.Context(), e, now)
+		if err := beginSlow(); err != nil {
+			t.Fatal(err)
+		}
+		begin, _, confirm := store.EndSteps(t.Context(), e, now)
+		if err := begin(); err != nil { // waits until the claim of the slow one has run out
+			t.Fatal(err)
+		}
+		if err := confirmSlow(); err == nil || errors.Is(err, session.ErrReplayed) {
+			t.Errorf("the slow one, while another is at it: %v", err)
+		}
+		if err := confirm(); err != nil {
+			t.Errorf("the other: %v", err)
+		}
+		if err := confirmSlow(); !errors.Is(err, session.ErrReplayed) {
+			t.Errorf("the slow one, after the other: %v", err)
+		}
+	})
+}
+
+func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
+	t.Parallel()
+	one, two := oneTag()
+	store := fresh(t, single, redis.Options{})
+	now := session.Time(time.Now())
+	shapes := map[string]func(string) session.Who{
+		"a subject": func(s string) session.Who { return session.Who{Subject: s} },
+		"both":      func(s string) session.Who { return session.Who{Subject: s, SID: "s1"} },
+	}
+	for name, who := range shapes {
+		a, b := recordOf(one, "s1", now), recordOf(two, "s1", now)
+		mustCreate(t, store, a, now)
+		mustCreate(t, store, b, now)
+		if ended, err := store.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 || ended[0].Key != a.Key {
+			t.Errorf("%s: ended %v (error %v), want one", name, ended, err)
+		}
+		if _, err := store.Find(t.Context(), b.Key, now); err != nil {
+			t.Errorf("%s: the other: %v", name, err)
+		}
+		page, err := store.List(t.Context(), session.Query{Issuer: issuer, ClientID: client, Subject: one}, now)
+		if err != nil || len(page.Records) != 0 {
+			t.Errorf("%s: %d listed (error %v), want none", name, len(page.Records), err)
+		}
+		if ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s1"}), now); err != nil || len(ended) != 1 {
+			t.Errorf("%s: a sid ended %d (error %v), want the one that is left", name, len(ended), err)
+		}
+		now = now.Add(time.Second)
+	}
+}
+
+// oneTag finds two subjects whose tags are the same.
+func oneTag() (string, string) {
+	seen := make(map[[4]byte]string)
+	for i := 0; ; i++ {
+		subject := fmt.Sprint("user", i)
+		tag := session.Tag(issuer, client, subject)
+		if other, ok := seen[tag]; ok {
+			return other, subject
+		}
+		seen[tag] = subject
+	}
+}
+
 func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *shared) {

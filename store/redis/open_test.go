@@ -299,3 +299,27 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 		t.Fatal(err)
 	}
 }
+
+func TestAUserWithFewRightsOnACluster(t *testing.T) {
+	t.Parallel()
+	url := cluster.get(t)
+	p := prefix()
+	for _, s := range cluster.all {
+		c := adminOf(t, s)
+		words := append([]string{"ACL", "SETUSER", "curfew", "on", ">password", "~" + p + "*", "&" + p + "*"}, strings.Fields(rights+rightsOnACluster)...)
+		do(t, c, words...)
+	}
+	store := open(t, strings.Replace(url, "://", "://curfew:password@", 1), redis.Options{Prefix: p, WaitReplicas: 1})
+	defer store.Close()
+	l := watch(t, store)
+	now := session.Time(time.Now())
+	l.hears(t, store, now)
+	mustCreate(t, store, recordOf("alice", "s1", now), now)
+	e := endingOf(session.Who{SID: "s1"})
+	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		t.Errorf("End: %d ended, %v", len(ended), err)
+	}
+}
+
+const rightsOnACluster = " +spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|shards +asking"

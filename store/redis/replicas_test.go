@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,7 +76,8 @@ func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {
 	needServer(t, "redis-server")
 	own := &shared{dir: t.TempDir()}
 	t.Cleanup(own.stop)
-	if err := own.startCluster(3, 3, "--appendonly", "yes"); err != nil {
+	// With everysec it could come back, as the master that it was, without what its replica had already acknowledged.
+	if err := own.startCluster(3, 3, "--appendonly", "yes", "--appendfsync", "always"); err != nil {
 		t.Fatal(err)
 	}
 	// A replica has to have it, since it is the replica that takes over; and time enough for the election.
@@ -168,6 +170,44 @@ func upToDate(info string) bool {
 		got, err := strconv.Atoi(n)
 		return err != nil || got < want-1000 // pings
 	})
+}
+
+func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
+	t.Parallel()
+	master := startServer(t)
+	replica := startServer(t, "--replicaof", fmt.Sprintf("127.0.0.1 %d", master.port))
+	c := adminOf(t, replica)
+	for {
+		m := do(t, c, "INFO", "replication")
+		if text, _ := m.ToString(); strings.Contains(text, "master_link_status:up") {
+			break
+		}
+		pauseFor(10 * time.Millisecond)
+	}
+	store := open(t, "redis://"+master.addr(), redis.Options{WaitReplicas: 1, Timeout: 300 * time.Millisecond})
+	defer store.Close()
+	now := session.Time(time.Now())
+	for i, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {SID: "nobody's"}} {
+		if err := eventually(t, func() error { return store.Create(t.Context(), recordOf("alice", "s1", now), now, now) }); err != nil {
+			t.Fatal(err)
+		}
+		e := endingOf(who)
+		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
+		replica.signal(syscall.SIGSTOP)
+		for range 3 { // the second finds nothing left to write
+			if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+				t.Errorf("End %+v without the replica: %v", who, err)
+			}
+		}
+		replica.signal(syscall.SIGCONT)
+		if err := eventually(t, func() error { _, err := store.End(t.Context(), e, now); return err }); err != nil {
+			t.Errorf("End %+v with the replica: %v", who, err)
+		}
+		if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+			t.Errorf("End %+v again: %v", who, err)
+		}
+		now = now.Add(time.Second)
+	}
 }
 
 func TestSentinelsChooseANewMasterDuringLogouts(t *testing.T) {
