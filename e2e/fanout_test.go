@@ -99,7 +99,6 @@ type relyingParty struct {
 	*child
 	client string
 	uri    string // backchannel_logout_uri
-	yaml   string // more of its entry under apps
 	took   func(line, sid string) bool
 	start  func(t *testing.T, issuer string)
 }

@@ -51,11 +51,10 @@ type KeysConfig struct {
 type Keys struct {
 	cfg KeysConfig
 
-	mu       sync.Mutex // held while the vault is asked, so that one asks for all
-	set      keySet
-	revision int64
-	at       time.Time // when the vault was asked; zero: never
-	signers  map[string]jose.Signer
+	mu      sync.Mutex // held while the vault is asked, so that one asks for all
+	set     keySet
+	at      time.Time // when the vault was asked; zero: never
+	signers map[string]jose.Signer
 }
 
 // keySet is what lies in the vault.

@@ -362,7 +362,7 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 				if p.Offline {
 					text += " offline"
 				}
-				switch p.Deadline.Sub(time.Now()) {
+				switch time.Until(p.Deadline) {
 				case 24 * time.Hour:
 				case time.Hour:
 					text += " 1h"

@@ -128,7 +128,7 @@ func (s *stage) attempts() []string {
 // verify reads a token as strictly as an app can.
 func (s *stage) verify(token string) (header jose.Header, claims map[string]any) {
 	s.Helper()
-	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
 	must(s.T, err)
 	set, err := s.keys.Public(context.Background())
 	must(s.T, err)
