@@ -21,10 +21,10 @@ import (
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
-// errClosed answers every method of a closed store.
 // ErrInUse: another process, or this one, has the database open already.
 var ErrInUse = errors.New("another curfew is using this file")
 
+// errClosed answers every method of a closed store.
 var errClosed = errors.New("sqlite: the store is closed")
 
 // Options say how to open a store. The zero value is good.
