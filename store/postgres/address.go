@@ -80,16 +80,14 @@ func parseAddress(text string, o Options) (*address, error) {
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 		setUnlessNamed(c, map[string]string{"application_name": "curfew"})
 	}
-	// A plan that was made while a table was small would scan it for as long as it is kept.
-	planning := map[string]string{"enable_seqscan": "off", "jit": "off"}
-	setUnlessNamed(a.direct, planning)
+	setUnlessNamed(a.direct, planning())
 	if a.pooler {
 		// A statement that is prepared on one connection is not there on the next; and what a connection is to be set to when it
 		// begins, a pooler refuses.
 		a.pool.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 		return a, nil
 	}
-	setUnlessNamed(a.pool.ConnConfig, planning)
+	setUnlessNamed(a.pool.ConnConfig, planning())
 	setUnlessNamed(a.pool.ConnConfig, map[string]string{
 		"statement_timeout":                   millis(o.StatementTimeout),
 		"lock_timeout":                        millis(o.LockTimeout),
@@ -97,6 +95,12 @@ func parseAddress(text string, o Options) (*address, error) {
 		"default_transaction_isolation":       "read committed",
 	})
 	return a, nil
+}
+
+// planning are settings for statements that search an index. A plan that was made while a table was small would scan it, or
+// fetch all of a name and sort them, for as long as it is kept.
+func planning() map[string]string {
+	return map[string]string{"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
 }
 
 func setUnlessNamed(c *pgx.ConnConfig, settings map[string]string) {

@@ -13,7 +13,7 @@ import (
 )
 
 const endSQL = `SELECT * FROM curfew_end($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::text, $8::bytea,
-	$9::bigint, $10::bigint, $11::text[], $12::text[], $13::boolean[], $14::bigint[])`
+	$9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::integer[])`
 
 // End implements [session.Store].
 func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
@@ -63,9 +63,10 @@ func endArgs(e session.Ending, now time.Time) ([]any, error) {
 	w := e.Who
 	names := []string{w.Issuer, w.ClientID, w.Subject, w.SID, string(e.Cause)}
 	kinds, targets := make([]string, len(e.Tell)), make([]string, len(e.Tell))
-	offline, deadlines := make([]bool, len(e.Tell)), make([]int64, len(e.Tell))
+	deadlines, whole, each := make([]int64, len(e.Tell)), make([]bool, len(e.Tell)), make([]int32, len(e.Tell))
 	for i, t := range e.Tell {
-		kinds[i], targets[i], offline[i], deadlines[i] = string(t.Kind), t.Target, t.Offline, micros(t.Deadline)
+		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, micros(t.Deadline)
+		whole[i], each[i] = leaves(e.Who, t)
 	}
 	if err := writable(append(names, targets...)...); err != nil {
 		return nil, err
@@ -86,5 +87,20 @@ func endArgs(e session.Ending, now time.Time) ([]any, error) {
 		jti = d[:]
 	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, micros(e.JTIExpires), micros(now),
-		kinds, targets, offline, deadlines}, nil
+		kinds, targets, deadlines, whole, each}, nil
+}
+
+// leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for each
+// session whose [session.Refresh] is a bit of each.
+func leaves(who session.Who, t session.Telling) (whole bool, each int32) {
+	e := session.Ending{Who: who, Tell: []session.Telling{t}}
+	if len(rules.Notices(e, nil, time.Time{})) > 0 {
+		return true, 0
+	}
+	for _, refresh := range []session.Refresh{session.RefreshNone, session.RefreshOnline, session.RefreshOffline} {
+		if len(rules.Notices(e, []session.Record{{Refresh: refresh}}, time.Time{})) > 0 {
+			each |= 1 << refresh
+		}
+	}
+	return false, each
 }

@@ -20,6 +20,14 @@ func EndStatement(e session.Ending, now time.Time) (string, []any) {
 	return endSQL, args
 }
 
+// ClaimForStatement claims up to ten notices for a target.
+func ClaimForStatement(target string) (string, []any) {
+	return claimForSQL, []any{"x", 1 << 40, 1 << 30, 10, string(session.NoticeTell), target}
+}
+
+// Planning are the settings of each connection that does not lead to a pooler.
+var Planning = planning
+
 // FeedPID is the server's process behind the connection that follows what ends.
 func (s *Store) FeedPID(ctx context.Context) (pid uint32, err error) {
 	_, err = s.tail.ask(ctx, func(int64) error { pid = s.tail.pid; return nil })
@@ -52,10 +60,19 @@ func Statements() map[string][]any {
 		listSIDSQL():     {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
 		pruneSQL:         {1, 1, 1},
 		claimSQL:         {"x", 1, 1, 1},
+		claimForSQL:      {"x", 1, 1, 1, "tell", "t"},
 		settleDoneSQL:    {1, "x"},
 		settleRetrySQL:   {1, "x", 1, ""},
 		settleGiveUpSQL:  {1, "x", ""},
 		lookSQL:          {"19990:19995:19991"},
+		noticesSQL:       {1, 10, "", "t", nil},
+		noticeSQL:        {1},
+		retrySQL:         {1, 1, 1},
+		dropSQL:          {1},
+		tallySQL:         {},
+		overdueSQL:       {1, make([]byte, 32), 10},
+		loadSQL:          {"keys"},
+		saveSQL:          {"keys", []byte{}, 1},
 	}
 }
 

@@ -63,7 +63,8 @@ func wantTrouble(t testing.TB, what string, err error) {
 	if err == nil {
 		t.Errorf("%s: got no error", what)
 	}
-	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict, session.ErrLeaseLost} {
+	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict,
+		session.ErrLeaseLost, session.ErrNoNotice} {
 		if errors.Is(err, known) {
 			t.Errorf("%s: got error %v, which says something about the session", what, err)
 		}

@@ -23,9 +23,14 @@ const (
 	// have in hand.
 	claimSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
 			WHERE NOT given_up AND due <= $3 AND leased_till <= $3 ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED)
-		UPDATE curfew_notices n SET lease = $1, leased_till = $2, attempts = attempts + 1
-		WHERE n.id = ANY (ARRAY(SELECT id FROM due))
-		RETURNING id, attempts, reason, kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline`
+		` + leaseSQL
+
+	// FOR UPDATE judges what another has committed meanwhile by the same conditions, and passes by what another is at. What
+	// it returns is ours until the commit, so the update finds it as it was judged.
+	leaseSQL = `UPDATE curfew_notices n SET lease = $1, leased_till = $2, attempts = attempts + 1
+		WHERE n.id = ANY (ARRAY(SELECT id FROM due)) RETURNING ` + noticeColumns + `, payload`
+
+	noticeColumns = `id, attempts, reason, given_up, kind, target, issuer, client, subject, sid, key, cause, created, due, deadline`
 
 	settleDoneSQL  = `DELETE FROM curfew_notices WHERE id = $1 AND lease = $2`
 	settleRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4 WHERE id = $1 AND lease = $2`
@@ -35,13 +40,19 @@ const (
 
 // Claim implements [session.Outbox].
 func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+	return s.claim(ctx, claimSQL, now, lease, max)
+}
+
+// claim leases up to max notices by a statement.
+func (s *Store) claim(ctx context.Context, statement string, now time.Time, lease time.Duration, max int, args ...any) ([]session.Notice, error) {
 	if max < 1 { // which PostgreSQL would refuse
 		return nil, nil
 	}
 	token := rand.Text()
+	args = append([]any{token, micros(now.Add(lease)), micros(now), max}, args...)
 	var claimed []session.Notice
 	err := s.write(ctx, "claim", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, claimSQL, token, micros(now.Add(lease)), micros(now), max)
+		rows, err := conn.Query(ctx, statement, args...)
 		if err != nil {
 			return err
 		}
@@ -59,13 +70,14 @@ func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, m
 	return claimed, nil
 }
 
+// readNotice reads noticeColumns and a payload.
 func readNotice(row pgx.CollectableRow) (session.Notice, error) {
 	var n session.Notice
 	var id, created, due, deadline int64
 	var key []byte
 	var kind, cause string
-	if err := row.Scan(&id, &n.Attempts, &n.Reason, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
-		&cause, &n.Payload, &created, &due, &deadline); err != nil {
+	if err := row.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
+		&cause, &created, &due, &deadline, &n.Payload); err != nil {
 		return n, err
 	}
 	if len(key) != 0 && len(key) != len(n.Key) {
@@ -89,19 +101,23 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome)
 	// A reason is what somebody else's server said; a notice must not stay leased for that.
 	o.Reason = strings.ReplaceAll(strings.ToValidUTF8(o.Reason, "\uFFFD"), "\x00", "\uFFFD")
 	return s.write(ctx, "settle", func(ctx context.Context, conn *pgxpool.Conn) error {
-		var done pgconn.CommandTag
-		var err error
 		switch {
 		case o.Done:
-			done, err = conn.Exec(ctx, settleDoneSQL, id, n.Lease)
+			return oneRow(session.ErrLeaseLost)(conn.Exec(ctx, settleDoneSQL, id, n.Lease))
 		case o.GiveUp:
-			done, err = conn.Exec(ctx, settleGiveUpSQL, id, n.Lease, o.Reason)
+			return oneRow(session.ErrLeaseLost)(conn.Exec(ctx, settleGiveUpSQL, id, n.Lease, o.Reason))
 		default:
-			done, err = conn.Exec(ctx, settleRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason)
+			return oneRow(session.ErrLeaseLost)(conn.Exec(ctx, settleRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason))
 		}
+	})
+}
+
+// oneRow judges a statement that changes a row: none, when there is no such row.
+func oneRow(none error) func(done pgconn.CommandTag, err error) error {
+	return func(done pgconn.CommandTag, err error) error {
 		if err == nil && done.RowsAffected() == 0 {
-			err = session.ErrLeaseLost
+			return none
 		}
 		return err
-	})
+	}
 }

@@ -45,7 +45,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store keeps sessions and notices in a PostgreSQL database. It is a [session.Store] and a [session.Outbox].
+// Store keeps sessions, notices and what replicas share in a PostgreSQL database. It is a [session.Store], a [session.Desk], a
+// [session.Vault] and a [session.Clock].
 type Store struct {
 	o    Options
 	pool *pgxpool.Pool
@@ -181,7 +182,8 @@ func (s *Store) judge(what string, err error) error {
 
 // isVerdict says whether err is an answer of the contract, and no trouble.
 func isVerdict(err error) bool {
-	for _, verdict := range []error{session.ErrEnded, session.ErrNotFound, session.ErrConflict, session.ErrReplayed, session.ErrLeaseLost} {
+	for _, verdict := range []error{session.ErrEnded, session.ErrNotFound, session.ErrConflict, session.ErrReplayed,
+		session.ErrLeaseLost, session.ErrNoNotice} {
 		if errors.Is(err, verdict) {
 			return true
 		}

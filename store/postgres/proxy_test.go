@@ -16,13 +16,14 @@ import (
 	"example.com/curfew/store/postgres"
 )
 
-// wire carries bytes between a store and a server, and can be cut.
+// wire carries bytes between a store and a server, and can be cut, or held up.
 type wire struct {
 	listener net.Listener
 	server   string
 	// cut says after how many more bytes from the server (or, if toServer, to it) the connection is cut; negative: never.
 	left     atomic.Int64
 	toServer atomic.Bool
+	held     sync.RWMutex // while it is held for writing nothing gets through, and nobody is told
 
 	all sync.WaitGroup
 }
@@ -68,6 +69,8 @@ func (w *wire) carry(conn net.Conn) {
 			if err != nil {
 				return
 			}
+			w.held.RLock()
+			w.held.RUnlock()
 			if w.toServer.Load() == toServer {
 				if left := w.left.Load(); left >= 0 {
 					if int64(n) >= left {

@@ -148,6 +148,34 @@ func prune(t *testing.T, store *postgres.Store, now time.Time) {
 	}
 }
 
+func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	// More than two batches.
+	run(t, address, `INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'i', 'c', 's', 'x', 'user' FROM generate_series(3, 1300) i`)
+	r := signIn(t, store, "alice", "s1", now)
+	if _, err := store.End(t.Context(), ending(session.Who{Key: r.Key}, "", now), now); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (n int) {
+		if err := dial(t, address).QueryRow(t.Context(), `SELECT count(*) FROM curfew_ended`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n, err := store.Prune(t.Context(), now); err != nil || n != 0 {
+		t.Errorf("Prune: %d, error %v, want 0: no session, mark or jti has run out", n, err)
+	}
+	if n := left(); n != 1 {
+		t.Errorf("%d are kept for the feed, want the one that ended just now", n)
+	}
+	if n, err := store.Prune(t.Context(), later(now)); err != nil || n != 0 || left() != 0 {
+		t.Errorf("Prune an hour later: %d, error %v, and %d are left; want none", n, err, left())
+	}
+}
+
 // quiet is a server where nobody else has a transaction under way: one that is older than what is pruned, and ends only now,
 // might have been an ending.
 func quiet(t *testing.T) string { return ownServer(t, "autovacuum=off").url() }

@@ -1,0 +1,53 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	loadSQL = `SELECT value, revision FROM curfew_vault WHERE name = $1`
+
+	// Of two who save over the same revision one waits for the other at the row, or at the key of the one that is to be
+	// inserted, and then finds another revision, or the row there.
+	saveFirstSQL = `INSERT INTO curfew_vault (name, value, revision) VALUES ($1, $2, 1) ON CONFLICT (name) DO NOTHING`
+	saveSQL      = `UPDATE curfew_vault SET value = $2, revision = revision + 1 WHERE name = $1 AND revision = $3`
+)
+
+// Load implements [session.Vault].
+func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
+	if err := writable(name); err != nil {
+		return nil, 0, err
+	}
+	err = s.read(ctx, "load", func(ctx context.Context, conn *pgxpool.Conn) error {
+		err := conn.QueryRow(ctx, loadSQL, name).Scan(&value, &revision)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return value, revision, err
+}
+
+// Save implements [session.Vault].
+func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
+	if err := rules.CheckVault(name, value); err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	if err := writable(name); err != nil {
+		return err
+	}
+	return s.write(ctx, "save", func(ctx context.Context, conn *pgxpool.Conn) error {
+		if revision == 0 {
+			return oneRow(session.ErrConflict)(conn.Exec(ctx, saveFirstSQL, name, blob(value)))
+		}
+		return oneRow(session.ErrConflict)(conn.Exec(ctx, saveSQL, name, blob(value), revision))
+	})
+}
