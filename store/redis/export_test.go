@@ -20,10 +20,10 @@ func (s *Store) PointerOf(issuer, clientID, sid string) string {
 	return s.named(n[0], keyPointer, n[:])
 }
 
-// DueKeys are the keys of all queues of notices.
-func (s *Store) DueKeys() (keys []string) {
+// LaneKeys are the keys of the lists of lanes of all buckets.
+func (s *Store) LaneKeys() (keys []string) {
 	for b := range buckets {
-		keys = append(keys, s.key(bucket(b), keyDue))
+		keys = append(keys, s.key(bucket(b), keyLanes))
 	}
 	return keys
 }

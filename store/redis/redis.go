@@ -40,11 +40,13 @@ type Options struct {
 }
 
 var (
-	_ session.Store  = (*Store)(nil)
-	_ session.Outbox = (*Store)(nil)
+	_ session.Store = (*Store)(nil)
+	_ session.Desk  = (*Store)(nil)
+	_ session.Vault = (*Store)(nil)
+	_ session.Clock = (*Store)(nil)
 )
 
-// Store keeps sessions and notices in Redis or Valkey. It is a [session.Store] and a [session.Outbox].
+// Store keeps sessions, notices and the vault in Redis or Valkey.
 type Store struct {
 	client  rueidis.Client
 	option  rueidis.ClientOption // for the connections of the feed

@@ -19,7 +19,17 @@ const (
 	margin = time.Hour
 	// slack is how much longer than a session a pointer to it is kept, so that not each Update has to see to the pointer.
 	slack = time.Hour
+	// afterwards is what is added for a session that holds a refresh token: for who wants to revoke it (see Overdue).
+	afterwards = 23 * time.Hour
 )
+
+// keepFor is how much longer than a session lives Redis keeps it.
+func keepFor(r *session.Record) time.Duration {
+	if r.Refresh != session.RefreshNone {
+		return margin + afterwards
+	}
+	return margin
+}
 
 var errExists = errors.New("redis: create: a session with this key exists already")
 
@@ -96,7 +106,7 @@ func (s *Store) insert(ctx context.Context, r *session.Record, pointed int64, be
 	end := runsOut(r)
 	answer, err := s.run(ctx, call{s.scripts.create, keys, []string{
 		decimal(began), string(encode(&kept, pointed)), decimal(end), string(hint(r.Issuer, r.ClientID, r.SID)),
-		string(tag), string(rest), until(end, margin), until(end, 2*margin)}})
+		string(tag), string(rest), until(end, keepFor(r)), until(end, margin+keepFor(r))}})
 	if err != nil {
 		return err
 	}
@@ -177,7 +187,7 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 	answer, err := s.run(ctx, call{s.scripts.update,
 		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, r.Key[:4])},
 		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
-			until(end, margin), until(end, 2*margin), pointed}})
+			until(end, keepFor(r)), until(end, margin+keepFor(r)), pointed}})
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now t
 			if err != nil {
 				return nil, err
 			}
-			ended, err := readDeed(answer, e, now)
+			ended, err := s.finish(ctx, c, answer, e, now)
 			if err != nil {
 				return nil, err
 			}
@@ -78,8 +78,8 @@ func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now t
 	if err != nil {
 		return nil, err
 	}
-	for _, answer := range answers {
-		ended, err := readDeed(answer, e, now)
+	for i, answer := range answers {
+		ended, err := s.finish(ctx, calls[i], answer, e, now)
 		if err != nil {
 			return nil, err
 		}
