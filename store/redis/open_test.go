@@ -245,18 +245,15 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		if err != nil || len(notices) != 1 {
 			t.Fatalf("Claim: %d, %v", len(notices), err)
 		}
-		if err := store.Settle(t.Context(), notices[0], session.Outcome{GiveUp: true}); err != nil {
-			t.Errorf("Settle: %v", err)
-		}
-		desk(t, store, notices[0].ID, now)
+		desk(t, store, notices[0], now)
 		if n, err := store.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
 			t.Errorf("Prune: %d, %v", n, err)
 		}
 	}
 }
 
-// desk uses every method of the desk and the vault, with a dead letter for "app".
-func desk(t *testing.T, store *redis.Store, letter string, now time.Time) {
+// desk uses every method of the desk and the vault, with a claimed notice for "app".
+func desk(t *testing.T, store *redis.Store, n session.Notice, now time.Time) {
 	t.Helper()
 	ok := func(what string, err error) {
 		t.Helper()
@@ -264,7 +261,8 @@ func desk(t *testing.T, store *redis.Store, letter string, now time.Time) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	ok("Retry", store.Retry(t.Context(), letter, now, now.Add(time.Hour)))
+	ok("Settle", store.Settle(t.Context(), n, session.Outcome{GiveUp: true}))
+	ok("Retry", store.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
 	notices, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("ClaimFor: %d, %v", len(notices), err)
@@ -275,7 +273,7 @@ func desk(t *testing.T, store *redis.Store, letter string, now time.Time) {
 	if err != nil || len(page.Notices) != 2 {
 		t.Errorf("Notices: %d, %v", len(page.Notices), err)
 	}
-	_, err = store.Notice(t.Context(), letter)
+	_, err = store.Notice(t.Context(), n.ID)
 	ok("Notice", err)
 	for _, n := range page.Notices {
 		ok("Drop", store.Drop(t.Context(), n.ID))
@@ -364,7 +362,7 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("Claim: %d, %v", len(notices), err)
 	}
-	desk(t, store, notices[0].ID, now)
+	desk(t, store, notices[0], now)
 }
 
 const rightsOnACluster = " +spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|shards +asking"

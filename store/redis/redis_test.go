@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
@@ -43,15 +44,15 @@ func TestStoreKeepsTheContractOnACluster(t *testing.T) {
 func testContract(t *testing.T, on *shared) {
 	url := on.get(t)
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		prefix := prefix()
-		store := open(t, url, redis.Options{Prefix: prefix})
+		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second} // this machine may be slow
+		store := open(t, url, o)
 		return storetest.Harness{
 			Store: store,
 			Reopen: func(t *testing.T) storetest.Store {
 				if err := store.Close(); err != nil {
 					t.Fatal(err)
 				}
-				return open(t, url, redis.Options{Prefix: prefix})
+				return open(t, url, o)
 			},
 			FailEnd: func(t *testing.T) func() { return breakNotices(t, url, store) },
 		}
