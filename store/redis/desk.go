@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -46,8 +47,8 @@ func (s *Store) lanes(ctx context.Context) (*[buckets]map[name]laneID, error) {
 	return &all, nil
 }
 
-// Leave implements [session.Desk]. To be all or none they lie in one bucket, whomever they are about. When it fails for want
-// of replicas they may be there all the same.
+// Leave implements [session.Desk]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
+// not insisted on: who heard an error would leave the notices once more, and again.
 func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 	left, err := rules.Left(notices)
 	if err != nil {
@@ -79,7 +80,7 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 			first[at] = decimal(n.Due)
 		}
 	}
-	if _, err := s.runReplicated(ctx, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}); err != nil {
+	if _, err := s.runReplicated(ctx, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2); err != nil && !errors.Is(err, errReplicas) {
 		return err
 	}
 	s.ringAll(ctx, first)

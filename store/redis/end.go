@@ -153,8 +153,8 @@ func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage,
 	return ended, nil
 }
 
-// errReplicas: the ending is done where it was asked for, and may be undone by a failover.
-var errReplicas = errors.New("redis: end: too few replicas have acknowledged")
+// errReplicas: what was asked for is done, and may be undone by a failover.
+var errReplicas = errors.New("redis: too few replicas have acknowledged")
 
 // trace is how long a script leaves a trace for replicas, if any are waited for.
 func (s *Store) trace() string {
@@ -165,13 +165,14 @@ func (s *Store) trace() string {
 }
 
 // runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last write of
-// that connection. So a redirection is not followed here, as the client would do it on another.
-func (s *Store) runReplicated(ctx context.Context, c call) (rueidis.RedisMessage, error) {
+// that connection. So a redirection is not followed here, as the client would do it on another. With [errReplicas] there is an
+// answer all the same.
+func (s *Store) runReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
 	if s.waitFor == 0 {
 		return s.run(ctx, c)
 	}
 	for {
-		answer, err := s.tryReplicated(ctx, c)
+		answer, err := s.tryReplicated(ctx, c, patience)
 		refused, ok := rueidis.IsRedisErr(err)
 		if !ok {
 			return answer, err
@@ -182,7 +183,7 @@ func (s *Store) runReplicated(ctx context.Context, c call) (rueidis.RedisMessage
 	}
 }
 
-func (s *Store) tryReplicated(ctx context.Context, c call) (rueidis.RedisMessage, error) {
+func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
 	client, release := s.client.Dedicate()
 	defer release()
 	answer, err := client.Do(ctx, c.byDigest(client.B())).ToMessage()
@@ -192,7 +193,7 @@ func (s *Store) tryReplicated(ctx context.Context, c call) (rueidis.RedisMessage
 	if err != nil {
 		return answer, err
 	}
-	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(s.timeout.Milliseconds()/2).Build()).AsInt64()
+	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(max(1, patience.Milliseconds())).Build()).AsInt64()
 	if err == nil && n < int64(s.waitFor) {
 		err = errReplicas
 	}

@@ -61,7 +61,7 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	for _, o := range []redis.Options{{Prefix: "{x}"}, {WaitReplicas: -1}} {
+	for _, o := range []redis.Options{{Prefix: "{x}"}, {Prefix: "x}"}} {
 		if _, err := redis.Open(t.Context(), "redis://127.0.0.1:1", o); err == nil || strings.Contains(err.Error(), "refused") {
 			t.Errorf("Open with %+v: %v", o, err)
 		}

@@ -33,18 +33,23 @@ func TestMain(m *testing.M) {
 
 func TestStoreKeepsTheContractOnOneServer(t *testing.T) {
 	t.Parallel()
-	testContract(t, single)
+	testContract(t, single, 0)
 }
 
 func TestStoreKeepsTheContractOnACluster(t *testing.T) {
 	t.Parallel()
-	testContract(t, cluster)
+	testContract(t, cluster, -1)
 }
 
-func testContract(t *testing.T, on *shared) {
+func TestStoreKeepsTheContractOnAClusterWhoseReplicasAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	testContract(t, cluster, 0)
+}
+
+func testContract(t *testing.T, on *shared, waitReplicas int) {
 	url := on.get(t)
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second} // this machine may be slow
+		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, WaitReplicas: waitReplicas} // this machine may be slow
 		store := open(t, url, o)
 		return storetest.Harness{
 			Store: store,

@@ -110,7 +110,7 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 	if err := own.startCluster(3, 3); err != nil {
 		t.Fatal(err)
 	}
-	store := open(t, own.url, redis.Options{Timeout: time.Second})
+	store := open(t, own.url, redis.Options{WaitReplicas: -1, Timeout: time.Second})
 	defer store.Close()
 	l := watch(t, store)
 	now := session.Time(time.Now())

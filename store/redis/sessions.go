@@ -72,15 +72,21 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 
 // point leaves the pointer from r's sid to its tag, and says until when, in microseconds, it will be there. began is empty
 // for a session that is there already.
+//
+// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find. Nobody
+// is kept from signing in for want of a replica: then it is not sure how long the pointer will be there, which is said by 0,
+// and each Update sees to it anew.
 func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
 	sid := sidName(r.Issuer, r.ClientID, r.SID)
 	b := bucket(sid[0])
 	till := runsOut(r).Add(slack)
-	// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find.
 	answer, err := s.runReplicated(ctx, call{s.scripts.point,
 		[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 		// Twice the margin: the session may be on another machine, whose clock may be behind.
-		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}})
+		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}}, s.timeout/8)
+	if errors.Is(err, errReplicas) {
+		till, err = time.Time{}, nil
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -90,6 +96,8 @@ func (s *Store) point(ctx context.Context, r *session.Record, began string) (int
 		return 0, err
 	case word == "ended":
 		return 0, session.ErrEnded
+	case till.IsZero():
+		return 0, nil
 	}
 	return micros(till), nil
 }

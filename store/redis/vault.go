@@ -3,6 +3,7 @@ package redis
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -35,7 +36,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	return []byte(parts[1]), revision, nil
 }
 
-// Save implements [session.Vault]. When it fails for want of replicas the value may be saved all the same.
+// Save implements [session.Vault]. Replicas are waited for, and not insisted on: the value is saved.
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
 	if err := rules.CheckVault(name, value); err != nil {
 		return fmt.Errorf("redis: %w", err)
@@ -46,8 +47,8 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	}
 	defer leave()
 	answer, err := s.runReplicated(ctx, call{s.scripts.save, []string{s.vaultKey(name)},
-		[]string{strconv.FormatInt(revision, 10), string(value)}})
-	if err != nil {
+		[]string{strconv.FormatInt(revision, 10), string(value)}}, s.timeout/2)
+	if err != nil && !errors.Is(err, errReplicas) {
 		return err
 	}
 	word, err := text(answer)
