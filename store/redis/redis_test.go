@@ -13,8 +13,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain stops the servers that tests shared, and then looks for goroutines that were left.
+// TestMain is another replica when a test wants one; else it stops the servers that tests shared, and then looks for goroutines that were left.
 func TestMain(m *testing.M) {
+	if os.Getenv(childURL) != "" {
+		if err := childReplica(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	single.stop()
 	cluster.stop()
