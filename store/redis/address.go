@@ -27,7 +27,7 @@ type address struct {
 	kind         kind
 	option       rueidis.ClientOption
 	prefix       string
-	waitReplicas int
+	waitReplicas int // -1 when it says nothing
 }
 
 // CheckAddress says whether [Open] would understand an address, without connecting anywhere. It reads the certificates.
@@ -39,7 +39,7 @@ func CheckAddress(s string) error {
 // parseAddress reads an address. It is not left to net/url, which knows no list of hosts and whose errors repeat what may
 // be a password; so no error here says more than which part is wrong.
 func parseAddress(s string, config *tls.Config) (address, error) {
-	var a address
+	a := address{waitReplicas: -1}
 	scheme, rest, ok := strings.Cut(s, "://")
 	base, way, _ := strings.Cut(scheme, "+")
 	encrypted := base == "rediss"

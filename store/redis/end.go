@@ -72,7 +72,7 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 		mark(bothMark(&in))
 		mark(bareMark(&in))
 	}
-	keys := []string{s.key(b, keyQueue), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast), s.key(b, keyDue)}
+	keys := []string{s.key(b, keyQueue), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast), s.key(b, keyLanes)}
 	var jti, jtiRunsOut, jtiUntil string
 	if recordJTI {
 		n := jtiName(w.Issuer, w.ClientID, e.JTI)
@@ -89,7 +89,7 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 	over := now.Add(session.AttemptLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
-		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace()}
+		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace(), s.bells()}
 	return call{s.scripts.end, keys, append(args, tellings(e, now)...)}
 }
 
@@ -118,10 +118,11 @@ func (s *Store) deed(ctx context.Context, c call, e session.Ending, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	return readDeed(answer, e, now)
+	return s.finish(ctx, c, answer, e, now)
 }
 
-func readDeed(answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]session.Ended, error) {
+// finish reads what a deed answered, and rings for the notices that it left.
+func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]session.Ended, error) {
 	word, rest, err := list(answer)
 	if err != nil {
 		return nil, err
@@ -129,12 +130,20 @@ func readDeed(answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]s
 	if word == "replayed" {
 		return nil, session.ErrReplayed
 	}
-	var ended []session.Ended
+	var texts []string
 	for _, m := range rest {
 		raw, err := text(m)
 		if err != nil {
 			return nil, err
 		}
+		texts = append(texts, raw)
+	}
+	if len(texts) == 0 {
+		return nil, errAnswer
+	}
+	s.ringDeed(ctx, bucket(c.args[2][0]), texts[0], now)
+	var ended []session.Ended
+	for _, raw := range texts[1:] {
 		d := decoder{rest: raw}
 		ended = append(ended, d.endedSession(e.Cause, now))
 		if d.short {
@@ -144,8 +153,8 @@ func readDeed(answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]s
 	return ended, nil
 }
 
-// errReplicas: the ending is done where it was asked for, and may be undone by a failover.
-var errReplicas = errors.New("redis: end: too few replicas have acknowledged")
+// errReplicas: what was asked for is done, and may be undone by a failover.
+var errReplicas = errors.New("redis: too few replicas have acknowledged")
 
 // trace is how long a script leaves a trace for replicas, if any are waited for.
 func (s *Store) trace() string {
@@ -156,13 +165,14 @@ func (s *Store) trace() string {
 }
 
 // runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last write of
-// that connection. So a redirection is not followed here, as the client would do it on another.
-func (s *Store) runReplicated(ctx context.Context, c call) (rueidis.RedisMessage, error) {
+// that connection. So a redirection is not followed here, as the client would do it on another. With [errReplicas] there is an
+// answer all the same.
+func (s *Store) runReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
 	if s.waitFor == 0 {
 		return s.run(ctx, c)
 	}
 	for {
-		answer, err := s.tryReplicated(ctx, c)
+		answer, err := s.tryReplicated(ctx, c, patience)
 		refused, ok := rueidis.IsRedisErr(err)
 		if !ok {
 			return answer, err
@@ -173,7 +183,7 @@ func (s *Store) runReplicated(ctx context.Context, c call) (rueidis.RedisMessage
 	}
 }
 
-func (s *Store) tryReplicated(ctx context.Context, c call) (rueidis.RedisMessage, error) {
+func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
 	client, release := s.client.Dedicate()
 	defer release()
 	answer, err := client.Do(ctx, c.byDigest(client.B())).ToMessage()
@@ -183,7 +193,7 @@ func (s *Store) tryReplicated(ctx context.Context, c call) (rueidis.RedisMessage
 	if err != nil {
 		return answer, err
 	}
-	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(s.timeout.Milliseconds()/2).Build()).AsInt64()
+	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(max(1, patience.Milliseconds())).Build()).AsInt64()
 	if err == nil && n < int64(s.waitFor) {
 		err = errReplicas
 	}

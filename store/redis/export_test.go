@@ -20,10 +20,10 @@ func (s *Store) PointerOf(issuer, clientID, sid string) string {
 	return s.named(n[0], keyPointer, n[:])
 }
 
-// DueKeys are the keys of all queues of notices.
-func (s *Store) DueKeys() (keys []string) {
+// LaneKeys are the keys of the lists of lanes of all buckets.
+func (s *Store) LaneKeys() (keys []string) {
 	for b := range buckets {
-		keys = append(keys, s.key(bucket(b), keyDue))
+		keys = append(keys, s.key(bucket(b), keyLanes))
 	}
 	return keys
 }
@@ -63,7 +63,7 @@ func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (
 			for _, tag := range tags {
 				calls = append(calls, s.deedAt(e, []byte(tag), false, now))
 			}
-			return s.deeds(ctx, calls, e, now)
+			return s.deeds(ctx, calls, e, now, false)
 		}, func() error { return st.confirm(ctx) }
 }
 
@@ -79,3 +79,6 @@ func RoundTrip(r session.Record) (session.Record, error) {
 
 // Decode decodes what may be anything.
 func Decode(raw string) (session.Record, error) { return decode(session.Key{}, raw) }
+
+// WaitFor is how many replicas are waited for.
+func (s *Store) WaitFor() int { return s.waitFor }

@@ -87,6 +87,7 @@ func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 	r := recordOf("alice", "s1", now)
 	mustCreate(t, store, r, now)
 	l := watch(t, store)
+	l.hears(t, store, now) // else there would be nothing to be missed
 	s.kill()
 	if err := s.start(); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,8 +13,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given.
-func (s *Store) inspect(ctx context.Context, log *slog.Logger) error {
+// inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given. It says how
+// many replicas the master has that has fewest.
+func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -22,40 +24,54 @@ func (s *Store) inspect(ctx context.Context, log *slog.Logger) error {
 	}
 	nodes := s.client.Nodes()
 	if len(nodes) == 0 {
-		return errors.New("the Cluster has no nodes")
+		return 0, errors.New("the Cluster has no nodes")
 	}
+	fewest := math.MaxInt
 	for at, node := range nodes {
-		if err := s.inspectServer(ctx, node, at, log); err != nil {
-			return err
+		n, err := s.inspectServer(ctx, node, at, log)
+		if err != nil {
+			return 0, err
 		}
+		fewest = min(fewest, n)
 	}
-	return nil
+	return fewest, nil
 }
 
-func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) error {
+// inspectServer inspects one server, and says how many replicas it has; one that is a replica itself needs none.
+func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) (replicas int, err error) {
 	info, err := readInfo(ctx, c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	least := "6.2"
 	if s.cluster {
 		least = "7.0" // sharded pub/sub
 	}
 	if !atLeast(info["redis_version"], least) {
-		return fmt.Errorf("%s is version %q; %s or later is needed", at, info["redis_version"], least)
+		return 0, fmt.Errorf("%s is version %q; %s or later is needed", at, info["redis_version"], least)
 	}
 	if is := info["cluster_enabled"] == "1"; is != s.cluster {
 		if is {
-			return errors.New("the server is a node of a Cluster: address it as redis+cluster://")
+			return 0, errors.New("the server is a node of a Cluster: address it as redis+cluster://")
 		}
-		return errors.New("the server is no node of a Cluster: address it as redis://")
+		return 0, errors.New("the server is no node of a Cluster: address it as redis://")
 	}
+	replicas = math.MaxInt
+	if info["role"] == "master" {
+		replicas, _ = strconv.Atoi(info["connected_slaves"])
+	}
+	warn(ctx, c, at, info, log)
+	return replicas, nil
+}
+
+// warn tells of what a server may lose.
+func warn(ctx context.Context, c rueidis.Client, at string, info map[string]string, log *slog.Logger) {
 	if policy := info["maxmemory_policy"]; policy != "" && policy != "noeviction" {
 		log.WarnContext(ctx, "the server throws sessions, end marks and replay records away when its memory is full: set maxmemory-policy noeviction",
 			"event", "redis_can_evict", "server", at, "maxmemory_policy", policy)
 	}
 	if info["aof_enabled"] != "0" {
-		return nil
+		return
 	}
 	saves, err := c.Do(ctx, c.B().ConfigGet().Parameter("save").Build()).AsStrMap()
 	switch {
@@ -69,7 +85,6 @@ func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, 
 		log.WarnContext(ctx, "the server keeps snapshots alone, so after a crash sessions that ended since the last one are back: set appendonly yes",
 			"event", "redis_not_durable", "server", at, "save", saves["save"])
 	}
-	return nil
 }
 
 func readInfo(ctx context.Context, c rueidis.Client) (map[string]string, error) {

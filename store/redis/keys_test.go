@@ -71,6 +71,13 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 		}
 	}
 	mustCreate(t, store, recordOf("MARK-subject2", "MARK-sid4", now), now)
+	notices, err := store.ClaimFor(t.Context(), session.NoticeTell, "MARK-target", now, time.Minute, 2)
+	if err != nil || len(notices) != 1 {
+		t.Fatalf("%d notices, %v", len(notices), err)
+	}
+	if err := store.Save(t.Context(), "MARK-name", []byte("MARK-value"), 0); err != nil {
+		t.Fatal(err)
+	}
 	var cursor uint64
 	seen := make(map[byte]bool)
 	for first := true; first || cursor != 0; first = false {
@@ -94,13 +101,14 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Queues and lists are emptied by Prune, notices by Settle; the ends of the chains are one to a bucket.
-			if fixed := strings.Contains("qtldeng", rest[:1]); (ms < 0) != fixed {
+			// Queues and lists are emptied by Prune, notices by Settle; the ends of the chains are one to a bucket, bells one
+			// to a lane.
+			if fixed := strings.Contains("qtldeognybv", rest[:1]); (ms < 0) != fixed {
 				t.Errorf("the key %q runs out in %d ms", key, ms)
 			}
 		}
 	}
-	for _, letter := range "sutqlmjin" {
+	for _, letter := range "sutqlmjineoybv" {
 		if !seen[byte(letter)] {
 			t.Errorf("no key of the kind %q was looked at", letter)
 		}

@@ -166,22 +166,11 @@ func (l *lister) take(tags []string) error {
 
 // fetch puts those of the keys on the page that live and are asked for.
 func (l *lister) fetch(keys []session.Key) error {
-	asks := make([]rueidis.Completed, len(keys))
-	for i, k := range keys {
-		asks[i] = l.s.client.B().Get().Key(l.s.named(k[0], keySession, k[:])).Build()
+	found, err := l.s.records(l.ctx, keys)
+	if err != nil {
+		return err
 	}
-	for i, result := range l.s.do(l.ctx, asks) {
-		raw, err := result.ToString()
-		if rueidis.IsRedisNil(err) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("redis: list: %w", err)
-		}
-		r, err := decode(keys[i], raw)
-		if err != nil {
-			return err
-		}
+	for _, r := range found {
 		if !r.Lives(l.now) || !rules.Asks(l.q, &r) {
 			continue
 		}
@@ -192,4 +181,28 @@ func (l *lister) fetch(keys []session.Key) error {
 		l.page.Records = append(l.page.Records, r)
 	}
 	return nil
+}
+
+// records reads sessions. Those that are not there are left out.
+func (s *Store) records(ctx context.Context, keys []session.Key) ([]session.Record, error) {
+	asks := make([]rueidis.Completed, len(keys))
+	for i, k := range keys {
+		asks[i] = s.client.B().Get().Key(s.named(k[0], keySession, k[:])).Build()
+	}
+	var all []session.Record
+	for i, result := range s.do(ctx, asks) {
+		raw, err := result.ToString()
+		if rueidis.IsRedisNil(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("redis: list: %w", err)
+		}
+		r, err := decode(keys[i], raw)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
 }

@@ -33,9 +33,13 @@ const (
 	keyBind    = "w" // * where to ask whether a jti was carried out
 	keyPointer = "i" // * the tags that have sessions with a sid
 	keyNotice  = "n" // * a notice
-	keyDue     = "d" // notices to be claimed, by when they are due
-	keyLeased  = "e" // notices that are leased, by when the lease ends
-	keyGivenUp = "g" // notices that nobody claims again, by when they were due
+	keyDue     = "d" // * notices of a lane that wait, by when they are due
+	keyLeased  = "e" // * notices of a lane that are leased, by when the lease ends
+	keyPending = "o" // * all of these, by when they were created
+	keyDead    = "g" // * dead letters of a lane, as those
+	keyLanes   = "y" // the lanes that have notices
+	keyBell    = "b" // * the buckets that have something of a lane to be done, and when
+	keyVault   = "v" // * a value of the vault
 	keyTrace   = "x" // for replicas to acknowledge (see lua/shared.lua)
 	keyFeed    = "f" // the channel of the feed, on a Cluster
 )
@@ -61,6 +65,9 @@ func hash(kind byte, texts ...string) name {
 func appendText(b []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
+
+// laneName names the notices of one kind for one target.
+func laneName(kind session.NoticeKind, target string) name { return hash('l', string(kind), target) }
 
 func jtiName(issuer, clientID, jti string) name { return hash('j', issuer, clientID, jti) }
 

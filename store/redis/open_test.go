@@ -61,7 +61,7 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	for _, o := range []redis.Options{{Prefix: "{x}"}, {WaitReplicas: -1}} {
+	for _, o := range []redis.Options{{Prefix: "{x}"}, {Prefix: "x}"}} {
 		if _, err := redis.Open(t.Context(), "redis://127.0.0.1:1", o); err == nil || strings.Contains(err.Error(), "refused") {
 			t.Errorf("Open with %+v: %v", o, err)
 		}
@@ -245,17 +245,54 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		if err != nil || len(notices) != 1 {
 			t.Fatalf("Claim: %d, %v", len(notices), err)
 		}
-		if err := store.Settle(t.Context(), notices[0], session.Outcome{GiveUp: true}); err != nil {
-			t.Errorf("Settle: %v", err)
-		}
+		desk(t, store, notices[0], now)
 		if n, err := store.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
 			t.Errorf("Prune: %d, %v", n, err)
 		}
 	}
 }
 
+// desk uses every method of the desk and the vault, with a claimed notice for "app".
+func desk(t *testing.T, store *redis.Store, n session.Notice, now time.Time) {
+	t.Helper()
+	ok := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ok("Settle", store.Settle(t.Context(), n, session.Outcome{GiveUp: true}))
+	ok("Retry", store.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
+	notices, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 10)
+	if err != nil || len(notices) != 1 {
+		t.Fatalf("ClaimFor: %d, %v", len(notices), err)
+	}
+	ok("Settle", store.Settle(t.Context(), notices[0], session.Outcome{RetryAt: now}))
+	ok("Leave", store.Leave(t.Context(), notices))
+	page, err := store.Notices(t.Context(), session.NoticeQuery{})
+	if err != nil || len(page.Notices) != 2 {
+		t.Errorf("Notices: %d, %v", len(page.Notices), err)
+	}
+	_, err = store.Notice(t.Context(), n.ID)
+	ok("Notice", err)
+	for _, n := range page.Notices {
+		ok("Drop", store.Drop(t.Context(), n.ID))
+	}
+	_, err = store.Tally(t.Context())
+	ok("Tally", err)
+	_, err = store.Overdue(t.Context(), session.Key{}, 10, now.Add(24*time.Hour))
+	ok("Overdue", err)
+	name := rand.Text()
+	ok("Save", store.Save(t.Context(), name, []byte("kept"), 0))
+	if value, revision, err := store.Load(t.Context(), name); err != nil || string(value) != "kept" || revision != 1 {
+		t.Errorf("Load: %q, %d, %v", value, revision, err)
+	}
+	_, err = store.Clock(t.Context())
+	ok("Clock", err)
+}
+
 // rights are the commands that a user of the server needs.
-const rights = "+@connection -select +info +get +mget +set +exists +unlink +pttl +pexpireat +sadd +smembers +hset +hget +hmget +hdel " +
+const rights = "+@connection -select +info +get +mget +set +exists +unlink +pttl +pexpireat +sadd +smembers +hset +hget +hmget +hdel +hgetall +hlen +hincrby " +
 	"+zadd +zrem +zcard +zscore +zrange +zrangebylex +zrangebyscore +evalsha +eval +time +publish +subscribe +unsubscribe +wait"
 
 // newCA returns a certificate authority, and what signs with it.
@@ -317,9 +354,15 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 	mustCreate(t, store, recordOf("alice", "s1", now), now)
 	e := endingOf(session.Who{SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
 	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End: %d ended, %v", len(ended), err)
 	}
+	notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+	if err != nil || len(notices) != 1 {
+		t.Fatalf("Claim: %d, %v", len(notices), err)
+	}
+	desk(t, store, notices[0], now)
 }
 
 const rightsOnACluster = " +spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|shards +asking"

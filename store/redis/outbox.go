@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"strconv"
@@ -16,17 +15,23 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// template is what all notices of one telling have in common. The script adds whom each is about.
-func template(e session.Ending, t session.Telling, now time.Time) string {
+// template is all of a notice but whom it is about: kind and target, which name its lane; issuer, client, cause; when it was
+// created; and at the end its deadline.
+func template(n session.Notice) string {
 	var b []byte
-	for _, s := range []string{string(t.Kind), t.Target, e.Who.Issuer, e.Who.ClientID, string(e.Cause)} {
+	for _, s := range []string{string(n.Kind), n.Target, n.Issuer, n.ClientID, string(n.Cause)} {
 		b = appendText(b, s)
 	}
-	b = appendMicros(b, now)
-	return string(appendMicros(b, t.Deadline))
+	b = appendMicros(b, n.Created)
+	return string(appendMicros(b, n.Deadline))
 }
 
-// tellings are the arguments of the script for the notices that e asks for: what is wanted, template, names.
+// about is whom a notice is about, as a session's names are kept: with their length in front.
+func about(issuer, clientID, subject, sid string) string {
+	return string(appendText(nil, string(names(issuer, clientID, subject, sid))))
+}
+
+// tellings are the arguments of the script for the notices that e asks for: what is wanted, template, names, lane.
 func tellings(e session.Ending, now time.Time) (args []string) {
 	for _, t := range e.Tell {
 		wants, whom := "t", ""
@@ -35,151 +40,185 @@ func tellings(e session.Ending, now time.Time) (args []string) {
 			wants = "o"
 		case t.Kind == session.NoticeRevoke:
 			wants = "r"
-		case e.Who.Key.IsZero() && e.Who.SID == "":
-			who := names(e.Who.Issuer, e.Who.ClientID, e.Who.Subject, "")
-			wants, whom = "w", string(append(binary.BigEndian.AppendUint32(nil, uint32(len(who))), who...))
+		case e.Who.Key.IsZero() && e.Who.SID == "" && !t.PerSession:
+			wants, whom = "w", about(e.Who.Issuer, e.Who.ClientID, e.Who.Subject, "")
 		}
-		args = append(args, wants, template(e, t, now), whom)
+		lane := laneName(t.Kind, t.Target)
+		args = append(args, wants, template(session.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Who.Issuer,
+			ClientID: e.Who.ClientID, Cause: e.Cause, Created: now, Deadline: t.Deadline}), whom, string(lane[:]))
 	}
 	return args
 }
 
-// candidate is a notice that is due.
-type candidate struct {
+// spot is one lane in one bucket.
+type spot struct {
 	bucket bucket
-	id     string
-	due    float64
+	lane   name
 }
 
-// Claim implements [session.Outbox]. It asks every bucket what is due, on one server in one step, and then claims the
-// oldest where they lie.
+// candidate is a notice that is due.
+type candidate struct {
+	spot
+	id  string
+	due float64
+}
+
+func (a candidate) compare(b candidate) int {
+	return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.id, b.id))
+}
+
+// Claim implements [session.Outbox]. It looks into every lane of every bucket: who has much to do asks for one lane.
 func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
 	ctx, leave, err := s.change(ctx)
-	if err != nil {
+	if err != nil || max < 1 {
+		if err == nil {
+			leave()
+		}
 		return nil, err
 	}
 	defer leave()
-	var claimed []session.Notice
-	for len(claimed) < max {
-		due, err := s.due(ctx, now, max-len(claimed))
+	return claimUntil(max, func(max int) ([]candidate, []session.Notice, error) {
+		lanes, err := s.lanes(ctx)
 		if err != nil {
-			return claimed, err
+			return nil, nil, err
 		}
-		if len(due) == 0 {
-			break
+		var spots []spot
+		for b := range lanes {
+			for lane := range lanes[b] {
+				spots = append(spots, spot{bucket(b), lane})
+			}
 		}
-		// Others may have been quicker with some: look again then.
-		got, err := s.claim(ctx, due, now, now.Add(lease))
-		if err != nil {
+		due, _, err := s.peek(ctx, spots, now, max)
+		due = oldest(due, max)
+		got, _, claimErr := s.claim(ctx, due, now, now.Add(lease))
+		return due, got, cmp.Or(err, claimErr)
+	})
+}
+
+// claimUntil claims until there are max, or none is due: others may have been quicker with some, so it looks again. What was
+// claimed is handed out, also when a part of the buckets cannot be reached.
+func claimUntil(max int, claim func(max int) (due []candidate, got []session.Notice, err error)) (all []session.Notice, err error) {
+	for len(all) < max {
+		due, got, err := claim(max - len(all))
+		all = append(all, got...)
+		if err != nil && len(all) == 0 {
 			return nil, err
 		}
-		claimed = append(claimed, got...)
+		if err != nil || len(due) == 0 {
+			break
+		}
 	}
-	slices.SortStableFunc(claimed, func(a, b session.Notice) int { return a.Due.Compare(b.Due) })
-	return claimed, nil
+	slices.SortStableFunc(all, func(a, b session.Notice) int { return a.Due.Compare(b.Due) })
+	return all, nil
 }
 
-// due returns the notices that have been due for longest, up to max.
-func (s *Store) due(ctx context.Context, now time.Time, max int) ([]candidate, error) {
-	var calls []call
-	args := []string{decimal(now), strconv.Itoa(max)}
-	for b := range buckets {
-		if s.cluster || b == 0 {
-			calls = append(calls, call{script: s.scripts.due, args: args})
-		}
-		c := &calls[len(calls)-1]
-		c.keys = append(c.keys, s.key(bucket(b), keyDue), s.key(bucket(b), keyLeased))
-	}
-	answers, err := s.runAll(ctx, calls)
-	if err != nil {
-		return nil, err
-	}
-	var due []candidate
-	at := 0
-	for _, answer := range answers {
-		perBucket, err := answer.ToArray()
-		if err != nil {
-			return nil, errAnswer
-		}
-		for _, m := range perBucket {
-			pairs, err := m.AsStrSlice()
-			if err != nil {
-				return nil, errAnswer
-			}
-			for i := 0; i+1 < len(pairs); i += 2 {
-				score, err := strconv.ParseFloat(pairs[i+1], 64)
-				if err != nil {
-					return nil, errAnswer
-				}
-				due = append(due, candidate{bucket(at), pairs[i], score})
-			}
-			at++
-		}
-	}
-	slices.SortFunc(due, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.id, b.id)) })
-	return due[:min(max, len(due))], nil
+// oldest are those that have been due for longest, up to max.
+func oldest(due []candidate, max int) []candidate {
+	slices.SortFunc(due, candidate.compare)
+	return due[:min(max, len(due))]
 }
 
-func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) ([]session.Notice, error) {
+// peek looks what is due at some spots, up to max at each, and when there is something to be done there next. The error is of
+// those that could not be looked at.
+func (s *Store) peek(ctx context.Context, spots []spot, now time.Time, max int) (due []candidate, next map[spot]string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout/2) // time is needed to claim what was found elsewhere
+	defer cancel()
+	calls := make([]call, len(spots))
+	for i, at := range spots {
+		calls[i] = call{s.scripts.due, s.queues(at), []string{decimal(now), strconv.Itoa(max), s.key(at.bucket, ""), string(at.lane[:])}}
+	}
+	answers, faults := s.runEach(ctx, calls)
+	next = make(map[spot]string)
+	for i, at := range spots {
+		if faults[i] != nil {
+			err = faults[i]
+			continue
+		}
+		list, fault := answers[i].AsStrSlice()
+		if fault != nil || len(list)%2 != 1 {
+			return nil, nil, errAnswer
+		}
+		next[at] = list[0]
+		for pair := range slices.Chunk(list[1:], 2) {
+			score, fault := strconv.ParseFloat(pair[1], 64)
+			if fault != nil {
+				return nil, nil, errAnswer
+			}
+			due = append(due, candidate{at, pair[0], score})
+		}
+	}
+	return due, next, err
+}
+
+func (s *Store) queues(at spot) []string {
+	return []string{s.named(at.bucket, keyDue, at.lane[:]), s.named(at.bucket, keyLeased, at.lane[:])}
+}
+
+// claim leases what is due, and says when there is something to be done next at the spots where it was.
+func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []session.Notice, next map[spot]string, err error) {
 	lease := rand.Text()
-	slices.SortStableFunc(due, func(a, b candidate) int { return cmp.Compare(a.bucket, b.bucket) })
-	var calls []call
-	for i, d := range due {
-		if i == 0 || due[i-1].bucket != d.bucket {
-			calls = append(calls, call{s.scripts.claim, []string{s.key(d.bucket, keyDue), s.key(d.bucket, keyLeased)},
-				[]string{decimal(now), decimal(until), lease}})
+	var spots []spot
+	ids := make(map[spot][]string)
+	for _, d := range due {
+		if ids[d.spot] == nil {
+			spots = append(spots, d.spot)
 		}
-		c := &calls[len(calls)-1]
-		c.args = append(c.args, d.id)
+		ids[d.spot] = append(ids[d.spot], d.id)
 	}
-	answers, err := s.runAll(ctx, calls)
-	if err != nil {
-		return nil, err
+	calls := make([]call, len(spots))
+	for i, at := range spots {
+		calls[i] = call{s.scripts.claim, s.queues(at),
+			append([]string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.lane[:])}, ids[at]...)}
 	}
-	var claimed []session.Notice
-	for _, answer := range answers {
-		notices, err := answer.ToArray()
-		if err != nil {
-			return nil, errAnswer
+	answers, faults := s.runEach(ctx, calls)
+	next = make(map[spot]string)
+	for i, at := range spots {
+		if faults[i] != nil {
+			err = faults[i]
+			continue
 		}
+		upcoming, notices, fault := list(answers[i])
+		if fault != nil {
+			return claimed, next, fault
+		}
+		next[at] = upcoming
 		for _, m := range notices {
-			n, err := readNotice(m)
-			if err != nil {
-				return nil, err
+			n, fault := readNotice(m)
+			if fault != nil {
+				return claimed, next, fault
 			}
 			n.Lease = lease
 			claimed = append(claimed, n)
 		}
 	}
-	return claimed, nil
+	return claimed, next, err
 }
 
-// readNotice reads a notice as the script claim answers it.
+// readNotice reads a notice: id, template, key, names, payload, due, reason, attempts, and whether it is given up.
 func readNotice(m rueidis.RedisMessage) (session.Notice, error) {
-	var n session.Notice
-	parts, err := m.ToArray()
-	if err != nil || len(parts) != 8 {
-		return n, errAnswer
+	parts, err := m.AsStrSlice()
+	if err != nil || len(parts) != 9 {
+		return session.Notice{}, errAnswer
 	}
-	var texts [7]string
-	for i := range texts {
-		if texts[i], err = text(parts[i]); err != nil {
-			return n, err
-		}
+	return noticeOf(parts)
+}
+
+func noticeOf(parts []string) (session.Notice, error) {
+	n := session.Notice{ID: parts[0], Reason: parts[6], GivenUp: parts[8] != ""}
+	var err error
+	if n.Attempts, err = strconv.Atoi(parts[7]); err != nil {
+		return n, errDamaged
 	}
-	attempts, err := parts[7].AsInt64()
-	if err != nil {
-		return n, errAnswer
-	}
-	due, err := strconv.ParseInt(texts[5], 10, 64)
+	due, err := strconv.ParseInt(parts[5], 10, 64)
 	if err != nil {
 		return n, errDamaged
 	}
-	d := decoder{rest: texts[1]}
+	n.Due = instant(due)
+	d := decoder{rest: parts[1]}
 	n.Kind, n.Target = session.NoticeKind(d.text()), d.text()
 	n.Issuer, n.ClientID, n.Cause = d.text(), d.text(), session.Cause(d.text())
 	n.Created, n.Deadline = instant(d.int64()), instant(d.int64())
-	framed := decoder{rest: texts[3]}
+	framed := decoder{rest: parts[3]}
 	who := decoder{rest: framed.text()}
 	who.text()
 	who.text()
@@ -187,16 +226,24 @@ func readNotice(m rueidis.RedisMessage) (session.Notice, error) {
 	if d.short || who.short || framed.short {
 		return n, errDamaged
 	}
-	copy(n.Key[:], texts[2])
-	n.ID, n.Due, n.Reason, n.Attempts = texts[0], instant(due), texts[6], int(attempts)
-	if texts[4] != "" {
-		n.Payload = []byte(texts[4])
+	copy(n.Key[:], parts[2])
+	if parts[4] != "" {
+		n.Payload = []byte(parts[4])
 	}
 	return n, nil
 }
 
-// noticeIDs is the beginning of the ids of an ending's notices. It tells the bucket, for Settle.
+// noticeIDs is the beginning of the ids of notices that are left at once. It tells the bucket.
 func noticeIDs(b bucket) string { return hex.EncodeToString([]byte{b}) + rand.Text() }
+
+// bucketOf is where the notice with this id is, if there is one.
+func bucketOf(id string) (bucket, bool) {
+	if len(id) < 2 || len(id) > 64 {
+		return 0, false
+	}
+	b, err := hex.DecodeString(id[:2])
+	return append(b, 0)[0], err == nil
+}
 
 // Settle implements [session.Outbox].
 func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
@@ -208,11 +255,8 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome)
 		return err
 	}
 	defer leave()
-	if len(n.ID) < 2 || n.Lease == "" {
-		return session.ErrLeaseLost
-	}
-	at, err := hex.DecodeString(n.ID[:2])
-	if err != nil {
+	b, ok := bucketOf(n.ID)
+	if !ok || n.Lease == "" {
 		return session.ErrLeaseLost
 	}
 	outcome := "give up"
@@ -222,16 +266,20 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome)
 	case !o.GiveUp:
 		outcome = "retry"
 	}
-	b := at[0]
-	answer, err := s.run(ctx, call{s.scripts.settle,
-		[]string{s.named(b, keyNotice, []byte(n.ID)), s.key(b, keyDue), s.key(b, keyLeased), s.key(b, keyGivenUp)},
-		[]string{n.Lease, outcome, n.ID, decimal(o.RetryAt), o.Reason}})
+	answer, err := s.run(ctx, call{s.scripts.settle, []string{s.named(b, keyNotice, []byte(n.ID))},
+		[]string{n.Lease, outcome, n.ID, decimal(o.RetryAt), o.Reason, s.key(b, ""), s.bells()}})
 	if err != nil {
 		return err
 	}
 	word, err := text(answer)
-	if err == nil && word == "lost" {
+	if err != nil {
+		return err
+	}
+	if word == "lost" {
 		return session.ErrLeaseLost
 	}
-	return err
+	if outcome == "retry" {
+		s.ring(ctx, spot{b, laneName(n.Kind, n.Target)}, decimal(o.RetryAt))
+	}
+	return nil
 }

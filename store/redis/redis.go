@@ -31,20 +31,22 @@ type Options struct {
 	// TLS is used for rediss, rediss+cluster and rediss+sentinel addresses, before what the address says. Nil means the
 	// certificates that this machine trusts.
 	TLS *tls.Config
-	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil, and the way from a sid to
-	// a session before Create does. 0 waits for none: then a failover can bring sessions back that ended just before it,
-	// and lose the way to those that were made just before it.
+	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil: else a failover could bring
+	// sessions back that ended just before it. 0 means one behind sentinels and on a Cluster, if every master has one at Open,
+	// and else none; less than 0 means none.
 	WaitReplicas int
 	// Log is told at Open when the server may lose what it is given. Nil tells nobody.
 	Log *slog.Logger
 }
 
 var (
-	_ session.Store  = (*Store)(nil)
-	_ session.Outbox = (*Store)(nil)
+	_ session.Store = (*Store)(nil)
+	_ session.Desk  = (*Store)(nil)
+	_ session.Vault = (*Store)(nil)
+	_ session.Clock = (*Store)(nil)
 )
 
-// Store keeps sessions and notices in Redis or Valkey. It is a [session.Store] and a [session.Outbox].
+// Store keeps sessions, notices and the vault in Redis or Valkey.
 type Store struct {
 	client  rueidis.Client
 	option  rueidis.ClientOption // for the connections of the feed
@@ -78,12 +80,14 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	o.Prefix = cmp.Or(a.prefix, o.Prefix, "curfew:")
-	o.WaitReplicas = cmp.Or(a.waitReplicas, o.WaitReplicas)
+	switch {
+	case a.waitReplicas == 0:
+		o.WaitReplicas = -1
+	case a.waitReplicas > 0:
+		o.WaitReplicas = a.waitReplicas
+	}
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, errors.New("redis: a prefix with a brace would decide where keys lie")
-	}
-	if o.WaitReplicas < 0 {
-		return nil, errors.New("redis: a negative number of replicas cannot be waited for")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 2 * time.Second
@@ -94,7 +98,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
-		waitFor: o.WaitReplicas,
+		waitFor: max(0, o.WaitReplicas),
 		// Channels are of all databases of a server; sessions are of one.
 		channel: fmt.Sprintf("%s%d:ended", o.Prefix, a.option.SelectDB),
 		tags:    hashTags(o.Prefix),
@@ -115,9 +119,13 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout+o.Timeout)
 	defer cancel()
-	if err := s.inspect(ctx, o.Log); err != nil {
+	replicas, err := s.inspect(ctx, o.Log)
+	if err != nil {
 		s.client.Close()
 		return nil, fmt.Errorf("redis: %w", err)
+	}
+	if o.WaitReplicas == 0 && a.kind != kindSingle {
+		s.waitFor = min(1, replicas)
 	}
 	return s, nil
 }

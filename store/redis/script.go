@@ -21,7 +21,8 @@ type script struct{ name, text, sha string }
 type scripts struct {
 	create, point, update                     *script
 	end, begin, confirm, release, bind, prune *script
-	due, claim, settle                        *script
+	due, claim, settle, leave, retry, drop    *script
+	ring, hush, tally, ids, save              *script
 }
 
 func loadScripts() (*scripts, error) {
@@ -29,17 +30,27 @@ func loadScripts() (*scripts, error) {
 	if err != nil {
 		return nil, err
 	}
+	lane, err := luaFiles.ReadFile("lua/lane.lua")
+	if err != nil {
+		return nil, err
+	}
 	all := new(scripts)
 	for name, to := range map[string]**script{
 		"create": &all.create, "point": &all.point, "update": &all.update,
 		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
-		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "settle": &all.settle,
+		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "settle": &all.settle, "leave": &all.leave,
+		"retry": &all.retry, "drop": &all.drop, "ring": &all.ring, "hush": &all.hush, "tally": &all.tally, "ids": &all.ids,
+		"save": &all.save,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			return nil, err
 		}
 		sc := &script{name: name, text: string(shared) + string(text)}
+		switch name {
+		case "end", "due", "claim", "settle", "leave", "retry", "drop", "ring", "tally":
+			sc.text = string(shared) + string(lane) + string(text)
+		}
 		sum := sha1.Sum([]byte(sc.text)) // how Redis names scripts
 		sc.sha = hex.EncodeToString(sum[:])
 		*to = sc
@@ -74,14 +85,23 @@ func (s *Store) run(ctx context.Context, c call) (rueidis.RedisMessage, error) {
 
 // runAll calls scripts at once, each on its own, in no particular order. It fails if one of them does.
 func (s *Store) runAll(ctx context.Context, calls []call) ([]rueidis.RedisMessage, error) {
-	answers := make([]rueidis.RedisMessage, len(calls))
+	answers, faults := s.runEach(ctx, calls)
+	for _, err := range faults {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return answers, nil
+}
+
+// runEach is runAll for calls that do not need one another: each has its answer, or its fault.
+func (s *Store) runEach(ctx context.Context, calls []call) ([]rueidis.RedisMessage, []error) {
+	answers, faults := make([]rueidis.RedisMessage, len(calls)), make([]error, len(calls))
 	todo := make([]int, len(calls))
 	for i := range todo {
 		todo[i] = i
 	}
-	text := false
-	var refusal error
-	for {
+	for text := false; len(todo) > 0; text = true {
 		commands := make([]rueidis.Completed, len(todo))
 		for i, at := range todo {
 			if text {
@@ -93,26 +113,30 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]rueidis.RedisMessag
 		var again []int
 		var pause time.Duration
 		for i, result := range s.do(ctx, commands) {
+			at := todo[i]
 			answer, err := result.ToMessage()
 			switch {
 			case err == nil || rueidis.IsRedisNil(err):
-				answers[todo[i]] = answer
+				answers[at], faults[at] = answer, nil
 			case unknownScript(err) && !text:
-				again = append(again, todo[i])
+				again = append(again, at)
 			case didNotRun(err):
-				again, pause, refusal = append(again, todo[i]), 20*time.Millisecond, err
+				again, pause, faults[at] = append(again, at), 20*time.Millisecond, err
 			default:
-				return nil, fmt.Errorf("redis: %s: %w", calls[todo[i]].script.name, err)
+				faults[at] = fmt.Errorf("redis: %s: %w", calls[at].script.name, err)
 			}
 		}
-		if len(again) == 0 {
-			return answers, nil
+		if todo = again; len(todo) == 0 {
+			break
 		}
-		todo, text = again, true
 		if err := sleep(ctx, pause); err != nil {
-			return nil, fmt.Errorf("redis: %s: %w", calls[todo[0]].script.name, errors.Join(err, refusal))
+			for _, at := range todo {
+				faults[at] = fmt.Errorf("redis: %s: %w", calls[at].script.name, errors.Join(err, faults[at]))
+			}
+			break
 		}
 	}
+	return answers, faults
 }
 
 // do sends one command, or several at once.

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -44,18 +45,43 @@ func needServer(t testing.TB, program string) string {
 	return path
 }
 
-// freePorts finds ports of loopback that nobody listens on.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+// The ports of the tests' servers are below those that Linux gives to outgoing connections (from 32768), so that nobody gets
+// one of them by chance while its server is not running yet, or not at the moment.
+const firstPort, lastPort = 21000, 31999
+
+// reserved holds what says to other processes of these tests that a port is taken: a socket with the same number, of UDP, which
+// nothing here uses. It ends with the process, whatever ends that.
+var reserved struct {
+	sync.Mutex
+	all []net.PacketConn
+}
+
+// freePorts finds ports of loopback that nobody listens on, and reserves them for this process.
+func freePorts(n int) (ports []int, err error) {
+	reserved.Lock()
+	defer reserved.Unlock()
+	port := firstPort + mathrand.IntN(lastPort-firstPort)
+	for range lastPort - firstPort {
+		if len(ports) == n {
+			return ports, nil
 		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		if port++; port > lastPort {
+			port = firstPort
+		}
+		at := fmt.Sprintf("127.0.0.1:%d", port)
+		reservation, err := net.ListenPacket("udp", at)
+		if err != nil {
+			continue
+		}
+		if l, err := net.Listen("tcp", at); err == nil {
+			l.Close()
+			ports = append(ports, port)
+			reserved.all = append(reserved.all, reservation)
+		} else {
+			reservation.Close()
+		}
 	}
-	return ports, nil
+	return nil, errors.New("no port is free")
 }
 
 // newServer prepares a server that keeps nothing and is this machine's alone; args come after what it is given anyway.

@@ -19,7 +19,17 @@ const (
 	margin = time.Hour
 	// slack is how much longer than a session a pointer to it is kept, so that not each Update has to see to the pointer.
 	slack = time.Hour
+	// afterwards is what is added for a session that holds a refresh token: for who wants to revoke it (see Overdue).
+	afterwards = 23 * time.Hour
 )
+
+// keepFor is how much longer than a session lives Redis keeps it.
+func keepFor(r *session.Record) time.Duration {
+	if r.Refresh != session.RefreshNone {
+		return margin + afterwards
+	}
+	return margin
+}
 
 var errExists = errors.New("redis: create: a session with this key exists already")
 
@@ -62,15 +72,21 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 
 // point leaves the pointer from r's sid to its tag, and says until when, in microseconds, it will be there. began is empty
 // for a session that is there already.
+//
+// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find. Nobody
+// is kept from signing in for want of a replica: then it is not sure how long the pointer will be there, which is said by 0,
+// and each Update sees to it anew.
 func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
 	sid := sidName(r.Issuer, r.ClientID, r.SID)
 	b := bucket(sid[0])
 	till := runsOut(r).Add(slack)
-	// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find.
 	answer, err := s.runReplicated(ctx, call{s.scripts.point,
 		[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 		// Twice the margin: the session may be on another machine, whose clock may be behind.
-		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}})
+		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}}, s.timeout/8)
+	if errors.Is(err, errReplicas) {
+		till, err = time.Time{}, nil
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -80,6 +96,8 @@ func (s *Store) point(ctx context.Context, r *session.Record, began string) (int
 		return 0, err
 	case word == "ended":
 		return 0, session.ErrEnded
+	case till.IsZero():
+		return 0, nil
 	}
 	return micros(till), nil
 }
@@ -96,7 +114,7 @@ func (s *Store) insert(ctx context.Context, r *session.Record, pointed int64, be
 	end := runsOut(r)
 	answer, err := s.run(ctx, call{s.scripts.create, keys, []string{
 		decimal(began), string(encode(&kept, pointed)), decimal(end), string(hint(r.Issuer, r.ClientID, r.SID)),
-		string(tag), string(rest), until(end, margin), until(end, 2*margin)}})
+		string(tag), string(rest), until(end, keepFor(r)), until(end, margin+keepFor(r))}})
 	if err != nil {
 		return err
 	}
@@ -177,7 +195,7 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 	answer, err := s.run(ctx, call{s.scripts.update,
 		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, r.Key[:4])},
 		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
-			until(end, margin), until(end, 2*margin), pointed}})
+			until(end, keepFor(r)), until(end, margin+keepFor(r)), pointed}})
 	if err != nil {
 		return nil, err
 	}

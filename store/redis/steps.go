@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -31,10 +32,14 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 // when it has run out), finds in 2 what is left to do, and confirms. Of two at once with the same jti the second waits at 1
 // for the first; then it is a replay, or its turn. If the first was delayed for so long that its claim ran out and the
 // second did it all, the first finds at 3 that it has lost the claim, and does not answer nil.
+//
+// Where replicas are too few, the mark is left and the deeds are done all the same: nobody is kept signed in for want of a
+// replica. But nothing is confirmed, and the answer is no success.
 func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, err error) {
 	st := s.stepsOf(e, now)
 	tags, err := st.begin(ctx)
-	if err != nil {
+	few := errors.Is(err, errReplicas)
+	if err != nil && !few {
 		return nil, err
 	}
 	defer func() {
@@ -46,7 +51,7 @@ func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time)
 	for i, tag := range tags {
 		deeds[i] = s.deedAt(e, []byte(tag), false, now)
 	}
-	if ended, err = s.deeds(ctx, deeds, e, now); err != nil {
+	if ended, err = s.deeds(ctx, deeds, e, now, few); err != nil {
 		return nil, err
 	}
 	if err = st.confirm(ctx); err != nil {
@@ -55,35 +60,37 @@ func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time)
 	return ended, nil
 }
 
-func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now time.Time) ([]session.Ended, error) {
-	var all []session.Ended
-	if s.waitFor > 0 {
-		for _, c := range calls {
-			answer, err := s.runReplicated(ctx, c)
-			if err != nil {
-				return nil, err
-			}
-			ended, err := readDeed(answer, e, now)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, ended...)
+// deeds carries out what deedAt made. Replicas are waited for unless it is known that they are too few; when they turn out to be,
+// the rest is done without them, and the error is [errReplicas].
+func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now time.Time, few bool) (all []session.Ended, err error) {
+	finish := func(c call, answer rueidis.RedisMessage) error {
+		ended, err := s.finish(ctx, c, answer, e, now)
+		all = append(all, ended...)
+		return err
+	}
+	for s.waitFor > 0 && !few && len(calls) > 0 {
+		answer, err := s.runReplicated(ctx, calls[0], s.timeout/2)
+		if few = errors.Is(err, errReplicas); !few && err != nil {
+			return nil, err
 		}
-		return all, nil
+		if err := finish(calls[0], answer); err != nil {
+			return nil, err
+		}
+		calls = calls[1:]
 	}
-	if len(calls) == 0 {
-		return nil, nil
-	}
-	answers, err := s.runAll(ctx, calls)
-	if err != nil {
-		return nil, err
-	}
-	for _, answer := range answers {
-		ended, err := readDeed(answer, e, now)
+	if len(calls) > 0 {
+		answers, err := s.runAll(ctx, calls)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, ended...)
+		for i, answer := range answers {
+			if err := finish(calls[i], answer); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if few {
+		return all, errReplicas
 	}
 	return all, nil
 }
@@ -121,8 +128,12 @@ func (st *steps) jtiKeys() []string {
 	return []string{st.s.key(at, keyQueue), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
 }
 
-// begin does the first step and returns the tags of those who are named.
+// begin does the first step and returns the tags of those who are named, also with [errReplicas]. Only the mark of a sid needs
+// replicas: that a claim is lost with a master does no harm.
 func (st *steps) begin(ctx context.Context) ([]string, error) {
+	if !st.alone && st.owner == "" {
+		return []string{string(tagOf(st.e.Who))}, nil
+	}
 	over := st.now.Add(session.AttemptLifetime)
 	mark := ""
 	if st.alone {
@@ -137,7 +148,16 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over), until(over, margin),
 			st.s.key(st.home, ""), st.s.trace()}}
 	for {
-		answer, err := st.s.runReplicated(ctx, c)
+		var answer rueidis.RedisMessage
+		var err, few error
+		if st.alone {
+			answer, err = st.s.runReplicated(ctx, c, st.s.timeout/4)
+		} else {
+			answer, err = st.s.run(ctx, c)
+		}
+		if errors.Is(err, errReplicas) {
+			few, err = err, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +181,8 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, errAnswer
 		}
-		return tagsOf(numbers)
+		tags, err := tagsOf(numbers)
+		return tags, cmp.Or(err, few)
 	}
 }
 

@@ -1,19 +1,21 @@
--- Leases those of the named notices that are still due.
--- KEYS: 1 due, 2 leased    ARGV: 1 now, 2 until, 3 lease, then ids
-local start = string.sub(KEYS[1], 1, -2)
-local answer = {}
-for i = 4, #ARGV do
+-- Leases those of the named notices of a lane that are still due.
+-- KEYS: 1 due, 2 leased    ARGV: 1 now, 2 until, 3 lease, 4 start of the keys of the bucket, 5 lane, then ids
+-- Answers when there is something to be done next in the lane, and then the notices.
+local start, lane = ARGV[4], ARGV[5]
+check_lane(start, '', lane)
+local answer = {''}
+for i = 6, #ARGV do
   local at = redis.call('ZSCORE', KEYS[1], ARGV[i])
   if at and tonumber(at) <= tonumber(ARGV[1]) then
     local key = start .. 'n' .. ARGV[i]
     local n = redis.call('HMGET', key, 't', 'k', 's', 'p', 'd', 'r', 'a')
-    redis.call('ZCARD', KEYS[2])
     redis.call('ZREM', KEYS[1], ARGV[i])
     if n[1] then
       redis.call('ZADD', KEYS[2], ARGV[2], ARGV[i])
       redis.call('HSET', key, 'l', ARGV[3], 'a', n[7] + 1)
-      answer[#answer + 1] = {ARGV[i], n[1], n[2], n[3], n[4], n[5], n[6] or '', n[7] + 1}
+      answer[#answer + 1] = {ARGV[i], n[1], n[2], n[3], n[4], n[5], n[6] or '', tostring(n[7] + 1), ''}
     end
   end
 end
+answer[1] = upcoming(start, lane)
 return answer

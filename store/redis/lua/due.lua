@@ -1,14 +1,12 @@
--- Lists the notices that are due, after it has put those back whose lease has run out.
--- KEYS: due and leased of each bucket    ARGV: 1 now, 2 at most so many of each
-local answer = {}
-for i = 1, #KEYS, 2 do
-  local start = string.sub(KEYS[i], 1, -2)
-  local back = redis.call('ZRANGEBYSCORE', KEYS[i + 1], '-inf', ARGV[1], 'LIMIT', 0, 1000)
-  for j = 1, #back do
-    local due = redis.call('HGET', start .. 'n' .. back[j], 'd')
-    if due then redis.call('ZADD', KEYS[i], due, back[j]) end
-    redis.call('ZREM', KEYS[i + 1], back[j])
-  end
-  answer[#answer + 1] = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+-- Lists the notices of a lane that are due, after it has put those back whose lease has run out.
+-- KEYS: 1 due, 2 leased    ARGV: 1 now, 2 at most so many, 3 start of the keys of the bucket, 4 lane
+-- Answers when there is something to be done next in the lane, and then each id and when it was due.
+local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, 1000)
+for i = 1, #back do
+  local at = redis.call('HGET', ARGV[3] .. 'n' .. back[i], 'd')
+  if at then redis.call('ZADD', KEYS[1], at, back[i]) end
+  redis.call('ZREM', KEYS[2], back[i])
 end
+local answer = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+table.insert(answer, 1, upcoming(ARGV[3], ARGV[4]))
 return answer

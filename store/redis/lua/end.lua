@@ -1,10 +1,12 @@
 -- Ends the sessions of one tag that an ending names: the deed itself, whole or not at all. Everything that can be refused
 -- or fail is read first: while a slot is moving, a key that is not here is an error, and then nothing has been written.
--- KEYS: 1 queue, 2 index, 3 tags, 4 last message, 5 due notices; if there is a jti: 6 jti, 7 queue of its bucket
+-- KEYS: 1 queue, 2 index, 3 tags, 4 last message, 5 lanes; if there is a jti: 6 jti, 7 queue of its bucket
 -- ARGV: 1 now, 2 start of the keys of the bucket, 3 tag, 4 shape, 5 scope (issuer and client), 6 subject, 7 sid, 8 rest of
 --       the key, 9 hints, 10 marks, 11 when marks run out, 12 until when Redis keeps marks, 13 name of the jti,
 --       14 when it runs out, 15 until when Redis keeps it, 16 how to publish, 17 channel, 18 head of the message, 19 id of
---       the notices, 20 how long a trace is kept if replicas are waited for, then for each telling: what it wants (w, t, r, o), its template, its names
+--       the notices, 20 how long a trace is kept if replicas are waited for, 21 bells, then for each telling: what it wants
+--       (w, t, r, o), its template, its names, its lane
+-- Answers a word, the lanes in which it left notices, and who ended.
 local now, start, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
 
@@ -59,29 +61,31 @@ for at = 1, #ARGV[10], 16 do
   if not before or tonumber(before) < now then marks[#marks + 1] = name end
 end
 
-local notices = {}
-local function note(template, key, who, what)
+local notices, lanes = {}, {}
+local function note(lane, template, key, who, what)
   local id = ARGV[19] .. '-' .. (#notices + 1)
   redis.call('EXISTS', start .. 'n' .. id)
-  notices[#notices + 1] = {id, template, key, who, what}
+  notices[#notices + 1] = {lane, id, template, key, who, what}
+  if lanes[#lanes] ~= lane then lanes[#lanes + 1] = lane end
 end
-for i = 21, #ARGV, 3 do
-  local wants, template = ARGV[i], ARGV[i + 1]
+for i = 22, #ARGV, 4 do
+  local wants, template, lane = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   if wants == 'w' then
-    note(template, '', ARGV[i + 2], '')
+    note(lane, template, '', ARGV[i + 2], '')
   else
     for j = 1, #found do
       local v = found[j][3]
       if wants == 't' then
-        note(template, tag .. found[j][2], names(v), '')
+        note(lane, template, tag .. found[j][2], names(v), '')
       elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
-        note(template, tag .. found[j][2], names(v), payload(v))
+        note(lane, template, tag .. found[j][2], names(v), payload(v))
       end
     end
   end
 end
+for i = 1, #lanes do check_lane(start, ARGV[21], lanes[i]) end
 local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
-for _, key in ipairs({KEYS[1], KEYS[3], KEYS[5]}) do redis.call('ZCARD', key) end
+for _, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('ZCARD', key) end
 
 -- From here on nothing fails. The first command that writes is one that Redis carries out when its memory is full, and
 -- then it does not stop the others: somebody can sign out of a server that has no room left.
@@ -96,7 +100,7 @@ for i = 1, #marks do
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], tag, stale[i][1], stale[i][2]) end
-local answer, heard = {'ended'}, {}
+local answer, heard = {'ended', table.concat(lanes)}, {}
 for _, list in ipairs({over, found}) do
   for i = 1, #list do
     redis.call('UNLINK', start .. 's' .. tag .. list[i][2])
@@ -104,13 +108,15 @@ for _, list in ipairs({over, found}) do
   end
 end
 for i = 1, #found do
-  answer[i + 1] = tag .. found[i][2] .. names(found[i][3])
-  heard[i] = answer[i + 1]
+  heard[i] = tag .. found[i][2] .. names(found[i][3])
+  answer[i + 2] = heard[i]
 end
 for i = 1, #notices do
   local n = notices[i]
-  redis.call('HSET', start .. 'n' .. n[1], 't', n[2], 'k', n[3], 's', n[4], 'p', n[5], 'a', 0, 'd', ARGV[1])
-  redis.call('ZADD', KEYS[5], ARGV[1], n[1])
+  leave(start, n[1], n[2], ARGV[1], n[3], n[4], n[5], n[6])
+end
+if ARGV[21] ~= '' then
+  for i = 1, #lanes do ring(ARGV[21] .. lanes[i], string.sub(ARGV[19], 1, 2), ARGV[1]) end
 end
 if #heard > 0 then
   local head = ARGV[18]

@@ -1,19 +1,24 @@
 -- Settles a notice for the one who holds its lease.
--- KEYS: 1 notice, 2 due, 3 leased, 4 given up    ARGV: 1 lease, 2 outcome, 3 id, 4 when due again, 5 reason
-if redis.call('HGET', KEYS[1], 'l') ~= ARGV[1] then return 'lost' end
-for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end
-redis.call('ZREM', KEYS[2], ARGV[3])
-redis.call('ZREM', KEYS[3], ARGV[3])
+-- KEYS: 1 notice    ARGV: 1 lease, 2 outcome, 3 id, 4 when due again, 5 reason, 6 start of the keys of the bucket, 7 bells
+local n = redis.call('HMGET', KEYS[1], 'l', 'q', 't')
+if n[1] ~= ARGV[1] then return 'lost' end
+local id, lane, start = ARGV[3], n[2], ARGV[6]
+check_lane(start, ARGV[7], lane)
 if ARGV[2] == 'done' then
-  redis.call('UNLINK', KEYS[1])
+  forget(start, lane, id)
   return 'settled'
 end
+redis.call('ZREM', start .. 'd' .. lane, id)
+redis.call('ZREM', start .. 'e' .. lane, id)
 redis.call('HDEL', KEYS[1], 'l')
 redis.call('HSET', KEYS[1], 'r', ARGV[5])
 if ARGV[2] == 'retry' then
   redis.call('HSET', KEYS[1], 'd', ARGV[4])
-  redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
+  redis.call('ZADD', start .. 'd' .. lane, ARGV[4], id)
+  if ARGV[7] ~= '' then ring(ARGV[7] .. lane, string.sub(id, 1, 2), ARGV[4]) end
 else
-  redis.call('ZADD', KEYS[4], redis.call('HGET', KEYS[1], 'd'), ARGV[3])
+  redis.call('HSET', KEYS[1], 'g', 1)
+  redis.call('ZREM', start .. 'o' .. lane, id)
+  redis.call('ZADD', start .. 'g' .. lane, created(n[3]), id)
 end
 return 'settled'

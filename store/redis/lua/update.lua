@@ -1,15 +1,15 @@
 -- Replaces what may change of a session.
 -- KEYS: 1 session, 2 queue, 3 index
 -- ARGV: 1 now, 2 revision as stored, 3 the new head, 4 the new payload, 5 when it runs out, 6 the key,
---       7 until when Redis keeps the session and 8 the index, 9 until when the pointer is kept, in microseconds, if that
---       was seen to
+--       7 until when Redis keeps the session and 8 the index, 9 until when the pointer is sure to be kept, in microseconds,
+--       if that was seen to
 local v = redis.call('GET', KEYS[1])
 if not v or not lives(v, tonumber(ARGV[1])) then return {'not found'} end
 if string.sub(v, 2, 9) ~= ARGV[2] then return {'conflict'} end
 local till = string.sub(v, 34, 41)
 if tonumber(ARGV[5]) > pointed(v) then
   -- The pointer has to last longer first: it may be in another slot.
-  if ARGV[9] == '' or tonumber(ARGV[5]) > tonumber(ARGV[9]) then return {'point', names(v)} end
+  if ARGV[9] == '' then return {'point', names(v)} end
   till = struct.pack('>i8', tonumber(ARGV[9]))
 end
 for i = 2, 3 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written

@@ -1,0 +1,371 @@
+package redis
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+	"github.com/redis/rueidis"
+)
+
+// laneID is what the name of a lane is made of.
+type laneID struct {
+	kind   session.NoticeKind
+	target string
+}
+
+// lanes returns the lanes of each bucket that have notices.
+func (s *Store) lanes(ctx context.Context) (*[buckets]map[name]laneID, error) {
+	asks := make([]rueidis.Completed, buckets)
+	for b := range asks {
+		asks[b] = s.client.B().Hgetall().Key(s.key(bucket(b), keyLanes)).Build()
+	}
+	var all [buckets]map[name]laneID
+	for b, result := range s.do(ctx, asks) {
+		found, err := result.AsStrMap()
+		if err != nil {
+			return nil, fmt.Errorf("redis: notices: %w", err)
+		}
+		for lane, raw := range found {
+			if all[b] == nil {
+				all[b] = make(map[name]laneID)
+			}
+			if len(lane) != nameSize {
+				return nil, errDamaged
+			}
+			d := decoder{rest: raw}
+			all[b][name([]byte(lane))] = laneID{session.NoticeKind(d.text()), d.text()}
+		}
+	}
+	return &all, nil
+}
+
+// Leave implements [session.Desk]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
+// not insisted on: who heard an error would leave the notices once more, and again.
+func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
+	left, err := rules.Left(notices)
+	if err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	ctx, leave, err := s.change(ctx)
+	if err != nil || len(left) == 0 {
+		if err == nil {
+			leave()
+		}
+		return err
+	}
+	defer leave()
+	tag := session.Tag(left[0].Issuer, left[0].ClientID, left[0].Subject)
+	b := bucket(tag[0])
+	ids := noticeIDs(b)
+	args := []string{s.key(b, ""), s.bells()}
+	first := make(map[spot]string)
+	for i, n := range left {
+		lane := laneName(n.Kind, n.Target)
+		key := ""
+		if !n.Key.IsZero() {
+			key = string(n.Key[:])
+		}
+		args = append(args, string(lane[:]), ids+"-"+strconv.Itoa(i+1), decimal(n.Due), template(n), key,
+			about(n.Issuer, n.ClientID, n.Subject, n.SID), string(n.Payload))
+		at := spot{b, lane}
+		if before, ok := first[at]; !ok || micros(n.Due) < parseMicros(before) {
+			first[at] = decimal(n.Due)
+		}
+	}
+	if _, err := s.runReplicated(ctx, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2); err != nil && !errors.Is(err, errReplicas) {
+		return err
+	}
+	s.ringAll(ctx, first)
+	return nil
+}
+
+func parseMicros(decimal string) int64 {
+	n, _ := strconv.ParseInt(decimal, 10, 64)
+	return n
+}
+
+// Notices implements [session.Desk]. They are in the order of their ids, so bucket by bucket.
+func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.NoticePage, error) {
+	limit, err := rules.NoticeLimit(q)
+	if err != nil {
+		return session.NoticePage{}, fmt.Errorf("redis: %w", err)
+	}
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return session.NoticePage{}, err
+	}
+	defer leave()
+	lanes, err := s.lanes(ctx)
+	if err != nil {
+		return session.NoticePage{}, err
+	}
+	from, _ := bucketOf(q.After)
+	var calls []call
+	for b := int(from); b < buckets; b++ {
+		c := call{s.scripts.ids, []string{s.key(bucket(b), keyLanes)}, []string{s.key(bucket(b), ""), string(q.State)}}
+		for lane, id := range lanes[b] {
+			if (q.Kind == "" || q.Kind == id.kind) && (q.Target == "" || q.Target == id.target) {
+				c.args = append(c.args, string(lane[:]))
+			}
+		}
+		if len(c.args) > 2 {
+			calls = append(calls, c)
+		}
+	}
+	var ids []string
+	for chunk := range slices.Chunk(calls, looks) {
+		answers, err := s.runAll(ctx, chunk)
+		if err != nil {
+			return session.NoticePage{}, err
+		}
+		for _, answer := range answers {
+			some, err := answer.AsStrSlice()
+			if err != nil {
+				return session.NoticePage{}, errAnswer
+			}
+			ids = append(ids, slices.DeleteFunc(some, func(id string) bool { return id <= q.After })...)
+		}
+		if len(ids) > limit {
+			break
+		}
+	}
+	slices.Sort(ids)
+	var page session.NoticePage
+	if len(ids) > limit {
+		ids = ids[:limit]
+		page.Next = ids[limit-1]
+	}
+	page.Notices, err = s.shown(ctx, ids)
+	page.Notices = slices.DeleteFunc(page.Notices, func(n session.Notice) bool { return !rules.AsksNotice(q, &n) })
+	return page, err
+}
+
+// shown reads notices for who looks at them. Those that are gone are left out.
+func (s *Store) shown(ctx context.Context, ids []string) ([]session.Notice, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	asks := make([]rueidis.Completed, len(ids))
+	for i, id := range ids {
+		b, _ := bucketOf(id)
+		asks[i] = s.client.B().Hmget().Key(s.named(b, keyNotice, []byte(id))).Field("t", "k", "s", "d", "r", "a", "g").Build()
+	}
+	var all []session.Notice
+	for i, result := range s.do(ctx, asks) {
+		f, err := result.AsStrSlice()
+		if err != nil || len(f) != 7 {
+			return nil, fmt.Errorf("redis: notices: %w", cmp.Or(err, errAnswer))
+		}
+		if f[0] == "" {
+			continue
+		}
+		n, err := noticeOf([]string{ids[i], f[0], f[1], f[2], "", f[3], f[4], f[5], f[6]})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
+// Notice implements [session.Desk].
+func (s *Store) Notice(ctx context.Context, id string) (session.Notice, error) {
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return session.Notice{}, err
+	}
+	defer leave()
+	if _, ok := bucketOf(id); !ok {
+		return session.Notice{}, session.ErrNoNotice
+	}
+	found, err := s.shown(ctx, []string{id})
+	if err != nil {
+		return session.Notice{}, err
+	}
+	if len(found) == 0 {
+		return session.Notice{}, session.ErrNoNotice
+	}
+	return found[0], nil
+}
+
+// Retry implements [session.Desk].
+func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
+	return s.onNotice(ctx, id, func(b bucket) call {
+		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)), s.key(b, ""), s.bells()}}
+	}, func(ctx context.Context, b bucket, lane string) {
+		if len(lane) == nameSize {
+			s.ring(ctx, spot{b, name([]byte(lane))}, decimal(due))
+		}
+	})
+}
+
+// Drop implements [session.Desk].
+func (s *Store) Drop(ctx context.Context, id string) error {
+	return s.onNotice(ctx, id, func(b bucket) call {
+		return call{script: s.scripts.drop, args: []string{id, s.key(b, "")}}
+	}, nil)
+}
+
+// onNotice runs a script on one notice, which answers something if there was one; then is called with that.
+func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call, then func(context.Context, bucket, string)) error {
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	b, ok := bucketOf(id)
+	if !ok {
+		return session.ErrNoNotice
+	}
+	c := of(b)
+	c.keys = []string{s.named(b, keyNotice, []byte(id))}
+	answer, err := s.run(ctx, c)
+	if err != nil {
+		return err
+	}
+	word, err := text(answer)
+	if err != nil {
+		return err
+	}
+	if word == "" {
+		return session.ErrNoNotice
+	}
+	if then != nil {
+		then(ctx, b, word)
+	}
+	return nil
+}
+
+// Tally implements [session.Desk]. On a Cluster it also rings the bells that nobody could ring.
+func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	calls := make([]call, buckets)
+	for b := range calls {
+		calls[b] = call{s.scripts.tally, []string{s.key(bucket(b), keyLanes)}, []string{s.key(bucket(b), "")}}
+	}
+	answers, err := s.runAll(ctx, calls)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[name]*session.Tally)
+	upcoming := make(map[spot]string)
+	for b, answer := range answers {
+		lanes, err := answer.ToArray()
+		if err != nil {
+			return nil, errAnswer
+		}
+		for _, m := range lanes {
+			parts, err := m.AsStrSlice()
+			if err != nil || len(parts) != 6 || len(parts[0]) != nameSize {
+				return nil, errAnswer
+			}
+			lane := name([]byte(parts[0]))
+			t := counts[lane]
+			if t == nil {
+				d := decoder{rest: parts[1]}
+				t = &session.Tally{Kind: session.NoticeKind(d.text()), Target: d.text()}
+				counts[lane] = t
+			}
+			t.Pending += int(parseMicros(parts[2]))
+			t.Dead += int(parseMicros(parts[3]))
+			if parts[4] != "" {
+				if at := instant(parseMicros(parts[4])); t.Oldest.IsZero() || at.Before(t.Oldest) {
+					t.Oldest = at
+				}
+			}
+			if parts[5] != "" {
+				upcoming[spot{bucket(b), lane}] = parts[5]
+			}
+		}
+	}
+	all := make([]session.Tally, 0, len(counts))
+	for lane, t := range counts {
+		all = append(all, *t)
+		if err := s.ringAnew(ctx, lane, upcoming); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// ringAnew rings for what there is to be done in a lane where its bell does not tell of it.
+func (s *Store) ringAnew(ctx context.Context, lane name, upcoming map[spot]string) error {
+	if !s.cluster {
+		return nil
+	}
+	bells, err := s.heard(ctx, lane)
+	if err != nil {
+		return err
+	}
+	silent := make(map[spot]string)
+	for at, due := range upcoming {
+		if at.lane == lane && !slices.ContainsFunc(bells, func(r rung) bool { return r.spot == at && r.at <= float64(parseMicros(due)) }) {
+			silent[at] = due
+		}
+	}
+	s.ringAll(ctx, silent)
+	return nil
+}
+
+// Overdue implements [session.Desk]. Redis keeps a session with a refresh token for a day after it ran out (see keepFor): who
+// does not come for so long finds it gone.
+func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) ([]session.Record, error) {
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	now = session.Time(now)
+	var all []session.Record
+	for b := int(after[0]); b < buckets && len(all) < limit; {
+		var asks []rueidis.Completed
+		for at := b; at < min(b+looks, buckets); at++ {
+			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyQueue)).Min("-inf").Max(decimal(now)).Build())
+		}
+		b += len(asks)
+		var keys []session.Key
+		for _, result := range s.do(ctx, asks) {
+			members, err := result.AsStrSlice()
+			if err != nil {
+				return nil, fmt.Errorf("redis: overdue: %w", err)
+			}
+			for _, m := range members {
+				var k session.Key
+				if len(m) == hintSize+len(k) { // all else in the queue is shorter
+					copy(k[:], m[hintSize:])
+					if bytes.Compare(k[:], after[:]) > 0 {
+						keys = append(keys, k)
+					}
+				}
+			}
+		}
+		slices.SortFunc(keys, func(a, b session.Key) int { return bytes.Compare(a[:], b[:]) })
+		for chunk := range slices.Chunk(keys, tagPage) {
+			found, err := s.records(ctx, chunk)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range found {
+				if !r.Lives(now) && r.Refresh != session.RefreshNone && len(all) < limit {
+					all = append(all, r)
+				}
+			}
+			if len(all) >= limit {
+				break
+			}
+		}
+	}
+	return all, nil
+}

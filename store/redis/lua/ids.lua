@@ -1,0 +1,11 @@
+-- Lists the notices of some lanes of a bucket.
+-- KEYS: 1 lanes    ARGV: 1 start of the keys of the bucket, 2 pending, dead or nothing, then the lanes
+local answer = {}
+for i = 3, #ARGV do
+  for letter, state in pairs({o = 'pending', g = 'dead'}) do
+    if ARGV[2] == '' or ARGV[2] == state then
+      for _, id in ipairs(redis.call('ZRANGE', ARGV[1] .. letter .. ARGV[i], 0, -1)) do answer[#answer + 1] = id end
+    end
+  end
+end
+return answer

@@ -1,0 +1,59 @@
+package redis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+func (s *Store) vaultKey(of string) string {
+	n := hash('v', of)
+	return s.named(n[0], keyVault, n[:])
+}
+
+// Load implements [session.Vault].
+func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer leave()
+	parts, err := s.client.Do(ctx, s.client.B().Hmget().Key(s.vaultKey(name)).Field("r", "v").Build()).AsStrSlice()
+	if err != nil || len(parts) != 2 {
+		return nil, 0, fmt.Errorf("redis: vault: %w", cmp.Or(err, errAnswer))
+	}
+	if parts[0] == "" {
+		return nil, 0, nil
+	}
+	if revision, err = strconv.ParseInt(parts[0], 10, 64); err != nil {
+		return nil, 0, errDamaged
+	}
+	return []byte(parts[1]), revision, nil
+}
+
+// Save implements [session.Vault]. Replicas are waited for, and not insisted on: the value is saved.
+func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
+	if err := rules.CheckVault(name, value); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	answer, err := s.runReplicated(ctx, call{s.scripts.save, []string{s.vaultKey(name)},
+		[]string{strconv.FormatInt(revision, 10), string(value)}}, s.timeout/2)
+	if err != nil && !errors.Is(err, errReplicas) {
+		return err
+	}
+	word, err := text(answer)
+	if err == nil && word == "conflict" {
+		return session.ErrConflict
+	}
+	return err
+}
