@@ -22,16 +22,16 @@ import (
 )
 
 // storeAddresses makes a new store of each kind, on a server of its own.
-func storeAddresses() map[string]func(t *testing.T) string {
-	return map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "curfew.db") },
-		"postgres": func(t *testing.T) string { return servers.Postgres(t).URL },
-		"redis":    func(t *testing.T) string { return servers.Redis(t).URL },
+func storeAddresses() map[string]func(t testing.TB) string {
+	return map[string]func(t testing.TB) string{
+		"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "curfew.db") },
+		"postgres": func(t testing.TB) string { return servers.Postgres(t).URL },
+		"redis":    func(t testing.TB) string { return servers.Redis(t).URL },
 	}
 }
 
 // withStore opens a store for as long as do takes: SQLite lets nobody else in meanwhile.
-func withStore(t *testing.T, address string, do func(session.Store)) {
+func withStore(t testing.TB, address string, do func(session.Store)) {
 	t.Helper()
 	s, err := parseStore(address)
 	if err != nil {
@@ -62,7 +62,7 @@ func person(n int, at time.Time) session.Record {
 }
 
 // many does something for each of n, many at once.
-func many(t *testing.T, n int, do func(i int) error) {
+func many(t testing.TB, n int, do func(i int) error) {
 	t.Helper()
 	var all errgroup.Group
 	all.SetLimit(64)
@@ -100,7 +100,7 @@ func use(store session.Store, key session.Key, at time.Time) error {
 }
 
 // living are the sessions of a store, but for their revisions, which each store counts by itself.
-func living(t *testing.T, store session.Store) map[session.Key]session.Record {
+func living(t testing.TB, store session.Store) map[session.Key]session.Record {
 	t.Helper()
 	all := map[session.Key]session.Record{}
 	for after := (session.Key{}); ; {
@@ -118,14 +118,14 @@ func living(t *testing.T, store session.Store) map[session.Key]session.Record {
 	}
 }
 
-func livingAt(t *testing.T, address string) (all map[session.Key]session.Record) {
+func livingAt(t testing.TB, address string) (all map[session.Key]session.Record) {
 	t.Helper()
 	withStore(t, address, func(s session.Store) { all = living(t, s) })
 	return all
 }
 
 // wantSame fails unless exactly the same sessions live.
-func wantSame(t *testing.T, got, want map[session.Key]session.Record) {
+func wantSame(t testing.TB, got, want map[session.Key]session.Record) {
 	t.Helper()
 	for key, r := range want {
 		other, ok := got[key]
@@ -144,7 +144,7 @@ func wantSame(t *testing.T, got, want map[session.Key]session.Record) {
 }
 
 // copied runs the command, which must end with a status.
-func copied(t *testing.T, want int, args ...string) (stdout, stderr string) {
+func copied(t testing.TB, want int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	stdout, stderr, status := command(append([]string{"store", "copy"}, args...)...)
 	if status != want {
@@ -209,7 +209,7 @@ func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T
 	t.Parallel()
 	from, to := servers.Redis(t).URL, servers.Postgres(t).URL
 	withStore(t, from, func(s session.Store) {
-		people := make([]session.Record, 1500)
+		people := make([]session.Record, 600)
 		for i := range people {
 			people[i] = person(i, time.Now())
 		}
@@ -218,7 +218,7 @@ func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T
 		var gateways sync.WaitGroup
 		for g := range 3 {
 			gateways.Go(func() {
-				mine := people[500*g : 500*g+500]
+				mine := people[200*g : 200*g+200]
 				for i := 0; ; i++ {
 					select {
 					case <-stop:
@@ -247,8 +247,8 @@ func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T
 		gateways.Wait()
 		copied(t, 0, "--mirror", from, to)
 		want := living(t, s)
-		if len(want) != 1500 {
-			t.Errorf("%d live at FROM, want 1500", len(want))
+		if len(want) != 600 {
+			t.Errorf("%d live at FROM, want 600", len(want))
 		}
 		wantSame(t, livingAt(t, to), want)
 	})
@@ -441,4 +441,45 @@ func TestAnInterruptedCopyIsFinishedByTheNext(t *testing.T) {
 		t.Fatalf("%+v, settled %t, %v", total, settled, err)
 	}
 	wantSame(t, living(t, m.to), living(t, m.from))
+}
+
+// Sessions a second, first when all are new, then when all are there already.
+func BenchmarkCopy(b *testing.B) {
+	const n = 50_000
+	from := "sqlite:" + filepath.Join(b.TempDir(), "curfew.db")
+	withStore(b, from, func(s session.Store) {
+		many(b, n, func(i int) error { return signIn(s, person(i, time.Now())) })
+	})
+	for name, address := range storeAddresses() {
+		b.Run("sqlite to "+name, func(b *testing.B) {
+			for b.Loop() {
+				to := address(b)
+				for _, what := range []string{"new", "there"} {
+					began := time.Now()
+					copied(b, 0, from, to)
+					b.ReportMetric(n/time.Since(began).Seconds(), what+"/s")
+				}
+			}
+		})
+	}
+}
+
+func TestADatabaseThatNoCurfewUsesIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	address := servers.Postgres(t).URL
+	_, stderr := copied(t, 1, address, "sqlite:"+filepath.Join(t.TempDir(), "to.db"))
+	if !strings.Contains(stderr, "no curfew of this release has been here") {
+		t.Error(stderr)
+	}
+	s, err := parseStore(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(report)
+	for range 2 {
+		checkStore(t.Context(), r, &config{Store: s})
+	}
+	if len(r.all) != 2 || r.all[1].Status != "ok" || !strings.Contains(r.all[1].Detail, "serve brings it to the schema") {
+		t.Errorf("check says %+v; want the database to have been left as it was", r.all)
+	}
 }

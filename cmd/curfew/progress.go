@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 )
@@ -30,15 +29,6 @@ const (
 func (p *process) progress() *progress {
 	bar := isTerminal(p.stderr) && p.getenv("TERM") != "dumb"
 	return &progress{w: p.stderr, bar: bar, paint: painter(bar && p.getenv("NO_COLOR") == ""), now: time.Now}
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // show says how much of a pass is done, from 0 to 1, and how many sessions that were.

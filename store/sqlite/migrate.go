@@ -58,8 +58,11 @@ func recognise(ctx context.Context, db *sql.DB, asItIs bool) error {
 	if id == application {
 		return nil
 	}
-	if id != 0 || objects != 0 || asItIs {
+	switch {
+	case id != 0 || objects != 0:
 		return errors.New("this is a database, but not one of curfew's")
+	case asItIs:
+		return ErrOlder
 	}
 	_, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, application))
 	return err

@@ -24,8 +24,8 @@ import (
 var (
 	// ErrInUse: another process, or this one, has the database open already.
 	ErrInUse = errors.New("another curfew is using this file")
-	// ErrOlder: the schema would have to be changed, and [Options] forbids that.
-	ErrOlder = errors.New("an older curfew wrote this file")
+	// ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
+	ErrOlder = errors.New("no curfew of this release has been here")
 )
 
 // errClosed answers every method of a closed store.
