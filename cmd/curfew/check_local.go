@@ -32,8 +32,15 @@ func checkStore(ctx context.Context, r *report, c *config) {
 		r.warn("store", "in memory", "a restart signs everybody out; use sqlite:PATH to keep sessions")
 		return
 	}
-	store, err := c.Store.kind.open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
+	open := c.Store.kind.open
+	if c.Store.kind.openAsItIs != nil {
+		open = c.Store.kind.openAsItIs
+	}
+	store, err := open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
 	switch {
+	case err != nil && c.Store.kind.older != nil && c.Store.kind.older(err):
+		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v", c.Store, err)
+		return
 	case err != nil && c.Store.kind.inUse != nil && c.Store.kind.inUse(err):
 		r.ok("store", "%s is in use by a running curfew", c.Store)
 		return

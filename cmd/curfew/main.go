@@ -88,6 +88,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newTokenCmd(&p),
 		newNoticeCmd(&p),
 		newKeyCmd(&p),
+		newStoreCmd(&p),
 		newVersionCmd(&p),
 	)
 	// What fails before a command of ours runs is a wrong command line.

@@ -46,9 +46,12 @@ type storeKind struct {
 	embedded bool   // it lives in this process, so a key file can be made for it
 	check    func(rest string) error
 	open     func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error)
-	keyFile  func(rest string) string // where the key file is by default
-	file     func(rest string) string // the one file that holds it, if it is one
-	inUse    func(error) bool         // whether open failed because a running curfew has it
+	// openAsItIs opens one of an older release only if it need not be changed for that; nil: open changes nothing.
+	openAsItIs func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error)
+	older      func(error) bool         // whether openAsItIs failed because something would have to be changed
+	keyFile    func(rest string) string // where the key file is by default
+	file       func(rest string) string // the one file that holds it, if it is one
+	inUse      func(error) bool         // whether open failed because a running curfew has it
 }
 
 // stores is every kind that can be named.
@@ -75,6 +78,10 @@ func stores() map[string]storeKind {
 			open: func(ctx context.Context, path string, _ *slog.Logger) (session.Store, error) {
 				return sqlite.Open(ctx, path, sqlite.Options{})
 			},
+			openAsItIs: func(ctx context.Context, path string, _ *slog.Logger) (session.Store, error) {
+				return sqlite.Open(ctx, path, sqlite.Options{AsItIs: true})
+			},
+			older:   func(err error) bool { return errors.Is(err, sqlite.ErrOlder) },
 			file:    func(path string) string { return path },
 			inUse:   func(err error) bool { return errors.Is(err, sqlite.ErrInUse) },
 			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
@@ -112,6 +119,10 @@ func postgresKind(scheme string) storeKind {
 		open: func(ctx context.Context, rest string, _ *slog.Logger) (session.Store, error) {
 			return postgres.Open(ctx, scheme+":"+rest, postgres.Options{})
 		},
+		openAsItIs: func(ctx context.Context, rest string, _ *slog.Logger) (session.Store, error) {
+			return postgres.Open(ctx, scheme+":"+rest, postgres.Options{AsItIs: true})
+		},
+		older: func(err error) bool { return errors.Is(err, postgres.ErrOlder) },
 	}
 	if scheme == "postgres" {
 		k.shape = "postgres://…"

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -21,8 +22,8 @@ const (
 	schemaLock = 0x63726677
 )
 
-// migrate brings the database to the newest schema that we know, while all others wait.
-func migrate(ctx context.Context, a *address) (err error) {
+// migrate brings the database to the newest schema that we know, or only sees that it has that, while all others wait.
+func migrate(ctx context.Context, a *address, asItIs bool) (err error) {
 	defer func() { err = explain(err) }()
 	lock, err := a.connect(ctx, func(uint32) {})
 	if err != nil {
@@ -44,12 +45,18 @@ func migrate(ctx context.Context, a *address) (err error) {
 	if _, err := lock.Exec(ctx, `SELECT pg_advisory_lock($1::bigint)`, int64(schemaLock)); err != nil {
 		return fmt.Errorf("wait for another that looks at the schema: %w", err)
 	}
+	if asItIs {
+		var made bool // to ask for the version would make the table
+		if err := lock.QueryRow(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, schemaTable).Scan(&made); err != nil || !made {
+			return cmp.Or(err, ErrOlder)
+		}
+	}
 	db := stdlib.OpenDB(*a.direct.Copy())
 	defer db.Close()
-	return up(ctx, db)
+	return up(ctx, db, asItIs)
 }
 
-func up(ctx context.Context, db *sql.DB) error {
+func up(ctx context.Context, db *sql.DB, asItIs bool) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -68,6 +75,9 @@ func up(ctx context.Context, db *sql.DB) error {
 	}
 	if has == knows {
 		return nil
+	}
+	if asItIs {
+		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrOlder, has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		var partial *goose.PartialError

@@ -14,6 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
+var ErrOlder = errors.New("no curfew of this release has been here")
+
 // errClosed answers every method of a closed store.
 var errClosed = errors.New("postgres: the store is closed")
 
@@ -31,6 +34,8 @@ type Options struct {
 	// Grace is how long a change that has been sent may still be waited for when its context is done: to cut it short would
 	// leave the caller not knowing. 0 means 1 s.
 	Grace time.Duration
+	// AsItIs opens only what has our schema already: [ErrOlder] otherwise.
+	AsItIs bool
 }
 
 func (o Options) withDefaults() Options {
@@ -71,7 +76,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, a); err != nil {
+	if err := migrate(ctx, a, o.AsItIs); err != nil {
 		return nil, err
 	}
 	s := &Store{o: o}

@@ -2,7 +2,9 @@ package sqlite_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -231,5 +233,35 @@ func damage(t *testing.T, path string, from, to int64) {
 		if _, err := f.WriteAt([]byte{0x5a}, at); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestAsItIsOpensWhatIsThereAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	asItIs := sqlite.Options{AsItIs: true}
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("it has been made")
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrOlder) {
+		t.Errorf("an empty file: %v, want ErrOlder", err)
+	}
+	if err := open(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(t.Context(), path, asItIs)
+	if err != nil {
+		t.Fatalf("one of this release: %v", err)
+	}
+	store.Close()
+	plain(t, path, `DELETE FROM goose_db_version WHERE version_id > 1`)
+	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrOlder) || !strings.Contains(err.Error(), "schema 1") {
+		t.Errorf("one of an older release: %v, want ErrOlder and its schema", err)
 	}
 }

@@ -17,9 +17,9 @@ var migrations embed.FS
 // application marks a database as ours: "crfw", which `file` and others can read in its header.
 const application = 0x63726677
 
-// migrate brings the database to the newest schema that we know.
-func migrate(ctx context.Context, db *sql.DB) error {
-	if err := recognise(ctx, db); err != nil {
+// migrate brings the database to the newest schema that we know, or only sees that it has that.
+func migrate(ctx context.Context, db *sql.DB, asItIs bool) error {
+	if err := recognise(ctx, db, asItIs); err != nil {
 		return err
 	}
 	files, err := fs.Sub(migrations, "migrations")
@@ -32,11 +32,13 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	has, knows, err := p.GetVersions(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("read the version of its schema: %w", err)
-	}
-	if has > knows {
+	case has > knows:
 		return fmt.Errorf("a newer curfew wrote this file (schema %d, this one knows up to %d)", has, knows)
+	case has < knows && asItIs:
+		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrOlder, has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bring its schema from %d to %d: %w", has, knows, err)
@@ -45,7 +47,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 }
 
 // recognise takes a new database, or one of ours, and nobody else's.
-func recognise(ctx context.Context, db *sql.DB) error {
+func recognise(ctx context.Context, db *sql.DB, asItIs bool) error {
 	var id, objects int
 	if err := db.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil {
 		return err
@@ -56,8 +58,11 @@ func recognise(ctx context.Context, db *sql.DB) error {
 	if id == application {
 		return nil
 	}
-	if id != 0 || objects != 0 {
+	switch {
+	case id != 0 || objects != 0:
 		return errors.New("this is a database, but not one of curfew's")
+	case asItIs:
+		return ErrOlder
 	}
 	_, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, application))
 	return err

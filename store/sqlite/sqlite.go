@@ -21,8 +21,12 @@ import (
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
-// ErrInUse: another process, or this one, has the database open already.
-var ErrInUse = errors.New("another curfew is using this file")
+var (
+	// ErrInUse: another process, or this one, has the database open already.
+	ErrInUse = errors.New("another curfew is using this file")
+	// ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
+	ErrOlder = errors.New("no curfew of this release has been here")
+)
 
 // errClosed answers every method of a closed store.
 var errClosed = errors.New("sqlite: the store is closed")
@@ -33,6 +37,9 @@ type Options struct {
 	BusyTimeout time.Duration
 	// Readers is the number of connections that read. 0 means one for each processor, and at least two.
 	Readers int
+	// AsItIs opens only what is there and has our schema already: [ErrOlder] otherwise. The schema and what is kept are not
+	// changed by opening it.
+	AsItIs bool
 }
 
 // Store keeps sessions and notices in an SQLite database. It is a [session.Store], a [session.Desk] and a [session.Vault].
@@ -76,6 +83,11 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		stopped: make(chan struct{}),
 		readers: make(chan *reader, o.Readers),
 	}
+	if o.AsItIs {
+		if _, err := os.Stat(named); err != nil {
+			return nil, err
+		}
+	}
 	if path, s.lock, err = takeFile(named); err != nil {
 		return nil, err
 	}
@@ -90,7 +102,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 
 // start brings the database to our schema and opens the connections.
 func (s *Store) start(ctx context.Context, o Options) error {
-	err := migrate(ctx, s.db)
+	err := migrate(ctx, s.db, o.AsItIs)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,485 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.com/curfew/internal/servers"
+	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
+)
+
+// storeAddresses makes a new store of each kind, on a server of its own.
+func storeAddresses() map[string]func(t testing.TB) string {
+	return map[string]func(t testing.TB) string{
+		"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "curfew.db") },
+		"postgres": func(t testing.TB) string { return servers.Postgres(t).URL },
+		"redis":    func(t testing.TB) string { return servers.Redis(t).URL },
+	}
+}
+
+// withStore opens a store for as long as do takes: SQLite lets nobody else in meanwhile.
+func withStore(t testing.TB, address string, do func(session.Store)) {
+	t.Helper()
+	s, err := parseStore(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := s.kind.open(context.Background(), s.rest, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	do(store)
+}
+
+// person is a session of a person, signed in at a time. Every third has no sid.
+func person(n int, at time.Time) session.Record {
+	const issuer, client = "https://id.example", "app"
+	subject, sid := fmt.Sprintf("person %d", n/2), ""
+	if n%3 > 0 {
+		sid = fmt.Sprintf("sid %d", n)
+	}
+	b := session.NewBearer(issuer, client, subject)
+	at = session.Time(at)
+	return session.Record{
+		Key: b.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: at, LastSeen: at,
+		IdleExpires: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Refresh: session.Refresh(n % 3),
+		Payload: bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 200),
+	}
+}
+
+// many does something for each of n, many at once.
+func many(t testing.TB, n int, do func(i int) error) {
+	t.Helper()
+	var all errgroup.Group
+	all.SetLimit(64)
+	for i := range n {
+		all.Go(func() error { return do(i) })
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func signIn(store session.Store, r session.Record) error {
+	return store.Create(context.Background(), r, r.Created, r.Created)
+}
+
+func signOut(store session.Store, r session.Record) error {
+	who := session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}
+	_, err := store.End(context.Background(), session.Ending{Who: who, Cause: session.CauseUser}, time.Now())
+	return err
+}
+
+// use is what a gateway does to a session that is used: it is seen, and its tokens may be others.
+func use(store session.Store, key session.Key, at time.Time) error {
+	for {
+		r, err := store.Find(context.Background(), key, at)
+		if err != nil {
+			return err
+		}
+		r.LastSeen, r.IdleExpires = session.Time(at), session.Time(at.Add(2*time.Hour))
+		r.Payload = append([]byte("used "), r.Payload...)
+		if err = store.Update(context.Background(), r, at); !errors.Is(err, session.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// living are the sessions of a store, but for their revisions, which each store counts by itself.
+func living(t testing.TB, store session.Store) map[session.Key]session.Record {
+	t.Helper()
+	all := map[session.Key]session.Record{}
+	for after := (session.Key{}); ; {
+		page, err := store.List(context.Background(), session.Query{After: after, Limit: 1000}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page.Records {
+			r.Revision = 0
+			all[r.Key] = r
+		}
+		if after = page.Next; after.IsZero() {
+			return all
+		}
+	}
+}
+
+func livingAt(t testing.TB, address string) (all map[session.Key]session.Record) {
+	t.Helper()
+	withStore(t, address, func(s session.Store) { all = living(t, s) })
+	return all
+}
+
+// wantSame fails unless exactly the same sessions live.
+func wantSame(t testing.TB, got, want map[session.Key]session.Record) {
+	t.Helper()
+	for key, r := range want {
+		other, ok := got[key]
+		switch {
+		case !ok:
+			t.Errorf("session %s of %s was lost", key.Handle(), r.Subject)
+		case !same(&r, &other) || r.Subject != other.Subject || r.SID != other.SID || !r.Created.Equal(other.Created):
+			t.Errorf("session %s of %s is another at TO", key.Handle(), r.Subject)
+		}
+	}
+	for key, r := range got {
+		if _, ok := want[key]; !ok {
+			t.Errorf("session %s of %s lives at TO, and not at FROM", key.Handle(), r.Subject)
+		}
+	}
+}
+
+// copied runs the command, which must end with a status.
+func copied(t testing.TB, want int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	stdout, stderr, status := command(append([]string{"store", "copy"}, args...)...)
+	if status != want {
+		t.Fatalf("store copy %s: exit status %d, want %d\n%s%s", args, status, want, stdout, stderr)
+	}
+	return stdout, stderr
+}
+
+func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
+	t.Parallel()
+	address := storeAddresses()
+	for _, row := range []struct{ from, to string }{{"sqlite", "sqlite"}, {"sqlite", "postgres"}, {"postgres", "redis"}, {"redis", "sqlite"}} {
+		t.Run(row.from+" to "+row.to, func(t *testing.T) {
+			t.Parallel()
+			from, to := address[row.from](t), address[row.to](t)
+			began := time.Now().Add(-time.Hour) // long before what end marks reach back to
+			people := make([]session.Record, 2300)
+			for i := range people {
+				people[i] = person(i, began)
+			}
+			withStore(t, from, func(s session.Store) { many(t, len(people), func(i int) error { return signIn(s, people[i]) }) })
+
+			out, _ := copied(t, 0, from, to)
+			if !strings.Contains(out, " 2300  copied\n") || !strings.Contains(out, "as it was there just now: 2300.") {
+				t.Errorf("the first copy says\n%s", out)
+			}
+			first := livingAt(t, from)
+			if len(first) != len(people) {
+				t.Fatalf("%d live at FROM after the copy, want %d", len(first), len(people))
+			}
+			wantSame(t, livingAt(t, to), first)
+
+			// Life goes on at FROM.
+			withStore(t, from, func(s session.Store) {
+				many(t, 100, func(i int) error { return signIn(s, person(i, time.Now())) })
+				many(t, 40, func(i int) error { return signOut(s, people[i]) })
+				many(t, 60, func(i int) error { return use(s, people[100+i].Key, time.Now()) })
+			})
+			out, stderr := copied(t, 1, from, to)
+			if !strings.Contains(stderr, "40 sessions at TO and not at FROM") || !strings.Contains(stderr, "--mirror") || strings.Count(out, "at TO alone") != copyShown {
+				t.Errorf("a copy that would leave what ended says\n%s%s", out, stderr)
+			}
+			wantSame(t, livingAt(t, to), first)
+			out, _ = copied(t, 0, "--mirror", from, to)
+			for _, want := range []string{" 100  copied\n", " 60  brought up to date\n", " 2200  there already\n", " 40  ended at TO"} {
+				if !strings.Contains(out, want) {
+					t.Errorf("the second copy does not say %q:\n%s", want, out)
+				}
+			}
+			wantSame(t, livingAt(t, to), livingAt(t, from))
+
+			if out, _ = copied(t, 0, from, to); !strings.Contains(out, "       0  copied\n    2360  there already\n") {
+				t.Errorf("a copy with nothing to do says\n%s", out)
+			}
+		})
+	}
+}
+
+// While gateways use FROM sessions begin, are used, and end there; when they have stopped, one more copy leaves exactly what
+// lives.
+func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T) {
+	t.Parallel()
+	from, to := servers.Redis(t).URL, servers.Postgres(t).URL
+	withStore(t, from, func(s session.Store) {
+		people := make([]session.Record, 600)
+		for i := range people {
+			people[i] = person(i, time.Now())
+		}
+		many(t, len(people), func(i int) error { return signIn(s, people[i]) })
+		stop := make(chan struct{})
+		var gateways sync.WaitGroup
+		for g := range 3 {
+			gateways.Go(func() {
+				mine := people[200*g : 200*g+200]
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					r := &mine[i%len(mine)]
+					if i%3 > 0 {
+						if err := use(s, r.Key, time.Now()); err != nil {
+							t.Error(err)
+						}
+						continue
+					}
+					next := person(i, time.Now())
+					if err := errors.Join(signOut(s, *r), signIn(s, next)); err != nil {
+						t.Error(err)
+					}
+					*r = next
+				}
+			})
+		}
+		for range 3 {
+			copied(t, 0, "--mirror", from, to)
+		}
+		close(stop)
+		gateways.Wait()
+		copied(t, 0, "--mirror", from, to)
+		want := living(t, s)
+		if len(want) != 600 {
+			t.Errorf("%d live at FROM, want 600", len(want))
+		}
+		wantSame(t, livingAt(t, to), want)
+	})
+}
+
+// hooked is a store that does something right after it has listed a page.
+type hooked struct {
+	session.Store
+	listed func()
+}
+
+func (h *hooked) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+	page, err := h.Store.List(ctx, q, now)
+	if q.Limit > 1 {
+		h.listed()
+	}
+	return page, err
+}
+
+func newMover(t *testing.T, from, to session.Store) *mover {
+	t.Cleanup(func() { errors.Join(from.Close(), to.Close()) })
+	return &mover{from: from, to: to, now: func() time.Time { return session.Time(time.Now()) }, moved: func(string, float64, int) {}}
+}
+
+func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
+	t.Parallel()
+	from := memory.New()
+	var people []session.Record
+	for i := range 2500 {
+		people = append(people, person(i, time.Now()))
+		if err := signIn(from, people[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := people
+	h := &hooked{Store: from, listed: func() { // on the page that is at hand, or on one to come, or on one that was written
+		for range min(len(left), 300) {
+			if err := signOut(from, left[0]); err != nil {
+				t.Error(err)
+			}
+			left = left[1:]
+		}
+	}}
+	m := newMover(t, h, memory.New())
+	total, settled, err := m.run(t.Context())
+	if err != nil || total.extras > 0 {
+		t.Fatalf("%+v, %v", total, err)
+	}
+	if settled {
+		t.Error("FROM went on changing, and the copy says that TO has everything")
+	}
+	wantSame(t, living(t, m.to), living(t, from))
+}
+
+func TestSomebodyWhoSignsInAtTOMeanwhileIsNotTouched(t *testing.T) {
+	t.Parallel()
+	from, to := memory.New(), memory.New()
+	if err := signIn(from, person(1, time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	stranger := person(2, time.Now())
+	sync1 := sync.OnceFunc(func() {
+		if err := signIn(to, stranger); err != nil {
+			t.Error(err)
+		}
+	})
+	m := newMover(t, &hooked{Store: from, listed: sync1}, to)
+	_, _, err := m.run(t.Context())
+	if refused, ok := errors.AsType[*refusal](err); !ok || refused.extras != 1 {
+		t.Fatalf("want the copy refused for a session at TO alone, got %v", err)
+	}
+	if _, err := to.Find(t.Context(), stranger.Key, time.Now()); err != nil {
+		t.Errorf("the session of a stranger at TO: %v", err)
+	}
+}
+
+// A copy that nobody uses runs out at TO while the session goes on at FROM.
+func TestACopyThatRanOutIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for name, address := range storeAddresses() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			withStore(t, address(t), func(to session.Store) {
+				now := session.Time(time.Now())
+				r := person(1, now)
+				from := memory.New()
+				if err := signIn(from, r); err != nil {
+					t.Fatal(err)
+				}
+				m := newMover(t, from, to)
+				m.now = func() time.Time { return now }
+				if _, _, err := m.run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := use(from, r.Key, now.Add(110*time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+				now = now.Add(130 * time.Minute)
+				if total, settled, err := m.run(t.Context()); err != nil || !settled || total.created != 1 {
+					t.Fatalf("%+v, settled %t, %v", total, settled, err)
+				}
+				got, err := to.Find(t.Context(), r.Key, now)
+				if want, _ := from.Find(t.Context(), r.Key, now); err != nil || !same(&got, &want) {
+					t.Errorf("at TO: %+v, %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
+	t.Parallel()
+	now := session.Time(time.Now())
+	for _, row := range []struct {
+		name        string
+		created     time.Time
+		logout      time.Time
+		barred      bool
+		explanation string
+	}{
+		{"a minute before it", now.Add(-2 * time.Minute), now.Add(-time.Minute), true, "it signed in before the logout"},
+		{"hours before it", now.Add(-5 * time.Hour), now.Add(-time.Minute), true, "it signed in before the logout"},
+		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour), now.Add(time.Microsecond - session.AttemptLifetime), true, "the mark is still there"},
+		{"after it", now.Add(-time.Minute), now.Add(-2 * time.Minute), false, "the logout meant an earlier session"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			r := person(1, row.created)
+			r.IdleExpires = now.Add(time.Hour)
+			m := newMover(t, memory.New(), memory.New())
+			m.now = func() time.Time { return now }
+			if err := signIn(m.from, r); err != nil {
+				t.Fatal(err)
+			}
+			who := session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject}
+			if _, err := m.to.End(t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}, row.logout); err != nil {
+				t.Fatal(err)
+			}
+			total, settled, err := m.run(t.Context())
+			if _, found := m.to.Find(t.Context(), r.Key, now); err != nil || !settled || (found != nil) != row.barred || total.barred != len(living(t, m.from))-total.created {
+				t.Errorf("%+v, settled %t, %v, found %v; want barred %t, since %s", total, settled, err, found, row.barred, row.explanation)
+			}
+		})
+	}
+}
+
+func TestWhatWasUsedAtTOIsNotOverwritten(t *testing.T) {
+	t.Parallel()
+	m := newMover(t, memory.New(), memory.New())
+	r := person(1, time.Now().Add(-time.Minute))
+	if err := signIn(m.from, r); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := m.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := use(m.to, r.Key, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	before := living(t, m.to)
+	_, _, err := m.run(t.Context())
+	if refused, ok := errors.AsType[*refusal](err); !ok || refused.newer != 1 {
+		t.Errorf("want the copy refused for a session that was used at TO, got %v", err)
+	}
+	wantSame(t, living(t, m.to), before)
+	m.mirror = true
+	if _, _, err := m.run(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wantSame(t, living(t, m.to), living(t, m.from))
+}
+
+func TestAnInterruptedCopyIsFinishedByTheNext(t *testing.T) {
+	t.Parallel()
+	m := newMover(t, memory.New(), memory.New())
+	for i := range 2500 {
+		if err := signIn(m.from, person(i, time.Now())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	m.moved = func(string, float64, int) { cancel() }
+	if _, _, err := m.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("want it interrupted, got %v", err)
+	}
+	if n := len(living(t, m.to)); n == 0 || n == 2500 {
+		t.Fatalf("%d sessions were copied before it was interrupted; want some", n)
+	}
+	if total, settled, err := m.run(t.Context()); err != nil || !settled || total.same == 0 || total.created == 0 {
+		t.Fatalf("%+v, settled %t, %v", total, settled, err)
+	}
+	wantSame(t, living(t, m.to), living(t, m.from))
+}
+
+// Sessions a second, first when all are new, then when all are there already.
+func BenchmarkCopy(b *testing.B) {
+	const n = 50_000
+	from := "sqlite:" + filepath.Join(b.TempDir(), "curfew.db")
+	withStore(b, from, func(s session.Store) {
+		many(b, n, func(i int) error { return signIn(s, person(i, time.Now())) })
+	})
+	for name, address := range storeAddresses() {
+		b.Run("sqlite to "+name, func(b *testing.B) {
+			for b.Loop() {
+				to := address(b)
+				for _, what := range []string{"new", "there"} {
+					began := time.Now()
+					copied(b, 0, from, to)
+					b.ReportMetric(n/time.Since(began).Seconds(), what+"/s")
+				}
+			}
+		})
+	}
+}
+
+func TestADatabaseThatNoCurfewUsesIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	address := servers.Postgres(t).URL
+	_, stderr := copied(t, 1, address, "sqlite:"+filepath.Join(t.TempDir(), "to.db"))
+	if !strings.Contains(stderr, "no curfew of this release has been here") {
+		t.Error(stderr)
+	}
+	s, err := parseStore(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(report)
+	for range 2 {
+		checkStore(t.Context(), r, &config{Store: s})
+	}
+	if len(r.all) != 2 || r.all[1].Status != "ok" || !strings.Contains(r.all[1].Detail, "serve brings it to the schema") {
+		t.Errorf("check says %+v; want the database to have been left as it was", r.all)
+	}
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/fanout"
+	"example.com/curfew/session"
+	"example.com/curfew/store/sqlite"
+)
+
+func TestWhatCannotBeCopiedIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	there := filepath.Join(dir, "there.db")
+	openSQLite(t, there).Close()
+	held := filepath.Join(dir, "held.db")
+	holder := openSQLite(t, held)
+	defer holder.Close()
+	fresh := "sqlite:" + filepath.Join(dir, "new.db")
+	for _, row := range []struct {
+		name   string
+		args   []string
+		status int
+		says   []string
+	}{
+		{"two faults are two", []string{"memory:", "mysql://root:s3cret@db/x"}, 2,
+			[]string{"FROM: memory: is seen by the process alone", `TO: "mysql" is not a store`}},
+		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2, []string{"the same store"}},
+		{"an address that is not there", []string{"@" + dir + "/none", fresh}, 2, []string{"FROM: open", "none"}},
+		{"one store", []string{fresh}, 2, []string{"accepts 2 arg(s)"}},
+		{"neither can be opened", []string{"sqlite:" + dir + "/none.db", "redis://:s3cret@127.0.0.1:1"}, 1,
+			[]string{"FROM: sqlite: ", "none.db", "TO: redis: "}},
+		{"a file in use", []string{"sqlite:" + held, fresh}, 1, []string{"FROM: ", "another curfew is using this file", "stop the gateway, copy, then start it with --store TO"}},
+	} {
+		stdout, stderr, status := command(append([]string{"store", "copy"}, row.args...)...)
+		if status != row.status || strings.Contains(stderr, "s3cret") || stdout != "" {
+			t.Errorf("%s: exit status %d, want %d\n%s%s", row.name, status, row.status, stdout, stderr)
+		}
+		for _, want := range row.says {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%s: does not say %q:\n%s", row.name, want, stderr)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "none.db")); err == nil {
+		t.Error("a FROM that was not there has been made")
+	}
+}
+
+func openSQLite(t *testing.T, path string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func copyNow(from, to string, more ...string) (stdout, stderr string, status int) {
+	return command(append([]string{"store", "copy", "sqlite:" + from, "sqlite:" + to}, more...)...)
+}
+
+// Apps go on trusting what is signed at TO, and what FROM has yet to tell them is not forgotten.
+func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
+	t.Parallel()
+	from, to := filepath.Join(t.TempDir(), "from.db"), filepath.Join(t.TempDir(), "to.db")
+	ring, err := session.ParseRing(session.NewKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kids := func(path string, rotate bool) (all string) {
+		store := openSQLite(t, path)
+		defer store.Close()
+		keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring})
+		if err == nil && rotate {
+			err = keys.Rotate(t.Context(), true)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		infos, err := keys.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range infos {
+			all += k.ID + " "
+		}
+		return all
+	}
+	want := kids(from, false)
+	store := openSQLite(t, from)
+	now := session.Time(time.Now())
+	if err := store.Leave(t.Context(), []session.Notice{{Kind: session.NoticeTell, Target: "wiki", Issuer: "i", ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
+		t.Fatal(err)
+	}
+	store.Close()
+	stdout, stderr, status := copyNow(from, to)
+	if status != 0 || !strings.Contains(stdout, "warning: 1 notice still to be delivered from FROM") {
+		t.Errorf("%d\n%s%s", status, stdout, stderr)
+	}
+	if got := kids(to, false); got != want {
+		t.Errorf("TO signs with %s, want %s", got, want)
+	}
+	others := kids(to, true)
+	if stdout, stderr, status := copyNow(from, to); status != 1 || !strings.Contains(stderr, "TO has signing keys that are not those of FROM. Nothing was changed.") {
+		t.Errorf("%d\n%s%s", status, stdout, stderr)
+	}
+	if got := kids(to, false); got != others {
+		t.Errorf("a copy that was refused replaced the keys of TO")
+	}
+	if stdout, stderr, status := copyNow(from, to, "--mirror"); status != 0 {
+		t.Errorf("%d\n%s%s", status, stdout, stderr)
+	}
+	if got := kids(to, false); got != want {
+		t.Errorf("TO signs with %s, want %s", got, want)
+	}
+}
+
+func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
+	t.Parallel()
+	empty, full := filepath.Join(t.TempDir(), "empty.db"), filepath.Join(t.TempDir(), "full.db")
+	openSQLite(t, empty).Close()
+	store := openSQLite(t, full)
+	now := session.Time(time.Now())
+	b := session.NewBearer("i", "c", "alice")
+	r := session.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+	if err := store.Create(t.Context(), r, now, now); err != nil {
+		t.Fatal(err)
+	}
+	store.Close()
+	if _, stderr, status := copyNow(empty, full, "--mirror"); status != 1 || !strings.Contains(stderr, "have the two been swapped? Nothing was changed") {
+		t.Errorf("%d %s", status, stderr)
+	}
+	if stdout, stderr, status := copyNow(empty, full); status != 1 || !strings.Contains(stderr, "1 session at TO and not at FROM. Nothing was changed.") ||
+		!strings.Contains(stdout, "session "+r.Key.Handle()+" of alice") {
+		t.Errorf("%d %s%s", status, stdout, stderr)
+	}
+	store = openSQLite(t, full)
+	defer store.Close()
+	if _, err := store.Find(t.Context(), r.Key, now); err != nil {
+		t.Errorf("the session at TO: %v", err)
+	}
+}
+
+func TestAnAddressCanBeReadFromAFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	openSQLite(t, filepath.Join(dir, "from.db")).Close()
+	file := writeFile(t, "sqlite:"+filepath.Join(dir, "from.db")+"\n# the old one\n")
+	if stdout, stderr, status := command("store", "copy", "@"+file, "sqlite:"+filepath.Join(dir, "to.db")); status != 0 {
+		t.Errorf("%d %s%s", status, stdout, stderr)
+	}
+}
+
+func TestProgressIsABarOnATerminalAndLinesElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name        string
+		bar, colour bool
+		want        string
+	}{
+		{"a terminal", true, false, "" +
+			"\r\x1b[Kcopying       [===============               ]  50 %  1000 sessions, 500/s, 2s left" +
+			"\r\x1b[Kcopying       [==============================] 100 %  2000 sessions, 182/s\n" +
+			"\r\x1b[Klooking again [==============================] 100 %  2000 sessions\n"},
+		{"a terminal in colour", true, true, "" +
+			"\r\x1b[Kcopying       [\x1b[32m===============\x1b[0m               ]  50 %  1000 sessions, 500/s, 2s left" +
+			"\r\x1b[Kcopying       [\x1b[32m==============================\x1b[0m] 100 %  2000 sessions, 182/s\n" +
+			"\r\x1b[Klooking again [\x1b[32m==============================\x1b[0m] 100 %  2000 sessions\n"},
+		{"a file", false, false, "copying: 100 %  2000 sessions, 182/s\n"},
+	} {
+		var out strings.Builder
+		now := time.Unix(0, 0)
+		g := &progress{w: &out, bar: row.bar, paint: painter(row.colour), now: func() time.Time { return now }}
+		g.show("copying", 0, 0)
+		now = now.Add(2 * time.Second)
+		g.show("copying", 0.5, 1000)
+		now = now.Add(10 * time.Millisecond)
+		g.show("copying", 0.6, 1200) // too soon after the last
+		now = now.Add(9 * time.Second)
+		g.show("copying", 1, 2000)
+		g.show("looking again", 1, 2000)
+		g.end()
+		g.end()
+		if out.String() != row.want {
+			t.Errorf("%s:\n%q\nwant\n%q", row.name, out.String(), row.want)
+		}
+	}
+	if runtime.GOOS == "linux" {
+		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		for environ, want := range map[string][2]bool{"TERM=xterm": {true, true}, "NO_COLOR=1": {true, false}, "TERM=dumb": {false, false}} {
+			if g := (&process{stderr: null, environ: []string{environ}}).progress(); g.bar != want[0] || bool(g.paint) != want[1] {
+				t.Errorf("%s: a bar %t, colours %t, want %v", environ, g.bar, g.paint, want)
+			}
+		}
+	}
+}
+
+func TestAStoreOfAnOlderReleaseIsNotBroughtForwardByWhoOnlyLooks(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	openSQLite(t, path).Close()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`DELETE FROM goose_db_version WHERE version_id > 1`); err != nil {
+		t.Fatal(err)
+	}
+	unchanged := func() {
+		t.Helper()
+		var version int
+		if err := db.QueryRow(`SELECT max(version_id) FROM goose_db_version`).Scan(&version); err != nil || version != 1 {
+			t.Fatalf("the schema is %d now, %v; want 1", version, err)
+		}
+	}
+	_, stderr, status := copyNow(path, filepath.Join(t.TempDir(), "to.db"))
+	if status != 1 || !strings.Contains(stderr, "no curfew of this release has been here (schema 1") || !strings.Contains(stderr, "it is not changed by a copy") {
+		t.Errorf("%d %s", status, stderr)
+	}
+	unchanged()
+	s, err := parseStore("sqlite:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(report)
+	checkStore(t.Context(), r, &config{Store: s})
+	if len(r.all) != 1 || r.all[0].Status != "ok" || !strings.Contains(r.all[0].Detail, "serve brings it to the schema of this release") {
+		t.Errorf("check says %+v", r.all)
+	}
+	unchanged()
+}
