@@ -95,7 +95,7 @@ func newCrowd(t *testing.T, store string, n int) *crowd {
 				c.refreshes.Add(1)
 			case signIns.Add(1)%4 == 0:
 				doc["expires_in"] = 1
-			default:
+			default: // neither here nor at a logout
 				delete(doc, "refresh_token")
 			}
 		}
@@ -103,6 +103,7 @@ func newCrowd(t *testing.T, store string, n int) *crowd {
 	last.flags = []string{"--listen", last.listen, "--url", last.url, "--issuer", c.op.Issuer(), "--client-id", last.client,
 		"--client-secret-file", last.write(t, "secret", last.secret), "--admin-listen", last.admin, "--id-token-signed-response-alg", "ES256",
 		"--scopes", "openid"}
+	last.configure(t, "providers: [{userinfo: never}]\n") // it would say nothing, and be one request more
 	c.gs = replicas(t, last, store, n)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	c.client = &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
