@@ -41,6 +41,10 @@ type Config struct {
 	// that [RP.Proxy] leads to; default: the only one there is.
 	Apps []fanout.App
 	App  string
+	// Assertion has the app behind [RP.Proxy], or behind a proxy that asks, told who is there in a signed token as well (see
+	// [gateway.Assertion]), with App as its `aud`. AssertionClaims are what it says of a person; default name, email and groups.
+	Assertion       bool
+	AssertionClaims []string
 	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
 	KeyRotation time.Duration
 	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their session ends, as all
@@ -95,7 +99,7 @@ type RP struct {
 	gateway   *gateway.Handler
 	logout    *logout.Handler
 	fanout    *fanout.Sender // nil: the store keeps no notices
-	keys      *fanout.Keys   // nil: no app is told
+	keys      *fanout.Keys   // nil: no app is told anything that is signed
 
 	revokeOffline map[string]bool
 
@@ -130,6 +134,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("Require", rp.knows(cfg.Require))
 	cfg.App, err = behind(cfg)
 	fault("App", err)
+	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("RevokeOffline", rp.knowsAll(maps.Keys(cfg.RevokeOffline)))
 
 	if rp.store = cfg.Store; rp.store == nil {
@@ -169,7 +174,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App,
+		App: cfg.App, Assertion: rp.assertion(cfg),
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
@@ -186,7 +191,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
 	mux.Handle("/", rp.site.NotFound())
-	rp.handler = mux
+	rp.handler = rp.gateway.Ahead(mux)
 
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })

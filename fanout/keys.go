@@ -54,8 +54,10 @@ type Keys struct {
 	mu      sync.Mutex // held while the vault is asked, so that one asks for all
 	set     keySet
 	at      time.Time // when the vault was asked; zero: never
-	signers map[string]jose.Signer
+	signers map[signerName]jose.Signer
 }
+
+type signerName struct{ kid, typ string }
 
 // keySet is what lies in the vault.
 type keySet struct {
@@ -105,11 +107,16 @@ func NewKeys(cfg KeysConfig) (*Keys, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Keys{cfg: cfg, signers: make(map[string]jose.Signer)}, nil
+	return &Keys{cfg: cfg, signers: make(map[signerName]jose.Signer)}, nil
 }
 
 // Sign implements [Signer].
 func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, error) {
+	return k.SignAs(ctx, logoutType, alg, claims)
+}
+
+// SignAs is [Keys.Sign] of a token of another kind, which its `typ` names (RFC 8725 §3.11).
+func (k *Keys) SignAs(ctx context.Context, typ, alg string, claims []byte) (string, error) {
 	set, err := k.current(ctx)
 	if err != nil {
 		return "", err
@@ -118,22 +125,23 @@ func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, err
 	if key == nil {
 		return "", fmt.Errorf("there is no key for %s", alg)
 	}
-	s, err := k.signer(key)
+	s, err := k.signer(key, typ)
 	if err != nil {
 		return "", err
 	}
 	return sign(s, claims)
 }
 
-func (k *Keys) signer(key *signingKey) (jose.Signer, error) {
+func (k *Keys) signer(key *signingKey, typ string) (jose.Signer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s, ok := k.signers[key.JWK.KeyID]; ok {
+	name := signerName{key.JWK.KeyID, typ}
+	if s, ok := k.signers[name]; ok {
 		return s, nil
 	}
-	s, err := newSigner(key.JWK.KeyID, key.JWK.Algorithm, key.JWK.Key)
+	s, err := newSigner(key.JWK.KeyID, typ, key.JWK.Algorithm, key.JWK.Key)
 	if err == nil {
-		k.signers[key.JWK.KeyID] = s
+		k.signers[name] = s
 	}
 	return s, err
 }

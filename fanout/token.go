@@ -20,6 +20,9 @@ const (
 	RS256 = "RS256"
 )
 
+// logoutType is the `typ` of a logout token (Back-Channel Logout §2.4).
+const logoutType = "logout+jwt"
+
 // tokenLife is what Back-Channel Logout §4 encourages: two minutes at most.
 const tokenLife = 2 * time.Minute
 
@@ -72,7 +75,7 @@ type Signer interface {
 // OneKey returns the [Signer] of a provider that keeps its keys itself. alg says what key can do; a token with another
 // algorithm cannot be signed.
 func OneKey(kid, alg string, key crypto.Signer) (Signer, error) {
-	s, err := newSigner(kid, alg, key)
+	s, err := newSigner(kid, logoutType, alg, key)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +94,9 @@ func (k oneKey) Sign(_ context.Context, alg string, claims []byte) (string, erro
 	return sign(k.signer, claims)
 }
 
-func newSigner(kid, alg string, key any) (jose.Signer, error) {
+func newSigner(kid, typ, alg string, key any) (jose.Signer, error) {
 	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: key, KeyID: kid}},
-		new(jose.SignerOptions).WithType("logout+jwt"))
+		new(jose.SignerOptions).WithType(jose.ContentType(typ)))
 }
 
 func sign(s jose.Signer, claims []byte) (string, error) {
