@@ -213,9 +213,8 @@ func (s *Sender) Expired(ctx context.Context, records []session.Record) error {
 // Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see
 // [session.Config.Tell].
 //
-// Nothing is revoked when the provider has refused the token already, when the front channel ended the session (whoever wrote the page that
-// framed ours has proved nothing), and when the same browser signed in again: some providers would end the new session's tokens with the old
-// one's, since both are of one grant.
+// Nothing is revoked when the provider has refused the token already, and not yet when the session that took this one's place
+// answers for what it held.
 func (s *Sender) Plan(e session.Ending) []session.Telling {
 	now := session.Time(s.cfg.Now())
 	var plan []session.Telling
@@ -229,8 +228,7 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 			PerSession: a.SessionRequired || len(s.cfg.Providers) > 1,
 		})
 	}
-	switch e.Cause {
-	case session.CauseRefreshRejected, session.CauseFrontChannel, session.CauseReplaced:
+	if e.Cause == session.CauseRefreshRejected || e.KeepTokens {
 		return plan
 	}
 	if p := s.provider(e.Who.Issuer, e.Who.ClientID); p != nil {

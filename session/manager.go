@@ -33,7 +33,8 @@ type Config struct {
 	// Refresh gets new tokens for a session whose access token has run out: [ErrRefreshRejected] ends the session, any
 	// other error means that the provider is away. nil: no session is ever refreshed.
 	Refresh func(ctx context.Context, s *Session) (Tokens, error)
-	// Orphaned is handed tokens that came for a session which had ended meanwhile; it may revoke them.
+	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which was refused because a logout named it
+	// ([ErrEnded]); it may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
 	// Tell says which notices an ending leaves behind, in the same step, whatever room it comes from; nil for none.
 	Tell  func(Ending) []Telling
@@ -136,7 +137,12 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 	if err != nil {
 		return Bearer{}, nil, err
 	}
-	if err := m.cfg.Store.Create(ctx, rec, Time(n.Began), now); err != nil {
+	err = m.cfg.Store.Create(ctx, rec, Time(n.Began), now)
+	if errors.Is(err, ErrEnded) && m.cfg.Orphaned != nil {
+		n.Tokens.Inherited = nil // those are another session's, which may live
+		m.cfg.Orphaned(ctx, s, n.Tokens)
+	}
+	if err != nil {
 		return Bearer{}, nil, unavailable(err)
 	}
 	if m.cfg.OnCreated != nil {

@@ -208,6 +208,9 @@ type Ending struct {
 	// RevokeOffline: whoever wished it wants refresh tokens for offline use revoked too. It is for who makes Tell (see
 	// [Config.Tell]); stores do not read it.
 	RevokeOffline bool
+	// KeepTokens: what the session held is not to be revoked now, since the session that took its place answers for it (see
+	// [Tokens.Inherit]). It is for who makes Tell; stores do not read it.
+	KeepTokens bool
 }
 
 // Ended is one session that was ended.
