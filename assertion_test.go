@@ -25,7 +25,8 @@ import (
 	"example.com/curfew/store/memory"
 )
 
-// verifier is an app that is strict: it fetches the keys that are published, and checks all there is. See docs/assertion.md.
+// verifier is an app that is strict: it fetches the keys that are published, and checks all there is. See
+// docs/assertion.md.
 type verifier struct {
 	t        *testing.T
 	client   *http.Client
@@ -153,7 +154,8 @@ func (r *replica) assertions(v *verifier, b session.Bearer) [2]string {
 	return said
 }
 
-// The keys are those of the store, so whichever replica signs and whichever publishes, an app that knows the URL can verify.
+// The keys are those of the store, so whichever replica signs and whichever publishes, an app that knows the URL can
+// verify.
 func TestAnAssertionIsVerifiedWithThePublishedKeysOfAnyReplicaBeforeAndAfterARotation(t *testing.T) {
 	t.Parallel()
 	replicas, v, skew := asserting(t, 2)
@@ -218,7 +220,8 @@ func TestAnAppMayAskForRS256(t *testing.T) {
 	}
 }
 
-// Both kinds of token are signed with the same keys for the same audience, and neither is taken for the other, nor for an ID Token.
+// Both kinds of token are signed with the same keys for the same audience, and neither is taken for the other, nor for
+// an ID Token.
 func TestAnAssertionIsNoLogoutTokenAndNoIDTokenAndALogoutTokenIsNoAssertion(t *testing.T) {
 	t.Parallel()
 	heard := make(chan string, 1)

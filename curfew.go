@@ -37,18 +37,19 @@ type Config struct {
 	Ceiling  time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
 
-	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the client ID of the one
-	// that [RP.Proxy] leads to; default: the only one there is.
+	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the
+	// client ID of the one that [RP.Proxy] leads to; default: the only one there is.
 	Apps []fanout.App
 	App  string
-	// Assertion has the app behind [RP.Proxy], or behind a proxy that asks, told who is there in a signed token as well (see
-	// [gateway.Assertion]), with App as its `aud`. AssertionClaims are what it says of a person; default name, email and groups.
+	// Assertion has the app behind [RP.Proxy], or behind a proxy that asks, told who is there in a signed token as well
+	// (see [gateway.Assertion]), with App as its `aud`. AssertionClaims are what it says of a person; default name,
+	// email and groups.
 	Assertion       bool
 	AssertionClaims []string
 	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
 	KeyRotation time.Duration
-	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their session ends, as all
-	// others are; default: they are kept (Back-Channel Logout §2.7).
+	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their
+	// session ends, as all others are; default: they are kept (Back-Channel Logout §2.7).
 	RevokeOffline map[string]bool
 	// RevokeExpired revokes also what sessions held that nobody ended: those that ran out.
 	RevokeExpired bool
@@ -60,8 +61,8 @@ type Config struct {
 	OnLogin func(ctx context.Context, claims map[string]any) error
 	// Home is where people go after signing in without a better place; default "/".
 	Home string
-	// AfterLogout is where people go after signing out; default a page of ours that says so. An app that asks whoever opens
-	// it to sign in is a poor place: the provider may let them straight back in.
+	// AfterLogout is where people go after signing out; default a page of ours that says so. An app that asks whoever
+	// opens it to sign in is a poor place: the provider may let them straight back in.
 	AfterLogout string
 
 	Policy        gateway.Policy   // who may use which path; see [gateway.NewPolicy]. Default: whoever is signed in
@@ -210,8 +211,8 @@ func call(f func(string), arg string) {
 	}
 }
 
-// Close stops what runs in the background, and waits for notices that are being carried out; the others stay in the store.
-// The store stays open: who opened it closes it.
+// Close stops what runs in the background, and waits for notices that are being carried out; the others stay in the
+// store. The store stays open: who opened it closes it.
 func (rp *RP) Close() error {
 	rp.stop()
 	rp.running.Wait()

@@ -14,8 +14,8 @@ import (
 	"example.com/curfew/session"
 )
 
-// addFanout makes what carries out notices, and returns what plans them. A store that keeps none leaves none: then nothing is
-// revoked, and no app can be told.
+// addFanout makes what carries out notices, and returns what plans them. A store that keeps none leaves none: then
+// nothing is revoked, and no app can be told.
 func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending) []session.Telling, err error) {
 	desk, isDesk := rp.store.(session.Desk)
 	vault, isVault := rp.store.(session.Vault)
@@ -56,7 +56,8 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 	return rp.fanout.Plan, nil
 }
 
-// assertion returns what tells apps who is there, signed by the keys that sign their logout tokens; nil where that is not wanted.
+// assertion returns what tells apps who is there, signed by the keys that sign their logout tokens; nil where that is
+// not wanted.
 func (rp *RP) assertion(cfg Config) *gateway.Assertion {
 	if !cfg.Assertion {
 		return nil
@@ -71,8 +72,8 @@ func (rp *RP) assertion(cfg Config) *gateway.Assertion {
 		}}
 }
 
-// behind returns the app that the proxy leads to. One that is not told of logouts may have a name for its assertions, if there
-// is no other app: else it might be one of these, spelled wrong.
+// behind returns the app that the proxy leads to. One that is not told of logouts may have a name for its assertions,
+// if there is no other app: else it might be one of these, spelled wrong.
 func behind(cfg Config) (string, error) {
 	switch {
 	case cfg.App == "" && len(cfg.Apps) == 1:

@@ -25,8 +25,8 @@ const (
 
 	// fresh is how old our copy of the keys may grow. It bounds how long a replica does not know of a rotation.
 	fresh = 30 * time.Second
-	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's clock
-	// may be off by as much, and a replica may not have heard yet.
+	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's
+	// clock may be off by as much, and a replica may not have heard yet.
 	linger = 10 * time.Minute
 
 	usualLead  = time.Hour
@@ -46,8 +46,8 @@ type KeysConfig struct {
 	Log *slog.Logger     // default slog.Default()
 }
 
-// Keys sign logout tokens. They lie sealed in the vault of the store, where all replicas find them: made at first use, published for a while before
-// they sign, and until the last token that they signed is dead.
+// Keys sign logout tokens. They lie sealed in the vault of the store, where all replicas find them: made at first use,
+// published for a while before they sign, and until the last token that they signed is dead.
 type Keys struct {
 	cfg KeysConfig
 
@@ -174,8 +174,9 @@ func (k *Keys) List(ctx context.Context) ([]KeyInfo, error) {
 	return all, nil
 }
 
-// Rotate makes a new key for each algorithm. It is published from now on, and signs after the lead. At once, for keys that have become known to others, the
-// new ones sign immediately and all others are gone: apps that do not fetch keys anew refuse our tokens until they do, and are tried again.
+// Rotate makes a new key for each algorithm. It is published from now on, and signs after the lead. At once, for keys
+// that have become known to others, the new ones sign immediately and all others are gone: apps that do not fetch keys
+// anew refuse our tokens until they do, and are tried again.
 func (k *Keys) Rotate(ctx context.Context, atOnce bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -204,8 +205,8 @@ func (k *Keys) Run(ctx context.Context) {
 	}
 }
 
-// current returns the keys as they are in the vault, or were a short while ago. When the vault does not answer, those that we
-// have go on being used.
+// current returns the keys as they are in the vault, or were a short while ago. When the vault does not answer, those
+// that we have go on being used.
 func (k *Keys) current(ctx context.Context) (keySet, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -225,7 +226,8 @@ func (k *Keys) current(ctx context.Context) (keySet, error) {
 	return k.set, err
 }
 
-// tend sees that there is a key for each algorithm, makes one in time for when the newest has become old, and lets go of those that nobody needs.
+// tend sees that there is a key for each algorithm, makes one in time for when the newest has become old, and lets go
+// of those that nobody needs.
 func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 	for _, alg := range k.cfg.Algs {
 		var newest *signingKey
@@ -261,8 +263,8 @@ func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 	return changed || len(kept) < before, nil
 }
 
-// update changes the keys in the vault, if change says that it has changed them, and remembers what is there. Of several replicas one wins, and
-// the others look again. With anew what lies there need not be readable. k.mu is held.
+// update changes the keys in the vault, if change says that it has changed them, and remembers what is there. Of
+// several replicas one wins, and the others look again. With anew what lies there need not be readable. k.mu is held.
 func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.Time) (bool, error)) error {
 	for range 10 {
 		now := k.cfg.Now()

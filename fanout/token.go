@@ -38,8 +38,8 @@ type logoutClaims struct {
 	SID      string              `json:"sid,omitempty"`
 }
 
-// claimsFor is the token that tells app of n, made anew for each attempt: an app that notes the `jti` before it acts would refuse the
-// same token a second time.
+// claimsFor is the token that tells app of n, made anew for each attempt: an app that notes the `jti` before it acts
+// would refuse the same token a second time.
 //
 // A session that ended here is named by the sid that the app was told, and by nothing else: relying parties exist that
 // take a token with both sub and sid for an order to end everything of the person.
@@ -67,8 +67,8 @@ func claimsFor(issuer string, app App, n session.Notice, now time.Time) ([]byte,
 
 // Signer signs logout tokens. It is safe for concurrent use.
 type Signer interface {
-	// Sign returns claims as a compact JWS (RFC 7515 §7.1) with the algorithm alg, the `kid` of the key, and the `typ` logout+jwt
-	// (Back-Channel Logout §2.4). An error means that it cannot sign just now.
+	// Sign returns claims as a compact JWS (RFC 7515 §7.1) with the algorithm alg, the `kid` of the key, and the `typ`
+	// logout+jwt (Back-Channel Logout §2.4). An error means that it cannot sign just now.
 	Sign(ctx context.Context, alg string, claims []byte) (string, error)
 }
 

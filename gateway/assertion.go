@@ -25,15 +25,15 @@ const (
 	assertionCache = 4 << 20
 )
 
-// Assertion is a signed statement of who is there (a JWT, RFC 7519), for apps that want more than a header's word: Issuer,
-// and the app as `aud`, `sub`, `sid` as that app's logout tokens have it, `provider`, `iat`, `exp`, and Claims.
+// Assertion is a signed statement of who is there (a JWT, RFC 7519), for apps that want more than a header's word:
+// Issuer, and the app as `aud`, `sub`, `sid` as that app's logout tokens have it, `provider`, `iat`, `exp`, and Claims.
 type Assertion struct {
 	Issuer string
 	// Claims are what else is said of a person, where the session knows it. Of "email" and "groups" it is what the app
 	// would be told in a header. nil: name, email and groups.
 	Claims []string
-	// Sign returns claims as a compact JWS with [AssertionType] as its `typ`. An error means that it cannot sign just now: the
-	// request is answered 503.
+	// Sign returns claims as a compact JWS with [AssertionType] as its `typ`. An error means that it cannot sign just
+	// now: the request is answered 503.
 	Sign func(ctx context.Context, app string, claims []byte) (string, error)
 
 	cache assertions
@@ -42,7 +42,8 @@ type Assertion struct {
 // usualClaims are what is said where nobody chose.
 var usualClaims = [...]string{"name", "email", "groups"}
 
-// CheckAssertionClaims returns an error for each name that cannot be said of a person, since it means something in every token.
+// CheckAssertionClaims returns an error for each name that cannot be said of a person, since it means something in
+// every token.
 func CheckAssertionClaims(names []string) error {
 	var faults []error
 	for i, name := range names {
@@ -104,7 +105,8 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 	return jwt, err
 }
 
-// aboutWhom is what an assertion is about. A session that begins later has another key, and of one that has ended nobody asks.
+// aboutWhom is what an assertion is about. A session that begins later has another key, and of one that has ended
+// nobody asks.
 type aboutWhom struct {
 	key session.Key
 	app string
@@ -115,8 +117,8 @@ type asserted struct {
 	at  time.Time
 }
 
-// assertions keep what was signed a moment ago. They are two generations: when the younger is large or old enough the older is
-// dropped as a whole.
+// assertions keep what was signed a moment ago. They are two generations: when the younger is large or old enough the
+// older is dropped as a whole.
 type assertions struct {
 	mu           sync.Mutex
 	young, older map[aboutWhom]asserted

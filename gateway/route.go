@@ -19,8 +19,8 @@ import (
 type Route struct {
 	Host string // as browsers write it; default: any
 	Path string // `/a` is that path, `/a/*` is it and all below it; default: all
-	// App is the client ID of the app; default [Handler.App]. Where routes lead to several upstreams, an assertion is given only
-	// to those that are named here: in the hands of another it would open the app that it is for.
+	// App is the client ID of the app; default [Handler.App]. Where routes lead to several upstreams, an assertion is
+	// given only to those that are named here: in the hands of another it would open the app that it is for.
 	App      string
 	Upstream Upstream
 }
@@ -48,7 +48,8 @@ type Router struct {
 	byPath  bool
 }
 
-// Route passes requests of people who are signed in on to the apps, as [Handler.Proxy] does. It tells every fault at once.
+// Route passes requests of people who are signed in on to the apps, as [Handler.Proxy] does. It tells every fault at
+// once.
 func (h *Handler) Route(routes ...Route) (*Router, error) {
 	router := &Router{gateway: h}
 	pool := newBuffers()

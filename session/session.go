@@ -45,8 +45,8 @@ const maxInherited = 8
 
 // Inherit takes over the refresh tokens of a session that ends because t's takes its place, and says whether it could.
 //
-// Both may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant as a whole: to revoke the
-// old token now would end the new session when it is next refreshed.
+// Both may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant as a whole:
+// to revoke the old token now would end the new session when it is next refreshed.
 func (t *Tokens) Inherit(old Tokens) bool {
 	if old.RefreshToken == "" || t.RefreshToken == "" || old.Offline != t.Offline {
 		return false
