@@ -16,9 +16,9 @@ import (
 	"example.com/curfew/web"
 )
 
-// KeyFile reads the key ring in a file, and makes the file, with one new key and readable by nobody else, when it is not
-// there. A file that is open to others than its owner and group (as mounted secrets are) is refused. Replicas that share a
-// store share the file.
+// KeyFile reads the key ring in a file, and makes the file, with one new key and readable by nobody else, when it is
+// not there. A file that is open to others than its owner and group (as mounted secrets are) is refused. Replicas that
+// share a store share the file.
 func KeyFile(name string) (*session.Ring, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {

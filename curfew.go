@@ -37,14 +37,19 @@ type Config struct {
 	Ceiling  time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
 
-	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the client ID of the one
-	// that [RP.Proxy] leads to; default: the only one there is.
+	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the
+	// client ID of the one that [RP.Proxy] leads to; default: the only one there is.
 	Apps []fanout.App
 	App  string
+	// Assertion has the app behind [RP.Proxy], or behind a proxy that asks, told who is there in a signed token as well
+	// (see [gateway.Assertion]), with App as its `aud`. AssertionClaims are what it says of a person; default name,
+	// email and groups.
+	Assertion       bool
+	AssertionClaims []string
 	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
 	KeyRotation time.Duration
-	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their session ends, as all
-	// others are; default: they are kept (Back-Channel Logout §2.7).
+	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their
+	// session ends, as all others are; default: they are kept (Back-Channel Logout §2.7).
 	RevokeOffline map[string]bool
 	// RevokeExpired revokes also what sessions held that nobody ended: those that ran out.
 	RevokeExpired bool
@@ -56,8 +61,8 @@ type Config struct {
 	OnLogin func(ctx context.Context, claims map[string]any) error
 	// Home is where people go after signing in without a better place; default "/".
 	Home string
-	// AfterLogout is where people go after signing out; default a page of ours that says so. An app that asks whoever opens
-	// it to sign in is a poor place: the provider may let them straight back in.
+	// AfterLogout is where people go after signing out; default a page of ours that says so. An app that asks whoever
+	// opens it to sign in is a poor place: the provider may let them straight back in.
 	AfterLogout string
 
 	Policy        gateway.Policy   // who may use which path; see [gateway.NewPolicy]. Default: whoever is signed in
@@ -95,7 +100,7 @@ type RP struct {
 	gateway   *gateway.Handler
 	logout    *logout.Handler
 	fanout    *fanout.Sender // nil: the store keeps no notices
-	keys      *fanout.Keys   // nil: no app is told
+	keys      *fanout.Keys   // nil: no app is told anything that is signed
 
 	revokeOffline map[string]bool
 
@@ -130,6 +135,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("Require", rp.knows(cfg.Require))
 	cfg.App, err = behind(cfg)
 	fault("App", err)
+	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("RevokeOffline", rp.knowsAll(maps.Keys(cfg.RevokeOffline)))
 
 	if rp.store = cfg.Store; rp.store == nil {
@@ -169,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App,
+		App: cfg.App, Assertion: rp.assertion(cfg),
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
@@ -186,7 +192,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
 	mux.Handle("/", rp.site.NotFound())
-	rp.handler = mux
+	rp.handler = rp.gateway.Ahead(mux)
 
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
@@ -205,8 +211,8 @@ func call(f func(string), arg string) {
 	}
 }
 
-// Close stops what runs in the background, and waits for notices that are being carried out; the others stay in the store.
-// The store stays open: who opened it closes it.
+// Close stops what runs in the background, and waits for notices that are being carried out; the others stay in the
+// store. The store stays open: who opened it closes it.
 func (rp *RP) Close() error {
 	rp.stop()
 	rp.running.Wait()

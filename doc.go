@@ -26,7 +26,7 @@
 //	demo/      a development provider and two apps, to see it work in one command
 //	cmd/curfew the command: serve, demo, check, notice, key, token explain
 //
-// Imports go one way: oidc, session and web import none of ours; login, gateway, logout and fanout import only those; a store
-// imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md follows one logout
-// token through the files.
+// Imports go one way: oidc, session and web import none of ours; login, gateway, logout and fanout import only those; a
+// store imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md follows one
+// logout token through the files.
 package curfew

@@ -1,6 +1,8 @@
 package curfew
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,17 +10,18 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/gateway"
 	"example.com/curfew/session"
 )
 
-// addFanout makes what carries out notices, and returns what plans them. A store that keeps none leaves none: then nothing is
-// revoked, and no app can be told.
+// addFanout makes what carries out notices, and returns what plans them. A store that keeps none leaves none: then
+// nothing is revoked, and no app can be told.
 func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending) []session.Telling, err error) {
 	desk, isDesk := rp.store.(session.Desk)
 	vault, isVault := rp.store.(session.Vault)
 	if !isDesk || !isVault {
-		if len(cfg.Apps) > 0 {
-			return nil, errors.New("curfew: Apps: this store keeps neither notices nor keys, so no app can be told")
+		if len(cfg.Apps) > 0 || cfg.Assertion {
+			return nil, errors.New("curfew: Apps, Assertion: this store keeps neither notices nor keys, so no app can be told")
 		}
 		log.Warn("this store keeps no notices: no refresh token is revoked when its session ends", "event", "no_notices")
 		return nil, nil
@@ -31,14 +34,16 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 	if cfg.Observe.Notice != nil {
 		config.OnAttempt = func(kind session.NoticeKind, target, result string) { cfg.Observe.Notice(string(kind), target, result) }
 	}
-	if len(cfg.Apps) > 0 {
+	if len(cfg.Apps) > 0 || cfg.Assertion {
 		var algs []string
 		for _, a := range cfg.Apps {
-			if alg := a.SigningAlg(); !slices.Contains(algs, alg) {
-				algs = append(algs, alg)
-			}
+			algs = append(algs, a.SigningAlg())
+		}
+		if len(algs) == 0 {
+			algs = append(algs, fanout.ES256)
 		}
 		slices.Sort(algs)
+		algs = slices.Compact(algs)
 		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: vault, Ring: cfg.Ring, Algs: algs, Every: cfg.KeyRotation, Now: now, Log: log})
 		if err != nil {
 			return nil, fmt.Errorf("curfew: %w", err)
@@ -51,11 +56,31 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 	return rp.fanout.Plan, nil
 }
 
-// behind returns the app that the proxy leads to.
+// assertion returns what tells apps who is there, signed by the keys that sign their logout tokens; nil where that is
+// not wanted.
+func (rp *RP) assertion(cfg Config) *gateway.Assertion {
+	if !cfg.Assertion {
+		return nil
+	}
+	algs := make(map[string]string, len(cfg.Apps))
+	for _, a := range cfg.Apps {
+		algs[a.ClientID] = a.SigningAlg()
+	}
+	return &gateway.Assertion{Issuer: fanout.Issuer(rp.site), Claims: cfg.AssertionClaims,
+		Sign: func(ctx context.Context, app string, claims []byte) (string, error) {
+			return rp.keys.SignAs(ctx, gateway.AssertionType, cmp.Or(algs[app], fanout.ES256), claims)
+		}}
+}
+
+// behind returns the app that the proxy leads to. One that is not told of logouts may have a name for its assertions,
+// if there is no other app: else it might be one of these, spelled wrong.
 func behind(cfg Config) (string, error) {
 	switch {
 	case cfg.App == "" && len(cfg.Apps) == 1:
 		return cfg.Apps[0].ClientID, nil
+	case cfg.App == "" && len(cfg.Apps) == 0 && cfg.Assertion:
+		return "", errors.New("with Assertion the app needs a name, which is the `aud` of its assertions")
+	case len(cfg.Apps) == 0 && cfg.Assertion:
 	case cfg.App != "" && !slices.ContainsFunc(cfg.Apps, func(a fanout.App) bool { return a.ClientID == cfg.App }):
 		return "", fmt.Errorf("there is no app %q among Apps", cfg.App)
 	}
@@ -71,5 +96,5 @@ func (rp *RP) nudge() {
 // Notices returns what carries out notices, for who wants to steer it. It is nil when the store keeps none.
 func (rp *RP) Notices() *fanout.Sender { return rp.fanout }
 
-// Keys returns the keys that sign what apps are told. It is nil when there is no app to tell.
+// Keys returns the keys that sign what apps are told. It is nil when there is nothing to tell apps.
 func (rp *RP) Keys() *fanout.Keys { return rp.keys }

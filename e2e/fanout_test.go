@@ -248,3 +248,52 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 		})
 	}
 }
+
+// Signing in again in the same browser ends the session before. What that held is of the same grant at this provider, as long as the sign-in
+// there is the same: to revoke it would end the new session too. It is revoked with the new one's.
+func TestSigningInAgainEndsNoNewSessionAndLeavesNoOldTokenAlive(t *testing.T) {
+	t.Parallel()
+	p, gs := world(t, "app")
+	g := gs[0]
+	p.env = []string{"OP_REFRESH=always", "OP_ACCESS_TTL=300"}
+	p.start(t)
+	g.start(t)
+	alice := newBrowser("alice's browser")
+	again := func() string {
+		t.Helper()
+		from := p.said()
+		if got, _ := alice.open(t, g.url+"/auth/login?return_to=/private", "alice"); got.status != http.StatusOK {
+			t.Fatalf("alice signs in again: %v", got)
+		}
+		issued, _ := p.event(t, from, "refresh.issued")
+		return issued.Token
+	}
+	first, second := again(), again()
+	if asked := len(p.events(t, 0, "revocation")); asked != 0 || first == second {
+		t.Errorf("the provider was asked to revoke %d times while the sign-in there goes on", asked)
+	}
+
+	// Another sign-in at the provider: what the sessions of the first held goes, and what the new one holds lives.
+	u, err := url.Parse(p.issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range alice.client.Jar.Cookies(u) {
+		if !strings.HasPrefix(c.Name, "curfew") {
+			alice.client.Jar.SetCookies(u, []*http.Cookie{{Name: c.Name, Path: "/", MaxAge: -1}})
+		}
+	}
+	third := again()
+	g.await(t, "the notice is done", 0, func(line string) bool {
+		return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=revoke") && strings.Contains(line, "next=done")
+	})
+	for name, token := range map[string]string{"first": first, "second": second} {
+		if p.redeem(t, g, token) {
+			t.Errorf("the %s refresh token lives", name)
+		}
+	}
+	alice.mustBeIn(t, g, "alice")
+	if !p.redeem(t, g, third) {
+		t.Error("the new session's refresh token was revoked with the old one's")
+	}
+}

@@ -47,6 +47,8 @@ var proxies = []proxy{
 // settings of a gateway beside a proxy.
 const settings = `
 trusted_proxies: [127.0.0.1]
+app: wiki
+assertion: true
 policy:
   - {path: /public/*, public: true}
   - {path: /admin/*, groups: [admins]}

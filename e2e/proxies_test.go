@@ -6,6 +6,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 )
 
 // each runs a test with every proxy.
@@ -45,6 +48,9 @@ func TestBehindAProxyPeopleSignInAndOutAsWithoutOne(t *testing.T) {
 			if got := told.Header.Values(name); len(got) != 1 || got[0] != want {
 				t.Errorf("the app was told %s %q, want %q", name, got, want)
 			}
+		}
+		if got := verified(t, f, told.Header["X-Auth-Assertion"]); got.Subject != "alice" || got.Email != "alice@example.test" || got.Session != told.Header.Get("X-Auth-Session") || got.Session == "" {
+			t.Errorf("the app was told %+v, signed", got)
 		}
 		second.signIn(t, f.gateway, "alice")
 		bob.signIn(t, f.gateway, "bob")
@@ -107,6 +113,36 @@ func TestBehindAProxyPeopleSignInAndOutAsWithoutOne(t *testing.T) {
 	})
 }
 
+// assertion is what an app reads in one.
+type assertion struct {
+	jwt.Claims
+	Session string `json:"sid"`
+	Email   string `json:"email"`
+}
+
+// verified reads an assertion as the app would, with the keys that are published through the proxy.
+func verified(t *testing.T, f *front, header []string) (a assertion) {
+	t.Helper()
+	if len(header) != 1 {
+		t.Fatalf("the app was told %d assertions", len(header))
+	}
+	token, err := jwt.ParseSigned(header[0], []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		t.Fatalf("%q: %v", header[0], err)
+	}
+	var keys jose.JSONWebKeySet
+	if err := json.Unmarshal([]byte(newBrowser("the app").get(t, f.url+"/auth/jwks.json").body), &keys); err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Claims(keys, &a); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Validate(jwt.Expected{Issuer: f.url + "/auth", AnyAudience: jwt.Audience{"wiki"}}); err != nil {
+		t.Error(err)
+	}
+	return a
+}
+
 func TestBehindAProxyOnlyAPageLeadsToTheSignIn(t *testing.T) {
 	each(t, func(t *testing.T, f *front) {
 		nobody := newBrowser("nobody's browser")
@@ -159,6 +195,7 @@ func TestBehindAProxyNothingThatAClientMadeUpReachesTheApp(t *testing.T) {
 			"the names themselves":       {"X-Auth-Subject", "mallory", "X-Auth-Email", "mallory@example.test", "X-Auth-Name", "mallory"},
 			"another case":               {"x-auth-subject", "mallory", "X-AUTH-SUBJECT", "mallory"},
 			"names that Curfew left out": {"X-Auth-Groups", "mallory", "X-Auth-Session", "mallory"},
+			"a signed word":              {"X-Auth-Assertion", "mallory", "x_auth_assertion", "mallory", "X.Auth-Assertion", "mallory"},
 			"underscores":                {"X_Auth_Subject", "mallory", "X-Auth_Subject", "mallory", "x_auth_groups", "mallory"},
 			"dots":                       {"X.Auth.Subject", "mallory", "X.Auth-Groups", "mallory"},
 			"hop by hop":                 {"Connection", "X-Auth-Subject, x-auth-email, X-Auth-Name, X-Forwarded-For"},

@@ -78,8 +78,8 @@ func (a App) Validate() error {
 	return errors.Join(faults...)
 }
 
-// checkURI takes an absolute URI without a fragment (Back-Channel Logout §2.2). Its errors repeat nothing of what may be a
-// secret.
+// checkURI takes an absolute URI without a fragment (Back-Channel Logout §2.2). Its errors repeat nothing of what may
+// be a secret.
 func checkURI(raw string, insecure bool) error {
 	if raw == "" {
 		return errors.New("is missing")

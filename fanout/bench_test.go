@@ -25,8 +25,8 @@ type deskAndVault interface {
 	Close() error
 }
 
-// BenchmarkDelivery tells 20 apps of 500 logouts each: 15 that are well, 3 that are dead and 2 that take a second. Beside it, the 15 alone. The
-// ratio of their times is what the others cost them: one dead app delays no other.
+// BenchmarkDelivery tells 20 apps of 500 logouts each: 15 that are well, 3 that are dead and 2 that take a second.
+// Beside it, the 15 alone. The ratio of their times is what the others cost them: one dead app delays no other.
 func BenchmarkDelivery(b *testing.B) {
 	const each = 500
 	for _, kind := range []string{"memory", "sqlite"} {

@@ -37,7 +37,8 @@ func Example() {
 	sender, err := fanout.New(fanout.Config{
 		Desk: store, Issuer: "https://id.example.com", Signer: signer,
 		Apps: []fanout.App{{ClientID: "wiki", URI: relyingParty.URL + "/backchannel-logout", SessionRequired: true}},
-		// With PublicOnly: true an address that a stranger registered cannot lead into your network. This one is on loopback.
+		// With PublicOnly: true an address that a stranger registered cannot lead into your network. This one is on
+		// loopback.
 		OnAttempt: func(_ session.NoticeKind, app, result string) { tried <- app + ": " + result },
 	})
 	if err != nil {

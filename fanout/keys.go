@@ -25,8 +25,8 @@ const (
 
 	// fresh is how old our copy of the keys may grow. It bounds how long a replica does not know of a rotation.
 	fresh = 30 * time.Second
-	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's clock
-	// may be off by as much, and a replica may not have heard yet.
+	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's
+	// clock may be off by as much, and a replica may not have heard yet.
 	linger = 10 * time.Minute
 
 	usualLead  = time.Hour
@@ -46,16 +46,18 @@ type KeysConfig struct {
 	Log *slog.Logger     // default slog.Default()
 }
 
-// Keys sign logout tokens. They lie sealed in the vault of the store, where all replicas find them: made at first use, published for a while before
-// they sign, and until the last token that they signed is dead.
+// Keys sign logout tokens. They lie sealed in the vault of the store, where all replicas find them: made at first use,
+// published for a while before they sign, and until the last token that they signed is dead.
 type Keys struct {
 	cfg KeysConfig
 
 	mu      sync.Mutex // held while the vault is asked, so that one asks for all
 	set     keySet
 	at      time.Time // when the vault was asked; zero: never
-	signers map[string]jose.Signer
+	signers map[signerName]jose.Signer
 }
+
+type signerName struct{ kid, typ string }
 
 // keySet is what lies in the vault.
 type keySet struct {
@@ -105,11 +107,16 @@ func NewKeys(cfg KeysConfig) (*Keys, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Keys{cfg: cfg, signers: make(map[string]jose.Signer)}, nil
+	return &Keys{cfg: cfg, signers: make(map[signerName]jose.Signer)}, nil
 }
 
 // Sign implements [Signer].
 func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, error) {
+	return k.SignAs(ctx, logoutType, alg, claims)
+}
+
+// SignAs is [Keys.Sign] of a token of another kind, which its `typ` names (RFC 8725 §3.11).
+func (k *Keys) SignAs(ctx context.Context, typ, alg string, claims []byte) (string, error) {
 	set, err := k.current(ctx)
 	if err != nil {
 		return "", err
@@ -118,22 +125,23 @@ func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, err
 	if key == nil {
 		return "", fmt.Errorf("there is no key for %s", alg)
 	}
-	s, err := k.signer(key)
+	s, err := k.signer(key, typ)
 	if err != nil {
 		return "", err
 	}
 	return sign(s, claims)
 }
 
-func (k *Keys) signer(key *signingKey) (jose.Signer, error) {
+func (k *Keys) signer(key *signingKey, typ string) (jose.Signer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s, ok := k.signers[key.JWK.KeyID]; ok {
+	name := signerName{key.JWK.KeyID, typ}
+	if s, ok := k.signers[name]; ok {
 		return s, nil
 	}
-	s, err := newSigner(key.JWK.KeyID, key.JWK.Algorithm, key.JWK.Key)
+	s, err := newSigner(key.JWK.KeyID, typ, key.JWK.Algorithm, key.JWK.Key)
 	if err == nil {
-		k.signers[key.JWK.KeyID] = s
+		k.signers[name] = s
 	}
 	return s, err
 }
@@ -166,8 +174,9 @@ func (k *Keys) List(ctx context.Context) ([]KeyInfo, error) {
 	return all, nil
 }
 
-// Rotate makes a new key for each algorithm. It is published from now on, and signs after the lead. At once, for keys that have become known to others, the
-// new ones sign immediately and all others are gone: apps that do not fetch keys anew refuse our tokens until they do, and are tried again.
+// Rotate makes a new key for each algorithm. It is published from now on, and signs after the lead. At once, for keys
+// that have become known to others, the new ones sign immediately and all others are gone: apps that do not fetch keys
+// anew refuse our tokens until they do, and are tried again.
 func (k *Keys) Rotate(ctx context.Context, atOnce bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -196,8 +205,8 @@ func (k *Keys) Run(ctx context.Context) {
 	}
 }
 
-// current returns the keys as they are in the vault, or were a short while ago. When the vault does not answer, those that we
-// have go on being used.
+// current returns the keys as they are in the vault, or were a short while ago. When the vault does not answer, those
+// that we have go on being used.
 func (k *Keys) current(ctx context.Context) (keySet, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -217,7 +226,8 @@ func (k *Keys) current(ctx context.Context) (keySet, error) {
 	return k.set, err
 }
 
-// tend sees that there is a key for each algorithm, makes one in time for when the newest has become old, and lets go of those that nobody needs.
+// tend sees that there is a key for each algorithm, makes one in time for when the newest has become old, and lets go
+// of those that nobody needs.
 func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 	for _, alg := range k.cfg.Algs {
 		var newest *signingKey
@@ -253,8 +263,8 @@ func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 	return changed || len(kept) < before, nil
 }
 
-// update changes the keys in the vault, if change says that it has changed them, and remembers what is there. Of several replicas one wins, and
-// the others look again. With anew what lies there need not be readable. k.mu is held.
+// update changes the keys in the vault, if change says that it has changed them, and remembers what is there. Of
+// several replicas one wins, and the others look again. With anew what lies there need not be readable. k.mu is held.
 func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.Time) (bool, error)) error {
 	for range 10 {
 		now := k.cfg.Now()

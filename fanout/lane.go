@@ -16,7 +16,8 @@ const (
 	tryTimeout    = 25 * time.Second // of one attempt, all included
 )
 
-// lane carries out the notices of one kind for one target. Lanes know nothing of one another: what one app does, delays no other.
+// lane carries out the notices of one kind for one target. Lanes know nothing of one another: what one app does, delays
+// no other.
 type lane struct {
 	s      *Sender
 	kind   session.NoticeKind
@@ -76,7 +77,8 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// hand gives notices to the workers. What is left when the app stops answering, or when we are to stop, goes back unharmed.
+// hand gives notices to the workers. What is left when the app stops answering, or when we are to stop, goes back
+// unharmed.
 func (l *lane) hand(ctx context.Context, jobs chan<- session.Notice, notices []session.Notice) {
 	for i, n := range notices {
 		_, tripped := l.breaker.hold(l.s.cfg.Now())
@@ -145,7 +147,8 @@ func (l *lane) conclude(ctx context.Context, n session.Notice, r result, began t
 	l.settle(ctx, n, o)
 }
 
-// settle writes what becomes of a notice. If that fails it is carried out once more when its lease has run out, which does no harm.
+// settle writes what becomes of a notice. If that fails it is carried out once more when its lease has run out, which
+// does no harm.
 func (l *lane) settle(ctx context.Context, n session.Notice, o session.Outcome) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()

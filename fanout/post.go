@@ -23,8 +23,8 @@ const (
 	maxAnswer   = 16 << 10
 )
 
-// client returns a client that follows no redirect: a token is for one address. With publicOnly it connects to no address of
-// a private network, whatever name leads there.
+// client returns a client that follows no redirect: a token is for one address. With publicOnly it connects to no
+// address of a private network, whatever name leads there.
 func client(publicOnly bool) *http.Client {
 	dialer := &net.Dialer{Timeout: postTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{

@@ -55,8 +55,8 @@ func (r result) outcome(n session.Notice, now time.Time) session.Outcome {
 	return session.Outcome{RetryAt: at, Reason: r.reason}
 }
 
-// backoff returns how long to wait after the nth try: twice as long each time, and with jitter, so that those who failed together do not come
-// back together.
+// backoff returns how long to wait after the nth try: twice as long each time, and with jitter, so that those who
+// failed together do not come back together.
 func backoff(n int, first, most time.Duration) time.Duration {
 	d := most
 	if n = max(n, 1); n < 32 {
@@ -65,8 +65,8 @@ func backoff(n int, first, most time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// breaker keeps an app that does not answer from being asked for each of its notices: after some failures in a row nobody asks for a while, then
-// one notice is tried, and so on.
+// breaker keeps an app that does not answer from being asked for each of its notices: after some failures in a row
+// nobody asks for a while, then one notice is tried, and so on.
 type breaker struct {
 	mu       sync.Mutex
 	failures int

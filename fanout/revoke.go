@@ -17,6 +17,11 @@ func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n session.Notice)
 	if err != nil {
 		return result{verdict: never, name: "impossible", reason: "the token was sealed with a key that is gone"}
 	}
+	for _, token := range tokens.Inherited {
+		if r := revoked(p.Revoke(ctx, token, "refresh_token")); r.verdict == later {
+			return r
+		}
+	}
 	err = p.Revoke(ctx, tokens.RefreshToken, "refresh_token")
 	if !errors.Is(err, oidc.ErrUnsupportedTokenType) {
 		return revoked(err)

@@ -126,6 +126,42 @@ func TestARefreshTokenIsRevokedOrTheReasonIsKept(t *testing.T) {
 	}
 }
 
+func TestWhatASessionInheritedIsRevokedWithWhatItHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		away := true
+		op := &revoker{}
+		op.answer = func(string) (int, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if away && len(op.revoked) == 2 {
+				return 503, ""
+			}
+			return 400, `{"error":"invalid_token"}` // it was of the same grant
+		}
+		s, p := revoking(t, op)
+		tokens := session.Tokens{RefreshToken: "third"}
+		second := session.Tokens{RefreshToken: "second"}
+		if !second.Inherit(session.Tokens{RefreshToken: "first"}) || !tokens.Inherit(second) {
+			t.Fatal("nothing was inherited")
+		}
+		s.leaveRevocation(t, p, tokens)
+		s.run()
+		s.pass(500 * time.Millisecond)
+		if got := op.asked(); got != "refresh_token first, refresh_token second" || len(s.letters(session.NoticePending)) != 1 {
+			t.Errorf("asked %q until the provider was away, %d left", got, len(s.letters("")))
+		}
+		mu.Lock()
+		away = false
+		mu.Unlock()
+		s.pass(time.Minute)
+		if got := op.asked(); !strings.HasSuffix(got, "refresh_token first, refresh_token second, refresh_token third") || len(s.letters("")) != 0 {
+			t.Errorf("asked %q, %d left", got, len(s.letters("")))
+		}
+	})
+}
+
 func TestAProviderThatIsAwayIsAskedAgainUntilItIsBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

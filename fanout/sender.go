@@ -28,13 +28,14 @@ type Config struct {
 	Signer Signer       // see [Keys] and [OneKey]
 	Apps   []App        // who is told; see also [Sender.SetApps]
 
-	// Providers are those whose tokens are revoked; Ring opens what a session held. RevokeOffline names the providers whose tokens for offline use
-	// are revoked as well, which is not the default (Back-Channel Logout §2.7).
+	// Providers are those whose tokens are revoked; Ring opens what a session held. RevokeOffline names the providers
+	// whose tokens for offline use are revoked as well, which is not the default (Back-Channel Logout §2.7).
 	Providers     []*oidc.Provider
 	Ring          *session.Ring
 	RevokeOffline map[string]bool
 
-	// PublicOnly refuses to connect to loopback, private and other special addresses: for who takes the addresses of apps from strangers.
+	// PublicOnly refuses to connect to loopback, private and other special addresses: for who takes the addresses of
+	// apps from strangers.
 	PublicOnly bool
 
 	Lease time.Duration // how long a notice is held by a replica that may have died; default 30 s, and twice that to revoke
@@ -105,6 +106,9 @@ func (s *Sender) SetApps(apps []App) error {
 		if err := a.Validate(); err != nil {
 			faults = append(faults, err)
 		}
+		if a.Scope == ScopeSubject && s.severalIssuers() {
+			faults = append(faults, fmt.Errorf("app %q: logout_scope: subject needs a single issuer: with several the same subject may be somebody else", a.ClientID))
+		}
 		if _, twice := known[a.ClientID]; twice {
 			faults = append(faults, fmt.Errorf("app %q: is there twice", a.ClientID))
 		}
@@ -142,16 +146,16 @@ func (s *Sender) allApps() []App {
 	return all
 }
 
-// Logout is that somebody was signed out, as one app is to hear of it (Back-Channel Logout §2.4): Subject, SID or both, as that app
-// knows them.
+// Logout is that somebody was signed out, as one app is to hear of it (Back-Channel Logout §2.4): Subject, SID or both,
+// as that app knows them.
 type Logout struct {
 	ClientID string
 	Subject  string
 	SID      string
 }
 
-// Tell leaves a notice for each of these logouts, all of them or none. When it has returned nil they are as durable as the store,
-// and a [Sender.Run] on whatever replica carries them out.
+// Tell leaves a notice for each of these logouts, all of them or none. When it has returned nil they are as durable as
+// the store, and a [Sender.Run] on whatever replica carries them out.
 func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
 	now := session.Time(s.cfg.Now())
 	notices := make([]session.Notice, len(logouts))
@@ -213,9 +217,8 @@ func (s *Sender) Expired(ctx context.Context, records []session.Record) error {
 // Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see
 // [session.Config.Tell].
 //
-// Nothing is revoked when the provider has refused the token already, when the front channel ended the session (whoever wrote the page that
-// framed ours has proved nothing), and when the same browser signed in again: some providers would end the new session's tokens with the old
-// one's, since both are of one grant.
+// Nothing is revoked when the provider has refused the token already, and not yet when the session that took this one's
+// place answers for what it held.
 func (s *Sender) Plan(e session.Ending) []session.Telling {
 	now := session.Time(s.cfg.Now())
 	var plan []session.Telling
@@ -225,12 +228,10 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 		}
 		plan = append(plan, session.Telling{
 			Kind: session.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
-			// With several providers a subject alone might be somebody else's at another.
-			PerSession: a.SessionRequired || len(s.cfg.Providers) > 1,
+			PerSession: a.SessionRequired || s.severalIssuers(),
 		})
 	}
-	switch e.Cause {
-	case session.CauseRefreshRejected, session.CauseFrontChannel, session.CauseReplaced:
+	if e.Cause == session.CauseRefreshRejected || e.KeepTokens {
 		return plan
 	}
 	if p := s.provider(e.Who.Issuer, e.Who.ClientID); p != nil {
@@ -238,6 +239,11 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 			Offline: e.RevokeOffline || s.cfg.RevokeOffline[p.Name()], Deadline: now.Add(usualDeadline)})
 	}
 	return plan
+}
+
+// severalIssuers says whether a subject alone might be somebody else's at another issuer.
+func (s *Sender) severalIssuers() bool {
+	return slices.ContainsFunc(s.cfg.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
 }
 
 func (s *Sender) provider(issuer, clientID string) *oidc.Provider {
@@ -259,8 +265,8 @@ func (s *Sender) Nudge() {
 	}
 }
 
-// Run carries out notices until ctx is done; then it finishes what it has begun, gives back what it holds, and returns. Several replicas may
-// run on one store.
+// Run carries out notices until ctx is done; then it finishes what it has begun, gives back what it holds, and returns.
+// Several replicas may run on one store.
 func (s *Sender) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer s.http.CloseIdleConnections()
@@ -328,8 +334,8 @@ func (s *Sender) lane(name laneName, width int, lease time.Duration, try func(co
 
 const strayReason = "nobody of this name is configured"
 
-// tendStrays gives up the notices of targets that nobody has configured any more when their time is over. Until then they wait: another
-// replica, or a configuration to come, may know the target.
+// tendStrays gives up the notices of targets that nobody has configured any more when their time is over. Until then
+// they wait: another replica, or a configuration to come, may know the target.
 func (s *Sender) tendStrays(ctx context.Context) {
 	for sleep(ctx, strayEvery); ctx.Err() == nil; sleep(ctx, strayEvery) {
 		all, err := s.cfg.Desk.Tally(ctx)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 )
 
@@ -317,11 +318,26 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 	})
 }
 
+func TestAPersonIsNotNamedAloneWhereSeveralIssuersMayMeanDifferentPeople(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, func(c *fanout.Config) {
+			c.Providers = []*oidc.Provider{provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")}
+		})
+		err := s.sender.SetApps([]fanout.App{app("wiki", func(a *fanout.App) { a.Scope = "subject" })})
+		if err == nil || !strings.Contains(err.Error(), `app "wiki": logout_scope: subject needs a single issuer`) {
+			t.Errorf("SetApps: %v", err)
+		}
+	})
+}
+
 func TestAnEndingPlansItsNotices(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		who := session.Who{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}
 		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
+		second, err := oidc.New(oidc.Config{Name: "again", Issuer: "https://id.example", ClientID: "other", HTTPClient: &http.Client{Transport: nowhere{}}})
+		must(t, err)
 		apps := []fanout.App{app("wiki"), app("mail", func(a *fanout.App) { a.SessionRequired, a.Deadline = true, time.Hour }),
 			app("chat", func(a *fanout.App) { a.Scope = "subject" })}
 		for _, c := range []struct {
@@ -334,15 +350,18 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 			{"the person", nil, session.Ending{Who: who, Cause: session.CauseUser}, "wiki, mail each 1h, chat, revoke main"},
 			{"somebody on duty", nil, session.Ending{Who: who, Cause: session.CauseAdmin}, "wiki, mail each 1h, chat, revoke main"},
 			{"a provider that is silent", nil, session.Ending{Who: who, Cause: session.CauseProviderSilent}, "wiki, mail each 1h, chat, revoke main"},
-			{"the front channel revokes nothing", nil, session.Ending{Who: who, Cause: session.CauseFrontChannel}, "wiki, mail each 1h, chat"},
+			{"the front channel", nil, session.Ending{Who: who, Cause: session.CauseFrontChannel}, "wiki, mail each 1h, chat, revoke main"},
 			{"a token that is dead is not revoked", nil, session.Ending{Who: who, Cause: session.CauseRefreshRejected}, "wiki, mail each 1h, chat"},
-			{"who signed in again is not signed out by name", nil, session.Ending{Who: who, Cause: session.CauseReplaced}, "wiki, mail each 1h"},
+			{"who signed in again is not signed out by name", nil, session.Ending{Who: who, Cause: session.CauseReplaced}, "wiki, mail each 1h, revoke main"},
+			{"the session that took its place answers for the token", nil, session.Ending{Who: who, Cause: session.CauseReplaced, KeepTokens: true}, "wiki, mail each 1h"},
 			{"Keycloak asks for offline tokens", nil, session.Ending{Who: who, Cause: session.CauseBackChannel, RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
 			{"offline_access: revoke", func(c *fanout.Config) { c.RevokeOffline = map[string]bool{"main": true} },
 				session.Ending{Who: who, Cause: session.CauseUser}, "wiki, mail each 1h, chat, revoke main offline"},
 			{"a provider that we do not know", nil, session.Ending{Who: session.Who{Issuer: "https://x.example", ClientID: "curfew"}, Cause: session.CauseUser}, "wiki, mail each 1h, chat"},
-			{"several providers", func(c *fanout.Config) { c.Providers = append(c.Providers, two) },
-				session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki each, mail each 1h, chat each, revoke main"},
+			{"several providers", func(c *fanout.Config) { c.Providers, c.Apps = append(c.Providers, two), c.Apps[:2] },
+				session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki each, mail each 1h, revoke main"},
+			{"two clients of one issuer", func(c *fanout.Config) { c.Providers = append(c.Providers, second) },
+				session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
 		} {
 			s := newStage(t, func(cfg *fanout.Config) {
 				cfg.Providers = append(cfg.Providers, one)

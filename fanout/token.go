@@ -20,6 +20,9 @@ const (
 	RS256 = "RS256"
 )
 
+// logoutType is the `typ` of a logout token (Back-Channel Logout §2.4).
+const logoutType = "logout+jwt"
+
 // tokenLife is what Back-Channel Logout §4 encourages: two minutes at most.
 const tokenLife = 2 * time.Minute
 
@@ -35,8 +38,8 @@ type logoutClaims struct {
 	SID      string              `json:"sid,omitempty"`
 }
 
-// claimsFor is the token that tells app of n, made anew for each attempt: an app that notes the `jti` before it acts would refuse the
-// same token a second time.
+// claimsFor is the token that tells app of n, made anew for each attempt: an app that notes the `jti` before it acts
+// would refuse the same token a second time.
 //
 // A session that ended here is named by the sid that the app was told, and by nothing else: relying parties exist that
 // take a token with both sub and sid for an order to end everything of the person.
@@ -64,15 +67,15 @@ func claimsFor(issuer string, app App, n session.Notice, now time.Time) ([]byte,
 
 // Signer signs logout tokens. It is safe for concurrent use.
 type Signer interface {
-	// Sign returns claims as a compact JWS (RFC 7515 §7.1) with the algorithm alg, the `kid` of the key, and the `typ` logout+jwt
-	// (Back-Channel Logout §2.4). An error means that it cannot sign just now.
+	// Sign returns claims as a compact JWS (RFC 7515 §7.1) with the algorithm alg, the `kid` of the key, and the `typ`
+	// logout+jwt (Back-Channel Logout §2.4). An error means that it cannot sign just now.
 	Sign(ctx context.Context, alg string, claims []byte) (string, error)
 }
 
 // OneKey returns the [Signer] of a provider that keeps its keys itself. alg says what key can do; a token with another
 // algorithm cannot be signed.
 func OneKey(kid, alg string, key crypto.Signer) (Signer, error) {
-	s, err := newSigner(kid, alg, key)
+	s, err := newSigner(kid, logoutType, alg, key)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +94,9 @@ func (k oneKey) Sign(_ context.Context, alg string, claims []byte) (string, erro
 	return sign(k.signer, claims)
 }
 
-func newSigner(kid, alg string, key any) (jose.Signer, error) {
+func newSigner(kid, typ, alg string, key any) (jose.Signer, error) {
 	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: key, KeyID: kid}},
-		new(jose.SignerOptions).WithType("logout+jwt"))
+		new(jose.SignerOptions).WithType(jose.ContentType(typ)))
 }
 
 func sign(s jose.Signer, claims []byte) (string, error) {

@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -35,14 +34,19 @@ func (st *stage) ask(headers ...string) *httptest.ResponseRecorder {
 }
 
 func (st *stage) askAt(path string, headers ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest("GET", path, nil)
+	mux := http.NewServeMux()
+	st.gateway.Mount(mux)
+	return request(st.gateway.Ahead(mux), path, headers...)
+}
+
+// request has the trusted proxy 127.0.0.9 send a request to h.
+func request(h http.Handler, path string, headers ...string) *httptest.ResponseRecorder {
+	r, w := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()
 	r.RemoteAddr = "127.0.0.9:1234"
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
-	w, mux := httptest.NewRecorder(), http.NewServeMux()
-	st.gateway.Mount(mux)
-	mux.ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 	return w
 }
 
@@ -304,7 +308,7 @@ func TestCVE_2021_41230_ClaimsOfTheSessionAtHandDecide(t *testing.T) {
 func TestCVE_2021_29652_NoTokenLeavesInARedirect(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	st.gateway.Assertion = func(context.Context, *session.Session) (string, error) { return "signed-assertion", nil }
+	st.gateway.Assertion, st.gateway.App = assertion("signed-assertion", nil), "wiki"
 	b, s := st.signIn(nil)
 	st.end(s)
 	for _, target := range []string{"/deep", "//evil.example/", "/\\evil.example", "/%2f%2fevil.example", "https://evil.example/"} {

@@ -12,7 +12,7 @@
 //	gateway.go   the one decision, and the middleware
 //	verify.go    forward-auth
 //	policy.go    who may use which path; path.go: what a path means
-//	identity.go  what the app is told
+//	identity.go  what the app is told; assertion.go: and that signed
 //	proxy.go     the reverse proxy; route.go: to which app; dial.go: over how many connections
 //	stream.go    what is open ends with its session; upgrade.go: WebSockets
 //	session.go   a page and its own session

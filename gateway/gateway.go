@@ -22,12 +22,12 @@ type Handler struct {
 	GroupsClaim string   // the claim that lists a person's groups, for policy and identity; default "groups"
 
 	// Apps are the client IDs of the apps that are told of logouts, and App the one behind [Handler.Proxy], and behind a
-	// forward-auth that names no other. An app is told what the session will be called then.
+	// forward-auth or a route that names no other. An app is told what the session will be called then.
 	Apps []string
 	App  string
-	// Assertion returns a signed statement of who is there, for apps that want more than a header's word; nil: there is
-	// none. When it fails the request is answered 503.
-	Assertion func(context.Context, *session.Session) (string, error)
+	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At /auth/verify
+	// only a trusted proxy is given one: it proves to an app that the request went through here.
+	Assertion *Assertion
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps
 	// nobody signed in.
@@ -43,6 +43,19 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("verify/"), verify)
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
+}
+
+// Ahead serves, before next, the paths below /auth/verify/ as they are: a [http.ServeMux] would clean them, and redirect
+// whoever asked about `//x` to an answer about another path.
+func (h *Handler) Ahead(next http.Handler) http.Handler {
+	below := h.Site.Path("verify/")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, below) {
+			h.verify(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // visit is what a request carries on its way to the app.

@@ -78,15 +78,19 @@ func token(name string) bool {
 }
 
 // tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider,
-// so what a header cannot hold is left out. app is the client ID of an app that is told of logouts, or empty.
-func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string) error {
+// so what a header cannot hold is left out. app is the client ID of the app that is told, or empty; it gets an assertion
+// if whoever asks may have one.
+func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string, may bool) error {
 	headers := h.Identity.headers
 	if headers == nil {
 		headers = curfewHeaders
 	}
 	for _, n := range headers {
-		if n.fact == "assertion" && h.Assertion != nil {
-			jwt, err := h.Assertion(r.Context(), s)
+		if n.fact == "assertion" {
+			if h.Assertion == nil || app == "" || !may {
+				continue
+			}
+			jwt, err := h.assert(r.Context(), s, app)
 			if err != nil {
 				return web.Fail(http.StatusServiceUnavailable, "The app cannot be told at the moment who you are. Please try again.", err)
 			}

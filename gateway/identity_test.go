@@ -12,8 +12,8 @@ import (
 	"example.com/curfew/session"
 )
 
-func assertion(jwt string, err error) func(context.Context, *session.Session) (string, error) {
-	return func(context.Context, *session.Session) (string, error) { return jwt, err }
+func assertion(jwt string, err error) *gateway.Assertion {
+	return &gateway.Assertion{Sign: func(context.Context, string, []byte) (string, error) { return jwt, err }}
 }
 
 func TestWithoutConfigurationTheNamesAreOurs(t *testing.T) {

@@ -121,8 +121,8 @@ func ambiguous(target string) error {
 		Event: "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
 }
 
-// allowed returns nil if the session has all that the rule asks for. A person is told what kind of thing is missing; which
-// value would do is for the log alone.
+// allowed returns nil if the session has all that the rule asks for. A person is told what kind of thing is missing;
+// which value would do is for the log alone.
 func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	var missing, why string
 	switch {

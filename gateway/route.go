@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,8 +17,11 @@ import (
 
 // Route sends some requests to an app. The first route that fits is taken.
 type Route struct {
-	Host     string // as browsers write it; default: any
-	Path     string // `/a` is that path, `/a/*` is it and all below it; default: all
+	Host string // as browsers write it; default: any
+	Path string // `/a` is that path, `/a/*` is it and all below it; default: all
+	// App is the client ID of the app; default [Handler.App]. Where routes lead to several upstreams, an assertion is
+	// given only to those that are named here: in the hands of another it would open the app that it is for.
+	App      string
 	Upstream Upstream
 }
 
@@ -34,6 +38,7 @@ type route struct {
 	pattern pattern
 	proxy   http.Handler
 	lines   *lines
+	named   bool // it is certain which app this is
 }
 
 // Router is the reverse proxy in front of one app or several.
@@ -43,11 +48,13 @@ type Router struct {
 	byPath  bool
 }
 
-// Route passes requests of people who are signed in on to the apps, as [Handler.Proxy] does. It tells every fault at once.
+// Route passes requests of people who are signed in on to the apps, as [Handler.Proxy] does. It tells every fault at
+// once.
 func (h *Handler) Route(routes ...Route) (*Router, error) {
 	router := &Router{gateway: h}
 	pool := newBuffers()
 	var faults []error
+	several := false // upstreams
 	for i, r := range routes {
 		fault := func(format string, args ...any) {
 			faults = append(faults, fmt.Errorf("route %d: %w", i+1, fmt.Errorf(format, args...)))
@@ -67,9 +74,16 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 			fault("the upstream is no http, https or h2c URL")
 			continue
 		}
+		if r.App != "" && len(h.Apps) > 0 && !slices.Contains(h.Apps, r.App) {
+			fault("there is no app %q", r.App)
+		}
 		lines := &lines{dialer: net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}}
 		router.byPath = router.byPath || r.Path != ""
-		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(lines), pool), lines})
+		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(lines), pool), lines, r.App != ""})
+		several = several || u.Host != router.routes[0].Upstream.URL.Host
+	}
+	for i := range router.routes {
+		router.routes[i].named = router.routes[i].named || !several
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)

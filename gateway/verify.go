@@ -27,7 +27,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	header := w.Header()
 	if err == nil && s != nil {
-		err = h.tell(r, header, s, h.asked(r))
+		err = h.tell(r, header, s, h.asked(r), h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
 		header["Cache-Control"] = []string{"no-store"}
@@ -114,7 +114,7 @@ func (h *Handler) Ask(r *http.Request) Answer {
 	a := Answer{Allowed: true, Header: http.Header{}}
 	s, err := h.decide(r, r.Method, r.URL.EscapedPath())
 	if err == nil && s != nil {
-		err = h.tell(r, a.Header, s, h.App)
+		err = h.tell(r, a.Header, s, h.App, true)
 	}
 	if err != nil {
 		w := &held{header: http.Header{}, status: http.StatusOK}
@@ -158,16 +158,17 @@ func (h *held) Header() http.Header         { return h.header }
 func (h *held) WriteHeader(status int)      { h.status = status }
 func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
 
-// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway.
+// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway. Below our
+// path the query is the client's, and names nothing.
 func (h *Handler) asked(r *http.Request) string {
-	if r.URL.RawQuery == "" {
+	if r.URL.RawQuery == "" || strings.HasPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")) {
 		return h.App
 	}
 	q := r.URL.Query()
 	if !q.Has("app") {
 		return h.App
 	}
-	if app := q.Get("app"); slices.Contains(h.Apps, app) {
+	if app := q.Get("app"); app == h.App || slices.Contains(h.Apps, app) {
 		return app
 	}
 	return ""

@@ -126,11 +126,18 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
+	old, err := h.before(r)
+	inherited := old != nil && sameSignIn(old, &n) && n.Tokens.Inherit(old.Tokens)
+	if err != nil {
+		h.notReplaced(r, err)
+	}
 	bearer, s, err := h.Sessions.Create(ctx, n)
 	if err != nil {
 		return h.kept(p, a, err)
 	}
-	h.replace(r, s)
+	if old != nil {
+		h.replace(r, old, inherited)
+	}
 	h.Cookie.Write(w, bearer)
 	h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "ok"), slog.String("provider", p.Name()),
 		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.String("sid", s.SID), slog.Bool("silent", a.Silent))
@@ -198,22 +205,38 @@ func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
 	return err
 }
 
-// replace ends the session that the browser had before. The new one stands even if that fails: the browser's cookie
-// is replaced in any case, and the old session runs out by itself.
-func (h *Handler) replace(r *http.Request, s *session.Session) {
+// before returns the session that the browser has had until now, or nil.
+func (h *Handler) before(r *http.Request) (*session.Session, error) {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
-		return
+		return nil, nil
 	}
-	old, err := h.Sessions.Peek(r.Context(), b.Key())
-	if err == nil {
-		_, err = h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseReplaced,
-			Who: session.Who{Issuer: old.Issuer, ClientID: old.ClientID, Key: old.Key}})
+	s, err := h.Sessions.Peek(r.Context(), b.Key())
+	if errors.Is(err, session.ErrNotFound) {
+		return nil, nil
 	}
-	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()),
-			slog.String("by", s.Key.Handle()), slog.String("error", err.Error()))
+	return s, err
+}
+
+// sameSignIn says whether a session and the one that is about to take its place may be of one sign-in at the provider. Without a
+// sid nobody can tell.
+func sameSignIn(old *session.Session, n *session.New) bool {
+	return old.Issuer == n.Issuer && old.ClientID == n.ClientID && old.Subject == n.Subject && old.SID == n.SID
+}
+
+// replace ends the session that the browser had before. The new one stands even if that fails: the browser's cookie
+// is replaced in any case, and the old session runs out by itself.
+func (h *Handler) replace(r *http.Request, old *session.Session, inherited bool) {
+	_, err := h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseReplaced, KeepTokens: inherited,
+		Who: session.Who{Issuer: old.Issuer, ClientID: old.ClientID, Key: old.Key}})
+	if err != nil {
+		h.notReplaced(r, err)
 	}
+}
+
+func (h *Handler) notReplaced(r *http.Request, err error) {
+	b, _ := h.Cookie.Read(r)
+	h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()), slog.String("error", err.Error()))
 }
 
 // printable keeps of a stranger's text what RFC 6749 §4.1.2.1 allows in it, and not too much.

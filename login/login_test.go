@@ -382,6 +382,48 @@ func TestSigningInAgainReplacesTheSessionOfThisBrowserAlone(t *testing.T) {
 	}
 }
 
+// To revoke what the old session held would end the new one at providers that revoke a whole grant, if both are of one sign-in.
+func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		change    func(s *stage, b *browser)
+		inherited bool
+	}{
+		"the same sign-in at the provider": {func(*stage, *browser) {}, true},
+		"another sign-in of the same person": {func(s *stage, b *browser) {
+			s.ops[0].Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" } })
+		}, false},
+		"another person": {func(s *stage, b *browser) {
+			s.ops[0].Mangle(func(m *oidctest.Mangle) {
+				m.IDToken = func(j *oidctest.JWT) { j.Claims["sub"] = "bob" }
+				m.Userinfo = func(claims map[string]any) { claims["sub"] = "bob" }
+			})
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, nil)
+			b := s.browser()
+			b.follow("/auth/login")
+			old := b.session()
+			row.change(s, b)
+			var endings []session.Ending
+			s.tell = func(e session.Ending) []session.Telling { endings = append(endings, e); return nil }
+			b.follow("/auth/login")
+			now := b.session()
+			if now == nil || now.Key == old.Key || old.Tokens.RefreshToken == "" {
+				t.Fatalf("the new session is %+v", now)
+			}
+			if len(endings) != 1 || endings[0].Cause != session.CauseReplaced || endings[0].Who.Key != old.Key || endings[0].KeepTokens != row.inherited {
+				t.Errorf("ended: %+v", endings)
+			}
+			if got := now.Tokens.Inherited; (len(got) == 1 && got[0] == old.Tokens.RefreshToken) != row.inherited || len(got) > 1 {
+				t.Errorf("inherited %d tokens", len(got))
+			}
+		})
+	}
+}
+
 func TestAWrongOrPlantedCookieIsNotKept(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)

@@ -36,6 +36,7 @@ type stage struct {
 	url   string
 	log   *logged
 	ahead atomic.Int64 // by how much everybody's clock is ahead
+	tell  func(session.Ending) []session.Telling
 }
 
 // newStage makes a site with n providers, the client of each named "app". configure may change the handler before it is
@@ -54,7 +55,7 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 	rand.Read(key)
 	ring, err := session.NewRing(key)
 	must(t, err)
-	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Tell: s.plan, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	must(t, err)
 	s.h = &login.Handler{
 		Site:     &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
@@ -264,4 +265,12 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// plan hears of each ending.
+func (s *stage) plan(e session.Ending) []session.Telling {
+	if s.tell == nil {
+		return nil
+	}
+	return s.tell(e)
 }

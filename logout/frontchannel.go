@@ -15,8 +15,8 @@ import (
 const frontchannel = "frontchannel" // the channel, in metrics
 
 // framedLogout ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout §2,
-// §3). Without them anybody's page could sign people out, so then nothing is ended. It revokes nothing and ends
-// nobody else's session: whoever wrote the page that frames this one has proved nothing.
+// §3). Without them anybody's page could sign people out, so then nothing is ended. It ends nobody else's session: whoever wrote the
+// page that frames this one has proved nothing. What is ended is this browser's own, and what that held is revoked as after any ending.
 //
 // Do not rely on it. A provider shows this address in a frame on its own site, and browsers send our SameSite cookie
 // there only if the provider is on the same site (id.example.com and app.example.com). Everywhere else this answers

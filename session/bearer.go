@@ -19,7 +19,8 @@ const (
 // logged or printed: it prints as "[bearer]".
 type Bearer struct{ raw [bearerSize]byte }
 
-// Key names a session in a store: the tag of the bearer and the bearer's SHA-256. From a key nobody gets back to a bearer.
+// Key names a session in a store: the tag of the bearer and the bearer's SHA-256. From a key nobody gets back to a
+// bearer.
 //
 // The tag depends on issuer, client and subject alone, so that a store which is spread over machines can keep all that
 // belongs to one person in one place. It is no secret and proves nothing.

@@ -33,7 +33,8 @@ type Config struct {
 	// Refresh gets new tokens for a session whose access token has run out: [ErrRefreshRejected] ends the session, any
 	// other error means that the provider is away. nil: no session is ever refreshed.
 	Refresh func(ctx context.Context, s *Session) (Tokens, error)
-	// Orphaned is handed tokens that came for a session which had ended meanwhile; it may revoke them.
+	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which was refused because a
+	// logout named it ([ErrEnded]); it may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
 	// Tell says which notices an ending leaves behind, in the same step, whatever room it comes from; nil for none.
 	Tell  func(Ending) []Telling
@@ -48,8 +49,9 @@ type Config struct {
 	OnCreated func(*Session)
 	OnEnded   func(Ended) // for each session that this process ended
 	OnTold    func()      // after an ending that may have left notices
-	// OnExpired is handed sessions with a refresh token that ran out, before they are forgotten. When it fails they are kept, and handed to it
-	// again; more than once they may be handed to it in any case. nil, or a store that is no [Desk]: they are forgotten.
+	// OnExpired is handed sessions with a refresh token that ran out, before they are forgotten. When it fails they are
+	// kept, and handed to it again; more than once they may be handed to it in any case. nil, or a store that is no
+	// [Desk]: they are forgotten.
 	OnExpired func(context.Context, []Record) error
 }
 
@@ -136,7 +138,12 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 	if err != nil {
 		return Bearer{}, nil, err
 	}
-	if err := m.cfg.Store.Create(ctx, rec, Time(n.Began), now); err != nil {
+	err = m.cfg.Store.Create(ctx, rec, Time(n.Began), now)
+	if errors.Is(err, ErrEnded) && m.cfg.Orphaned != nil {
+		n.Tokens.Inherited = nil // those are another session's, which may live
+		m.cfg.Orphaned(ctx, s, n.Tokens)
+	}
+	if err != nil {
 		return Bearer{}, nil, unavailable(err)
 	}
 	if m.cfg.OnCreated != nil {
@@ -199,8 +206,8 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	return ended, nil
 }
 
-// cached returns the copy of a session, if there is one that still lives, and whether LastSeen is to be written now, which
-// is said to one caller only.
+// cached returns the copy of a session, if there is one that still lives, and whether LastSeen is to be written now,
+// which is said to one caller only.
 func (m *Manager) cached(key Key, now time.Time) (*Session, bool) {
 	s, touch := m.cache.get(key, now, m.touch)
 	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {

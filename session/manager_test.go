@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,7 +151,7 @@ func TestASessionIsWhatWasSignedInWith(t *testing.T) {
 		for range 2 { // from the store, then from the cache
 			s := b.want(b.m, bearer, nil)
 			if s.Subject != "alice" || s.SID != "s1" || s.Provider != "main" || s.Claim("name") != "Alice" ||
-				s.Tokens != (session.Tokens{IDToken: "id", AccessToken: "at", RefreshToken: "rt", Offline: true}) {
+				!reflect.DeepEqual(s.Tokens, session.Tokens{IDToken: "id", AccessToken: "at", RefreshToken: "rt", Offline: true}) {
 				t.Errorf("got %+v", s)
 			}
 		}

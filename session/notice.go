@@ -9,8 +9,8 @@ import (
 )
 
 // SIDFor returns what an app behind us knows the session by: it is told this in a header, and finds it as the `sid` of
-// a logout token. It stays the same as long as the session lives, another app gets another one, and nobody gets from it to the
-// key, or to what another app was told.
+// a logout token. It stays the same as long as the session lives, another app gets another one, and nobody gets from it
+// to the key, or to what another app was told.
 //
 // It is made of the key alone, which no app ever sees: a secret of the key ring would change what a living session is
 // called when the ring is rotated.

@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -109,6 +110,49 @@ func TestARefreshUnderWayCannotReviveAnEndedSessionAndItsTokensAreHandedBack(t *
 			t.Errorf("handed back: %d", len(p.orphaned))
 		}
 	})
+}
+
+func TestTheTokensOfASignInThatALogoutOvertookAreHandedBack(t *testing.T) {
+	t.Parallel()
+	p := &provider{}
+	bubble(t, p.config(), func(b *bench) {
+		began := b.m.Now()
+		time.Sleep(time.Second)
+		b.end(b.m, session.Who{Subject: "alice"})
+		_, _, err := b.m.Create(b.t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began,
+			Tokens: session.Tokens{RefreshToken: "rt", Inherited: []string{"of a session that may live"}}})
+		if !errors.Is(err, session.ErrEnded) {
+			t.Fatalf("Create: %v, want %v", err, session.ErrEnded)
+		}
+		if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt" || len(p.orphaned[0].Inherited) != 0 {
+			t.Errorf("handed back: %d", len(p.orphaned))
+		}
+	})
+}
+
+func TestASessionInheritsWhatTheOneBeforeItHeld(t *testing.T) {
+	t.Parallel()
+	var held session.Tokens
+	for i := range 20 { // a browser that signs in again and again
+		next := session.Tokens{RefreshToken: fmt.Sprint("rt", i)}
+		if next.Inherit(held) != (i > 0) {
+			t.Fatalf("number %d", i)
+		}
+		held = next
+	}
+	if len(held.Inherited) != 8 || held.Inherited[0] != "rt11" || held.Inherited[7] != "rt18" {
+		t.Errorf("of 20 it inherited %q", held.Inherited)
+	}
+	for name, pair := range map[string][2]session.Tokens{
+		"there was none":                   {{}, {RefreshToken: "new"}},
+		"it would be lost with the new":    {{RefreshToken: "old"}, {}},
+		"they are revoked by other rules":  {{RefreshToken: "old", Offline: true}, {RefreshToken: "new"}},
+		"they are revoked by other rules,": {{RefreshToken: "old"}, {RefreshToken: "new", Offline: true}},
+	} {
+		if pair[1].Inherit(pair[0]) || pair[1].Inherited != nil {
+			t.Errorf("%s, and it is inherited all the same", name)
+		}
+	}
 }
 
 func TestARejectedRefreshTokenEndsTheSession(t *testing.T) {

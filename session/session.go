@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -34,8 +35,27 @@ type Tokens struct {
 	IDToken      string    `json:"id,omitempty"` // the latest, as the hint for RP-Initiated Logout
 	AccessToken  string    `json:"access,omitempty"`
 	RefreshToken string    `json:"refresh,omitempty"`
-	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero when the provider did not say
-	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with offline_access
+	Expires      time.Time `json:"expires,omitzero"`    // of the access token; zero when the provider did not say
+	Offline      bool      `json:"offline,omitempty"`   // the refresh token was granted with offline_access
+	Inherited    []string  `json:"inherited,omitempty"` // refresh tokens of earlier sessions of the same sign-in, to be revoked with this one's
+}
+
+// maxInherited bounds what a browser that signs in again and again piles up.
+const maxInherited = 8
+
+// Inherit takes over the refresh tokens of a session that ends because t's takes its place, and says whether it could.
+//
+// Both may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant as a whole:
+// to revoke the old token now would end the new session when it is next refreshed.
+func (t *Tokens) Inherit(old Tokens) bool {
+	if old.RefreshToken == "" || t.RefreshToken == "" || old.Offline != t.Offline {
+		return false
+	}
+	t.Inherited = append(slices.Clone(old.Inherited), old.RefreshToken)
+	if n := len(t.Inherited); n > maxInherited {
+		t.Inherited = t.Inherited[n-maxInherited:]
+	}
+	return true
 }
 
 // String keeps tokens out of logs.

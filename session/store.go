@@ -79,8 +79,8 @@ type Store interface {
 	// exactly one page, whatever is created and ended between the pages. A query that has no meaning is an error.
 	List(ctx context.Context, q Query, now time.Time) (Page, error)
 
-	// Prune removes a batch of what is past its time (sessions, end marks, jtis; never notices) and says how many it removed.
-	// Call it again while that is not 0. It never holds up a logout for longer than one small batch.
+	// Prune removes a batch of what is past its time (sessions, end marks, jtis; never notices) and says how many it
+	// removed. Call it again while that is not 0. It never holds up a logout for longer than one small batch.
 	Prune(ctx context.Context, now time.Time) (int, error)
 
 	// Watch calls fn for every session that ends from now on, on whatever replica, until the feed is closed or ctx
@@ -94,10 +94,10 @@ type Store interface {
 
 // Feed is a subscription to what ends.
 type Feed interface {
-	// Sync returns nil only when every ending that was complete before Sync was called has been handed to the
-	// watching function, and none was missed since the last Sync (or since Watch). Any error means that endings may
-	// have been missed: who keeps copies of sessions drops them all, and trusts no copy until Sync returns nil again. Once
-	// the subscription is over (closed, its context done, its store closed) Sync always fails.
+	// Sync returns nil only when every ending that was complete before Sync was called has been handed to the watching
+	// function, and none was missed since the last Sync (or since Watch). Any error means that endings may have been
+	// missed: who keeps copies of sessions drops them all, and trusts no copy until Sync returns nil again. Once the
+	// subscription is over (closed, its context done, its store closed) Sync always fails.
 	Sync(ctx context.Context) error
 	// Close ends the subscription. After it has returned the watching function is not called any more.
 	Close() error
@@ -208,6 +208,9 @@ type Ending struct {
 	// RevokeOffline: whoever wished it wants refresh tokens for offline use revoked too. It is for who makes Tell (see
 	// [Config.Tell]); stores do not read it.
 	RevokeOffline bool
+	// KeepTokens: what the session held is not to be revoked now, since the session that took its place answers for it
+	// (see [Tokens.Inherit]). It is for who makes Tell; stores do not read it.
+	KeepTokens bool
 }
 
 // Ended is one session that was ended.
@@ -289,26 +292,28 @@ type Desk interface {
 	Outbox
 
 	// ClaimFor is Claim of the notices of one kind for one target: the work for one app never waits behind that for
-	// another. Like Claim it costs a few index look-ups for each notice that it returns or that is leased to somebody else,
-	// however many notices wait for other targets.
+	// another. Like Claim it costs a few index look-ups for each notice that it returns or that is leased to somebody
+	// else, however many notices wait for other targets.
 	ClaimFor(ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]Notice, error)
-	// Leave puts notices into the outbox as End does, all of them or none. It gives each its ID, and reads neither that nor
-	// Attempts, Lease, Reason and GivenUp. A kind that there is not is an error.
+	// Leave puts notices into the outbox as End does, all of them or none. It gives each its ID, and reads neither that
+	// nor Attempts, Lease, Reason and GivenUp. A kind that there is not is an error.
 	Leave(ctx context.Context, notices []Notice) error
-	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change. Their Payload and Lease
-	// are left out. A query that has no meaning is an error.
+	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change.
+	// Their Payload and Lease are left out. A query that has no meaning is an error.
 	Notices(ctx context.Context, q NoticeQuery) (NoticePage, error)
 	// Notice returns one notice, without Payload and Lease, or [ErrNoNotice].
 	Notice(ctx context.Context, id string) (Notice, error)
-	// Retry makes a notice due at due, with a new deadline, and a dead letter a notice again. One that is leased stays so,
-	// and what its holder settles holds. [ErrNoNotice].
+	// Retry makes a notice due at due, with a new deadline, and a dead letter a notice again. One that is leased stays
+	// so, and what its holder settles holds. [ErrNoNotice].
 	Retry(ctx context.Context, id string, due, deadline time.Time) error
 	// Drop forgets a notice, undone. Who holds it hears [ErrLeaseLost] when settling it. [ErrNoNotice].
 	Drop(ctx context.Context, id string) error
-	// Overdue returns sessions that no longer live, hold a refresh token and have not been pruned, in the order of their keys
-	// after the given one, up to limit: for who wants to revoke what sessions held that nobody ended. It may cost as much as there are of them.
+	// Overdue returns sessions that no longer live, hold a refresh token and have not been pruned, in the order of
+	// their keys after the given one, up to limit: for who wants to revoke what sessions held that nobody ended. It may
+	// cost as much as there are of them.
 	Overdue(ctx context.Context, after Key, limit int, now time.Time) ([]Record, error)
-	// Tally counts the notices of each kind and target that has any, in no particular order. It may look at all of them, but not at what they hold.
+	// Tally counts the notices of each kind and target that has any, in no particular order. It may look at all of
+	// them, but not at what they hold.
 	Tally(ctx context.Context) ([]Tally, error)
 }
 
@@ -349,8 +354,8 @@ type Tally struct {
 type Vault interface {
 	// Load returns a value and its revision; a name that nobody saved has no value, the revision 0, and is no error.
 	Load(ctx context.Context, name string) (value []byte, revision int64, err error)
-	// Save replaces a value, if its revision is still the given one, and raises that by one: revision 0 saves it for the first
-	// time. [ErrConflict] when the revision is another: nothing has changed then.
+	// Save replaces a value, if its revision is still the given one, and raises that by one: revision 0 saves it for
+	// the first time. [ErrConflict] when the revision is another: nothing has changed then.
 	Save(ctx context.Context, name string, value []byte, revision int64) error
 }
 

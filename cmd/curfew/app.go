@@ -54,7 +54,16 @@ func (l *loader) applyApps(c *config, given map[string]value) {
 		names[a.ClientID] = b.at.where
 		c.Apps = append(c.Apps, a.App)
 	}
-	if _, known := names[c.App]; c.App != "" && !known {
+	for _, r := range c.Routes {
+		if _, known := names[r.App]; r.App != "" && !known && len(l.apps) > 0 {
+			l.faults.add(given["routes"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", r.App))
+		}
+	}
+	switch _, known := names[c.App]; {
+	case c.Assertion && c.App == "" && len(l.apps) == 0:
+		l.faults.add(given["assertion"], errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))
+	case c.Assertion && len(l.apps) == 0: // it is told of no logout, and has a name all the same
+	case c.App != "" && !known:
 		l.faults.add(given["app"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", c.App))
 	}
 }

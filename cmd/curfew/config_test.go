@@ -126,6 +126,9 @@ success_status: 204
 failure_status: 400
 trusted_proxies: [10.0.0.7, 192.168.0.0/16]
 admin_listen: off
+assertion: true
+assertion_claims: [email, org.unit]
+app: wiki
 log_format: json
 log_level: warn
 providers:
@@ -171,6 +174,9 @@ providers:
 		{"TrustedProxies", len(rp.TrustedProxies), 2},
 		{"TrustedProxies", rp.TrustedProxies[0].String(), "10.0.0.7/32"},
 		{"Require", rp.Require["one"], map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
+		{"Assertion", rp.Assertion, true},
+		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
+		{"App", rp.App, "wiki"},
 		{"Name", one.Name, "one"},
 		{"Label", one.Label, "The One"},
 		{"ClientSecret", one.ClientSecret, "geheim"},
@@ -236,6 +242,10 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"a policy that is no list", "policy: {path: /a}\n", ":1: policy: want a list"},
 		{"a header that means something else", "identity_headers: {Cookie: subject}\n", ":1: identity_headers: Cookie means something else"},
 		{"a fact that nobody has", "identity_headers: {X-A: password}\n", `there is nothing called "password" to tell`},
+		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},
+		{"an assertion that says what every token says", "assertion_claims: [name, sub]\n", `:1: assertion_claims: "sub" cannot be chosen`},
+		{"a route to an app that there is not", "routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, backchannel_logout_uri: 'https://wiki/'}]\n",
+			`:1: routes: there is no app "mail"`},
 		{"a certificate without its key", "tls_cert_file: x.pem\n", ":1: tls_cert_file: a certificate needs its key"},
 		{"a CA that is none", "upstream_ca_file: /dev/null\n", ":1: upstream_ca_file: /dev/null holds no certificate"},
 		{"an empty setting", "home:\n", ":1: home: is empty"},

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"slices"
@@ -25,6 +26,8 @@ type gatewayConfig struct {
 	Identity        room.Identity
 	GroupsClaim     string
 	StreamsAreUse   bool
+	Assertion       bool
+	AssertionClaims []string
 
 	preset  string
 	headers map[string]string
@@ -45,6 +48,8 @@ func (g *gatewayConfig) settings() []setting {
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
 		{"identity_headers", "", "", "", g.setHeaders},
 		{"pass_access_token", "false", "", "", boolean(&g.token)},
+		{"assertion", "false", "", "", boolean(&g.Assertion)},
+		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
 		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
 		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
 	}
@@ -101,6 +106,7 @@ func (g *gatewayConfig) setRoutes(v value) error {
 		return []setting{
 			{key: "host", set: text(&r.Host)},
 			{key: "path", set: text(&r.Path)},
+			{key: "app", set: text(&r.App)},
 			{key: "upstream", set: parsed(func(s string) (err error) { r.Upstream.URL, err = parseUpstream(s); return err })},
 			{key: "ca_file", set: readCA(&r.Upstream.CA)},
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
@@ -174,6 +180,14 @@ func (g *gatewayConfig) setHeaders(v value) error {
 	return nil
 }
 
+// setAssertionClaims reads a list of what an assertion says of a person.
+func (g *gatewayConfig) setAssertionClaims(v value) (err error) {
+	if g.AssertionClaims, err = v.list(); err != nil {
+		return err
+	}
+	return flat(room.CheckAssertionClaims(g.AssertionClaims))
+}
+
 // finish puts together what takes more than one setting.
 func (g *gatewayConfig) finish() error {
 	headers := map[string]string{}
@@ -189,6 +203,9 @@ func (g *gatewayConfig) finish() error {
 	if g.token {
 		headers["Authorization"] = "bearer"
 	}
+	if g.Assertion && !slices.Contains(slices.Collect(maps.Values(headers)), "assertion") {
+		headers["X-Auth-Assertion"] = "assertion"
+	}
 	var err error
 	if g.Identity, err = room.NewIdentity(headers); err != nil {
 		return flat(err)
@@ -200,7 +217,7 @@ func (g *gatewayConfig) finish() error {
 func (g *gatewayConfig) router(rp *curfew.RP) (*room.Router, error) {
 	routes := slices.Clone(g.Routes)
 	if g.Upstream != nil {
-		routes = append(routes, room.Route{Upstream: room.Upstream{URL: g.Upstream}})
+		routes = append(routes, room.Route{App: rp.Gateway().App, Upstream: room.Upstream{URL: g.Upstream}})
 	}
 	for i := range routes {
 		u := &routes[i].Upstream

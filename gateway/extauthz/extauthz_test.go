@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"context"
 	"log/slog"
 	"maps"
 	"net"
@@ -41,6 +42,8 @@ func start(t *testing.T) (auth.AuthorizationClient, string) {
 	h := &gateway.Handler{
 		Site:     &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log},
 		Sessions: sessions, Policy: policy,
+		App:       "wiki",
+		Assertion: &gateway.Assertion{Sign: func(_ context.Context, app string, _ []byte) (string, error) { return "signed for " + app, nil }},
 	}
 	b, _, err := sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: sessions.Now()})
 	if err != nil {
@@ -123,7 +126,7 @@ func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
 	t.Parallel()
 	envoy, cookie := start(t)
 	answer, err := envoy.Check(t.Context(), question("GET", "/", map[string]string{
-		"cookie": cookie + "; theme=dark", "x-auth-subject": "mallory", "x_auth_subject": "mallory", "x-auth-groups": "admins", "x.forwarded.user": "mallory", "accept": "x",
+		"cookie": cookie + "; theme=dark", "x-auth-subject": "mallory", "x_auth_subject": "mallory", "x-auth-groups": "admins", "x.forwarded.user": "mallory", "accept": "x", "x-auth-assertion": "mallory", "x_auth_assertion": "mallory",
 		"x-forwarded-for": "192.0.2.7",
 	}))
 	if err != nil {
@@ -132,6 +135,9 @@ func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
 	ok := answer.GetOkResponse()
 	if header(ok.GetHeaders(), "x-auth-subject") != "alice" || header(ok.GetHeaders(), "cookie") != "theme=dark" {
 		t.Errorf("set %v", ok.GetHeaders())
+	}
+	if got := header(ok.GetHeaders(), "x-auth-assertion"); got != "signed for wiki" {
+		t.Errorf("the assertion is %q", got)
 	}
 	for _, o := range ok.GetHeaders() {
 		if o.GetAppendAction() != core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
@@ -142,7 +148,7 @@ func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
 	for _, name := range ok.GetHeadersToRemove() {
 		removed[name] = true
 	}
-	if got := slices.Sorted(maps.Keys(removed)); strings.Join(got, " ") != "x-auth-groups x.forwarded.user x_auth_subject" {
+	if got := slices.Sorted(maps.Keys(removed)); strings.Join(got, " ") != "x-auth-groups x.forwarded.user x_auth_assertion x_auth_subject" {
 		t.Errorf("removed %q", got)
 	}
 }
