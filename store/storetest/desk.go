@@ -14,16 +14,6 @@ import (
 	"example.com/curfew/session"
 )
 
-// desk returns the store as a [session.Desk], which every store is to be.
-func (f *fixture) desk() session.Desk {
-	f.Helper()
-	d, ok := f.store.(session.Desk)
-	if !ok {
-		f.Skipf("%T is no session.Desk yet", f.store)
-	}
-	return d
-}
-
 // leaveFor leaves n notices for one target, which were created one after the other.
 func (f *fixture) leaveFor(target string, n int) {
 	f.Helper()
@@ -33,7 +23,7 @@ func (f *fixture) leaveFor(target string, n int) {
 		all = append(all, session.Notice{Kind: session.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
 			Subject: fmt.Sprint("user", i), Cause: session.CauseUser, Created: created, Due: created, Deadline: f.now.Add(time.Hour)})
 	}
-	if err := f.desk().Leave(f.ctx, all); err != nil {
+	if err := f.store.Leave(f.ctx, all); err != nil {
 		f.Fatalf("Leave: %v", err)
 	}
 }
@@ -41,7 +31,7 @@ func (f *fixture) leaveFor(target string, n int) {
 // claimFor claims what is due for one target.
 func (f *fixture) claimFor(target string, max int) []session.Notice {
 	f.Helper()
-	n, err := f.desk().ClaimFor(f.ctx, session.NoticeTell, target, f.now, time.Minute, max)
+	n, err := f.store.ClaimFor(f.ctx, session.NoticeTell, target, f.now, time.Minute, max)
 	if err != nil {
 		f.Fatalf("ClaimFor: %v", err)
 	}
@@ -53,7 +43,7 @@ func (f *fixture) look(q session.NoticeQuery) (all []session.Notice) {
 	f.Helper()
 	q.Limit = 2
 	for pages := 0; ; pages++ {
-		page, err := f.desk().Notices(f.ctx, q)
+		page, err := f.store.Notices(f.ctx, q)
 		if err != nil {
 			f.Fatalf("Notices: %v", err)
 		}
@@ -69,7 +59,7 @@ func (f *fixture) look(q session.NoticeQuery) (all []session.Notice) {
 
 func (f *fixture) wantTally(want ...session.Tally) {
 	f.Helper()
-	got, err := f.desk().Tally(f.ctx)
+	got, err := f.store.Tally(f.ctx)
 	if err != nil {
 		f.Fatalf("Tally: %v", err)
 	}
@@ -90,7 +80,7 @@ func deskCases() []testCase {
 		{"a claim for one target takes nothing of another", func(f *fixture) {
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 2)
-			if err := f.desk().Leave(f.ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: "a", Payload: []byte{1}, Due: f.now}}); err != nil {
+			if err := f.store.Leave(f.ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: "a", Payload: []byte{1}, Due: f.now}}); err != nil {
 				f.Fatal(err)
 			}
 			f.leave(1) // by an ending, for yet another
@@ -133,7 +123,7 @@ func deskCases() []testCase {
 			f.leaveFor("a", notices)
 			var mu sync.Mutex
 			held := make(map[string]int)
-			desk := f.desk()
+			desk := f.store
 			f.together(4, func(i int) error {
 				for {
 					claim := func() ([]session.Notice, error) {
@@ -167,15 +157,15 @@ func deskCases() []testCase {
 			want := f.about(session.NoticeRevoke, r)
 			left := want
 			left.ID, left.Attempts, left.Lease, left.Reason, left.GivenUp = "7", 9, "x", "old", true
-			if err := f.desk().Leave(f.ctx, []session.Notice{left}); err != nil {
+			if err := f.store.Leave(f.ctx, []session.Notice{left}); err != nil {
 				f.Fatal(err)
 			}
 			f.wantNotices(want)
 		}},
 		{"notices are left all or none", func(f *fixture) {
 			good := session.Notice{Kind: session.NoticeTell, Target: "a", Due: f.now}
-			f.wantFault("Leave of a kind that there is not", f.desk().Leave(f.ctx, []session.Notice{good, {Kind: "shout", Target: "a"}}))
-			if err := f.desk().Leave(f.ctx, nil); err != nil {
+			f.wantFault("Leave of a kind that there is not", f.store.Leave(f.ctx, []session.Notice{good, {Kind: "shout", Target: "a"}}))
+			if err := f.store.Leave(f.ctx, nil); err != nil {
 				f.Errorf("Leave of none: %v", err)
 			}
 			f.wantNone("after a Leave that failed")
@@ -210,17 +200,17 @@ func deskCases() []testCase {
 			if !letter.GivenUp || letter.Reason != "410" || letter.Attempts != 1 || letter.Subject != "user0" {
 				f.Errorf("the dead letter is %+v", letter)
 			}
-			one, err := f.desk().Notice(f.ctx, letter.ID)
+			one, err := f.store.Notice(f.ctx, letter.ID)
 			if diff := gocmp.Diff(letter, one); err != nil || diff != "" {
 				f.Errorf("Notice: error %v (-list +notice):\n%s", err, diff)
 			}
 			f.settle(held[0], done) // the lease still holds
 			for _, id := range []string{held[0].ID, "", "no such", "-1"} {
-				_, err = f.desk().Notice(f.ctx, id)
+				_, err = f.store.Notice(f.ctx, id)
 				f.wantError(fmt.Sprintf("Notice %q", id), err, session.ErrNoNotice)
 			}
 			for _, q := range []session.NoticeQuery{{Limit: -1}, {Limit: 1001}, {State: "lost"}} {
-				_, err := f.desk().Notices(f.ctx, q)
+				_, err := f.store.Notices(f.ctx, q)
 				f.wantFault(fmt.Sprintf("Notices %+v", q), err)
 			}
 		}},
@@ -229,7 +219,7 @@ func deskCases() []testCase {
 			n := f.claimFor("a", 1)[0]
 			f.settle(n, dead)
 			due, deadline := f.now.Add(time.Minute), f.now.Add(48*time.Hour)
-			if err := f.desk().Retry(f.ctx, n.ID, due, deadline); err != nil {
+			if err := f.store.Retry(f.ctx, n.ID, due, deadline); err != nil {
 				f.Fatal(err)
 			}
 			f.wantNone("before it is due")
@@ -240,21 +230,21 @@ func deskCases() []testCase {
 			}
 			f.wantError("Settle by the claim before", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
 			f.settle(again[0], done)
-			f.wantError("Retry of what is done", f.desk().Retry(f.ctx, n.ID, f.now, deadline), session.ErrNoNotice)
-			f.wantError("Retry of nothing", f.desk().Retry(f.ctx, "no such", f.now, deadline), session.ErrNoNotice)
+			f.wantError("Retry of what is done", f.store.Retry(f.ctx, n.ID, f.now, deadline), session.ErrNoNotice)
+			f.wantError("Retry of nothing", f.store.Retry(f.ctx, "no such", f.now, deadline), session.ErrNoNotice)
 		}},
 		{"a retry is sooner, and waits for who holds it", func(f *fixture) {
 			f.leaveFor("a", 1)
 			n := f.claimFor("a", 1)[0]
 			f.settle(n, session.Outcome{RetryAt: f.now.Add(time.Hour)})
-			if err := f.desk().Retry(f.ctx, n.ID, f.now, f.now.Add(time.Hour)); err != nil {
+			if err := f.store.Retry(f.ctx, n.ID, f.now, f.now.Add(time.Hour)); err != nil {
 				f.Fatal(err)
 			}
 			held := f.claimFor("a", 1)
 			if len(held) != 1 {
 				f.Fatal("it is not due")
 			}
-			if err := f.desk().Retry(f.ctx, n.ID, f.now, f.now.Add(2*time.Hour)); err != nil {
+			if err := f.store.Retry(f.ctx, n.ID, f.now, f.now.Add(2*time.Hour)); err != nil {
 				f.Fatal(err)
 			}
 			f.wantNone("while it is held")
@@ -267,10 +257,10 @@ func deskCases() []testCase {
 			f.settle(claimed[0], dead)
 			waits := f.look(session.NoticeQuery{})[2]
 			for _, id := range []string{claimed[0].ID, claimed[1].ID, waits.ID} {
-				if err := f.desk().Drop(f.ctx, id); err != nil {
+				if err := f.store.Drop(f.ctx, id); err != nil {
 					f.Errorf("Drop: %v", err)
 				}
-				f.wantError("Drop again", f.desk().Drop(f.ctx, id), session.ErrNoNotice)
+				f.wantError("Drop again", f.store.Drop(f.ctx, id), session.ErrNoNotice)
 			}
 			f.wantError("Settle of what was dropped", f.store.Settle(f.ctx, claimed[1], done), session.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
@@ -295,7 +285,7 @@ func deskCases() []testCase {
 			f.settle(a[1], session.Outcome{RetryAt: f.now.Add(time.Hour)})
 			f.settle(f.claimFor("b", 1)[0], dead)
 			f.wantTally(tally("a", 2, 1, 2*time.Second), tally("b", 0, 1, 0))
-			if err := f.desk().Retry(f.ctx, a[0].ID, f.now, f.now.Add(time.Hour)); err != nil {
+			if err := f.store.Retry(f.ctx, a[0].ID, f.now, f.now.Add(time.Hour)); err != nil {
 				f.Fatal(err)
 			}
 			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 0, 1, 0))
@@ -321,7 +311,7 @@ func deskCases() []testCase {
 			f.create(ended)
 			f.end(session.Who{SID: "s9"})
 			overdue := func(after session.Key, limit int) []session.Record {
-				all, err := f.desk().Overdue(f.ctx, after, limit, f.now)
+				all, err := f.store.Overdue(f.ctx, after, limit, f.now)
 				if err != nil {
 					f.Fatalf("Overdue: %v", err)
 				}
@@ -372,19 +362,9 @@ func deskCases() []testCase {
 	}
 }
 
-// vault returns the store as a [session.Vault], which every store is to be.
-func (f *fixture) vault() session.Vault {
-	f.Helper()
-	v, ok := f.store.(session.Vault)
-	if !ok {
-		f.Skipf("%T is no session.Vault yet", f.store)
-	}
-	return v
-}
-
 func (f *fixture) wantValue(name string, value []byte, revision int64) {
 	f.Helper()
-	got, r, err := f.vault().Load(f.ctx, name)
+	got, r, err := f.store.Load(f.ctx, name)
 	if err != nil || r != revision || !bytes.Equal(got, value) {
 		f.Errorf("Load %q: %q at revision %d (error %v), want %q at %d", name, got, r, err, value, revision)
 	}
@@ -392,7 +372,7 @@ func (f *fixture) wantValue(name string, value []byte, revision int64) {
 
 func (f *fixture) save(name string, value []byte, revision int64) {
 	f.Helper()
-	if err := f.vault().Save(f.ctx, name, value, revision); err != nil {
+	if err := f.store.Save(f.ctx, name, value, revision); err != nil {
 		f.Errorf("Save %q: %v", name, err)
 	}
 }
@@ -407,16 +387,16 @@ func vaultCases() []testCase {
 			f.save("keys", []byte("two"), 1)
 			f.wantValue("keys", []byte("two"), 2)
 			for _, revision := range []int64{0, 1, 3, -1} {
-				f.wantError(fmt.Sprint("Save at ", revision), f.vault().Save(f.ctx, "keys", []byte("no"), revision), session.ErrConflict)
+				f.wantError(fmt.Sprint("Save at ", revision), f.store.Save(f.ctx, "keys", []byte("no"), revision), session.ErrConflict)
 			}
-			f.wantError("Save of what is not there at 1", f.vault().Save(f.ctx, "new", []byte("no"), 1), session.ErrConflict)
+			f.wantError("Save of what is not there at 1", f.store.Save(f.ctx, "new", []byte("no"), 1), session.ErrConflict)
 			f.save("keys", nil, 2)
 			f.wantValue("keys", nil, 3)
 			f.wantValue("other", []byte("x"), 1)
 			f.wantValue("new", nil, 0)
 		}},
 		{"one of many that save wins", func(f *fixture) {
-			v := f.vault()
+			v := f.store
 			var mu sync.Mutex
 			won := 0
 			for revision := range int64(3) {
@@ -441,9 +421,9 @@ func vaultCases() []testCase {
 			name := string(bytes.Repeat([]byte("n"), 256))
 			f.save(name, large, 0)
 			f.wantValue(name, large, 1)
-			f.wantFault("Save of a byte more", f.vault().Save(f.ctx, "keys", append(large, 1), 0))
-			f.wantFault("Save under a longer name", f.vault().Save(f.ctx, name+"n", nil, 0))
-			f.wantFault("Save under no name", f.vault().Save(f.ctx, "", nil, 0))
+			f.wantFault("Save of a byte more", f.store.Save(f.ctx, "keys", append(large, 1), 0))
+			f.wantFault("Save under a longer name", f.store.Save(f.ctx, name+"n", nil, 0))
+			f.wantFault("Save under no name", f.store.Save(f.ctx, "", nil, 0))
 		}},
 		{"the vault is there after a restart, and is not pruned", func(f *fixture) {
 			if f.h.Reopen == nil {
@@ -459,7 +439,7 @@ func vaultCases() []testCase {
 			value := []byte("kept")
 			f.save("keys", value, 0)
 			value[0] = 'X'
-			got, _, _ := f.vault().Load(f.ctx, "keys")
+			got, _, _ := f.store.Load(f.ctx, "keys")
 			got[1] = 'X'
 			f.wantValue("keys", []byte("kept"), 1)
 		}},

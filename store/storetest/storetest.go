@@ -17,7 +17,8 @@ import (
 // Store is what every store is.
 type Store interface {
 	session.Store
-	session.Outbox
+	session.Desk
+	session.Vault
 }
 
 // Harness is an empty store and what a test can do to it.
