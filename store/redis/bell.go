@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,36 +119,41 @@ func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target st
 		if err != nil {
 			return nil, nil, err
 		}
-		bells = slices.DeleteFunc(bells, func(r rung) bool { return r.at > float64(micros(now)) })
-		var due []candidate
-		var fault error
-		next := make(map[spot]string)
-		for chunk := range slices.Chunk(bells, looks) {
-			// What is due in a bucket is never earlier than its bell says, so the rest may not have to be looked into.
-			if len(due) >= max && oldest(due, max)[max-1].due <= chunk[0].at {
-				break
-			}
-			spots := make([]spot, len(chunk))
-			for i := range chunk {
-				spots[i] = chunk[i].spot
-			}
-			found, upcoming, err := s.peek(ctx, spots, now, max)
-			fault = cmp.Or(fault, err)
-			due = append(due, found...)
-			for _, at := range spots {
-				if when, ok := upcoming[at]; ok && !slices.ContainsFunc(found, func(c candidate) bool { return c.spot == at }) {
-					next[at] = when
-				}
-			}
-		}
-		due = oldest(due, max)
-		got, upcoming, err := s.claim(ctx, due, now, now.Add(lease))
-		for at, when := range upcoming {
-			next[at] = when
-		}
+		due, got, next, err := s.answer(ctx, bells, now, lease, max)
 		s.hush(ctx, lane, bells, next)
-		return due, got, cmp.Or(fault, err)
+		return due, got, err
 	})
+}
+
+// answer claims where a bell has called, and says when there is something to be done next in the buckets that it has seen to.
+func (s *Store) answer(ctx context.Context, bells []rung, now time.Time, lease time.Duration, max int) (due []candidate, got []session.Notice, next map[spot]string, fault error) {
+	silent := slices.IndexFunc(bells, func(r rung) bool { return r.at > float64(micros(now)) })
+	if silent >= 0 {
+		bells = bells[:silent]
+	}
+	next = make(map[spot]string)
+	for chunk := range slices.Chunk(bells, looks) {
+		// What is due in a bucket is never earlier than its bell says, so the rest may not have to be looked into.
+		if len(due) >= max && oldest(due, max)[max-1].due <= chunk[0].at {
+			break
+		}
+		spots := make([]spot, len(chunk))
+		for i := range chunk {
+			spots[i] = chunk[i].spot
+		}
+		found, upcoming, err := s.peek(ctx, spots, now, max)
+		fault = cmp.Or(fault, err)
+		due = append(due, found...)
+		for _, at := range spots {
+			if when, ok := upcoming[at]; ok && !slices.ContainsFunc(found, func(c candidate) bool { return c.spot == at }) {
+				next[at] = when
+			}
+		}
+	}
+	due = oldest(due, max)
+	got, upcoming, err := s.claim(ctx, due, now, now.Add(lease))
+	maps.Copy(next, upcoming)
+	return due, got, next, cmp.Or(fault, err)
 }
 
 // hush says when there is something to be done next, where the bell has not rung since.

@@ -62,11 +62,20 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 		return err
 	}
 	defer leave()
+	first, err := s.put(ctx, left)
+	if err == nil {
+		s.ringAll(ctx, first)
+	}
+	return err
+}
+
+// put leaves notices, and says what is to be rung for.
+func (s *Store) put(ctx context.Context, left []session.Notice) (first map[spot]string, err error) {
 	tag := session.Tag(left[0].Issuer, left[0].ClientID, left[0].Subject)
 	b := bucket(tag[0])
 	ids := noticeIDs(b)
 	args := []string{s.key(b, ""), s.bells()}
-	first := make(map[spot]string)
+	first = make(map[spot]string)
 	for i, n := range left {
 		lane := laneName(n.Kind, n.Target)
 		key := ""
@@ -76,18 +85,19 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 		args = append(args, string(lane[:]), ids+"-"+strconv.Itoa(i+1), decimal(n.Due), template(n), key,
 			about(n.Issuer, n.ClientID, n.Subject, n.SID), string(n.Payload))
 		at := spot{b, lane}
-		if before, ok := first[at]; !ok || micros(n.Due) < parseMicros(before) {
+		if before, ok := first[at]; !ok || micros(n.Due) < number(before) {
 			first[at] = decimal(n.Due)
 		}
 	}
-	if _, err := s.runReplicated(ctx, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2); err != nil && !errors.Is(err, errReplicas) {
-		return err
+	_, err = s.runReplicated(ctx, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2)
+	if errors.Is(err, errReplicas) {
+		err = nil
 	}
-	s.ringAll(ctx, first)
-	return nil
+	return first, err
 }
 
-func parseMicros(decimal string) int64 {
+// number reads what a script or ourselves have written.
+func number(decimal string) int64 {
 	n, _ := strconv.ParseInt(decimal, 10, 64)
 	return n
 }
@@ -278,10 +288,10 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 				t = &session.Tally{Kind: session.NoticeKind(d.text()), Target: d.text()}
 				counts[lane] = t
 			}
-			t.Pending += int(parseMicros(parts[2]))
-			t.Dead += int(parseMicros(parts[3]))
+			t.Pending += int(number(parts[2]))
+			t.Dead += int(number(parts[3]))
 			if parts[4] != "" {
-				if at := instant(parseMicros(parts[4])); t.Oldest.IsZero() || at.Before(t.Oldest) {
+				if at := instant(number(parts[4])); t.Oldest.IsZero() || at.Before(t.Oldest) {
 					t.Oldest = at
 				}
 			}
@@ -311,7 +321,7 @@ func (s *Store) ringAnew(ctx context.Context, lane name, upcoming map[spot]strin
 	}
 	silent := make(map[spot]string)
 	for at, due := range upcoming {
-		if at.lane == lane && !slices.ContainsFunc(bells, func(r rung) bool { return r.spot == at && r.at <= float64(parseMicros(due)) }) {
+		if at.lane == lane && !slices.ContainsFunc(bells, func(r rung) bool { return r.spot == at && r.at <= float64(number(due)) }) {
 			silent[at] = due
 		}
 	}

@@ -72,6 +72,35 @@ func (s *Store) Bind(ctx context.Context, e session.Ending, now time.Time) error
 	return s.bind(ctx, e, session.Time(now))
 }
 
+// LeaveSteps are the steps of Leave on a Cluster.
+func (s *Store) LeaveSteps(ctx context.Context, n session.Notice) (leave, ring func() error) {
+	var first map[spot]string
+	return func() (err error) {
+		first, err = s.put(ctx, []session.Notice{n})
+		return err
+	}, func() error { s.ringAll(ctx, first); return nil }
+}
+
+// ClaimSteps are the steps of ClaimFor.
+func (s *Store) ClaimSteps(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration) (hear, claim, hush func() error, claimed *[]session.Notice) {
+	lane := laneName(kind, target)
+	var bells []rung
+	var next map[spot]string
+	claimed = new([]session.Notice)
+	return func() (err error) {
+			bells, err = s.heard(ctx, lane)
+			return err
+		}, func() (err error) {
+			_, *claimed, next, err = s.answer(ctx, bells, now, lease, 100)
+			return err
+		}, func() error { s.hush(ctx, lane, bells, next); return nil }, claimed
+}
+
+// BellOf is the key of the bell of a lane.
+func (s *Store) BellOf(kind session.NoticeKind, target string) string {
+	return s.bell(laneName(kind, target))
+}
+
 // RoundTrip encodes and decodes a session.
 func RoundTrip(r session.Record) (session.Record, error) {
 	return decode(r.Key, string(encode(&r, 0)))

@@ -27,6 +27,9 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	defer store.Close()
 	hasty := open(t, own.url, redis.Options{Timeout: 300 * time.Millisecond})
 	defer hasty.Close()
+	if n := store.WaitFor(); n != 0 {
+		t.Errorf("%d replicas are waited for on a Cluster that has none", n)
+	}
 	l := watch(t, store)
 	now := session.Time(time.Now())
 	one, two, three := recordOf("alice", "s1", now), recordOf("alice", "s2", now), recordOf("alice", "", now)

@@ -14,6 +14,7 @@ import (
 
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
+	"github.com/redis/rueidis"
 )
 
 // logouts signs people in, logs them out one after another while fault happens, each as often as a provider would send it,
@@ -81,7 +82,7 @@ func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A replica has to have it, since it is the replica that takes over; and time enough for the election.
-	store := open(t, own.url, redis.Options{WaitReplicas: 1, Timeout: time.Second})
+	store := open(t, own.url, redis.Options{Timeout: time.Second})
 	defer store.Close()
 	l := watch(t, store)
 	logouts(t, store, func() {
@@ -219,8 +220,11 @@ func TestSentinelsChooseANewMasterDuringLogouts(t *testing.T) {
 		t.Skip("takes servers and sentinels of its own")
 	}
 	own, url := startSentinels(t)
-	store := open(t, url, redis.Options{WaitReplicas: 1, Timeout: time.Second})
+	store := open(t, url, redis.Options{Timeout: time.Second})
 	defer store.Close()
+	if n := store.WaitFor(); n != 1 {
+		t.Errorf("%d replicas are waited for behind sentinels, want 1", n)
+	}
 	l := watch(t, store)
 	logouts(t, store, func() { own.all[0].kill() })
 	l.recovers(t)
@@ -282,4 +286,116 @@ func startSentinels(t *testing.T) (own *shared, url string) {
 		}
 	}
 	return own, "redis+sentinel://" + strings.Join(addrs, ",") + "/main"
+}
+
+// frozenReplica starts a master and its replica, and stops the replica.
+func frozenReplica(t *testing.T) (url string, master, replica *server) {
+	t.Helper()
+	master = startServer(t)
+	replica = startServer(t, "--replicaof", fmt.Sprintf("127.0.0.1 %d", master.port))
+	c := adminOf(t, replica)
+	for {
+		m := do(t, c, "INFO", "replication")
+		if text, _ := m.ToString(); strings.Contains(text, "master_link_status:up") {
+			break
+		}
+		pauseFor(10 * time.Millisecond)
+	}
+	replica.signal(syscall.SIGSTOP)
+	return "redis://" + master.addr(), master, replica
+}
+
+func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
+	t.Parallel()
+	url, master, replica := frozenReplica(t)
+	store := open(t, url, redis.Options{WaitReplicas: 1, Timeout: 2 * time.Second})
+	defer store.Close()
+	now := session.Time(time.Now())
+	var crowd []session.Record // several people with one sid
+	for i := range 5 {
+		crowd = append(crowd, recordOf(fmt.Sprint("user", i), "s1", now))
+		mustCreate(t, store, crowd[i], now)
+	}
+	crowd = append(crowd, recordOf("alice", "s2", now), recordOf("bob", "s3", now), recordOf("carol", "", now))
+	for _, r := range crowd[5:] {
+		mustCreate(t, store, r, now)
+	}
+	for i, who := range []session.Who{{SID: "s1"}, {Subject: "alice"}, {Subject: "bob", SID: "s3"}, {Key: crowd[7].Key}} {
+		e := endingOf(who)
+		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
+		if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+			t.Errorf("End %+v while no replica has it: %v", who, err)
+		}
+	}
+	for _, r := range crowd {
+		if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("%s lives after a logout that was carried out and not acknowledged: %v", r.Subject, err)
+		}
+	}
+	// And where notices and the vault are concerned, what was done is no error.
+	if err := store.Leave(t.Context(), []session.Notice{noticeFor("app", "alice", now)}); err != nil {
+		t.Errorf("Leave: %v", err)
+	}
+	if err := store.Save(t.Context(), "keys", []byte("new"), 0); err != nil {
+		t.Errorf("Save: %v", err)
+	}
+
+	// Who signed in meanwhile is still found by the sid when a failover has lost the way: the next use sees to it.
+	late := recordOf("dave", "s4", now)
+	mustCreate(t, store, late, now)
+	c := adminOf(t, master)
+	lose := func() { do(t, c, "DEL", store.PointerOf(issuer, client, "s4")) }
+	lose()
+	if err := store.Update(t.Context(), late, now); err != nil {
+		t.Fatal(err)
+	}
+	late.Revision++
+	if m := do(t, c, "EXISTS", store.PointerOf(issuer, client, "s4")); !isOne(m) {
+		t.Error("the use of a session did not put the way to it again")
+	}
+	replica.signal(syscall.SIGCONT)
+	if err := eventually(t, func() error {
+		_, err := store.End(t.Context(), endingOf(session.Who{Subject: "nobody"}), now)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Update(t.Context(), late, now); err != nil {
+		t.Fatal(err)
+	}
+	if ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s4"}), now.Add(time.Second)); err != nil || len(ended) != 1 {
+		t.Errorf("%d ended by the sid (error %v), want 1", len(ended), err)
+	}
+}
+
+func isOne(m rueidis.RedisMessage) bool {
+	n, err := m.AsInt64()
+	return err == nil && n == 1
+}
+
+func TestReplicasAreWaitedForWhereThereAreAny(t *testing.T) {
+	t.Parallel()
+	waits := func(url string, o redis.Options) int {
+		t.Helper()
+		store := open(t, url, o)
+		defer store.Close()
+		return store.WaitFor()
+	}
+	// A server may have a replica for other reasons, so one alone waits for none until it is told.
+	for _, row := range []struct {
+		name string
+		url  string
+		o    redis.Options
+		want int
+	}{
+		{"one server", single.get(t), redis.Options{}, 0},
+		{"one server, as its address says", single.get(t) + "?wait_replicas=2", redis.Options{}, 2},
+		{"a Cluster with replicas", cluster.get(t), redis.Options{}, 1},
+		{"a Cluster, not wanted by its address", cluster.get(t) + "?wait_replicas=0", redis.Options{WaitReplicas: 1}, 0},
+		{"a Cluster, not wanted", cluster.get(t), redis.Options{WaitReplicas: -1}, 0},
+	} {
+		if got := waits(row.url, row.o); got != row.want {
+			t.Errorf("%s: %d replicas are waited for, want %d", row.name, got, row.want)
+		}
+	}
 }

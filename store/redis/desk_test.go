@@ -1,0 +1,168 @@
+package redis_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+	"github.com/redis/rueidis"
+)
+
+// noticeFor is a notice for an app about somebody, who decides the bucket.
+func noticeFor(target, subject string, now time.Time) session.Notice {
+	return session.Notice{Kind: session.NoticeTell, Target: target, Issuer: issuer, ClientID: client, Subject: subject,
+		Cause: session.CauseUser, Created: now, Due: now, Deadline: now.Add(time.Hour)}
+}
+
+func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
+		now := session.Time(time.Now())
+		for _, order := range orders(2, 3) { // C is who leaves, E is who claims
+			for _, rang := range []bool{true, false} { // for another notice in the same bucket, or in none
+				target := fmt.Sprint(order, rang)
+				want := 1
+				if rang {
+					want++
+					if err := store.Leave(t.Context(), []session.Notice{noticeFor(target, "alice", now)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				leave, ring := store.LeaveSteps(t.Context(), noticeFor(target, "alice", now))
+				hear, claim, hush, claimed := store.ClaimSteps(t.Context(), session.NoticeTell, target, now, time.Minute)
+				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, hush}
+				for _, step := range order {
+					steps := &leaves
+					if step == 'E' {
+						steps = &claims
+					}
+					if err := (*steps)[0](); err != nil {
+						t.Fatalf("%s: %v", order, err)
+					}
+					*steps = (*steps)[1:]
+				}
+				rest, err := store.ClaimFor(t.Context(), session.NoticeTell, target, now, time.Minute, 10)
+				if err != nil || len(*claimed)+len(rest) != want {
+					t.Errorf("%s: %d claimed, then %d (error %v), want %d in all", target, len(*claimed), len(rest), err, want)
+				}
+				// And what is leased comes back when the lease is over.
+				later := now.Add(time.Minute)
+				if again, err := store.ClaimFor(t.Context(), session.NoticeTell, target, later, time.Minute, 10); err != nil || len(again) != want {
+					t.Errorf("%s: %d claimed when the leases are over (error %v), want %d", target, len(again), err, want)
+				}
+			}
+		}
+	})
+}
+
+func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
+	t.Parallel()
+	store := fresh(t, cluster, redis.Options{Timeout: 30 * time.Second})
+	now := session.Time(time.Now())
+	claim := func(now time.Time) []session.Notice {
+		t.Helper()
+		n, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	tally := func() {
+		t.Helper()
+		if all, err := store.Tally(t.Context()); err != nil || len(all) != 1 || all[0].Pending != 2 {
+			t.Fatalf("Tally: %+v, %v", all, err)
+		}
+	}
+	for i, subject := range []string{"alice", "bob"} { // a crash before the bell
+		leave, _ := store.LeaveSteps(t.Context(), noticeFor("app", subject, now.Add(time.Duration(i)*time.Second)))
+		if err := leave(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := claim(now); len(n) != 0 {
+		t.Fatalf("%d claimed; is there a bell that this test does not know of?", len(n))
+	}
+	tally()
+	if n := claim(now); len(n) != 1 {
+		t.Errorf("%d claimed after the tally, want the one that is due", len(n))
+	}
+	// A failover that has lost the bell, while one is leased and one waits.
+	c := clusterClient(t)
+	do(t, c, "DEL", store.BellOf(session.NoticeTell, "app"))
+	tally()
+	if n := claim(now); len(n) != 0 {
+		t.Errorf("%d claimed while one is leased and one is not due", len(n))
+	}
+	if n := claim(now.Add(time.Second)); len(n) != 1 {
+		t.Errorf("%d claimed, want the one that is due now", len(n))
+	}
+	if n := claim(now.Add(2 * time.Minute)); len(n) != 2 {
+		t.Errorf("%d claimed when the leases are over, want both", len(n))
+	}
+}
+
+func clusterClient(t *testing.T) rueidis.Client {
+	t.Helper()
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: strings.Split(strings.TrimPrefix(cluster.get(t), "redis+cluster://"), ","),
+		DisableCache: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 30 * time.Second})
+	defer store.Close()
+	c := adminOf(t, s)
+	now := session.Time(time.Now())
+	claim := func(target string, max, want int) (asked []string) {
+		t.Helper()
+		do(t, c, "CONFIG", "RESETSTAT")
+		n, err := store.ClaimFor(t.Context(), session.NoticeTell, target, now, time.Minute, max)
+		if err != nil || len(n) != want {
+			t.Fatalf("%d claimed for %s (error %v), want %d", len(n), target, err, want)
+		}
+		m := do(t, c, "INFO", "commandstats")
+		text, _ := m.ToString()
+		for _, line := range splitLines(text) {
+			name, rest, _ := strings.Cut(line, ":calls=")
+			calls, _, ok := strings.Cut(rest, ",")
+			if ok && !strings.ContainsAny(name, "|") && name != "cmdstat_ping" {
+				asked = append(asked, strings.TrimPrefix(name, "cmdstat_")+" "+calls)
+			}
+		}
+		slices.Sort(asked)
+		return asked
+	}
+	for i := range 500 {
+		if err := store.Leave(t.Context(), []session.Notice{noticeFor("busy", fmt.Sprint("user", i), now.Add(time.Duration(i)*time.Microsecond))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := noticeFor("later", "alice", now.Add(time.Hour))
+	if err := store.Leave(t.Context(), []session.Notice{one, noticeFor("held", "alice", now)}); err != nil {
+		t.Fatal(err)
+	}
+	claim("held", 1, 1)
+	for name, target := range map[string]string{"has nothing": "idle", "has something for later": "later", "has something that is leased": "held"} {
+		if asked := claim(target, 10, 0); !slices.Equal(asked, []string{"hgetall 1"}) {
+			t.Errorf("who %s asked %v, want one key", name, asked)
+		}
+	}
+	now = now.Add(time.Second)
+	few := claim("busy", 1, 1)
+	for _, of := range few {
+		if name, n, _ := strings.Cut(of, " "); len(n) > 2 {
+			t.Errorf("one of 500 was claimed with %s %s times", n, name)
+		}
+	}
+}
