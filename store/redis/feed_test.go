@@ -157,19 +157,22 @@ func TestALinkThatIsMissingIsAGap(t *testing.T) {
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
-	for name, message := range map[string]string{
-		"a message that follows one which was not heard": "0123456789abcdef" + "fedcba9876543210" + "\x07" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00",
-		"a message that is none":                         "hello",
+	for _, row := range []struct{ why, end, message string }{
+		// The end of the chain is where the message says, so only what it follows is wrong.
+		{"a message that follows one which was not heard", "fedcba9876543210",
+			"0123456789abcdef" + "fedcba9876543210" + "\x07" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00"},
+		{"a message that is none", "", "hello"},
 	} {
 		l := watch(t, store)
-		// The end of the chain is where the message says, so only what it follows is wrong.
-		do(t, c, "SET", store.LastKeys()[7], "fedcba9876543210")
-		do(t, c, "PUBLISH", store.Channel(), message)
+		if row.end != "" {
+			do(t, c, "SET", store.LastKeys()[7], row.end)
+		}
+		do(t, c, "PUBLISH", store.Channel(), row.message)
 		l.hearsOrGaps(t, store, now)
 		l.recovers(t)
 		l.hears(t, store, now)
 		if t.Failed() {
-			t.Fatal(name)
+			t.Fatal(row.why)
 		}
 	}
 }
