@@ -191,12 +191,13 @@ func (s *server) start() error {
 	if err := s.shell.Start(); err != nil {
 		return err
 	}
-	s.said = make(chan string, 1000)
+	said := make(chan string, 1000) // the goroutine may outlive the server that it listens to
+	s.said = said
 	go func() {
-		defer close(s.said)
+		defer close(said)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			select {
-			case s.said <- lines.Text():
+			case said <- lines.Text():
 			default: // nobody listens
 			}
 		}
