@@ -52,6 +52,12 @@ func newWire(t *testing.T, server string) *wire {
 	return w
 }
 
+// wait returns when nobody holds the wire up.
+func (w *wire) wait() {
+	w.held.RLock()
+	defer w.held.RUnlock()
+}
+
 func (w *wire) carry(conn net.Conn) {
 	defer conn.Close()
 	server, err := net.Dial("tcp", w.server)
@@ -69,8 +75,7 @@ func (w *wire) carry(conn net.Conn) {
 			if err != nil {
 				return
 			}
-			w.held.RLock()
-			w.held.RUnlock()
+			w.wait()
 			if w.toServer.Load() == toServer {
 				if left := w.left.Load(); left >= 0 {
 					if int64(n) >= left {

@@ -191,7 +191,7 @@ func (s *server) start() error {
 	if err := s.shell.Start(); err != nil {
 		return err
 	}
-	said := make(chan string, 1000) // each start has its own: the reader of the last may still be at its end
+	said := make(chan string, 1000) // the goroutine may outlive the server that it listens to
 	s.said = said
 	go func() {
 		defer close(said)
