@@ -165,4 +165,63 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 			t.Errorf("one of 500 was claimed with %s %s times", n, name)
 		}
 	}
+	// They lie in some 220 buckets, and are claimed in the order in which they are due all the same.
+	for i := 1; i < 400; i += 40 {
+		n, err := store.ClaimFor(t.Context(), session.NoticeTell, "busy", now, time.Minute, 40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range n {
+			if want := fmt.Sprint("user", i+j); n[j].Subject != want {
+				t.Fatalf("%s was claimed, want %s", n[j].Subject, want)
+			}
+		}
+	}
+}
+
+func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
+		now := session.Time(time.Now())
+		if err := store.Leave(t.Context(), []session.Notice{noticeFor("app", "alice", now)}); err != nil {
+			t.Fatal(err)
+		}
+		for attempt := 1; attempt < 4; attempt++ {
+			n, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 10)
+			if err != nil || len(n) != 1 || n[0].Attempts != attempt {
+				t.Fatalf("claimed %+v (error %v), want attempt %d", n, err, attempt)
+			}
+			if err := store.Settle(t.Context(), n[0], session.Outcome{RetryAt: n[0].Due}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestRedisKeepsARefreshTokenADayLonger(t *testing.T) {
+	t.Parallel()
+	store := fresh(t, single, redis.Options{})
+	c := adminOf(t, single.server(t))
+	now := session.Time(time.Now())
+	left := func(r session.Record) time.Duration {
+		m := do(t, c, "PTTL", store.Start(r.Key)+"s"+string(r.Key[:]))
+		ms, err := m.AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (time.Duration(ms) * time.Millisecond).Round(time.Hour)
+	}
+	r := recordOf("alice", "s1", now) // for an hour
+	mustCreate(t, store, r, now)
+	if got := left(r); got != 2*time.Hour {
+		t.Errorf("kept for %v, want 2 h", got)
+	}
+	r.Refresh = session.RefreshOnline
+	if err := store.Update(t.Context(), r, now); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(r); got != 25*time.Hour {
+		t.Errorf("with a refresh token kept for %v, want 25 h", got)
+	}
 }

@@ -11,7 +11,7 @@
 // which follows from issuer, client and subject. So a person's sessions, their indexes, end marks and notices are in one
 // bucket, a bucket is in one slot of a Cluster (its keys share a hash tag), and one script can do all that an ending asks for.
 //
-// Why 256: List, Claim and Prune walk the buckets, and every Sync of the feed reads one key of each, so fewer are better; a
+// Why 256: List, Tally and Prune walk the buckets, and every Sync of the feed reads one key of each, so fewer are better; a
 // slot moves between machines as a whole, and while it moves its people cannot sign in or out, so more are better. With ten
 // million sessions (14 GB) a bucket is 55 MB. The hash tags are chosen so that the buckets lie evenly over the slots: with
 // any whole number of machines the fullest has one bucket more than the others.
@@ -20,7 +20,8 @@
 // Where a hash leads to a session the names are compared in full.
 //
 // Redis's own expiry only cleans up: what has run out is judged by the caller's time, from the stored fields, and Redis
-// keeps everything for an hour longer. So the clock of a server may be wrong by most of an hour.
+// keeps everything for an hour longer, and for a day what holds a refresh token (see Overdue). So the clock of a server may be
+// wrong by most of an hour.
 //
 // # A sid alone
 //
@@ -60,5 +61,10 @@
 // A script that asks for a key which is not here gets an error instead of nothing, and the scripts read everything before they
 // write anything; so an ending in a slot that is moving fails as a whole, and the provider sends it again.
 //
-// The feed is described in feed.go.
+// # Steps over several slots
+//
+// Each method says what its steps are, and each can die after any of them: what it has done by then is harmless, and doing it all
+// again does the rest. Nothing is ever recorded as done before it is.
+//
+// The feed is described in feed.go, and how the notices for one app are found in bell.go.
 package redis

@@ -28,11 +28,21 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 		return nil, err
 	}
 	defer leave()
-	if e.JTI != "" && s.cluster {
-		if err := s.bind(ctx, e, now); err != nil {
-			return nil, err
-		}
+	if e.JTI == "" || !s.cluster {
+		return s.carryOut(ctx, e, now)
 	}
+	till, err := s.bind(ctx, e, now, false)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := s.carryOut(ctx, e, now)
+	if err == nil && till < micros(e.JTIExpires) {
+		_, _ = s.bind(ctx, e, now, true) // it is done, whatever comes of this
+	}
+	return ended, err
+}
+
+func (s *Store) carryOut(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
 	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waitFor > 0 {
 		return s.endInSteps(ctx, e, now)
 	}

@@ -69,7 +69,8 @@ func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (
 
 // Bind is the step that a Cluster needs before an ending with a jti.
 func (s *Store) Bind(ctx context.Context, e session.Ending, now time.Time) error {
-	return s.bind(ctx, e, session.Time(now))
+	_, err := s.bind(ctx, e, session.Time(now), false)
+	return err
 }
 
 // LeaveSteps are the steps of Leave on a Cluster.

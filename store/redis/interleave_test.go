@@ -354,3 +354,39 @@ func endTogether(t *testing.T, store *redis.Store, n int, of func(int) session.E
 	all.Wait()
 	return d.Load(), r.Load(), s.Load()
 }
+
+func TestAJTIIsRememberedAsLongAsItWasRecordedWhateverIsTriedMeanwhile(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *shared) {
+		store := fresh(t, on, redis.Options{})
+		start := session.Time(time.Now())
+		end := func(subject, jti string, after, lives time.Duration, want error) {
+			t.Helper()
+			e := endingOf(session.Who{Subject: subject})
+			e.JTI, e.JTIExpires = jti, start.Add(after+lives)
+			if _, err := store.End(t.Context(), e, start.Add(after)); !errors.Is(err, want) {
+				t.Errorf("%s, %s after %v: got error %v, want %v", subject, jti, after, err, want)
+			}
+		}
+		prune := func(after time.Duration) {
+			for {
+				if n, err := store.Prune(t.Context(), start.Add(after)); err != nil || n == 0 {
+					break
+				}
+			}
+		}
+		const m = time.Minute
+		// A replay that would run out sooner changes nothing.
+		end("alice", "j1", 0, 10*m, nil)
+		end("alice", "j1", m, 0, session.ErrReplayed)
+		end("bob", "j1", 2*m, m, session.ErrReplayed)
+		prune(11 * m)
+		end("bob", "j1", 11*m, m, nil)
+		// Nor does one that would run out later, also when the record is gone.
+		end("alice", "j2", 0, m, nil)
+		end("alice", "j2", 0, 100*m, session.ErrReplayed)
+		prune(2 * m)
+		end("bob", "j2", 2*m, 10*m, nil)
+		end("alice", "j2", 3*m, m, session.ErrReplayed)
+	})
+}

@@ -228,41 +228,47 @@ func (st *steps) giveBack(ctx context.Context) {
 //   - not recorded: the first is under way, or it failed. It waits; when the binding is older than any method runs, it has
 //     failed, and the binding is free.
 //
+// The binding runs out with the record: who finds itself bound leaves it as it is, and when that was a success after all,
+// with a later end (two tokens that share a jti and whom they name), End binds anew.
+//
 // What remains is a first that was frozen somewhere for all that time and is carried out after the second: two genuine tokens
 // are obeyed then, which is what both asked for.
-func (s *Store) bind(ctx context.Context, e session.Ending, now time.Time) error {
+func (s *Store) bind(ctx context.Context, e session.Ending, now time.Time, anew bool) (till int64, err error) {
 	jti := jtiName(e.Who.Issuer, e.Who.ClientID, e.JTI)
 	_, mine := whose(e.Who)
 	b := bucket(jti[0])
 	failed := ""
+	if anew {
+		failed = mine
+	}
 	for {
 		answer, err := s.run(ctx, call{s.scripts.bind,
 			[]string{s.named(b, keyBind, jti[:]), s.key(b, keyQueue)},
 			[]string{decimal(now), mine, decimal(e.JTIExpires), until(e.JTIExpires, margin), string(jti[:]), failed}})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		theirs, rest, err := list(answer)
-		if err != nil || len(rest) != 1 {
-			return errors.Join(errAnswer, err)
+		if err != nil || len(rest) != 2 {
+			return 0, errors.Join(errAnswer, err)
 		}
 		if theirs == mine {
-			return nil
+			return rest[1].AsInt64()
 		}
 		age, err := rest[0].AsInt64()
 		if err != nil {
-			return errAnswer
+			return 0, errAnswer
 		}
 		recorded, err := s.recorded(ctx, theirs, jti)
 		switch {
 		case err != nil:
-			return err
+			return 0, err
 		case recorded != nil && now.Before(*recorded):
-			return session.ErrReplayed
+			return 0, session.ErrReplayed
 		case recorded != nil || time.Duration(age)*time.Millisecond > s.lease():
 			failed = theirs
 		case sleep(ctx, pause) != nil:
-			return errBusy
+			return 0, errBusy
 		}
 	}
 }
