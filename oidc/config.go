@@ -32,6 +32,7 @@ type Config struct {
 	AuthMethod   string   // client_secret_basic (the default with a secret), client_secret_post, none (the default without)
 	SigningAlg   string   // the registered id_token_signed_response_alg; default RS256
 	Scopes       []string // default openid, profile, email; openid is added when missing
+	Prompt       string   // what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
 	SkipUserinfo bool     // userinfo: never
 	Encryption   *Encryption
 	Quirks       Quirks
@@ -159,6 +160,13 @@ func (c *Config) validate() error {
 		// RFC 6749 §3.3
 		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
 			fault("scope %s: it is empty or holds a space or another character that a scope cannot have", quote(s))
+		}
+	}
+	prompts := strings.Fields(c.Prompt)
+	for i, s := range prompts {
+		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, s) || s == "none" && len(prompts) > 1 || slices.Contains(prompts[:i], s) {
+			fault("prompt: %s: it is none alone, or some of login, consent and select_account (Core §3.1.2.1)", quote(c.Prompt))
+			break
 		}
 	}
 	if s := c.Quirks.LogoutScope; s != "session" && s != "subject" {

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -18,7 +19,7 @@ type AuthRequest struct {
 	Nonce       string
 	Verifier    string // PKCE; sent as its S256 challenge
 	LoginHint   string
-	Prompt      string
+	Prompt      string // instead of the configured one
 	MaxAge      *int
 	Extra       url.Values // more parameters; those above are not replaced
 }
@@ -50,8 +51,8 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	if r.LoginHint != "" {
 		q.Set("login_hint", r.LoginHint)
 	}
-	if r.Prompt != "" {
-		q.Set("prompt", r.Prompt)
+	if prompt := cmp.Or(r.Prompt, strings.Join(strings.Fields(p.cfg.Prompt), " ")); prompt != "" {
+		q.Set("prompt", prompt)
 	}
 	if r.MaxAge != nil {
 		q.Set("max_age", strconv.Itoa(*r.MaxAge))

@@ -1,14 +1,17 @@
 package oidc_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
@@ -122,6 +125,51 @@ func TestAPersonSignsInAndOut(t *testing.T) {
 				t.Fatalf("sent to %s, with %d sessions left", to, len(h.op.Sessions()))
 			}
 		})
+	}
+}
+
+// Some providers grant offline_access to those alone who are asked for their consent (Core §11).
+func TestAProviderPromptsAsConfiguredUnlessAskedOtherwise(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ configured, asked, want, why string }{
+		{"", "", "", "nobody said anything"},
+		{"consent", "", "consent", "so it is configured"},
+		{" login  consent ", "", "login consent", "one space is enough (Core §3.1.2.1)"},
+		{"consent", "none", "none", "a silent sign-in cannot prompt"},
+		{"none", "login", "login", "who asks for something gets that"},
+	} {
+		h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.Prompt = row.configured })
+		where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n", Verifier: verifier, Prompt: row.asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := u.Query().Get("prompt"); got != row.want || u.Query().Has("prompt") != (row.want != "") {
+			t.Errorf("%q configured, %q asked: prompt is %q; want %q, since %s", row.configured, row.asked, got, row.want, row.why)
+		}
+	}
+}
+
+func TestAProviderWithoutMetadataIsToldOfOnceAndWhenItHasSome(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	away := func(d map[string]any) { d["issuer"] = "https://other.example" }
+	for _, row := range []struct {
+		broken            func(map[string]any)
+		failed, recovered int // lines in the log by then
+	}{{away, 1, 0}, {away, 1, 0}, {nil, 1, 1}} {
+		h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = row.broken })
+		h.Add(2 * time.Second) // it is asked again after one
+		if err := h.rp.Ready(t.Context()); (err == nil) != (row.broken == nil) {
+			t.Fatalf("Ready: %v", err)
+		}
+		if failed, recovered := strings.Count(log.String(), "event=oidc.discovery.failed"), strings.Count(log.String(), "event=oidc.discovery.recovered"); failed != row.failed || recovered != row.recovered {
+			t.Errorf("told of %d failures and %d recoveries, want %d and %d:\n%s", failed, recovered, row.failed, row.recovered, &log)
+		}
 	}
 }
 

@@ -58,7 +58,13 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	}()
 	if err != nil {
 		err = fmt.Errorf("its metadata: %w", err)
-		p.cfg.Log.Warn("the provider's metadata could not be fetched", "event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+	}
+	// Whoever is without metadata asks all the time; what is told is when that begins and ends.
+	switch was := p.silent.Swap(err != nil); {
+	case err != nil && !was:
+		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can", "event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+	case err == nil && was:
+		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered", "provider", p.cfg.Name)
 	}
 	return m, err
 }

@@ -3,6 +3,7 @@ package oidc
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 )
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
@@ -15,6 +16,7 @@ type Provider struct {
 	logoutAlg *algorithm // of logout tokens
 	meta      *cached[*Metadata]
 	keys      *keySet
+	silent    atomic.Bool // the metadata could not be fetched when that was last tried
 }
 
 // New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all who wait, and

@@ -108,6 +108,7 @@ func check(ctx context.Context, c *config) (*report, error) {
 	r.about = "this gateway"
 	checkStore(ctx, r, c)
 	checkKeyFile(r, c)
+	checkCertificate(r, c)
 	return r, nil
 }
 

@@ -86,3 +86,15 @@ func checkKeyFile(r *report, c *config) {
 	}
 	r.ok("key file", "%s", c.KeyFile)
 }
+
+// checkCertificate reads our own certificate, if we are to have one.
+func checkCertificate(r *report, c *config) {
+	if c.TLSCert == "" {
+		return
+	}
+	if _, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
+		r.fault("certificate", err.Error(), "serve would not start; put this right first")
+		return
+	}
+	r.ok("certificate", "%s", c.TLSCert)
+}

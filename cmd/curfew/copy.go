@@ -30,9 +30,9 @@ const (
 // has is created, what differs is brought up to date, and what only to has is ended, or else refused before anything has
 // been changed.
 //
-// What ends at from meanwhile is heard of. It may be on a page that is at hand, so it is ended at to when that page has been
-// written; and what has been heard of is not created. A session that ended at from, and that to keeps for all that, ends at
-// the next pass or the next run. So the last run, when nobody uses from any more, leaves exactly what lived there.
+// What ends at from meanwhile is heard of. It may be on a page that is at hand, so it is ended at to when the pass is over and
+// everything has been written. A session that ended at from, and that to keeps for all that, ends at the next run. So
+// the last run, when nobody uses from any more, leaves exactly what lived there.
 type mover struct {
 	from, to session.Store
 	now      func() time.Time
@@ -42,7 +42,7 @@ type mover struct {
 	feed  session.Feed
 	mu    sync.Mutex
 	ended map[session.Key]struct{} // at from, since it is watched: as much memory as there were
-	news  []session.Ended          // of these, those that have not been carried over yet
+	news  []session.Ended          // of these, those that have not been ended at to yet
 }
 
 // tally is what a pass found and did.
@@ -254,7 +254,7 @@ func (w *walk) until(ctx context.Context, key session.Key, extra func(session.Re
 	}
 }
 
-// work does the jobs, many at once, and then carries over what has ended meanwhile.
+// work does the jobs, many at once.
 func (m *mover) work(ctx context.Context, t *tally, jobs []job, write bool) error {
 	var suspects []session.Record
 	err := together(ctx, jobs, func(ctx context.Context, j job) (func(), error) {
@@ -288,10 +288,7 @@ func (m *mover) work(ctx context.Context, t *tally, jobs []job, write bool) erro
 			t.extra = append(t.extra, r)
 		}
 	}
-	if !write {
-		return nil
-	}
-	return m.carryOver(ctx, t)
+	return nil
 }
 
 // together does something for each of many at once, but not for all. What it returns is done one after the other.
@@ -316,8 +313,8 @@ func together[T any](ctx context.Context, all []T, do func(context.Context, T) (
 // settle makes a session at to what it is at from. What it returns counts that.
 func (m *mover) settle(ctx context.Context, t *tally, j job, now time.Time, write bool) (func(), error) {
 	switch {
-	case m.hasEnded(j.from.Key) || !j.from.Lives(now):
-		return nil, nil // it ends at to as well, of itself or when the news are carried over
+	case !j.from.Lives(now):
+		return nil, nil // nor does it at to, if it is there
 	case j.to != nil && same(j.from, j.to):
 		return func() { t.same++ }, nil
 	case !write:
@@ -337,9 +334,9 @@ func same(a, b *session.Record) bool {
 		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload)
 }
 
-// surplus says whether a session that lives at to has gone from from, and nobody said so.
+// surplus says whether a session that lives at to has gone from from.
 func (m *mover) surplus(ctx context.Context, r *session.Record, now time.Time) (bool, error) {
-	if m.hasEnded(r.Key) || !r.Lives(now) {
+	if !r.Lives(now) {
 		return false, nil
 	}
 	// It may be younger than the page of from that is at hand, and another copy was faster.
@@ -407,21 +404,16 @@ func (m *mover) end(ctx context.Context, t *tally, e session.Ended) (func(), err
 	return func() { t.ended += len(ended) }, nil
 }
 
-// carryOver ends at to what has ended at from. Whatever was at hand has been written by now.
-func (m *mover) carryOver(ctx context.Context, t *tally) error {
+// catchUp ends at to everything that had ended at from before it was called. What a pass had at hand has been written by now.
+func (m *mover) catchUp(ctx context.Context, t *tally) error {
+	if err := m.feed.Sync(ctx); err != nil {
+		return feedBroken(err)
+	}
 	m.mu.Lock()
 	news := m.news
 	m.news = nil
 	m.mu.Unlock()
 	return together(ctx, news, func(ctx context.Context, e session.Ended) (func(), error) { return m.end(ctx, t, e) })
-}
-
-// catchUp carries over everything that had ended before it was called.
-func (m *mover) catchUp(ctx context.Context, t *tally) error {
-	if err := m.feed.Sync(ctx); err != nil {
-		return feedBroken(err)
-	}
-	return m.carryOver(ctx, t)
 }
 
 func feedBroken(err error) error {

@@ -14,6 +14,7 @@ import (
 
 	"example.com/curfew"
 	room "example.com/curfew/gateway"
+	"example.com/curfew/web"
 )
 
 // gatewayConfig is what the settings say about the apps, and about who may use them.
@@ -112,13 +113,25 @@ func (g *gatewayConfig) setRoutes(v value) error {
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
 		}
 	})
+	faults := []error{err}
 	for i, r := range routes {
-		if err == nil && r.Upstream.URL == nil {
-			err = fmt.Errorf("route %d: upstream is missing", i+1)
+		if r.Upstream.URL == nil {
+			if err == nil {
+				faults = append(faults, fmt.Errorf("route %d: upstream is missing", i+1))
+			}
+			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // has been told
 		}
 		g.Routes = append(g.Routes, *r)
 	}
-	return err
+	// The router knows what a path and a host are.
+	_, wrong := (&room.Handler{Site: &web.Site{URL: new(url.URL)}}).Route(g.Routes...)
+	if wrong != nil {
+		faults = append(faults, flat(wrong))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return flat(err)
+	}
+	return nil
 }
 
 func (g *gatewayConfig) setPolicy(v value) error {

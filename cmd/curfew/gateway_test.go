@@ -23,6 +23,8 @@ import (
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/curfew/oidc/oidctest"
 )
 
 // writeCertificate writes a certificate for 127.0.0.1 and its key, and returns it.
@@ -151,5 +153,27 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 	}
 	if status := g.stop(); status != 0 {
 		t.Errorf("exit status %d\n%s", status, g.logs)
+	}
+}
+
+func TestSignInPromptsAsConfigured(t *testing.T) {
+	t.Parallel()
+	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
+	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nproviders: [{issuer: '"+op.Issuer()+"', client_id: app, prompt: login consent}]\n")
+	g := startGateway(t, "--config", config)
+	for path, want := range map[string]string{"/auth/login": "login consent", "/auth/login?prompt=select_account": "select_account", "/auth/login?silent=true": "none"} {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		resp, err := client.Get("http://" + g.public + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		to, err := resp.Location()
+		if err != nil {
+			t.Fatalf("%s: %s, %v", path, resp.Status, err)
+		}
+		if got := to.Query().Get("prompt"); got != want {
+			t.Errorf("%s asks the provider to prompt %q, want %q", path, got, want)
+		}
 	}
 }

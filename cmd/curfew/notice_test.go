@@ -168,6 +168,39 @@ func TestNoOtherSiteSteersNotices(t *testing.T) {
 	}
 }
 
+// A name that leads to us today may have led to somebody's page a moment ago: what asks by it may be that page.
+func TestThePrivateListenerAnswersToItsOwnNamesAlone(t *testing.T) {
+	t.Parallel()
+	op := oidctest.Start(t, oidctest.Config{})
+	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store", "memory:")
+	for host, want := range map[string]int{
+		"127.0.0.1:4181": 200, "localhost": 200, "LOCALHOST:4181": 200, "[::1]:4181": 200, "[::1]": 200, "10.0.0.7:4181": 200,
+		"evil.example": 421, "evil.example:4181": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example:4181": 421,
+	} {
+		for _, path := range []string{"/api/notices", "/healthz"} {
+			r, _ := http.NewRequest(http.MethodGet, "http://"+g.private+path, nil)
+			r.Host = host
+			expected := want
+			if path == "/healthz" {
+				expected = 200 // machines ask by whatever name they know, and there is nothing to learn
+			}
+			status, body := g.do(t, r)
+			if status != expected || status == 421 && !strings.Contains(body, `"error":"this listener goes by`) {
+				t.Errorf("%s of %s: %d %s, want %d", path, host, status, body, expected)
+			}
+		}
+	}
+	named := &admin{listen: "admin.internal:4181"}
+	for host, want := range map[string]bool{"admin.internal:4181": true, "Admin.internal": true, "internal": false, "": false} {
+		if named.meant(host) != want {
+			t.Errorf("%q is meant: %t, want %t", host, !want, want)
+		}
+	}
+	if (&admin{listen: ":4181"}).meant("") {
+		t.Error("no host at all is meant by a listener on every address")
+	}
+}
+
 func TestAppsThatCannotBeToldAreFaultsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	const head = "url: http://127.0.0.1:4180\nproviders: [{issuer: https://id.example.com, client_id: app}]\n"

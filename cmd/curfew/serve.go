@@ -91,7 +91,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	var desk *admin // of a store that keeps notices
 	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
 		registry.MustRegister(newOutbox(d))
-		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
+		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log, listen: c.AdminListen}
 	}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}

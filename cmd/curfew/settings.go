@@ -93,6 +93,7 @@ func (p *provider) settings() []setting {
 		{"token_endpoint_auth_method", "", "METHOD", "client_secret_basic, client_secret_post or none", oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthNone)},
 		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens", p.set(func(c *oidc.Config, s string) { c.SigningAlg = s })},
 		{"scopes", "openid,profile,email", "LIST", "what to ask for, with commas between", p.setScopes},
+		{"prompt", "", "", "", p.set(func(c *oidc.Config, s string) { c.Prompt = s })},
 		{"userinfo", "always", "", "", p.setUserinfo},
 		{"id_token_encrypted_response_alg", "", "", "", oneOf(&p.encryptionAlg, "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")},
 		{"id_token_encrypted_response_enc", "", "", "", oneOf(&p.encryptionEnc, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")},

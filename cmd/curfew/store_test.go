@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -78,7 +79,7 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 	kids := func(path string, rotate bool) (all string) {
 		store := openSQLite(t, path)
 		defer store.Close()
-		keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring})
+		keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring, Log: slog.New(slog.DiscardHandler)})
 		if err == nil && rotate {
 			err = keys.Rotate(t.Context(), true)
 		}
