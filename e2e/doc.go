@@ -5,7 +5,14 @@
 // clients with a cookie jar. It does not test what one room does by itself, nor what a provider gets wrong: that is for the
 // tests of the rooms, with oidc/oidctest.
 //
-// Apps that take the logout tokens of Curfew are in relying-parties, and Apache with mod_auth_openidc.
+//   - One gateway: logout, initiated, refresh, outage, crash, flood, cli.
+//   - Replicas on PostgreSQL, Redis and a Redis Cluster: replicas (ended at one, refused at all), crowd (5,000 sessions,
+//     1,000 logouts; its provider is oidc/oidctest, since node would take minutes), faults (the engine is killed or frozen, a
+//     replica is suspended). A replica whose clock is off is for the tests of the stores: nothing can give another time to
+//     a process of the command alone, which is linked statically and asks no library for it.
+//   - Proxies: nginx, Caddy, Traefik, Envoy, HAProxy and others in front of the gateway, with the configurations of docs/proxies.
+//   - Relying parties that take the logout tokens of Curfew: fanout, with relying-parties and Apache with mod_auth_openidc.
 //
-// Without node, or without `npm ci` in e2e/oidc-provider, the tests are skipped and say so; with CI=true they fail.
+// Without node, or without `npm ci` in e2e/oidc-provider, the tests are skipped and say so; with CI=true they fail. The same
+// goes for engines, see internal/servers.
 package e2e
