@@ -45,6 +45,8 @@ func rooms() map[string][]string {
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),
 		"examples": slices.Concat([]string{""}, ground, stores),
 		"e2e":      {},
+		// What starts servers for the tests of several rooms knows none of them.
+		"internal/servers": {},
 	}
 }
 
@@ -133,6 +135,8 @@ func testRooms(files []*file) (faults []string) {
 			switch {
 			case to == "store/storetest" && (!f.test || !strings.HasPrefix(f.dir, "store/")):
 				faults = append(faults, f.fault(spec, "only the tests of a store may import %q", to))
+			case to == "internal/servers" && !f.test:
+				faults = append(faults, f.fault(spec, "only tests may import %q", to))
 			case to == "oidc/oidctest" && !f.test && f.room() != "demo":
 				faults = append(faults, f.fault(spec, "only tests and demo may import %q", to))
 			case to == "demo" && f.room() != "cmd/curfew" && f.room() != "demo":
@@ -166,7 +170,9 @@ func roomDoc(files []*file) []string {
 }
 
 func onlyCmd(files []*file) []string {
-	return calls(files, func(f *file) bool { return f.test || f.room() == "cmd/curfew" || f.room() == "examples" },
+	return calls(files, func(f *file) bool {
+		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers"}, f.room())
+	},
 		"only cmd reads flags and the environment, and only main exits",
 		"os.Args", "os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "flag.*", "log.Fatal", "log.Fatalf",
 		"log.Fatalln", "runtime.Goexit", "slog.SetDefault", "signal.Notify", "signal.NotifyContext")
@@ -190,7 +196,7 @@ func noStatus(files []*file) []string {
 
 func noSQL(files []*file) (faults []string) {
 	for _, f := range files {
-		if f.test || strings.HasPrefix(f.dir, "store/") {
+		if f.test || strings.HasPrefix(f.dir, "store/") || f.dir == "internal/servers" {
 			continue
 		}
 		for _, spec := range f.ast.Imports {
@@ -460,6 +466,7 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 		{"storetest in shipped code", "store/memory/x.go", "package memory\n" + m + `/store/storetest"`, `only the tests of a store`},
 		{"storetest in the tests of another room", "logout/x_test.go", "package logout\n" + m + `/store/storetest"`, `only the tests of a store`},
 		{"oidctest in shipped code", "login/x.go", "package login\n" + m + `/oidc/oidctest"`, `only tests and demo may import`},
+		{"servers for tests in shipped code", "cmd/curfew/x.go", "package main\n" + m + `/internal/servers"`, `only tests may import`},
 		{"demo in a test elsewhere", "gateway/x_test.go", "package gateway\n" + m + `/demo"`, `only cmd may import "demo"`},
 		{"no doc.go", "web/x.go", "// Package web is.\npackage web", "has no doc.go"},
 		{"an empty doc.go", "web/doc.go", "package web", `does not begin with "Package web "`},
