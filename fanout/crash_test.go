@@ -199,7 +199,9 @@ func crashedAt(t *testing.T, step, store, place string) {
 	if len(ended) != crashLogouts {
 		t.Fatalf("%d logouts were acknowledged, want %d", len(ended), crashLogouts)
 	}
+	mu.Lock()
 	before := len(heard)
+	mu.Unlock()
 
 	// The next process. Its clock says that the lease of the dead one has run out.
 	next, err := openDesk(t.Context(), store, place)
