@@ -223,7 +223,8 @@ func (rp *RP) Close() error {
 func (rp *RP) Handler() http.Handler { return rp.handler }
 
 // Require lets a request through to next if somebody is signed in. A browser that opens a page is sent to sign in
-// otherwise; anything else is answered 401.
+// otherwise; anything else is answered 401. What next goes on with after that, a stream for instance, ends with its
+// session if it uses [UntilEnded].
 func (rp *RP) Require(next http.Handler) http.Handler { return rp.gateway.Require(next) }
 
 // Optional lets every request through to next; [SessionFrom] tells whether somebody is signed in.
@@ -237,6 +238,13 @@ func (rp *RP) Gateway() *gateway.Handler { return rp.gateway }
 
 // Sessions returns the manager, for who wants to end sessions in other ways.
 func (rp *RP) Sessions() *session.Manager { return rp.sessions }
+
+// UntilEnded is for a handler that goes on for long, as one of a WebSocket or an event stream does: it returns a
+// context that is done also when the session of the request has ended, with the cause [gateway.ErrEnded]. See
+// [gateway.UntilEnded].
+func UntilEnded(ctx context.Context) (until context.Context, stop context.CancelFunc) {
+	return gateway.UntilEnded(ctx)
+}
 
 // SessionFrom returns the session of a request that went through [RP.Require] or [RP.Optional], or nil.
 func SessionFrom(ctx context.Context) *session.Session { return gateway.SessionFrom(ctx) }

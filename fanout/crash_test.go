@@ -18,16 +18,65 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/redis"
 	"example.com/curfew/store/sqlite"
 )
 
-// What a second process of this test binary is told: at which step to die, on which database, and where the apps are.
+// What a second process of this test binary is told: at which step to die, on which store, and where the apps are.
 const (
-	childStep = "CURFEW_FANOUT_TEST_STEP"
-	childPath = "CURFEW_FANOUT_TEST_PATH"
-	childApps = "CURFEW_FANOUT_TEST_APPS"
+	childStep  = "CURFEW_FANOUT_TEST_STEP"
+	childStore = "CURFEW_FANOUT_TEST_STORE"
+	childPlace = "CURFEW_FANOUT_TEST_PLACE"
+	childApps  = "CURFEW_FANOUT_TEST_APPS"
 )
+
+// crashStores are the stores that outlive a process, by name: where a new one is, and how it is opened.
+var crashStores = map[string]struct {
+	place func(t *testing.T) string
+	open  func(ctx context.Context, place string) (session.Store, error)
+}{
+	"sqlite": {
+		func(t *testing.T) string { return filepath.Join(t.TempDir(), "curfew.db") },
+		func(ctx context.Context, path string) (session.Store, error) {
+			return sqlite.Open(ctx, path, sqlite.Options{})
+		},
+	},
+	"postgres": {
+		func(t *testing.T) string { return servers.Postgres(t).URL },
+		func(ctx context.Context, url string) (session.Store, error) {
+			return postgres.Open(ctx, url, postgres.Options{})
+		},
+	},
+	"redis": {
+		func(t *testing.T) string { return servers.Redis(t).URL },
+		func(ctx context.Context, url string) (session.Store, error) {
+			return redis.Open(ctx, url, redis.Options{Log: discard()})
+		},
+	},
+}
+
+// desk is a store at which notices are carried out.
+type desk interface {
+	session.Store
+	session.Desk
+	session.Vault
+}
+
+// openDesk opens a store, which is nil if it is no desk.
+func openDesk(ctx context.Context, store, place string) (desk, error) {
+	s, err := crashStores[store].open(ctx, place)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := s.(desk)
+	if !ok {
+		return nil, s.Close()
+	}
+	return d, nil
+}
 
 const crashLogouts = 12
 
@@ -41,7 +90,7 @@ func crashApps(base string) (apps []fanout.App) {
 
 // mortal is a desk at which the process dies, as by kill -9: nothing that it holds is put in order.
 type mortal struct {
-	*sqlite.Store
+	desk
 	step string
 
 	mu      sync.Mutex
@@ -55,7 +104,7 @@ func (m *mortal) die() {
 }
 
 func (m *mortal) ClaimFor(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
-	n, err := m.Store.ClaimFor(ctx, kind, target, now, lease, max)
+	n, err := m.desk.ClaimFor(ctx, kind, target, now, lease, max)
 	if m.step == "claimed" && len(n) > 0 {
 		m.die()
 	}
@@ -69,13 +118,13 @@ func (m *mortal) Settle(ctx context.Context, n session.Notice, o session.Outcome
 	if m.step == "posted" || m.step == "settled some" && m.settled > 7 {
 		m.die()
 	}
-	return m.Store.Settle(ctx, n, o)
+	return m.desk.Settle(ctx, n, o)
 }
 
 // childMain signs people in and out, says whom, tells the apps, and dies at its step.
 func childMain(step string) int {
 	ctx := context.Background()
-	store, err := sqlite.Open(ctx, os.Getenv(childPath), sqlite.Options{})
+	store, err := openDesk(ctx, os.Getenv(childStore), os.Getenv(childPlace))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -88,8 +137,8 @@ func childMain(step string) int {
 	if err != nil {
 		panic(err)
 	}
-	desk := &mortal{Store: store, step: step}
-	s, err := fanout.New(fanout.Config{Desk: desk, Issuer: issuer, Signer: keys, Apps: crashApps(os.Getenv(childApps)), Log: discard()})
+	dying := &mortal{desk: store, step: step}
+	s, err := fanout.New(fanout.Config{Desk: dying, Issuer: issuer, Signer: keys, Apps: crashApps(os.Getenv(childApps)), Log: discard()})
 	if err != nil {
 		panic(err)
 	}
@@ -110,7 +159,7 @@ func childMain(step string) int {
 		fmt.Println(about.Key)
 	}
 	if step == "ended" {
-		desk.die()
+		dying.die()
 	}
 	s.Run(ctx)
 	return 0
@@ -119,76 +168,90 @@ func childMain(step string) int {
 // Whenever the process dies, every app hears of every logout, and the outbox is empty in the end.
 func TestEveryAppHearsOfEveryLogoutHoweverOftenWeAreKilled(t *testing.T) {
 	t.Parallel()
-	for _, step := range []string{"ended", "claimed", "posted", "settled some"} {
-		t.Run(step, func(t *testing.T) {
+	for name, kind := range crashStores {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var mu sync.Mutex
-			heard := make(map[string]int) // by app and sid
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				token := r.PostFormValue("logout_token")
-				mu.Lock()
-				defer mu.Unlock()
-				heard[r.URL.Path[1:]+" "+sidOf(t, token)]++
-			}))
-			defer server.Close()
-			path := filepath.Join(t.TempDir(), "curfew.db")
-			ended := killedAt(t, step, path, server.URL)
-			if len(ended) != crashLogouts {
-				t.Fatalf("%d logouts were acknowledged, want %d", len(ended), crashLogouts)
-			}
-			before := len(heard)
-
-			// The next process. Its clock says that the lease of the dead one has run out.
-			store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+			place := kind.place(t)
+			store, err := openDesk(t.Context(), name, place)
 			must(t, err)
-			defer store.Close()
-			later := func() time.Time { return time.Now().Add(time.Minute) }
-			ring, err := session.NewRing(make([]byte, 32))
-			must(t, err)
-			keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring, Log: discard(), Now: later})
-			must(t, err)
-			desk := &emptied{Store: store, empty: make(chan struct{})}
-			s, err := fanout.New(fanout.Config{Desk: desk, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL), Log: discard(), Now: later})
-			must(t, err)
-			ctx, stop := context.WithCancel(t.Context())
-			var running sync.WaitGroup
-			running.Go(func() { s.Run(ctx) })
-			<-desk.empty
-			stop()
-			running.Wait()
-
-			want := make(map[string]bool)
-			for _, k := range ended {
-				for _, a := range crashApps(server.URL) {
-					want[a.ClientID+" "+k.SIDFor(a.ClientID)] = true
-				}
+			if store == nil {
+				t.Skipf("SKIPPED: %s keeps no notices", name)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			if got := slices.Sorted(maps.Keys(heard)); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
-				t.Errorf("the apps heard of\n%v\nwant\n%v", got, slices.Sorted(maps.Keys(want)))
-			}
-			repeats := 0
-			for _, n := range heard {
-				repeats += n - 1
-			}
-			t.Logf("%d had been heard of before the kill; %d were heard of again", before, repeats)
-			if began := before > 0; began != (step == "posted" || step == "settled some") {
-				t.Errorf("%d had been heard of before the kill: it was not at this step", before)
+			must(t, store.Close())
+			for _, step := range []string{"ended", "claimed", "posted", "settled some"} {
+				t.Run(step, func(t *testing.T) { crashedAt(t, step, name, place) })
 			}
 		})
 	}
 }
 
+func crashedAt(t *testing.T, step, store, place string) {
+	var mu sync.Mutex
+	heard := make(map[string]int) // by app and sid
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := r.PostFormValue("logout_token")
+		mu.Lock()
+		defer mu.Unlock()
+		heard[r.URL.Path[1:]+" "+sidOf(t, token)]++
+	}))
+	defer server.Close()
+	ended := killedAt(t, step, store, place, server.URL)
+	if len(ended) != crashLogouts {
+		t.Fatalf("%d logouts were acknowledged, want %d", len(ended), crashLogouts)
+	}
+	mu.Lock()
+	before := len(heard)
+	mu.Unlock()
+
+	// The next process. Its clock says that the lease of the dead one has run out.
+	next, err := openDesk(t.Context(), store, place)
+	must(t, err)
+	defer next.Close()
+	later := func() time.Time { return time.Now().Add(time.Minute) }
+	ring, err := session.NewRing(make([]byte, 32))
+	must(t, err)
+	keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: next, Ring: ring, Log: discard()})
+	must(t, err)
+	watched := &emptied{desk: next, empty: make(chan struct{})}
+	s, err := fanout.New(fanout.Config{Desk: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL), Log: discard(), Now: later})
+	must(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	<-watched.empty
+	stop()
+	running.Wait()
+
+	want := make(map[string]bool)
+	for _, k := range ended {
+		for _, a := range crashApps(server.URL) {
+			want[a.ClientID+" "+k.SIDFor(a.ClientID)] = true
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := slices.Sorted(maps.Keys(heard)); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+		t.Errorf("the apps heard of\n%v\nwant\n%v", got, slices.Sorted(maps.Keys(want)))
+	}
+	repeats := 0
+	for _, n := range heard {
+		repeats += n - 1
+	}
+	t.Logf("%d had been heard of before the kill; %d were heard of again", before, repeats)
+	if began := before > 0; began != (step == "posted" || step == "settled some") {
+		t.Errorf("%d had been heard of before the kill: it was not at this step", before)
+	}
+}
+
 // emptied is a desk that says when nothing is left on it.
 type emptied struct {
-	*sqlite.Store
+	desk
 	once  sync.Once
 	empty chan struct{}
 }
 
 func (e *emptied) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
-	if err := e.Store.Settle(ctx, n, o); err != nil {
+	if err := e.desk.Settle(ctx, n, o); err != nil {
 		return err
 	}
 	tally, err := e.Tally(ctx)
@@ -199,12 +262,12 @@ func (e *emptied) Settle(ctx context.Context, n session.Notice, o session.Outcom
 }
 
 // killedAt runs a child until it has died at its step, and returns the sessions whose end it had acknowledged.
-func killedAt(t *testing.T, step, path, apps string) (ended []session.Key) {
+func killedAt(t *testing.T, step, store, place, apps string) (ended []session.Key) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childStep+"="+step, childPath+"="+path, childApps+"="+apps)
+	cmd.Env = append(os.Environ(), childStep+"="+step, childStore+"="+store, childPlace+"="+place, childApps+"="+apps)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)

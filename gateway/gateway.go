@@ -61,6 +61,9 @@ func (h *Handler) Ahead(next http.Handler) http.Handler {
 // visit is what a request carries on its way to the app.
 type visit struct {
 	session *session.Session // nil when nobody is signed in
+	// In the middleware, for [UntilEnded]:
+	home   *Handler
+	bearer session.Bearer // if streams are use
 	// In the proxy:
 	stream *stream
 	told   http.Header // who it is
@@ -75,6 +78,15 @@ func visitFrom(ctx context.Context) visit {
 
 // SessionFrom returns the session of a request that went through [Handler.Require] or [Handler.Optional], or nil.
 func SessionFrom(ctx context.Context) *session.Session { return visitFrom(ctx).session }
+
+// visit is what the middleware puts into the context of a request.
+func (h *Handler) visit(r *http.Request, s *session.Session) visit {
+	v := visit{session: s, home: h}
+	if h.StreamsAreUse {
+		v.bearer, _ = h.Cookie.Read(r)
+	}
+	return v
+}
 
 // errNobody is the decision that somebody has to sign in first.
 var errNobody = errors.New("nobody is signed in")
@@ -132,7 +144,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, visit{session: s})))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
 	})
 }
 
@@ -145,7 +157,7 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 			h.deny(w, r, r.Method, err, nil)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, visit{session: s})))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
 	})
 }
 

@@ -71,7 +71,7 @@ func TestAStreamThatIsNoUseLastsAsLongAsAnIdleSession(t *testing.T) {
 		began := time.Now()
 		st.endless()
 		<-ctx.Done()
-		if d := time.Since(began); d < 2*time.Hour || d > 2*time.Hour+time.Second || !errors.Is(context.Cause(ctx), errEnded) {
+		if d := time.Since(began); d < 2*time.Hour || d > 2*time.Hour+time.Second || !errors.Is(context.Cause(ctx), ErrEnded) {
 			t.Errorf("ended after %v: %v; want the idle lifetime of 2 h", d, context.Cause(ctx))
 		}
 	})

@@ -116,7 +116,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	status, say := http.StatusBadGateway, "The app behind this gateway does not answer. Please try again in a moment."
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
-	case errors.Is(context.Cause(r.Context()), errEnded):
+	case errors.Is(context.Cause(r.Context()), ErrEnded):
 		h.deny(w, r, r.Method, errNobody, nil) // it ended while the app was thinking
 		return
 	case errors.Is(context.Cause(r.Context()), errDraining):

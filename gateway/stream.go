@@ -21,7 +21,8 @@ const (
 )
 
 var (
-	errEnded    = errors.New("the session has ended")
+	// ErrEnded is the cause of a context from [UntilEnded] whose session has ended.
+	ErrEnded    = errors.New("the session has ended")
 	errDraining = errors.New("the gateway is stopping")
 )
 
@@ -51,6 +52,26 @@ type streams struct {
 type group struct {
 	open  map[*stream]struct{}
 	empty chan struct{}
+}
+
+// UntilEnded is for a handler behind [Handler.Require] or [Handler.Optional] that goes on for long: one that streams
+// events, answers a long poll, or serves a WebSocket. It returns a context that is done also when the session of the
+// request has ended, by whatever cause and on whatever replica, or has expired, or when for a minute nobody could say
+// whether it lives; then its cause is [ErrEnded]. stop gives back what it holds; until then, or until ctx is done, one
+// goroutine watches the session for all who wait for it.
+//
+// The context of a request is done when its handler returns. One that hijacks the connection and returns hands over
+// context.WithoutCancel(ctx).
+func UntilEnded(ctx context.Context) (until context.Context, stop context.CancelFunc) {
+	v := visitFrom(ctx)
+	until, cancel := context.WithCancelCause(ctx)
+	if v.session == nil || v.home == nil {
+		return until, func() { cancel(nil) }
+	}
+	st := &stream{home: v.home, key: v.session.Key, bearer: v.bearer, cancel: cancel}
+	st.tie(func() {})
+	context.AfterFunc(until, st.leave)
+	return until, func() { cancel(nil) }
 }
 
 // open begins a stream. leave must be called when the request is over.
@@ -94,7 +115,7 @@ func (st *stream) tie(with func()) {
 
 // leave is called when the request is over.
 func (st *stream) leave() {
-	if st.timer.Stop() && st.group == nil { // then nobody else knows it
+	if st.timer != nil && st.timer.Stop() && st.group == nil { // then nobody else knows it
 		return
 	}
 	all := &st.home.streams
@@ -168,7 +189,7 @@ func (h *Handler) end(g *group, key session.Key) {
 		delete(h.streams.groups, key) // a stream that comes now gets a group of its own, and with it a look
 	}
 	for st := range g.open {
-		st.end(closePolicy, "session ended", errEnded, func() {})
+		st.end(closePolicy, "session ended", ErrEnded, func() {})
 	}
 }
 
