@@ -19,6 +19,7 @@ const (
 	copyPage    = 1000 // sessions at hand, of each store
 	copyWriters = 64   // changes under way at TO
 	copyPasses  = 3    // how often FROM is looked through while it goes on changing
+	copyTries   = 3    // of each step
 	copyShown   = 5    // sessions that are shown when the copy is refused
 
 	signingKeys = "signing keys" // what fanout keeps in the vault
@@ -161,7 +162,7 @@ func (m *mover) pass(ctx context.Context, name string, write bool) (t tally, err
 	now := m.now()
 	to := &walk{store: m.to, now: now}
 	for after := (session.Key{}); ; {
-		page, err := m.from.List(ctx, session.Query{After: after, Limit: copyPage}, now)
+		page, err := list(ctx, m.from, after, now)
 		if err != nil {
 			return t, fmt.Errorf("FROM: %w", err)
 		}
@@ -180,6 +181,14 @@ func (m *mover) pass(ctx context.Context, name string, write bool) (t tally, err
 		return t, nil
 	}
 	return t, m.catchUp(ctx, &t)
+}
+
+func list(ctx context.Context, store session.Store, after session.Key, now time.Time) (page session.Page, err error) {
+	err = again(ctx, func() (err error) {
+		page, err = store.List(ctx, session.Query{After: after, Limit: copyPage}, now)
+		return err
+	})
+	return page, err
 }
 
 // compare finds out what to do about a page of from, and about what to has of the same keys.
@@ -233,7 +242,7 @@ func (w *walk) until(ctx context.Context, key session.Key, extra func(session.Re
 			if w.begun && w.next.IsZero() {
 				return nil, nil
 			}
-			page, err := w.store.List(ctx, session.Query{After: w.next, Limit: copyPage}, w.now)
+			page, err := list(ctx, w.store, w.next, w.now)
 			if err != nil {
 				return nil, fmt.Errorf("TO: %w", err)
 			}
@@ -298,7 +307,8 @@ func together[T any](ctx context.Context, all []T, do func(context.Context, T) (
 	group.SetLimit(copyWriters)
 	for _, one := range all {
 		group.Go(func() error {
-			then, err := do(ctx, one)
+			var then func()
+			err := again(ctx, func() (err error) { then, err = do(ctx, one); return err })
 			if err == nil && then != nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -308,6 +318,23 @@ func together[T any](ctx context.Context, all []T, do func(context.Context, T) (
 		})
 	}
 	return group.Wait()
+}
+
+// again tries something three times: a long copy should not fail for a failover, and what it does can be done twice.
+func again(ctx context.Context, do func() error) error {
+	for try := time.Duration(1); ; try++ {
+		err := do()
+		if err == nil || try == copyTries {
+			return err
+		}
+		wait := time.NewTimer(try * time.Second)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return err
+		}
+	}
 }
 
 // settle makes a session at to what it is at from. What it returns counts that.

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -307,6 +309,48 @@ func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
 		t.Error("FROM went on changing, and the copy says that TO has everything")
 	}
 	wantSame(t, living(t, m.to), living(t, from))
+}
+
+// shaky fails now and then: at times before it has done what it was asked for, at times after.
+type shaky struct {
+	session.Store
+	calls atomic.Int64
+}
+
+var errShaky = errors.New("the server is on its way to another machine")
+
+func (s *shaky) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+	switch s.calls.Add(1) {
+	case 10:
+		return errShaky
+	case 20:
+		return errors.Join(s.Store.Create(ctx, r, began, now), errShaky)
+	}
+	return s.Store.Create(ctx, r, began, now)
+}
+
+func (s *shaky) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+	if s.calls.Add(1) == 11 {
+		return session.Record{}, errShaky
+	}
+	return s.Store.Find(ctx, key, now)
+}
+
+func TestACopyGoesOnAfterAServerThatWasAwayForAMoment(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		from, to := memory.New(), memory.New()
+		for i := range 100 {
+			if err := signIn(from, person(i, time.Now())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := newMover(t, from, &shaky{Store: to})
+		if total, settled, err := m.run(t.Context()); err != nil || !settled {
+			t.Fatalf("%+v, settled %t, %v", total, settled, err)
+		}
+		wantSame(t, living(t, to), living(t, from))
+	})
 }
 
 func TestSomebodyWhoSignsInAtTOMeanwhileIsNotTouched(t *testing.T) {
