@@ -388,5 +388,13 @@ func TestAJTIIsRememberedAsLongAsItWasRecordedWhateverIsTriedMeanwhile(t *testin
 		prune(2 * m)
 		end("bob", "j2", 2*m, 10*m, nil)
 		end("alice", "j2", 3*m, m, session.ErrReplayed)
+		// One that crashed before it was carried out would have run out sooner than the one that was.
+		e := endingOf(session.Who{Subject: "alice"})
+		e.JTI, e.JTIExpires = "j3", start.Add(m)
+		if err := store.Bind(t.Context(), e, start); err != nil {
+			t.Fatal(err)
+		}
+		end("alice", "j3", 0, 10*m, nil)
+		end("bob", "j3", 5*m, m, session.ErrReplayed)
 	})
 }
