@@ -51,7 +51,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 		}
 		return h.refused(err)
 	}
-	ended, err := h.Sessions.End(ctx, h.ending(t))
+	ended, err := h.carryOut(ctx, t)
 	provider := t.Provider.Name()
 	verified := []slog.Attr{slog.String("provider", provider), slog.String("jti", t.JTI), slog.String("sub", t.Subject), slog.String("sid", t.SID)}
 	switch {
@@ -72,14 +72,34 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// ending is what a logout token wants.
-func (h *Handler) ending(t *oidc.LogoutToken) session.Ending {
+// carryOut ends what a logout token names, of each client of ours that it is for. Each is a step of its own: when one fails the
+// token is welcome again, and those that it was carried out for before are passed over.
+func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []session.Ended, err error) {
+	replayed := 0
+	for _, p := range append([]*oidc.Provider{t.Provider}, t.Others...) {
+		some, err := h.Sessions.End(ctx, h.ending(t, p))
+		switch {
+		case errors.Is(err, session.ErrReplayed):
+			replayed++
+		case err != nil:
+			return nil, err
+		}
+		ended = append(ended, some...)
+	}
+	if replayed > len(t.Others) {
+		return nil, session.ErrReplayed
+	}
+	return ended, nil
+}
+
+// ending is what a logout token wants of a client of ours.
+func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) session.Ending {
 	e := session.Ending{
-		Who:   session.Who{Issuer: t.Issuer, ClientID: t.ClientID, Subject: t.Subject, SID: t.SID},
+		Who:   session.Who{Issuer: t.Issuer, ClientID: p.Config().ClientID, Subject: t.Subject, SID: t.SID},
 		Cause: session.CauseBackChannel, JTI: t.JTI, JTIExpires: t.Remember,
 		RevokeOffline: t.RevokeOffline,
 	}
-	if t.Subject != "" && t.Provider.Config().Quirks.LogoutScope == "subject" {
+	if t.Subject != "" && p.Config().Quirks.LogoutScope == "subject" {
 		e.Who.SID = ""
 	}
 	return e

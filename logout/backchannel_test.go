@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -399,6 +400,46 @@ func TestALogoutTokenOvertakesASignIn(t *testing.T) {
 				t.Errorf("%d %s", p.status, p.body)
 			}
 		})
+	}
+}
+
+// A token for two clients of ours is carried out for both before it is answered 200. When it fails in between it is welcome again.
+func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, func(h *logout.Handler) {
+		c := h.Providers[0].Config()
+		second, err := oidc.New(oidc.Config{Name: "second", Issuer: c.Issuer, ClientID: "second", Now: c.Now})
+		must(t, err)
+		h.Providers = append(h.Providers, second)
+	})
+	alive := func() (clients []string) {
+		for _, client := range []string{"app", "second", "third"} {
+			page, err := s.store.List(t.Context(), session.Query{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice"}, s.now())
+			must(t, err)
+			if len(page.Records) > 0 {
+				clients = append(clients, client)
+			}
+		}
+		return clients
+	}
+	for _, client := range []string{"app", "second", "third"} {
+		_, _, err := s.m.Create(t.Context(), session.New{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice", SID: "s", Began: s.now()})
+		must(t, err)
+	}
+	token := s.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Claims["aud"] = []string{"second", "app", "third"} })
+	endings := 0
+	s.store.ending = func(context.Context) {
+		endings++
+		s.store.endless.Store(endings == 2) // the first is carried out, the second is not
+	}
+	if p := s.send(token); p.status != 503 || !slices.Equal(alive(), []string{"second", "third"}) {
+		t.Fatalf("%d %s; alive at %q", p.status, p.body, alive())
+	}
+	if p := s.send(token); p.status != 200 || !slices.Equal(alive(), []string{"third"}) {
+		t.Errorf("again: %d %s; alive at %q", p.status, p.body, alive())
+	}
+	if p := s.send(token); p.status != 400 || !strings.Contains(p.body, "already processed") {
+		t.Errorf("once more: %d %s", p.status, p.body)
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 // LogoutToken is a verified logout token (Back-Channel Logout §2.4).
 type LogoutToken struct {
 	Provider *Provider
+	Others   []*Provider // of the same issuer, whose clients are in `aud` as well; seldom any
 	Issuer   string
 	ClientID string
 	Subject  string // may be empty, then SID is not
@@ -38,7 +39,8 @@ type LogoutToken struct {
 // is the store's). Its steps are logoutChecks, in that order: what costs nothing first, the signature last, and no key is
 // fetched for a token that could not pass.
 //
-// Two providers may share an issuer with different clients. A token for both is taken to be for the one that comes first.
+// Two providers may share an issuer with different clients. A token for both is judged by what is registered for the one that
+// comes first, and names those of the others whose registration it meets too.
 //
 // The error is an [Error], which is final, or an [ErrUnavailable]: the keys could not be had, and the token may be
 // presented again.
@@ -194,7 +196,22 @@ func (v *logoutVerification) checkAud(context.Context) error {
 // checkRegistration holds the token against what is registered at the one provider that it comes from: until now it was
 // enough if any of them fitted.
 func (v *logoutVerification) checkRegistration(context.Context) error {
-	p, h := v.token.Provider, &v.signed.header
+	t := &v.token
+	if err := v.meets(t.Provider); err != nil {
+		return err
+	}
+	aud, err := v.claims.audience()
+	_, hasExp := v.claims["exp"]
+	for _, p := range v.candidates {
+		if p != t.Provider && p.cfg.Issuer == t.Issuer && slices.Contains(aud, p.cfg.ClientID) && (hasExp || p.cfg.Quirks.AllowMissingExp) && v.meets(p) == nil {
+			t.Others = append(t.Others, p)
+		}
+	}
+	return err
+}
+
+func (v *logoutVerification) meets(p *Provider) error {
+	h := &v.signed.header
 	if p.cfg.Encryption != nil && !v.encrypted {
 		return notEncrypted()
 	}

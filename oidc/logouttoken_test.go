@@ -349,6 +349,15 @@ func TestTheProviderOfATokenIsFoundByIssuerAndClient(t *testing.T) {
 			t.Fatalf("got %+v, %v; want the provider %v", got, err, row.want)
 		}
 	}
+	// A token for two clients names both, if it is signed as both have registered.
+	third, err := oidc.New(oidc.Config{Name: "third", Issuer: h.op.Issuer(), ClientID: "third", SigningAlg: h.rp.Config().SigningAlg, Quirks: h.rp.Config().Quirks, Now: h.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{other.rp, h.rp, second, third}, h.op.SignLogoutToken("app", "alice", "s", claim("aud", []string{"third", "app", "second", "stranger"})), h.Now())
+	if err != nil || got.Provider != h.rp || len(got.Others) != 1 || got.Others[0] != third {
+		t.Errorf("got %+v, %v; want the third beside the first, and not the second, whose algorithm is another", got, err)
+	}
 	// Each client has its own algorithm: that of a neighbour does not do.
 	_, err = verify(h.op.SignLogoutToken("second", "alice", "s", func(j *oidctest.JWT) {
 		k := h.op.Key("ES256")
