@@ -106,8 +106,8 @@ func TestReplicasThatStartTogetherMakeOneKey(t *testing.T) {
 	}
 }
 
-// Forty days of two replicas and of apps that keep the published keys for as long as the lead: at every moment the key that
-// signs has been published for so long, and is until the token is dead.
+// Forty days of two replicas and of apps that keep the published keys for as long as the lead: at every moment the key
+// that signs has been published for so long, and is until the token is dead.
 func TestAKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

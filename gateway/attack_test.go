@@ -323,6 +323,42 @@ func TestCVE_2021_29652_NoTokenLeavesInARedirect(t *testing.T) {
 	}
 }
 
+func TestCVE_2026_40574_AnAddressWithTwoAtSignsIsAtNoDomain(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/*", EmailDomains: []string{"corp.example"}})
+	for address, want := range map[string]int{
+		"a@corp.example": 200, "a@CORP.example": 200, "a@evil.example@corp.example": 403, `"a@evil.example"@corp.example`: 403, "@corp.example": 403,
+		"a@evil.example, b@corp.example": 403, "a@evilcorp.example": 403, "a@corp.example.evil.example": 403, "corp.example": 403,
+	} {
+		b, _ := st.signIn(map[string]any{"email": address})
+		if resp, _ := st.send("GET", "/x", "Cookie", cookie(b)); resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", address, resp.StatusCode, want)
+		}
+	}
+	b, _ := st.signIn(map[string]any{"email": "a@corp.example", "email_verified": false})
+	if resp, _ := st.send("GET", "/x", "Cookie", cookie(b)); resp.StatusCode != 403 {
+		t.Errorf("an address that is not verified: %d", resp.StatusCode)
+	}
+}
+
+func TestCVE_2024_39315_ASessionKnowsItselfAndShowsNoToken(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _, err := st.sessions.Create(t.Context(), session.New{Provider: "main", Issuer: "i", ClientID: "c", Subject: "alice",
+		Tokens: session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"}, Began: st.sessions.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, body := st.send("GET", "/auth/session", "Cookie", cookie(b))
+	if resp.StatusCode != 200 || !strings.Contains(body, `"subject":"alice"`) || strings.Contains(body, "secret") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if resp, _ := st.send("GET", "/auth/session"); resp.StatusCode != 401 {
+		t.Errorf("without a session: %d", resp.StatusCode)
+	}
+}
+
 func TestCVE_2024_21492_AHeaderCannotBeMadeOfAClaim(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

@@ -145,9 +145,10 @@ func BenchmarkProxy(b *testing.B) {
 	against(b, newClient(b, st.public.Listener.Addr().String(), request), newClient(b, bare.Listener.Addr().String(), request))
 }
 
-// BenchmarkStreams opens WebSockets of one person in a hundred sessions, and ends them by one logout. So that a process of
-// 20,000 descriptors can hold 10,000 of them, the app is a process of its own and the clients are in this one, behind
-// pipes. Memory is that of the gateway together with its server and these clients, which the bare figure has too.
+// BenchmarkStreams opens WebSockets of one person in a hundred sessions, and ends them by one logout. So that a process
+// of 20,000 descriptors can hold 10,000 of them, the app is a process of its own and the clients are in this one,
+// behind pipes. Memory is that of the gateway together with its server and these clients, which the bare figure has
+// too.
 func BenchmarkStreams(b *testing.B) {
 	const sessions = 100
 	var limit syscall.Rlimit

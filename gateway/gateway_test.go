@@ -375,23 +375,6 @@ func TestVerifyRedirectsOnlyToSignInAndRemembersOnlyWhatATrustedProxySaid(t *tes
 	}
 }
 
-func TestASessionKnowsItselfAndShowsNoToken(t *testing.T) {
-	t.Parallel()
-	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.New{Provider: "main", Issuer: "i", ClientID: "c", Subject: "alice",
-		Tokens: session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"}, Began: st.sessions.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, body := st.send("GET", "/auth/session", "Cookie", cookie(b))
-	if resp.StatusCode != 200 || !strings.Contains(body, `"subject":"alice"`) || strings.Contains(body, "secret") {
-		t.Errorf("%d %s", resp.StatusCode, body)
-	}
-	if resp, _ := st.send("GET", "/auth/session"); resp.StatusCode != 401 {
-		t.Errorf("without a session: %d", resp.StatusCode)
-	}
-}
-
 func TestAnOpenTabIsToldThatItsOwnSessionEndedAndNoOther(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

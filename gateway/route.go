@@ -31,6 +31,9 @@ type Upstream struct {
 	CA  *x509.CertPool // who may have signed its certificate; default: whom the system trusts
 	// Timeout bounds the wait for the head of an answer: a long poll that takes longer is answered 504. 0: no bound.
 	Timeout time.Duration
+	// Health is a path that the app answers with a 2xx or 3xx while it is well (see [Router.Health]), before which no
+	// path of URL goes; "": that it takes connections is enough.
+	Health string
 }
 
 type route struct {
@@ -73,6 +76,9 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 		if u == nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c" {
 			fault("the upstream is no http, https or h2c URL")
 			continue
+		}
+		if health := r.Upstream.Health; health != "" && (!strings.HasPrefix(health, "/") || strings.HasPrefix(health, "//") || strings.Contains(health, "#")) {
+			fault("%q is no path for its health; write it like /healthz", health)
 		}
 		if r.App != "" && len(h.Apps) > 0 && !slices.Contains(h.Apps, r.App) {
 			fault("there is no app %q", r.App)
@@ -118,7 +124,8 @@ func sameHost(want, host string) bool {
 	return err == nil && strings.EqualFold(want, name)
 }
 
-// Health returns nil if every app takes connections, and otherwise which do not. Nothing is asked of them.
+// Health returns nil if every app is well, and otherwise which are not: one that does not take connections, or does not
+// answer at its health path, if it has one, as it should.
 func (p *Router) Health(ctx context.Context) error {
 	faults := make([]error, len(p.routes))
 	var wg sync.WaitGroup
@@ -160,8 +167,39 @@ func (u *Upstream) transport(lines *lines) http.RoundTripper {
 	return &clearText{h1: t, h2: h2}
 }
 
-// try returns nil if the app takes a connection.
+// healthTimeout bounds one question after an app's health.
+const healthTimeout = 5 * time.Second
+
+// try returns nil if the app is well.
 func (u *Upstream) try(ctx context.Context, dialer *net.Dialer) error {
+	if u.Health == "" {
+		return u.connect(ctx, dialer)
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	to := *u.URL
+	if to.Scheme == "h2c" {
+		to.Scheme = "http"
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, to.Scheme+"://"+to.Host+u.Health, nil)
+	if err != nil {
+		return err
+	}
+	r.Close = true
+	r.Header.Set("User-Agent", "curfew")
+	resp, err := u.transport(&lines{dialer: *dialer, most: 1}).RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 399 {
+		return fmt.Errorf("%s answers %d", u.Health, resp.StatusCode)
+	}
+	return nil
+}
+
+// connect returns nil if the app takes a connection.
+func (u *Upstream) connect(ctx context.Context, dialer *net.Dialer) error {
 	address := u.URL.Host
 	if u.URL.Port() == "" {
 		port := "80"

@@ -204,6 +204,44 @@ func TestHealthNamesTheAppsThatDoNotAnswer(t *testing.T) {
 	}
 }
 
+func TestHealthIsWhatAnAppSaysOfItself(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	var ill atomic.Bool
+	serve := func(h2c bool) *url.URL {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.RequestURI != "/healthz?deep=1" || ill.Load() || h2c != (r.ProtoMajor == 2) || len(r.Header["Cookie"]) > 0 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}))
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetHTTP1(true)
+		s.Config.Protocols.SetUnencryptedHTTP2(true)
+		s.Start()
+		t.Cleanup(s.Close)
+		u, _ := url.Parse(s.URL + "/base")
+		if h2c {
+			u.Scheme = "h2c"
+		}
+		return u
+	}
+	one, two := serve(false), serve(true)
+	router := st.routed(gateway.Route{Path: "/a", Upstream: gateway.Upstream{URL: one, Health: "/healthz?deep=1"}}, gateway.Route{Upstream: gateway.Upstream{URL: two, Health: "/healthz?deep=1"}})
+	if err := router.Health(t.Context()); err != nil {
+		t.Errorf("well: %v", err)
+	}
+	ill.Store(true)
+	err := router.Health(t.Context())
+	if err == nil || strings.Count(err.Error(), "/healthz?deep=1 answers 503") != 2 || !strings.Contains(err.Error(), one.Host) || !strings.Contains(err.Error(), two.Host) {
+		t.Errorf("ill: %v", err)
+	}
+	for _, health := range []string{"healthz", "//evil.example/healthz", "https://evil.example/"} {
+		if _, err := st.gateway.Route(gateway.Route{Upstream: gateway.Upstream{URL: one, Health: health}}); err == nil || !strings.Contains(err.Error(), "is no path for its health") {
+			t.Errorf("%s: %v", health, err)
+		}
+	}
+}
+
 func TestABodyIsPassedOnWhileItIsSent(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

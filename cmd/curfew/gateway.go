@@ -22,6 +22,7 @@ type gatewayConfig struct {
 	Upstream        *url.URL // what no route takes; nil: forward-auth alone, or routes alone
 	UpstreamCA      *x509.CertPool
 	UpstreamTimeout time.Duration
+	UpstreamHealth  string
 	Routes          []room.Route
 	Policy          room.Policy
 	Identity        room.Identity
@@ -44,6 +45,7 @@ func (g *gatewayConfig) settings() []setting {
 		})},
 		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)", readCA(&g.UpstreamCA)},
 		{"upstream_timeout", "5m", "", "", duration(&g.UpstreamTimeout, 0)},
+		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
 		{"policy", "", "", "", g.setPolicy},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
@@ -110,6 +112,7 @@ func (g *gatewayConfig) setRoutes(v value) error {
 			{key: "app", set: text(&r.App)},
 			{key: "upstream", set: parsed(func(s string) (err error) { r.Upstream.URL, err = parseUpstream(s); return err })},
 			{key: "ca_file", set: readCA(&r.Upstream.CA)},
+			{key: "health", set: text(&r.Upstream.Health)},
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
 		}
 	})
@@ -230,7 +233,7 @@ func (g *gatewayConfig) finish() error {
 func (g *gatewayConfig) router(rp *curfew.RP) (*room.Router, error) {
 	routes := slices.Clone(g.Routes)
 	if g.Upstream != nil {
-		routes = append(routes, room.Route{App: rp.Gateway().App, Upstream: room.Upstream{URL: g.Upstream}})
+		routes = append(routes, room.Route{App: rp.Gateway().App, Upstream: room.Upstream{URL: g.Upstream, Health: g.UpstreamHealth}})
 	}
 	for i := range routes {
 		u := &routes[i].Upstream
