@@ -64,7 +64,7 @@ func (w storeWarnings) WithGroup(string) slog.Handler            { return w }
 func (w storeWarnings) Handle(_ context.Context, r slog.Record) error {
 	what, todo, ok := strings.Cut(r.Message, ": ")
 	if !ok {
-		todo = "see docs/stores-redis.md"
+		todo = "see docs/stores-redis.md or docs/stores-postgres.md"
 	}
 	w.r.warn("store", what, todo)
 	return nil

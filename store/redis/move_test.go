@@ -1,8 +1,10 @@
 package redis_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +25,13 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	if err := own.startCluster(3, 0); err != nil {
 		t.Fatal(err)
 	}
-	store := open(t, own.url, redis.Options{Timeout: 10 * time.Second})
+	var log bytes.Buffer
+	store := open(t, own.url, redis.Options{Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	defer store.Close()
 	hasty := open(t, own.url, redis.Options{Timeout: 300 * time.Millisecond})
 	defer hasty.Close()
-	if n := store.WaitFor(); n != 0 {
-		t.Errorf("%d replicas are waited for on a Cluster that has none", n)
+	if n := store.WaitFor(); n != 0 || !strings.Contains(log.String(), "event=redis_no_replica") {
+		t.Errorf("%d replicas are waited for on a Cluster that has none; the log says %s", n, log.String())
 	}
 	l := watch(t, store)
 	now := session.Time(time.Now())

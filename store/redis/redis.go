@@ -126,6 +126,10 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	}
 	if o.WaitReplicas == 0 && a.kind != kindSingle {
 		s.waitFor = min(1, replicas)
+		if replicas == 0 && o.Log != nil {
+			o.Log.WarnContext(ctx, "a master has no replica, so logouts are not waited for, and a later failover may undo the last of them: start this when each has one, or say wait_replicas=0",
+				"event", "redis_no_replica")
+		}
 	}
 	return s, nil
 }
