@@ -27,7 +27,8 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	header := w.Header()
 	if err == nil && s != nil {
-		err = h.tell(r, header, s, h.asked(r), h.Site.FromTrustedProxy(r))
+		app, may := h.asked(r)
+		err = h.tell(r, header, s, app, may && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
 		header["Cache-Control"] = []string{"no-store"}
@@ -87,8 +88,9 @@ func one(headers ...[]string) (string, error) {
 	var found string
 	for _, values := range headers {
 		for _, v := range values {
-			if _, rest, ok := strings.Cut(v, "://"); ok && v[0] != '/' {
-				v = rest[max(0, strings.IndexByte(rest, '/')):]
+			if scheme, rest, ok := strings.Cut(v, "://"); ok && (scheme == "http" || scheme == "https") {
+				// Without a path what is left begins with `?`, which is none: a slash in the query begins no path.
+				v = rest[max(0, strings.IndexAny(rest, "/?#")):]
 			}
 			if found != "" && v != found {
 				return "", errors.New("the headers that name the original request do not agree: have the proxy set or remove each of them")
@@ -158,18 +160,22 @@ func (h *held) Header() http.Header         { return h.header }
 func (h *held) WriteHeader(status int)      { h.status = status }
 func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
 
-// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway. Below our
-// path the query is the client's, and names nothing.
-func (h *Handler) asked(r *http.Request) string {
-	if r.URL.RawQuery == "" || strings.HasPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")) {
-		return h.App
+// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway, and whether
+// an assertion may be told. Below our path, and in any other spelling of it, the query is the client's and names nothing; and
+// a proxy that keeps the one path to itself may pass these on for a browser, which would get the assertion to see.
+func (h *Handler) asked(r *http.Request) (app string, may bool) {
+	if r.URL.EscapedPath() != h.Site.Path("verify") {
+		return h.App, false
+	}
+	if r.URL.RawQuery == "" {
+		return h.App, true
 	}
 	q := r.URL.Query()
 	if !q.Has("app") {
-		return h.App
+		return h.App, true
 	}
 	if app := q.Get("app"); app == h.App || slices.Contains(h.Apps, app) {
-		return app
+		return app, true
 	}
-	return ""
+	return "", false
 }
