@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -111,12 +112,29 @@ type Answer struct {
 }
 
 // Ask decides about a request that somebody else holds, as /auth/verify does, for proxies that speak another protocol.
-// Method, URL, headers and remote address of r are those of the request itself, as the proxy received it.
-func (h *Handler) Ask(r *http.Request) Answer {
+// Method, URL, headers and remote address of r are those of the request itself, as the proxy received it. It is on its way
+// to [Handler.App].
+func (h *Handler) Ask(r *http.Request) Answer { return h.ask(r, h.App, nil) }
+
+// AskFor is [Handler.Ask] for a request on its way to another app. One that is not configured gets nothing to see: the
+// answer is 500, and the log says which it was.
+func (h *Handler) AskFor(r *http.Request, app string) Answer {
+	if h.knows(app) {
+		return h.ask(r, app, nil)
+	}
+	return h.ask(r, "", web.Fail(http.StatusInternalServerError, "The proxy in front of this site asks for an app that is not configured.",
+		fmt.Errorf("the proxy asks for the app %q, and there is none of that name", web.Clip(app))))
+}
+
+// ask is Ask, unless it is known already why not.
+func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	a := Answer{Allowed: true, Header: http.Header{}}
-	s, err := h.decide(r, r.Method, r.URL.EscapedPath())
+	var s *session.Session
+	if err == nil {
+		s, err = h.decide(r, r.Method, r.URL.EscapedPath())
+	}
 	if err == nil && s != nil {
-		err = h.tell(r, a.Header, s, h.App, true)
+		err = h.tell(r, a.Header, s, app, true)
 	}
 	if err != nil {
 		w := &held{header: http.Header{}, status: http.StatusOK}
@@ -174,8 +192,13 @@ func (h *Handler) asked(r *http.Request) (app string, may bool) {
 	if !q.Has("app") {
 		return h.App, true
 	}
-	if app := q.Get("app"); app == h.App || slices.Contains(h.Apps, app) {
+	if app := q.Get("app"); h.knows(app) {
 		return app, true
 	}
 	return "", false
+}
+
+// knows says whether there is an app of this client ID.
+func (h *Handler) knows(app string) bool {
+	return app != "" && (app == h.App || slices.Contains(h.Apps, app))
 }
