@@ -39,8 +39,8 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Tokens, 
 // revoking bounds how long a notice is left for whose caller has gone away.
 const revoking = 10 * time.Second
 
-// revoke gives back a refresh token of a session that had ended when it came, or that did not begin, as a session's own is: by a
-// notice. It does so also when the browser has hung up: nobody else knows the token.
+// revoke gives back a refresh token of a session that had ended when it came, or that did not begin, as a session's own
+// is: by a notice. It does so also when the browser has hung up: nobody else knows the token.
 func (rp *RP) revoke(ctx context.Context, s *session.Session, t session.Tokens) {
 	p := rp.provider(s.Issuer, s.ClientID)
 	if p == nil || rp.fanout == nil || t.RefreshToken == "" || t.Offline && !rp.revokeOffline[p.Name()] {

@@ -178,9 +178,10 @@ func (h *held) Header() http.Header         { return h.header }
 func (h *held) WriteHeader(status int)      { h.status = status }
 func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
 
-// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway, and whether
-// an assertion may be told. Below our path, and in any other spelling of it, the query is the client's and names nothing; and
-// a proxy that keeps the one path to itself may pass these on for a browser, which would get the assertion to see.
+// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway, and
+// whether an assertion may be told. Below our path, and in any other spelling of it, the query is the client's and names
+// nothing; and a proxy that keeps the one path to itself may pass these on for a browser, which would get the assertion
+// to see.
 func (h *Handler) asked(r *http.Request) (app string, may bool) {
 	if r.URL.EscapedPath() != h.Site.Path("verify") {
 		return h.App, false

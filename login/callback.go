@@ -118,7 +118,8 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	refused := h.admit(r, p, a, id, claims)
 	old, err := h.before(r)
 	if refused != nil {
-		// To revoke a token may end its whole grant, and with it the session that the browser has: see [session.Tokens.Inherit].
+		// To revoke a token may end its whole grant, and with it the session that the browser has: see
+		// [session.Tokens.Inherit].
 		if err == nil && (old == nil || !sameSignIn(old, &n)) {
 			h.Sessions.Refuse(ctx, n)
 		}
@@ -142,8 +143,8 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	return nil
 }
 
-// admit returns why somebody who has signed in at the provider does not come in, or nil: a claim is not as the site requires, or
-// the app says no.
+// admit returns why somebody who has signed in at the provider does not come in, or nil: a claim is not as the site
+// requires, or the app says no.
 func (h *Handler) admit(r *http.Request, p *oidc.Provider, a *attempt, id *oidc.IDToken, claims map[string]any) error {
 	if missing := lacking(claims, h.Require[p.Name()]); missing != "" {
 		f := refuse(http.StatusForbidden, "", fmt.Errorf("the claim %q is not as required", missing),

@@ -705,7 +705,8 @@ func TestTheAppHasItsSay(t *testing.T) {
 	}
 }
 
-// The provider has given a refresh token by then. To revoke it may end its whole grant, which a session of the same sign-in stands on.
+// The provider has given a refresh token by then. To revoke it may end its whole grant, which a session of the same
+// sign-in stands on.
 func TestWhatARefusedSignInBroughtIsHandedBackUnlessASessionOfThatSignInLives(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
