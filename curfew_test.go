@@ -2,6 +2,7 @@ package curfew_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -251,6 +252,30 @@ func TestASessionOfAProviderThatWasTakenOutOfTheConfigurationIsNotServed(t *test
 	if _, err := with("new").Sessions().Get(t.Context(), bearer); err != session.ErrNotFound {
 		t.Errorf("when it is gone: %v, want %v", err, session.ErrNotFound)
 	}
+}
+
+func TestARefusedSignInHasItsTokenRevokedAlsoWhenTheBrowserHangsUp(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, func(c *curfew.Config) {
+		c.OnLogin = func(context.Context, map[string]any) error { return errors.New("no") }
+	})
+	revoked := func(n int) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); a.op.Count(oidctest.Revoke) < n; {
+			if time.Now().After(end) {
+				t.Fatalf("the provider was asked to revoke %d times, want %d", a.op.Count(oidctest.Revoke), n)
+			}
+			time.Sleep(5 * time.Millisecond) // until the condition is met
+		}
+	}
+	if _, status, text := newBrowser(t).open(a.server.URL + "/"); status != http.StatusForbidden {
+		t.Fatalf("%d %s", status, text)
+	}
+	revoked(1)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	a.rp.Sessions().Refuse(gone, session.New{Issuer: a.op.Issuer(), ClientID: "app", Subject: "alice", Tokens: session.Tokens{RefreshToken: "rt"}})
+	revoked(2)
 }
 
 func TestReadyTellsWhatIsAmiss(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
@@ -35,14 +36,20 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Tokens, 
 	return next, nil
 }
 
-// revoke gives back a refresh token that came when its session had ended, as the session's own was: by a notice.
+// revoking bounds how long a notice is left for whose caller has gone away.
+const revoking = 10 * time.Second
+
+// revoke gives back a refresh token of a session that had ended when it came, or that did not begin, as a session's own
+// is: by a notice. It does so also when the browser has hung up: nobody else knows the token.
 func (rp *RP) revoke(ctx context.Context, s *session.Session, t session.Tokens) {
 	p := rp.provider(s.Issuer, s.ClientID)
 	if p == nil || rp.fanout == nil || t.RefreshToken == "" || t.Offline && !rp.revokeOffline[p.Name()] {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revoking)
+	defer cancel()
 	if err := rp.fanout.Revoke(ctx, p.Name(), s, t); err != nil {
-		rp.site.Log.WarnContext(ctx, "a refresh token that came after its session had ended is not going to be revoked",
+		rp.site.Log.WarnContext(ctx, "a refresh token that no session holds is not going to be revoked",
 			"event", "revocation_failed", "provider", p.Name(), "session", s.Key.Handle(), "error", err)
 	}
 }

@@ -179,6 +179,16 @@ func TestBehindAProxyOnlyAPageLeadsToTheSignIn(t *testing.T) {
 		if p := nobody.get(t, f.url+"/auth/verify"); p.status == http.StatusOK {
 			t.Errorf("what is for the proxy is open to everybody: %v", p)
 		}
+		// Who is signed in gets to see no answer that is for the proxy: it would show him the assertion that is for the app.
+		alice := newBrowser("alice's browser")
+		alice.signIn(t, f.gateway, "alice")
+		for _, path := range []string{"/auth/verify", "/auth/verify/", "/auth/verify/x", "/auth/verif%79", "/auth/verif%79/x", "/auth//verify"} {
+			for _, accept := range []string{"*/*", "text/event-stream"} {
+				if p := alice.request(t, http.MethodGet, f.url+path, nil, "Accept", accept); len(p.header.Values("X-Auth-Assertion"))+len(p.header.Values("X-Auth-Subject")) > 0 {
+					t.Errorf("%s for %s shows what is for the proxy: %v", path, accept, p)
+				}
+			}
+		}
 	})
 }
 

@@ -118,6 +118,9 @@ func TestCVE_2026_40575_AClientCannotNameThePathThatIsChecked(t *testing.T) {
 		"the client names a URL":                     {[]string{"X-Original-Url", "https://app.example.com/public/x", "X-Original-Uri", "/private"}, 400},
 		"a URL and a path that agree":                {[]string{"X-Original-Url", "https://app.example.com/public/x", "X-Original-Uri", "/public/x"}, 200},
 		"nobody names one":                           {nil, 400},
+		"a URL without a path, and one in its query": {[]string{"X-Original-Url", "https://app.example.com?x=/public/x"}, 400},
+		"a URL without a path, and one after a hash": {[]string{"X-Original-Url", "https://app.example.com#/public/x"}, 400},
+		"a query alone that holds a URL":             {[]string{"X-Forwarded-Uri", "?x=://a/public/x"}, 400},
 		"a path with two meanings, by the right one": {[]string{"X-Forwarded-Uri", "/public/../private"}, 400},
 	} {
 		if w := st.ask(row.headers...); w.Code != row.status {
@@ -148,7 +151,7 @@ func TestCVE_2026_40575_AMethodThatNobodyNamedIsNotTakenForGET(t *testing.T) {
 			t.Errorf("method %q: %d, want %d", method, w.Code, want)
 		}
 	}
-	for _, name := range []string{"X-HTTP-Method-Override", "x-http-method", "X-Method-Override"} {
+	for _, name := range []string{"X-HTTP-Method-Override", "x-http-method", "X-Method-Override", "X_HTTP_Method_Override", "X.Method-Override"} {
 		if resp, _ := st.send("GET", "/x", name, "DELETE"); resp.StatusCode != 400 {
 			t.Errorf("%s beside the method: %d, want 400", name, resp.StatusCode)
 		}

@@ -26,7 +26,7 @@ type Handler struct {
 	Apps []string
 	App  string
 	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At /auth/verify
-	// only a trusted proxy is given one: it proves to an app that the request went through here.
+	// only a trusted proxy is given one, and not below it: it proves to an app that the request went through here.
 	Assertion *Assertion
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps

@@ -101,10 +101,11 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		return nil, ambiguous(target)
 	}
 	if p.byMethods {
-		// With these, some apps take a POST for whatever the header says.
-		for _, name := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-			if r.Header[name] != nil {
-				return nil, web.Fail(http.StatusBadRequest, "A request must not name a second method.", errors.New(name+" under a policy that looks at methods"))
+		// With these, in whatever spelling, some apps take a POST for whatever the header says.
+		for name := range r.Header {
+			switch fold(name) {
+			case "x-http-method-override", "x-http-method", "x-method-override":
+				return nil, web.Fail(http.StatusBadRequest, "A request must not name a second method.", errors.New("a method override under a policy that looks at methods"))
 			}
 		}
 	}

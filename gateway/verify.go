@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -27,7 +28,8 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	header := w.Header()
 	if err == nil && s != nil {
-		err = h.tell(r, header, s, h.asked(r), h.Site.FromTrustedProxy(r))
+		app, may := h.asked(r)
+		err = h.tell(r, header, s, app, may && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
 		header["Cache-Control"] = []string{"no-store"}
@@ -87,8 +89,9 @@ func one(headers ...[]string) (string, error) {
 	var found string
 	for _, values := range headers {
 		for _, v := range values {
-			if _, rest, ok := strings.Cut(v, "://"); ok && v[0] != '/' {
-				v = rest[max(0, strings.IndexByte(rest, '/')):]
+			if scheme, rest, ok := strings.Cut(v, "://"); ok && (scheme == "http" || scheme == "https") {
+				// Without a path what is left begins with `?`, which is none: a slash in the query begins no path.
+				v = rest[max(0, strings.IndexAny(rest, "/?#")):]
 			}
 			if found != "" && v != found {
 				return "", errors.New("the headers that name the original request do not agree: have the proxy set or remove each of them")
@@ -109,12 +112,29 @@ type Answer struct {
 }
 
 // Ask decides about a request that somebody else holds, as /auth/verify does, for proxies that speak another protocol.
-// Method, URL, headers and remote address of r are those of the request itself, as the proxy received it.
-func (h *Handler) Ask(r *http.Request) Answer {
+// Method, URL, headers and remote address of r are those of the request itself, as the proxy received it. It is on its way
+// to [Handler.App].
+func (h *Handler) Ask(r *http.Request) Answer { return h.ask(r, h.App, nil) }
+
+// AskFor is [Handler.Ask] for a request on its way to another app. One that is not configured gets nothing to see: the
+// answer is 500, and the log says which it was.
+func (h *Handler) AskFor(r *http.Request, app string) Answer {
+	if h.knows(app) {
+		return h.ask(r, app, nil)
+	}
+	return h.ask(r, "", web.Fail(http.StatusInternalServerError, "The proxy in front of this site asks for an app that is not configured.",
+		fmt.Errorf("the proxy asks for the app %q, and there is none of that name", web.Clip(app))))
+}
+
+// ask is Ask, unless it is known already why not.
+func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	a := Answer{Allowed: true, Header: http.Header{}}
-	s, err := h.decide(r, r.Method, r.URL.EscapedPath())
+	var s *session.Session
+	if err == nil {
+		s, err = h.decide(r, r.Method, r.URL.EscapedPath())
+	}
 	if err == nil && s != nil {
-		err = h.tell(r, a.Header, s, h.App, true)
+		err = h.tell(r, a.Header, s, app, true)
 	}
 	if err != nil {
 		w := &held{header: http.Header{}, status: http.StatusOK}
@@ -158,18 +178,28 @@ func (h *held) Header() http.Header         { return h.header }
 func (h *held) WriteHeader(status int)      { h.status = status }
 func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
 
-// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway. Below our
-// path the query is the client's, and names nothing.
-func (h *Handler) asked(r *http.Request) string {
-	if r.URL.RawQuery == "" || strings.HasPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")) {
-		return h.App
+// asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway, and
+// whether an assertion may be told. Below our path, and in any other spelling of it, the query is the client's and names
+// nothing; and a proxy that keeps the one path to itself may pass these on for a browser, which would get the assertion
+// to see.
+func (h *Handler) asked(r *http.Request) (app string, may bool) {
+	if r.URL.EscapedPath() != h.Site.Path("verify") {
+		return h.App, false
+	}
+	if r.URL.RawQuery == "" {
+		return h.App, true
 	}
 	q := r.URL.Query()
 	if !q.Has("app") {
-		return h.App
+		return h.App, true
 	}
-	if app := q.Get("app"); app == h.App || slices.Contains(h.Apps, app) {
-		return app
+	if app := q.Get("app"); h.knows(app) {
+		return app, true
 	}
-	return ""
+	return "", false
+}
+
+// knows says whether there is an app of this client ID.
+func (h *Handler) knows(app string) bool {
+	return app != "" && (app == h.App || slices.Contains(h.Apps, app))
 }

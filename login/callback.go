@@ -22,7 +22,7 @@ import (
 //  2. The iss parameter (RFC 9207 §2.4), then the provider's error, then the code.
 //  3. The code is exchanged, and the ID Token verified (Core §3.1.3.7).
 //  4. Only then userinfo is asked, for the same subject (Core §5.3.2).
-//  5. The claims that the site requires, and the app's own say.
+//  5. The claims that the site requires, and the app's own say. Who is refused here leaves a refresh token to be revoked.
 //  6. The session is created, unless a logout overtook this login; the browser gets a new bearer, and the session that
 //     it had is ended.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provider) error {
@@ -104,17 +104,6 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 		}
 	}
 	claims := merge(id.Claims, info)
-	if missing := lacking(claims, h.Require[p.Name()]); missing != "" {
-		f := refuse(http.StatusForbidden, "", fmt.Errorf("the claim %q is not as required", missing),
-			slog.String("provider", p.Name()), slog.String("check", "require"), slog.String("sub", id.Subject))
-		f.Message = web.Message{Title: "You cannot come in",
-			Text: fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing),
-			Note: "Whoever runs this site can change that.", Actions: h.again(a)}
-		return f
-	}
-	if err := h.say(r, p, a, id, claims); err != nil {
-		return err
-	}
 	n := session.New{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
 		Claims: claims, Began: a.Began,
@@ -126,7 +115,16 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
+	refused := h.admit(r, p, a, id, claims)
 	old, err := h.before(r)
+	if refused != nil {
+		// To revoke a token may end its whole grant, and with it the session that the browser has: see
+		// [session.Tokens.Inherit].
+		if err == nil && (old == nil || !sameSignIn(old, &n)) {
+			h.Sessions.Refuse(ctx, n)
+		}
+		return refused
+	}
 	inherited := old != nil && sameSignIn(old, &n) && n.Tokens.Inherit(old.Tokens)
 	if err != nil {
 		h.notReplaced(r, err)
@@ -143,6 +141,20 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.String("sid", s.SID), slog.Bool("silent", a.Silent))
 	redirect(w, a.ReturnTo)
 	return nil
+}
+
+// admit returns why somebody who has signed in at the provider does not come in, or nil: a claim is not as the site
+// requires, or the app says no.
+func (h *Handler) admit(r *http.Request, p *oidc.Provider, a *attempt, id *oidc.IDToken, claims map[string]any) error {
+	if missing := lacking(claims, h.Require[p.Name()]); missing != "" {
+		f := refuse(http.StatusForbidden, "", fmt.Errorf("the claim %q is not as required", missing),
+			slog.String("provider", p.Name()), slog.String("check", "require"), slog.String("sub", id.Subject))
+		f.Message = web.Message{Title: "You cannot come in",
+			Text: fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing),
+			Note: "Whoever runs this site can change that.", Actions: h.again(a)}
+		return f
+	}
+	return h.say(r, p, a, id, claims)
 }
 
 // say asks the app.

@@ -705,6 +705,61 @@ func TestTheAppHasItsSay(t *testing.T) {
 	}
 }
 
+// The provider has given a refresh token by then. To revoke it may end its whole grant, which a session of the same
+// sign-in stands on.
+func TestWhatARefusedSignInBroughtIsHandedBackUnlessASessionOfThatSignInLives(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		before, require, say bool // a session of the browser's, and who refuses
+		other                bool // it is of another sign-in at the provider
+		away                 bool // whether there is one cannot be said
+		handed               int
+	}{
+		"a claim is lacking":                             {require: true, handed: 1},
+		"the app says no":                                {say: true, handed: 1},
+		"nobody says no":                                 {},
+		"over a session of the same sign-in":             {before: true, say: true},
+		"over a session of another sign-in":              {before: true, other: true, require: true, handed: 1},
+		"over a session that may be of the same sign-in": {before: true, away: true, say: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s *stage
+			no := false
+			s = newStage(t, 1, func(h *login.Handler) {
+				h.OnLogin = func(context.Context, map[string]any) error {
+					if no && row.say {
+						return errors.New("no")
+					}
+					return nil
+				}
+			})
+			b := s.browser()
+			if row.before {
+				b.follow("/auth/login")
+			}
+			if no = true; row.require {
+				s.h.Require = map[string]map[string][]any{"main": {"dept": {"it"}}}
+			}
+			if row.other {
+				s.ops[0].Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" } })
+			}
+			to := b.begin("/auth/login")
+			s.store.away.Store(row.away)
+			p := b.get(to)
+			s.store.away.Store(false)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.orphaned) != row.handed || row.handed == 1 && !s.ops[0].Alive(s.orphaned[0]) {
+				t.Errorf("%d %s: handed back %d", p.status, p.body, len(s.orphaned))
+			}
+			if in := b.session() != nil; in != (row.before || !row.require && !row.say) {
+				t.Errorf("signed in: %t", in)
+			}
+		})
+	}
+}
+
 func TestUserinfoCannotSpeakForTheIDToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)

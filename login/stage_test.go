@@ -37,6 +37,9 @@ type stage struct {
 	log   *logged
 	ahead atomic.Int64 // by how much everybody's clock is ahead
 	tell  func(session.Ending) []session.Telling
+
+	mu       sync.Mutex
+	orphaned []string // the refresh tokens of sign-ins that got no session
 }
 
 // newStage makes a site with n providers, the client of each named "app". configure may change the handler before it is
@@ -55,7 +58,7 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 	rand.Read(key)
 	ring, err := session.NewRing(key)
 	must(t, err)
-	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Tell: s.plan, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Tell: s.plan, Orphaned: s.orphan, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	must(t, err)
 	s.h = &login.Handler{
 		Site:     &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
@@ -273,4 +276,11 @@ func (s *stage) plan(e session.Ending) []session.Telling {
 		return nil
 	}
 	return s.tell(e)
+}
+
+// orphan hears of tokens that no session holds.
+func (s *stage) orphan(_ context.Context, _ *session.Session, t session.Tokens) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orphaned = append(s.orphaned, t.RefreshToken)
 }

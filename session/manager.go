@@ -33,8 +33,8 @@ type Config struct {
 	// Refresh gets new tokens for a session whose access token has run out: [ErrRefreshRejected] ends the session, any
 	// other error means that the provider is away. nil: no session is ever refreshed.
 	Refresh func(ctx context.Context, s *Session) (Tokens, error)
-	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which was refused because a
-	// logout named it ([ErrEnded]); it may revoke them.
+	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which never began: a logout named it
+	// ([ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
 	// Tell says which notices an ending leaves behind, in the same step, whatever room it comes from; nil for none.
 	Tell  func(Ending) []Telling
@@ -128,20 +128,14 @@ func (m *Manager) Now() time.Time { return m.cfg.Now().Add(time.Duration(m.offse
 // Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
 func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 	now := Time(m.Now())
-	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
-	s := &Session{
-		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
-		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.Idle), Expires: now.Add(m.cfg.Absolute),
-		Claims: n.Claims, Tokens: n.Tokens, revision: 1,
-	}
+	b, s := m.begin(n, now)
 	rec, err := m.cfg.Ring.record(s)
 	if err != nil {
 		return Bearer{}, nil, err
 	}
 	err = m.cfg.Store.Create(ctx, rec, Time(n.Began), now)
-	if errors.Is(err, ErrEnded) && m.cfg.Orphaned != nil {
-		n.Tokens.Inherited = nil // those are another session's, which may live
-		m.cfg.Orphaned(ctx, s, n.Tokens)
+	if errors.Is(err, ErrEnded) {
+		m.orphaned(ctx, s)
 	}
 	if err != nil {
 		return Bearer{}, nil, unavailable(err)
@@ -150,6 +144,31 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 		m.cfg.OnCreated(s)
 	}
 	return b, s, nil
+}
+
+// Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Config.Orphaned].
+func (m *Manager) Refuse(ctx context.Context, n New) {
+	_, s := m.begin(n, Time(m.Now()))
+	m.orphaned(ctx, s)
+}
+
+// begin makes a session that nobody keeps yet.
+func (m *Manager) begin(n New, now time.Time) (Bearer, *Session) {
+	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
+	return b, &Session{
+		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
+		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.Idle), Expires: now.Add(m.cfg.Absolute),
+		Claims: n.Claims, Tokens: n.Tokens, revision: 1,
+	}
+}
+
+// orphaned hands over the tokens of a session that did not begin.
+func (m *Manager) orphaned(ctx context.Context, s *Session) {
+	if m.cfg.Orphaned != nil {
+		t := s.Tokens
+		t.Inherited = nil // those are another session's, which may live
+		m.cfg.Orphaned(ctx, s, t)
+	}
 }
 
 // Get answers with the session of a bearer, and counts as a use of it. [ErrNotFound] when nobody is signed in with it,

@@ -249,7 +249,9 @@ func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T
 			})
 		}
 		for range 2 {
-			copied(t, 0, "--mirror", from, to)
+			if stdout, stderr, status := command("store", "copy", "--mirror", from, to); status != inService && status != 0 {
+				t.Errorf("exit status %d\n%s%s", status, stdout, stderr)
+			}
 		}
 		close(stop)
 		gateways.Wait()

@@ -39,8 +39,9 @@ What is at TO and not at FROM has ended at FROM since an earlier copy, or somebo
 it must end: say --mirror. In the second TO is in service, and nothing can be copied there: what has ended there could
 not be told from what is yet to be copied. Without --mirror such a copy is refused before it changes anything.
 
-The exit status is 0 when all was copied, 1 when it was refused, failed or was interrupted, 2 when it was asked for in a
-wrong way. See docs/moving.md.`,
+The exit status is 0 when TO has every session of FROM, 3 when all was copied that was there, and FROM went on changing: it
+is in service. It is 1 when the copy was refused, failed or was interrupted, 2 when it was asked for in a wrong way. See
+docs/moving.md.`,
 		Example: `  curfew store copy sqlite:/var/lib/curfew/curfew.db redis://127.0.0.1:6379
   curfew store copy --mirror @/etc/curfew/old-store @/etc/curfew/new-store`,
 		Args: cobra.ExactArgs(2),
@@ -127,9 +128,18 @@ func openCopied(ctx context.Context, p *process, what string, s storeURL, asItIs
 	return store, nil
 }
 
+// inService is the exit status of a copy that is not the last, since FROM goes on changing.
+const inService = 3
+
 var errInterrupted = errors.New("interrupted; what was copied stays at TO, and nothing is lost: run it again")
 
 func storeCopy(ctx context.Context, p *process, fromURL, toURL storeURL, mirror bool) (err error) {
+	settled := true
+	defer func() {
+		if err == nil && !settled {
+			err = exit{status: inService}
+		}
+	}()
 	from, errFrom := openCopied(ctx, p, "FROM", fromURL, true)
 	to, errTo := openCopied(ctx, p, "TO", toURL, false)
 	for _, s := range []session.Store{from, to} {
@@ -146,7 +156,8 @@ func storeCopy(ctx context.Context, p *process, fromURL, toURL storeURL, mirror 
 	}
 	shown := p.progress()
 	m := &mover{from: from, to: to, now: now, mirror: mirror, moved: shown.show}
-	total, settled, err := m.run(ctx)
+	var total tally
+	total, settled, err = m.run(ctx)
 	shown.end()
 	var refused *refusal
 	switch {

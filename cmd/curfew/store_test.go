@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +17,7 @@ import (
 
 	"example.com/curfew/fanout"
 	"example.com/curfew/session"
+	"example.com/curfew/store/memory"
 	"example.com/curfew/store/sqlite"
 )
 
@@ -147,6 +152,57 @@ func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
 	defer store.Close()
 	if _, err := store.Find(t.Context(), r.Key, now); err != nil {
 		t.Errorf("the session at TO: %v", err)
+	}
+}
+
+// busy is a store in service: somebody signs in whenever it is looked through.
+type busy struct {
+	*memory.Store
+	quiet  bool
+	people int
+}
+
+func (b *busy) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+	if !b.quiet && q.After.IsZero() {
+		b.people++
+		bearer := session.NewBearer("i", "c", fmt.Sprint("person ", b.people))
+		r := session.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people), Created: now, LastSeen: now,
+			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+		if err := b.Create(ctx, r, now, now); err != nil {
+			return session.Page{}, err
+		}
+	}
+	return b.Store.List(ctx, q, now)
+}
+
+func (b *busy) Close() error { return nil }
+
+// A script that moves a store has to know whether a gateway was forgotten.
+func TestTheExitStatusSaysWhetherFROMIsInService(t *testing.T) {
+	t.Parallel()
+	from := &busy{Store: memory.New()}
+	defer from.Store.Close()
+	to, err := parseStore("sqlite:" + filepath.Join(t.TempDir(), "to.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromURL := storeURL{scheme: "test", kind: storeKind{open: func(context.Context, string, *slog.Logger) (session.Store, error) { return from, nil }}}
+	for _, row := range []struct {
+		quiet, mirror bool
+		status        int
+		says          string
+	}{
+		{false, false, 3, "FROM is in service: it changed while it was copied"},
+		{false, true, 3, "FROM is in service: it changed while it was copied"},
+		{true, true, 0, "TO has every session of FROM, as it was there just now: "},
+	} {
+		from.quiet = row.quiet
+		var out bytes.Buffer
+		err := storeCopy(t.Context(), &process{stdout: &out, stderr: io.Discard}, fromURL, to, row.mirror)
+		var e exit
+		if err != nil && !errors.As(err, &e) || e.status != row.status || e.err != nil || !strings.Contains(out.String(), row.says) {
+			t.Errorf("quiet %t, mirror %t: %v, want exit status %d\n%s", row.quiet, row.mirror, err, row.status, &out)
+		}
 	}
 }
 

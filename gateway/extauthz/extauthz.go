@@ -40,7 +40,12 @@ func (s *server) Check(ctx context.Context, in *auth.CheckRequest) (*auth.CheckR
 	if err != nil {
 		return denied(http.StatusBadRequest, http.Header{}, ""), nil
 	}
-	a := s.gateway.Ask(r)
+	var a gateway.Answer
+	if app, named := in.GetAttributes().GetContextExtensions()["app"]; named { // by the route that the request takes
+		a = s.gateway.AskFor(r, app)
+	} else {
+		a = s.gateway.Ask(r)
+	}
 	if !a.Allowed {
 		return denied(a.Status, a.Header, string(a.Body)), nil
 	}

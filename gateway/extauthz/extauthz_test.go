@@ -43,6 +43,7 @@ func start(t *testing.T) (auth.AuthorizationClient, string) {
 		Site:     &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log},
 		Sessions: sessions, Policy: policy,
 		App:       "wiki",
+		Apps:      []string{"wiki", "mail"},
 		Assertion: &gateway.Assertion{Sign: func(_ context.Context, app string, _ []byte) (string, error) { return "signed for " + app, nil }},
 	}
 	b, _, err := sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: sessions.Now()})
@@ -150,5 +151,48 @@ func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
 	}
 	if got := slices.Sorted(maps.Keys(removed)); strings.Join(got, " ") != "x-auth-groups x.forwarded.user x_auth_assertion x_auth_subject" {
 		t.Errorf("removed %q", got)
+	}
+}
+
+// The configuration of Envoy names the app, so it is no word of the client's; but it may be spelled wrong.
+func TestARouteOfEnvoyNamesItsApp(t *testing.T) {
+	t.Parallel()
+	envoy, cookie := start(t)
+	sessions := map[string]bool{}
+	for _, row := range []struct {
+		name       string
+		extensions map[string]string
+		app        string // that is told; empty: refused
+	}{
+		{"none", nil, "wiki"},
+		{"something else", map[string]string{"virtual_host": "mail"}, "wiki"},
+		{"the default", map[string]string{"app": "wiki"}, "wiki"},
+		{"another", map[string]string{"app": "mail"}, "mail"},
+		{"one that there is not", map[string]string{"app": "Mail"}, ""},
+		{"the empty name", map[string]string{"app": ""}, ""},
+	} {
+		for _, path := range []string{"/", "/public/x"} {
+			q := question("GET", path, map[string]string{"cookie": cookie, "app": "mail"})
+			q.Attributes.ContextExtensions = row.extensions
+			answer, err := envoy.Check(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.app == "" {
+				denied := answer.GetDeniedResponse()
+				if answer.GetStatus().GetCode() == 0 || denied.GetStatus().GetCode() != 500 || !strings.Contains(denied.GetBody(), "asks for an app that is not configured") {
+					t.Errorf("%s at %s: %v", row.name, path, answer)
+				}
+				continue
+			}
+			told := answer.GetOkResponse().GetHeaders()
+			if got := header(told, "x-auth-assertion"); got != "signed for "+row.app {
+				t.Errorf("%s at %s: the assertion is %q", row.name, path, got)
+			}
+			sessions[row.app+" "+header(told, "x-auth-session")] = true
+		}
+	}
+	if len(sessions) != 2 {
+		t.Errorf("the apps know the session as %v", sessions)
 	}
 }

@@ -201,19 +201,51 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 	t.Logf("%d Ends were cut", failed.Load())
 }
 
-func TestAFullServerRefusesLoginsAndObeysLogouts(t *testing.T) {
+func TestAFullServerRefusesLoginsObeysLogoutsAndDeliversNotices(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{})
+	t.Run("one server", func(t *testing.T) {
+		t.Parallel()
+		s := startServer(t)
+		full(t, "redis://"+s.addr(), s)
+	})
+	t.Run("a Cluster", func(t *testing.T) {
+		t.Parallel()
+		if testing.Short() {
+			t.Skip("takes a Cluster of its own")
+		}
+		needServer(t, "redis-server")
+		own := &shared{dir: t.TempDir()}
+		t.Cleanup(own.stop)
+		if err := own.startCluster(3, 0); err != nil {
+			t.Fatal(err)
+		}
+		full(t, own.url, own.all...)
+	})
+}
+
+func full(t *testing.T, url string, servers ...*server) {
+	store := open(t, url, redis.Options{Timeout: 10 * time.Second})
 	defer store.Close()
-	c := adminOf(t, s)
+	memory := func(most string) {
+		for _, s := range servers {
+			do(t, adminOf(t, s), "CONFIG", "SET", "maxmemory", most)
+		}
+	}
 	now := session.Time(time.Now())
-	one, two := recordOf("alice", "s1", now), recordOf("bob", "s2", now)
+	one, two, old, used := recordOf("alice", "s1", now), recordOf("bob", "s2", now), recordOf("carol", "s3", now), recordOf("dave", "s4", now)
 	one.Refresh = session.RefreshOnline
-	mustCreate(t, store, one, now)
-	mustCreate(t, store, two, now)
-	do(t, c, "CONFIG", "SET", "maxmemory", "1mb")
-	if err := store.Create(t.Context(), recordOf("carol", "", now), now, now); err == nil || errors.Is(err, session.ErrEnded) {
+	for _, r := range []*session.Record{&old, &used} {
+		r.IdleExpires = now.Add(time.Minute)
+	}
+	for _, r := range []session.Record{one, two, old, used} {
+		mustCreate(t, store, r, now)
+	}
+	used.Revision, used.IdleExpires = 1, now.Add(time.Hour) // so Prune finds it at its old time
+	if err := store.Update(t.Context(), used, now); err != nil {
+		t.Fatal(err)
+	}
+	memory("1mb")
+	if err := store.Create(t.Context(), recordOf("erin", "", now), now, now); err == nil || errors.Is(err, session.ErrEnded) {
 		t.Errorf("Create on a full server: %v", err)
 	}
 	e := endingOf(session.Who{Subject: "alice", SID: "s1"})
@@ -227,14 +259,33 @@ func TestAFullServerRefusesLoginsAndObeysLogouts(t *testing.T) {
 	}
 	sid := endingOf(session.Who{SID: "s2"})
 	sid.JTI, sid.JTIExpires = "j2", now.Add(time.Hour)
-	ended, err := store.End(t.Context(), sid, now)
-	t.Logf("End of a sid alone on a full server: %d ended, %v", len(ended), err)
-	if err != nil || len(ended) != 1 {
+	if ended, err := store.End(t.Context(), sid, now); err != nil || len(ended) != 1 {
 		t.Errorf("End of a sid alone on a full server: %d ended, %v", len(ended), err)
 	}
-	do(t, c, "CONFIG", "SET", "maxmemory", "0")
-	if notices, err := store.Claim(t.Context(), now, time.Minute, 10); err != nil || len(notices) != 1 {
-		t.Errorf("%d notices (error %v), want the one that was left", len(notices), err)
+	for i := range 4 { // a lease that runs out, two tries, and what is tried again after it was given up
+		at := now.Add(time.Duration(i) * time.Minute)
+		notices, err := store.ClaimFor(t.Context(), session.NoticeRevoke, "main", at, time.Minute, 10)
+		if err != nil || len(notices) != 1 {
+			t.Fatalf("on a full server, for the %d. time: %d notices, %v", i+1, len(notices), err)
+		}
+		switch n := notices[0]; i {
+		case 1:
+			err = store.Settle(t.Context(), n, session.Outcome{RetryAt: at.Add(time.Minute), Reason: "away"})
+		case 2:
+			err = errors.Join(store.Settle(t.Context(), n, session.Outcome{GiveUp: true, Reason: "away"}), store.Retry(t.Context(), n.ID, at, at.Add(time.Hour)))
+		case 3:
+			err = store.Settle(t.Context(), n, session.Outcome{Done: true})
+		}
+		if err != nil {
+			t.Errorf("on a full server, for the %d. time: %v", i+1, err)
+		}
+	}
+	if n, err := store.Prune(t.Context(), now.Add(2*time.Minute)); err != nil || n == 0 {
+		t.Errorf("Prune on a full server: %d removed, %v", n, err)
+	}
+	memory("0")
+	if _, err := store.Find(t.Context(), used.Key, now.Add(2*time.Minute)); err != nil {
+		t.Errorf("who was there is gone: %v", err)
 	}
 }
 

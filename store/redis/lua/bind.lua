@@ -6,6 +6,7 @@
 -- Answers whom it is bound to, for how long that has been so, and when it runs out.
 local v = redis.call('GET', KEYS[1])
 redis.call('ZCARD', KEYS[2])
+redis.call('ZREM', KEYS[2], '') -- see end.lua
 if v then
   local till, since, whose = string.match(v, '^(%-?%d+) (%d+) (%x+)$')
   if tonumber(ARGV[1]) < tonumber(till) and whose ~= ARGV[6] then

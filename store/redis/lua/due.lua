@@ -4,8 +4,8 @@
 local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, 1000)
 for i = 1, #back do
   local at = redis.call('HGET', ARGV[3] .. 'n' .. back[i], 'd')
+  redis.call('ZREM', KEYS[2], back[i]) -- first: see end.lua
   if at then redis.call('ZADD', KEYS[1], at, back[i]) end
-  redis.call('ZREM', KEYS[2], back[i])
 end
 local answer = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 table.insert(answer, 1, upcoming(ARGV[3], ARGV[4]))

@@ -4,6 +4,7 @@
 local now, start = tonumber(ARGV[1]), ARGV[2]
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
 local removed = 0
+redis.call('ZREM', KEYS[1], '') -- see end.lua
 for i = 1, #due do
   local m = due[i]
   local key, later

@@ -5,8 +5,9 @@ local n = redis.call('HMGET', KEYS[1], 'q', 't')
 local id, lane, template, start = ARGV[1], n[1], n[2], ARGV[4]
 if not lane then return '' end
 check_lane(start, ARGV[5], lane)
+local dead = redis.call('ZREM', start .. 'g' .. lane, id) == 1 -- first: see end.lua
 redis.call('HSET', KEYS[1], 'd', ARGV[2], 't', string.sub(template, 1, -9) .. ARGV[3])
-if redis.call('ZREM', start .. 'g' .. lane, id) == 1 then
+if dead then
   redis.call('HDEL', KEYS[1], 'g')
   redis.call('ZADD', start .. 'o' .. lane, created(template), id)
 end
