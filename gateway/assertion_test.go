@@ -196,6 +196,52 @@ func TestAProxyThatPassesOnWhatLiesBelowOurPathGivesNoBrowserAnAssertion(t *test
 	}
 }
 
+// An access token opens the provider's other services, so a page is not to read it from an answer of ours either.
+func TestOnlyATrustedProxyIsGivenAnAccessToken(t *testing.T) {
+	t.Parallel()
+	st, _, _ := asserting(t, "wiki")
+	headers := gateway.CurfewHeaders()
+	headers["Authorization"], headers["X-Token"] = "bearer", "access_token"
+	id, err := gateway.NewIdentity(headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.gateway.Identity = id
+	b, _, err := st.sessions.Create(t.Context(), session.New{Provider: "main", Issuer: "https://id.example.com", ClientID: "app",
+		Subject: "alice", Began: st.sessions.Now(), Tokens: session.Tokens{AccessToken: "opens-much"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/auth/verify", "/auth/verify?app=wiki", "/auth/verify/x"} {
+		resp, _ := st.send("GET", path, "Cookie", cookie(b), "X-Forwarded-For", "127.0.0.9")
+		if resp.StatusCode != 200 || resp.Header.Get("X-Auth-Subject") != "alice" || strings.Contains(fmt.Sprint(resp.Header), "opens-much") {
+			t.Errorf("%s: %d %v", path, resp.StatusCode, resp.Header)
+		}
+	}
+	if h := st.ask("Cookie", cookie(b)).Header(); h.Get("Authorization") != "Bearer opens-much" || h.Get("X-Token") != "opens-much" {
+		t.Errorf("the trusted proxy is given %v", h)
+	}
+	if h := st.askAt("/auth/verify/x", "Cookie", cookie(b)).Header(); strings.Contains(fmt.Sprint(h), "opens-much") {
+		t.Errorf("below our path, where it may pass on what a browser asks, the trusted proxy is given %v", h)
+	}
+}
+
+// A load balancer is trusted for what it says of the client, and passes on whatever a browser asks.
+func TestWhereWeLeadToTheAppNobodyThatAsksIsGivenWhatIsForTheApp(t *testing.T) {
+	t.Parallel()
+	st, signer, _ := asserting(t, "wiki")
+	st.gateway.Direct = true
+	b, _ := st.signIn(nil)
+	w := st.ask("Cookie", cookie(b))
+	if h := w.Header(); w.Code != 200 || h.Get("X-Auth-Subject") != "alice" || h["X-Auth-Assertion"] != nil || signer.count.Load() != 0 {
+		t.Errorf("%d %v", w.Code, h)
+	}
+	st.send("GET", "/", "Cookie", cookie(b))
+	if r := <-st.seen; r.Header.Get("X-Auth-Assertion") == "" {
+		t.Error("the app behind us has none")
+	}
+}
+
 func TestBelowOurPathTheQueryIsTheClientsAndNamesNoApp(t *testing.T) {
 	t.Parallel()
 	st, _, _ := asserting(t, "wiki")

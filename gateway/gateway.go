@@ -28,6 +28,9 @@ type Handler struct {
 	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At /auth/verify
 	// only a trusted proxy is given one, and not below it: it proves to an app that the request went through here.
 	Assertion *Assertion
+	// Direct says that the apps are reached through [Handler.Proxy] or [Handler.Route] alone. /auth/verify then gives nobody
+	// an assertion or an access token: a load balancer before us would hand them to whoever's browser asks.
+	Direct bool
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps
 	// nobody signed in.

@@ -78,16 +78,16 @@ func token(name string) bool {
 }
 
 // tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider,
-// so what a header cannot hold is left out. app is the client ID of the app that is told, or empty; it gets an assertion
-// if whoever asks may have one.
-func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string, may bool) error {
+// so what a header cannot hold is left out. app is the client ID of the app that is told, or empty; it is given an
+// assertion if it is certainly that one. Assertions and access tokens are for whoever may have more than a header's word.
+func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string, certain, may bool) error {
 	headers := h.Identity.headers
 	if headers == nil {
 		headers = curfewHeaders
 	}
 	for _, n := range headers {
 		if n.fact == "assertion" {
-			if h.Assertion == nil || app == "" || !may {
+			if h.Assertion == nil || app == "" || !certain || !may {
 				continue
 			}
 			jwt, err := h.assert(r.Context(), s, app)
@@ -95,6 +95,9 @@ func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app 
 				return web.Fail(http.StatusServiceUnavailable, "The app cannot be told at the moment who you are. Please try again.", err)
 			}
 			to[n.name] = []string{jwt}
+			continue
+		}
+		if !may && (n.fact == "access_token" || n.fact == "bearer") {
 			continue
 		}
 		if v := printable(h.fact(s, n.fact, app)); v != "" {

@@ -46,7 +46,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && v.session != nil && to != nil {
 		v.told = make(http.Header, 8)
-		err = h.tell(r, v.told, v.session, cmp.Or(to.App, h.App), to.named)
+		err = h.tell(r, v.told, v.session, cmp.Or(to.App, h.App), to.named, true)
 	}
 	if err != nil {
 		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })

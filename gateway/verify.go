@@ -29,7 +29,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	if err == nil && s != nil {
 		app, may := h.asked(r)
-		err = h.tell(r, header, s, app, may && h.Site.FromTrustedProxy(r))
+		err = h.tell(r, header, s, app, true, may && !h.Direct && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
 		header["Cache-Control"] = []string{"no-store"}
@@ -134,7 +134,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		s, err = h.decide(r, r.Method, r.URL.EscapedPath())
 	}
 	if err == nil && s != nil {
-		err = h.tell(r, a.Header, s, app, true)
+		err = h.tell(r, a.Header, s, app, true, true)
 	}
 	if err != nil {
 		w := &held{header: http.Header{}, status: http.StatusOK}
@@ -179,7 +179,7 @@ func (h *held) WriteHeader(status int)      { h.status = status }
 func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
 
 // asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway, and
-// whether an assertion may be told. Below our path, and in any other spelling of it, the query is the client's and names
+// whether an assertion or an access token may be told. Below our path, and in any other spelling of it, the query is the client's and names
 // nothing; and a proxy that keeps the one path to itself may pass these on for a browser, which would get the assertion
 // to see.
 func (h *Handler) asked(r *http.Request) (app string, may bool) {
