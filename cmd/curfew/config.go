@@ -411,6 +411,15 @@ func (l *loader) finish(c *config, given map[string]value) {
 	if err := c.gatewayConfig.finish(); err != nil {
 		l.faults.add(at("identity_headers"), err)
 	}
+	reached := slices.ContainsFunc([]string{"upstream", "routes", "trusted_proxies", "grpc_listen"}, func(key string) bool {
+		_, ok := given[key]
+		return ok
+	})
+	for _, key := range []string{"assertion", "pass_access_token"} {
+		if on := map[string]bool{"assertion": c.Assertion, "pass_access_token": c.token}[key]; on && !reached {
+			l.faults.add(at(key), errors.New("nobody would be given it: name the proxy that asks /auth/verify under trusted_proxies, or the app under upstream"))
+		}
+	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
 		l.faults.add(at("upstream"), fmt.Errorf("%s is our own public listener", c.Upstream.Host))
 	}
