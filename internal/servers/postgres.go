@@ -44,6 +44,7 @@ func OwnPostgres(t T, parent string, settings ...string) *Server {
 	t.Helper()
 	bin := postgresPrograms(t)
 	s := newServer(t, parent, "ready to accept connections", syscall.SIGINT)
+	s.orphan = syscall.SIGQUIT // which it hands on to its own
 	s.renounce()
 	data := filepath.Join(s.dir, "data")
 	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "curfew", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")

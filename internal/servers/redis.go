@@ -135,7 +135,7 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 func (s *Server) await(question string, one ...string) {
 	s.t.Helper()
 	cli := find(s.t, "redis-cli", getRedis)
-	for giveUp := time.After(2 * time.Minute); ; {
+	for giveUp := time.After(patience); ; {
 		out, _ := exec.Command(cli, append([]string{"-p", strconv.Itoa(s.Port)}, strings.Fields(question)...)...).CombinedOutput()
 		for _, wanted := range one {
 			if strings.Contains(string(out), wanted) {

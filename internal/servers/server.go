@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,12 +28,15 @@ type Server struct {
 	command []string
 	ready   string         // what it logs when it takes connections
 	orderly syscall.Signal // asks it to end in order
+	orphan  syscall.Signal // ends it at once, should this process die
 	log     tail
-	mu      sync.Mutex // held over what is below
-	shell   *exec.Cmd  // the parent of the server, which ends it should this process die; nil: it does not run
-	stdin   io.Closer
+	mu      sync.Mutex    // held over what is below
+	shell   *exec.Cmd     // the parent of the server, which ends it should this process die; nil: it does not run
 	gone    chan struct{} // closed when all it logged has been read, so when no process of it is left
 }
+
+// patience is a bound for a machine that is very busy, not a pause.
+const patience = 2 * time.Minute
 
 // tail is the end of what a server logged.
 type tail struct {
@@ -117,7 +119,7 @@ func newServer(t T, parent, ready string, orderly syscall.Signal) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &Server{t: t, dir: dir, ready: ready, orderly: orderly}
+	return &Server{t: t, dir: dir, ready: ready, orderly: orderly, orphan: syscall.SIGKILL}
 }
 
 // launch starts the server for the first time, on a port of its own: on another when somebody who reserves none had it.
@@ -149,13 +151,13 @@ func (s *Server) start() error {
 	if s.shell != nil {
 		return errors.New("the server runs already")
 	}
-	// The shell reads until this process closes its end, or dies. It says which process is the server. That may be frozen.
-	script := fmt.Sprintf(`"$0" "$@" </dev/null & echo "pid $!"; cat >/dev/null; kill -%d $! 2>/dev/null; kill -%d $! 2>/dev/null; wait $!`,
-		syscall.SIGQUIT, thaw)
+	// Beside the server somebody reads until this process dies, or all is over. What a shell leaves running ignores SIGINT and
+	// SIGQUIT, unless it says otherwise itself.
+	script := fmt.Sprintf(`exec 3<&0; "$0" "$@" </dev/null 3<&- & server=$!; echo "pid $server"
+		{ cat <&3; kill -%d $server; kill -%d $server; } >/dev/null 2>&1 & wait $server; kill $!`, s.orphan, thaw)
 	shell := exec.Command("/bin/sh", append([]string{"-c", script}, s.command...)...)
 	shell.Dir, shell.SysProcAttr = s.dir, s.as
-	stdin, err := shell.StdinPipe()
-	if err != nil {
+	if _, err := shell.StdinPipe(); err != nil {
 		return err
 	}
 	// One pipe for all that is said; it ends when the last process has gone.
@@ -167,7 +169,7 @@ func (s *Server) start() error {
 	if err := errors.Join(shell.Start(), saying.Close()); err != nil {
 		return errors.Join(err, said.Close())
 	}
-	s.shell, s.stdin, s.gone, s.PID = shell, stdin, make(chan struct{}), 0
+	s.shell, s.gone, s.PID = shell, make(chan struct{}), 0
 	ready, pid := make(chan struct{}), make(chan int, 1)
 	go s.read(said, ready, pid, s.gone)
 	s.PID = <-pid
@@ -175,7 +177,7 @@ func (s *Server) start() error {
 	case <-ready:
 		return nil
 	case <-s.gone:
-	case <-time.After(2 * time.Minute): // a bound for a machine that is very busy, not a pause
+	case <-time.After(patience):
 		s.kill(syscall.SIGKILL)
 	}
 	s.reap()
@@ -217,9 +219,13 @@ func (s *Server) end(signal syscall.Signal) {
 
 // reap waits until the server has gone. The processes of one that was killed may need a moment to notice.
 func (s *Server) reap() {
-	s.stdin.Close()
+	select {
+	case <-s.gone:
+	case <-time.After(patience):
+		s.kill(syscall.SIGKILL)
+		<-s.gone
+	}
 	s.shell.Wait()
-	<-s.gone
 	s.shell, s.PID = nil, 0
 }
 
@@ -233,6 +239,11 @@ func (s *Server) signal(signal syscall.Signal) {
 func (s *Server) kill(signal syscall.Signal) {
 	if s.PID <= 0 {
 		return
+	}
+	select {
+	case <-s.gone: // by itself, and the number may be another's by now
+		return
+	default:
 	}
 	var children []byte
 	if signal == syscall.SIGKILL || signal == freeze || signal == thaw {
