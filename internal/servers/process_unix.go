@@ -3,261 +3,36 @@
 package servers
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
-	"io"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"os/user"
 	"strconv"
-	"strings"
-	"sync"
 	"syscall"
-	"testing"
-	"time"
 )
 
-// Server is a server that runs for one test. URL is how `--store` names it. Port and URL stay the same when it is stopped
-// and started again, and so does what it keeps.
-type Server struct {
-	URL  string
-	Port int
-	PID  int // of the process that listens; another one after each Start
+const (
+	notHere      = "" // why nothing can be started: it can
+	freeze, thaw = syscall.SIGSTOP, syscall.SIGCONT
+)
 
-	t       testing.TB
-	lent    string // why this server cannot be stopped: somebody named it. Empty: it is our own.
-	command func() *exec.Cmd
-	ready   string         // what it logs when it takes connections
-	orderly syscall.Signal // asks it to end in order
-	mu      sync.Mutex     // held over what is below
-	shell   *exec.Cmd      // the parent of the server, which ends it should this process die; nil: it does not run
-	stdin   io.Closer
-	gone    chan struct{} // closed when all it logged has been read, so when no process of it is left
-	log     *tail
-}
+func send(pid int, signal syscall.Signal) { syscall.Kill(pid, signal) }
 
-// tail is the end of what a server logged.
-type tail struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (l *tail) add(line string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lines = append(l.lines, line); len(l.lines) > 200 {
-		l.lines = l.lines[100:]
+// unprivileged says as whom a program is to run that refuses root, and gives the folder to that user. Nil means as whoever we are.
+func unprivileged(dir string) (*syscall.SysProcAttr, error) {
+	if os.Getuid() != 0 {
+		return nil, nil
 	}
-}
-
-func (l *tail) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.lines, "\n")
-}
-
-// Addr is where it listens.
-func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
-
-// Log is the end of what the server has logged since it was started.
-func (s *Server) Log() string { return s.log.String() }
-
-// Own skips the test, aloud, when the server is one that somebody named, and so none to stop or freeze.
-func (s *Server) Own() {
-	s.t.Helper()
-	if s.lent != "" {
-		need(s.t, s.lent)
-	}
-}
-
-// Start starts a server that was stopped, on the same port and with what it kept. It returns when that takes connections.
-func (s *Server) Start() {
-	s.t.Helper()
-	s.Own()
-	if err := s.start(); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// Stop asks the server to end, and returns when it has.
-func (s *Server) Stop() {
-	s.t.Helper()
-	s.Own()
-	s.end(s.orderly)
-}
-
-// Kill ends the server and all its processes as kill -9 does, and returns when they are gone.
-func (s *Server) Kill() {
-	s.t.Helper()
-	s.Own()
-	s.end(syscall.SIGKILL)
-}
-
-// Freeze stops the server and all its processes where they are: connections stay, and nobody answers.
-func (s *Server) Freeze() {
-	s.t.Helper()
-	s.Own()
-	s.signal(syscall.SIGSTOP)
-}
-
-// Thaw lets a frozen server go on.
-func (s *Server) Thaw() {
-	s.t.Helper()
-	s.Own()
-	s.signal(syscall.SIGCONT)
-}
-
-// start returns when the server takes connections.
-func (s *Server) start() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.shell != nil {
-		return errors.New("the server runs already")
-	}
-	cmd := s.command()
-	// The shell reads until this process closes its end, or dies. It says which process is the server.
-	script := fmt.Sprintf(`"$0" "$@" </dev/null & echo "pid $!"; cat >/dev/null; kill -%d $! 2>/dev/null; wait $!`, syscall.SIGQUIT)
-	shell := exec.Command("/bin/sh", append([]string{"-c", script}, cmd.Args...)...)
-	shell.Dir, shell.SysProcAttr = cmd.Dir, cmd.SysProcAttr
-	stdin, err := shell.StdinPipe()
-	if err != nil {
-		return err
-	}
-	// One pipe for all that is said; it ends when the last process has gone.
-	said, saying, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	shell.Stdout, shell.Stderr = saying, saying
-	if err := errors.Join(shell.Start(), saying.Close()); err != nil {
-		return errors.Join(err, said.Close())
-	}
-	s.shell, s.stdin, s.gone, s.log, s.PID = shell, stdin, make(chan struct{}), new(tail), 0
-	ready, pid := make(chan struct{}), make(chan int, 1)
-	go read(said, s.log, s.ready, ready, pid, s.gone)
-	s.PID = <-pid
-	select {
-	case <-ready:
-		return nil
-	case <-s.gone:
-	case <-time.After(2 * time.Minute): // a bound for a machine that is very busy, not a pause
-		s.kill(syscall.SIGKILL)
-	}
-	s.reap()
-	return fmt.Errorf("%s does not start:\n%s", filepath.Base(cmd.Path), s.log)
-}
-
-// read reads what the shell and the server say until all are gone.
-func read(said *os.File, log *tail, mark string, ready chan<- struct{}, pid chan<- int, gone chan<- struct{}) {
-	defer close(gone)
-	defer said.Close()
-	defer close(pid)
-	isReady := false
-	for lines := bufio.NewScanner(said); lines.Scan(); {
-		line := lines.Text()
-		if text, ok := strings.CutPrefix(line, "pid "); ok && len(pid) == 0 {
-			if n, err := strconv.Atoi(text); err == nil {
-				pid <- n
-				continue
-			}
-		}
-		log.add(line)
-		if !isReady && strings.Contains(line, mark) {
-			isReady = true
-			close(ready)
-		}
-	}
-}
-
-// end ends the server with a signal; one that does not run has ended already.
-func (s *Server) end(signal syscall.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.shell == nil {
-		return
-	}
-	s.kill(syscall.SIGCONT)
-	s.kill(signal)
-	s.reap()
-}
-
-// reap waits until the server has gone. The processes of one that was killed may need a moment to notice.
-func (s *Server) reap() {
-	s.stdin.Close()
-	s.shell.Wait()
-	<-s.gone
-	s.shell, s.PID = nil, 0
-}
-
-func (s *Server) signal(signal syscall.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kill(signal)
-}
-
-// kill sends a signal to the server; what tells nobody of itself, or cannot be refused, to all its processes.
-func (s *Server) kill(signal syscall.Signal) {
-	if s.PID <= 0 {
-		return
-	}
-	var children []byte
-	if signal == syscall.SIGKILL || signal == syscall.SIGSTOP || signal == syscall.SIGCONT {
-		children, _ = os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.PID, s.PID))
-	}
-	syscall.Kill(s.PID, signal)
-	for _, child := range strings.Fields(string(children)) {
-		if pid, err := strconv.Atoi(child); err == nil {
-			syscall.Kill(pid, signal)
-		}
-	}
-}
-
-// begin starts a server for the first time: on another port when somebody took the one that was free a moment ago.
-func (s *Server) begin(t testing.TB, ports int, use func(ports []int)) {
-	t.Helper()
-	var err error
-	for range 5 {
-		var free []int
-		if free, err = freePorts(ports); err != nil {
-			break
-		}
-		use(free)
-		if err = s.start(); err == nil {
-			t.Cleanup(func() { s.end(syscall.SIGKILL) })
-			return
-		}
-		if !taken(err) {
-			break
-		}
-	}
-	t.Fatal(err)
-}
-
-func taken(err error) bool {
-	return strings.Contains(err.Error(), "Address already in use") || strings.Contains(err.Error(), "could not bind")
-}
-
-// freePorts finds ports of loopback that nobody listens on.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var missing []error
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
 		if err != nil {
-			return nil, err
+			missing = append(missing, err)
+			continue
 		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		uid, errUID := strconv.ParseUint(u.Uid, 10, 32)
+		gid, errGID := strconv.ParseUint(u.Gid, 10, 32)
+		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}},
+			errors.Join(errUID, errGID, os.Chown(dir, int(uid), int(gid)))
 	}
-	return ports, nil
-}
-
-// need skips a test for which something is missing, aloud. In CI, where that would go unseen, it fails.
-func need(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip("NOT TESTED: " + why)
+	return nil, errors.Join(missing...)
 }

@@ -10,15 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 )
 
 func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 	t.Parallel()
-	if _, err := findBinaries(); err != nil {
-		need(t, err.Error())
-	}
-	disk, err := serverDir("")
+	disk, err := os.MkdirTemp("", "curfew-disk-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,12 +29,8 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, err := newServerIn(disk, "max_wal_size=32MB", "min_wal_size=32MB", "autovacuum=off")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.remove)
-	store := open(t, s.url(), patient())
+	s := servers.OwnPostgres(t, disk, "max_wal_size=32MB", "min_wal_size=32MB", "autovacuum=off")
+	store := open(t, s.URL, patient())
 	now := time.Now()
 	var alive, dead []session.Record
 	for i := range 50 {
@@ -81,7 +75,8 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	s.restart(t, syscall.SIGKILL)
+	s.Kill()
+	s.Start()
 	settled(t, store, now)
 	for _, r := range dead {
 		wantGone(t, store, r, now)

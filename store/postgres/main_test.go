@@ -1,5 +1,3 @@
-//go:build unix
-
 package postgres_test
 
 import (
@@ -8,10 +6,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/store/postgres"
 
 	"github.com/jackc/pgx/v5"
@@ -19,17 +17,11 @@ import (
 )
 
 // shared is the server that most tests share, each in a schema of its own.
-var shared struct {
-	url    string // empty when there is none
-	why    string // there is none
-	tested atomic.Int64
-}
+var shared = servers.SharedPostgres()
 
 func TestMain(m *testing.M) {
-	stop := startShared()
 	code := m.Run()
-	stop()
-	os.RemoveAll(template.dir)
+	shared.Close()
 	if leak := goleak.Find(); code == 0 && leak != nil {
 		fmt.Fprintln(os.Stderr, leak)
 		code = 1
@@ -37,43 +29,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func startShared() (stop func()) {
-	if shared.url = os.Getenv("CURFEW_TEST_POSTGRES"); shared.url != "" {
-		return func() {}
-	}
-	if _, err := findBinaries(); err != nil {
-		shared.why = err.Error()
-		return func() {}
-	}
-	s, err := newServer()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	shared.url = s.url()
-	return s.remove
-}
-
-// need skips a test for which something is missing, aloud; in CI it fails.
-func need(t testing.TB, why string) {
-	t.Helper()
-	if why == "" {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // schema makes an empty schema on the shared server, and returns how to get there.
 func schema(t testing.TB) string {
 	t.Helper()
-	need(t, shared.why)
-	name := fmt.Sprintf("curfew_test_%d_%d", os.Getpid(), shared.tested.Add(1))
-	run(t, shared.url, `CREATE SCHEMA `+name)
-	t.Cleanup(func() { run(t, shared.url, `DROP SCHEMA `+name+` CASCADE`) })
-	return with(t, shared.url, "search_path", name)
+	return servers.Schema(t, shared.Get(t).URL)
 }
 
 // with is address with one parameter more.

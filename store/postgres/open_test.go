@@ -1,5 +1,3 @@
-//go:build unix
-
 package postgres_test
 
 import (
@@ -12,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/postgres"
 )
@@ -88,7 +87,6 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	plain := func(edit func(u *url.URL)) func(*testing.T) string {
 		return func(t *testing.T) string {
-			need(t, shared.why)
 			u, err := url.Parse(schema(t))
 			if err != nil {
 				t.Fatal(err)
@@ -112,11 +110,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a server that is only read", plain(func(u *url.URL) { u.RawQuery += "&default_transaction_read_only=on" }), "read only"},
 		{"commits that are not waited for", plain(func(u *url.URL) { u.RawQuery += "&synchronous_commit=off" }), "may forget"},
 		{"nobody at the address", func(t *testing.T) string {
-			port, err := freePort()
-			if err != nil {
-				t.Fatal(err)
-			}
-			return "postgres://curfew:s3cret@127.0.0.1:" + fmtInt(uint32(port)) + "/x?sslmode=disable"
+			return fmt.Sprintf("postgres://curfew:s3cret@127.0.0.1:%d/x?sslmode=disable", servers.Port(t))
 		}, "refused"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -137,11 +131,11 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	t.Parallel()
-	need(t, shared.why)
+	server := shared.Get(t).URL
 	name := fmt.Sprintf("curfew_test_latin_%d", os.Getpid())
-	run(t, shared.url, `CREATE DATABASE `+name+` ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0`)
-	t.Cleanup(func() { run(t, shared.url, `DROP DATABASE `+name+` WITH (FORCE)`) })
-	u, err := url.Parse(shared.url)
+	run(t, server, `CREATE DATABASE `+name+` ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0`)
+	t.Cleanup(func() { run(t, server, `DROP DATABASE `+name+` WITH (FORCE)`) })
+	u, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,8 +147,8 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 
 func TestAServerThatForgetsIsRefused(t *testing.T) {
 	t.Parallel()
-	s := ownServer(t, "fsync=off")
-	if _, err := postgres.Open(t.Context(), s.url(), patient()); err == nil || !strings.Contains(err.Error(), "fsync off") {
+	s := servers.OwnPostgres(t, "", "fsync=off")
+	if _, err := postgres.Open(t.Context(), s.URL, patient()); err == nil || !strings.Contains(err.Error(), "fsync off") {
 		t.Errorf("Open: got error %v, want one that says that fsync is off", err)
 	}
 }

@@ -1,5 +1,3 @@
-//go:build unix
-
 package postgres_test
 
 import (
@@ -9,10 +7,10 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/postgres"
 )
@@ -212,8 +210,8 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 
 func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t *testing.T) {
 	t.Parallel()
-	s := ownServer(t)
-	address := s.url()
+	s := servers.OwnPostgres(t, "")
+	address := s.URL
 	open(t, address, patient()).Close() // and has made the tables
 	o := postgres.Options{MaxConns: 6, ConnectTimeout: time.Second, StatementTimeout: time.Second, Grace: 500 * time.Millisecond}
 	quick := func() (store *postgres.Store) {
@@ -234,8 +232,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	}
 
 	dead := here.end(t, session.Who{Subject: "alice"})
-	s.signal(syscall.SIGSTOP)
-	thaw := sync.OnceFunc(func() { s.signal(syscall.SIGCONT) })
+	s.Freeze()
+	thaw := sync.OnceFunc(s.Thaw)
 	t.Cleanup(thaw)
 	frozen := time.Now()
 	wish := ending(session.Who{Subject: "carol"}, "j1", frozen)

@@ -1,5 +1,3 @@
-//go:build unix
-
 package postgres_test
 
 import (
@@ -7,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/postgres"
 )
@@ -178,7 +177,7 @@ func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
 
 // quiet is a server where nobody else has a transaction under way: one that is older than what is pruned, and ends only now,
 // might have been an ending.
-func quiet(t *testing.T) string { return ownServer(t, "autovacuum=off").url() }
+func quiet(t *testing.T) string { return servers.OwnPostgres(t, "", "autovacuum=off").URL }
 
 func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {
 	t.Parallel()

@@ -1,5 +1,3 @@
-//go:build unix
-
 package postgres_test
 
 import (
@@ -7,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/postgres"
 )
@@ -32,8 +30,8 @@ func settled(t *testing.T, store *postgres.Store, now time.Time) (failed int) {
 
 func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := ownServer(t)
-	store := open(t, s.url(), patient())
+	s := servers.OwnPostgres(t, "")
+	store := open(t, s.URL, patient())
 	heard := listen(t, store)
 	now := time.Now()
 	stays, ends := signIn(t, store, "alice", "s1", now), signIn(t, store, "bob", "s2", now)
@@ -41,24 +39,23 @@ func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 	if _, err := store.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+	for _, end := range []func(){s.Stop, s.Kill} {
 		if err := store.FillPool(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.restart(t, signal)
+		end()
+		s.Start()
 		// The first that fails has all others of the pool made anew.
 		if failed := settled(t, store, now); failed > 1 {
 			t.Errorf("%d statements failed after the server was there again, want at most 1", failed)
 		}
-		s.stop(signal)
+		end()
 		_, err := store.Find(t.Context(), stays.Key, now)
 		wantTrouble(t, "Find", err)
 		_, err = store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now)
 		wantTrouble(t, "End", err)
 		wantTrouble(t, "Sync", heard.feed.Sync(t.Context()))
-		if err := s.start(); err != nil {
-			t.Fatal(err)
-		}
+		s.Start()
 		settled(t, store, now)
 		heard.recover(t)
 		wantAlive(t, store, stays, now)
@@ -74,10 +71,10 @@ func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 
 func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 	t.Parallel()
-	s := ownServer(t)
+	s := servers.OwnPostgres(t, "")
 	o := patient()
 	o.MaxConns = 8
-	store := open(t, s.url(), o)
+	store := open(t, s.URL, o)
 	now := time.Now()
 	const acknowledged, begun, created = 1, 2, 3
 	var mu sync.Mutex
@@ -120,7 +117,8 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 		})
 	}
 	<-enough
-	s.restart(t, syscall.SIGKILL)
+	s.Kill()
+	s.Start()
 	workers.Wait()
 
 	settled(t, store, now)
@@ -160,20 +158,20 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 
 func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	t.Parallel()
-	s := ownServer(t)
+	s := servers.OwnPostgres(t, "")
 	o := patient()
 	o.StatementTimeout, o.ConnectTimeout, o.Grace = 300*time.Millisecond, 300*time.Millisecond, 100*time.Millisecond
-	patientStore := open(t, s.url(), patient())
+	patientStore := open(t, s.URL, patient())
 	now := time.Now()
 	r := signIn(t, patientStore, "alice", "s1", now)
 	var store *postgres.Store
 	for store == nil { // on a slow machine it may take longer than that
-		store, _ = postgres.Open(t.Context(), s.url(), o)
+		store, _ = postgres.Open(t.Context(), s.URL, o)
 	}
 	defer store.Close()
 	heard := listen(t, patientStore)
 
-	s.signal(syscall.SIGSTOP)
+	s.Freeze()
 	_, err := store.Find(t.Context(), r.Key, now)
 	wantTrouble(t, "Find", err)
 	_, err = store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
@@ -184,7 +182,7 @@ func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	if err := heard.feed.Sync(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Sync: got error %v, want %v", err, context.DeadlineExceeded)
 	}
-	s.signal(syscall.SIGCONT)
+	s.Thaw()
 
 	settled(t, patientStore, now)
 	settled(t, store, now)

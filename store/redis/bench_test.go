@@ -24,7 +24,7 @@ func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
 // Each size has a server to itself.
 func openBench(b *testing.B) storetest.Store {
 	s := startServer(b)
-	return open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+	return open(b, s.URL, redis.Options{Timeout: time.Minute})
 }
 
 // BenchmarkPing is one bare round trip: what End is to be compared with.
@@ -47,7 +47,7 @@ func BenchmarkPing(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	const sessions = 100_000
 	s := startServer(b)
-	store := open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+	store := open(b, s.URL, redis.Options{Timeout: time.Minute})
 	defer store.Close()
 	c := adminOf(b, s)
 	used := func() int {
@@ -90,9 +90,9 @@ func BenchmarkMemory(b *testing.B) {
 // BenchmarkHeard measures from before End on one store to the call of the watching function on another.
 func BenchmarkHeard(b *testing.B) {
 	s := startServer(b)
-	here := open(b, "redis://"+s.addr(), redis.Options{})
+	here := open(b, s.URL, redis.Options{})
 	defer here.Close()
-	there := open(b, "redis://"+s.addr(), redis.Options{})
+	there := open(b, s.URL, redis.Options{})
 	defer there.Close()
 	heard := make(chan time.Time, 1)
 	feed, err := there.Watch(b.Context(), func(session.Ended) { heard <- time.Now() })
@@ -143,7 +143,7 @@ func BenchmarkEndOnServer(b *testing.B) {
 	for _, size := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
 			s := startServer(b)
-			store := open(b, "redis://"+s.addr(), redis.Options{Timeout: time.Minute})
+			store := open(b, s.URL, redis.Options{Timeout: time.Minute})
 			defer store.Close()
 			c := adminOf(b, s)
 			now := session.Time(time.Now())

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
@@ -20,7 +21,7 @@ func noticeFor(target, subject string, now time.Time) session.Notice {
 
 func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
 		now := session.Time(time.Now())
 		for _, order := range orders(2, 3) { // C is who leaves, E is who claims
@@ -108,7 +109,7 @@ func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
 
 func clusterClient(t *testing.T) rueidis.Client {
 	t.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: strings.Split(strings.TrimPrefix(cluster.get(t), "redis+cluster://"), ","),
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: strings.Split(strings.TrimPrefix(cluster.Get(t).URL, "redis+cluster://"), ","),
 		DisableCache: true})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +121,7 @@ func clusterClient(t *testing.T) rueidis.Client {
 func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 30 * time.Second})
+	store := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
@@ -181,7 +182,7 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 
 func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
 		now := session.Time(time.Now())
 		if err := store.Leave(t.Context(), []session.Notice{noticeFor("app", "alice", now)}); err != nil {
@@ -202,7 +203,7 @@ func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 func TestRedisKeepsARefreshTokenADayLonger(t *testing.T) {
 	t.Parallel()
 	store := fresh(t, single, redis.Options{})
-	c := adminOf(t, single.server(t))
+	c := adminOf(t, single.Own(t).Nodes[0])
 	now := session.Time(time.Now())
 	left := func(r session.Record) time.Duration {
 		m := do(t, c, "PTTL", store.Start(r.Key)+"s"+string(r.Key[:]))

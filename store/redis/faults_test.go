@@ -6,10 +6,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 )
@@ -21,7 +21,7 @@ func splitLines(s string) []string {
 func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
-	store := open(t, "redis://"+s.addr(), redis.Options{})
+	store := open(t, s.URL, redis.Options{})
 	defer store.Close()
 	now := session.Time(time.Now())
 	l := watch(t, store)
@@ -33,7 +33,7 @@ func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
 	if _, err := store.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
-	s.kill()
+	s.Kill()
 	if _, err := store.Find(t.Context(), stays.Key, now); err == nil || errors.Is(err, session.ErrNotFound) {
 		t.Errorf("Find while the server is away: %v, want an error that says nothing about the session", err)
 	}
@@ -43,9 +43,7 @@ func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
 	if err := l.Sync(t.Context()); err == nil {
 		t.Error("Sync succeeded while the server is away")
 	}
-	if err := s.start(); err != nil {
-		t.Fatal(err)
-	}
+	s.Start()
 	back := eventually(t, func() error { _, err := store.Find(t.Context(), stays.Key, now); return err })
 	if back != nil {
 		t.Errorf("Find after the restart: %v", back)
@@ -81,17 +79,15 @@ func eventually(t testing.TB, ask func() error) error {
 func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{})
+	store := open(t, s.URL, redis.Options{})
 	defer store.Close()
 	now := session.Time(time.Now())
 	r := recordOf("alice", "s1", now)
 	mustCreate(t, store, r, now)
 	l := watch(t, store)
 	l.hears(t, store, now) // else there would be nothing to be missed
-	s.kill()
-	if err := s.start(); err != nil {
-		t.Fatal(err)
-	}
+	s.Kill()
+	s.Start()
 	if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
 		t.Errorf("Find after the restart: %v", err)
 	}
@@ -105,7 +101,7 @@ func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 500 * time.Millisecond})
+	store := open(t, s.URL, redis.Options{Timeout: 500 * time.Millisecond})
 	defer store.Close()
 	now := session.Time(time.Now())
 	r := recordOf("alice", "s1", now)
@@ -114,7 +110,7 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	e := endingOf(session.Who{Subject: "alice"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 
-	s.signal(syscall.SIGSTOP)
+	s.Freeze()
 	var all sync.WaitGroup
 	for range 4 { // about 3 s
 		for _, ask := range []func() error{
@@ -133,7 +129,7 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 		}
 		all.Wait()
 	}
-	s.signal(syscall.SIGCONT)
+	s.Thaw()
 
 	// Endings that were sent to the frozen server may be carried out when it wakes; a replay says that one was.
 	err := eventually(t, func() error { _, err := store.End(t.Context(), e, now); return err })
@@ -150,7 +146,7 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 300 * time.Millisecond})
+	store := open(t, s.URL, redis.Options{Timeout: 300 * time.Millisecond})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
@@ -206,28 +202,23 @@ func TestAFullServerRefusesLoginsObeysLogoutsAndDeliversNotices(t *testing.T) {
 	t.Run("one server", func(t *testing.T) {
 		t.Parallel()
 		s := startServer(t)
-		full(t, "redis://"+s.addr(), s)
+		full(t, s.URL, s)
 	})
 	t.Run("a Cluster", func(t *testing.T) {
 		t.Parallel()
 		if testing.Short() {
 			t.Skip("takes a Cluster of its own")
 		}
-		needServer(t, "redis-server")
-		own := &shared{dir: t.TempDir()}
-		t.Cleanup(own.stop)
-		if err := own.startCluster(3, 0); err != nil {
-			t.Fatal(err)
-		}
-		full(t, own.url, own.all...)
+		own := servers.RedisClusterOf(t, 0)
+		full(t, own.URL, own.Nodes...)
 	})
 }
 
-func full(t *testing.T, url string, servers ...*server) {
+func full(t *testing.T, url string, nodes ...*servers.Server) {
 	store := open(t, url, redis.Options{Timeout: 10 * time.Second})
 	defer store.Close()
 	memory := func(most string) {
-		for _, s := range servers {
+		for _, s := range nodes {
 			do(t, adminOf(t, s), "CONFIG", "SET", "maxmemory", most)
 		}
 	}
@@ -292,7 +283,7 @@ func full(t *testing.T, url string, servers ...*server) {
 func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: 10 * time.Second})
+	store := open(t, s.URL, redis.Options{Timeout: 10 * time.Second})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
@@ -81,9 +82,9 @@ func (l *listening) hears(t testing.TB, store *redis.Store, now time.Time) {
 func TestAFeedThatIsCutSaysSoAndRecovers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{})
+	store := open(t, s.URL, redis.Options{})
 	defer store.Close()
-	elsewhere := open(t, "redis://"+s.addr(), redis.Options{})
+	elsewhere := open(t, s.URL, redis.Options{})
 	defer elsewhere.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
@@ -135,7 +136,7 @@ func killed(t testing.TB, c rueidis.Client) (ids []string) {
 func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{Timeout: time.Second})
+	store := open(t, s.URL, redis.Options{Timeout: time.Second})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
@@ -153,7 +154,7 @@ func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
 func TestALinkThatIsMissingIsAGap(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{})
+	store := open(t, s.URL, redis.Options{})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
@@ -192,8 +193,8 @@ func (l *listening) hearsOrGaps(t testing.TB, store *redis.Store, now time.Time)
 
 func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
-		url, p := on.get(t), prefix()
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
+		url, p := on.Get(t).URL, prefix()
 		here, there := open(t, url, redis.Options{Prefix: p}), open(t, url, redis.Options{Prefix: p})
 		defer here.Close()
 		defer there.Close()

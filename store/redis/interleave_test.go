@@ -8,14 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 )
 
 // fresh opens a store under a prefix of its own, and closes it with the test.
-func fresh(t testing.TB, on *shared, o redis.Options) *redis.Store {
+func fresh(t testing.TB, on *servers.Shared, o redis.Options) *redis.Store {
 	t.Helper()
-	url := on.get(t)
+	url := on.Get(t).URL
 	o.Prefix = prefix()
 	store := open(t, url, o)
 	t.Cleanup(func() { store.Close() })
@@ -23,9 +24,9 @@ func fresh(t testing.TB, on *shared, o redis.Options) *redis.Store {
 }
 
 // twins opens two stores on the same keys: one that is patient, and one whose time, and with that its claims, run out soon.
-func twins(t testing.TB, on *shared, soon time.Duration) (patient, hasty *redis.Store) {
+func twins(t testing.TB, on *servers.Shared, soon time.Duration) (patient, hasty *redis.Store) {
 	t.Helper()
-	url, o := on.get(t), redis.Options{Prefix: prefix()}
+	url, o := on.Get(t).URL, redis.Options{Prefix: prefix()}
 	for _, store := range []**redis.Store{&patient, &hasty} {
 		o.Timeout = time.Minute
 		if store == &hasty {
@@ -38,8 +39,8 @@ func twins(t testing.TB, on *shared, soon time.Duration) (patient, hasty *redis.
 }
 
 // onBoth runs a test on one server and on a Cluster.
-func onBoth(t *testing.T, test func(t *testing.T, on *shared)) {
-	for name, on := range map[string]*shared{"one server": single, "a Cluster": cluster} {
+func onBoth(t *testing.T, test func(t *testing.T, on *servers.Shared)) {
+	for name, on := range map[string]*servers.Shared{"one server": single, "a Cluster": cluster} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, on) })
 	}
 }
@@ -64,7 +65,7 @@ func orders(a, b int) (all []string) {
 
 func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store := fresh(t, on, redis.Options{})
 		now := session.Time(time.Now())
 		for i, order := range orders(2, 3) {
@@ -115,7 +116,7 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 
 func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		for crash := range 3 {
 			// The claim of the one that crashed runs out soon; the provider that tries again is patient.
 			store, crashes := twins(t, on, 500*time.Millisecond)
@@ -156,7 +157,7 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 
 func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store, slow := twins(t, on, 50*time.Millisecond)
 		now := session.Time(time.Now())
 		e := endingOf(session.Who{SID: "s1"})
@@ -226,7 +227,7 @@ func oneTag() (string, string) {
 
 func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
 		now := session.Time(time.Now())
 		for i := range 10 { // several people with one sid
@@ -243,7 +244,7 @@ func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 
 func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
 		now := session.Time(time.Now())
 		for i := range 16 {
@@ -288,7 +289,7 @@ func TestAJTIWhoseEndingCrashedIsFreeForAnother(t *testing.T) {
 func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	t.Parallel()
 	store := fresh(t, single, redis.Options{})
-	c := adminOf(t, single.server(t))
+	c := adminOf(t, single.Own(t).Nodes[0])
 	now := session.Time(time.Now())
 	r := recordOf("alice", "s1", now)
 	mustCreate(t, store, r, now)
@@ -357,7 +358,7 @@ func endTogether(t *testing.T, store *redis.Store, n int, of func(int) session.E
 
 func TestAJTIIsRememberedAsLongAsItWasRecordedWhateverIsTriedMeanwhile(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		store := fresh(t, on, redis.Options{})
 		start := session.Time(time.Now())
 		end := func(subject, jti string, after, lives time.Duration, want error) {

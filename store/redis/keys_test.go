@@ -50,7 +50,7 @@ func TestTheBucketsLieEvenlyOverTheSlots(t *testing.T) {
 func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{Prefix: "p:"})
+	store := open(t, s.URL, redis.Options{Prefix: "p:"})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())
@@ -118,7 +118,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 func TestPruneLeavesNothingOfWhatIsOver(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, "redis://"+s.addr(), redis.Options{})
+	store := open(t, s.URL, redis.Options{})
 	defer store.Close()
 	c := adminOf(t, s)
 	now := session.Time(time.Now())

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
@@ -19,16 +20,11 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a Cluster of its own")
 	}
-	needServer(t, "redis-server")
-	own := &shared{dir: t.TempDir()}
-	t.Cleanup(own.stop)
-	if err := own.startCluster(3, 0); err != nil {
-		t.Fatal(err)
-	}
+	own := servers.RedisClusterOf(t, 0, forgetful...)
 	var log bytes.Buffer
-	store := open(t, own.url, redis.Options{Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	store := open(t, own.URL, redis.Options{Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	defer store.Close()
-	hasty := open(t, own.url, redis.Options{Timeout: 300 * time.Millisecond})
+	hasty := open(t, own.URL, redis.Options{Timeout: 300 * time.Millisecond})
 	defer hasty.Close()
 	if n := store.WaitFor(); n != 0 || !strings.Contains(log.String(), "event=redis_no_replica") {
 		t.Errorf("%d replicas are waited for on a Cluster that has none; the log says %s", n, log.String())
@@ -46,7 +42,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	var nodes []rueidis.Client
 	var ids []string
 	from := -1
-	for i, s := range own.all {
+	for i, s := range own.Nodes {
 		c := adminOf(t, s)
 		m := do(t, c, "CLUSTER", "MYID")
 		id, _ := m.ToString()
@@ -63,7 +59,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	e := endingOf(session.Who{Subject: "alice"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 	moved := start + "s" + string(two.Key[:])
-	do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.all[to].port), moved, "0", "1000")
+	do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.Nodes[to].Port), moved, "0", "1000")
 	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
 		t.Errorf("End while her sessions are in two places: %v", err)
 	}
@@ -73,7 +69,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 		}
 	}
 	for _, key := range keysOf(t, nodes[from], moving) {
-		do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.all[to].port), key, "0", "1000")
+		do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.Nodes[to].Port), key, "0", "1000")
 	}
 	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
 		t.Errorf("End before the slot is settled: %v", err)

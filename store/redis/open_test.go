@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 )
@@ -70,13 +71,10 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 
 func TestAServerThatIsNotThereIsAnError(t *testing.T) {
 	t.Parallel()
-	ports, err := freePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := servers.Port(t)
 	for _, shape := range []string{"redis://u:SECRET@127.0.0.1:%d", "redis+cluster://u:SECRET@127.0.0.1:%d", "redis+sentinel://u:SECRET@127.0.0.1:%d/main"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		_, err := redis.Open(ctx, fmt.Sprintf(shape, ports[0]), redis.Options{})
+		_, err := redis.Open(ctx, fmt.Sprintf(shape, port), redis.Options{})
 		cancel()
 		if err == nil || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("Open: %v", err)
@@ -86,7 +84,7 @@ func TestAServerThatIsNotThereIsAnError(t *testing.T) {
 
 func TestAClusterIsAddressedAsWhatItIs(t *testing.T) {
 	t.Parallel()
-	one, many := single.get(t), cluster.get(t)
+	one, many := single.Get(t).URL, cluster.Get(t).URL
 	host := strings.Split(strings.TrimPrefix(many, "redis+cluster://"), ",")[0]
 	for address, want := range map[string]string{
 		"redis://" + host: "address it as redis+cluster://",
@@ -117,7 +115,7 @@ func TestAServerThatMayLoseThingsIsWarnedOf(t *testing.T) {
 			t.Parallel()
 			s := startServer(t, row.args...)
 			var out bytes.Buffer
-			open(t, "redis://"+s.addr(), redis.Options{Log: slog.New(slog.NewTextHandler(&out, nil))}).Close()
+			open(t, s.URL, redis.Options{Log: slog.New(slog.NewTextHandler(&out, nil))}).Close()
 			log := out.String()
 			for _, event := range []string{"redis_can_evict", "redis_not_durable"} {
 				want := strings.Contains(strings.Join(row.events, " "), event)
@@ -139,7 +137,7 @@ func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 	var stores []*redis.Store
 	var feeds []*listening
 	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"}, {"/1?prefix=third:", "not:"}} {
-		store := open(t, "redis://"+s.addr()+o.db, redis.Options{Prefix: o.prefix})
+		store := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix})
 		defer store.Close()
 		stores, feeds = append(stores, store), append(feeds, watch(t, store))
 	}
@@ -163,7 +161,6 @@ func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 
 func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 	t.Parallel()
-	program := needServer(t, "redis-server")
 	dir := t.TempDir()
 	ca, sign := newCA(t)
 	writePEM(t, filepath.Join(dir, "ca.pem"), "CERTIFICATE", ca.Raw)
@@ -172,24 +169,17 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		writePEM(t, filepath.Join(dir, name+".pem"), "CERTIFICATE", cert)
 		writePEM(t, filepath.Join(dir, name+".key"), "EC PRIVATE KEY", key)
 	}
-	ports, err := freePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
 	in := func(name string) string { return filepath.Join(dir, name) }
-	s := newServer(program, 0, dir, "--tls-port", fmt.Sprint(ports[0]), "--tls-cert-file", in("server.pem"), "--tls-key-file", in("server.key"),
-		"--tls-ca-cert-file", in("ca.pem"), "--tls-auth-clients", "yes",
-		// The rights that docs/stores-redis.md says are enough.
-		"--aclfile", in("users.acl"))
 	users := "user default off\nuser curfew on >pass/word@1 ~curfew:* &curfew:* " + rights + "\n"
 	if err := os.WriteFile(in("users.acl"), []byte(users), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.kill)
-	host := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	port := fmt.Sprint(servers.Port(t))
+	startServer(t, "--port", "0", "--tls-port", port, "--tls-cert-file", in("server.pem"), "--tls-key-file", in("server.key"),
+		"--tls-ca-cert-file", in("ca.pem"), "--tls-auth-clients", "yes",
+		// The rights that docs/stores-redis.md says are enough.
+		"--aclfile", in("users.acl"))
+	host := "127.0.0.1:" + port
 	trust := "?cacert=" + in("ca.pem")
 	ours := trust + "&cert=" + in("client.pem") + "&key=" + in("client.key")
 	for name, address := range map[string]string{
@@ -339,9 +329,9 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 
 func TestAUserWithFewRightsOnACluster(t *testing.T) {
 	t.Parallel()
-	url := cluster.get(t)
+	url := cluster.Get(t).URL
 	p := prefix()
-	for _, s := range cluster.all {
+	for _, s := range cluster.Get(t).Nodes {
 		c := adminOf(t, s)
 		words := append([]string{"ACL", "SETUSER", "curfew", "on", ">password", "~" + p + "*", "&" + p + "*"}, strings.Fields(rights+rightsOnACluster)...)
 		do(t, c, words...)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
 	"github.com/redis/rueidis"
@@ -23,8 +24,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	code := m.Run()
-	single.stop()
-	cluster.stop()
+	single.Close()
+	cluster.Close()
 	// The client waits some seconds before it closes connections that the Cluster's map no longer names, and before it reads
 	// that map again. It is not told to stop.
 	late := []goleak.Option{
@@ -53,8 +54,8 @@ func TestStoreKeepsTheContractOnAClusterWhoseReplicasAreWaitedFor(t *testing.T) 
 	testContract(t, cluster, 0)
 }
 
-func testContract(t *testing.T, on *shared, waitReplicas int) {
-	url := on.get(t)
+func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
+	url := on.Get(t).URL
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, WaitReplicas: waitReplicas} // this machine may be slow
 		store := open(t, url, o)

@@ -10,14 +10,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
@@ -149,8 +147,8 @@ func (r *replica) hears(t *testing.T, b session.Bearer, end func()) {
 
 func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
-		url, o := on.get(t), redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
+		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
 		// Who hears nothing would serve a copy for an hour.
 		deaf := session.Config{Ceiling: time.Hour}
 		here, there := replicate(t, url, o, deaf), replicate(t, url, o, deaf)
@@ -257,10 +255,10 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			t.Parallel()
 			s := startServer(t)
-			w := newWire(t, s.addr())
+			w := newWire(t, s.Addr())
 			c := adminOf(t, s)
 			o := redis.Options{Timeout: 30 * time.Second}
-			here := replicate(t, "redis://"+s.addr(), o, session.Config{})
+			here := replicate(t, s.URL, o, session.Config{})
 			there := replicate(t, "redis://"+w.Addr().String(), o, session.Config{})
 			ends, stays := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2")
 			there.cache(t, ends)
@@ -295,14 +293,14 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	url, o := "redis://"+s.addr(), redis.Options{}
+	url, o := s.URL, redis.Options{}
 	here, there := replicate(t, url, o, session.Config{}), replicate(t, url, o, session.Config{})
 	ends, stays, wished := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2"), here.signIn(t, "carol", "s3")
 	for _, b := range []session.Bearer{ends, stays, wished} {
 		there.cache(t, b)
 	}
 	dead := here.end(t, session.Who{Subject: "alice"})
-	s.signal(syscall.SIGSTOP)
+	s.Freeze()
 	frozen := time.Now()
 	wish := endingOf(session.Who{Subject: "carol"})
 	wish.JTI, wish.JTIExpires = "j1", frozen.Add(time.Hour)
@@ -349,7 +347,7 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 		return err
 	})
 	asking.Wait()
-	s.signal(syscall.SIGCONT)
+	s.Thaw()
 
 	there.cache(t, stays) // and was never signed out
 	poll(t, "a logout that failed is carried out, or was", func() bool {
@@ -365,8 +363,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 
 func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, on *shared) {
-		url, o := on.get(t), redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
+		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
 		right := replicate(t, url, o, session.Config{})
 		for name, off := range map[string]time.Duration{"fast": 30 * time.Second, "slow": -30 * time.Second} {
 			wrong := replicate(t, url, o, session.Config{Now: func() time.Time { return time.Now().Add(off) }})
@@ -432,61 +430,4 @@ func childReplica() error {
 		}
 	}
 	return nil
-}
-
-func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
-	t.Parallel()
-	url, o := single.get(t), redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
-	here := replicate(t, url, o, session.Config{})
-	ends, stays := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child := exec.Command(self)
-	child.Env = append(os.Environ(), childURL+"="+url, childPrefix+"="+o.Prefix)
-	child.Stderr = os.Stderr
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		child.Process.Signal(syscall.SIGCONT)
-		in.Close()
-		if err := child.Wait(); err != nil {
-			t.Errorf("the other replica: %v", err)
-		}
-	})
-	answers := bufio.NewScanner(out)
-	ask := func(b session.Bearer) string {
-		fmt.Fprintln(in, b.Reveal())
-		if !answers.Scan() {
-			t.Fatal("the other replica has ended")
-		}
-		return strings.TrimSpace(answers.Text())
-	}
-	for _, b := range []session.Bearer{ends, stays} {
-		poll(t, "the other replica has a copy", func() bool { return ask(b) == "cached" })
-	}
-	child.Process.Signal(syscall.SIGSTOP)
-	dead := here.end(t, session.Who{Subject: "alice"})
-	poll(t, "the ceiling has passed", func() bool { return time.Since(dead) > ceiling })
-	// The question is there when it wakes, before any message of the feed can have been looked at.
-	fmt.Fprintln(in, ends.Reveal())
-	child.Process.Signal(syscall.SIGCONT)
-	if !answers.Scan() {
-		t.Fatal("the other replica has ended")
-	}
-	if got := answers.Text(); got == "cached" || got == "read" {
-		t.Errorf("who ended while it was suspended: %s, want it refused", got)
-	}
-	poll(t, "who ended is refused", func() bool { return ask(ends) == "refused" })
-	poll(t, "the other replica trusts its feed again", func() bool { return ask(stays) == "cached" })
 }

@@ -3,15 +3,14 @@ package redis_test
 import (
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
@@ -74,23 +73,16 @@ func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a Cluster of its own")
 	}
-	needServer(t, "redis-server")
-	own := &shared{dir: t.TempDir()}
-	t.Cleanup(own.stop)
 	// With everysec it could come back, as the master that it was, without what its replica had already acknowledged.
-	if err := own.startCluster(3, 3, "--appendonly", "yes", "--appendfsync", "always"); err != nil {
-		t.Fatal(err)
-	}
+	own := servers.RedisCluster(t, "--appendfsync", "always")
 	// A replica has to have it, since it is the replica that takes over; and time enough for the election.
-	store := open(t, own.url, redis.Options{Timeout: time.Second})
+	store := open(t, own.URL, redis.Options{Timeout: time.Second})
 	defer store.Close()
 	l := watch(t, store)
 	logouts(t, store, func() {
-		own.all[0].kill()
+		own.Nodes[0].Kill()
 		// The replica that takes over has none of its own, so its endings fail, until the old master is back as one.
-		if err := own.all[0].start(); err != nil {
-			t.Error(err)
-		}
+		own.Nodes[0].Start()
 	})
 	l.recovers(t)
 	now := session.Time(time.Now())
@@ -105,13 +97,8 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a Cluster of its own")
 	}
-	needServer(t, "redis-server")
-	own := &shared{dir: t.TempDir()}
-	t.Cleanup(own.stop)
-	if err := own.startCluster(3, 3); err != nil {
-		t.Fatal(err)
-	}
-	store := open(t, own.url, redis.Options{WaitReplicas: -1, Timeout: time.Second})
+	own := servers.RedisCluster(t, forgetful...)
+	store := open(t, own.URL, redis.Options{WaitReplicas: -1, Timeout: time.Second})
 	defer store.Close()
 	l := watch(t, store)
 	now := session.Time(time.Now())
@@ -120,8 +107,8 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 		records = append(records, recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now))
 		mustCreate(t, store, records[i], now)
 	}
-	own.replicated(t)
-	own.all[0].kill()
+	replicated(t, own)
+	own.Nodes[0].Kill()
 	for i, r := range records {
 		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); err != nil {
 			t.Errorf("a session that a replica had, after the failover: %v", err)
@@ -142,9 +129,9 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 }
 
 // replicated waits until every replica has what its master has.
-func (s *shared) replicated(t testing.TB) {
+func replicated(t testing.TB, g *servers.Group) {
 	t.Helper()
-	for _, server := range s.all {
+	for _, server := range g.Nodes {
 		c := adminOf(t, server)
 		for {
 			m := do(t, c, "INFO", "replication")
@@ -175,17 +162,8 @@ func upToDate(info string) bool {
 
 func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
 	t.Parallel()
-	master := startServer(t)
-	replica := startServer(t, "--replicaof", fmt.Sprintf("127.0.0.1 %d", master.port))
-	c := adminOf(t, replica)
-	for {
-		m := do(t, c, "INFO", "replication")
-		if text, _ := m.ToString(); strings.Contains(text, "master_link_status:up") {
-			break
-		}
-		pauseFor(10 * time.Millisecond)
-	}
-	url := "redis://" + master.addr()
+	pair := servers.RedisReplicas(t, 1, forgetful...)
+	url, replica := pair.URL, pair.Nodes[1]
 	store := open(t, url, redis.Options{WaitReplicas: 1, Timeout: time.Minute})
 	defer store.Close()
 	hasty := open(t, url, redis.Options{WaitReplicas: 1, Timeout: 300 * time.Millisecond})
@@ -197,13 +175,13 @@ func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
 		}
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-		replica.signal(syscall.SIGSTOP)
+		replica.Freeze()
 		for range 3 { // the second finds nothing left to write
 			if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
 				t.Errorf("End %+v without the replica: %v", who, err)
 			}
 		}
-		replica.signal(syscall.SIGCONT)
+		replica.Thaw()
 		if _, err := store.End(t.Context(), e, now); err != nil {
 			t.Errorf("End %+v with the replica: %v", who, err)
 		}
@@ -219,96 +197,24 @@ func TestSentinelsChooseANewMasterDuringLogouts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes servers and sentinels of its own")
 	}
-	own, url := startSentinels(t)
-	store := open(t, url, redis.Options{Timeout: time.Second})
+	own := servers.RedisSentinels(t, forgetful...)
+	store := open(t, own.URL, redis.Options{Timeout: time.Second})
 	defer store.Close()
 	if n := store.WaitFor(); n != 1 {
 		t.Errorf("%d replicas are waited for behind sentinels, want 1", n)
 	}
 	l := watch(t, store)
-	logouts(t, store, func() { own.all[0].kill() })
+	logouts(t, store, func() { own.Nodes[0].Kill() })
 	l.recovers(t)
 	l.hears(t, store, session.Time(time.Now()).Add(time.Second))
 }
 
-// startSentinels starts a master, two replicas and three sentinels that watch them.
-func startSentinels(t *testing.T) (own *shared, url string) {
-	t.Helper()
-	needServer(t, "redis-server")
-	sentinel, err := exec.LookPath("redis-sentinel")
-	if err != nil {
-		needServer(t, "redis-sentinel")
-	}
-	own = &shared{dir: t.TempDir()}
-	t.Cleanup(own.stop)
-	ports, err := freePorts(6)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 3 {
-		args := []string{"--repl-diskless-sync-delay", "0"}
-		if i > 0 {
-			args = append(args, "--replicaof", fmt.Sprintf("127.0.0.1 %d", ports[0]))
-		}
-		if err := own.add(ports[i], args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i := 1; i < 3; i++ {
-		c := adminOf(t, own.all[i])
-		for {
-			m := do(t, c, "INFO", "replication")
-			if text, _ := m.ToString(); strings.Contains(text, "master_link_status:up") {
-				break
-			}
-			pauseFor(10 * time.Millisecond)
-		}
-	}
-	var addrs []string
-	for _, port := range ports[3:] {
-		s := newSentinel(t, sentinel, port, own.all[0].port)
-		if err := s.start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.kill)
-		addrs = append(addrs, s.addr())
-		own.sentinels = append(own.sentinels, s)
-	}
-	// Until they know of one another and of the replicas they would choose nobody.
-	for _, s := range own.sentinels {
-		c := adminOf(t, s)
-		for {
-			m := do(t, c, "INFO", "sentinel")
-			if text, _ := m.ToString(); strings.Contains(text, "slaves=2,sentinels=3") {
-				break
-			}
-			pauseFor(20 * time.Millisecond)
-		}
-	}
-	return own, "redis+sentinel://" + strings.Join(addrs, ",") + "/main"
-}
-
-// frozenReplica starts a master and its replica, and stops the replica.
-func frozenReplica(t *testing.T) (url string, master, replica *server) {
-	t.Helper()
-	master = startServer(t)
-	replica = startServer(t, "--replicaof", fmt.Sprintf("127.0.0.1 %d", master.port))
-	c := adminOf(t, replica)
-	for {
-		m := do(t, c, "INFO", "replication")
-		if text, _ := m.ToString(); strings.Contains(text, "master_link_status:up") {
-			break
-		}
-		pauseFor(10 * time.Millisecond)
-	}
-	replica.signal(syscall.SIGSTOP)
-	return "redis://" + master.addr(), master, replica
-}
-
 func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	t.Parallel()
-	url, master, replica := frozenReplica(t)
-	store := open(t, url, redis.Options{WaitReplicas: 1, Timeout: 2 * time.Second})
+	pair := servers.RedisReplicas(t, 1, forgetful...)
+	master, replica := pair.Nodes[0], pair.Nodes[1]
+	replica.Freeze()
+	store := open(t, pair.URL, redis.Options{WaitReplicas: 1, Timeout: 2 * time.Second})
 	defer store.Close()
 	now := session.Time(time.Now())
 	var crowd []session.Record // several people with one sid
@@ -353,7 +259,7 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	if m := do(t, c, "EXISTS", store.PointerOf(issuer, client, "s4")); !isOne(m) {
 		t.Error("the use of a session did not put the way to it again")
 	}
-	replica.signal(syscall.SIGCONT)
+	replica.Thaw()
 	if err := eventually(t, func() error {
 		_, err := store.End(t.Context(), endingOf(session.Who{Subject: "nobody"}), now)
 		return err
@@ -388,11 +294,11 @@ func TestReplicasAreWaitedForWhereThereAreAny(t *testing.T) {
 		o    redis.Options
 		want int
 	}{
-		{"one server", single.get(t), redis.Options{}, 0},
-		{"one server, as its address says", single.get(t) + "?wait_replicas=2", redis.Options{}, 2},
-		{"a Cluster with replicas", cluster.get(t), redis.Options{}, 1},
-		{"a Cluster, not wanted by its address", cluster.get(t) + "?wait_replicas=0", redis.Options{WaitReplicas: 1}, 0},
-		{"a Cluster, not wanted", cluster.get(t), redis.Options{WaitReplicas: -1}, 0},
+		{"one server", single.Get(t).URL, redis.Options{}, 0},
+		{"one server, as its address says", single.Get(t).URL + "?wait_replicas=2", redis.Options{}, 2},
+		{"a Cluster with replicas", cluster.Get(t).URL, redis.Options{}, 1},
+		{"a Cluster, not wanted by its address", cluster.Get(t).URL + "?wait_replicas=0", redis.Options{WaitReplicas: 1}, 0},
+		{"a Cluster, not wanted", cluster.Get(t).URL, redis.Options{WaitReplicas: -1}, 0},
 	} {
 		if got := waits(row.url, row.o); got != row.want {
 			t.Errorf("%s: %d replicas are waited for, want %d", row.name, got, row.want)

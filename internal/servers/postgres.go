@@ -1,0 +1,139 @@
+package servers
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Postgres starts a PostgreSQL server with an empty database, or makes a schema on one that was named. Settings are such as
+// "max_connections=50".
+func Postgres(t T, settings ...string) *Server {
+	t.Helper()
+	if named := os.Getenv("CURFEW_TEST_POSTGRES"); named != "" {
+		return &Server{URL: Schema(t, named), t: t, lent: "the server that CURFEW_TEST_POSTGRES names is not ours to stop"}
+	}
+	return OwnPostgres(t, "", settings...)
+}
+
+// SharedPostgres is a PostgreSQL server for many tests, which are to ask for a [Schema] each.
+func SharedPostgres() *Shared {
+	return &Shared{start: func(t T) *Group {
+		if named := os.Getenv("CURFEW_TEST_POSTGRES"); named != "" {
+			return &Group{URL: named}
+		}
+		s := OwnPostgres(t, "")
+		return &Group{URL: s.URL, Nodes: []*Server{s}}
+	}}
+}
+
+// OwnPostgres is [Postgres] whether or not one was named. What the server keeps is below parent, a folder that is open to
+// everybody; "" leaves it to the system.
+func OwnPostgres(t T, parent string, settings ...string) *Server {
+	t.Helper()
+	bin := postgresPrograms(t)
+	s := newServer(t, parent, "ready to accept connections", syscall.SIGINT)
+	s.orphan = syscall.SIGQUIT // which it hands on to its own
+	s.renounce()
+	data := filepath.Join(s.dir, "data")
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "curfew", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb.Dir, initdb.SysProcAttr = s.dir, s.as
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatal(fmt.Sprintf("initdb: %v\n%s", err, out))
+	}
+	s.launch(func(port int) []string {
+		command := []string{filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1",
+			"-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=on", "-c", "logging_collector=off"}
+		for _, setting := range settings {
+			command = append(command, "-c", setting)
+		}
+		return command
+	})
+	s.URL = fmt.Sprintf("postgres://curfew@%s/postgres?sslmode=disable", s.Addr())
+	return s
+}
+
+// renounce has the server run as somebody whom PostgreSQL accepts: it refuses root.
+func (s *Server) renounce() {
+	s.t.Helper()
+	var err error
+	if s.as, err = unprivileged(s.dir); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// postgresPrograms returns the folder of PostgreSQL's programs.
+func postgresPrograms(t T) string {
+	t.Helper()
+	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb"); len(found) > 0 {
+		return filepath.Dir(slices.Max(found))
+	}
+	return filepath.Dir(find(t, "initdb", "apt-get install postgresql, or name a server in CURFEW_TEST_POSTGRES"))
+}
+
+// Schema makes an empty schema on a server, for as long as the test runs, and returns how to get there.
+func Schema(t T, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal("the address of a server is no URL") // and may hold a password
+	}
+	name := "curfew_test_" + strings.ToLower(rand.Text())
+	run := func(statement string) {
+		t.Helper()
+		conn, err := pgx.Connect(context.Background(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(context.Background(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(`CREATE SCHEMA ` + name)
+	t.Cleanup(func() { run(`DROP SCHEMA ` + name + ` CASCADE`) })
+	q := u.Query()
+	q.Set("search_path", name)
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+	return u.String()
+}
+
+// PgBouncer puts a PgBouncer, in transaction mode, before the server at host:port. It lets these roles in, and no others.
+func PgBouncer(t T, server string, roles []string, settings ...string) *Server {
+	t.Helper()
+	program := "/usr/sbin/pgbouncer" // where only root looks
+	if _, err := os.Stat(program); err != nil {
+		program = find(t, "pgbouncer", "apt-get install pgbouncer")
+	}
+	host, at, err := net.SplitHostPort(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, "", "process up", syscall.SIGTERM)
+	s.renounce()
+	conf, users := filepath.Join(s.dir, "pgbouncer.ini"), filepath.Join(s.dir, "users.txt")
+	write := func(name, text string) {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(users, `"`+strings.Join(roles, "\" \"\"\n\"")+"\" \"\"\n")
+	s.launch(func(port int) []string {
+		write(conf, fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
+			"auth_type = trust\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 4\nmax_db_connections = 40\nmax_client_conn = 500\n",
+			host, at, port, users)+strings.Join(settings, "\n"))
+		return []string{program, conf}
+	})
+	return s
+}

@@ -1,0 +1,167 @@
+package servers
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const getRedis = "apt-get install redis-server redis-sentinel, or name a server in CURFEW_TEST_REDIS"
+
+// Redis starts a Redis server that keeps what it is given on disk and evicts nothing, or takes a prefix of one that was named.
+// Args are such as "--hz", "100"; what is given twice, the second time counts.
+func Redis(t T, args ...string) *Server {
+	t.Helper()
+	if named := os.Getenv("CURFEW_TEST_REDIS"); named != "" {
+		separator := "?"
+		if strings.Contains(named, "?") {
+			separator = "&"
+		}
+		return &Server{URL: named + separator + "prefix=test:" + rand.Text() + ":", t: t,
+			lent: "the server that CURFEW_TEST_REDIS names is not ours to stop"}
+	}
+	return OwnRedis(t, args...)
+}
+
+// OwnRedis is [Redis] whether or not one was named.
+func OwnRedis(t T, args ...string) *Server {
+	t.Helper()
+	program := find(t, "redis-server", getRedis)
+	s := newServer(t, "", "eady to accept connections", syscall.SIGTERM)
+	s.launch(func(port int) []string {
+		return append([]string{program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
+			"--dir", s.dir, "--daemonize", "no", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction",
+			"--repl-diskless-sync-delay", "0"}, args...)
+	})
+	s.URL = "redis://" + s.Addr()
+	return s
+}
+
+// SharedRedis is a Redis server for many tests, which are to have a prefix each.
+func SharedRedis(args ...string) *Shared {
+	return &Shared{start: func(t T) *Group {
+		if named := os.Getenv("CURFEW_TEST_REDIS"); named != "" {
+			return &Group{URL: named}
+		}
+		return RedisReplicas(t, 0, args...)
+	}}
+}
+
+// SharedRedisCluster is a [RedisCluster] for many tests, which are to have a prefix each.
+func SharedRedisCluster(args ...string) *Shared {
+	return &Shared{start: func(t T) *Group { return RedisCluster(t, args...) }}
+}
+
+// RedisReplicas starts a master, which is the first, and so many replicas that follow it.
+func RedisReplicas(t T, replicas int, args ...string) *Group {
+	t.Helper()
+	master := OwnRedis(t, args...)
+	g := &Group{URL: master.URL, Nodes: []*Server{master}}
+	for range replicas {
+		s := OwnRedis(t, append(args[:len(args):len(args)], "--replicaof", fmt.Sprint("127.0.0.1 ", master.Port))...)
+		g.Nodes = append(g.Nodes, s)
+		s.await("info replication", "master_link_status:up")
+	}
+	return g
+}
+
+// RedisSentinels starts a master, two replicas, and three sentinels that watch them as "main" and are none of the Nodes.
+func RedisSentinels(t T, args ...string) *Group {
+	t.Helper()
+	program := find(t, "redis-sentinel", getRedis)
+	g := RedisReplicas(t, 2, args...)
+	var sentinels []*Server
+	var addrs []string
+	for range 3 {
+		s := newServer(t, "", "Sentinel ID is", syscall.SIGTERM)
+		file := filepath.Join(s.dir, "sentinel.conf") // which it writes to
+		s.launch(func(port int) []string {
+			config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %d 2\nsentinel down-after-milliseconds main 1000\n"+
+				"sentinel failover-timeout main 6000\nsentinel parallel-syncs main 2\n", port, s.dir, g.Nodes[0].Port)
+			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return []string{program, file}
+		})
+		sentinels, addrs = append(sentinels, s), append(addrs, s.Addr())
+	}
+	for _, s := range sentinels { // until then they would choose nobody
+		s.await("info sentinel", "slaves=2,sentinels=3")
+	}
+	g.URL = "redis+sentinel://" + strings.Join(addrs, ",") + "/main"
+	return g
+}
+
+// RedisCluster starts a Cluster of three masters with a replica each. The masters are the first of its servers.
+func RedisCluster(t T, args ...string) *Group {
+	t.Helper()
+	return RedisClusterOf(t, 1, args...)
+}
+
+// RedisClusterOf is [RedisCluster] with so many replicas of each master.
+func RedisClusterOf(t T, replicas int, args ...string) *Group {
+	t.Helper()
+	const masters = 3
+	g := new(Group)
+	create := []string{"--cluster", "create"}
+	for range masters * (1 + replicas) {
+		s := OwnRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(Port(t)), "--cluster-node-timeout", "2000"},
+			args...)...)
+		g.Nodes, create = append(g.Nodes, s), append(create, s.Addr())
+	}
+	g.URL = "redis+cluster://" + strings.Join(create[2:2+masters], ",")
+	create = append(create, "--cluster-replicas", strconv.Itoa(replicas), "--cluster-yes")
+	if out, err := exec.Command(find(t, "redis-cli", getRedis), create...).CombinedOutput(); err != nil {
+		t.Fatal(fmt.Sprintf("redis-cli --cluster create: %v\n%s", err, out))
+	}
+	for _, s := range g.Nodes {
+		s.await("cluster info", "cluster_state:ok")
+		s.await("cluster info", fmt.Sprint("cluster_known_nodes:", len(g.Nodes)))
+		if replicas > 0 { // of a master the one, of a replica the other
+			s.await("info replication", "state=online", "master_link_status:up")
+		}
+	}
+	if replicas > 0 {
+		for _, s := range g.Nodes[:masters] {
+			s.replicated(replicas)
+		}
+	}
+	return g
+}
+
+// replicated returns when so many replicas of a master have acknowledged a write: one that has just been filled is called online, and
+// may be busy with its own files for a second.
+func (s *Server) replicated(replicas int) {
+	s.t.Helper()
+	cmd := exec.Command(find(s.t, "redis-cli", getRedis), "-p", strconv.Itoa(s.Port))
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("FLUSHALL\nWAIT %d %d\n", replicas, patience.Milliseconds()))
+	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != fmt.Sprintf("OK\n%d", replicas) {
+		s.t.Fatal(fmt.Sprintf("replicas do not follow: %v\n%s", err, out))
+	}
+}
+
+// await returns when a Redis server, asked for something again and again, answers with one of these: nobody tells when others
+// know of it.
+func (s *Server) await(question string, one ...string) {
+	s.t.Helper()
+	cli := find(s.t, "redis-cli", getRedis)
+	for giveUp := time.After(patience); ; {
+		out, _ := exec.Command(cli, append([]string{"-p", strconv.Itoa(s.Port)}, strings.Fields(question)...)...).CombinedOutput()
+		for _, wanted := range one {
+			if strings.Contains(string(out), wanted) {
+				return
+			}
+		}
+		select {
+		case <-giveUp:
+			s.t.Fatal(fmt.Sprintf("%s never says %q:\n%s", question, one, out))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
