@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -112,14 +113,24 @@ func Port(t T) int {
 	return port
 }
 
-// find returns where a program is, which hint says how to get.
+// find returns where a program is, which hint says how to get. Debian puts servers where not everybody looks, and
+// PostgreSQL's beside others of other versions: the last is taken.
 func find(t T, program, hint string) string {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
+	if path, err := exec.LookPath(program); err == nil {
+		return path
+	}
+	var found []string
+	versions, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + program)
+	for _, path := range append([]string{"/usr/sbin/" + program}, versions...) {
+		if _, err := os.Stat(path); err == nil {
+			found = append(found, path)
+		}
+	}
+	if len(found) == 0 {
 		need(t, "there is no "+program+": "+hint)
 	}
-	return path
+	return found[len(found)-1]
 }
 
 // need skips a test for which something is missing, aloud. In CI, where that would go unseen, it fails.
