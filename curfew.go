@@ -46,9 +46,8 @@ type Config struct {
 	// email and groups.
 	Assertion       bool
 	AssertionClaims []string
-	// Direct says that apps are reached through [RP.Proxy] alone, and no proxy asks about requests on their way to others:
-	// see [gateway.Handler].
-	Direct bool
+	// NoForwardAuth leaves out /auth/verify, where no proxy asks (see [gateway.Handler]).
+	NoForwardAuth bool
 	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
 	KeyRotation time.Duration
 	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their
@@ -178,7 +177,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App, Assertion: rp.assertion(cfg), Direct: cfg.Direct,
+		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)

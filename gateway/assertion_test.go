@@ -227,14 +227,15 @@ func TestOnlyATrustedProxyIsGivenAnAccessToken(t *testing.T) {
 }
 
 // A load balancer is trusted for what it says of the client, and passes on whatever a browser asks.
-func TestWhereWeLeadToTheAppNobodyThatAsksIsGivenWhatIsForTheApp(t *testing.T) {
+func TestWithoutForwardAuthNobodyThatAsksIsGivenWhatIsForTheApp(t *testing.T) {
 	t.Parallel()
 	st, signer, _ := asserting(t, "wiki")
-	st.gateway.Direct = true
+	st.gateway.NoForwardAuth = true
 	b, _ := st.signIn(nil)
-	w := st.ask("Cookie", cookie(b))
-	if h := w.Header(); w.Code != 200 || h.Get("X-Auth-Subject") != "alice" || h["X-Auth-Assertion"] != nil || signer.count.Load() != 0 {
-		t.Errorf("%d %v", w.Code, h)
+	for _, path := range []string{"/auth/verify", "/auth/verify?app=wiki", "/auth/verify/x"} {
+		if w := st.askAt(path, "Cookie", cookie(b)); w.Code != 404 || w.Header()["X-Auth-Subject"] != nil || signer.count.Load() != 0 {
+			t.Errorf("%s: %d %v", path, w.Code, w.Header())
+		}
 	}
 	st.send("GET", "/", "Cookie", cookie(b))
 	if r := <-st.seen; r.Header.Get("X-Auth-Assertion") == "" {

@@ -28,9 +28,9 @@ type Handler struct {
 	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At /auth/verify
 	// only a trusted proxy is given one, and not below it: it proves to an app that the request went through here.
 	Assertion *Assertion
-	// Direct says that the apps are reached through [Handler.Proxy] or [Handler.Route] alone. /auth/verify then gives nobody
-	// an assertion or an access token: a load balancer before us would hand them to whoever's browser asks.
-	Direct bool
+	// NoForwardAuth says that the apps are reached through [Handler.Proxy] or [Handler.Route] alone: there is no /auth/verify.
+	// A load balancer that is trusted, and passes everything on, would hand what is for an app to whoever's browser asks.
+	NoForwardAuth bool
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps
 	// nobody signed in.
@@ -41,9 +41,11 @@ type Handler struct {
 
 // Mount adds the routes of this room.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	verify := http.HandlerFunc(h.verify)
-	mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies pass the original one on
-	mux.Handle(h.Site.Path("verify/"), verify)
+	if !h.NoForwardAuth {
+		verify := http.HandlerFunc(h.verify)
+		mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies pass the original one on
+		mux.Handle(h.Site.Path("verify/"), verify)
+	}
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
 }
@@ -53,7 +55,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 func (h *Handler) Ahead(next http.Handler) http.Handler {
 	below := h.Site.Path("verify/")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, below) {
+		if !h.NoForwardAuth && strings.HasPrefix(r.URL.Path, below) {
 			h.verify(w, r)
 			return
 		}

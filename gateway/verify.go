@@ -29,7 +29,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	if err == nil && s != nil {
 		app, may := h.asked(r)
-		err = h.tell(r, header, s, app, true, may && !h.Direct && h.Site.FromTrustedProxy(r))
+		err = h.tell(r, header, s, app, true, may && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
 		header["Cache-Control"] = []string{"no-store"}

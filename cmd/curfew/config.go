@@ -439,7 +439,7 @@ func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog
 		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim, StreamsAreUse: c.StreamsAreUse,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
-		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, Direct: c.Upstream != nil || len(c.Routes) > 0,
+		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, NoForwardAuth: !c.ForwardAuth,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
 	}
 	if rp.Ceiling == 0 {

@@ -126,6 +126,7 @@ success_status: 204
 failure_status: 400
 trusted_proxies: [10.0.0.7, 192.168.0.0/16]
 admin_listen: off
+forward_auth: false
 assertion: true
 assertion_claims: [email, org.unit]
 app: wiki
@@ -177,7 +178,7 @@ providers:
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
 		{"App", rp.App, "wiki"},
-		{"Direct", rp.Direct, true},
+		{"NoForwardAuth", rp.NoForwardAuth, true},
 		{"Name", one.Name, "one"},
 		{"Label", one.Label, "The One"},
 		{"ClientSecret", one.ClientSecret, "geheim"},

@@ -28,6 +28,7 @@ type gatewayConfig struct {
 	Identity        room.Identity
 	GroupsClaim     string
 	StreamsAreUse   bool
+	ForwardAuth     bool
 	Assertion       bool
 	AssertionClaims []string
 
@@ -47,6 +48,7 @@ func (g *gatewayConfig) settings() []setting {
 		{"upstream_timeout", "5m", "", "", duration(&g.UpstreamTimeout, 0)},
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
+		{"forward_auth", "true", "", "", boolean(&g.ForwardAuth)},
 		{"policy", "", "", "", g.setPolicy},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
 		{"identity_headers", "", "", "", g.setHeaders},
