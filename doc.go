@@ -22,9 +22,9 @@
 //	gateway/   checks a session: middleware, reverse proxy, forward-auth, events for open tabs
 //	logout/    ends a session: by the person, by a logout token, by the front channel
 //	fanout/    tells apps that a session has ended, and revokes what it held, until that is done
-//	store/     memory and sqlite, and storetest, the one suite that they all pass
+//	store/     memory, sqlite, postgres, redis, and storetest, the one suite that they all pass
 //	demo/      a development provider and two apps, to see it work in one command
-//	cmd/curfew the command: serve, demo, check, notice, key, token explain
+//	cmd/curfew the command: serve, check, demo, notice, key, store copy, token explain
 //
 // Imports go one way: oidc, session and web import none of ours; login, gateway, logout and fanout import only those; a
 // store imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md follows one
