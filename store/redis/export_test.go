@@ -36,6 +36,14 @@ func (s *Store) LastKeys() (keys []string) {
 	return keys
 }
 
+// OrderedKeys are the ordered lists that grow with the sessions, of all buckets.
+func (s *Store) OrderedKeys() (keys []string) {
+	for b := range buckets {
+		keys = append(keys, s.key(bucket(b), keyQueue), s.key(bucket(b), keyTags))
+	}
+	return keys
+}
+
 // Channel is where the feed of one server is.
 func (s *Store) Channel() string { return s.channel }
 
