@@ -32,6 +32,7 @@ const (
 type clock struct {
 	source Clock // nil: the process's own clock counts
 	now    func() time.Time
+	start  time.Time // by now; what instants count from
 	log    *slog.Logger
 	era    string
 
@@ -40,8 +41,8 @@ type clock struct {
 
 	mu      sync.Mutex
 	bounds  bounds
-	read    time.Time // by our own clock: when the last reading that succeeded began
-	reading *reading  // the one under way, or nil
+	read    instant  // when the last reading that succeeded began
+	reading *reading // the one under way, or nil
 }
 
 // reading is a reading under way; err may be read when done is closed.
@@ -56,7 +57,7 @@ const sharedEra = "store"
 var processEra = rand.Text()
 
 func newClock(s Store, now func() time.Time, log *slog.Logger) *clock {
-	c := &clock{now: now, log: log, era: processEra, bounds: bounds{own: true, drift: 100}}
+	c := &clock{now: now, start: now(), log: log, era: processEra, bounds: bounds{own: true, drift: 100}}
 	if source, ok := s.(Clock); ok {
 		c.source, c.era, c.bounds = source, sharedEra, bounds{drift: 4}
 	}
@@ -92,9 +93,8 @@ func (c *clock) sure(ctx context.Context) error {
 // exact is sure, and waits a little for a reading that is fresh. If none comes the bounds are wider, but hold.
 func (c *clock) exact(ctx context.Context) error {
 	c.mu.Lock()
-	read := c.read
+	_, age := c.bounds.elapsed(c.read, c.instant(c.now()))
 	c.mu.Unlock()
-	age := c.since(read)
 	if c.source != nil && c.known.Load() && age < clockFresh {
 		return nil
 	}
@@ -150,8 +150,8 @@ func (c *clock) take(ctx context.Context, r *reading) {
 func (c *clock) observe(at, before, after time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	back := c.bounds.observe(Time(at), before, after)
-	c.read = before
+	back := c.bounds.observe(Time(at), c.instant(before), c.instant(after))
+	c.read = c.instant(before)
 	if back > 0 {
 		c.log.Warn("the clock that orders logins and logouts was set back: until logins from before that have run out, "+
 			"somebody who signs out has to wait for so long before signing in again",
@@ -173,8 +173,13 @@ func (c *clock) time() time.Time { return c.now().Add(time.Duration(c.offset.Loa
 
 // since says how long ago a time of our own clock is, at most.
 func (c *clock) since(then time.Time) time.Duration {
-	_, most := c.bounds.elapsed(then, c.now()) // which reads nothing that changes
-	return most
+	now := c.now()
+	return max(0, now.Sub(then), now.Round(0).Sub(then.Round(0)))
+}
+
+// instant is a time of our own clock as bounds take it.
+func (c *clock) instant(t time.Time) instant {
+	return instant{mono: t.Sub(c.start), wall: t.Round(0).Sub(c.start.Round(0))}
 }
 
 // between returns bounds of the store's time. Before the first reading there are none, and our own clock has to do.
@@ -188,7 +193,7 @@ func (c *clock) between() (earliest, latest time.Time) {
 	if !c.bounds.known {
 		return now, now
 	}
-	return c.bounds.at(now)
+	return c.bounds.at(c.instant(now))
 }
 
 // begin stamps a login that begins now.
@@ -213,7 +218,7 @@ func (c *clock) compared(ctx context.Context, began time.Time, era string) (stam
 		return began, now, nil
 	}
 	c.mu.Lock()
-	stamp = began.Add(-c.bounds.setBack(c.now()))
+	stamp = began.Add(-c.bounds.setBack(c.instant(c.now())))
 	c.mu.Unlock()
 	lowest := now.Add(time.Microsecond - AttemptLifetime)
 	if era != "" && era != c.era || stamp.Before(lowest) {
@@ -221,6 +226,10 @@ func (c *clock) compared(ctx context.Context, began time.Time, era string) (stam
 	}
 	return Time(stamp), now, nil
 }
+
+// instant is a time of this machine, since some moment, by both of its clocks. The monotonic one stands still while the
+// machine is suspended, and the wall clock can be set.
+type instant struct{ mono, wall time.Duration }
 
 // bounds are what is known of a clock elsewhere. The zero value, with a drift, knows nothing.
 type bounds struct {
@@ -233,33 +242,32 @@ type bounds struct {
 
 	known            bool
 	earliest, latest time.Time // it was between these
-	seen             time.Time // when it was this by our own clock
+	seen             instant   // when it was this
 
 	back   time.Duration // by how much it was set back
-	backAt time.Time     // when that was seen, by our own clock
+	backAt instant       // when that was seen
 }
 
-// elapsed says how long it was from one time of ours to another, at least and at most. The monotonic clock stands still while
-// the machine is suspended, and the wall clock can be set; they differ by that.
-func (b *bounds) elapsed(from, to time.Time) (least, most time.Duration) {
-	mono, wall := to.Sub(from), to.Round(0).Sub(from.Round(0))
+// elapsed says how long it was from one instant to another, at least and at most.
+func (b *bounds) elapsed(from, to instant) (least, most time.Duration) {
+	mono, wall := to.mono-from.mono, to.wall-from.wall
 	if b.own {
 		wall = mono
 	}
 	return max(0, min(mono, wall)), max(0, mono, wall)
 }
 
-// at returns the bounds at a later time of ours.
-func (b *bounds) at(now time.Time) (earliest, latest time.Time) {
+// at returns the bounds at a later instant.
+func (b *bounds) at(now instant) (earliest, latest time.Time) {
 	least, most := b.elapsed(b.seen, now)
 	return b.earliest.Add(least - least/b.drift), b.latest.Add(most + most/b.drift)
 }
 
 // observe takes in that it was at at some moment between before and after. What was known before still counts, so a slow
 // reading makes the bounds no wider. It returns by how much the clock was set back, if that is what the reading shows.
-func (b *bounds) observe(at, before, after time.Time) (back time.Duration) {
+func (b *bounds) observe(at time.Time, before, after instant) (back time.Duration) {
 	_, took := b.elapsed(before, after)
-	earliest, latest := at, at.Add(took+took/b.drift)
+	earliest, latest := at, at.Add(took+took/b.drift+time.Microsecond) // at has no fractions of one
 	if b.known {
 		low, high := b.at(after)
 		switch {
@@ -276,7 +284,7 @@ func (b *bounds) observe(at, before, after time.Time) (back time.Duration) {
 }
 
 // setBack says by how much the clock may be behind what it was when a login began that is still under way.
-func (b *bounds) setBack(now time.Time) time.Duration {
+func (b *bounds) setBack(now instant) time.Duration {
 	if least, _ := b.elapsed(b.backAt, now); b.back == 0 || least >= b.back+AttemptLifetime {
 		return 0
 	}
