@@ -31,7 +31,8 @@ type attempt struct {
 	Verifier string    `json:"v"` // PKCE
 	ReturnTo string    `json:"r"`
 	Provider string    `json:"p"`
-	Began    time.Time `json:"b"` // a logout after it that names the person bars this login
+	Began    time.Time `json:"b"`           // a logout after it that names the person bars this login
+	Era      string    `json:"e,omitempty"` // see [session.Manager.Begin]
 	Silent   bool      `json:"q,omitempty"`
 }
 

@@ -89,7 +89,10 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	}
 	a := attempt{
 		State: rand.Text(), Nonce: rand.Text(), Verifier: rand.Text() + rand.Text(),
-		ReturnTo: q.returnTo, Provider: p.Name(), Began: h.Sessions.Now(), Silent: q.silent,
+		ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent,
+	}
+	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
+		return h.kept(p, &a, err)
 	}
 	to, err := p.AuthURL(r.Context(), oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
