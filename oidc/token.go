@@ -126,7 +126,7 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	if t.AccessToken == "" {
 		return nil, failed("token_response", "`access_token` is missing")
 	}
-	if typ, there := c["token_type"]; there {
+	if typ := c["token_type"]; typ != nil {
 		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
 			return nil, failed("token_response", "`token_type` is not Bearer")
 		}

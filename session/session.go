@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -21,7 +22,9 @@ type Session struct {
 	IdleExpires time.Time
 	Expires     time.Time
 
-	Claims map[string]any // of the ID Token, userinfo and the app's own hook
+	// Claims are those of the ID Token, userinfo and the app's own hook, as they were said; numbers are [json.Number], with
+	// the digits that the provider wrote. Ask [Session.Claim] and [Session.Email] for what may be relied on.
+	Claims map[string]any
 	Tokens Tokens
 
 	revision int64
@@ -74,12 +77,6 @@ func (s *Session) refreshDue(now time.Time) bool {
 	return s.expired(now) && !(s.refreshFailed && now.Before(s.refreshHeld))
 }
 
-// Claim returns a claim as a string, or "" when it is absent or something else.
-func (s *Session) Claim(name string) string {
-	v, _ := s.Claims[name].(string)
-	return v
-}
-
 // payload is what lies sealed in a Record. A new field needs a usable zero value: old payloads are read by new code.
 type payload struct {
 	Provider    string         `json:"provider"`
@@ -121,7 +118,9 @@ func (r *Ring) session(rec Record) (*Session, error) {
 		return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
 	}
 	var p payload
-	if err := json.Unmarshal(plain, &p); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(plain))
+	decoder.UseNumber()
+	if err := decoder.Decode(&p); err != nil {
 		return nil, fmt.Errorf("session %s: decode payload: %w", rec.Key.Handle(), err)
 	}
 	return &Session{
