@@ -131,7 +131,7 @@ func (h *Handler) fact(s *session.Session, name, app string) string {
 	case "username":
 		return s.Claim("preferred_username")
 	case "email":
-		return email(s)
+		return s.Email()
 	case "groups":
 		return list(h.groups(s))
 	case "session":
@@ -146,10 +146,11 @@ func (h *Handler) fact(s *session.Session, name, app string) string {
 		}
 	}
 	if name, ok := strings.CutPrefix(name, "claim:"); ok {
-		if text, ok := claim(s.Claims, name).(string); ok {
+		v := session.Lookup(s.Claims, name)
+		if text, ok := v.(string); ok {
 			return text
 		}
-		return list(texts(claim(s.Claims, name)))
+		return list(texts(v))
 	}
 	return ""
 }

@@ -144,19 +144,18 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 			return bearer, h.asked(p, a, err)
 		}
 	}
-	claims := merge(id.Claims, info)
+	claims, refused := h.Claims(ctx, p, id.Claims, info)
 	n := session.New{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
 		Claims: claims, Began: a.Began, Era: a.Era,
 		Tokens: session.Tokens{
-			IDToken: tokens.IDToken, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
+			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
 		},
 	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
-	refused := h.admit(r, p, a, id, claims)
 	old, err := h.before(r)
 	if refused != nil {
 		// To revoke a token may end its whole grant, and with it the session that the browser has: see
@@ -164,7 +163,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 		if err == nil && (old == nil || !sameSignIn(old, &n)) {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return bearer, refused
+		return bearer, h.refused(ctx, p, a, id, refused)
 	}
 	inherited := old != nil && sameSignIn(old, &n) && n.Tokens.Inherit(old.Tokens)
 	if err != nil {
@@ -182,35 +181,33 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 	return bearer, nil
 }
 
-// admit returns why somebody who has signed in at the provider does not come in, or nil: a claim is not as the site
-// requires, or the app says no.
-func (h *Handler) admit(r *http.Request, p *oidc.Provider, a *attempt, id *oidc.IDToken, claims map[string]any) error {
-	if missing := lacking(claims, h.Require[p.Name()]); missing != "" {
-		f := refuse(http.StatusForbidden, "", fmt.Errorf("the claim %q is not as required", missing),
-			slog.String("provider", p.Name()), slog.String("check", "require"), slog.String("sub", id.Subject))
-		f.Message = web.Message{Title: "You cannot come in",
-			Text: fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing),
-			Note: "Whoever runs this site can change that.", Actions: h.again(a)}
-		return f
+// refused says why somebody who has signed in at the provider does not come in; see [Handler.Claims].
+func (h *Handler) refused(ctx context.Context, p *oidc.Provider, a *attempt, id *oidc.IDToken, err error) error {
+	if _, said := errors.AsType[*web.Failure](err); said {
+		return err
 	}
-	return h.say(r, p, a, id, claims)
+	check, text, note := "app", "You have signed in, but this site did not let you in.", ""
+	if missing, ok := errors.AsType[lackingError](err); ok {
+		check, note = "require", "Whoever runs this site can change that."
+		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing.claim)
+	}
+	f := refuse(http.StatusForbidden, "", err,
+		slog.String("provider", p.Name()), slog.String("check", check), slog.String("sub", id.Subject))
+	f.Message = web.Message{Title: "You cannot come in", Text: text, Note: note, Actions: h.another(ctx, p, a)}
+	return f
 }
 
-// say asks the app.
-func (h *Handler) say(r *http.Request, p *oidc.Provider, a *attempt, id *oidc.IDToken, claims map[string]any) error {
-	if h.OnLogin == nil {
-		return nil
+// another is what somebody can do whose account does not do: take another one. The provider would let the same one
+// straight through, so it is asked to let the person choose; and where it can sign people out, the page offers that too.
+func (h *Handler) another(ctx context.Context, p *oidc.Provider, a *attempt) []web.Action {
+	actions := []web.Action{{Label: "Use another account",
+		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: "select_account"})}}
+	// Without a hint of who it is, which would make the address too long for some: the provider asks the person.
+	out, err := p.EndSessionURL(ctx, oidc.EndSessionRequest{PostLogoutRedirectURI: h.Site.Absolute("logout/callback")})
+	if err == nil {
+		actions = append(actions, web.Action{Label: "Sign out at " + label(p), Href: out})
 	}
-	if err := h.OnLogin(r.Context(), claims); err != nil {
-		if _, said := errors.AsType[*web.Failure](err); said {
-			return err
-		}
-		f := refuse(http.StatusForbidden, "", err, slog.String("provider", p.Name()), slog.String("check", "app"), slog.String("sub", id.Subject))
-		f.Message = web.Message{Title: "You cannot come in", Text: "You have signed in, but this site did not let you in.", Actions: h.again(a)}
-		return f
-	}
-	restore(claims, id.Claims)
-	return nil
+	return actions
 }
 
 // declined says what it means that the provider answered with an error (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and

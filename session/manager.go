@@ -17,6 +17,8 @@ import (
 var (
 	// ErrRefreshRejected is what [Config.Refresh] answers when the provider refuses the refresh token for good.
 	ErrRefreshRejected = errors.New("the provider rejected the refresh token")
+	// ErrRefused is what [Config.Refresh] answers when the person is no longer let in.
+	ErrRefused = errors.New("the person is no longer let in")
 	// ErrUnavailable: the store did not answer. Nobody is let in and nobody is signed out.
 	ErrUnavailable = errors.New("the session store does not answer")
 )
@@ -30,9 +32,10 @@ type Config struct {
 	Ceiling  time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
 
-	// Refresh gets new tokens for a session whose access token has run out: [ErrRefreshRejected] ends the session, any
-	// other error means that the provider is away. nil: no session is ever refreshed.
-	Refresh func(ctx context.Context, s *Session) (Tokens, error)
+	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
+	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
+	// in the Renewal beside the error. nil: no session is ever refreshed.
+	Refresh func(ctx context.Context, s *Session) (Renewal, error)
 	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which never began: a logout named it
 	// ([ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
@@ -53,6 +56,13 @@ type Config struct {
 	// kept, and handed to it again; more than once they may be handed to it in any case. nil, or a store that is no
 	// [Desk]: they are forgotten.
 	OnExpired func(context.Context, []Record) error
+}
+
+// Renewal is what a refresh brought.
+type Renewal struct {
+	Tokens Tokens
+	Claims map[string]any
+	SID    string // of the new ID Token; empty: as before
 }
 
 // New describes a session that is about to begin.
@@ -79,6 +89,8 @@ type Manager struct {
 	clock     *clock
 	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
 	refreshes singleflight.Group
+
+	troubled sync.Map // the providers at which refreshes fail, by issuer and client: that has been told
 
 	mu       sync.Mutex
 	watchers map[Key]map[*watcher]struct{}
@@ -310,14 +322,33 @@ func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Sessio
 	if err != nil {
 		return nil, err
 	}
-	epoch := m.cache.epoch(s.Key)
-	if err := m.cfg.Store.Update(ctx, rec, Time(now)); err != nil {
-		m.cache.forget(s.Key)
+	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, Time(now)) })
+}
+
+// rename is write for a session whose sid has changed in a refresh that began at began, in the era (see [Manager.Begin]).
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time) (*Session, error) {
+	began, at, err := m.clock.compared(ctx, began, era)
+	if err != nil {
+		return nil, err
+	}
+	next := *s
+	next.LastSeen, next.IdleExpires = Time(now), Time(now.Add(m.cfg.Idle))
+	rec, err := m.cfg.Ring.record(&next)
+	if err != nil {
+		return nil, err
+	}
+	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
+}
+
+func (m *Manager) written(next *Session, update func() error) (*Session, error) {
+	epoch := m.cache.epoch(next.Key)
+	if err := update(); err != nil {
+		m.cache.forget(next.Key)
 		return nil, unavailable(err)
 	}
 	next.revision++
-	m.cache.put(&next, epoch)
-	return &next, nil
+	m.cache.put(next, epoch)
+	return next, nil
 }
 
 // touched writes LastSeen. A session is served all the same when another request wrote first, or when the store can be

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -22,7 +23,9 @@ type Session struct {
 	IdleExpires time.Time
 	Expires     time.Time
 
-	Claims map[string]any // of the ID Token, userinfo and the app's own hook
+	// Claims are those of the ID Token, userinfo and the app's own hook, as they were said; numbers are [json.Number], with
+	// the digits that the provider wrote. Ask [Session.Claim] and [Session.Email] for what may be relied on.
+	Claims map[string]any
 	Tokens Tokens
 
 	revision int64
@@ -73,12 +76,6 @@ func (s *Session) expired(now time.Time) bool {
 // refreshDue says whether the access token has to be refreshed before the session is served.
 func (s *Session) refreshDue(now time.Time) bool {
 	return s.expired(now) && !(s.refreshFailed && now.Before(s.refreshHeld))
-}
-
-// Claim returns a claim as a string, or "" when it is absent or something else.
-func (s *Session) Claim(name string) string {
-	v, _ := s.Claims[name].(string)
-	return v
 }
 
 // payload is what lies sealed in a Record. A new field needs a usable zero value: old payloads are read by new code.
@@ -177,7 +174,9 @@ func (r *Ring) open(k Key, text []byte) (p payload, v1 bool, err error) {
 	if err != nil {
 		return p, v1, err
 	}
-	if err := json.Unmarshal(plain, &p); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(plain))
+	decoder.UseNumber() // numbers keep their digits
+	if err := decoder.Decode(&p); err != nil {
 		return p, v1, fmt.Errorf("decode payload: %w", err)
 	}
 	return p, v1, nil
@@ -215,7 +214,8 @@ func (r *Ring) session(rec Record, absolute time.Duration) (*Session, error) {
 func (p *payload) ownerV1(c columns) (issued time.Time, err error) {
 	iss, _ := p.Claims["iss"].(string)
 	sub, _ := p.Claims["sub"].(string)
-	iat, _ := p.Claims["iat"].(float64)
+	number, _ := p.Claims["iat"].(json.Number)
+	iat, _ := number.Float64()
 	if iss == "" || sub == "" || iat <= 0 || iat > 1<<40 {
 		return issued, fmt.Errorf("%w: it is of version 1 and does not say whose it is", ErrUnsealed)
 	}

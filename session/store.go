@@ -61,6 +61,13 @@ type Store interface {
 	// and Created are never changed.
 	Update(ctx context.Context, r Record, now time.Time) error
 
+	// Rename is Update that replaces SID as well, for a session whose refreshed ID Token has another one. From then on it
+	// is named by the new sid, and no longer by the old.
+	//
+	// began is when the refresh began. [ErrEnded], and nothing has changed, when a login that began then could not be
+	// created with the new sid (see Create): a logout named the session by it while the refresh was under way.
+	Rename(ctx context.Context, r Record, began, now time.Time) error
+
 	// End carries out an ending, all of it or nothing:
 	//
 	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and now is before the
@@ -203,6 +210,7 @@ const (
 	CauseAdmin           Cause = "admin"            // somebody on duty ended it
 	CauseReplaced        Cause = "replaced"         // the same browser signed in again
 	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
+	CauseRequire         Cause = "require"          // what the claims said at a refresh no longer lets the person in
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
 	CauseExpired         Cause = "expired"          // its time was over; only notices have this cause
 )

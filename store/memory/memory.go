@@ -149,6 +149,32 @@ func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (sessi
 
 // Update implements [session.Store].
 func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+	return s.update(ctx, r, now, nil)
+}
+
+// Rename implements [session.Store].
+func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	began, now = session.Time(began), session.Time(now)
+	if now.Sub(began) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	return s.update(ctx, r, now, func(e *entry) error {
+		renamed := e.rec
+		renamed.SID = strings.Clone(r.SID)
+		if s.barred(&renamed, began) {
+			return session.ErrEnded
+		}
+		_, was := e.names()
+		s.sids.drop(was, e)
+		e.rec.SID = renamed.SID
+		_, is := e.names()
+		s.sids.add(is, e)
+		return nil
+	})
+}
+
+// update does either; also may refuse, and then nothing has changed.
+func (s *Store) update(ctx context.Context, r session.Record, now time.Time, also func(*entry) error) error {
 	now = session.Time(now)
 	return s.do(ctx, func() error {
 		e := s.sessions[r.Key]
@@ -157,6 +183,11 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 		}
 		if e.rec.Revision != r.Revision {
 			return session.ErrConflict
+		}
+		if also != nil {
+			if err := also(e); err != nil {
+				return err
+			}
 		}
 		e.rec.LastSeen = session.Time(r.LastSeen)
 		e.rec.IdleExpires = session.Time(r.IdleExpires)
