@@ -285,10 +285,17 @@ func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, e
 	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
 		return nil, ErrNotFound
 	}
-	s, err := m.cfg.Ring.session(rec)
-	if err != nil {
+	s, err := m.cfg.Ring.session(rec, m.cfg.Absolute)
+	switch {
+	case errors.Is(err, ErrAltered):
+		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, and its browser has to sign in again",
+			"event", "session_altered", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case !now.Before(s.Expires): // a payload of an earlier release that was put back
 		return nil, ErrNotFound
 	}
 	m.cache.put(s, epoch)

@@ -41,6 +41,8 @@ const (
 // The cost of every method but List and Prune is a few index look-ups, however many sessions there are.
 // The suite in store/storetest is this contract made executable.
 type Store interface {
+	Attempts
+
 	// Create keeps a new session under r.Key, with revision 1.
 	//
 	// began is when its login began. Create answers [ErrEnded], and keeps nothing, when an end mark at or after
@@ -84,8 +86,8 @@ type Store interface {
 	// exactly one page, whatever is created and ended between the pages. A query that has no meaning is an error.
 	List(ctx context.Context, q Query, now time.Time) (Page, error)
 
-	// Prune removes a batch of what is past its time (sessions, end marks, jtis; never notices) and says how many it
-	// removed. Call it again while that is not 0. It never holds up a logout for longer than one small batch.
+	// Prune removes a batch of what is past its time (sessions, end marks, jtis, attempts; never notices) and says how many
+	// it removed. Call it again while that is not 0. It never holds up a logout for longer than one small batch.
 	Prune(ctx context.Context, now time.Time) (int, error)
 
 	// Watch calls fn for every session that ends from now on, on whatever replica, until the feed is closed or ctx

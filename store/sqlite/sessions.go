@@ -111,6 +111,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			{w.pruneSessions, now},
 			{w.pruneMarks, now.Add(-session.MarkLifetime)},
 			{w.pruneJTIs, now},
+			{w.pruneAttempts, now},
 		} {
 			res, err := exec(batch.statement, micros(batch.until))
 			if err != nil {

@@ -51,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Notices", noticeCases()},
 		{"Desk", deskCases()},
 		{"Vault", vaultCases()},
+		{"Attempts", attemptCases()},
 		{"Races", raceCases()},
 		{"Restart", restartCases()},
 		{"Clock", clockCases()},
