@@ -13,7 +13,7 @@ import (
 )
 
 // Order begins logins at one replica and ends whom they name at another, with margins from 0.1 ms to 2 s between, while the
-// clock is read slowly at either. replica opens the same store once more; of one process there is but one replica.
+// clock is read slowly at the first. replica opens the same store once more; of one process there is but one replica.
 func Order(t *testing.T, replica func(t *testing.T) session.Store) {
 	ring, err := session.NewRing(make([]byte, 32))
 	if err != nil {
@@ -45,7 +45,7 @@ func Order(t *testing.T, replica func(t *testing.T) session.Store) {
 			login := manager(t, stall.of(store))
 			logout := login
 			if _, shared := store.(session.Clock); shared {
-				logout = manager(t, stall.of(replica(t)))
+				logout = manager(t, replica(t)) // whose readings are quick
 			}
 			var all sync.WaitGroup // not subtests, of which no more run at once than there are processors
 			for _, margin := range []time.Duration{100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 5 * time.Millisecond,
