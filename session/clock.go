@@ -51,13 +51,12 @@ type reading struct {
 	err  error
 }
 
+// sharedEra is the era of every store with a clock. Where a process has its own clock, that of each process is another: the
+// one before may have been ahead.
 const sharedEra = "store"
 
-// processEra tells the clock of this process from that of one before it, which may have been ahead.
-var processEra = rand.Text()
-
 func newClock(s Store, now func() time.Time, log *slog.Logger) *clock {
-	c := &clock{now: now, start: now(), log: log, era: processEra, bounds: bounds{own: true, drift: 100}}
+	c := &clock{now: now, start: now(), log: log, era: rand.Text(), bounds: bounds{own: true, drift: 100}}
 	if source, ok := s.(Clock); ok {
 		c.source, c.era, c.bounds = source, sharedEra, bounds{drift: 4}
 	}
