@@ -53,7 +53,8 @@ type writer struct {
 
 	barred, insertSession, updateSession, sessionLives *sql.Stmt
 	insertJTI, insertMark                              *sql.Stmt
-	endKey, endSID, endSubject, endBoth                *sql.Stmt
+	jtiKnown                                           *sql.Stmt
+	endKey, endSID, endSubject, endBoth, endOldest     *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs               *sql.Stmt
 	insertNotice, claim, claimFor, retry, drop         *sql.Stmt
 	saveFirst, save                                    *sql.Stmt
@@ -80,10 +81,12 @@ func (w *writer) statements() []statement {
 		{&w.sessionLives, sessionLivesSQL},
 		{&w.insertJTI, insertJTISQL},
 		{&w.insertMark, insertMarkSQL},
-		{&w.endKey, endKeySQL},
-		{&w.endSID, endSIDSQL},
-		{&w.endSubject, endSubjectSQL},
-		{&w.endBoth, endBothSQL},
+		{&w.jtiKnown, jtiKnownSQL},
+		{&w.endKey, endSQLOf(namedKeySQL)},
+		{&w.endSID, endSQLOf(namedSIDSQL)},
+		{&w.endSubject, endSQLOf(namedSubjectSQL)},
+		{&w.endBoth, endSQLOf(namedBothSQL)},
+		{&w.endOldest, endSQLOf(spareSQL)},
 		{&w.pruneSessions, pruneSessionsSQL},
 		{&w.pruneMarks, pruneMarksSQL},
 		{&w.pruneJTIs, pruneJTIsSQL},
