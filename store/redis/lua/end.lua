@@ -35,12 +35,19 @@ local function is_named(v)
   return shape == 'subject' or its_sid == sid or its_sid == '\0\0\0\0'
 end
 
--- A session is read without its payload, which is read where a notice takes it.
+-- A session is read without its payload, which is read where a notice takes it. A user of the server who was given no right to
+-- read a part of a value reads the whole; any other error comes up again there.
+local function part(key, from, to)
+  local v = redis.pcall('GETRANGE', key, from, to)
+  if type(v) ~= 'table' then return v end
+  v = redis.call('GET', key) or ''
+  return string.sub(v, from + 1, to < 0 and to or to + 1)
+end
 local function head(key)
-  local v = redis.call('GETRANGE', key, 0, 1023)
+  local v = part(key, 0, 1023)
   if v == '' then return nil end
   local size = 62 + names_length(v)
-  return #v < size and redis.call('GETRANGE', key, 0, size - 1) or v
+  return #v < size and part(key, 0, size - 1) or v
 end
 
 local found, over, stale = {}, {}, {}
@@ -112,7 +119,7 @@ for i = 24, #ARGV, 4 do
         note(lane, template, tag .. found[j][2], names(v), '')
       elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
         note(lane, template, tag .. found[j][2], names(v),
-          redis.call('GETRANGE', start .. 's' .. tag .. found[j][2], 62 + names_length(v), -1))
+          part(start .. 's' .. tag .. found[j][2], 62 + names_length(v), -1))
       end
     end
   end
