@@ -26,6 +26,7 @@ type reader struct {
 	find, list, listSubject, listID                *sql.Stmt
 	notices, notice, tally, created, load, overdue *sql.Stmt
 	crowded                                        *sql.Stmt
+	attempt                                        *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -41,6 +42,7 @@ func (r *reader) statements() []statement {
 		{&r.load, loadSQL},
 		{&r.overdue, overdueSQL},
 		{&r.crowded, crowdedSQL},
+		{&r.attempt, attemptSQL},
 	}
 }
 
