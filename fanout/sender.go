@@ -223,7 +223,7 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 	now := session.Time(s.cfg.Now())
 	var plan []session.Telling
 	for _, a := range s.allApps() {
-		if e.Cause == session.CauseReplaced && a.Scope == ScopeSubject {
+		if (e.Cause == session.CauseReplaced || e.Cause == session.CauseCapped) && a.Scope == ScopeSubject {
 			continue // the person is signed in
 		}
 		plan = append(plan, session.Telling{

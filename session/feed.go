@@ -106,7 +106,7 @@ func (m *Manager) handOver(ctx context.Context, now time.Time) error {
 	if !ok || m.cfg.OnExpired == nil {
 		return nil
 	}
-	const batch = 100
+	const batch = 1000 // each may cost the store as much as there are in all
 	for after := (Key{}); ; {
 		due, err := desk.Overdue(ctx, after, batch, now)
 		if err != nil || len(due) == 0 {

@@ -31,6 +31,9 @@ type Config struct {
 	Absolute time.Duration // a session ends after so long in any case; default 24 h
 	Ceiling  time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
+	// PerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000, negative:
+	// any number. Who signs in once more loses the oldest, with [CauseCapped].
+	PerSubject int
 
 	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
 	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
@@ -108,9 +111,13 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Idle < 0 || cfg.Absolute < 0 || cfg.Grace < 0 || cfg.Cached < 0 {
 		faults = append(faults, errors.New("session: Idle, Absolute, Grace and Cached must not be negative"))
 	}
+	if cfg.PerSubject > mostPerSubject {
+		faults = append(faults, fmt.Errorf("session: PerSubject must not be above %d, or be negative for any number", mostPerSubject))
+	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	or(&cfg.PerSubject, 1000)
 	or(&cfg.Idle, 2*time.Hour)
 	or(&cfg.Absolute, 24*time.Hour)
 	or(&cfg.Ceiling, time.Second)
@@ -172,7 +179,34 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 	if m.cfg.OnCreated != nil {
 		m.cfg.OnCreated(s)
 	}
+	m.makeRoom(ctx, s)
 	return b, s, nil
+}
+
+const (
+	mostPerSubject = 10_000 // as many may be looked at when one more signs in
+	roomTimeout    = 10 * time.Second
+)
+
+// makeRoom ends the oldest sessions of a subject that has more than it may. It is done after the sign-in, so that nothing ends
+// for one that fails: each sign-in sees to it when it has its own session, so there are never more too many than sign-ins under
+// way. It goes on when the browser has hung up, which would be a way round it.
+func (m *Manager) makeRoom(ctx context.Context, s *Session) {
+	if m.cfg.PerSubject < 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roomTimeout)
+	defer cancel()
+	ended, err := m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}, Cause: CauseCapped,
+		Spare: m.cfg.PerSubject})
+	switch {
+	case err != nil:
+		m.cfg.Log.WarnContext(ctx, "a person may have more sessions than allowed: the oldest could not be ended; the next sign-in tries again",
+			"event", "session_cap_failed", "session", s.Key.Handle(), "error", err)
+	case len(ended) > 0:
+		m.cfg.Log.InfoContext(ctx, "a person signed in more often than allowed: the oldest sessions have ended",
+			"event", "session_capped", "session", s.Key.Handle(), "allowed", m.cfg.PerSubject, "ended", len(ended))
+	}
 }
 
 // Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Config.Orphaned].
@@ -254,8 +288,11 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if len(e.Tell) > 0 && m.cfg.OnTold != nil {
+	if len(e.Tell) > 0 && m.cfg.OnTold != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.OnTold()
+	}
+	if len(ended) == EndedMost { // there may be more that are not named
+		m.cache.forgetAll()
 	}
 	for _, e := range ended {
 		m.drop(e)

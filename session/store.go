@@ -84,6 +84,15 @@ type Store interface {
 	// neither returned, nor noticed, nor heard of. Naming nobody that is here is a success: the jti is recorded and the
 	// mark is left all the same. [ErrNobody] if e.Who is not valid; an unknown kind of [Telling] is an error too.
 	//
+	// An ending that names more than [EndBatch] sessions is carried out in batches of so many, each a step of its own, so that
+	// it holds up no one else for longer than one batch, in as much memory. The first leaves the mark, the last records
+	// the jti and leaves the notice about the whole subject; the others are left with the sessions that they are about. When
+	// it fails in between, what has been removed stays so, the jti is not used up, and the same ending does the rest. Once
+	// the first batch is done it goes on when ctx is done, for up to a minute: most providers ask only once. Payloads are
+	// read only where a notice takes them.
+	//
+	// Of the sessions that it removed End returns [EndedMost] at most; every Watch hears of all, or of a gap.
+	//
 	// When End has returned nil the ending survives a crash of the process and, where the store is durable, of the
 	// machine. An error after which the ending may have been carried out all the same (a connection cut during
 	// commit) is possible; ending it again is harmless.
@@ -105,6 +114,13 @@ type Store interface {
 	// an error that is none of the above, and its feeds are no longer in sync. Closing again does nothing.
 	Close() error
 }
+
+const (
+	// EndBatch is how many sessions one step of an ending removes.
+	EndBatch = 500
+	// EndedMost is how many sessions [Store.End] returns of those that it removed.
+	EndedMost = 10_000
+)
 
 // Feed is a subscription to what ends.
 type Feed interface {
@@ -212,6 +228,7 @@ const (
 	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
 	CauseRequire         Cause = "require"          // what the claims said at a refresh no longer lets the person in
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
+	CauseCapped          Cause = "capped"           // its person signed in more often than one may; see [Config.PerSubject]
 	CauseExpired         Cause = "expired"          // its time was over; only notices have this cause
 )
 
@@ -222,6 +239,12 @@ type Ending struct {
 	JTI        string    // of the logout token; empty when there was none
 	JTIExpires time.Time // until when JTI is remembered
 	Tell       []Telling // the notices to leave behind
+
+	// Spare, if it is not 0, has an ending of a subject make room and no more: the Spare sessions of the subject that were
+	// created last stay, and of the others one [EndBatch] at most is removed. It leaves no mark, since whoever signs in now is
+	// welcome. It has neither a SID, nor a Key, nor a JTI, and looks at Spare+EndBatch sessions at most; one that has run
+	// out and is not pruned counts as one.
+	Spare int
 
 	// RevokeOffline: whoever wished it wants refresh tokens for offline use revoked too. It is for who makes Tell (see
 	// [Config.Tell]); stores do not read it.
@@ -253,7 +276,8 @@ const (
 // Telling asks [Store.End] for notices.
 //
 //   - NoticeTell leaves one notice for each session that ended; or, when the ending named a subject without a sid, and
-//     PerSession is not set, a single one that carries the subject and no key and no sid, even if no session was here.
+//     neither PerSession nor Spare is set, a single one that carries the subject and no key and no sid, even if no
+//     session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh
 //     token: those with RefreshOnline always, those with RefreshOffline if Offline is set.
 type Telling struct {

@@ -52,8 +52,8 @@ type writer struct {
 	savepoint, release, backToSaved *sql.Stmt
 
 	barred, insertSession, updateSession, renameSession, sessionLives *sql.Stmt
-	insertJTI, insertMark                                             *sql.Stmt
-	endKey, endSID, endSubject, endBoth                               *sql.Stmt
+	insertJTI, insertMark, jtiKnown                                   *sql.Stmt
+	endKey, endSID, endSubject, endBoth, endOldest                    *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs                              *sql.Stmt
 	insertNotice, claim, claimFor, retry, drop                        *sql.Stmt
 	saveFirst, save                                                   *sql.Stmt
@@ -82,10 +82,12 @@ func (w *writer) statements() []statement {
 		{&w.sessionLives, sessionLivesSQL},
 		{&w.insertJTI, insertJTISQL},
 		{&w.insertMark, insertMarkSQL},
-		{&w.endKey, endKeySQL},
-		{&w.endSID, endSIDSQL},
-		{&w.endSubject, endSubjectSQL},
-		{&w.endBoth, endBothSQL},
+		{&w.jtiKnown, jtiKnownSQL},
+		{&w.endKey, endSQLOf(namedKeySQL)},
+		{&w.endSID, endSQLOf(namedSIDSQL)},
+		{&w.endSubject, endSQLOf(namedSubjectSQL)},
+		{&w.endBoth, endSQLOf(namedBothSQL)},
+		{&w.endOldest, endSQLOf(spareSQL)},
 		{&w.pruneSessions, pruneSessionsSQL},
 		{&w.pruneMarks, pruneMarksSQL},
 		{&w.pruneJTIs, pruneJTIsSQL},

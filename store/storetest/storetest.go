@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Create", createCases()},
 		{"Update", updateCases()},
 		{"End", endCases()},
+		{"Batches", batchCases()},
 		{"Marks", markCases()},
 		{"Replay", replayCases()},
 		{"Expiry", expiryCases()},

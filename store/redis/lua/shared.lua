@@ -9,7 +9,6 @@ local function refresh(v) return string.byte(v, 42) end
 local function names_length(v) return (struct.unpack('>I4', v, 59)) end
 -- The names with their length in front, as they go into answers, messages and notices.
 local function names(v) return string.sub(v, 59, 62 + names_length(v)) end
-local function payload(v) return string.sub(v, 63 + names_length(v)) end
 
 local function runs_out(v) return math.min(idle_expires(v), expires(v)) end
 local function lives(v, now) return now < runs_out(v) end
