@@ -256,7 +256,7 @@ func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience ti
 	if !s.waits() {
 		return s.run(ctx, c)
 	}
-	deadline := time.Now().Add(patience)
+	patience /= 2 // for a place, and as long for the replicas
 	leave, ok := s.replicas.place(ctx, b, patience)
 	if !ok {
 		answer, err := s.run(ctx, c)
@@ -267,7 +267,7 @@ func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience ti
 	}
 	defer leave()
 	for {
-		answer, err := s.tryReplicated(ctx, c, time.Until(deadline))
+		answer, err := s.tryReplicated(ctx, c, patience)
 		if err != nil {
 			s.suspectTopology()
 		}
