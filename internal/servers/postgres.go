@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -64,6 +66,80 @@ func OwnPostgres(t T, parent string, settings ...string) *Server {
 	return s
 }
 
+// PostgresPair starts a PostgreSQL server and a synchronous standby of it, which are the Nodes, in this order. The primary tells a
+// client that a transaction is committed when the standby has it on its disk; [Server.Promote] makes the standby a primary.
+func PostgresPair(t T) *Group {
+	t.Helper()
+	primary := OwnPostgres(t, "")
+	standby := newServer(t, "", "ready to accept read-only connections", syscall.SIGINT)
+	standby.orphan = syscall.SIGQUIT
+	standby.renounce()
+	bin, data := postgresPrograms(t), filepath.Join(standby.dir, "data")
+	backup := exec.Command(filepath.Join(bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+		"-d", fmt.Sprintf("host=127.0.0.1 port=%d user=curfew application_name=standby", primary.Port))
+	backup.Dir, backup.SysProcAttr = standby.dir, standby.as
+	if out, err := backup.CombinedOutput(); err != nil {
+		t.Fatal(fmt.Sprintf("pg_basebackup: %v\n%s", err, out))
+	}
+	standby.launch(func(port int) []string {
+		command := slices.Clone(primary.command)
+		command[slices.Index(command, "-D")+1], command[slices.Index(command, "-p")+1] = data, strconv.Itoa(port)
+		return command
+	})
+	standby.URL = fmt.Sprintf("postgres://curfew@%s/postgres?sslmode=disable", standby.Addr())
+	for _, statement := range []string{`ALTER SYSTEM SET synchronous_standby_names = 'standby'`, `SELECT pg_reload_conf()`} {
+		run(t, primary.URL, statement)
+	}
+	primary.awaitRow(`SELECT true FROM pg_stat_replication WHERE sync_state = 'sync'`)
+	return &Group{URL: primary.URL, Nodes: []*Server{primary, standby}}
+}
+
+// Promote makes a standby a primary, and returns when it takes changes.
+func (s *Server) Promote() {
+	s.t.Helper()
+	s.awaitRow(`SELECT pg_promote() FROM (SELECT true WHERE pg_is_in_recovery()) AS once`)
+	s.awaitRow(`SELECT true WHERE NOT pg_is_in_recovery()`)
+}
+
+// awaitRow returns when a query of one boolean, asked again and again, is answered with true.
+func (s *Server) awaitRow(query string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.URL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for {
+		var yes bool
+		switch err := conn.QueryRow(ctx, query).Scan(&yes); {
+		case err == nil && yes:
+			return
+		case err != nil && !errors.Is(err, pgx.ErrNoRows):
+			s.t.Fatal(fmt.Sprintf("%s: %v\n%s", query, err, s.Log()))
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatal(fmt.Sprintf("never: %s\n%s", query, s.Log()))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// run runs a statement on a PostgreSQL server.
+func run(t T, address, statement string) {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(context.Background(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // renounce has the server run as somebody whom PostgreSQL accepts: it refuses root.
 func (s *Server) renounce() {
 	s.t.Helper()
@@ -90,19 +166,8 @@ func Schema(t T, address string) string {
 		t.Fatal("the address of a server is no URL") // and may hold a password
 	}
 	name := "curfew_test_" + strings.ToLower(rand.Text())
-	run := func(statement string) {
-		t.Helper()
-		conn, err := pgx.Connect(context.Background(), address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(context.Background())
-		if _, err := conn.Exec(context.Background(), statement); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run(`CREATE SCHEMA ` + name)
-	t.Cleanup(func() { run(`DROP SCHEMA ` + name + ` CASCADE`) })
+	run(t, address, `CREATE SCHEMA `+name)
+	t.Cleanup(func() { run(t, address, `DROP SCHEMA `+name+` CASCADE`) })
 	q := u.Query()
 	q.Set("search_path", name)
 	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")

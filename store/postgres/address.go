@@ -69,6 +69,7 @@ func parseAddress(text string, o Options) (*address, error) {
 		a.pool.MaxConns = 10
 	}
 	a.pool.PingTimeout = o.StatementTimeout
+	a.pool.ConnConfig.OnNotice = keepWarning
 	for _, c := range []*pgx.ConnConfig{a.pool.ConnConfig, a.direct} {
 		switch {
 		case o.ConnectTimeout > 0:

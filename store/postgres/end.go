@@ -12,8 +12,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-const endSQL = `SELECT * FROM curfew_end($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::text, $8::bytea,
-	$9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::integer[], $16::integer, $17::integer)`
+// endSQL makes an ending wait for the synchronous standby, if there is one, whatever it finds: on a repeat all may be done, and
+// not be on the standby yet. A transaction that writes nothing waits for nothing, so a message that nobody reads is written to
+// the log: what the standby confirms is that and all before it. And a level of synchronous_commit that does not wait (set for
+// the role, the database or the server) is raised, for this transaction.
+const endSQL = `SELECT e.* FROM (
+	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, CASE
+		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
+		ELSE '' END AS level OFFSET 0) w,
+	LATERAL curfew_end(CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL THEN $1::text END, $2::text, $3::text, $4::text,
+		$5::bytea, $6::bigint, $7::text, $8::bytea, $9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[],
+		$14::boolean[], $15::integer[], $16::integer, $17::integer) e`
 
 // End implements [session.Store].
 func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {

@@ -82,3 +82,6 @@ func Statements() map[string][]any {
 func Hashes(r session.Record) (subject, sid int64) {
 	return subjectHash(r.Issuer, r.ClientID, r.Subject), *sidHash(r.Issuer, r.ClientID, r.SID)
 }
+
+// Doubtful says whether a notice casts doubt on a change.
+var Doubtful = doubtful

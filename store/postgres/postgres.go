@@ -170,7 +170,13 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 		time.AfterFunc(s.o.Grace, func() { cut(context.Cause(bounded)) })
 	})
 	defer stop()
-	return s.judge(what, fn(graceful, conn))
+	forgetWarning(conn)
+	err = fn(graceful, conn)
+	// Nor is an answer of the contract one, if what it was read from may be lost yet.
+	if warning := warningOf(conn); warning != nil && (err == nil || isVerdict(err)) {
+		return fmt.Errorf("postgres: %s: %w: %s", what, errUncertain, warning.Message)
+	}
+	return s.judge(what, err)
 }
 
 // judge says what went wrong. After trouble with a connection the others in the pool are not trusted either: a server

@@ -89,7 +89,7 @@ func (s *Store) put(ctx context.Context, left []session.Notice) (first map[spot]
 			first[at] = decimal(n.Due)
 		}
 	}
-	_, err = s.runReplicated(ctx, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2)
+	_, err = s.runReplicated(ctx, b, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2)
 	if errors.Is(err, errReplicas) {
 		err = nil
 	}

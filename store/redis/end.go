@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -48,8 +47,10 @@ func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (
 	return ended, more, err
 }
 
-func (s *Store) carryOut(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
-	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waitFor > 0 {
+func (s *Store) carryOut(
+	ctx context.Context, e session.Ending, now time.Time,
+) (ended []session.Ended, more bool, err error) {
+	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waits() {
 		return s.endInSteps(ctx, e, now)
 	}
 	return s.deed(ctx, s.deedAt(e, tagOf(e.Who), e.JTI != "", now), e, now)
@@ -171,51 +172,12 @@ func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage,
 	return ended, word == "more", nil
 }
 
-// errReplicas: what was asked for is done, and may be undone by a failover.
-var errReplicas = errors.New("redis: too few replicas have acknowledged")
-
 // trace is how long a script leaves a trace for replicas, if any are waited for.
 func (s *Store) trace() string {
-	if s.waitFor == 0 {
+	if !s.waits() {
 		return ""
 	}
 	return "60000"
-}
-
-// runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last write of
-// that connection. So a redirection is not followed here, as the client would do it on another. With [errReplicas] there is an
-// answer all the same.
-func (s *Store) runReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
-	if s.waitFor == 0 {
-		return s.run(ctx, c)
-	}
-	for {
-		answer, err := s.tryReplicated(ctx, c, patience)
-		refused, ok := rueidis.IsRedisErr(err)
-		if !ok {
-			return answer, err
-		}
-		if _, moved := refused.IsMoved(); !moved && !didNotRun(err) || sleep(ctx, 20*time.Millisecond) != nil {
-			return answer, fmt.Errorf("redis: %s: %w", c.script.name, err)
-		}
-	}
-}
-
-func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
-	client, release := s.client.Dedicate()
-	defer release()
-	answer, err := client.Do(ctx, c.byDigest(client.B())).ToMessage()
-	if unknownScript(err) {
-		answer, err = client.Do(ctx, c.byText(client.B())).ToMessage()
-	}
-	if err != nil {
-		return answer, err
-	}
-	n, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(s.waitFor)).Timeout(max(1, patience.Milliseconds())).Build()).AsInt64()
-	if err == nil && n < int64(s.waitFor) {
-		err = errReplicas
-	}
-	return answer, err
 }
 
 // whose names an ending for a binding: the bucket that records its jti, and a hash of whom it names.

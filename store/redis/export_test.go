@@ -119,5 +119,19 @@ func RoundTrip(r session.Record) (session.Record, error) {
 // Decode decodes what may be anything.
 func Decode(raw string) (session.Record, error) { return decode(session.Key{}, raw) }
 
-// WaitFor is how many replicas are waited for.
-func (s *Store) WaitFor() int { return s.waitFor }
+// WaitFor is how many replicas are waited for by every master.
+func (s *Store) WaitFor() int {
+	if !s.replicas.auto {
+		return s.replicas.fixed
+	}
+	if _, found := s.replicas.fewest(); found {
+		return 0
+	}
+	return 1
+}
+
+// WaitConns is how many connections to one master wait at most.
+const WaitConns = waitConns
+
+// Look looks which masters have replicas.
+func (s *Store) Look(ctx context.Context) error { return s.look(ctx) }

@@ -136,6 +136,7 @@ func (l *listener) keep(life context.Context, sub *subscribed) {
 		_ = l.client.Receive(hooked, l.subscribe(sub.channel), l.hear)
 		cancel()
 		l.lost(sub)
+		l.s.suspectTopology()
 		_ = sleep(life, 50*time.Millisecond)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
+var errSilent = errors.New("a server does not say what it is")
+
 // inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given. It says how
 // many replicas the master has that has fewest.
 func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, err error) {
@@ -27,12 +29,22 @@ func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, er
 		return 0, errors.New("the Cluster has no nodes")
 	}
 	fewest := math.MaxInt
+	var silent []error
 	for at, node := range nodes {
-		n, err := s.inspectServer(ctx, node, at, log)
+		asking, cancel := context.WithTimeout(ctx, s.timeout/2)
+		n, err := s.inspectServer(asking, node, at, log)
+		cancel()
+		if errors.Is(err, errSilent) { // a Cluster goes on without some of its nodes
+			silent = append(silent, err)
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
 		fewest = min(fewest, n)
+	}
+	if len(silent) == len(nodes) {
+		return 0, silent[0]
 	}
 	return fewest, nil
 }
@@ -41,7 +53,7 @@ func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, er
 func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) (replicas int, err error) {
 	info, err := readInfo(ctx, c)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w: %w", errSilent, err)
 	}
 	least := "6.2"
 	if s.cluster {

@@ -32,10 +32,12 @@ type Options struct {
 	// certificates that this machine trusts.
 	TLS *tls.Config
 	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil: else a failover could bring
-	// sessions back that ended just before it. 0 means one behind sentinels and on a Cluster, if every master has one at Open,
-	// and else none; less than 0 means none.
+	// sessions back that ended just before it. 0 means one for each master, behind sentinels or of a Cluster, that has a
+	// replica or is known to be meant to have one, also while that is away; and none for a single server. Less than 0 means
+	// none.
 	WaitReplicas int
-	// Log is told at Open when the server may lose what it is given. Nil tells nobody.
+	// Log is told when the server may lose what it is given, and when the replicas that are waited for change. Nil tells
+	// nobody.
 	Log *slog.Logger
 }
 
@@ -52,10 +54,15 @@ type Store struct {
 	option  rueidis.ClientOption // for the connections of the feed
 	cluster bool
 	timeout time.Duration
-	waitFor int
 	channel string // of the feed, where all buckets share one
 	tags    *[buckets]string
 	scripts *scripts
+	log     *slog.Logger
+
+	replicas replicas
+	suspect  chan struct{} // asks for a look at the replicas
+	watching sync.WaitGroup
+	unwatch  context.CancelFunc
 
 	hub       feed.Hub
 	listening sync.Mutex // held to start and to stop the listener
@@ -95,10 +102,17 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	if o.DialTimeout == 0 {
 		o.DialTimeout = time.Second
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
-		waitFor: max(0, o.WaitReplicas),
+		log:     o.Log,
+		suspect: make(chan struct{}, 1),
+		unwatch: func() {},
+		replicas: replicas{auto: o.WaitReplicas == 0 && a.kind != kindSingle, fixed: max(0, o.WaitReplicas),
+			need: make(map[string]bool), places: make(map[string]chan struct{}), away: make(map[string]bool)},
 		// Channels are of all databases of a server; sessions are of one.
 		channel: fmt.Sprintf("%s%d:ended", o.Prefix, a.option.SelectDB),
 		tags:    hashTags(o.Prefix),
@@ -114,22 +128,25 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s.option.ClusterOption = rueidis.ClusterOption{MaxMovedRedirections: 8}
 	s.option.DisableCache = true // the manager has one, which knows what to trust
 	s.option.ClientName = "curfew"
+	s.option.BlockingPoolCleanup = waitIdle
 	if s.client, err = dial(ctx, s.option); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout+o.Timeout)
 	defer cancel()
-	replicas, err := s.inspect(ctx, o.Log)
+	connected, err := s.inspect(ctx, o.Log)
+	if err == nil {
+		err = s.look(ctx)
+	}
 	if err != nil {
 		s.client.Close()
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	if o.WaitReplicas == 0 && a.kind != kindSingle {
-		s.waitFor = min(1, replicas)
-		if replicas == 0 && o.Log != nil {
-			o.Log.WarnContext(ctx, "a master has no replica, so logouts are not waited for, and a later failover may undo the last of them: start this when each has one, or say wait_replicas=0",
-				"event", "redis_no_replica")
-		}
+	s.tellReplicas(ctx, connected)
+	if s.replicas.auto {
+		watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		s.unwatch = cancel
+		s.watching.Go(func() { s.watchReplicas(watching) })
 	}
 	return s, nil
 }
@@ -202,6 +219,8 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.hub.Close()
+	s.unwatch()
+	s.watching.Wait()
 	s.stopListening()
 	s.client.Close()
 	return nil

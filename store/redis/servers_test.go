@@ -47,6 +47,13 @@ func do(t testing.TB, c rueidis.Client, words ...string) rueidis.RedisMessage {
 	return m
 }
 
+// ask is do for an answer that is a text.
+func ask(t testing.TB, c rueidis.Client, words ...string) (string, error) {
+	t.Helper()
+	m := do(t, c, words...)
+	return m.ToString()
+}
+
 func adminOf(t testing.TB, s *servers.Server) rueidis.Client {
 	t.Helper()
 	c, err := admin(s)

@@ -80,7 +80,7 @@ func (s *Store) point(ctx context.Context, r *session.Record, began string) (int
 	sid := sidName(r.Issuer, r.ClientID, r.SID)
 	b := bucket(sid[0])
 	till := runsOut(r).Add(slack)
-	answer, err := s.runReplicated(ctx, call{s.scripts.point,
+	answer, err := s.runReplicated(ctx, b, call{s.scripts.point,
 		[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 		// Twice the margin: the session may be on another machine, whose clock may be behind.
 		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}}, s.timeout/8)

@@ -68,8 +68,8 @@ func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now t
 		all, more = append(all, ended...), more || left
 		return err
 	}
-	for s.waitFor > 0 && !few && len(calls) > 0 {
-		answer, err := s.runReplicated(ctx, calls[0], s.timeout/2)
+	for s.waits() && !few && len(calls) > 0 {
+		answer, err := s.runReplicated(ctx, calls[0].args[2][0], calls[0], s.timeout/2)
 		if few = errors.Is(err, errReplicas); !few && err != nil {
 			return nil, false, err
 		}
@@ -151,7 +151,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		var answer rueidis.RedisMessage
 		var err, few error
 		if st.alone {
-			answer, err = st.s.runReplicated(ctx, c, st.s.timeout/4)
+			answer, err = st.s.runReplicated(ctx, st.home, c, st.s.timeout/4)
 		} else {
 			answer, err = st.s.run(ctx, c)
 		}

@@ -46,7 +46,8 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 		return err
 	}
 	defer leave()
-	answer, err := s.runReplicated(ctx, call{s.scripts.save, []string{s.vaultKey(name)},
+	n := hash('v', name)
+	answer, err := s.runReplicated(ctx, n[0], call{s.scripts.save, []string{s.vaultKey(name)},
 		[]string{strconv.FormatInt(revision, 10), string(value)}}, s.timeout/2)
 	if err != nil && !errors.Is(err, errReplicas) {
 		return err

@@ -1,0 +1,233 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"testing"
+	"time"
+
+	"example.com/curfew/internal/servers"
+	"example.com/curfew/session"
+	"example.com/curfew/store/postgres"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// pair is a server with a synchronous standby.
+type pair struct {
+	primary, standby *servers.Server
+	admin            *pgx.Conn
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	nodes := servers.PostgresPair(t).Nodes
+	return &pair{primary: nodes[0], standby: nodes[1], admin: dial(t, nodes[0].URL)}
+}
+
+// Ways to end a wait for the standby: it is cancelled, or the process that waits is ended.
+const cancelWait, terminateWait = `pg_cancel_backend`, `pg_terminate_backend`
+
+// waits runs a change in another goroutine and returns when it waits for the standby, with where its outcome will be.
+func (p *pair) waits(t *testing.T, what string, change func() error) <-chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- change() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		select {
+		case err := <-done:
+			t.Fatalf("%s: it did not wait for the standby: error %v", what, err)
+		default:
+		}
+		var waiting bool
+		if err := p.admin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		if waiting {
+			return done
+		}
+	}
+}
+
+// interrupted runs a change while the standby is frozen, ends its wait for the standby, and returns its error.
+func (p *pair) interrupted(t *testing.T, what, how string, change func() error) error {
+	t.Helper()
+	done := p.waits(t, what, change)
+	if _, err := p.admin.Exec(t.Context(), `SELECT `+how+`(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
+		t.Fatal(err)
+	}
+	return outcome(t, what, done)
+}
+
+func outcome(t *testing.T, what string, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("%s: no answer", what)
+		return nil
+	}
+}
+
+func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	run(t, p.primary.URL, `CREATE ROLE weak LOGIN`, `CREATE SCHEMA weak AUTHORIZATION weak`,
+		`ALTER ROLE weak SET search_path = weak`, `ALTER ROLE weak SET synchronous_commit = local`)
+	as := func(address, user string) string {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.User(user)
+		return u.String()
+	}
+	bouncer := servers.PgBouncer(t, p.primary.Addr(), []string{"weak"})
+	direct, weak := open(t, p.primary.URL, patient()), open(t, as(p.primary.URL, "weak"), patient())
+	pooled := open(t, as("postgres://"+bouncer.Addr()+"/postgres?sslmode=disable&feed="+p.primary.Addr(), "weak"), patient())
+	now := time.Now()
+	for i, row := range []struct {
+		name  string
+		store *postgres.Store
+		how   string
+		who   func(r session.Record) session.Who
+		jti   string
+	}{
+		{"a subject, cancelled", direct, cancelWait, func(r session.Record) session.Who { return session.Who{Subject: r.Subject} }, "j"},
+		{"a subject, terminated", direct, terminateWait, func(r session.Record) session.Who { return session.Who{Subject: r.Subject} }, "j"},
+		{"a sid", direct, cancelWait, func(r session.Record) session.Who { return session.Who{SID: r.SID} }, "j"},
+		{"both, without a jti", direct, cancelWait, func(r session.Record) session.Who { return session.Who{Subject: r.Subject, SID: r.SID} }, ""},
+		{"a key", direct, cancelWait, func(r session.Record) session.Who { return session.Who{Key: r.Key} }, ""},
+		{"a role that does not wait for the standby", weak, cancelWait, func(r session.Record) session.Who { return session.Who{SID: r.SID} }, "j"},
+		{"such a role, through PgBouncer", pooled, cancelWait, func(r session.Record) session.Who { return session.Who{Key: r.Key} }, "j"},
+	} {
+		r := signIn(t, row.store, fmt.Sprint("user", i), fmt.Sprint("s", i), now)
+		e := ending(row.who(r), "", now)
+		if row.jti != "" {
+			e.JTI = fmt.Sprint(row.jti, i)
+		}
+		ended := 0
+		end := func() error {
+			gone, err := row.store.End(context.Background(), e, now)
+			ended += len(gone)
+			return err
+		}
+		p.standby.Freeze()
+		for _, try := range []string{"first", "second", "third"} { // the later ones find nothing left to do
+			wantTrouble(t, row.name+", "+try, p.interrupted(t, row.name, row.how, end))
+		}
+		done := p.waits(t, row.name, end)
+		p.standby.Thaw()
+		switch err := outcome(t, row.name, done); {
+		case row.jti != "" && !errors.Is(err, session.ErrReplayed):
+			t.Errorf("%s: repeated when the standby is back: got error %v, want %v", row.name, err, session.ErrReplayed)
+		case row.jti == "" && err != nil:
+			t.Errorf("%s: repeated when the standby is back: %v", row.name, err)
+		}
+		if ended != 0 {
+			t.Errorf("%s: %d sessions were returned with an error, or twice", row.name, ended)
+		}
+		wantGone(t, row.store, r, now)
+	}
+}
+
+func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	store := open(t, p.primary.URL, patient())
+	now := time.Now()
+	ended, cancelled := signIn(t, store, "alice", "s1", now), signIn(t, store, "bob", "s2", now)
+	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now); err != nil {
+		t.Fatal(err)
+	}
+	p.standby.Kill() // one that is frozen would read later what has been sent to it
+	e := ending(session.Who{Subject: "bob"}, "j2", now)
+	err := p.interrupted(t, "End", cancelWait, func() error { _, err := store.End(context.Background(), e, now); return err })
+	wantTrouble(t, "End", err)
+	p.primary.Kill()
+	p.standby.Start()
+	p.standby.Promote()
+
+	promoted := open(t, p.standby.URL, patient())
+	wantGone(t, promoted, ended, now)
+	wantAlive(t, promoted, cancelled, now) // the standby never had it, and so the answer was no success
+	if gone, err := promoted.End(t.Context(), e, now); err != nil || len(gone) != 1 {
+		t.Errorf("the token again: %d ended, error %v; want 1", len(gone), err)
+	}
+	wantGone(t, promoted, cancelled, now)
+}
+
+func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	store := open(t, p.primary.URL, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	notice := func() session.Notice {
+		return session.Notice{Kind: session.NoticeTell, Target: "app2", Issuer: issuer, ClientID: client, Subject: "alice",
+			Cause: session.CauseBackChannel, Created: now, Due: now, Deadline: now.Add(time.Hour)}
+	}
+	if err := store.Leave(t.Context(), []session.Notice{notice()}); err != nil {
+		t.Fatal(err)
+	}
+	p.standby.Freeze()
+	defer p.standby.Thaw()
+	for _, change := range []struct {
+		name string
+		do   func() error
+	}{
+		{"Create", func() error { return store.Create(context.Background(), record("bob", "s2", now), now, now) }},
+		{"Update", func() error { return store.Update(context.Background(), r, now) }},
+		{"Leave", func() error { return store.Leave(context.Background(), []session.Notice{notice()}) }},
+		{"Claim", func() error { _, err := store.Claim(context.Background(), now, time.Hour, 1); return err }},
+		{"Save", func() error { return store.Save(context.Background(), "keys", []byte("new"), 0) }},
+	} {
+		wantTrouble(t, change.name, p.interrupted(t, change.name, cancelWait, change.do))
+	}
+}
+
+func TestWarningsThatCastDoubtOnAChange(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		why    string
+		notice pgconn.Notice
+		want   bool
+	}{
+		{"a cancelled wait", pgconn.Notice{SeverityUnlocalized: "WARNING", Severity: "WARNING", Code: "01000", Routine: "SyncRepWaitForLSN",
+			Message: "canceling wait for synchronous replication due to user request"}, true},
+		{"the same in German", pgconn.Notice{SeverityUnlocalized: "WARNING", Severity: "WARNUNG", Code: "01000", Routine: "SyncRepWaitForLSN",
+			Message: "storniere Warten auf synchrone Replikation wegen Benutzeraufforderung"}, true},
+		{"the wait of a process that is ended", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "57P01", Routine: "SyncRepWaitForLSN"}, true},
+		{"one that is not known", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "SomethingNew"}, true},
+		{"one that names no function", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000"}, true},
+		{"a warning by its code alone", pgconn.Notice{Severity: "ACHTUNG", Code: "01000"}, true},
+		{"RAISE WARNING", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "exec_stmt_raise"}, false},
+		{"transaction numbers run out", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "GetNewTransactionId"}, false},
+		{"a notice", pgconn.Notice{SeverityUnlocalized: "NOTICE", Severity: "HINWEIS", Code: "00000"}, false},
+		{"a notice with the code of a warning", pgconn.Notice{SeverityUnlocalized: "NOTICE", Code: "01000"}, false},
+	} {
+		if got := postgres.Doubtful(&row.notice); got != row.want {
+			t.Errorf("%s: casts doubt: %v, want %v", row.why, got, row.want)
+		}
+	}
+}
+
+func TestAWarningOfATriggerIsNoTrouble(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	store := open(t, address, patient())
+	now := time.Now()
+	r := signIn(t, store, "alice", "s1", now)
+	run(t, address, `CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'somebody ends'; RETURN OLD; END $$`,
+		`CREATE CONSTRAINT TRIGGER warns AFTER DELETE ON curfew_sessions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()`)
+	if gone, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now); err != nil || len(gone) != 1 {
+		t.Errorf("End: %d ended, error %v; want 1", len(gone), err)
+	}
+	wantGone(t, store, r, now)
+}
