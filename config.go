@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"example.com/curfew/gateway"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/web"
@@ -89,5 +90,17 @@ func (rp *RP) knowsAll(names iter.Seq[string]) error {
 			faults = append(faults, fmt.Errorf("there is no provider %q", name))
 		}
 	}
+	return errors.Join(faults...)
+}
+
+// checkOrigins puts the origins into the form in which they are compared.
+func checkOrigins(cfg *Config) error {
+	var faults []error
+	origins := make([]string, 0, len(cfg.WebSocketOrigins))
+	for _, raw := range cfg.WebSocketOrigins {
+		origin, err := gateway.ParseOrigin(raw)
+		faults, origins = append(faults, err), append(origins, origin)
+	}
+	cfg.WebSocketOrigins = origins
 	return errors.Join(faults...)
 }

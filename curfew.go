@@ -74,6 +74,9 @@ type Config struct {
 	Identity      gateway.Identity // in which headers an app behind [RP.Proxy] is told who is there
 	GroupsClaim   string           // the claim that lists a person's groups; default "groups"
 	StreamsAreUse bool             // an open stream counts as use of its session; by default it does not
+	// WebSocketOrigins are other sites whose pages may open a WebSocket here, like "https://other.example.com". Pages of
+	// this site may in any case; those of any other are answered 403 (RFC 6455 §10.2).
+	WebSocketOrigins []string
 
 	SuccessStatus int // of the back-channel endpoint: 200 (default; §2.8) or 204
 	FailureStatus int // of the back-channel endpoint when a logout could not be done: 503 (default) or 400 (§2.8)
@@ -141,6 +144,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	cfg.App, err = behind(cfg)
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
+	fault("WebSocketOrigins", checkOrigins(&cfg))
 	fault("RevokeOffline", rp.knowsAll(maps.Keys(cfg.RevokeOffline)))
 
 	if rp.store = cfg.Store; rp.store == nil {
@@ -181,6 +185,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
 		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
+		WebSocketOrigins: cfg.WebSocketOrigins,
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)

@@ -56,6 +56,26 @@ func liveApp(t *testing.T) string {
 		conn.Write(append([]byte{0x81, byte(len(hello))}, hello...))
 		io.Copy(io.Discard, conn) // until somebody closes it
 	})
+	tunnel := func(w http.ResponseWriter, r *http.Request) { // speaks any protocol, whether it was asked or not
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		upgrade := r.Header.Get("Upgrade")
+		if upgrade == "" {
+			upgrade = "h2c"
+		}
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Tunnel: %s%s\r\n\r\n",
+			upgrade, r.Header.Get("Upgrade"), r.Header.Get("HTTP2-Settings"))
+		conn.SetDeadline(time.Now().Add(patience))
+		if line, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
+			fmt.Fprintf(conn, "echo of %s", line)
+		}
+	}
+	mux.HandleFunc("/tunnel", tunnel)
+	mux.HandleFunc("/public/tunnel", tunnel)
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(w, "data: hello %s\n\n", r.Header.Get("X-Auth-Subject"))

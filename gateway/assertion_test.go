@@ -67,7 +67,7 @@ func TestAnAssertionSaysWhoIsThere(t *testing.T) {
 			b, s := st.signIn(row.claims)
 			before := st.sessions.Now().Unix()
 			st.send("GET", "/", "Cookie", cookie(b), "X-Auth-Assertion", "mine", "X_Auth_Assertion", "mine")
-			r := <-st.seen
+			r := receive(t, st.seen, "a request to reach the app")
 			if strings.Contains(fmt.Sprint(r.Header), "mine") || len(r.Header["X-Auth-Assertion"]) != 1 {
 				t.Fatalf("told %v", r.Header)
 			}
@@ -238,7 +238,7 @@ func TestWithoutForwardAuthNobodyThatAsksIsGivenWhatIsForTheApp(t *testing.T) {
 		}
 	}
 	st.send("GET", "/", "Cookie", cookie(b))
-	if r := <-st.seen; r.Header.Get("X-Auth-Assertion") == "" {
+	if r := receive(t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Assertion") == "" {
 		t.Error("the app behind us has none")
 	}
 }
@@ -277,7 +277,7 @@ func TestEachAppOfSeveralIsToldInItsOwnName(t *testing.T) {
 	} {
 		st.routed(row.routes...)
 		st.send("GET", row.path, "Cookie", cookie(b), "X-Auth-Assertion", "mine")
-		r := <-st.seen
+		r := receive(t, st.seen, "a request to reach the app")
 		if got := r.Header.Get("X-Auth-Session"); got != s.Key.SIDFor(row.sid) {
 			t.Errorf("%s: the session is called %q", name, got)
 		}
@@ -307,7 +307,7 @@ func TestWithoutAssertionsNobodyElsesReachesTheApp(t *testing.T) {
 	st.gateway.Identity = id
 	b, _ := st.signIn(nil)
 	st.send("GET", "/", "Cookie", cookie(b), "X-Auth-Assertion", "mine", "x_auth_assertion", "mine", "X.Auth.Assertion", "mine", "X-Proof", "mine", "X_Proof", "mine")
-	for name, values := range (<-st.seen).Header {
+	for name, values := range receive(t, st.seen, "a request to reach the app").Header {
 		if strings.Contains(fmt.Sprint(values), "mine") {
 			t.Errorf("the app received %s", name)
 		}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -77,7 +76,7 @@ func TestCVE_2025_64484_NoSpellingOfAnIdentityHeaderSurvives(t *testing.T) {
 		headers = append(headers, name, "mallory")
 	}
 	st.send("GET", "/", append(headers, "Cookie", cookie(b))...)
-	r := <-st.seen
+	r := receive(st.t, st.seen, "a request to reach the app")
 	for name, values := range r.Header {
 		for _, v := range values {
 			if v == "mallory" {
@@ -95,7 +94,7 @@ func TestCVE_2024_45410_ConnectionCannotRemoveWhatTheAppIsTold(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
 	st.send("GET", "/", "Cookie", cookie(b), "Connection", "close, X-Auth-Subject, x-auth-groups, X-Forwarded-For, x-forwarded-proto")
-	r := <-st.seen
+	r := receive(st.t, st.seen, "a request to reach the app")
 	for _, name := range []string{"X-Auth-Subject", "X-Auth-Groups", "X-Forwarded-For", "X-Forwarded-Proto"} {
 		if len(r.Header.Values(name)) != 1 {
 			t.Errorf("%s: %q", name, r.Header.Values(name))
@@ -217,7 +216,7 @@ func TestCVE_2026_35051_StrangersForwardingHeadersAreNotBelieved(t *testing.T) {
 	site, _ := url.Parse(st.public.URL)
 	st.send("GET", "/", "Cookie", cookie(b), "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https", "X-Forwarded-Port", "1", "X-Forwarded-Prefix", "//evil.example",
 		"Forwarded", "host=evil.example;proto=https", "X-Forwarded-For", "6.6.6.6", "Host", "evil.example")
-	r := <-st.seen
+	r := receive(st.t, st.seen, "a request to reach the app")
 	if r.Host != site.Host || r.Header.Get("X-Forwarded-Host") != site.Host || r.Header.Get("X-Forwarded-Proto") != "http" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" ||
 		r.Header.Get("X-Forwarded-Port")+r.Header.Get("X-Forwarded-Prefix")+r.Header.Get("Forwarded") != "" {
 		t.Errorf("host %q, headers %v", r.Host, r.Header)
@@ -415,10 +414,7 @@ func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
 // raw sends bytes and returns all that comes back.
 func (st *stage) raw(request string) string {
 	st.t.Helper()
-	conn, err := net.Dial("tcp", st.public.Listener.Addr().String())
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	conn := dialTCP(st.t, st.public.Listener.Addr().String())
 	defer conn.Close()
 	go io.WriteString(conn, request)
 	answer, _ := io.ReadAll(bufio.NewReader(conn))

@@ -247,7 +247,8 @@ func heldBy(b *testing.B, count, sessions int) holding {
 			for i := w; i < count; i += 8 {
 				conn, there := net.Pipe()
 				listener.made <- there
-				fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nCookie: %s\r\n\r\n", cookie(bearers[i%len(bearers)]))
+				fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+					"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+openingKey+"\r\nCookie: %s\r\n\r\n", cookie(bearers[i%len(bearers)]))
 				var head [512]byte
 				if n, err := conn.Read(head[:]); err != nil || string(head[:12]) != "HTTP/1.1 101" {
 					b.Errorf("%v %q", err, head[:n])

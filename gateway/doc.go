@@ -13,7 +13,7 @@
 //	verify.go    forward-auth
 //	policy.go    who may use which path; path.go: what a path means
 //	identity.go  what the app is told; assertion.go: and that signed
-//	proxy.go     the reverse proxy; route.go: to which app; dial.go: over how many connections
-//	stream.go    what is open ends with its session; upgrade.go: WebSockets
+//	proxy.go     the reverse proxy; route.go: to which app
+//	stream.go    what is open ends with its session; upgrade.go: WebSockets; websocket.go: who may open one
 //	session.go   a page and its own session
 package gateway

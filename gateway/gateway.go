@@ -36,6 +36,10 @@ type Handler struct {
 	// nobody signed in.
 	StreamsAreUse bool
 
+	// WebSocketOrigins are other sites whose pages may open a WebSocket here, each as [ParseOrigin] returns it. Pages of
+	// this site may in any case.
+	WebSocketOrigins []string
+
 	streams streams
 }
 
@@ -144,7 +148,11 @@ func unchecked(err error) error {
 // say, the answer is 503, and no cookie is touched.
 func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, err := h.decide(r, r.Method, r.URL.EscapedPath())
+		err := h.checkOrigin(r, "")
+		var s *session.Session
+		if err == nil {
+			s, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
 			return
@@ -157,7 +165,11 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 // store cannot say, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, err := h.get(r)
+		err := h.checkOrigin(r, "")
+		var s *session.Session
+		if err == nil {
+			s, err = h.get(r)
+		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, nil)
 			return

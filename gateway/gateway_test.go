@@ -163,7 +163,7 @@ func (st *stage) send(method, path string, headers ...string) (*http.Response, s
 		}
 		req.Header[headers[i]] = append(req.Header[headers[i]], headers[i+1]) // as spelled
 	}
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	resp, err := bounded().RoundTrip(req)
 	if err != nil {
 		st.t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 		"X-Auth-Groups", "admins", "X-Auth-Session", "made-up", "X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil.example", "X_Forwarded_Proto", "gopher",
 		"X-Forwarded-User", "mallory", "Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6",
 		"Connection", "X-Auth-Subject, x-auth-email, Cookie", "X-Auth-Token", "the app's own")
-	r := <-st.seen
+	r := receive(st.t, st.seen, "a request to reach the app")
 	if r.RequestURI != "/x%2Fy/../z//?q=%20&r" {
 		t.Errorf("path %q was not passed on as it came", r.RequestURI)
 	}
@@ -293,7 +293,7 @@ func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
 		r, _ := http.NewRequest("GET", st.public.URL+path, nil)
 		r.Header.Set("X-Auth-Session", "made up")
 		r.AddCookie(&http.Cookie{Name: "curfew", Value: b.Reveal()})
-		resp, err := http.DefaultClient.Do(r)
+		resp, err := bounded().RoundTrip(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
 		return resp
 	}
 	ask("/")
-	if got := (<-st.seen).Header["X-Auth-Session"]; len(got) != 1 || got[0] != s.Key.SIDFor("wiki") {
+	if got := receive(st.t, st.seen, "a request to reach the app").Header["X-Auth-Session"]; len(got) != 1 || got[0] != s.Key.SIDFor("wiki") {
 		t.Errorf("the app behind the proxy was told %q", got)
 	}
 	for path, want := range map[string]string{
@@ -313,7 +313,7 @@ func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
 	}
 	st.gateway.App = ""
 	ask("/")
-	if got := (<-st.seen).Header["X-Auth-Session"]; got != nil {
+	if got := receive(st.t, st.seen, "a request to reach the app").Header["X-Auth-Session"]; got != nil {
 		t.Errorf("an app that is told of no logouts was told %q", got)
 	}
 }
@@ -323,7 +323,7 @@ func TestTheAppGetsItsOwnCookiesOnly(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(nil)
 	st.send("GET", "/", "Cookie", `theme=dark; `+cookie(b)+`; curfew-login-abc=sealed;odd ; q="a b"`)
-	if got := (<-st.seen).Header.Values("Cookie"); len(got) != 1 || got[0] != `theme=dark; odd; q="a b"` {
+	if got := receive(st.t, st.seen, "a request to reach the app").Header.Values("Cookie"); len(got) != 1 || got[0] != `theme=dark; odd; q="a b"` {
 		t.Errorf("got %q", got)
 	}
 }
@@ -400,7 +400,7 @@ func TestAnOpenTabIsToldThatItsOwnSessionEndedAndNoOther(t *testing.T) {
 	_, other := st.signIn(nil)
 	req, _ := http.NewRequest("GET", st.public.URL+"/auth/events", nil)
 	req.Header.Set("Cookie", cookie(b))
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	resp, err := bounded().RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,7 +454,7 @@ func TestAnEventStreamOfTheAppIsPassedOnAsItComes(t *testing.T) {
 	}
 	req, _ := http.NewRequest("GET", st.public.URL+"/stream", nil)
 	req.Header.Set("Cookie", cookie(b))
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	resp, err := bounded().RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

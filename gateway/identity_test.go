@@ -60,7 +60,7 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.send("GET", "/", "Cookie", cookie(b), "Authorization", "Basic mine", "X-Forwarded-User", "mallory")
-	r := <-st.seen
+	r := receive(t, st.seen, "a request to reach the app")
 	for name, want := range map[string]string{
 		"X-Forwarded-User": "alice", "X-Forwarded-Email": "a@b.c", "X-Forwarded-Preferred-Username": "al", "X-Forwarded-Groups": "x",
 		"X-Auth-Request-User": "alice", "X-Auth-Request-Groups": "x", "Authorization": "Bearer at", "X-Department": "R, D",
@@ -71,7 +71,7 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 	}
 	b, _ = st.signIn(nil) // without an access token
 	st.send("GET", "/", "Cookie", cookie(b), "Authorization", "Basic mine")
-	if r := <-st.seen; r.Header.Get("Authorization") != "" {
+	if r := receive(t, st.seen, "a request to reach the app"); r.Header.Get("Authorization") != "" {
 		t.Errorf("the client's %q took the place of the token", r.Header.Get("Authorization"))
 	}
 }

@@ -1,12 +1,16 @@
 package gateway_test
 
 import (
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -28,12 +32,12 @@ func serveSockets() {
 	if err != nil {
 		panic(err)
 	}
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			panic(err)
 		}
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		io.WriteString(conn, switching(r))
 		go func() {
 			defer conn.Close()
 			io.Copy(io.Discard, conn)
@@ -41,4 +45,55 @@ func serveSockets() {
 	}))
 	fmt.Println(l.Addr())
 	io.Copy(io.Discard, os.Stdin)
+}
+
+// patience bounds every wait of a test. Only what hangs reaches it.
+const patience = time.Minute
+
+// openingKey is a Sec-WebSocket-Key, and openingAccept what a server answers to it: those of RFC 6455 §1.3.
+const (
+	openingKey    = "dGhlIHNhbXBsZSBub25jZQ=="
+	openingAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+)
+
+// switching is the answer that opens a WebSocket.
+func switching(r *http.Request) string {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " +
+		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n"
+}
+
+// dialTCP connects. Nothing on the connection, and no answer read from it, takes longer than patience.
+func dialTCP(t testing.TB, address string) net.Conn {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// bounded is a transport for one request each; the whole answer comes within patience.
+func bounded() *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, network, address)
+		if err == nil {
+			err = conn.SetDeadline(time.Now().Add(patience))
+		}
+		return conn, err
+	}}
+}
+
+// receive returns what a channel gives.
+func receive[T any](t testing.TB, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited %v in vain for %s", patience, what)
+		panic("unreachable")
+	}
 }

@@ -39,7 +39,14 @@ func (h *Handler) Proxy(upstream *url.URL) http.Handler {
 //  4. it goes to the app.
 func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := p.gateway
+	if r.Method == http.MethodConnect { // we are no forward proxy, and a tunnel would have no end
+		h.deny(w, r, r.Method, web.Fail(http.StatusNotImplemented, "This gateway opens no tunnels.", nil), nil)
+		return
+	}
 	to, err := p.find(r)
+	if err == nil {
+		err = h.checkOrigin(r, to.ownOrigin())
+	}
 	var v visit
 	if err == nil {
 		v.session, err = h.decide(r, r.Method, r.URL.EscapedPath())
@@ -61,12 +68,10 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v.session != nil {
 		v.stream = h.open(v.session, r, cancel)
 		defer v.stream.leave()
-		if r.Header.Get("Upgrade") != "" {
-			w = &upgrader{ResponseWriter: w, stream: v.stream}
-		}
 	}
-	to.lines.enter()
-	defer to.lines.leave()
+	opens := opensWebSocket(r)
+	r = withoutUpgrade(r, opens)
+	w = &upgrader{ResponseWriter: w, opens: opens, stream: v.stream}
 	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
 }
 
@@ -100,6 +105,11 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			maps.Copy(r.Out.Header, visitFrom(r.In.Context()).told)
 		},
 		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode == http.StatusSwitchingProtocols {
+				if err := checkSwitch(r); err != nil {
+					return err // and the connection is closed
+				}
+			}
 			stripSetCookies(r.Header, ours)
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
 				visitFrom(r.Request.Context()).stream.endless()
@@ -123,6 +133,8 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 		status, say, err = http.StatusServiceUnavailable, "This gateway is being restarted. Please try again in a moment.", errDraining
 	case errors.Is(err, context.Canceled):
 		panic(http.ErrAbortHandler) // the client went away
+	case errors.Is(err, errProtocol):
+		say = "The app behind this gateway gave an answer that cannot be passed on."
 	case isNet && timeout.Timeout():
 		status, say = http.StatusGatewayTimeout, "The app behind this gateway takes too long to answer. Please try again in a moment."
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,8 +41,15 @@ type route struct {
 	Route
 	pattern pattern
 	proxy   http.Handler
-	lines   *lines
-	named   bool // it is certain which app this is
+	named   bool   // it is certain which app this is
+	origin  string // of pages of its own host; "": it has none
+}
+
+func (r *route) ownOrigin() string {
+	if r == nil {
+		return ""
+	}
+	return r.origin
 }
 
 // Router is the reverse proxy in front of one app or several.
@@ -83,9 +91,15 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 		if r.App != "" && len(h.Apps) > 0 && !slices.Contains(h.Apps, r.App) {
 			fault("there is no app %q", r.App)
 		}
-		lines := &lines{dialer: net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}}
+		origin := ""
+		if r.Host != "" {
+			origin = h.Site.URL.Scheme + "://" + r.Host
+			if port := h.Site.URL.Port(); port != "" && !strings.Contains(r.Host, ":") {
+				origin += ":" + port
+			}
+		}
 		router.byPath = router.byPath || r.Path != ""
-		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(lines), pool), lines, r.App != ""})
+		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(), pool), r.App != "", origin})
 		several = several || u.Host != router.routes[0].Upstream.URL.Host
 	}
 	for i := range router.routes {
@@ -131,7 +145,7 @@ func (p *Router) Health(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for i, r := range p.routes {
 		wg.Go(func() {
-			if err := r.Upstream.try(ctx, &r.lines.dialer); err != nil {
+			if err := r.Upstream.try(ctx); err != nil {
 				faults[i] = fmt.Errorf("upstream %s://%s: %w", r.Upstream.URL.Scheme, r.Upstream.URL.Host, err)
 			}
 		})
@@ -142,13 +156,20 @@ func (p *Router) Health(ctx context.Context) error {
 
 const maxResponseHeader = 256 << 10
 
-// transport returns what sends requests to the app. Connections are kept: Go's default of two idle ones per host would
-// open a new one for most requests.
-func (u *Upstream) transport(lines *lines) http.RoundTripper {
+// maxIdle is how many connections to an app are kept that nothing uses: a burst leaves no more behind. Go's default of two
+// would open a new one for most requests.
+const maxIdle = 128
+
+// dialer opens connections to apps.
+var dialer = &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+
+// transport returns what sends requests to the app. There is no bound on the connections in use: event streams that stay
+// open would keep everybody else out.
+func (u *Upstream) transport() http.RoundTripper {
 	t := &http.Transport{
-		DialContext:            lines.dial,
-		MaxIdleConns:           1024,
-		MaxIdleConnsPerHost:    1024,
+		DialContext:            dialer.DialContext,
+		MaxIdleConns:           maxIdle,
+		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    5 * time.Second,
 		ResponseHeaderTimeout:  u.Timeout,
@@ -156,10 +177,12 @@ func (u *Upstream) transport(lines *lines) http.RoundTripper {
 		MaxResponseHeaderBytes: maxResponseHeader,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // what the client asked for is what it gets
-		TLSClientConfig:        &tls.Config{RootCAs: u.CA},
+		TLSClientConfig:        &tls.Config{RootCAs: u.CA, ClientSessionCache: tls.NewLRUClientSessionCache(0)},
 	}
 	if u.URL.Scheme != "h2c" {
-		return t
+		fresh := t.Clone()
+		fresh.DisableKeepAlives = true
+		return &keeping{kept: t, fresh: fresh}
 	}
 	h2 := t.Clone()
 	h2.Protocols = new(http.Protocols)
@@ -167,13 +190,43 @@ func (u *Upstream) transport(lines *lines) http.RoundTripper {
 	return &clearText{h1: t, h2: h2}
 }
 
+// keeping sends each request over a connection that suits it. An app may close an idle connection at any time, also just
+// when a request is on its way: net/http then sends a request without effect again on another connection, but must not
+// repeat any other (RFC 9110 §9.2.2), which would be answered 502. So these get a connection of their own, save over
+// HTTP/2, where the app says which requests it has not seen (RFC 9113 §6.8).
+type keeping struct {
+	kept, fresh http.RoundTripper
+	h2          atomic.Bool // the app has answered over HTTP/2
+}
+
+func (k *keeping) RoundTrip(r *http.Request) (*http.Response, error) {
+	t := k.fresh
+	if repeatable(r) || k.h2.Load() {
+		t = k.kept
+	}
+	resp, err := t.RoundTrip(r)
+	if err == nil && resp.ProtoMajor == 2 && !k.h2.Load() {
+		k.h2.Store(true)
+	}
+	return resp, err
+}
+
+// repeatable says whether net/http repeats a request whose connection turned out to be closed.
+func repeatable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return r.Body == nil || r.Body == http.NoBody
+	}
+	return false
+}
+
 // healthTimeout bounds one question after an app's health.
 const healthTimeout = 5 * time.Second
 
 // try returns nil if the app is well.
-func (u *Upstream) try(ctx context.Context, dialer *net.Dialer) error {
+func (u *Upstream) try(ctx context.Context) error {
 	if u.Health == "" {
-		return u.connect(ctx, dialer)
+		return u.connect(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -187,7 +240,7 @@ func (u *Upstream) try(ctx context.Context, dialer *net.Dialer) error {
 	}
 	r.Close = true
 	r.Header.Set("User-Agent", "curfew")
-	resp, err := u.transport(&lines{dialer: *dialer, most: 1}).RoundTrip(r)
+	resp, err := u.transport().RoundTrip(r)
 	if err != nil {
 		return err
 	}
@@ -199,7 +252,7 @@ func (u *Upstream) try(ctx context.Context, dialer *net.Dialer) error {
 }
 
 // connect returns nil if the app takes a connection.
-func (u *Upstream) connect(ctx context.Context, dialer *net.Dialer) error {
+func (u *Upstream) connect(ctx context.Context) error {
 	address := u.URL.Host
 	if u.URL.Port() == "" {
 		port := "80"

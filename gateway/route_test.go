@@ -258,18 +258,18 @@ func TestABodyIsPassedOnWhileItIsSent(t *testing.T) {
 	req.Header.Set("Cookie", cookie(b))
 	done := make(chan error, 1)
 	go func() {
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		resp, err := bounded().RoundTrip(req)
 		if err == nil {
 			resp.Body.Close()
 		}
 		done <- err
 	}()
 	io.WriteString(in, "first")
-	if got := <-first; got != "first" { // the app has it while we have not finished
+	if got := receive(t, first, "the first bytes"); got != "first" { // the app has it while we have not finished
 		t.Errorf("got %q", got)
 	}
 	in.Close()
-	if err := <-done; err != nil {
+	if err := receive(t, done, "the answer"); err != nil {
 		t.Error(err)
 	}
 }
@@ -286,12 +286,12 @@ func TestOnlyAPublicPathIsOpenToWhoIsNotSignedIn(t *testing.T) {
 	if resp, _ := st.send("GET", "/public/x", "X-Auth-Subject", "mallory"); resp.StatusCode != 200 {
 		t.Fatalf("status %d", resp.StatusCode)
 	}
-	if r := <-st.seen; r.Header.Get("X-Auth-Subject") != "" {
+	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Subject") != "" {
 		t.Errorf("the app was told %q", r.Header.Get("X-Auth-Subject"))
 	}
 	b, _ := st.signIn(nil)
 	st.send("GET", "/public/x", "Cookie", cookie(b))
-	if r := <-st.seen; r.Header.Get("X-Auth-Subject") != "alice" {
+	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Subject") != "alice" {
 		t.Errorf("the app was told %q of somebody who is signed in", r.Header.Get("X-Auth-Subject"))
 	}
 }
@@ -303,7 +303,7 @@ func TestAnAssertionThatFailsLetsNobodyThrough(t *testing.T) {
 	st.gateway.Assertion = assertion("signed", nil)
 	st.gateway.App = "wiki"
 	st.send("GET", "/", "Cookie", cookie(b))
-	if r := <-st.seen; r.Header.Get("X-Auth-Assertion") != "signed" || r.Header.Get("X-Auth-Session") == "" {
+	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Assertion") != "signed" || r.Header.Get("X-Auth-Session") == "" {
 		t.Errorf("told %v", r.Header)
 	}
 	st.gateway.Assertion = assertion("", errors.New("no key"))

@@ -24,11 +24,7 @@ type socket struct {
 // dial opens a WebSocket through the gateway.
 func (st *stage) dial(b session.Bearer) *socket {
 	st.t.Helper()
-	conn, err := net.Dial("tcp", st.public.Listener.Addr().String())
-	if err != nil {
-		st.t.Fatal(err)
-	}
-	st.t.Cleanup(func() { conn.Close() })
+	conn := dialTCP(st.t, st.public.Listener.Addr().String())
 	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nCookie: %s\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", cookie(b))
 	s := &socket{conn, bufio.NewReader(conn)}
@@ -76,7 +72,8 @@ func sockets(opened chan<- net.Conn) http.HandlerFunc {
 		if err != nil {
 			panic(err)
 		}
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, switching(r))
 		opened <- conn
 	}
 }
@@ -88,9 +85,11 @@ func TestAWebSocketEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 	st.upstream = sockets(opened)
 	mine, s := st.signIn(nil)
 	other, _ := st.signIn(nil)
-	gone, stays := st.dial(mine), st.dial(other)
-	app, appStays := <-opened, <-opened
+	gone := st.dial(mine)
+	app := receive(t, opened, "the app to open a WebSocket")
 	defer app.Close()
+	stays := st.dial(other) // after the first was taken: two at once may come in either order
+	appStays := receive(t, opened, "the app to open another")
 	defer appStays.Close()
 
 	io.WriteString(app, frame(1, "hello")+frame(2, strings.Repeat("x", 300)))
@@ -130,7 +129,7 @@ func TestAWebSocketInTheMiddleOfAFrameIsCutWithoutACloseFrame(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, s := st.signIn(nil)
 	client := st.dial(b)
-	app := <-opened
+	app := receive(t, opened, "the app to open a WebSocket")
 	defer app.Close()
 	half := frame(1, strings.Repeat("x", 100))[:50]
 	io.WriteString(app, half)
@@ -150,7 +149,7 @@ func TestAClientThatDoesNotReadKeepsNoWebSocketOpen(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, s := st.signIn(nil)
 	st.dial(b)
-	app := <-opened
+	app := receive(t, opened, "the app to open a WebSocket")
 	defer app.Close()
 	// A write that gets nowhere says that all buffers between here and the client are full.
 	for err := error(nil); err == nil; {
@@ -158,36 +157,8 @@ func TestAClientThatDoesNotReadKeepsNoWebSocketOpen(t *testing.T) {
 		_, err = io.WriteString(app, frame(2, strings.Repeat("x", 60_000)))
 	}
 	st.end(s)
-	app.SetDeadline(time.Time{})
+	app.SetDeadline(time.Now().Add(patience))
 	io.Copy(io.Discard, app) // until the gateway lets go of the app
-}
-
-func TestAnUpgradeToAnythingElseIsCut(t *testing.T) {
-	t.Parallel()
-	st := newStage(t)
-	opened := make(chan net.Conn, 1)
-	st.upstream = func(w http.ResponseWriter, r *http.Request) {
-		conn, _, _ := http.NewResponseController(w).Hijack()
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
-		opened <- conn
-	}
-	b, s := st.signIn(nil)
-	conn, err := net.Dial("tcp", st.public.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: chat\r\nCookie: %s\r\n\r\n", cookie(b))
-	app := <-opened
-	defer app.Close()
-	in := bufio.NewReader(conn)
-	if _, err := http.ReadResponse(in, nil); err != nil {
-		t.Fatal(err)
-	}
-	st.end(s)
-	if rest, _ := io.ReadAll(in); len(rest) > 0 {
-		t.Errorf("%q was sent in a protocol that we do not know", rest)
-	}
 }
 
 // streaming is an app that sends one line and then waits until its request is given up.
@@ -218,7 +189,7 @@ func TestAStreamEndsWithItsSession(t *testing.T) {
 			if _, err := io.Copy(io.Discard, resp.Body); err == nil {
 				t.Error("the stream ended as if it were complete")
 			}
-			<-given
+			receive(t, given, "the app to be told that nobody reads")
 		})
 	}
 }
@@ -231,7 +202,7 @@ func (st *stage) get(b session.Bearer) *http.Response {
 		st.t.Fatal(err)
 	}
 	req.Header.Set("Cookie", cookie(b))
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	resp, err := bounded().RoundTrip(req)
 	if err != nil {
 		st.t.Fatal(err)
 	}
@@ -264,7 +235,7 @@ func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, _ := st.signIn(nil)
 	client := st.dial(b)
-	defer (<-opened).Close()
+	defer receive(t, opened, "the app to open a WebSocket").Close()
 	if opcode, payload, err := client.read(); err != nil || opcode != 8 || binary.BigEndian.Uint16([]byte(payload)) != 1008 {
 		t.Errorf("opcode %d, %q, %v", opcode, payload, err)
 	}
@@ -277,7 +248,7 @@ func TestDrainSaysGoingAwayToWhatWouldNotEnd(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, s := st.signIn(nil)
 	client := st.dial(b)
-	defer (<-opened).Close()
+	defer receive(t, opened, "the app to open a WebSocket").Close()
 	st.gateway.Drain()
 	if opcode, payload, err := client.read(); err != nil || opcode != 8 || binary.BigEndian.Uint16([]byte(payload)) != 1001 {
 		t.Errorf("opcode %d, %q, %v; want a close with 1001", opcode, payload, err)

@@ -28,7 +28,7 @@ func (st *stage) openAt(s *httptest.Server, b session.Bearer) *http.Response {
 	st.t.Helper()
 	r, _ := http.NewRequestWithContext(st.t.Context(), http.MethodGet, s.URL+"/", nil)
 	r.AddCookie(&http.Cookie{Name: "curfew", Value: b.Reveal()})
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+	resp, err := bounded().RoundTrip(r)
 	if err != nil {
 		st.t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestAStreamOfAGoAppEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 			st.end(s)
 			for _, resp := range []*http.Response{one, two} {
 				body, err := io.ReadAll(resp.Body)
-				if cause := <-over; !errors.Is(cause, gateway.ErrEnded) || err != nil || !strings.HasSuffix(string(body), "goodbye\n\n") {
+				if cause := receive(t, over, "the handler to end"); !errors.Is(cause, gateway.ErrEnded) || err != nil || !strings.HasSuffix(string(body), "goodbye\n\n") {
 					t.Errorf("%q, %v; the cause is %v", body, err, cause)
 				}
 			}
@@ -72,7 +72,7 @@ func TestAStreamOfAGoAppEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 			default:
 			}
 			st.end(otherSession)
-			if _, err := io.ReadAll(third.Body); err != nil || !errors.Is(<-over, gateway.ErrEnded) {
+			if _, err := io.ReadAll(third.Body); err != nil || !errors.Is(receive(t, over, "the handler to end"), gateway.ErrEnded) {
 				t.Errorf("the other's: %v", err)
 			}
 		})
@@ -92,7 +92,7 @@ func TestAStreamOfAGoAppWhoseClientLeavesIsNotTakenForEnded(t *testing.T) {
 	})
 	b, _ := st.signIn(nil)
 	st.openAt(app, b).Body.Close()
-	if cause := <-over; !errors.Is(cause, context.Canceled) || errors.Is(cause, gateway.ErrEnded) {
+	if cause := receive(t, over, "the handler to end"); !errors.Is(cause, context.Canceled) || errors.Is(cause, gateway.ErrEnded) {
 		t.Errorf("the cause is %v", cause)
 	}
 }
@@ -113,11 +113,7 @@ func TestAConnectionThatAGoAppTookOverEndsWithItsSessionToo(t *testing.T) {
 	})
 	b, s := st.signIn(nil)
 	open := func() net.Conn {
-		conn, err := net.Dial("tcp", app.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
+		conn := dialTCP(t, app.Listener.Addr().String())
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\nCookie: "+cookie(b)+"\r\n\r\n")
 		head := make([]byte, len("HTTP/1.1 101 "))
 		if _, err := io.ReadFull(conn, head); err != nil || string(head) != "HTTP/1.1 101 " {
@@ -126,12 +122,12 @@ func TestAConnectionThatAGoAppTookOverEndsWithItsSessionToo(t *testing.T) {
 		return conn
 	}
 	first := open()
-	(<-taken)() // and is closed by who took it
+	receive(t, taken, "the app to take the connection")() // and is closed by who took it
 	if _, err := io.ReadAll(first); err != nil {
 		t.Error(err)
 	}
 	second := open()
-	stop := <-taken
+	stop := receive(t, taken, "the app to take the connection")
 	defer stop()
 	st.end(s)
 	second.SetReadDeadline(time.Now().Add(20 * time.Second))

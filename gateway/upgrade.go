@@ -23,20 +23,40 @@ const (
 	linger   = time.Second            // for the client to read it and close
 )
 
-// upgrader is the ResponseWriter of a request that asks for another protocol.
+// upgrader is the ResponseWriter of a request that is passed on, which may open a WebSocket.
 type upgrader struct {
 	http.ResponseWriter
-	stream *stream
+	opens  bool
+	stream *stream // nil when nobody is signed in
+}
+
+// WriteHeader lets no interim answer of the app pass for more than that: a 101 that came over HTTP/2 is none (RFC 9113
+// §8.6), our server sends a 100 itself when one is due, and what else there may be is cut down to hints (RFC 8297 §2).
+func (u *upgrader) WriteHeader(code int) {
+	if code < 200 {
+		if code <= http.StatusSwitchingProtocols {
+			return
+		}
+		for name := range u.Header() {
+			if name != "Link" {
+				delete(u.Header(), name)
+			}
+		}
+	}
+	u.ResponseWriter.WriteHeader(code)
 }
 
 // Unwrap is for http.ResponseController.
 func (u *upgrader) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
-// Hijack hands over the client's connection, tied to the session from now on.
+// Hijack hands over the client's connection, tied to the session from now on, if there is one.
 func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !u.opens {
+		return nil, nil, http.ErrNotSupported
+	}
 	under, buffered, err := http.NewResponseController(u.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
+	if err != nil || u.stream == nil {
+		return under, buffered, err
 	}
 	c := &upgraded{Conn: under, early: buffered.Reader, ended: make(chan struct{}), drained: make(chan struct{})}
 	u.stream.tie(func() { u.stream.conn, u.stream.lasting = c, true })

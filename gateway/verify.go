@@ -25,6 +25,9 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	o, err := h.original(r)
 	var s *session.Session
 	if err == nil {
+		err = h.checkOrigin(r, "")
+	}
+	if err == nil {
 		s, err = h.decide(r, o.method, o.target)
 	}
 	told := make(http.Header, 8)
@@ -134,6 +137,9 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	a := Answer{Allowed: true, Header: http.Header{}}
 	var s *session.Session
 	if err == nil {
+		err = h.checkOrigin(r, "")
+	}
+	if err == nil {
 		s, err = h.decide(r, r.Method, r.URL.EscapedPath())
 	}
 	if err == nil && s != nil {
@@ -144,7 +150,11 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r.URL.RequestURI()) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
+	opens := hasToken(r.Header["Upgrade"], "websocket") // the rest of its form is the proxy's affair
 	for name := range r.Header {
+		if name == "Http2-Settings" || name == "Upgrade" && !opens {
+			a.Remove = append(a.Remove, name)
+		}
 		if h.Identity.lookalike(name) && a.Header[name] == nil && !forwarding(name) {
 			a.Remove = append(a.Remove, name)
 		}

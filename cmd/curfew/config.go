@@ -437,7 +437,8 @@ func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog
 	rp := curfew.Config{
 		URL: c.URL.String(), Prefix: c.Prefix, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
 		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize, PerSubject: c.PerSubject,
-		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim, StreamsAreUse: c.StreamsAreUse,
+		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
+		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.SocketOrigins,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, NoForwardAuth: !c.ForwardAuth,

@@ -129,6 +129,7 @@ admin_listen: off
 forward_auth: false
 assertion: true
 assertion_claims: [email, org.unit]
+websocket_origins: ["HTTPS://Other.example.com:443", "http://localhost:3000"]
 app: wiki
 log_format: json
 log_level: warn
@@ -177,6 +178,7 @@ providers:
 		{"Require", rp.Require["one"], map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
+		{"WebSocketOrigins", rp.WebSocketOrigins, []string{"https://other.example.com", "http://localhost:3000"}},
 		{"App", rp.App, "wiki"},
 		{"NoForwardAuth", rp.NoForwardAuth, true},
 		{"Name", one.Name, "one"},
@@ -250,6 +252,8 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"a policy that is no list", "policy: {path: /a}\n", ":1: policy: want a list"},
 		{"a header that means something else", "identity_headers: {Cookie: subject}\n", ":1: identity_headers: Cookie means something else"},
 		{"a fact that nobody has", "identity_headers: {X-A: password}\n", `there is nothing called "password" to tell`},
+		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
+			`:1: websocket_origins: "*" is no origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
 		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},
 		{"an assertion that nobody would get", "assertion: true\napp: wiki\n", ":1: assertion: nobody would be given it: name the proxy"},
 		{"an access token that nobody would get", "pass_access_token: true\n", ":1: pass_access_token: nobody would be given it"},

@@ -28,6 +28,7 @@ type gatewayConfig struct {
 	Identity        room.Identity
 	GroupsClaim     string
 	StreamsAreUse   bool
+	SocketOrigins   []string
 	ForwardAuth     bool
 	Assertion       bool
 	AssertionClaims []string
@@ -57,6 +58,7 @@ func (g *gatewayConfig) settings() []setting {
 		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
 		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
 		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
+		{"websocket_origins", "", "", "", g.setSocketOrigins},
 	}
 }
 
@@ -99,6 +101,19 @@ func entries(v value, example string, settings func() []setting) error {
 	}
 	if len(faults) > 0 {
 		return flat(errors.Join(faults...))
+	}
+	return nil
+}
+
+func (g *gatewayConfig) setSocketOrigins(v value) error {
+	all, err := v.list()
+	faults := []error{err}
+	for _, raw := range all {
+		origin, err := room.ParseOrigin(raw)
+		faults, g.SocketOrigins = append(faults, err), append(g.SocketOrigins, origin)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return flat(err)
 	}
 	return nil
 }

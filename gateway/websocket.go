@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"example.com/curfew/web"
+)
+
+// opensWebSocket says whether a request is a well-formed opening of a WebSocket (RFC 6455 §4.1). Nothing else may ask an
+// app for another protocol: what follows a 101 is a tunnel, in which nobody checks a session, a path or a header.
+func opensWebSocket(r *http.Request) bool {
+	version, key := r.Header["Sec-Websocket-Version"], r.Header["Sec-Websocket-Key"]
+	upgrade := r.Header["Upgrade"]
+	if r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor != 1 ||
+		r.ContentLength != 0 || len(r.TransferEncoding) > 0 ||
+		len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") ||
+		len(version) != 1 || version[0] != "13" || len(key) != 1 {
+		return false
+	}
+	nonce, err := base64.StdEncoding.Strict().DecodeString(key[0])
+	if err != nil || len(nonce) != 16 || len(key[0]) != 24 {
+		return false
+	}
+	// Connection must name Upgrade, and nothing that the opening itself needs.
+	names := func(option string) bool { return hasToken(r.Header["Connection"], option) }
+	return names("Upgrade") && !names("Sec-WebSocket-Version") && !names("Sec-WebSocket-Key")
+}
+
+// hasToken says whether a header that is a list of tokens has one of them, in any case.
+func hasToken(lines []string, token string) bool {
+	for _, line := range lines {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(t, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// withoutUpgrade returns the request as it is passed on: one that opens no WebSocket asks for no other protocol, and is
+// an ordinary request (RFC 9110 §7.8 lets a server ignore Upgrade).
+func withoutUpgrade(r *http.Request, opens bool) *http.Request {
+	drop := func(name string) bool {
+		return name == "Http2-Settings" || !opens && (name == "Upgrade" || strings.HasPrefix(name, "Sec-Websocket-"))
+	}
+	for name := range r.Header {
+		if drop(name) {
+			plain := *r
+			plain.Header = r.Header.Clone()
+			for name := range r.Header {
+				if drop(name) {
+					delete(plain.Header, name)
+				}
+			}
+			return &plain
+		}
+	}
+	return r
+}
+
+// errProtocol is the answer of an app that changes the protocol although nobody asked, or in another way.
+var errProtocol = errors.New("the app answered 101, which does not open the WebSocket that was asked for")
+
+// checkSwitch returns nil if an answer of status 101 opens the WebSocket that its request asks for (RFC 6455 §4.1).
+func checkSwitch(r *http.Response) error {
+	upgrade, accept := r.Header["Upgrade"], r.Header["Sec-Websocket-Accept"]
+	switch key := r.Request.Header["Sec-Websocket-Key"]; {
+	case len(r.Request.Header["Upgrade"]) != 1 || len(key) != 1:
+		return fmt.Errorf("%w: none was", errProtocol)
+	case len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") || !hasToken(r.Header["Connection"], "Upgrade"):
+		return fmt.Errorf("%w: Upgrade or Connection is not right", errProtocol)
+	case len(accept) != 1 || accept[0] != acceptKey(key[0]):
+		return fmt.Errorf("%w: Sec-WebSocket-Accept is not right", errProtocol)
+	}
+	return nil
+}
+
+// acceptKey is what a server answers to a Sec-WebSocket-Key (RFC 6455 §4.2.2).
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// asksForWebSocket says whether a request has anything of a WebSocket's opening, well-formed or not, also where a proxy
+// has kept a part of it to itself.
+func asksForWebSocket(h http.Header) bool {
+	return hasToken(h["Upgrade"], "websocket") || len(h["Sec-Websocket-Key"]) > 0 ||
+		strings.EqualFold(h.Get("Sec-Fetch-Mode"), "websocket")
+}
+
+// checkOrigin refuses a WebSocket that a page of another site opens: browsers send cookies with it, and no other rule of
+// theirs stands in the way (RFC 6455 §10.2). Pages of this site may, and those in [Handler.WebSocketOrigins]; own is the
+// origin of a route with a host of its own.
+//
+// A request without Origin is not from a browser, which always sends it (RFC 6455 §4.1), so nobody's cookie is in it
+// without its owner's doing. Where a browser shows by Sec-Fetch-Site or Sec-Fetch-Mode, a proxy has dropped Origin.
+func (h *Handler) checkOrigin(r *http.Request, own string) error {
+	if !asksForWebSocket(r.Header) {
+		return nil
+	}
+	refuse := func(err error) error {
+		return web.Fail(http.StatusForbidden, "A page of another site may not open a WebSocket here.", err)
+	}
+	origins := r.Header["Origin"]
+	switch {
+	case len(origins) == 0:
+		site := r.Header.Get("Sec-Fetch-Site")
+		if site == "same-origin" || site == "" && r.Header.Get("Sec-Fetch-Mode") == "" {
+			return nil
+		}
+		return refuse(errors.New("a browser opens a WebSocket, and its Origin is missing: have the proxy pass it on"))
+	case len(origins) > 1:
+		return refuse(errors.New("a WebSocket with several origins"))
+	}
+	is := func(origin string) bool { return origin != "" && strings.EqualFold(origin, origins[0]) }
+	if is(h.Site.Origin()) || is(own) || slices.ContainsFunc(h.WebSocketOrigins, is) {
+		return nil
+	}
+	return refuse(fmt.Errorf("a page of %q opens a WebSocket; it is neither this site nor among the origins that may", web.Clip(origins[0])))
+}
+
+// ParseOrigin reads the origin of a site for [Handler.WebSocketOrigins], and returns it as browsers write it (RFC 6454
+// §6.2): in lower case, without the port that goes without saying.
+func ParseOrigin(raw string) (string, error) {
+	u, err := url.Parse(strings.ToLower(raw))
+	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.Scheme+"://"+u.Host != strings.ToLower(raw) ||
+		strings.ContainsAny(u.Host, "@*, ") || strings.HasSuffix(u.Host, ":") {
+		return "", fmt.Errorf("%q is no origin; write it like https://app.example.com, without a path", raw)
+	}
+	if port := u.Port(); u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
+		u.Host = strings.TrimSuffix(u.Host, ":"+port)
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
