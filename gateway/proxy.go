@@ -65,6 +65,9 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w = &upgrader{ResponseWriter: w, stream: v.stream}
 		}
 	}
+	if v.session == nil {
+		r = slowly(w, r, cancel)
+	}
 	to.lines.enter()
 	defer to.lines.leave()
 	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
@@ -119,6 +122,8 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(context.Cause(r.Context()), ErrEnded):
 		h.deny(w, r, r.Method, errNobody, nil) // it ended while the app was thinking
 		return
+	case errors.Is(context.Cause(r.Context()), errSlow):
+		status, say, err = http.StatusRequestTimeout, "The body of the request did not come in time.", errSlow
 	case errors.Is(context.Cause(r.Context()), errDraining):
 		status, say, err = http.StatusServiceUnavailable, "This gateway is being restarted. Please try again in a moment.", errDraining
 	case errors.Is(err, context.Canceled):

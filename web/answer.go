@@ -7,19 +7,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	maxQuery  = 16 << 10 // a callback with a long code and state is far below
-	maxBody   = 64 << 10 // of every form that we read
+	maxQuery  = 16 << 10         // a callback with a long code and state is far below
+	maxBody   = 64 << 10         // of every form that we read
+	bodyTime  = 10 * time.Second // for all of it
 	retryWait = 5 * time.Second
 )
 
@@ -116,7 +120,12 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		header.Set("Content-Security-Policy", policy("'none'"))
 		header.Set("X-Request-Id", RequestID(r.Context()))
 
+		late := boundBody(w, r, bodyTime)
 		err := s.run(h, methods, w, r)
+		if late() && !w.wrote {
+			err = Fail(http.StatusRequestTimeout, "The body of the request did not come in time.", nil)
+			header.Set("Connection", "close")
+		}
 		if err == nil {
 			return
 		}
@@ -132,6 +141,37 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		}
 		say(w, r, f)
 	})
+}
+
+// boundBody has the body of a request come within a time, also that which net/http reads past after an answer. It returns
+// whether it came too late. What a body that has come leaves behind is no deadline: the answer may take as long as it
+// likes. Where the server cannot bound it, it is bounded in size all the same.
+func boundBody(w http.ResponseWriter, r *http.Request, within time.Duration) (late func() bool) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return func() bool { return false }
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(within))
+	b := &timedBody{ReadCloser: r.Body, done: func() { _ = control.SetReadDeadline(time.Time{}) }}
+	r.Body = b
+	return b.late.Load
+}
+
+type timedBody struct {
+	io.ReadCloser
+	done func()
+	late atomic.Bool
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+		b.done()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.late.Store(true)
+	}
+	return n, err
 }
 
 // run calls h; a panic in it becomes an error.
