@@ -38,6 +38,7 @@ type Failure struct {
 	Err     error         // what we log; nil when there is no more to say
 	Event   string        // the event that is logged; default "request_refused", or "request_failed" from 500 on
 	Attrs   []slog.Attr   // what else is logged
+	Warn    bool          // somebody must act on it: it is logged at WARN at least
 	Retry   time.Duration // sets Retry-After; a 503 has it in any case, default 5 s
 }
 
@@ -205,6 +206,8 @@ func (s *Site) judge(r *http.Request, err error) *Failure {
 	}
 	level, event := slog.LevelInfo, "request_refused"
 	switch {
+	case f.Warn && f.Status < 500:
+		level = slog.LevelWarn
 	case f.Status == http.StatusServiceUnavailable:
 		level, event = slog.LevelWarn, "request_failed"
 	case f.Status >= 500:
