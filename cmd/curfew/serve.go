@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,11 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	registry, observer := newMetrics()
+	names := make([]string, len(c.Providers))
+	for i, p := range c.Providers {
+		names[i] = cmp.Or(p.Name, "main")
+	}
+	registry, observer := newMetrics(names...)
 	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(store, ring, log, observer))
 	if err != nil {
 		return exit{2, err}
