@@ -60,7 +60,7 @@ func CheckAssertionClaims(names []string) error {
 // assert returns an assertion about a session that has just been found alive, for app.
 func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (string, error) {
 	a, now := h.Assertion, h.Sessions.Now()
-	about := aboutWhom{s.Key, app}
+	about := aboutWhom{s.Key, app, s.Tokens.Expires.UnixMicro()}
 	if jwt := a.cache.get(about, now); jwt != "" {
 		return jwt, nil
 	}
@@ -72,7 +72,7 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 	for _, name := range names {
 		switch name {
 		case "email":
-			if v := email(s); v != "" {
+			if v := s.Email(); v != "" {
 				claims[name] = v
 			}
 		case "groups":
@@ -80,7 +80,7 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 				claims[name] = v
 			}
 		default:
-			if v := claim(s.Claims, name); v != nil {
+			if v := session.Lookup(s.Claims, name); v != nil {
 				claims[name] = v
 			}
 		}
@@ -106,10 +106,11 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 }
 
 // aboutWhom is what an assertion is about. A session that begins later has another key, and of one that has ended
-// nobody asks.
+// nobody asks. Its claims change when its access token is refreshed, which then expires at another time.
 type aboutWhom struct {
-	key session.Key
-	app string
+	key     session.Key
+	app     string
+	expires int64
 }
 
 type asserted struct {

@@ -3,10 +3,12 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -331,8 +333,14 @@ func TestAnUnverifiedAddressIsNoIdentity(t *testing.T) {
 	for _, c := range []struct {
 		verified any
 		want     string
-	}{{true, "a@example.com"}, {false, ""}, {nil, "a@example.com"}, {"true", "a@example.com"}} {
+	}{{true, "a@example.com"}, {false, ""}, {nil, "a@example.com"}, {"true", "a@example.com"}, {"false", ""}, {0, ""}, {1, ""}} {
 		st := newStage(t)
+		all := map[string]string{"X-Auth-Name": "name", "X-Auth-Email": "email", "X-Claim": "claim:email"}
+		maps.Copy(all, gateway.OAuth2ProxyHeaders())
+		var err error
+		if st.gateway.Identity, err = gateway.NewIdentity(all); err != nil {
+			t.Fatal(err)
+		}
 		claims := map[string]any{"email": "a@example.com", "name": "line\r\nX-Auth-Groups: admins"}
 		if c.verified != nil {
 			claims["email_verified"] = c.verified
@@ -341,6 +349,16 @@ func TestAnUnverifiedAddressIsNoIdentity(t *testing.T) {
 		resp, _ := st.send("GET", "/auth/verify", "Cookie", cookie(b))
 		if got := resp.Header.Get("X-Auth-Email"); resp.StatusCode != 200 || got != c.want {
 			t.Errorf("email_verified %v: %d %q, want %q", c.verified, resp.StatusCode, got, c.want)
+		}
+		for _, name := range []string{"X-Claim", "X-Forwarded-Email", "X-Auth-Request-Email"} {
+			if got := resp.Header.Get(name); got != c.want {
+				t.Errorf("email_verified %v: %s is %q, want %q", c.verified, name, got, c.want)
+			}
+		}
+		var told struct{ Email string }
+		_, body := st.send("GET", "/auth/session", "Cookie", cookie(b))
+		if err := json.Unmarshal([]byte(body), &told); err != nil || told.Email != c.want {
+			t.Errorf("email_verified %v: /auth/session says %s, want %q", c.verified, body, c.want)
 		}
 		if resp.Header.Get("X-Auth-Name") != "" || resp.Header.Get("X-Auth-Groups") != "" {
 			t.Errorf("a name with a line end made headers: %v", resp.Header)
@@ -445,5 +463,25 @@ func TestAnEventStreamOfTheAppIsPassedOnAsItComes(t *testing.T) {
 	close(goOn)
 	if err != nil || line != "data: one\n" {
 		t.Errorf("%q %v", line, err)
+	}
+}
+
+func TestNumbersKeepTheirDigitsOnTheWayToTheApp(t *testing.T) {
+	t.Parallel()
+	for _, n := range []string{"1234567", "12345678901234567890123", "1.0", "1e3", "-0", "0.1", "1e400"} {
+		st := newStage(t)
+		identity, err := gateway.NewIdentity(map[string]string{"X-Number": "claim:n", "X-Inner": "claim:a.n", "X-Auth-Groups": "groups"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.gateway.Identity = identity
+		v := json.Number(n)
+		b, _ := st.signIn(map[string]any{"n": v, "a": map[string]any{"n": v}, "groups": []any{v}})
+		resp, _ := st.send("GET", "/auth/verify", "Cookie", cookie(b))
+		for _, name := range []string{"X-Number", "X-Inner", "X-Auth-Groups"} {
+			if got := resp.Header.Get(name); got != n {
+				t.Errorf("%s: %s is %q", n, name, got)
+			}
+		}
 	}
 }

@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"example.com/curfew/session"
@@ -127,13 +129,13 @@ func ambiguous(target string) error {
 func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	var missing, why string
 	switch {
-	case len(r.Groups) > 0 && !slices.ContainsFunc(h.groups(s), func(g string) bool { return slices.Contains(r.Groups, g) }):
+	case len(r.Groups) > 0 && !session.MeetsText(s.Claims, h.groupsClaim(), r.Groups):
 		missing, why = "membership of a group", "groups"
-	case len(r.EmailDomains) > 0 && !slices.ContainsFunc(r.EmailDomains, func(d string) bool { return strings.EqualFold(d, emailDomain(s)) }):
+	case len(r.EmailDomains) > 0 && !slices.ContainsFunc(r.EmailDomains, func(d string) bool { return session.EqualFold(d, emailDomain(s)) }):
 		missing, why = "an e-mail address of a certain domain", "email_domains"
 	}
 	for name, values := range r.Claims {
-		if missing == "" && !slices.ContainsFunc(texts(claim(s.Claims, name)), func(v string) bool { return slices.Contains(values, v) }) {
+		if missing == "" && !session.MeetsText(s.Claims, name, values) {
 			missing, why = "a permission", "claims: "+name
 		}
 	}
@@ -152,52 +154,21 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	}
 }
 
+func (h *Handler) groupsClaim() string { return cmp.Or(h.GroupsClaim, "groups") }
+
 // groups returns the groups of a session.
 func (h *Handler) groups(s *session.Session) []string {
-	return texts(claim(s.Claims, cmp.Or(h.GroupsClaim, "groups")))
-}
-
-// email returns the e-mail address of a session, unless the provider says that it is not verified.
-func email(s *session.Session) string {
-	switch v := s.Claims["email_verified"].(type) {
-	case nil:
-	case bool:
-		if !v {
-			return ""
-		}
-	case string: // as some providers write it
-		if v != "true" {
-			return ""
-		}
-	default:
-		return ""
-	}
-	return s.Claim("email")
+	return texts(session.Lookup(s.Claims, h.groupsClaim()))
 }
 
 // emailDomain returns the domain of the e-mail address of a session, or "" if that has not exactly one @: nobody knows
 // where a@evil@corp.com is delivered.
 func emailDomain(s *session.Session) string {
-	local, domain, ok := strings.Cut(email(s), "@")
+	local, domain, ok := strings.Cut(s.Email(), "@")
 	if !ok || local == "" || strings.ContainsAny(domain, "@ ,;<>\"\t\r\n\x00") {
 		return ""
 	}
 	return domain
-}
-
-// claim returns a claim by its name or, if there is none, by the path that its dots make.
-func claim(claims map[string]any, name string) any {
-	if v, ok := claims[name]; ok {
-		return v
-	}
-	for i := range len(name) {
-		if inner, ok := claims[name[:i]].(map[string]any); ok && name[i] == '.' {
-			if v := claim(inner, name[i+1:]); v != nil {
-				return v
-			}
-		}
-	}
-	return nil
 }
 
 // texts returns the values of a claim as text; one that is neither text, number nor bool has none.
@@ -205,8 +176,10 @@ func texts(v any) []string {
 	switch v := v.(type) {
 	case string:
 		return []string{v}
-	case bool, float64, int, int64:
-		return []string{fmt.Sprint(v)}
+	case json.Number: // with the digits that the provider wrote
+		return []string{v.String()}
+	case bool:
+		return []string{strconv.FormatBool(v)}
 	case []string:
 		return v
 	case []any:

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -121,6 +122,10 @@ func TestWhatARuleAsksForMustBeThere(t *testing.T) {
 	group := Rule{Path: "/*", Groups: []string{"admins", "ops"}}
 	domain := Rule{Path: "/*", EmailDomains: []string{"corp.com"}}
 	claims := Rule{Path: "/*", Claims: map[string][]string{"department": {"it", "hr"}, "realm_access.roles": {"boss"}}}
+	address := Rule{Path: "/*", Claims: map[string][]string{"email": {"boss@corp.com"}}}
+	inner := Rule{Path: "/*", Claims: map[string][]string{"user.email": {"boss@corp.com"}}}
+	kelvin := Rule{Path: "/*", EmailDomains: []string{"korp.com"}}
+	number := Rule{Path: "/*", Claims: map[string][]string{"employee": {"1234567", "12345678901234567891"}}}
 	for _, row := range []struct {
 		rule   Rule
 		claims map[string]any
@@ -147,6 +152,18 @@ func TestWhatARuleAsksForMustBeThere(t *testing.T) {
 		{domain, map[string]any{"email": []any{"a@corp.com"}}, "an e-mail address of a certain domain", "no text"},
 		{claims, map[string]any{"department": "it", "realm_access": map[string]any{"roles": []any{"boss"}}}, "", ""},
 		{claims, map[string]any{"department": "it", "realm_access.roles": "boss"}, "", "a claim may have dots in its name"},
+		{address, map[string]any{"email": "BOSS@Corp.com"}, "", "an address has no case"},
+		{address, map[string]any{"email": "boss@corp.com", "email_verified": false}, "a permission", "not verified"},
+		{address, map[string]any{"email": "boss@corp.com", "email_verified": json.Number("0")}, "a permission", "not true"},
+		{address, map[string]any{"email": "boss@corp.com", "email_verified": nil}, "", "null is absent"},
+		{address, map[string]any{"email": "bo\u017f\u017f@corp.com"}, "a permission", "a long s is no s"},
+		{inner, map[string]any{"user": map[string]any{"email": "boss@corp.com", "email_verified": false}}, "a permission", "not verified"},
+		{kelvin, map[string]any{"email": "a@\u212aorp.com"}, "an e-mail address of a certain domain", "the Kelvin sign is no K"},
+		{number, map[string]any{"employee": json.Number("1234567")}, "", ""},
+		{number, map[string]any{"employee": json.Number("1.234567e+06")}, "", "numbers are equal by value"},
+		{number, map[string]any{"employee": json.Number("1234567.5")}, "a permission", "another number"},
+		{number, map[string]any{"employee": json.Number("12345678901234567890")}, "a permission", "another number"},
+		{number, map[string]any{"employee": json.Number("12345678901234567891")}, "", "to the last digit"},
 		{claims, map[string]any{"department": "it"}, "a permission", "all of the claims are asked for"},
 		{claims, map[string]any{"department": "sales", "realm_access.roles": "boss"}, "a permission", "another value"},
 	} {

@@ -18,7 +18,7 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(map[string]any{
-		"subject": s.Subject, "name": s.Claim("name"), "email": s.Claim("email"), "provider": s.Provider, "issuer": s.Issuer,
+		"subject": s.Subject, "name": s.Claim("name"), "email": s.Email(), "provider": s.Provider, "issuer": s.Issuer,
 		"created": s.Created, "last_seen": s.LastSeen, "idle_expires": s.IdleExpires, "expires": s.Expires,
 	})
 }

@@ -1,33 +1,66 @@
 package login
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
-	"math/big"
-	"reflect"
 	"slices"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
 )
 
 // protocol names the claims by which an ID Token speaks of itself; nobody else has a say in them.
 var protocol = [...]string{"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "auth_time", "acr", "amr", "sid", "jti",
 	"nonce", "at_hash", "c_hash", "s_hash"}
 
-// merge returns the claims of a session: those of the ID Token, and over them those of userinfo, which are fresher.
+// together names claims that mean something only with one another. The first of each is what the others speak of.
+var together = [...][2]string{
+	{"email", "email_verified"},
+	{"phone_number", "phone_number_verified"},
+	{"_claim_names", "_claim_sources"}, // Core §5.6.2
+}
+
+// merge returns the claims of a session: those of the ID Token, and over them those of userinfo, which are fresher. What
+// is null is absent. Claims that belong together come from one source: the one whose address it is says whether that is
+// verified.
 func merge(id, info map[string]any) map[string]any {
-	claims := maps.Clone(id)
+	absent := func(_ string, v any) bool { return v == nil }
+	claims, fresh := maps.Clone(id), maps.Clone(info)
 	if claims == nil {
 		claims = make(map[string]any)
 	}
-	maps.Copy(claims, info)
+	maps.DeleteFunc(claims, absent)
+	maps.DeleteFunc(fresh, absent)
+	for _, pair := range together {
+		what, about := pair[0], pair[1]
+		switch {
+		case fresh[what] == nil:
+			delete(fresh, about) // it speaks of something that is not there
+		case !sameAddress(claims[what], fresh[what]):
+			delete(claims, about)
+		}
+	}
+	maps.Copy(claims, fresh)
 	restore(claims, id)
 	return claims
+}
+
+func sameAddress(a, b any) bool {
+	x, ok := a.(string)
+	y, okToo := b.(string)
+	return ok && okToo && session.EqualFold(x, y)
 }
 
 // restore sets the protocol's claims to what the ID Token says, and leaves out those of this one exchange.
 func restore(claims, id map[string]any) {
 	for _, name := range protocol {
 		delete(claims, name)
-		if v, ok := id[name]; ok {
+		if v := id[name]; v != nil {
 			claims[name] = v
 		}
 	}
@@ -36,55 +69,92 @@ func restore(claims, id map[string]any) {
 	}
 }
 
-// lacking returns the first claim, by name, that is not as required, or "".
-func lacking(claims map[string]any, require map[string][]any) string {
+// onlyVerified removes an address that the provider does not say is verified, where that is demanded.
+func onlyVerified(p *oidc.Provider, claims map[string]any) {
+	switch claims["email_verified"] {
+	case true, "true":
+		return
+	}
+	if p.Config().RequireVerifiedEmail {
+		delete(claims, "email")
+		delete(claims, "email_verified")
+	}
+}
+
+// lackingError: a claim is not as [Handler.Require] says.
+type lackingError struct{ claim string }
+
+func (e lackingError) Error() string { return fmt.Sprintf("the claim %q is not as required", e.claim) }
+
+// Claims returns the claims that a session of this provider has: those of the ID Token and of userinfo (nil: it was not
+// asked), and what [Handler.OnLogin] adds. The error says why there is to be no session: a claim is not as
+// [Handler.Require] says, or the app says no.
+//
+// Both arguments are left as they are.
+func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[string]any) (map[string]any, error) {
+	claims := merge(id, info)
+	onlyVerified(p, claims)
+	if err := h.Required(p, claims); err != nil || h.OnLogin == nil {
+		return claims, err
+	}
+	before := maps.Clone(claims)
+	if err := h.OnLogin(ctx, claims); err != nil {
+		return claims, appError{err}
+	}
+	// What was said of the old address says nothing of one that the app put in its place.
+	for _, pair := range together {
+		what, about := pair[0], pair[1]
+		if !sameAddress(before[what], claims[what]) && before[what] != nil && scalarEqual(before[about], claims[about]) {
+			delete(claims, about)
+		}
+	}
+	onlyVerified(p, claims)
+	restore(claims, id)
+	return normal(claims)
+}
+
+// Required returns an error if a claim is not as [Handler.Require] says.
+func (h *Handler) Required(p *oidc.Provider, claims map[string]any) error {
+	require := h.Require[p.Name()]
 	for _, name := range slices.Sorted(maps.Keys(require)) {
-		got, there := claims[name]
-		if !there {
-			return name
-		}
-		ok := slices.ContainsFunc(require[name], func(want any) bool { return holds(got, want) })
-		if !ok {
-			return name
+		if !session.Meets(claims, name, require[name]) {
+			return lackingError{name}
 		}
 	}
-	return ""
+	return nil
 }
 
-// holds says whether a claim is the value or, if it is an array, contains it.
-func holds(got, want any) bool {
-	if list, ok := got.([]any); ok {
-		return slices.ContainsFunc(list, func(v any) bool { return same(v, want) })
-	}
-	return same(got, want)
+// appError is what [Handler.OnLogin] answered.
+type appError struct{ error }
+
+func (e appError) Unwrap() error { return e.error }
+
+// MayPass says whether an error of [Handler.Claims] means that nobody could tell: the app's own say was cut short, or
+// failed with a [web.Failure] of status 500 or more. Any other error is a refusal.
+func MayPass(err error) bool {
+	f, said := errors.AsType[*web.Failure](err)
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || said && f.Status >= 500
 }
 
-// same compares two values of JSON. Numbers are equal by value, whatever Go type they were decoded into.
-func same(a, b any) bool {
-	x, isNumber := number(a)
-	y, isNumberToo := number(b)
-	if isNumber && isNumberToo {
-		return x.Cmp(y) == 0
-	}
+// scalarEqual compares two values that are no object and no array; those are equal to nothing.
+func scalarEqual(a, b any) bool {
 	switch a.(type) {
-	case string, bool:
+	case nil, bool, string, json.Number:
 		return a == b
 	}
 	return false
 }
 
-func number(v any) (*big.Float, bool) {
-	if n, ok := v.(json.Number); ok {
-		f, _, err := big.ParseFloat(n.String(), 10, 64, big.ToNearestEven)
-		return f, err == nil
+// normal returns claims as they will be when the session is read from its store: what the app put there may have any
+// type of Go.
+func normal(claims map[string]any) (map[string]any, error) {
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return claims, fmt.Errorf("the claims that OnLogin left are no JSON: %w", err)
 	}
-	switch r := reflect.ValueOf(v); {
-	case r.CanInt():
-		return new(big.Float).SetInt64(r.Int()), true
-	case r.CanUint():
-		return new(big.Float).SetUint64(r.Uint()), true
-	case r.CanFloat() && r.Float() == r.Float():
-		return new(big.Float).SetFloat64(r.Float()), true
-	}
-	return nil, false
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var same map[string]any
+	err = d.Decode(&same)
+	return same, err
 }

@@ -2,8 +2,10 @@ package login_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -647,6 +649,15 @@ func TestWhatTheSiteRequires(t *testing.T) {
 		{"a number written in another way", map[string]any{"level": 3.0}, map[string][]any{"level": {uint8(3)}}, ""},
 		{"another number", map[string]any{"level": 3}, map[string][]any{"level": {30}}, "level"},
 		{"a number is no string", map[string]any{"level": "3"}, map[string][]any{"level": {3}}, "level"},
+		{"a dotted name", map[string]any{"realm_access": map[string]any{"roles": []any{"x", "staff"}}}, map[string][]any{"realm_access.roles": {"staff"}}, ""},
+		{"a name that holds dots", map[string]any{"https://example.com/roles": []any{"staff"}}, map[string][]any{"https://example.com/roles": {"staff"}}, ""},
+		{"a dotted name that leads nowhere", map[string]any{"realm_access": "staff"}, map[string][]any{"realm_access.roles": {"staff"}}, "realm_access.roles"},
+		{"a number of many digits", map[string]any{"id": json.Number("12345678901234567891")}, map[string][]any{"id": {json.Number("12345678901234567891")}}, ""},
+		{"one of them differs", map[string]any{"id": json.Number("12345678901234567890")}, map[string][]any{"id": {json.Number("12345678901234567891")}}, "id"},
+		{"a number of an odd size", map[string]any{"n": json.Number("1e400")}, map[string][]any{"n": {1}}, "n"},
+		{"an address has no case", map[string]any{"email": "Boss@Corp.example"}, map[string][]any{"email": {"boss@corp.example"}}, ""},
+		{"an address that is not verified", map[string]any{"email": "boss@corp.example", "email_verified": false}, map[string][]any{"email": {"boss@corp.example"}}, "email"},
+		{"an address of which it is not said", map[string]any{"email": "boss@corp.example", "email_verified": nil}, map[string][]any{"email": {"boss@corp.example"}}, ""},
 		{"an object is nothing", map[string]any{"dept": map[string]any{"it": true}}, map[string][]any{"dept": {"it"}}, "dept"},
 		{"all of them", map[string]any{"a": "1"}, map[string][]any{"a": {"1"}, "b": {"2"}}, "b"},
 		{"no value would do", map[string]any{"a": "1"}, map[string][]any{"a": {}}, "a"},
@@ -668,6 +679,11 @@ func TestWhatTheSiteRequires(t *testing.T) {
 					t.Errorf("refused: %s", p.body)
 				}
 				return
+			}
+			for _, link := range []string{"Use another account", "prompt=select_account", "Sign out at ", s.ops[0].Issuer()} {
+				if !strings.Contains(p.body, link) {
+					t.Errorf("the page does not offer %q: %s", link, p.body)
+				}
 			}
 			if p.status != 403 || !strings.Contains(p.body, "“"+c.missing+"”") || s.log.last("login")["check"] != "require" || len(s.sessions()) != 0 {
 				t.Errorf("%d %s, and the log says %v", p.status, p.body, s.log.last("login"))
@@ -806,5 +822,76 @@ func TestAProviderWithoutUserinfoIsFine(t *testing.T) {
 	b := s.browser()
 	if p := b.follow("/auth/login"); b.session() == nil {
 		t.Errorf("%d %s", p.status, p.body)
+	}
+}
+
+func TestClaimsThatBelongTogetherComeFromOneSource(t *testing.T) {
+	t.Parallel()
+	mallory := func(verified any) map[string]any {
+		return map[string]any{"email": "mallory@free.example", "email_verified": verified}
+	}
+	for _, c := range []struct {
+		why      string
+		id, info map[string]any
+		demand   bool // that an address is verified
+		email    string
+	}{
+		{"another address in userinfo", mallory(true), map[string]any{"email": "boss@corp.example"}, false, "boss@corp.example"},
+		{"another address in userinfo, of which nobody says that it is verified", mallory(true), map[string]any{"email": "boss@corp.example"}, true, ""},
+		{"another address in userinfo, which is not verified", mallory(true), map[string]any{"email": "boss@corp.example", "email_verified": false}, false, ""},
+		{"another address in userinfo, which is", mallory(false), map[string]any{"email": "boss@corp.example", "email_verified": true}, true, "boss@corp.example"},
+		{"userinfo says verified, and not what", mallory(false), map[string]any{"email_verified": true}, false, ""},
+		{"userinfo says verified, and of null", mallory(false), map[string]any{"email": nil, "email_verified": true}, false, ""},
+		{"the same address again, without a word", mallory(false), map[string]any{"email": "Mallory@Free.example"}, false, ""},
+		{"the same address again", mallory(true), map[string]any{"email": "mallory@free.example", "email_verified": nil}, true, "mallory@free.example"},
+		{"demanded, and said as a text", mallory("true"), nil, true, "mallory@free.example"},
+		{"demanded, and not said", mallory(nil), nil, true, ""},
+		{"demanded, and 1", mallory(1), nil, true, ""},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, nil, func(p *oidc.Config) { p.RequireVerifiedEmail = c.demand })
+			s.ops[0].Mangle(func(m *oidctest.Mangle) {
+				m.IDToken = func(j *oidctest.JWT) { maps.Copy(j.Claims, c.id) }
+				m.Userinfo = func(claims map[string]any) {
+					delete(claims, "email")
+					delete(claims, "email_verified")
+					maps.Copy(claims, c.info)
+				}
+			})
+			b := s.browser()
+			b.follow("/auth/login")
+			if got := b.session(); got == nil || got.Email() != c.email {
+				t.Errorf("known by %q, want %q", got.Email(), c.email)
+			}
+		})
+	}
+}
+
+func TestAnAddressThatTheAppPutsInPlaceIsNotVerifiedByWhatWasSaidOfTheOldOne(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		why    string
+		hook   func(claims map[string]any)
+		demand bool
+		email  string
+	}{
+		{"another address", func(c map[string]any) { c["email"] = "a@corp.example" }, false, "a@corp.example"},
+		{"another address, where true is demanded", func(c map[string]any) { c["email"] = "a@corp.example" }, true, ""},
+		{"another address, and that it is verified", func(c map[string]any) {
+			c["email"], c["email_verified"] = "a@corp.example", "true"
+		}, true, "a@corp.example"},
+	} {
+		s := newStage(t, 1, func(h *login.Handler) {
+			h.OnLogin = func(_ context.Context, claims map[string]any) error { c.hook(claims); return nil }
+		}, func(p *oidc.Config) { p.RequireVerifiedEmail = c.demand })
+		s.ops[0].Mangle(func(m *oidctest.Mangle) {
+			m.Userinfo = func(claims map[string]any) { claims["email"], claims["email_verified"] = "old@free.example", true }
+		})
+		b := s.browser()
+		b.follow("/auth/login")
+		if got := b.session(); got == nil || got.Email() != c.email {
+			t.Errorf("%s: known by %q, want %q", c.why, got.Email(), c.email)
+		}
 	}
 }

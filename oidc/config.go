@@ -34,8 +34,12 @@ type Config struct {
 	Scopes       []string // default openid, profile, email; openid is added when missing
 	Prompt       string   // what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
 	SkipUserinfo bool     // userinfo: never
-	Encryption   *Encryption
-	Quirks       Quirks
+	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an address
+	// of which the provider does not say whether it is verified counts too.
+	RequireVerifiedEmail bool
+
+	Encryption *Encryption
+	Quirks     Quirks
 
 	HTTPClient *http.Client                  // default: its own, with timeouts; either way no redirect is followed
 	Now        func() time.Time              // for the key cache, discovery and the expiry of fresh access tokens alone; default time.Now

@@ -29,6 +29,8 @@ var (
 	ErrUnavailable = errors.New("the provider could not be asked")
 	// ErrInvalidGrant: the provider refuses the refresh token, or the code, for good (RFC 6749 §5.2).
 	ErrInvalidGrant = errors.New("the provider refuses the grant (invalid_grant)")
+	// ErrOtherPerson: a refreshed ID Token that the provider signed is of another issuer, client or subject (Core §12.2).
+	ErrOtherPerson = errors.New("the refreshed ID Token is of another issuer, client or subject than the session (Core §12.2)")
 	// ErrUnsupported: the provider has no such endpoint.
 	ErrUnsupported = errors.New("the provider has no such endpoint")
 	// ErrUnsupportedTokenType: the provider does not revoke tokens of this kind (RFC 7009 §2.2.1).

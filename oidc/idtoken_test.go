@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -100,6 +101,12 @@ func TestAnIDTokenIsTaken(t *testing.T) {
 		"for several, with azp":         func(j *oidctest.JWT) { j.Claims["aud"], j.Claims["azp"] = []string{"x", "app"}, "app" },
 		"without sid":                   claim("sid", nil),
 		"exp within the skew":           claim("exp", now.Add(-59*time.Second).Unix()),
+		"azp: null":                     claim("azp", null{}),
+		"nbf: null":                     claim("nbf", null{}),
+		"auth_time: null":               claim("auth_time", null{}),
+		"sid: null":                     claim("sid", null{}),
+		"at_hash: null":                 claim("at_hash", null{}),
+		"a number beyond any of Go":     claim("x", literal("1e400")),
 		"a claim that differs in case":  claim("SUB", "mallory"),
 		"events of other kinds":         claim("events", map[string]any{"urn:x": 1}),
 		"numbers that are not integers": claim("x", literal("1.5")),
@@ -115,7 +122,7 @@ func TestAnIDTokenIsTaken(t *testing.T) {
 	if id.SID != "s" || id.Issuer != h.op.Issuer() || id.ClientID != "app" || !id.IssuedAt.Equal(now) || !id.AuthTime.Equal(now) || !id.Expiry.Equal(now.Add(5*time.Minute)) {
 		t.Fatalf("got %#v", *id)
 	}
-	if id.Claims["big"] != int64(9007199254740993) || id.Claims["deep"].([]any)[0].(map[string]any)["n"] != int64(2) {
+	if id.Claims["big"] != json.Number("9007199254740993") || id.Claims["deep"].([]any)[0].(map[string]any)["n"] != json.Number("2") {
 		t.Fatalf("numbers arrived as %#v", id.Claims)
 	}
 	if s := fmt.Sprintf("%v %+v %#v %s", id, *id, *id, id); strings.Contains(s, "ey") {

@@ -80,14 +80,14 @@ func parseHeader(data []byte) (header, error) {
 		name string
 		to   *string
 	}{{"alg", &h.alg}, {"kid", &h.kid}, {"typ", &h.typ}} {
-		v, there := members[m.name]
+		v := members[m.name]
 		s, ok := v.(string)
-		if there && !ok {
+		if v != nil && !ok {
 			return header{}, failed(m.name, "`%s` in the header is not a string", m.name)
 		}
 		*m.to = s
 	}
-	_, h.hasTyp = members["typ"]
+	h.hasTyp = members.has("typ")
 	if h.alg == "" {
 		return header{}, failed("alg", "the header names no algorithm")
 	}
@@ -119,8 +119,8 @@ func decodePart(s string) ([]byte, error) {
 // text returns a claim that is a name: a non-empty string of at most most bytes of UTF-8 without control characters.
 // U+FFFD is refused as well: it stands for what could not be read, and two names must not become one.
 func (c claims) text(name string, most int) (string, error) {
-	v, there := c[name]
-	if !there {
+	v := c[name]
+	if v == nil {
 		return "", failed(name, "`%s` is missing", name)
 	}
 	s, ok := v.(string)
@@ -142,8 +142,8 @@ func (c claims) text(name string, most int) (string, error) {
 
 // time returns a NumericDate (RFC 7519 §2): seconds since 1970, perhaps with a fraction, within years of four digits.
 func (c claims) time(name string) (time.Time, error) {
-	v, there := c[name]
-	if !there {
+	v := c[name]
+	if v == nil {
 		return time.Time{}, failed(name, "`%s` is missing", name)
 	}
 	n, ok := v.(number)
@@ -182,9 +182,7 @@ func (c claims) audience() ([]string, error) {
 		}
 		return list, nil
 	case nil:
-		if _, there := c["aud"]; !there {
-			return nil, failed("aud", "`aud` is missing")
-		}
+		return nil, failed("aud", "`aud` is missing")
 	}
 	return nil, failed("aud", "`aud` is neither a string nor an array of strings")
 }

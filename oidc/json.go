@@ -2,10 +2,10 @@ package oidc
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -98,40 +98,27 @@ func fault(d *jsontext.Decoder, err error) error {
 	return fmt.Errorf("at byte %d", d.InputOffset())
 }
 
-// plain turns numbers as they were written into int64, or float64 where that does not do, for callers who know
-// nothing of this package's JSON.
-func (c claims) plain() (map[string]any, error) {
-	_, err := plain(map[string]any(c))
-	if err != nil {
-		return nil, failed("json", "the payload holds %w", err)
-	}
-	return c, nil
+// plain turns numbers into [json.Number], which keeps their digits, for callers who know nothing of this package's JSON.
+func (c claims) plain() map[string]any {
+	plain(map[string]any(c))
+	return c
 }
 
-func plain(v any) (any, error) {
-	var err error
+func plain(v any) any {
 	switch v := v.(type) {
 	case number:
-		if i, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-			return i, nil
-		}
-		f, err := strconv.ParseFloat(string(v), 64)
-		if err != nil {
-			return nil, errors.New("a number that is out of range")
-		}
-		return f, nil
+		return json.Number(v)
 	case map[string]any:
 		for name, e := range v {
-			if v[name], err = plain(e); err != nil {
-				return nil, err
-			}
+			v[name] = plain(e)
 		}
 	case []any:
 		for i, e := range v {
-			if v[i], err = plain(e); err != nil {
-				return nil, err
-			}
+			v[i] = plain(e)
 		}
 	}
-	return v, nil
+	return v
 }
+
+// has says whether a claim is there. One that is null is not: presence is not value.
+func (c claims) has(name string) bool { return c[name] != nil }

@@ -202,7 +202,7 @@ func (v *logoutVerification) checkRegistration(context.Context) error {
 		return err
 	}
 	aud, err := v.claims.audience()
-	_, hasExp := v.claims["exp"]
+	hasExp := v.claims.has("exp")
 	for _, p := range v.candidates {
 		if p != t.Provider && p.cfg.Issuer == t.Issuer && slices.Contains(aud, p.cfg.ClientID) && (hasExp || p.cfg.Quirks.AllowMissingExp) && v.meets(p) == nil {
 			t.Others = append(t.Others, p)
@@ -238,7 +238,7 @@ func (v *logoutVerification) checkIat(context.Context) (err error) {
 // checkExp: §2.4 requires it; some providers never send it, hence the quirk.
 func (v *logoutVerification) checkExp(context.Context) (err error) {
 	t := &v.token
-	if _, there := v.claims["exp"]; !there {
+	if !v.claims.has("exp") {
 		if t.Provider == nil || !t.Provider.cfg.Quirks.AllowMissingExp {
 			v.lacksExp = true
 			return failed("exp", "`exp` is missing")
@@ -264,7 +264,7 @@ func (v *logoutVerification) checkExp(context.Context) (err error) {
 
 // checkNbf: RFC 7519 §4.1.5; logout tokens seldom have it.
 func (v *logoutVerification) checkNbf(context.Context) error {
-	if _, there := v.claims["nbf"]; !there {
+	if !v.claims.has("nbf") {
 		return nil
 	}
 	nbf, err := v.claims.time("nbf")
@@ -297,7 +297,7 @@ func (v *logoutVerification) checkEvents(context.Context) error {
 	return nil
 }
 
-// checkNonce: §2.6 step 7, so that no ID Token passes.
+// checkNonce: §2.6 step 7, so that no ID Token passes. One that is null is refused as well: it must not be there.
 func (v *logoutVerification) checkNonce(context.Context) error {
 	if _, there := v.claims["nonce"]; there {
 		return failed("nonce", "`nonce` is there; a logout token never has one")
@@ -307,8 +307,7 @@ func (v *logoutVerification) checkNonce(context.Context) error {
 
 // checkNames: §2.6 step 5.
 func (v *logoutVerification) checkNames(context.Context) (err error) {
-	_, hasSub := v.claims["sub"]
-	_, hasSID := v.claims["sid"]
+	hasSub, hasSID := v.claims.has("sub"), v.claims.has("sid")
 	if !hasSub && !hasSID {
 		return failed("sub", "the token names nobody: it has neither `sub` nor `sid`")
 	}

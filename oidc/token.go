@@ -47,8 +47,9 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 // verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came. Of before only
 // Issuer, ClientID and Subject are read.
 //
-// [ErrInvalidGrant] when the provider refuses the refresh token for good, [ErrUnavailable] when it cannot be asked; an
-// [Error] when what it sent is wrong, or it refuses for another reason.
+// [ErrInvalidGrant] when the provider refuses the refresh token for good, in the form of RFC 6749 §5.2, and
+// [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be asked;
+// an [Error] when what it sent is wrong, or it refuses for another reason: both may pass.
 //
 // When new tokens came but the ID Token among them could not be verified, they are returned beside the error: the
 // provider may have spent the old refresh token. They must not be used as they are, but they can be revoked.
@@ -67,17 +68,56 @@ func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDTo
 		return t, nil, nil
 	}
 	id, err := p.VerifyIDToken(ctx, t.IDToken, Expect{NoNonce: true, AccessToken: t.AccessToken}, now)
-	switch {
-	case err != nil:
+	if check := p.otherPerson(ctx, t.IDToken, before); check != "" {
+		return t, nil, failed(check, "%w", ErrOtherPerson)
+	}
+	if err != nil {
 		return t, nil, err
-	case id.Issuer != before.Issuer:
-		return t, nil, failed("iss", "the refreshed ID Token is of another issuer than the session (Core §12.2)")
-	case id.ClientID != before.ClientID:
-		return t, nil, failed("aud", "the refreshed ID Token is for another client than the session (Core §12.2)")
-	case id.Subject != before.Subject:
-		return t, nil, failed("sub", "the refreshed ID Token is about somebody else than the session (Core §12.2)")
 	}
 	return t, id, nil
+}
+
+// otherPerson returns the claim by which an ID Token that the provider has signed is of somebody else than before, or "".
+// One that is not signed, or does not say, is no word of the provider's.
+func (p *Provider) otherPerson(ctx context.Context, raw string, before IDToken) string {
+	t, err := p.openToken(raw, true)
+	if err != nil || canonicalAlg(t.header.alg) != p.alg.name {
+		return ""
+	}
+	c, err := decodeObject(t.payload)
+	if err != nil {
+		return ""
+	}
+	check := ""
+	if sub, err := c.text("sub", maxSub); err == nil && sub != before.Subject {
+		check = "sub"
+	}
+	if aud, err := c.audience(); err == nil && !slices.Contains(aud, before.ClientID) {
+		check = "aud"
+	}
+	if iss, _ := c["iss"].(string); iss != "" && iss != before.Issuer {
+		check = "iss"
+	}
+	iat, _ := c.time("iat")
+	if check == "" || p.keys.verify(ctx, t, p.alg, iat, p.keys.provider) != nil {
+		return ""
+	}
+	return check
+}
+
+// IDTokenClaims returns the claims of an ID Token that was verified when it came. Nothing is checked.
+func (p *Provider) IDTokenClaims(raw string) (map[string]any, error) {
+	t, err := p.openToken(raw, false)
+	if err != nil {
+		if t, err = p.openToken(raw, true); err != nil { // it was kept encrypted
+			return nil, err
+		}
+	}
+	c, err := decodeObject(t.payload)
+	if err != nil {
+		return nil, failed("json", "the payload is %w", err)
+	}
+	return c.plain(), nil
 }
 
 // grant asks the token endpoint (RFC 6749 §5). The secrets are what errors must not repeat.
@@ -93,7 +133,7 @@ func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, se
 	if a.status != http.StatusOK {
 		code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
 		switch {
-		case code == "invalid_grant":
+		case code == "invalid_grant" && a.status == http.StatusBadRequest && a.media == "application/json":
 			return nil, ErrInvalidGrant
 		case code == "temporarily_unavailable" || code == "server_error":
 			return nil, unavailable("the token endpoint: %s", sentence)
@@ -129,7 +169,7 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	if t.AccessToken == "" {
 		return nil, failed("token_response", "`access_token` is missing")
 	}
-	if typ, there := c["token_type"]; there {
+	if typ := c["token_type"]; typ != nil {
 		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
 			return nil, failed("token_response", "`token_type` is not Bearer")
 		}

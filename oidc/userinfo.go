@@ -49,7 +49,7 @@ func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, no
 	} else if sub != subject {
 		return nil, failed("sub", "userinfo speaks of somebody else than the ID Token does (Core §5.3.2)")
 	}
-	return c.plain()
+	return c.plain(), nil
 }
 
 // verifyUserinfo verifies an answer that is a JWT: signed as ID Tokens are, and its `iss` and `aud`, if it has them, as there.
@@ -65,17 +65,17 @@ func (p *Provider) verifyUserinfo(ctx context.Context, raw string, now time.Time
 	if err != nil {
 		return nil, failed("json", "userinfo is %w", err)
 	}
-	if iss, there := c["iss"]; there && iss != p.cfg.Issuer {
+	if iss := c["iss"]; iss != nil && iss != p.cfg.Issuer {
 		return nil, failed("iss", "userinfo is of another issuer")
 	}
-	if _, there := c["aud"]; there {
+	if c.has("aud") {
 		if aud, err := c.audience(); err != nil {
 			return nil, err
 		} else if !slices.Contains(aud, p.cfg.ClientID) {
 			return nil, failed("aud", "userinfo is for %s, not for this client", quoteAll(aud))
 		}
 	}
-	if _, there := c["exp"]; there {
+	if c.has("exp") {
 		if exp, err := c.time("exp"); err != nil {
 			return nil, err
 		} else if !now.Before(exp.Add(skew)) {

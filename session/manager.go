@@ -17,6 +17,8 @@ import (
 var (
 	// ErrRefreshRejected is what [Config.Refresh] answers when the provider refuses the refresh token for good.
 	ErrRefreshRejected = errors.New("the provider rejected the refresh token")
+	// ErrRefused is what [Config.Refresh] answers when the person is no longer let in.
+	ErrRefused = errors.New("the person is no longer let in")
 	// ErrUnavailable: the store did not answer. Nobody is let in and nobody is signed out.
 	ErrUnavailable = errors.New("the session store does not answer")
 )
@@ -30,9 +32,10 @@ type Config struct {
 	Ceiling  time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
 
-	// Refresh gets new tokens for a session whose access token has run out: [ErrRefreshRejected] ends the session, any
-	// other error means that the provider is away. nil: no session is ever refreshed.
-	Refresh func(ctx context.Context, s *Session) (Tokens, error)
+	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
+	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
+	// in the Renewal beside the error. nil: no session is ever refreshed.
+	Refresh func(ctx context.Context, s *Session) (Renewal, error)
 	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which never began: a logout named it
 	// ([ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
@@ -55,6 +58,13 @@ type Config struct {
 	OnExpired func(context.Context, []Record) error
 }
 
+// Renewal is what a refresh brought.
+type Renewal struct {
+	Tokens Tokens
+	Claims map[string]any
+	SID    string // of the new ID Token; empty: as before
+}
+
 // New describes a session that is about to begin.
 type New struct {
 	Provider string
@@ -64,7 +74,8 @@ type New struct {
 	SID      string
 	Claims   map[string]any
 	Tokens   Tokens
-	Began    time.Time // when its login began
+	Began    time.Time // when its login began; see [Manager.Begin]
+	Era      string    // what [Manager.Begin] said of Began; empty: this process took the time
 }
 
 // Manager is what the rooms ask: it opens, checks and ends sessions in any [Store].
@@ -75,9 +86,11 @@ type Manager struct {
 	cfg       Config
 	touch     time.Duration // how old LastSeen may grow before it is written
 	cache     cache
-	offset    atomic.Int64              // what has to be added to our own clock, in nanoseconds
+	clock     *clock
 	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
 	refreshes singleflight.Group
+
+	troubled sync.Map // the providers at which refreshes fail, by issuer and client: that has been told
 
 	mu       sync.Mutex
 	watchers map[Key]map[*watcher]struct{}
@@ -107,7 +120,8 @@ func NewManager(cfg Config) (*Manager, error) {
 		cfg.Now = time.Now
 	}
 	or(&cfg.Log, slog.Default())
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{})}
+	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{}),
+		clock: newClock(cfg.Store, cfg.Now, cfg.Log)}
 	if cfg.Ceiling > 0 {
 		m.cache.init(cfg.Cached)
 	}
@@ -121,19 +135,34 @@ func or[T comparable](v *T, otherwise T) {
 	}
 }
 
-// Now is the one clock of all that concerns sessions. Where replicas share a store that is a [Clock], it is the store's,
-// as soon as [Manager.Run] has asked for it.
-func (m *Manager) Now() time.Time { return m.cfg.Now().Add(time.Duration(m.offset.Load())) }
+// Now is the time by which sessions expire. Where replicas share a store that is a [Clock], it is about the store's, as soon
+// as that has been read. It is not exact enough to say whether a login or a logout came first; see [Manager.Begin].
+func (m *Manager) Now() time.Time { return m.clock.time() }
+
+// Begin returns the stamp of a login that begins now, for [New]. It is no later than the time of any ending that comes after,
+// on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be read.
+func (m *Manager) Begin(ctx context.Context) (began time.Time, era string, err error) {
+	return m.clock.begin(ctx)
+}
 
 // Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
 func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
-	now := Time(m.Now())
-	b, s := m.begin(n, now)
+	asked := m.cfg.Now()
+	began, at, err := m.clock.compared(ctx, n.Began, n.Era)
+	if err != nil {
+		return Bearer{}, nil, err
+	}
+	b, s := m.begin(n, Time(m.Now()))
 	rec, err := m.cfg.Ring.record(s)
 	if err != nil {
 		return Bearer{}, nil, err
 	}
-	err = m.cfg.Store.Create(ctx, rec, Time(n.Began), now)
+	err = m.cfg.Store.Create(ctx, rec, began, at)
+	if err == nil && m.clock.since(asked) > AttemptLifetime/2 {
+		// This process was suspended meanwhile, and the mark that would have barred the login may be gone.
+		_, err = m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: CauseExpired, KeepTokens: true})
+		err = errors.Join(ErrEnded, err)
+	}
 	if errors.Is(err, ErrEnded) {
 		m.orphaned(ctx, s)
 	}
@@ -176,6 +205,9 @@ func (m *Manager) orphaned(ctx context.Context, s *Session) {
 //
 // When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
 	key, now := b.Key(), m.Now()
 	var s *Session
 	var touch bool
@@ -200,6 +232,9 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 
 // Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
 func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
 	return m.read(ctx, key, m.Now())
 }
 
@@ -209,7 +244,13 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	if m.cfg.Tell != nil {
 		e.Tell = slices.Concat(e.Tell, m.cfg.Tell(e))
 	}
-	ended, err := m.cfg.Store.End(ctx, e, Time(m.Now()))
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
+	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken for
+	// expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
+	now, _ := m.clock.between()
+	ended, err := m.cfg.Store.End(ctx, e, Time(now))
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -256,10 +297,17 @@ func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, e
 	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
 		return nil, ErrNotFound
 	}
-	s, err := m.cfg.Ring.session(rec)
-	if err != nil {
+	s, err := m.cfg.Ring.session(rec, m.cfg.Absolute)
+	switch {
+	case errors.Is(err, ErrAltered):
+		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, and its browser has to sign in again",
+			"event", "session_altered", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case !now.Before(s.Expires): // a payload of an earlier release that was put back
 		return nil, ErrNotFound
 	}
 	m.cache.put(s, epoch)
@@ -274,14 +322,33 @@ func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Sessio
 	if err != nil {
 		return nil, err
 	}
-	epoch := m.cache.epoch(s.Key)
-	if err := m.cfg.Store.Update(ctx, rec, Time(now)); err != nil {
-		m.cache.forget(s.Key)
+	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, Time(now)) })
+}
+
+// rename is write for a session whose sid has changed in a refresh that began at began, in the era (see [Manager.Begin]).
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time) (*Session, error) {
+	began, at, err := m.clock.compared(ctx, began, era)
+	if err != nil {
+		return nil, err
+	}
+	next := *s
+	next.LastSeen, next.IdleExpires = Time(now), Time(now.Add(m.cfg.Idle))
+	rec, err := m.cfg.Ring.record(&next)
+	if err != nil {
+		return nil, err
+	}
+	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
+}
+
+func (m *Manager) written(next *Session, update func() error) (*Session, error) {
+	epoch := m.cache.epoch(next.Key)
+	if err := update(); err != nil {
+		m.cache.forget(next.Key)
 		return nil, unavailable(err)
 	}
 	next.revision++
-	m.cache.put(&next, epoch)
-	return &next, nil
+	m.cache.put(next, epoch)
+	return next, nil
 }
 
 // touched writes LastSeen. A session is served all the same when another request wrote first, or when the store can be

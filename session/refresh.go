@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -52,17 +53,17 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 		switch {
 		case !s.expired(now):
 			return s, nil
-		case now.Before(s.refreshHeld):
-			if s.refreshFailed {
-				return s, nil
-			}
+		case s.refreshFailed && now.Before(s.refreshHeld):
+			return s, nil
+		case !s.refreshFailed && m.held(s):
 			if !sleep(ctx, refreshPoll) {
 				return nil, unavailable(ctx.Err())
 			}
 			continue
 		}
-		held := *s
-		held.refreshHeld, held.refreshFailed = Time(now.Add(refreshTimeout)), false
+		held, failedBefore := *s, s.refreshFailed
+		_, late := m.clock.between()
+		held.refreshHeld, held.refreshFailed = Time(late.Add(refreshTimeout)), false
 		s, err = m.write(ctx, &held, now)
 		if errors.Is(err, ErrConflict) {
 			continue
@@ -70,32 +71,67 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
-		return m.exchange(ctx, s)
+		return m.exchange(ctx, s, failedBefore)
 	}
 }
 
+// held says whether a replica may still be asking the provider, by whichever clock it set the hold.
+func (m *Manager) held(s *Session) bool {
+	early, _ := m.clock.between()
+	return early.Before(s.refreshHeld)
+}
+
 // exchange asks the provider, for a session that this process holds.
-func (m *Manager) exchange(ctx context.Context, s *Session) (*Session, error) {
+func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (*Session, error) {
+	began, era, err := m.Begin(ctx) // a logout after it that names the session by a new sid bars it
+	if err != nil {
+		return nil, err
+	}
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
-	tokens, err := m.cfg.Refresh(asking, s)
+	got, err := m.cfg.Refresh(asking, s)
 	cancel()
 	now := m.Now()
-	cause := CauseRefreshRejected
+	graceEnds := s.Tokens.Expires.Add(m.cfg.Grace)
+	provider := [2]string{s.Issuer, s.ClientID}
+	var cause Cause
 	switch {
 	case err == nil:
-		next, err := m.settle(ctx, s.Key, func(s *Session) {
-			s.Tokens, s.refreshHeld, s.refreshFailed = tokens, time.Time{}, false
+		m.troubled.Delete(provider)
+		next, err := m.settle(ctx, s.Key, began, era, func(s *Session) {
+			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
+			if got.SID != "" {
+				s.SID = got.SID
+			}
 		})
-		if errors.Is(err, ErrNotFound) && m.cfg.Orphaned != nil {
-			m.cfg.Orphaned(ctx, s, tokens)
+		if err == nil {
+			return next, nil
 		}
-		return next, err
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded) {
+			m.orphan(ctx, s, got.Tokens)
+		}
+		if !errors.Is(err, ErrEnded) {
+			return nil, err
+		}
+		cause = CauseBackChannel
 	case errors.Is(err, ErrRefreshRejected):
-	case now.Before(s.Tokens.Expires.Add(m.cfg.Grace)):
-		m.cfg.Log.WarnContext(ctx, "the access token could not be refreshed; the session goes on for the grace",
+		cause = CauseRefreshRejected
+	case errors.Is(err, ErrRefused):
+		cause = CauseRequire
+	case now.Before(graceEnds):
+		level := slog.LevelDebug
+		if _, told := m.troubled.LoadOrStore(provider, true); !told && !failedBefore {
+			level = slog.LevelWarn
+		}
+		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this is told once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		return m.settle(ctx, s.Key, func(s *Session) {
+		return m.settle(ctx, s.Key, began, era, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = Time(now.Add(refreshPause)), true
+			if s.refreshHeld.After(graceEnds) {
+				s.refreshHeld = Time(graceEnds)
+			}
+			if got.Tokens.RefreshToken != "" { // the provider may have spent the old one
+				s.Tokens.RefreshToken = got.Tokens.RefreshToken
+			}
 		})
 	default:
 		cause = CauseProviderSilent
@@ -103,25 +139,45 @@ func (m *Manager) exchange(ctx context.Context, s *Session) (*Session, error) {
 	m.cfg.Log.InfoContext(ctx, "the session ends: its tokens can no longer be refreshed",
 		"event", "session_ended", "cause", cause, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 	who := Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
-	if _, err := m.End(ctx, Ending{Who: who, Cause: cause}); err != nil {
-		return nil, err
+	for {
+		_, err := m.End(ctx, Ending{Who: who, Cause: cause})
+		if err == nil {
+			break
+		}
+		if !sleep(ctx, refreshPoll) { // who is to be out must not stay in because the store was away for a moment
+			return nil, err
+		}
+	}
+	if cause != CauseBackChannel && got.Tokens.RefreshToken != s.Tokens.RefreshToken {
+		m.orphan(ctx, s, got.Tokens) // the store knew the old one alone
 	}
 	return nil, ErrNotFound
 }
 
+// orphan hands over tokens that came for a session that has ended.
+func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
+	if m.cfg.Orphaned != nil && t.RefreshToken != "" {
+		m.cfg.Orphaned(ctx, s, t)
+	}
+}
+
 // settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
 // done: the refresh token that the store holds may be worth nothing any more.
-func (m *Manager) settle(ctx context.Context, key Key, change func(*Session)) (*Session, error) {
+func (m *Manager) settle(ctx context.Context, key Key, began time.Time, era string, change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
 		if err == nil {
 			next := *s
 			change(&next)
-			s, err = m.write(ctx, &next, now)
+			if next.SID == s.SID {
+				s, err = m.write(ctx, &next, now)
+			} else {
+				s, err = m.rename(ctx, &next, began, era, now)
+			}
 		}
 		switch {
-		case err == nil || errors.Is(err, ErrNotFound):
+		case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded):
 			return s, err
 		case errors.Is(err, ErrConflict):
 		case !sleep(ctx, refreshPoll):

@@ -17,6 +17,7 @@ type provider struct {
 	calls    atomic.Int64
 	takes    time.Duration
 	answer   error
+	sid      string
 	between  func()
 	orphaned []session.Tokens
 }
@@ -24,22 +25,22 @@ type provider struct {
 func (p *provider) config() session.Config {
 	return session.Config{
 		Grace: 10 * time.Minute,
-		Refresh: func(ctx context.Context, s *session.Session) (session.Tokens, error) {
+		Refresh: func(ctx context.Context, s *session.Session) (session.Renewal, error) {
 			p.calls.Add(1)
 			if p.takes > 0 {
 				select {
 				case <-time.After(p.takes):
 				case <-ctx.Done():
-					return session.Tokens{}, ctx.Err()
+					return session.Renewal{}, ctx.Err()
 				}
 			}
 			if p.between != nil {
 				p.between()
 			}
 			if p.answer != nil {
-				return session.Tokens{}, p.answer
+				return session.Renewal{}, p.answer
 			}
-			return session.Tokens{AccessToken: "new", RefreshToken: s.Tokens.RefreshToken + "+", Expires: time.Now().Add(5 * time.Minute)}, nil
+			return session.Renewal{SID: p.sid, Claims: s.Claims, Tokens: session.Tokens{AccessToken: "new", RefreshToken: s.Tokens.RefreshToken + "+", Expires: time.Now().Add(5 * time.Minute)}}, nil
 		},
 		Orphaned: func(_ context.Context, _ *session.Session, t session.Tokens) { p.orphaned = append(p.orphaned, t) },
 	}

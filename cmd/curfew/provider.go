@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -132,6 +133,9 @@ func (p *provider) setRequire(v value) error {
 			var one any
 			if err := resolve(a).Decode(&one); err != nil || resolve(a).Kind != yaml.ScalarNode || one == nil {
 				return fmt.Errorf("%s: want a text, a number, true or false, or a list of these", claim)
+			}
+			if _, inexact := one.(float64); inexact && json.Valid([]byte(resolve(a).Value)) {
+				one = json.Number(resolve(a).Value) // with all its digits
 			}
 			p.Require[claim] = append(p.Require[claim], one)
 		}

@@ -99,6 +99,7 @@ func (p *provider) settings() []setting {
 		{"id_token_encrypted_response_enc", "", "", "", oneOf(&p.encryptionEnc, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")},
 		{"decryption_key_file", "", "", "", p.readDecryptionKey},
 		{"require", "", "", "", p.setRequire},
+		{"require_verified_email", "false", "", "", boolean(&p.RequireVerifiedEmail)},
 		{"offline_access", "keep", "", "", p.setOfflineAccess},
 		{"allow_missing_exp", "false", "", "", boolean(&p.Quirks.AllowMissingExp)},
 		{"logout_token_signed_response_alg", "", "", "", p.set(func(c *oidc.Config, s string) { c.Quirks.LogoutSigningAlg = s })},

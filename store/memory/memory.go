@@ -38,6 +38,9 @@ type Store struct {
 	jtis      map[jti]*memo[jti]
 	jtiTimes  queue[*memo[jti]]
 
+	attempts     map[session.AttemptID]*attempt
+	attemptTimes queue[*attempt]
+
 	outbox outbox
 	vault  map[string]valuable
 	hub    feed.Hub
@@ -51,6 +54,7 @@ func New() *Store {
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
 		marks:    make(map[mark]*memo[mark]),
 		jtis:     make(map[jti]*memo[jti]),
+		attempts: make(map[session.AttemptID]*attempt),
 		outbox:   newOutbox(),
 		vault:    make(map[string]valuable),
 	}
@@ -145,6 +149,32 @@ func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (sessi
 
 // Update implements [session.Store].
 func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+	return s.update(ctx, r, now, nil)
+}
+
+// Rename implements [session.Store].
+func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	began, now = session.Time(began), session.Time(now)
+	if now.Sub(began) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	return s.update(ctx, r, now, func(e *entry) error {
+		renamed := e.rec
+		renamed.SID = strings.Clone(r.SID)
+		if s.barred(&renamed, began) {
+			return session.ErrEnded
+		}
+		_, was := e.names()
+		s.sids.drop(was, e)
+		e.rec.SID = renamed.SID
+		_, is := e.names()
+		s.sids.add(is, e)
+		return nil
+	})
+}
+
+// update does either; also may refuse, and then nothing has changed.
+func (s *Store) update(ctx context.Context, r session.Record, now time.Time, also func(*entry) error) error {
 	now = session.Time(now)
 	return s.do(ctx, func() error {
 		e := s.sessions[r.Key]
@@ -153,6 +183,11 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 		}
 		if e.rec.Revision != r.Revision {
 			return session.ErrConflict
+		}
+		if also != nil {
+			if err := also(e); err != nil {
+				return err
+			}
 		}
 		e.rec.LastSeen = session.Time(r.LastSeen)
 		e.rec.IdleExpires = session.Time(r.IdleExpires)
@@ -215,7 +250,7 @@ func (s *Store) leaveMarks(in realm, w session.Who, now time.Time) {
 
 func (s *Store) leaveMark(k mark, now time.Time) {
 	if m := s.marks[k]; m == nil || m.at.Before(now) {
-		remember(s.marks, &s.markTimes, k, now, session.AttemptLifetime)
+		remember(s.marks, &s.markTimes, k, now, session.MarkLifetime)
 	}
 }
 
@@ -249,6 +284,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			} else if m, ok := s.jtiTimes.until(at); ok {
 				s.jtiTimes.drop(m)
 				delete(s.jtis, m.key)
+			} else if a, ok := s.attemptTimes.until(at); ok {
+				s.attemptTimes.drop(a)
+				delete(s.attempts, a.id)
 			} else {
 				break
 			}
@@ -270,6 +308,7 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.sessions, s.subjects.heads, s.sids.heads, s.shelves, s.expiry = nil, nil, nil, shelves{}, nil
+	s.attempts, s.attemptTimes = nil, nil
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }

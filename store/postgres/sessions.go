@@ -23,6 +23,14 @@ const (
 
 	updateSQL = `UPDATE curfew_sessions SET last_seen = $1, idle_expires = $2, expires = $3, refresh = $4, payload = $5,
 		revision = revision + 1 WHERE key = $6 AND revision = $7 AND expires > $8 AND idle_expires > $8`
+	renameSQL = `UPDATE curfew_sessions SET last_seen = $1, idle_expires = $2, expires = $3, refresh = $4, payload = $5,
+		sid = $9, sid_hash = $10, revision = revision + 1 WHERE key = $6 AND revision = $7 AND expires > $8 AND idle_expires > $8`
+	// The locks and the condition are those of curfew_create.
+	lockSQL   = `SELECT pg_advisory_xact_lock_shared($1::bigint # 'curfew_sessions'::regclass::oid::bigint)`
+	barredSQL = `SELECT EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = $1 AND m.client = $2 AND m.subject = $3
+			AND (m.sid = '' OR m.sid = $4::text OR $4::text = '') AND m.at >= $5)
+		OR $4::text <> '' AND EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = $1 AND m.client = $2
+			AND m.subject = '' AND m.sid = $4::text AND m.at >= $5)`
 	livesSQL = `SELECT EXISTS (SELECT FROM curfew_sessions WHERE key = $1 AND expires > $2 AND idle_expires > $2)`
 
 	listSQL = `SELECT ` + columns + ` FROM curfew_sessions WHERE key > $1 AND expires > $2 AND idle_expires > $2
@@ -105,6 +113,52 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 	})
 }
 
+// Rename implements [session.Store].
+func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	if err := writable(r.SID); err != nil {
+		return err
+	}
+	sid := sidHash(r.Issuer, r.ClientID, r.SID)
+	return s.write(ctx, "rename", func(ctx context.Context, conn *pgxpool.Conn) error {
+		// What is read after a lock must be what is there then.
+		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, lockSQL, subjectHash(r.Issuer, r.ClientID, r.Subject)); err != nil {
+				return err
+			}
+			if sid != nil {
+				if _, err := tx.Exec(ctx, lockSQL, *sid); err != nil {
+					return err
+				}
+			}
+			var lives, barred bool
+			rows, err := tx.Query(ctx, livesSQL, r.Key[:], micros(now))
+			if err := one(rows, err, &lives); err != nil {
+				return err
+			}
+			if !lives {
+				return session.ErrNotFound
+			}
+			rows, err = tx.Query(ctx, barredSQL, r.Issuer, r.ClientID, r.Subject, r.SID, micros(began))
+			if err := one(rows, err, &barred); err != nil {
+				return err
+			}
+			if barred {
+				return session.ErrEnded
+			}
+			done, err := tx.Exec(ctx, renameSQL, micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh),
+				blob(r.Payload), r.Key[:], r.Revision, micros(now), r.SID, sid)
+			if err == nil && done.RowsAffected() == 0 {
+				// An ending of its key alone takes no lock, and may have come between; read again, the answer is certain.
+				return session.ErrConflict
+			}
+			return err
+		})
+	})
+}
+
 // List implements [session.Store].
 func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
 	limit, err := rules.Limit(q)
@@ -165,13 +219,4 @@ func collect(rows pgx.Rows, err error) ([]session.Record, error) {
 		r.Refresh = session.Refresh(refresh)
 		return r, nil
 	})
-}
-
-// Clock implements [session.Clock].
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	var at time.Time
-	err := s.read(ctx, "clock", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&at)
-	})
-	return at, err
 }

@@ -19,10 +19,10 @@ var luaFiles embed.FS
 type script struct{ name, text, sha string }
 
 type scripts struct {
-	create, point, update                     *script
+	create, point, update, rename             *script
 	end, begin, confirm, release, bind, prune *script
 	due, claim, settle, leave, retry, drop    *script
-	ring, hush, tally, ids, save              *script
+	ring, hush, tally, ids, save, attempt     *script
 }
 
 func loadScripts() (*scripts, error) {
@@ -36,11 +36,11 @@ func loadScripts() (*scripts, error) {
 	}
 	all := new(scripts)
 	for name, to := range map[string]**script{
-		"create": &all.create, "point": &all.point, "update": &all.update,
+		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
 		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
 		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "settle": &all.settle, "leave": &all.leave,
 		"retry": &all.retry, "drop": &all.drop, "ring": &all.ring, "hush": &all.hush, "tally": &all.tally, "ids": &all.ids,
-		"save": &all.save,
+		"save": &all.save, "attempt": &all.attempt,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {

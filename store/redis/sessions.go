@@ -185,6 +185,53 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 	return err
 }
 
+// Rename implements [session.Store]. As in Create the pointer comes first.
+func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
+	if r.Key.Tag() != session.Tag(r.Issuer, r.ClientID, r.Subject) {
+		return errTag
+	}
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	pointed := int64(math.MaxInt64)
+	if r.SID != "" {
+		if pointed, err = s.point(ctx, &r, decimal(began)); err != nil {
+			return err
+		}
+	}
+	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
+	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag)}
+	for _, m := range marksFor(&r) {
+		keys = append(keys, s.named(b, keyMark, m[:]))
+	}
+	next := r
+	next.Revision++
+	end := runsOut(&r)
+	answer, err := s.run(ctx, call{s.scripts.rename, keys, []string{
+		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(r.Revision))), decimal(began),
+		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
+		until(end, keepFor(&r)), until(end, margin+keepFor(&r))}})
+	if err != nil {
+		return err
+	}
+	switch word, err := text(answer); {
+	case err != nil:
+		return err
+	case word == "not found":
+		return session.ErrNotFound
+	case word == "conflict":
+		return session.ErrConflict
+	case word == "ended":
+		return session.ErrEnded
+	}
+	return nil
+}
+
 // replace does the update, or answers who it is whose pointer has to be seen to first.
 func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, pointed string) (*session.Record, error) {
 	b := bucket(r.Key[0])
@@ -224,18 +271,4 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 		return &session.Record{Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID}, nil
 	}
 	return nil, nil
-}
-
-// Clock implements [session.Clock]. It is always the same server's, of whatever replica: that of one slot.
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	ctx, leave, err := s.read(ctx)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer leave()
-	at, err := s.client.Do(ctx, s.client.B().Eval().Script("return redis.call('TIME')").Numkeys(1).Key(s.named(0, "clock", nil)).Build()).AsIntSlice()
-	if err != nil || len(at) != 2 {
-		return time.Time{}, fmt.Errorf("redis: clock: %v, %w", at, err)
-	}
-	return time.Unix(at[0], at[1]*1000), nil
 }

@@ -26,6 +26,8 @@ const (
 
 	updateSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5,
 		revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
+	renameSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5, sid = ?9,
+		revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
 	sessionLivesSQL = `SELECT EXISTS (SELECT 1 FROM sessions WHERE key = ?1 AND expires > ?2 AND idle_expires > ?2)`
 
 	// Batches are small, since a logout may be waiting behind one.
@@ -75,28 +77,60 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 
 // Update implements [session.Store].
 func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+	return s.write(ctx, func(w *writer) error { return w.replace(w.updateSession, r, now) })
+}
+
+// Rename implements [session.Store].
+func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
+		return session.ErrEnded
+	}
 	return s.write(ctx, func(w *writer) error {
-		res, err := exec(w.updateSession, micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh),
-			blob(r.Payload), r.Key[:], r.Revision, micros(now))
+		if err := w.lives(r, now); err != nil {
+			return err
+		}
+		var barred bool
+		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, r.SID, micros(began)).Scan(&barred)
 		if err != nil {
-			return fmt.Errorf("sqlite: update: %w", err)
+			return fmt.Errorf("sqlite: rename: %w", err)
 		}
-		n, err := res.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("sqlite: update: %w", err)
+		if barred {
+			return session.ErrEnded
 		}
-		if n == 1 {
-			return nil
-		}
-		var lives bool
-		if err := w.sessionLives.QueryRow(r.Key[:], micros(now)).Scan(&lives); err != nil {
-			return fmt.Errorf("sqlite: update: %w", err)
-		}
-		if lives {
-			return session.ErrConflict
-		}
-		return session.ErrNotFound
+		return w.replace(w.renameSession, r, now, r.SID)
 	})
+}
+
+// lives returns [session.ErrNotFound] unless the session lives.
+func (w *writer) lives(r session.Record, now time.Time) error {
+	var lives bool
+	if err := w.sessionLives.QueryRow(r.Key[:], micros(now)).Scan(&lives); err != nil {
+		return fmt.Errorf("sqlite: update: %w", err)
+	}
+	if !lives {
+		return session.ErrNotFound
+	}
+	return nil
+}
+
+// replace does an update; more are the parameters beyond those of each.
+func (w *writer) replace(st *sql.Stmt, r session.Record, now time.Time, more ...any) error {
+	res, err := exec(st, append([]any{micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh),
+		blob(r.Payload), r.Key[:], r.Revision, micros(now)}, more...)...)
+	if err != nil {
+		return fmt.Errorf("sqlite: update: %w", err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return fmt.Errorf("sqlite: update: %w", err)
+	}
+	if n == 1 {
+		return nil
+	}
+	if err := w.lives(r, now); err != nil {
+		return err
+	}
+	return session.ErrConflict
 }
 
 // Prune implements [session.Store].
@@ -109,8 +143,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			until     time.Time
 		}{
 			{w.pruneSessions, now},
-			{w.pruneMarks, now.Add(-session.AttemptLifetime)},
+			{w.pruneMarks, now.Add(-session.MarkLifetime)},
 			{w.pruneJTIs, now},
+			{w.pruneAttempts, now},
 		} {
 			res, err := exec(batch.statement, micros(batch.until))
 			if err != nil {

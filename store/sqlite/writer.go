@@ -51,13 +51,14 @@ type writer struct {
 	begin, commit, rollback         *sql.Stmt
 	savepoint, release, backToSaved *sql.Stmt
 
-	barred, insertSession, updateSession, sessionLives *sql.Stmt
-	insertJTI, insertMark                              *sql.Stmt
-	endKey, endSID, endSubject, endBoth                *sql.Stmt
-	pruneSessions, pruneMarks, pruneJTIs               *sql.Stmt
-	insertNotice, claim, claimFor, retry, drop         *sql.Stmt
-	saveFirst, save                                    *sql.Stmt
-	settleDone, settleRetry, settleGiveUp              *sql.Stmt
+	barred, insertSession, updateSession, renameSession, sessionLives *sql.Stmt
+	insertJTI, insertMark                                             *sql.Stmt
+	endKey, endSID, endSubject, endBoth                               *sql.Stmt
+	pruneSessions, pruneMarks, pruneJTIs                              *sql.Stmt
+	insertNotice, claim, claimFor, retry, drop                        *sql.Stmt
+	saveFirst, save                                                   *sql.Stmt
+	claimAttempt, settleAttempt, attempt, pruneAttempts               *sql.Stmt
+	settleDone, settleRetry, settleGiveUp                             *sql.Stmt
 }
 
 // statement is a statement to be prepared.
@@ -77,6 +78,7 @@ func (w *writer) statements() []statement {
 		{&w.barred, barredSQL},
 		{&w.insertSession, insertSessionSQL},
 		{&w.updateSession, updateSessionSQL},
+		{&w.renameSession, renameSessionSQL},
 		{&w.sessionLives, sessionLivesSQL},
 		{&w.insertJTI, insertJTISQL},
 		{&w.insertMark, insertMarkSQL},
@@ -94,6 +96,10 @@ func (w *writer) statements() []statement {
 		{&w.drop, dropSQL},
 		{&w.saveFirst, saveFirstSQL},
 		{&w.save, saveSQL},
+		{&w.claimAttempt, claimAttemptSQL},
+		{&w.settleAttempt, settleAttemptSQL},
+		{&w.attempt, attemptSQL},
+		{&w.pruneAttempts, pruneAttemptsSQL},
 		{&w.settleDone, settleDoneSQL},
 		{&w.settleRetry, settleRetrySQL},
 		{&w.settleGiveUp, settleGiveUpSQL},

@@ -1,0 +1,195 @@
+package session
+
+import (
+	"encoding/json"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Lookup returns a claim by its name or, if there is none, by the path that its dots make: "a.b" is b inside of a. A
+// claim whose own name holds dots, as "https://app.example/roles" does, is found first. A claim that is null is absent:
+// the answer is nil for both.
+//
+// An e-mail address that the provider says is not verified is absent too (Core §5.1). That goes for `email` beside
+// `email_verified`, wherever the two are. Whoever asks for an address by way of Lookup gets the one that the person is
+// known by, and no other.
+func Lookup(claims map[string]any, name string) any {
+	if v := claims[name]; v != nil {
+		if isAddress(name) {
+			if a := address(claims, name); a != "" {
+				return a
+			}
+			return nil
+		}
+		return v
+	}
+	for i := range len(name) {
+		if name[i] != '.' {
+			continue
+		}
+		if inner, ok := claims[name[:i]].(map[string]any); ok {
+			if v := Lookup(inner, name[i+1:]); v != nil {
+				return v
+			}
+		}
+	}
+	return nil
+}
+
+// address returns an `email`, unless the `email_verified` beside it says that it is not verified. Without that, or when
+// it is null, nothing is known against the address. Some providers write "true" for true; whatever else stands there does
+// not say that it is verified.
+func address(claims map[string]any, name string) string {
+	switch v := claims[name+"_verified"]; v {
+	case nil, true, "true":
+		a, _ := claims[name].(string)
+		return a
+	}
+	return ""
+}
+
+// Email returns the address that the person is known by, or "": see [Lookup].
+func (s *Session) Email() string { return s.Claim("email") }
+
+// Claim returns a claim that is a text or a number as text, and "" for anything else; see [Lookup]. The digits of a number
+// are those that the provider wrote.
+func (s *Session) Claim(name string) string {
+	switch v := Lookup(s.Claims, name).(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	}
+	return ""
+}
+
+// Meets says whether a claim is one of the values or, if it is an array, holds one of them; see [Lookup] for the name.
+// Types count: "true" is not true, and "1" is not 1. Numbers are equal by value, however they are written and whatever
+// Go type they have. Addresses (a name that is, or ends with, `email`) are compared without regard to the case of ASCII
+// letters.
+func Meets(claims map[string]any, name string, values []any) bool {
+	return meets(claims, name, func(got any) bool {
+		return slices.ContainsFunc(values, func(want any) bool { return same(got, want, isAddress(name)) })
+	})
+}
+
+// MeetsText is [Meets] for values that are written as text: true and 1 are met by "true" and "1", and by "1.0" the
+// number 1 as well.
+func MeetsText(claims map[string]any, name string, values []string) bool {
+	return meets(claims, name, func(got any) bool {
+		return slices.ContainsFunc(values, func(want string) bool {
+			if b, ok := got.(bool); ok {
+				return strconv.FormatBool(b) == want
+			}
+			if _, ok := decimalOf(got); ok {
+				return same(got, json.Number(want), false)
+			}
+			return same(got, want, isAddress(name))
+		})
+	})
+}
+
+func meets(claims map[string]any, name string, ok func(any) bool) bool {
+	switch v := Lookup(claims, name).(type) {
+	case nil:
+		return false
+	case []any:
+		return slices.ContainsFunc(v, ok)
+	case []string: // from the app's own hook
+		return slices.ContainsFunc(v, func(s string) bool { return ok(s) })
+	default:
+		return ok(v)
+	}
+}
+
+func isAddress(name string) bool { return name == "email" || strings.HasSuffix(name, ".email") }
+
+// same compares two values of JSON that are no array and no object.
+func same(a, b any, fold bool) bool {
+	x, isNumber := decimalOf(a)
+	y, isNumberToo := decimalOf(b)
+	if isNumber || isNumberToo {
+		return isNumber && isNumberToo && x == y
+	}
+	switch a := a.(type) {
+	case string:
+		b, ok := b.(string)
+		return ok && (a == b || fold && EqualFold(a, b))
+	case bool:
+		return a == b
+	}
+	return false
+}
+
+// EqualFold compares without regard to the case of ASCII letters, and of no others: [strings.EqualFold] takes the Kelvin
+// sign for a K, and so one domain for another.
+func EqualFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
+// decimal is a number by its value: digits without zeros at either end, and the power of ten that they are multiplied
+// with. Two that are equal are the same number, exactly, however large it is.
+type decimal struct {
+	negative bool
+	digits   string
+	exponent int
+}
+
+// decimalOf reads a number of JSON, of Go or of a configuration; anything else is none.
+func decimalOf(v any) (decimal, bool) {
+	if n, ok := v.(json.Number); ok {
+		return parseDecimal(n.String())
+	}
+	switch r := reflect.ValueOf(v); {
+	case !r.IsValid() || r.Kind() == reflect.Uintptr:
+	case r.CanInt():
+		return parseDecimal(strconv.FormatInt(r.Int(), 10))
+	case r.CanUint():
+		return parseDecimal(strconv.FormatUint(r.Uint(), 10))
+	case r.CanFloat():
+		return parseDecimal(strconv.FormatFloat(r.Float(), 'g', -1, r.Type().Bits()))
+	}
+	return decimal{}, false
+}
+
+func parseDecimal(s string) (decimal, bool) {
+	var d decimal
+	s, d.negative = strings.CutPrefix(s, "-")
+	mantissa, power := s, 0
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		var err error
+		if power, err = strconv.Atoi(s[i+1:]); err != nil || power < math.MinInt32 || power > math.MaxInt32 {
+			return decimal{}, false
+		}
+		mantissa = s[:i]
+	}
+	whole, fraction, point := strings.Cut(mantissa, ".")
+	if whole == "" || len(whole) > 1 && whole[0] == '0' || point && fraction == "" || strings.Trim(whole+fraction, "0123456789") != "" {
+		return decimal{}, false
+	}
+	d.digits, d.exponent = whole+fraction, power-len(fraction)
+	short := strings.TrimRight(d.digits, "0")
+	d.exponent += len(d.digits) - len(short)
+	if d.digits = strings.TrimLeft(short, "0"); d.digits == "" {
+		return decimal{}, true // zero has no sign
+	}
+	return d, true
+}
