@@ -69,6 +69,9 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.stream = h.open(v.session, r, cancel)
 		defer v.stream.leave()
 	}
+	if v.session == nil {
+		r = slowly(w, r, cancel)
+	}
 	opens := opensWebSocket(r)
 	r = withoutUpgrade(r, opens)
 	w = &upgrader{ResponseWriter: w, opens: opens, stream: v.stream}
@@ -129,6 +132,8 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(context.Cause(r.Context()), ErrEnded):
 		h.deny(w, r, r.Method, errNobody, nil) // it ended while the app was thinking
 		return
+	case errors.Is(context.Cause(r.Context()), errSlow):
+		status, say, err = http.StatusRequestTimeout, "The body of the request did not come in time.", errSlow
 	case errors.Is(context.Cause(r.Context()), errDraining):
 		status, say, err = http.StatusServiceUnavailable, "This gateway is being restarted. Please try again in a moment.", errDraining
 	case errors.Is(err, context.Canceled):

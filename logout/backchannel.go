@@ -47,9 +47,10 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	t, err := oidc.VerifyLogoutToken(ctx, h.Providers, raw, h.Sessions.Now())
 	if err != nil {
 		if errors.Is(err, oidc.ErrUnavailable) {
-			return h.unavailable("unknown", "keys", "the keys of the provider cannot be had just now; send the token again", err)
+			return h.unavailable("unknown", "keys", "the keys of the provider cannot be had just now; send the token again", err,
+				h.claimed(raw)...)
 		}
-		return h.refused(err)
+		return h.refused(err, h.claimed(raw)...)
 	}
 	ended, err := h.carryOut(ctx, t)
 	provider := t.Provider.Name()
@@ -66,6 +67,10 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	h.result(backchannel, provider, "ok", "")
+	if len(ended) == 0 && t.Subject == "" {
+		verified = append(verified, slog.String("hint",
+			"it named no session here; one whose ID Token had no sid can be ended by a token with sub alone"))
+	}
 	h.Site.Event(r, slog.LevelInfo, "backchannel_logout",
 		append(verified, slog.String("result", "ok"), slog.Int("ended", len(ended)))...)
 	w.WriteHeader(cmp.Or(h.SuccessStatus, http.StatusOK))
@@ -129,18 +134,36 @@ func logoutToken(r *http.Request) (string, error) {
 }
 
 // refused answers a request that failed a check. The caller hears which; the log hears more.
-func (h *Handler) refused(err error) error {
+func (h *Handler) refused(err error, attrs ...slog.Attr) error {
 	check, ok := errors.AsType[*oidc.Error](err)
 	if !ok {
 		h.result(backchannel, "unknown", "failed", "internal")
 		return err
 	}
 	h.result(backchannel, "unknown", "refused", check.Check)
-	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err)
+	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err, attrs...)
+}
+
+// claimed is whom a token that was not taken says that it is about, so that somebody can find out whose logout that was.
+// It is not verified, and its names in the log say so.
+func (h *Handler) claimed(raw string) []slog.Attr {
+	iss, sub, sid := oidc.Claimed(raw)
+	var attrs []slog.Attr
+	for _, a := range []slog.Attr{slog.String("claimed_iss", iss), slog.String("claimed_sub", sub), slog.String("claimed_sid", sid)} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, a)
+		}
+	}
+	for _, p := range h.Providers {
+		if iss != "" && p.Config().Issuer == iss {
+			return append(attrs, slog.String("claimed_provider", p.Name()))
+		}
+	}
+	return attrs
 }
 
 func refusal(say, result, check string, err error, attrs ...slog.Attr) error {
-	return &web.Failure{Status: http.StatusBadRequest, Message: web.Message{Text: say}, Err: err, Event: "backchannel_logout",
+	return &web.Failure{Status: http.StatusBadRequest, Message: web.Message{Text: say}, Err: err, Event: "backchannel_logout", Warn: true,
 		Attrs: append([]slog.Attr{slog.String("result", result), slog.String("check", check)}, attrs...)}
 }
 

@@ -86,7 +86,7 @@ func (s *stage) refused(p page, status int, check string) {
 	if want := "backchannel unknown refused " + check; s.heard() != want {
 		s.t.Errorf("heard %q, want %q", s.heard(), want)
 	}
-	if l := s.log.last("backchannel_logout"); l["check"] != check || l["result"] != "refused" || l["jti"] != nil || l["sub"] != nil || l["sid"] != nil {
+	if l := s.log.last("backchannel_logout"); l["check"] != check || l["result"] != "refused" || l["level"] != "WARN" || l["jti"] != nil || l["sub"] != nil || l["sid"] != nil {
 		s.t.Errorf("the log says %v", l)
 	}
 }
@@ -469,5 +469,22 @@ func TestNothingSecretIsLogged(t *testing.T) {
 		if len(fmt.Sprint(heard)) > 60 {
 			t.Errorf("a label holds text of a stranger: %q", heard)
 		}
+	}
+}
+
+func TestTheLogSaysWhoseLogoutWasRefused(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	p := s.send(s.op.SignLogoutToken("app", "alice\n"+strings.Repeat("x", 5000), "her-sid", func(j *oidctest.JWT) { j.Claims["aud"] = "x" }))
+	s.refused(p, 400, "aud")
+	l := s.log.last("backchannel_logout")
+	sub, _ := l["claimed_sub"].(string)
+	if !strings.HasPrefix(sub, "alice\nx") || len(sub) > 300 || l["claimed_sid"] != "her-sid" || l["claimed_iss"] != s.op.Issuer() ||
+		l["claimed_provider"] != "main" {
+		t.Errorf("the log says %v", l)
+	}
+	s.send(s.op.SignLogoutToken("app", "", "nobody's"))
+	if l := s.log.last("backchannel_logout"); l["result"] != "ok" || l["hint"] == nil {
+		t.Errorf("the log says %v", l)
 	}
 }

@@ -30,10 +30,19 @@ type Handler struct {
 
 // Mount registers the routes of this room.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("backchannel-logout"), h.Site.Protocol(h.token, http.MethodPost))
+	mux.Handle(h.Site.Path("backchannel-logout"), closing(h.Site.Protocol(h.token, http.MethodPost)))
 	mux.Handle(h.Site.Path("frontchannel-logout"), h.Site.Page(h.framedLogout, http.MethodGet))
 	mux.Handle(h.Site.Path("logout"), h.Site.Page(h.logout, http.MethodGet, http.MethodPost))
 	mux.Handle(h.Site.Path("logout/callback"), h.Site.Page(h.returned, http.MethodGet))
+}
+
+// closing has the connection closed after each answer (over HTTP/2 net/http sends GOAWAY for it). Some providers keep it
+// and do not send again: a logout that they put on it as we stop would be lost.
+func closing(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Validate returns what is wrong with the two statuses.

@@ -105,7 +105,9 @@ func TestMetadataIsTakenOnlyFromTheIssuerItself(t *testing.T) {
 		{"jwks_uri without https", set("jwks_uri", "http://id.example.com/jwks"), "`jwks_uri`"},
 		{"token_endpoint without https", set("token_endpoint", "http://id.example.com/token"), "`token_endpoint`"},
 		{"authorization_endpoint a script", set("authorization_endpoint", "javascript:alert(1)"), "`authorization_endpoint`"},
-		{"end_session_endpoint a number", set("end_session_endpoint", 1), "not a string"},
+		{"token_endpoint a number", set("token_endpoint", 1), "not a string"},
+		{"token_endpoint empty", set("token_endpoint", ""), "`token_endpoint` is empty"},
+		{"token_endpoint null", set("token_endpoint", nil), "`token_endpoint` is missing"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -178,4 +180,36 @@ func TestThePublishedKeysAreShownWithWhatKeepsThemFromUse(t *testing.T) {
 		j.Key = &oidctest.Key{KID: "small", Alg: "RS256", Private: small}
 		j.Alg, j.Header["alg"], j.Header["kid"] = "RS256", "RS256", "small"
 	}), "kid", "1024 bits")
+}
+
+// The issuer's scheme is that of all: on loopback, too, nothing secret is sent in the clear for an issuer that is https.
+func TestAnOptionalEndpointThatCannotBeUsedIsAsGoodAsAbsent(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"end_session_endpoint", "revocation_endpoint", "userinfo_endpoint"} {
+		for _, v := range []any{"", nil, 1, []any{}, "http://id.example.com/x", "http://127.0.0.1/x", "javascript:alert(1)"} {
+			inBubble(t, func(t *testing.T, h *house) {
+				h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = func(d map[string]any) { d[name] = v } })
+				m, err := h.rp.Metadata(t.Context())
+				if err != nil {
+					t.Fatalf("%s %v: %v", name, v, err)
+				}
+				got := map[string]string{"end_session_endpoint": m.EndSessionEndpoint,
+					"revocation_endpoint": m.RevocationEndpoint, "userinfo_endpoint": m.UserinfoEndpoint}
+				for other, where := range got {
+					if (where == "") != (other == name) {
+						t.Errorf("%s %v: %s is %q", name, v, other, where)
+					}
+				}
+			})
+		}
+	}
+	for _, name := range []string{"authorization_endpoint", "token_endpoint", "jwks_uri"} {
+		inBubble(t, func(t *testing.T, h *house) {
+			h.op.Mangle(func(m *oidctest.Mangle) {
+				m.Discovery = func(d map[string]any) { d[name] = "http://127.0.0.1:1/x" }
+			})
+			wantUnavailable(t, h.rp.Ready(t.Context()), "`"+name+"`")
+			wantUnavailable(t, h.rp.Ready(t.Context()), "in the clear")
+		})
+	}
 }

@@ -31,6 +31,8 @@ type Metadata struct {
 	FrontchannelLogout    bool
 	FrontchannelSession   bool
 
+	ignored []string // optional endpoints that cannot be used, and why
+
 	Date time.Time // the provider's Date header, for the clock difference; zero when there was none
 	At   time.Time // when we received it
 }
@@ -59,6 +61,10 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	if err != nil {
 		err = fmt.Errorf("its metadata: %w", err)
 	}
+	if err == nil && len(m.ignored) > 0 {
+		p.cfg.Log.Warn("the provider's metadata names endpoints that are not used; what they are for does not work",
+			"event", "oidc.discovery.ignored", "provider", p.cfg.Name, "ignored", strings.Join(m.ignored, "; "))
+	}
 	// Whoever is without metadata asks all the time; what is told is when that begins and ends.
 	switch was := p.silent.Swap(err != nil); {
 	case err != nil && !was:
@@ -67,6 +73,16 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered", "provider", p.cfg.Name)
 	}
 	return m, err
+}
+
+// checkEndpoint refuses an endpoint to which secrets would go in the clear: http is for an issuer that is http itself,
+// which it is on loopback alone.
+func checkEndpoint(raw, issuer string) error {
+	u, err := checkURL(raw)
+	if err == nil && u.Scheme != "https" && strings.HasPrefix(strings.ToLower(issuer), "https:") {
+		return fmt.Errorf("%s is not https, and the issuer is: codes, secrets and tokens would be sent in the clear", quote(raw))
+	}
+	return err
 }
 
 func parseMetadata(data []byte, issuer string) (*Metadata, error) {
@@ -94,16 +110,27 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	} {
 		switch v := c[e.name].(type) {
 		case string:
-			if _, err := checkURL(v); err != nil {
+			switch err := checkEndpoint(v, issuer); {
+			case v == "" && e.required:
+				faults = append(faults, fmt.Errorf("`%s` is empty", e.name))
+			case v == "": // as good as absent
+			case err != nil && e.required:
 				faults = append(faults, fmt.Errorf("`%s`: %w", e.name, err))
+			case err != nil:
+				m.ignored = append(m.ignored, fmt.Sprintf("`%s`: %v", e.name, err))
+			default:
+				*e.to = v
 			}
-			*e.to = v
 		case nil:
 			if e.required {
 				faults = append(faults, fmt.Errorf("`%s` is missing", e.name))
 			}
 		default:
-			faults = append(faults, fmt.Errorf("`%s` is not a string", e.name))
+			if e.required {
+				faults = append(faults, fmt.Errorf("`%s` is not a string", e.name))
+			} else {
+				m.ignored = append(m.ignored, fmt.Sprintf("`%s` is not a string", e.name))
+			}
 		}
 	}
 	if len(faults) > 0 {

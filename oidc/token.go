@@ -138,6 +138,9 @@ func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, se
 		case code == "temporarily_unavailable" || code == "server_error":
 			return nil, unavailable("the token endpoint: %s", sentence)
 		case code == "invalid_client" || a.status == http.StatusUnauthorized:
+			p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in until that is put right",
+				"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
+				"token_endpoint_auth_method", p.cfg.AuthMethod, "error", sentence)
 			return nil, failed("token_response", "%s: check client_id, client_secret and token_endpoint_auth_method (it is %s here)", sentence, p.cfg.AuthMethod)
 		case a.status >= 300 && a.status < 400:
 			return nil, unavailable("the token endpoint: %s", sentence)

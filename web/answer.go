@@ -7,19 +7,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	maxQuery  = 32 << 10 // a return path of MaxReturnTo, each byte escaped, and the rest
-	maxBody   = 64 << 10 // of every form that we read
+	maxQuery  = 32 << 10         // a return path of MaxReturnTo, each byte escaped, and the rest
+	maxBody   = 64 << 10         // of every form that we read
+	bodyTime  = 10 * time.Second // for all of it
 	retryWait = 5 * time.Second
 )
 
@@ -34,6 +38,7 @@ type Failure struct {
 	Err     error         // what we log; nil when there is no more to say
 	Event   string        // the event that is logged; default "request_refused", or "request_failed" from 500 on
 	Attrs   []slog.Attr   // what else is logged
+	Warn    bool          // somebody must act on it: it is logged at WARN at least
 	Retry   time.Duration // sets Retry-After; a 503 has it in any case, default 5 s
 }
 
@@ -116,7 +121,12 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		header.Set("Content-Security-Policy", policy("'none'"))
 		header.Set("X-Request-Id", RequestID(r.Context()))
 
+		late := boundBody(w, r, bodyTime)
 		err := s.run(h, methods, w, r)
+		if late() && !w.wrote {
+			err = Fail(http.StatusRequestTimeout, "The body of the request did not come in time.", nil)
+			header.Set("Connection", "close")
+		}
 		if err == nil {
 			return
 		}
@@ -132,6 +142,37 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		}
 		say(w, r, f)
 	})
+}
+
+// boundBody has the body of a request come within a time, also that which net/http reads past after an answer. It returns
+// whether it came too late. What a body that has come leaves behind is no deadline: the answer may take as long as it
+// likes. Where the server cannot bound it, it is bounded in size all the same.
+func boundBody(w http.ResponseWriter, r *http.Request, within time.Duration) (late func() bool) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return func() bool { return false }
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(within))
+	b := &timedBody{ReadCloser: r.Body, done: func() { _ = control.SetReadDeadline(time.Time{}) }}
+	r.Body = b
+	return b.late.Load
+}
+
+type timedBody struct {
+	io.ReadCloser
+	done func()
+	late atomic.Bool
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+		b.done()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.late.Store(true)
+	}
+	return n, err
 }
 
 // run calls h; a panic in it becomes an error.
@@ -165,6 +206,8 @@ func (s *Site) judge(r *http.Request, err error) *Failure {
 	}
 	level, event := slog.LevelInfo, "request_refused"
 	switch {
+	case f.Warn && f.Status < 500:
+		level = slog.LevelWarn
 	case f.Status == http.StatusServiceUnavailable:
 		level, event = slog.LevelWarn, "request_failed"
 	case f.Status >= 500:

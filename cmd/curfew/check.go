@@ -15,7 +15,7 @@ import (
 type finding struct {
 	About  string `json:"about"` // "provider main", "this gateway"
 	Check  string `json:"check"`
-	Status string `json:"status"` // ok, warning, fault
+	Status string `json:"status"` // ok, warning, fault, not checked
 	Detail string `json:"detail"`
 	Do     string `json:"do,omitempty"`
 }
@@ -28,6 +28,11 @@ type report struct {
 
 func (r *report) ok(check, format string, args ...any) {
 	r.all = append(r.all, finding{r.about, check, "ok", fmt.Sprintf(format, args...), ""})
+}
+
+// unchecked is for what nobody looked at, or what the answer did not decide.
+func (r *report) unchecked(check, detail, do string) {
+	r.all = append(r.all, finding{r.about, check, "not checked", detail, do})
 }
 
 func (r *report) warn(check, detail, do string) {
@@ -132,7 +137,8 @@ func (r *report) write(p *process) {
 		rows = append(rows, row{f.Status, f.Check, f.Detail, f.Do})
 	}
 	flush()
-	fmt.Fprintf(p.stdout, "%s, %s\n", count(r.count("fault"), "fault"), count(r.count("warning"), "warning"))
+	fmt.Fprintf(p.stdout, "%s, %s, %d not checked\n",
+		count(r.count("fault"), "fault"), count(r.count("warning"), "warning"), r.count("not checked"))
 }
 
 func (r *report) writeJSON(p *process) error {

@@ -92,9 +92,23 @@ func checkCertificate(r *report, c *config) {
 	if c.TLSCert == "" {
 		return
 	}
-	if _, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
+	cert, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler))
+	if err != nil {
 		r.fault("certificate", err.Error(), "serve would not start; put this right first")
 		return
 	}
-	r.ok("certificate", "%s", c.TLSCert)
+	leaf, now := cert.current.Leaf, time.Now()
+	switch {
+	case now.After(leaf.NotAfter):
+		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, leaf.NotAfter.UTC()), "renew it")
+	case now.Before(leaf.NotBefore):
+		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()), "see that the clock is right")
+	case c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil:
+		r.warn("certificate", fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
+			"no browser takes it, unless a proxy in front has another")
+	case leaf.NotAfter.Sub(now) < 14*24*time.Hour:
+		r.warn("certificate", fmt.Sprintf("%s runs out at %v", c.TLSCert, leaf.NotAfter.UTC()), "renew it")
+	default:
+		r.ok("certificate", "%s, until %v", c.TLSCert, leaf.NotAfter.UTC())
+	}
 }

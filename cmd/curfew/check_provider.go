@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,6 +35,8 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkKeys(ctx, r, p, m)
 	checkLogoutSupport(r, m)
 	checkTokenEndpoint(r, c, m)
+	checkClient(ctx, r, p, reg)
+	checkRedirectURI(ctx, r, p, reg)
 	checkScopes(r, c, m)
 	checkClock(r, m)
 	checkQuirks(r, c, kindOf(c.Issuer, m))
@@ -44,7 +49,8 @@ func checkBackchannelURL(r *report, c oidc.Config, reg curfew.Registration) {
 			"no logout can reach it: set url to a name that the provider can reach")
 		return
 	}
-	r.ok("back-channel URL", "%s (register it, with session required)", reg.BackchannelURI)
+	r.unchecked("back-channel URL", reg.BackchannelURI+": no provider says whether it is registered",
+		"register it, with session required, sign in and out at the provider, and look for backchannel_logout in the log")
 }
 
 func hostOf(raw string) string {
@@ -151,6 +157,68 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 		r.ok("iss parameter", "sent, and checked (RFC 9207)")
 	} else {
 		r.ok("iss parameter", "not sent; each provider has a redirect URI of its own instead")
+	}
+}
+
+// impossible is a code and a PKCE verifier that no provider has seen.
+func impossible() string { return rand.Text() + rand.Text() }
+
+// checkClient asks the token endpoint with a code that cannot be: only who knows the client gets as far as to refuse it.
+func checkClient(ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration) {
+	_, err := p.Exchange(ctx, impossible(), impossible(), reg.RedirectURI)
+	failed, isFailed := errors.AsType[*oidc.Error](err)
+	switch {
+	case errors.Is(err, oidc.ErrInvalidGrant):
+		r.ok("client", "the token endpoint takes %s by %s", reg.ClientID, p.Config().AuthMethod)
+	case isFailed && (strings.Contains(failed.Error(), "invalid_client") || strings.Contains(failed.Error(), "answered 401")):
+		r.fault("client", failed.Error(), "nobody can sign in until id, secret and method are those that the provider has")
+	case isFailed && strings.Contains(failed.Error(), "unauthorized_client"):
+		r.fault("client", failed.Error(), "allow this client the authorization code grant at the provider")
+	default:
+		r.unchecked("client", fmt.Sprintf("the token endpoint does not say whether it takes the client: %v", err), "sign in to see")
+	}
+}
+
+// checkRedirectURI asks for a sign-in without a person (Core §3.1.2.1, prompt=none). A provider answers at the redirect
+// URI, which is not followed, if that is registered, and with a page of its own if not (RFC 6749 §4.1.2.1).
+func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration) {
+	const check = "redirect URI"
+	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: impossible(), Nonce: impossible(),
+		Verifier: impossible(), Prompt: "none"})
+	if err != nil {
+		r.unchecked(check, err.Error(), "sign in to see")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	var resp *http.Response
+	if err == nil {
+		resp, err = p.Config().HTTPClient.Do(ask) // follows no redirect
+	}
+	if err != nil {
+		r.unchecked(check, "the authorization endpoint does not answer", "see that this machine and browsers reach it")
+		return
+	}
+	defer resp.Body.Close()
+	to, _ := resp.Location()
+	home, here := false, ""
+	if to != nil {
+		bare := *to
+		bare.RawQuery, bare.Fragment = "", ""
+		home, here = bare.String() == reg.RedirectURI, to.Query().Get("error")
+	}
+	switch {
+	case home && (here == "unauthorized_client" || here == "invalid_client"):
+		r.fault(check, fmt.Sprintf("the provider answers %q", here), "allow this client the authorization code flow at the provider")
+	case home:
+		r.ok(check, "%s is registered", reg.RedirectURI)
+	case to == nil && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
+		r.fault(check, fmt.Sprintf("the authorization endpoint answers %d, and not at %s", resp.StatusCode, reg.RedirectURI),
+			"register exactly this redirect URI for the client "+reg.ClientID+", and see that there is such a client")
+	default:
+		r.unchecked(check, fmt.Sprintf("the authorization endpoint answers %d, which does not say whether %s is registered",
+			resp.StatusCode, reg.RedirectURI), "register it, and sign in to see")
 	}
 }
 

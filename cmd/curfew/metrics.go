@@ -15,7 +15,7 @@ import (
 
 // newMetrics returns a registry of our own and the observer that counts into it. Every label has few values: none holds
 // what a stranger sent.
-func newMetrics() (*prometheus.Registry, curfew.Observer) {
+func newMetrics(providers ...string) (*prometheus.Registry, curfew.Observer) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -29,6 +29,21 @@ func newMetrics() (*prometheus.Registry, curfew.Observer) {
 		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
 	})
 	build.Set(1)
+	// What can be counted begins at 0: an alert on a rate needs the value before the first.
+	for _, cause := range []session.Cause{session.CauseBackChannel, session.CauseFrontChannel, session.CauseUser, session.CauseAdmin,
+		session.CauseReplaced, session.CauseRefreshRejected, session.CauseProviderSilent} {
+		ended.WithLabelValues(string(cause))
+	}
+	logouts.WithLabelValues("backchannel", "unknown", "unavailable", "keys")
+	for _, p := range providers {
+		created.WithLabelValues(p)
+		for _, result := range []string{"ok", "error", "refused"} {
+			fetches.WithLabelValues(p, result)
+		}
+		logouts.WithLabelValues("backchannel", p, "ok", "")
+		logouts.WithLabelValues("backchannel", p, "replayed", "jti")
+		logouts.WithLabelValues("backchannel", p, "unavailable", "store")
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(logouts, created, ended, fetches, notices, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

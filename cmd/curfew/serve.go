@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,11 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	registry, observer := newMetrics()
+	names := make([]string, len(c.Providers))
+	for i, p := range c.Providers {
+		names[i] = cmp.Or(p.Name, "main")
+	}
+	registry, observer := newMetrics(names...)
 	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(store, ring, log, observer))
 	if err != nil {
 		return exit{2, err}
@@ -111,7 +116,9 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		servers = append(servers, &server{listener: l, http: newServer(private(ready, registry, desk), log)})
+		private := newServer(private(ready, registry, desk), log)
+		private.ReadTimeout, private.WriteTimeout = routeTimeout, 2*routeTimeout
+		servers = append(servers, &server{listener: l, http: private})
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
@@ -168,6 +175,7 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: time.Minute, WriteByteTimeout: time.Minute},
 		ErrorLog: serverLog(log),
 	}
 }

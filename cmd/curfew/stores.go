@@ -182,7 +182,8 @@ func (c *config) openRing() (*session.Ring, error) {
 		return session.ParseRing(session.NewKeyFile())
 	}
 	if _, err := os.Stat(c.KeyFile); err != nil && !c.Store.kind.embedded {
-		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here", err)
+		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here: "+
+			"make it once, with (umask 077; head -c 32 /dev/urandom | base64 > %s), and give every replica the same", err, c.KeyFile)
 	}
 	return curfew.KeyFile(c.KeyFile)
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 
 	"example.com/curfew/gateway"
 )
@@ -24,7 +26,10 @@ const maxMessage = 1 << 20
 // NewServer returns a gRPC server that answers Envoy. Who can reach it can ask about any request, and learns nothing
 // about a person without the cookie; it belongs on a private listener all the same.
 func NewServer(h *gateway.Handler) *grpc.Server {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(64<<10), grpc.MaxConcurrentStreams(1000),
+		grpc.ConnectionTimeout(10*time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second,
+		}))
 	auth.RegisterAuthorizationServer(s, &server{gateway: h})
 	return s
 }
