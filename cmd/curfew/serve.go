@@ -91,7 +91,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	var desk *admin // of a store that keeps notices
 	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
 		registry.MustRegister(newOutbox(d))
-		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log, listen: c.AdminListen}
+		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
 	}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
@@ -111,7 +111,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		servers = append(servers, &server{listener: l, http: newServer(private(ready, registry, desk), log)})
+		servers = append(servers, &server{listener: l, http: newServer(private(ready, registry, desk, append(hosts{c.AdminListen}, c.AdminHosts...)), log)})
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
