@@ -146,7 +146,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, err := h.decide(r, r.Method, r.URL.EscapedPath())
 		if err != nil {
-			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
+			h.deny(w, r, r.Method, err, func() string { return h.loginURL(asSent(r)) })
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
@@ -201,6 +201,16 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 	} else {
 		h.Site.JSON(answer).ServeHTTP(w, r)
 	}
+}
+
+// asSent returns path and query as the browser sent them: [http.StripPrefix] leaves them in RequestURI alone. It is what
+// the URL says where the two do not belong together.
+func asSent(r *http.Request) string {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil || u.RawQuery != r.URL.RawQuery || !strings.HasPrefix(u.Path, "/") || !strings.HasSuffix(u.EscapedPath(), r.URL.EscapedPath()) {
+		return r.URL.RequestURI()
+	}
+	return u.RequestURI()
 }
 
 func (h *Handler) loginURL(returnTo string) string {

@@ -491,3 +491,13 @@ func TestWhatNoRuleCoversMayBeForbidden(t *testing.T) {
 		}
 	}
 }
+
+func TestBelowAStrippedPrefixPeopleComeBackToWhereTheyWere(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.front = http.StripPrefix("/app", st.gateway.Require(http.NotFoundHandler()))
+	resp, _ := st.send("GET", "/app/a%20b?c=d", "Accept", "text/html")
+	if to := resp.Header.Get("Location"); to != "/auth/login?return_to=%2Fapp%2Fa%2520b%3Fc%3Dd" {
+		t.Errorf("sent to %s", to)
+	}
+}
