@@ -38,6 +38,9 @@ type Store struct {
 	jtis      map[jti]*memo[jti]
 	jtiTimes  queue[*memo[jti]]
 
+	attempts     map[session.AttemptID]*attempt
+	attemptTimes queue[*attempt]
+
 	outbox outbox
 	vault  map[string]valuable
 	hub    feed.Hub
@@ -51,6 +54,7 @@ func New() *Store {
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
 		marks:    make(map[mark]*memo[mark]),
 		jtis:     make(map[jti]*memo[jti]),
+		attempts: make(map[session.AttemptID]*attempt),
 		outbox:   newOutbox(),
 		vault:    make(map[string]valuable),
 	}
@@ -215,7 +219,7 @@ func (s *Store) leaveMarks(in realm, w session.Who, now time.Time) {
 
 func (s *Store) leaveMark(k mark, now time.Time) {
 	if m := s.marks[k]; m == nil || m.at.Before(now) {
-		remember(s.marks, &s.markTimes, k, now, session.AttemptLifetime)
+		remember(s.marks, &s.markTimes, k, now, session.MarkLifetime)
 	}
 }
 
@@ -249,6 +253,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			} else if m, ok := s.jtiTimes.until(at); ok {
 				s.jtiTimes.drop(m)
 				delete(s.jtis, m.key)
+			} else if a, ok := s.attemptTimes.until(at); ok {
+				s.attemptTimes.drop(a)
+				delete(s.attempts, a.id)
 			} else {
 				break
 			}
@@ -270,6 +277,7 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.sessions, s.subjects.heads, s.sids.heads, s.shelves, s.expiry = nil, nil, nil, shelves{}, nil
+	s.attempts, s.attemptTimes = nil, nil
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }

@@ -25,6 +25,7 @@ const (
 type reader struct {
 	find, list, listSubject, listID                *sql.Stmt
 	notices, notice, tally, created, load, overdue *sql.Stmt
+	attempt                                        *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -39,6 +40,7 @@ func (r *reader) statements() []statement {
 		{&r.created, createdSQL},
 		{&r.load, loadSQL},
 		{&r.overdue, overdueSQL},
+		{&r.attempt, attemptSQL},
 	}
 }
 

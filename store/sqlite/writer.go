@@ -51,13 +51,14 @@ type writer struct {
 	begin, commit, rollback         *sql.Stmt
 	savepoint, release, backToSaved *sql.Stmt
 
-	barred, insertSession, updateSession, sessionLives *sql.Stmt
-	insertJTI, insertMark                              *sql.Stmt
-	endKey, endSID, endSubject, endBoth                *sql.Stmt
-	pruneSessions, pruneMarks, pruneJTIs               *sql.Stmt
-	insertNotice, claim, claimFor, retry, drop         *sql.Stmt
-	saveFirst, save                                    *sql.Stmt
-	settleDone, settleRetry, settleGiveUp              *sql.Stmt
+	barred, insertSession, updateSession, sessionLives  *sql.Stmt
+	insertJTI, insertMark                               *sql.Stmt
+	endKey, endSID, endSubject, endBoth                 *sql.Stmt
+	pruneSessions, pruneMarks, pruneJTIs                *sql.Stmt
+	insertNotice, claim, claimFor, retry, drop          *sql.Stmt
+	saveFirst, save                                     *sql.Stmt
+	claimAttempt, settleAttempt, attempt, pruneAttempts *sql.Stmt
+	settleDone, settleRetry, settleGiveUp               *sql.Stmt
 }
 
 // statement is a statement to be prepared.
@@ -94,6 +95,10 @@ func (w *writer) statements() []statement {
 		{&w.drop, dropSQL},
 		{&w.saveFirst, saveFirstSQL},
 		{&w.save, saveSQL},
+		{&w.claimAttempt, claimAttemptSQL},
+		{&w.settleAttempt, settleAttemptSQL},
+		{&w.attempt, attemptSQL},
+		{&w.pruneAttempts, pruneAttemptsSQL},
 		{&w.settleDone, settleDoneSQL},
 		{&w.settleRetry, settleRetrySQL},
 		{&w.settleGiveUp, settleGiveUpSQL},
