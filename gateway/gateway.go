@@ -50,7 +50,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 		mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies pass the original one on
 		mux.Handle(h.Site.Path("verify/"), verify)
 	}
-	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet))
+	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet, http.MethodHead))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
 }
 
@@ -154,7 +154,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			s, err = h.decide(r, r.Method, r.URL.EscapedPath())
 		}
 		if err != nil {
-			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
+			h.deny(w, r, r.Method, err, func() string { return h.loginURL(asSent(r)) })
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
@@ -181,17 +181,26 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 // deny answers a request that is not let through. A page that needs a sign-in is redirected to where login says; what is
 // no page, or when login is nil, is answered 401, and that is not logged: it happens all day.
 func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
-	page := wantsPage(r, method)
+	page := navigates(r)
 	answer := func(w http.ResponseWriter, r *http.Request) error {
 		switch {
 		case !errors.Is(err, errNobody):
 			return err
-		case page && login != nil:
+		case wantsPage(r, method) && login != nil:
 			status := http.StatusSeeOther
 			if strings.HasPrefix(r.URL.Path, h.Site.Path("verify")) {
 				status = http.StatusFound // the one that every proxy knows
 			}
 			http.Redirect(w, r, login(), status)
+			return nil
+		case page && login != nil && method != http.MethodGet && method != http.MethodHead:
+			to := login()
+			if from := r.Header.Get("Referer"); strings.HasPrefix(from, h.Site.Origin()+"/") { // the page with the form
+				to = h.Site.Origin() + h.Site.Path("login") + "?" + url.Values{"return_to": {h.Site.ReturnTo(from)}}.Encode()
+			}
+			h.Site.Render(w, r, http.StatusUnauthorized, web.Message{Title: "You are not signed in",
+				Text:    "What you sent did not arrive: your session has ended, or there was none.\n\nYour browser may still have it. Go back to copy it before you sign in.",
+				Actions: []web.Action{{Label: "Sign in", Href: to}}})
 			return nil
 		}
 		web.WriteJSON(w, http.StatusUnauthorized, map[string]string{
@@ -206,18 +215,33 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 	}
 }
 
+// asSent returns path and query as the browser sent them: [http.StripPrefix] leaves them in RequestURI alone. It is what
+// the URL says where the two do not belong together.
+func asSent(r *http.Request) string {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil || u.RawQuery != r.URL.RawQuery || !strings.HasPrefix(u.Path, "/") || !strings.HasSuffix(u.EscapedPath(), r.URL.EscapedPath()) {
+		return r.URL.RequestURI()
+	}
+	return u.RequestURI()
+}
+
 func (h *Handler) loginURL(returnTo string) string {
 	return h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo(returnTo)}}.Encode()
 }
 
-// wantsPage says whether a browser is opening a page, as against a script, a form post or an API client: to these a
-// redirect to a sign-in page would be noise, or would lose what they sent.
+// wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead: to
+// these a redirect to a sign-in page would be noise, or would lose what they sent.
 func wantsPage(r *http.Request, method string) bool {
-	if method != http.MethodGet && method != http.MethodHead || r.Header.Get("X-Requested-With") != "" {
-		return false
+	ahead := strings.HasPrefix(r.Header.Get("Sec-Purpose"), "prefetch") || strings.EqualFold(r.Header.Get("Purpose"), "prefetch")
+	return (method == http.MethodGet || method == http.MethodHead) && !ahead && navigates(r)
+}
+
+// navigates says whether a person's browser shows the answer as a page. What the browser itself says comes first; an
+// X-Requested-With is a script's only when it says XMLHttpRequest, since an Android WebView sends the name of its app.
+func navigates(r *http.Request) bool {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
 	}
-	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" {
-		return false
-	}
-	return strings.Contains(r.Header.Get("Accept"), "text/html")
+	return !strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest") &&
+		strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/html")
 }

@@ -192,7 +192,13 @@ func TestWhoIsNotSignedInIsSentToSignInOrAnswered401(t *testing.T) {
 		"a request that says nothing": {"GET", nil, ""},
 		"a script's fetch of HTML":    {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "cors"}, ""},
 		"a script that says so":       {"GET", []string{"Accept", page, "X-Requested-With", "XMLHttpRequest"}, ""},
-		"a form post":                 {"POST", []string{"Accept", page}, ""},
+		"an Android WebView":          {"GET", []string{"Accept", page, "X-Requested-With", "com.example.android"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a WebView's fetch":           {"GET", []string{"Accept", page, "X-Requested-With", "com.example.android", "Sec-Fetch-Mode", "cors"}, ""},
+		"a navigation to anything":    {"GET", []string{"Accept", "*/*", "Sec-Fetch-Mode", "navigate"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"an empty word":               {"GET", []string{"Accept", page, "X-Requested-With", ""}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a script in small letters":   {"GET", []string{"Accept", page, "X-Requested-With", "xmlhttprequest"}, ""},
+		"a look ahead":                {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "navigate", "Sec-Purpose", "prefetch;prerender"}, ""},
+		"a script's post":             {"POST", []string{"Accept", "application/json"}, ""},
 		"a cookie that is no bearer":  {"GET", []string{"Cookie", "curfew=x"}, ""},
 		"a bearer that nobody has":    {"GET", []string{"Cookie", cookie(session.NewBearer("i", "c", "s"))}, ""},
 	} {
@@ -483,5 +489,53 @@ func TestNumbersKeepTheirDigitsOnTheWayToTheApp(t *testing.T) {
 				t.Errorf("%s: %s is %q", n, name, got)
 			}
 		}
+	}
+}
+
+func TestAFormWithoutASessionIsAnsweredWithAPage(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	for from, back := range map[string]string{"": "%2Fsave", st.public.URL + "/form?a=b": "%2Fform%3Fa%3Db", "https://evil.example/x": "%2Fsave"} {
+		resp, body := st.send("POST", "/save", "Accept", "text/html", "Referer", from)
+		if resp.StatusCode != 401 || resp.Header.Get("Location") != "" || !strings.Contains(body, "did not arrive") ||
+			!strings.Contains(body, "/auth/login?return_to="+back+`"`) {
+			t.Errorf("from %q: %d %s", from, resp.StatusCode, body)
+		}
+	}
+}
+
+func TestWhatNoRuleCoversMayBeForbidden(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	p, err := gateway.NewPolicy(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}}, gateway.Rule{Path: "/wiki/*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.gateway.Policy = p.DenyRest()
+	b, _ := st.signIn(map[string]any{"groups": []any{"admins"}})
+	require := st.gateway.Require(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for path, want := range map[string]int{"/admin": 200, "/Admin/x": 200, "/wiki/x": 200, "/admin.json": 403, "/adminx": 403, "/": 403} {
+		if resp, _ := st.send("GET", path, "Cookie", cookie(b)); resp.StatusCode != want {
+			t.Errorf("proxy, %s: %d, want %d", path, resp.StatusCode, want)
+		}
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("Cookie", cookie(b))
+		w := httptest.NewRecorder()
+		if require.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("Require, %s: %d, want %d", path, w.Code, want)
+		}
+		if a := st.gateway.Ask(r); a.Allowed != (want == 200) || !a.Allowed && a.Status != want {
+			t.Errorf("ext_authz, %s: %v %d, want %d", path, a.Allowed, a.Status, want)
+		}
+	}
+}
+
+func TestBelowAStrippedPrefixPeopleComeBackToWhereTheyWere(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.front = http.StripPrefix("/app", st.gateway.Require(http.NotFoundHandler()))
+	resp, _ := st.send("GET", "/app/a%20b?c=d", "Accept", "text/html")
+	if to := resp.Header.Get("Location"); to != "/auth/login?return_to=%2Fapp%2Fa%2520b%3Fc%3Dd" {
+		t.Errorf("sent to %s", to)
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Rule says who may use some paths. The first rule that covers a request decides; where none does, whoever is signed in
-// may.
+// may, or with [Policy.DenyRest] nobody.
 //
 // Of what it asks for, all must be there. A rule that asks for nothing and is not public asks for a sign-in.
 type Rule struct {
@@ -40,6 +40,14 @@ type rule struct {
 type Policy struct {
 	rules     []rule
 	byMethods bool // some rule depends on the method
+	deny      bool // what no rule covers
+}
+
+// DenyRest returns the policy with all paths that no rule covers forbidden, for everybody. Without it they are for
+// whoever is signed in, and a sibling that an app takes for the same, such as /admin.json beside /admin/*, is one.
+func (p Policy) DenyRest() Policy {
+	p.deny = true
+	return p
 }
 
 // NewPolicy checks the rules, telling every fault at once.
@@ -95,7 +103,7 @@ func (r *rule) covers(method, path string) bool {
 
 // find returns the rule for a request, or nil. Without any rule it does not look at the path.
 func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
-	if len(p.rules) == 0 {
+	if len(p.rules) == 0 && !p.deny {
 		return nil, nil
 	}
 	path, ok := plainPath(target)
@@ -115,6 +123,10 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		if p.rules[i].covers(method, path) {
 			return &p.rules[i], nil
 		}
+	}
+	if p.deny {
+		return nil, &web.Failure{Status: http.StatusForbidden, Message: web.Message{Text: "This address is open to nobody."},
+			Event: "forbidden", Attrs: []slog.Attr{slog.String("missing", "a rule for this path"), slog.String("target", path)}}
 	}
 	return nil, nil
 }

@@ -83,7 +83,7 @@ func (h *Handler) original(r *http.Request) (original, error) {
 	if method != "" {
 		o.method = method
 	}
-	if rules := h.Policy.rules; len(rules) > 0 && (o.target == "" || method == "" && h.Policy.byMethods) {
+	if (len(h.Policy.rules) > 0 || h.Policy.deny) && (o.target == "" || method == "" && h.Policy.byMethods) {
 		return o, web.Fail(http.StatusBadRequest, "It is not known which request this is about.",
 			errors.New("the policy needs the original request: have the proxy send X-Forwarded-Uri and X-Forwarded-Method, and name it among the trusted proxies"))
 	}

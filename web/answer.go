@@ -186,6 +186,9 @@ func (s *Site) run(h HandlerFunc, methods []string, w *writer, r *http.Request) 
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if r.Method == http.MethodHead && slices.Contains(methods, http.MethodGet) && !slices.Contains(methods, http.MethodHead) {
+		return nil // 200, and nothing is begun or ended by a look
+	}
 	if len(methods) > 0 && !slices.Contains(methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		return Fail(http.StatusMethodNotAllowed, "This address takes only "+strings.Join(methods, ", ")+".", nil)

@@ -277,3 +277,20 @@ func TestFramingIsForThoseNamed(t *testing.T) {
 		}
 	}
 }
+
+// A look at a route begins and ends nothing, and is no error; a route that can be looked at says so itself.
+func TestHEADRunsNothingThatDoesNotAskForIt(t *testing.T) {
+	t.Parallel()
+	s, _ := logging(t)
+	var ran int
+	h := func(http.ResponseWriter, *http.Request) error { ran++; return nil }
+	for _, c := range []struct {
+		methods   []string
+		code, ran int
+	}{{[]string{"GET"}, 200, 0}, {[]string{"GET", "POST"}, 200, 0}, {[]string{"POST"}, 405, 0}, {[]string{"GET", "HEAD"}, 200, 1}, {nil, 200, 1}} {
+		ran = 0
+		if w := answer(s.Page(h, c.methods...), "HEAD", "/auth/x", nil); w.Code != c.code || ran != c.ran {
+			t.Errorf("HEAD where %v are taken: %d, ran %d times; want %d, %d", c.methods, w.Code, ran, c.code, c.ran)
+		}
+	}
+}

@@ -36,7 +36,7 @@ func ParseURL(raw string) (*url.URL, error) {
 	case u.Scheme != "https" && u.Scheme != "http":
 		fault("must begin with https:// (or http:// on loopback)")
 	case u.Scheme == "http" && !Loopback(host):
-		fault("http is for loopback (localhost, 127.0.0.0/8, [::1]) alone; use https")
+		fault("http is for loopback (localhost, *.localhost, 127.0.0.0/8, [::1]) alone; use https")
 	}
 	if host == "" || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`%*\"<>^|{}`+"`", c) }) {
 		fault("must have a plain host name or address (an international name in its xn-- form)")
@@ -69,9 +69,10 @@ func ParseURL(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: host}, nil
 }
 
-// Loopback says whether host, without a port, is this machine itself: localhost, 127.0.0.0/8 or ::1.
+// Loopback says whether host, without a port, is this machine itself: localhost and all names below it (RFC 6761 §6.3),
+// 127.0.0.0/8 or ::1.
 func Loopback(host string) bool {
-	if host == "localhost" {
+	if name := strings.ToLower(host); name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return true
 	}
 	a, err := netip.ParseAddr(host)

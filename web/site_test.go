@@ -29,6 +29,7 @@ func TestParseURLWritesTheOriginAsBrowsersDo(t *testing.T) {
 		"http://127.0.0.1:4180":        "http://127.0.0.1:4180",
 		"http://127.9.9.9":             "http://127.9.9.9",
 		"http://localhost:80":          "http://localhost",
+		"http://Wiki.localhost:4180":   "http://wiki.localhost:4180",
 		"http://[::1]:4180":            "http://[::1]:4180",
 		"https://[2001:DB8::1]":        "https://[2001:db8::1]",
 	} {
@@ -47,6 +48,7 @@ func TestParseURLRefuses(t *testing.T) {
 		"ftp://app.example.com":         "https://",
 		"http://app.example.com":        "loopback",
 		"http://localhost.evil.example": "loopback",
+		"http://evillocalhost":          "loopback",
 		"http://2130706433":             "loopback",
 		"http://0.0.0.0":                "loopback",
 		"https://":                      "host",

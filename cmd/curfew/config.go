@@ -28,6 +28,7 @@ const envPrefix = "CURFEW_"
 type config struct {
 	Listen         string
 	AdminListen    string // empty: no private listener
+	AdminHosts     []string
 	URL            *url.URL
 	Prefix         string
 	Home           string

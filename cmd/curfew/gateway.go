@@ -33,9 +33,10 @@ type gatewayConfig struct {
 	Assertion       bool
 	AssertionClaims []string
 
-	preset  string
-	headers map[string]string
-	token   bool
+	policyDefault string
+	preset        string
+	headers       map[string]string
+	token         bool
 }
 
 // settings of the gateway.
@@ -51,6 +52,7 @@ func (g *gatewayConfig) settings() []setting {
 		{"routes", "", "", "", g.setRoutes},
 		{"forward_auth", "true", "", "", boolean(&g.ForwardAuth)},
 		{"policy", "", "", "", g.setPolicy},
+		{"policy_default", "signed-in", "", "", oneOf(&g.policyDefault, "signed-in", "deny")},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
 		{"identity_headers", "", "", "", g.setHeaders},
 		{"pass_access_token", "false", "", "", boolean(&g.token)},
@@ -223,6 +225,9 @@ func (g *gatewayConfig) setAssertionClaims(v value) (err error) {
 
 // finish puts together what takes more than one setting.
 func (g *gatewayConfig) finish() error {
+	if g.policyDefault == "deny" {
+		g.Policy = g.Policy.DenyRest()
+	}
 	headers := map[string]string{}
 	switch g.preset {
 	case "curfew":

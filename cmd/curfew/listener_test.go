@@ -76,7 +76,7 @@ func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
 	t.Parallel()
 	draining := make(chan struct{})
 	r := &readiness{ask: func(context.Context) error { return nil }, draining: draining, log: slog.New(slog.DiscardHandler)}
-	h := private(r, prometheus.NewRegistry(), nil)
+	h := private(r, prometheus.NewRegistry(), nil, hosts{"example.com"})
 	ask := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))

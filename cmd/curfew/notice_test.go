@@ -177,27 +177,27 @@ func TestThePrivateListenerAnswersToItsOwnNamesAlone(t *testing.T) {
 		"127.0.0.1:4181": 200, "localhost": 200, "LOCALHOST:4181": 200, "[::1]:4181": 200, "[::1]": 200, "10.0.0.7:4181": 200,
 		"evil.example": 421, "evil.example:4181": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example:4181": 421,
 	} {
-		for _, path := range []string{"/api/notices", "/healthz"} {
+		for _, path := range []string{"/api/notices", "/healthz", "/readyz", "/metrics", "/"} {
 			r, _ := http.NewRequest(http.MethodGet, "http://"+g.private+path, nil)
 			r.Host = host
 			expected := want
-			if path == "/healthz" {
-				expected = 200 // machines ask by whatever name they know, and there is nothing to learn
-			}
 			status, body := g.do(t, r)
 			if status != expected || status == 421 && !strings.Contains(body, `"error":"this listener goes by`) {
 				t.Errorf("%s of %s: %d %s, want %d", path, host, status, body, expected)
 			}
 		}
 	}
-	named := &admin{listen: "admin.internal:4181"}
-	for host, want := range map[string]bool{"admin.internal:4181": true, "Admin.internal": true, "internal": false, "": false} {
+	if status, body := g.get(t, g.private+"/metrics"); status != 200 {
+		t.Errorf("by its address: %d %s", status, body)
+	}
+	named := hosts{"admin.internal:4181", "curfew.curfew.svc"}
+	for host, want := range map[string]bool{
+		"admin.internal:4181": true, "Admin.internal": true, "internal": false, "curfew.curfew.svc:4181": true, "curfew.curfew.svc.": true,
+		"svc": false, "x.curfew.curfew.svc": false, "app.localhost:1": true, "[fd00::7]:4181": true, "2130706433": false, "127.0.0.1@evil.example": false,
+	} {
 		if named.meant(host) != want {
 			t.Errorf("%q is meant: %t, want %t", host, !want, want)
 		}
-	}
-	if (&admin{listen: ":4181"}).meant("") {
-		t.Error("no host at all is meant by a listener on every address")
 	}
 }
 

@@ -79,8 +79,8 @@ func (r *readiness) watch(ctx context.Context) {
 
 func lines(err error) []string { return strings.Split(err.Error(), "\n") }
 
-// private serves what operators and machines ask on the private listener.
-func private(r *readiness, metrics *prometheus.Registry, a *admin) http.Handler {
+// private serves what operators and machines ask on the private listener, by one of its names.
+func private(r *readiness, metrics *prometheus.Registry, a *admin, names hosts) http.Handler {
 	mux := http.NewServeMux()
 	if a != nil {
 		a.mount(mux)
@@ -116,5 +116,5 @@ func private(r *readiness, metrics *prometheus.Registry, a *admin) http.Handler 
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Write([]byte("Curfew, private listener: /healthz /readyz /metrics /api/notices /api/keys\n"))
 	})
-	return mux
+	return names.only(mux)
 }

@@ -96,7 +96,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	var desk *admin // of a store that keeps notices
 	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
 		registry.MustRegister(newOutbox(d))
-		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log, listen: c.AdminListen}
+		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
 	}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
@@ -116,7 +116,8 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		private := newServer(private(ready, registry, desk), log)
+		names := append(hosts{c.AdminListen}, c.AdminHosts...)
+		private := newServer(private(ready, registry, desk, names), log)
 		private.ReadTimeout, private.WriteTimeout = routeTimeout, 2*routeTimeout
 		servers = append(servers, &server{listener: l, http: private})
 	}

@@ -55,6 +55,7 @@ func (c *config) settings() []setting {
 	return slices.Concat([]setting{
 		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers", address(&c.Listen)},
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none", c.setAdminListen},
+		{"admin_hosts", "", "", "", c.setAdminHosts},
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)", address(&c.GRPCListen)},
 		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)", text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
