@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -114,7 +115,11 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 	case s == nil:
 		return nil, errNobody
 	case rule != nil:
-		return s, h.allowed(rule, s, target)
+		back := target
+		if target == r.URL.EscapedPath() { // this very request, and not one that a proxy asks about
+			back = wanted(r)
+		}
+		return s, h.allowed(rule, s, back)
 	}
 	return s, nil
 }
@@ -146,7 +151,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, err := h.decide(r, r.Method, r.URL.EscapedPath())
 		if err != nil {
-			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
+			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
@@ -194,8 +199,29 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 	}
 }
 
-func (h *Handler) loginURL(returnTo string) string {
-	return h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo(returnTo)}}.Encode()
+func (h *Handler) loginURL(r *http.Request, returnTo string) string {
+	return h.Site.Path("login") + "?" + url.Values{"return_to": {h.returnTo(r, returnTo)}}.Encode()
+}
+
+// returnTo is where a person may go after signing in, if that is raw: path and query of the page that they wanted.
+func (h *Handler) returnTo(r *http.Request, raw string) string {
+	to, err := web.ParseReturnTo(raw)
+	if err == nil {
+		return to
+	}
+	if raw != "" { // a proxy that asks may not say
+		h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
+	}
+	return "/"
+}
+
+// wanted returns path and query of a request as the browser sent them, byte for byte, also where a router in front of us
+// has cut a prefix off.
+func wanted(r *http.Request) string {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		return r.RequestURI
+	}
+	return r.URL.RequestURI()
 }
 
 // wantsPage says whether a browser is opening a page, as against a script, a form post or an API client: to these a
