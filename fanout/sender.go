@@ -186,7 +186,7 @@ func (s *Sender) leave(ctx context.Context, notices []session.Notice) error {
 
 // Revoke leaves a notice to revoke tokens of a session that has ended, beside those that its ending left.
 func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Session, t session.Tokens) error {
-	payload, err := s.cfg.Ring.NoticePayload(about.Key, t)
+	payload, err := s.cfg.Ring.NoticePayload(about, t)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,8 @@ type attempt struct {
 	ReturnTo string    `json:"r,omitempty"` // empty: see Stored
 	Stored   bool      `json:"l,omitempty"` // the return path is long and lies in the store
 	Provider string    `json:"p"`
-	Began    time.Time `json:"b"` // a logout after it that names the person bars this login
+	Began    time.Time `json:"b"`           // a logout after it that names the person bars this login
+	Era      string    `json:"e,omitempty"` // see [session.Manager.Begin]
 	Silent   bool      `json:"q,omitempty"`
 }
 

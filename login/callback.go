@@ -147,7 +147,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 	claims := merge(id.Claims, info)
 	n := session.New{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
-		Claims: claims, Began: a.Began,
+		Claims: claims, Began: a.Began, Era: a.Era,
 		Tokens: session.Tokens{
 			IDToken: tokens.IDToken, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),

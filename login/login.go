@@ -96,7 +96,10 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 	}
-	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Began: h.Sessions.Now(), Silent: q.silent}
+	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent}
+	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
+		return h.kept(p, &a, err)
+	}
 	cookie, err := h.begin(r, &a)
 	if err != nil {
 		return err

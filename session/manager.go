@@ -64,7 +64,8 @@ type New struct {
 	SID      string
 	Claims   map[string]any
 	Tokens   Tokens
-	Began    time.Time // when its login began
+	Began    time.Time // when its login began; see [Manager.Begin]
+	Era      string    // what [Manager.Begin] said of Began; empty: this process took the time
 }
 
 // Manager is what the rooms ask: it opens, checks and ends sessions in any [Store].
@@ -75,7 +76,7 @@ type Manager struct {
 	cfg       Config
 	touch     time.Duration // how old LastSeen may grow before it is written
 	cache     cache
-	offset    atomic.Int64              // what has to be added to our own clock, in nanoseconds
+	clock     *clock
 	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
 	refreshes singleflight.Group
 
@@ -107,7 +108,8 @@ func NewManager(cfg Config) (*Manager, error) {
 		cfg.Now = time.Now
 	}
 	or(&cfg.Log, slog.Default())
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{})}
+	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{}),
+		clock: newClock(cfg.Store, cfg.Now, cfg.Log)}
 	if cfg.Ceiling > 0 {
 		m.cache.init(cfg.Cached)
 	}
@@ -121,19 +123,34 @@ func or[T comparable](v *T, otherwise T) {
 	}
 }
 
-// Now is the one clock of all that concerns sessions. Where replicas share a store that is a [Clock], it is the store's,
-// as soon as [Manager.Run] has asked for it.
-func (m *Manager) Now() time.Time { return m.cfg.Now().Add(time.Duration(m.offset.Load())) }
+// Now is the time by which sessions expire. Where replicas share a store that is a [Clock], it is about the store's, as soon
+// as that has been read. It is not exact enough to say whether a login or a logout came first; see [Manager.Begin].
+func (m *Manager) Now() time.Time { return m.clock.time() }
+
+// Begin returns the stamp of a login that begins now, for [New]. It is no later than the time of any ending that comes after,
+// on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be read.
+func (m *Manager) Begin(ctx context.Context) (began time.Time, era string, err error) {
+	return m.clock.begin(ctx)
+}
 
 // Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
 func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
-	now := Time(m.Now())
-	b, s := m.begin(n, now)
+	asked := m.cfg.Now()
+	began, at, err := m.clock.compared(ctx, n.Began, n.Era)
+	if err != nil {
+		return Bearer{}, nil, err
+	}
+	b, s := m.begin(n, Time(m.Now()))
 	rec, err := m.cfg.Ring.record(s)
 	if err != nil {
 		return Bearer{}, nil, err
 	}
-	err = m.cfg.Store.Create(ctx, rec, Time(n.Began), now)
+	err = m.cfg.Store.Create(ctx, rec, began, at)
+	if err == nil && m.clock.since(asked) > AttemptLifetime/2 {
+		// This process was suspended meanwhile, and the mark that would have barred the login may be gone.
+		_, err = m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: CauseExpired, KeepTokens: true})
+		err = errors.Join(ErrEnded, err)
+	}
 	if errors.Is(err, ErrEnded) {
 		m.orphaned(ctx, s)
 	}
@@ -176,6 +193,9 @@ func (m *Manager) orphaned(ctx context.Context, s *Session) {
 //
 // When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
 	key, now := b.Key(), m.Now()
 	var s *Session
 	var touch bool
@@ -200,6 +220,9 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 
 // Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
 func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
 	return m.read(ctx, key, m.Now())
 }
 
@@ -209,7 +232,13 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	if m.cfg.Tell != nil {
 		e.Tell = slices.Concat(e.Tell, m.cfg.Tell(e))
 	}
-	ended, err := m.cfg.Store.End(ctx, e, Time(m.Now()))
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
+	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken for
+	// expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
+	now, _ := m.clock.between()
+	ended, err := m.cfg.Store.End(ctx, e, Time(now))
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -256,10 +285,17 @@ func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, e
 	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
 		return nil, ErrNotFound
 	}
-	s, err := m.cfg.Ring.session(rec)
-	if err != nil {
+	s, err := m.cfg.Ring.session(rec, m.cfg.Absolute)
+	switch {
+	case errors.Is(err, ErrAltered):
+		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, and its browser has to sign in again",
+			"event", "session_altered", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case !now.Before(s.Expires): // a payload of an earlier release that was put back
 		return nil, ErrNotFound
 	}
 	m.cache.put(s, epoch)

@@ -52,17 +52,17 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 		switch {
 		case !s.expired(now):
 			return s, nil
-		case now.Before(s.refreshHeld):
-			if s.refreshFailed {
-				return s, nil
-			}
+		case s.refreshFailed && now.Before(s.refreshHeld):
+			return s, nil
+		case !s.refreshFailed && m.held(s):
 			if !sleep(ctx, refreshPoll) {
 				return nil, unavailable(ctx.Err())
 			}
 			continue
 		}
 		held := *s
-		held.refreshHeld, held.refreshFailed = Time(now.Add(refreshTimeout)), false
+		_, late := m.clock.between()
+		held.refreshHeld, held.refreshFailed = Time(late.Add(refreshTimeout)), false
 		s, err = m.write(ctx, &held, now)
 		if errors.Is(err, ErrConflict) {
 			continue
@@ -72,6 +72,12 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 		}
 		return m.exchange(ctx, s)
 	}
+}
+
+// held says whether a replica may still be asking the provider, by whichever clock it set the hold.
+func (m *Manager) held(s *Session) bool {
+	early, _ := m.clock.between()
+	return early.Before(s.refreshHeld)
 }
 
 // exchange asks the provider, for a session that this process holds.

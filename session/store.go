@@ -25,11 +25,16 @@ var (
 	ErrNoNotice = errors.New("there is no such notice")
 )
 
-// AttemptLifetime bounds how long a login may be under way, and with that how long an end mark must be kept.
-const AttemptLifetime = 15 * time.Minute
+const (
+	// AttemptLifetime bounds how long a login may be under way.
+	AttemptLifetime = 15 * time.Minute
+	// MarkLifetime is for how long an end mark is kept. It outlives every login that it bars, also one whose replica was
+	// suspended after it had looked at the clock, or went by a clock that is behind the one that marks are pruned by.
+	MarkLifetime = 2 * AttemptLifetime
+)
 
 // Store keeps sessions. Every method is atomic, safe for concurrent use, and takes the time from its caller: a store
-// has no clock. Times are kept to the microsecond (see [Time]). A method that returns an error has changed nothing,
+// has no clock, except as [Clock] says. Times are kept to the microsecond (see [Time]). A method that returns an error has changed nothing,
 // unless it says otherwise; a context that is done before the change is certain is such an error. What is handed in and
 // given back, payloads too, is the caller's own: the store keeps copies.
 //
@@ -41,8 +46,7 @@ type Store interface {
 	// Create keeps a new session under r.Key, with revision 1.
 	//
 	// began is when its login began. Create answers [ErrEnded], and keeps nothing, when an end mark at or after
-	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now,
-	// since then the mark may be gone.
+	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now.
 	// A key that exists already is an error, and none of those above: keys are 256 random bits, so that is a fault,
 	// never an update.
 	Create(ctx context.Context, r Record, began, now time.Time) error
@@ -62,8 +66,9 @@ type Store interface {
 	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and now is before the
 	//     JTIExpires that it was recorded with.
 	//  2. The jti is recorded until e.JTIExpires.
-	//  3. Unless the ending names one key, an end mark with the time now is left for [AttemptLifetime]; a later mark for
-	//     the same names replaces an earlier one, never the reverse.
+	//  3. Unless the ending names one key, an end mark with the time now is left for [MarkLifetime]; a later mark for
+	//     the same names replaces an earlier one, never the reverse. A store that is a [Clock] marks with the time of its
+	//     own server instead if that is later, read after every wait for a lock.
 	//  4. Every session that e.Who names (see [Who.Names]) is removed.
 	//  5. For each of e.Tell the notices are written that [Telling] describes.
 	//  6. Every [Watch] hears of each removed session.
@@ -105,9 +110,12 @@ type Feed interface {
 	Close() error
 }
 
-// Clock is what a store has whose server is the one clock that all replicas see. Stores of a single process have none.
+// Clock is what a store has that processes share: its server's time is the one that all of them see. A store of a single
+// process has none.
 type Clock interface {
-	// Clock returns the server's time. The manager sets its own by it.
+	// Clock returns the server's time at some moment of the call, and never an earlier or a later one: it is neither
+	// remembered nor corrected. Of several servers it is that of the one that is furthest behind. It should not wait for what
+	// other methods wait for, such as a connection of a pool or a lock.
 	Clock(ctx context.Context) (time.Time, error)
 }
 

@@ -219,7 +219,7 @@ func (s *Store) leaveMarks(in realm, w session.Who, now time.Time) {
 
 func (s *Store) leaveMark(k mark, now time.Time) {
 	if m := s.marks[k]; m == nil || m.at.Before(now) {
-		remember(s.marks, &s.markTimes, k, now, session.AttemptLifetime)
+		remember(s.marks, &s.markTimes, k, now, session.MarkLifetime)
 	}
 }
 

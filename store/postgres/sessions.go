@@ -166,12 +166,3 @@ func collect(rows pgx.Rows, err error) ([]session.Record, error) {
 		return r, nil
 	})
 }
-
-// Clock implements [session.Clock].
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	var at time.Time
-	err := s.read(ctx, "clock", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&at)
-	})
-	return at, err
-}

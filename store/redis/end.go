@@ -96,7 +96,7 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 	}
 	var scope []byte
 	scope = appendText(appendText(scope, w.Issuer), w.ClientID)
-	over := now.Add(session.AttemptLifetime)
+	over := now.Add(session.MarkLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
 		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace(), s.bells()}

@@ -134,7 +134,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 	if !st.alone && st.owner == "" {
 		return []string{string(tagOf(st.e.Who))}, nil
 	}
-	over := st.now.Add(session.AttemptLifetime)
+	over := st.now.Add(session.MarkLifetime)
 	mark := ""
 	if st.alone {
 		mark = string(st.sid[:])

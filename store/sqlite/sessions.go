@@ -109,7 +109,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			until     time.Time
 		}{
 			{w.pruneSessions, now},
-			{w.pruneMarks, now.Add(-session.AttemptLifetime)},
+			{w.pruneMarks, now.Add(-session.MarkLifetime)},
 			{w.pruneJTIs, now},
 			{w.pruneAttempts, now},
 		} {

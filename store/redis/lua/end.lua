@@ -54,11 +54,11 @@ else
   end
 end
 
-local marks = {}
+local marks, marked = {}, mark_time(ARGV[1])
 for at = 1, #ARGV[10], 16 do
   local name = string.sub(ARGV[10], at, at + 15)
   local before = redis.call('GET', start .. 'm' .. name)
-  if not before or tonumber(before) < now then marks[#marks + 1] = name end
+  if not before or tonumber(before) < tonumber(marked) then marks[#marks + 1] = name end
 end
 
 local notices, lanes = {}, {}
@@ -96,7 +96,7 @@ if has_jti then
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
 end
 for i = 1, #marks do
-  redis.call('SET', start .. 'm' .. marks[i], ARGV[1], 'PXAT', ARGV[12])
+  redis.call('SET', start .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], tag, stale[i][1], stale[i][2]) end

@@ -20,6 +20,12 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- mark_time is when an ending is marked, in microseconds: the caller's time, or Redis's if that is later.
+local function mark_time(now)
+  local t = redis.call('TIME')
+  return string.format('%.0f', math.max(tonumber(now), t[1] * 1000000 + t[2]))
+end
+
 -- keep makes a key stay until a time at least, in Redis's milliseconds.
 local function keep(key, till)
   local left = redis.call('PTTL', key)
