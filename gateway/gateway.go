@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -118,7 +119,11 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 	case s == nil:
 		return nil, errNobody
 	case rule != nil:
-		return s, h.allowed(rule, s, target)
+		back := target
+		if target == r.URL.EscapedPath() { // this very request, and not one that a proxy asks about
+			back = wanted(r)
+		}
+		return s, h.allowed(rule, s, back)
 	}
 	return s, nil
 }
@@ -154,7 +159,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			s, err = h.decide(r, r.Method, r.URL.EscapedPath())
 		}
 		if err != nil {
-			h.deny(w, r, r.Method, err, func() string { return h.loginURL(asSent(r)) })
+			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
@@ -215,18 +220,29 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 	}
 }
 
-// asSent returns path and query as the browser sent them: [http.StripPrefix] leaves them in RequestURI alone. It is what
-// the URL says where the two do not belong together.
-func asSent(r *http.Request) string {
-	u, err := url.ParseRequestURI(r.RequestURI)
-	if err != nil || u.RawQuery != r.URL.RawQuery || !strings.HasPrefix(u.Path, "/") || !strings.HasSuffix(u.EscapedPath(), r.URL.EscapedPath()) {
-		return r.URL.RequestURI()
-	}
-	return u.RequestURI()
+func (h *Handler) loginURL(r *http.Request, returnTo string) string {
+	return h.Site.Path("login") + "?" + url.Values{"return_to": {h.returnTo(r, returnTo)}}.Encode()
 }
 
-func (h *Handler) loginURL(returnTo string) string {
-	return h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo(returnTo)}}.Encode()
+// returnTo is where a person may go after signing in, if that is raw: path and query of the page that they wanted.
+func (h *Handler) returnTo(r *http.Request, raw string) string {
+	to, err := web.ParseReturnTo(raw)
+	if err == nil {
+		return to
+	}
+	if raw != "" { // a proxy that asks may not say
+		h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
+	}
+	return "/"
+}
+
+// wanted returns path and query of a request as the browser sent them, byte for byte, also where a router in front of us
+// has cut a prefix off.
+func wanted(r *http.Request) string {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		return r.RequestURI
+	}
+	return r.URL.RequestURI()
 }
 
 // wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead: to

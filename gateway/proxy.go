@@ -56,7 +56,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = h.tell(r, v.told, v.session, cmp.Or(to.App, h.App), to.named, true)
 	}
 	if err != nil {
-		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r.URL.RequestURI()) })
+		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 		return
 	}
 	if to == nil {

@@ -43,7 +43,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	var login func() string
 	if o.redirect {
-		login = func() string { return h.Site.Origin() + h.loginURL(o.target) }
+		login = func() string { return h.Site.Origin() + h.loginURL(r, o.target) }
 	}
 	h.deny(w, r, o.method, err, login)
 }
@@ -147,7 +147,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if err != nil {
 		w := &held{header: http.Header{}, status: http.StatusOK}
-		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r.URL.RequestURI()) })
+		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r, wanted(r)) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
 	opens := hasToken(r.Header["Upgrade"], "websocket") // the rest of its form is the proxy's affair

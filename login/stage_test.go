@@ -93,6 +93,14 @@ func (s *stage) client(i int, change func(*oidctest.Client)) {
 	s.ops[i].SetClient(c)
 }
 
+// serve starts a server and returns its URL.
+func serve(t testing.TB, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
 func (s *stage) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
 
 func (s *stage) pass(d time.Duration) { s.ahead.Add(int64(d)) }

@@ -162,7 +162,7 @@ func TestWhatIsTooLongIsNotRead(t *testing.T) {
 	if read > 64<<10 {
 		t.Errorf("%d bytes of a body were read", read)
 	}
-	if w := answer(h, "GET", "/?"+strings.Repeat("a", 17<<10), nil); w.Code != 414 {
+	if w := answer(h, "GET", "/?"+strings.Repeat("a", 33<<10), nil); w.Code != 414 {
 		t.Errorf("a long query: %d", w.Code)
 	}
 }

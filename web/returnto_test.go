@@ -63,11 +63,14 @@ func TestReturnToStaysOnThisSite(t *testing.T) {
 		{"encoded dots, twice", "/%252e%252e//evil.example"},
 		{"half encoded dots", "/.%2E//evil.example"},
 		{"a query in front", "?a=/b"},
-		{"a broken escape", "/100%"},
-		{"not UTF-8", "/\xff"},
-		{"not UTF-8 when decoded", "/%ff%fe"},
-		{"too long", "/" + strings.Repeat("a", 2048)},
-		{"too long when escaped", "/" + strings.Repeat("ä", 1000)},
+		{"a backslash when decoded", "/%255cevil.example"},
+		{"dot segments between backslashes", "/a%5c..%5c..%5c%5cevil.example"},
+		{"an overlong slash", "/%c0%afevil.example"},
+		{"an overlong slash, three bytes", "/%e0%80%afevil.example"},
+		{"an encoded NUL", "/a%00"},
+		{"encoded over and over", "/" + strings.Repeat("%25", 9) + "252525252525252525"},
+		{"too long", "/" + strings.Repeat("a", 8192)},
+		{"too long when escaped", "/" + strings.Repeat("ä", 2000)},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
@@ -92,6 +95,15 @@ func TestReturnToKeepsWhatIsOurs(t *testing.T) {
 		"/app#/route":              "/app#/route",
 		"/stra\u00dfe":             "/stra%C3%9Fe",
 		"/a%20b":                   "/a%20b",
+		"/wiki/100%25":             "/wiki/100%25",
+		"/wiki/100%2525":           "/wiki/100%2525",
+		"/100%":                    "/100%",
+		"/caf%e9":                  "/caf%e9",
+		"/\xff":                    "/%FF",
+		"/a%2fb":                   "/a%2fb",
+		"/users/CORP%5cbob":        "/users/CORP%5cbob",
+		"/a;b=c?d;e=f":             "/a;b=c?d;e=f",
+		"/a+b?c=d+e&f=%2B":         "/a+b?c=d+e&f=%2B",
 	} {
 		if got := web.ReturnTo(raw); got != want {
 			t.Errorf("ReturnTo(%q) = %q, want %q", raw, got, want)
@@ -132,7 +144,7 @@ func FuzzReturnTo(f *testing.F) {
 	s := site(f, "https://app.example.com")
 	f.Fuzz(func(t *testing.T, raw string) {
 		for _, to := range []string{web.ReturnTo(raw), s.ReturnTo(raw)} {
-			if !strings.HasPrefix(to, "/") || len(to) > 2048 || strings.ContainsFunc(to, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			if !strings.HasPrefix(to, "/") || len(to) > web.MaxReturnTo || strings.ContainsFunc(to, func(c rune) bool { return c <= ' ' || c > '~' }) {
 				t.Fatalf("%q leads to %q, which does not belong into a header", raw, to)
 			}
 			if where := leaves(t, to); where != "" {
