@@ -6,11 +6,12 @@ MAKEFLAGS   += --no-print-directory
 
 FUZZTIME    ?= 30s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # ST1005: an error may begin with the name of a method. SA1004: in fake time a nanosecond is a sharp edge, no mistake.
 CHECKS      := inherit,-ST1005,-SA1004
 
 .DEFAULT_GOAL := help
-.PHONY: help test deps check vet fmt staticcheck race fuzz bench demo build
+.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race fuzz bench demo build
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ test: deps check race ## test everything; installs what the tests need (apt, npm
 deps: ## install what the tests need: compiler, browser, Node.js, servers and proxies
 	@.ci/deps
 
-check: vet fmt staticcheck ## look at the code without running it
+check: vet fmt tidy staticcheck vulncheck ## look at the code without running it
 
 vet:
 	@echo "go vet"
@@ -35,6 +36,19 @@ staticcheck:
 	@if go run $(STATICCHECK) -version >/dev/null 2>&1; then \
 	  echo "staticcheck"; go run $(STATICCHECK) -checks $(CHECKS) ./...; \
 	else echo "SKIPPED: staticcheck ($(STATICCHECK) could not be had)"; fi
+
+tidy:
+	@echo "go mod tidy"
+	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy: run go mod tidy"; exit 1; }
+
+# govulncheck exits with 3 when it found something. Anything else that is not 0 means that it could not look.
+vulncheck:
+	@status=0; out=$$(go run $(GOVULNCHECK) ./... 2>&1) || status=$$?; \
+	case "$$status $$out" in \
+	  "0 "*) echo "govulncheck" ;; \
+	  *"exit status 3"*) printf 'govulncheck\n%s\n' "$$out"; exit 1 ;; \
+	  *) printf 'SKIPPED: govulncheck could not look: %s\n' "$$(grep -v '^exit status' <<<"$$out" | tail -n 1)" ;; \
+	esac
 
 race:
 	@if command -v gcc >/dev/null; then echo "go test -race"; go test -race ./...; \

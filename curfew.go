@@ -36,6 +36,9 @@ type Config struct {
 	Grace    time.Duration // for how long a session outlives a provider that is away when it should be refreshed; default 1 h
 	Ceiling  time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
+	// PerSubject is how many sessions one person may have at a provider; default 1,000, at most 10,000, negative: any number.
+	// Who signs in once more loses the oldest.
+	PerSubject int
 
 	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the
 	// client ID of the one that [RP.Proxy] leads to; default: the only one there is.
@@ -164,7 +167,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Ring: cfg.Ring,
-		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached,
+		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached, PerSubject: cfg.PerSubject,
 		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, OnExpired: expired, Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) { call(cfg.Observe.SessionCreated, s.Provider) },
 		OnEnded:   func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },

@@ -2,9 +2,9 @@
 // logout for a Go web app, and (as the command curfew) a gateway in front of any other.
 //
 // A provider that signs somebody out POSTs a signed logout token (OpenID Connect Back-Channel Logout 1.0). Curfew ends
-// exactly the sessions that it names, on every replica, for good: when it has answered 2xx they are dead, also after a
-// crash, and no login or refresh that was under way brings them back; when it has answered anything else, nothing was
-// done and the provider may try again.
+// exactly the sessions that it names. A 2xx means dead: the sessions are gone from the store, and no crash, login or
+// refresh brings them back. The replica that answered refuses them at once; every other one does within milliseconds,
+// and when the news does not reach it, within [Config.Ceiling] (1 s). Anything else means try again: nothing was done.
 //
 // # Embedding
 //

@@ -34,8 +34,9 @@ func app(t *testing.T) string {
 
 // seen is what the app was told.
 type seen struct {
-	Path   string
-	Header http.Header
+	Path    string
+	Header  http.Header
+	Trailer http.Header
 }
 
 // world has a provider with one gateway, or several, before one app each. None of them runs yet. Options change them before

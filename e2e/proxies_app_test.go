@@ -48,6 +48,11 @@ func liveApp(t *testing.T) string {
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 			base64.StdEncoding.EncodeToString(sum[:]))
 		hello := "hello " + r.Header.Get("X-Auth-Subject")
+		for name, values := range r.Header {
+			if strings.Contains(strings.Join(values, " "), "mallory") {
+				hello = name + " is mallory"
+			}
+		}
 		conn.Write(append([]byte{0x81, byte(len(hello))}, hello...))
 		io.Copy(io.Discard, conn) // until somebody closes it
 	})
@@ -58,7 +63,8 @@ func liveApp(t *testing.T) string {
 		<-r.Context().Done()
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(seen{Path: r.URL.RequestURI(), Header: r.Header})
+		io.Copy(io.Discard, r.Body) // the trailers come after it
+		json.NewEncoder(w).Encode(seen{Path: r.URL.RequestURI(), Header: r.Header, Trailer: r.Trailer})
 	})
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)

@@ -49,6 +49,15 @@ const settings = `
 trusted_proxies: [127.0.0.1]
 app: wiki
 assertion: true
+identity_headers: # those of the other preset too
+  X-Forwarded-User: subject
+  X-Forwarded-Email: email
+  X-Forwarded-Groups: groups
+  X-Forwarded-Preferred-Username: username
+  X-Auth-Request-User: subject
+  X-Auth-Request-Email: email
+  X-Auth-Request-Groups: groups
+  X-Auth-Request-Preferred-Username: username
 policy:
   - {path: /public/*, public: true}
   - {path: /admin/*, groups: [admins]}

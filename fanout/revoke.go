@@ -14,7 +14,10 @@ func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n session.Notice)
 		return result{verdict: ours, name: "internal", reason: "the provider is no longer configured"}
 	}
 	tokens, err := s.cfg.Ring.NoticeTokens(n)
-	if err != nil {
+	switch {
+	case errors.Is(err, session.ErrAltered):
+		return result{verdict: never, name: "impossible", reason: "the notice was altered in the store: it names another session than its token is of"}
+	case err != nil:
 		return result{verdict: never, name: "impossible", reason: "the token was sealed with a key that is gone"}
 	}
 	for _, token := range tokens.Inherited {

@@ -205,7 +205,8 @@ func revoking(t *testing.T, op *revoker) (*stage, *oidc.Provider) {
 func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.Tokens) {
 	t.Helper()
 	bearer := session.NewBearer(p.Config().Issuer, p.Config().ClientID, "alice")
-	payload, err := s.ring.NoticePayload(bearer.Key(), tokens)
+	about := session.Session{Key: bearer.Key(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID, Subject: "alice"}
+	payload, err := s.ring.NoticePayload(&about, tokens)
 	must(t, err)
 	must(t, s.store.Leave(context.Background(), []session.Notice{{Kind: session.NoticeRevoke, Target: p.Name(), Issuer: p.Config().Issuer,
 		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(), Deadline: time.Now().Add(24 * time.Hour)}}))

@@ -186,7 +186,7 @@ func (s *Sender) leave(ctx context.Context, notices []session.Notice) error {
 
 // Revoke leaves a notice to revoke tokens of a session that has ended, beside those that its ending left.
 func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Session, t session.Tokens) error {
-	payload, err := s.cfg.Ring.NoticePayload(about.Key, t)
+	payload, err := s.cfg.Ring.NoticePayload(about, t)
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 	now := session.Time(s.cfg.Now())
 	var plan []session.Telling
 	for _, a := range s.allApps() {
-		if e.Cause == session.CauseReplaced && a.Scope == ScopeSubject {
+		if (e.Cause == session.CauseReplaced || e.Cause == session.CauseCapped) && a.Scope == ScopeSubject {
 			continue // the person is signed in
 		}
 		plan = append(plan, session.Telling{

@@ -3,9 +3,12 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"example.com/curfew/session"
 	"example.com/curfew/web"
@@ -77,8 +80,8 @@ func token(name string) bool {
 	})
 }
 
-// tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider,
-// so what a header cannot hold is left out. app is the client ID of the app that is told, or empty; it is given an
+// tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider.
+// One that would not arrive as it is (see [printable]) is left out; without its subject nobody is let in. app is the client ID of the app that is told, or empty; it is given an
 // assertion if it is certainly that one. Assertions and access tokens are for whoever may have more than a header's word.
 func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string, certain, may bool) error {
 	headers := h.Identity.headers
@@ -100,8 +103,17 @@ func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app 
 		if !may && (n.fact == "access_token" || n.fact == "bearer") {
 			continue
 		}
-		if v := printable(h.fact(s, n.fact, app)); v != "" {
+		value := h.fact(s, n.fact, app)
+		if v := printable(value); v != "" {
 			to[n.name] = []string{v}
+		} else if value != "" && n.fact == "subject" {
+			// An app that is told the rest could take the person for somebody else.
+			return &web.Failure{
+				Status:  http.StatusForbidden,
+				Message: web.Message{Text: "The name of your account cannot be told to the app: it has spaces around it, or signs that no header can hold."},
+				Err:     errors.New("the subject would not arrive at the app as it is"), Event: "identity_refused",
+				Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.String("header", n.name)},
+			}
 		}
 	}
 	return nil
@@ -143,7 +155,8 @@ func (h *Handler) fact(s *session.Session, name, app string) string {
 	return ""
 }
 
-// list joins values with commas. One that holds a comma would be read as two, so it is left out.
+// list joins values with commas. One that holds a comma would be read as two, and one with spaces around it as another
+// one, so these are left out, each by itself.
 func list(values []string) string {
 	if len(values) == 0 {
 		return ""
@@ -153,15 +166,29 @@ func list(values []string) string {
 	}), ",")
 }
 
-// printable returns s without what would end a header line, and nothing of a value that is not text.
+// printable returns s if it arrives at every app as it is, and otherwise nothing. What surrounds a value in a header is
+// taken off on the way (RFC 9110 §5.5), and by apps that split a list, so " admins" would become "admins". Control
+// characters and line separators may end a line. Other text, as UTF-8, passes.
 func printable(s string) string {
+	plain := true // printable ASCII
 	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
+		plain = plain && ' ' <= s[i] && s[i] <= '~'
+	}
+	if plain {
+		if strings.Trim(s, " ") != s {
 			return ""
 		}
+		return s
 	}
-	return strings.TrimSpace(s)
+	if !utf8.ValidString(s) || strings.TrimFunc(s, invisible) != s ||
+		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) }) {
+		return ""
+	}
+	return s
 }
+
+// invisible says whether some language's "trim" takes a character off the end of a text.
+func invisible(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) }
 
 // strip removes what a client sent that an app might take for our word, in every spelling that some server folds into
 // one name: WSGI and PHP read X_Auth_Subject as X-Auth-Subject, others X.Auth.Subject (CVE-2025-64484 and its kin).
@@ -178,13 +205,23 @@ func (i *Identity) strip(h http.Header) {
 func (i *Identity) lookalike(name string) bool {
 	folded := fold(name)
 	switch folded {
-	case "x-auth-subject", "x-auth-name", "x-auth-email", "x-auth-provider", "x-auth-groups", "x-auth-session", "x-auth-assertion",
-		"forwarded", "x-real-ip", "x-rewrite-url":
+	case "forwarded", "x-real-ip", "x-rewrite-url":
 		return true
 	}
 	return strings.HasPrefix(folded, "x-forwarded-") || strings.HasPrefix(folded, "x-original-") ||
-		strings.HasPrefix(folded, "x-auth-request-") || i.ours[folded]
+		strings.HasPrefix(folded, "x-auth-request-") || presets[folded] || i.ours[folded]
 }
+
+// presets are the names of both presets, folded. They are removed whichever is in use: an app may know the other one.
+var presets = func() map[string]bool {
+	all := make(map[string]bool)
+	for _, names := range []map[string]string{CurfewHeaders(), OAuth2ProxyHeaders()} {
+		for name := range names {
+			all[fold(name)] = true
+		}
+	}
+	return all
+}()
 
 // fold returns a header's name as the most forgiving server would read it.
 func fold(name string) string {

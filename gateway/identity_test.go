@@ -92,3 +92,101 @@ func TestNamesThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What would arrive as something else does not arrive: by each of the ways in which an app is told.
+func TestAValueArrivesAsItIsOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		groups []any
+		want   string
+	}{
+		{"spaces in front", []any{" admins", "staff"}, "staff"},
+		{"spaces behind", []any{"admins ", "staff"}, "staff"},
+		{"a tab", []any{"admins\t", "staff"}, "staff"},
+		{"spaces within", []any{"a b", "staff"}, "a b,staff"},
+		{"a space that is not ASCII", []any{"\u00a0admins", "admins\u2003", "\u3000admins", "admins\u0085"}, ""},
+		{"nothing to be seen", []any{"\ufeffadmins", "admins\u200b", "", " ", "\u2003"}, ""},
+		{"a comma", []any{"ops,admins", ",", "staff"}, "staff"},
+		{"a line end", []any{"a\r\nX-Auth-Subject: root", "a\u2028b", "a\x00"}, ""},
+		{"other scripts", []any{"Zürich", "管理"}, "Zürich,管理"},
+		{"very long", []any{strings.Repeat("x", 20000), "staff"}, strings.Repeat("x", 20000) + ",staff"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			st := newStage(t)
+			b, _ := st.signIn(map[string]any{"groups": row.groups, "name": row.groups[0]})
+			st.send("GET", "/", "Cookie", cookie(b))
+			asked := st.gateway.Ask(carrying(t, cookie(b)))
+			for way, h := range map[string]http.Header{
+				"proxy": (<-st.seen).Header, "verify": st.ask("Cookie", cookie(b)).Header(), "ext_authz": asked.Header,
+			} {
+				if got := h.Get("X-Auth-Groups"); got != row.want {
+					t.Errorf("%s: groups %q, want %q", way, got, row.want)
+				}
+				if got := h.Get("X-Auth-Name"); got != "" && got != row.groups[0] {
+					t.Errorf("%s: name %q is neither %q nor absent", way, got, row.groups[0])
+				}
+			}
+		})
+	}
+}
+
+func carrying(t *testing.T, cookie string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest("GET", "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Cookie", cookie)
+	return r
+}
+
+func TestWhoseSubjectCannotBeToldIsNotLetIn(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "root ", Began: st.sessions.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, body := st.send("GET", "/", "Cookie", cookie(b))
+	if resp.StatusCode != 403 || !strings.Contains(body, "cannot be told to the app") {
+		t.Errorf("proxy: %d %s", resp.StatusCode, body)
+	}
+	if w := st.ask("Cookie", cookie(b)); w.Code != 403 || len(w.Header()["X-Auth-Subject"]) > 0 {
+		t.Errorf("verify: %d %v", w.Code, w.Header())
+	}
+	if a := st.gateway.Ask(carrying(t, cookie(b))); a.Allowed || a.Status != 403 {
+		t.Errorf("ext_authz: %+v", a)
+	}
+	if !strings.Contains(st.logs.String(), `"event":"identity_refused"`) {
+		t.Errorf("not logged: %s", st.logs.String())
+	}
+}
+
+// The names of both presets are the gateway's, whichever is in use.
+func TestNamesOfBothPresetsAreRemoved(t *testing.T) {
+	t.Parallel()
+	for _, preset := range []map[string]string{nil, gateway.CurfewHeaders(), gateway.OAuth2ProxyHeaders(), {}} {
+		st := newStage(t)
+		if preset != nil {
+			var err error
+			if st.gateway.Identity, err = gateway.NewIdentity(preset); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var lies []string
+		for _, names := range []map[string]string{gateway.CurfewHeaders(), gateway.OAuth2ProxyHeaders()} {
+			for name := range names {
+				lies = append(lies, name, "mallory", strings.ReplaceAll(name, "-", "_"), "mallory")
+			}
+		}
+		b, _ := st.signIn(nil)
+		st.send("GET", "/", append(lies, "Cookie", cookie(b))...)
+		for name, values := range (<-st.seen).Header {
+			if slices.Contains(values, "mallory") {
+				t.Errorf("%v: the app was told %s by the client", preset, name)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,12 +27,14 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		s, err = h.decide(r, o.method, o.target)
 	}
-	header := w.Header()
+	told := make(http.Header, 8)
 	if err == nil && s != nil {
 		app, may := h.asked(r)
-		err = h.tell(r, header, s, app, true, may && h.Site.FromTrustedProxy(r))
+		err = h.tell(r, told, s, app, true, may && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
+		header := w.Header()
+		maps.Copy(header, told)
 		header["Cache-Control"] = []string{"no-store"}
 		return
 	}

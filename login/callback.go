@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -21,7 +20,7 @@ import (
 //  1. The state must belong to an attempt of this browser, made for this provider (RFC 9700 §4.7, §4.4.2). Nothing else
 //     is looked at before.
 //  2. The iss parameter (RFC 9207 §2.4), then the provider's error, then the code.
-//  3. The code is exchanged, and the ID Token verified (Core §3.1.3.7).
+//  3. The code is exchanged, once (see [Handler.once]), and the ID Token verified (Core §3.1.3.7).
 //  4. Only then userinfo is asked, for the same subject (Core §5.3.2).
 //  5. The claims that the site requires, and the app's own say. Who is refused here leaves a refresh token to be revoked.
 //  6. The session is created, unless a logout overtook this login; the browser gets a new bearer, and the session that
@@ -31,16 +30,28 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provi
 	if err != nil {
 		return err
 	}
-	a, err := h.take(w, r, q["state"])
+	a, err := h.take(r, q["state"])
 	if err != nil {
-		return h.lost(w, r, p)
+		return h.lost(w, r, p, a, q, err)
 	}
-	return h.quietly(w, r, a, h.finish(w, r, p, a, q))
+	if err := h.check(r.Context(), p, a, q); err != nil {
+		h.forget(w, h.cookieName(a.Slot))
+		return h.quietly(w, r, a, err)
+	}
+	o, err := h.once(r, p, a, q["code"])
+	if errors.Is(err, errNotBegun) { // nothing was used up, so the page can be loaded again
+		return h.kept(p, a, err)
+	}
+	h.forget(w, h.cookieName(a.Slot))
+	if err == nil {
+		err = h.answer(w, r, p, a, o)
+	}
+	return h.quietly(w, r, a, err)
 }
 
 // answered returns the parameters of the provider's answer; none of them may come twice (RFC 6749 §3.1).
 func answered(r *http.Request) (map[string]string, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
 	}
@@ -54,28 +65,51 @@ func answered(r *http.Request) (map[string]string, error) {
 	return q, nil
 }
 
-// lost answers for a callback without an attempt: loaded twice, an old bookmark, cookies that were blocked.
-func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider) error {
+// lost answers for a callback that belongs to no login of this browser: err says why. a is what its state says, if that is
+// one of ours, else nil; it may have been begun by a stranger, so it gets nobody further than a link to a page of this
+// site. The same goes for what the provider says: the page names its error, and the log has the rest.
+func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string, err error) error {
+	back := &attempt{Provider: p.Name()}
+	if a != nil {
+		back.ReturnTo = a.ReturnTo
+	}
+	actions, in := h.again(back), false
 	if b, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Get(r.Context(), b); {
 		case err == nil:
-			redirect(w, cmp.Or(h.Home, "/"))
-			return nil
+			in = true
+			actions = []web.Action{{Label: "Continue", Href: cmp.Or(back.ReturnTo, h.home())}}
 		case !errors.Is(err, session.ErrNotFound):
-			return h.kept(p, &attempt{Provider: p.Name()}, err)
+			return h.kept(p, back, err)
 		}
 	}
-	f := refuse(http.StatusBadRequest, "", errNoAttempt, slog.String("provider", p.Name()), slog.String("check", "state"))
-	f.Message = web.Message{Title: "This sign-in cannot be continued",
-		Text:    "It took too long, was finished already, or was begun in another browser.",
-		Note:    "If this happens every time, your browser may be blocking cookies for this site.",
-		Actions: h.again(&attempt{Provider: p.Name()})}
+	attrs := []slog.Attr{slog.String("provider", p.Name()), slog.String("check", "state")}
+	m := web.Message{Title: "This sign-in cannot be continued", Actions: actions}
+	switch {
+	case q["error"] != "":
+		err = fmt.Errorf("%w; the provider answered %q: %q", err, web.Clip(q["error"]), web.Clip(q["error_description"]))
+		m.Text = fmt.Sprintf("%s did not sign you in. It reports the error “%s”.", label(p), printable(q["error"]))
+	case in && a == nil:
+		redirect(w, h.home())
+		return nil
+	case in:
+		h.Site.Event(r, slog.LevelInfo, "login", append(attrs, slog.String("result", "repeated"), slog.String("error", err.Error()))...)
+		h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed in",
+			Text: "This sign-in was finished already, or another one took its place.", Actions: actions})
+		return nil
+	case errors.Is(err, errRanOut):
+		m.Text = "It took too long: a sign-in has to be finished within 15 minutes."
+	default:
+		m.Text = "It was finished already, has run out, or was begun in another browser."
+		m.Note = "If this happens every time, your browser may be blocking cookies for this site."
+	}
+	f := refuse(http.StatusBadRequest, "", err, attrs...)
+	f.Message = m
 	return f
 }
 
-// finish is steps 1 (its last part) to 6 of [Handler.callback].
-func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string) error {
-	ctx := r.Context()
+// check is steps 1 (its last part) and 2 of [Handler.callback].
+func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map[string]string) error {
 	if a.Provider != p.Name() {
 		return h.asked(p, a, &oidc.Error{Check: "redirect_uri", Err: errors.New("the answer came to another provider's redirect URI")})
 	}
@@ -88,26 +122,32 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	if q["code"] == "" {
 		return h.asked(p, a, &oidc.Error{Check: "code", Err: errors.New("the answer has neither a code nor an error")})
 	}
-	tokens, err := p.Exchange(ctx, q["code"], a.Verifier, h.RedirectURI(p.Name()))
+	return nil
+}
+
+// finish is steps 3 to 6 of [Handler.callback]. It returns the bearer for the browser.
+func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code string) (bearer session.Bearer, err error) {
+	ctx := r.Context()
+	tokens, err := p.Exchange(ctx, code, a.Verifier, h.RedirectURI(p.Name()))
 	if err != nil {
-		return h.asked(p, a, err)
+		return bearer, h.asked(p, a, err)
 	}
 	now := h.Sessions.Now()
 	id, err := p.VerifyIDToken(ctx, tokens.IDToken, oidc.Expect{Nonce: a.Nonce, AccessToken: tokens.AccessToken}, now)
 	if err != nil {
-		return h.asked(p, a, err)
+		return bearer, h.asked(p, a, err)
 	}
 	var info map[string]any
 	if !p.Config().SkipUserinfo {
 		info, err = p.Userinfo(ctx, tokens.AccessToken, id.Subject, now)
 		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
-			return h.asked(p, a, err)
+			return bearer, h.asked(p, a, err)
 		}
 	}
 	claims, refused := h.Claims(ctx, p, id.Claims, info)
 	n := session.New{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
-		Claims: claims, Began: a.Began,
+		Claims: claims, Began: a.Began, Era: a.Era,
 		Tokens: session.Tokens{
 			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
@@ -123,7 +163,7 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 		if err == nil && (old == nil || !sameSignIn(old, &n)) {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return h.refused(ctx, p, a, id, refused)
+		return bearer, h.refused(ctx, p, a, id, refused)
 	}
 	inherited := old != nil && sameSignIn(old, &n) && n.Tokens.Inherit(old.Tokens)
 	if err != nil {
@@ -131,16 +171,14 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	}
 	bearer, s, err := h.Sessions.Create(ctx, n)
 	if err != nil {
-		return h.kept(p, a, err)
+		return bearer, h.kept(p, a, err)
 	}
 	if old != nil {
 		h.replace(r, old, inherited)
 	}
-	h.Cookie.Write(w, bearer)
 	h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "ok"), slog.String("provider", p.Name()),
 		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.String("sid", s.SID), slog.Bool("silent", a.Silent))
-	redirect(w, a.ReturnTo)
-	return nil
+	return bearer, nil
 }
 
 // refused says why somebody who has signed in at the provider does not come in; see [Handler.Claims].

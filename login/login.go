@@ -3,7 +3,6 @@ package login
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,8 +10,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
@@ -37,7 +40,13 @@ type Handler struct {
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
 	Home string // where a login without return_to leads; default "/"
+
+	flights  singleflight.Group // exchanges under way in this process
+	onceLong sync.Once
+	long     *rate.Limiter // of return paths that go into the store
 }
+
+func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this room.
 func (h *Handler) Mount(mux *http.ServeMux) {
@@ -87,9 +96,13 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 	}
-	a := attempt{
-		State: rand.Text(), Nonce: rand.Text(), Verifier: rand.Text() + rand.Text(),
-		ReturnTo: q.returnTo, Provider: p.Name(), Began: h.Sessions.Now(), Silent: q.silent,
+	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent}
+	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
+		return h.kept(p, &a, err)
+	}
+	cookie, err := h.begin(r, &a)
+	if err != nil {
+		return err
 	}
 	to, err := p.AuthURL(r.Context(), oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
@@ -98,9 +111,8 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return h.quietly(w, r, &a, h.asked(p, &a, err))
 	}
-	if err := h.keep(w, r, &a); err != nil {
-		return err
-	}
+	h.makeRoom(w, r, cookieSize(cookie))
+	http.SetCookie(w, cookie)
 	h.Site.Event(r, slog.LevelDebug, "login_started", slog.String("provider", p.Name()), slog.Bool("silent", q.silent))
 	redirect(w, to)
 	return nil
@@ -108,11 +120,12 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 
 // parse reads what a link asks for; whoever made it may be a stranger.
 func (h *Handler) parse(r *http.Request) (request, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return request{}, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
 	}
-	q := request{provider: values.Get("provider"), returnTo: h.returnTo(values.Get("return_to")), loginHint: values.Get("login_hint")}
+	q := request{provider: values.Get("provider"), returnTo: h.returnTo(r, values.Get("return_to")),
+		loginHint: values.Get("login_hint")}
 	if iss := values.Get("iss"); q.provider == "" && iss != "" { // as in Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer == iss })
 		if i < 0 {
@@ -152,18 +165,25 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 	return q, nil
 }
 
+// parseQuery is [url.ParseQuery] as browsers have it: a semicolon is a character like any other.
+func parseQuery(raw string) (url.Values, error) {
+	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
+}
+
 // returnTo keeps where to go after the login: on this site, and not to a page that would begin or end a session again.
-func (h *Handler) returnTo(raw string) string {
-	home := cmp.Or(h.Home, "/")
+func (h *Handler) returnTo(r *http.Request, raw string) string {
 	if raw == "" {
-		return home
+		return h.home()
 	}
-	to := h.Site.ReturnTo(raw)
-	path, _, _ := strings.Cut(to, "?")
-	path, _, _ = strings.Cut(path, "#")
-	for _, route := range []string{"login", "callback", "logout"} {
+	to, err := h.Site.ParseReturnTo(raw)
+	if err != nil {
+		h.returnLost(r, err)
+		return "/"
+	}
+	path := web.DecodedPath(to)
+	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout"} {
 		if own := h.Site.Path(route); path == own || strings.HasPrefix(path, own+"/") {
-			return home
+			return h.home()
 		}
 	}
 	return to

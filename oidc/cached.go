@@ -16,18 +16,18 @@ type cached[T any] struct {
 	stale time.Duration // older than this it is not served any more; 0: always served
 
 	mu     sync.Mutex
-	value  T
-	begun  time.Time // when the fetch began that brought value; zero when there is none
+	doc    *document[T] // nil when there is none
+	begun  int          // how many fetches have begun
 	flight *flight
-	failed time.Time // when the last fetch failed; zero when it did not
-	err    error     // what it failed with
-	retry  time.Time // no fetch behind the callers' backs before this
+	next   chan struct{} // closed when the next fetch has ended; nil while nobody waits for that
+	failed time.Time     // when the last fetch failed; zero when it did not
+	err    error         // what it failed with
+	retry  time.Time     // no fetch behind the callers' backs before this
 }
 
 type flight struct {
-	begun time.Time
-	done  chan struct{} // closed when it has landed
-	err   error         // to be read when it has
+	done chan struct{} // closed when it has landed
+	err  error         // to be read when it has
 }
 
 const (
@@ -35,12 +35,29 @@ const (
 	retryRefresh = time.Minute // between fetches that failed and that could wait
 )
 
+// document is what a fetch brought.
+type document[T any] struct {
+	value  T
+	begun  time.Time // when the fetch began
+	number int       // of the fetch; the first is 1
+}
+
 // get returns the document, fetched if there is none to be served. An error is an [ErrUnavailable].
 func (c *cached[T]) get(ctx context.Context) (T, error) {
+	d, err := c.have(ctx)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return d.value, nil
+}
+
+// have is get for who wants to know which fetch brought the document.
+func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 	c.mu.Lock()
 	now := c.now()
 	if c.servable(now) {
-		if age := now.Sub(c.begun); age >= c.fresh && !now.Before(c.retry) {
+		if age := now.Sub(c.doc.begun); age >= c.fresh && !now.Before(c.retry) {
 			f := c.start(now)
 			if age >= 2*c.fresh { // nobody has asked for long: what the provider withdrew is not to be served once more
 				c.mu.Unlock()
@@ -48,67 +65,77 @@ func (c *cached[T]) get(ctx context.Context) (T, error) {
 				c.mu.Lock()
 			}
 		}
-		v := c.value
+		d := c.doc
 		c.mu.Unlock()
-		return v, nil
+		return d, nil
 	}
 	if c.flight == nil && !c.failed.IsZero() && now.Sub(c.failed) < retryNeeded && !now.Before(c.failed) {
 		err := c.err
 		c.mu.Unlock()
-		var none T
-		return none, err
+		return nil, err
 	}
 	f := c.start(now)
 	c.mu.Unlock()
 
-	var none T
 	if err := f.wait(ctx); err != nil {
-		return none, err
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.value, nil
+	return c.doc, nil
 }
 
-// renew fetches the document anew. It joins the fetch in flight, and then says so: that one began before the caller
-// asked, and may have missed what he asks about. With none in flight it starts one if allow says so, and returns
-// errRefused if not.
-func (c *cached[T]) renew(ctx context.Context, allow func(now time.Time) bool) (v T, joined bool, err error) {
-	c.mu.Lock()
-	f := c.flight
-	if joined = f != nil; !joined {
-		now := c.now()
-		if !allow(now) {
-			c.mu.Unlock()
-			return v, false, errRefused
-		}
-		f = c.start(now)
-	}
-	c.mu.Unlock()
-
-	if err := f.wait(ctx); err != nil {
-		return v, joined, err
-	}
+// renew has the document fetched anew: by the fetch in flight, or by a new one if allow says so. It says whether there is
+// one, and does not wait for it.
+func (c *cached[T]) renew(allow func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.value, joined, nil
+	allowed := c.flight != nil || allow()
+	if allowed {
+		c.start(c.now())
+	}
+	return allowed
 }
 
-var errRefused = errors.New("refused")
+// count returns how many fetches have begun.
+func (c *cached[T]) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun
+}
+
+// landing returns a channel that is closed when the next fetch has ended, well or badly.
+func (c *cached[T]) landing() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == nil {
+		c.next = make(chan struct{})
+	}
+	return c.next
+}
+
+// trouble returns why the last fetch failed; nil when it did not.
+func (c *cached[T]) trouble() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
 
 // expire has the document fetched again at the next need, without letting go of the one there is.
 func (c *cached[T]) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.begun.IsZero() && c.fresh > 0 {
-		if old := c.now().Add(-c.fresh); c.begun.After(old) {
-			c.begun = old
+	if c.doc != nil && c.fresh > 0 {
+		if old := c.now().Add(-c.fresh); c.doc.begun.After(old) {
+			d := *c.doc
+			d.begun = old
+			c.doc = &d
 		}
 	}
 }
 
 func (c *cached[T]) servable(now time.Time) bool {
-	return !c.begun.IsZero() && (c.stale == 0 || now.Sub(c.begun) < c.stale)
+	return c.doc != nil && (c.stale == 0 || now.Sub(c.doc.begun) < c.stale)
 }
 
 // start begins a fetch unless one is in flight. c.mu is held.
@@ -116,7 +143,9 @@ func (c *cached[T]) start(now time.Time) *flight {
 	if c.flight != nil {
 		return c.flight
 	}
-	f := &flight{begun: now, done: make(chan struct{})}
+	c.begun++
+	d := &document[T]{begun: now, number: c.begun}
+	f := &flight{done: make(chan struct{})}
 	c.flight = f
 	go func() {
 		v, err := c.fetch(context.Background())
@@ -129,10 +158,15 @@ func (c *cached[T]) start(now time.Time) *flight {
 			f.err, c.err, c.failed = err, err, c.now()
 			c.retry = c.failed.Add(retryRefresh)
 		} else {
-			c.value, c.begun, c.failed, c.err = v, f.begun, time.Time{}, nil
+			d.value = v
+			c.doc, c.failed, c.err = d, time.Time{}, nil
 		}
 		c.flight = nil
 		close(f.done)
+		if c.next != nil {
+			close(c.next)
+			c.next = nil
+		}
 	}()
 	return f
 }

@@ -44,7 +44,7 @@ type Config struct {
 	HTTPClient *http.Client                  // default: its own, with timeouts; either way no redirect is followed
 	Now        func() time.Time              // for the key cache, discovery and the expiry of fresh access tokens alone; default time.Now
 	Log        *slog.Logger                  // default: nothing is logged
-	OnKeyFetch func(provider, result string) // "ok", "error", "refused" (over the rate); may be nil; must not block
+	OnKeyFetch func(provider, result string) // "ok", "error", "refused" (over the rate; a token waits); may be nil; must not block
 }
 
 // Quirks are departures from the standards that one provider needs. All off by default.

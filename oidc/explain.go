@@ -19,7 +19,7 @@ type Step struct {
 // that makes sense, and says what each found. The signature is checked whenever the provider is known, so that an old token
 // can be explained too.
 func ExplainLogoutToken(ctx context.Context, providers []*Provider, raw string, now time.Time) []Step {
-	v := &logoutVerification{candidates: providers, raw: raw, now: now}
+	v := &logoutVerification{candidates: providers, raw: raw, now: now, once: true}
 	checks := logoutChecks()
 	steps := make([]Step, len(checks))
 	wrong := 0

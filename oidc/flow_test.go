@@ -68,7 +68,11 @@ func (h *house) signIn(t testing.TB, b *http.Client) string {
 
 func (h *house) tokens(t testing.TB) (*oidc.Tokens, *oidc.IDToken) {
 	t.Helper()
-	tok, err := h.rp.Exchange(t.Context(), h.signIn(t, browser(t)), verifier, callback)
+	b := browser(t)
+	if h.bubble {
+		b.Transport = h.rp.Config().HTTPClient.Transport
+	}
+	tok, err := h.rp.Exchange(t.Context(), h.signIn(t, b), verifier, callback)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func (p *Provider) VerifyIDToken(ctx context.Context, raw string, e Expect, now 
 	if err := p.checkIDToken(id, c, e, now); err != nil {
 		return nil, err
 	}
-	if err := p.keys.verify(ctx, t, p.alg); err != nil { // step 6
+	if err := p.keys.verify(ctx, t, p.alg, id.IssuedAt, p.keys.provider); err != nil { // step 6
 		return nil, err
 	}
 	id.Claims = c.plain()

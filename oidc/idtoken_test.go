@@ -20,6 +20,7 @@ func TestAnIDTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 	t.Parallel()
 	h := build(t)
 	h.op.AddKey(oidctest.NewKey("EdDSA"))
+	h.settle(t)
 	now := h.Now()
 	stranger := oidctest.NewKey("ES256")
 	for _, row := range []struct {

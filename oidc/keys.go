@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"maps"
@@ -12,115 +13,156 @@ import (
 )
 
 const (
-	keysFresh  = time.Hour        // older keys are fetched again in the background
-	keysStale  = 24 * time.Hour   // older keys are not trusted any more, however long the provider is away
-	keyBurst   = 3                // fetches for unknown key ids at once
-	keyEvery   = 10 * time.Second // and then one in this time
-	absentFor  = time.Minute      // how long a key id that the provider does not have is refused without asking again
-	absentMost = 1024             // how many such key ids are remembered
-	keysTried  = 4                // keys that a token which names none is tried with
-	maxKID     = 1024             // bytes of a key id
+	keysFresh = time.Hour       // older keys are fetched again in the background
+	keysStale = 24 * time.Hour  // older keys are not trusted any more, however long the provider is away
+	keyBurst  = 3               // fetches at once for tokens that no known key signed
+	keyEvery  = 2 * time.Second // and then one in this time; less than the least that a provider waits, 2.5 s
+
+	// holdFor is how long a token waits for its key, all included. Providers wait 2.5 s to 5 s for an answer.
+	holdFor = 4500 * time.Millisecond
+	// holdMost and holdBytes bound the tokens of strangers that wait at one time for the keys of one provider.
+	holdMost, holdBytes = 512, 2 << 20
+	// settled is the age at which a token's key must have been published: a minute, and the difference of two clocks.
+	settled = time.Minute + skew
+
+	keysTried = 4    // keys that are tried with a token which names none, or a name that several have
+	maxKID    = 1024 // bytes of a key id
 )
 
-// keySet is the guarded cache of a provider's keys. Anybody can make it look for a key, so looking is what is guarded:
+// keySet is the guarded cache of a provider's keys. Anybody can make it look for a key, so looking is what is guarded.
 //
-//   - A key id that is here costs nothing, and a bad signature under it fetches nothing.
-//   - One that is not is fetched for at once, since the provider may have changed its keys this moment; at most
-//     keyBurst times, then once in keyEvery, however many ask. Who asks while a fetch is in flight waits for it.
-//   - One that a fetch did not bring is refused for absentFor without another, so that a token sent over and over does
-//     not use up the fetches.
-//   - When no fetch is allowed and the key id is not known to be absent, nothing is known: that is an [ErrUnavailable], so
-//     that the provider tries again. Were it a refusal, somebody who sends rubbish could have a genuine logout
-//     under a new key refused for good. The next fetch, whoever causes it, brings the new key.
+// A token whose signature a key confirms costs one look. For any other, nothing is known at first: the provider may have
+// new keys, under new names or under the same ones. So the keys are fetched again, at most keyBurst times at once and then
+// once in keyEvery, however many ask, and meanwhile the token is held, for at most holdFor. It is refused
 //
-// Keys older than keysFresh are fetched again without anybody waiting, and what the provider has withdrawn is then no longer
-// trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch that fails leaves the keys there are, until they are keysStale.
+//   - for its signature, when keys whose fetch began after the token came say so;
+//   - for its key id, when keys that were fetched long after the token was signed do not have it (see settled). A set of
+//     keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has been
+//     missing, since anybody can name a key before the provider does.
+//
+// What is not decided within holdFor is an [ErrUnavailable], and so is everything while the keys cannot be fetched.
+//
+// Tokens that anybody can send and those that come from the provider itself (ID Tokens) have fetches and places of their
+// own, so that a flood of the former leaves the latter alone; see desk.
+//
+// Keys older than keysFresh are fetched again without anybody waiting, and what the provider has withdrawn is then no
+// longer trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch that
+// fails leaves the keys there are, until they are keysStale.
 type keySet struct {
-	docs    *cached[keyRing]
-	limit   *rate.Limiter // of the fetches for unknown key ids
-	refused func()        // told when a fetch was not allowed
-
-	mu     sync.Mutex
-	absent map[string]time.Time // until when a key id is taken to be absent
+	docs      *cached[keyRing]
+	strangers *desk
+	provider  *desk
+	late      func() // told when a token has to wait because a fetch was not allowed
 }
 
 // keyRing is what the provider published, by key id; those without one under "".
 type keyRing map[string][]publicKey
 
-func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Time, refused func()) *keySet {
+func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Time, late func()) *keySet {
 	return &keySet{
-		docs:    &cached[keyRing]{fetch: fetch, now: now, fresh: keysFresh, stale: keysStale},
-		limit:   rate.NewLimiter(rate.Every(keyEvery), keyBurst),
-		refused: refused,
-		absent:  map[string]time.Time{},
+		docs:      &cached[keyRing]{fetch: fetch, now: now, fresh: keysFresh, stale: keysStale},
+		strangers: newDesk(),
+		provider:  newDesk(),
+		late:      late,
 	}
 }
 
-// verify says whether one of the provider's keys signed the token with the algorithm a. The error is an [Error] of the
-// check "kid" or "signature", or an [ErrUnavailable].
-func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm) error {
-	ring, err := s.docs.get(ctx)
-	if err != nil {
-		return err
+// verify says whether one of the provider's keys signed the token with the algorithm a. iat is when the token says that it
+// was signed; zero when it does not. It waits at d; without one, it decides by a single fetch what the token is worth now,
+// as `curfew token explain` wants it. The error is an [Error] of the check "kid" or "signature", or an [ErrUnavailable].
+func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.Time, d *desk) error {
+	if iat.IsZero() {
+		iat = s.docs.now()
 	}
-	for tries, sure := 0, false; ; tries++ {
-		if ok, err := ring.verify(t, a); ok || err != nil {
-			return err
+	once := d == nil
+	if once {
+		d = s.provider
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdFor)
+	defer cancel()
+	began := s.docs.count()
+	var c *chair // none for a token that need not wait
+	defer func() { c.leave() }()
+	for ask, tries := true, 0; ; tries++ {
+		landing := s.docs.landing() // before the keys are looked at, so that no fetch is missed
+		keys, open := s.docs.have(ctx)
+		if open == nil {
+			var says verdict
+			if says, open = keys.value.verify(t, a); says == verified {
+				return nil
+			}
+			since, long := keys.number > began, keys.begun.Sub(iat) >= settled
+			ask = ask && (tries > 0 || !since) // these keys were fetched for this token
+			if once && since || says == wrong && (since || long) || says == missing && long && len(keys.value) > 0 {
+				return open
+			}
 		}
-		// No key here could have signed it. Perhaps the provider has a new one.
-		if sure {
-			s.setAbsent(t.header.kid)
-			return noKey(t, ring, a)
+		if ctx.Err() != nil {
+			return s.undecided(ctx, open)
 		}
-		if s.isAbsent(t.header.kid) {
-			return noKey(t, ring, a)
+		if c == nil {
+			c = d.take(len(t.raw))
 		}
-		newer, joined, err := s.docs.renew(ctx, func(now time.Time) bool { return s.limit.AllowN(now, 1) })
-		if errors.Is(err, errRefused) {
-			s.refused()
-			return unavailable("the token is signed with a key that is not known here (%s), and the keys were fetched only just now; they are fetched again within %v", quote(t.header.kid), keyEvery)
+		wait := keyEvery
+		switch {
+		case keys == nil: // to get them has failed only just now
+			wait = retryNeeded
+		case ask:
+			wait = s.ask(d.limit, tries == 0)
 		}
-		if err != nil {
-			return err
+		timer := time.NewTimer(wait)
+		select {
+		case <-landing:
+			ask = false
+		case <-timer.C:
+			ask = true
+		case <-ctx.Done():
+		case <-c.taken:
+			timer.Stop()
+			return unavailable("too many tokens wait for keys of the provider: %v", open)
 		}
-		ring = newer
-		// A fetch that was under way when we asked proves nothing. The one after it does.
-		sure = !joined || tries > 0
+		timer.Stop()
 	}
 }
 
-func (s *keySet) isAbsent(kid string) bool {
-	now := s.docs.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	until, there := s.absent[kid]
-	return there && now.Before(until)
+// ask begins a fetch, if it may, and returns after how long to ask again.
+func (s *keySet) ask(limit *rate.Limiter, first bool) time.Duration {
+	if s.docs.renew(limit.Allow) {
+		return keyEvery
+	}
+	if first {
+		s.late()
+	}
+	return max(time.Duration((1-limit.Tokens())*float64(keyEvery)), time.Millisecond)
 }
 
-func (s *keySet) setAbsent(kid string) {
+// undecided is the answer when a token has waited for as long as it may. It does not wrap what is open, which is final for
+// whoever finds an [Error].
+func (s *keySet) undecided(ctx context.Context, open error) error {
+	if _, refused := open.(*Error); !refused {
+		return open
+	}
+	err := s.docs.trouble()
+	if err == nil {
+		err = errors.New("the provider may be about to publish another key")
+	}
+	return unavailable("%v; %v: %w", open, err, ctx.Err())
+}
+
+// verdict is what a set of keys says about a token.
+type verdict int
+
+const (
+	verified verdict = iota
+	wrong            // there is such a key, and it did not make this signature, or is not for it
+	missing          // there is no such key
+)
+
+// verify tries the keys that the token could have been signed with. The error says why none of them signed it.
+func (ring keyRing) verify(t *signed, a *algorithm) (verdict, error) {
+	kid := t.header.kid
+	named, problem := ring[kid], ""
 	if kid == "" {
-		return // no name that could be absent
-	}
-	now := s.docs.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.absent) >= absentMost {
-		maps.DeleteFunc(s.absent, func(_ string, until time.Time) bool { return !now.Before(until) })
-	}
-	for k := range s.absent { // any one: a flood makes room for itself
-		if len(s.absent) < absentMost {
-			break
-		}
-		delete(s.absent, k)
-	}
-	s.absent[kid] = now.Add(absentFor)
-}
-
-// verify tries the keys that the token could have been signed with. False and no error: there is none, or the token
-// names none and none fits; a newer set might have one. A key that the token names decides at once.
-func (ring keyRing) verify(t *signed, a *algorithm) (bool, error) {
-	named, problem := ring[t.header.kid], ""
-	if t.header.kid == "" {
 		named = ring.all()
 	}
 	tried := 0
@@ -134,30 +176,21 @@ func (ring keyRing) verify(t *signed, a *algorithm) (bool, error) {
 			break
 		}
 		if a.verify(k.key, t.input, t.signature) {
-			return true, nil
+			return verified, nil
 		}
 	}
 	switch {
-	case t.header.kid == "" || len(named) == 0:
-		return false, nil
+	case kid != "" && len(named) == 0:
+		return missing, failed("kid", "the provider has no key %s", quote(kid))
+	case kid == "" && tried == 0:
+		return missing, failed("kid", "the token names no key, and the provider has none for %s", a.name)
+	case kid == "":
+		return wrong, failed("signature", "the token names no key, and none of the provider's keys for %s signed it", a.name)
 	case tried == 0:
-		return false, failed("kid", "the provider's key %s is not for %s: %s", quote(t.header.kid), a.name, problem)
+		return wrong, failed("kid", "the provider's key %s is not for %s: %s", quote(kid), a.name, problem)
 	default:
-		return false, failed("signature", "it is not the signature of this token by the provider's key %s", quote(t.header.kid))
+		return wrong, failed("signature", "it is not the signature of this token by the provider's key %s", quote(kid))
 	}
-}
-
-// noKey is the refusal of a token when it is sure that the provider has no key for it.
-func noKey(t *signed, ring keyRing, a *algorithm) error {
-	if t.header.kid != "" {
-		return failed("kid", "the provider has no key %s", quote(t.header.kid))
-	}
-	for _, k := range ring.all() {
-		if k.problemWith(a) == "" {
-			return failed("signature", "the token names no key, and none of the provider's keys for %s signed it", a.name)
-		}
-	}
-	return failed("kid", "the token names no key, and the provider has none for %s", a.name)
 }
 
 // all returns the keys in the order of their ids.
@@ -167,4 +200,57 @@ func (ring keyRing) all() []publicKey {
 		all = append(all, ring[kid]...)
 	}
 	return all
+}
+
+// desk is where tokens wait for a key. It has holdMost chairs, for holdBytes of tokens; when they are taken, whoever has
+// waited longest makes room. That one has seen the most fetches go by without its key: a genuine token is served by the next
+// fetch, at most keyEvery away, unless so many come within that time.
+type desk struct {
+	limit *rate.Limiter // of the fetches that are made for those who wait here
+
+	mu    sync.Mutex
+	queue list.List // of *chair
+	bytes int
+}
+
+// chair is the place of one token.
+type chair struct {
+	desk  *desk
+	size  int
+	at    *list.Element
+	taken chan struct{} // closed when somebody else has it
+}
+
+func newDesk() *desk { return &desk{limit: rate.NewLimiter(rate.Every(keyEvery), keyBurst)} }
+
+func (d *desk) take(size int) *chair {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.queue.Len() > 0 && (d.queue.Len() >= holdMost || d.bytes+size > holdBytes) {
+		longest := d.queue.Front().Value.(*chair)
+		longest.rise()
+		close(longest.taken)
+	}
+	c := &chair{desk: d, size: size, taken: make(chan struct{})}
+	c.at = d.queue.PushBack(c)
+	d.bytes += size
+	return c
+}
+
+// leave gives the place back, if it was not taken away. Nil has none.
+func (c *chair) leave() {
+	if c == nil {
+		return
+	}
+	c.desk.mu.Lock()
+	defer c.desk.mu.Unlock()
+	c.rise()
+}
+
+func (c *chair) rise() {
+	if c.at != nil {
+		c.desk.queue.Remove(c.at)
+		c.desk.bytes -= c.size
+		c.at = nil
+	}
 }

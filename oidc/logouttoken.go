@@ -60,8 +60,9 @@ func VerifyLogoutToken(ctx context.Context, providers []*Provider, raw string, n
 
 // logoutVerification is a logout token on its way through the checks.
 type logoutVerification struct {
-	raw string
-	now time.Time
+	raw  string
+	now  time.Time
+	once bool // judged by the keys of today, and never held for those of tomorrow
 
 	candidates []*Provider // those that it may come from
 	parts      []string
@@ -326,7 +327,11 @@ func (v *logoutVerification) checkNames(context.Context) (err error) {
 // checkSignature: §2.6 step 2, last because it is what costs.
 func (v *logoutVerification) checkSignature(ctx context.Context) error {
 	p := v.token.Provider
-	return p.keys.verify(ctx, v.signed, p.logoutAlg)
+	d := p.keys.strangers
+	if v.once {
+		d = nil
+	}
+	return p.keys.verify(ctx, v.signed, p.logoutAlg, v.token.IssuedAt, d)
 }
 
 // someCandidate returns nil if any provider that comes into question accepts the token, else why not.

@@ -44,6 +44,7 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 	t.Parallel()
 	h := build(t)
 	h.op.AddKey(oidctest.NewKey("EdDSA")) // published, and not what is registered
+	h.settle(t)
 	stranger := oidctest.NewKey("ES256")
 	now := h.Now()
 	event := func(v any) func(*oidctest.JWT) { return claim("events", map[string]any{oidctest.LogoutEvent: v}) }
@@ -330,6 +331,7 @@ func TestTheProviderOfATokenIsFoundByIssuerAndClient(t *testing.T) {
 	h := build(t)
 	h.op.SetClient(oidctest.Client{ID: "second", SigningAlg: "EdDSA"})
 	other := build(t)
+	other.settle(t)
 	second, err := oidc.New(oidc.Config{Name: "second", Issuer: h.op.Issuer(), ClientID: "second", SigningAlg: "EdDSA", Now: h.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -468,6 +470,7 @@ func TestEd25519IsAnotherNameOfEdDSA(t *testing.T) {
 func TestNoErrorRepeatsTheToken(t *testing.T) {
 	t.Parallel()
 	h := build(t)
+	h.settle(t)
 	raw := h.op.SignLogoutToken("app", "alice", "s", head("kid", "nobody's"))
 	_, err := h.verify(t, raw)
 	wantCheck(t, err, "kid", "nobody's")

@@ -98,7 +98,8 @@ func (p *Provider) otherPerson(ctx context.Context, raw string, before IDToken) 
 	if iss, _ := c["iss"].(string); iss != "" && iss != before.Issuer {
 		check = "iss"
 	}
-	if check == "" || p.keys.verify(ctx, t, p.alg) != nil {
+	iat, _ := c.time("iat")
+	if check == "" || p.keys.verify(ctx, t, p.alg, iat, p.keys.provider) != nil {
 		return ""
 	}
 	return check

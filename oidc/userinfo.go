@@ -85,5 +85,6 @@ func (p *Provider) verifyUserinfo(ctx context.Context, raw string, now time.Time
 	if c.hasLogoutEvent() {
 		return nil, failed("events", "this is a logout token")
 	}
-	return c, p.keys.verify(ctx, t, p.alg)
+	iat, _ := c.time("iat") // which userinfo may lack
+	return c, p.keys.verify(ctx, t, p.alg, iat, p.keys.provider)
 }

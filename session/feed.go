@@ -14,6 +14,7 @@ import (
 func (m *Manager) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { m.prune(ctx) })
+	wg.Go(func() { m.clock.run(ctx) })
 	defer wg.Wait()
 	for told := false; ctx.Err() == nil; {
 		err := m.follow(ctx, func() { told = false })
@@ -35,10 +36,9 @@ func (m *Manager) follow(ctx context.Context, whole func()) error {
 	}
 	defer feed.Close()
 	m.distrust() // copies from before the watch
-	if err := m.setClock(ctx); err != nil {
+	if err := m.clock.sure(ctx); err != nil {
 		return err
 	}
-	nextClock := m.cfg.Now().Add(clockEvery)
 	tick := time.NewTicker(max(m.cfg.Ceiling, time.Second) / 4)
 	defer tick.Stop()
 	for first := true; ; first = false {
@@ -48,12 +48,6 @@ func (m *Manager) follow(ctx context.Context, whole func()) error {
 		}
 		m.synced.Store(&began)
 		whole()
-		if !began.Before(nextClock) {
-			if err := m.setClock(ctx); err != nil {
-				return err
-			}
-			nextClock = began.Add(clockEvery)
-		}
 		if first {
 			m.recheck(ctx) // what ended while nobody watched
 		}
@@ -63,32 +57,6 @@ func (m *Manager) follow(ctx context.Context, whole func()) error {
 		case <-tick.C:
 		}
 	}
-}
-
-const (
-	clockEvery = 10 * time.Second // between two looks at the store's clock
-	clockOff   = 5 * time.Second  // from here on somebody should know
-)
-
-// setClock sets the manager's clock by the store's, if the store is shared and has one: whether a login began before a
-// logout must not depend on which replica saw which.
-func (m *Manager) setClock(ctx context.Context) error {
-	shared, ok := m.cfg.Store.(Clock)
-	if !ok {
-		return nil
-	}
-	before := m.cfg.Now()
-	at, err := shared.Clock(ctx)
-	if err != nil {
-		return err
-	}
-	after := m.cfg.Now()
-	offset := at.Sub(before.Add(after.Sub(before) / 2))
-	if was := time.Duration(m.offset.Swap(int64(offset))); offset.Abs() >= clockOff && was.Abs() < clockOff {
-		m.cfg.Log.WarnContext(ctx, "this machine's clock differs from the store's, whose time is used for sessions; set it",
-			"event", "clock_off", "by", offset.Round(time.Millisecond).String())
-	}
-	return nil
 }
 
 // distrust drops all copies, and serves none before the next Sync.
@@ -107,7 +75,11 @@ func (m *Manager) drop(e Ended) {
 // prune removes what is past its time, once a minute.
 func (m *Manager) prune(ctx context.Context) {
 	for sleep(ctx, time.Minute) {
-		now := Time(m.Now())
+		if m.clock.sure(ctx) != nil {
+			continue // nothing is pruned by a clock that may be wrong
+		}
+		early, _ := m.clock.between()
+		now := Time(early)
 		if err := m.handOver(ctx, now); err != nil {
 			if ctx.Err() == nil {
 				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for the next time, and not served",
@@ -134,7 +106,7 @@ func (m *Manager) handOver(ctx context.Context, now time.Time) error {
 	if !ok || m.cfg.OnExpired == nil {
 		return nil
 	}
-	const batch = 100
+	const batch = 1000 // each may cost the store as much as there are in all
 	for after := (Key{}); ; {
 		due, err := desk.Overdue(ctx, after, batch, now)
 		if err != nil || len(due) == 0 {

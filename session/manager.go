@@ -31,6 +31,9 @@ type Config struct {
 	Absolute time.Duration // a session ends after so long in any case; default 24 h
 	Ceiling  time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
 	Cached   int           // how many sessions are cached; default 100,000
+	// PerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000, negative:
+	// any number. Who signs in once more loses the oldest, with [CauseCapped].
+	PerSubject int
 
 	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
 	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
@@ -74,7 +77,8 @@ type New struct {
 	SID      string
 	Claims   map[string]any
 	Tokens   Tokens
-	Began    time.Time // when its login began
+	Began    time.Time // when its login began; see [Manager.Begin]
+	Era      string    // what [Manager.Begin] said of Began; empty: this process took the time
 }
 
 // Manager is what the rooms ask: it opens, checks and ends sessions in any [Store].
@@ -85,7 +89,7 @@ type Manager struct {
 	cfg       Config
 	touch     time.Duration // how old LastSeen may grow before it is written
 	cache     cache
-	offset    atomic.Int64              // what has to be added to our own clock, in nanoseconds
+	clock     *clock
 	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
 	refreshes singleflight.Group
 
@@ -107,9 +111,13 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Idle < 0 || cfg.Absolute < 0 || cfg.Grace < 0 || cfg.Cached < 0 {
 		faults = append(faults, errors.New("session: Idle, Absolute, Grace and Cached must not be negative"))
 	}
+	if cfg.PerSubject > mostPerSubject {
+		faults = append(faults, fmt.Errorf("session: PerSubject must not be above %d, or be negative for any number", mostPerSubject))
+	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	or(&cfg.PerSubject, 1000)
 	or(&cfg.Idle, 2*time.Hour)
 	or(&cfg.Absolute, 24*time.Hour)
 	or(&cfg.Ceiling, time.Second)
@@ -119,7 +127,8 @@ func NewManager(cfg Config) (*Manager, error) {
 		cfg.Now = time.Now
 	}
 	or(&cfg.Log, slog.Default())
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{})}
+	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{}),
+		clock: newClock(cfg.Store, cfg.Now, cfg.Log)}
 	if cfg.Ceiling > 0 {
 		m.cache.init(cfg.Cached)
 	}
@@ -133,19 +142,34 @@ func or[T comparable](v *T, otherwise T) {
 	}
 }
 
-// Now is the one clock of all that concerns sessions. Where replicas share a store that is a [Clock], it is the store's,
-// as soon as [Manager.Run] has asked for it.
-func (m *Manager) Now() time.Time { return m.cfg.Now().Add(time.Duration(m.offset.Load())) }
+// Now is the time by which sessions expire. Where replicas share a store that is a [Clock], it is about the store's, as soon
+// as that has been read. It is not exact enough to say whether a login or a logout came first; see [Manager.Begin].
+func (m *Manager) Now() time.Time { return m.clock.time() }
+
+// Begin returns the stamp of a login that begins now, for [New]. It is no later than the time of any ending that comes after,
+// on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be read.
+func (m *Manager) Begin(ctx context.Context) (began time.Time, era string, err error) {
+	return m.clock.begin(ctx)
+}
 
 // Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
 func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
-	now := Time(m.Now())
-	b, s := m.begin(n, now)
+	asked := m.cfg.Now()
+	began, at, err := m.clock.compared(ctx, n.Began, n.Era)
+	if err != nil {
+		return Bearer{}, nil, err
+	}
+	b, s := m.begin(n, Time(m.Now()))
 	rec, err := m.cfg.Ring.record(s)
 	if err != nil {
 		return Bearer{}, nil, err
 	}
-	err = m.cfg.Store.Create(ctx, rec, Time(n.Began), now)
+	err = m.cfg.Store.Create(ctx, rec, began, at)
+	if err == nil && m.clock.since(asked) > AttemptLifetime/2 {
+		// This process was suspended meanwhile, and the mark that would have barred the login may be gone.
+		_, err = m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: CauseExpired, KeepTokens: true})
+		err = errors.Join(ErrEnded, err)
+	}
 	if errors.Is(err, ErrEnded) {
 		m.orphaned(ctx, s)
 	}
@@ -155,7 +179,34 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 	if m.cfg.OnCreated != nil {
 		m.cfg.OnCreated(s)
 	}
+	m.makeRoom(ctx, s)
 	return b, s, nil
+}
+
+const (
+	mostPerSubject = 10_000 // as many may be looked at when one more signs in
+	roomTimeout    = 10 * time.Second
+)
+
+// makeRoom ends the oldest sessions of a subject that has more than it may. It is done after the sign-in, so that nothing ends
+// for one that fails: each sign-in sees to it when it has its own session, so there are never more too many than sign-ins under
+// way. It goes on when the browser has hung up, which would be a way round it.
+func (m *Manager) makeRoom(ctx context.Context, s *Session) {
+	if m.cfg.PerSubject < 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roomTimeout)
+	defer cancel()
+	ended, err := m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}, Cause: CauseCapped,
+		Spare: m.cfg.PerSubject})
+	switch {
+	case err != nil:
+		m.cfg.Log.WarnContext(ctx, "a person may have more sessions than allowed: the oldest could not be ended; the next sign-in tries again",
+			"event", "session_cap_failed", "session", s.Key.Handle(), "error", err)
+	case len(ended) > 0:
+		m.cfg.Log.InfoContext(ctx, "a person signed in more often than allowed: the oldest sessions have ended",
+			"event", "session_capped", "session", s.Key.Handle(), "allowed", m.cfg.PerSubject, "ended", len(ended))
+	}
 }
 
 // Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Config.Orphaned].
@@ -188,6 +239,9 @@ func (m *Manager) orphaned(ctx context.Context, s *Session) {
 //
 // When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
 	key, now := b.Key(), m.Now()
 	var s *Session
 	var touch bool
@@ -212,6 +266,9 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 
 // Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
 func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
 	return m.read(ctx, key, m.Now())
 }
 
@@ -221,12 +278,21 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	if m.cfg.Tell != nil {
 		e.Tell = slices.Concat(e.Tell, m.cfg.Tell(e))
 	}
-	ended, err := m.cfg.Store.End(ctx, e, Time(m.Now()))
+	if err := m.clock.sure(ctx); err != nil {
+		return nil, err
+	}
+	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken for
+	// expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
+	now, _ := m.clock.between()
+	ended, err := m.cfg.Store.End(ctx, e, Time(now))
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if len(e.Tell) > 0 && m.cfg.OnTold != nil {
+	if len(e.Tell) > 0 && m.cfg.OnTold != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.OnTold()
+	}
+	if len(ended) == EndedMost { // there may be more that are not named
+		m.cache.forgetAll()
 	}
 	for _, e := range ended {
 		m.drop(e)
@@ -268,10 +334,17 @@ func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, e
 	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
 		return nil, ErrNotFound
 	}
-	s, err := m.cfg.Ring.session(rec)
-	if err != nil {
+	s, err := m.cfg.Ring.session(rec, m.cfg.Absolute)
+	switch {
+	case errors.Is(err, ErrAltered):
+		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, and its browser has to sign in again",
+			"event", "session_altered", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
+		return nil, ErrNotFound
+	case !now.Before(s.Expires): // a payload of an earlier release that was put back
 		return nil, ErrNotFound
 	}
 	m.cache.put(s, epoch)
@@ -289,15 +362,19 @@ func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Sessio
 	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, Time(now)) })
 }
 
-// rename is write for a session whose sid has changed in a refresh that began at began.
-func (m *Manager) rename(ctx context.Context, s *Session, began, now time.Time) (*Session, error) {
+// rename is write for a session whose sid has changed in a refresh that began at began, in the era (see [Manager.Begin]).
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time) (*Session, error) {
+	began, at, err := m.clock.compared(ctx, began, era)
+	if err != nil {
+		return nil, err
+	}
 	next := *s
 	next.LastSeen, next.IdleExpires = Time(now), Time(now.Add(m.cfg.Idle))
 	rec, err := m.cfg.Ring.record(&next)
 	if err != nil {
 		return nil, err
 	}
-	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, Time(began), Time(now)) })
+	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
 }
 
 func (m *Manager) written(next *Session, update func() error) (*Session, error) {

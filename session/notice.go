@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 )
 
@@ -20,20 +19,31 @@ func (k Key) SIDFor(clientID string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:24])
 }
 
-// NoticeTokens opens the tokens in the payload of a [NoticeRevoke]. [ErrUnsealed] when no key of the ring opens it.
+// NoticeTokens opens the tokens in the payload of a [NoticeRevoke]. [ErrUnsealed] when no key of the ring opens it,
+// [ErrAltered] when the notice names another issuer, client or person than the payload: its tokens must not be sent to
+// another provider.
 func (r *Ring) NoticeTokens(n Notice) (Tokens, error) {
-	s, err := r.session(Record{Key: n.Key, Payload: n.Payload})
+	p, v1, err := r.open(n.Key, n.Payload)
 	if err != nil {
-		return Tokens{}, err
+		return Tokens{}, fmt.Errorf("session %s: %w", n.Key.Handle(), err)
 	}
-	return s.Tokens, nil
+	about := noticeColumns(n.Issuer, n.ClientID, n.Subject, n.SID)
+	if v1 {
+		_, err = p.ownerV1(about)
+	} else if names := noticeColumns(p.Columns.Issuer, p.Columns.ClientID, p.Columns.Subject, p.Columns.SID).differ(about); names != "" {
+		err = fmt.Errorf("%w: %s", ErrAltered, names)
+	}
+	if err != nil {
+		return Tokens{}, fmt.Errorf("session %s: %w", n.Key.Handle(), err)
+	}
+	return p.Tokens, nil
 }
 
-// NoticePayload seals tokens as the payload of a [NoticeRevoke] about the session with this key.
-func (r *Ring) NoticePayload(k Key, t Tokens) ([]byte, error) {
-	plain, err := json.Marshal(payload{Tokens: t})
-	if err != nil {
-		return nil, fmt.Errorf("session: encode payload: %w", err)
-	}
-	return r.Seal(sealed, k[:], plain), nil
+// NoticePayload seals tokens as the payload of a [NoticeRevoke] about a session.
+func (r *Ring) NoticePayload(s *Session, t Tokens) ([]byte, error) {
+	return r.seal(s.Key, payload{Provider: s.Provider, Tokens: t, Columns: noticeColumns(s.Issuer, s.ClientID, s.Subject, s.SID)})
+}
+
+func noticeColumns(issuer, clientID, subject, sid string) columns {
+	return columns{Issuer: issuer, ClientID: clientID, Subject: subject, SID: sid}
 }

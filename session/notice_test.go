@@ -75,9 +75,10 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 	t.Parallel()
 	r, other := ring(t, 1), ring(t, 2)
 	bearer := session.NewBearer("https://id.example", "app", "alice")
-	n := session.Notice{Key: bearer.Key()}
+	about := session.Session{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: "alice", SID: "s1"}
+	n := session.Notice{Key: about.Key, Issuer: about.Issuer, ClientID: about.ClientID, Subject: about.Subject, SID: about.SID}
 	var err error
-	if n.Payload, err = r.NoticePayload(n.Key, session.Tokens{RefreshToken: "refresh-secret"}); err != nil {
+	if n.Payload, err = r.NoticePayload(&about, session.Tokens{RefreshToken: "refresh-secret"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := r.NoticeTokens(n); err != nil || got.RefreshToken != "refresh-secret" {
@@ -88,6 +89,18 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 	}
 	if _, err := other.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
 		t.Errorf("another ring: %v", err)
+	}
+	for what, alter := range map[string]func(*session.Notice){
+		"issuer":  func(n *session.Notice) { n.Issuer = "https://evil.example" },
+		"client":  func(n *session.Notice) { n.ClientID = "app2" },
+		"subject": func(n *session.Notice) { n.Subject = "bob" },
+		"sid":     func(n *session.Notice) { n.SID = "s2" },
+	} {
+		altered := n
+		alter(&altered)
+		if _, err := r.NoticeTokens(altered); !errors.Is(err, session.ErrAltered) || !strings.HasSuffix(err.Error(), ": "+what) {
+			t.Errorf("another %s: %v", what, err)
+		}
 	}
 	n.Key[0] ^= 1
 	if _, err := r.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {

@@ -53,17 +53,17 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 		switch {
 		case !s.expired(now):
 			return s, nil
-		case now.Before(s.refreshHeld):
-			if s.refreshFailed {
-				return s, nil
-			}
+		case s.refreshFailed && now.Before(s.refreshHeld):
+			return s, nil
+		case !s.refreshFailed && m.held(s):
 			if !sleep(ctx, refreshPoll) {
 				return nil, unavailable(ctx.Err())
 			}
 			continue
 		}
 		held, failedBefore := *s, s.refreshFailed
-		held.refreshHeld, held.refreshFailed = Time(now.Add(refreshTimeout)), false
+		_, late := m.clock.between()
+		held.refreshHeld, held.refreshFailed = Time(late.Add(refreshTimeout)), false
 		s, err = m.write(ctx, &held, now)
 		if errors.Is(err, ErrConflict) {
 			continue
@@ -75,9 +75,18 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 	}
 }
 
+// held says whether a replica may still be asking the provider, by whichever clock it set the hold.
+func (m *Manager) held(s *Session) bool {
+	early, _ := m.clock.between()
+	return early.Before(s.refreshHeld)
+}
+
 // exchange asks the provider, for a session that this process holds.
 func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (*Session, error) {
-	began := m.Now() // a logout after it that names the session by a new sid bars it
+	began, era, err := m.Begin(ctx) // a logout after it that names the session by a new sid bars it
+	if err != nil {
+		return nil, err
+	}
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
 	got, err := m.cfg.Refresh(asking, s)
 	cancel()
@@ -88,7 +97,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	switch {
 	case err == nil:
 		m.troubled.Delete(provider)
-		next, err := m.settle(ctx, s.Key, began, func(s *Session) {
+		next, err := m.settle(ctx, s.Key, began, era, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
 			if got.SID != "" {
 				s.SID = got.SID
@@ -115,7 +124,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		}
 		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this is told once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		return m.settle(ctx, s.Key, began, func(s *Session) {
+		return m.settle(ctx, s.Key, began, era, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = Time(now.Add(refreshPause)), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = Time(graceEnds)
@@ -154,7 +163,7 @@ func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 
 // settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
 // done: the refresh token that the store holds may be worth nothing any more.
-func (m *Manager) settle(ctx context.Context, key Key, began time.Time, change func(*Session)) (*Session, error) {
+func (m *Manager) settle(ctx context.Context, key Key, began time.Time, era string, change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
@@ -164,7 +173,7 @@ func (m *Manager) settle(ctx context.Context, key Key, began time.Time, change f
 			if next.SID == s.SID {
 				s, err = m.write(ctx, &next, now)
 			} else {
-				s, err = m.rename(ctx, &next, began, now)
+				s, err = m.rename(ctx, &next, began, era, now)
 			}
 		}
 		switch {

@@ -17,6 +17,10 @@ import (
 // ring does not hold.
 var ErrUnsealed = errors.New("cannot be opened with any key of the ring")
 
+// ErrAltered: what a store keeps beside a sealed payload is not what was sealed with it. Somebody who has no key has
+// written to the store.
+var ErrAltered = errors.New("the store holds other columns than were sealed")
+
 // Ring is a key ring: the first key seals, all of them open. To rotate, put a new key first; drop the old one when
 // nothing that it sealed is alive.
 //

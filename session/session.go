@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -84,48 +85,157 @@ type payload struct {
 	Tokens      Tokens         `json:"tokens,omitzero"`
 	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
 	RefreshFail bool           `json:"refresh_failed,omitempty"`
+	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
-// sealed is the purpose under which payloads are sealed, and the version of their form.
-const sealed = "session payload v1"
+// columns are what a [Record] says beside its payload, but for the revision, which the store counts: what a session is
+// found and judged by. They are sealed with it, so that nobody who can write to the store, and has no key, can make a
+// session another person's or let it live longer. The key is bound to the payload as its context (see [Ring]).
+type columns struct {
+	Issuer      string  `json:"iss"`
+	ClientID    string  `json:"client"`
+	Subject     string  `json:"sub"`
+	SID         string  `json:"sid,omitempty"`
+	Created     int64   `json:"created,omitempty"` // this and what follows is not in notices; microseconds since 1970
+	LastSeen    int64   `json:"last_seen,omitempty"`
+	IdleExpires int64   `json:"idle_expires,omitempty"`
+	Expires     int64   `json:"expires,omitempty"`
+	Refresh     Refresh `json:"refresh,omitempty"`
+}
+
+func (r *Record) columns() columns {
+	return columns{
+		Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
+		Created: r.Created.UnixMicro(), LastSeen: r.LastSeen.UnixMicro(),
+		IdleExpires: r.IdleExpires.UnixMicro(), Expires: r.Expires.UnixMicro(), Refresh: r.Refresh,
+	}
+}
+
+// differ names the columns in which a and b differ, for a log line: what they hold may be anybody's text.
+func (a columns) differ(b columns) string {
+	var names []string
+	for _, c := range []struct {
+		name string
+		same bool
+	}{
+		{"issuer", a.Issuer == b.Issuer}, {"client", a.ClientID == b.ClientID}, {"subject", a.Subject == b.Subject},
+		{"sid", a.SID == b.SID}, {"created", a.Created == b.Created}, {"last_seen", a.LastSeen == b.LastSeen},
+		{"idle_expires", a.IdleExpires == b.IdleExpires}, {"expires", a.Expires == b.Expires}, {"refresh", a.Refresh == b.Refresh},
+	} {
+		if !c.same {
+			names = append(names, c.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// The purposes under which payloads are sealed, and with that the versions of their form. A payload opens as what it was
+// sealed as, and as nothing else: without a key nobody makes a version 1 of a version 2.
+const (
+	sealed   = "session payload v2"
+	sealedV1 = "session payload v1" // without columns; still opened, never written
+)
 
 // record turns a session into what a store keeps.
 func (r *Ring) record(s *Session) (Record, error) {
-	plain, err := json.Marshal(payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens, RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed})
-	if err != nil {
-		return Record{}, fmt.Errorf("session: encode payload: %w", err)
+	rec := Record{
+		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID,
+		Created: Time(s.Created), LastSeen: Time(s.LastSeen), IdleExpires: Time(s.IdleExpires), Expires: Time(s.Expires),
+		Revision: s.revision,
 	}
-	refresh := RefreshNone
 	switch {
 	case s.Tokens.RefreshToken == "":
 	case s.Tokens.Offline:
-		refresh = RefreshOffline
+		rec.Refresh = RefreshOffline
 	default:
-		refresh = RefreshOnline
+		rec.Refresh = RefreshOnline
 	}
-	return Record{
-		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID,
-		Created: s.Created, LastSeen: s.LastSeen, IdleExpires: s.IdleExpires, Expires: s.Expires,
-		Revision: s.revision, Refresh: refresh,
-		Payload: r.Seal(sealed, s.Key[:], plain),
-	}, nil
+	var err error
+	rec.Payload, err = r.seal(s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
+		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Columns: rec.columns()})
+	return rec, err
 }
 
-// session turns what a store kept into a session.
-func (r *Ring) session(rec Record) (*Session, error) {
-	plain, err := r.Open(sealed, rec.Key[:], rec.Payload)
+func (r *Ring) seal(k Key, p payload) ([]byte, error) {
+	plain, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("session: encode payload: %w", err)
+	}
+	return r.Seal(sealed, k[:], plain), nil
+}
+
+// open reads a payload, of whatever version. That it belongs to its columns is the caller's to see.
+func (r *Ring) open(k Key, text []byte) (p payload, v1 bool, err error) {
+	plain, err := r.Open(sealed, k[:], text)
+	if err != nil {
+		v1 = true
+		plain, err = r.Open(sealedV1, k[:], text)
+	}
+	if err != nil {
+		return p, v1, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(plain))
+	decoder.UseNumber() // numbers keep their digits
+	if err := decoder.Decode(&p); err != nil {
+		return p, v1, fmt.Errorf("decode payload: %w", err)
+	}
+	return p, v1, nil
+}
+
+// session turns what a store kept into a session, which never lives longer than absolute. [ErrUnsealed] when no key
+// opens the payload, [ErrAltered] when it belongs to other columns.
+func (r *Ring) session(rec Record, absolute time.Duration) (*Session, error) {
+	p, v1, err := r.open(rec.Key, rec.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
 	}
-	var p payload
-	decoder := json.NewDecoder(bytes.NewReader(plain))
-	decoder.UseNumber()
-	if err := decoder.Decode(&p); err != nil {
-		return nil, fmt.Errorf("session %s: decode payload: %w", rec.Key.Handle(), err)
+	expires := rec.Expires
+	if v1 {
+		issued, err := p.ownerV1(rec.columns())
+		if err != nil {
+			return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
+		}
+		if latest := Time(issued.Add(absolute + AttemptLifetime)); latest.Before(expires) {
+			expires = latest
+		}
+	} else if names := p.Columns.differ(rec.columns()); names != "" {
+		return nil, fmt.Errorf("session %s: %w: %s", rec.Key.Handle(), ErrAltered, names)
 	}
 	return &Session{
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject, SID: rec.SID,
-		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: rec.Expires,
+		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld, refreshFailed: p.RefreshFail,
 	}, nil
+}
+
+// ownerV1 compares the columns of a payload of version 1, which does not hold them, with the claims of the ID Token that
+// it does hold, and returns when that token was issued: when the session began. So a payload of an old backup cannot be
+// put back as another person's session, nor for longer than it would have lived.
+func (p *payload) ownerV1(c columns) (issued time.Time, err error) {
+	iss, _ := p.Claims["iss"].(string)
+	sub, _ := p.Claims["sub"].(string)
+	number, _ := p.Claims["iat"].(json.Number)
+	iat, _ := number.Float64()
+	if iss == "" || sub == "" || iat <= 0 || iat > 1<<40 {
+		return issued, fmt.Errorf("%w: it is of version 1 and does not say whose it is", ErrUnsealed)
+	}
+	claimed := c
+	claimed.Issuer, claimed.Subject = iss, sub
+	switch aud := p.Claims["aud"].(type) {
+	case string:
+		claimed.ClientID = aud
+	case []any:
+		if !slices.Contains(aud, any(c.ClientID)) {
+			claimed.ClientID = ""
+		}
+	default:
+		claimed.ClientID = ""
+	}
+	if sid, _ := p.Claims["sid"].(string); sid != "" {
+		claimed.SID = sid
+	}
+	if names := claimed.differ(c); names != "" {
+		return issued, fmt.Errorf("%w: %s", ErrAltered, names)
+	}
+	return time.Unix(int64(iat), 0), nil
 }

@@ -25,22 +25,28 @@ var (
 	ErrNoNotice = errors.New("there is no such notice")
 )
 
-// AttemptLifetime bounds how long a login may be under way, and with that how long an end mark must be kept.
-const AttemptLifetime = 15 * time.Minute
+const (
+	// AttemptLifetime bounds how long a login may be under way.
+	AttemptLifetime = 15 * time.Minute
+	// MarkLifetime is for how long an end mark is kept. It outlives every login that it bars, also one whose replica was
+	// suspended after it had looked at the clock, or went by a clock that is behind the one that marks are pruned by.
+	MarkLifetime = 2 * AttemptLifetime
+)
 
 // Store keeps sessions. Every method is atomic, safe for concurrent use, and takes the time from its caller: a store
-// has no clock. Times are kept to the microsecond (see [Time]). A method that returns an error has changed nothing,
+// has no clock, except as [Clock] says. Times are kept to the microsecond (see [Time]). A method that returns an error has changed nothing,
 // unless it says otherwise; a context that is done before the change is certain is such an error. What is handed in and
 // given back, payloads too, is the caller's own: the store keeps copies.
 //
 // The cost of every method but List and Prune is a few index look-ups, however many sessions there are.
 // The suite in store/storetest is this contract made executable.
 type Store interface {
+	Attempts
+
 	// Create keeps a new session under r.Key, with revision 1.
 	//
 	// began is when its login began. Create answers [ErrEnded], and keeps nothing, when an end mark at or after
-	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now,
-	// since then the mark may be gone.
+	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now.
 	// A key that exists already is an error, and none of those above: keys are 256 random bits, so that is a fault,
 	// never an update.
 	Create(ctx context.Context, r Record, began, now time.Time) error
@@ -67,8 +73,9 @@ type Store interface {
 	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and now is before the
 	//     JTIExpires that it was recorded with.
 	//  2. The jti is recorded until e.JTIExpires.
-	//  3. Unless the ending names one key, an end mark with the time now is left for [AttemptLifetime]; a later mark for
-	//     the same names replaces an earlier one, never the reverse.
+	//  3. Unless the ending names one key, an end mark with the time now is left for [MarkLifetime]; a later mark for
+	//     the same names replaces an earlier one, never the reverse. A store that is a [Clock] marks with the time of its
+	//     own server instead if that is later, read after every wait for a lock.
 	//  4. Every session that e.Who names (see [Who.Names]) is removed.
 	//  5. For each of e.Tell the notices are written that [Telling] describes.
 	//  6. Every [Watch] hears of each removed session.
@@ -76,6 +83,15 @@ type Store interface {
 	// It returns the sessions it removed, in no particular order. One that no longer lived has not ended just now: it is
 	// neither returned, nor noticed, nor heard of. Naming nobody that is here is a success: the jti is recorded and the
 	// mark is left all the same. [ErrNobody] if e.Who is not valid; an unknown kind of [Telling] is an error too.
+	//
+	// An ending that names more than [EndBatch] sessions is carried out in batches of so many, each a step of its own, so that
+	// it holds up no one else for longer than one batch, in as much memory. The first leaves the mark, the last records
+	// the jti and leaves the notice about the whole subject; the others are left with the sessions that they are about. When
+	// it fails in between, what has been removed stays so, the jti is not used up, and the same ending does the rest. Once
+	// the first batch is done it goes on when ctx is done, for up to a minute: most providers ask only once. Payloads are
+	// read only where a notice takes them.
+	//
+	// Of the sessions that it removed End returns [EndedMost] at most; every Watch hears of all, or of a gap.
 	//
 	// When End has returned nil the ending survives a crash of the process and, where the store is durable, of the
 	// machine. An error after which the ending may have been carried out all the same (a connection cut during
@@ -86,8 +102,8 @@ type Store interface {
 	// exactly one page, whatever is created and ended between the pages. A query that has no meaning is an error.
 	List(ctx context.Context, q Query, now time.Time) (Page, error)
 
-	// Prune removes a batch of what is past its time (sessions, end marks, jtis; never notices) and says how many it
-	// removed. Call it again while that is not 0. It never holds up a logout for longer than one small batch.
+	// Prune removes a batch of what is past its time (sessions, end marks, jtis, attempts; never notices) and says how many
+	// it removed. Call it again while that is not 0. It never holds up a logout for longer than one small batch.
 	Prune(ctx context.Context, now time.Time) (int, error)
 
 	// Watch calls fn for every session that ends from now on, on whatever replica, until the feed is closed or ctx
@@ -98,6 +114,13 @@ type Store interface {
 	// an error that is none of the above, and its feeds are no longer in sync. Closing again does nothing.
 	Close() error
 }
+
+const (
+	// EndBatch is how many sessions one step of an ending removes.
+	EndBatch = 500
+	// EndedMost is how many sessions [Store.End] returns of those that it removed.
+	EndedMost = 10_000
+)
 
 // Feed is a subscription to what ends.
 type Feed interface {
@@ -110,9 +133,12 @@ type Feed interface {
 	Close() error
 }
 
-// Clock is what a store has whose server is the one clock that all replicas see. Stores of a single process have none.
+// Clock is what a store has that processes share: its server's time is the one that all of them see. A store of a single
+// process has none.
 type Clock interface {
-	// Clock returns the server's time. The manager sets its own by it.
+	// Clock returns the server's time at some moment of the call, and never an earlier or a later one: it is neither
+	// remembered nor corrected. Of several servers it is that of the one that is furthest behind. It should not wait for what
+	// other methods wait for, such as a connection of a pool or a lock.
 	Clock(ctx context.Context) (time.Time, error)
 }
 
@@ -202,6 +228,7 @@ const (
 	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
 	CauseRequire         Cause = "require"          // what the claims said at a refresh no longer lets the person in
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
+	CauseCapped          Cause = "capped"           // its person signed in more often than one may; see [Config.PerSubject]
 	CauseExpired         Cause = "expired"          // its time was over; only notices have this cause
 )
 
@@ -212,6 +239,12 @@ type Ending struct {
 	JTI        string    // of the logout token; empty when there was none
 	JTIExpires time.Time // until when JTI is remembered
 	Tell       []Telling // the notices to leave behind
+
+	// Spare, if it is not 0, has an ending of a subject make room and no more: the Spare sessions of the subject that were
+	// created last stay, and of the others one [EndBatch] at most is removed. It leaves no mark, since whoever signs in now is
+	// welcome. It has neither a SID, nor a Key, nor a JTI, and looks at Spare+EndBatch sessions at most; one that has run
+	// out and is not pruned counts as one.
+	Spare int
 
 	// RevokeOffline: whoever wished it wants refresh tokens for offline use revoked too. It is for who makes Tell (see
 	// [Config.Tell]); stores do not read it.
@@ -243,7 +276,8 @@ const (
 // Telling asks [Store.End] for notices.
 //
 //   - NoticeTell leaves one notice for each session that ended; or, when the ending named a subject without a sid, and
-//     PerSession is not set, a single one that carries the subject and no key and no sid, even if no session was here.
+//     neither PerSession nor Spare is set, a single one that carries the subject and no key and no sid, even if no
+//     session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh
 //     token: those with RefreshOnline always, those with RefreshOffline if Offline is set.
 type Telling struct {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	maxQuery  = 16 << 10 // a callback with a long code and state is far below
+	maxQuery  = 32 << 10 // a return path of MaxReturnTo, each byte escaped, and the rest
 	maxBody   = 64 << 10 // of every form that we read
 	retryWait = 5 * time.Second
 )

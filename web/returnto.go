@@ -1,74 +1,162 @@
 package web
 
 import (
+	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
-const maxReturnTo = 2048 // bytes; it has to fit into a cookie
+const (
+	// MaxReturnTo is how many bytes a path may have that [ReturnTo] keeps.
+	MaxReturnTo = 8 << 10
+	maxDecoded  = 8 // times that a path may be encoded over
+)
 
-// ReturnTo returns where to go after a login or a logout: a path on this site, with its query and fragment, and "/"
-// for everything that is not plainly that.
+// ParseReturnTo returns where to go after a login or a logout: a path on this site, with its query and fragment, byte for
+// byte, save that characters which a URL cannot hold (RFC 3986 §2) are escaped. The error says why it may not be gone to.
 //
 // Browsers read more as another host than RFC 3986 does: they strip tabs and line ends wherever they are, take \ for /,
 // and pass over dots and slashes in front of a host. Apps and proxies decode a path once more. So a path must begin with
-// one slash, however often it is decoded, and hold no control character, no backslash and no dot segment.
-func ReturnTo(raw string) string {
-	if len(raw) > maxReturnTo || !utf8.ValidString(raw) || strings.ContainsFunc(raw, unicode.IsControl) {
-		return "/"
+// one slash, however often it is decoded, and hold no control character and no dot segment.
+func ParseReturnTo(raw string) (string, error) {
+	if len(raw) > MaxReturnTo {
+		return "", fmt.Errorf("the return path has %d bytes, and no more than %d are kept", len(raw), MaxReturnTo)
 	}
-	end := strings.IndexAny(raw, "?#")
-	if end < 0 {
-		end = len(raw)
+	if strings.ContainsFunc(raw, unicode.IsControl) {
+		return "", errControl
 	}
-	if !safePath(raw[:end]) {
-		return "/"
+	if err := checkPath(pathOf(raw)); err != nil {
+		return "", err
 	}
 	to := escapeRest(raw)
-	if len(to) > maxReturnTo {
+	if len(to) > MaxReturnTo {
+		return "", fmt.Errorf("the return path has %d bytes when escaped, and no more than %d are kept", len(to), MaxReturnTo)
+	}
+	return to, nil
+}
+
+// ReturnTo is [ParseReturnTo] with "/" for what may not be gone to.
+func ReturnTo(raw string) string {
+	to, err := ParseReturnTo(raw)
+	if err != nil {
 		return "/"
 	}
 	return to
 }
 
-// ReturnTo is like the function of that name, and takes absolute URLs of exactly this site too.
-func (s *Site) ReturnTo(raw string) string {
+// ParseReturnTo is like the function of that name, and takes absolute URLs of exactly this site too.
+func (s *Site) ParseReturnTo(raw string) (string, error) {
 	if n := len(s.Origin()); len(raw) >= n && strings.EqualFold(raw[:n], s.Origin()) {
 		switch rest := raw[n:]; {
 		case rest == "":
-			return "/"
+			return "/", nil
 		case rest[0] == '/':
-			return ReturnTo(rest)
+			return ParseReturnTo(rest)
 		case rest[0] == '?' || rest[0] == '#':
-			return ReturnTo("/" + rest)
+			return ParseReturnTo("/" + rest)
 		}
 	}
-	return ReturnTo(raw)
+	return ParseReturnTo(raw)
 }
 
-func safePath(path string) bool {
-	for {
-		if path == "" || path[0] != '/' || strings.HasPrefix(path, "//") || strings.Contains(path, `\`) ||
-			!utf8.ValidString(path) || strings.ContainsFunc(path, unicode.IsControl) {
-			return false
+// ReturnTo is [Site.ParseReturnTo] with "/" for what may not be gone to.
+func (s *Site) ReturnTo(raw string) string {
+	to, err := s.ParseReturnTo(raw)
+	if err != nil {
+		return "/"
+	}
+	return to
+}
+
+// DecodedPath returns the path of what [ParseReturnTo] returned as whoever decodes it, however often, may read it in the
+// end, without empty segments: to compare it with a path of our own.
+func DecodedPath(to string) string {
+	path := pathOf(to)
+	for decoded := unescape(path); decoded != path; decoded = unescape(path) {
+		path = decoded
+	}
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return path
+}
+
+// pathOf returns what is before the query and the fragment.
+func pathOf(raw string) string {
+	if end := strings.IndexAny(raw, "?#"); end >= 0 {
+		return raw[:end]
+	}
+	return raw
+}
+
+var (
+	errControl = errors.New("the return path holds a control character")
+	errOffSite = errors.New("the return path could lead to another site")
+)
+
+func checkPath(path string) error {
+	for range maxDecoded {
+		seen := strings.ReplaceAll(path, `\`, "/")
+		if !strings.HasPrefix(path, "/") || strings.HasPrefix(seen, "//") || overlong(path) {
+			return errOffSite
 		}
-		for segment := range strings.SplitSeq(path, "/") {
+		if strings.ContainsFunc(path, unicode.IsControl) {
+			return errControl
+		}
+		for segment := range strings.SplitSeq(seen, "/") {
 			if segment == "." || segment == ".." {
-				return false
+				return errors.New("the return path holds a dot segment")
 			}
 		}
-		decoded, err := url.PathUnescape(path)
-		if err != nil {
-			return false
-		}
+		decoded := unescape(path)
 		if decoded == path {
-			return true
+			return nil
 		}
 		path = decoded
 	}
+	return errors.New("the return path is encoded over and over")
+}
+
+// unescape decodes a path once. What is no escape stays as it is, as browsers have it.
+func unescape(path string) string {
+	if !strings.Contains(path, "%") {
+		return path
+	}
+	b := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		if path[i] == '%' && i+2 < len(path) && isHex(path[i+1]) && isHex(path[i+2]) {
+			b = append(b, unhex(path[i+1])<<4|unhex(path[i+2]))
+			i += 2
+		} else {
+			b = append(b, path[i])
+		}
+	}
+	return string(b)
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c&^0x20 - 'A' + 10
+}
+
+// overlong says whether a text holds a character in more bytes than UTF-8 has for it, which careless decoders take for a
+// slash or a line end (RFC 3629 §10). Other text that is no UTF-8, in Latin-1 for instance, is somebody's name for a page.
+func overlong(s string) bool {
+	for i := 0; i+1 < len(s); i++ {
+		c, next := s[i], s[i+1]
+		if next&0xc0 != 0x80 {
+			continue
+		}
+		if c == 0xc0 || c == 0xc1 || c == 0xe0 && next < 0xa0 || c == 0xf0 && next < 0x90 || c >= 0xf8 {
+			return true
+		}
+	}
+	return false
 }
 
 // escapeRest escapes what does not belong into a header or a URL as it is, and leaves the rest alone.

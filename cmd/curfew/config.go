@@ -42,6 +42,7 @@ type config struct {
 	Grace          time.Duration
 	Ceiling        time.Duration // 0: no cache
 	CacheSize      int
+	PerSubject     int // 0: any number
 	SuccessStatus  int
 	FailureStatus  int
 	TrustedProxies []netip.Prefix
@@ -435,12 +436,15 @@ func (l *loader) finish(c *config, given map[string]value) {
 func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog.Logger, observe curfew.Observer) curfew.Config {
 	rp := curfew.Config{
 		URL: c.URL.String(), Prefix: c.Prefix, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
-		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize,
+		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize, PerSubject: c.PerSubject,
 		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim, StreamsAreUse: c.StreamsAreUse,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, NoForwardAuth: !c.ForwardAuth,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
+	}
+	if rp.PerSubject == 0 {
+		rp.PerSubject = -1
 	}
 	if rp.Ceiling == 0 {
 		rp.Ceiling = -1 // what "no cache" is called there

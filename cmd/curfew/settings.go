@@ -70,6 +70,7 @@ func (c *config) settings() []setting {
 		{"refresh_grace", "1h", "", "", duration(&c.Grace, time.Second)},
 		{"cache_ceiling", "1s", "", "", duration(&c.Ceiling, 0)},
 		{"cache_size", "100000", "", "", whole(&c.CacheSize, 1, 100_000_000)},
+		{"max_sessions_per_subject", "1000", "", "", whole(&c.PerSubject, 0, 10_000)},
 		{"success_status", "200", "", "", status(&c.SuccessStatus, 200, 204)},
 		{"failure_status", "503", "", "", status(&c.FailureStatus, 503, 400)},
 		{"app", "", "", "", text(&c.App)},

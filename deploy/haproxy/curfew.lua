@@ -13,6 +13,10 @@ local asked = { "cookie", "accept", "authorization", "sec-fetch-mode", "x-reques
 local told = { "location", "content-type", "cache-control", "retry-after", "www-authenticate", "set-cookie",
 	"content-security-policy", "x-content-type-options", "referrer-policy", "x-frame-options", "vary" }
 
+-- What Curfew says of a person: names that begin with x-auth-, and these.
+local identity = { ["x-forwarded-user"] = true, ["x-forwarded-email"] = true, ["x-forwarded-groups"] = true,
+	["x-forwarded-preferred-username"] = true }
+
 -- The app gets none of Curfew's cookies to see.
 local function hide(txn)
 	local kept = {}
@@ -63,7 +67,7 @@ core.register_action("curfew", { "http-req" }, function(txn, curfew)
 	if status == 200 then
 		hide(txn)
 		for name, values in pairs(replied) do
-			if name:sub(1, 7) == "x-auth-" then
+			if name:sub(1, 7) == "x-auth-" or identity[name] then
 				txn.http:req_del_header(name)
 				for _, value in pairs(values) do
 					txn.http:req_add_header(name, value)

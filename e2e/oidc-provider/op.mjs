@@ -50,7 +50,7 @@ const provider = new Provider(issuer, {
   pkce: { required: () => true },
   rotateRefreshToken: true, // a refresh token used twice ends the grant
   scopes: ['openid', 'offline_access'],
-  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'] },
+  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name', 'groups', 'preferred_username'] },
   // With offline_access a refresh token outlives the logout; without it, it ends with the session here.
   issueRefreshToken: (ctx, client, code) => client.grantTypeAllowed('refresh_token') && (code.scopes.has('offline_access') || process.env.OP_REFRESH === 'always'),
   features: {
@@ -61,7 +61,10 @@ const provider = new Provider(issuer, {
   },
   findAccount: (ctx, sub) => ({
     accountId: sub,
-    claims: () => ({ sub, name: `${sub} of the tests`, email: `${sub}@example.test`, email_verified: true }),
+    claims: () => ({ sub, name: `${sub} of the tests`, email: `${sub}@example.test`, email_verified: true,
+      // What is hard to put into a header.
+      ...(sub === 'zoe' && { name: 'Zoë Ünal', preferred_username: ' root',
+        groups: ['staff', ' admins', 'admins ', 'ops,admins', '\u00a0admins', 'admins\u2003', 'admins\t', '', 'Zürich', 'a b'] }) }),
   }),
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   // It sends nothing to special-use addresses, and these gateways are on loopback: without its dispatcher fetch does.

@@ -53,12 +53,12 @@ func Huge(size int) http.HandlerFunc {
 		for i := range chunk {
 			chunk[i] = ' '
 		}
-		for size > 0 {
-			n, err := w.Write(chunk[:min(size, len(chunk))])
+		for left := size; left > 0; {
+			n, err := w.Write(chunk[:min(left, len(chunk))])
 			if err != nil {
 				return
 			}
-			size -= n
+			left -= n
 		}
 		_, _ = w.Write([]byte(`{"keys":[]}`))
 	}

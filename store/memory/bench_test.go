@@ -10,5 +10,6 @@ import (
 func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
 func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
 func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
+func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
 
 func openBench(*testing.B) storetest.Store { return memory.New() }

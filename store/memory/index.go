@@ -51,7 +51,7 @@ func (e *entry) names() (bySubject, bySID name) {
 	return bySubject, name{e.in, "", e.rec.SID}
 }
 
-// index keeps the sessions of each name in a list that runs through the entries themselves.
+// index keeps the sessions of each name in a list that runs through the entries themselves, the newest first.
 type index struct {
 	heads map[name]*entry
 	links func(*entry) *links
@@ -84,18 +84,21 @@ func (x *index) drop(n name, e *entry) {
 	*l = links{}
 }
 
-// appendTo appends those of name n that w names.
-func (x *index) appendTo(found []*entry, n name, w session.Who) []*entry {
-	for e := x.heads[n]; e != nil; e = x.links(e).next {
-		if w.Names(&e.rec) {
+// appendTo appends those of name n that w names, after the first skip of them, until there are limit.
+func (x *index) appendTo(found []*entry, n name, w session.Who, skip, limit int) []*entry {
+	for e := x.heads[n]; e != nil && len(found) < limit; e = x.links(e).next {
+		if !w.Names(&e.rec) {
+			continue
+		}
+		if skip--; skip < 0 {
 			found = append(found, e)
 		}
 	}
 	return found
 }
 
-// named returns the sessions that w names.
-func (s *Store) named(w session.Who) []*entry {
+// named returns the sessions that w names, up to limit, after the newest skip of them.
+func (s *Store) named(w session.Who, skip, limit int) []*entry {
 	in := realmOf(w.Issuer, w.ClientID)
 	switch {
 	case !w.Key.IsZero():
@@ -104,11 +107,11 @@ func (s *Store) named(w session.Who) []*entry {
 		}
 		return nil
 	case w.SID == "":
-		return s.subjects.appendTo(nil, name{in, w.Subject, ""}, w)
+		return s.subjects.appendTo(nil, name{in, w.Subject, ""}, w, skip, limit)
 	}
-	found := s.sids.appendTo(nil, name{in, "", w.SID}, w)
+	found := s.sids.appendTo(nil, name{in, "", w.SID}, w, skip, limit)
 	if w.Subject != "" {
-		found = s.sids.appendTo(found, name{in, w.Subject, ""}, w)
+		found = s.sids.appendTo(found, name{in, w.Subject, ""}, w, skip, limit)
 	}
 	return found
 }

@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"context"
+	"math"
 	"time"
 
 	"example.com/curfew/session"
@@ -35,10 +36,10 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 		switch {
 		case q.SID != "":
 			who := session.Who{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
-			take(inOrder(s.sids.appendTo(nil, name{in, "", q.SID}, who), q.After))
+			take(inOrder(s.sids.appendTo(nil, name{in, "", q.SID}, who, 0, math.MaxInt), q.After))
 		case q.Subject != "":
 			who := session.Who{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
-			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, who), q.After))
+			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, who, 0, math.MaxInt), q.After))
 		default:
 			for shelf := shelfOf(q.After); shelf < len(s.shelves); shelf++ {
 				if take(s.shelves.after(shelf, q.After)) {

@@ -21,7 +21,7 @@ var (
 
 // Store keeps sessions and notices in memory. It is a [session.Store], a [session.Desk] and a [session.Vault].
 //
-// One mutex guards it all: the longest thing done under it is one batch of Prune or one page of List, and everything
+// One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and everything
 // else is a few map look-ups, less than handing the work to another shard would cost.
 type Store struct {
 	mu     sync.Mutex
@@ -38,6 +38,9 @@ type Store struct {
 	jtis      map[jti]*memo[jti]
 	jtiTimes  queue[*memo[jti]]
 
+	attempts     map[session.AttemptID]*attempt
+	attemptTimes queue[*attempt]
+
 	outbox outbox
 	vault  map[string]valuable
 	hub    feed.Hub
@@ -51,6 +54,7 @@ func New() *Store {
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
 		marks:    make(map[mark]*memo[mark]),
 		jtis:     make(map[jti]*memo[jti]),
+		attempts: make(map[session.AttemptID]*attempt),
 		outbox:   newOutbox(),
 		vault:    make(map[string]valuable),
 	}
@@ -196,40 +200,47 @@ func (s *Store) update(ctx context.Context, r session.Record, now time.Time, als
 	})
 }
 
-// End implements [session.Store]. Everything that can fail comes before the first change.
+// End implements [session.Store].
 func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
 	if err := rules.CheckEnding(e); err != nil {
 		return nil, err
 	}
 	now = session.Time(now)
-	var ended []session.Ended
-	err := s.do(ctx, func() error {
+	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+}
+
+// endBatch is one step of End. Everything that can fail comes before the first change.
+func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+	err = s.do(ctx, func() error {
 		scope := realmOf(e.Who.Issuer, e.Who.ClientID)
-		if e.JTI != "" {
-			if known := s.jtis[jti{scope, e.JTI}]; known != nil && now.Before(known.at) {
-				return session.ErrReplayed
-			}
+		if known := s.jtis[jti{scope, e.JTI}]; e.JTI != "" && known != nil && now.Before(known.at) {
+			return session.ErrReplayed
+		}
+		if e.Spare == 0 {
+			s.leaveMarks(scope, e.Who, now)
+		}
+		named := s.named(e.Who, e.Spare, session.EndBatch)
+		more = len(named) == session.EndBatch && e.Spare == 0
+		if e.JTI != "" && !more {
 			remember(s.jtis, &s.jtiTimes, jti{scope, strings.Clone(e.JTI)}, session.Time(e.JTIExpires), 0)
 		}
-		s.leaveMarks(scope, e.Who, now)
 		var gone []session.Record
-		for _, found := range s.named(e.Who) {
+		for _, found := range named {
 			s.remove(found)
 			if found.rec.Lives(now) {
 				gone = append(gone, found.rec)
 			}
 		}
-		for _, n := range rules.Notices(e, gone, now) {
+		for _, n := range rules.Notices(e, gone, more, now) {
 			s.outbox.add(n)
 		}
 		ended = rules.Ended(e, gone, now)
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		s.hub.Publish(ended)
 	}
-	s.hub.Publish(ended)
-	return ended, nil
+	return ended, more, err
 }
 
 // leaveMarks bars the logins under way that w names. A key names a session that exists, so no login.
@@ -246,7 +257,7 @@ func (s *Store) leaveMarks(in realm, w session.Who, now time.Time) {
 
 func (s *Store) leaveMark(k mark, now time.Time) {
 	if m := s.marks[k]; m == nil || m.at.Before(now) {
-		remember(s.marks, &s.markTimes, k, now, session.AttemptLifetime)
+		remember(s.marks, &s.markTimes, k, now, session.MarkLifetime)
 	}
 }
 
@@ -280,6 +291,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			} else if m, ok := s.jtiTimes.until(at); ok {
 				s.jtiTimes.drop(m)
 				delete(s.jtis, m.key)
+			} else if a, ok := s.attemptTimes.until(at); ok {
+				s.attemptTimes.drop(a)
+				delete(s.attempts, a.id)
 			} else {
 				break
 			}
@@ -301,6 +315,7 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.sessions, s.subjects.heads, s.sids.heads, s.shelves, s.expiry = nil, nil, nil, shelves{}, nil
+	s.attempts, s.attemptTimes = nil, nil
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }

@@ -3,6 +3,7 @@ package memory_test
 import (
 	"testing"
 
+	"example.com/curfew/session"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/storetest"
 	"go.uber.org/goleak"
@@ -13,4 +14,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(*testing.T) storetest.Harness { return storetest.Harness{Store: memory.New()} })
+}
+
+func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
+	t.Parallel()
+	storetest.Order(t, func(*testing.T) session.Store { return memory.New() })
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const endSQL = `SELECT * FROM curfew_end($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::text, $8::bytea,
-	$9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::integer[])`
+	$9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::integer[], $16::integer, $17::integer)`
 
 // End implements [session.Store].
 func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
@@ -24,7 +24,14 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 	if err != nil {
 		return nil, err
 	}
-	var gone []session.Record
+	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) {
+		gone, more, err := s.endBatch(ctx, e, args)
+		return rules.Ended(e, gone, session.Time(now)), more, err
+	})
+}
+
+// endBatch is one step of End. It returns the sessions that lived, and whether there may be more to be ended.
+func (s *Store) endBatch(ctx context.Context, e session.Ending, args []any) (gone []session.Record, more bool, err error) {
 	err = s.write(ctx, "end", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, endSQL, args...)
 		if err != nil {
@@ -40,7 +47,7 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 			if key == nil {
 				return r, session.ErrReplayed
 			}
-			if len(key) != len(r.Key) {
+			if len(key) != len(r.Key) && len(key) != 0 {
 				return r, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
 			}
 			copy(r.Key[:], key)
@@ -50,12 +57,15 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	if last := len(gone) - 1; last >= 0 && gone[last].Key.IsZero() {
+		gone, more = gone[:last], true
 	}
 	if len(gone) > 0 {
 		s.tail.ring()
 	}
-	return rules.Ended(e, gone, session.Time(now)), nil
+	return gone, more, nil
 }
 
 // endArgs are the arguments of endSQL.
@@ -66,7 +76,7 @@ func endArgs(e session.Ending, now time.Time) ([]any, error) {
 	deadlines, whole, each := make([]int64, len(e.Tell)), make([]bool, len(e.Tell)), make([]int32, len(e.Tell))
 	for i, t := range e.Tell {
 		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, micros(t.Deadline)
-		whole[i], each[i] = leaves(e.Who, t)
+		whole[i], each[i] = leaves(e, t)
 	}
 	if err := writable(append(names, targets...)...); err != nil {
 		return nil, err
@@ -87,18 +97,18 @@ func endArgs(e session.Ending, now time.Time) ([]any, error) {
 		jti = d[:]
 	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, micros(e.JTIExpires), micros(now),
-		kinds, targets, deadlines, whole, each}, nil
+		kinds, targets, deadlines, whole, each, e.Spare, session.EndBatch}, nil
 }
 
 // leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for each
 // session whose [session.Refresh] is a bit of each.
-func leaves(who session.Who, t session.Telling) (whole bool, each int32) {
-	e := session.Ending{Who: who, Tell: []session.Telling{t}}
-	if len(rules.Notices(e, nil, time.Time{})) > 0 {
+func leaves(e session.Ending, t session.Telling) (whole bool, each int32) {
+	if rules.WholeSubject(e, t) {
 		return true, 0
 	}
+	e.Tell = []session.Telling{t}
 	for _, refresh := range []session.Refresh{session.RefreshNone, session.RefreshOnline, session.RefreshOffline} {
-		if len(rules.Notices(e, []session.Record{{Refresh: refresh}}, time.Time{})) > 0 {
+		if len(rules.Notices(e, []session.Record{{Refresh: refresh}}, false, time.Time{})) > 0 {
 			each |= 1 << refresh
 		}
 	}

@@ -72,6 +72,8 @@ func Statements() map[string][]any {
 		tallySQL:         {},
 		overdueSQL:       {1, make([]byte, 32), 10},
 		loadSQL:          {"keys"},
+		settleAttemptSQL: {make([]byte, 32), []byte{1}, 1},
+		attemptSQL:       {make([]byte, 32), 1},
 		saveSQL:          {"keys", []byte{}, 1},
 	}
 }

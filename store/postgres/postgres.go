@@ -22,7 +22,8 @@ var errClosed = errors.New("postgres: the store is closed")
 
 // Options say how to open a store. The zero value is good.
 type Options struct {
-	// MaxConns is how many connections the pool may hold, besides the one that follows what ends. 0 means the
+	// MaxConns is how many connections the pool may hold, besides the two that follow what ends and read
+	// the clock. 0 means the
 	// pool_max_conns of the URL, or else 10.
 	MaxConns int
 	// ConnectTimeout bounds the making of a connection. 0 means the connect_timeout of the URL, or else 5 s.
@@ -57,6 +58,8 @@ type Store struct {
 	pool *pgxpool.Pool
 	tail *tail
 
+	clock *clockConn
+
 	gate   sync.RWMutex // held for reading while a method is under way, for writing to close
 	closed bool
 }
@@ -79,7 +82,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if err := migrate(ctx, a, o.AsItIs); err != nil {
 		return nil, err
 	}
-	s := &Store{o: o}
+	s := &Store{o: o, clock: newClockConn(a)}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, a.pool); err != nil {
 		return nil, err
 	}
@@ -205,6 +208,7 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.tail.close()
+	s.clock.close()
 	s.pool.Close()
 	return nil
 }

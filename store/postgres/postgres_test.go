@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"testing"
 
+	"example.com/curfew/session"
 	"example.com/curfew/store/storetest"
 )
 
@@ -26,4 +27,10 @@ func TestStoreKeepsTheContract(t *testing.T) {
 			},
 		}
 	})
+}
+
+func TestALoginFromBeforeALogoutAtAnotherReplicaIsRefused(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	storetest.Order(t, func(t *testing.T) session.Store { return open(t, address, patient()) })
 }

@@ -29,20 +29,25 @@ const pruneSQL = `WITH
 		FOR UPDATE SKIP LOCKED),
 	jtis AS (DELETE FROM curfew_jtis WHERE digest = ANY (ARRAY(SELECT digest FROM old_jtis)) RETURNING 1),
 
+	old_attempts AS MATERIALIZED (SELECT id FROM curfew_attempts WHERE expires <= $1 ORDER BY expires LIMIT 100
+		FOR UPDATE SKIP LOCKED),
+	attempts AS (DELETE FROM curfew_attempts WHERE id = ANY (ARRAY(SELECT id FROM old_attempts)) RETURNING 1),
+
 	first AS MATERIALIZED (SELECT ctid AS id, at FROM curfew_ended ORDER BY xid LIMIT 500),
 	old_ended AS MATERIALIZED (SELECT ctid AS id FROM curfew_ended
 		WHERE ctid = ANY (ARRAY(SELECT id FROM first WHERE at <= $3::bigint)) FOR UPDATE SKIP LOCKED),
 	ended AS (DELETE FROM curfew_ended WHERE ctid = ANY (ARRAY(SELECT id FROM old_ended)) RETURNING xid),
 	pruned AS (UPDATE curfew_ended_pruned p SET xid = greatest(p.xid, (SELECT xid FROM ended ORDER BY xid DESC LIMIT 1))
 		WHERE EXISTS (SELECT FROM ended))
-SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT count(*) FROM jtis), (SELECT count(*) FROM ended)`
+SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT count(*) FROM jtis)
+	+ (SELECT count(*) FROM attempts), (SELECT count(*) FROM ended)`
 
 // Prune implements [session.Store]. What it removes of curfew_ended is our own affair and not counted; so while that is all
 // there was, it goes on by itself, or those who call it until it says 0 would leave the rest there.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for ended := 1; n == 0 && ended > 0; {
 		err := s.write(ctx, "prune", func(ctx context.Context, conn *pgxpool.Conn) error {
-			rows, err := conn.Query(ctx, pruneSQL, micros(now), micros(now.Add(-session.AttemptLifetime)), micros(now.Add(-feedLifetime)))
+			rows, err := conn.Query(ctx, pruneSQL, micros(now), micros(now.Add(-session.MarkLifetime)), micros(now.Add(-feedLifetime)))
 			return one(rows, err, &n, &ended)
 		})
 		if err != nil {

@@ -302,6 +302,41 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	}
 }
 
+// TestAFullPoolDoesNotLetALoginOutliveALogout: checks that wait for a locked table hold every connection of one replica, for as
+// long as it reads the clock.
+func TestAFullPoolDoesNotLetALoginOutliveALogout(t *testing.T) {
+	t.Parallel()
+	address := schema(t)
+	other := replicate(t, open(t, address, patient()), session.Config{})
+	busy := open(t, address, patient())
+	tx := begin(t, address)
+	send(t, tx, `LOCK TABLE curfew_sessions IN ACCESS EXCLUSIVE MODE`, nil)
+	var checks sync.WaitGroup
+	for range 24 {
+		checks.Go(func() { _, _ = busy.Find(t.Context(), session.Key{}, time.Now()) })
+	}
+	waitBlocked(t, address, tx, int(patient().MaxConns))
+	full := replicate(t, busy, session.Config{}) // and takes its first reading
+	unlock := time.AfterFunc(3*time.Second, func() { tx.Rollback(context.Background()) })
+	defer unlock.Stop()
+	checks.Wait()
+	poll(t, "the feed is whole", func() bool {
+		_, err := full.Peek(t.Context(), session.Key{})
+		return errors.Is(err, session.ErrNotFound)
+	})
+	for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+		began, era, err := full.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.end(t, who)
+		_, _, err = full.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1", Began: began, Era: era})
+		if !errors.Is(err, session.ErrEnded) {
+			t.Errorf("a login from before a logout of %+v: %v, want %v", who, err, session.ErrEnded)
+		}
+	}
+}
+
 func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 	t.Parallel()
 	address := schema(t)

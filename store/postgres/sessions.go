@@ -36,10 +36,12 @@ const (
 	listSQL = `SELECT ` + columns + ` FROM curfew_sessions WHERE key > $1 AND expires > $2 AND idle_expires > $2
 		AND ($4::text = '' OR issuer = $4) AND ($5::text = '' OR client = $5) ORDER BY key LIMIT $3`
 	// Materialized, as the planner might think it quicker to walk through all keys until enough of the name were met.
-	listNamedSQL = `WITH named AS MATERIALIZED (SELECT ` + columns + ` FROM curfew_sessions
+	// Without their payloads, as there may be many.
+	listNamedSQL = `WITH named AS MATERIALIZED (SELECT key FROM curfew_sessions
 		WHERE %s AND issuer = $5 AND client = $6 AND ($7::text = '' OR subject = $7) AND ($8::text = '' OR sid = $8)
 		AND key > $1 AND expires > $2 AND idle_expires > $2)
-		SELECT ` + columns + ` FROM named ORDER BY key LIMIT $3`
+		SELECT ` + columns + ` FROM curfew_sessions
+		WHERE key = ANY (ARRAY(SELECT key FROM named ORDER BY key LIMIT $3)) AND expires > $2 AND idle_expires > $2 ORDER BY key`
 )
 
 func listSubjectSQL() string { return fmt.Sprintf(listNamedSQL, `subject_hash = $4`) }
@@ -219,13 +221,4 @@ func collect(rows pgx.Rows, err error) ([]session.Record, error) {
 		r.Refresh = session.Refresh(refresh)
 		return r, nil
 	})
-}
-
-// Clock implements [session.Clock].
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	var at time.Time
-	err := s.read(ctx, "clock", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&at)
-	})
-	return at, err
 }

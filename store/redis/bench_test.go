@@ -20,6 +20,7 @@ import (
 func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
 func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
 func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
+func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
 
 // Each size has a server to itself.
 func openBench(b *testing.B) storetest.Store {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"example.com/curfew/session"
@@ -23,9 +24,14 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 		return nil, err
 	}
 	now = session.Time(now)
+	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+}
+
+// endBatch is one step of End, which may be of several steps itself. It says whether there may be more to be ended.
+func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer leave()
 	if e.JTI == "" || !s.cluster {
@@ -33,16 +39,16 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 	}
 	till, err := s.bind(ctx, e, now, false)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	ended, err := s.carryOut(ctx, e, now)
-	if err == nil && till < micros(e.JTIExpires) {
+	ended, more, err = s.carryOut(ctx, e, now)
+	if err == nil && !more && till < micros(e.JTIExpires) {
 		_, _ = s.bind(ctx, e, now, true) // it is done, whatever comes of this
 	}
-	return ended, err
+	return ended, more, err
 }
 
-func (s *Store) carryOut(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+func (s *Store) carryOut(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
 	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waitFor > 0 {
 		return s.endInSteps(ctx, e, now)
 	}
@@ -73,6 +79,8 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
 		// A copy of the sid's mark, for a login that has passed the sid's own bucket and is not in this one yet.
 		mark(sidName(w.Issuer, w.ClientID, w.SID))
+	case e.Spare > 0:
+		shape = "subject"
 	case w.SID == "":
 		// A session without a sid looks for no other mark of its subject than these two.
 		shape = "subject"
@@ -96,10 +104,11 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 	}
 	var scope []byte
 	scope = appendText(appendText(scope, w.Issuer), w.ClientID)
-	over := now.Add(session.AttemptLifetime)
+	over := now.Add(session.MarkLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
-		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace(), s.bells()}
+		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace(), s.bells(),
+		strconv.Itoa(session.EndBatch), strconv.Itoa(e.Spare)}
 	return call{s.scripts.end, keys, append(args, tellings(e, now)...)}
 }
 
@@ -123,44 +132,43 @@ func messageHead(b bucket, cause session.Cause, now time.Time) string {
 }
 
 // deed carries out what deedAt made.
-func (s *Store) deed(ctx context.Context, c call, e session.Ending, now time.Time) ([]session.Ended, error) {
+func (s *Store) deed(ctx context.Context, c call, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
 	answer, err := s.run(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	return s.finish(ctx, c, answer, e, now)
 }
 
 // finish reads what a deed answered, and rings for the notices that it left.
-func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e session.Ending, now time.Time) ([]session.Ended, error) {
+func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if word == "replayed" {
-		return nil, session.ErrReplayed
+		return nil, false, session.ErrReplayed
 	}
 	var texts []string
 	for _, m := range rest {
 		raw, err := text(m)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		texts = append(texts, raw)
 	}
 	if len(texts) == 0 {
-		return nil, errAnswer
+		return nil, false, errAnswer
 	}
 	s.ringDeed(ctx, bucket(c.args[2][0]), texts[0], now)
-	var ended []session.Ended
 	for _, raw := range texts[1:] {
 		d := decoder{rest: raw}
 		ended = append(ended, d.endedSession(e.Cause, now))
 		if d.short {
-			return nil, errDamaged
+			return nil, false, errDamaged
 		}
 	}
-	return ended, nil
+	return ended, word == "more", nil
 }
 
 // errReplicas: what was asked for is done, and may be undone by a failover.

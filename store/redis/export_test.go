@@ -71,7 +71,8 @@ func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (
 			for _, tag := range tags {
 				calls = append(calls, s.deedAt(e, []byte(tag), false, now))
 			}
-			return s.deeds(ctx, calls, e, now, false)
+			ended, _, err := s.deeds(ctx, calls, e, now, false)
+			return ended, err
 		}, func() error { return st.confirm(ctx) }
 }
 

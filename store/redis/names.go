@@ -40,6 +40,7 @@ const (
 	keyLanes   = "y" // the lanes that have notices
 	keyBell    = "b" // * the buckets that have something of a lane to be done, and when
 	keyVault   = "v" // * a value of the vault
+	keyAttempt = "a" // * a login that was carried out: when that runs out, and what came of it
 	keyTrace   = "x" // for replicas to acknowledge (see lua/shared.lua)
 	keyFeed    = "f" // the channel of the feed, on a Cluster
 )

@@ -40,7 +40,7 @@ func tellings(e session.Ending, now time.Time) (args []string) {
 			wants = "o"
 		case t.Kind == session.NoticeRevoke:
 			wants = "r"
-		case e.Who.Key.IsZero() && e.Who.SID == "" && !t.PerSession:
+		case rules.WholeSubject(e, t):
 			wants, whom = "w", about(e.Who.Issuer, e.Who.ClientID, e.Who.Subject, "")
 		}
 		lane := laneName(t.Kind, t.Target)

@@ -46,7 +46,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 func (s *Store) pruneBucket(ctx context.Context, b bucket, now time.Time, limit int) (int, error) {
 	for {
 		answer, err := s.run(ctx, call{s.scripts.prune, []string{s.key(b, keyQueue), s.key(b, keyTags)},
-			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit), strconv.FormatInt(session.AttemptLifetime.Microseconds(), 10)}})
+			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit), strconv.FormatInt(session.MarkLifetime.Microseconds(), 10)}})
 		if err != nil {
 			return 0, err
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
+	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
 	"github.com/redis/rueidis"
@@ -37,6 +38,23 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+func TestALoginFromBeforeALogoutAtAnotherReplicaIsRefused(t *testing.T) {
+	t.Parallel()
+	order := func(t *testing.T, url string, o redis.Options) {
+		o.Prefix, o.Timeout = prefix(), 30*time.Second
+		storetest.Order(t, func(t *testing.T) session.Store {
+			store := open(t, url, o)
+			t.Cleanup(func() { store.Close() })
+			return store
+		})
+	}
+	onBoth(t, func(t *testing.T, on *servers.Shared) { order(t, on.Get(t).URL, redis.Options{}) })
+	t.Run("Sentinel", func(t *testing.T) {
+		t.Parallel()
+		order(t, servers.RedisSentinels(t).URL, redis.Options{})
+	})
 }
 
 func TestStoreKeepsTheContractOnOneServer(t *testing.T) {

@@ -22,7 +22,7 @@ type scripts struct {
 	create, point, update, rename             *script
 	end, begin, confirm, release, bind, prune *script
 	due, claim, settle, leave, retry, drop    *script
-	ring, hush, tally, ids, save              *script
+	ring, hush, tally, ids, save, attempt     *script
 }
 
 func loadScripts() (*scripts, error) {
@@ -40,7 +40,7 @@ func loadScripts() (*scripts, error) {
 		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
 		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "settle": &all.settle, "leave": &all.leave,
 		"retry": &all.retry, "drop": &all.drop, "ring": &all.ring, "hush": &all.hush, "tally": &all.tally, "ids": &all.ids,
-		"save": &all.save,
+		"save": &all.save, "attempt": &all.attempt,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {

@@ -272,17 +272,3 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 	}
 	return nil, nil
 }
-
-// Clock implements [session.Clock]. It is always the same server's, of whatever replica: that of one slot.
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	ctx, leave, err := s.read(ctx)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer leave()
-	at, err := s.client.Do(ctx, s.client.B().Eval().Script("return redis.call('TIME')").Numkeys(1).Key(s.named(0, "clock", nil)).Build()).AsIntSlice()
-	if err != nil || len(at) != 2 {
-		return time.Time{}, fmt.Errorf("redis: clock: %v, %w", at, err)
-	}
-	return time.Unix(at[0], at[1]*1000), nil
-}

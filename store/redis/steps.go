@@ -35,15 +35,15 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 //
 // Where replicas are too few, the mark is left and the deeds are done all the same: nobody is kept signed in for want of a
 // replica. But nothing is confirmed, and the answer is no success.
-func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, err error) {
+func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
 	st := s.stepsOf(e, now)
 	tags, err := st.begin(ctx)
 	few := errors.Is(err, errReplicas)
 	if err != nil && !few {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() {
-		if err != nil {
+		if err != nil || more {
 			st.giveBack(ctx)
 		}
 	}()
@@ -51,48 +51,48 @@ func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time)
 	for i, tag := range tags {
 		deeds[i] = s.deedAt(e, []byte(tag), false, now)
 	}
-	if ended, err = s.deeds(ctx, deeds, e, now, few); err != nil {
-		return nil, err
+	if ended, more, err = s.deeds(ctx, deeds, e, now, few); err != nil || more {
+		return ended, more, err
 	}
 	if err = st.confirm(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return ended, nil
+	return ended, false, nil
 }
 
 // deeds carries out what deedAt made. Replicas are waited for unless it is known that they are too few; when they turn out to be,
 // the rest is done without them, and the error is [errReplicas].
-func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now time.Time, few bool) (all []session.Ended, err error) {
+func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now time.Time, few bool) (all []session.Ended, more bool, err error) {
 	finish := func(c call, answer rueidis.RedisMessage) error {
-		ended, err := s.finish(ctx, c, answer, e, now)
-		all = append(all, ended...)
+		ended, left, err := s.finish(ctx, c, answer, e, now)
+		all, more = append(all, ended...), more || left
 		return err
 	}
 	for s.waitFor > 0 && !few && len(calls) > 0 {
 		answer, err := s.runReplicated(ctx, calls[0], s.timeout/2)
 		if few = errors.Is(err, errReplicas); !few && err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if err := finish(calls[0], answer); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		calls = calls[1:]
 	}
 	if len(calls) > 0 {
 		answers, err := s.runAll(ctx, calls)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for i, answer := range answers {
 			if err := finish(calls[i], answer); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 		}
 	}
 	if few {
-		return all, errReplicas
+		return all, false, errReplicas
 	}
-	return all, nil
+	return all, more, nil
 }
 
 // steps are what comes before and after the deeds of one ending.
@@ -134,7 +134,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 	if !st.alone && st.owner == "" {
 		return []string{string(tagOf(st.e.Who))}, nil
 	}
-	over := st.now.Add(session.AttemptLifetime)
+	over := st.now.Add(session.MarkLifetime)
 	mark := ""
 	if st.alone {
 		mark = string(st.sid[:])

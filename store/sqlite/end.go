@@ -18,12 +18,24 @@ const (
 	insertMarkSQL = `INSERT INTO marks (issuer, client, subject, sid, at) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET at = excluded.at WHERE marks.at < excluded.at`
 
-	endKeySQL     = `DELETE FROM sessions WHERE key = ?3 AND issuer = ?1 AND client = ?2 RETURNING ` + columns
-	endSIDSQL     = `DELETE FROM sessions WHERE issuer = ?1 AND client = ?2 AND sid = ?3 AND sid <> '' RETURNING ` + columns
-	endSubjectSQL = `DELETE FROM sessions WHERE issuer = ?1 AND client = ?2 AND subject = ?3 RETURNING ` + columns
-	endBothSQL    = `DELETE FROM sessions WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN (?4, '')
-		RETURNING ` + columns
+	jtiKnownSQL = `SELECT EXISTS (SELECT 1 FROM jtis WHERE issuer = ?1 AND client = ?2 AND jti = ?3 AND expires > ?4)`
+
+	// Up to ?1 sessions, with the payload of those alone whose kind of refresh token is a bit of ?2.
+	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, idle_expires, expires, refresh,
+		CASE WHEN ?2 >> refresh & 1 THEN payload ELSE x'' END`
+	namedKeySQL     = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1`
+	namedSIDSQL     = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?5 AND sid <> '' LIMIT ?1`
+	namedSubjectSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND subject = ?5 LIMIT ?1`
+	namedBothSQL    = `SELECT id FROM sessions INDEXED BY sessions_by_newest
+		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid IN (?6, '') LIMIT ?1`
+	// All but the newest ?6.
+	spareSQL = `SELECT id FROM sessions INDEXED BY sessions_by_newest
+		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 ORDER BY created DESC, sid DESC, id DESC LIMIT ?1 OFFSET ?6`
+	crowdedSQL = `SELECT EXISTS (SELECT 1 FROM sessions INDEXED BY sessions_by_newest
+		WHERE issuer = ?1 AND client = ?2 AND subject = ?3 LIMIT 1 OFFSET ?4)`
 )
+
+func endSQLOf(named string) string { return fmt.Sprintf(endSQL, named) }
 
 // End implements [session.Store].
 func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
@@ -31,19 +43,43 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 		return nil, err
 	}
 	now = session.Time(now)
-	var ended []session.Ended
-	err := s.write(ctx, func(w *writer) error {
-		if err := w.recordJTI(e, now); err != nil {
-			return err
+	if e.Spare > 0 {
+		if crowded, err := s.crowded(ctx, e); err != nil || !crowded {
+			return nil, err
 		}
-		if err := w.leaveMark(e.Who, now); err != nil {
-			return err
-		}
-		gone, err := w.removeNamed(e.Who, now)
+	}
+	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+}
+
+// crowded says whether a subject has more sessions than it is to keep. It is asked at each sign-in, so not of the writer.
+func (s *Store) crowded(ctx context.Context, e session.Ending) (crowded bool, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		err := r.crowded.QueryRow(e.Who.Issuer, e.Who.ClientID, e.Who.Subject, e.Spare).Scan(&crowded)
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
-		for _, n := range rules.Notices(e, gone, now) {
+		return nil
+	})
+	return crowded, err
+}
+
+// endBatch is one step of End.
+func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+	err = s.write(ctx, func(w *writer) error {
+		if e.Spare == 0 {
+			if err := w.leaveMark(e.Who, now); err != nil {
+				return err
+			}
+		}
+		gone, removed, err := w.removeNamed(e, now)
+		if err != nil {
+			return fmt.Errorf("sqlite: end: %w", err)
+		}
+		more = removed == session.EndBatch && e.Spare == 0
+		if err := w.recordJTI(e, more, now); err != nil {
+			return err
+		}
+		for _, n := range rules.Notices(e, gone, more, now) {
 			if err := w.leaveNotice(n); err != nil {
 				return err
 			}
@@ -52,25 +88,34 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	s.hub.Publish(ended)
-	return ended, nil
+	return ended, more, nil
 }
 
-func (w *writer) recordJTI(e session.Ending, now time.Time) error {
+// recordJTI refuses a jti that is known, with what was done before it, and records it unless there is more to come.
+func (w *writer) recordJTI(e session.Ending, more bool, now time.Time) error {
 	if e.JTI == "" {
 		return nil
 	}
-	res, err := exec(w.insertJTI, e.Who.Issuer, e.Who.ClientID, e.JTI, micros(e.JTIExpires), micros(now))
-	if err != nil {
-		return fmt.Errorf("sqlite: end: %w", err)
+	var known bool
+	if more {
+		if err := w.jtiKnown.QueryRow(e.Who.Issuer, e.Who.ClientID, e.JTI, micros(now)).Scan(&known); err != nil {
+			return fmt.Errorf("sqlite: end: %w", err)
+		}
+	} else {
+		res, err := exec(w.insertJTI, e.Who.Issuer, e.Who.ClientID, e.JTI, micros(e.JTIExpires), micros(now))
+		if err != nil {
+			return fmt.Errorf("sqlite: end: %w", err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("sqlite: end: %w", err)
+		}
+		known = n == 0
 	}
-	n, err := res.RowsAffected()
-	if err != nil {
-		return fmt.Errorf("sqlite: end: %w", err)
-	}
-	if n == 0 {
+	if known {
 		return session.ErrReplayed
 	}
 	return nil
@@ -87,15 +132,23 @@ func (w *writer) leaveMark(who session.Who, now time.Time) error {
 	return nil
 }
 
-// removeNamed removes the sessions that who names, and returns those of them that lived.
-func (w *writer) removeNamed(who session.Who, now time.Time) ([]session.Record, error) {
-	args := []any{who.Issuer, who.ClientID}
+// removeNamed removes a batch of the sessions that e names, and returns those of them that lived, and how many it removed.
+func (w *writer) removeNamed(e session.Ending, now time.Time) (lived []session.Record, removed int, err error) {
+	who, revoked := e.Who, 0
+	for _, held := range []session.Refresh{session.RefreshNone, session.RefreshOnline, session.RefreshOffline} {
+		if rules.Revoked(e, held) {
+			revoked |= 1 << held
+		}
+	}
+	args := []any{session.EndBatch, revoked, who.Issuer, who.ClientID}
 	var st *sql.Stmt
 	switch {
 	case !who.Key.IsZero():
 		st, args = w.endKey, append(args, who.Key[:])
 	case who.Subject == "":
 		st, args = w.endSID, append(args, who.SID)
+	case e.Spare > 0:
+		st, args = w.endOldest, append(args, who.Subject, e.Spare)
 	case who.SID == "":
 		st, args = w.endSubject, append(args, who.Subject)
 	default:
@@ -103,19 +156,30 @@ func (w *writer) removeNamed(who session.Who, now time.Time) ([]session.Record, 
 	}
 	rows, err := st.Query(args...)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	removed, err := readRecords(rows)
-	if err != nil {
-		return nil, err
-	}
-	lived := removed[:0]
-	for _, r := range removed {
+	defer func() {
+		if errClose := rows.Close(); err == nil {
+			err = errClose
+		}
+	}()
+	for ; rows.Next(); removed++ {
+		r := session.Record{Issuer: who.Issuer, ClientID: who.ClientID}
+		var key []byte
+		var idleExpires, expires int64
+		if err := rows.Scan(&key, &r.Subject, &r.SID, &idleExpires, &expires, &r.Refresh, &r.Payload); err != nil {
+			return nil, 0, err
+		}
+		if len(key) != len(r.Key) {
+			return nil, 0, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
+		}
+		copy(r.Key[:], key)
+		r.IdleExpires, r.Expires = instant(idleExpires), instant(expires)
 		if r.Lives(now) {
 			lived = append(lived, r)
 		}
 	}
-	return lived, nil
+	return lived, removed, rows.Err()
 }
 
 // readRecords reads all of rows, whose columns are those of columns, and closes it.

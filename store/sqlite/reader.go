@@ -13,7 +13,7 @@ import (
 const (
 	listSQL = `SELECT ` + columns + ` FROM sessions WHERE key > ?1 AND expires > ?2 AND idle_expires > ?2
 		AND (?4 = '' OR issuer = ?4) AND (?5 = '' OR client = ?5) ORDER BY key LIMIT ?3`
-	listSubjectSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_subject
+	listSubjectSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_newest
 		WHERE issuer = ?4 AND client = ?5 AND subject = ?6 AND (?7 = '' OR sid = ?7)
 		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
 	listSIDSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_sid
@@ -25,6 +25,8 @@ const (
 type reader struct {
 	find, list, listSubject, listID                *sql.Stmt
 	notices, notice, tally, created, load, overdue *sql.Stmt
+	crowded                                        *sql.Stmt
+	attempt                                        *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -39,6 +41,8 @@ func (r *reader) statements() []statement {
 		{&r.created, createdSQL},
 		{&r.load, loadSQL},
 		{&r.overdue, overdueSQL},
+		{&r.crowded, crowdedSQL},
+		{&r.attempt, attemptSQL},
 	}
 }
 

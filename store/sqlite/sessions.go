@@ -143,8 +143,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			until     time.Time
 		}{
 			{w.pruneSessions, now},
-			{w.pruneMarks, now.Add(-session.AttemptLifetime)},
+			{w.pruneMarks, now.Add(-session.MarkLifetime)},
 			{w.pruneJTIs, now},
+			{w.pruneAttempts, now},
 		} {
 			res, err := exec(batch.statement, micros(batch.until))
 			if err != nil {

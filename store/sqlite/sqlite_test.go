@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"example.com/curfew/session"
 	"example.com/curfew/store/sqlite"
 	"example.com/curfew/store/storetest"
 )
@@ -26,6 +27,15 @@ func TestStoreKeepsTheContract(t *testing.T) {
 				return func() { run(t, store, `DROP TRIGGER fails`) }
 			},
 		}
+	})
+}
+
+func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
+	t.Parallel()
+	storetest.Order(t, func(t *testing.T) session.Store {
+		store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+		t.Cleanup(func() { store.Close() })
+		return store
 	})
 }
 

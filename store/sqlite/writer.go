@@ -52,11 +52,12 @@ type writer struct {
 	savepoint, release, backToSaved *sql.Stmt
 
 	barred, insertSession, updateSession, renameSession, sessionLives *sql.Stmt
-	insertJTI, insertMark                                             *sql.Stmt
-	endKey, endSID, endSubject, endBoth                               *sql.Stmt
+	insertJTI, insertMark, jtiKnown                                   *sql.Stmt
+	endKey, endSID, endSubject, endBoth, endOldest                    *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs                              *sql.Stmt
 	insertNotice, claim, claimFor, retry, drop                        *sql.Stmt
 	saveFirst, save                                                   *sql.Stmt
+	claimAttempt, settleAttempt, attempt, pruneAttempts               *sql.Stmt
 	settleDone, settleRetry, settleGiveUp                             *sql.Stmt
 }
 
@@ -81,10 +82,12 @@ func (w *writer) statements() []statement {
 		{&w.sessionLives, sessionLivesSQL},
 		{&w.insertJTI, insertJTISQL},
 		{&w.insertMark, insertMarkSQL},
-		{&w.endKey, endKeySQL},
-		{&w.endSID, endSIDSQL},
-		{&w.endSubject, endSubjectSQL},
-		{&w.endBoth, endBothSQL},
+		{&w.jtiKnown, jtiKnownSQL},
+		{&w.endKey, endSQLOf(namedKeySQL)},
+		{&w.endSID, endSQLOf(namedSIDSQL)},
+		{&w.endSubject, endSQLOf(namedSubjectSQL)},
+		{&w.endBoth, endSQLOf(namedBothSQL)},
+		{&w.endOldest, endSQLOf(spareSQL)},
 		{&w.pruneSessions, pruneSessionsSQL},
 		{&w.pruneMarks, pruneMarksSQL},
 		{&w.pruneJTIs, pruneJTIsSQL},
@@ -95,6 +98,10 @@ func (w *writer) statements() []statement {
 		{&w.drop, dropSQL},
 		{&w.saveFirst, saveFirstSQL},
 		{&w.save, saveSQL},
+		{&w.claimAttempt, claimAttemptSQL},
+		{&w.settleAttempt, settleAttemptSQL},
+		{&w.attempt, attemptSQL},
+		{&w.pruneAttempts, pruneAttemptsSQL},
 		{&w.settleDone, settleDoneSQL},
 		{&w.settleRetry, settleRetrySQL},
 		{&w.settleGiveUp, settleGiveUpSQL},

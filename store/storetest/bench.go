@@ -182,3 +182,71 @@ func BenchFind(b *testing.B, open func(b *testing.B) Store) {
 		})
 	}
 }
+
+// BenchCrowd measures what others wait for while 150,000 sessions of one subject end: the longest of another person's logouts,
+// and of the checks, meanwhile.
+func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
+	size := 150_000
+	if testing.Short() {
+		size = 15_000
+	}
+	store := open(b)
+	b.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	now := session.Time(time.Now())
+	p := &population{b: b, store: store, now: now}
+	var all, check, logout time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		now = now.Add(time.Second)
+		create := func(subject, sid string) session.Record {
+			r := recordAt(issuer, client, subject, sid, now)
+			r.Expires, r.IdleExpires, r.Payload = now.Add(1000*time.Hour), now.Add(1000*time.Hour), make([]byte, 600)
+			if err := store.Create(b.Context(), r, now, now); err != nil {
+				b.Error(err)
+			}
+			return r
+		}
+		const workers = 256
+		p.together(workers, func(w int) error {
+			for i := w; i < size; i += workers {
+				create("crowd", fmt.Sprint("crowd", i))
+			}
+			return nil
+		})
+		stays := create("stays", "stays")
+		b.StartTimer()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			began := time.Now()
+			if _, err := store.End(b.Context(), ending(session.Who{Subject: "crowd"}), now); err != nil {
+				b.Error(err)
+			}
+			all += time.Since(began)
+		}()
+		for over := false; !over; {
+			select {
+			case <-done:
+				over = true
+			default:
+			}
+			began := time.Now()
+			if _, err := store.Find(b.Context(), stays.Key, now); err != nil {
+				b.Error(err)
+			}
+			check = max(check, time.Since(began))
+			began = time.Now()
+			if _, err := store.End(b.Context(), ending(session.Who{Subject: "nobody"}), now); err != nil {
+				b.Error(err)
+			}
+			logout = max(logout, time.Since(began))
+		}
+	}
+	b.ReportMetric(float64(all.Milliseconds())/float64(b.N), "ms/all")
+	b.ReportMetric(float64(check.Microseconds())/1000, "ms/longest-check")
+	b.ReportMetric(float64(logout.Microseconds())/1000, "ms/longest-logout")
+}

@@ -6,15 +6,12 @@ import (
 	"example.com/curfew/session"
 )
 
-// clockCases are for stores that replicas share, whose server's time is the one that counts. The servers of the tests run
-// on this machine, or on one whose clock is right.
+// clockCases are for stores that processes share, whose server's time is the one that counts. The servers of the tests run on
+// this machine, or on one whose clock is right.
 func clockCases() []testCase {
 	return []testCase{
 		{"the store's time is its server's", func(f *fixture) {
-			c, ok := f.store.(session.Clock)
-			if !ok {
-				f.Skipf("%T has no clock: it is of one process", f.store)
-			}
+			c := f.clock()
 			before := time.Now()
 			at, err := c.Clock(f.ctx)
 			if err != nil {
@@ -24,5 +21,41 @@ func clockCases() []testCase {
 				f.Errorf("it is %v there and %v here", at, before)
 			}
 		}},
+		{"an ending is marked with the store's time if its caller's is behind", func(f *fixture) {
+			c := f.clock()
+			for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+				began, err := c.Clock(f.ctx)
+				if err != nil {
+					f.Fatalf("Clock: %v", err)
+				}
+				f.now = session.Time(began).Add(-time.Minute)
+				f.end(who)
+				f.wantBarred("alice", "s1", session.Time(began))
+				if after, err := c.Clock(f.ctx); err != nil {
+					f.Fatalf("Clock: %v", err)
+				} else {
+					f.wantWelcome("alice", "s1", session.Time(after).Add(time.Microsecond))
+				}
+			}
+		}},
+		{"an earlier mark is made later by the store's time too", func(f *fixture) {
+			c := f.clock()
+			f.now = session.Time(time.Now().Add(-time.Hour))
+			f.end(session.Who{Subject: "alice"})
+			began, err := c.Clock(f.ctx)
+			if err != nil {
+				f.Fatalf("Clock: %v", err)
+			}
+			f.end(session.Who{Subject: "alice"})
+			f.wantBarred("alice", "s1", session.Time(began))
+		}},
 	}
+}
+
+func (f *fixture) clock() session.Clock {
+	c, ok := f.store.(session.Clock)
+	if !ok {
+		f.Skipf("%T has no clock: it is of one process", f.store)
+	}
+	return c
 }

@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Create", createCases()},
 		{"Update", updateCases()},
 		{"End", endCases()},
+		{"Batches", batchCases()},
 		{"Marks", markCases()},
 		{"Replay", replayCases()},
 		{"Expiry", expiryCases()},
@@ -51,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Notices", noticeCases()},
 		{"Desk", deskCases()},
 		{"Vault", vaultCases()},
+		{"Attempts", attemptCases()},
 		{"Races", raceCases()},
 		{"Restart", restartCases()},
 		{"Clock", clockCases()},
@@ -69,6 +71,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		})
 	}
 }
+
+const ahead = session.AttemptLifetime
 
 type testCase struct {
 	name string
@@ -91,8 +95,9 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T, h Harness) *fixture {
-	// The time is today's, so that a store may let the rest of what it keeps run out by a clock of its machine.
-	f := &fixture{T: t, ctx: t.Context(), h: h, store: h.Store, now: session.Time(time.Now())}
+	// The time is today's, so that a store may let the rest of what it keeps run out by a clock of its machine, and a little
+	// ahead, so that a store that has a clock leaves its marks with the times that the cases give.
+	f := &fixture{T: t, ctx: t.Context(), h: h, store: h.Store, now: session.Time(time.Now().Add(ahead))}
 	t.Cleanup(func() {
 		if err := f.store.Close(); err != nil {
 			t.Errorf("Close: %v", err)

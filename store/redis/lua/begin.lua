@@ -10,14 +10,14 @@ if ARGV[2] ~= '' then
   local owner = redis.call('GET', KEYS[3])
   if owner and owner ~= ARGV[2] then return {'busy'} end
 end
-local at = redis.call('GET', KEYS[4])
+local at, marked = redis.call('GET', KEYS[4]), mark_time(ARGV[1])
 local tags = redis.call('SMEMBERS', KEYS[5])
 redis.call('ZCARD', KEYS[1])
 redis.call('ZREM', KEYS[1], '') -- see end.lua
 leave_trace(ARGV[7], ARGV[8])
 if ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
-if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(ARGV[1])) then
-  redis.call('SET', KEYS[4], ARGV[1], 'PXAT', ARGV[6])
+if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(marked)) then
+  redis.call('SET', KEYS[4], marked, 'PXAT', ARGV[6])
   redis.call('ZADD', KEYS[1], ARGV[5], 'm' .. ARGV[4])
 end
 return {'begun', tags}

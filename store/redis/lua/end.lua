@@ -4,11 +4,15 @@
 -- ARGV: 1 now, 2 start of the keys of the bucket, 3 tag, 4 shape, 5 scope (issuer and client), 6 subject, 7 sid, 8 rest of
 --       the key, 9 hints, 10 marks, 11 when marks run out, 12 until when Redis keeps marks, 13 name of the jti,
 --       14 when it runs out, 15 until when Redis keeps it, 16 how to publish, 17 channel, 18 head of the message, 19 id of
---       the notices, 20 how long a trace is kept if replicas are waited for, 21 bells, then for each telling: what it wants
---       (w, t, r, o), its template, its names, its lane
--- Answers a word, the lanes in which it left notices, and who ended.
+--       the notices, 20 how long a trace is kept if replicas are waited for, 21 bells, 22 how many sessions to
+--       remove at most, 23 how many of the newest to spare (0: it is not that kind of ending), then for each telling: what it
+--       wants (w, t, r, o), its template, its names, its lane
+-- Answers a word ('more' if there may be more to be ended: then the jti is not recorded yet), the lanes in which it left
+-- notices, and who ended.
 local now, start, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
+local limit, spare = tonumber(ARGV[22]), tonumber(ARGV[23])
+if spare > 0 and redis.call('ZCARD', KEYS[2]) <= spare then return {'ended', ''} end
 
 if has_jti then
   local till = redis.call('GET', KEYS[6])
@@ -31,9 +35,25 @@ local function is_named(v)
   return shape == 'subject' or its_sid == sid or its_sid == '\0\0\0\0'
 end
 
+-- A session is read without its payload, which is read where a notice takes it. A user of the server who was given no right to
+-- read a part of a value reads the whole; any other error comes up again there.
+local function part(key, from, to)
+  local v = redis.pcall('GETRANGE', key, from, to)
+  if type(v) ~= 'table' then return v end
+  v = redis.call('GET', key) or ''
+  return string.sub(v, from + 1, to < 0 and to or to + 1)
+end
+local function head(key)
+  local v = part(key, 0, 1023)
+  if v == '' then return nil end
+  local size = 62 + names_length(v)
+  return #v < size and part(key, 0, size - 1) or v
+end
+
 local found, over, stale = {}, {}, {}
+local function full() return spare == 0 and #found + #over >= limit end
 local function consider(rest, listed)
-  local v = redis.call('GET', start .. 's' .. tag .. rest)
+  local v = head(start .. 's' .. tag .. rest)
   if not v then
     if listed then stale[#stale + 1] = {listed, rest} end
   elseif is_named(v) then
@@ -41,24 +61,44 @@ local function consider(rest, listed)
     into[#into + 1] = {hint(v), rest, v}
   end
 end
+-- consider_all takes pages of an index until there are enough.
+local function consider_all(page)
+  local at = 0
+  while not full() do
+    local list = page(at)
+    for i = 1, #list do
+      if full() then break end
+      consider(string.sub(list[i], 9), string.sub(list[i], 1, 8))
+    end
+    if #list < limit then break end
+    at = at + #list
+  end
+end
 if shape == 'key' then
   consider(ARGV[8])
-elseif shape == 'subject' then
-  local list = redis.call('ZRANGE', KEYS[2], 0, -1)
+elseif spare > 0 then
+  local list = redis.call('ZRANGE', KEYS[2], 0, spare + limit - 1)
   for i = 1, #list do consider(string.sub(list[i], 9), string.sub(list[i], 1, 8)) end
+  -- Of those that were looked at the newest stay: among them are all that are to stay of those that there are.
+  table.sort(found, function(a, b) return field(a[3], 43) < field(b[3], 43) end)
+  for i = #found, math.max(1, #found - spare + 1), -1 do found[i] = nil end
+elseif shape == 'subject' then
+  consider_all(function(at) return redis.call('ZRANGE', KEYS[2], at, at + limit - 1) end)
 else
   for at = 1, #ARGV[9], 8 do
     local from = string.sub(ARGV[9], at, at + 7)
-    local list = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. from, '(' .. from .. string.rep('\255', 33))
-    for i = 1, #list do consider(string.sub(list[i], 9), from) end
+    consider_all(function(at)
+      return redis.call('ZRANGEBYLEX', KEYS[2], '[' .. from, '(' .. from .. string.rep('\255', 33), 'LIMIT', at, limit)
+    end)
   end
 end
+local more = shape ~= 'key' and full()
 
-local marks = {}
+local marks, marked = {}, mark_time(ARGV[1])
 for at = 1, #ARGV[10], 16 do
   local name = string.sub(ARGV[10], at, at + 15)
   local before = redis.call('GET', start .. 'm' .. name)
-  if not before or tonumber(before) < now then marks[#marks + 1] = name end
+  if not before or tonumber(before) < tonumber(marked) then marks[#marks + 1] = name end
 end
 
 local notices, lanes = {}, {}
@@ -68,17 +108,18 @@ local function note(lane, template, key, who, what)
   notices[#notices + 1] = {lane, id, template, key, who, what}
   if lanes[#lanes] ~= lane then lanes[#lanes + 1] = lane end
 end
-for i = 22, #ARGV, 4 do
+for i = 24, #ARGV, 4 do
   local wants, template, lane = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   if wants == 'w' then
-    note(lane, template, '', ARGV[i + 2], '')
+    if not more then note(lane, template, '', ARGV[i + 2], '') end
   else
     for j = 1, #found do
       local v = found[j][3]
       if wants == 't' then
         note(lane, template, tag .. found[j][2], names(v), '')
       elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
-        note(lane, template, tag .. found[j][2], names(v), payload(v))
+        note(lane, template, tag .. found[j][2], names(v),
+          part(start .. 's' .. tag .. found[j][2], 62 + names_length(v), -1))
       end
     end
   end
@@ -91,16 +132,16 @@ for _, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('ZCARD', key) end
 -- then it does not stop the others: somebody can sign out of a server that has no room left.
 redis.call('ZREM', KEYS[1], '')
 leave_trace(start, ARGV[20])
-if has_jti then
+if has_jti and not more then
   redis.call('SET', KEYS[6], ARGV[14], 'PXAT', ARGV[15])
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
 end
 for i = 1, #marks do
-  redis.call('SET', start .. 'm' .. marks[i], ARGV[1], 'PXAT', ARGV[12])
+  redis.call('SET', start .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], tag, stale[i][1], stale[i][2]) end
-local answer, heard = {'ended', table.concat(lanes)}, {}
+local answer, heard = {more and 'more' or 'ended', table.concat(lanes)}, {}
 for _, list in ipairs({over, found}) do
   for i = 1, #list do
     redis.call('UNLINK', start .. 's' .. tag .. list[i][2])

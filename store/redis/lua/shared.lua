@@ -9,7 +9,6 @@ local function refresh(v) return string.byte(v, 42) end
 local function names_length(v) return (struct.unpack('>I4', v, 59)) end
 -- The names with their length in front, as they go into answers, messages and notices.
 local function names(v) return string.sub(v, 59, 62 + names_length(v)) end
-local function payload(v) return string.sub(v, 63 + names_length(v)) end
 
 local function runs_out(v) return math.min(idle_expires(v), expires(v)) end
 local function lives(v, now) return now < runs_out(v) end
@@ -18,6 +17,12 @@ local function lives(v, now) return now < runs_out(v) end
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- mark_time is when an ending is marked, in microseconds: the caller's time, or Redis's if that is later.
+local function mark_time(now)
+  local t = redis.call('TIME')
+  return string.format('%.0f', math.max(tonumber(now), t[1] * 1000000 + t[2]))
 end
 
 -- keep makes a key stay until a time at least, in Redis's milliseconds.

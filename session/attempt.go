@@ -1,0 +1,55 @@
+package session
+
+import (
+	"context"
+	"time"
+)
+
+// MaxAttemptValue is how many bytes a value of [Attempts] may have.
+const MaxAttemptValue = 16 << 10
+
+// AttemptID names a login under way in a store: a SHA-256 of something that only its browser and its provider know.
+type AttemptID [32]byte
+
+// Attempts keeps small sealed values for a short while: which logins have been carried out and what came of them, so that
+// an authorization code is exchanged once (RFC 6749 §4.1.2), on whatever replica its callback arrives. Every store keeps
+// them. A value has 1 to [MaxAttemptValue] bytes. It lives while now is before its expires.
+//
+// Unlike sessions and marks, a value may be lost in a crash or a failover of the store: at worst a code is then exchanged
+// a second time, which the provider refuses.
+type Attempts interface {
+	// ClaimAttempt keeps value under id until expires, and returns nil. When a value lives under id already, it changes
+	// nothing and returns that one. Of several claims at once one succeeds.
+	ClaimAttempt(ctx context.Context, id AttemptID, value []byte, expires, now time.Time) (held []byte, err error)
+	// SettleAttempt replaces the value under id and leaves its expiry. [ErrNotFound] when no value lives there.
+	SettleAttempt(ctx context.Context, id AttemptID, value []byte, now time.Time) error
+	// Attempt returns the value under id. [ErrNotFound] when no value lives there.
+	Attempt(ctx context.Context, id AttemptID, now time.Time) ([]byte, error)
+}
+
+// ClaimAttempt is the method of [Attempts], by the manager's clock; life is how long the value is kept. [ErrUnavailable]
+// when the store cannot do it.
+func (m *Manager) ClaimAttempt(ctx context.Context, id AttemptID, value []byte, life time.Duration) (held []byte, err error) {
+	now := m.Now()
+	if held, err = m.cfg.Store.ClaimAttempt(ctx, id, value, Time(now.Add(life)), Time(now)); err != nil {
+		return nil, unavailable(err)
+	}
+	return held, nil
+}
+
+// SettleAttempt is the method of [Attempts], by the manager's clock.
+func (m *Manager) SettleAttempt(ctx context.Context, id AttemptID, value []byte) error {
+	if err := m.cfg.Store.SettleAttempt(ctx, id, value, Time(m.Now())); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// Attempt is the method of [Attempts], by the manager's clock.
+func (m *Manager) Attempt(ctx context.Context, id AttemptID) ([]byte, error) {
+	value, err := m.cfg.Store.Attempt(ctx, id, Time(m.Now()))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return value, nil
+}

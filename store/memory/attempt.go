@@ -1,0 +1,70 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+// attempt is a value of [session.Attempts].
+type attempt struct {
+	timer
+	id      session.AttemptID
+	value   []byte
+	expires time.Time
+}
+
+// ClaimAttempt implements [session.Attempts].
+func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+	if err := rules.CheckAttempt(value); err != nil {
+		return nil, err
+	}
+	expires, now = session.Time(expires), session.Time(now)
+	err = s.do(ctx, func() error {
+		a := s.attempts[id]
+		switch {
+		case a == nil:
+			a = &attempt{id: id, value: bytes.Clone(value), expires: expires}
+			s.attempts[id] = a
+			s.attemptTimes.add(a, expires.UnixMicro())
+		case now.Before(a.expires):
+			held = bytes.Clone(a.value)
+		default:
+			a.value, a.expires = bytes.Clone(value), expires
+			s.attemptTimes.move(a, expires.UnixMicro())
+		}
+		return nil
+	})
+	return held, err
+}
+
+// SettleAttempt implements [session.Attempts].
+func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+	if err := rules.CheckAttempt(value); err != nil {
+		return err
+	}
+	return s.do(ctx, func() error {
+		a := s.attempts[id]
+		if a == nil || !session.Time(now).Before(a.expires) {
+			return session.ErrNotFound
+		}
+		a.value = bytes.Clone(value)
+		return nil
+	})
+}
+
+// Attempt implements [session.Attempts].
+func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) (value []byte, err error) {
+	err = s.do(ctx, func() error {
+		a := s.attempts[id]
+		if a == nil || !session.Time(now).Before(a.expires) {
+			return session.ErrNotFound
+		}
+		value = bytes.Clone(a.value)
+		return nil
+	})
+	return value, err
+}

@@ -1,0 +1,63 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// Of two at once one waits for the other at the key, and then finds a row that has not run out.
+	claimAttemptSQL = `INSERT INTO curfew_attempts AS a (id, expires, value) VALUES ($1, $2, $3)
+		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, value = excluded.value WHERE a.expires <= $4`
+	settleAttemptSQL = `UPDATE curfew_attempts SET value = $2 WHERE id = $1 AND expires > $3`
+	attemptSQL       = `SELECT value FROM curfew_attempts WHERE id = $1 AND expires > $2`
+)
+
+// ClaimAttempt implements [session.Attempts].
+func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+	if err := rules.CheckAttempt(value); err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	err = s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
+		done, err := conn.Exec(ctx, claimAttemptSQL, id[:], micros(expires), value, micros(now))
+		if err != nil || done.RowsAffected() == 1 {
+			return err
+		}
+		// In a statement of its own, which sees what the first waited for.
+		return conn.QueryRow(ctx, attemptSQL, id[:], micros(now)).Scan(&held)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+// SettleAttempt implements [session.Attempts].
+func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+	if err := rules.CheckAttempt(value); err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	return s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
+		return oneRow(session.ErrNotFound)(conn.Exec(ctx, settleAttemptSQL, id[:], value, micros(now)))
+	})
+}
+
+// Attempt implements [session.Attempts].
+func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) (value []byte, err error) {
+	err = s.read(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
+		err := conn.QueryRow(ctx, attemptSQL, id[:], micros(now)).Scan(&value)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return session.ErrNotFound
+		}
+		return err
+	})
+	return value, err
+}

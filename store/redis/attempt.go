@@ -1,0 +1,80 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+	"github.com/redis/rueidis"
+)
+
+// ClaimAttempt implements [session.Attempts]. Replicas are not waited for.
+func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
+	word, held, err := s.attempt(ctx, id, value, decimal(expires), until(expires, margin), now)
+	if err != nil || word != "held" {
+		return nil, err
+	}
+	return []byte(held), nil
+}
+
+// SettleAttempt implements [session.Attempts].
+func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+	word, _, err := s.attempt(ctx, id, value, "", "", now)
+	if err == nil && word == "gone" {
+		return session.ErrNotFound
+	}
+	return err
+}
+
+// attempt calls the script and returns its word, and the value that is held.
+func (s *Store) attempt(ctx context.Context, id session.AttemptID, value []byte, expires, cleanUp string, now time.Time) (word, held string, err error) {
+	if err := rules.CheckAttempt(value); err != nil {
+		return "", "", fmt.Errorf("redis: %w", err)
+	}
+	ctx, leave, err := s.change(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	defer leave()
+	answer, err := s.run(ctx, call{s.scripts.attempt, []string{s.attemptKey(id), s.key(id[0], keyQueue)},
+		[]string{decimal(now), string(value), expires, cleanUp, keyAttempt + string(id[:])}})
+	if err != nil {
+		return "", "", err
+	}
+	word, rest, err := list(answer)
+	if err == nil && len(rest) > 0 {
+		held, err = text(rest[0])
+	}
+	return word, held, err
+}
+
+// Attempt implements [session.Attempts].
+func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) ([]byte, error) {
+	ctx, leave, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	raw, err := s.client.Do(ctx, s.client.B().Get().Key(s.attemptKey(id)).Build()).ToString()
+	if rueidis.IsRedisNil(err) {
+		return nil, session.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("redis: attempt: %w", err)
+	}
+	till, value, ok := strings.Cut(raw, " ")
+	expires, err := strconv.ParseInt(till, 10, 64)
+	if !ok || err != nil {
+		return nil, errDamaged
+	}
+	if micros(now) >= expires {
+		return nil, session.ErrNotFound
+	}
+	return []byte(value), nil
+}
+
+func (s *Store) attemptKey(id session.AttemptID) string { return s.named(id[0], keyAttempt, id[:]) }

@@ -1,0 +1,16 @@
+-- Claims a login for one exchange, or settles it (with no expiry in ARGV[3]).
+-- A value is kept behind the time at which it runs out, in decimal, and a space: prune.lua reads that.
+-- KEYS: 1 attempt, 2 queue
+-- ARGV: 1 now, 2 value, 3 when it runs out, 4 the same in Redis's milliseconds and later, 5 member of the queue
+local v = redis.call('GET', KEYS[1])
+local till = v and string.match(v, '^%d+')
+local lives = till and tonumber(ARGV[1]) < tonumber(till)
+if ARGV[3] == '' then
+  if not lives then return {'gone'} end
+  redis.call('SET', KEYS[1], till .. ' ' .. ARGV[2], 'KEEPTTL')
+  return {'kept'}
+end
+if lives then return {'held', string.sub(v, #till + 2)} end
+redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[2], 'PXAT', ARGV[4])
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
+return {'kept'}

@@ -1,0 +1,69 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
+)
+
+const (
+	claimAttemptSQL = `INSERT INTO attempts (id, expires, value) VALUES (?1, ?2, ?3)
+		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, value = excluded.value WHERE attempts.expires <= ?4`
+	settleAttemptSQL = `UPDATE attempts SET value = ?2 WHERE id = ?1 AND expires > ?3`
+	attemptSQL       = `SELECT value FROM attempts WHERE id = ?1 AND expires > ?2`
+	pruneAttemptsSQL = `DELETE FROM attempts WHERE id IN (SELECT id FROM attempts WHERE expires <= ? LIMIT 100)`
+)
+
+// ClaimAttempt implements [session.Attempts].
+func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+	if err := rules.CheckAttempt(value); err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	err = s.write(ctx, func(w *writer) error {
+		held = nil
+		res, err := exec(w.claimAttempt, id[:], micros(expires), value, micros(now))
+		if err != nil {
+			return fmt.Errorf("sqlite: attempt: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 1 {
+			return err
+		}
+		if err := w.attempt.QueryRow(id[:], micros(now)).Scan(&held); err != nil {
+			return fmt.Errorf("sqlite: attempt: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+// SettleAttempt implements [session.Attempts].
+func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+	if err := rules.CheckAttempt(value); err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
+	return s.write(ctx, func(w *writer) error {
+		return oneRow(session.ErrNotFound, "attempt", w.settleAttempt, id[:], value, micros(now))
+	})
+}
+
+// Attempt implements [session.Attempts].
+func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) (value []byte, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		switch err := r.attempt.QueryRow(id[:], micros(now)).Scan(&value); {
+		case errors.Is(err, sql.ErrNoRows):
+			return session.ErrNotFound
+		case err != nil:
+			return fmt.Errorf("sqlite: attempt: %w", err)
+		}
+		return nil
+	})
+	return value, err
+}

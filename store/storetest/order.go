@@ -1,0 +1,129 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+)
+
+// Order begins logins at one replica and ends whom they name at another, with margins from 0.1 ms to 2 s between, while the
+// clock is read slowly at the first. replica opens the same store once more; of one process there is but one replica.
+func Order(t *testing.T, replica func(t *testing.T) session.Store) {
+	ring, err := session.NewRing(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager := func(t *testing.T, store session.Store) *session.Manager {
+		m, err := session.NewManager(session.Config{Store: store, Ring: ring, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { m.Run(ctx) })
+		t.Cleanup(func() { cancel(); running.Wait() })
+		return m
+	}
+	const late = 2 * time.Second
+	for name, stall := range map[string]slow{
+		"readings are quick":                       {},
+		"a reading waits before it is sent":        {before: late},
+		"the replica is suspended after an answer": {after: late},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := replica(t)
+			var readings sync.WaitGroup
+			stall.readings = &readings
+			t.Cleanup(readings.Wait)
+			login := manager(t, stall.of(store))
+			logout := login
+			if _, shared := store.(session.Clock); shared {
+				logout = manager(t, replica(t)) // whose readings are quick
+			}
+			var all sync.WaitGroup // not subtests, of which no more run at once than there are processors
+			for _, margin := range []time.Duration{100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 5 * time.Millisecond,
+				20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second} {
+				for i, who := range []session.Who{{Subject: "s"}, {SID: "s"}, {Subject: "s", SID: "s"}} {
+					all.Go(func() {
+						if err := ordered(t.Context(), login, logout, who, fmt.Sprint(margin, i), margin); err != nil {
+							t.Errorf("%v between, ended by %+v: %v", margin, who, err)
+						}
+					})
+				}
+			}
+			all.Wait()
+		})
+	}
+}
+
+func ordered(ctx context.Context, login, logout *session.Manager, who session.Who, name string, margin time.Duration) error {
+	who.Issuer, who.ClientID = issuer, client
+	for _, s := range []*string{&who.Subject, &who.SID} {
+		if *s != "" {
+			*s = name
+		}
+	}
+	create := func(began time.Time, era string) error {
+		_, _, err := login.Create(ctx, session.New{Issuer: issuer, ClientID: client, Subject: name, SID: name, Began: began, Era: era})
+		return err
+	}
+	began, era, err := login.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("Begin: %w", err)
+	}
+	time.Sleep(margin) // this is what is tried
+	if _, err := logout.End(ctx, session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+		return fmt.Errorf("End: %w", err)
+	}
+	if err := create(began, era); !errors.Is(err, session.ErrEnded) {
+		return fmt.Errorf("a login from before the logout: %v, want %w", err, session.ErrEnded)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		if began, era, err = login.Begin(ctx); err != nil {
+			return fmt.Errorf("Begin: %w", err)
+		}
+		if err = create(began, era); err == nil {
+			return nil
+		}
+		if !errors.Is(err, session.ErrEnded) || time.Now().After(deadline) {
+			return fmt.Errorf("a login from after the logout: %w", err)
+		}
+	}
+}
+
+// slow is how slowly a clock is read.
+type slow struct {
+	before, after time.Duration
+	readings      *sync.WaitGroup // under way
+}
+
+func (s slow) of(store session.Store) session.Store {
+	c, ok := store.(session.Clock)
+	if !ok || s.before+s.after == 0 {
+		return store
+	}
+	return slowly{store, c, s}
+}
+
+type slowly struct {
+	session.Store
+	clock session.Clock
+	slow
+}
+
+func (s slowly) Clock(ctx context.Context) (time.Time, error) {
+	s.readings.Add(1)
+	defer s.readings.Done()
+	time.Sleep(s.before)
+	at, err := s.clock.Clock(ctx)
+	time.Sleep(s.after)
+	return at, err
+}
