@@ -61,8 +61,11 @@ type Config struct {
 
 	// Require names, by provider, claims that must be there to sign in, and the values of which one must be met.
 	Require map[string]map[string][]any
-	// OnLogin is called at each sign-in, before the session begins, with all claims. It may add to them; an error refuses
-	// the sign-in, and if it is made by [web.Fail] the person is told why.
+	// OnLogin is called at each sign-in, before the session begins, and again at each refresh of its tokens, with all claims.
+	// It may add to them; an error refuses the sign-in, and if it is made by [web.Fail] the person is told why. At a refresh
+	// an error ends the session, unless it is made by web.Fail with a status of 500 or more, or by a context that was done:
+	// that is trouble that may pass (see Grace). What is said of an address (email_verified) goes when it puts another in
+	// its place.
 	OnLogin func(ctx context.Context, claims map[string]any) error
 	// Home is where people go after signing in without a better place; default "/".
 	Home string

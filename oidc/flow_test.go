@@ -241,9 +241,9 @@ func TestARefreshedIDTokenSpeaksOfTheSameSession(t *testing.T) {
 		check  string
 		reason string
 	}{
-		{"sub", claim("sub", "bob"), "sub", "somebody else"},
-		{"iss", claim("iss", "https://evil.example.com"), "iss", "not of"},
-		{"aud", claim("aud", "other"), "aud", "not for"},
+		{"sub", claim("sub", "bob"), "sub", "of another issuer, client or subject"},
+		{"iss", claim("iss", "https://evil.example.com"), "iss", "of another issuer, client or subject"},
+		{"aud", claim("aud", "other"), "aud", "of another issuer, client or subject"},
 		{"at_hash", claim("at_hash", "x"), "at_hash", "not the one"},
 		{"alg", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg", "registered"},
 	} {
@@ -301,9 +301,14 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 	if err := refresh(oidctest.OAuthError(400, "invalid_grant")); !errors.Is(err, oidc.ErrInvalidGrant) || errors.Is(err, oidc.ErrUnavailable) {
 		t.Fatalf("got %v; want ErrInvalidGrant", err)
 	}
-	if err := refresh(oidctest.OAuthError(401, "invalid_grant")); !errors.Is(err, oidc.ErrInvalidGrant) {
-		t.Fatalf("got %v; want ErrInvalidGrant", err)
-	}
+	// Whatever has not the form of RFC 6749 §5.2 is no word of the provider's about the grant.
+	wantCheck(t, refresh(oidctest.OAuthError(401, "invalid_grant")), "token_response", "invalid_grant")
+	wantCheck(t, refresh(oidctest.OAuthError(404, "invalid_grant")), "token_response", "invalid_grant")
+	wantCheck(t, refresh(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(400)
+		fmt.Fprint(w, `{"error":"invalid_grant"}`)
+	}), "token_response", "invalid_grant")
 	wantCheck(t, refresh(oidctest.OAuthError(401, "invalid_client")), "token_response", "check client_id")
 	wantCheck(t, refresh(oidctest.OAuthError(400, "invalid_request")), "token_response", "as the test wants it")
 	wantCheck(t, refresh(func(w http.ResponseWriter, _ *http.Request) {

@@ -144,6 +144,7 @@ providers:
     scopes: [openid]
     userinfo: never
     require: {groups: [staff, 7, true], email_verified: true}
+    require_verified_email: true
     allow_missing_exp: true
     logout_token_signed_response_alg: RS256
     require_typ: true
@@ -176,6 +177,7 @@ providers:
 		{"TrustedProxies", len(rp.TrustedProxies), 2},
 		{"TrustedProxies", rp.TrustedProxies[0].String(), "10.0.0.7/32"},
 		{"Require", rp.Require["one"], map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
+		{"RequireVerifiedEmail", rp.Providers[0].RequireVerifiedEmail, true},
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
 		{"WebSocketOrigins", rp.WebSocketOrigins, []string{"https://other.example.com", "http://localhost:3000"}},

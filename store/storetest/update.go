@@ -49,8 +49,8 @@ func updateCases() []testCase {
 				f.wantEnded(f.end(who), r)
 				f.wantGone(r)
 				f.wantEnded(f.end(session.Who{Subject: "alice"}), other)
-				f.wantError("Rename", f.store.Rename(f.ctx, r, f.now, f.now), session.ErrNotFound)
 				f.now = f.now.Add(time.Second)
+				f.wantError("Rename", f.store.Rename(f.ctx, r, f.now, f.now), session.ErrNotFound)
 			}
 		}},
 		{"a logout by the new sid bars a rename that began before it", func(f *fixture) {

@@ -1,0 +1,278 @@
+package curfew_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew"
+	"example.com/curfew/gateway"
+	"example.com/curfew/oidc/oidctest"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// journal is a log that a test reads.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) count(words ...string) (n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for line := range strings.Lines(j.text.String()) {
+		all := true
+		for _, w := range words {
+			all = all && strings.Contains(line, w)
+		}
+		if all {
+			n++
+		}
+	}
+	return n
+}
+
+// short has access tokens of one second, and lets a test change what a refresh is answered.
+func (a *app) short(idToken func(*oidctest.JWT), userinfo func(map[string]any), tokens func(map[string]any)) {
+	a.op.Mangle(func(m *oidctest.Mangle) {
+		m.IDToken, m.Userinfo = idToken, userinfo
+		m.Tokens = func(_ string, doc map[string]any) {
+			doc["expires_in"] = 1
+			if tokens != nil {
+				tokens(doc)
+			}
+		}
+	})
+}
+
+func (a *app) pass(d time.Duration) { a.skew.Add(int64(d)) }
+
+func TestWhatARefreshIsAnsweredEndsASessionOnlyIfItIsFinal(t *testing.T) {
+	t.Parallel()
+	page := func(status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(status)
+			w.Write([]byte("<html>invalid_grant"))
+		}
+	}
+	for name, row := range map[string]struct {
+		answer http.HandlerFunc
+		lie    func(*oidctest.JWT)
+		cause  string // with which the session ends; empty: it does not
+	}{
+		"invalid_grant":            {answer: oidctest.OAuthError(400, "invalid_grant"), cause: "refresh_rejected"},
+		"invalid_grant with 403":   {answer: oidctest.OAuthError(403, "invalid_grant")},
+		"invalid_client":           {answer: oidctest.OAuthError(401, "invalid_client")},
+		"unauthorized_client":      {answer: oidctest.OAuthError(400, "unauthorized_client")},
+		"a page of an ingress":     {answer: page(404)},
+		"a page that says 400":     {answer: page(400)},
+		"a page that says 200":     {answer: page(200)},
+		"an empty 200":             {answer: oidctest.Status(200)},
+		"429":                      {answer: oidctest.Status(429)},
+		"503":                      {answer: oidctest.Status(503)},
+		"another sub":              {lie: func(j *oidctest.JWT) { j.Claims["sub"] = "bob" }, cause: "refresh_rejected"},
+		"another iss":              {lie: func(j *oidctest.JWT) { j.Claims["iss"] = "https://evil.example" }, cause: "refresh_rejected"},
+		"another aud":              {lie: func(j *oidctest.JWT) { j.Claims["aud"] = "other" }, cause: "refresh_rejected"},
+		"another sub, not signed":  {lie: func(j *oidctest.JWT) { j.Claims["sub"], j.Key = "bob", oidctest.NewKey("RS256") }},
+		"an ID Token that ran out": {lie: func(j *oidctest.JWT) { j.Claims["exp"], j.Claims["iat"] = 1000, 900 }},
+		"no sub":                   {lie: func(j *oidctest.JWT) { delete(j.Claims, "sub") }},
+		"no JSON":                  {lie: func(j *oidctest.JWT) { j.ClaimsJSON = "<html>" }},
+		"at_hash of another token": {lie: func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := new(journal)
+			a := newApp(t, func(c *curfew.Config) {
+				c.Grace, c.Log = time.Minute, slog.New(slog.NewTextHandler(log, nil))
+			})
+			a.short(nil, nil, nil)
+			b := newBrowser(t)
+			b.open(a.server.URL + "/")
+			a.short(row.lie, nil, nil)
+			a.op.Override(oidctest.Token, row.answer)
+			a.pass(2 * time.Second)
+			_, _, text := b.open(a.server.URL + "/public")
+			if row.cause != "" {
+				if text != "false" || <-a.ended != row.cause {
+					t.Errorf("the session goes on: %s", text)
+				}
+				return
+			}
+			if text != "true" || log.count("level=WARN", "refresh_failed") != 1 {
+				t.Fatalf("%s, and the log says %s", text, log.text.String())
+			}
+			a.pass(31 * time.Second)
+			b.open(a.server.URL + "/public")
+			if n := log.count("level=WARN", "refresh_failed"); n != 1 {
+				t.Errorf("told %d times", n)
+			}
+			// The last try before the grace ends was at most 30 s ago, and the grace ends all the same.
+			a.pass(29 * time.Second)
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "provider_silent" {
+				t.Errorf("after the grace: %s", text)
+			}
+		})
+	}
+}
+
+func TestAfterTroubleTheNewRefreshTokenIsUsed(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.short(nil, nil, nil)
+	b := newBrowser(t)
+	b.open(a.server.URL + "/")
+	a.short(func(j *oidctest.JWT) { j.Claims["exp"] = 1000 }, nil, nil)
+	a.pass(2 * time.Second)
+	b.open(a.server.URL + "/public")
+	a.short(nil, nil, nil)
+	a.pass(31 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
+		t.Error("the refresh token that came beside a broken ID Token is lost")
+	}
+}
+
+func TestClaimsRequireAndPolicyAreThoseOfTheLastRefresh(t *testing.T) {
+	t.Parallel()
+	groups := func(list ...any) func(map[string]any) {
+		return func(c map[string]any) { c["groups"], c["employee"] = list, 1234567 }
+	}
+	var mu sync.Mutex
+	var no error
+	a := newApp(t, func(c *curfew.Config) {
+		c.Require = map[string]map[string][]any{"main": {"groups": {"staff"}}}
+		c.Policy, _ = gateway.NewPolicy(gateway.Rule{Path: "/admin", Groups: []string{"admins"}}, gateway.Rule{Path: "/own", Claims: map[string][]string{"mine": {"yes"}}})
+		c.OnLogin = func(_ context.Context, claims map[string]any) error {
+			mu.Lock()
+			defer mu.Unlock()
+			claims["mine"] = "yes"
+			return no
+		}
+	})
+	b := newBrowser(t)
+	status := func(path string, want int) {
+		t.Helper()
+		if _, got, text := b.open(a.server.URL + path); got != want {
+			t.Errorf("%s: %d, want %d: %s", path, got, want, text)
+		}
+	}
+	a.short(nil, groups("staff", "admins"), nil)
+	status("/admin", 200)
+	status("/own", 200)
+
+	// Without a new ID Token, what userinfo says now.
+	a.short(nil, groups("staff"), func(doc map[string]any) { delete(doc, "id_token") })
+	a.pass(2 * time.Second)
+	status("/admin", 403)
+	status("/own", 200)
+
+	// What cannot be asked takes no claims away.
+	a.short(nil, groups("staff", "admins"), nil)
+	a.pass(2 * time.Second)
+	status("/admin", 200)
+	a.op.Override(oidctest.Userinfo, oidctest.Status(503))
+	a.pass(2 * time.Second)
+	status("/admin", 200)
+	a.op.Override(oidctest.Userinfo, nil)
+	a.pass(31 * time.Second)
+	status("/admin", 200)
+
+	// The app's own say: trouble that may pass, and then a no.
+	mu.Lock()
+	no = web.Fail(http.StatusServiceUnavailable, "The database is away.", nil)
+	mu.Unlock()
+	a.pass(2 * time.Second)
+	status("/admin", 200)
+	mu.Lock()
+	no = nil
+	mu.Unlock()
+	a.pass(31 * time.Second)
+	status("/admin", 200)
+
+	// Whoever no longer meets require is out.
+	a.short(nil, groups("guests"), nil)
+	a.pass(2 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "require" {
+		t.Errorf("still in: %s", text)
+	}
+
+	a.short(nil, groups("staff"), nil)
+	status("/", 200)
+	mu.Lock()
+	no = errors.New("not any more")
+	mu.Unlock()
+	a.pass(2 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "require" {
+		t.Errorf("still in, though the app says no: %s", text)
+	}
+}
+
+func TestASidThatIsNewInARefreshedIDTokenIsOneThatALogoutNames(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.short(nil, nil, nil)
+	b := newBrowser(t)
+	b.open(a.server.URL + "/")
+	logout := func(sid string) {
+		t.Helper()
+		token := a.op.SignLogoutToken("app", "", sid, func(j *oidctest.JWT) { delete(j.Claims, "sub") })
+		resp, err := http.PostForm(a.server.URL+"/auth/backchannel-logout", url.Values{"logout_token": {token}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Fatalf("the logout was answered %d", resp.StatusCode)
+		}
+	}
+	a.short(func(j *oidctest.JWT) { j.Claims["sid"] = "new" }, nil, nil)
+	a.pass(2 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
+		t.Fatal("not refreshed")
+	}
+	logout("new")
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(session.CauseBackChannel) {
+		t.Errorf("alive after a 200: %s", text)
+	}
+
+	// A logout that comes while the refresh is under way, by the sid that it brings.
+	a.short(nil, nil, nil)
+	b.open(a.server.URL + "/")
+	a.short(func(j *oidctest.JWT) { j.Claims["sid"] = "newer" }, func(map[string]any) { logout("newer") }, nil)
+	a.pass(2 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(session.CauseBackChannel) {
+		t.Errorf("a refresh under way revived it: %s", text)
+	}
+}
+
+func TestAClaimThatIsNullEndsNoSessionAtARefresh(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.short(nil, nil, nil)
+	b := newBrowser(t)
+	b.open(a.server.URL + "/")
+	a.short(func(j *oidctest.JWT) {
+		j.Claims["at_hash"], j.Claims["sid"], j.Claims["azp"] = []byte(nil), []byte(nil), []byte(nil)
+	}, nil, nil)
+	a.pass(2 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
+		t.Errorf("the session ended: %s", text)
+	}
+	if s, err := a.store.List(t.Context(), session.Query{}, time.Now()); err != nil || len(s.Records) != 1 || s.Records[0].SID == "" {
+		t.Errorf("sid: %+v, %v", s, err)
+	}
+}
