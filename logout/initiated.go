@@ -47,6 +47,9 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
 	switch {
 	case errors.Is(err, session.ErrNotFound):
+		if err := h.endAgain(r, bearer.Key()); err != nil {
+			return h.away(user, "unknown", err)
+		}
 		h.Cookie.Clear(w)
 		h.result(user, "unknown", "nobody", "")
 		h.done(w, r)
@@ -86,6 +89,19 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 		ended = append(ended, more...)
 	}
 	return len(ended), nil
+}
+
+// endAgain repeats the ending of a session that is not found. It may have ended a moment ago at a store that could not
+// say that its replicas have the ending too, and has not until an ending says so. Who it was is no longer known, nor needed.
+func (h *Handler) endAgain(r *http.Request, key session.Key) error {
+	for _, p := range h.Providers {
+		c := p.Config()
+		who := session.Who{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
+		if _, err := h.Sessions.End(r.Context(), session.Ending{Who: who, Cause: session.CauseUser}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxAddress is how long an address may be for a redirect. Many servers take a request line, or all headers together, of
@@ -216,7 +232,7 @@ func (h *Handler) away(channel, provider string, err error) error {
 	return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: cmp.Or(channel, user) + "_logout",
 		Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("check", "store")},
 		Message: web.Message{Title: "You are not signed out yet",
-			Text: "This site cannot reach its store of sessions, so you are still signed in. Please try again in a moment."}}
+			Text: "This site cannot reach its store of sessions, so you may still be signed in. Please try again in a moment."}}
 }
 
 func redirect(w http.ResponseWriter, to string) {

@@ -232,6 +232,28 @@ func TestAStoreThatIsAwaySignsNobodyOut(t *testing.T) {
 	}
 }
 
+// A store may have ended the session and not know whether its replicas have the ending: "signed out" has to wait for that.
+func TestASignOutThatIsNotSureIsRepeatedUntilItIs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	bearer := b.cookie("curfew")
+	s.store.unsure.Store(true)
+	for click := range 3 {
+		p := b.do("POST", "/auth/logout", "")
+		if p.status != 503 || b.cookie("curfew") != bearer || !strings.HasSuffix(s.heard(), "unavailable store") {
+			t.Errorf("click %d: %d %s, and the browser keeps its cookie: %v", click, p.status, p.body, b.cookie("curfew") == bearer)
+		}
+	}
+	if b.session() != nil {
+		t.Fatal("the store did not end the session")
+	}
+	s.store.unsure.Store(false)
+	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" || !strings.Contains(p.body, "You are signed out") {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+}
+
 func TestWithoutTheProviderThePageSaysWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

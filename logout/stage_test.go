@@ -232,6 +232,7 @@ func (s *stage) send(token string) page {
 type shaky struct {
 	session.Store
 	away, endless atomic.Bool
+	unsure        atomic.Bool           // whether its replicas have what it has ended
 	ending        func(context.Context) // called before each End, if not nil
 }
 
@@ -251,7 +252,11 @@ func (s *shaky) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 	if s.away.Load() || s.endless.Load() {
 		return nil, errAway
 	}
-	return s.Store.End(ctx, e, now)
+	ended, err := s.Store.End(ctx, e, now)
+	if s.unsure.Load() {
+		return nil, errAway
+	}
+	return ended, err
 }
 
 // logged is what was logged, line by line.
