@@ -161,7 +161,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if r.Header["Cookie"] != nil {
 		rest := http.Header{"Cookie": r.Header["Cookie"]}
-		stripCookies(rest, h.Cookie.Name())
+		stripCookies(rest, h.Cookie)
 		if kept := rest["Cookie"]; len(kept) > 0 {
 			a.Header["Cookie"] = []string{strings.Join(kept, "; ")}
 		} else {
