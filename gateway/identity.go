@@ -209,19 +209,14 @@ func (i *Identity) lookalike(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(folded, "x-forwarded-") || strings.HasPrefix(folded, "x-original-") ||
-		strings.HasPrefix(folded, "x-auth-request-") || presets[folded] || i.ours[folded]
+		strings.HasPrefix(folded, "x-auth-request-") || preset(folded) || i.ours[folded]
 }
 
-// presets are the names of both presets, folded. They are removed whichever is in use: an app may know the other one.
-var presets = func() map[string]bool {
-	all := make(map[string]bool)
-	for _, names := range []map[string]string{CurfewHeaders(), OAuth2ProxyHeaders()} {
-		for name := range names {
-			all[fold(name)] = true
-		}
-	}
-	return all
-}()
+// preset says whether a folded name is one of a preset. It is removed whichever is in use: an app may know the other
+// one. The names of oauth2-proxy all begin with "x-forwarded-" or "x-auth-request-", so ours are left to look at.
+func preset(folded string) bool {
+	return slices.ContainsFunc(curfewHeaders, func(h header) bool { return strings.EqualFold(h.name, folded) })
+}
 
 // fold returns a header's name as the most forgiving server would read it.
 func fold(name string) string {
