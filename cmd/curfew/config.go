@@ -411,6 +411,9 @@ func (l *loader) finish(c *config, given map[string]value) {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		l.faults.add(at("tls_cert_file"), errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
 	}
+	if _, ok := given["policy"]; !ok && c.policyDefault == "deny" {
+		l.faults.add(at("policy_default"), errors.New("with deny and no policy nobody could use any path: say under policy who may use which"))
+	}
 	if err := c.gatewayConfig.finish(); err != nil {
 		l.faults.add(at("identity_headers"), err)
 	}
