@@ -232,7 +232,7 @@ func fold(name string) string {
 }
 
 // stripCookies removes our cookies from what an app gets to see: the bearer is no business of its.
-func stripCookies(h http.Header, ours string) {
+func stripCookies(h http.Header, ours session.Cookie) {
 	lines := h["Cookie"]
 	h.Del("Cookie")
 	for _, line := range lines {
@@ -240,7 +240,7 @@ func stripCookies(h http.Header, ours string) {
 		for part := range strings.SplitSeq(line, ";") {
 			part = strings.TrimSpace(part)
 			name, _, _ := strings.Cut(part, "=")
-			if part != "" && !isCookie(strings.TrimSpace(name), ours) {
+			if part != "" && !ours.Ours(strings.TrimSpace(name)) {
 				kept = append(kept, part)
 			}
 		}
@@ -250,18 +250,15 @@ func stripCookies(h http.Header, ours string) {
 	}
 }
 
-func isCookie(name, ours string) bool {
-	return name == ours || strings.HasPrefix(name, ours+"-")
-}
-
 // stripSetCookies keeps an app from setting or taking our cookies: it could sign a browser in as somebody else.
-func stripSetCookies(h http.Header, ours string) {
+func stripSetCookies(h http.Header, ours session.Cookie) {
 	lines := h["Set-Cookie"]
 	if len(lines) == 0 {
 		return
 	}
 	h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool {
 		name, _, _ := strings.Cut(line, "=")
-		return isCookie(strings.TrimSpace(name), ours)
+		name, _, _ = strings.Cut(name, ";") // of one without a value
+		return ours.Ours(strings.TrimSpace(name))
 	})
 }

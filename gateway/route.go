@@ -108,6 +108,13 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	h.hosts.mu.Lock()
+	defer h.hosts.mu.Unlock()
+	for _, r := range routes {
+		if r.Host != "" {
+			h.hosts.routes = append(h.hosts.routes, r.Host)
+		}
+	}
 	return router, nil
 }
 
