@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -55,4 +56,70 @@ func TestASignOutAtOneAppEndsTheSessionAtTheProviderAndAtTheOtherApp(t *testing.
 	}
 	alice.mustBeIn(t, g[0], "alice")
 	alice.mustBeOut(t, g[1])
+}
+
+// An ID Token with 250 groups is too large for an address. A provider that takes a form gets it in one, any other goes
+// without.
+func TestASignOutWithALargeIDTokenReachesTheProviderAndTheOtherApp(t *testing.T) {
+	t.Parallel()
+	for _, post := range []string{"yes", "no"} {
+		t.Run("POST "+post, func(t *testing.T) {
+			t.Parallel()
+			p, g := world(t, "app", "app2")
+			p.env = []string{"OP_GROUPS=250", "OP_POST=" + post}
+			p.start(t)
+			g[0].start(t)
+			g[1].start(t)
+			alice := newBrowser("alice's browser")
+			alice.signIn(t, g[0], "alice")
+			alice.signIn(t, g[1], "alice")
+
+			from := p.said()
+			sent := alice.post(t, g[0].url+"/auth/logout", url.Values{})
+			alice.mustBeOut(t, g[0])
+			var asked *page
+			if post == "yes" {
+				to, form := sent.form(t, url.Values{})
+				if sent.status != http.StatusOK || to != p.issuer+"/session/end" || len(form.Get("id_token_hint")) < 8<<10 {
+					t.Fatalf("there should be a form for the provider: %d to %s, with an ID Token of %d bytes", sent.status, to, len(form.Get("id_token_hint")))
+				}
+				asked = alice.submit(t, sent, url.Values{})
+			} else {
+				if sent.status != http.StatusSeeOther || len(sent.location.String()) > 1<<10 {
+					t.Fatalf("there should be a redirect with a short address: %v", sent)
+				}
+				asked = alice.follow(t, sent)
+			}
+			back := alice.confirm(t, asked)
+			if back.location == nil || !strings.HasPrefix(back.location.String(), g[0].url+"/auth/logout/callback?state=") {
+				t.Fatalf("the provider should send the browser back, with the state: %v", back)
+			}
+			if done := alice.follow(t, back); done.status != http.StatusOK {
+				t.Errorf("back from the provider there should be a page: %v", done)
+			}
+			p.loggedOut(t, from, "backchannel.success", g[1])
+			alice.mustBeOut(t, g[1])
+		})
+	}
+}
+
+// Chromium runs the script that the policy allows, and holds the redirects after the form to the policy as well.
+func TestInChromiumASignOutWithALargeIDTokenComesBackFromTheProvider(t *testing.T) {
+	t.Parallel()
+	p, g := world(t, "app")
+	p.env = []string{"OP_GROUPS=250", "OP_POST=yes"}
+	p.start(t)
+	g[0].start(t)
+	b := chromium(t)
+	b.open(g[0].url + "/private")
+	b.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`, p.issuer))
+	b.run(`document.querySelector("[name=login]").value = "alice"; document.forms[0].submit()`)
+	b.until(fmt.Sprintf(`location.href === %q`, g[0].url+"/private"))
+	from := p.said()
+	b.open(g[0].url + "/auth/logout")
+	b.run(`document.querySelector("form button").click()`)
+	b.until(fmt.Sprintf(`location.origin === %q && document.querySelector("button[name=logout]")`, p.issuer))
+	b.run(`document.querySelector("button[name=logout]").click()`)
+	b.until(fmt.Sprintf(`location.href.startsWith(%q) && document.body.innerText.includes("You are signed out")`, g[0].url+"/auth/logout/callback?state="))
+	p.loggedOut(t, from, "backchannel.success", g[0])
 }

@@ -1,11 +1,13 @@
 package login_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/curfew/login"
 	"example.com/curfew/oidc/oidctest"
@@ -41,14 +43,18 @@ func (p page) bearer() string {
 	return ""
 }
 
+// replica starts another replica, which shares the provider, the store and the ring, and returns its URL.
+func (s *stage) replica() string {
+	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Ring: s.h.Ring, Cookie: s.h.Cookie, Providers: s.h.Providers, OnLogin: s.h.OnLogin}
+	mux := http.NewServeMux()
+	other.Mount(mux)
+	return serve(s.t, mux)
+}
+
 func TestACallbackThatComesTwiceIsOneExchange(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
-	// Another replica: it shares the provider, the store and the ring.
-	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Ring: s.h.Ring, Cookie: s.h.Cookie, Providers: s.h.Providers}
-	mux := http.NewServeMux()
-	other.Mount(mux)
-	second := serve(t, mux)
+	second := s.replica()
 	b := s.browser()
 	callback := b.begin("/auth/login?return_to=/a")
 	cookies := b.attempts()
@@ -126,5 +132,134 @@ func TestADeadEndLeadsBackAndTellsTheLogWhatTheProviderSaid(t *testing.T) {
 	why, _ := s.log.last("login")["error"].(string)
 	if p.status != 400 || !strings.Contains(p.body, "server_error") || strings.Contains(p.body, "moon") || !strings.Contains(why, `"the moon\nis full"`) {
 		t.Errorf("%d %s; the log says %q", p.status, p.body, why)
+	}
+}
+
+// The exchange goes on without the browser that began it, and whoever comes after that gets what came of it.
+func TestABrowserThatHangsUpFindsItsSessionWhenItComesAgain(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	s := newStage(t, 1, func(h *login.Handler) {
+		h.OnLogin = func(context.Context, map[string]any) error { close(entered); <-release; return nil }
+	})
+	second := s.replica()
+	b := s.browser()
+	callback := b.begin("/auth/login")
+	cookies := b.attempts()
+	before := s.ops[0].Count(oidctest.Token)
+	ctx, hangUp := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, callback, nil)
+	must(t, err)
+	for _, c := range cookies {
+		r.AddCookie(c)
+	}
+	gone := make(chan error, 1)
+	go func() {
+		resp, err := b.c.Transport.RoundTrip(r)
+		if err == nil {
+			resp.Body.Close()
+		}
+		gone <- err
+	}()
+	within(t, entered)
+	hangUp()
+	if err := <-gone; err == nil {
+		t.Error("it was answered before it hung up")
+	}
+	close(release)
+	for _, to := range []string{callback, strings.Replace(callback, s.url, second, 1)} {
+		if p := b.send(to, cookies); p.status != http.StatusSeeOther || p.bearer() == "" {
+			t.Errorf("the next callback: %d", p.status)
+		}
+	}
+	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 1 {
+		t.Errorf("%d token requests and %d sessions, want one", n, len(s.sessions()))
+	}
+}
+
+func TestAPanicOfTheAppIsAnOutcomeLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, func(h *login.Handler) {
+		h.OnLogin = func(context.Context, map[string]any) error { panic("the app fell over") }
+	})
+	second := s.replica()
+	b := s.browser()
+	callback := b.begin("/auth/login")
+	cookies := b.attempts()
+	before := s.ops[0].Count(oidctest.Token)
+	for _, to := range []string{callback, callback, strings.Replace(callback, s.url, second, 1)} {
+		if p := b.send(to, cookies); p.status != http.StatusInternalServerError || p.bearer() != "" {
+			t.Errorf("%s: %d", to, p.status)
+		}
+	}
+	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 0 {
+		t.Errorf("%d token requests, want one, and %d sessions, want none", n, len(s.sessions()))
+	}
+	if !strings.Contains(s.log.String(), "the app fell over") {
+		t.Error("the log does not say why")
+	}
+}
+
+// A replica that dies after it has claimed an attempt leaves no outcome. Nobody exchanges the code a second time.
+func TestAnAttemptWhoseReplicaDiedIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	second := s.replica()
+	b := s.browser()
+	callback := b.begin("/auth/login?return_to=/a")
+	cookies := b.attempts()
+	before := s.ops[0].Count(oidctest.Token)
+	s.store.dies.Store(true)
+	if p := b.send(callback, cookies); p.status != http.StatusServiceUnavailable || p.bearer() != "" {
+		t.Errorf("the replica that dies: %d", p.status)
+	}
+	s.store.dies.Store(false)
+	s.pass(time.Minute)
+	for _, to := range []string{callback, strings.Replace(callback, s.url, second, 1)} {
+		p := b.send(to, cookies)
+		if why, _ := s.log.last("login")["error"].(string); p.status != http.StatusServiceUnavailable || p.bearer() != "" || !strings.Contains(why, "left no outcome") {
+			t.Errorf("a later callback: %d, and the log says %q", p.status, why)
+		}
+	}
+	if n := s.ops[0].Count(oidctest.Token) - before; n != 0 || len(s.sessions()) != 0 {
+		t.Errorf("%d token requests and %d sessions, want none", n, len(s.sessions()))
+	}
+	if b.follow("/auth/login"); b.session() == nil {
+		t.Error("the next sign-in fails")
+	}
+}
+
+// A logout that comes while the app decides is meant for this sign-in: it is refused, however often the callback comes.
+func TestALogoutBetweenTheClaimAndTheSessionWins(t *testing.T) {
+	t.Parallel()
+	var s *stage
+	s = newStage(t, 1, func(h *login.Handler) {
+		h.OnLogin = func(ctx context.Context, claims map[string]any) error {
+			_, err := s.m.End(ctx, session.Ending{Who: session.Who{Issuer: s.ops[0].Issuer(), ClientID: "app", Subject: "alice"}})
+			return err
+		}
+	})
+	second := s.replica()
+	b := s.browser()
+	callback := b.begin("/auth/login")
+	cookies := b.attempts()
+	before := s.ops[0].Count(oidctest.Token)
+	for _, to := range []string{callback, callback, strings.Replace(callback, s.url, second, 1)} {
+		if p := b.send(to, cookies); p.status != http.StatusConflict || p.bearer() != "" {
+			t.Errorf("%s: %d", to, p.status)
+		}
+	}
+	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 0 {
+		t.Errorf("%d token requests, want one, and %d sessions, want none", n, len(s.sessions()))
+	}
+}
+
+// within waits for a signal, and fails the test when it does not come.
+func within(t *testing.T, signal <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-signal:
+	case <-time.After(time.Minute):
+		t.Fatal("waited a minute in vain")
 	}
 }

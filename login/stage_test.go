@@ -223,6 +223,7 @@ func (b *browser) session() *session.Session {
 type shaky struct {
 	session.Store
 	away atomic.Bool
+	dies atomic.Bool // the replica, with each claim that it has made
 }
 
 var errAway = errors.New("the disk is gone")
@@ -232,6 +233,14 @@ func (s *shaky) Create(ctx context.Context, r session.Record, began, now time.Ti
 		return errAway
 	}
 	return s.Store.Create(ctx, r, began, now)
+}
+
+func (s *shaky) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
+	held, err := s.Store.ClaimAttempt(ctx, id, value, expires, now)
+	if s.dies.Load() {
+		return nil, errAway
+	}
+	return held, err
 }
 
 func (s *shaky) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {

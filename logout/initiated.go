@@ -93,8 +93,8 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 const maxAddress = 4 << 10
 
 // leave sends the browser on to the provider, to be signed out there as well: by a redirect, or by a form where the ID
-// Token is too large for an address. A script cannot post a form for us and gets the redirect, then without the ID Token:
-// the provider asks the person whom that leads there.
+// Token is too large for an address. A script cannot use a page with a form, and some providers take none: then it is a
+// redirect without the ID Token, and the provider asks the person (RP-Initiated Logout §2).
 func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	p, to, err := h.provider(s), "", oidc.ErrUnsupported
 	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"),
@@ -104,11 +104,12 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Sessi
 	}
 	var form url.Values
 	if err == nil && len(to) > maxAddress {
-		if scripted(r) {
+		if !scripted(r) {
+			to, form, err = p.EndSessionForm(r.Context(), ask)
+		}
+		if form == nil {
 			ask.IDTokenHint = ""
 			to, err = p.EndSessionURL(r.Context(), ask)
-		} else {
-			to, form, err = p.EndSessionForm(r.Context(), ask)
 		}
 	}
 	if err != nil {

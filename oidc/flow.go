@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -95,16 +96,38 @@ type EndSessionRequest struct {
 // EndSessionURL returns where to send a browser so that the provider ends its own session too (RP-Initiated Logout §2).
 // [ErrUnsupported] when the provider has no such place.
 func (p *Provider) EndSessionURL(ctx context.Context, r EndSessionRequest) (string, error) {
-	endpoint, form, err := p.EndSessionForm(ctx, r)
+	endpoint, form, err := p.endSession(ctx, r)
 	if err != nil {
 		return "", err
 	}
 	return addQuery(endpoint, form)
 }
 
-// EndSessionForm is [Provider.EndSessionURL] for a POST (RP-Initiated Logout §2), which takes an ID Token of any size: it
-// returns the endpoint and the fields of the form.
+// EndSessionForm is [Provider.EndSessionURL] for a POST, which takes an ID Token of any size: it returns the endpoint and
+// the fields of the form. A provider must take a POST (RP-Initiated Logout §2), but some do not unless so configured, so it
+// is asked with a POST that names nobody: [ErrUnsupported] when it knows of none, [ErrUnavailable] when it does not answer.
 func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (string, url.Values, error) {
+	endpoint, form, err := p.endSession(ctx, r)
+	if err != nil {
+		return "", nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(url.Values{"client_id": {p.cfg.ClientID}}.Encode()))
+	if err != nil {
+		return "", nil, unavailable("%s is not a URL", quote(endpoint))
+	}
+	ask.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	switch a, err := p.do(ask); {
+	case err != nil:
+		return "", nil, unavailable("%w", err)
+	case a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed || a.status == http.StatusNotImplemented:
+		return "", nil, ErrUnsupported
+	}
+	return endpoint, form, nil
+}
+
+func (p *Provider) endSession(ctx context.Context, r EndSessionRequest) (string, url.Values, error) {
 	m, err := p.meta.get(ctx)
 	if err != nil {
 		return "", nil, err

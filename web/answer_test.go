@@ -264,6 +264,31 @@ func TestAnErrorPageNamesTheLogLine(t *testing.T) {
 	}
 }
 
+func TestAPageThatSubmitsItselfAllowsOneScript(t *testing.T) {
+	t.Parallel()
+	s, _ := logging(t)
+	for _, c := range []struct{ to, formAction string }{
+		{"https://op.example/end?a=b", "form-action 'self' https:"},
+		{"http://127.0.0.1:9000/end", "form-action 'self' https: http://127.0.0.1:9000"},
+	} {
+		h := s.Page(func(w http.ResponseWriter, r *http.Request) error {
+			s.Render(w, r, 200, web.Message{Submit: true,
+				Actions: []web.Action{{Label: "Go on", Href: c.to, Post: true, Form: map[string]string{"state": `"><script>alert(1)</script>`}}}})
+			return nil
+		})
+		w := answer(h, "POST", "/auth/x", nil)
+		scripts := regexp.MustCompile(`<script>(.*?)</script>`).FindAllStringSubmatch(w.Body.String(), -1)
+		if len(scripts) != 1 {
+			t.Fatalf("%d scripts: %s", len(scripts), w.Body)
+		}
+		sum := sha256.Sum256([]byte(scripts[0][1]))
+		script := "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; "
+		if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, script) || !strings.HasSuffix(policy, c.formAction) {
+			t.Errorf("the policy %s should have %s and end with %s", policy, script, c.formAction)
+		}
+	}
+}
+
 func TestFramingIsForThoseNamed(t *testing.T) {
 	t.Parallel()
 	s, _ := logging(t)

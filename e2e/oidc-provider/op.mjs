@@ -5,6 +5,8 @@
 //   OP_ALG          RS256 (default), PS256, ES256 or EdDSA: signs ID Tokens and logout tokens
 //   OP_ACCESS_TTL   seconds that the first access token of a session lives; default 300
 //   OP_NEXT_TTL     seconds that those live which it is refreshed with; default 300
+//   OP_GROUPS       that many groups are in the ID Token of everybody; default none
+//   OP_POST         yes: it takes a POST at the endpoints that browsers are sent to, as it does not by default
 //   OP_REFRESH      always: there is a refresh token without offline_access too, which ends with the session
 //
 // It tells what happens as one JSON object a line on standard output: listening, jwks (the keys were asked for),
@@ -22,6 +24,8 @@ import Provider from 'oidc-provider';
 const port = Number(process.env.OP_PORT);
 const issuer = `http://127.0.0.1:${port}`;
 const alg = process.env.OP_ALG ?? 'RS256';
+const groups = Array.from({ length: Number(process.env.OP_GROUPS ?? 0) }, (_, i) => `/organisation/department/team-${i}`);
+const post = process.env.OP_POST === 'yes';
 const tell = (ev, more = {}) => process.stdout.write(`${JSON.stringify({ ev, ...more })}\n`);
 
 const kinds = {
@@ -46,8 +50,10 @@ const provider = new Provider(issuer, {
   jwks: { keys: [key] },
   clientDefaults: { id_token_signed_response_alg: alg },
   enabledJWA: { idTokenSigningAlgValues: [alg] },
-  cookies: { keys: [crypto.randomBytes(32).toString('hex')] },
+  cookies: { keys: [crypto.randomBytes(32).toString('hex')], ...(post && { long: { httpOnly: true, sameSite: 'none' } }) },
+  enableHttpPostMethods: post,
   pkce: { required: () => true },
+  conformIdTokenClaims: groups.length === 0, // otherwise the ID Token has the claims that userinfo has
   rotateRefreshToken: true, // a refresh token used twice ends the grant
   scopes: ['openid', 'offline_access'],
   claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name', 'groups', 'preferred_username'] },
@@ -62,6 +68,7 @@ const provider = new Provider(issuer, {
   findAccount: (ctx, sub) => ({
     accountId: sub,
     claims: () => ({ sub, name: `${sub} of the tests`, email: `${sub}@example.test`, email_verified: true,
+      ...(groups.length > 0 && { groups }),
       // What is hard to put into a header.
       ...(sub === 'zoe' && { name: 'Zoë Ünal', preferred_username: ' root',
         groups: ['staff', ' admins', 'admins ', 'ops,admins', '\u00a0admins', 'admins\u2003', 'admins\t', '', 'Zürich', 'a b'] }) }),
@@ -129,6 +136,10 @@ http.createServer(async (req, res) => {
     if (req.url === '/test/revoke' && req.method === 'POST') return await revoke(req, res);
     if (req.url === '/test/mark' && req.method === 'POST') return await mark(req, res);
     if (req.url === '/jwks') tell('jwks');
+    if (post) { // it insists on SameSite=None, which browsers take over https alone; here all is one site
+      const set = res.setHeader;
+      res.setHeader = (name, value) => set.call(res, name, /^set-cookie$/i.test(name) ? [value].flat().map((c) => c.replace(/; samesite=none/i, '')) : value);
+    }
     if (req.url === '/token/revocation') tell('revocation');
     return await op(req, res);
   } catch (err) {
