@@ -96,7 +96,7 @@ func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*
 			r.told.Store(&h)
 		}))
 		t.Cleanup(behind.Close)
-		cfg := curfew.Config{URL: address, Store: store, Ring: keys, Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
+		cfg := curfew.Config{URL: address, CookieName: "curfew", Store: store, Ring: keys, Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
 			Providers:      []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app", HTTPClient: &http.Client{Transport: nowhere{}}}},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 			Now:            func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }}

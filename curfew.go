@@ -1,6 +1,7 @@
 package curfew
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,9 +25,13 @@ import (
 
 // Config is all that a relying party needs to know. URL and one provider are required.
 type Config struct {
-	URL       string        // how browsers and providers reach the app: https, or http on loopback; no path
-	Prefix    string        // where our own routes lie; default /auth
-	Providers []oidc.Config // who signs people in; the page to choose shows them in this order
+	URL    string // how browsers and providers reach the app: https, or http on loopback; no path
+	Prefix string // where our own routes lie; default /auth
+	// CookieName is what our cookies are called, after `__Host-`; see [session.CheckCookieName]. Browsers do not tell
+	// ports apart there, so two relying parties on one host need two names. Default "curfew", and on http, which is for
+	// loopback alone, with the port, if there is one: "curfew-4180".
+	CookieName string
+	Providers  []oidc.Config // who signs people in; the page to choose shows them in this order
 
 	Store session.Store // default: in memory, so everybody is signed out by a restart. New does not close it.
 	Ring  *session.Ring // the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
@@ -148,6 +153,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("WebSocketOrigins", checkOrigins(&cfg))
+	if cfg.CookieName != "" {
+		fault("CookieName", session.CheckCookieName(cfg.CookieName))
+	}
 	fault("RevokeOffline", rp.knowsAll(maps.Keys(cfg.RevokeOffline)))
 
 	if rp.store = cfg.Store; rp.store == nil {
@@ -179,7 +187,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err != nil {
 		return nil, err
 	}
-	cookie := session.Cookie{Insecure: rp.site.Insecure()}
+	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Ring, Cookie: cookie,
 		Require: cfg.Require, OnLogin: cfg.OnLogin, Home: cfg.Home,
@@ -216,6 +224,14 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		rp.running.Go(func() { rp.keys.Run(ctx) })
 	}
 	return rp, nil
+}
+
+// cookieName is the default of [Config.CookieName].
+func cookieName(site *url.URL) string {
+	if port := site.Port(); site.Scheme == "http" && port != "" {
+		return session.DefaultCookie + "-" + port
+	}
+	return session.DefaultCookie
 }
 
 func call(f func(string), arg string) {

@@ -296,14 +296,14 @@ func TestReadyTellsWhatIsAmiss(t *testing.T) {
 func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := curfew.New(t.Context(), curfew.Config{
-		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example", WebSocketOrigins: []string{"*"}, SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
+		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example", CookieName: "a=b", WebSocketOrigins: []string{"*"}, SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
 		Providers: []oidc.Config{{Issuer: "http://id.example.com", ClientID: "app"}},
 		Require:   map[string]map[string][]any{"other": nil},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path", "AfterLogout: must be a path", `WebSocketOrigins: "*" is no origin`, "SuccessStatus: must be one of [200 204]",
+	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path", "AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is no origin`, "SuccessStatus: must be one of [200 204]",
 		"FailureStatus: must be one of [503 400]", "Providers: number 1", `Require: there is no provider "other"`, "Ring: a store needs a key ring"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
@@ -352,5 +352,31 @@ func TestAKeyFileIsMadeOnceAndReadableByNobodyElse(t *testing.T) {
 	}
 	if _, err := curfew.KeyFile(filepath.Join(name, "curfew.key")); err == nil {
 		t.Error("a folder that is not there: no error")
+	}
+}
+
+// Browsers keep cookies by host and not by port: relying parties on several ports of one host have names of their own.
+func TestTheCookiesNameSaysThePortOnLoopback(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ url, name, want string }{
+		{"http://127.0.0.1:4180", "", "curfew-4180"},
+		{"http://127.0.0.1:4280", "", "curfew-4280"},
+		{"http://app.localhost:4180/", "", "curfew-4180"},
+		{"http://[::1]:80", "", "curfew"},
+		{"http://localhost", "", "curfew"},
+		{"https://app.example.com", "", "__Host-curfew"},
+		{"https://app.example.com:8443", "", "__Host-curfew"}, // the same after an upgrade
+		{"https://app.example.com:8443", "wiki", "__Host-wiki"},
+		{"http://127.0.0.1:4180", "wiki", "wiki"},
+	} {
+		rp, err := curfew.New(t.Context(), curfew.Config{URL: row.url, CookieName: row.name, Log: slog.New(slog.DiscardHandler),
+			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rp.Close()
+		if got := rp.Gateway().Cookie.Name(); got != row.want {
+			t.Errorf("%s, %q: %s, want %s", row.url, row.name, got, row.want)
+		}
 	}
 }

@@ -356,17 +356,17 @@ func TestAQuestionBelowOurPathIsAnsweredAsItStands(t *testing.T) {
 	b, _ := st.signIn(nil)
 	for _, path := range []string{"/auth/verify//x", "/auth/verify/a/../b", "/auth/verify/./a", "/auth/verify/a//"} {
 		for want, header := range map[int]string{200: cookie(b), 401: "other=x"} {
-			if w := request(server, path, "Cookie", header); w.Code != want || w.Header().Get("Location") != "" {
+			if w := request(server, path, "Host", st.gateway.Site.URL.Host, "Cookie", header); w.Code != want || w.Header().Get("Location") != "" {
 				t.Errorf("%s: %d %q, want %d", path, w.Code, w.Header().Get("Location"), want)
 			}
 		}
-		w := request(server, path, "Accept", "text/html")
+		w := request(server, path, "Host", st.gateway.Site.URL.Host, "Accept", "text/html")
 		if to, err := url.Parse(w.Header().Get("Location")); err != nil || w.Code != 302 || to.Path != "/auth/login" || strings.HasPrefix(to.Query().Get("return_to"), "//") {
 			t.Errorf("%s: %d %q", path, w.Code, w.Header().Get("Location"))
 		}
 	}
 	st.policed(gateway.Rule{Path: "/x", Public: true})
-	if w := request(server, "/auth/verify//x"); w.Code != 400 {
+	if w := request(server, "/auth/verify//x", "Host", st.gateway.Site.URL.Host); w.Code != 400 {
 		t.Errorf("under a policy: %d, want 400: the path has two meanings", w.Code)
 	}
 }

@@ -42,6 +42,7 @@ type Handler struct {
 	WebSocketOrigins []string
 
 	streams streams
+	hosts   hosts
 }
 
 // Mount adds the routes of this room.

@@ -209,19 +209,14 @@ func (i *Identity) lookalike(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(folded, "x-forwarded-") || strings.HasPrefix(folded, "x-original-") ||
-		strings.HasPrefix(folded, "x-auth-request-") || presets[folded] || i.ours[folded]
+		strings.HasPrefix(folded, "x-auth-request-") || preset(folded) || i.ours[folded]
 }
 
-// presets are the names of both presets, folded. They are removed whichever is in use: an app may know the other one.
-var presets = func() map[string]bool {
-	all := make(map[string]bool)
-	for _, names := range []map[string]string{CurfewHeaders(), OAuth2ProxyHeaders()} {
-		for name := range names {
-			all[fold(name)] = true
-		}
-	}
-	return all
-}()
+// preset says whether a folded name is one of a preset. It is removed whichever is in use: an app may know the other
+// one. The names of oauth2-proxy all begin with "x-forwarded-" or "x-auth-request-", so ours are left to look at.
+func preset(folded string) bool {
+	return slices.ContainsFunc(curfewHeaders, func(h header) bool { return strings.EqualFold(h.name, folded) })
+}
 
 // fold returns a header's name as the most forgiving server would read it.
 func fold(name string) string {
@@ -237,7 +232,7 @@ func fold(name string) string {
 }
 
 // stripCookies removes our cookies from what an app gets to see: the bearer is no business of its.
-func stripCookies(h http.Header, ours string) {
+func stripCookies(h http.Header, ours session.Cookie) {
 	lines := h["Cookie"]
 	h.Del("Cookie")
 	for _, line := range lines {
@@ -245,7 +240,7 @@ func stripCookies(h http.Header, ours string) {
 		for part := range strings.SplitSeq(line, ";") {
 			part = strings.TrimSpace(part)
 			name, _, _ := strings.Cut(part, "=")
-			if part != "" && !isCookie(strings.TrimSpace(name), ours) {
+			if part != "" && !ours.Ours(strings.TrimSpace(name)) {
 				kept = append(kept, part)
 			}
 		}
@@ -255,18 +250,15 @@ func stripCookies(h http.Header, ours string) {
 	}
 }
 
-func isCookie(name, ours string) bool {
-	return name == ours || strings.HasPrefix(name, ours+"-")
-}
-
 // stripSetCookies keeps an app from setting or taking our cookies: it could sign a browser in as somebody else.
-func stripSetCookies(h http.Header, ours string) {
+func stripSetCookies(h http.Header, ours session.Cookie) {
 	lines := h["Set-Cookie"]
 	if len(lines) == 0 {
 		return
 	}
 	h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool {
 		name, _, _ := strings.Cut(line, "=")
-		return isCookie(strings.TrimSpace(name), ours)
+		name, _, _ = strings.Cut(name, ";") // of one without a value
+		return ours.Ours(strings.TrimSpace(name))
 	})
 }

@@ -88,14 +88,13 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 	if route.Host != "" {
 		host = route.Host
 	}
-	ours := h.Cookie.Name()
 	return &httputil.ReverseProxy{
 		Transport:  transport,
 		BufferPool: pool,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			// Hop-by-hop headers are gone by now, so `Connection: X-Auth-Subject` cannot remove what is set here.
 			h.Identity.strip(r.Out.Header)
-			stripCookies(r.Out.Header, ours)
+			stripCookies(r.Out.Header, h.Cookie)
 			r.Out.Trailer = nil // nothing that comes after the checks
 			r.SetURL(&to)
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // nothing was read in it, so it is the app's affair
@@ -113,7 +112,7 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 					return err // and the connection is closed
 				}
 			}
-			stripSetCookies(r.Header, ours)
+			stripSetCookies(r.Header, h.Cookie)
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
 				visitFrom(r.Request.Context()).stream.endless()
 			}

@@ -108,6 +108,13 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	h.hosts.mu.Lock()
+	defer h.hosts.mu.Unlock()
+	for _, r := range routes {
+		if r.Host != "" {
+			h.hosts.routes = append(h.hosts.routes, r.Host)
+		}
+	}
 	return router, nil
 }
 
@@ -161,13 +168,13 @@ const maxResponseHeader = 256 << 10
 const maxIdle = 128
 
 // dialer opens connections to apps.
-var dialer = &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+func dialer() *net.Dialer { return &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second} }
 
 // transport returns what sends requests to the app. There is no bound on the connections in use: event streams that stay
 // open would keep everybody else out.
 func (u *Upstream) transport() http.RoundTripper {
 	t := &http.Transport{
-		DialContext:            dialer.DialContext,
+		DialContext:            dialer().DialContext,
 		MaxIdleConns:           maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        90 * time.Second,
@@ -261,9 +268,9 @@ func (u *Upstream) connect(ctx context.Context) error {
 		}
 		address = net.JoinHostPort(u.URL.Hostname(), port)
 	}
-	dial := dialer.DialContext
+	dial := dialer().DialContext
 	if u.URL.Scheme == "https" {
-		dial = (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{RootCAs: u.CA}}).DialContext
+		dial = (&tls.Dialer{NetDialer: dialer(), Config: &tls.Config{RootCAs: u.CA}}).DialContext
 	}
 	c, err := dial(ctx, "tcp", address)
 	if err != nil {

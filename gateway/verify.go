@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,12 +19,15 @@ import (
 //   - 200, always that, with the identity in headers;
 //   - 401 without a Location when somebody has to sign in; or, for a page and with ?redirect=true, a redirect to sign in
 //     that remembers the original URL;
-//   - 403 when the policy forbids it, 400 when it cannot be judged, 503 when the store cannot say.
+//   - 403 when the policy forbids it, or it is for a host that is not ours; 400 when it cannot be judged, 503 when the store cannot say.
 //
 // Refusals for want of a session are not logged: every page of a signed-out browser makes some.
 func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	o, err := h.original(r)
 	var s *session.Session
+	if err == nil {
+		err = h.checkHost(o.hosts...)
+	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
 	}
@@ -51,8 +55,9 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 // original is the request that a proxy asks about.
 type original struct {
 	method   string
-	target   string // path and query as the browser sent them; empty when nobody said
-	redirect bool   // the proxy passes a redirect on to the browser
+	target   string   // path and query as the browser sent them; empty when nobody said
+	redirect bool     // the proxy passes a redirect on to the browser
+	hosts    []string // for which it is, if somebody said; all must be ours
 }
 
 // original reads what a trusted proxy says of the request that it asks about. What anybody else says is not looked at.
@@ -65,6 +70,7 @@ func (h *Handler) original(r *http.Request) (original, error) {
 	o := original{method: r.Method}
 	if below, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")); ok {
 		o.target, o.redirect = "/"+below, true
+		o.hosts = []string{r.Host} // which Envoy passes on as it came
 		if r.URL.RawQuery != "" {
 			o.target += "?" + r.URL.RawQuery
 		}
@@ -74,8 +80,10 @@ func (h *Handler) original(r *http.Request) (original, error) {
 	var method string
 	if h.Site.FromTrustedProxy(r) {
 		var err1, err2 error
+		uris := slices.Concat(r.Header["X-Forwarded-Uri"], r.Header["X-Original-Uri"], r.Header["X-Original-Url"])
+		o.hosts = append(hostsIn(r.Header["X-Forwarded-Host"]), hostsOf(uris...)...)
 		method, err1 = one(r.Header["X-Forwarded-Method"], r.Header["X-Original-Method"])
-		o.target, err2 = one(r.Header["X-Forwarded-Uri"], r.Header["X-Original-Uri"], r.Header["X-Original-Url"])
+		o.target, err2 = one(uris)
 		if err := errors.Join(err1, err2); err != nil {
 			return o, web.Fail(http.StatusBadRequest, "It is not clear which request this is about.", err)
 		}
@@ -95,9 +103,9 @@ func one(headers ...[]string) (string, error) {
 	var found string
 	for _, values := range headers {
 		for _, v := range values {
-			if scheme, rest, ok := strings.Cut(v, "://"); ok && (scheme == "http" || scheme == "https") {
+			if rest, ok := cutScheme(v); ok {
 				// Without a path what is left begins with `?`, which is none: a slash in the query begins no path.
-				v = rest[max(0, strings.IndexAny(rest, "/?#")):]
+				v = cmp.Or(pathOf(rest), rest)
 			}
 			if found != "" && v != found {
 				return "", errors.New("the headers that name the original request do not agree: have the proxy set or remove each of them")
@@ -118,8 +126,8 @@ type Answer struct {
 }
 
 // Ask decides about a request that somebody else holds, as /auth/verify does, for proxies that speak another protocol.
-// Method, URL, headers and remote address of r are those of the request itself, as the proxy received it. It is on its way
-// to [Handler.App].
+// Method, URL, host, headers and remote address of r are those of the request itself, as the proxy received it. It is on
+// its way to [Handler.App]. One for a host that is neither the site's nor a route's is refused with 403.
 func (h *Handler) Ask(r *http.Request) Answer { return h.ask(r, h.App, nil) }
 
 // AskFor is [Handler.Ask] for a request on its way to another app. One that is not configured gets nothing to see: the
@@ -136,6 +144,9 @@ func (h *Handler) AskFor(r *http.Request, app string) Answer {
 func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	a := Answer{Allowed: true, Header: http.Header{}}
 	var s *session.Session
+	if err == nil {
+		err = h.checkHost(r.Host)
+	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
 	}
@@ -161,7 +172,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if r.Header["Cookie"] != nil {
 		rest := http.Header{"Cookie": r.Header["Cookie"]}
-		stripCookies(rest, h.Cookie.Name())
+		stripCookies(rest, h.Cookie)
 		if kept := rest["Cookie"]; len(kept) > 0 {
 			a.Header["Cookie"] = []string{strings.Join(kept, "; ")}
 		} else {

@@ -290,6 +290,7 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 // asked is the status that a request gets of [gateway.Handler.Ask].
 func (st *stage) asked(headers ...string) int {
 	r := httptest.NewRequest("GET", "/ws", nil)
+	r.Host = st.gateway.Site.URL.Host
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
@@ -305,6 +306,7 @@ func TestWhoAsksForAnotherProtocolIsRelievedOfIt(t *testing.T) {
 	b, _ := st.signIn(nil)
 	for upgrade, removed := range map[string]string{"h2c": "Http2-Settings Upgrade", "websocket": "Http2-Settings"} {
 		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = st.gateway.Site.URL.Host
 		r.Header.Set("Cookie", cookie(b))
 		r.Header.Set("Upgrade", upgrade)
 		r.Header.Set("HTTP2-Settings", "AAMA")

@@ -183,7 +183,7 @@ func (h *Handler) cookieName(slot int) string {
 	return h.cookiePrefix() + base64.RawURLEncoding.EncodeToString(b)[:2]
 }
 
-func (h *Handler) cookiePrefix() string { return h.Cookie.Prefixed("curfew-login-") }
+func (h *Handler) cookiePrefix() string { return h.Cookie.NameFor("login-") }
 
 // freeSlot returns the number of a cookie that the browser does not have. There are far more than it should have, so a
 // few tries do.

@@ -188,7 +188,7 @@ func (h *Handler) matches(r *http.Request, state []string) bool {
 	return len(state) == 1 && len(left) == 1 && subtle.ConstantTimeCompare([]byte(left[0].Value), []byte(state[0])) == 1
 }
 
-func (h *Handler) stateCookie() string { return h.Cookie.Prefixed("curfew-logout") }
+func (h *Handler) stateCookie() string { return h.Cookie.NameFor("logout") }
 
 // ask shows the button.
 func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {

@@ -21,6 +21,8 @@ func TestTheCookieHasTheAttributesThatProtectIt(t *testing.T) {
 		want   string
 	}{
 		{session.Cookie{}, "__Host-curfew=" + b.Reveal() + "; Path=/; HttpOnly; Secure; SameSite=Lax"},
+		{session.Cookie{Base: "wiki"}, "__Host-wiki=" + b.Reveal() + "; Path=/; HttpOnly; Secure; SameSite=Lax"},
+		{session.Cookie{Insecure: true, Base: "curfew-4180"}, "curfew-4180=" + b.Reveal() + "; Path=/; HttpOnly; SameSite=Lax"},
 		{session.Cookie{Insecure: true}, "curfew=" + b.Reveal() + "; Path=/; HttpOnly; SameSite=Lax"},
 	} {
 		w := httptest.NewRecorder()
@@ -157,6 +159,32 @@ func TestAKeyFileIsReadLineByLineAndItsFaultsNameTheLineAlone(t *testing.T) {
 		switch {
 		case c.want == "" && err != nil, c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret")):
 			t.Errorf("%q: %v, want %q", c.text, err, c.want)
+		}
+	}
+}
+
+func TestACookieKnowsItsOwnAndThoseOfOtherInstances(t *testing.T) {
+	t.Parallel()
+	wiki := session.Cookie{Base: "wiki"}
+	if got := wiki.NameFor("logout"); got != "__Host-wiki-logout" {
+		t.Error(got)
+	}
+	for name, want := range map[string]bool{
+		"__Host-wiki": true, "wiki": true, "wiki-login-ab": true, "curfew": true, "__Host-curfew": true, "curfew-4280": true,
+		"__Host-curfew-login-ab": true, "curfewish": false, "wikipedia": false, "theme": false, "": false, "-": false,
+	} {
+		if got := wiki.Ours(name); got != want {
+			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{
+		"curfew": "", "curfew-4180": "", "a": "", strings.Repeat("a", 32): "",
+		"": "is no name", "__Host-x": "is no name", "a b": "is no name", "a=b": "is no name", "a;b": "is no name", "é": "is no name",
+		"1a": "is no name", "a\n": "is no name", strings.Repeat("a", 33): "is no name",
+		"curfew-login-aa": "sign-in", "curfew-logout": "sign-in",
+	} {
+		if err := session.CheckCookieName(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}
 }

@@ -40,7 +40,8 @@ var pageCSS string
 var (
 	page = template.Must(template.New("page").Parse(strings.NewReplacer("/*style*/", pageCSS, "/*submit*/", submit).Replace(pageHTML)))
 	// The hashes let our one style sheet and our one script through the Content-Security-Policy, and nothing else.
-	styleHash, submitHash = hash(pageCSS), hash(submit)
+	styleHash  = func() string { return hash(pageCSS) }()
+	submitHash = func() string { return hash(submit) }()
 )
 
 const submit = "document.forms[0].submit()"

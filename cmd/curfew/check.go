@@ -114,6 +114,7 @@ func check(ctx context.Context, c *config) (*report, error) {
 	checkStore(ctx, r, c)
 	checkKeyFile(r, c)
 	checkCertificate(r, c)
+	checkPolicy(r, c)
 	return r, nil
 }
 

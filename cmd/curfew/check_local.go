@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"example.com/curfew"
+	room "example.com/curfew/gateway"
 	"example.com/curfew/session"
 )
 
@@ -110,5 +112,28 @@ func checkCertificate(r *report, c *config) {
 		r.warn("certificate", fmt.Sprintf("%s runs out at %v", c.TLSCert, leaf.NotAfter.UTC()), "renew it")
 	default:
 		r.ok("certificate", "%s, until %v", c.TLSCert, leaf.NotAfter.UTC())
+	}
+}
+
+// checkPolicy looks for paths beside those of a rule that an app may serve as the same page, and that less is asked for.
+func checkPolicy(r *report, c *config) {
+	gaps := c.Policy.Gaps()
+	for len(gaps) > 0 {
+		first := gaps[0]
+		n := slices.IndexFunc(gaps, func(g room.Gap) bool { return g.Rule != first.Rule })
+		if n < 0 {
+			n = len(gaps)
+		}
+		var open []string
+		for _, g := range gaps[:n] {
+			by := "no rule"
+			if g.By > 0 {
+				by = fmt.Sprintf("rule %d, which asks for less", g.By)
+			}
+			open = append(open, fmt.Sprintf("%s (%s)", g.Open, by))
+		}
+		r.warn("policy", fmt.Sprintf("rule %d is for %s, and does not cover %s", first.Rule, first.Path, strings.Join(open, ", ")),
+			"an app may serve these as the same page: add rules for them before any that asks for less, or set policy_default: deny")
+		gaps = gaps[n:]
 	}
 }

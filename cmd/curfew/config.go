@@ -31,6 +31,7 @@ type config struct {
 	AdminHosts     []string
 	URL            *url.URL
 	Prefix         string
+	CookieName     string
 	Home           string
 	AfterLogout    string // empty: a page of ours
 	GRPCListen     string // empty: no ext_authz
@@ -410,6 +411,9 @@ func (l *loader) finish(c *config, given map[string]value) {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		l.faults.add(at("tls_cert_file"), errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
 	}
+	if _, ok := given["policy"]; !ok && c.policyDefault == "deny" {
+		l.faults.add(at("policy_default"), errors.New("with deny and no policy nobody could use any path: say under policy who may use which"))
+	}
 	if err := c.gatewayConfig.finish(); err != nil {
 		l.faults.add(at("identity_headers"), err)
 	}
@@ -436,7 +440,7 @@ func (l *loader) finish(c *config, given map[string]value) {
 // relyingParty is the configuration as package curfew takes it.
 func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog.Logger, observe curfew.Observer) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Prefix: c.Prefix, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
+		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
 		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize, PerSubject: c.PerSubject,
 		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
 		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.SocketOrigins,

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"example.com/curfew/oidc"
+	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
 
@@ -61,6 +62,7 @@ func (c *config) settings() []setting {
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
+		{"cookie_name", "", "", "", c.setCookieName},
 		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
 		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)", sitePath(&c.AfterLogout)},
 	}, c.gatewayConfig.settings(), []setting{
@@ -268,6 +270,13 @@ func (c *config) setPrefix(v value) error {
 		}
 		c.Prefix = s
 		return nil
+	})(v)
+}
+
+func (c *config) setCookieName(v value) error {
+	return parsed(func(s string) error {
+		c.CookieName = s
+		return session.CheckCookieName(s)
 	})(v)
 }
 

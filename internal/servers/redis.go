@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -123,6 +124,9 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 	for _, s := range g.Nodes {
 		s.await("cluster info", "cluster_state:ok")
 		s.await("cluster info", fmt.Sprint("cluster_known_nodes:", len(g.Nodes)))
+		s.awaitThat("cluster nodes", fmt.Sprint(masters*replicas, " times slave"), func(out string) bool {
+			return strings.Count(out, "slave ") == masters*replicas
+		})
 		if replicas > 0 { // of a master the one, of a replica the other
 			s.await("info replication", "state=online", "master_link_status:up")
 		}
@@ -150,17 +154,23 @@ func (s *Server) replicated(replicas int) {
 // know of it.
 func (s *Server) await(question string, one ...string) {
 	s.t.Helper()
+	s.awaitThat(question, fmt.Sprintf("%q", one), func(out string) bool {
+		return slices.ContainsFunc(one, func(wanted string) bool { return strings.Contains(out, wanted) })
+	})
+}
+
+// awaitThat is await for any condition; wanted describes it.
+func (s *Server) awaitThat(question, wanted string, holds func(out string) bool) {
+	s.t.Helper()
 	cli := find(s.t, "redis-cli", getRedis)
 	for giveUp := time.After(patience); ; {
 		out, _ := exec.Command(cli, append([]string{"-p", strconv.Itoa(s.Port)}, strings.Fields(question)...)...).CombinedOutput()
-		for _, wanted := range one {
-			if strings.Contains(string(out), wanted) {
-				return
-			}
+		if holds(string(out)) {
+			return
 		}
 		select {
 		case <-giveUp:
-			s.t.Fatal(fmt.Sprintf("%s never says %q:\n%s", question, one, out))
+			s.t.Fatal(fmt.Sprintf("%s never says %s:\n%s", question, wanted, out))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"example.com/curfew/web"
+)
+
+// hosts is what a handler knows of host names.
+type hosts struct {
+	mu     sync.Mutex
+	routes []string        // of configured routes
+	warned map[string]bool // hosts that are not ours, of which the log has been told
+}
+
+// maxWarned bounds how many hosts the log is warned of: whoever sends requests chooses them.
+const maxWarned = 100
+
+// checkHost returns nil if all hosts are those of the site or of a configured route. Whoever opens a page at any other
+// would be sent to sign in at the site, come back to the wrong app, and still not be signed in where they came from. An
+// empty host is one that nobody named.
+func (h *Handler) checkHost(named ...string) error {
+	for _, host := range named {
+		if host == "" || ourHost(h.Site.URL, host) {
+			continue
+		}
+		h.hosts.mu.Lock()
+		known := slices.ContainsFunc(h.hosts.routes, func(route string) bool { return sameHost(route, host) })
+		warn := !known && !h.hosts.warned[web.Clip(strings.ToLower(host))] && len(h.hosts.warned) < maxWarned
+		if warn {
+			if h.hosts.warned == nil {
+				h.hosts.warned = make(map[string]bool)
+			}
+			h.hosts.warned[web.Clip(strings.ToLower(host))] = true
+		}
+		h.hosts.mu.Unlock()
+		if known {
+			continue
+		}
+		return &web.Failure{Status: http.StatusForbidden, Warn: warn, Event: "host_refused",
+			Message: web.Message{Title: "This site is not set up yet",
+				Text: "The gateway in front of this site signs people in at another host, and not here.\n\nAsk whoever looks after this site."},
+			Err: errors.New("a proxy asks about a host that is neither that of url (" + h.Site.URL.Host +
+				") nor that of a route: give each host a Curfew of its own"),
+			Attrs: []slog.Attr{slog.String("host", host)}}
+	}
+	return nil
+}
+
+// ourHost says whether host, as a request or a proxy spells it, is that of the site. The port counts only where there is
+// one: some proxies pass the name on alone.
+func ourHost(site *url.URL, host string) bool {
+	name, port := strings.ToLower(host), ""
+	if n, p, err := net.SplitHostPort(name); err == nil {
+		name, port = n, p
+	}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	if name != site.Hostname() {
+		return false
+	}
+	ours := site.Port()
+	if ours == "" {
+		ours = map[string]string{"https": "443", "http": "80"}[site.Scheme]
+	}
+	return port == "" || port == ours
+}
+
+// hostsIn returns the hosts in headers that name one or a list of them.
+func hostsIn(values []string) (all []string) {
+	for _, v := range values {
+		for host := range strings.SplitSeq(v, ",") {
+			all = append(all, strings.TrimSpace(host))
+		}
+	}
+	return all
+}
+
+// hostsOf returns the hosts of those values that are whole URLs.
+func hostsOf(values ...string) (all []string) {
+	for _, v := range values {
+		if rest, ok := cutScheme(v); ok {
+			all = append(all, strings.TrimSuffix(rest, pathOf(rest)))
+		}
+	}
+	return all
+}
+
+// cutScheme returns what follows `http://` or `https://`, in whatever case.
+func cutScheme(v string) (rest string, ok bool) {
+	scheme, rest, ok := strings.Cut(v, "://")
+	return rest, ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
+}
+
+// pathOf returns what follows the host of a URL without its scheme.
+func pathOf(rest string) string {
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		return rest[i:]
+	}
+	return ""
+}

@@ -1,0 +1,99 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Gap is a path that an app may serve as the same page as one that a rule covers, and that less is asked for.
+type Gap struct {
+	Rule int    // the number of the rule, from 1
+	Path string // of the rule
+	Open string // the other path
+	By   int    // the number of the rule that covers it; 0: none does
+}
+
+// Gaps returns, for each rule that demands something, the paths beside it that an app may take for its own: with another
+// ending, a slash, something below, or in another case. A policy cannot know which of them the app does.
+func (p *Policy) Gaps() (gaps []Gap) {
+	methods := []string{http.MethodGet, http.MethodPost}
+	for i := range p.rules {
+		methods = append(methods, p.rules[i].Methods...)
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.Public || r.base == "" {
+			continue
+		}
+		for _, path := range r.siblings() {
+			for _, m := range methods {
+				if p.first(m, r.base) != r { // an earlier rule decides about the path itself
+					continue
+				}
+				by := p.first(m, path)
+				if by == nil && (p.deny || !r.demandsMore()) || by != nil && by.demands(r) {
+					continue
+				}
+				g := Gap{Rule: r.number, Path: r.Path, Open: path}
+				if by != nil {
+					g.By = by.number
+				}
+				gaps = append(gaps, g)
+				break
+			}
+		}
+	}
+	return gaps
+}
+
+// first returns the rule that decides about a plain path, or nil.
+func (p *Policy) first(method, path string) *rule {
+	for i := range p.rules {
+		if p.rules[i].covers(method, path) {
+			return &p.rules[i]
+		}
+	}
+	return nil
+}
+
+// siblings are other paths that an app may map to the page of the rule.
+func (r *rule) siblings() []string {
+	all := []string{r.base, r.base + "/", r.base + "/x"}
+	at := strings.LastIndex(r.base, "/") + 1
+	if name := r.base[at:]; name != "" {
+		if !strings.Contains(name, ".") { // one that has an ending gets no other
+			all = append(all, r.base+".json", r.base+".html", r.base+".")
+		}
+		other := strings.ToUpper(name[:1]) + name[1:]
+		if other == name {
+			other = strings.ToLower(name)
+		}
+		all = append(all, r.base[:at]+other, strings.ToUpper(r.base))
+	}
+	return all
+}
+
+// demandsMore says whether the rule asks for more than a sign-in.
+func (r *rule) demandsMore() bool { return len(r.Groups)+len(r.EmailDomains)+len(r.Claims) > 0 }
+
+// demands says whether whoever meets r meets other as well.
+func (r *rule) demands(other *rule) bool {
+	if r.Public || !within(r.Groups, other.Groups) || !within(r.EmailDomains, other.EmailDomains) {
+		return false
+	}
+	for name, values := range other.Claims {
+		if !within(r.Claims[name], values) {
+			return false
+		}
+	}
+	return true
+}
+
+// within says whether one of some is one of all: both are alternatives, and none of all asks for nothing.
+func within(some, all []string) bool {
+	if len(all) == 0 {
+		return true
+	}
+	return len(some) > 0 && !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
+}
