@@ -54,7 +54,7 @@ func TestCheckSaysWhatThisProviderCanDo(t *testing.T) {
 	g.start(t)
 	status, out = g.run(t, "", "check")
 	says(t, "check beside serve", status, 0, out,
-		"ok back-channel URL "+g.url+"/auth/backchannel-logout",
+		"not checked back-channel URL "+g.url+"/auth/backchannel-logout",
 		"ok discovery "+p.issuer,
 		"ok signing algorithm RS256",
 		"ok keys 1 of 1 can be used: e2e-RS256 RSA RS256",

@@ -103,30 +103,31 @@ func (h *Handler) visit(r *http.Request, s *session.Session) visit {
 var errNobody = errors.New("nobody is signed in")
 
 // decide is the one decision behind every surface: may the sender of r, by its cookie, do method to target (path and
-// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed in;
+// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed in
+// and the rule that covers it, if there is one;
 // on a public path that may be nobody. Otherwise the error is [errNobody] or a [web.Failure]: 400 for a path that has
 // more than one meaning, 403 for a person who may not, 503 when the store cannot say.
-func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, error) {
+func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
 	rule, err := h.Policy.find(r, method, target)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, err := h.get(r)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, rule, err
 	case s == nil && rule != nil && rule.Public:
-		return nil, nil
+		return nil, rule, nil
 	case s == nil:
-		return nil, errNobody
+		return nil, rule, errNobody
 	case rule != nil:
 		back := target
 		if target == r.URL.EscapedPath() { // this very request, and not one that a proxy asks about
 			back = wanted(r)
 		}
-		return s, h.allowed(rule, s, back)
+		return s, rule, h.allowed(rule, s, back)
 	}
-	return s, nil
+	return s, nil, nil
 }
 
 // get returns the session of a request: nil when nobody is signed in, an error when the store cannot say.
@@ -156,13 +157,15 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := h.checkOrigin(r, "")
 		var s *session.Session
+		var by *rule
 		if err == nil {
-			s, err = h.decide(r, r.Method, r.URL.EscapedPath())
+			s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 			return
 		}
+		h.letIn(r, "require", r.Method, r.URL.EscapedPath(), s, by)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
 	})
 }
