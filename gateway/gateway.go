@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"example.com/curfew/session"
@@ -252,8 +253,7 @@ func wanted(r *http.Request) string {
 // wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead: to
 // these a redirect to a sign-in page would be noise, or would lose what they sent.
 func wantsPage(r *http.Request, method string) bool {
-	ahead := strings.HasPrefix(r.Header.Get("Sec-Purpose"), "prefetch") || strings.EqualFold(r.Header.Get("Purpose"), "prefetch")
-	return (method == http.MethodGet || method == http.MethodHead) && !ahead && navigates(r)
+	return (method == http.MethodGet || method == http.MethodHead) && !web.LooksAhead(r) && navigates(r)
 }
 
 // navigates says whether a person's browser shows the answer as a page. What the browser itself says comes first; an
@@ -263,5 +263,28 @@ func navigates(r *http.Request) bool {
 		return mode == "navigate"
 	}
 	return !strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest") &&
-		strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/html")
+		acceptsHTML(r.Header["Accept"])
+}
+
+// acceptsHTML says whether text/html is among what a client names, and not with a weight of 0, which says that it is
+// not acceptable (RFC 9110 §12.4.2).
+func acceptsHTML(accept []string) bool {
+	for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		kind, params, _ := strings.Cut(item, ";")
+		if !strings.EqualFold(strings.TrimSpace(kind), "text/html") {
+			continue
+		}
+		refused := false
+		for param := range strings.SplitSeq(params, ";") {
+			name, weight, _ := strings.Cut(param, "=")
+			if strings.EqualFold(strings.TrimSpace(name), "q") {
+				q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
+				refused = err == nil && q <= 0
+			}
+		}
+		if !refused {
+			return true
+		}
+	}
+	return false
 }
