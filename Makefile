@@ -16,9 +16,9 @@ CHECKS      := inherit,-ST1005,-SA1004
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: deps check race ## test everything; installs what the tests need (apt, npm) where it is missing and can be
+test: deps check race ## test everything; installs what the tests need (apt, npm, pip, Maven) where it is missing and can be
 
-deps: ## install what the tests need: compiler, browser, Node.js, servers and proxies
+deps: ## install what the tests need: compiler, browser, Node.js, Java, servers and proxies
 	@.ci/deps
 
 check: vet fmt tidy staticcheck vulncheck ## look at the code without running it

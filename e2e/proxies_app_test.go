@@ -32,6 +32,12 @@ events.addEventListener("ended", (e) => { say("told: " + JSON.parse(e.data).caus
 // else it answers with what it was told.
 func liveApp(t *testing.T) string {
 	t.Helper()
+	s := httptest.NewServer(liveHandler(t))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func liveHandler(t *testing.T) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/live", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -86,9 +92,7 @@ func liveApp(t *testing.T) string {
 		io.Copy(io.Discard, r.Body) // the trailers come after it
 		json.NewEncoder(w).Encode(seen{Path: r.URL.RequestURI(), Header: r.Header, Trailer: r.Trailer})
 	})
-	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
-	return s.URL
+	return mux
 }
 
 // socket opens a WebSocket with the cookies of a browser. What it returns waits for its end, and says how it came.
@@ -174,7 +178,7 @@ func (b *browser) stream(t *testing.T, site string) (hello string, end func() st
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(strings.TrimPrefix(line, "data: ")), func() string {
+	return strings.TrimSpace(strings.TrimPrefix(line, "data:")), func() string {
 		if _, err := io.Copy(io.Discard, in); err != nil && strings.Contains(err.Error(), "Timeout") {
 			return "still open"
 		}

@@ -73,6 +73,7 @@ error_log stderr;
 events {}
 http {
 	access_log off;
+	client_max_body_size 16m; # for the uploads of the tests
 	client_body_temp_path body;
 	proxy_temp_path proxy;
 	fastcgi_temp_path fastcgi;
@@ -96,10 +97,16 @@ type front struct {
 // deploy/README.md says.
 func behind(t *testing.T, x proxy) *front {
 	t.Helper()
+	return before(t, x, liveApp(t))
+}
+
+// before is like behind, with an app that runs already.
+func before(t *testing.T, x proxy, app string) *front {
+	t.Helper()
 	p, all := world(t, "app")
 	binary := x.find(t)
 	f := &front{gateway: all[0], kind: x, provider: p}
-	site, grpc, app := reserve(t), reserve(t), liveApp(t)
+	site, grpc := reserve(t), reserve(t)
 	f.url = "http://" + site
 	f.set("--url", f.url)
 	f.set("--upstream", app)

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/curfew/oidc"
@@ -22,7 +24,8 @@ const user = "user" // the channel, in metrics
 //  1. A GET only shows the button, and a POST from another site is refused: nobody is signed out by a link.
 //  2. The session here is ended first, with those that share its sid: the provider may never call back, and what is
 //     done here must not depend on it. If the store cannot do it, nothing has happened, and the page says so.
-//  3. The cookie is taken back, and the browser sent to the provider's end_session_endpoint.
+//  3. The cookie is taken back, and the browser sent to the provider's end_session_endpoint, by a form if the ID Token is
+//     large.
 //
 // A provider that has none, or does not answer, leaves the person signed in there; the page says that too.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
@@ -85,13 +88,28 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 	return len(ended), nil
 }
 
-// leave sends the browser on to the provider, to be signed out there as well.
+// maxAddress is how long an address may be for a redirect. Many servers take a request line, or all headers together, of
+// 8 KiB, and there are cookies beside it.
+const maxAddress = 4 << 10
+
+// leave sends the browser on to the provider, to be signed out there as well: by a redirect, or by a form where the ID
+// Token is too large for an address. A script cannot post a form for us and gets the redirect, then without the ID Token:
+// the provider asks the person whom that leads there.
 func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	p, to, err := h.provider(s), "", oidc.ErrUnsupported
-	state := rand.Text()
+	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"),
+		State: rand.Text()}
 	if p != nil {
-		to, err = p.EndSessionURL(r.Context(), oidc.EndSessionRequest{
-			IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"), State: state})
+		to, err = p.EndSessionURL(r.Context(), ask)
+	}
+	var form url.Values
+	if err == nil && len(to) > maxAddress {
+		if scripted(r) {
+			ask.IDTokenHint = ""
+			to, err = p.EndSessionURL(r.Context(), ask)
+		} else {
+			to, form, err = p.EndSessionForm(r.Context(), ask)
+		}
 	}
 	if err != nil {
 		h.Site.Event(r, slog.LevelWarn, "user_logout_only_here", slog.String("provider", s.Provider), slog.String("error", err.Error()))
@@ -101,8 +119,28 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Sessi
 			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, "/")}}})
 		return
 	}
-	http.SetCookie(w, h.Cookie.New(h.stateCookie(), state, session.AttemptLifetime))
-	redirect(w, to)
+	http.SetCookie(w, h.Cookie.New(h.stateCookie(), ask.State, session.AttemptLifetime))
+	if form == nil {
+		redirect(w, to)
+		return
+	}
+	fields := make(map[string]string, len(form))
+	for name := range form {
+		fields[name] = form.Get(name)
+	}
+	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed out here",
+		Text:    "Please continue, to be signed out at your provider too.",
+		Actions: []web.Action{{Label: "Continue", Href: to, Post: true, Form: fields}}, Submit: true})
+}
+
+// scripted says whether a script asked, in which no form is sent on. What a browser says of itself comes first.
+func scripted(r *http.Request) bool {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode != "navigate"
+	}
+	accept := strings.ToLower(strings.Join(r.Header.Values("Accept"), ","))
+	return strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest") ||
+		strings.Contains(accept, "json") && !strings.Contains(accept, "text/html")
 }
 
 // returned receives the person back from the provider (RP-Initiated Logout §3). There is one place to go from here, so

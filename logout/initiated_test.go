@@ -2,8 +2,13 @@ package logout_test
 
 import (
 	"context"
+	"fmt"
+	"html"
+	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +56,91 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 	}
 	if bob.session() == nil {
 		t.Error("somebody else was signed out")
+	}
+}
+
+// 250 groups make an ID Token that no server takes in an address.
+func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	large := func(t *testing.T) (*browser, *session.Session) {
+		s.op.Mangle(func(m *oidctest.Mangle) {
+			m.IDToken = func(j *oidctest.JWT) {
+				groups := make([]string, 250)
+				for i := range groups {
+					groups[i] = fmt.Sprintf("/organisation/department/team-%03d", i)
+				}
+				j.Claims["groups"] = groups
+			}
+		})
+		b := s.signedIn("alice")
+		live := b.session()
+		if len(live.Tokens.IDToken) < 8<<10 {
+			t.Fatalf("the ID Token has %d bytes", len(live.Tokens.IDToken))
+		}
+		return b, live
+	}
+	b, live := large(t)
+	p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate")
+	if p.status != 200 || p.to != "" || b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {
+		t.Fatalf("%d to %q, signed in %v, heard %q", p.status, p.to, b.session() != nil, s.heard())
+	}
+	for _, want := range []string{`<form method="post" action="` + s.op.URL(oidctest.EndSession) + `">`, "<button>", "<script>document.forms[0].submit()</script>"} {
+		if !strings.Contains(p.body, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	policy := p.header.Get("Content-Security-Policy")
+	for _, want := range []string{"default-src 'none'", "script-src 'sha256-", "form-action 'self' https: " + s.op.Issuer(), "frame-ancestors 'none'"} {
+		if !strings.Contains(policy, want) {
+			t.Errorf("the policy %s lacks %s", policy, want)
+		}
+	}
+	if p.header.Get("Referrer-Policy") != "strict-origin" || p.header.Get("Cache-Control") != "no-store" || strings.Contains(policy, "unsafe") {
+		t.Errorf("%v", p.header)
+	}
+	fields := url.Values{}
+	for _, f := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`).FindAllStringSubmatch(p.body, -1) {
+		fields.Add(f[1], html.UnescapeString(f[2]))
+	}
+	if len(fields) != 4 || fields.Get("id_token_hint") != live.Tokens.IDToken || fields.Get("client_id") != "app" ||
+		fields.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" || fields.Get("state") != b.cookie("curfew-logout") {
+		t.Errorf("the form sends %v", slices.Sorted(maps.Keys(fields)))
+	}
+	back := b.do("POST", s.op.URL(oidctest.EndSession), fields.Encode(), "Content-Type", form)
+	if last := b.get(back.to); last.status != 200 || s.log.last("user_logout_returned")["result"] != "ok" {
+		t.Errorf("back from the provider: %d %s", last.status, last.body)
+	}
+	if strings.Contains(s.log.String(), live.Tokens.IDToken) {
+		t.Error("the log holds the ID Token")
+	}
+	// A script gets a redirect as ever, to an address that a server takes.
+	for _, headers := range [][]string{{"Sec-Fetch-Mode", "cors", "Accept", "text/html"}, {"Accept", "application/json"}, {"X-Requested-With", "XMLHttpRequest"}} {
+		b, _ := large(t)
+		p := b.do("POST", "/auth/logout", "", headers...)
+		to, err := url.Parse(p.to)
+		must(t, err)
+		q := to.Query()
+		if p.status != http.StatusSeeOther || len(p.to) > 4<<10 || q.Has("id_token_hint") || q.Get("client_id") != "app" || q.Get("state") == "" || b.session() != nil {
+			t.Errorf("%v: %d to %.200s", headers, p.status, p.to)
+		}
+	}
+}
+
+// The endpoint's own query stays, and what is written in it is escaped.
+func TestAFormGoesToTheEndpointWithItsQuery(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	s.op.Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(doc map[string]any) {
+			doc["end_session_endpoint"] = s.op.URL(oidctest.EndSession) + `?tenant="a"&b=c`
+		}
+		m.IDToken = func(j *oidctest.JWT) { j.Claims["groups"] = strings.Repeat("g", 8<<10) }
+	})
+	b := s.signedIn("alice")
+	p := b.do("POST", "/auth/logout", "")
+	if p.status != 200 || !strings.Contains(p.body, ` action="`+s.op.URL(oidctest.EndSession)+`?tenant=%22a%22&amp;b=c"`) {
+		t.Errorf("%d %s", p.status, regexp.MustCompile(`<form[^>]*>`).FindString(p.body))
 	}
 }
 

@@ -95,12 +95,22 @@ type EndSessionRequest struct {
 // EndSessionURL returns where to send a browser so that the provider ends its own session too (RP-Initiated Logout §2).
 // [ErrUnsupported] when the provider has no such place.
 func (p *Provider) EndSessionURL(ctx context.Context, r EndSessionRequest) (string, error) {
-	m, err := p.meta.get(ctx)
+	endpoint, form, err := p.EndSessionForm(ctx, r)
 	if err != nil {
 		return "", err
 	}
+	return addQuery(endpoint, form)
+}
+
+// EndSessionForm is [Provider.EndSessionURL] for a POST (RP-Initiated Logout §2), which takes an ID Token of any size: it
+// returns the endpoint and the fields of the form.
+func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (string, url.Values, error) {
+	m, err := p.meta.get(ctx)
+	if err != nil {
+		return "", nil, err
+	}
 	if m.EndSessionEndpoint == "" {
-		return "", ErrUnsupported
+		return "", nil, ErrUnsupported
 	}
 	q := url.Values{"client_id": {p.cfg.ClientID}}
 	for name, v := range map[string]string{
@@ -112,7 +122,7 @@ func (p *Provider) EndSessionURL(ctx context.Context, r EndSessionRequest) (stri
 			q.Set(name, v)
 		}
 	}
-	return addQuery(m.EndSessionEndpoint, q)
+	return m.EndSessionEndpoint, q, nil
 }
 
 // addQuery adds parameters to an endpoint, whose own query is kept (RFC 6749 §3.1).

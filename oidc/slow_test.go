@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"io"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -39,4 +40,29 @@ func TestAProviderThatHangsIsGivenUpAfterFiveSeconds(t *testing.T) {
 			t.Fatalf("took %v, asked %d times; want no more than before", took, asked)
 		}
 	})
+}
+
+// endless is a body that does not end, and counts what was read of it.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += len(p)
+	return len(p), nil
+}
+
+func TestAnAnswerWithoutEndIsGivenUp(t *testing.T) {
+	t.Parallel()
+	body := new(endless)
+	p, err := oidc.New(oidc.Config{Issuer: "https://id.example.com", ClientID: "app", HTTPClient: &http.Client{
+		Transport: transport(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(body)}, nil
+		}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantUnavailable(t, p.Ready(t.Context()), "the answer has more than 524288 bytes")
+	if body.read > 1<<20 {
+		t.Errorf("%d bytes were read", body.read)
+	}
 }

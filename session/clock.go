@@ -30,11 +30,12 @@ const (
 //
 // A store without a clock belongs to one process, whose own clock is then read in place of a server's.
 type clock struct {
-	source Clock // nil: the process's own clock counts
-	now    func() time.Time
-	start  time.Time // by now; what instants count from
-	log    *slog.Logger
-	era    string
+	source   Clock // nil: the process's own clock counts
+	now      func() time.Time
+	start    time.Time // by now; what instants count from
+	log      *slog.Logger
+	era      string
+	volatile bool // the store forgets its marks with itself: logins of another era are refused
 
 	offset atomic.Int64 // from our own clock to the middle of the bounds, in nanoseconds
 	known  atomic.Bool  // there has been a reading
@@ -59,6 +60,9 @@ func newClock(s Store, now func() time.Time, log *slog.Logger) *clock {
 	c := &clock{now: now, start: now(), log: log, era: rand.Text(), bounds: bounds{own: true, drift: 100}}
 	if source, ok := s.(Clock); ok {
 		c.source, c.era, c.bounds = source, sharedEra, bounds{drift: 4}
+	}
+	if v, ok := s.(Volatile); ok {
+		c.era, c.volatile = v.Incarnation(), true
 	}
 	return c
 }
@@ -208,6 +212,9 @@ func (c *clock) begin(ctx context.Context) (began time.Time, era string, err err
 // Marks that were left after the clock was set back may be lower than stamps from before that; and the stamps of another
 // process tell nothing where each process has its own clock: any mark that is still there bars such a login.
 func (c *clock) compared(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
+	if c.volatile && era != "" && era != c.era {
+		return time.Time{}, time.Time{}, ErrEnded // a logout may have named it, and that is forgotten
+	}
 	if err := c.exact(ctx); err != nil {
 		return time.Time{}, time.Time{}, err
 	}

@@ -157,6 +157,7 @@ func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
 	asked := m.cfg.Now()
 	began, at, err := m.clock.compared(ctx, n.Began, n.Era)
 	if err != nil {
+		m.Refuse(ctx, n)
 		return Bearer{}, nil, err
 	}
 	b, s := m.begin(n, Time(m.Now()))

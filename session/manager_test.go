@@ -531,3 +531,35 @@ func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 		})
 	}
 }
+
+// A memory store that was made anew has forgotten the logouts before it: a login from before it may be one of theirs.
+func TestALoginFromBeforeAMemoryStoreWasMadeIsRefused(t *testing.T) {
+	t.Parallel()
+	ring, err := session.ParseRing(session.NewKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var orphans int
+	manager := func() *session.Manager {
+		m, err := session.NewManager(session.Config{Store: memory.New(), Ring: ring,
+			Orphaned: func(context.Context, *session.Session, session.Tokens) { orphans++ }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	before, after := manager(), manager()
+	n := session.New{Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
+	if n.Began, n.Era, err = before.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := after.Create(t.Context(), n); !errors.Is(err, session.ErrEnded) {
+		t.Errorf("after a restart: %v, want %v", err, session.ErrEnded)
+	}
+	if orphans != 1 {
+		t.Errorf("%d refused sign-ins were handed over to be revoked, want 1", orphans)
+	}
+	if _, _, err := before.Create(t.Context(), n); err != nil {
+		t.Errorf("without a restart: %v", err)
+	}
+}

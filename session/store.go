@@ -142,6 +142,13 @@ type Clock interface {
 	Clock(ctx context.Context) (time.Time, error)
 }
 
+// Volatile is what a store has that forgets everything, its end marks too, when its process ends. A login that began
+// before that may have been named by a logout that nobody remembers, so it is refused with [ErrEnded].
+type Volatile interface {
+	// Incarnation returns a text of its own for each store that was made.
+	Incarnation() string
+}
+
 // Record is a session as a store keeps it: columns to find it by, and a payload that is sealed and opaque.
 type Record struct {
 	Key      Key

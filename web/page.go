@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"html/template"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -18,6 +19,7 @@ type Message struct {
 	Text    string // paragraphs, with an empty line between them
 	Note    string // in small print below the actions
 	Actions []Action
+	Submit  bool // a script posts the form of the first action at once; its button is for browsers without scripts
 	Choice  bool // the actions are equals, and one is to be chosen; otherwise the first is the usual one
 }
 
@@ -36,18 +38,34 @@ var pageHTML string
 var pageCSS string
 
 var (
-	page = template.Must(template.New("page").Parse(strings.Replace(pageHTML, "/*style*/", pageCSS, 1)))
-	// styleHash lets our one style sheet through the Content-Security-Policy, and nothing else.
-	styleHash = func() string {
-		sum := sha256.Sum256([]byte(pageCSS))
-		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-	}()
+	page = template.Must(template.New("page").Parse(strings.NewReplacer("/*style*/", pageCSS, "/*submit*/", submit).Replace(pageHTML)))
+	// The hashes let our one style sheet and our one script through the Content-Security-Policy, and nothing else.
+	styleHash  = func() string { return hash(pageCSS) }()
+	submitHash = func() string { return hash(submit) }()
 )
+
+const submit = "document.forms[0].submit()"
+
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
 
 // policy is the Content-Security-Policy of our pages. It has no form-action: browsers hold the redirects after a form
 // to it as well, and signing out leads from a form to the provider.
 func policy(ancestors string) string {
 	return "default-src 'none'; style-src " + styleHash + "; base-uri 'none'; frame-ancestors " + ancestors
+}
+
+// submitPolicy is the policy of a page that posts a form to an endpoint. Browsers hold the redirects after a form to
+// form-action too: they lead back here, and on the way through any provider behind the provider, which we do not know but
+// by its https.
+func submitPolicy(endpoint string) string {
+	to := "'self' https:"
+	if u, err := url.Parse(endpoint); err == nil && u.Scheme == "http" {
+		to = "'self' https: http://" + u.Host
+	}
+	return policy("'none'") + "; script-src " + submitHash + "; form-action " + to
 }
 
 // AllowFraming lets pages of these origins show the answer in a frame, as Front-Channel Logout §2 needs.
@@ -63,6 +81,11 @@ func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Mess
 	if slices.ContainsFunc(m.Actions, func(a Action) bool { return a.Post }) {
 		// Under no-referrer browsers post `Origin: null`, and those without Sec-Fetch-Site could not be told from strangers.
 		header.Set("Referrer-Policy", "same-origin")
+	}
+	if m.Submit {
+		// A provider that looks at Origin is to see whose form it is, and not null.
+		header.Set("Referrer-Policy", "strict-origin")
+		header.Set("Content-Security-Policy", submitPolicy(m.Actions[0].Href))
 	}
 	view := struct {
 		Message

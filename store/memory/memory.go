@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ var (
 // One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and everything
 // else is a few map look-ups, less than handing the work to another shard would cost.
 type Store struct {
+	incarnation string
+
 	mu     sync.Mutex
 	closed bool
 
@@ -49,6 +52,8 @@ type Store struct {
 // New returns an empty store.
 func New() *Store {
 	return &Store{
+		incarnation: rand.Text(),
+
 		sessions: make(map[session.Key]*entry),
 		subjects: index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySubject }},
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
@@ -319,3 +324,6 @@ func (s *Store) Close() error {
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }
+
+// Incarnation implements [session.Volatile].
+func (s *Store) Incarnation() string { return s.incarnation }
