@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"example.com/curfew/session"
@@ -103,30 +104,31 @@ func (h *Handler) visit(r *http.Request, s *session.Session) visit {
 var errNobody = errors.New("nobody is signed in")
 
 // decide is the one decision behind every surface: may the sender of r, by its cookie, do method to target (path and
-// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed in;
+// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed in
+// and the rule that covers it, if there is one;
 // on a public path that may be nobody. Otherwise the error is [errNobody] or a [web.Failure]: 400 for a path that has
 // more than one meaning, 403 for a person who may not, 503 when the store cannot say.
-func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, error) {
+func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
 	rule, err := h.Policy.find(r, method, target)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, err := h.get(r)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, rule, err
 	case s == nil && rule != nil && rule.Public:
-		return nil, nil
+		return nil, rule, nil
 	case s == nil:
-		return nil, errNobody
+		return nil, rule, errNobody
 	case rule != nil:
 		back := target
 		if target == r.URL.EscapedPath() { // this very request, and not one that a proxy asks about
 			back = wanted(r)
 		}
-		return s, h.allowed(rule, s, back)
+		return s, rule, h.allowed(rule, s, back)
 	}
-	return s, nil
+	return s, nil, nil
 }
 
 // get returns the session of a request: nil when nobody is signed in, an error when the store cannot say.
@@ -156,13 +158,15 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := h.checkOrigin(r, "")
 		var s *session.Session
+		var by *rule
 		if err == nil {
-			s, err = h.decide(r, r.Method, r.URL.EscapedPath())
+			s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 			return
 		}
+		h.letIn(r, "require", r.Method, r.URL.EscapedPath(), s, by)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
 	})
 }
@@ -249,8 +253,7 @@ func wanted(r *http.Request) string {
 // wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead: to
 // these a redirect to a sign-in page would be noise, or would lose what they sent.
 func wantsPage(r *http.Request, method string) bool {
-	ahead := strings.HasPrefix(r.Header.Get("Sec-Purpose"), "prefetch") || strings.EqualFold(r.Header.Get("Purpose"), "prefetch")
-	return (method == http.MethodGet || method == http.MethodHead) && !ahead && navigates(r)
+	return (method == http.MethodGet || method == http.MethodHead) && !web.LooksAhead(r) && navigates(r)
 }
 
 // navigates says whether a person's browser shows the answer as a page. What the browser itself says comes first; an
@@ -260,5 +263,28 @@ func navigates(r *http.Request) bool {
 		return mode == "navigate"
 	}
 	return !strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest") &&
-		strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/html")
+		acceptsHTML(r.Header["Accept"])
+}
+
+// acceptsHTML says whether text/html is among what a client names, and not with a weight of 0, which says that it is
+// not acceptable (RFC 9110 §12.4.2).
+func acceptsHTML(accept []string) bool {
+	for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		kind, params, _ := strings.Cut(item, ";")
+		if !strings.EqualFold(strings.TrimSpace(kind), "text/html") {
+			continue
+		}
+		refused := false
+		for param := range strings.SplitSeq(params, ";") {
+			name, weight, _ := strings.Cut(param, "=")
+			if strings.EqualFold(strings.TrimSpace(name), "q") {
+				q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
+				refused = err == nil && q <= 0
+			}
+		}
+		if !refused {
+			return true
+		}
+	}
+	return false
 }

@@ -48,8 +48,9 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = h.checkOrigin(r, to.ownOrigin())
 	}
 	var v visit
+	var by *rule
 	if err == nil {
-		v.session, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		v.session, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 	}
 	if err == nil && v.session != nil && to != nil {
 		v.told = make(http.Header, 8)
@@ -60,9 +61,11 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if to == nil {
-		h.deny(w, r, r.Method, web.Fail(http.StatusNotFound, "There is nothing at this address.", nil), nil)
+		h.deny(w, r, r.Method, &web.Failure{Status: http.StatusNotFound,
+			Message: web.Message{Text: "There is nothing at this address.", Actions: h.onward(r, v.session, false)}}, nil)
 		return
 	}
+	h.letIn(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if v.session != nil {
@@ -142,7 +145,8 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case isNet && timeout.Timeout():
 		status, say = http.StatusGatewayTimeout, "The app behind this gateway takes too long to answer. Please try again in a moment."
 	}
-	h.deny(w, r, r.Method, web.Fail(status, say, err), nil)
+	h.deny(w, r, r.Method, &web.Failure{Status: status, Err: err,
+		Message: web.Message{Text: say, Actions: h.onward(r, visitFrom(r.Context()).session, true)}}, nil)
 }
 
 // broken logs what goes wrong in the middle of an answer, save what was cut on purpose or by the client.

@@ -25,6 +25,7 @@ import (
 func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	o, err := h.original(r)
 	var s *session.Session
+	var by *rule
 	if err == nil {
 		err = h.checkHost(o.hosts...)
 	}
@@ -32,7 +33,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, err = h.decide(r, o.method, o.target)
+		s, by, err = h.decide(r, o.method, o.target)
 	}
 	told := make(http.Header, 8)
 	if err == nil && s != nil {
@@ -40,6 +41,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		err = h.tell(r, told, s, app, true, may && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
+		h.letIn(r, "verify", o.method, o.target, s, by)
 		header := w.Header()
 		maps.Copy(header, told)
 		header["Cache-Control"] = []string{"no-store"}
@@ -144,6 +146,7 @@ func (h *Handler) AskFor(r *http.Request, app string) Answer {
 func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	a := Answer{Allowed: true, Header: http.Header{}}
 	var s *session.Session
+	var by *rule
 	if err == nil {
 		err = h.checkHost(r.Host)
 	}
@@ -151,7 +154,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 	}
 	if err == nil && s != nil {
 		err = h.tell(r, a.Header, s, app, true, true)
@@ -161,6 +164,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r, wanted(r)) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
+	h.letIn(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)
 	opens := hasToken(r.Header["Upgrade"], "websocket") // the rest of its form is the proxy's affair
 	for name := range r.Header {
 		if name == "Http2-Settings" || name == "Upgrade" && !opens {

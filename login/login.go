@@ -50,10 +50,22 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this room.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("login"), h.Site.Page(h.start, http.MethodGet))
+	mux.Handle(h.Site.Path("login"), h.Site.Page(opened(h.start), http.MethodGet))
 	for _, p := range h.Providers {
 		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(
-			func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }, http.MethodGet))
+			opened(func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }), http.MethodGet))
+	}
+}
+
+// opened keeps a look ahead from beginning a login, or using one up, for a page that nobody has opened. Browsers throw
+// away what is answered with an error, and ask again when somebody does.
+func opened(h web.HandlerFunc) web.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if web.LooksAhead(r) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return nil
+		}
+		return h(w, r)
 	}
 }
 

@@ -89,7 +89,8 @@ func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 // NotFound answers for what is not there, with the headers that all our answers have.
 func (s *Site) NotFound() http.Handler {
 	return s.Page(func(http.ResponseWriter, *http.Request) error {
-		return Fail(http.StatusNotFound, "There is nothing at this address.", nil)
+		return &Failure{Status: http.StatusNotFound, Message: Message{Text: "There is nothing at this address.",
+			Actions: []Action{{Label: "Go to the first page", Href: "/"}}}}
 	})
 }
 

@@ -107,6 +107,16 @@ func (s *Site) SameOrigin(r *http.Request) error {
 	return p.Check(r)
 }
 
+// LooksAhead says whether a browser asks for a page that nobody has opened yet (Sec-Purpose, and its older forms).
+func LooksAhead(r *http.Request) bool {
+	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
+		if v := strings.ToLower(r.Header.Get(name)); strings.HasPrefix(v, "prefetch") || v == "preview" || v == "instant" {
+			return true
+		}
+	}
+	return false
+}
+
 // ClientAddr returns the address of the client: of the peer, or, when the peer is a trusted proxy, the last one in
 // X-Forwarded-For that is not a trusted proxy's own. It is the zero Addr when the peer has no address.
 func (s *Site) ClientAddr(r *http.Request) netip.Addr {

@@ -6,7 +6,8 @@
 -- It uses the HTTP client that HAProxy has had since 2.5, and nothing else. Whatever goes wrong, nobody gets in.
 
 -- What Curfew looks at. The names are HAProxy's: in lower case.
-local asked = { "cookie", "accept", "authorization", "sec-fetch-mode", "sec-fetch-site", "origin", "x-requested-with", "x-request-id", "user-agent",
+local asked = { "cookie", "accept", "authorization", "sec-fetch-mode", "sec-fetch-site", "sec-purpose", "purpose", "origin", "referer",
+	"x-requested-with", "x-request-id", "user-agent",
 	"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "host",
 	"x-http-method-override", "x-http-method", "x-method-override" }
 -- What the client may hear of a refusal.
