@@ -80,7 +80,8 @@ func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*
 	t.Helper()
 	store, keys := memory.New(), ring(t)
 	t.Cleanup(func() { store.Close() })
-	v, skew = &verifier{t: t, client: &http.Client{Transport: &http.Transport{}}, audience: "wiki"}, new(atomic.Int64)
+	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+	v, skew = &verifier{t: t, client: client, audience: "wiki"}, new(atomic.Int64)
 	t.Cleanup(v.client.CloseIdleConnections)
 	var address string
 	for range count {
@@ -236,7 +237,7 @@ func TestAnAssertionIsNoLogoutTokenAndNoIDTokenAndALogoutTokenIsNoAssertion(t *t
 	if _, err := rp.Sessions().End(t.Context(), session.Ending{Who: session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: session.CauseUser}); err != nil {
 		t.Fatal(err)
 	}
-	logout := <-heard
+	logout := soon(t, "the app is told", heard)
 
 	// A relying party of ours that has Curfew for its provider.
 	p, err := oidc.New(oidc.Config{Issuer: v.issuer, ClientID: "wiki", SigningAlg: "ES256", HTTPClient: v.client})

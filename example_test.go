@@ -9,6 +9,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"os"
+	"time"
 
 	"example.com/curfew"
 	"example.com/curfew/oidc"
@@ -83,7 +84,7 @@ func Example_logoutAtTheProvider() {
 	})))
 
 	jar, _ := cookiejar.New(nil)
-	browser := &http.Client{Jar: jar}
+	browser := &http.Client{Jar: jar, Timeout: time.Minute}
 	defer browser.CloseIdleConnections()
 	visit := func(accept string) {
 		req, _ := http.NewRequest(http.MethodGet, app.URL+"/", nil)

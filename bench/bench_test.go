@@ -101,7 +101,7 @@ func floor(b *testing.B, op *oidctest.Provider) http.Handler {
 }
 
 func publicKey(b *testing.B, op *oidctest.Provider) *rsa.PublicKey {
-	resp, err := http.Get(op.URL("jwks"))
+	resp, err := (&http.Client{Timeout: time.Minute}).Get(op.URL("jwks"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func get(b *testing.B, h http.Handler, cookies []string) {
 func drive(b *testing.B, h http.Handler, request func(server string, i int) *http.Request) {
 	server := httptest.NewServer(h)
 	defer server.Close()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
 	defer client.CloseIdleConnections()
 	var next atomic.Int64
 	done := make(chan struct{})

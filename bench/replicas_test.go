@@ -136,7 +136,7 @@ func serve(b *testing.B, curfew, store string, n int) *site {
 	if err := errors.Join(os.WriteFile(secret, []byte("secret"), 0o600), os.WriteFile(keys, session.NewKeyFile(), 0o600)); err != nil {
 		b.Fatal(err)
 	}
-	s := &site{client: &http.Client{
+	s := &site{client: &http.Client{Timeout: time.Minute,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: callers},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -181,9 +181,11 @@ func run(b *testing.B, dir string, argv ...string) {
 		cmd.Wait()
 		r.Close()
 	})
+	r.SetReadDeadline(time.Now().Add(time.Minute))
 	said := ""
 	for lines := bufio.NewScanner(r); lines.Scan(); said += lines.Text() + "\n" {
 		if strings.Contains(lines.Text(), "event=serving") {
+			r.SetReadDeadline(time.Time{}) // until the benchmark ends
 			go io.Copy(io.Discard, r)
 			return
 		}
@@ -258,11 +260,23 @@ func (s *site) refused(b *testing.B) (late, check time.Duration) {
 		}
 		served <- last
 	}()
-	check = <-cached
+	check = soon(b, "an answer from the cache", cached)
 	got := s.do(b, 0, http.MethodPost, "/auth/backchannel-logout", "", token)
 	done := time.Now()
 	if got.StatusCode != http.StatusOK {
 		b.Fatalf("a logout was answered %d", got.StatusCode)
 	}
-	return (<-served).Sub(done), check
+	return soon(b, "the last answer of 200", served).Sub(done), check
+}
+
+// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
+func soon[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("waited in vain: %s", what)
+		panic("not reached")
+	}
 }

@@ -48,7 +48,7 @@ func newBrowser(t *testing.T) *browser {
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &browser{t, &http.Client{Jar: jar, Transport: transport}}
+	return &browser{t, &http.Client{Jar: jar, Transport: transport, Timeout: time.Minute}}
 }
 
 // page follows redirects to a page, and returns where it ended up and what is there.
@@ -320,6 +320,8 @@ func TestRunGreetsAndEndsWithItsContext(t *testing.T) {
 		err := Run(ctx, Config{Out: in})
 		done <- errors.Join(err, in.Close())
 	}()
+	late := time.AfterFunc(patience, func() { out.CloseWithError(errors.New("it says nothing more")) })
+	defer late.Stop()
 	var greeting strings.Builder
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {

@@ -103,7 +103,7 @@ func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
 	var running sync.WaitGroup
 	began := time.Now()
 	running.Go(func() { s.Run(ctx) })
-	<-all
+	soon(b, "all is told", all)
 	took := time.Since(began)
 	stop()
 	running.Wait()

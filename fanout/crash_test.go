@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -218,7 +217,7 @@ func crashedAt(t *testing.T, step, store, place string) {
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
-	<-watched.empty
+	soon(t, "all is told", watched.empty)
 	stop()
 	running.Wait()
 
@@ -272,13 +271,18 @@ func killedAt(t *testing.T, step, store, place, apps string) (ended []session.Ke
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
+	must(t, out.(*os.File).SetReadDeadline(time.Now().Add(2*time.Minute)))
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		k, err := session.ParseKey(lines.Text())
 		must(t, err)
 		ended = append(ended, k)
 	}
-	io.Copy(io.Discard, out)
+	if lines.Err() != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		t.Fatalf("the child hangs: %v", lines.Err())
+	}
 	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Fatalf("the child ended with %v, want that it was killed", err)
 	}

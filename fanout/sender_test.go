@@ -461,7 +461,7 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
-	<-results
+	soon(t, "an attempt", results)
 	cancel()
 	running.Wait()
 	page, err := store.store.Notices(t.Context(), session.NoticeQuery{})

@@ -73,7 +73,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer v.stream.leave()
 	}
 	if v.session == nil {
-		r = slowly(w, r, cancel)
+		r = slowly(w, r)
 	}
 	opens := opensWebSocket(r)
 	r = withoutUpgrade(r, opens)
@@ -134,7 +134,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(context.Cause(r.Context()), ErrEnded):
 		h.deny(w, r, r.Method, errNobody, nil) // it ended while the app was thinking
 		return
-	case errors.Is(context.Cause(r.Context()), errSlow):
+	case late(r):
 		status, say, err = http.StatusRequestTimeout, "The body of the request did not come in time.", errSlow
 	case errors.Is(context.Cause(r.Context()), errDraining):
 		status, say, err = http.StatusServiceUnavailable, "This gateway is being restarted. Please try again in a moment.", errDraining

@@ -1,11 +1,10 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
-	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,11 +20,11 @@ var errSlow = errors.New("the body of a request by nobody who is signed in came 
 
 // slowly bounds how long a body on a public path may hold a connection, and one to the app. Whoever is signed in may
 // take as long as the app allows.
-func slowly(w http.ResponseWriter, r *http.Request, cancel context.CancelCauseFunc) *http.Request {
+func slowly(w http.ResponseWriter, r *http.Request) *http.Request {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return r
 	}
-	b := &slowBody{ReadCloser: r.Body, control: http.NewResponseController(w), began: time.Now(), cancel: cancel}
+	b := &slowBody{ReadCloser: r.Body, control: http.NewResponseController(w), began: time.Now()}
 	b.allow()
 	out := *r
 	out.Body = b
@@ -35,24 +34,30 @@ func slowly(w http.ResponseWriter, r *http.Request, cancel context.CancelCauseFu
 type slowBody struct {
 	io.ReadCloser
 	control *http.ResponseController
-	cancel  context.CancelCauseFunc
 	began   time.Time
-	read    int64
+	read    atomic.Int64
 }
 
-func (b *slowBody) allow() {
-	most := min(slowGrace+time.Duration(b.read)*time.Second/slowRate, slowMost)
-	_ = b.control.SetReadDeadline(b.began.Add(most))
+// deadline is when what comes next has to be there.
+func (b *slowBody) deadline() time.Time {
+	return b.began.Add(min(slowGrace+time.Duration(b.read.Load())*time.Second/slowRate, slowMost))
+}
+
+func (b *slowBody) allow() { _ = b.control.SetReadDeadline(b.deadline()) }
+
+// late says whether a request was given up because its body came too slowly. The server cancels the request's context for
+// that, as it does for a client that went away.
+func late(r *http.Request) bool {
+	b, ok := r.Body.(*slowBody)
+	return ok && !time.Now().Before(b.deadline())
 }
 
 func (b *slowBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.read += int64(n)
+	b.read.Add(int64(n))
 	switch {
 	case err == io.EOF:
 		_ = b.control.SetReadDeadline(time.Time{})
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.cancel(errSlow)
 	case err == nil:
 		b.allow()
 	}

@@ -181,7 +181,7 @@ func TestWhoeverIsNamedIsSignedOutAndNobodyElse(t *testing.T) {
 			if bob.session() == nil {
 				t.Error("somebody else was signed out")
 			}
-			if cause := <-ended; cause != session.CauseBackChannel {
+			if cause := soon(t, "the end", ended); cause != session.CauseBackChannel {
 				t.Errorf("the cause is %q", cause)
 			}
 			n := 1.0
@@ -324,7 +324,7 @@ func TestALogoutGoesOnWhenTheCallerHangsUp(t *testing.T) {
 		t.Error("the caller did not hang up")
 	}
 	close(gone)
-	<-done
+	soon(t, "the logout", done)
 	if b.session() != nil || s.heard() != "backchannel main ok" {
 		t.Errorf("still signed in; heard %q", s.heard())
 	}

@@ -37,7 +37,7 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" || len(q.Get("state")) < 22 {
 		t.Fatalf("%d to %s", p.status, p.to)
 	}
-	if cause := <-ended; cause != session.CauseUser {
+	if cause := soon(t, "the end", ended); cause != session.CauseUser {
 		t.Errorf("the cause is %q", cause)
 	}
 	if b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {

@@ -15,7 +15,7 @@ func TestEveryAnswerOfTheBackChannelClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	ask := func(method, kind, body string) string {
-		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		c, err := net.DialTimeout("tcp", strings.TrimPrefix(s.url, "http://"), time.Minute)
 		must(t, err)
 		defer c.Close()
 		must(t, c.SetDeadline(time.Now().Add(time.Minute)))
@@ -44,7 +44,7 @@ func TestEveryAnswerOfTheBackChannelClosesTheConnection(t *testing.T) {
 func TestALogoutWhoseBodyDoesNotComeIsAnswered408(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
-	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	c, err := net.DialTimeout("tcp", strings.TrimPrefix(s.url, "http://"), time.Minute)
 	must(t, err)
 	defer c.Close()
 	must(t, c.SetDeadline(time.Now().Add(time.Minute)))

@@ -144,7 +144,7 @@ func TestMetadataIsRenewedDailyBehindTheCallersBack(t *testing.T) {
 	if m, err := h.rp.Metadata(t.Context()); err != nil || m.EndSessionEndpoint == "https://id.example.com/new" {
 		t.Fatalf("got %+v, %v; want the old one, at once", m, err)
 	}
-	<-asked
+	soon(t, "a request for the metadata", asked)
 	h.eventually(t, func() bool {
 		m, err := h.rp.Metadata(t.Context())
 		return err == nil && m.EndSessionEndpoint == "https://id.example.com/new"

@@ -29,7 +29,7 @@ func browser(t testing.TB) *http.Client {
 		t.Fatal(err)
 	}
 	return &http.Client{
-		Jar: jar, Transport: &http.Transport{DisableKeepAlives: true},
+		Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

@@ -115,7 +115,8 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 	g := memoryGateway(t, "http://127.0.0.1:9", "--config", config, "--grpc-listen", "127.0.0.1:0")
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
 	for path, want := range map[string]int{"/app/public/x": 200, "/app/x": 401, "/app/public/../x": 400, "/dead/x": 401} {
 		r, _ := http.NewRequest(http.MethodGet, "https://"+g.public, nil)
 		r.URL.Path = path
@@ -162,7 +163,8 @@ func TestSignInPromptsAsConfigured(t *testing.T) {
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nproviders: [{issuer: '"+op.Issuer()+"', client_id: app, prompt: login consent}]\n")
 	g := startGateway(t, "--config", config)
 	for path, want := range map[string]string{"/auth/login": "login consent", "/auth/login?prompt=select_account": "select_account", "/auth/login?silent=true": "none"} {
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		resp, err := client.Get("http://" + g.public + path)
 		if err != nil {
 			t.Fatal(err)

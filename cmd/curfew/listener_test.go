@@ -54,22 +54,22 @@ func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/auth/logout", nil).WithContext(ctx))
 		close(left)
 	}()
-	if _, bounded := (<-begun).Deadline(); !bounded {
+	if _, bounded := soon(t, "the handler is called", begun).Deadline(); !bounded {
 		t.Error("a route has all the time in the world")
 	}
 	leave()
-	<-left
+	soon(t, "the handler returns", left)
 
 	ended := make(chan struct{})
 	go func() {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/auth/events", nil))
 		close(ended)
 	}()
-	if _, bounded := (<-begun).Deadline(); bounded {
+	if _, bounded := soon(t, "the handler is called", begun).Deadline(); bounded {
 		t.Error("the stream of events has a deadline")
 	}
 	close(draining)
-	<-ended // or else serve would wait for an open tab
+	soon(t, "the stream ends", ended) // or else serve would wait for an open tab
 }
 
 func TestReadyzSaysWhenServeIsStopping(t *testing.T) {

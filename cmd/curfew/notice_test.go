@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"example.com/curfew/oidc/oidctest"
 )
@@ -73,7 +74,10 @@ apps:
 	}
 	g.logs.await(t, "next=\"given up\"")
 	var dead []noticeView
-	for len(dead) == 0 { // it is logged a moment before it is written
+	for late := time.Now().Add(time.Minute); len(dead) == 0; { // it is logged a moment before it is written
+		if time.Now().After(late) {
+			t.Fatal("there is no dead letter")
+		}
 		dead = list("--state", "dead")
 	}
 	if dead[0].Target != "wiki" || dead[0].Subject != "alice" || dead[0].Reason != "it answered 410" || len(list("--state", "pending")) != 0 {
@@ -96,7 +100,7 @@ apps:
 	if out, stderr, status := command(append([]string{"notice", "retry", "--dead", "--target", "wiki"}, admin...)...); status != 0 || out != "1 notice tried again\n" {
 		t.Fatalf("notice retry: %s%s", out, stderr)
 	}
-	token := <-told
+	token := soon(t, "the app is told", told)
 	for _, row := range []struct {
 		args   []string
 		status int

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -54,9 +55,14 @@ func (b *buffer) Write(p []byte) (int, error) {
 // await waits until something has been logged.
 func (b *buffer) await(t *testing.T, what string) {
 	t.Helper()
+	late := time.Now().Add(2 * time.Minute)
+	defer time.AfterFunc(time.Until(late), b.written.Broadcast).Stop()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for !strings.Contains(b.b.String(), what) {
+		if time.Now().After(late) {
+			t.Fatalf("not logged: %s\n%s", what, &b.b)
+		}
 		b.written.Wait()
 	}
 }
@@ -72,7 +78,7 @@ func startGateway(t *testing.T, args ...string) *gateway {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
-	g := &gateway{logs: newBuffer(), client: &http.Client{
+	g := &gateway{logs: newBuffer(), client: &http.Client{Timeout: time.Minute,
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -82,8 +88,19 @@ func startGateway(t *testing.T, args ...string) *gateway {
 		status <- runIn(ctx, process{stdin: strings.NewReader(""), stdout: in, stderr: g.logs}, args)
 		in.Close()
 	}()
-	g.stop = sync.OnceValue(func() int { cancel(); return <-status })
+	g.stop = sync.OnceValue(func() int { // also called by other goroutines, so it fails nothing at once
+		cancel()
+		select {
+		case s := <-status:
+			return s
+		case <-time.After(2 * time.Minute):
+			t.Error("serve did not end")
+			return -1
+		}
+	})
 	t.Cleanup(func() { g.stop() })
+	late := time.AfterFunc(2*time.Minute, func() { out.CloseWithError(errors.New("it says nothing more")) })
+	defer late.Stop()
 	lines := bufio.NewScanner(out)
 	var told strings.Builder
 	for !strings.Contains(told.String(), "post-logout redirect URI") && lines.Scan() {
@@ -351,7 +368,8 @@ func TestARequestUnderWayIsFinishedWhenServeStops(t *testing.T) {
 	r.ContentLength = int64(form.text.Len())
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Expect", "100-continue")
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Hour}}
+	client := &http.Client{Timeout: time.Minute,
+		Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Hour}}
 	answered := make(chan error, 1)
 	go func() {
 		w, err := client.Do(r)
@@ -372,10 +390,10 @@ func TestARequestUnderWayIsFinishedWhenServeStops(t *testing.T) {
 	go func() { stopped <- g.stop() }()
 	g.logs.await(t, "event=stopping")
 	close(form.rest)
-	if err := <-answered; err != nil {
+	if err := soon(t, "the answer", answered); err != nil {
 		t.Errorf("the request under way: %v", err)
 	}
-	if status := <-stopped; status != 0 {
+	if status := soon(t, "serve ends", stopped); status != 0 {
 		t.Errorf("stopped with status %d", status)
 	}
 }
@@ -392,4 +410,16 @@ func (b *heldBody) Read(p []byte) (int, error) {
 	b.once.Do(func() { close(b.asked) })
 	<-b.rest
 	return b.text.Read(p)
+}
+
+// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
+func soon[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("waited in vain: %s", what)
+		panic("not reached")
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The signals are those of the real process.
@@ -32,6 +33,9 @@ func TestSignalsReloadNothingAndStopCleanly(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if err := pipe.(*os.File).SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	lines := bufio.NewScanner(pipe)
 	await := func(what string) {
 		t.Helper()
@@ -40,7 +44,7 @@ func TestSignalsReloadNothingAndStopCleanly(t *testing.T) {
 				return
 			}
 		}
-		t.Fatalf("it ended without saying %s", what)
+		t.Fatalf("it did not say %s: %v", what, lines.Err())
 	}
 	signal := func(s os.Signal) {
 		t.Helper()

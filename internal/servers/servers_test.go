@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
@@ -46,7 +47,7 @@ func TestPostgresKeepsWhatItCommittedWhenItIsKilledAndStarted(t *testing.T) {
 	for _, end := range []func(){s.Kill, s.Stop} {
 		pid := s.PID
 		end()
-		if c, err := net.Dial("tcp", s.Addr()); err == nil {
+		if c, err := net.DialTimeout("tcp", s.Addr(), time.Minute); err == nil {
 			c.Close()
 			t.Fatal("somebody listens after the server was stopped")
 		}

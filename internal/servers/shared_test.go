@@ -59,6 +59,9 @@ func TestAServerEndsWithTheProcessThatStartedIt(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if err := out.(*os.File).SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	var pid int
 	for lines := bufio.NewScanner(out); pid == 0 && lines.Scan(); {
 		fmt.Sscanf(lines.Text(), "pid %d", &pid)
@@ -112,7 +115,7 @@ func TestServersAreSharedUntilTheyAreClosed(t *testing.T) {
 	}
 	s := shared.Get(t).Nodes[0]
 	shared.Close()
-	if c, err := net.Dial("tcp", s.Addr()); err == nil {
+	if c, err := net.DialTimeout("tcp", s.Addr(), time.Minute); err == nil {
 		c.Close()
 		t.Error("the server goes on")
 	}

@@ -66,7 +66,7 @@ func BenchmarkFloorParallel(b *testing.B) {
 			}()
 		}
 		for range conns {
-			if err := <-done; err != nil {
+			if err := soon(b, "the answer", done); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -166,7 +166,7 @@ func BenchmarkHeard(b *testing.B) {
 			b.Fatal(err)
 		}
 		began := time.Now()
-		<-heard.each
+		soon(b, "news of the ending", heard.each)
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
@@ -204,7 +204,7 @@ func BenchmarkSize(b *testing.B) {
 			}()
 		}
 		for range workers {
-			if err := <-done; err != nil {
+			if err := soon(b, "the answer", done); err != nil {
 				b.Fatal(err)
 			}
 		}

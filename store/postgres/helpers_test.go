@@ -182,3 +182,15 @@ func waitBlocked(t testing.TB, address string, tx pgx.Tx, n int) {
 }
 
 func fmtInt(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+
+// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
+func soon[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("waited in vain: %s", what)
+		panic("not reached")
+	}
+}

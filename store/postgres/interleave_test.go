@@ -60,7 +60,7 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 				} else {
 					create.Rollback(context.Background())
 				}
-				got := <-done
+				got := soon(t, "the answer", done)
 				if got.err != nil || len(got.ended) == 1 != commits {
 					t.Errorf("End: %d sessions, error %v; the session was there: %v", len(got.ended), got.err, commits)
 				}
@@ -89,13 +89,13 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 				waitBlocked(t, address, end, 1)
 				if commits {
 					end.Commit(context.Background())
-					if err := <-done; !errors.Is(err, session.ErrEnded) {
+					if err := soon(t, "the answer", done); !errors.Is(err, session.ErrEnded) {
 						t.Errorf("Create: got error %v, want %v", err, session.ErrEnded)
 					}
 					wantGone(t, store, r, now)
 				} else {
 					end.Rollback(context.Background())
-					if err := <-done; err != nil {
+					if err := soon(t, "the answer", done); err != nil {
 						t.Errorf("Create: %v, want success: the ending did not take place", err)
 					}
 					wantAlive(t, store, r, now)
@@ -144,7 +144,7 @@ func TestAnUpdateThatWaitsForAnEndingFindsNothing(t *testing.T) {
 	go func() { done <- store.Update(context.Background(), r, now) }()
 	waitBlocked(t, address, end, 1)
 	end.Commit(context.Background())
-	if err := <-done; !errors.Is(err, session.ErrNotFound) {
+	if err := soon(t, "the answer", done); !errors.Is(err, session.ErrNotFound) {
 		t.Errorf("Update: got error %v, want %v", err, session.ErrNotFound)
 	}
 	wantGone(t, store, r, now)
@@ -167,7 +167,7 @@ func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 	}()
 	waitBlocked(t, address, update, 1)
 	update.Commit(context.Background())
-	if err := <-done; err != nil {
+	if err := soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v", err)
 	}
 	wantGone(t, store, r, now)
@@ -195,13 +195,13 @@ func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
 		waitBlocked(t, address, first, 1)
 		if commits {
 			first.Commit(context.Background())
-			if err := <-done; !errors.Is(err, session.ErrReplayed) {
+			if err := soon(t, "the answer", done); !errors.Is(err, session.ErrReplayed) {
 				t.Errorf("End: got error %v, want %v", err, session.ErrReplayed)
 			}
 			wantAlive(t, store, r, now)
 		} else {
 			first.Rollback(context.Background())
-			if err := <-done; err != nil {
+			if err := soon(t, "the answer", done); err != nil {
 				t.Errorf("End: %v, want success: the first was undone", err)
 			}
 			wantGone(t, store, r, now)
@@ -238,7 +238,7 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 			t.Errorf("an ending of %+v holds the last session while it waits for the first: %v", who, err)
 		}
 		tx.Rollback(context.Background())
-		if err := <-done; err != nil {
+		if err := soon(t, "the answer", done); err != nil {
 			t.Errorf("End: %v", err)
 		}
 	}

@@ -52,7 +52,7 @@ func TestOpenWaitsForAnotherThatLooksAtTheSchema(t *testing.T) {
 	}()
 	waitBlocked(t, address, other, 1)
 	other.Rollback(context.Background())
-	if err := <-opened; err != nil {
+	if err := soon(t, "Open", opened); err != nil {
 		t.Errorf("Open: %v", err)
 	}
 }

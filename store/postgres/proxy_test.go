@@ -58,7 +58,7 @@ func (w *wire) wait() {
 
 func (w *wire) carry(conn net.Conn) {
 	defer conn.Close()
-	server, err := net.Dial("tcp", w.server)
+	server, err := net.DialTimeout("tcp", w.server, time.Minute)
 	if err != nil {
 		return
 	}
@@ -176,7 +176,7 @@ func TestABackendThatIsTerminatedInTheMiddleOfEndIsNeverSuccessAndAlive(t *testi
 	}()
 	waitBlocked(t, address, tx, 1)
 	run(t, address, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE `+fmtInt(tx.Conn().PgConn().PID())+` = ANY (pg_blocking_pids(pid))`)
-	wantTrouble(t, "End", <-done)
+	wantTrouble(t, "End", soon(t, "the answer", done))
 	tx.Rollback(t.Context())
 	wantAlive(t, store, r, now)
 	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now); err != nil {

@@ -61,18 +61,7 @@ func (p *pair) interrupted(t *testing.T, what, how string, change func() error) 
 	if _, err := p.admin.Exec(t.Context(), `SELECT `+how+`(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
 		t.Fatal(err)
 	}
-	return outcome(t, what, done)
-}
-
-func outcome(t *testing.T, what string, done <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("%s: no answer", what)
-		return nil
-	}
+	return soon(t, what, done)
 }
 
 func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
@@ -124,7 +113,7 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 		}
 		done := p.waits(t, row.name, end)
 		p.standby.Thaw()
-		switch err := outcome(t, row.name, done); {
+		switch err := soon(t, row.name, done); {
 		case row.jti != "" && !errors.Is(err, session.ErrReplayed):
 			t.Errorf("%s: repeated when the standby is back: got error %v, want %v", row.name, err, session.ErrReplayed)
 		case row.jti == "" && err != nil:

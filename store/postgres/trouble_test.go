@@ -116,7 +116,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 			}
 		})
 	}
-	<-enough
+	soon(t, "200 endings", enough)
 	s.Kill()
 	s.Start()
 	workers.Wait()
@@ -241,7 +241,7 @@ func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
 	heard.sync(t)
 	heard.wantHeard(t, r, 1)
 	tx.Rollback(t.Context())
-	if err := <-done; err != nil {
+	if err := soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v", err)
 	}
 }
@@ -264,7 +264,7 @@ func TestACallerWhoLeavesWhileItWaitsLearnsWhatBecameOfIt(t *testing.T) {
 	waitBlocked(t, address, tx, 1)
 	cancel()
 	tx.Rollback(context.Background())
-	if err := <-done; err != nil {
+	if err := soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v, want the success that it was", err)
 	}
 	wantGone(t, store, r, now)

@@ -187,7 +187,7 @@ func newWire(t *testing.T, to string) *wire {
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", to)
+			far, err := net.DialTimeout("tcp", to, time.Minute)
 			if err != nil {
 				near.Close()
 				continue

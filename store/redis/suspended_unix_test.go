@@ -46,11 +46,14 @@ func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
 			t.Errorf("the other replica: %v", err)
 		}
 	})
+	if err := out.(*os.File).SetReadDeadline(time.Now().Add(5 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	answers := bufio.NewScanner(out)
 	ask := func(b session.Bearer) string {
 		fmt.Fprintln(in, b.Reveal())
 		if !answers.Scan() {
-			t.Fatal("the other replica has ended")
+			t.Fatalf("the other replica has ended, or hangs: %v", answers.Err())
 		}
 		return strings.TrimSpace(answers.Text())
 	}
@@ -64,7 +67,7 @@ func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
 	fmt.Fprintln(in, ends.Reveal())
 	child.Process.Signal(syscall.SIGCONT)
 	if !answers.Scan() {
-		t.Fatal("the other replica has ended")
+		t.Fatalf("the other replica has ended, or hangs: %v", answers.Err())
 	}
 	if got := answers.Text(); got == "cached" || got == "read" {
 		t.Errorf("who ended while it was suspended: %s, want it refused", got)

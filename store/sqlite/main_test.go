@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -59,6 +60,10 @@ func start(t *testing.T, role, path string) *process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// No child lives that long, unless it hangs.
+	if err := stdout.(*os.File).SetReadDeadline(time.Now().Add(5 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	p := &process{cmd: cmd, stdin: stdin, out: bufio.NewScanner(stdout)}
 	t.Cleanup(p.kill)
 	return p
@@ -76,7 +81,19 @@ func (p *process) kill() {
 func (p *process) line(t *testing.T) string {
 	t.Helper()
 	if !p.out.Scan() {
-		t.Fatalf("the child has ended: %v", p.out.Err())
+		t.Fatalf("the child has ended, or hangs: %v", p.out.Err())
 	}
 	return p.out.Text()
+}
+
+// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
+func soon[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("waited in vain: %s", what)
+		panic("not reached")
+	}
 }

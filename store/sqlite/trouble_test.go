@@ -121,14 +121,14 @@ func TestAChangeWhoseCallerHasLeftIsNotMade(t *testing.T) {
 	r := signIn(t, store, "alice", "s1", now)
 	release := store.Block()
 	ctx, cancel := context.WithCancel(t.Context())
-	answer := make(chan error)
+	answer := make(chan error, 1)
 	go func() {
 		_, err := store.End(ctx, ending(session.Who{SID: "s1"}, "j1", now), now)
 		answer <- err
 	}()
 	store.WaitQueued(1)
 	cancel()
-	if err := <-answer; !errors.Is(err, context.Canceled) {
+	if err := soon(t, "End", answer); !errors.Is(err, context.Canceled) {
 		t.Errorf("End: got error %v, want %v while the writer is busy", err, context.Canceled)
 	}
 	release()
@@ -163,10 +163,10 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 		callers.Go(func() { errs[i] = store.Create(t.Context(), r, now, now) })
 	}
 	store.WaitQueued(len(errs))
-	closed := make(chan error)
+	closed := make(chan error, 1)
 	go func() { closed <- store.Close() }()
 	release()
-	if err := <-closed; err != nil {
+	if err := soon(t, "Close", closed); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	callers.Wait()
