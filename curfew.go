@@ -119,6 +119,7 @@ type RP struct {
 	keys      *fanout.Keys   // nil: no app is told anything that is signed
 
 	revokeOffline map[string]bool
+	quiet         *quiet
 
 	handler http.Handler
 	stop    context.CancelFunc
@@ -177,12 +178,25 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if cfg.RevokeExpired && rp.fanout != nil {
 		expired = rp.fanout.Expired
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	rp.quiet = &quiet{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Ring: cfg.Ring,
 		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached, PerSubject: cfg.PerSubject,
 		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, OnExpired: expired, Now: cfg.Now, Log: log,
-		OnCreated: func(s *session.Session) { call(cfg.Observe.SessionCreated, s.Provider) },
-		OnEnded:   func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
+		OnCreated: func(s *session.Session) {
+			rp.quiet.signedIn(s.Provider)
+			call(cfg.Observe.SessionCreated, s.Provider)
+		},
+		OnEnded: func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
+		OnHeard: func(e session.Ended) {
+			p := rp.provider(e.Issuer, e.ClientID)
+			if p != nil && (e.Cause == session.CauseBackChannel || e.Cause == session.CauseFrontChannel) {
+				rp.quiet.heard(p.Name())
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -203,7 +217,14 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.logout = &logout.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
-		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: cfg.Observe.Logout,
+		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: func(channel, provider, result, reason string) {
+			if channel != "user" && (result == "ok" || result == "replayed") { // also one that named nobody here
+				rp.quiet.heard(provider)
+			}
+			if cfg.Observe.Logout != nil {
+				cfg.Observe.Logout(channel, provider, result, reason)
+			}
+		},
 	}
 	mux := http.NewServeMux()
 	rp.login.Mount(mux)

@@ -32,13 +32,15 @@ type app struct {
 	store  *memory.Store
 	server *httptest.Server
 	skew   atomic.Int64 // how far the app's clock is ahead
+	opSkew atomic.Int64 // how far the provider's clock is ahead
 	ended  chan string  // the cause of each session that ended
 }
 
 func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 	t.Helper()
 	a := &app{t: t, store: memory.New(), ended: make(chan string, 100)}
-	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice"})
+	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice",
+		Now: func() time.Time { return time.Now().Add(time.Duration(a.opSkew.Load())) }})
 	mux := http.NewServeMux()
 	a.server = httptest.NewServer(mux)
 	t.Cleanup(a.server.Close)

@@ -43,15 +43,15 @@ const (
 // What is not decided within holdFor is an [ErrUnavailable], and so is everything while the keys cannot be fetched.
 //
 // Tokens that anybody can send and those that come from the provider itself (ID Tokens) have fetches and places of their
-// own, so that a flood of the former leaves the latter alone; see desk.
+// own, so that a flood of the former leaves the latter alone; see waitingList.
 //
 // Keys older than keysFresh are fetched again without anybody waiting, and what the provider has withdrawn is then no
 // longer trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch that
 // fails leaves the keys there are, until they are keysStale.
 type keySet struct {
 	docs      *cached[keyRing]
-	strangers *desk
-	provider  *desk
+	strangers *waitingList
+	provider  *waitingList
 	late      func() // told when a token has to wait because a fetch was not allowed
 }
 
@@ -61,8 +61,8 @@ type keyRing map[string][]publicKey
 func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Time, late func()) *keySet {
 	return &keySet{
 		docs:      &cached[keyRing]{fetch: fetch, now: now, fresh: keysFresh, stale: keysStale},
-		strangers: newDesk(),
-		provider:  newDesk(),
+		strangers: newWaitingList(),
+		provider:  newWaitingList(),
 		late:      late,
 	}
 }
@@ -70,7 +70,7 @@ func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Tim
 // verify says whether one of the provider's keys signed the token with the algorithm a. iat is when the token says that it
 // was signed; zero when it does not. It waits at d; without one, it decides by a single fetch what the token is worth now,
 // as `curfew token explain` wants it. The error is an [Error] of the check "kid" or "signature", or an [ErrUnavailable].
-func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.Time, d *desk) error {
+func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.Time, d *waitingList) error {
 	if iat.IsZero() {
 		iat = s.docs.now()
 	}
@@ -81,7 +81,7 @@ func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.T
 	ctx, cancel := context.WithTimeout(ctx, holdFor)
 	defer cancel()
 	began := s.docs.count()
-	var c *chair // none for a token that need not wait
+	var c *waiter // none for a token that need not wait
 	defer func() { c.leave() }()
 	for ask, tries := true, 0; ; tries++ {
 		landing := s.docs.landing() // before the keys are looked at, so that no fetch is missed
@@ -202,55 +202,57 @@ func (ring keyRing) all() []publicKey {
 	return all
 }
 
-// desk is where tokens wait for a key. It has holdMost chairs, for holdBytes of tokens; when they are taken, whoever has
-// waited longest makes room. That one has seen the most fetches go by without its key: a genuine token is served by the next
+// waitingList holds the tokens that wait for a key: at most holdMost, of holdBytes in all. When it is full, the token that
+// has waited longest makes room. That one has seen the most fetches go by without its key: a genuine token is served by the next
 // fetch, at most keyEvery away, unless so many come within that time.
-type desk struct {
+type waitingList struct {
 	limit *rate.Limiter // of the fetches that are made for those who wait here
 
 	mu    sync.Mutex
-	queue list.List // of *chair
+	queue list.List // of *waiter
 	bytes int
 }
 
-// chair is the place of one token.
-type chair struct {
-	desk  *desk
+// waiter is one token that waits.
+type waiter struct {
+	list  *waitingList
 	size  int
 	at    *list.Element
 	taken chan struct{} // closed when somebody else has it
 }
 
-func newDesk() *desk { return &desk{limit: rate.NewLimiter(rate.Every(keyEvery), keyBurst)} }
+func newWaitingList() *waitingList {
+	return &waitingList{limit: rate.NewLimiter(rate.Every(keyEvery), keyBurst)}
+}
 
-func (d *desk) take(size int) *chair {
+func (d *waitingList) take(size int) *waiter {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for d.queue.Len() > 0 && (d.queue.Len() >= holdMost || d.bytes+size > holdBytes) {
-		longest := d.queue.Front().Value.(*chair)
+		longest := d.queue.Front().Value.(*waiter)
 		longest.rise()
 		close(longest.taken)
 	}
-	c := &chair{desk: d, size: size, taken: make(chan struct{})}
+	c := &waiter{list: d, size: size, taken: make(chan struct{})}
 	c.at = d.queue.PushBack(c)
 	d.bytes += size
 	return c
 }
 
 // leave gives the place back, if it was not taken away. Nil has none.
-func (c *chair) leave() {
+func (c *waiter) leave() {
 	if c == nil {
 		return
 	}
-	c.desk.mu.Lock()
-	defer c.desk.mu.Unlock()
+	c.list.mu.Lock()
+	defer c.list.mu.Unlock()
 	c.rise()
 }
 
-func (c *chair) rise() {
+func (c *waiter) rise() {
 	if c.at != nil {
-		c.desk.queue.Remove(c.at)
-		c.desk.bytes -= c.size
+		c.list.queue.Remove(c.at)
+		c.list.bytes -= c.size
 		c.at = nil
 	}
 }

@@ -70,6 +70,9 @@ func (m *Manager) distrust() {
 func (m *Manager) drop(e Ended) {
 	m.cache.forget(e.Key)
 	m.tell(e.Key, e.Cause)
+	if m.cfg.OnHeard != nil {
+		m.cfg.OnHeard(e)
+	}
 }
 
 // prune removes what is past its time, once a minute.

@@ -54,6 +54,7 @@ type Config struct {
 	Log       *slog.Logger     // default slog.Default()
 	OnCreated func(*Session)
 	OnEnded   func(Ended) // for each session that this process ended
+	OnHeard   func(Ended) // for each ended session that this process hears of, on whatever replica; sometimes twice
 	OnTold    func()      // after an ending that may have left notices
 	// OnExpired is handed sessions with a refresh token that ran out, before they are forgotten. When it fails they are
 	// kept, and handed to it again; more than once they may be handed to it in any case. nil, or a store that is no
