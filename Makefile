@@ -51,8 +51,8 @@ vulncheck:
 	esac
 
 race:
-	@if command -v gcc >/dev/null; then echo "go test -race"; go test -race ./...; \
-	else echo "go test (SKIPPED: the race detector, which needs gcc)"; go test ./...; fi
+	@if command -v gcc >/dev/null; then echo "go test -race"; go test -race -timeout 30m ./...; \
+	else echo "go test (SKIPPED: the race detector, which needs gcc)"; go test -timeout 30m ./...; fi
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@grep -rE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | sort | while IFS= read -r line; do \
