@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds every wait. It is long because a machine may be slow; nothing waits for it to pass.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // child is a process that a test started. It is killed by its id, at the latest when the test ends.
 type child struct {

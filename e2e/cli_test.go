@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,11 +66,25 @@ func TestCheckSaysWhatThisProviderCanDo(t *testing.T) {
 		"ok PKCE S256",
 		"ok token endpoint client_secret_basic",
 		"ok iss parameter sent",
+		"ok client the token endpoint takes app by client_secret_basic",
+		"ok redirect URI "+g.url+"/auth/callback is registered",
 		"ok scopes openid profile email",
 		"ok clock ",
 		"ok store sqlite:"+g.dir+"/curfew.db is in use by a running curfew",
 		"ok key file "+g.dir+"/curfew.key",
-		"0 faults, 0 warnings")
+		"0 faults, 0 warnings, 1 not checked")
+
+	for _, c := range []struct{ name, flag, value, fault string }{
+		{"a wrong secret", "--client-secret-file", g.write(t, "wrong", "wrong-secret"), "fault client "},
+		{"a client that is not registered", "--client-id", "nobody", "fault client "},
+		{"a redirect URI that is not registered", "--url", "http://127.0.0.1:9", "fault redirect URI "},
+	} {
+		other := *g
+		other.flags = slices.Clone(g.flags)
+		other.flags[slices.Index(other.flags, c.flag)+1] = c.value
+		status, out = other.run(t, "", "check")
+		says(t, "check with "+c.name, status, 1, out, c.fault)
+	}
 
 	g.stop(t)
 	status, out = g.run(t, "", "check")

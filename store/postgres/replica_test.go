@@ -317,8 +317,12 @@ func TestAFullPoolDoesNotLetALoginOutliveALogout(t *testing.T) {
 	}
 	waitBlocked(t, address, tx, int(patient().MaxConns))
 	full := replicate(t, busy, session.Config{}) // and takes its first reading
-	unlock := time.AfterFunc(3*time.Second, func() { tx.Rollback(context.Background()) })
-	defer unlock.Stop()
+	unlocked := make(chan struct{})
+	time.AfterFunc(3*time.Second, func() {
+		defer close(unlocked)
+		_ = tx.Rollback(context.Background())
+	})
+	soon(t, "the table is unlocked", unlocked)
 	checks.Wait()
 	poll(t, "the feed is whole", func() bool {
 		_, err := full.Peek(t.Context(), session.Key{})

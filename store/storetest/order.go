@@ -39,9 +39,9 @@ func Order(t *testing.T, replica func(t *testing.T) session.Store) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			store := replica(t)
-			var readings sync.WaitGroup
+			var readings sync.RWMutex // held by each reading: one may go on when nobody waits for it any more
 			stall.readings = &readings
-			t.Cleanup(readings.Wait)
+			t.Cleanup(readings.Lock)
 			login := manager(t, stall.of(store))
 			logout := login
 			if _, shared := store.(session.Clock); shared {
@@ -102,7 +102,7 @@ func ordered(ctx context.Context, login, logout *session.Manager, who session.Wh
 // slow is how slowly a clock is read.
 type slow struct {
 	before, after time.Duration
-	readings      *sync.WaitGroup // under way
+	readings      *sync.RWMutex // read-locked by those under way
 }
 
 func (s slow) of(store session.Store) session.Store {
@@ -120,8 +120,8 @@ type slowly struct {
 }
 
 func (s slowly) Clock(ctx context.Context) (time.Time, error) {
-	s.readings.Add(1)
-	defer s.readings.Done()
+	s.readings.RLock()
+	defer s.readings.RUnlock()
 	time.Sleep(s.before)
 	at, err := s.clock.Clock(ctx)
 	time.Sleep(s.after)
