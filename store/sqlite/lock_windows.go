@@ -20,5 +20,8 @@ func lockFile(f *os.File) error {
 	return err
 }
 
+// unlockFile gives the lock back and closes f.
+func unlockFile(f *os.File) error { return f.Close() }
+
 // syncFolder does nothing: Windows has no such call.
 func syncFolder(string) error { return nil }

@@ -92,7 +92,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if s.db, err = sql.Open("sqlite", dsn(path, o)); err != nil {
-		return nil, errors.Join(err, s.lock.Close())
+		return nil, errors.Join(err, unlockFile(s.lock))
 	}
 	if err = s.start(ctx, o); err != nil {
 		return nil, errors.Join(err, s.giveBack())
@@ -161,7 +161,7 @@ func (s *Store) giveBack() error {
 	for _, c := range slices.Backward(s.opened) {
 		errs = append(errs, c.Close())
 	}
-	return errors.Join(append(errs, s.db.Close(), s.lock.Close())...)
+	return errors.Join(append(errs, s.db.Close(), unlockFile(s.lock))...)
 }
 
 func dsn(path string, o Options) string {
