@@ -30,7 +30,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 		t.Errorf("%d replicas are waited for on a Cluster that has none; the log says %s", n, log.String())
 	}
 	l := watch(t, store)
-	now := session.Time(time.Now())
+	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	one, two, three := recordOf("alice", "s1", now), recordOf("alice", "s2", now), recordOf("alice", "", now)
 	for _, r := range []session.Record{one, two, three} {
 		mustCreate(t, store, r, now)
