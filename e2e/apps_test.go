@@ -135,10 +135,7 @@ func goApp(t *testing.T) string {
 // Each app behind the gateway alone, and behind each proxy with a gateway at its side.
 func TestAppsOnTheServersThatPeopleUse(t *testing.T) {
 	t.Parallel()
-	ways := []string{"gateway"}
-	for _, x := range proxies {
-		ways = append(ways, strings.ReplaceAll(x.name, " ", "-"))
-	}
+	ways := append([]string{"gateway"}, clients(proxies)...)
 	for _, a := range appServers {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()

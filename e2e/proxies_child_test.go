@@ -92,15 +92,25 @@ type front struct {
 	proxy    *child
 }
 
-// behind starts a provider, a gateway, an app and a proxy in front of both.
-func behind(t *testing.T, x proxy) *front {
+// fronts are all proxies, each with a gateway and an app of its own, and one provider for them all, which runs. The others
+// are to be run.
+func fronts(t *testing.T) []*front {
 	t.Helper()
-	x.find(t)
-	p, all := world(t, "app")
-	f := beside(t, x, p, all[0], liveApp(t))
+	p, all := world(t, clients(proxies)...)
+	var fs []*front
+	for i, x := range proxies {
+		fs = append(fs, beside(t, x, p, all[i], liveApp(t)))
+	}
 	p.start(t)
-	f.run(t)
-	return f
+	return fs
+}
+
+// clients are names of gateways beside proxies.
+func clients(beside []proxy) (names []string) {
+	for _, x := range beside {
+		names = append(names, strings.ReplaceAll(x.name, " ", "-"))
+	}
+	return names
 }
 
 // beside configures a gateway to stand beside a proxy in front of an app. Neither runs yet: the provider has to be
