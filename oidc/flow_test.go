@@ -338,6 +338,63 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 	wantUnavailable(t, err, "canceled")
 }
 
+func TestARefusedClientIsWarnedOfOncePerChange(t *testing.T) {
+	t.Parallel()
+	var logs bytes.Buffer // written by this goroutine alone
+	h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.Log = slog.New(slog.NewTextHandler(&logs, nil)) })
+	n := 0
+	odd := func(status int, code string) http.HandlerFunc { // with a description that is another one each time
+		return func(w http.ResponseWriter, _ *http.Request) {
+			n++
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"error":%q,"error_description":"trace %d"}`, code, n)
+		}
+	}
+	for i, step := range []struct {
+		answer  http.HandlerFunc
+		refused bool   // errors.Is ErrInvalidClient
+		warned  string // what is logged then; "" for nothing
+	}{
+		{odd(400, "invalid_grant"), false, ""},
+		{odd(401, "invalid_client"), true, "event=oidc.client.refused"},
+		{odd(401, "invalid_client"), true, ""},
+		{odd(401, "invalid_client"), true, ""},
+		{odd(401, "unauthorized_client"), true, "event=oidc.client.refused"}, // Keycloak's word for it
+		{oidctest.Status(503), false, ""},                                    // says nothing of the client
+		{odd(404, "not_found"), false, ""},
+		{odd(401, "invalid_grant"), false, ""},
+		{odd(401, "unauthorized_client"), true, ""},
+		{odd(400, "invalid_grant"), false, "event=oidc.client.taken"},
+		{odd(400, "invalid_grant"), false, ""},
+		{oidctest.Status(401), true, "event=oidc.client.refused"},
+		{nil, false, "event=oidc.client.taken"}, // the real endpoint, which does not know the code
+		{odd(400, "invalid_client"), true, "event=oidc.client.refused"},
+		{odd(400, "unauthorized_client"), false, ""}, // it may not use this grant, whoever it is
+	} {
+		h.op.Override(oidctest.Token, step.answer)
+		logs.Reset()
+		_, err := h.rp.Exchange(t.Context(), "code", verifier, callback)
+		if errors.Is(err, oidc.ErrInvalidClient) != step.refused {
+			t.Errorf("step %d: %v", i, err)
+		}
+		said := logs.String()
+		if strings.Count(said, "event=") != min(1, len(step.warned)) || !strings.Contains(said, step.warned) {
+			t.Errorf("step %d: logged %q, want %q once", i, said, step.warned)
+		}
+		if strings.Contains(said, "refused") {
+			for _, want := range []string{"level=WARN", "provider=main", "client_id=app", "token_endpoint_auth_method=client_secret_basic", "See that client_id, client_secret"} {
+				if !strings.Contains(said, want) {
+					t.Errorf("step %d: no %s in %s", i, want, said)
+				}
+			}
+			if strings.Contains(said, "s3cret") {
+				t.Errorf("step %d: the secret is logged", i)
+			}
+		}
+	}
+}
+
 func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 	t.Parallel()
 	set := func(name string, v any) func(map[string]any) { return func(c map[string]any) { c[name] = v } }
