@@ -1001,6 +1001,38 @@ func TestAnErrorIsTakenForAWantOfSelectAccountOnlyWhereThatWasAsked(t *testing.T
 	}
 }
 
+// A parameter that is there and empty says no more than one that is not there.
+func TestAParameterThatIsEmptyIsAbsent(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	if p := s.browser().follow("/auth/login?provider=&iss=&login_hint=&prompt=&silent=&return_to="); p.status != 200 || p.body != "the app at /" {
+		t.Errorf("a login: %d %s", p.status, p.body)
+	}
+	for _, row := range []struct {
+		name   string
+		change func(url.Values)
+		check  string // "": signed in
+	}{
+		{"an empty error beside a code", func(q url.Values) { q.Set("error", ""); q.Set("error_description", "") }, ""},
+		{"an empty code", func(q url.Values) { q.Set("code", "") }, "code"},
+		{"an empty code and an empty error", func(q url.Values) { q.Set("code", ""); q.Set("error", "") }, "code"},
+		{"an empty iss, where one is promised (RFC 9207)", func(q url.Values) { q.Set("iss", "") }, "iss"},
+		{"an empty state", func(q url.Values) { q.Set("state", "") }, "state"},
+		{"an empty state and an empty code", func(q url.Values) { q.Set("state", ""); q.Set("code", "") }, "state"},
+	} {
+		b := s.browser()
+		u, err := url.Parse(b.begin("/auth/login?return_to=/a"))
+		must(t, err)
+		q := u.Query()
+		row.change(q)
+		u.RawQuery = q.Encode()
+		p := b.get(u.String())
+		if in := b.session() != nil; in != (row.check == "") || !in && (p.status != 400 || s.log.last("login")["check"] != row.check) {
+			t.Errorf("%s: %d %s, and the log says %v", row.name, p.status, p.body, s.log.last("login"))
+		}
+	}
+}
+
 func TestWhomTheAppRefusesIsOfferedAnotherAccount(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {

@@ -185,7 +185,7 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	}
 	var t Tokens
 	for name, to := range map[string]*string{
-		"id_token": &t.IDToken, "access_token": &t.AccessToken, "refresh_token": &t.RefreshToken, "session_state": &t.SessionState,
+		"id_token": &t.IDToken, "access_token": &t.AccessToken, "refresh_token": &t.RefreshToken,
 	} {
 		s, ok := c[name].(string)
 		if c[name] != nil && !ok {
@@ -196,7 +196,8 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	if t.AccessToken == "" {
 		return nil, failed("token_response", "`access_token` is missing")
 	}
-	if typ := c["token_type"]; typ != nil {
+	t.SessionState, _ = c["session_state"].(string) // no standard's: whatever else is there is as good as absent
+	if typ := c["token_type"]; typ != nil && typ != "" {
 		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
 			return nil, failed("token_response", "`token_type` is not Bearer")
 		}
