@@ -75,8 +75,16 @@ func speak(t *testing.T) *raw {
 	c := &raw{framer: http2.NewFramer(conn, conn), settings: map[http2.SettingID]uint32{}, ended: map[uint32]time.Duration{},
 		over: make(chan struct{})}
 	began := time.Now()
+	pings := make(chan [8]byte, 100)
+	go func() {
+		answers := http2.NewFramer(conn, nil)
+		for data := range pings {
+			answers.WritePing(true, data)
+		}
+	}()
 	go func() {
 		defer close(c.over)
+		defer close(pings)
 		for {
 			frame, err := c.framer.ReadFrame()
 			c.mu.Lock()
@@ -98,7 +106,7 @@ func speak(t *testing.T) *raw {
 				}
 			case *http2.PingFrame:
 				if !f.IsAck() {
-					go c.framer.WritePing(true, f.Data)
+					pings <- f.Data
 				}
 			}
 			if err != nil {
