@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	room "example.com/curfew/gateway"
+	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/web"
 )
 
@@ -431,5 +433,48 @@ func TestTheNumberOfConnectionsFollowsFromTheOpenFiles(t *testing.T) {
 		if got != row.want || (err == nil) != (row.fault == "") || err != nil && !strings.Contains(err.Error(), row.fault) {
 			t.Errorf("%s: %d %v, want %d %s", name, got, err, row.want, row.fault)
 		}
+	}
+}
+
+// Strangers who fill a listener keep no logout out.
+func TestALogoutFindsRoomOnAFullListener(t *testing.T) {
+	t.Parallel()
+	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
+	g := startGateway(t, "--config", writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nmax_connections: 16\n"+
+		"providers: [{issuer: '"+op.Issuer()+"', client_id: app}]\n"))
+	for _, at := range []string{g.public, g.private} {
+		for range 100 {
+			conn, err := net.DialTimeout("tcp", at, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+		}
+	}
+	if status, body := g.logout(t, op.SignLogoutToken("app", "alice", "s1")); status != http.StatusOK {
+		t.Errorf("a logout: %d %s", status, body)
+	}
+	if status, _ := g.get(t, g.private+"/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: %d", status)
+	}
+	for _, listener := range []string{"public most=16", "private most=64"} {
+		if want := "event=connections_full listener=" + listener; !strings.Contains(g.logs.String(), want) {
+			t.Errorf("want %s in:\n%s", want, g.logs)
+		}
+	}
+}
+
+func TestMoreConnectionsThanOpenFilesEndTheStart(t *testing.T) {
+	t.Parallel()
+	if files, known := openFiles(); !known || files > 1_000_000 {
+		t.Skip("NOT TESTED: this process may open any number of files")
+	}
+	var errs bytes.Buffer
+	file := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nmax_connections: 1000000\n"+
+		"providers: [{issuer: 'http://127.0.0.1:9', client_id: app}]\n")
+	p := process{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &errs}
+	if status := runIn(t.Context(), p, []string{"serve", "--config", file}); status != 2 ||
+		!strings.Contains(errs.String(), "max_connections: 1000000 may need") {
+		t.Errorf("status %d: %s", status, &errs)
 	}
 }
