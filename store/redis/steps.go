@@ -69,10 +69,11 @@ func (s *Store) endInSteps(
 func (s *Store) deeds(
 	ctx context.Context, tags []string, e session.Ending, now time.Time, few bool, done map[string]bool,
 ) (all []session.Ended, more bool, err error) {
-	began := time.Now()
+	round, cancel := context.WithTimeout(ctx, s.round)
+	defer cancel()
 	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return done[tag] })
 	for first := true; len(tags) > 0; first = false {
-		if !first && !few && time.Since(began) > s.round {
+		if !first && !few && round.Err() != nil {
 			return all, true, nil
 		}
 		n := min(atOnce, len(tags))
