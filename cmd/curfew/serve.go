@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	idleTimeout   = 2 * time.Minute
 	routeTimeout  = 30 * time.Second // of our own routes: a code exchange and a userinfo request fit in
 	maxHeader     = 64 << 10
+	maxStreams    = 100       // of one connection of HTTP/2
+	maxUnread     = 256 << 10 // bytes of bodies on one connection of HTTP/2 that nobody has read yet
 )
 
 func newServeCmd(p *process) *cobra.Command {
@@ -89,6 +92,11 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	}
 	defer func() { err = errors.Join(rp.Close(), err) }()
 
+	most, err := c.connections()
+	if err != nil {
+		return exit{2, err}
+	}
+	rp.Gateway().MaxOpen = most - most/8 // so that sign-ins and logouts find room whatever goes on at the apps
 	router, err := c.router(rp)
 	if err != nil {
 		return exit{2, flat(err)}
@@ -107,7 +115,8 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	if router != nil {
 		ready.upstreams = router.Health
 	}
-	servers := []*server{{listener: public, http: newServer(publicHandler(c, rp, router, log, draining), log), last: rp.Gateway().Drain}}
+	servers := []*server{newHTTP(newGate(public, "public", most, log), newServer(publicHandler(c, rp, router, log, draining, most), log))}
+	servers[0].last = rp.Gateway().Drain
 	if c.TLSCert != "" {
 		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
 		if err != nil {
@@ -121,16 +130,17 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 			return errors.Join(err, closeAll(servers))
 		}
 		names := append(hosts{c.AdminListen}, c.AdminHosts...)
-		private := newServer(private(ready, registry, desk, names), log)
-		private.ReadTimeout, private.WriteTimeout = routeTimeout, 2*routeTimeout
-		servers = append(servers, &server{listener: l, http: private})
+		s := newPrivate(private(ready, registry, desk, names), log)
+		servers = append(servers, newHTTP(newGate(l, "private", maxPrivate, log), s))
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		servers = append(servers, &server{listener: l, grpc: extauthz.NewServer(rp.Gateway())})
+		gate := newGate(l, "ext_authz", maxGRPC, log)
+		gate.quiet = true
+		servers = append(servers, &server{listener: gate, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
 	tellStart(p.stdout, c, rp.Registrations(), servers)
@@ -144,6 +154,11 @@ type server struct {
 	http     *http.Server
 	grpc     *grpc.Server
 	last     func() // called when it begins to drain
+}
+
+func newHTTP(g *gate, s *http.Server) *server {
+	s.ConnState = g.state
+	return &server{listener: g, http: s}
 }
 
 func (s *server) serve() error {
@@ -180,9 +195,20 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: time.Minute, WriteByteTimeout: time.Minute},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 16 << 10,
+			MaxReceiveBufferPerConnection: maxUnread, MaxReceiveBufferPerStream: maxUnread,
+			SendPingTimeout: time.Minute, WriteByteTimeout: web.WriteTime,
+		},
 		ErrorLog: serverLog(log),
 	}
+}
+
+// newPrivate also bounds how long a whole request and its answer may take.
+func newPrivate(h http.Handler, log *slog.Logger) *http.Server {
+	s := newServer(h, log)
+	s.ReadTimeout, s.WriteTimeout = routeTimeout, 2*routeTimeout
+	return s
 }
 
 // runServers serves until ctx is done or a listener fails, and then drains.
@@ -258,8 +284,11 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 
 // publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would:
 // what the app makes of `//` is the app's affair.
-func publicHandler(c *config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}) http.Handler {
+func publicHandler(
+	c *config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}, most int,
+) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
+	logouts, others := atMost(most, own), atMost(most, own) // only over HTTP/2 can there be more requests than connections
 	var rest http.Handler
 	if router != nil {
 		rest = router
@@ -271,11 +300,28 @@ func publicHandler(c *config, rp *curfew.RP, router *room.Router, log *slog.Logg
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == c.Prefix || strings.HasPrefix(r.URL.Path, c.Prefix+"/") {
-			own.ServeHTTP(w, r)
+		switch {
+		case r.URL.Path == c.Prefix+"/backchannel-logout":
+			logouts.ServeHTTP(w, r)
+		case r.URL.Path == c.Prefix || strings.HasPrefix(r.URL.Path, c.Prefix+"/"):
+			others.ServeHTTP(w, r)
+		default:
+			rest.ServeHTTP(w, r)
+		}
+	})
+}
+
+// atMost answers 503 while h has so many requests. The answer has no body, which its client might not read.
+func atMost(most int, h http.Handler) http.Handler {
+	var open atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer open.Add(-1)
+		if open.Add(1) > int64(most) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		rest.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 	})
 }
 

@@ -58,6 +58,7 @@ func (c *config) settings() []setting {
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none", c.setAdminListen},
 		{"admin_hosts", "", "", "", c.setAdminHosts},
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)", address(&c.GRPCListen)},
+		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
 		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)", text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},

@@ -54,7 +54,8 @@ type Store struct {
 	option  rueidis.ClientOption // for the connections of the feed
 	cluster bool
 	timeout time.Duration
-	channel string // of the feed, where all buckets share one
+	round   time.Duration // of the deeds of an ending, before others have their turn; see deeds
+	channel string        // of the feed, where all buckets share one
 	tags    *[buckets]string
 	scripts *scripts
 	log     *slog.Logger
@@ -108,6 +109,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
+		round:   o.Timeout / 4,
 		log:     o.Log,
 		suspect: make(chan struct{}, 1),
 		unwatch: func() {},
