@@ -51,7 +51,7 @@ var (
 // Store keeps sessions, notices and the vault in Redis or Valkey.
 type Store struct {
 	client  rueidis.Client
-	option  rueidis.ClientOption // for the connections of the feed
+	option  rueidis.ClientOption // for the connections of the feed and of the clock
 	cluster bool
 	timeout time.Duration
 	round   time.Duration // of the deeds of an ending, before others have their turn; see deeds
@@ -65,6 +65,7 @@ type Store struct {
 	watching sync.WaitGroup
 	unwatch  context.CancelFunc
 
+	clock     clockLine
 	hub       feed.Hub
 	listening sync.Mutex // held to start and to stop the listener
 	listener  *listener
@@ -224,6 +225,7 @@ func (s *Store) Close() error {
 	s.unwatch()
 	s.watching.Wait()
 	s.stopListening()
+	s.clock.close()
 	s.client.Close()
 	return nil
 }
