@@ -319,7 +319,7 @@ func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now t
 				break
 			}
 			r := e.rec
-			r.Payload = bytes.Clone(r.Payload)
+			r = own(r)
 			all = append(all, r)
 		}
 		return nil
