@@ -55,7 +55,8 @@ func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, resul
 	return nil
 }
 
-// names says whether iss and sid are there, once each, and are those of the session, or the sid is one that it had before.
+// names says whether iss and sid are there, once each, and are those of the session, or the sid is one that it had
+// before.
 //
 // A sid may hold any punctuation, and providers are known to put it into the address as it is. So it is also compared
 // undecoded, and to the end of the query.

@@ -69,8 +69,8 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// end ends a session and those that share its sid, or one that it had before, and says how many. By its sids, because that
-// leaves the marks that bar a login of the same sign-in that is under way in another tab.
+// end ends a session and those that share its sid, or one that it had before, and says how many. By its sids, because
+// that leaves the marks that bar a login of the same sign-in that is under way in another tab.
 func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 	var ended []session.Ended
 	end := func(who session.Who) error {

@@ -49,7 +49,8 @@ func TestEverySIDThatASessionHadEndsItOnEveryReplica(t *testing.T) {
 	}
 }
 
-// The logout comes to another replica than the one that refreshes: before the provider is asked, while it is, and after.
+// The logout comes to another replica than the one that refreshes: before the provider is asked, while it is, and
+// after.
 func TestALogoutOfAnySIDMeetsARefreshThatChangesIt(t *testing.T) {
 	t.Parallel()
 	for _, sid := range []string{"s1", "s2"} {

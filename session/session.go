@@ -36,8 +36,8 @@ type Session struct {
 	refreshFailed bool
 }
 
-// maxFormer bounds what a provider piles up that gives each ID Token another sid. A session with more of them ends: one that
-// is forgotten would be a logout that is answered with success and ends nothing.
+// maxFormer bounds what a provider piles up that gives each ID Token another sid. A session with more of them ends: one
+// that is forgotten would be a logout that is answered with success and ends nothing.
 const maxFormer = 16
 
 // HasSID says whether the session has this sid, or had it before.

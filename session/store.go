@@ -62,9 +62,9 @@ type Store interface {
 	// former sids and Created are never changed.
 	Update(ctx context.Context, r Record, now time.Time) error
 
-	// Rename is Update that replaces SID and Former as well, for a session whose refreshed ID Token has another sid. The
-	// caller sees to it that the sid which it had is in Former: whatever is in neither no longer names the session. There
-	// is no moment at which a sid that it has before and after does not name it.
+	// Rename is Update that replaces SID and Former as well, for a session whose refreshed ID Token has another sid.
+	// The caller sees to it that the sid which it had is in Former: whatever is in neither no longer names the session.
+	// There is no moment at which a sid that it has before and after does not name it.
 	//
 	// began is when the refresh began. [ErrEnded], and nothing has changed, when a login that began then could not be
 	// created as r (see Create): a logout named the session by its new sid while the refresh was under way.
@@ -419,8 +419,8 @@ type Vault interface {
 	Save(ctx context.Context, name string, value []byte, revision int64) error
 }
 
-// Query asks for living sessions; what is empty does not restrict. Subject and SID need Issuer and ClientID. A SID finds
-// what an ending of it would: also the sessions that had it before.
+// Query asks for living sessions; what is empty does not restrict. Subject and SID need Issuer and ClientID. A SID
+// finds what an ending of it would: also the sessions that had it before.
 type Query struct {
 	Issuer   string
 	ClientID string

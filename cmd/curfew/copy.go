@@ -377,8 +377,8 @@ func (m *mover) surplus(ctx context.Context, r *session.Record, now time.Time) (
 	return err != nil, nil
 }
 
-// begun is when a session began, as far as to is concerned. End marks that were left there at or after that bar it: as far back
-// as marks are kept, since an older login is refused for its age.
+// begun is when a session began, as far as to is concerned. End marks that were left there at or after that bar it: as
+// far back as marks are kept, since an older login is refused for its age.
 func begun(r *session.Record, now time.Time) time.Time {
 	earliest := now.Add(time.Microsecond - session.AttemptLifetime)
 	if r.Created.After(earliest) {
@@ -414,8 +414,8 @@ func (m *mover) create(ctx context.Context, t *tally, r *session.Record, now tim
 	return func() { t.created++ }, nil
 }
 
-// update makes a session at to what it is at from. One that has another sid by now may be barred by it: then it ends, since it
-// would not be found there by that sid.
+// update makes a session at to what it is at from. One that has another sid by now may be barred by it: then it ends,
+// since it would not be found there by that sid.
 func (m *mover) update(ctx context.Context, t *tally, r, have *session.Record, now time.Time) (func(), error) {
 	if same(r, have) {
 		return func() { t.same++ }, nil

@@ -115,7 +115,8 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 	})
 }
 
-// A session is renamed from a to b, there and back, or from c to b when it had a before, while a logout of a, or of b, comes.
+// A session is renamed from a to b, there and back, or from c to b when it had a before, while a logout of a, or of b,
+// comes.
 func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {

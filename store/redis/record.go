@@ -16,8 +16,8 @@ import (
 //	in version 2, length of the former sids 4, and for each of them: hint 8, the sid with its length
 //	payload
 //
-// A session is of version 2 if it has former sids. Times are microseconds, big-endian. Pointed is until when the pointers from
-// its sids to the session are sure to be there; without a sid it is for ever.
+// A session is of version 2 if it has former sids. Times are microseconds, big-endian. Pointed is until when the
+// pointers from its sids to the session are sure to be there; without a sid it is for ever.
 const (
 	version       = 1
 	versionFormer = 2

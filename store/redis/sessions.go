@@ -125,12 +125,12 @@ func sidsOf(r *session.Record) []string {
 	return append([]string{r.SID}, r.Former...)
 }
 
-// point leaves the pointers from r's sids to its tag, and says until when, in microseconds, they will be there. began is empty
-// for a session that is there already.
+// point leaves the pointers from r's sids to its tag, and says until when, in microseconds, they will be there. began
+// is empty for a session that is there already.
 //
-// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find. Nobody
-// is kept from signing in for want of a replica: then it is not sure how long the pointers will be there, which is said by 0,
-// and each Update sees to them anew.
+// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find.
+// Nobody is kept from signing in for want of a replica: then it is not sure how long the pointers will be there, which
+// is said by 0, and each Update sees to them anew.
 func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
 	if r.SID == "" {
 		return math.MaxInt64, nil
@@ -222,7 +222,8 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 	if err != nil || who == nil {
 		return err
 	}
-	// It is to live longer than the pointers from its sids. They come first; then nobody sees the one without the other.
+	// It is to live longer than the pointers from its sids. They come first; then nobody sees the one without the
+	// other.
 	who.IdleExpires, who.Expires = r.IdleExpires, r.Expires
 	till, err := s.point(ctx, who, "")
 	if err != nil {

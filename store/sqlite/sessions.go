@@ -15,8 +15,8 @@ import (
 const (
 	columns = `key, issuer, client, subject, sid, former, created, last_seen, idle_expires, expires, revision, refresh, payload`
 
-	// Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars it. One that
-	// has former sids is asked about for each, as ?4.
+	// Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars
+	// it. One that has former sids is asked about for each, as ?4.
 	barredSQL = `SELECT
 		EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN ('', ?4) AND at >= ?5)
 		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))

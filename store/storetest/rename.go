@@ -262,8 +262,8 @@ func namedByAll(f *fixture, sids []string) {
 	}
 }
 
-// racingRenames lets logouts come while sessions are renamed there and back. By a sid that a session has throughout it ends,
-// whatever came first; by the new one it ends unless it did not get it.
+// racingRenames lets logouts come while sessions are renamed there and back. By a sid that a session has throughout it
+// ends, whatever came first; by the new one it ends unless it did not get it.
 func racingRenames(f *fixture) {
 	const sessions = 60
 	all, got := make([]session.Record, sessions), make([]bool, sessions)

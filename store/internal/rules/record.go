@@ -7,7 +7,8 @@ import (
 	"example.com/curfew/session"
 )
 
-// CheckSIDs refuses former sids that are not as [session.Record] has them: an index would hold the session twice, or miss it.
+// CheckSIDs refuses former sids that are not as [session.Record] has them: an index would hold the session twice, or
+// miss it.
 func CheckSIDs(r *session.Record) error {
 	for i, sid := range r.Former {
 		if sid == "" || r.SID == "" || sid == r.SID || slices.Contains(r.Former[:i], sid) {

@@ -11,8 +11,9 @@ CREATE INDEX curfew_sessions_by_former ON curfew_sessions USING gin (former_hash
 DROP FUNCTION curfew_create(bytea, text, text, text, text, bigint, bigint, bigint, bigint, bigint, bigint, smallint, bytea, bigint);
 
 -- +goose StatementBegin
--- curfew_barred takes the locks of a session that is to be there (see 00002_functions.sql), and says whether a mark bars it.
--- p_sids are the sid and then the former ones, p_sid_hashes their hashes; both are empty for a session without a sid.
+-- curfew_barred takes the locks of a session that is to be there (see 00002_functions.sql), and says whether a mark
+-- bars it. p_sids are the sid and then the former ones, p_sid_hashes their hashes; both are empty for a session without
+-- a sid.
 CREATE FUNCTION curfew_barred(
 	p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[], p_began bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -25,7 +26,8 @@ BEGIN
 	PERFORM pg_advisory_xact_lock_shared(h # 'curfew_sessions'::regclass::oid::bigint)
 		FROM unnest(p_subject_hash || p_sid_hashes) AS h;
 
-	-- Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars it.
+	-- Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars
+	-- it.
 	RETURN EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client AND m.subject = p_subject
 			AND (m.sid = '' OR m.sid = ANY (p_sids) OR p_sids = '{}') AND m.at >= p_began)
 		OR EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client
@@ -55,8 +57,8 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- curfew_rename updates a session and its sids. It returns 'renamed', 'not found', 'ended' (a mark bars it) or 'conflict' (its
--- revision is another).
+-- curfew_rename updates a session and its sids. It returns 'renamed', 'not found', 'ended' (a mark bars it) or
+-- 'conflict' (its revision is another).
 CREATE FUNCTION curfew_rename(
 	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
 	p_last_seen bigint, p_idle_expires bigint, p_expires bigint, p_refresh smallint, p_payload bytea,
@@ -82,9 +84,9 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- As before; a sid names the sessions that had it before as well. An ending by a sid that a session has before and after a
--- rename needs no lock of its own to meet it: the row has that sid in each version that can be seen, and is looked at again
--- when its lock has been waited for.
+-- As before; a sid names the sessions that had it before as well. An ending by a sid that a session has before and
+-- after a rename needs no lock of its own to meet it: the row has that sid in each version that can be seen, and is
+-- looked at again when its lock has been waited for.
 CREATE OR REPLACE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
 	p_jti bytea, p_jti_expires bigint, p_now bigint,
@@ -112,7 +114,8 @@ BEGIN
 		END IF;
 	END IF;
 
-	-- A batch is found first and then locked in the order of its keys: to sort all that there are would cost each batch as much.
+	-- A batch is found first and then locked in the order of its keys: to sort all that there are would cost each batch
+	-- as much.
 	IF p_key IS NOT NULL THEN
 		batch := ARRAY[p_key];
 	ELSIF p_spare > 0 THEN

@@ -10,8 +10,8 @@ local function names_length(v) return (struct.unpack('>I4', v, 59)) end
 -- The names with their length in front, as they go into answers, messages and notices.
 local function names(v) return string.sub(v, 59, 62 + names_length(v)) end
 
--- A session of version 2 has its former sids before its payload. former calls fn with the hint of each and with the sid, which
--- has its length in front; payload_at is where the payload begins.
+-- A session of version 2 has its former sids before its payload. former calls fn with the hint of each and with the
+-- sid, which has its length in front; payload_at is where the payload begins.
 local function payload_at(v)
   local at = 63 + names_length(v)
   return string.byte(v) == 2 and at + 4 + struct.unpack('>I4', v, at) or at
@@ -46,8 +46,8 @@ local function keep(key, till)
   if left < 0 or clock() + left < till then redis.call('PEXPIREAT', key, till) end
 end
 
--- unlist takes a session out of the indexes of its bucket: those of its tag are index, and had for former sids. v is the
--- session, if it is there; the hint is that under which it was found.
+-- unlist takes a session out of the indexes of its bucket: those of its tag are index, and had for former sids. v is
+-- the session, if it is there; the hint is that under which it was found.
 local function unlist(queue, tags, index, had, tag, hint, rest, v)
   redis.call('ZREM', queue, hint .. tag .. rest)
   redis.call('ZREM', index, hint .. rest)
@@ -59,8 +59,8 @@ local function unlist(queue, tags, index, had, tag, hint, rest, v)
   end
 end
 
--- list_former puts a session into the index of former sids. It stays there under a sid that it has anew: whoever looks into
--- the other index first, and then into this, always finds it.
+-- list_former puts a session into the index of former sids. It stays there under a sid that it has anew: whoever looks
+-- into the other index first, and then into this, always finds it.
 local function list_former(had, rest, v, till)
   former(v, function(hint)
     redis.call('ZADD', had, 0, hint .. rest)
