@@ -143,7 +143,8 @@ func (a columns) differ(b columns) string {
 		same bool
 	}{
 		{"issuer", a.Issuer == b.Issuer}, {"client", a.ClientID == b.ClientID}, {"subject", a.Subject == b.Subject},
-		{"sid", a.SID == b.SID}, {"former", slices.Equal(a.Former, b.Former)}, {"created", a.Created == b.Created}, {"last_seen", a.LastSeen == b.LastSeen},
+		{"sid", a.SID == b.SID}, {"former", slices.Equal(a.Former, b.Former)},
+		{"created", a.Created == b.Created}, {"last_seen", a.LastSeen == b.LastSeen},
 		{"idle_expires", a.IdleExpires == b.IdleExpires}, {"expires", a.Expires == b.Expires}, {"refresh", a.Refresh == b.Refresh},
 	} {
 		if !c.same {

@@ -31,8 +31,8 @@ func newMetrics(providers ...string) (*prometheus.Registry, curfew.Observer) {
 	build.Set(1)
 	// What can be counted begins at 0: an alert on a rate needs the value before the first.
 	for _, cause := range []session.Cause{session.CauseBackChannel, session.CauseFrontChannel, session.CauseUser, session.CauseAdmin,
-		session.CauseReplaced, session.CauseRefreshRejected, session.CauseRequire, session.CauseProviderSilent, session.CauseCapped,
-		session.CauseTooManySIDs} {
+		session.CauseReplaced, session.CauseRefreshRejected, session.CauseRequire, session.CauseProviderSilent,
+		session.CauseCapped, session.CauseTooManySIDs} {
 		ended.WithLabelValues(string(cause))
 	}
 	logouts.WithLabelValues("backchannel", "unknown", "unavailable", "keys")

@@ -32,7 +32,8 @@ const (
 	// Materialized, as the planner might think it quicker to walk through all keys until enough of the name were met.
 	// Without their payloads, as there may be many.
 	listNamedSQL = `WITH named AS MATERIALIZED (SELECT key FROM curfew_sessions
-		WHERE %s AND issuer = $5 AND client = $6 AND ($7::text = '' OR subject = $7) AND ($8::text = '' OR sid = $8 OR $8 = ANY (former))
+		WHERE %s AND issuer = $5 AND client = $6 AND ($7::text = '' OR subject = $7)
+		AND ($8::text = '' OR sid = $8 OR $8 = ANY (former))
 		AND key > $1 AND expires > $2 AND idle_expires > $2)
 		SELECT ` + columns + ` FROM curfew_sessions
 		WHERE key = ANY (ARRAY(SELECT key FROM named ORDER BY key LIMIT $3)) AND expires > $2 AND idle_expires > $2 ORDER BY key`
@@ -106,7 +107,9 @@ func renameArgs(r session.Record, began, now time.Time) []any {
 }
 
 // verdict calls a function that keeps r, unless a mark at or after began names it.
-func (s *Store) verdict(ctx context.Context, what string, r session.Record, began, now time.Time, statement string, args []any) error {
+func (s *Store) verdict(
+	ctx context.Context, what string, r session.Record, began, now time.Time, statement string, args []any,
+) error {
 	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
 		return session.ErrEnded
 	}

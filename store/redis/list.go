@@ -137,7 +137,8 @@ func (l *lister) take(tags []string) error {
 	var asks []rueidis.Completed
 	for _, tag := range tags {
 		for _, index := range indexes {
-			asks = append(asks, l.s.client.B().Zrangebylex().Key(l.s.named(tag[0], index, []byte(tag))).Min(least).Max(most).Build())
+			key := l.s.named(tag[0], index, []byte(tag))
+			asks = append(asks, l.s.client.B().Zrangebylex().Key(key).Min(least).Max(most).Build())
 		}
 	}
 	var keys []session.Key

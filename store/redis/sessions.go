@@ -60,7 +60,9 @@ func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Ti
 }
 
 // keep carries out a Create or a Rename: it keeps r, at the revision after the given one, unless a mark bars it.
-func (s *Store) keep(ctx context.Context, r *session.Record, script *script, revision int64, began, now time.Time) error {
+func (s *Store) keep(
+	ctx context.Context, r *session.Record, script *script, revision int64, began, now time.Time,
+) error {
 	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
 		return session.ErrEnded
 	}
@@ -87,8 +89,8 @@ func (s *Store) place(
 	ctx context.Context, r *session.Record, script *script, revision, pointed int64, began, now time.Time,
 ) error {
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
-	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag), s.named(b, keyFormer, tag),
-		s.key(b, keyTags)}
+	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag),
+		s.named(b, keyFormer, tag), s.key(b, keyTags)}
 	for _, m := range marksFor(r) {
 		keys = append(keys, s.named(b, keyMark, m[:]))
 	}
@@ -281,7 +283,9 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 		if d.short || list.short {
 			return nil, errDamaged
 		}
-		return &session.Record{Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former}, nil
+		return &session.Record{
+			Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former,
+		}, nil
 	}
 	return nil, nil
 }
