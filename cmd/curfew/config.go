@@ -433,7 +433,8 @@ func (l *loader) finish(c *config, given map[string]value) {
 		c.KeyFile = c.Store.kind.keyFile(c.Store.rest)
 	}
 	if c.KeyFile == "" && c.Store.scheme != "" && !c.Store.kind.embedded {
-		l.faults.add(at("key_file"), fmt.Errorf("is missing: with %s: all replicas share one; make it with `openssl rand -base64 32`", c.Store.scheme))
+		l.faults.add(at("key_file"), fmt.Errorf("is missing: with %s: all replicas share one; make it once, with %s, give every replica the same, and name it here",
+			c.Store.scheme, keyCommand("curfew.key")))
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"example.com/curfew"
 	"example.com/curfew/session"
@@ -181,9 +183,20 @@ func (c *config) openRing() (*session.Ring, error) {
 	if c.KeyFile == "" {
 		return session.ParseRing(session.NewKeyFile())
 	}
-	if _, err := os.Stat(c.KeyFile); err != nil && !c.Store.kind.embedded {
-		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here: "+
-			"make it once, with (umask 077; head -c 32 /dev/urandom | base64 > %s), and give every replica the same", err, c.KeyFile)
+	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && !c.Store.kind.embedded {
+		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here: make it once, with %s, and give every replica the same",
+			err, keyCommand(c.KeyFile))
 	}
 	return curfew.KeyFile(c.KeyFile)
+}
+
+// keyCommand is what makes a key file, for a shell.
+func keyCommand(name string) string {
+	plain := func(c rune) bool {
+		return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("/._-+@%:", c)
+	}
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) {
+		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return "(umask 077; head -c 32 /dev/urandom | base64 > " + name + ")"
 }
