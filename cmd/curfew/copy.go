@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -358,8 +359,10 @@ func (m *mover) settle(ctx context.Context, t *tally, j job, now time.Time, writ
 // same leaves out what cannot differ where the keys are the same, and revisions, which count in each store for itself.
 func same(a, b *session.Record) bool {
 	return a.LastSeen.Equal(b.LastSeen) && a.IdleExpires.Equal(b.IdleExpires) && a.Expires.Equal(b.Expires) &&
-		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload)
+		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload) && sameSIDs(a, b)
 }
+
+func sameSIDs(a, b *session.Record) bool { return a.SID == b.SID && slices.Equal(a.Former, b.Former) }
 
 // surplus says whether a session that lives at to has gone from from.
 func (m *mover) surplus(ctx context.Context, r *session.Record, now time.Time) (bool, error) {
@@ -374,13 +377,19 @@ func (m *mover) surplus(ctx context.Context, r *session.Record, now time.Time) (
 	return err != nil, nil
 }
 
-// create makes a session at to. End marks that were left there at or after the session began bar it: as far back as marks
-// are kept, since an older login is refused for its age.
-func (m *mover) create(ctx context.Context, t *tally, r *session.Record, now time.Time) (func(), error) {
-	began := now.Add(time.Microsecond - session.AttemptLifetime)
-	if r.Created.After(began) {
-		began = r.Created
+// begun is when a session began, as far as to is concerned. End marks that were left there at or after that bar it: as
+// far back as marks are kept, since an older login is refused for its age.
+func begun(r *session.Record, now time.Time) time.Time {
+	earliest := now.Add(time.Microsecond - session.AttemptLifetime)
+	if r.Created.After(earliest) {
+		return r.Created
 	}
+	return earliest
+}
+
+// create makes a session at to, unless an end mark there bars it.
+func (m *mover) create(ctx context.Context, t *tally, r *session.Record, now time.Time) (func(), error) {
+	began := begun(r, now)
 	err := m.to.Create(ctx, *r, began, now)
 	if err != nil && !errors.Is(err, session.ErrEnded) {
 		// Is it there already? If it was copied before it was last used at from, it may have run out at to.
@@ -405,14 +414,24 @@ func (m *mover) create(ctx context.Context, t *tally, r *session.Record, now tim
 	return func() { t.created++ }, nil
 }
 
-// update makes a session at to what it is at from.
+// update makes a session at to what it is at from. One that has another sid by now may be barred by it: then it ends,
+// since it would not be found there by that sid.
 func (m *mover) update(ctx context.Context, t *tally, r, have *session.Record, now time.Time) (func(), error) {
 	if same(r, have) {
 		return func() { t.same++ }, nil
 	}
 	next := *r
 	next.Revision = have.Revision
-	switch err := m.to.Update(ctx, next, now); {
+	var err error
+	if sameSIDs(r, have) {
+		err = m.to.Update(ctx, next, now)
+	} else {
+		err = m.to.Rename(ctx, next, begun(r, now), now)
+	}
+	switch {
+	case errors.Is(err, session.ErrEnded):
+		_, err := m.end(ctx, t, session.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID})
+		return func() { t.barred++ }, err
 	case errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrNotFound):
 		return func() { t.unsure++ }, nil
 	case err != nil:
