@@ -22,6 +22,7 @@ import (
 	"example.com/curfew/gateway"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -78,8 +79,8 @@ type replica struct {
 // asserting opens replicas of one gateway at one URL. Its clock is moved by skew.
 func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*replica, v *verifier, skew *atomic.Int64) {
 	t.Helper()
-	store, keys := memory.New(), ring(t)
-	t.Cleanup(func() { store.Close() })
+	backend, keys := memory.New(), ring(t)
+	t.Cleanup(func() { backend.Close() })
 	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	v, skew = &verifier{t: t, client: client, audience: "wiki"}, new(atomic.Int64)
 	t.Cleanup(v.client.CloseIdleConnections)
@@ -97,7 +98,7 @@ func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*
 			r.told.Store(&h)
 		}))
 		t.Cleanup(behind.Close)
-		cfg := curfew.Config{URL: address, CookieName: "curfew", Store: store, Ring: keys, Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
+		cfg := curfew.Config{URL: address, CookieName: "curfew", Store: backend, Keyring: keys, Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
 			Providers:      []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app", HTTPClient: &http.Client{Transport: nowhere{}}}},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 			Now:            func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }}
@@ -125,7 +126,7 @@ func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, er
 
 func signIn(t *testing.T, rp *curfew.RP) (session.Bearer, *session.Session) {
 	t.Helper()
-	b, s, err := rp.Sessions().Create(t.Context(), session.New{Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1",
+	b, s, err := rp.Sessions().Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1",
 		Claims: map[string]any{"email": "alice@example.com", "name": "Alice", "groups": []any{"staff"}}, Began: rp.Sessions().Now()})
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +235,7 @@ func TestAnAssertionIsNoLogoutTokenAndNoIDTokenAndALogoutTokenIsNoAssertion(t *t
 	rp := replicas[0].RP
 	b, s := signIn(t, rp)
 	assertion := replicas[0].assertions(v, b)[0]
-	if _, err := rp.Sessions().End(t.Context(), session.Ending{Who: session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: session.CauseUser}); err != nil {
+	if _, err := rp.Sessions().End(t.Context(), store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: store.CauseUser}); err != nil {
 		t.Fatal(err)
 	}
 	logout := soon(t, "the app is told", heard)
@@ -288,12 +289,12 @@ func TestAssertionsThatCouldNotBeMadeAreAFaultOfTheConfiguration(t *testing.T) {
 	}{
 		"no name":                   {func(c *curfew.Config) { c.App = "" }, "the app needs a name"},
 		"a claim that is the JWT's": {func(c *curfew.Config) { c.AssertionClaims = []string{"aud"} }, `"aud" cannot be chosen`},
-		"a store without a vault":   {func(c *curfew.Config) { c.Store = struct{ session.Store }{memory.New()} }, "neither notices nor keys"},
+		"a store without a vault":   {func(c *curfew.Config) { c.Store = struct{ store.Store }{memory.New()} }, "neither notices nor keys"},
 		"a name that is no app's": {func(c *curfew.Config) {
 			c.App, c.Apps = "wikki", []fanout.App{{ClientID: "wiki", URI: "https://wiki.example.com/logout"}}
 		}, `there is no app "wikki"`},
 	} {
-		cfg := curfew.Config{URL: "https://app.example.com", Ring: ring(t), Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
+		cfg := curfew.Config{URL: "https://app.example.com", Keyring: ring(t), Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
 			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}}
 		row.change(&cfg)
 		rp, err := curfew.New(t.Context(), cfg)

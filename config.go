@@ -12,19 +12,19 @@ import (
 	"strings"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
-	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
 
 // KeyFile reads the key ring in a file, and makes the file, with one new key and readable by nobody else, when it is
 // not there. A file that is open to others than its owner and group (as mounted secrets are) is refused. Replicas that
 // share a store share the file.
-func KeyFile(name string) (*session.Ring, error) {
+func KeyFile(name string) (*keyring.Keyring, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
 	case err == nil:
-		_, err = f.Write(session.NewKeyFile())
+		_, err = f.Write(keyring.NewFile())
 		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 			os.Remove(name)
 			return nil, fmt.Errorf("key file: %w", err)
@@ -50,7 +50,7 @@ func KeyFile(name string) (*session.Ring, error) {
 	case err != nil:
 		return nil, fmt.Errorf("key file: %w", err)
 	}
-	ring, err := session.ParseRing(text)
+	ring, err := keyring.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -15,10 +15,12 @@ import (
 
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
+	"example.com/curfew/keyring"
 	"example.com/curfew/login"
 	"example.com/curfew/logout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/web"
 )
@@ -33,17 +35,17 @@ type Config struct {
 	CookieName string
 	Providers  []oidc.Config // who signs people in; the page to choose shows them in this order
 
-	Store session.Store // default: in memory, so everybody is signed out by a restart. New does not close it.
-	Ring  *session.Ring // the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
+	Store   store.Store      // default: in memory, so everybody is signed out by a restart. New does not close it.
+	Keyring *keyring.Keyring // the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
 
-	Idle     time.Duration // a session that is not used for so long ends; default 2 h
-	Absolute time.Duration // a session ends after so long in any case; default 24 h
-	Grace    time.Duration // for how long a session outlives a provider that is away when it should be refreshed; default 1 h
-	Ceiling  time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
-	Cached   int           // how many sessions are cached; default 100,000
+	IdleTimeout  time.Duration // a session that is not used for so long ends; default 2 h
+	Lifetime     time.Duration // a session ends after so long in any case; default 24 h
+	RefreshGrace time.Duration // for how long a session outlives a provider that is away when it should be refreshed; default 1 h
+	MaxStale     time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
+	CacheSize    int           // how many sessions are cached; default 100,000
 	// PerSubject is how many sessions one person may have at a provider; default 1,000, at most 10,000, negative: any number.
 	// Who signs in once more loses the oldest.
-	PerSubject int
+	MaxPerSubject int
 
 	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the
 	// client ID of the one that [RP.Proxy] leads to; default: the only one there is.
@@ -111,7 +113,7 @@ type RP struct {
 	site      *web.Site
 	providers []*oidc.Provider
 	sessions  *session.Manager
-	store     session.Store
+	store     store.Store
 	login     *login.Handler
 	gateway   *gateway.Handler
 	logout    *logout.Handler
@@ -161,10 +163,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 
 	if rp.store = cfg.Store; rp.store == nil {
 		rp.store = memory.New()
-		if cfg.Ring == nil {
-			cfg.Ring, _ = session.ParseRing(session.NewKeyFile())
+		if cfg.Keyring == nil {
+			cfg.Keyring, _ = keyring.Parse(keyring.NewFile())
 		}
-	} else if cfg.Ring == nil {
+	} else if cfg.Keyring == nil {
 		fault("Ring", errors.New("a store needs a key ring to seal what it keeps; see KeyFile"))
 	}
 	if len(faults) > 0 {
@@ -174,7 +176,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err != nil {
 		return nil, err
 	}
-	var expired func(context.Context, []session.Record) error
+	var expired func(context.Context, []store.Record) error
 	if cfg.RevokeExpired && rp.fanout != nil {
 		expired = rp.fanout.Expired
 	}
@@ -183,17 +185,17 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.quiet = &quiet{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	rp.sessions, err = session.NewManager(session.Config{
-		Store: rp.store, Ring: cfg.Ring,
-		Idle: cfg.Idle, Absolute: cfg.Absolute, Grace: cfg.Grace, Ceiling: cfg.Ceiling, Cached: cfg.Cached, PerSubject: cfg.PerSubject,
+		Store: rp.store, Keyring: cfg.Keyring,
+		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale, CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
 		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, OnExpired: expired, Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)
 			call(cfg.Observe.SessionCreated, s.Provider)
 		},
-		OnEnded: func(e session.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
-		OnHeard: func(e session.Ended) {
+		OnEnded: func(e store.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
+		OnHeard: func(e store.Ended) {
 			p := rp.provider(e.Issuer, e.ClientID)
-			if p != nil && (e.Cause == session.CauseBackChannel || e.Cause == session.CauseFrontChannel) {
+			if p != nil && (e.Cause == store.CauseBackChannel || e.Cause == store.CauseFrontChannel) {
 				rp.quiet.heard(p.Name())
 			}
 		},
@@ -203,7 +205,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
 	rp.login = &login.Handler{
-		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Ring, Cookie: cookie,
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Keyring, Cookie: cookie,
 		Require: cfg.Require, OnLogin: cfg.OnLogin, Home: cfg.Home,
 	}
 	rp.gateway = &gateway.Handler{
@@ -337,7 +339,7 @@ func (rp *RP) Providers() []*oidc.Provider { return rp.providers }
 // amiss.
 func (rp *RP) Ready(ctx context.Context) error {
 	var faults []error
-	if _, err := rp.store.Find(ctx, session.Key{}, session.Time(rp.sessions.Now())); err != nil && !errors.Is(err, session.ErrNotFound) {
+	if _, err := rp.store.Find(ctx, store.Key{}, store.Time(rp.sessions.Now())); err != nil && !errors.Is(err, store.ErrNotFound) {
 		faults = append(faults, fmt.Errorf("store: %w", err))
 	}
 	for _, p := range rp.providers {

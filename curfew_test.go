@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -52,7 +54,7 @@ func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 	cfg := curfew.Config{
 		URL:       a.server.URL,
 		Providers: []oidc.Config{{Issuer: a.op.Issuer(), ClientID: "app", ClientSecret: "secret"}},
-		Store:     a.store, Ring: ring(t), Log: slog.New(slog.DiscardHandler),
+		Store:     a.store, Keyring: ring(t), Log: slog.New(slog.DiscardHandler),
 		Now:     func() time.Time { return time.Now().Add(time.Duration(a.skew.Load())) },
 		Observe: curfew.Observer{SessionEnded: func(cause string) { a.ended <- cause }},
 	}
@@ -80,9 +82,9 @@ func (a *app) open(cfg curfew.Config) *curfew.RP {
 	return rp
 }
 
-func ring(t *testing.T) *session.Ring {
+func ring(t *testing.T) *keyring.Keyring {
 	t.Helper()
-	r, err := session.ParseRing(session.NewKeyFile())
+	r, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,18 +243,18 @@ func TestASessionOfAProviderThatWasTakenOutOfTheConfigurationIsNotServed(t *test
 	keys := ring(t)
 	now := time.Now()
 	with := func(client string) *curfew.RP {
-		return a.open(curfew.Config{URL: "https://app.example.com", Store: a.store, Ring: keys,
+		return a.open(curfew.Config{URL: "https://app.example.com", Store: a.store, Keyring: keys,
 			Providers: []oidc.Config{{Issuer: a.op.Issuer(), ClientID: client, ClientSecret: "secret"}}})
 	}
-	bearer, _, err := with("old").Sessions().Create(t.Context(), session.New{Issuer: a.op.Issuer(), ClientID: "old", Subject: "alice", Began: now})
+	bearer, _, err := with("old").Sessions().Create(t.Context(), session.SignIn{Issuer: a.op.Issuer(), ClientID: "old", Subject: "alice", Began: now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := with("old").Sessions().Get(t.Context(), bearer); err != nil {
 		t.Errorf("while it is there: %v", err)
 	}
-	if _, err := with("new").Sessions().Get(t.Context(), bearer); err != session.ErrNotFound {
-		t.Errorf("when it is gone: %v, want %v", err, session.ErrNotFound)
+	if _, err := with("new").Sessions().Get(t.Context(), bearer); err != store.ErrNotFound {
+		t.Errorf("when it is gone: %v, want %v", err, store.ErrNotFound)
 	}
 }
 
@@ -276,7 +278,7 @@ func TestARefusedSignInHasItsTokenRevokedAlsoWhenTheBrowserHangsUp(t *testing.T)
 	revoked(1)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	a.rp.Sessions().Refuse(gone, session.New{Issuer: a.op.Issuer(), ClientID: "app", Subject: "alice", Tokens: session.Tokens{RefreshToken: "rt"}})
+	a.rp.Sessions().Refuse(gone, session.SignIn{Issuer: a.op.Issuer(), ClientID: "app", Subject: "alice", Tokens: session.Tokens{RefreshToken: "rt"}})
 	revoked(2)
 }
 

@@ -4,7 +4,7 @@
 // A provider that signs somebody out POSTs a signed logout token (OpenID Connect Back-Channel Logout 1.0). Curfew ends
 // exactly the sessions that it names. A 2xx means dead: the sessions are gone from the store, and no crash, login or
 // refresh brings them back. The replica that answered refuses them at once; every other one does within milliseconds,
-// and when the news does not reach it, within [Config.Ceiling] (1 s). Anything else means try again: nothing was done.
+// and when the news does not reach it, within [Config.MaxStale] (1 s). Anything else means try again: nothing was done.
 //
 // # Embedding
 //

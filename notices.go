@@ -11,14 +11,14 @@ import (
 
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // addFanout makes what carries out notices, and returns what plans them. A store that keeps none leaves none: then
 // nothing is revoked, and no app can be told.
-func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending) []session.Telling, err error) {
-	desk, isDesk := rp.store.(session.Desk)
-	vault, isVault := rp.store.(session.Vault)
+func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(store.Ending) []store.NoticeRequest, err error) {
+	desk, isDesk := rp.store.(store.Outbox2)
+	vault, isVault := rp.store.(store.SharedValues)
 	if !isDesk || !isVault {
 		if len(cfg.Apps) > 0 || cfg.Assertion {
 			return nil, errors.New("curfew: Apps, Assertion: this store keeps neither notices nor keys, so no app can be told")
@@ -29,10 +29,10 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 	rp.revokeOffline = cfg.RevokeOffline
 	// The clock of the sessions, which are not made yet: replicas share it.
 	now := func() time.Time { return rp.sessions.Now() }
-	config := fanout.Config{Desk: desk, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers, Ring: cfg.Ring,
+	config := fanout.Config{Outbox: desk, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers, Keyring: cfg.Keyring,
 		RevokeOffline: cfg.RevokeOffline, Now: now, Log: log}
 	if cfg.Observe.Notice != nil {
-		config.OnAttempt = func(kind session.NoticeKind, target, result string) { cfg.Observe.Notice(string(kind), target, result) }
+		config.OnAttempt = func(kind store.NoticeKind, target, result string) { cfg.Observe.Notice(string(kind), target, result) }
 	}
 	if len(cfg.Apps) > 0 || cfg.Assertion {
 		var algs []string
@@ -44,7 +44,7 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(session.Ending)
 		}
 		slices.Sort(algs)
 		algs = slices.Compact(algs)
-		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: vault, Ring: cfg.Ring, Algs: algs, Every: cfg.KeyRotation, Now: now, Log: log})
+		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: vault, Keyring: cfg.Keyring, Algs: algs, Every: cfg.KeyRotation, Now: now, Log: log})
 		if err != nil {
 			return nil, fmt.Errorf("curfew: %w", err)
 		}

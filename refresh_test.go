@@ -16,7 +16,7 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/gateway"
 	"example.com/curfew/oidc/oidctest"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -99,7 +99,7 @@ func TestWhatARefreshIsAnsweredEndsASessionOnlyIfItIsFinal(t *testing.T) {
 			t.Parallel()
 			log := new(journal)
 			a := newApp(t, func(c *curfew.Config) {
-				c.Grace, c.Log = time.Minute, slog.New(slog.NewTextHandler(log, nil))
+				c.RefreshGrace, c.Log = time.Minute, slog.New(slog.NewTextHandler(log, nil))
 			})
 			a.short(nil, nil, nil)
 			b := newBrowser(t)
@@ -246,7 +246,7 @@ func TestASidThatIsNewInARefreshedIDTokenIsOneThatALogoutNames(t *testing.T) {
 		t.Fatal("not refreshed")
 	}
 	logout("new")
-	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(session.CauseBackChannel) {
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(store.CauseBackChannel) {
 		t.Errorf("alive after a 200: %s", text)
 	}
 
@@ -255,7 +255,7 @@ func TestASidThatIsNewInARefreshedIDTokenIsOneThatALogoutNames(t *testing.T) {
 	b.open(a.server.URL + "/")
 	a.short(func(j *oidctest.JWT) { j.Claims["sid"] = "newer" }, func(map[string]any) { logout("newer") }, nil)
 	a.pass(2 * time.Second)
-	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(session.CauseBackChannel) {
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(store.CauseBackChannel) {
 		t.Errorf("a refresh under way revived it: %s", text)
 	}
 }
@@ -271,28 +271,28 @@ func TestASIDFromBeforeARefreshIsOneThatALogoutMayStillName(t *testing.T) {
 	}
 	for name, row := range map[string]struct {
 		logout  func(a *app, b browser) int // its status
-		cause   session.Cause
+		cause   store.Cause
 		sibling bool // lives on: it is of the same sid, and was not refreshed
 	}{
 		"a logout token": {func(a *app, b browser) int {
 			return logout(a, b, a.op.SignLogoutToken("app", "", "old", func(j *oidctest.JWT) { delete(j.Claims, "sub") }))
-		}, session.CauseBackChannel, false},
+		}, store.CauseBackChannel, false},
 		"a logout token with sub": {func(a *app, b browser) int {
 			return logout(a, b, a.op.SignLogoutToken("app", "alice", "old"))
-		}, session.CauseBackChannel, false},
+		}, store.CauseBackChannel, false},
 		"the front channel": {func(a *app, b browser) int {
 			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?sid=old&iss=" + url.QueryEscape(a.op.Issuer()))
 			return status
-		}, session.CauseFrontChannel, true},
+		}, store.CauseFrontChannel, true},
 		"the front channel, undecoded": {func(a *app, b browser) int {
 			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?iss=" + url.QueryEscape(a.op.Issuer()) + "&sid=ol%64")
 			return status
-		}, session.CauseFrontChannel, true},
+		}, store.CauseFrontChannel, true},
 		"the person": {func(a *app, b browser) int {
 			req, _ := http.NewRequest("POST", a.server.URL+"/auth/logout", nil)
 			_, status, _ := b.do(req)
 			return status
-		}, session.CauseUser, false},
+		}, store.CauseUser, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -335,7 +335,7 @@ func TestAClaimThatIsNullEndsNoSessionAtARefresh(t *testing.T) {
 	if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
 		t.Errorf("the session ended: %s", text)
 	}
-	if s, err := a.store.List(t.Context(), session.Query{}, time.Now()); err != nil || len(s.Records) != 1 || s.Records[0].SID == "" {
+	if s, err := a.store.List(t.Context(), store.Query{}, time.Now()); err != nil || len(s.Records) != 1 || s.Records[0].SID == "" {
 		t.Errorf("sid: %+v, %v", s, err)
 	}
 }

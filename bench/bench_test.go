@@ -21,9 +21,11 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/sqlite"
 )
@@ -36,15 +38,15 @@ func BenchmarkLogout(b *testing.B) {
 	b.Run("floor", func(b *testing.B) { post(b, op, floor(b, op), nil) })
 	for _, sessions := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("memory/%d", sessions), func(b *testing.B) {
-			store := memory.New()
-			defer store.Close()
-			post(b, op, relyingParty(b, op, store).Handler(), fill(b, op, store, sessions))
+			backend := memory.New()
+			defer backend.Close()
+			post(b, op, relyingParty(b, op, backend).Handler(), fill(b, op, backend, sessions))
 		})
 	}
 	for _, sessions := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("sqlite/%d", sessions), func(b *testing.B) {
-			store := openSQLite(b)
-			post(b, op, relyingParty(b, op, store).Handler(), fill(b, op, store, sessions))
+			backend := openSQLite(b)
+			post(b, op, relyingParty(b, op, backend).Handler(), fill(b, op, backend, sessions))
 		})
 	}
 }
@@ -67,11 +69,11 @@ func BenchmarkCheck(b *testing.B) {
 			}
 		}), cookies)
 	})
-	store := memory.New()
-	defer store.Close()
-	rp := relyingParty(b, op, store)
+	backend := memory.New()
+	defer backend.Close()
+	rp := relyingParty(b, op, backend)
 	for i := range cookies {
-		bearer, _, err := rp.Sessions().Create(b.Context(), session.New{Provider: "main", Issuer: op.Issuer(), ClientID: "app", Subject: fmt.Sprint(i), Began: time.Now()})
+		bearer, _, err := rp.Sessions().Create(b.Context(), session.SignIn{Provider: "main", Issuer: op.Issuer(), ClientID: "app", Subject: fmt.Sprint(i), Began: time.Now()})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -117,13 +119,13 @@ func publicKey(b *testing.B, op *oidctest.Provider) *rsa.PublicKey {
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
 }
 
-func relyingParty(b *testing.B, op *oidctest.Provider, store session.Store) *curfew.RP {
-	ring, err := session.ParseRing(session.NewKeyFile())
+func relyingParty(b *testing.B, op *oidctest.Provider, backend store.Store) *curfew.RP {
+	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		b.Fatal(err)
 	}
 	rp, err := curfew.New(context.Background(), curfew.Config{
-		URL: "http://127.0.0.1", Store: store, Ring: ring, Log: slog.New(slog.DiscardHandler),
+		URL: "http://127.0.0.1", Store: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler),
 		Providers: []oidc.Config{{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "secret"}},
 	})
 	if err != nil {
@@ -137,20 +139,20 @@ func relyingParty(b *testing.B, op *oidctest.Provider, store session.Store) *cur
 }
 
 func openSQLite(b *testing.B) *sqlite.Store {
-	store, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"), sqlite.Options{})
+	backend, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"), sqlite.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { store.Close() })
-	return store
+	b.Cleanup(func() { backend.Close() })
+	return backend
 }
 
 // fill returns a function that makes a session with that sid, having made so many others.
-func fill(b *testing.B, op *oidctest.Provider, store session.Store, sessions int) func(sid string) {
+func fill(b *testing.B, op *oidctest.Provider, backend store.Store, sessions int) func(sid string) {
 	create := func(sid string) {
-		now := session.Time(time.Now())
+		now := store.Time(time.Now())
 		bearer := session.NewBearer(op.Issuer(), "app", sid)
-		err := store.Create(context.Background(), session.Record{
+		err := backend.Create(context.Background(), store.Record{
 			Key: bearer.Key(), Issuer: op.Issuer(), ClientID: "app", Subject: "subject of " + sid, SID: sid, Created: now, LastSeen: now,
 			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Payload: make([]byte, 600),
 		}, now, now)

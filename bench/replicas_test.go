@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc/oidctest"
-	"example.com/curfew/session"
 )
 
 // engine is a store by its name.
@@ -129,11 +129,11 @@ func build(b *testing.B) (curfew string) {
 }
 
 // serve starts so many replicas on a store.
-func serve(b *testing.B, curfew, store string, n int) *site {
+func serve(b *testing.B, curfew, backend string, n int) *site {
 	b.Helper()
 	dir := b.TempDir()
 	secret, keys := filepath.Join(dir, "secret"), filepath.Join(dir, "curfew.key")
-	if err := errors.Join(os.WriteFile(secret, []byte("secret"), 0o600), os.WriteFile(keys, session.NewKeyFile(), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(secret, []byte("secret"), 0o600), os.WriteFile(keys, keyring.NewFile(), 0o600)); err != nil {
 		b.Fatal(err)
 	}
 	s := &site{client: &http.Client{Timeout: time.Minute,
@@ -149,7 +149,7 @@ func serve(b *testing.B, curfew, store string, n int) *site {
 		Clients: []oidctest.Client{{ID: "app", Secret: "secret", RedirectURIs: []string{url + "/auth/callback"}, NoRefreshToken: true}}})
 	for _, addr := range s.listen {
 		run(b, dir, curfew, "serve", "--listen", addr, "--admin-listen", "off", "--url", url, "--issuer", s.op.Issuer(), "--client-id", "app",
-			"--client-secret-file", secret, "--id-token-signed-response-alg", "ES256", "--scopes", "openid", "--store", store, "--key-file", keys)
+			"--client-secret-file", secret, "--id-token-signed-response-alg", "ES256", "--scopes", "openid", "--store", backend, "--key-file", keys)
 	}
 	return s
 }

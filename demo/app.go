@@ -9,7 +9,7 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/oidc"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // app is a small app and the gateway before it. The app itself knows nothing of OpenID Connect: it is told in headers who
@@ -56,12 +56,12 @@ func (a *app) created(string) {
 
 func (a *app) ended(cause string) {
 	s := step{Who: a.id, Kind: "end", What: "The session is over (" + cause + ")"}
-	switch session.Cause(cause) {
-	case session.CauseBackChannel:
+	switch store.Cause(cause) {
+	case store.CauseBackChannel:
 		s.What = "Token verified, session ended"
-	case session.CauseUser:
+	case store.CauseUser:
 		s.What = "Session ended here first"
-	case session.CauseReplaced:
+	case store.CauseReplaced:
 		s.What, s.Kind = "The browser's session before is ended", ""
 	}
 	a.journal.add("Sign-out", s)

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // configure puts a configuration file beside what the flags of a gateway say.
@@ -226,7 +226,7 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 			if sid == "" || strings.Contains(fmt.Sprint(told.Header["X-Auth-Session"]), " ") {
 				t.Fatalf("the app was told its session %q", told.Header["X-Auth-Session"])
 			}
-			if _, err := session.ParseKey(sid); err == nil {
+			if _, err := store.ParseKey(sid); err == nil {
 				t.Error("the app was told the key of the session")
 			}
 

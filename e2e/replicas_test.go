@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/keyring"
 )
 
 // ceiling is how long a replica may serve its copy of a session that has ended elsewhere: the default of cache_ceiling.
@@ -59,17 +59,17 @@ func engines() []kind {
 
 // site has a provider, and so many replicas of one gateway, which share a store, a key file and an app. None of them runs yet.
 // Who comes by the URL of the site, as the provider does, reaches the last of them.
-func site(t *testing.T, store string, n int) (*provider, []*gateway) {
+func site(t *testing.T, backend string, n int) (*provider, []*gateway) {
 	t.Helper()
 	p, gs := world(t, "app")
-	return p, replicas(t, gs[0], store, n)
+	return p, replicas(t, gs[0], backend, n)
 }
 
 // replicas returns so many of a gateway; it is the last of them.
-func replicas(t *testing.T, last *gateway, store string, n int) []*gateway {
+func replicas(t *testing.T, last *gateway, backend string, n int) []*gateway {
 	t.Helper()
-	last.set("--store", store)
-	last.set("--key-file", last.write(t, "curfew.key", string(session.NewKeyFile())))
+	last.set("--store", backend)
+	last.set("--key-file", last.write(t, "curfew.key", string(keyring.NewFile())))
 	var all []*gateway
 	for range n - 1 {
 		g := &gateway{client: last.client, secret: last.secret, url: last.url, listen: reserve(t), admin: reserve(t), dir: t.TempDir()}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -68,7 +68,7 @@ func TestASenderTellsEveryFaultAtOnce(t *testing.T) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}
 	}
-	s, err := fanout.New(fanout.Config{Desk: memory.New()})
+	s, err := fanout.New(fanout.Config{Outbox: memory.New()})
 	must(t, err)
 	if err := s.SetApps([]fanout.App{{ClientID: "a", URI: "https://a.example"}}); err == nil {
 		t.Error("apps were taken without anybody to sign")
@@ -77,8 +77,8 @@ func TestASenderTellsEveryFaultAtOnce(t *testing.T) {
 
 func TestALogoutThatCannotBeToldIsRefused(t *testing.T) {
 	t.Parallel()
-	store := memory.New()
-	s, err := fanout.New(fanout.Config{Desk: store, Issuer: issuer, Signer: &fanout.Keys{}, Apps: []fanout.App{
+	backend := memory.New()
+	s, err := fanout.New(fanout.Config{Outbox: backend, Issuer: issuer, Signer: &fanout.Keys{}, Apps: []fanout.App{
 		{ClientID: "wiki", URI: "https://wiki.example"}, {ClientID: "mail", URI: "https://mail.example", SessionRequired: true}}})
 	must(t, err)
 	for _, c := range []struct {
@@ -94,7 +94,7 @@ func TestALogoutThatCannotBeToldIsRefused(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", c.logout, err, c.reason)
 		}
 	}
-	if page, err := store.Notices(t.Context(), session.NoticeQuery{}); err != nil || len(page.Notices) != 0 {
+	if page, err := backend.Notices(t.Context(), store.NoticeQuery{}); err != nil || len(page.Notices) != 0 {
 		t.Errorf("%d notices were left of refused ones (error %v)", len(page.Notices), err)
 	}
 }

@@ -14,14 +14,14 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/sqlite"
 )
 
 type deskAndVault interface {
-	session.Desk
-	session.Vault
+	store.Outbox2
+	store.SharedValues
 	Close() error
 }
 
@@ -45,13 +45,13 @@ func BenchmarkDelivery(b *testing.B) {
 
 // deliver returns how long 15 healthy apps take to hear of everything.
 func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
-	var store deskAndVault = memory.New()
+	var backend deskAndVault = memory.New()
 	if kind == "sqlite" {
 		var err error
-		store, err = sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})
+		backend, err = sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})
 		must(b, err)
 	}
-	defer store.Close()
+	defer backend.Close()
 	const well = 15
 	var missing atomic.Int64
 	missing.Store(int64(well * each))
@@ -86,11 +86,11 @@ func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
 		apps = append(apps, fanout.App{ClientID: fmt.Sprint("slow", i), URI: server.URL + "/slow"})
 	}
 	ring := newRing(b)
-	keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring, Log: discard()})
+	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: backend, Keyring: ring, Log: discard()})
 	must(b, err)
 	_, err = keys.Public(b.Context())
 	must(b, err)
-	s, err := fanout.New(fanout.Config{Desk: store, Issuer: issuer, Signer: keys, Apps: apps, Log: discard()})
+	s, err := fanout.New(fanout.Config{Outbox: backend, Issuer: issuer, Signer: keys, Apps: apps, Log: discard()})
 	must(b, err)
 	for i := range each {
 		var logouts []fanout.Logout

@@ -18,7 +18,9 @@ import (
 
 	"example.com/curfew/fanout"
 	"example.com/curfew/internal/servers"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/sqlite"
@@ -35,23 +37,23 @@ const (
 // crashStores are the stores that outlive a process, by name: where a new one is, and how it is opened.
 var crashStores = map[string]struct {
 	place func(t *testing.T) string
-	open  func(ctx context.Context, place string) (session.Store, error)
+	open  func(ctx context.Context, place string) (store.Store, error)
 }{
 	"sqlite": {
 		func(t *testing.T) string { return filepath.Join(t.TempDir(), "curfew.db") },
-		func(ctx context.Context, path string) (session.Store, error) {
+		func(ctx context.Context, path string) (store.Store, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{})
 		},
 	},
 	"postgres": {
 		func(t *testing.T) string { return servers.Postgres(t).URL },
-		func(ctx context.Context, url string) (session.Store, error) {
+		func(ctx context.Context, url string) (store.Store, error) {
 			return postgres.Open(ctx, url, postgres.Options{})
 		},
 	},
 	"redis": {
 		func(t *testing.T) string { return servers.Redis(t).URL },
-		func(ctx context.Context, url string) (session.Store, error) {
+		func(ctx context.Context, url string) (store.Store, error) {
 			return redis.Open(ctx, url, redis.Options{Log: discard()})
 		},
 	},
@@ -59,14 +61,14 @@ var crashStores = map[string]struct {
 
 // desk is a store at which notices are carried out.
 type desk interface {
-	session.Store
-	session.Desk
-	session.Vault
+	store.Store
+	store.Outbox2
+	store.SharedValues
 }
 
 // openDesk opens a store, which is nil if it is no desk.
-func openDesk(ctx context.Context, store, place string) (desk, error) {
-	s, err := crashStores[store].open(ctx, place)
+func openDesk(ctx context.Context, backend, place string) (desk, error) {
+	s, err := crashStores[backend].open(ctx, place)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (m *mortal) die() {
 	select {}
 }
 
-func (m *mortal) ClaimFor(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+func (m *mortal) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	n, err := m.desk.ClaimFor(ctx, kind, target, now, lease, max)
 	if m.step == "claimed" && len(n) > 0 {
 		m.die()
@@ -110,49 +112,49 @@ func (m *mortal) ClaimFor(ctx context.Context, kind session.NoticeKind, target s
 	return n, err
 }
 
-func (m *mortal) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
+func (m *mortal) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.settled++
 	if m.step == "posted" || m.step == "settled some" && m.settled > 7 {
 		m.die()
 	}
-	return m.desk.Settle(ctx, n, o)
+	return m.desk.Complete(ctx, n, o)
 }
 
 // childMain signs people in and out, says whom, tells the apps, and dies at its step.
 func childMain(step string) int {
 	ctx := context.Background()
-	store, err := openDesk(ctx, os.Getenv(childStore), os.Getenv(childPlace))
+	backend, err := openDesk(ctx, os.Getenv(childStore), os.Getenv(childPlace))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	ring, err := session.NewRing(make([]byte, 32))
+	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
 		panic(err)
 	}
-	keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring, Log: discard()})
+	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: backend, Keyring: ring, Log: discard()})
 	if err != nil {
 		panic(err)
 	}
-	dying := &mortal{desk: store, step: step}
-	s, err := fanout.New(fanout.Config{Desk: dying, Issuer: issuer, Signer: keys, Apps: crashApps(os.Getenv(childApps)), Log: discard()})
+	dying := &mortal{desk: backend, step: step}
+	s, err := fanout.New(fanout.Config{Outbox: dying, Issuer: issuer, Signer: keys, Apps: crashApps(os.Getenv(childApps)), Log: discard()})
 	if err != nil {
 		panic(err)
 	}
-	m, err := session.NewManager(session.Config{Store: store, Ring: ring, Tell: s.Plan})
+	m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Tell: s.Plan})
 	if err != nil {
 		panic(err)
 	}
 	for i := range crashLogouts {
-		n := session.New{Provider: "main", Issuer: "https://id.example", ClientID: "curfew", Subject: fmt.Sprint("user", i), SID: fmt.Sprint("s", i), Began: time.Now()}
+		n := session.SignIn{Provider: "main", Issuer: "https://id.example", ClientID: "curfew", Subject: fmt.Sprint("user", i), SID: fmt.Sprint("s", i), Began: time.Now()}
 		_, about, err := m.Create(ctx, n)
 		if err != nil {
 			panic(err)
 		}
-		who := session.Who{Issuer: n.Issuer, ClientID: n.ClientID, SID: n.SID}
-		if _, err := m.End(ctx, session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+		who := store.Selector{Issuer: n.Issuer, ClientID: n.ClientID, SID: n.SID}
+		if _, err := m.End(ctx, store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 			panic(err)
 		}
 		fmt.Println(about.Key)
@@ -171,12 +173,12 @@ func TestEveryAppHearsOfEveryLogoutHoweverOftenWeAreKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			place := kind.place(t)
-			store, err := openDesk(t.Context(), name, place)
+			backend, err := openDesk(t.Context(), name, place)
 			must(t, err)
-			if store == nil {
+			if backend == nil {
 				t.Skipf("SKIPPED: %s keeps no notices", name)
 			}
-			must(t, store.Close())
+			must(t, backend.Close())
 			for _, step := range []string{"ended", "claimed", "posted", "settled some"} {
 				t.Run(step, func(t *testing.T) { crashedAt(t, step, name, place) })
 			}
@@ -184,7 +186,7 @@ func TestEveryAppHearsOfEveryLogoutHoweverOftenWeAreKilled(t *testing.T) {
 	}
 }
 
-func crashedAt(t *testing.T, step, store, place string) {
+func crashedAt(t *testing.T, step, backend, place string) {
 	var mu sync.Mutex
 	heard := make(map[string]int) // by app and sid
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -194,7 +196,7 @@ func crashedAt(t *testing.T, step, store, place string) {
 		heard[r.URL.Path[1:]+" "+sidOf(t, token)]++
 	}))
 	defer server.Close()
-	ended := killedAt(t, step, store, place, server.URL)
+	ended := killedAt(t, step, backend, place, server.URL)
 	if len(ended) != crashLogouts {
 		t.Fatalf("%d logouts were acknowledged, want %d", len(ended), crashLogouts)
 	}
@@ -203,16 +205,16 @@ func crashedAt(t *testing.T, step, store, place string) {
 	mu.Unlock()
 
 	// The next process. Its clock says that the lease of the dead one has run out.
-	next, err := openDesk(t.Context(), store, place)
+	next, err := openDesk(t.Context(), backend, place)
 	must(t, err)
 	defer next.Close()
 	later := func() time.Time { return time.Now().Add(time.Minute) }
-	ring, err := session.NewRing(make([]byte, 32))
+	ring, err := keyring.New(make([]byte, 32))
 	must(t, err)
-	keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: next, Ring: ring, Log: discard()})
+	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: next, Keyring: ring, Log: discard()})
 	must(t, err)
 	watched := &emptied{desk: next, empty: make(chan struct{})}
-	s, err := fanout.New(fanout.Config{Desk: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL), Log: discard(), Now: later})
+	s, err := fanout.New(fanout.Config{Outbox: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL), Log: discard(), Now: later})
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -249,11 +251,11 @@ type emptied struct {
 	empty chan struct{}
 }
 
-func (e *emptied) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
-	if err := e.desk.Settle(ctx, n, o); err != nil {
+func (e *emptied) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
+	if err := e.desk.Complete(ctx, n, o); err != nil {
 		return err
 	}
-	tally, err := e.Tally(ctx)
+	tally, err := e.Stats(ctx)
 	if err == nil && len(tally) == 0 {
 		e.once.Do(func() { close(e.empty) })
 	}
@@ -261,12 +263,12 @@ func (e *emptied) Settle(ctx context.Context, n session.Notice, o session.Outcom
 }
 
 // killedAt runs a child until it has died at its step, and returns the sessions whose end it had acknowledged.
-func killedAt(t *testing.T, step, store, place, apps string) (ended []session.Key) {
+func killedAt(t *testing.T, step, backend, place, apps string) (ended []store.Key) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childStep+"="+step, childStore+"="+store, childPlace+"="+place, childApps+"="+apps)
+	cmd.Env = append(os.Environ(), childStep+"="+step, childStore+"="+backend, childPlace+"="+place, childApps+"="+apps)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)
@@ -274,7 +276,7 @@ func killedAt(t *testing.T, step, store, place, apps string) (ended []session.Ke
 	must(t, out.(*os.File).SetReadDeadline(time.Now().Add(2*time.Minute)))
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		k, err := session.ParseKey(lines.Text())
+		k, err := store.ParseKey(lines.Text())
 		must(t, err)
 		ended = append(ended, k)
 	}

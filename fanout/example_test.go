@@ -10,7 +10,7 @@ import (
 	"net/http/httptest"
 
 	"example.com/curfew/fanout"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -23,8 +23,8 @@ func Example() {
 	}))
 	defer relyingParty.Close()
 
-	store := memory.New()
-	defer store.Close()
+	backend := memory.New()
+	defer backend.Close()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // the one that signs your ID Tokens
 	if err != nil {
 		panic(err)
@@ -35,11 +35,11 @@ func Example() {
 	}
 	tried := make(chan string, 1)
 	sender, err := fanout.New(fanout.Config{
-		Desk: store, Issuer: "https://id.example.com", Signer: signer,
+		Outbox: backend, Issuer: "https://id.example.com", Signer: signer,
 		Apps: []fanout.App{{ClientID: "wiki", URI: relyingParty.URL + "/backchannel-logout", SessionRequired: true}},
 		// With PublicOnly: true an address that a stranger registered cannot lead into your network. This one is on
 		// loopback.
-		OnAttempt: func(_ session.NoticeKind, app, result string) { tried <- app + ": " + result },
+		OnAttempt: func(_ store.NoticeKind, app, result string) { tried <- app + ": " + result },
 	})
 	if err != nil {
 		panic(err)

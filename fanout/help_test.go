@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
-	"example.com/curfew/session"
 	"example.com/curfew/store/memory"
 )
 
@@ -59,7 +59,7 @@ func (s *switchable) Sign(ctx context.Context, alg string, claims []byte) (strin
 
 type storeWithKeys struct {
 	store *memory.Store
-	ring  *session.Ring
+	ring  *keyring.Keyring
 	keys  *fanout.Keys
 }
 
@@ -68,7 +68,7 @@ func newStoreWithKeys(t testing.TB) storeWithKeys {
 	s := storeWithKeys{store: memory.New(), ring: newRing(t)}
 	t.Cleanup(func() { s.store.Close() })
 	var err error
-	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: s.store, Ring: s.ring, Log: discard()})
+	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: s.store, Keyring: s.ring, Log: discard()})
 	must(t, err)
 	return s
 }

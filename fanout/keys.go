@@ -16,7 +16,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"example.com/curfew/session"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 )
 
 const (
@@ -35,9 +36,9 @@ const (
 
 // KeysConfig is what [Keys] need. Vault and Ring are required.
 type KeysConfig struct {
-	Vault session.Vault
-	Ring  *session.Ring // seals the keys in the vault
-	Algs  []string      // that are asked for: ES256, RS256; default ES256
+	Values  store.SharedValues
+	Keyring *keyring.Keyring // seals the keys in the vault
+	Algs    []string         // that are asked for: ES256, RS256; default ES256
 
 	Every time.Duration // how often a key is replaced; default 90 days, negative: never
 	Lead  time.Duration // for how long a new key is published before it signs; default 1 h
@@ -81,7 +82,7 @@ type KeyInfo struct {
 
 // NewKeys checks the configuration. It asks nothing of the vault.
 func NewKeys(cfg KeysConfig) (*Keys, error) {
-	if cfg.Vault == nil || cfg.Ring == nil {
+	if cfg.Values == nil || cfg.Keyring == nil {
 		return nil, errors.New("fanout: keys need a Vault and a Ring")
 	}
 	if len(cfg.Algs) == 0 {
@@ -268,7 +269,7 @@ func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.Time) (bool, error)) error {
 	for range 10 {
 		now := k.cfg.Now()
-		sealed, revision, err := k.cfg.Vault.Load(ctx, vaultName)
+		sealed, revision, err := k.cfg.Values.Load(ctx, vaultName)
 		if err != nil {
 			return fmt.Errorf("signing keys: %w", err)
 		}
@@ -282,13 +283,13 @@ func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.
 		if err != nil {
 			return fmt.Errorf("signing keys: %w", err)
 		}
-		if changed || revision > 0 && k.cfg.Ring.Stale(sealed) {
+		if changed || revision > 0 && k.cfg.Keyring.Stale(sealed) {
 			plain, err := json.Marshal(set)
 			if err != nil {
 				return fmt.Errorf("signing keys: %w", err)
 			}
-			err = k.cfg.Vault.Save(ctx, vaultName, k.cfg.Ring.Seal(purpose, []byte(vaultName), plain), revision)
-			if errors.Is(err, session.ErrConflict) {
+			err = k.cfg.Values.Save(ctx, vaultName, k.cfg.Keyring.Seal(purpose, []byte(vaultName), plain), revision)
+			if errors.Is(err, store.ErrConflict) {
 				continue
 			}
 			if err != nil {
@@ -304,13 +305,13 @@ func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.
 }
 
 func (k *Keys) open(sealed []byte) (set keySet, err error) {
-	plain, err := k.cfg.Ring.Open(purpose, []byte(vaultName), sealed)
+	plain, err := k.cfg.Keyring.Open(purpose, []byte(vaultName), sealed)
 	if err == nil {
 		err = json.Unmarshal(plain, &set)
 	}
 	if err != nil {
 		// The words of a decoder might be a piece of a key.
-		return keySet{}, fmt.Errorf("signing keys: what lies in the store %w; if that key is lost, run `curfew key rotate --now`", session.ErrUnsealed)
+		return keySet{}, fmt.Errorf("signing keys: what lies in the store %w; if that key is lost, run `curfew key rotate --now`", keyring.ErrUnsealed)
 	}
 	return set, nil
 }
@@ -337,6 +338,6 @@ func (s *keySet) add(alg string, now, active time.Time) error {
 		return err
 	}
 	jwk := jose.JSONWebKey{Key: private, KeyID: rand.Text()[:16], Algorithm: alg, Use: "sig"}
-	s.Keys = append(s.Keys, signingKey{jwk, session.Time(now), session.Time(active)})
+	s.Keys = append(s.Keys, signingKey{jwk, store.Time(now), store.Time(active)})
 	return nil
 }

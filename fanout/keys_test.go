@@ -16,7 +16,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"example.com/curfew/fanout"
-	"example.com/curfew/session"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -42,9 +43,9 @@ func (v *vault) Load(ctx context.Context, name string) ([]byte, int64, error) {
 	return v.Store.Load(ctx, name)
 }
 
-func newKeys(t *testing.T, v session.Vault, r *session.Ring, change ...func(*fanout.KeysConfig)) *fanout.Keys {
+func newKeys(t *testing.T, v store.SharedValues, r *keyring.Keyring, change ...func(*fanout.KeysConfig)) *fanout.Keys {
 	t.Helper()
-	cfg := fanout.KeysConfig{Vault: v, Ring: r, Log: discard()}
+	cfg := fanout.KeysConfig{Values: v, Keyring: r, Log: discard()}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -78,14 +79,14 @@ func published(t *testing.T, k *fanout.Keys) map[string]bool {
 
 func TestReplicasThatStartTogetherMakeOneKey(t *testing.T) {
 	t.Parallel()
-	store := memory.New()
-	defer store.Close()
+	backend := memory.New()
+	defer backend.Close()
 	ring := newRing(t)
 	var mu sync.Mutex
 	kids := make(map[string]bool)
 	var all sync.WaitGroup
 	for range 8 {
-		k := newKeys(t, store, ring)
+		k := newKeys(t, backend, ring)
 		all.Go(func() {
 			id := kid(t, k)
 			mu.Lock()
@@ -97,7 +98,7 @@ func TestReplicasThatStartTogetherMakeOneKey(t *testing.T) {
 	if len(kids) != 1 {
 		t.Errorf("%d keys sign, want one", len(kids))
 	}
-	sealed, _, err := store.Load(t.Context(), "signing keys")
+	sealed, _, err := backend.Load(t.Context(), "signing keys")
 	must(t, err)
 	for id := range kids {
 		if strings.Contains(string(sealed), id) || json.Valid(sealed) {
@@ -111,12 +112,12 @@ func TestReplicasThatStartTogetherMakeOneKey(t *testing.T) {
 func TestAKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := memory.New()
-		defer store.Close()
+		backend := memory.New()
+		defer backend.Close()
 		ring := newRing(t)
 		const lead, life = time.Hour, 2 * time.Minute
 		often := func(c *fanout.KeysConfig) { c.Every = 10 * 24 * time.Hour }
-		replicas := []*fanout.Keys{newKeys(t, store, ring, often), newKeys(t, store, ring, often)}
+		replicas := []*fanout.Keys{newKeys(t, backend, ring, often), newKeys(t, backend, ring, often)}
 		type seen struct {
 			at   time.Time
 			keys map[string]bool
@@ -172,10 +173,10 @@ func TestAKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 func TestARotationAtOnceLeavesNoOldKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := memory.New()
-		defer store.Close()
+		backend := memory.New()
+		defer backend.Close()
 		ring := newRing(t)
-		a, b := newKeys(t, store, ring), newKeys(t, store, ring)
+		a, b := newKeys(t, backend, ring), newKeys(t, backend, ring)
 		old := kid(t, a)
 		kid(t, b)
 		must(t, a.Rotate(t.Context(), true))
@@ -203,8 +204,8 @@ func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 		one, two := make([]byte, 32), make([]byte, 32)
 		rand.Read(one)
 		rand.Read(two)
-		ring := func(keys ...[]byte) *session.Ring {
-			r, err := session.NewRing(keys...)
+		ring := func(keys ...[]byte) *keyring.Keyring {
+			r, err := keyring.New(keys...)
 			must(t, err)
 			return r
 		}
@@ -228,7 +229,7 @@ func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 			t.Error("another key after the old key of the ring was dropped")
 		}
 		lost := newKeys(t, v, ring(make([]byte, 32)))
-		if _, err := lost.Public(t.Context()); !errors.Is(err, session.ErrUnsealed) || !strings.Contains(err.Error(), "curfew key rotate --now") {
+		if _, err := lost.Public(t.Context()); !errors.Is(err, keyring.ErrUnsealed) || !strings.Contains(err.Error(), "curfew key rotate --now") {
 			t.Errorf("with another key ring: %v", err)
 		}
 		must(t, lost.Rotate(t.Context(), true))
@@ -241,9 +242,9 @@ func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 func TestAnOldKeyIsNeverReplacedWhereThatIsTurnedOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := memory.New()
-		defer store.Close()
-		k := newKeys(t, store, newRing(t), func(c *fanout.KeysConfig) { c.Every = -1 })
+		backend := memory.New()
+		defer backend.Close()
+		k := newKeys(t, backend, newRing(t), func(c *fanout.KeysConfig) { c.Every = -1 })
 		id := kid(t, k)
 		time.Sleep(1000 * 24 * time.Hour)
 		if kid(t, k) != id {
@@ -257,17 +258,17 @@ func TestAnOldKeyIsNeverReplacedWhereThatIsTurnedOff(t *testing.T) {
 
 func TestKeyConfigurationFaults(t *testing.T) {
 	t.Parallel()
-	store := memory.New()
-	defer store.Close()
+	backend := memory.New()
+	defer backend.Close()
 	for _, c := range []struct {
 		cfg    fanout.KeysConfig
 		reason string
 	}{
-		{fanout.KeysConfig{Vault: store}, "need a Vault and a Ring"},
-		{fanout.KeysConfig{Ring: newRing(t)}, "need a Vault and a Ring"},
-		{fanout.KeysConfig{Vault: store, Ring: newRing(t), Algs: []string{"HS256"}}, `"HS256" is not one`},
-		{fanout.KeysConfig{Vault: store, Ring: newRing(t), Every: time.Hour}, "less than half of its life"},
-		{fanout.KeysConfig{Vault: store, Ring: newRing(t), Lead: -1}, "less than half of its life"},
+		{fanout.KeysConfig{Values: backend}, "need a Vault and a Ring"},
+		{fanout.KeysConfig{Keyring: newRing(t)}, "need a Vault and a Ring"},
+		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Algs: []string{"HS256"}}, `"HS256" is not one`},
+		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Every: time.Hour}, "less than half of its life"},
+		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Lead: -1}, "less than half of its life"},
 	} {
 		if _, err := fanout.NewKeys(c.cfg); err == nil || !strings.Contains(err.Error(), c.reason) {
 			t.Errorf("%v, want %q", err, c.reason)

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -20,11 +20,11 @@ const (
 // no other.
 type lane struct {
 	s      *Sender
-	kind   session.NoticeKind
+	kind   store.NoticeKind
 	target string
 	width  int // how many at a time
 	lease  time.Duration
-	try    func(context.Context, session.Notice) result
+	try    func(context.Context, store.Notice) result
 
 	breaker breaker
 	wake    chan struct{}
@@ -34,7 +34,7 @@ type lane struct {
 
 // run claims and carries out until ctx is done. What it holds then is finished, or given back.
 func (l *lane) run(ctx context.Context) {
-	jobs := make(chan session.Notice)
+	jobs := make(chan store.Notice)
 	var workers sync.WaitGroup
 	for range l.width {
 		workers.Go(func() {
@@ -57,7 +57,7 @@ func (l *lane) run(ctx context.Context) {
 		if probe {
 			most = 1
 		}
-		notices, err := l.s.cfg.Desk.ClaimFor(ctx, l.kind, l.target, session.Time(now), l.lease, most)
+		notices, err := l.s.cfg.Outbox.ClaimFor(ctx, l.kind, l.target, store.Time(now), l.lease, most)
 		if err != nil {
 			if failures++; ctx.Err() == nil {
 				l.s.cfg.Log.WarnContext(ctx, "notices could not be claimed", "event", "notice_claim_failed", "kind", l.kind, "target", l.target, "error", err)
@@ -79,7 +79,7 @@ func (l *lane) run(ctx context.Context) {
 
 // hand gives notices to the workers. What is left when the app stops answering, or when we are to stop, goes back
 // unharmed.
-func (l *lane) hand(ctx context.Context, jobs chan<- session.Notice, notices []session.Notice) {
+func (l *lane) hand(ctx context.Context, jobs chan<- store.Notice, notices []store.Notice) {
 	for i, n := range notices {
 		_, tripped := l.breaker.hold(l.s.cfg.Now())
 		if !tripped {
@@ -90,14 +90,14 @@ func (l *lane) hand(ctx context.Context, jobs chan<- session.Notice, notices []s
 			}
 		}
 		for _, n := range notices[i:] {
-			l.settle(context.WithoutCancel(ctx), n, session.Outcome{RetryAt: n.Due, Reason: n.Reason})
+			l.settle(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: n.Due, Reason: n.Reason})
 		}
 		return
 	}
 }
 
 // probe tries one notice of an app that did not answer. One that is past its time is not worth it.
-func (l *lane) probe(ctx context.Context, n session.Notice) {
+func (l *lane) probe(ctx context.Context, n store.Notice) {
 	ctx = context.WithoutCancel(ctx)
 	if now := l.s.cfg.Now(); !now.Before(n.Deadline) {
 		reason := n.Reason
@@ -111,7 +111,7 @@ func (l *lane) probe(ctx context.Context, n session.Notice) {
 }
 
 // attempt carries out one notice and settles it.
-func (l *lane) attempt(ctx context.Context, n session.Notice) {
+func (l *lane) attempt(ctx context.Context, n store.Notice) {
 	began := l.s.cfg.Now()
 	trying, cancel := context.WithTimeout(ctx, tryTimeout)
 	r := l.try(trying, n)
@@ -121,7 +121,7 @@ func (l *lane) attempt(ctx context.Context, n session.Notice) {
 }
 
 // conclude tells what became of a notice: the store, the log and the metrics.
-func (l *lane) conclude(ctx context.Context, n session.Notice, r result, began time.Time) {
+func (l *lane) conclude(ctx context.Context, n store.Notice, r result, began time.Time) {
 	now := l.s.cfg.Now()
 	o := r.outcome(n, now)
 	level, next := slog.LevelInfo, "done"
@@ -149,14 +149,14 @@ func (l *lane) conclude(ctx context.Context, n session.Notice, r result, began t
 
 // settle writes what becomes of a notice. If that fails it is carried out once more when its lease has run out, which
 // does no harm.
-func (l *lane) settle(ctx context.Context, n session.Notice, o session.Outcome) {
+func (l *lane) settle(ctx context.Context, n store.Notice, o store.Outcome) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	o.RetryAt = session.Time(o.RetryAt)
-	switch err := l.s.cfg.Desk.Settle(ctx, n, o); {
+	o.RetryAt = store.Time(o.RetryAt)
+	switch err := l.s.cfg.Outbox.Complete(ctx, n, o); {
 	case err == nil:
 		l.due(o.RetryAt)
-	case errors.Is(err, session.ErrLeaseLost):
+	case errors.Is(err, store.ErrLeaseLost):
 		l.s.cfg.Log.DebugContext(ctx, "a notice was taken over by somebody else, or dropped", "event", "notice_lease_lost", "notice", n.ID)
 	default:
 		l.s.cfg.Log.WarnContext(ctx, "what became of a notice could not be written: it will be carried out once more",

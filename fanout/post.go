@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -63,7 +63,7 @@ func public(a netip.Addr) bool {
 }
 
 // tell sends an app a logout token (Back-Channel Logout §2.5).
-func (s *Sender) tell(ctx context.Context, app App, n session.Notice) result {
+func (s *Sender) tell(ctx context.Context, app App, n store.Notice) result {
 	claims, err := claimsFor(s.cfg.Issuer, app, n, s.cfg.Now())
 	if err != nil {
 		return result{verdict: never, name: "impossible", reason: err.Error()}

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // The table of docs/fanout.md, row by row: what an app may answer, and what comes of it.
@@ -98,7 +98,7 @@ func TestWhateverAnAppAnswersHasItsOutcome(t *testing.T) {
 				if got := s.attempts(); len(got) != 1 || got[0] != "wiki "+c.result {
 					t.Fatalf("after one attempt: %q, want %q", got, c.result)
 				}
-				pending, dead := s.letters(session.NoticePending), s.letters(session.NoticeDead)
+				pending, dead := s.letters(store.NoticePending), s.letters(store.NoticeDead)
 				switch c.next {
 				case done:
 					if len(pending)+len(dead) != 0 {
@@ -115,14 +115,14 @@ func TestWhateverAnAppAnswersHasItsOutcome(t *testing.T) {
 					t.Fatalf("pending %v, dead %v, want it tried again for %q", pending, dead, c.reason)
 				}
 				s.pass(time.Minute)
-				if n := len(s.letters(session.NoticeDead)); (n == 1) != (c.next == third) {
+				if n := len(s.letters(store.NoticeDead)); (n == 1) != (c.next == third) {
 					t.Errorf("%d dead after a minute", n)
 				}
 				if n := len(s.attempts()); c.next == third && n != 3 || n < 3 {
 					t.Errorf("%d attempts in a minute", n)
 				}
 				s.pass(25 * time.Hour)
-				if dead := s.letters(session.NoticeDead); len(dead) != 1 || !strings.HasPrefix(dead[0].Reason, c.reason) {
+				if dead := s.letters(store.NoticeDead); len(dead) != 1 || !strings.HasPrefix(dead[0].Reason, c.reason) {
 					t.Errorf("after the deadline the dead letters are %v", dead)
 				}
 				after := len(s.attempts())

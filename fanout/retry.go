@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -41,18 +41,18 @@ type result struct {
 }
 
 // outcome decides what becomes of the notice.
-func (r result) outcome(n session.Notice, now time.Time) session.Outcome {
+func (r result) outcome(n store.Notice, now time.Time) store.Outcome {
 	if r.verdict == done {
-		return session.Outcome{Done: true}
+		return store.Outcome{Done: true}
 	}
 	if r.verdict == never || r.verdict == refused && n.Attempts >= maxRefused || !now.Before(n.Deadline) {
-		return session.Outcome{GiveUp: true, Reason: r.reason}
+		return store.Outcome{GiveUp: true, Reason: r.reason}
 	}
 	at := now.Add(max(backoff(n.Attempts, retryFirst, retryMost), r.retryAfter))
 	if at.After(n.Deadline) {
 		at = n.Deadline // the last try
 	}
-	return session.Outcome{RetryAt: at, Reason: r.reason}
+	return store.Outcome{RetryAt: at, Reason: r.reason}
 }
 
 // backoff returns how long to wait after the nth try: twice as long each time, and with jitter, so that those who

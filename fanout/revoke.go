@@ -6,14 +6,15 @@ import (
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // revoke has the provider forget the refresh token that a session held (RFC 7009; Back-Channel Logout §2.7).
-func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n session.Notice) result {
+func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n store.Notice) result {
 	if p == nil {
 		return result{verdict: ours, name: "internal", reason: "the provider is no longer configured"}
 	}
-	tokens, err := s.cfg.Ring.NoticeTokens(n)
+	tokens, err := session.NoticeTokens(s.cfg.Keyring, n)
 	switch {
 	case errors.Is(err, session.ErrAltered):
 		return result{verdict: never, name: "impossible", reason: "the notice was altered in the store: it names another session than its token is of"}

@@ -14,6 +14,7 @@ import (
 	"example.com/curfew/fanout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // revoker is a provider, as far as revocation goes.
@@ -149,7 +150,7 @@ func TestWhatASessionInheritedIsRevokedWithWhatItHeld(t *testing.T) {
 		s.leaveRevocation(t, p, tokens)
 		s.run()
 		s.pass(500 * time.Millisecond)
-		if got := op.asked(); got != "refresh_token first, refresh_token second" || len(s.letters(session.NoticePending)) != 1 {
+		if got := op.asked(); got != "refresh_token first, refresh_token second" || len(s.letters(store.NoticePending)) != 1 {
 			t.Errorf("asked %q until the provider was away, %d left", got, len(s.letters("")))
 		}
 		mu.Lock()
@@ -188,7 +189,7 @@ func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
 		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
 		s.run()
 		s.pass(time.Second)
-		if dead := s.letters(session.NoticeDead); len(dead) != 1 || dead[0].Reason != "the token was sealed with a key that is gone" {
+		if dead := s.letters(store.NoticeDead); len(dead) != 1 || dead[0].Reason != "the token was sealed with a key that is gone" {
 			t.Errorf("%+v", dead)
 		}
 	})
@@ -206,9 +207,9 @@ func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.T
 	t.Helper()
 	bearer := session.NewBearer(p.Config().Issuer, p.Config().ClientID, "alice")
 	about := session.Session{Key: bearer.Key(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID, Subject: "alice"}
-	payload, err := s.ring.NoticePayload(&about, tokens)
+	payload, err := session.NoticePayload(s.ring, &about, tokens)
 	must(t, err)
-	must(t, s.store.Leave(context.Background(), []session.Notice{{Kind: session.NoticeRevoke, Target: p.Name(), Issuer: p.Config().Issuer,
+	must(t, s.store.Enqueue(context.Background(), []store.Notice{{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: p.Config().Issuer,
 		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(), Deadline: time.Now().Add(24 * time.Hour)}}))
 }
 
@@ -222,21 +223,21 @@ func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
 			s, p := revoking(t, &revoker{})
 			if c.offline != nil {
 				var err error
-				s.sender, err = fanout.New(fanout.Config{Desk: s.store, Providers: []*oidc.Provider{p}, Ring: s.ring, RevokeOffline: c.offline, Log: discard()})
+				s.sender, err = fanout.New(fanout.Config{Outbox: s.store, Providers: []*oidc.Provider{p}, Keyring: s.ring, RevokeOffline: c.offline, Log: discard()})
 				must(t, err)
 			}
-			var all []session.Record
-			for subject, r := range map[string]session.Refresh{"online": session.RefreshOnline, "offline": session.RefreshOffline, "none": session.RefreshNone} {
-				all = append(all, session.Record{Issuer: p.Config().Issuer, ClientID: "curfew", Subject: subject, Refresh: r, Payload: []byte(subject)})
+			var all []store.Record
+			for subject, r := range map[string]store.Refresh{"online": store.RefreshOnline, "offline": store.RefreshOffline, "none": store.RefreshNone} {
+				all = append(all, store.Record{Issuer: p.Config().Issuer, ClientID: "curfew", Subject: subject, Refresh: r, Payload: []byte(subject)})
 			}
-			all = append(all, session.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger", Refresh: session.RefreshOnline})
+			all = append(all, store.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger", Refresh: store.RefreshOnline})
 			must(t, s.sender.Expired(t.Context(), all))
-			got, err := s.store.ClaimFor(t.Context(), session.NoticeRevoke, "main", time.Now(), time.Minute, 10)
+			got, err := s.store.ClaimFor(t.Context(), store.NoticeRevoke, "main", time.Now(), time.Minute, 10)
 			must(t, err)
 			var subjects []string
 			for _, n := range got {
 				subjects = append(subjects, n.Subject)
-				if n.Cause != session.CauseExpired || string(n.Payload) != n.Subject {
+				if n.Cause != store.CauseExpired || string(n.Payload) != n.Subject {
 					t.Errorf("%+v", n)
 				}
 			}

@@ -10,8 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -23,15 +25,15 @@ const (
 
 // Config is what a [Sender] needs. Desk is required, and Issuer and Signer to tell apps.
 type Config struct {
-	Desk   session.Desk // where the notices are; every store is one
-	Issuer string       // `iss` of the logout tokens
-	Signer Signer       // see [Keys] and [OneKey]
-	Apps   []App        // who is told; see also [Sender.SetApps]
+	Outbox store.Outbox2 // where the notices are; every store is one
+	Issuer string        // `iss` of the logout tokens
+	Signer Signer        // see [Keys] and [OneKey]
+	Apps   []App         // who is told; see also [Sender.SetApps]
 
 	// Providers are those whose tokens are revoked; Ring opens what a session held. RevokeOffline names the providers
 	// whose tokens for offline use are revoked as well, which is not the default (Back-Channel Logout §2.7).
 	Providers     []*oidc.Provider
-	Ring          *session.Ring
+	Keyring       *keyring.Keyring
 	RevokeOffline map[string]bool
 
 	// PublicOnly refuses to connect to loopback, private and other special addresses: for who takes the addresses of
@@ -43,7 +45,7 @@ type Config struct {
 	Now   func() time.Time
 	Log   *slog.Logger
 	// OnAttempt hears of each attempt: of what kind, for whom, and with what result. All are labels fit for metrics.
-	OnAttempt func(kind session.NoticeKind, target, result string)
+	OnAttempt func(kind store.NoticeKind, target, result string)
 }
 
 // Sender carries out notices, each until it is done or given up. It is safe for concurrent use.
@@ -59,17 +61,17 @@ type Sender struct {
 }
 
 type laneName struct {
-	kind   session.NoticeKind
+	kind   store.NoticeKind
 	target string
 }
 
 // New checks the configuration, telling every fault at once. Nothing is carried out before [Sender.Run].
 func New(cfg Config) (*Sender, error) {
 	var faults []error
-	if cfg.Desk == nil {
+	if cfg.Outbox == nil {
 		faults = append(faults, errors.New("fanout: Desk is missing"))
 	}
-	if len(cfg.Providers) > 0 && cfg.Ring == nil {
+	if len(cfg.Providers) > 0 && cfg.Keyring == nil {
 		faults = append(faults, errors.New("fanout: Ring is missing: without it nothing can be revoked"))
 	}
 	if cfg.Lease < 0 || cfg.Poll < 0 {
@@ -157,8 +159,8 @@ type Logout struct {
 // Tell leaves a notice for each of these logouts, all of them or none. When it has returned nil they are as durable as
 // the store, and a [Sender.Run] on whatever replica carries them out.
 func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
-	now := session.Time(s.cfg.Now())
-	notices := make([]session.Notice, len(logouts))
+	now := store.Time(s.cfg.Now())
+	notices := make([]store.Notice, len(logouts))
 	for i, l := range logouts {
 		app, known := s.app(l.ClientID)
 		switch {
@@ -169,15 +171,15 @@ func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
 		case l.SID == "" && app.SessionRequired:
 			return fmt.Errorf("fanout: a logout at %q without the sid that it requires", l.ClientID)
 		}
-		notices[i] = session.Notice{Kind: session.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
-			Subject: l.Subject, SID: l.SID, Cause: session.CauseUser, Created: now, Due: now, Deadline: now.Add(app.Deadline)}
+		notices[i] = store.Notice{Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
+			Subject: l.Subject, SID: l.SID, Cause: store.CauseUser, Created: now, Due: now, Deadline: now.Add(app.Deadline)}
 	}
 	return s.leave(ctx, notices)
 }
 
 // leave leaves notices and has them looked for.
-func (s *Sender) leave(ctx context.Context, notices []session.Notice) error {
-	if err := s.cfg.Desk.Leave(ctx, notices); err != nil {
+func (s *Sender) leave(ctx context.Context, notices []store.Notice) error {
+	if err := s.cfg.Outbox.Enqueue(ctx, notices); err != nil {
 		return err
 	}
 	s.Nudge()
@@ -186,26 +188,26 @@ func (s *Sender) leave(ctx context.Context, notices []session.Notice) error {
 
 // Revoke leaves a notice to revoke tokens of a session that has ended, beside those that its ending left.
 func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Session, t session.Tokens) error {
-	payload, err := s.cfg.Ring.NoticePayload(about, t)
+	payload, err := session.NoticePayload(s.cfg.Keyring, about, t)
 	if err != nil {
 		return err
 	}
-	now := session.Time(s.cfg.Now())
-	return s.leave(ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
+	now := store.Time(s.cfg.Now())
+	return s.leave(ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
 		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(usualDeadline)}})
 }
 
 // Expired leaves notices to revoke what sessions held that ran out: see [session.Config.OnExpired].
-func (s *Sender) Expired(ctx context.Context, records []session.Record) error {
-	now := session.Time(s.cfg.Now())
-	var notices []session.Notice
+func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
+	now := store.Time(s.cfg.Now())
+	var notices []store.Notice
 	for _, r := range records {
 		p := s.provider(r.Issuer, r.ClientID)
-		if p == nil || r.Refresh == session.RefreshNone || r.Refresh == session.RefreshOffline && !s.cfg.RevokeOffline[p.Name()] {
+		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline && !s.cfg.RevokeOffline[p.Name()] {
 			continue
 		}
-		notices = append(notices, session.Notice{Kind: session.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
-			Subject: r.Subject, SID: r.SID, Key: r.Key, Cause: session.CauseExpired, Payload: r.Payload,
+		notices = append(notices, store.Notice{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
+			Subject: r.Subject, SID: r.SID, Key: r.Key, Cause: store.CauseExpired, Payload: r.Payload,
 			Created: now, Due: now, Deadline: now.Add(usualDeadline)})
 	}
 	if len(notices) == 0 {
@@ -219,23 +221,23 @@ func (s *Sender) Expired(ctx context.Context, records []session.Record) error {
 //
 // Nothing is revoked when the provider has refused the token already, and not yet when the session that took this one's
 // place answers for what it held.
-func (s *Sender) Plan(e session.Ending) []session.Telling {
-	now := session.Time(s.cfg.Now())
-	var plan []session.Telling
+func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
+	now := store.Time(s.cfg.Now())
+	var plan []store.NoticeRequest
 	for _, a := range s.allApps() {
-		if (e.Cause == session.CauseReplaced || e.Cause == session.CauseCapped) && a.Scope == ScopeSubject {
+		if (e.Cause == store.CauseReplaced || e.Cause == store.CauseCapped) && a.Scope == ScopeSubject {
 			continue // the person is signed in
 		}
-		plan = append(plan, session.Telling{
-			Kind: session.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
+		plan = append(plan, store.NoticeRequest{
+			Kind: store.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
 			PerSession: a.SessionRequired || s.severalIssuers(),
 		})
 	}
-	if e.Cause == session.CauseRefreshRejected || e.KeepTokens {
+	if e.Cause == store.CauseRefreshRejected || e.KeepTokens {
 		return plan
 	}
-	if p := s.provider(e.Who.Issuer, e.Who.ClientID); p != nil {
-		plan = append(plan, session.Telling{Kind: session.NoticeRevoke, Target: p.Name(),
+	if p := s.provider(e.Selector.Issuer, e.Selector.ClientID); p != nil {
+		plan = append(plan, store.NoticeRequest{Kind: store.NoticeRevoke, Target: p.Name(),
 			Offline: e.RevokeOffline || s.cfg.RevokeOffline[p.Name()], Deadline: now.Add(usualDeadline)})
 	}
 	return plan
@@ -279,10 +281,10 @@ func (s *Sender) Run(ctx context.Context) {
 		changed := s.changed
 		wanted := make(map[laneName]*lane)
 		for _, p := range s.cfg.Providers {
-			wanted[laneName{session.NoticeRevoke, p.Name()}] = s.revoking(p)
+			wanted[laneName{store.NoticeRevoke, p.Name()}] = s.revoking(p)
 		}
 		for id, a := range s.apps {
-			wanted[laneName{session.NoticeTell, id}] = s.telling(a)
+			wanted[laneName{store.NoticeTell, id}] = s.telling(a)
 		}
 		for name, l := range s.lanes {
 			if w := wanted[name]; w == nil || w.width != l.width {
@@ -313,7 +315,7 @@ func (s *Sender) Run(ctx context.Context) {
 }
 
 func (s *Sender) telling(a App) *lane {
-	return s.lane(laneName{session.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease, func(ctx context.Context, n session.Notice) result {
+	return s.lane(laneName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
 		app, known := s.app(n.Target) // as it is now
 		if !known {
 			return result{verdict: ours, name: "internal", reason: strayReason}
@@ -323,12 +325,12 @@ func (s *Sender) telling(a App) *lane {
 }
 
 func (s *Sender) revoking(p *oidc.Provider) *lane {
-	return s.lane(laneName{session.NoticeRevoke, p.Name()}, revokeWidth, 2*s.cfg.Lease, func(ctx context.Context, n session.Notice) result {
+	return s.lane(laneName{store.NoticeRevoke, p.Name()}, revokeWidth, 2*s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
 		return s.revoke(ctx, s.provider(n.Issuer, n.ClientID), n)
 	})
 }
 
-func (s *Sender) lane(name laneName, width int, lease time.Duration, try func(context.Context, session.Notice) result) *lane {
+func (s *Sender) lane(name laneName, width int, lease time.Duration, try func(context.Context, store.Notice) result) *lane {
 	return &lane{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try, wake: make(chan struct{}, 1)}
 }
 
@@ -338,7 +340,7 @@ const strayReason = "nobody of this name is configured"
 // they wait: another replica, or a configuration to come, may know the target.
 func (s *Sender) tendStrays(ctx context.Context) {
 	for sleep(ctx, strayEvery); ctx.Err() == nil; sleep(ctx, strayEvery) {
-		all, err := s.cfg.Desk.Tally(ctx)
+		all, err := s.cfg.Outbox.Stats(ctx)
 		if err != nil {
 			continue // who claims says so
 		}
@@ -351,10 +353,10 @@ func (s *Sender) tendStrays(ctx context.Context) {
 			}
 			l := s.lane(laneName{t.Kind, t.Target}, 1, s.cfg.Lease, nil)
 			now := s.cfg.Now()
-			notices, err := s.cfg.Desk.ClaimFor(ctx, t.Kind, t.Target, session.Time(now), s.cfg.Lease, 100)
+			notices, err := s.cfg.Outbox.ClaimFor(ctx, t.Kind, t.Target, store.Time(now), s.cfg.Lease, 100)
 			for _, n := range notices {
 				if now.Before(n.Deadline) {
-					l.settle(context.WithoutCancel(ctx), n, session.Outcome{RetryAt: now.Add(strayEvery), Reason: strayReason})
+					l.settle(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: now.Add(strayEvery), Reason: strayReason})
 				} else {
 					l.conclude(context.WithoutCancel(ctx), n, result{verdict: never, name: "expired", reason: strayReason}, now)
 				}

@@ -14,19 +14,20 @@ import (
 	"example.com/curfew/fanout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // What an app gets, to the letter (Back-Channel Logout §2.4, §2.5).
 func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 	t.Parallel()
 	key := session.NewBearer("https://id.example", "curfew", "alice")
-	about := session.Notice{Kind: session.NoticeTell, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice", SID: "the provider's", Key: key.Key()}
+	about := store.Notice{Kind: store.NoticeTell, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice", SID: "the provider's", Key: key.Key()}
 	whole := about
-	whole.Key, whole.SID = session.Key{}, ""
+	whole.Key, whole.SID = store.Key{}, ""
 	for _, c := range []struct {
 		name     string
 		app      fanout.App
-		notice   session.Notice
+		notice   store.Notice
 		alg      string
 		sub, sid any
 	}{
@@ -43,7 +44,7 @@ func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 				m := &mailbox{status: func(nth int) int { return []int{500, 200}[min(nth, 2)-1] }}
 				s.net.machine("wiki", m.serve)
 				c.notice.Target, c.notice.Due, c.notice.Deadline = "wiki", time.Now(), time.Now().Add(time.Hour)
-				must(t, s.store.Leave(t.Context(), []session.Notice{c.notice}))
+				must(t, s.store.Enqueue(t.Context(), []store.Notice{c.notice}))
 				s.run()
 				s.pass(10 * time.Second)
 				tokens := m.got()
@@ -119,7 +120,7 @@ func TestTriesGrowSeldomAndEndWithTheDeadline(t *testing.T) {
 		if more := all - hour; more < 20 || more > 45 {
 			t.Errorf("%d attempts in the next five", more)
 		}
-		if dead := s.letters(session.NoticeDead); len(dead) != 1 {
+		if dead := s.letters(store.NoticeDead); len(dead) != 1 {
 			t.Errorf("%d dead letters after the deadline", len(dead))
 		}
 		// Somebody on duty has it tried again, when the app is back.
@@ -186,7 +187,7 @@ func TestADeadAppsNoticesBecomeDeadLettersWithoutBeingTriedEach(t *testing.T) {
 		s.tell("dead", names("user", 200)...)
 		s.run()
 		s.pass(70 * time.Minute)
-		dead := s.letters(session.NoticeDead)
+		dead := s.letters(store.NoticeDead)
 		if len(dead) != 200 {
 			t.Errorf("%d of 200 are dead letters after the deadline", len(dead))
 		}
@@ -216,7 +217,7 @@ func TestANoticeThatIsPastItsTimeIsTriedOnce(t *testing.T) {
 		time.Sleep(48 * time.Hour) // nobody was there to carry it out
 		s.run()
 		s.pass(time.Minute)
-		if dead := s.letters(session.NoticeDead); len(dead) != 1 || len(s.attempts()) != 1 {
+		if dead := s.letters(store.NoticeDead); len(dead) != 1 || len(s.attempts()) != 1 {
 			t.Errorf("%d attempts, %d dead letters, want one each", len(s.attempts()), len(dead))
 		}
 	})
@@ -258,9 +259,9 @@ func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
 		s.net.machine("wiki", m.serve)
 		s.tell("wiki", names("user", 100)...)
 		// A replica that has claimed ten, and is never heard of again.
-		_, err := s.store.ClaimFor(t.Context(), session.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
+		_, err := s.store.ClaimFor(t.Context(), store.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
 		must(t, err)
-		other, err := fanout.New(fanout.Config{Desk: s.store, Issuer: issuer, Signer: s.keys, Apps: []fanout.App{app("wiki")}, Log: discard()})
+		other, err := fanout.New(fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: []fanout.App{app("wiki")}, Log: discard()})
 		must(t, err)
 		other.Dial(s.net.dial)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -294,13 +295,13 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 		s.pass(time.Second)
 		must(t, s.sender.SetApps([]fanout.App{app("mail")}))
 		s.tell("mail", "alice")
-		n := session.Notice{Kind: session.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(), Deadline: time.Now().Add(time.Hour)}
-		must(t, s.store.Leave(t.Context(), []session.Notice{n}))
+		n := store.Notice{Kind: store.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(), Deadline: time.Now().Add(time.Hour)}
+		must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
 		s.pass(30 * time.Minute)
 		if len(mail.got()) != 1 || len(wiki.got()) != 0 {
 			t.Errorf("mail has heard of %d, wiki of %d", len(mail.got()), len(wiki.got()))
 		}
-		if left := s.letters(session.NoticePending); len(left) != 1 || left[0].Reason != "nobody of this name is configured" {
+		if left := s.letters(store.NoticePending); len(left) != 1 || left[0].Reason != "nobody of this name is configured" {
 			t.Errorf("%v waits, want what is for wiki", left)
 		}
 		must(t, s.sender.SetApps([]fanout.App{app("mail"), app("wiki", func(a *fanout.App) { a.URI = "http://wiki.example/moved" })}))
@@ -310,9 +311,9 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 		}
 		must(t, s.sender.SetApps(nil))
 		n.Target = "gone"
-		must(t, s.store.Leave(t.Context(), []session.Notice{n}))
+		must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
 		s.pass(time.Hour)
-		if dead := s.letters(session.NoticeDead); len(dead) != 1 || dead[0].Target != "gone" {
+		if dead := s.letters(store.NoticeDead); len(dead) != 1 || dead[0].Target != "gone" {
 			t.Errorf("dead letters %v, want what nobody ever knew", dead)
 		}
 	})
@@ -334,7 +335,7 @@ func TestAPersonIsNotNamedAloneWhereSeveralIssuersMayMeanDifferentPeople(t *test
 func TestAnEndingPlansItsNotices(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		who := session.Who{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}
+		who := store.Selector{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}
 		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
 		second, err := oidc.New(oidc.Config{Name: "again", Issuer: "https://id.example", ClientID: "other", HTTPClient: &http.Client{Transport: nowhere{}}})
 		must(t, err)
@@ -343,25 +344,25 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 		for _, c := range []struct {
 			name   string
 			change func(*fanout.Config)
-			ending session.Ending
+			ending store.Ending
 			want   string
 		}{
-			{"back-channel", nil, session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
-			{"the person", nil, session.Ending{Who: who, Cause: session.CauseUser}, "wiki, mail each 1h, chat, revoke main"},
-			{"somebody on duty", nil, session.Ending{Who: who, Cause: session.CauseAdmin}, "wiki, mail each 1h, chat, revoke main"},
-			{"a provider that is silent", nil, session.Ending{Who: who, Cause: session.CauseProviderSilent}, "wiki, mail each 1h, chat, revoke main"},
-			{"the front channel", nil, session.Ending{Who: who, Cause: session.CauseFrontChannel}, "wiki, mail each 1h, chat, revoke main"},
-			{"a token that is dead is not revoked", nil, session.Ending{Who: who, Cause: session.CauseRefreshRejected}, "wiki, mail each 1h, chat"},
-			{"who signed in again is not signed out by name", nil, session.Ending{Who: who, Cause: session.CauseReplaced}, "wiki, mail each 1h, revoke main"},
-			{"the session that took its place answers for the token", nil, session.Ending{Who: who, Cause: session.CauseReplaced, KeepTokens: true}, "wiki, mail each 1h"},
-			{"Keycloak asks for offline tokens", nil, session.Ending{Who: who, Cause: session.CauseBackChannel, RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
+			{"back-channel", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
+			{"the person", nil, store.Ending{Selector: who, Cause: store.CauseUser}, "wiki, mail each 1h, chat, revoke main"},
+			{"somebody on duty", nil, store.Ending{Selector: who, Cause: store.CauseAdmin}, "wiki, mail each 1h, chat, revoke main"},
+			{"a provider that is silent", nil, store.Ending{Selector: who, Cause: store.CauseProviderSilent}, "wiki, mail each 1h, chat, revoke main"},
+			{"the front channel", nil, store.Ending{Selector: who, Cause: store.CauseFrontChannel}, "wiki, mail each 1h, chat, revoke main"},
+			{"a token that is dead is not revoked", nil, store.Ending{Selector: who, Cause: store.CauseRefreshRejected}, "wiki, mail each 1h, chat"},
+			{"who signed in again is not signed out by name", nil, store.Ending{Selector: who, Cause: store.CauseReplaced}, "wiki, mail each 1h, revoke main"},
+			{"the session that took its place answers for the token", nil, store.Ending{Selector: who, Cause: store.CauseReplaced, KeepTokens: true}, "wiki, mail each 1h"},
+			{"Keycloak asks for offline tokens", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel, RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
 			{"offline_access: revoke", func(c *fanout.Config) { c.RevokeOffline = map[string]bool{"main": true} },
-				session.Ending{Who: who, Cause: session.CauseUser}, "wiki, mail each 1h, chat, revoke main offline"},
-			{"a provider that we do not know", nil, session.Ending{Who: session.Who{Issuer: "https://x.example", ClientID: "curfew"}, Cause: session.CauseUser}, "wiki, mail each 1h, chat"},
+				store.Ending{Selector: who, Cause: store.CauseUser}, "wiki, mail each 1h, chat, revoke main offline"},
+			{"a provider that we do not know", nil, store.Ending{Selector: store.Selector{Issuer: "https://x.example", ClientID: "curfew"}, Cause: store.CauseUser}, "wiki, mail each 1h, chat"},
 			{"several providers", func(c *fanout.Config) { c.Providers, c.Apps = append(c.Providers, two), c.Apps[:2] },
-				session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki each, mail each 1h, revoke main"},
+				store.Ending{Selector: who, Cause: store.CauseBackChannel}, "wiki each, mail each 1h, revoke main"},
 			{"two clients of one issuer", func(c *fanout.Config) { c.Providers = append(c.Providers, second) },
-				session.Ending{Who: who, Cause: session.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
+				store.Ending{Selector: who, Cause: store.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
 		} {
 			s := newStage(t, func(cfg *fanout.Config) {
 				cfg.Providers = append(cfg.Providers, one)
@@ -372,7 +373,7 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 			var got []string
 			for _, p := range s.sender.Plan(c.ending) {
 				text := p.Target
-				if p.Kind == session.NoticeRevoke {
+				if p.Kind == store.NoticeRevoke {
 					text = "revoke " + text
 				}
 				if p.PerSession {
@@ -451,11 +452,11 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 	t.Parallel()
 	server := &http.Server{}
 	defer server.Close()
-	store := newStoreWithKeys(t)
+	backend := newStoreWithKeys(t)
 	results := make(chan string, 10)
-	s, err := fanout.New(fanout.Config{Desk: store.store, Issuer: issuer, Signer: store.keys, PublicOnly: true, Log: discard(),
+	s, err := fanout.New(fanout.Config{Outbox: backend.store, Issuer: issuer, Signer: backend.keys, PublicOnly: true, Log: discard(),
 		Apps:      []fanout.App{{ClientID: "evil", URI: "http://127.0.0.1:1/metadata"}},
-		OnAttempt: func(_ session.NoticeKind, _, result string) { results <- result }})
+		OnAttempt: func(_ store.NoticeKind, _, result string) { results <- result }})
 	must(t, err)
 	must(t, s.Tell(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -464,7 +465,7 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 	soon(t, "an attempt", results)
 	cancel()
 	running.Wait()
-	page, err := store.store.Notices(t.Context(), session.NoticeQuery{})
+	page, err := backend.store.Notices(t.Context(), store.NoticeQuery{})
 	must(t, err)
 	if len(page.Notices) != 1 || !strings.Contains(page.Notices[0].Reason, "the address is not public") {
 		t.Errorf("%+v", page.Notices)

@@ -21,7 +21,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"example.com/curfew/fanout"
-	"example.com/curfew/session"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -31,7 +32,7 @@ const issuer = "https://curfew.example/auth"
 type stage struct {
 	*testing.T
 	store  *memory.Store
-	ring   *session.Ring
+	ring   *keyring.Keyring
 	keys   *fanout.Keys
 	sender *fanout.Sender
 	net    *network
@@ -55,10 +56,10 @@ func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *st
 	t.Cleanup(func() { s.store.Close() })
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
 	var err error
-	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Vault: s.store, Ring: s.ring, Algs: algs, Log: log})
+	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: s.store, Keyring: s.ring, Algs: algs, Log: log})
 	must(t, err)
-	cfg := fanout.Config{Desk: s.store, Issuer: issuer, Signer: s.keys, Apps: apps, Ring: s.ring, Log: log,
-		OnAttempt: func(kind session.NoticeKind, target, result string) {
+	cfg := fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: apps, Keyring: s.ring, Log: log,
+		OnAttempt: func(kind store.NoticeKind, target, result string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.results = append(s.results, target+" "+result)
@@ -72,10 +73,10 @@ func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *st
 	return s
 }
 
-func newRing(t testing.TB) *session.Ring {
+func newRing(t testing.TB) *keyring.Keyring {
 	key := make([]byte, 32)
 	rand.Read(key)
-	ring, err := session.NewRing(key)
+	ring, err := keyring.New(key)
 	must(t, err)
 	return ring
 }
@@ -112,9 +113,9 @@ func (s *stage) pass(d time.Duration) {
 }
 
 // letters returns what is in the outbox.
-func (s *stage) letters(state session.NoticeState) []session.Notice {
+func (s *stage) letters(state store.NoticeState) []store.Notice {
 	s.Helper()
-	page, err := s.store.Notices(context.Background(), session.NoticeQuery{State: state, Limit: 1000})
+	page, err := s.store.Notices(context.Background(), store.NoticeQuery{State: state, Limit: 1000})
 	must(s.T, err)
 	return page.Notices
 }

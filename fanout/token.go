@@ -11,7 +11,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // The algorithms that sign logout tokens.
@@ -43,7 +43,7 @@ type logoutClaims struct {
 //
 // A session that ended here is named by the sid that the app was told, and by nothing else: relying parties exist that
 // take a token with both sub and sid for an order to end everything of the person.
-func claimsFor(issuer string, app App, n session.Notice, now time.Time) ([]byte, error) {
+func claimsFor(issuer string, app App, n store.Notice, now time.Time) ([]byte, error) {
 	c := logoutClaims{
 		Issuer: issuer, Audience: app.ClientID, IssuedAt: now.Unix(), Expiry: now.Add(tokenLife).Unix(), ID: rand.Text(),
 		Events: map[string]struct{}{"http://schemas.openid.net/event/backchannel-logout": {}},

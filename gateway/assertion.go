@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -108,7 +109,7 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 // aboutWhom is what an assertion is about. A session that begins later has another key, and of one that has ended
 // nobody asks. Its claims change when its access token is refreshed, which then expires at another time.
 type aboutWhom struct {
-	key     session.Key
+	key     store.Key
 	app     string
 	expires int64
 }

@@ -207,7 +207,7 @@ func TestOnlyATrustedProxyIsGivenAnAccessToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.gateway.Identity = id
-	b, _, err := st.sessions.Create(t.Context(), session.New{Provider: "main", Issuer: "https://id.example.com", ClientID: "app",
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com", ClientID: "app",
 		Subject: "alice", Began: st.sessions.Now(), Tokens: session.Tokens{AccessToken: "opens-much"}})
 	if err != nil {
 		t.Fatal(err)

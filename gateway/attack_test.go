@@ -287,7 +287,7 @@ func TestCVE_2026_71326_NobodyIsGivenAnotherPersonsAnswer(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		subject := fmt.Sprintf("user-%d", i)
-		b, _, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: subject, Began: st.sessions.Now()})
+		b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: subject, Began: st.sessions.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -358,7 +358,7 @@ func TestCVE_2026_40574_AnAddressWithTwoAtSignsIsAtNoDomain(t *testing.T) {
 func TestCVE_2024_39315_ASessionKnowsItselfAndShowsNoToken(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.New{Provider: "main", Issuer: "i", ClientID: "c", Subject: "alice",
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "i", ClientID: "c", Subject: "alice",
 		Tokens: session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"}, Began: st.sessions.Now()})
 	if err != nil {
 		t.Fatal(err)
@@ -399,7 +399,7 @@ func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/admin", Groups: []string{"admins"}})
-	b, s, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
+	b, s, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
 		Tokens: session.Tokens{AccessToken: "secret-at", IDToken: "secret-id", RefreshToken: "secret-rt"}})
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 
 	"example.com/curfew/gateway"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // Figures are ratios of one run: both sides take turns, a thousand requests at a time, so that what else the machine does
@@ -87,7 +88,7 @@ func against(b *testing.B, ours, theirs *client) {
 
 // cached is a stage whose manager caches, as it does in production.
 func cached(b *testing.B) (*stage, session.Bearer) {
-	st := newStageWith(b, session.Config{Ceiling: time.Hour})
+	st := newStageWith(b, session.Config{MaxStale: time.Hour})
 	bearer, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com", "groups": []any{"users", "staff"}})
 	return st, bearer
 }
@@ -266,8 +267,8 @@ func heldBy(b *testing.B, count, sessions int) holding {
 	h := holding{memory: inUse() - before}
 	if sessions > 0 {
 		began := time.Now()
-		who := session.Who{Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
-		if _, err := st.sessions.End(b.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+		who := store.Selector{Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
+		if _, err := st.sessions.End(b.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 			b.Fatal(err)
 		}
 		for range count {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -147,7 +148,7 @@ func (h *Handler) get(r *http.Request) (*session.Session, error) {
 	switch {
 	case err == nil:
 		return s, nil
-	case errors.Is(err, session.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return nil, nil
 	}
 	return nil, unchecked(err)

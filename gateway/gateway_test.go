@@ -21,7 +21,9 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/web"
 )
@@ -32,9 +34,9 @@ type away struct {
 	gone atomic.Bool
 }
 
-func (a *away) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+func (a *away) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	if a.gone.Load() {
-		return session.Record{}, errors.New("connection refused")
+		return store.Record{}, errors.New("connection refused")
 	}
 	return a.Store.Find(ctx, k, now)
 }
@@ -80,14 +82,14 @@ func newStage(t testing.TB) *stage {
 func newStageWith(t testing.TB, cfg session.Config) *stage {
 	t.Helper()
 	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true}, seen: make(chan *http.Request, 10)}
-	ring, err := session.ParseRing(session.NewKeyFile())
+	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewJSONHandler(&st.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg.Store, cfg.Ring, cfg.Log = st.store, ring, log
-	if cfg.Ceiling == 0 {
-		cfg.Ceiling = -1 // no cache: what a test takes away from the store is gone
+	cfg.Store, cfg.Keyring, cfg.Log = st.store, ring, log
+	if cfg.MaxStale == 0 {
+		cfg.MaxStale = -1 // no cache: what a test takes away from the store is gone
 	}
 	st.sessions, err = session.NewManager(cfg)
 	if err != nil {
@@ -132,7 +134,7 @@ func newStageWith(t testing.TB, cfg session.Config) *stage {
 
 func (st *stage) signIn(claims map[string]any) (session.Bearer, *session.Session) {
 	st.t.Helper()
-	b, s, err := st.sessions.Create(st.t.Context(), session.New{
+	b, s, err := st.sessions.Create(st.t.Context(), session.SignIn{
 		Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1", Claims: claims, Began: st.sessions.Now(),
 	})
 	if err != nil {
@@ -143,8 +145,8 @@ func (st *stage) signIn(claims map[string]any) (session.Bearer, *session.Session
 
 func (st *stage) end(s *session.Session) {
 	st.t.Helper()
-	who := session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
-	if _, err := st.sessions.End(st.t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+	who := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
+	if _, err := st.sessions.End(st.t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 		st.t.Fatal(err)
 	}
 }

@@ -52,7 +52,7 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 	if st.gateway.Identity, err = gateway.NewIdentity(headers); err != nil {
 		t.Fatal(err)
 	}
-	b, _, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
 		Tokens: session.Tokens{AccessToken: "at"}, Claims: map[string]any{
 			"email": "a@b.c", "preferred_username": "al", "groups": []any{"x"}, "org": map[string]any{"department": "R, D"},
 		}})
@@ -145,7 +145,7 @@ func carrying(t *testing.T, cookie string) *http.Request {
 func TestWhoseSubjectCannotBeToldIsNotLetIn(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "root ", Began: st.sessions.Now()})
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "root ", Began: st.sessions.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/web"
 )
@@ -27,24 +29,24 @@ type hiccups struct {
 	fail atomic.Int64 // how many more reads
 }
 
-func (h *hiccups) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+func (h *hiccups) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	if h.fail.Add(-1) >= 0 {
-		return session.Record{}, errors.New("connection refused")
+		return store.Record{}, errors.New("connection refused")
 	}
 	return h.Store.Find(ctx, k, now)
 }
 
 // lasting runs a test with one stream, on a clock of its own. The context is done when the stream has been ended.
-func lasting(t *testing.T, test func(t *testing.T, h *Handler, store *hiccups, st *stream, ctx context.Context)) {
+func lasting(t *testing.T, test func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		store := &hiccups{Store: memory.New()}
-		ring, err := session.ParseRing(session.NewKeyFile())
+		backend := &hiccups{Store: memory.New()}
+		ring, err := keyring.Parse(keyring.NewFile())
 		if err != nil {
 			t.Fatal(err)
 		}
 		log := slog.New(slog.DiscardHandler)
-		sessions, err := session.NewManager(session.Config{Store: store, Ring: ring, Ceiling: -1, Log: log})
+		sessions, err := session.NewManager(session.Config{Store: backend, Keyring: ring, MaxStale: -1, Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,14 +54,14 @@ func lasting(t *testing.T, test func(t *testing.T, h *Handler, store *hiccups, s
 			Site: &web.Site{URL: &url.URL{Scheme: "http", Host: "localhost"}, Log: log}, Sessions: sessions,
 			Cookie: session.Cookie{Insecure: true},
 		}
-		b, s, err := sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: time.Now()})
+		b, s, err := sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		st := &stream{home: h, key: s.Key, bearer: b, cancel: cancel, timer: time.AfterFunc(time.Hour, func() {})}
-		test(t, h, store, st, ctx)
+		test(t, h, backend, st, ctx)
 		st.leave()
 		synctest.Wait() // the watching goroutine is gone, or synctest says so
 	})
@@ -93,9 +95,9 @@ func TestAStreamThatIsUseKeepsItsSessionButNotBeyondItsLifetime(t *testing.T) {
 func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {
 	t.Parallel()
 	for failures, want := range map[int64]time.Duration{1: 2 * time.Hour, 2: recheckAgain} {
-		lasting(t, func(t *testing.T, h *Handler, store *hiccups, st *stream, ctx context.Context) {
+		lasting(t, func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context) {
 			began := time.Now()
-			store.fail.Store(failures)
+			backend.fail.Store(failures)
 			st.endless()
 			<-ctx.Done()
 			if d := time.Since(began); d < want || d > want+time.Second {
@@ -107,12 +109,12 @@ func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {
 
 func TestAnEndingThatTheFeedMissedIsFoundWithinAMinute(t *testing.T) {
 	t.Parallel()
-	lasting(t, func(t *testing.T, h *Handler, store *hiccups, st *stream, ctx context.Context) {
+	lasting(t, func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context) {
 		st.endless()
 		synctest.Wait()
 		began := time.Now()
-		who := session.Who{Issuer: "i", ClientID: "c", Subject: "alice"}
-		if _, err := store.End(ctx, session.Ending{Who: who, Cause: session.CauseAdmin}, session.Time(time.Now())); err != nil {
+		who := store.Selector{Issuer: "i", ClientID: "c", Subject: "alice"}
+		if _, err := backend.End(ctx, store.Ending{Selector: who, Cause: store.CauseAdmin}, store.Time(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		<-ctx.Done()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -31,7 +32,7 @@ func (h *Handler) peek(r *http.Request) (*session.Session, error) {
 	}
 	s, err := h.Sessions.Peek(r.Context(), b.Key())
 	switch {
-	case errors.Is(err, session.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return nil, web.Fail(http.StatusUnauthorized, "Nobody is signed in.", err)
 	case err != nil:
 		return nil, unchecked(err)
@@ -69,7 +70,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
 	for {
-		var cause session.Cause
+		var cause store.Cause
 		select {
 		case <-r.Context().Done():
 			return nil
@@ -85,7 +86,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 			if fresh, err := h.Sessions.Peek(r.Context(), s.Key); err == nil {
 				s = fresh // it was used meanwhile
 				continue
-			} else if !errors.Is(err, session.ErrNotFound) {
+			} else if !errors.Is(err, store.ErrNotFound) {
 				continue
 			}
 			cause = "expired"

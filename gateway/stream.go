@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -30,7 +31,7 @@ var (
 // stream, and otherwise when it has taken long enough to be one.
 type stream struct {
 	home   *Handler
-	key    session.Key
+	key    store.Key
 	bearer session.Bearer
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
@@ -45,7 +46,7 @@ type stream struct {
 // streams are the open streams, by session.
 type streams struct {
 	mu     sync.Mutex
-	groups map[session.Key]*group
+	groups map[store.Key]*group
 }
 
 // group is the open streams of one session. One goroutine watches the session for all of them.
@@ -104,7 +105,7 @@ func (st *stream) tie(with func()) {
 	if g == nil {
 		g = &group{open: make(map[*stream]struct{}, 1), empty: make(chan struct{})}
 		if h.streams.groups == nil {
-			h.streams.groups = make(map[session.Key]*group)
+			h.streams.groups = make(map[store.Key]*group)
 		}
 		h.streams.groups[st.key] = g
 		go h.watch(g, st.key, st.bearer)
@@ -134,7 +135,7 @@ func (st *stream) leave() {
 
 // watch ends the streams of a session when it ends, on whatever replica and by whatever cause, or expires; or when for
 // a minute nobody could say whether it lives: then a logout may have been missed.
-func (h *Handler) watch(g *group, key session.Key, bearer session.Bearer) {
+func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 	ended, stop := h.Sessions.Watch(key)
 	defer stop()
 	look := time.NewTimer(0) // at once: it may have ended between the check and the watch
@@ -151,7 +152,7 @@ func (h *Handler) watch(g *group, key session.Key, bearer session.Bearer) {
 				failed = false
 				look.Reset(next)
 				continue
-			case !errors.Is(err, session.ErrNotFound) && !failed:
+			case !errors.Is(err, store.ErrNotFound) && !failed:
 				failed = true
 				look.Reset(recheckAgain)
 				continue
@@ -163,7 +164,7 @@ func (h *Handler) watch(g *group, key session.Key, bearer session.Bearer) {
 }
 
 // look returns when to look again at a session that lives.
-func (h *Handler) look(key session.Key, bearer session.Bearer) (time.Duration, error) {
+func (h *Handler) look(key store.Key, bearer session.Bearer) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookUp)
 	defer cancel()
 	s, err := h.Sessions.Peek(ctx, key)
@@ -182,7 +183,7 @@ func (h *Handler) look(key session.Key, bearer session.Bearer) (time.Duration, e
 }
 
 // end ends the streams of a group. Each gets its own goroutine: one whose client does not read keeps no other open.
-func (h *Handler) end(g *group, key session.Key) {
+func (h *Handler) end(g *group, key store.Key) {
 	h.streams.mu.Lock()
 	defer h.streams.mu.Unlock()
 	if h.streams.groups[key] == g {

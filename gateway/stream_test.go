@@ -230,7 +230,7 @@ func TestALongPollWhoseSessionEndsIsAnswered401(t *testing.T) {
 
 func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
 	t.Parallel()
-	st := newStageWith(t, session.Config{Idle: 50 * time.Millisecond})
+	st := newStageWith(t, session.Config{IdleTimeout: 50 * time.Millisecond})
 	opened := make(chan net.Conn, 1)
 	st.upstream = sockets(opened)
 	b, _ := st.signIn(nil)

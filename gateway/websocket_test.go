@@ -383,7 +383,7 @@ func TestAWebSocketMayFollowOrdinaryRequests(t *testing.T) {
 func TestAThousandRequestsOfEachKindToAnAppThatClosesEarly(t *testing.T) {
 	t.Parallel()
 	const each, workers = 1000, 16
-	st := newStageWith(t, session.Config{Ceiling: time.Hour})
+	st := newStageWith(t, session.Config{MaxStale: time.Hour})
 	u, _ := url.Parse(st.keepAlive().URL)
 	st.routed(gateway.Route{Upstream: gateway.Upstream{URL: u}})
 	b, _ := st.signIn(nil)
@@ -430,7 +430,7 @@ func TestAThousandRequestsOfEachKindToAnAppThatClosesEarly(t *testing.T) {
 func TestABurstLeavesFewConnectionsBehind(t *testing.T) {
 	t.Parallel()
 	const clients, kept = 300, 128
-	st := newStageWith(t, session.Config{Ceiling: time.Hour})
+	st := newStageWith(t, session.Config{MaxStale: time.Hour})
 	all := make(chan struct{})
 	var there sync.WaitGroup
 	there.Add(clients)

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -36,7 +36,7 @@ const (
 	maxInState = 1024
 	// returnLife is how long a return path is kept that is too long for that: longer than the attempt, so that the page
 	// for one that ran out can lead back.
-	returnLife = 2 * session.AttemptLifetime
+	returnLife = 2 * store.AttemptLifetime
 )
 
 // Why a callback belongs to no login of this browser.
@@ -90,7 +90,7 @@ func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	}
 	a.State = base64.RawURLEncoding.EncodeToString(h.Ring.Seal(purpose, nil, plain.Bytes()))
 	a.derive(secret)
-	return h.Cookie.New(h.cookieName(a.Slot), cookieValue(h.Sessions.Now(), secret), session.AttemptLifetime), nil
+	return h.Cookie.New(h.cookieName(a.Slot), cookieValue(h.Sessions.Now(), secret), store.AttemptLifetime), nil
 }
 
 // derive makes what is sent to the provider out of the browser's secret and the attempt's ID, which the browser does not
@@ -111,7 +111,7 @@ func browserHash(secret []byte) []byte {
 }
 
 // id is the attempt's name in the store.
-func (a *attempt) id() session.AttemptID { return sha256.Sum256([]byte(a.State)) }
+func (a *attempt) id() store.AttemptID { return sha256.Sum256([]byte(a.State)) }
 
 // read opens a state, however old it is, and whoever brings it.
 func (h *Handler) read(state string) (*attempt, error) {
@@ -144,7 +144,7 @@ func (h *Handler) take(r *http.Request, state string) (*attempt, error) {
 		a.ReturnTo = h.loadReturn(r, a)
 	}
 	// The browser's own clock, which forgets the cookie, is not to be relied on.
-	if h.Sessions.Now().Sub(a.Began) >= session.AttemptLifetime {
+	if h.Sessions.Now().Sub(a.Began) >= store.AttemptLifetime {
 		return a, errRanOut
 	}
 	cookies := r.CookiesNamed(h.cookieName(a.Slot))
@@ -261,7 +261,7 @@ func (h *Handler) loadReturn(r *http.Request, a *attempt) string {
 	return h.home()
 }
 
-func (a *attempt) returnID() session.AttemptID {
+func (a *attempt) returnID() store.AttemptID {
 	return sha256.Sum256(append([]byte("return path\x00"), a.ID...))
 }
 

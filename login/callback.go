@@ -12,6 +12,7 @@ import (
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -85,7 +86,7 @@ func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider,
 		case err == nil:
 			in = true
 			actions = []web.Action{{Label: "Continue", Href: cmp.Or(back.ReturnTo, h.home())}}
-		case !errors.Is(err, session.ErrNotFound):
+		case !errors.Is(err, store.ErrNotFound):
 			return h.kept(p, back, err)
 		}
 	}
@@ -163,7 +164,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 		}
 	}
 	claims, refused := h.Claims(ctx, p, id.Claims, info)
-	n := session.New{
+	n := session.SignIn{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
 		Claims: claims, Began: a.Began, Era: a.Era,
 		Tokens: session.Tokens{
@@ -272,7 +273,7 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 // kept says what it means that the session was not created, or could not be looked up.
 func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
 	switch {
-	case errors.Is(err, session.ErrEnded):
+	case errors.Is(err, store.ErrEnded):
 		return &web.Failure{Status: http.StatusConflict, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 			Message: web.Message{Title: "You were signed out",
@@ -294,7 +295,7 @@ func (h *Handler) before(r *http.Request) (*session.Session, error) {
 		return nil, nil
 	}
 	s, err := h.Sessions.Peek(r.Context(), b.Key())
-	if errors.Is(err, session.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	return s, err
@@ -302,7 +303,7 @@ func (h *Handler) before(r *http.Request) (*session.Session, error) {
 
 // sameSignIn says whether a session and the one that is about to take its place may be of one sign-in at the provider. Without a
 // sid nobody can tell.
-func sameSignIn(old *session.Session, n *session.New) bool {
+func sameSignIn(old *session.Session, n *session.SignIn) bool {
 	return old.Issuer == n.Issuer && old.ClientID == n.ClientID && old.Subject == n.Subject &&
 		(old.SID == n.SID || old.HasSID(n.SID))
 }
@@ -310,8 +311,8 @@ func sameSignIn(old *session.Session, n *session.New) bool {
 // replace ends the session that the browser had before. The new one stands even if that fails: the browser's cookie
 // is replaced in any case, and the old session runs out by itself.
 func (h *Handler) replace(r *http.Request, old *session.Session, inherited bool) {
-	_, err := h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseReplaced, KeepTokens: inherited,
-		Who: session.Who{Issuer: old.Issuer, ClientID: old.ClientID, Key: old.Key}})
+	_, err := h.Sessions.End(r.Context(), store.Ending{Cause: store.CauseReplaced, KeepTokens: inherited,
+		Selector: store.Selector{Issuer: old.Issuer, ClientID: old.ClientID, Key: old.Key}})
 	if err != nil {
 		h.notReplaced(r, err)
 	}

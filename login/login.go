@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/web"
@@ -28,7 +29,7 @@ type Handler struct {
 	// Providers is who can be signed in with. The first has the redirect URI without a name; see [Handler.RedirectURI].
 	Providers []*oidc.Provider
 	Sessions  *session.Manager
-	Ring      *session.Ring // seals the attempts
+	Ring      *keyring.Keyring // seals the attempts
 	Cookie    session.Cookie
 
 	// Require is what claims must say, by the provider's name and the claim's: the claim is one of the values or, if it

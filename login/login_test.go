@@ -20,6 +20,7 @@ import (
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -215,7 +216,7 @@ func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 			return callback
 		}},
 		{"it took too long, though the browser kept the cookie", func(s *stage, b *browser, callback string) string {
-			s.pass(session.AttemptLifetime)
+			s.pass(store.AttemptLifetime)
 			return callback
 		}},
 		{"the cookie of another state", func(s *stage, b *browser, callback string) string {
@@ -301,15 +302,15 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		why string
-		who func(w *session.Who, sid string)
+		who func(w *store.Selector, sid string)
 		ok  bool
 	}{
-		{"by sub", func(w *session.Who, _ string) { w.Subject = "alice" }, false},
-		{"by sid", func(w *session.Who, sid string) { w.SID = sid }, false},
-		{"by both", func(w *session.Who, sid string) { w.Subject, w.SID = "alice", sid }, false},
-		{"of somebody else", func(w *session.Who, _ string) { w.Subject = "bob" }, true},
-		{"of another sid", func(w *session.Who, _ string) { w.SID = "other" }, true},
-		{"at another client", func(w *session.Who, _ string) { w.Subject, w.ClientID = "alice", "other" }, true},
+		{"by sub", func(w *store.Selector, _ string) { w.Subject = "alice" }, false},
+		{"by sid", func(w *store.Selector, sid string) { w.SID = sid }, false},
+		{"by both", func(w *store.Selector, sid string) { w.Subject, w.SID = "alice", sid }, false},
+		{"of somebody else", func(w *store.Selector, _ string) { w.Subject = "bob" }, true},
+		{"of another sid", func(w *store.Selector, _ string) { w.SID = "other" }, true},
+		{"at another client", func(w *store.Selector, _ string) { w.Subject, w.ClientID = "alice", "other" }, true},
 	} {
 		for _, silent := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, silent %v", c.why, silent), func(t *testing.T) {
@@ -321,9 +322,9 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 				s.pass(time.Second)
 				callback := b.begin(fmt.Sprintf("/auth/login?return_to=/a&silent=%v", silent))
 				s.pass(time.Second)
-				who := session.Who{Issuer: s.ops[0].Issuer(), ClientID: "app"}
+				who := store.Selector{Issuer: s.ops[0].Issuer(), ClientID: "app"}
 				c.who(&who, s.ops[0].Sessions()[0].SID)
-				_, err := s.m.End(context.Background(), session.Ending{Who: who, Cause: session.CauseBackChannel})
+				_, err := s.m.End(context.Background(), store.Ending{Selector: who, Cause: store.CauseBackChannel})
 				must(t, err)
 				s.pass(time.Second)
 				p := b.get(callback)
@@ -357,7 +358,7 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 // endAll ends every session by its key, which leaves no mark.
 func endAll(s *stage) error {
 	for _, r := range s.sessions() {
-		if _, err := s.m.End(context.Background(), session.Ending{Who: session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}}); err != nil {
+		if _, err := s.m.End(context.Background(), store.Ending{Selector: store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}}); err != nil {
 			return err
 		}
 	}
@@ -379,7 +380,7 @@ func TestSigningInAgainReplacesTheSessionOfThisBrowserAlone(t *testing.T) {
 	}
 	select {
 	case cause := <-ended:
-		if cause != session.CauseReplaced {
+		if cause != store.CauseReplaced {
 			t.Errorf("the old session ended by %q", cause)
 		}
 	default:
@@ -415,9 +416,9 @@ func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked
 			b.follow("/auth/login")
 			old := b.session()
 			row.change(s, b)
-			var endings []session.Ending
-			s.tell = func(e session.Ending) []session.Telling {
-				if e.Cause != session.CauseCapped { // a sign-in asks for room too, and there is plenty
+			var endings []store.Ending
+			s.tell = func(e store.Ending) []store.NoticeRequest {
+				if e.Cause != store.CauseCapped { // a sign-in asks for room too, and there is plenty
 					endings = append(endings, e)
 				}
 				return nil
@@ -427,7 +428,7 @@ func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked
 			if now == nil || now.Key == old.Key || old.Tokens.RefreshToken == "" {
 				t.Fatalf("the new session is %+v", now)
 			}
-			if len(endings) != 1 || endings[0].Cause != session.CauseReplaced || endings[0].Who.Key != old.Key || endings[0].KeepTokens != row.inherited {
+			if len(endings) != 1 || endings[0].Cause != store.CauseReplaced || endings[0].Selector.Key != old.Key || endings[0].KeepTokens != row.inherited {
 				t.Errorf("ended: %+v", endings)
 			}
 			if got := now.Tokens.Inherited; (len(got) == 1 && got[0] == old.Tokens.RefreshToken) != row.inherited || len(got) > 1 {

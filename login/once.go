@@ -15,6 +15,7 @@ import (
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -82,7 +83,7 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 	if err != nil {
 		return nil, err
 	}
-	held, err := h.Sessions.ClaimAttempt(r.Context(), a.id(), claimed, session.AttemptLifetime)
+	held, err := h.Sessions.ClaimAttempt(r.Context(), a.id(), claimed, store.AttemptLifetime)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotBegun, err)
 	}
@@ -94,7 +95,7 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTime)
 		defer cancel()
-		err = h.Sessions.SettleAttempt(ctx, a.id(), done)
+		err = h.Sessions.CompleteAttempt(ctx, a.id(), done)
 	}
 	if err != nil { // this process knows the outcome all the same
 		h.Site.Event(r, slog.LevelWarn, "login_outcome_not_kept", slog.String("provider", p.Name()), slog.String("error", err.Error()))
@@ -143,7 +144,7 @@ func (h *Handler) await(r *http.Request, p *oidc.Provider, a *attempt, held, sum
 			return nil, h.unfinished(p, a)
 		}
 		if held, err = h.Sessions.Attempt(r.Context(), id); err != nil {
-			if errors.Is(err, session.ErrNotFound) || r.Context().Err() != nil {
+			if errors.Is(err, store.ErrNotFound) || r.Context().Err() != nil {
 				return nil, h.unfinished(p, a)
 			}
 			return nil, h.kept(p, a, err)
@@ -206,7 +207,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 	}
 	if !first {
 		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
-		case errors.Is(err, session.ErrNotFound):
+		case errors.Is(err, store.ErrNotFound):
 			return &web.Failure{Status: http.StatusConflict, Event: "login",
 				Err:   errors.New("came again after its session had ended"),
 				Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},

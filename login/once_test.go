@@ -11,7 +11,7 @@ import (
 
 	"example.com/curfew/login"
 	"example.com/curfew/oidc/oidctest"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // send sends a callback with the cookies that the browser has had, whatever it has got since.
@@ -119,7 +119,7 @@ func TestADeadEndLeadsBackAndTellsTheLogWhatTheProviderSaid(t *testing.T) {
 	for _, to := range []string{"/wiki/100%25", long} {
 		b := s.browser()
 		callback := b.begin("/auth/login?return_to=" + url.QueryEscape(to))
-		s.pass(session.AttemptLifetime)
+		s.pass(store.AttemptLifetime)
 		p := b.get(callback)
 		if p.status != 400 || !strings.Contains(p.body, "return_to="+url.QueryEscape(to)) || !strings.Contains(p.body, "too long") {
 			t.Errorf("%.20s: %d %s", to, p.status, p.body)
@@ -235,7 +235,7 @@ func TestALogoutBetweenTheClaimAndTheSessionWins(t *testing.T) {
 	var s *stage
 	s = newStage(t, 1, func(h *login.Handler) {
 		h.OnLogin = func(ctx context.Context, claims map[string]any) error {
-			_, err := s.m.End(ctx, session.Ending{Who: session.Who{Issuer: s.ops[0].Issuer(), ClientID: "app", Subject: "alice"}})
+			_, err := s.m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.ops[0].Issuer(), ClientID: "app", Subject: "alice"}})
 			return err
 		}
 	})

@@ -18,10 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/login"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/web"
 )
@@ -36,7 +38,7 @@ type stage struct {
 	url   string
 	log   *logged
 	ahead atomic.Int64 // by how much everybody's clock is ahead
-	tell  func(session.Ending) []session.Telling
+	tell  func(store.Ending) []store.NoticeRequest
 
 	mu       sync.Mutex
 	orphaned []string // the refresh tokens of sign-ins that got no session
@@ -57,9 +59,9 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 	must(t, err)
 	key := make([]byte, 32)
 	rand.Read(key)
-	ring, err := session.NewRing(key)
+	ring, err := keyring.New(key)
 	must(t, err)
-	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Tell: s.plan, Orphaned: s.orphan, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Tell: s.plan, Orphaned: s.orphan, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	must(t, err)
 	s.h = &login.Handler{
 		Site:     &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
@@ -107,9 +109,9 @@ func (s *stage) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Lo
 func (s *stage) pass(d time.Duration) { s.ahead.Add(int64(d)) }
 
 // sessions returns all that the store holds.
-func (s *stage) sessions() []session.Record {
+func (s *stage) sessions() []store.Record {
 	s.t.Helper()
-	page, err := s.store.Store.List(context.Background(), session.Query{Limit: 1000}, session.Time(s.now()))
+	page, err := s.store.Store.List(context.Background(), store.Query{Limit: 1000}, store.Time(s.now()))
 	must(s.t, err)
 	return page.Records
 }
@@ -213,7 +215,7 @@ func (b *browser) session() *session.Session {
 		return nil
 	}
 	s, err := b.s.m.Peek(context.Background(), bearer.Key())
-	if errors.Is(err, session.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	must(b.s.t, err)
@@ -222,7 +224,7 @@ func (b *browser) session() *session.Session {
 
 // shaky is a store that can be away.
 type shaky struct {
-	session.Store
+	store.Store
 	now    func() time.Time // by its own clock
 	unread atomic.Bool      // that clock cannot be read
 	away   atomic.Bool
@@ -231,14 +233,14 @@ type shaky struct {
 
 var errAway = errors.New("the disk is gone")
 
-func (s *shaky) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+func (s *shaky) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	if s.away.Load() {
 		return errAway
 	}
 	return s.Store.Create(ctx, r, began, now)
 }
 
-func (s *shaky) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
+func (s *shaky) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
 	held, err := s.Store.ClaimAttempt(ctx, id, value, expires, now)
 	if s.dies.Load() {
 		return nil, errAway
@@ -253,9 +255,9 @@ func (s *shaky) Clock(context.Context) (time.Time, error) {
 	return s.now(), nil
 }
 
-func (s *shaky) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+func (s *shaky) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	if s.away.Load() {
-		return session.Record{}, errAway
+		return store.Record{}, errAway
 	}
 	return s.Store.Find(ctx, k, now)
 }
@@ -298,7 +300,7 @@ func must(t testing.TB, err error) {
 }
 
 // plan hears of each ending.
-func (s *stage) plan(e session.Ending) []session.Telling {
+func (s *stage) plan(e store.Ending) []store.NoticeRequest {
 	if s.tell == nil {
 		return nil
 	}

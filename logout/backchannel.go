@@ -13,6 +13,7 @@ import (
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -57,7 +58,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	verified := []slog.Attr{slog.String("provider", provider), slog.String("jti", t.JTI), slog.String("sub", t.Subject), slog.String("sid", t.SID)}
 	switch {
 	case err == nil:
-	case errors.Is(err, session.ErrReplayed):
+	case errors.Is(err, store.ErrReplayed):
 		h.result(backchannel, provider, "replayed", "jti")
 		return refusal("already processed", "replayed", "jti", err, verified...)
 	case errors.Is(err, session.ErrUnavailable):
@@ -79,12 +80,12 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 
 // carryOut ends what a logout token names, of each client of ours that it is for. Each is a step of its own: when one fails the
 // token is welcome again, and those that it was carried out for before are passed over.
-func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []session.Ended, err error) {
+func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []store.Ended, err error) {
 	replayed := 0
 	for _, p := range append([]*oidc.Provider{t.Provider}, t.Others...) {
 		some, err := h.Sessions.End(ctx, h.ending(t, p))
 		switch {
-		case errors.Is(err, session.ErrReplayed):
+		case errors.Is(err, store.ErrReplayed):
 			replayed++
 		case err != nil:
 			return nil, err
@@ -92,20 +93,20 @@ func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []se
 		ended = append(ended, some...)
 	}
 	if replayed > len(t.Others) {
-		return nil, session.ErrReplayed
+		return nil, store.ErrReplayed
 	}
 	return ended, nil
 }
 
 // ending is what a logout token wants of a client of ours.
-func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) session.Ending {
-	e := session.Ending{
-		Who:   session.Who{Issuer: t.Issuer, ClientID: p.Config().ClientID, Subject: t.Subject, SID: t.SID},
-		Cause: session.CauseBackChannel, JTI: t.JTI, JTIExpires: t.Remember,
+func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) store.Ending {
+	e := store.Ending{
+		Selector: store.Selector{Issuer: t.Issuer, ClientID: p.Config().ClientID, Subject: t.Subject, SID: t.SID},
+		Cause:    store.CauseBackChannel, JTI: t.JTI, JTIExpires: t.Remember,
 		RevokeOffline: t.RevokeOffline,
 	}
 	if t.Subject != "" && p.Config().Quirks.LogoutScope == "subject" {
-		e.Who.SID = ""
+		e.Selector.SID = ""
 	}
 	return e
 }

@@ -16,6 +16,7 @@ import (
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // names of the certification suite (oidcc-client-test-…), whose tokens have sub and sid, an ignored claim and no typ, and
@@ -181,7 +182,7 @@ func TestWhoeverIsNamedIsSignedOutAndNobodyElse(t *testing.T) {
 			if bob.session() == nil {
 				t.Error("somebody else was signed out")
 			}
-			if cause := soon(t, "the end", ended); cause != session.CauseBackChannel {
+			if cause := soon(t, "the end", ended); cause != store.CauseBackChannel {
 				t.Errorf("the cause is %q", cause)
 			}
 			n := 1.0
@@ -335,7 +336,7 @@ func TestEveryWayOutLeavesNotices(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	notices := func() int {
-		all, err := s.store.Store.(session.Outbox).Claim(context.Background(), session.Time(s.now()), time.Hour, 10)
+		all, err := s.store.Store.(store.Outbox).Claim(context.Background(), store.Time(s.now()), time.Hour, 10)
 		must(t, err)
 		return len(all)
 	}
@@ -414,7 +415,7 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 	})
 	alive := func() (clients []string) {
 		for _, client := range []string{"app", "second", "third"} {
-			page, err := s.store.List(t.Context(), session.Query{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice"}, s.now())
+			page, err := s.store.List(t.Context(), store.Query{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice"}, s.now())
 			must(t, err)
 			if len(page.Records) > 0 {
 				clients = append(clients, client)
@@ -423,7 +424,7 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 		return clients
 	}
 	for _, client := range []string{"app", "second", "third"} {
-		_, _, err := s.m.Create(t.Context(), session.New{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice", SID: "s", Began: s.now()})
+		_, _, err := s.m.Create(t.Context(), session.SignIn{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice", SID: "s", Began: s.now()})
 		must(t, err)
 	}
 	token := s.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Claims["aud"] = []string{"second", "app", "third"} })

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -29,7 +30,7 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
 	switch {
-	case errors.Is(err, session.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		h.Cookie.Clear(w)
 		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
 	case err != nil:
@@ -38,8 +39,8 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	if !names(r, s) {
 		return h.framed(w, r, "unknown", "ignored", "This request names another session. Nothing has changed.")
 	}
-	_, err = h.Sessions.End(r.Context(), session.Ending{Cause: session.CauseFrontChannel,
-		Who: session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
+	_, err = h.Sessions.End(r.Context(), store.Ending{Cause: store.CauseFrontChannel,
+		Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
 	if err != nil {
 		return h.away(frontchannel, s.Provider, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -46,7 +47,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
 	switch {
-	case errors.Is(err, session.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		if err := h.endAgain(r, bearer.Key()); err != nil {
 			return h.away(user, "unknown", err)
 		}
@@ -72,10 +73,10 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 // end ends a session and those that share its sid, or one that it had before, and says how many. By its sids, because
 // that leaves the marks that bar a login of the same sign-in that is under way in another tab.
 func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
-	var ended []session.Ended
-	end := func(who session.Who) error {
+	var ended []store.Ended
+	end := func(who store.Selector) error {
 		who.Issuer, who.ClientID = s.Issuer, s.ClientID
-		more, err := h.Sessions.End(r.Context(), session.Ending{Who: who, Cause: session.CauseUser})
+		more, err := h.Sessions.End(r.Context(), store.Ending{Selector: who, Cause: store.CauseUser})
 		ended = append(ended, more...)
 		return err
 	}
@@ -83,12 +84,12 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 		if sid == "" {
 			continue
 		}
-		if err := end(session.Who{SID: sid}); err != nil {
+		if err := end(store.Selector{SID: sid}); err != nil {
 			return 0, err
 		}
 	}
-	if !slices.ContainsFunc(ended, func(e session.Ended) bool { return e.Key == s.Key }) {
-		if err := end(session.Who{Key: s.Key}); err != nil {
+	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
+		if err := end(store.Selector{Key: s.Key}); err != nil {
 			return 0, err
 		}
 	}
@@ -97,11 +98,11 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 
 // endAgain repeats the ending of a session that is not found. It may have ended a moment ago at a store that could not
 // say that its replicas have the ending too, and has not until an ending says so. Who it was is no longer known, nor needed.
-func (h *Handler) endAgain(r *http.Request, key session.Key) error {
+func (h *Handler) endAgain(r *http.Request, key store.Key) error {
 	for _, p := range h.Providers {
 		c := p.Config()
-		who := session.Who{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
-		if _, err := h.Sessions.End(r.Context(), session.Ending{Who: who, Cause: session.CauseUser}); err != nil {
+		who := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
+		if _, err := h.Sessions.End(r.Context(), store.Ending{Selector: who, Cause: store.CauseUser}); err != nil {
 			return err
 		}
 	}
@@ -140,7 +141,7 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Sessi
 			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, "/")}}})
 		return
 	}
-	http.SetCookie(w, h.Cookie.New(h.stateCookie(), ask.State, session.AttemptLifetime))
+	http.SetCookie(w, h.Cookie.New(h.stateCookie(), ask.State, store.AttemptLifetime))
 	if form == nil {
 		redirect(w, to)
 		return
@@ -178,7 +179,7 @@ func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
 		case err == nil: // signed in again meanwhile, or never out: do not claim otherwise
 			redirect(w, cmp.Or(h.Home, "/"))
 			return nil
-		case !errors.Is(err, session.ErrNotFound):
+		case !errors.Is(err, store.ErrNotFound):
 			return h.away("", "", err)
 		}
 	}
@@ -204,7 +205,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {
 				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true},
 					{Label: "Stay signed in", Href: "/"}}})
 			return nil
-		case !errors.Is(err, session.ErrNotFound):
+		case !errors.Is(err, store.ErrNotFound):
 			return h.away("", "", err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
@@ -37,7 +38,7 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" || len(q.Get("state")) < 22 {
 		t.Fatalf("%d to %s", p.status, p.to)
 	}
-	if cause := soon(t, "the end", ended); cause != session.CauseUser {
+	if cause := soon(t, "the end", ended); cause != store.CauseUser {
 		t.Errorf("the cause is %q", cause)
 	}
 	if b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {
@@ -367,7 +368,7 @@ func TestSigningOutRacesALogoutToken(t *testing.T) {
 	s.store.ending = func(ctx context.Context) {
 		if once {
 			once = false
-			_, err := s.store.Store.End(ctx, session.Ending{Who: session.Who{Issuer: s.op.Issuer(), ClientID: "app", SID: sid}}, session.Time(s.now()))
+			_, err := s.store.Store.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.op.Issuer(), ClientID: "app", SID: sid}}, store.Time(s.now()))
 			if err != nil {
 				t.Error(err)
 			}

@@ -19,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/login"
 	"example.com/curfew/logout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/web"
 )
@@ -40,8 +42,8 @@ type stage struct {
 	ahead atomic.Int64 // by how much everybody's clock is ahead
 
 	mu      sync.Mutex
-	results []string         // what OnResult heard
-	endings []session.Ending // that were asked to tell
+	results []string       // what OnResult heard
+	endings []store.Ending // that were asked to tell
 }
 
 // newStage makes a site; configure may change the handler before it is mounted, and the provider's configuration.
@@ -57,10 +59,10 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 	must(t, err)
 	key := make([]byte, 32)
 	rand.Read(key)
-	ring, err := session.NewRing(key)
+	ring, err := keyring.New(key)
 	must(t, err)
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
-	s.m, err = session.NewManager(session.Config{Store: s.store, Ring: ring, Now: s.now, Log: log, Tell: s.tell})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Log: log, Tell: s.tell})
 	must(t, err)
 	s.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: s.now})
 	transport := &http.Transport{}
@@ -101,11 +103,11 @@ func (s *stage) client(change func(*oidctest.Client)) {
 }
 
 // tell leaves a notice for an app of the provider's side.
-func (s *stage) tell(e session.Ending) []session.Telling {
+func (s *stage) tell(e store.Ending) []store.NoticeRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endings = append(s.endings, e)
-	return []session.Telling{{Kind: session.NoticeTell, Target: "another app", Deadline: s.now().Add(time.Hour)}}
+	return []store.NoticeRequest{{Kind: store.NoticeTell, Target: "another app", Deadline: s.now().Add(time.Hour)}}
 }
 
 func (s *stage) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
@@ -213,7 +215,7 @@ func (b *browser) session() *session.Session {
 		return nil
 	}
 	s, err := b.s.m.Peek(context.Background(), bearer.Key())
-	if errors.Is(err, session.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	must(b.s.t, err)
@@ -230,7 +232,7 @@ func (s *stage) send(token string) page {
 
 // shaky is a store that can be away, wholly or for endings alone.
 type shaky struct {
-	session.Store
+	store.Store
 	away, endless atomic.Bool
 	unsure        atomic.Bool           // whether its replicas have what it has ended
 	ending        func(context.Context) // called before each End, if not nil
@@ -238,14 +240,14 @@ type shaky struct {
 
 var errAway = errors.New("the disk is gone")
 
-func (s *shaky) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+func (s *shaky) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	if s.away.Load() {
-		return session.Record{}, errAway
+		return store.Record{}, errAway
 	}
 	return s.Store.Find(ctx, k, now)
 }
 
-func (s *shaky) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+func (s *shaky) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if s.ending != nil {
 		s.ending(ctx)
 	}

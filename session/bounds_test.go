@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/store"
 	"pgregory.net/rapid"
 )
 
@@ -35,7 +36,7 @@ func (w *world) read(t *rapid.T, b *bounds) {
 	w.pass(t, drawn(t, "on the way there", slowest))
 	at := w.store
 	w.pass(t, drawn(t, "on the way back", slowest))
-	b.observe(Time(at), before, w.here)
+	b.observe(store.Time(at), before, w.here)
 }
 
 // TestTheStoresTimeIsWithinItsBounds, however slow the readings are, while machines are suspended and wall clocks are set.
@@ -63,7 +64,7 @@ func TestTheStoresTimeIsWithinItsBounds(t *testing.T) {
 				}
 			}
 			earliest, latest := b.at(w.here)
-			if earliest.After(w.store) || latest.Before(Time(w.store)) {
+			if earliest.After(w.store) || latest.Before(store.Time(w.store)) {
 				t.Fatalf("it is %v, and said to be between %v and %v", w.store, earliest, latest)
 			}
 			if b.back != 0 {
@@ -119,13 +120,13 @@ func TestALoginFromBeforeALogoutHasTheLowerStamp(t *testing.T) {
 				w.store = w.store.Add(-time.Minute - drawn(t, "the server's clock is set back", 5*time.Minute))
 			case 4:
 				earliest, _ := b.at(w.here)
-				logins = append(logins, Time(earliest))
+				logins = append(logins, store.Time(earliest))
 			}
-			logout := Time(w.store) // by the server
+			logout := store.Time(w.store) // by the server
 			creator := rapid.SampledFrom(replicas).Draw(t, "who creates")
 			w.read(t, creator)
 			for _, began := range logins {
-				if stamp := Time(began.Add(-creator.setBack(w.here))); stamp.After(logout) {
+				if stamp := store.Time(began.Add(-creator.setBack(w.here))); stamp.After(logout) {
 					t.Fatalf("a login is stamped %v, and a logout after it %v", stamp, logout)
 				}
 			}
@@ -183,7 +184,7 @@ func TestThatAClockWasSetBackIsForgottenWhenNoLoginIsLeftFromBefore(t *testing.T
 	b.observe(start.Add(-by), at(0), at(0))
 	by += time.Microsecond
 	for after, want := range map[time.Duration]time.Duration{
-		0: by, AttemptLifetime: by, AttemptLifetime + by - 1: by, AttemptLifetime + by: 0, 24 * time.Hour: 0,
+		0: by, store.AttemptLifetime: by, store.AttemptLifetime + by - 1: by, store.AttemptLifetime + by: 0, 24 * time.Hour: 0,
 	} {
 		if got := b.setBack(at(after)); got != want {
 			t.Errorf("after %v it is %v behind, want %v", after, got, want)

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/store"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
@@ -16,7 +17,7 @@ type cache struct{ shards []shard }
 type shard struct {
 	mu    sync.Mutex
 	epoch uint64
-	lru   *simplelru.LRU[Key, *entry]
+	lru   *simplelru.LRU[store.Key, *entry]
 }
 
 type entry struct {
@@ -29,15 +30,15 @@ const shards = 64
 func (c *cache) init(size int) {
 	c.shards = make([]shard, shards)
 	for i := range c.shards {
-		c.shards[i].lru, _ = simplelru.NewLRU[Key, *entry](max(1, size/shards), nil) // errs on sizes below 1 alone
+		c.shards[i].lru, _ = simplelru.NewLRU[store.Key, *entry](max(1, size/shards), nil) // errs on sizes below 1 alone
 	}
 }
 
 // of returns the shard of a key, by bytes of its hash: the tag is the same for all sessions of one person.
-func (c *cache) of(k Key) *shard { return &c.shards[int(k[keySize-1])%shards] }
+func (c *cache) of(k store.Key) *shard { return &c.shards[int(k[len(k)-1])%shards] }
 
 // get returns a session, and whether its LastSeen should be written: true for one caller in each period.
-func (c *cache) get(k Key, now time.Time, period time.Duration) (s *Session, touch bool) {
+func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Session, touch bool) {
 	if c.shards == nil {
 		return nil, false
 	}
@@ -55,7 +56,7 @@ func (c *cache) get(k Key, now time.Time, period time.Duration) (s *Session, tou
 }
 
 // epoch is taken before a session is read or written, and handed to put after.
-func (c *cache) epoch(k Key) uint64 {
+func (c *cache) epoch(k store.Key) uint64 {
 	if c.shards == nil {
 		return 0
 	}
@@ -81,7 +82,7 @@ func (c *cache) put(s *Session, epoch uint64) {
 	sh.lru.Add(s.Key, &entry{s, s.LastSeen})
 }
 
-func (c *cache) forget(k Key) {
+func (c *cache) forget(k store.Key) {
 	if c.shards == nil {
 		return
 	}

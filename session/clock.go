@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"example.com/curfew/store"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,14 +24,14 @@ const (
 // a reading takes a while, and the answer may have been made at any moment of it.
 //
 //   - A login is stamped with the earliest time that the store may have.
-//   - An ending is stamped by the store itself, when it is carried out; see [Store.End].
+//   - An ending is stamped by the store itself, when it is carried out; see [store.Store.End].
 //
 // So a login that began before an ending has the lower stamp, however slow the reading was. A slow reading costs only this:
 // a login that begins within its length after the ending may be refused.
 //
 // A store without a clock belongs to one process, whose own clock is then read in place of a server's.
 type clock struct {
-	source   Clock // nil: the process's own clock counts
+	source   store.Clock // nil: the process's own clock counts
 	now      func() time.Time
 	start    time.Time // by now; what instants count from
 	log      *slog.Logger
@@ -56,12 +57,12 @@ type reading struct {
 // one before may have been ahead.
 const sharedEra = "store"
 
-func newClock(s Store, now func() time.Time, log *slog.Logger) *clock {
+func newClock(s store.Store, now func() time.Time, log *slog.Logger) *clock {
 	c := &clock{now: now, start: now(), log: log, era: rand.Text(), bounds: bounds{own: true, drift: 100}}
-	if source, ok := s.(Clock); ok {
+	if source, ok := s.(store.Clock); ok {
 		c.source, c.era, c.bounds = source, sharedEra, bounds{drift: 4}
 	}
-	if v, ok := s.(Volatile); ok {
+	if v, ok := s.(store.Volatile); ok {
 		c.era, c.volatile = v.Incarnation(), true
 	}
 	return c
@@ -153,7 +154,7 @@ func (c *clock) take(ctx context.Context, r *reading) {
 func (c *clock) observe(at, before, after time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	back := c.bounds.observe(Time(at), c.instant(before), c.instant(after))
+	back := c.bounds.observe(store.Time(at), c.instant(before), c.instant(after))
 	c.read = c.instant(before)
 	if back > 0 {
 		c.log.Warn("the clock that orders logins and logouts was set back: until logins from before that have run out, "+
@@ -205,7 +206,7 @@ func (c *clock) begin(ctx context.Context) (began time.Time, era string, err err
 		return time.Time{}, "", err
 	}
 	began, _ = c.between()
-	return Time(began), c.era, nil
+	return store.Time(began), c.era, nil
 }
 
 // compared returns a login's stamp as it is to be compared with the marks of endings now, and the time to judge its age by.
@@ -213,24 +214,24 @@ func (c *clock) begin(ctx context.Context) (began time.Time, era string, err err
 // process tell nothing where each process has its own clock: any mark that is still there bars such a login.
 func (c *clock) compared(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
 	if c.volatile && era != "" && era != c.era {
-		return time.Time{}, time.Time{}, ErrEnded // a logout may have named it, and that is forgotten
+		return time.Time{}, time.Time{}, store.ErrEnded // a logout may have named it, and that is forgotten
 	}
 	if err := c.exact(ctx); err != nil {
 		return time.Time{}, time.Time{}, err
 	}
 	_, now = c.between()
-	now = Time(now)
-	if now.Sub(began) >= AttemptLifetime {
+	now = store.Time(now)
+	if now.Sub(began) >= store.AttemptLifetime {
 		return began, now, nil
 	}
 	c.mu.Lock()
 	stamp = began.Add(-c.bounds.setBack(c.instant(c.now())))
 	c.mu.Unlock()
-	lowest := now.Add(time.Microsecond - AttemptLifetime)
+	lowest := now.Add(time.Microsecond - store.AttemptLifetime)
 	if era != "" && era != c.era || stamp.Before(lowest) {
 		stamp = lowest
 	}
-	return Time(stamp), now, nil
+	return store.Time(stamp), now, nil
 }
 
 // instant is a time of this machine, since some moment, by both of its clocks. The monotonic one stands still while the
@@ -291,7 +292,7 @@ func (b *bounds) observe(at time.Time, before, after instant) (back time.Duratio
 
 // setBack says by how much the clock may be behind what it was when a login began that is still under way.
 func (b *bounds) setBack(now instant) time.Duration {
-	if least, _ := b.elapsed(b.backAt, now); b.back == 0 || least >= b.back+AttemptLifetime {
+	if least, _ := b.elapsed(b.backAt, now); b.back == 0 || least >= b.back+store.AttemptLifetime {
 		return 0
 	}
 	return b.back

@@ -11,50 +11,51 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
 // lasting is a store of one process that keeps its marks over a restart, as a file does.
-type lasting struct{ session.Store }
+type lasting struct{ store.Store }
 
 // A process that was started anew may have another clock than the one before: its stamps tell nothing, and any mark that is
 // still there bars a login from before.
 func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 	t.Parallel()
-	alice := session.Who{Issuer: issuer, ClientID: client, Subject: "alice"}
+	alice := store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}
 	for _, row := range []struct {
 		why         string
-		off         time.Duration // of the clock of the process before
-		early, late session.Who   // who is logged out before the restart, and after it
+		off         time.Duration  // of the clock of the process before
+		early, late store.Selector // who is logged out before the restart, and after it
 		want        error
 	}{
-		{"the clock was ahead, the logout came after the restart", 10 * time.Minute, session.Who{}, alice, session.ErrEnded},
-		{"the clock was ahead, the logout came before", 10 * time.Minute, alice, session.Who{}, session.ErrEnded},
-		{"the clock was behind, the logout came after", -10 * time.Minute, session.Who{}, alice, session.ErrEnded},
-		{"the clock was behind, the logout came before", -10 * time.Minute, alice, session.Who{}, session.ErrEnded},
-		{"the clock was right, the logout came after", 0, session.Who{}, alice, session.ErrEnded},
-		{"the clock was ahead for longer than a login may take", time.Hour, session.Who{}, alice, session.ErrEnded},
-		{"nobody was logged out", 10 * time.Minute, session.Who{}, session.Who{}, nil},
-		{"another person was", 10 * time.Minute, session.Who{}, session.Who{Issuer: issuer, ClientID: client, Subject: "bob"}, nil},
+		{"the clock was ahead, the logout came after the restart", 10 * time.Minute, store.Selector{}, alice, store.ErrEnded},
+		{"the clock was ahead, the logout came before", 10 * time.Minute, alice, store.Selector{}, store.ErrEnded},
+		{"the clock was behind, the logout came after", -10 * time.Minute, store.Selector{}, alice, store.ErrEnded},
+		{"the clock was behind, the logout came before", -10 * time.Minute, alice, store.Selector{}, store.ErrEnded},
+		{"the clock was right, the logout came after", 0, store.Selector{}, alice, store.ErrEnded},
+		{"the clock was ahead for longer than a login may take", time.Hour, store.Selector{}, alice, store.ErrEnded},
+		{"nobody was logged out", 10 * time.Minute, store.Selector{}, store.Selector{}, nil},
+		{"another person was", 10 * time.Minute, store.Selector{}, store.Selector{Issuer: issuer, ClientID: client, Subject: "bob"}, nil},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store := lasting{memory.New()}
+				backend := lasting{memory.New()}
 				process := func(off time.Duration) *session.Manager {
-					m, err := session.NewManager(session.Config{Store: store, Ring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
+					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
 						Now: func() time.Time { return time.Now().Add(off) }})
 					if err != nil {
 						t.Fatal(err)
 					}
 					return m
 				}
-				end := func(m *session.Manager, who session.Who) {
+				end := func(m *session.Manager, who store.Selector) {
 					time.Sleep(time.Second)
 					if who.Issuer == "" {
 						return
 					}
-					if _, err := m.End(t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+					if _, err := m.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -66,7 +67,7 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 				end(before, row.early)
 				after := process(0)
 				end(after, row.late)
-				_, _, err = after.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began, Era: era})
+				_, _, err = after.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began, Era: era})
 				if !errors.Is(err, row.want) {
 					t.Errorf("got %v, want %v", err, row.want)
 				}
@@ -77,7 +78,7 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 
 // mute is a store that replicas share, whose clock can be silenced.
 type mute struct {
-	session.Store
+	store.Store
 	silent *atomic.Pointer[error]
 	hangs  *atomic.Bool
 }
@@ -99,8 +100,8 @@ func muted(t *testing.T, test func(t *testing.T, m *session.Manager, away func(b
 		t.Run(fmt.Sprint("it hangs: ", hangs), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store := mute{memory.New(), new(atomic.Pointer[error]), new(atomic.Bool)}
-				m, err := session.NewManager(session.Config{Store: store, Ring: ring(t, 1), Log: slog.New(slog.DiscardHandler)})
+				backend := mute{memory.New(), new(atomic.Pointer[error]), new(atomic.Bool)}
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.DiscardHandler)})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -108,11 +109,11 @@ func muted(t *testing.T, test func(t *testing.T, m *session.Manager, away func(b
 				test(t, m, func(away bool) {
 					switch {
 					case hangs:
-						store.hangs.Store(away)
+						backend.hangs.Store(away)
 					case away:
-						store.silent.Store(&gone)
+						backend.silent.Store(&gone)
 					default:
-						store.silent.Store(nil)
+						backend.silent.Store(nil)
 					}
 				})
 			})
@@ -120,8 +121,8 @@ func muted(t *testing.T, test func(t *testing.T, m *session.Manager, away func(b
 	}
 }
 
-func alice(began time.Time, era string) session.New {
-	return session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began, Era: era}
+func alice(began time.Time, era string) session.SignIn {
+	return session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began, Era: era}
 }
 
 // Before the first reading nobody knows the store's time: nothing is decided by a clock that was never compared.
@@ -135,7 +136,7 @@ func TestBeforeTheFirstReadingOfTheClockNothingIsDecided(t *testing.T) {
 			"Create": func() error { _, _, err := m.Create(t.Context(), alice(began, era)); return err },
 			"Get":    func() error { _, err := m.Get(t.Context(), session.NewBearer(issuer, client, "alice")); return err },
 			"End": func() error {
-				_, err := m.End(t.Context(), session.Ending{Who: session.Who{Issuer: issuer, ClientID: client, Subject: "alice"}})
+				_, err := m.End(t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}})
 				return err
 			},
 		} {
@@ -181,7 +182,7 @@ func TestWithoutANewReadingOfTheClockForAMinuteNobodySignsIn(t *testing.T) {
 		if _, err := m.Get(t.Context(), bearer); err != nil {
 			t.Errorf("Get: %v", err)
 		}
-		ended, err := m.End(t.Context(), session.Ending{Who: session.Who{Issuer: issuer, ClientID: client, Key: s.Key}})
+		ended, err := m.End(t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Key: s.Key}})
 		if err != nil || len(ended) != 1 {
 			t.Errorf("End: %d ended, %v", len(ended), err)
 		}

@@ -15,7 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/sqlite"
 )
@@ -23,10 +25,10 @@ import (
 // written is a store that somebody else can write to, without the keys.
 type written struct {
 	*memory.Store
-	alter func(*session.Record) // what Find returns
+	alter func(*store.Record) // what Find returns
 }
 
-func (w *written) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+func (w *written) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	r, err := w.Store.Find(ctx, k, now)
 	if err == nil && w.alter != nil {
 		w.alter(&r)
@@ -37,28 +39,28 @@ func (w *written) Find(ctx context.Context, k session.Key, now time.Time) (sessi
 func TestAColumnThatWasChangedInTheStoreIsNotServed(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour
-	for column, alter := range map[string]func(r *session.Record){
-		"issuer":       func(r *session.Record) { r.Issuer = "https://other.example" },
-		"client":       func(r *session.Record) { r.ClientID = "app2" },
-		"subject":      func(r *session.Record) { r.Subject = "bob" },
-		"sid":          func(r *session.Record) { r.SID = "s2" },
-		"former":       func(r *session.Record) { r.Former = []string{"s0"} },
-		"created":      func(r *session.Record) { r.Created = r.Created.Add(time.Microsecond) },
-		"last_seen":    func(r *session.Record) { r.LastSeen = r.LastSeen.Add(day) },
-		"idle_expires": func(r *session.Record) { r.IdleExpires = r.IdleExpires.Add(day) },
-		"expires":      func(r *session.Record) { r.Expires = r.Expires.Add(day) },
-		"refresh":      func(r *session.Record) { r.Refresh = session.RefreshOffline },
+	for column, alter := range map[string]func(r *store.Record){
+		"issuer":       func(r *store.Record) { r.Issuer = "https://other.example" },
+		"client":       func(r *store.Record) { r.ClientID = "app2" },
+		"subject":      func(r *store.Record) { r.Subject = "bob" },
+		"sid":          func(r *store.Record) { r.SID = "s2" },
+		"former":       func(r *store.Record) { r.Former = []string{"s0"} },
+		"created":      func(r *store.Record) { r.Created = r.Created.Add(time.Microsecond) },
+		"last_seen":    func(r *store.Record) { r.LastSeen = r.LastSeen.Add(day) },
+		"idle_expires": func(r *store.Record) { r.IdleExpires = r.IdleExpires.Add(day) },
+		"expires":      func(r *store.Record) { r.Expires = r.Expires.Add(day) },
+		"refresh":      func(r *store.Record) { r.Refresh = store.RefreshOffline },
 	} {
 		t.Run(column, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store := &written{Store: memory.New()}
+				backend := &written{Store: memory.New()}
 				var log bytes.Buffer
-				m, err := session.NewManager(session.Config{Store: store, Ring: ring(t, 1), Log: slog.New(slog.NewTextHandler(&log, nil))})
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.NewTextHandler(&log, nil))})
 				if err != nil {
 					t.Fatal(err)
 				}
-				bearer, _, err := m.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
+				bearer, _, err := m.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
 					Tokens: session.Tokens{RefreshToken: "r"}, Began: m.Now()})
 				if err != nil {
 					t.Fatal(err)
@@ -69,11 +71,11 @@ func TestAColumnThatWasChangedInTheStoreIsNotServed(t *testing.T) {
 						t.Fatalf("as it was: %v", err)
 					}
 				}
-				store.alter = alter
-				if s, err := m.Get(t.Context(), bearer); !errors.Is(err, session.ErrNotFound) {
+				backend.alter = alter
+				if s, err := m.Get(t.Context(), bearer); !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Get: %+v, %v", s, err)
 				}
-				if s, err := m.Peek(t.Context(), bearer.Key()); !errors.Is(err, session.ErrNotFound) {
+				if s, err := m.Peek(t.Context(), bearer.Key()); !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Peek: %+v, %v", s, err)
 				}
 				if !strings.Contains(log.String(), "session_altered") || !strings.Contains(log.String(), "sealed: "+column+"\"") {
@@ -103,26 +105,26 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "curfew.db")
 			var log bytes.Buffer
 			open := func() (*session.Manager, *sqlite.Store) {
-				store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+				backend, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
-				m, err := session.NewManager(session.Config{Store: store, Ring: ring(t, 1), Log: slog.New(slog.NewTextHandler(&log, nil))})
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.NewTextHandler(&log, nil))})
 				if err != nil {
 					t.Fatal(err)
 				}
-				return m, store
+				return m, backend
 			}
-			m, store := open()
+			m, backend := open()
 			var bearers []session.Bearer
 			for _, subject := range []string{"alice", "bob"} {
-				bearer, _, err := m.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: subject, Began: m.Now()})
+				bearer, _, err := m.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, Began: m.Now()})
 				if err != nil {
 					t.Fatal(err)
 				}
 				bearers = append(bearers, bearer)
 			}
-			if err := store.Close(); err != nil {
+			if err := backend.Close(); err != nil {
 				t.Fatal(err)
 			}
 			db, err := sql.Open("sqlite", path)
@@ -140,9 +142,9 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			m, store = open()
-			defer store.Close()
-			if s, err := m.Get(t.Context(), bearers[0]); !errors.Is(err, session.ErrNotFound) {
+			m, backend = open()
+			defer backend.Close()
+			if s, err := m.Get(t.Context(), bearers[0]); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("served: %+v, %v", s, err)
 			}
 			if !strings.Contains(log.String(), row.event) {
@@ -156,7 +158,7 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 }
 
 // payloadV1 is what an earlier release sealed.
-func payloadV1(t *testing.T, r *session.Ring, k session.Key, claims map[string]any) []byte {
+func payloadV1(t *testing.T, r *keyring.Keyring, k store.Key, claims map[string]any) []byte {
 	t.Helper()
 	plain, err := json.Marshal(map[string]any{"provider": "main", "claims": claims, "tokens": map[string]any{"refresh": "old-refresh"}})
 	if err != nil {
@@ -169,25 +171,25 @@ func TestAPayloadOfAnEarlierReleaseOpensForWhomItWasSealedAndIsRewritten(t *test
 	t.Parallel()
 	const absolute = 24 * time.Hour
 	const old = time.Hour // how old the sign-in is
-	claims := func(name string, value any) func(map[string]any, *session.Record) {
-		return func(c map[string]any, _ *session.Record) { c[name] = value }
+	claims := func(name string, value any) func(map[string]any, *store.Record) {
+		return func(c map[string]any, _ *store.Record) { c[name] = value }
 	}
-	row := func(alter func(*session.Record)) func(map[string]any, *session.Record) {
-		return func(_ map[string]any, r *session.Record) { alter(r) }
+	row := func(alter func(*store.Record)) func(map[string]any, *store.Record) {
+		return func(_ map[string]any, r *store.Record) { alter(r) }
 	}
 	for name, c := range map[string]struct {
-		alter func(map[string]any, *session.Record)
+		alter func(map[string]any, *store.Record)
 		log   string // why it is refused; empty: it is served
 	}{
-		"as it was":                 {row(func(*session.Record) {}), ""},
+		"as it was":                 {row(func(*store.Record) {}), ""},
 		"for several audiences":     {claims("aud", []string{"other", client}), ""},
 		"without a sid":             {claims("sid", nil), ""},
-		"another subject":           {row(func(r *session.Record) { r.Subject = "bob" }), "sealed: subject"},
-		"another issuer":            {row(func(r *session.Record) { r.Issuer = "https://x.example" }), "sealed: issuer"},
-		"another client":            {row(func(r *session.Record) { r.ClientID = "app2" }), "sealed: client"},
+		"another subject":           {row(func(r *store.Record) { r.Subject = "bob" }), "sealed: subject"},
+		"another issuer":            {row(func(r *store.Record) { r.Issuer = "https://x.example" }), "sealed: issuer"},
+		"another client":            {row(func(r *store.Record) { r.ClientID = "app2" }), "sealed: client"},
 		"another client of several": {claims("aud", []string{"other"}), "sealed: client"},
 		"no audience":               {claims("aud", nil), "sealed: client"},
-		"another sid":               {row(func(r *session.Record) { r.SID = "s2" }), "sealed: sid"},
+		"another sid":               {row(func(r *store.Record) { r.SID = "s2" }), "sealed: sid"},
 		"nobody's":                  {claims("sub", nil), "does not say whose it is"},
 		"no time":                   {claims("iat", nil), "does not say whose it is"},
 		"an odd time":               {claims("iat", 1e300), "does not say whose it is"},
@@ -195,25 +197,25 @@ func TestAPayloadOfAnEarlierReleaseOpensForWhomItWasSealedAndIsRewritten(t *test
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, r := memory.New(), ring(t, 1)
+			backend, r := memory.New(), ring(t, 1)
 			var log bytes.Buffer
-			m, err := session.NewManager(session.Config{Store: store, Ring: r, Absolute: absolute, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			m, err := session.NewManager(session.Config{Store: backend, Keyring: r, Lifetime: absolute, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}
-			now := session.Time(m.Now())
+			now := store.Time(m.Now())
 			bearer := session.NewBearer(issuer, client, "alice")
-			rec := session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
-				Created: now.Add(-old), LastSeen: now.Add(-old), IdleExpires: now.Add(time.Hour), Expires: now.Add(1000 * time.Hour), Refresh: session.RefreshOnline}
+			rec := store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
+				Created: now.Add(-old), LastSeen: now.Add(-old), IdleExpires: now.Add(time.Hour), Expires: now.Add(1000 * time.Hour), Refresh: store.RefreshOnline}
 			of := map[string]any{"iss": issuer, "sub": "alice", "aud": client, "sid": "s1", "iat": now.Add(-old).Unix()}
 			c.alter(of, &rec)
 			rec.Payload = payloadV1(t, r, rec.Key, of)
-			if err := store.Create(t.Context(), rec, now, now); err != nil {
+			if err := backend.Create(t.Context(), rec, now, now); err != nil {
 				t.Fatal(err)
 			}
 			s, err := m.Get(t.Context(), bearer)
 			if c.log != "" {
-				if !errors.Is(err, session.ErrNotFound) {
+				if !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Get: %+v, %v", s, err)
 				}
 				if said := cmp.Or(log.String(), "nothing"); !strings.Contains(said, c.log) {
@@ -225,10 +227,10 @@ func TestAPayloadOfAnEarlierReleaseOpensForWhomItWasSealedAndIsRewritten(t *test
 				t.Fatalf("Get: %+v, %v\n%s", s, err, &log)
 			}
 			// However long the columns say, it lives no longer than it would have.
-			if latest := now.Add(-old + absolute + session.AttemptLifetime); s.Expires.After(latest) {
+			if latest := now.Add(-old + absolute + store.AttemptLifetime); s.Expires.After(latest) {
 				t.Errorf("it expires at %v, want %v at the latest", s.Expires, latest)
 			}
-			again, err := store.Find(t.Context(), rec.Key, now)
+			again, err := backend.Find(t.Context(), rec.Key, now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -247,17 +249,17 @@ func TestANoticeOfAnEarlierReleaseIsForTheProviderOfItsToken(t *testing.T) {
 	r := ring(t, 1)
 	bearer := session.NewBearer(issuer, client, "alice")
 	k := bearer.Key()
-	n := session.Notice{Key: k, Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
+	n := store.Notice{Key: k, Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
 		Payload: payloadV1(t, r, k, map[string]any{"iss": issuer, "sub": "alice", "aud": client, "sid": "s1", "iat": 1_800_000_000})}
-	if got, err := r.NoticeTokens(n); err != nil || got.RefreshToken != "old-refresh" {
+	if got, err := session.NoticeTokens(r, n); err != nil || got.RefreshToken != "old-refresh" {
 		t.Errorf("as it was: %v, %v", got.RefreshToken, err)
 	}
 	n.Issuer = "https://evil.example"
-	if _, err := r.NoticeTokens(n); !errors.Is(err, session.ErrAltered) {
+	if _, err := session.NoticeTokens(r, n); !errors.Is(err, session.ErrAltered) {
 		t.Errorf("for another issuer: %v", err)
 	}
 	n.Issuer, n.Payload = issuer, payloadV1(t, r, k, nil)
-	if _, err := r.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
+	if _, err := session.NoticeTokens(r, n); !errors.Is(err, keyring.ErrUnsealed) {
 		t.Errorf("without an owner: %v", err)
 	}
 }
@@ -265,18 +267,18 @@ func TestANoticeOfAnEarlierReleaseIsForTheProviderOfItsToken(t *testing.T) {
 // What a session held is revoked after its ending and after it ran out: both payloads say whose they are.
 func TestTheNoticeOfASessionOpensWithTheNamesOfTheSession(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Tell: func(session.Ending) []session.Telling {
-		return []session.Telling{{Kind: session.NoticeRevoke, Target: "main", Deadline: time.Now().Add(time.Hour)}}
+	bubble(t, session.Config{Tell: func(store.Ending) []store.NoticeRequest {
+		return []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Deadline: time.Now().Add(time.Hour)}}
 	}}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{RefreshToken: "held"})
 		time.Sleep(2 * time.Minute)
 		b.want(b.m, bearer, nil) // written anew, with other times
-		b.end(b.m, session.Who{SID: "s1"})
+		b.end(b.m, store.Selector{SID: "s1"})
 		got, err := b.store.Claim(t.Context(), b.m.Now(), time.Minute, 10)
 		if err != nil || len(got) != 1 {
 			t.Fatal(fmt.Sprint(got), err)
 		}
-		if tokens, err := b.ring.NoticeTokens(got[0]); err != nil || tokens.RefreshToken != "held" {
+		if tokens, err := session.NoticeTokens(b.ring, got[0]); err != nil || tokens.RefreshToken != "held" {
 			t.Errorf("%q, %v", tokens.RefreshToken, err)
 		}
 	})

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func TestTheCookieHasTheAttributesThatProtectIt(t *testing.T) {
@@ -86,7 +88,7 @@ func TestAKeyTellsNothingOfItsBearerButItsTag(t *testing.T) {
 	if err != nil || again.Key() != b.Key() {
 		t.Fatalf("the key of a bearer changes: %v", err)
 	}
-	if b.Key().Tag() != session.Tag(issuer, client, "alice") {
+	if b.Key().Tag() != store.Tag(issuer, client, "alice") {
 		t.Error("the tag is not that of the person")
 	}
 	if _, err := session.ParseBearer(b.Key().String()); err == nil {
@@ -95,11 +97,11 @@ func TestAKeyTellsNothingOfItsBearerButItsTag(t *testing.T) {
 			t.Error("a key can be used as a bearer")
 		}
 	}
-	k, err := session.ParseKey(b.Key().String())
+	k, err := store.ParseKey(b.Key().String())
 	if err != nil || k != b.Key() {
 		t.Errorf("ParseKey: %v", err)
 	}
-	if session.Tag("a", "bc", "d") == session.Tag("ab", "c", "d") {
+	if store.Tag("a", "bc", "d") == store.Tag("ab", "c", "d") {
 		t.Error("the parts of a tag run into one another")
 	}
 }
@@ -107,25 +109,25 @@ func TestAKeyTellsNothingOfItsBearerButItsTag(t *testing.T) {
 func TestWhatIsSealedOpensOnlyWhereItBelongs(t *testing.T) {
 	t.Parallel()
 	old, other := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
-	first, _ := session.NewRing(old)
-	rotated, _ := session.NewRing(other, old)
-	without, _ := session.NewRing(other)
+	first, _ := keyring.New(old)
+	rotated, _ := keyring.New(other, old)
+	without, _ := keyring.New(other)
 	sealed := first.Seal("purpose", []byte("context"), []byte("plain"))
 	for name, c := range map[string]struct {
-		ring             *session.Ring
+		ring             *keyring.Keyring
 		purpose, context string
 		change           func([]byte) []byte
 		want             error
 	}{
 		"as it was sealed":      {ring: first, purpose: "purpose", context: "context"},
 		"after a rotation":      {ring: rotated, purpose: "purpose", context: "context"},
-		"with its key gone":     {ring: without, purpose: "purpose", context: "context", want: session.ErrUnsealed},
-		"for another purpose":   {ring: first, purpose: "other", context: "context", want: session.ErrUnsealed},
-		"in another context":    {ring: first, purpose: "purpose", context: "other", want: session.ErrUnsealed},
-		"changed in one bit":    {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, want: session.ErrUnsealed},
-		"cut short":             {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { return b[:len(b)-1] }, want: session.ErrUnsealed},
-		"cut to its key's name": {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { return b[:4] }, want: session.ErrUnsealed},
-		"nothing":               {ring: first, purpose: "purpose", context: "context", change: func([]byte) []byte { return nil }, want: session.ErrUnsealed},
+		"with its key gone":     {ring: without, purpose: "purpose", context: "context", want: keyring.ErrUnsealed},
+		"for another purpose":   {ring: first, purpose: "other", context: "context", want: keyring.ErrUnsealed},
+		"in another context":    {ring: first, purpose: "purpose", context: "other", want: keyring.ErrUnsealed},
+		"changed in one bit":    {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, want: keyring.ErrUnsealed},
+		"cut short":             {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { return b[:len(b)-1] }, want: keyring.ErrUnsealed},
+		"cut to its key's name": {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { return b[:4] }, want: keyring.ErrUnsealed},
+		"nothing":               {ring: first, purpose: "purpose", context: "context", change: func([]byte) []byte { return nil }, want: keyring.ErrUnsealed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -146,7 +148,7 @@ func TestWhatIsSealedOpensOnlyWhereItBelongs(t *testing.T) {
 
 func TestAKeyFileIsReadLineByLineAndItsFaultsNameTheLineAlone(t *testing.T) {
 	t.Parallel()
-	good := string(session.NewKeyFile())
+	good := string(keyring.NewFile())
 	for _, c := range []struct{ text, want string }{
 		{good, ""},
 		{"\r\n" + good + "\n# older\n" + strings.Split(good, "\n")[1] + "\r\n", ""},
@@ -155,7 +157,7 @@ func TestAKeyFileIsReadLineByLineAndItsFaultsNameTheLineAlone(t *testing.T) {
 		{good + "secret!\n", "line 3"},
 		{"c2hvcnQ=\n", "line 1"},
 	} {
-		_, err := session.ParseRing([]byte(c.text))
+		_, err := keyring.Parse([]byte(c.text))
 		switch {
 		case c.want == "" && err != nil, c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret")):
 			t.Errorf("%q: %v, want %q", c.text, err, c.want)

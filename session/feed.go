@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"example.com/curfew/store"
 	"sync"
 	"time"
 )
@@ -24,7 +25,7 @@ func (m *Manager) Run(ctx context.Context) {
 			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is whole again",
 				"event", "feed_broken", "error", err)
 		}
-		sleep(ctx, min(time.Second, max(m.cfg.Ceiling, 100*time.Millisecond)))
+		sleep(ctx, min(time.Second, max(m.cfg.MaxStale, 100*time.Millisecond)))
 	}
 }
 
@@ -39,7 +40,7 @@ func (m *Manager) follow(ctx context.Context, whole func()) error {
 	if err := m.clock.sure(ctx); err != nil {
 		return err
 	}
-	tick := time.NewTicker(max(m.cfg.Ceiling, time.Second) / 4)
+	tick := time.NewTicker(max(m.cfg.MaxStale, time.Second) / 4)
 	defer tick.Stop()
 	for first := true; ; first = false {
 		began := m.cfg.Now()
@@ -67,7 +68,7 @@ func (m *Manager) distrust() {
 
 // drop forgets a session that has ended and tells who waits for that. It is called by the feed and by [Manager.End],
 // so often twice.
-func (m *Manager) drop(e Ended) {
+func (m *Manager) drop(e store.Ended) {
 	m.cache.forget(e.Key)
 	m.tell(e.Key, e.Cause)
 	if m.cfg.OnHeard != nil {
@@ -82,7 +83,7 @@ func (m *Manager) prune(ctx context.Context) {
 			continue // nothing is pruned by a clock that may be wrong
 		}
 		early, _ := m.clock.between()
-		now := Time(early)
+		now := store.Time(early)
 		if err := m.handOver(ctx, now); err != nil {
 			if ctx.Err() == nil {
 				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for the next time, and not served",
@@ -105,12 +106,12 @@ func (m *Manager) prune(ctx context.Context) {
 
 // handOver hands over what is overdue at now, before it is pruned.
 func (m *Manager) handOver(ctx context.Context, now time.Time) error {
-	desk, ok := m.cfg.Store.(Desk)
+	desk, ok := m.cfg.Store.(store.Outbox2)
 	if !ok || m.cfg.OnExpired == nil {
 		return nil
 	}
 	const batch = 1000 // each may cost the store as much as there are in all
-	for after := (Key{}); ; {
+	for after := (store.Key{}); ; {
 		due, err := desk.Overdue(ctx, after, batch, now)
 		if err != nil || len(due) == 0 {
 			return err
@@ -123,13 +124,13 @@ func (m *Manager) handOver(ctx context.Context, now time.Time) error {
 }
 
 // watcher is told once that its session has ended.
-type watcher struct{ ended chan Cause }
+type watcher struct{ ended chan store.Cause }
 
 // Watch tells when a session ends: ended receives the cause, once; it is "" when the session ended while this process did
 // not hear the feed. Expiry is not told: who holds something open asks [Manager.Peek] when Expires or IdleExpires has
 // passed. stop must be called.
-func (m *Manager) Watch(k Key) (ended <-chan Cause, stop func()) {
-	w := &watcher{make(chan Cause, 1)}
+func (m *Manager) Watch(k store.Key) (ended <-chan store.Cause, stop func()) {
+	w := &watcher{make(chan store.Cause, 1)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.watchers[k] == nil {
@@ -146,7 +147,7 @@ func (m *Manager) Watch(k Key) (ended <-chan Cause, stop func()) {
 	}
 }
 
-func (m *Manager) tell(k Key, c Cause) {
+func (m *Manager) tell(k store.Key, c store.Cause) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for w := range m.watchers[k] {
@@ -158,13 +159,13 @@ func (m *Manager) tell(k Key, c Cause) {
 // recheck tells those whose session is no longer there.
 func (m *Manager) recheck(ctx context.Context) {
 	m.mu.Lock()
-	keys := make([]Key, 0, len(m.watchers))
+	keys := make([]store.Key, 0, len(m.watchers))
 	for k := range m.watchers {
 		keys = append(keys, k)
 	}
 	m.mu.Unlock()
 	for _, k := range keys {
-		if _, err := m.Peek(ctx, k); errors.Is(err, ErrNotFound) {
+		if _, err := m.Peek(ctx, k); errors.Is(err, store.ErrNotFound) {
 			m.tell(k, "")
 		}
 	}

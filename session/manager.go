@@ -10,10 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 	"golang.org/x/sync/singleflight"
 )
 
-// The errors of a [Manager], beside those of a [Store].
+// The errors of a [Manager], beside those of a [store.Store].
 var (
 	// ErrRefreshRejected is what [Config.Refresh] answers when the provider refuses the refresh token for good.
 	ErrRefreshRejected = errors.New("the provider rejected the refresh token")
@@ -25,26 +27,26 @@ var (
 
 // Config is what a [Manager] needs. Only Store and Ring are required.
 type Config struct {
-	Store    Store
-	Ring     *Ring
-	Idle     time.Duration // a session that is not used for so long ends; default 2 h
-	Absolute time.Duration // a session ends after so long in any case; default 24 h
-	Ceiling  time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
-	Cached   int           // how many sessions are cached; default 100,000
+	Store       store.Store
+	Keyring     *keyring.Keyring
+	IdleTimeout time.Duration // a session that is not used for so long ends; default 2 h
+	Lifetime    time.Duration // a session ends after so long in any case; default 24 h
+	MaxStale    time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
+	CacheSize   int           // how many sessions are cached; default 100,000
 	// PerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000, negative:
-	// any number. Who signs in once more loses the oldest, with [CauseCapped].
-	PerSubject int
+	// any number. Who signs in once more loses the oldest, with [store.CauseCapped].
+	MaxPerSubject int
 
 	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
 	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
 	// in the Renewal beside the error. nil: no session is ever refreshed.
 	Refresh func(ctx context.Context, s *Session) (Renewal, error)
 	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which never began: a logout named it
-	// ([ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
+	// ([store.ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
 	Orphaned func(ctx context.Context, s *Session, t Tokens)
 	// Tell says which notices an ending leaves behind, in the same step, whatever room it comes from; nil for none.
-	Tell  func(Ending) []Telling
-	Grace time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
+	Tell         func(store.Ending) []store.NoticeRequest
+	RefreshGrace time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
 
 	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that is
 	// no longer configured must not be: its logout tokens could not end them.
@@ -53,13 +55,13 @@ type Config struct {
 	Now       func() time.Time // default time.Now
 	Log       *slog.Logger     // default slog.Default()
 	OnCreated func(*Session)
-	OnEnded   func(Ended) // for each session that this process ended
-	OnHeard   func(Ended) // for each ended session that this process hears of, on whatever replica; sometimes twice
-	OnTold    func()      // after an ending that may have left notices
+	OnEnded   func(store.Ended) // for each session that this process ended
+	OnHeard   func(store.Ended) // for each ended session that this process hears of, on whatever replica; sometimes twice
+	OnTold    func()            // after an ending that may have left notices
 	// OnExpired is handed sessions with a refresh token that ran out, before they are forgotten. When it fails they are
 	// kept, and handed to it again; more than once they may be handed to it in any case. nil, or a store that is no
-	// [Desk]: they are forgotten.
-	OnExpired func(context.Context, []Record) error
+	// [store.Outbox2]: they are forgotten.
+	OnExpired func(context.Context, []store.Record) error
 }
 
 // Renewal is what a refresh brought.
@@ -70,7 +72,7 @@ type Renewal struct {
 }
 
 // New describes a session that is about to begin.
-type New struct {
+type SignIn struct {
 	Provider string
 	Issuer   string
 	ClientID string
@@ -82,7 +84,7 @@ type New struct {
 	Era      string    // what [Manager.Begin] said of Began; empty: this process took the time
 }
 
-// Manager is what the rooms ask: it opens, checks and ends sessions in any [Store].
+// Manager is what the rooms ask: it opens, checks and ends sessions in any [store.Store].
 //
 // A check is answered from a bounded cache while the store's feed proves that it is whole (see [Manager.Run]), and from
 // the store otherwise. A session that is not in the store is not alive, whatever else is remembered of it.
@@ -97,7 +99,7 @@ type Manager struct {
 	troubled sync.Map // the providers at which refreshes fail, by issuer and client: that has been told
 
 	mu       sync.Mutex
-	watchers map[Key]map[*watcher]struct{}
+	watchers map[store.Key]map[*watcher]struct{}
 }
 
 // NewManager checks the configuration and fills in its defaults.
@@ -106,32 +108,32 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Store == nil {
 		faults = append(faults, errors.New("session: Store is missing"))
 	}
-	if cfg.Ring == nil {
+	if cfg.Keyring == nil {
 		faults = append(faults, errors.New("session: Ring is missing"))
 	}
-	if cfg.Idle < 0 || cfg.Absolute < 0 || cfg.Grace < 0 || cfg.Cached < 0 {
+	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.RefreshGrace < 0 || cfg.CacheSize < 0 {
 		faults = append(faults, errors.New("session: Idle, Absolute, Grace and Cached must not be negative"))
 	}
-	if cfg.PerSubject > mostPerSubject {
+	if cfg.MaxPerSubject > mostPerSubject {
 		faults = append(faults, fmt.Errorf("session: PerSubject must not be above %d, or be negative for any number", mostPerSubject))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	or(&cfg.PerSubject, 1000)
-	or(&cfg.Idle, 2*time.Hour)
-	or(&cfg.Absolute, 24*time.Hour)
-	or(&cfg.Ceiling, time.Second)
-	or(&cfg.Grace, time.Hour)
-	or(&cfg.Cached, 100_000)
+	or(&cfg.MaxPerSubject, 1000)
+	or(&cfg.IdleTimeout, 2*time.Hour)
+	or(&cfg.Lifetime, 24*time.Hour)
+	or(&cfg.MaxStale, time.Second)
+	or(&cfg.RefreshGrace, time.Hour)
+	or(&cfg.CacheSize, 100_000)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	or(&cfg.Log, slog.Default())
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.Idle/4), watchers: make(map[Key]map[*watcher]struct{}),
+	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4), watchers: make(map[store.Key]map[*watcher]struct{}),
 		clock: newClock(cfg.Store, cfg.Now, cfg.Log)}
-	if cfg.Ceiling > 0 {
-		m.cache.init(cfg.Cached)
+	if cfg.MaxStale > 0 {
+		m.cache.init(cfg.CacheSize)
 	}
 	return m, nil
 }
@@ -143,36 +145,36 @@ func or[T comparable](v *T, otherwise T) {
 	}
 }
 
-// Now is the time by which sessions expire. Where replicas share a store that is a [Clock], it is about the store's, as soon
+// Now is the time by which sessions expire. Where replicas share a store that is a [store.Clock], it is about the store's, as soon
 // as that has been read. It is not exact enough to say whether a login or a logout came first; see [Manager.Begin].
 func (m *Manager) Now() time.Time { return m.clock.time() }
 
-// Begin returns the stamp of a login that begins now, for [New]. It is no later than the time of any ending that comes after,
+// Begin returns the stamp of a login that begins now, for [SignIn]. It is no later than the time of any ending that comes after,
 // on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be read.
 func (m *Manager) Begin(ctx context.Context) (began time.Time, era string, err error) {
 	return m.clock.begin(ctx)
 }
 
-// Create opens a session under a fresh bearer. [ErrEnded] when a logout named it while its login was under way.
-func (m *Manager) Create(ctx context.Context, n New) (Bearer, *Session, error) {
+// Create opens a session under a fresh bearer. [store.ErrEnded] when a logout named it while its login was under way.
+func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error) {
 	asked := m.cfg.Now()
 	began, at, err := m.clock.compared(ctx, n.Began, n.Era)
 	if err != nil {
 		m.Refuse(ctx, n)
 		return Bearer{}, nil, err
 	}
-	b, s := m.begin(n, Time(m.Now()))
-	rec, err := m.cfg.Ring.record(s)
+	b, s := m.begin(n, store.Time(m.Now()))
+	rec, err := encode(m.cfg.Keyring, s)
 	if err != nil {
 		return Bearer{}, nil, err
 	}
 	err = m.cfg.Store.Create(ctx, rec, began, at)
-	if err == nil && m.clock.since(asked) > AttemptLifetime/2 {
+	if err == nil && m.clock.since(asked) > store.AttemptLifetime/2 {
 		// This process was suspended meanwhile, and the mark that would have barred the login may be gone.
-		_, err = m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: CauseExpired, KeepTokens: true})
-		err = errors.Join(ErrEnded, err)
+		_, err = m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: store.CauseExpired, KeepTokens: true})
+		err = errors.Join(store.ErrEnded, err)
 	}
-	if errors.Is(err, ErrEnded) {
+	if errors.Is(err, store.ErrEnded) {
 		m.orphaned(ctx, s)
 	}
 	if err != nil {
@@ -194,35 +196,35 @@ const (
 // for one that fails: each sign-in sees to it when it has its own session, so there are never more too many than sign-ins under
 // way. It goes on when the browser has hung up, which would be a way round it.
 func (m *Manager) makeRoom(ctx context.Context, s *Session) {
-	if m.cfg.PerSubject < 0 {
+	if m.cfg.MaxPerSubject < 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roomTimeout)
 	defer cancel()
-	ended, err := m.End(ctx, Ending{Who: Who{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}, Cause: CauseCapped,
-		Spare: m.cfg.PerSubject})
+	ended, err := m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}, Cause: store.CauseCapped,
+		Spare: m.cfg.MaxPerSubject})
 	switch {
 	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a person may have more sessions than allowed: the oldest could not be ended; the next sign-in tries again",
 			"event", "session_cap_failed", "session", s.Key.Handle(), "error", err)
 	case len(ended) > 0:
 		m.cfg.Log.InfoContext(ctx, "a person signed in more often than allowed: the oldest sessions have ended",
-			"event", "session_capped", "session", s.Key.Handle(), "allowed", m.cfg.PerSubject, "ended", len(ended))
+			"event", "session_capped", "session", s.Key.Handle(), "allowed", m.cfg.MaxPerSubject, "ended", len(ended))
 	}
 }
 
 // Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Config.Orphaned].
-func (m *Manager) Refuse(ctx context.Context, n New) {
-	_, s := m.begin(n, Time(m.Now()))
+func (m *Manager) Refuse(ctx context.Context, n SignIn) {
+	_, s := m.begin(n, store.Time(m.Now()))
 	m.orphaned(ctx, s)
 }
 
 // begin makes a session that nobody keeps yet.
-func (m *Manager) begin(n New, now time.Time) (Bearer, *Session) {
+func (m *Manager) begin(n SignIn, now time.Time) (Bearer, *Session) {
 	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
 	return b, &Session{
 		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
-		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.Idle), Expires: now.Add(m.cfg.Absolute),
+		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.IdleTimeout), Expires: now.Add(m.cfg.Lifetime),
 		Claims: n.Claims, Tokens: n.Tokens, revision: 1,
 	}
 }
@@ -236,7 +238,7 @@ func (m *Manager) orphaned(ctx context.Context, s *Session) {
 	}
 }
 
-// Get answers with the session of a bearer, and counts as a use of it. [ErrNotFound] when nobody is signed in with it,
+// Get answers with the session of a bearer, and counts as a use of it. [store.ErrNotFound] when nobody is signed in with it,
 // [ErrUnavailable] when the store cannot say.
 //
 // When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
@@ -267,7 +269,7 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 }
 
 // Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
-func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
+func (m *Manager) Peek(ctx context.Context, key store.Key) (*Session, error) {
 	if err := m.clock.sure(ctx); err != nil {
 		return nil, err
 	}
@@ -275,10 +277,10 @@ func (m *Manager) Peek(ctx context.Context, key Key) (*Session, error) {
 }
 
 // End ends what the ending names. When it has returned nil, no replica serves these sessions for longer than the
-// ceiling, this one not at all. [ErrReplayed], [ErrNobody], or [ErrUnavailable]: then try again.
-func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
+// ceiling, this one not at all. [store.ErrReplayed], [store.ErrNobody], or [ErrUnavailable]: then try again.
+func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error) {
 	if m.cfg.Tell != nil {
-		e.Tell = slices.Concat(e.Tell, m.cfg.Tell(e))
+		e.Notices = slices.Concat(e.Notices, m.cfg.Tell(e))
 	}
 	if err := m.clock.sure(ctx); err != nil {
 		return nil, err
@@ -286,14 +288,14 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken for
 	// expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
 	now, _ := m.clock.between()
-	ended, err := m.cfg.Store.End(ctx, e, Time(now))
+	ended, err := m.cfg.Store.End(ctx, e, store.Time(now))
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if len(e.Tell) > 0 && m.cfg.OnTold != nil && (len(ended) > 0 || e.Spare == 0) {
+	if len(e.Notices) > 0 && m.cfg.OnTold != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.OnTold()
 	}
-	if len(ended) == EndedMost { // there may be more that are not named
+	if len(ended) == store.EndedMost { // there may be more that are not named
 		m.cache.forgetAll()
 	}
 	for _, e := range ended {
@@ -307,7 +309,7 @@ func (m *Manager) End(ctx context.Context, e Ending) ([]Ended, error) {
 
 // cached returns the copy of a session, if there is one that still lives, and whether LastSeen is to be written now,
 // which is said to one caller only.
-func (m *Manager) cached(key Key, now time.Time) (*Session, bool) {
+func (m *Manager) cached(key store.Key, now time.Time) (*Session, bool) {
 	s, touch := m.cache.get(key, now, m.touch)
 	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return nil, false // another replica may have seen it used: the store decides
@@ -323,31 +325,31 @@ func (m *Manager) trusted(now time.Time) bool {
 		return false
 	}
 	mono, wall := now.Sub(*t), now.Round(0).Sub(t.Round(0))
-	return mono <= m.cfg.Ceiling && wall <= m.cfg.Ceiling && mono >= 0 && wall >= 0
+	return mono <= m.cfg.MaxStale && wall <= m.cfg.MaxStale && mono >= 0 && wall >= 0
 }
 
 // read asks the store, and remembers the answer unless the session ended while it was being read.
-func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, error) {
+func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Session, error) {
 	epoch := m.cache.epoch(key)
-	rec, err := m.cfg.Store.Find(ctx, key, Time(now))
+	rec, err := m.cfg.Store.Find(ctx, key, store.Time(now))
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
-		return nil, ErrNotFound
+		return nil, store.ErrNotFound
 	}
-	s, err := m.cfg.Ring.session(rec, m.cfg.Absolute)
+	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
 	switch {
 	case errors.Is(err, ErrAltered):
 		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, and its browser has to sign in again",
 			"event", "session_altered", "session", key.Handle(), "error", err)
-		return nil, ErrNotFound
+		return nil, store.ErrNotFound
 	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
-		return nil, ErrNotFound
+		return nil, store.ErrNotFound
 	case !now.Before(s.Expires): // a payload of an earlier release that was put back
-		return nil, ErrNotFound
+		return nil, store.ErrNotFound
 	}
 	m.cache.put(s, epoch)
 	return s, nil
@@ -356,12 +358,12 @@ func (m *Manager) read(ctx context.Context, key Key, now time.Time) (*Session, e
 // write updates a session in the store and in the cache, and returns what is there now. It never creates.
 func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
 	next := *s
-	next.LastSeen, next.IdleExpires = Time(now), Time(now.Add(m.cfg.Idle))
-	rec, err := m.cfg.Ring.record(&next)
+	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
+	rec, err := encode(m.cfg.Keyring, &next)
 	if err != nil {
 		return nil, err
 	}
-	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, Time(now)) })
+	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, store.Time(now)) })
 }
 
 // rename is write for a session whose sid has changed in a refresh that began at began, in the era (see [Manager.Begin]).
@@ -371,8 +373,8 @@ func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era s
 		return nil, err
 	}
 	next := *s
-	next.LastSeen, next.IdleExpires = Time(now), Time(now.Add(m.cfg.Idle))
-	rec, err := m.cfg.Ring.record(&next)
+	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
+	rec, err := encode(m.cfg.Keyring, &next)
 	if err != nil {
 		return nil, err
 	}
@@ -397,9 +399,9 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 	switch {
 	case err == nil:
 		return next, nil
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return nil, err
-	case !errors.Is(err, ErrConflict) && ctx.Err() == nil:
+	case !errors.Is(err, store.ErrConflict) && ctx.Err() == nil:
 		m.cfg.Log.WarnContext(ctx, "the time of last use could not be written", "event", "session_touch_failed",
 			"session", s.Key.Handle(), "error", err)
 	}
@@ -408,7 +410,7 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 
 // unavailable marks an error of a store as trouble, unless it is one of the contract's own answers.
 func unavailable(err error) error {
-	for _, answer := range []error{ErrNotFound, ErrEnded, ErrReplayed, ErrConflict, ErrNobody} {
+	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict, store.ErrNobody} {
 		if errors.Is(err, answer) {
 			return err
 		}

@@ -11,7 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -24,16 +26,16 @@ const (
 type faulty struct {
 	*memory.Store
 	updates    atomic.Int64
-	find       atomic.Pointer[func(session.Key)]           // called after the store was read, before the answer is given
+	find       atomic.Pointer[func(store.Key)]             // called after the store was read, before the answer is given
 	away       atomic.Pointer[error]                       // the answer to everything
 	sync       atomic.Pointer[func(context.Context) error] // in place of the feed's own
 	deaf       atomic.Bool                                 // the feed hands nothing on
 	failUpdate atomic.Pointer[error]
 }
 
-func (f *faulty) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {
+func (f *faulty) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	if err := f.away.Load(); err != nil {
-		return session.Record{}, *err
+		return store.Record{}, *err
 	}
 	r, err := f.Store.Find(ctx, k, now)
 	if between := f.find.Load(); between != nil {
@@ -42,7 +44,7 @@ func (f *faulty) Find(ctx context.Context, k session.Key, now time.Time) (sessio
 	return r, err
 }
 
-func (f *faulty) Update(ctx context.Context, r session.Record, now time.Time) error {
+func (f *faulty) Update(ctx context.Context, r store.Record, now time.Time) error {
 	f.updates.Add(1)
 	if err := f.failUpdate.Load(); err != nil {
 		return *err
@@ -50,8 +52,8 @@ func (f *faulty) Update(ctx context.Context, r session.Record, now time.Time) er
 	return f.Store.Update(ctx, r, now)
 }
 
-func (f *faulty) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
-	feed, err := f.Store.Watch(ctx, func(e session.Ended) {
+func (f *faulty) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
+	feed, err := f.Store.Watch(ctx, func(e store.Ended) {
 		if !f.deaf.Load() {
 			fn(e)
 		}
@@ -60,7 +62,7 @@ func (f *faulty) Watch(ctx context.Context, fn func(session.Ended)) (session.Fee
 }
 
 type faultyFeed struct {
-	session.Feed
+	store.Feed
 	f *faulty
 }
 
@@ -75,7 +77,7 @@ func (f faultyFeed) Sync(ctx context.Context) error {
 type bench struct {
 	t     *testing.T
 	store *faulty
-	ring  *session.Ring
+	ring  *keyring.Keyring
 	m     *session.Manager
 }
 
@@ -90,7 +92,7 @@ func bubble(t *testing.T, cfg session.Config, test func(b *bench)) {
 
 // replica returns one more manager at work on the same store.
 func (b *bench) replica(cfg session.Config) *session.Manager {
-	cfg.Store, cfg.Ring, cfg.Log = b.store, b.ring, slog.New(slog.DiscardHandler)
+	cfg.Store, cfg.Keyring, cfg.Log = b.store, b.ring, slog.New(slog.DiscardHandler)
 	m, err := session.NewManager(cfg)
 	if err != nil {
 		b.t.Fatal(err)
@@ -105,7 +107,7 @@ func (b *bench) replica(cfg session.Config) *session.Manager {
 
 func (b *bench) signIn(tokens session.Tokens) (session.Bearer, *session.Session) {
 	b.t.Helper()
-	bearer, s, err := b.m.Create(b.t.Context(), session.New{
+	bearer, s, err := b.m.Create(b.t.Context(), session.SignIn{
 		Provider: "main", Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
 		Claims: map[string]any{"name": "Alice"}, Tokens: tokens, Began: b.m.Now(),
 	})
@@ -125,19 +127,19 @@ func (b *bench) want(m *session.Manager, bearer session.Bearer, err error) *sess
 	return s
 }
 
-func (b *bench) end(m *session.Manager, who session.Who) {
+func (b *bench) end(m *session.Manager, who store.Selector) {
 	b.t.Helper()
 	who.Issuer, who.ClientID = issuer, client
-	if _, err := m.End(b.t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+	if _, err := m.End(b.t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func ring(t testing.TB, first byte) *session.Ring {
+func ring(t testing.TB, first byte) *keyring.Keyring {
 	t.Helper()
 	key := make([]byte, 32)
 	key[0] = first
-	r, err := session.NewRing(key)
+	r, err := keyring.New(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,29 +167,29 @@ func TestAnEndedSessionIsRefusedAtOnceOnEveryReplica(t *testing.T) {
 		bearer, _ := b.signIn(session.Tokens{})
 		b.want(b.m, bearer, nil)
 		b.want(other, bearer, nil)
-		b.end(b.m, session.Who{SID: "s1"})
-		b.want(b.m, bearer, session.ErrNotFound)
-		b.want(other, bearer, session.ErrNotFound)
+		b.end(b.m, store.Selector{SID: "s1"})
+		b.want(b.m, bearer, store.ErrNotFound)
+		b.want(other, bearer, store.ErrNotFound)
 	})
 }
 
 func TestASessionEndsWhenItIsNotUsed(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Idle: time.Hour}, func(b *bench) {
+	bubble(t, session.Config{IdleTimeout: time.Hour}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{})
 		for range 3 {
 			time.Sleep(59 * time.Minute)
 			b.want(b.m, bearer, nil)
 		}
 		time.Sleep(time.Hour)
-		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 	})
 }
 
 func TestASessionUsedOnAnotherReplicaIsNotIdleHere(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Idle: time.Hour}, func(b *bench) {
-		other := b.replica(session.Config{Idle: time.Hour})
+	bubble(t, session.Config{IdleTimeout: time.Hour}, func(b *bench) {
+		other := b.replica(session.Config{IdleTimeout: time.Hour})
 		bearer, _ := b.signIn(session.Tokens{})
 		b.want(other, bearer, nil)
 		for range 3 {
@@ -200,14 +202,14 @@ func TestASessionUsedOnAnotherReplicaIsNotIdleHere(t *testing.T) {
 
 func TestASessionEndsAfterItsAbsoluteLifetimeHoweverMuchItIsUsed(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Idle: time.Hour, Absolute: 3 * time.Hour}, func(b *bench) {
+	bubble(t, session.Config{IdleTimeout: time.Hour, Lifetime: 3 * time.Hour}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{})
 		for range 5 {
 			time.Sleep(30 * time.Minute)
 			b.want(b.m, bearer, nil)
 		}
 		time.Sleep(30 * time.Minute)
-		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 	})
 }
 
@@ -237,16 +239,16 @@ func TestATouchUnderWayCannotReviveAnEndedSession(t *testing.T) {
 	bubble(t, session.Config{}, func(b *bench) {
 		bearer, s := b.signIn(session.Tokens{})
 		time.Sleep(2 * time.Minute)
-		between := func(session.Key) {
+		between := func(store.Key) {
 			b.store.find.Store(nil)
-			b.end(b.m, session.Who{Key: s.Key})
+			b.end(b.m, store.Selector{Key: s.Key})
 		}
 		b.store.find.Store(&between) // it is read, it ends, and then its use is written
-		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 		if b.store.updates.Load() != 1 {
 			t.Error("the touch was not tried, so this shows nothing")
 		}
-		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 	})
 }
 
@@ -254,30 +256,30 @@ func TestASessionThatEndsWhileItIsReadIsNotCached(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{}, func(b *bench) {
 		bearer, s := b.signIn(session.Tokens{})
-		between := func(session.Key) {
+		between := func(store.Key) {
 			b.store.find.Store(nil)
-			b.end(b.m, session.Who{Key: s.Key})
+			b.end(b.m, store.Selector{Key: s.Key})
 		}
 		b.store.find.Store(&between)
 		b.want(b.m, bearer, nil) // it was alive when the store was read
-		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 	})
 }
 
 func TestACopyIsNotServedPastTheCeilingWhenTheFeedIsSilent(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Ceiling: time.Second}, func(b *bench) {
-		other := b.replica(session.Config{Ceiling: time.Second})
+	bubble(t, session.Config{MaxStale: time.Second}, func(b *bench) {
+		other := b.replica(session.Config{MaxStale: time.Second})
 		bearer, s := b.signIn(session.Tokens{})
 		b.want(other, bearer, nil)
 		frozen := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		b.store.sync.Store(&frozen)
 		b.store.deaf.Store(true)
 		time.Sleep(300 * time.Millisecond)
-		b.end(b.m, session.Who{Key: s.Key})
+		b.end(b.m, store.Selector{Key: s.Key})
 		b.want(other, bearer, nil) // which shows that there was a copy
 		time.Sleep(time.Second)
-		b.want(other, bearer, session.ErrNotFound)
+		b.want(other, bearer, store.ErrNotFound)
 	})
 }
 
@@ -291,10 +293,10 @@ func TestAGapInTheFeedDropsAllCopiesAndChecksReadThroughUntilItIsWhole(t *testin
 		b.store.deaf.Store(true)
 		time.Sleep(300 * time.Millisecond)
 		b.want(b.m, bearer, nil)
-		if _, err := b.store.End(b.t.Context(), session.Ending{Who: session.Who{Issuer: issuer, ClientID: client, Key: s.Key}}, b.m.Now()); err != nil {
+		if _, err := b.store.End(b.t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Key: s.Key}}, b.m.Now()); err != nil {
 			t.Fatal(err)
 		}
-		b.want(b.m, bearer, session.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 
 		b.store.sync.Store(nil)
 		b.store.deaf.Store(false)
@@ -311,17 +313,17 @@ func TestACopyFromBeforeTheFeedWasWatchedIsNotServed(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{}, func(b *bench) {
 		bearer, s := b.signIn(session.Tokens{})
-		late, err := session.NewManager(session.Config{Store: b.store, Ring: b.ring})
+		late, err := session.NewManager(session.Config{Store: b.store, Keyring: b.ring})
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.want(late, bearer, nil)
-		b.end(b.m, session.Who{Key: s.Key})
+		b.end(b.m, store.Selector{Key: s.Key})
 		ctx, cancel := context.WithCancel(b.t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { late.Run(ctx) })
 		synctest.Wait()
-		b.want(late, bearer, session.ErrNotFound)
+		b.want(late, bearer, store.ErrNotFound)
 		cancel()
 		done.Wait()
 	})
@@ -329,7 +331,7 @@ func TestACopyFromBeforeTheFeedWasWatchedIsNotServed(t *testing.T) {
 
 func TestAStoreThatIsAwayIsNeitherSignedInNorSignedOut(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Ceiling: -1}, func(b *bench) {
+	bubble(t, session.Config{MaxStale: -1}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{})
 		b.want(b.m, bearer, nil)
 		broken := errors.New("connection refused")
@@ -342,14 +344,14 @@ func TestAStoreThatIsAwayIsNeitherSignedInNorSignedOut(t *testing.T) {
 
 func TestASessionIsServedWhenItsUseCannotBeWritten(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Idle: time.Hour}, func(b *bench) {
+	bubble(t, session.Config{IdleTimeout: time.Hour}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{})
 		full := errors.New("the disk is full")
 		b.store.failUpdate.Store(&full)
 		time.Sleep(30 * time.Minute)
 		b.want(b.m, bearer, nil)
 		time.Sleep(30 * time.Minute)
-		b.want(b.m, bearer, session.ErrNotFound) // and not for longer than it lives without
+		b.want(b.m, bearer, store.ErrNotFound) // and not for longer than it lives without
 	})
 }
 
@@ -358,7 +360,7 @@ func TestASessionOfAnotherKeyRingMeansSigningInAgain(t *testing.T) {
 	bubble(t, session.Config{}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{})
 		b.ring = ring(t, 2)
-		b.want(b.replica(session.Config{}), bearer, session.ErrNotFound)
+		b.want(b.replica(session.Config{}), bearer, store.ErrNotFound)
 	})
 }
 
@@ -367,7 +369,7 @@ func TestASessionOfAProviderThatIsNoLongerConfiguredIsNotServed(t *testing.T) {
 	bubble(t, session.Config{}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{})
 		other := b.replica(session.Config{Serves: func(i, c string) bool { return i == issuer && c != client }})
-		b.want(other, bearer, session.ErrNotFound)
+		b.want(other, bearer, store.ErrNotFound)
 	})
 }
 
@@ -376,10 +378,10 @@ func TestALoginThatBeganBeforeALogoutMakesNoSession(t *testing.T) {
 	bubble(t, session.Config{}, func(b *bench) {
 		began := b.m.Now()
 		time.Sleep(time.Second)
-		b.end(b.m, session.Who{Subject: "alice"})
-		_, _, err := b.m.Create(b.t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
-		if !errors.Is(err, session.ErrEnded) {
-			t.Errorf("Create: %v, want %v", err, session.ErrEnded)
+		b.end(b.m, store.Selector{Subject: "alice"})
+		_, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
+		if !errors.Is(err, store.ErrEnded) {
+			t.Errorf("Create: %v, want %v", err, store.ErrEnded)
 		}
 	})
 }
@@ -393,8 +395,8 @@ func TestWhoWatchesASessionIsToldOnceThatItEnded(t *testing.T) {
 		defer stop()
 		spared, stop := b.m.Watch(other.Key)
 		defer stop()
-		b.end(b.m, session.Who{Key: s.Key})
-		if cause := <-ended; cause != session.CauseBackChannel {
+		b.end(b.m, store.Selector{Key: s.Key})
+		if cause := <-ended; cause != store.CauseBackChannel {
 			t.Errorf("cause %q", cause)
 		}
 		select {
@@ -418,7 +420,7 @@ func TestWhoWatchesIsToldAfterAGapOfWhatEndedInIt(t *testing.T) {
 		b.store.deaf.Store(true)
 		b.store.sync.Store(&gap)
 		time.Sleep(time.Second)
-		b.end(b.m, session.Who{Key: s.Key})
+		b.end(b.m, store.Selector{Key: s.Key})
 		b.store.sync.Store(nil)
 		b.store.deaf.Store(false)
 		<-ended // or the bubble says that all are asleep
@@ -427,7 +429,7 @@ func TestWhoWatchesIsToldAfterAGapOfWhatEndedInIt(t *testing.T) {
 
 func TestConfigurationFaultsAreToldAtOnce(t *testing.T) {
 	t.Parallel()
-	_, err := session.NewManager(session.Config{Idle: -1})
+	_, err := session.NewManager(session.Config{IdleTimeout: -1})
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok || len(joined.Unwrap()) != 3 {
 		t.Errorf("got %v, want three faults: Store, Ring, Idle", err)
@@ -435,7 +437,7 @@ func TestConfigurationFaultsAreToldAtOnce(t *testing.T) {
 }
 
 func BenchmarkGetCached(b *testing.B) {
-	m, err := session.NewManager(session.Config{Store: memory.New(), Ring: ring(b, 1)})
+	m, err := session.NewManager(session.Config{Store: memory.New(), Keyring: ring(b, 1)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -447,7 +449,7 @@ func BenchmarkGetCached(b *testing.B) {
 	const n = 10_000
 	bearers := make([]session.Bearer, n)
 	for i := range bearers {
-		if bearers[i], _, err = m.Create(ctx, session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: m.Now()}); err != nil {
+		if bearers[i], _, err = m.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: m.Now()}); err != nil {
 			b.Fatal(err)
 		}
 		m.Get(ctx, bearers[i])
@@ -495,11 +497,11 @@ func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				store := clocked{memory.New()}
+				backend := clocked{memory.New()}
 				var done sync.WaitGroup
 				ctx, cancel := context.WithCancel(t.Context())
 				replica := func(off time.Duration) *session.Manager {
-					m, err := session.NewManager(session.Config{Store: store, Ring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
+					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
 						Now: func() time.Time { return time.Now().Add(off) }})
 					if err != nil {
 						t.Fatal(err)
@@ -510,17 +512,17 @@ func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 				login, logout := replica(c.login), replica(c.logout)
 				synctest.Wait()
 				create := func(began time.Time) error {
-					_, _, err := login.Create(ctx, session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
+					_, _, err := login.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
 					return err
 				}
 				began := login.Now()
 				time.Sleep(time.Second)
-				if _, err := logout.End(ctx, session.Ending{Who: session.Who{Issuer: issuer, ClientID: client, Subject: "alice"}}); err != nil {
+				if _, err := logout.End(ctx, store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Second)
-				if err := create(began); !errors.Is(err, session.ErrEnded) {
-					t.Errorf("a login from before the logout: %v, want %v", err, session.ErrEnded)
+				if err := create(began); !errors.Is(err, store.ErrEnded) {
+					t.Errorf("a login from before the logout: %v, want %v", err, store.ErrEnded)
 				}
 				if err := create(login.Now()); err != nil {
 					t.Errorf("a login from after the logout: %v", err)
@@ -535,13 +537,13 @@ func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 // A memory store that was made anew has forgotten the logouts before it: a login from before it may be one of theirs.
 func TestALoginFromBeforeAMemoryStoreWasMadeIsRefused(t *testing.T) {
 	t.Parallel()
-	ring, err := session.ParseRing(session.NewKeyFile())
+	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var orphans int
 	manager := func() *session.Manager {
-		m, err := session.NewManager(session.Config{Store: memory.New(), Ring: ring,
+		m, err := session.NewManager(session.Config{Store: memory.New(), Keyring: ring,
 			Orphaned: func(context.Context, *session.Session, session.Tokens) { orphans++ }})
 		if err != nil {
 			t.Fatal(err)
@@ -549,12 +551,12 @@ func TestALoginFromBeforeAMemoryStoreWasMadeIsRefused(t *testing.T) {
 		return m
 	}
 	before, after := manager(), manager()
-	n := session.New{Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
+	n := session.SignIn{Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
 	if n.Began, n.Era, err = before.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := after.Create(t.Context(), n); !errors.Is(err, session.ErrEnded) {
-		t.Errorf("after a restart: %v, want %v", err, session.ErrEnded)
+	if _, _, err := after.Create(t.Context(), n); !errors.Is(err, store.ErrEnded) {
+		t.Errorf("after a restart: %v, want %v", err, store.ErrEnded)
 	}
 	if orphans != 1 {
 		t.Errorf("%d refused sign-ins were handed over to be revoked, want 1", orphans)

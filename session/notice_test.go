@@ -9,14 +9,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func TestAnAppKnowsASessionByANameOfItsOwn(t *testing.T) {
 	t.Parallel()
 	a, b := session.NewBearer("https://id.example", "app", "alice"), session.NewBearer("https://id.example", "app", "alice")
 	names := make(map[string]bool)
-	for _, k := range []session.Key{a.Key(), b.Key()} {
+	for _, k := range []store.Key{a.Key(), b.Key()} {
 		for _, app := range []string{"wiki", "mail", ""} {
 			sid := k.SIDFor(app)
 			if sid != k.SIDFor(app) {
@@ -37,35 +39,35 @@ func TestAnEndingLeavesTheNoticesOfTheOnePlanWithTheTokensInside(t *testing.T) {
 	t.Parallel()
 	told := 0
 	cfg := session.Config{
-		Tell: func(e session.Ending) []session.Telling {
-			return []session.Telling{{Kind: session.NoticeRevoke, Target: "main", Offline: e.RevokeOffline, Deadline: time.Now().Add(time.Hour)}}
+		Tell: func(e store.Ending) []store.NoticeRequest {
+			return []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Offline: e.RevokeOffline, Deadline: time.Now().Add(time.Hour)}}
 		},
 		OnTold: func() { told++ },
 	}
 	bubble(t, cfg, func(b *bench) {
-		claim := func() []session.Notice {
-			notices, err := b.store.ClaimFor(t.Context(), session.NoticeRevoke, "main", b.m.Now(), time.Minute, 10)
+		claim := func() []store.Notice {
+			notices, err := b.store.ClaimFor(t.Context(), store.NoticeRevoke, "main", b.m.Now(), time.Minute, 10)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return notices
 		}
 		b.signIn(session.Tokens{RefreshToken: "kept", Offline: true})
-		b.end(b.m, session.Who{Subject: "alice"})
+		b.end(b.m, store.Selector{Subject: "alice"})
 		if n := claim(); len(n) != 0 || told != 1 {
 			t.Errorf("%d notices for a token that is kept; told %d times", len(n), told)
 		}
 		time.Sleep(time.Second) // past the mark
 		b.signIn(session.Tokens{RefreshToken: "refresh-secret", AccessToken: "access-secret", Offline: true})
-		who := session.Who{Issuer: issuer, ClientID: client, Subject: "alice"}
-		if _, err := b.m.End(t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel, RevokeOffline: true}); err != nil {
+		who := store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}
+		if _, err := b.m.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel, RevokeOffline: true}); err != nil {
 			t.Fatal(err)
 		}
 		notices := claim()
 		if len(notices) != 1 || told != 2 {
 			t.Fatalf("%d notices, told %d times", len(notices), told)
 		}
-		if got, err := b.ring.NoticeTokens(notices[0]); err != nil || got.RefreshToken != "refresh-secret" || got.AccessToken != "access-secret" {
+		if got, err := session.NoticeTokens(b.ring, notices[0]); err != nil || got.RefreshToken != "refresh-secret" || got.AccessToken != "access-secret" {
 			t.Errorf("the notice holds other tokens (error %v)", err)
 		}
 	})
@@ -76,44 +78,44 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 	r, other := ring(t, 1), ring(t, 2)
 	bearer := session.NewBearer("https://id.example", "app", "alice")
 	about := session.Session{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: "alice", SID: "s1"}
-	n := session.Notice{Key: about.Key, Issuer: about.Issuer, ClientID: about.ClientID, Subject: about.Subject, SID: about.SID}
+	n := store.Notice{Key: about.Key, Issuer: about.Issuer, ClientID: about.ClientID, Subject: about.Subject, SID: about.SID}
 	var err error
-	if n.Payload, err = r.NoticePayload(&about, session.Tokens{RefreshToken: "refresh-secret"}); err != nil {
+	if n.Payload, err = session.NoticePayload(r, &about, session.Tokens{RefreshToken: "refresh-secret"}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := r.NoticeTokens(n); err != nil || got.RefreshToken != "refresh-secret" {
+	if got, err := session.NoticeTokens(r, n); err != nil || got.RefreshToken != "refresh-secret" {
 		t.Errorf("%v, %v", got.RefreshToken, err)
 	}
 	if strings.Contains(string(n.Payload), "refresh") {
 		t.Error("the payload is not sealed")
 	}
-	if _, err := other.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
+	if _, err := session.NoticeTokens(other, n); !errors.Is(err, keyring.ErrUnsealed) {
 		t.Errorf("another ring: %v", err)
 	}
-	for what, alter := range map[string]func(*session.Notice){
-		"issuer":  func(n *session.Notice) { n.Issuer = "https://evil.example" },
-		"client":  func(n *session.Notice) { n.ClientID = "app2" },
-		"subject": func(n *session.Notice) { n.Subject = "bob" },
-		"sid":     func(n *session.Notice) { n.SID = "s2" },
+	for what, alter := range map[string]func(*store.Notice){
+		"issuer":  func(n *store.Notice) { n.Issuer = "https://evil.example" },
+		"client":  func(n *store.Notice) { n.ClientID = "app2" },
+		"subject": func(n *store.Notice) { n.Subject = "bob" },
+		"sid":     func(n *store.Notice) { n.SID = "s2" },
 	} {
 		altered := n
 		alter(&altered)
-		if _, err := r.NoticeTokens(altered); !errors.Is(err, session.ErrAltered) || !strings.HasSuffix(err.Error(), ": "+what) {
+		if _, err := session.NoticeTokens(r, altered); !errors.Is(err, session.ErrAltered) || !strings.HasSuffix(err.Error(), ": "+what) {
 			t.Errorf("another %s: %v", what, err)
 		}
 	}
 	n.Key[0] ^= 1
-	if _, err := r.NoticeTokens(n); !errors.Is(err, session.ErrUnsealed) {
+	if _, err := session.NoticeTokens(r, n); !errors.Is(err, keyring.ErrUnsealed) {
 		t.Errorf("another session: %v", err)
 	}
 }
 
 func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 	t.Parallel()
-	var handed []session.Key
+	var handed []store.Key
 	var fails atomic.Bool
 	fails.Store(true)
-	cfg := session.Config{Idle: time.Hour, OnExpired: func(_ context.Context, all []session.Record) error {
+	cfg := session.Config{IdleTimeout: time.Hour, OnExpired: func(_ context.Context, all []store.Record) error {
 		if fails.Load() {
 			return errors.New("on purpose")
 		}
@@ -123,7 +125,7 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 		return nil
 	}}
 	bubble(t, cfg, func(b *bench) {
-		want := make(map[session.Key]bool)
+		want := make(map[store.Key]bool)
 		for range 250 {
 			_, s := b.signIn(session.Tokens{RefreshToken: "r"})
 			want[s.Key] = true
@@ -131,7 +133,7 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 		b.signIn(session.Tokens{})
 		time.Sleep(90 * time.Minute)
 		synctest.Wait()
-		if due, err := b.store.Overdue(b.t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 250 {
+		if due, err := b.store.Overdue(b.t.Context(), store.Key{}, 1000, b.m.Now()); err != nil || len(due) != 250 {
 			t.Errorf("%d are kept while they cannot be handed over (error %v)", len(due), err)
 		}
 		fails.Store(false)
@@ -143,7 +145,7 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 		for _, k := range handed {
 			delete(want, k)
 		}
-		if due, err := b.store.Overdue(b.t.Context(), session.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 || len(want) != 0 {
+		if due, err := b.store.Overdue(b.t.Context(), store.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 || len(want) != 0 {
 			t.Errorf("%d are left, %d were not handed over (error %v)", len(due), len(want), err)
 		}
 	})

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"example.com/curfew/store"
 	"fmt"
 	"log/slog"
 	"time"
@@ -47,7 +48,7 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 //     out because its holder died.
 //  3. Ask the provider.
 //  4. Write what came of it. The update never creates: when a logout came meanwhile, the session stays dead.
-func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
+func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) {
 	for {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
@@ -67,9 +68,9 @@ func (m *Manager) refresh(ctx context.Context, key Key) (*Session, error) {
 		}
 		held, failedBefore := *s, s.refreshFailed
 		_, late := m.clock.between()
-		held.refreshHeld, held.refreshFailed = Time(late.Add(refreshTimeout)), false
+		held.refreshHeld, held.refreshFailed = store.Time(late.Add(refreshTimeout)), false
 		s, err = m.write(ctx, &held, now)
-		if errors.Is(err, ErrConflict) {
+		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
 		if err != nil {
@@ -95,9 +96,9 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	got, err := m.cfg.Refresh(asking, s)
 	cancel()
 	now := m.Now()
-	graceEnds := s.Tokens.Expires.Add(m.cfg.Grace)
+	graceEnds := s.Tokens.Expires.Add(m.cfg.RefreshGrace)
 	provider := [2]string{s.Issuer, s.ClientID}
-	var cause Cause
+	var cause store.Cause
 	switch {
 	case err == nil:
 		m.troubled.Delete(provider)
@@ -108,21 +109,21 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		if err == nil {
 			return next, nil
 		}
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded) {
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded) {
 			m.orphan(ctx, s, got.Tokens)
 		}
 		switch {
-		case errors.Is(err, ErrEnded):
-			cause = CauseBackChannel
+		case errors.Is(err, store.ErrEnded):
+			cause = store.CauseBackChannel
 		case errors.Is(err, errTooManySIDs):
-			cause = CauseTooManySIDs
+			cause = store.CauseTooManySIDs
 		default:
 			return nil, err
 		}
 	case errors.Is(err, ErrRefreshRejected):
-		cause = CauseRefreshRejected
+		cause = store.CauseRefreshRejected
 	case errors.Is(err, ErrRefused):
-		cause = CauseRequire
+		cause = store.CauseRequire
 	case now.Before(graceEnds):
 		level := slog.LevelDebug
 		if _, told := m.troubled.LoadOrStore(provider, true); !told && !failedBefore {
@@ -131,22 +132,22 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this is told once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 		return m.settle(ctx, s.Key, began, era, func(s *Session) {
-			s.refreshHeld, s.refreshFailed = Time(now.Add(refreshPause)), true
+			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
 			if s.refreshHeld.After(graceEnds) {
-				s.refreshHeld = Time(graceEnds)
+				s.refreshHeld = store.Time(graceEnds)
 			}
 			if got.Tokens.RefreshToken != "" { // the provider may have spent the old one
 				s.Tokens.RefreshToken = got.Tokens.RefreshToken
 			}
 		})
 	default:
-		cause = CauseProviderSilent
+		cause = store.CauseProviderSilent
 	}
 	m.cfg.Log.InfoContext(ctx, "the session ends: its tokens can no longer be refreshed",
 		"event", "session_ended", "cause", cause, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-	who := Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
+	who := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
 	for {
-		_, err := m.End(ctx, Ending{Who: who, Cause: cause})
+		_, err := m.End(ctx, store.Ending{Selector: who, Cause: cause})
 		if err == nil {
 			break
 		}
@@ -154,10 +155,10 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 			return nil, err
 		}
 	}
-	if cause != CauseBackChannel && got.Tokens.RefreshToken != s.Tokens.RefreshToken {
+	if cause != store.CauseBackChannel && got.Tokens.RefreshToken != s.Tokens.RefreshToken {
 		m.orphan(ctx, s, got.Tokens) // the store knew the old one alone
 	}
-	return nil, ErrNotFound
+	return nil, store.ErrNotFound
 }
 
 // orphan hands over tokens that came for a session that has ended.
@@ -169,7 +170,7 @@ func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 
 // settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
 // done: the refresh token that the store holds may be worth nothing any more.
-func (m *Manager) settle(ctx context.Context, key Key, began time.Time, era string, change func(*Session)) (*Session, error) {
+func (m *Manager) settle(ctx context.Context, key store.Key, began time.Time, era string, change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
@@ -186,9 +187,9 @@ func (m *Manager) settle(ctx context.Context, key Key, began time.Time, era stri
 			}
 		}
 		switch {
-		case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded):
+		case err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded):
 			return s, err
-		case errors.Is(err, ErrConflict):
+		case errors.Is(err, store.ErrConflict):
 		case !sleep(ctx, refreshPoll):
 			return nil, err
 		}

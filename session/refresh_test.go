@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // provider is the token endpoint, as far as the manager knows it.
@@ -24,7 +25,7 @@ type provider struct {
 
 func (p *provider) config() session.Config {
 	return session.Config{
-		Grace: 10 * time.Minute,
+		RefreshGrace: 10 * time.Minute,
 		Refresh: func(ctx context.Context, s *session.Session) (session.Renewal, error) {
 			p.calls.Add(1)
 			if p.takes > 0 {
@@ -104,9 +105,9 @@ func TestARefreshUnderWayCannotReviveAnEndedSessionAndItsTokensAreHandedBack(t *
 	p := &provider{}
 	bubble(t, p.config(), func(b *bench) {
 		bearer, s := b.signInFor(0)
-		p.between = func() { b.end(b.m, session.Who{Key: s.Key}) }
-		b.want(b.m, bearer, session.ErrNotFound)
-		b.want(b.m, bearer, session.ErrNotFound)
+		p.between = func() { b.end(b.m, store.Selector{Key: s.Key}) }
+		b.want(b.m, bearer, store.ErrNotFound)
+		b.want(b.m, bearer, store.ErrNotFound)
 		if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt+" {
 			t.Errorf("handed back: %d", len(p.orphaned))
 		}
@@ -119,11 +120,11 @@ func TestTheTokensOfASignInThatALogoutOvertookAreHandedBack(t *testing.T) {
 	bubble(t, p.config(), func(b *bench) {
 		began := b.m.Now()
 		time.Sleep(time.Second)
-		b.end(b.m, session.Who{Subject: "alice"})
-		_, _, err := b.m.Create(b.t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", Began: began,
+		b.end(b.m, store.Selector{Subject: "alice"})
+		_, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began,
 			Tokens: session.Tokens{RefreshToken: "rt", Inherited: []string{"of a session that may live"}}})
-		if !errors.Is(err, session.ErrEnded) {
-			t.Fatalf("Create: %v, want %v", err, session.ErrEnded)
+		if !errors.Is(err, store.ErrEnded) {
+			t.Fatalf("Create: %v, want %v", err, store.ErrEnded)
 		}
 		if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt" || len(p.orphaned[0].Inherited) != 0 {
 			t.Errorf("handed back: %d", len(p.orphaned))
@@ -163,8 +164,8 @@ func TestARejectedRefreshTokenEndsTheSession(t *testing.T) {
 		bearer, s := b.signInFor(0)
 		ended, stop := b.m.Watch(s.Key)
 		defer stop()
-		b.want(b.m, bearer, session.ErrNotFound)
-		if cause := <-ended; cause != session.CauseRefreshRejected {
+		b.want(b.m, bearer, store.ErrNotFound)
+		if cause := <-ended; cause != store.CauseRefreshRejected {
 			t.Errorf("cause %q", cause)
 		}
 	})
@@ -185,8 +186,8 @@ func TestAProviderThatIsAwayEndsNoSessionUntilTheGraceRunsOut(t *testing.T) {
 			t.Errorf("asked %d times in ten minutes, want one every 30 s", n)
 		}
 		time.Sleep(time.Minute)
-		b.want(b.m, bearer, session.ErrNotFound)
-		if cause := <-ended; cause != session.CauseProviderSilent {
+		b.want(b.m, bearer, store.ErrNotFound)
+		if cause := <-ended; cause != store.CauseProviderSilent {
 			t.Errorf("cause %q", cause)
 		}
 	})

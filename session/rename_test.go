@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func TestEverySIDThatASessionHadEndsItOnEveryReplica(t *testing.T) {
@@ -30,16 +31,16 @@ func TestEverySIDThatASessionHadEndsItOnEveryReplica(t *testing.T) {
 						if len(s.Former) > 2 || !s.HasSID("s1") || s.HasSID("") || s.HasSID("s4") {
 							t.Errorf("it has %q, and had %q", s.SID, s.Former)
 						}
-						b.end(b.m, session.Who{Subject: subject, SID: sid})
+						b.end(b.m, store.Selector{Subject: subject, SID: sid})
 						time.Sleep(time.Second)
 						var want error
 						if has[sid] && subject != "bob" {
-							want = session.ErrNotFound
+							want = store.ErrNotFound
 						}
 						b.want(b.m, bearer, want)
 						b.want(other, bearer, want)
 						if want = nil; sid == "s1" && subject != "bob" {
-							want = session.ErrNotFound
+							want = store.ErrNotFound
 						}
 						b.want(other, sibling, want)
 					})
@@ -63,7 +64,7 @@ func TestALogoutOfAnySIDMeetsARefreshThatChangesIt(t *testing.T) {
 					bearer, _ := b.signInFor(time.Minute)
 					b.want(other, bearer, nil)
 					time.Sleep(2 * time.Minute)
-					end := func() { b.end(other, session.Who{SID: sid}) }
+					end := func() { b.end(other, store.Selector{SID: sid}) }
 					p.between = func() {
 						if when == "while" {
 							end()
@@ -74,12 +75,12 @@ func TestALogoutOfAnySIDMeetsARefreshThatChangesIt(t *testing.T) {
 					case "before":
 						end()
 						if sid == "s1" {
-							want = session.ErrNotFound // of s2 the provider has said after it that it lives
+							want = store.ErrNotFound // of s2 the provider has said after it that it lives
 						}
 						time.Sleep(time.Second)
 						b.want(b.m, bearer, want)
 					case "while":
-						want = session.ErrNotFound
+						want = store.ErrNotFound
 						b.want(b.m, bearer, want)
 						if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt+" {
 							t.Errorf("handed back: %d", len(p.orphaned))
@@ -89,7 +90,7 @@ func TestALogoutOfAnySIDMeetsARefreshThatChangesIt(t *testing.T) {
 						b.want(other, bearer, nil)
 						end()
 						time.Sleep(time.Second)
-						want = session.ErrNotFound
+						want = store.ErrNotFound
 						b.want(b.m, bearer, want)
 					}
 					b.want(other, bearer, want)
@@ -102,9 +103,9 @@ func TestALogoutOfAnySIDMeetsARefreshThatChangesIt(t *testing.T) {
 func TestASessionWhoseProviderGivesItSIDAfterSIDEnds(t *testing.T) {
 	t.Parallel()
 	p := &provider{}
-	var ended []session.Ended
+	var ended []store.Ended
 	cfg := p.config()
-	cfg.OnEnded = func(e session.Ended) { ended = append(ended, e) }
+	cfg.OnEnded = func(e store.Ended) { ended = append(ended, e) }
 	bubble(t, cfg, func(b *bench) {
 		bearer, first := b.signInFor(time.Minute)
 		for i := range 16 {
@@ -112,7 +113,7 @@ func TestASessionWhoseProviderGivesItSIDAfterSIDEnds(t *testing.T) {
 			time.Sleep(5 * time.Minute)
 			b.want(b.m, bearer, nil)
 		}
-		page, err := b.store.List(t.Context(), session.Query{Issuer: issuer, ClientID: client, SID: "s1"}, b.m.Now())
+		page, err := b.store.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, SID: "s1"}, b.m.Now())
 		if err != nil || len(page.Records) != 1 || page.Records[0].Key != first.Key || page.Records[0].SID != "other15" {
 			t.Errorf("by the sid of its sign-in there are %d (error %v)", len(page.Records), err)
 		}
@@ -121,8 +122,8 @@ func TestASessionWhoseProviderGivesItSIDAfterSIDEnds(t *testing.T) {
 		b.want(b.m, bearer, nil)
 		p.sid = "one too many"
 		time.Sleep(5 * time.Minute)
-		b.want(b.m, bearer, session.ErrNotFound)
-		if len(ended) != 1 || ended[0].Cause != session.CauseTooManySIDs || ended[0].SID != "other3" {
+		b.want(b.m, bearer, store.ErrNotFound)
+		if len(ended) != 1 || ended[0].Cause != store.CauseTooManySIDs || ended[0].SID != "other3" {
 			t.Errorf("ended: %+v", ended)
 		}
 		if len(p.orphaned) != 1 {

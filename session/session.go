@@ -3,6 +3,9 @@ package session
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +14,7 @@ import (
 
 // Session is one browser signed in at this relying party. It is shared between requests: read it, never change it.
 type Session struct {
-	Key      Key
+	Key      store.Key
 	Provider string // what the provider is called in the configuration
 	Issuer   string
 	ClientID string
@@ -42,7 +45,7 @@ const maxFormer = 16
 
 // HasSID says whether the session has this sid, or had it before.
 func (s *Session) HasSID(sid string) bool {
-	return (&Record{SID: s.SID, Former: s.Former}).HasSID(sid)
+	return (&store.Record{SID: s.SID, Former: s.Former}).HasSID(sid)
 }
 
 // rename gives the session the sid of a refreshed ID Token, if there is one. The one that it had still names it.
@@ -111,23 +114,23 @@ type payload struct {
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
-// columns are what a [Record] says beside its payload, but for the revision, which the store counts: what a session is
+// columns are what a [store.Record] says beside its payload, but for the revision, which the store counts: what a session is
 // found and judged by. They are sealed with it, so that nobody who can write to the store, and has no key, can make a
-// session another person's or let it live longer. The key is bound to the payload as its context (see [Ring]).
+// session another person's or let it live longer. The key is bound to the payload as its context (see [keyring.Keyring]).
 type columns struct {
-	Issuer      string   `json:"iss"`
-	ClientID    string   `json:"client"`
-	Subject     string   `json:"sub"`
-	SID         string   `json:"sid,omitempty"`
-	Former      []string `json:"former,omitempty"`  // this and what follows is not in notices
-	Created     int64    `json:"created,omitempty"` // microseconds since 1970, as those below
-	LastSeen    int64    `json:"last_seen,omitempty"`
-	IdleExpires int64    `json:"idle_expires,omitempty"`
-	Expires     int64    `json:"expires,omitempty"`
-	Refresh     Refresh  `json:"refresh,omitempty"`
+	Issuer      string        `json:"iss"`
+	ClientID    string        `json:"client"`
+	Subject     string        `json:"sub"`
+	SID         string        `json:"sid,omitempty"`
+	Former      []string      `json:"former,omitempty"`  // this and what follows is not in notices
+	Created     int64         `json:"created,omitempty"` // microseconds since 1970, as those below
+	LastSeen    int64         `json:"last_seen,omitempty"`
+	IdleExpires int64         `json:"idle_expires,omitempty"`
+	Expires     int64         `json:"expires,omitempty"`
+	Refresh     store.Refresh `json:"refresh,omitempty"`
 }
 
-func (r *Record) columns() columns {
+func columnsOf(r *store.Record) columns {
 	return columns{
 		Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID, Former: r.Former,
 		Created: r.Created.UnixMicro(), LastSeen: r.LastSeen.UnixMicro(),
@@ -154,6 +157,10 @@ func (a columns) differ(b columns) string {
 	return strings.Join(names, ", ")
 }
 
+// ErrAltered: what a store keeps beside a sealed payload is not what was sealed with it. Somebody who has no key has
+// written to the store.
+var ErrAltered = errors.New("the store holds other columns than were sealed")
+
 // The purposes under which payloads are sealed, and with that the versions of their form. A payload opens as what it was
 // sealed as, and as nothing else: without a key nobody makes a version 1 of a version 2.
 const (
@@ -161,27 +168,27 @@ const (
 	sealedV1 = "session payload v1" // without columns; still opened, never written
 )
 
-// record turns a session into what a store keeps.
-func (r *Ring) record(s *Session) (Record, error) {
-	rec := Record{
+// encode turns a session into what a store keeps.
+func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
+	rec := store.Record{
 		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID, Former: s.Former,
-		Created: Time(s.Created), LastSeen: Time(s.LastSeen), IdleExpires: Time(s.IdleExpires), Expires: Time(s.Expires),
+		Created: store.Time(s.Created), LastSeen: store.Time(s.LastSeen), IdleExpires: store.Time(s.IdleExpires), Expires: store.Time(s.Expires),
 		Revision: s.revision,
 	}
 	switch {
 	case s.Tokens.RefreshToken == "":
 	case s.Tokens.Offline:
-		rec.Refresh = RefreshOffline
+		rec.Refresh = store.RefreshOffline
 	default:
-		rec.Refresh = RefreshOnline
+		rec.Refresh = store.RefreshOnline
 	}
 	var err error
-	rec.Payload, err = r.seal(s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
-		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Columns: rec.columns()})
+	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
+		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Columns: columnsOf(&rec)})
 	return rec, err
 }
 
-func (r *Ring) seal(k Key, p payload) ([]byte, error) {
+func sealPayload(r *keyring.Keyring, k store.Key, p payload) ([]byte, error) {
 	plain, err := json.Marshal(p)
 	if err != nil {
 		return nil, fmt.Errorf("session: encode payload: %w", err)
@@ -189,8 +196,8 @@ func (r *Ring) seal(k Key, p payload) ([]byte, error) {
 	return r.Seal(sealed, k[:], plain), nil
 }
 
-// open reads a payload, of whatever version. That it belongs to its columns is the caller's to see.
-func (r *Ring) open(k Key, text []byte) (p payload, v1 bool, err error) {
+// openPayload reads a payload, of whatever version. That it belongs to its columns is the caller's to see.
+func openPayload(r *keyring.Keyring, k store.Key, text []byte) (p payload, v1 bool, err error) {
 	plain, err := r.Open(sealed, k[:], text)
 	if err != nil {
 		v1 = true
@@ -207,23 +214,23 @@ func (r *Ring) open(k Key, text []byte) (p payload, v1 bool, err error) {
 	return p, v1, nil
 }
 
-// session turns what a store kept into a session, which never lives longer than absolute. [ErrUnsealed] when no key
+// decode turns what a store kept into a session, which never lives longer than lifetime. [keyring.ErrUnsealed] when no key
 // opens the payload, [ErrAltered] when it belongs to other columns.
-func (r *Ring) session(rec Record, absolute time.Duration) (*Session, error) {
-	p, v1, err := r.open(rec.Key, rec.Payload)
+func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Session, error) {
+	p, v1, err := openPayload(r, rec.Key, rec.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
 	}
 	expires := rec.Expires
 	if v1 {
-		issued, err := p.ownerV1(rec.columns())
+		issued, err := p.ownerV1(columnsOf(&rec))
 		if err != nil {
 			return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
 		}
-		if latest := Time(issued.Add(absolute + AttemptLifetime)); latest.Before(expires) {
+		if latest := store.Time(issued.Add(lifetime + store.AttemptLifetime)); latest.Before(expires) {
 			expires = latest
 		}
-	} else if names := p.Columns.differ(rec.columns()); names != "" {
+	} else if names := p.Columns.differ(columnsOf(&rec)); names != "" {
 		return nil, fmt.Errorf("session %s: %w: %s", rec.Key.Handle(), ErrAltered, names)
 	}
 	return &Session{
@@ -243,7 +250,7 @@ func (p *payload) ownerV1(c columns) (issued time.Time, err error) {
 	number, _ := p.Claims["iat"].(json.Number)
 	iat, _ := number.Float64()
 	if iss == "" || sub == "" || iat <= 0 || iat > 1<<40 {
-		return issued, fmt.Errorf("%w: it is of version 1 and does not say whose it is", ErrUnsealed)
+		return issued, fmt.Errorf("%w: it is of version 1 and does not say whose it is", keyring.ErrUnsealed)
 	}
 	claimed := c
 	claimed.Issuer, claimed.Subject = iss, sub

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -20,7 +20,7 @@ const (
 
 // admin answers `curfew notice` and `curfew key` on the private listener.
 type admin struct {
-	desk   session.Desk
+	desk   store.Outbox2
 	sender *fanout.Sender
 	keys   *fanout.Keys // nil: there is no app to tell
 	log    *slog.Logger
@@ -50,15 +50,15 @@ type noticePage struct {
 	Next    string       `json:"next,omitempty"`
 }
 
-func viewNotice(n session.Notice) noticeView {
-	v := noticeView{ID: n.ID, Kind: string(n.Kind), Target: n.Target, State: string(session.NoticePending), Issuer: n.Issuer, ClientID: n.ClientID,
+func viewNotice(n store.Notice) noticeView {
+	v := noticeView{ID: n.ID, Kind: string(n.Kind), Target: n.Target, State: string(store.NoticePending), Issuer: n.Issuer, ClientID: n.ClientID,
 		Subject: n.Subject, SID: n.SID, Cause: string(n.Cause), Created: n.Created, Due: n.Due, Deadline: n.Deadline, Attempts: n.Attempts, Reason: n.Reason}
 	if n.GivenUp {
-		v.State = string(session.NoticeDead)
+		v.State = string(store.NoticeDead)
 	}
 	if !n.Key.IsZero() {
 		v.Session = n.Key.Handle()
-		if n.Kind == session.NoticeTell {
+		if n.Kind == store.NoticeTell {
 			v.SID = n.Key.SIDFor(n.Target)
 		}
 	}
@@ -89,7 +89,7 @@ func (a *admin) answer(ask func(context.Context, *http.Request) (any, error)) ht
 		status, say := http.StatusInternalServerError, "it did not work; the log of the gateway says why"
 		if f, ok := errors.AsType[*web.Failure](err); ok {
 			status, say = f.Status, f.Message.Text
-		} else if errors.Is(err, session.ErrNoNotice) {
+		} else if errors.Is(err, store.ErrNoNotice) {
 			status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
 		}
 		if status >= 500 {
@@ -109,13 +109,13 @@ func (a *admin) list(ctx context.Context, r *http.Request) (any, error) {
 		}
 		limit = n
 	}
-	state := session.NoticeState(q.Get("state"))
+	state := store.NoticeState(q.Get("state"))
 	switch state {
-	case "", session.NoticePending, session.NoticeDead:
+	case "", store.NoticePending, store.NoticeDead:
 	default:
 		return nil, web.Fail(http.StatusBadRequest, "state: want pending or dead", nil)
 	}
-	page, err := a.desk.Notices(ctx, session.NoticeQuery{Kind: session.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"), Limit: limit})
+	page, err := a.desk.Notices(ctx, store.NoticeQuery{Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"), Limit: limit})
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (a *admin) show(ctx context.Context, r *http.Request) (any, error) {
 }
 
 func (a *admin) retry(ctx context.Context, r *http.Request) (any, error) {
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	if err := a.desk.Retry(ctx, r.PathValue("id"), now, now.Add(retryDeadline)); err != nil {
 		return nil, err
 	}

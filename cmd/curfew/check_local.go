@@ -14,7 +14,7 @@ import (
 	"time"
 
 	room "example.com/curfew/gateway"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // checkStore asks the store, without making one that is not there.
@@ -38,7 +38,7 @@ func checkStore(ctx context.Context, r *report, c *config) {
 	if c.Store.kind.openAsItIs != nil {
 		open = c.Store.kind.openAsItIs
 	}
-	store, err := open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
+	backend, err := open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
 	switch {
 	case err != nil && c.Store.kind.older != nil && c.Store.kind.older(err):
 		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v", c.Store, err)
@@ -47,8 +47,8 @@ func checkStore(ctx context.Context, r *report, c *config) {
 		r.ok("store", "%s is in use by a running curfew", c.Store)
 		return
 	case err == nil:
-		_, err = store.List(ctx, session.Query{Limit: 1}, session.Time(time.Now()))
-		err = errors.Join(err, store.Close())
+		_, err = backend.List(ctx, store.Query{Limit: 1}, store.Time(time.Now()))
+		err = errors.Join(err, backend.Close())
 	}
 	if err != nil {
 		r.fault("store", err.Error(), "serve would not start; put this right first")

@@ -18,8 +18,9 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/fanout"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const envPrefix = "CURFEW_"
@@ -440,10 +441,10 @@ func (l *loader) finish(c *config, given map[string]value) {
 }
 
 // relyingParty is the configuration as package curfew takes it.
-func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog.Logger, observe curfew.Observer) curfew.Config {
+func (c *config) relyingParty(backend store.Store, ring *keyring.Keyring, log *slog.Logger, observe curfew.Observer) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
-		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize, PerSubject: c.PerSubject,
+		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout, Store: backend, Keyring: ring,
+		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.Ceiling, CacheSize: c.CacheSize, MaxPerSubject: c.PerSubject,
 		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
 		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.SocketOrigins,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
@@ -451,11 +452,11 @@ func (c *config) relyingParty(store session.Store, ring *session.Ring, log *slog
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, NoForwardAuth: !c.ForwardAuth,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
 	}
-	if rp.PerSubject == 0 {
-		rp.PerSubject = -1
+	if rp.MaxPerSubject == 0 {
+		rp.MaxPerSubject = -1
 	}
-	if rp.Ceiling == 0 {
-		rp.Ceiling = -1 // what "no cache" is called there
+	if rp.MaxStale == 0 {
+		rp.MaxStale = -1 // what "no cache" is called there
 	}
 	for _, p := range c.Providers {
 		rp.Require[p.Name] = p.Require

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -36,15 +36,15 @@ const (
 // everything has been written. A session that ended at from, and that to keeps for all that, ends at the next run. So
 // the last run, when nobody uses from any more, leaves exactly what lived there.
 type mover struct {
-	from, to session.Store
+	from, to store.Store
 	now      func() time.Time
 	mirror   bool // end what from lacks
 	moved    func(pass string, done float64, sessions int)
 
-	feed  session.Feed
+	feed  store.Feed
 	mu    sync.Mutex
-	ended map[session.Key]struct{} // at from, since it is watched: as much memory as there were
-	news  []session.Ended          // of these, those that have not been ended at to yet
+	ended map[store.Key]struct{} // at from, since it is watched: as much memory as there were
+	news  []store.Ended          // of these, those that have not been ended at to yet
 }
 
 // tally is what a pass found and did.
@@ -57,7 +57,7 @@ type tally struct {
 	barred  int // an end mark at to bars them
 	unsure  int // were changed at to meanwhile: to be looked at again
 
-	extra []session.Record // of what only to has, some
+	extra []store.Record // of what only to has, some
 	extras,
 	newer int // used at to after they were used at from
 }
@@ -84,7 +84,7 @@ var errSwapped = errors.New("nobody is signed in at FROM, and somebody is at TO:
 
 // run copies until a pass finds nothing to do any more, and says whether one did.
 func (m *mover) run(ctx context.Context) (total tally, settled bool, err error) {
-	m.ended = make(map[session.Key]struct{})
+	m.ended = make(map[store.Key]struct{})
 	if m.feed, err = m.from.Watch(ctx, m.hear); err != nil {
 		return total, false, fmt.Errorf("FROM: %w", err)
 	}
@@ -114,11 +114,11 @@ func (m *mover) run(ctx context.Context) (total tally, settled bool, err error) 
 
 // survey refuses what cannot be right, before anything is changed.
 func (m *mover) survey(ctx context.Context) error {
-	from, err := m.from.List(ctx, session.Query{Limit: 1}, m.now())
+	from, err := m.from.List(ctx, store.Query{Limit: 1}, m.now())
 	if err != nil {
 		return fmt.Errorf("FROM: %w", err)
 	}
-	to, err := m.to.List(ctx, session.Query{Limit: 1}, m.now())
+	to, err := m.to.List(ctx, store.Query{Limit: 1}, m.now())
 	if err != nil {
 		return fmt.Errorf("TO: %w", err)
 	}
@@ -141,14 +141,14 @@ func (m *mover) survey(ctx context.Context) error {
 }
 
 // hear is told what ends at from.
-func (m *mover) hear(e session.Ended) {
+func (m *mover) hear(e store.Ended) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ended[e.Key] = struct{}{}
 	m.news = append(m.news, e)
 }
 
-func (m *mover) hasEnded(k session.Key) bool {
+func (m *mover) hasEnded(k store.Key) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, ended := m.ended[k]
@@ -156,13 +156,13 @@ func (m *mover) hasEnded(k session.Key) bool {
 }
 
 // job is a session that has to be looked at: at least one of the two stores has it.
-type job struct{ from, to *session.Record }
+type job struct{ from, to *store.Record }
 
 // pass looks through both stores once, and with write makes to what from is.
 func (m *mover) pass(ctx context.Context, name string, write bool) (t tally, err error) {
 	now := m.now()
 	to := &walk{store: m.to, now: now}
-	for after := (session.Key{}); ; {
+	for after := (store.Key{}); ; {
 		page, err := list(ctx, m.from, after, now)
 		if err != nil {
 			return t, fmt.Errorf("FROM: %w", err)
@@ -184,16 +184,16 @@ func (m *mover) pass(ctx context.Context, name string, write bool) (t tally, err
 	return t, m.catchUp(ctx, &t)
 }
 
-func list(ctx context.Context, store session.Store, after session.Key, now time.Time) (page session.Page, err error) {
+func list(ctx context.Context, backend store.Store, after store.Key, now time.Time) (page store.Page, err error) {
 	err = again(ctx, func() (err error) {
-		page, err = store.List(ctx, session.Query{After: after, Limit: copyPage}, now)
+		page, err = backend.List(ctx, store.Query{After: after, Limit: copyPage}, now)
 		return err
 	})
 	return page, err
 }
 
 // compare finds out what to do about a page of from, and about what to has of the same keys.
-func (m *mover) compare(ctx context.Context, t *tally, page session.Page, to *walk, write bool) error {
+func (m *mover) compare(ctx context.Context, t *tally, page store.Page, to *walk, write bool) error {
 	var jobs []job
 	add := func(j job) error {
 		if jobs = append(jobs, j); len(jobs) < copyPage {
@@ -205,7 +205,7 @@ func (m *mover) compare(ctx context.Context, t *tally, page session.Page, to *wa
 	}
 	for i := range page.Records {
 		r := &page.Records[i]
-		have, err := to.until(ctx, r.Key, func(extra session.Record) error { return add(job{to: &extra}) })
+		have, err := to.until(ctx, r.Key, func(extra store.Record) error { return add(job{to: &extra}) })
 		if err == nil {
 			err = add(job{from: r, to: have})
 		}
@@ -215,9 +215,9 @@ func (m *mover) compare(ctx context.Context, t *tally, page session.Page, to *wa
 	}
 	last := page.Next
 	if last.IsZero() {
-		last = session.Key(bytes.Repeat([]byte{0xff}, len(last)))
+		last = store.Key(bytes.Repeat([]byte{0xff}, len(last)))
 	}
-	have, err := to.until(ctx, last, func(extra session.Record) error { return add(job{to: &extra}) })
+	have, err := to.until(ctx, last, func(extra store.Record) error { return add(job{to: &extra}) })
 	if err == nil && have != nil { // from's last has been dealt with, so nobody but to has it
 		err = add(job{to: have})
 	}
@@ -229,15 +229,15 @@ func (m *mover) compare(ctx context.Context, t *tally, page session.Page, to *wa
 
 // walk goes through a store in the order of the keys.
 type walk struct {
-	store session.Store
+	store store.Store
 	now   time.Time
-	page  []session.Record // the rest of it
-	next  session.Key
+	page  []store.Record // the rest of it
+	next  store.Key
 	begun bool
 }
 
 // until hands the sessions before a key to extra, and returns the one with that key, if there is one.
-func (w *walk) until(ctx context.Context, key session.Key, extra func(session.Record) error) (*session.Record, error) {
+func (w *walk) until(ctx context.Context, key store.Key, extra func(store.Record) error) (*store.Record, error) {
 	for {
 		for len(w.page) == 0 {
 			if w.begun && w.next.IsZero() {
@@ -266,7 +266,7 @@ func (w *walk) until(ctx context.Context, key session.Key, extra func(session.Re
 
 // work does the jobs, many at once.
 func (m *mover) work(ctx context.Context, t *tally, jobs []job, write bool) error {
-	var suspects []session.Record
+	var suspects []store.Record
 	err := together(ctx, jobs, func(ctx context.Context, j job) (func(), error) {
 		now := m.now()
 		if j.from != nil {
@@ -277,7 +277,7 @@ func (m *mover) work(ctx context.Context, t *tally, jobs []job, write bool) erro
 		case err != nil || !extra:
 			return nil, err
 		case write && m.mirror:
-			return m.end(ctx, t, session.Ended{Key: j.to.Key, Issuer: j.to.Issuer, ClientID: j.to.ClientID})
+			return m.end(ctx, t, store.Ended{Key: j.to.Key, Issuer: j.to.Issuer, ClientID: j.to.ClientID})
 		}
 		return func() { suspects = append(suspects, *j.to) }, nil
 	})
@@ -357,21 +357,21 @@ func (m *mover) settle(ctx context.Context, t *tally, j job, now time.Time, writ
 }
 
 // same leaves out what cannot differ where the keys are the same, and revisions, which count in each store for itself.
-func same(a, b *session.Record) bool {
+func same(a, b *store.Record) bool {
 	return a.LastSeen.Equal(b.LastSeen) && a.IdleExpires.Equal(b.IdleExpires) && a.Expires.Equal(b.Expires) &&
 		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload) && sameSIDs(a, b)
 }
 
-func sameSIDs(a, b *session.Record) bool { return a.SID == b.SID && slices.Equal(a.Former, b.Former) }
+func sameSIDs(a, b *store.Record) bool { return a.SID == b.SID && slices.Equal(a.Former, b.Former) }
 
 // surplus says whether a session that lives at to has gone from from.
-func (m *mover) surplus(ctx context.Context, r *session.Record, now time.Time) (bool, error) {
+func (m *mover) surplus(ctx context.Context, r *store.Record, now time.Time) (bool, error) {
 	if !r.Lives(now) {
 		return false, nil
 	}
 	// It may be younger than the page of from that is at hand, and another copy was faster.
 	_, err := m.from.Find(ctx, r.Key, now)
-	if err != nil && !errors.Is(err, session.ErrNotFound) {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return false, fmt.Errorf("FROM: %w", err)
 	}
 	return err != nil, nil
@@ -379,8 +379,8 @@ func (m *mover) surplus(ctx context.Context, r *session.Record, now time.Time) (
 
 // begun is when a session began, as far as to is concerned. End marks that were left there at or after that bar it: as
 // far back as marks are kept, since an older login is refused for its age.
-func begun(r *session.Record, now time.Time) time.Time {
-	earliest := now.Add(time.Microsecond - session.AttemptLifetime)
+func begun(r *store.Record, now time.Time) time.Time {
+	earliest := now.Add(time.Microsecond - store.AttemptLifetime)
 	if r.Created.After(earliest) {
 		return r.Created
 	}
@@ -388,25 +388,25 @@ func begun(r *session.Record, now time.Time) time.Time {
 }
 
 // create makes a session at to, unless an end mark there bars it.
-func (m *mover) create(ctx context.Context, t *tally, r *session.Record, now time.Time) (func(), error) {
+func (m *mover) create(ctx context.Context, t *tally, r *store.Record, now time.Time) (func(), error) {
 	began := begun(r, now)
 	err := m.to.Create(ctx, *r, began, now)
-	if err != nil && !errors.Is(err, session.ErrEnded) {
+	if err != nil && !errors.Is(err, store.ErrEnded) {
 		// Is it there already? If it was copied before it was last used at from, it may have run out at to.
 		have, missing := m.to.Find(ctx, r.Key, now)
 		if missing == nil {
 			return m.update(ctx, t, r, &have, now)
 		}
-		if !errors.Is(missing, session.ErrNotFound) {
+		if !errors.Is(missing, store.ErrNotFound) {
 			return nil, fmt.Errorf("TO: %w", err)
 		}
-		if _, err := m.end(ctx, t, session.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID}); err != nil {
+		if _, err := m.end(ctx, t, store.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID}); err != nil {
 			return nil, err
 		}
 		err = m.to.Create(ctx, *r, began, now)
 	}
 	switch {
-	case errors.Is(err, session.ErrEnded):
+	case errors.Is(err, store.ErrEnded):
 		return func() { t.barred++ }, nil
 	case err != nil:
 		return nil, fmt.Errorf("TO: %w", err)
@@ -416,7 +416,7 @@ func (m *mover) create(ctx context.Context, t *tally, r *session.Record, now tim
 
 // update makes a session at to what it is at from. One that has another sid by now may be barred by it: then it ends,
 // since it would not be found there by that sid.
-func (m *mover) update(ctx context.Context, t *tally, r, have *session.Record, now time.Time) (func(), error) {
+func (m *mover) update(ctx context.Context, t *tally, r, have *store.Record, now time.Time) (func(), error) {
 	if same(r, have) {
 		return func() { t.same++ }, nil
 	}
@@ -429,10 +429,10 @@ func (m *mover) update(ctx context.Context, t *tally, r, have *session.Record, n
 		err = m.to.Rename(ctx, next, begun(r, now), now)
 	}
 	switch {
-	case errors.Is(err, session.ErrEnded):
-		_, err := m.end(ctx, t, session.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID})
+	case errors.Is(err, store.ErrEnded):
+		_, err := m.end(ctx, t, store.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID})
 		return func() { t.barred++ }, err
-	case errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrNotFound):
+	case errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound):
 		return func() { t.unsure++ }, nil
 	case err != nil:
 		return nil, fmt.Errorf("TO: %w", err)
@@ -441,9 +441,9 @@ func (m *mover) update(ctx context.Context, t *tally, r, have *session.Record, n
 }
 
 // end ends a session at to. It leaves no notices: those are from's to deliver.
-func (m *mover) end(ctx context.Context, t *tally, e session.Ended) (func(), error) {
-	who := session.Who{Issuer: e.Issuer, ClientID: e.ClientID, Key: e.Key}
-	ended, err := m.to.End(ctx, session.Ending{Who: who, Cause: cmp.Or(e.Cause, session.CauseAdmin)}, m.now())
+func (m *mover) end(ctx context.Context, t *tally, e store.Ended) (func(), error) {
+	who := store.Selector{Issuer: e.Issuer, ClientID: e.ClientID, Key: e.Key}
+	ended, err := m.to.End(ctx, store.Ending{Selector: who, Cause: cmp.Or(e.Cause, store.CauseAdmin)}, m.now())
 	if err != nil {
 		return nil, fmt.Errorf("TO: %w", err)
 	}
@@ -459,7 +459,7 @@ func (m *mover) catchUp(ctx context.Context, t *tally) error {
 	news := m.news
 	m.news = nil
 	m.mu.Unlock()
-	return together(ctx, news, func(ctx context.Context, e session.Ended) (func(), error) { return m.end(ctx, t, e) })
+	return together(ctx, news, func(ctx context.Context, e store.Ended) (func(), error) { return m.end(ctx, t, e) })
 }
 
 func feedBroken(err error) error {
@@ -469,7 +469,7 @@ func feedBroken(err error) error {
 // copyKeys copies the keys that sign logout tokens, sealed as they are, so that apps go on trusting what they are told. Without
 // write it only looks whether it may.
 func (m *mover) copyKeys(ctx context.Context, write bool) error {
-	from, ok := m.from.(session.Vault)
+	from, ok := m.from.(store.SharedValues)
 	if !ok {
 		return nil
 	}
@@ -477,7 +477,7 @@ func (m *mover) copyKeys(ctx context.Context, write bool) error {
 	if err != nil || revision == 0 {
 		return wrap("FROM: signing keys", err)
 	}
-	to, ok := m.to.(session.Vault)
+	to, ok := m.to.(store.SharedValues)
 	if !ok {
 		return errors.New("TO: keeps no signing keys, and FROM has some: apps could not be told of logouts")
 	}

@@ -20,6 +20,7 @@ import (
 
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -33,22 +34,22 @@ func storeAddresses() map[string]func(t testing.TB) string {
 }
 
 // withStore opens a store for as long as do takes: SQLite lets nobody else in meanwhile.
-func withStore(t testing.TB, address string, do func(session.Store)) {
+func withStore(t testing.TB, address string, do func(store.Store)) {
 	t.Helper()
 	s, err := parseStore(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := s.kind.open(context.Background(), s.rest, slog.New(slog.DiscardHandler))
+	backend, err := s.kind.open(context.Background(), s.rest, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	do(store)
+	defer backend.Close()
+	do(backend)
 }
 
 // person is a session of a person, signed in at a time. Every third has no sid, and every third had others before.
-func person(n int, at time.Time) session.Record {
+func person(n int, at time.Time) store.Record {
 	const issuer, client = "https://id.example", "app"
 	subject, sid := fmt.Sprintf("person %d", n/2), ""
 	if n%3 > 0 {
@@ -59,10 +60,10 @@ func person(n int, at time.Time) session.Record {
 		former = []string{"sid of before", fmt.Sprintf("sid %d of before", n)}
 	}
 	b := session.NewBearer(issuer, client, subject)
-	at = session.Time(at)
-	return session.Record{
+	at = store.Time(at)
+	return store.Record{
 		Key: b.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Former: former, Created: at, LastSeen: at,
-		IdleExpires: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Refresh: session.Refresh(n % 3),
+		IdleExpires: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Refresh: store.Refresh(n % 3),
 		Payload: bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 200),
 	}
 }
@@ -80,37 +81,37 @@ func many(t testing.TB, n int, do func(i int) error) {
 	}
 }
 
-func signIn(store session.Store, r session.Record) error {
-	return store.Create(context.Background(), r, r.Created, r.Created)
+func signIn(backend store.Store, r store.Record) error {
+	return backend.Create(context.Background(), r, r.Created, r.Created)
 }
 
-func signOut(store session.Store, r session.Record) error {
-	who := session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}
-	_, err := store.End(context.Background(), session.Ending{Who: who, Cause: session.CauseUser}, time.Now())
+func signOut(backend store.Store, r store.Record) error {
+	who := store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}
+	_, err := backend.End(context.Background(), store.Ending{Selector: who, Cause: store.CauseUser}, time.Now())
 	return err
 }
 
 // use is what a gateway does to a session that is used: it is seen, and its tokens may be others.
-func use(store session.Store, key session.Key, at time.Time) error {
+func use(backend store.Store, key store.Key, at time.Time) error {
 	for {
-		r, err := store.Find(context.Background(), key, at)
+		r, err := backend.Find(context.Background(), key, at)
 		if err != nil {
 			return err
 		}
-		r.LastSeen, r.IdleExpires = session.Time(at), session.Time(at.Add(2*time.Hour))
+		r.LastSeen, r.IdleExpires = store.Time(at), store.Time(at.Add(2*time.Hour))
 		r.Payload = append([]byte("used "), r.Payload...)
-		if err = store.Update(context.Background(), r, at); !errors.Is(err, session.ErrConflict) {
+		if err = backend.Update(context.Background(), r, at); !errors.Is(err, store.ErrConflict) {
 			return err
 		}
 	}
 }
 
 // living are the sessions of a store, but for their revisions, which each store counts by itself.
-func living(t testing.TB, store session.Store) map[session.Key]session.Record {
+func living(t testing.TB, backend store.Store) map[store.Key]store.Record {
 	t.Helper()
-	all := map[session.Key]session.Record{}
-	for after := (session.Key{}); ; {
-		page, err := store.List(context.Background(), session.Query{After: after, Limit: 1000}, time.Now())
+	all := map[store.Key]store.Record{}
+	for after := (store.Key{}); ; {
+		page, err := backend.List(context.Background(), store.Query{After: after, Limit: 1000}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,14 +125,14 @@ func living(t testing.TB, store session.Store) map[session.Key]session.Record {
 	}
 }
 
-func livingAt(t testing.TB, address string) (all map[session.Key]session.Record) {
+func livingAt(t testing.TB, address string) (all map[store.Key]store.Record) {
 	t.Helper()
-	withStore(t, address, func(s session.Store) { all = living(t, s) })
+	withStore(t, address, func(s store.Store) { all = living(t, s) })
 	return all
 }
 
 // wantSame fails unless exactly the same sessions live.
-func wantSame(t testing.TB, got, want map[session.Key]session.Record) {
+func wantSame(t testing.TB, got, want map[store.Key]store.Record) {
 	t.Helper()
 	for key, r := range want {
 		other, ok := got[key]
@@ -167,11 +168,11 @@ func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
 			t.Parallel()
 			from, to := address[row.from](t), address[row.to](t)
 			began := time.Now().Add(-time.Hour) // long before what end marks reach back to
-			people := make([]session.Record, 1100)
+			people := make([]store.Record, 1100)
 			for i := range people {
 				people[i] = person(i, began)
 			}
-			withStore(t, from, func(s session.Store) { many(t, len(people), func(i int) error { return signIn(s, people[i]) }) })
+			withStore(t, from, func(s store.Store) { many(t, len(people), func(i int) error { return signIn(s, people[i]) }) })
 
 			out, _ := copied(t, 0, from, to)
 			if !strings.Contains(out, " 1100  copied\n") || !strings.Contains(out, "as it was there just now: 1100.") {
@@ -184,7 +185,7 @@ func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
 			wantSame(t, livingAt(t, to), first)
 
 			// Life goes on at FROM.
-			withStore(t, from, func(s session.Store) {
+			withStore(t, from, func(s store.Store) {
 				many(t, 100, func(i int) error { return signIn(s, person(i, time.Now())) })
 				many(t, 40, func(i int) error { return signOut(s, people[i]) })
 				many(t, 60, func(i int) error {
@@ -220,8 +221,8 @@ func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
 func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T) {
 	t.Parallel()
 	from, to := servers.Redis(t).URL, servers.Postgres(t).URL
-	withStore(t, from, func(s session.Store) {
-		people := make([]session.Record, 300)
+	withStore(t, from, func(s store.Store) {
+		people := make([]store.Record, 300)
 		for i := range people {
 			people[i] = person(i, time.Now())
 		}
@@ -270,11 +271,11 @@ func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T
 
 // hooked is a store that does something right after it has listed a page.
 type hooked struct {
-	session.Store
+	store.Store
 	listed func()
 }
 
-func (h *hooked) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+func (h *hooked) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	page, err := h.Store.List(ctx, q, now)
 	if q.Limit > 1 {
 		h.listed()
@@ -282,15 +283,15 @@ func (h *hooked) List(ctx context.Context, q session.Query, now time.Time) (sess
 	return page, err
 }
 
-func newMover(t *testing.T, from, to session.Store) *mover {
+func newMover(t *testing.T, from, to store.Store) *mover {
 	t.Cleanup(func() { errors.Join(from.Close(), to.Close()) })
-	return &mover{from: from, to: to, now: func() time.Time { return session.Time(time.Now()) }, moved: func(string, float64, int) {}}
+	return &mover{from: from, to: to, now: func() time.Time { return store.Time(time.Now()) }, moved: func(string, float64, int) {}}
 }
 
 func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
 	t.Parallel()
 	from := memory.New()
-	var people []session.Record
+	var people []store.Record
 	for i := range 2500 {
 		people = append(people, person(i, time.Now()))
 		if err := signIn(from, people[i]); err != nil {
@@ -319,13 +320,13 @@ func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
 
 // shaky fails now and then: at times before it has done what it was asked for, at times after.
 type shaky struct {
-	session.Store
+	store.Store
 	calls atomic.Int64
 }
 
 var errShaky = errors.New("the server is on its way to another machine")
 
-func (s *shaky) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+func (s *shaky) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	switch s.calls.Add(1) {
 	case 10:
 		return errShaky
@@ -335,9 +336,9 @@ func (s *shaky) Create(ctx context.Context, r session.Record, began, now time.Ti
 	return s.Store.Create(ctx, r, began, now)
 }
 
-func (s *shaky) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+func (s *shaky) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	if s.calls.Add(1) == 11 {
-		return session.Record{}, errShaky
+		return store.Record{}, errShaky
 	}
 	return s.Store.Find(ctx, key, now)
 }
@@ -408,8 +409,8 @@ func TestACopyThatRanOutIsMadeAnew(t *testing.T) {
 	for name, address := range storeAddresses() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			withStore(t, address(t), func(to session.Store) {
-				now := session.Time(time.Now())
+			withStore(t, address(t), func(to store.Store) {
+				now := store.Time(time.Now())
 				r := person(1, now)
 				from := memory.New()
 				if err := signIn(from, r); err != nil {
@@ -438,7 +439,7 @@ func TestACopyThatRanOutIsMadeAnew(t *testing.T) {
 
 func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 	t.Parallel()
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	for _, row := range []struct {
 		name        string
 		created     time.Time
@@ -448,7 +449,7 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 	}{
 		{"a minute before it", now.Add(-2 * time.Minute), now.Add(-time.Minute), true, "it signed in before the logout"},
 		{"hours before it", now.Add(-5 * time.Hour), now.Add(-time.Minute), true, "it signed in before the logout"},
-		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour), now.Add(time.Microsecond - session.AttemptLifetime), true, "the mark is still there"},
+		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour), now.Add(time.Microsecond - store.AttemptLifetime), true, "the mark is still there"},
 		{"after it", now.Add(-time.Minute), now.Add(-2 * time.Minute), false, "the logout meant an earlier session"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -460,8 +461,8 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 			if err := signIn(m.from, r); err != nil {
 				t.Fatal(err)
 			}
-			who := session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject}
-			if _, err := m.to.End(t.Context(), session.Ending{Who: who, Cause: session.CauseBackChannel}, row.logout); err != nil {
+			who := store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject}
+			if _, err := m.to.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}, row.logout); err != nil {
 				t.Fatal(err)
 			}
 			total, settled, err := m.run(t.Context())
@@ -474,10 +475,10 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 
 func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 	t.Parallel()
-	rename := func(store session.Store, r *session.Record, sid string, now time.Time) {
+	rename := func(backend store.Store, r *store.Record, sid string, now time.Time) {
 		t.Helper()
 		r.SID, r.Former, r.Payload, r.Revision = sid, append(r.Former, r.SID), append([]byte("renamed "), r.Payload...), r.Revision+1
-		if err := store.Rename(t.Context(), *r, now, now); err != nil {
+		if err := backend.Rename(t.Context(), *r, now, now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -493,7 +494,7 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, sid := range append([]string{"a"}, append(row.before, row.between...)...) {
-				now := session.Time(time.Now())
+				now := store.Time(time.Now())
 				m := newMover(t, memory.New(), memory.New())
 				m.now = func() time.Time { return now }
 				r := person(1, now.Add(-time.Minute))
@@ -509,14 +510,14 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 					}
 					return total
 				}
-				in := session.Who{Issuer: r.Issuer, ClientID: r.ClientID}
+				in := store.Selector{Issuer: r.Issuer, ClientID: r.ClientID}
 				for _, to := range row.before {
 					rename(m.from, &r, to, now)
 				}
 				copy()
 				barred := in
 				barred.SID = "barred"
-				if _, err := m.to.End(t.Context(), session.Ending{Who: barred, Cause: session.CauseBackChannel}, now); err != nil {
+				if _, err := m.to.End(t.Context(), store.Ending{Selector: barred, Cause: store.CauseBackChannel}, now); err != nil {
 					t.Fatal(err)
 				}
 				for _, to := range row.between {
@@ -525,7 +526,7 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 				total := copy()
 				got, err := m.to.Find(t.Context(), r.Key, now)
 				if row.barred {
-					if !errors.Is(err, session.ErrNotFound) || total.barred != 1 {
+					if !errors.Is(err, store.ErrNotFound) || total.barred != 1 {
 						t.Errorf("a logout at TO names it: found %v, %+v", err, total)
 					}
 					continue
@@ -534,7 +535,7 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 					t.Fatalf("at TO it is %+v, %v", got, err)
 				}
 				in.SID = sid
-				ended, err := m.to.End(t.Context(), session.Ending{Who: in, Cause: session.CauseBackChannel}, now)
+				ended, err := m.to.End(t.Context(), store.Ending{Selector: in, Cause: store.CauseBackChannel}, now)
 				if err != nil || len(ended) != 1 {
 					t.Errorf("by %q %d ended, %v", sid, len(ended), err)
 				}
@@ -595,7 +596,7 @@ func TestAnInterruptedCopyIsFinishedByTheNext(t *testing.T) {
 func BenchmarkCopy(b *testing.B) {
 	const n = 50_000
 	from := "sqlite:" + filepath.Join(b.TempDir(), "curfew.db")
-	withStore(b, from, func(s session.Store) {
+	withStore(b, from, func(s store.Store) {
 		many(b, n, func(i int) error { return signIn(s, person(i, time.Now())) })
 	})
 	for name, address := range storeAddresses() {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/curfew/session"
+	"example.com/curfew/keyring"
 )
 
 // What is to be run is run: the message that tells of a missing key file is followed to the letter.
@@ -18,11 +18,11 @@ func TestAMissingKeyFileTellsHowToMakeOne(t *testing.T) {
 	t.Parallel()
 	for _, base := range []string{"curfew.key", "a key's file; rm -rf x.key"} {
 		name := filepath.Join(t.TempDir(), base)
-		store, err := parseStore("postgres://127.0.0.1/curfew")
+		backend, err := parseStore("postgres://127.0.0.1/curfew")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &config{KeyFile: name, Store: store}
+		c := &config{KeyFile: name, Store: backend}
 		_, err = c.openRing()
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("got %v", err)
@@ -51,7 +51,7 @@ func TestAMissingKeyFileTellsHowToMakeOne(t *testing.T) {
 func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	good := string(session.NewKeyFile())
+	good := string(keyring.NewFile())
 	for _, row := range []struct {
 		name, text string
 		mode       fs.FileMode
@@ -80,16 +80,16 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 			t.Log("NOT TESTED: a file that this user may not read; this user may read all files")
 			continue
 		}
-		store, err := parseStore("sqlite:" + name + ".db")
+		backend, err := parseStore("sqlite:" + name + ".db")
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = (&config{KeyFile: name, Store: store}).openRing()
+		_, err = (&config{KeyFile: name, Store: backend}).openRing()
 		if err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "c2VjcmV0") || strings.Contains(err.Error(), "horse") {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
 		}
 	}
-	store, err := parseStore("sqlite:x.db")
+	backend, err := parseStore("sqlite:x.db")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 		filepath.Join(dir, "none", "x.key"): "no such file or directory: make its folder",
 		dir:                                 "others can read it",
 	} {
-		if _, err := (&config{KeyFile: name, Store: store}).openRing(); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := (&config{KeyFile: name, Store: backend}).openRing(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v, want %q", name, err, says)
 		}
 	}

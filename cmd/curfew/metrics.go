@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"example.com/curfew"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // newMetrics returns a registry of our own and the observer that counts into it. Every label has few values: none holds
@@ -48,12 +48,12 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 			fetches.WithLabelValues(p, result)
 		}
 		for _, result := range revokeResults() {
-			notices.WithLabelValues(string(session.NoticeRevoke), p, result)
+			notices.WithLabelValues(string(store.NoticeRevoke), p, result)
 		}
 	}
 	for _, app := range apps {
 		for _, result := range tellResults() {
-			notices.WithLabelValues(string(session.NoticeTell), app, result)
+			notices.WithLabelValues(string(store.NoticeTell), app, result)
 		}
 	}
 	registry := prometheus.NewRegistry()
@@ -72,10 +72,10 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 
 // What the labels can say. A test holds these lists to the code that says it.
 
-func endCauses() []session.Cause {
-	return []session.Cause{session.CauseBackChannel, session.CauseFrontChannel, session.CauseUser, session.CauseAdmin,
-		session.CauseReplaced, session.CauseRefreshRejected, session.CauseRequire, session.CauseProviderSilent,
-		session.CauseCapped, session.CauseTooManySIDs, session.CauseExpired}
+func endCauses() []store.Cause {
+	return []store.Cause{store.CauseBackChannel, store.CauseFrontChannel, store.CauseUser, store.CauseAdmin,
+		store.CauseReplaced, store.CauseRefreshRejected, store.CauseRequire, store.CauseProviderSilent,
+		store.CauseCapped, store.CauseTooManySIDs, store.CauseExpired}
 }
 
 // refusalReasons are the checks that a logout request can fail; see [oidc.Error].
@@ -120,11 +120,11 @@ const tallyTimeout = 3 * time.Second
 
 // outbox counts what waits in the store when somebody looks.
 type outbox struct {
-	desk                  session.Desk
+	desk                  store.Outbox2
 	pending, oldest, dead *prometheus.Desc
 }
 
-func newOutbox(desk session.Desk) *outbox {
+func newOutbox(desk store.Outbox2) *outbox {
 	labels := []string{"kind", "target"}
 	return &outbox{
 		desk:    desk,
@@ -139,7 +139,7 @@ func (o *outbox) Describe(ch chan<- *prometheus.Desc) { ch <- o.pending; ch <- o
 func (o *outbox) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), tallyTimeout)
 	defer cancel()
-	all, err := o.desk.Tally(ctx)
+	all, err := o.desk.Stats(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(o.pending, errors.New("the store does not answer"))
 		return

@@ -22,7 +22,7 @@ import (
 	"example.com/curfew"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -71,11 +71,11 @@ Flags and environment describe one provider; several are a list in the file.`,
 //     listener, which answered /healthz all the while.
 func serve(ctx context.Context, p *process, c *config) (err error) {
 	log := newLog(p.stderr, c)
-	store, ring, err := c.openStore(ctx, log)
+	backend, ring, err := c.openStore(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() { err = errors.Join(err, backend.Close()) }()
 
 	names := make([]string, len(c.Providers))
 	for i, p := range c.Providers {
@@ -86,7 +86,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		apps[i] = a.ClientID
 	}
 	registry, observer := newMetrics(names, apps)
-	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(store, ring, log, observer))
+	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(backend, ring, log, observer))
 	if err != nil {
 		return exit{2, err}
 	}
@@ -106,7 +106,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		return err
 	}
 	var desk *admin // of a store that keeps notices
-	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
+	if d, ok := backend.(store.Outbox2); ok && rp.Notices() != nil {
 		registry.MustRegister(newOutbox(d))
 		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func newStoreCmd(p *process) *cobra.Command {
@@ -104,13 +104,13 @@ func sameFile(a, b string) bool {
 }
 
 // openCopied opens a store; FROM as it is.
-func openCopied(ctx context.Context, p *process, what string, s storeURL, asItIs bool) (session.Store, error) {
+func openCopied(ctx context.Context, p *process, what string, s storeURL, asItIs bool) (store.Store, error) {
 	open := s.kind.open
 	if asItIs && s.kind.openAsItIs != nil {
 		open = s.kind.openAsItIs
 	}
 	r := new(report)
-	store, err := open(ctx, s.rest, slog.New(storeWarnings{r}))
+	backend, err := open(ctx, s.rest, slog.New(storeWarnings{r}))
 	if err != nil && s.kind.inUse != nil && s.kind.inUse(err) {
 		return nil, fmt.Errorf("%s: %w; an SQLite file is for one process: stop the gateway, copy, then start it with --store TO", what, err)
 	}
@@ -125,7 +125,7 @@ func openCopied(ctx context.Context, p *process, what string, s storeURL, asItIs
 			fmt.Fprintf(p.stderr, "%s: warning: %s: %s\n", what, f.Detail, f.Do)
 		}
 	}
-	return store, nil
+	return backend, nil
 }
 
 // inService is the exit status of a copy that is not the last, since FROM goes on changing.
@@ -142,7 +142,7 @@ func storeCopy(ctx context.Context, p *process, fromURL, toURL storeURL, mirror 
 	}()
 	from, errFrom := openCopied(ctx, p, "FROM", fromURL, true)
 	to, errTo := openCopied(ctx, p, "TO", toURL, false)
-	for _, s := range []session.Store{from, to} {
+	for _, s := range []store.Store{from, to} {
 		if s != nil {
 			defer func() { err = errors.Join(err, s.Close()) }()
 		}
@@ -173,9 +173,9 @@ func storeCopy(ctx context.Context, p *process, fromURL, toURL storeURL, mirror 
 }
 
 // clock is the time by the store whose clock all replicas will see, or have seen, or else by our own.
-func clock(ctx context.Context, from, to session.Store) (func() time.Time, error) {
-	for _, s := range []session.Store{to, from} {
-		c, ok := s.(session.Clock)
+func clock(ctx context.Context, from, to store.Store) (func() time.Time, error) {
+	for _, s := range []store.Store{to, from} {
+		c, ok := s.(store.Clock)
 		if !ok {
 			continue
 		}
@@ -185,9 +185,9 @@ func clock(ctx context.Context, from, to session.Store) (func() time.Time, error
 			return nil, err
 		}
 		offset := at.Sub(began)
-		return func() time.Time { return session.Time(time.Now().Add(offset)) }, nil
+		return func() time.Time { return store.Time(time.Now().Add(offset)) }, nil
 	}
-	return func() time.Time { return session.Time(time.Now()) }, nil
+	return func() time.Time { return store.Time(time.Now()) }, nil
 }
 
 // refuse says what TO has that FROM has not, and what that means.
@@ -231,12 +231,12 @@ func tellCopy(p *process, t tally, settled bool, to storeURL) {
 }
 
 // tellNotices says what FROM has yet to deliver: that stays there, where what it holds may be claimed.
-func tellNotices(ctx context.Context, p *process, from session.Store) error {
-	desk, ok := from.(session.Desk)
+func tellNotices(ctx context.Context, p *process, from store.Store) error {
+	desk, ok := from.(store.Outbox2)
 	if !ok {
 		return nil
 	}
-	all, err := desk.Tally(ctx)
+	all, err := desk.Stats(ctx)
 	if err != nil {
 		return fmt.Errorf("the sessions are copied; but whether notices are to be delivered from FROM cannot be seen: %w", err)
 	}

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/sqlite"
 )
@@ -77,14 +79,14 @@ func copyNow(from, to string, more ...string) (stdout, stderr string, status int
 func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 	t.Parallel()
 	from, to := filepath.Join(t.TempDir(), "from.db"), filepath.Join(t.TempDir(), "to.db")
-	ring, err := session.ParseRing(session.NewKeyFile())
+	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		t.Fatal(err)
 	}
 	kids := func(path string, rotate bool) (all string) {
-		store := openSQLite(t, path)
-		defer store.Close()
-		keys, err := fanout.NewKeys(fanout.KeysConfig{Vault: store, Ring: ring, Log: slog.New(slog.DiscardHandler)})
+		backend := openSQLite(t, path)
+		defer backend.Close()
+		keys, err := fanout.NewKeys(fanout.KeysConfig{Values: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler)})
 		if err == nil && rotate {
 			err = keys.Rotate(t.Context(), true)
 		}
@@ -101,12 +103,12 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 		return all
 	}
 	want := kids(from, false)
-	store := openSQLite(t, from)
-	now := session.Time(time.Now())
-	if err := store.Leave(t.Context(), []session.Notice{{Kind: session.NoticeTell, Target: "wiki", Issuer: "i", ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
+	backend := openSQLite(t, from)
+	now := store.Time(time.Now())
+	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeTell, Target: "wiki", Issuer: "i", ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
 		t.Fatal(err)
 	}
-	store.Close()
+	backend.Close()
 	stdout, stderr, status := copyNow(from, to)
 	if status != 0 || !strings.Contains(stdout, "warning: 1 notice still to be delivered from FROM") {
 		t.Errorf("%d\n%s%s", status, stdout, stderr)
@@ -133,14 +135,14 @@ func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
 	t.Parallel()
 	empty, full := filepath.Join(t.TempDir(), "empty.db"), filepath.Join(t.TempDir(), "full.db")
 	openSQLite(t, empty).Close()
-	store := openSQLite(t, full)
-	now := session.Time(time.Now())
+	backend := openSQLite(t, full)
+	now := store.Time(time.Now())
 	b := session.NewBearer("i", "c", "alice")
-	r := session.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
-	if err := store.Create(t.Context(), r, now, now); err != nil {
+	r := store.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+	if err := backend.Create(t.Context(), r, now, now); err != nil {
 		t.Fatal(err)
 	}
-	store.Close()
+	backend.Close()
 	if _, stderr, status := copyNow(empty, full, "--mirror"); status != 1 || !strings.Contains(stderr, "have the two been swapped? Nothing was changed") {
 		t.Errorf("%d %s", status, stderr)
 	}
@@ -148,9 +150,9 @@ func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
 		!strings.Contains(stdout, "session "+r.Key.Handle()+" of alice") {
 		t.Errorf("%d %s%s", status, stdout, stderr)
 	}
-	store = openSQLite(t, full)
-	defer store.Close()
-	if _, err := store.Find(t.Context(), r.Key, now); err != nil {
+	backend = openSQLite(t, full)
+	defer backend.Close()
+	if _, err := backend.Find(t.Context(), r.Key, now); err != nil {
 		t.Errorf("the session at TO: %v", err)
 	}
 }
@@ -162,14 +164,14 @@ type busy struct {
 	people int
 }
 
-func (b *busy) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+func (b *busy) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	if !b.quiet && q.After.IsZero() {
 		b.people++
 		bearer := session.NewBearer("i", "c", fmt.Sprint("person ", b.people))
-		r := session.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people), Created: now, LastSeen: now,
+		r := store.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people), Created: now, LastSeen: now,
 			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
 		if err := b.Create(ctx, r, now, now); err != nil {
-			return session.Page{}, err
+			return store.Page{}, err
 		}
 	}
 	return b.Store.List(ctx, q, now)
@@ -186,7 +188,7 @@ func TestTheExitStatusSaysWhetherFROMIsInService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fromURL := storeURL{scheme: "test", kind: storeKind{open: func(context.Context, string, *slog.Logger) (session.Store, error) { return from, nil }}}
+	fromURL := storeURL{scheme: "test", kind: storeKind{open: func(context.Context, string, *slog.Logger) (store.Store, error) { return from, nil }}}
 	for _, row := range []struct {
 		quiet, mirror bool
 		status        int

@@ -13,7 +13,8 @@ import (
 	"unicode"
 
 	"example.com/curfew"
-	"example.com/curfew/session"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/redis"
@@ -47,9 +48,9 @@ type storeKind struct {
 	shape    string // how it is written, where help lists the stores; empty: not listed
 	embedded bool   // it lives in this process, so a key file can be made for it
 	check    func(rest string) error
-	open     func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error)
+	open     func(ctx context.Context, rest string, log *slog.Logger) (store.Store, error)
 	// openAsItIs opens one of an older release only if it need not be changed for that; nil: open changes nothing.
-	openAsItIs func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error)
+	openAsItIs func(ctx context.Context, rest string, log *slog.Logger) (store.Store, error)
 	older      func(error) bool         // whether openAsItIs failed because something would have to be changed
 	keyFile    func(rest string) string // where the key file is by default
 	file       func(rest string) string // the one file that holds it, if it is one
@@ -67,7 +68,7 @@ func stores() map[string]storeKind {
 				}
 				return nil
 			},
-			open: func(context.Context, string, *slog.Logger) (session.Store, error) { return memory.New(), nil },
+			open: func(context.Context, string, *slog.Logger) (store.Store, error) { return memory.New(), nil },
 		},
 		"sqlite": {
 			shape: "sqlite:PATH", embedded: true,
@@ -77,13 +78,13 @@ func stores() map[string]storeKind {
 				}
 				return nil
 			},
-			open: func(ctx context.Context, path string, _ *slog.Logger) (session.Store, error) {
+			open: func(ctx context.Context, path string, _ *slog.Logger) (store.Store, error) {
 				return sqlite.Open(ctx, path, sqlite.Options{})
 			},
-			openAsItIs: func(ctx context.Context, path string, _ *slog.Logger) (session.Store, error) {
+			openAsItIs: func(ctx context.Context, path string, _ *slog.Logger) (store.Store, error) {
 				return sqlite.Open(ctx, path, sqlite.Options{AsItIs: true})
 			},
-			older:   func(err error) bool { return errors.Is(err, sqlite.ErrOlder) },
+			older:   func(err error) bool { return errors.Is(err, sqlite.ErrNotMigrated) },
 			file:    func(path string) string { return path },
 			inUse:   func(err error) bool { return errors.Is(err, sqlite.ErrInUse) },
 			keyFile: func(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".key" },
@@ -103,7 +104,7 @@ func redisKind(scheme, shape string) storeKind {
 	return storeKind{
 		shape: shape,
 		check: func(rest string) error { return redis.CheckAddress(scheme + ":" + rest) },
-		open: func(ctx context.Context, rest string, log *slog.Logger) (session.Store, error) {
+		open: func(ctx context.Context, rest string, log *slog.Logger) (store.Store, error) {
 			return redis.Open(ctx, scheme+":"+rest, redis.Options{Log: log})
 		},
 	}
@@ -118,13 +119,13 @@ func postgresKind(scheme string) storeKind {
 			}
 			return nil
 		},
-		open: func(ctx context.Context, rest string, _ *slog.Logger) (session.Store, error) {
+		open: func(ctx context.Context, rest string, _ *slog.Logger) (store.Store, error) {
 			return postgres.Open(ctx, scheme+":"+rest, postgres.Options{})
 		},
-		openAsItIs: func(ctx context.Context, rest string, _ *slog.Logger) (session.Store, error) {
+		openAsItIs: func(ctx context.Context, rest string, _ *slog.Logger) (store.Store, error) {
 			return postgres.Open(ctx, scheme+":"+rest, postgres.Options{AsItIs: true})
 		},
-		older: func(err error) bool { return errors.Is(err, postgres.ErrOlder) },
+		older: func(err error) bool { return errors.Is(err, postgres.ErrNotMigrated) },
 	}
 	if scheme == "postgres" {
 		k.shape = "postgres://…"
@@ -162,26 +163,26 @@ func parseStore(s string) (storeURL, error) {
 
 // openStore opens the store and its key ring. A key file that is there is read first, so that a bad one leaves no
 // database behind; a new one is made last, by whoever got the store.
-func (c *config) openStore(ctx context.Context, log *slog.Logger) (store session.Store, ring *session.Ring, err error) {
+func (c *config) openStore(ctx context.Context, log *slog.Logger) (backend store.Store, ring *keyring.Keyring, err error) {
 	if _, missing := os.Stat(c.KeyFile); missing == nil {
 		if ring, err = c.openRing(); err != nil {
 			return nil, nil, err
 		}
 	}
-	if store, err = c.Store.kind.open(ctx, c.Store.rest, log); err != nil {
+	if backend, err = c.Store.kind.open(ctx, c.Store.rest, log); err != nil {
 		return nil, nil, err
 	}
 	if ring == nil {
 		if ring, err = c.openRing(); err != nil {
-			return nil, nil, errors.Join(err, store.Close())
+			return nil, nil, errors.Join(err, backend.Close())
 		}
 	}
-	return store, ring, nil
+	return backend, ring, nil
 }
 
-func (c *config) openRing() (*session.Ring, error) {
+func (c *config) openRing() (*keyring.Keyring, error) {
 	if c.KeyFile == "" {
-		return session.ParseRing(session.NewKeyFile())
+		return keyring.Parse(keyring.NewFile())
 	}
 	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && !c.Store.kind.embedded {
 		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here: make it once, with %s, and give every replica the same",

@@ -51,7 +51,7 @@ func run(ctx context.Context) error {
 		URL:       "http://" + *listen,
 		Providers: []oidc.Config{{Issuer: *issuer, ClientID: *clientID, ClientSecret: os.Getenv("CLIENT_SECRET")}},
 		Store:     store,
-		Ring:      ring,
+		Keyring:   ring,
 		OnLogin:   admit,
 	})
 	if err != nil {

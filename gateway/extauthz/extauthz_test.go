@@ -17,6 +17,7 @@ import (
 
 	"example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/web"
@@ -26,12 +27,12 @@ import (
 // signed in.
 func start(t *testing.T) (auth.AuthorizationClient, string) {
 	t.Helper()
-	ring, err := session.ParseRing(session.NewKeyFile())
+	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	sessions, err := session.NewManager(session.Config{Store: memory.New(), Ring: ring, Ceiling: -1, Log: log})
+	sessions, err := session.NewManager(session.Config{Store: memory.New(), Keyring: ring, MaxStale: -1, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func start(t *testing.T) (auth.AuthorizationClient, string) {
 		Apps:      []string{"wiki", "mail"},
 		Assertion: &gateway.Assertion{Sign: func(_ context.Context, app string, _ []byte) (string, error) { return "signed for " + app, nil }},
 	}
-	b, _, err := sessions.Create(t.Context(), session.New{Issuer: "i", ClientID: "c", Subject: "alice", Began: sessions.Now()})
+	b, _, err := sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: sessions.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,24 +5,24 @@ import (
 	"context"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
-// attempt is a value of [session.Attempts].
+// attempt is a value of [store.Attempts].
 type attempt struct {
 	timer
-	id      session.AttemptID
+	id      store.AttemptID
 	value   []byte
 	expires time.Time
 }
 
-// ClaimAttempt implements [session.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+// ClaimAttempt implements [store.Attempts].
+func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
 	if err := rules.CheckAttempt(value); err != nil {
 		return nil, err
 	}
-	expires, now = session.Time(expires), session.Time(now)
+	expires, now = store.Time(expires), store.Time(now)
 	err = s.do(ctx, func() error {
 		a := s.attempts[id]
 		switch {
@@ -41,27 +41,27 @@ func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []
 	return held, err
 }
 
-// SettleAttempt implements [session.Attempts].
-func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+// SettleAttempt implements [store.Attempts].
+func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
 	if err := rules.CheckAttempt(value); err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {
 		a := s.attempts[id]
-		if a == nil || !session.Time(now).Before(a.expires) {
-			return session.ErrNotFound
+		if a == nil || !store.Time(now).Before(a.expires) {
+			return store.ErrNotFound
 		}
 		a.value = bytes.Clone(value)
 		return nil
 	})
 }
 
-// Attempt implements [session.Attempts].
-func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) (value []byte, err error) {
+// Attempt implements [store.Attempts].
+func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) (value []byte, err error) {
 	err = s.do(ctx, func() error {
 		a := s.attempts[id]
-		if a == nil || !session.Time(now).Before(a.expires) {
-			return session.ErrNotFound
+		if a == nil || !store.Time(now).Before(a.expires) {
+			return store.ErrNotFound
 		}
 		value = bytes.Clone(a.value)
 		return nil

@@ -5,27 +5,27 @@ import (
 	"slices"
 	"strings"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // entry is a session in its places: each knows where it lies in every index, so that it leaves them without a search.
 type entry struct {
 	timer
-	rec       session.Record
+	rec       store.Record
 	in        realm
 	bySubject links
 	bySID     links
 	place     int // on its shelf
 }
 
-func newEntry(r session.Record) *entry {
+func newEntry(r store.Record) *entry {
 	in := realmOf(r.Issuer, r.ClientID)
 	scope := in.Value()
 	// The caller's strings may be parts of something larger, which they would keep alive.
 	r.Issuer, r.ClientID = scope.issuer, scope.clientID
 	r.Subject, r.SID, r.Former = strings.Clone(r.Subject), strings.Clone(r.SID), cloneAll(r.Former)
-	r.Created, r.LastSeen = session.Time(r.Created), session.Time(r.LastSeen)
-	r.IdleExpires, r.Expires = session.Time(r.IdleExpires), session.Time(r.Expires)
+	r.Created, r.LastSeen = store.Time(r.Created), store.Time(r.LastSeen)
+	r.IdleExpires, r.Expires = store.Time(r.IdleExpires), store.Time(r.Expires)
 	r.Payload = bytes.Clone(r.Payload)
 	r.Revision = 1
 	return &entry{rec: r, in: in}
@@ -93,7 +93,7 @@ func (x *index) drop(n name, e *entry) {
 }
 
 // appendTo appends those of name n that w names, after the first skip of them, until there are limit.
-func (x *index) appendTo(found []*entry, n name, w session.Who, skip, limit int) []*entry {
+func (x *index) appendTo(found []*entry, n name, w store.Selector, skip, limit int) []*entry {
 	for e := x.heads[n]; e != nil && len(found) < limit; e = x.links(e).next {
 		if !w.Names(&e.rec) {
 			continue
@@ -106,7 +106,7 @@ func (x *index) appendTo(found []*entry, n name, w session.Who, skip, limit int)
 }
 
 // named returns the sessions that w names, up to limit, after the newest skip of them.
-func (s *Store) named(w session.Who, skip, limit int) []*entry {
+func (s *Store) named(w store.Selector, skip, limit int) []*entry {
 	in := realmOf(w.Issuer, w.ClientID)
 	switch {
 	case !w.Key.IsZero():
@@ -175,7 +175,7 @@ func (s *Store) dropFormer(e *entry) {
 // page of a list sorts the few shelves that it needs; nothing else pays for the order.
 type shelves [1 << 12][]*entry
 
-func shelfOf(k session.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
+func shelfOf(k store.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
 
 func (s *shelves) add(e *entry) {
 	shelf := &s[shelfOf(e.rec.Key)]
@@ -194,11 +194,11 @@ func (s *shelves) drop(e *entry) {
 }
 
 // after returns a shelf's sessions whose keys come after k, in order.
-func (s *shelves) after(shelf int, k session.Key) []*entry {
+func (s *shelves) after(shelf int, k store.Key) []*entry {
 	return inOrder(s[shelf], k)
 }
 
-func inOrder(entries []*entry, after session.Key) []*entry {
+func inOrder(entries []*entry, after store.Key) []*entry {
 	var later []*entry
 	for _, e := range entries {
 		if compareKeys(e.rec.Key, after) > 0 {
@@ -209,4 +209,4 @@ func inOrder(entries []*entry, after session.Key) []*entry {
 	return later
 }
 
-func compareKeys(a, b session.Key) int { return bytes.Compare(a[:], b[:]) }
+func compareKeys(a, b store.Key) int { return bytes.Compare(a[:], b[:]) }

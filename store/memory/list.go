@@ -5,18 +5,18 @@ import (
 	"math"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
-// List implements [session.Store].
-func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+// List implements [store.Store].
+func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	limit, err := rules.Limit(q)
 	if err != nil {
-		return session.Page{}, err
+		return store.Page{}, err
 	}
-	now = session.Time(now)
-	var page session.Page
+	now = store.Time(now)
+	var page store.Page
 	err = s.do(ctx, func() error {
 		take := func(entries []*entry) (full bool) {
 			for _, e := range entries {
@@ -34,10 +34,10 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 		in := realmOf(q.Issuer, q.ClientID)
 		switch {
 		case q.SID != "":
-			who := session.Who{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
+			who := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
 			take(inOrder(s.named(who, 0, math.MaxInt), q.After))
 		case q.Subject != "":
-			who := session.Who{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
+			who := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
 			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, who, 0, math.MaxInt), q.After))
 		default:
 			for shelf := shelfOf(q.After); shelf < len(s.shelves); shelf++ {

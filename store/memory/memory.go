@@ -11,7 +11,7 @@ import (
 	"time"
 	"unique"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/feed"
 	"example.com/curfew/store/internal/rules"
 )
@@ -21,7 +21,7 @@ var (
 	errExists = errors.New("memory: create: a session with this key exists already")
 )
 
-// Store keeps sessions and notices in memory. It is a [session.Store], a [session.Desk] and a [session.Vault].
+// Store keeps sessions and notices in memory. It is a [store.Store], a [store.Outbox2] and a [store.SharedValues].
 //
 // One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and everything
 // else is a few map look-ups, less than handing the work to another shard would cost.
@@ -31,7 +31,7 @@ type Store struct {
 	mu     sync.Mutex
 	closed bool
 
-	sessions map[session.Key]*entry
+	sessions map[store.Key]*entry
 	subjects index                        // every session, by its subject
 	sids     index                        // every session, by its sid; or, when it has none, by its subject
 	former   map[name]map[*entry]struct{} // the sessions that had a sid before the one that they have
@@ -43,7 +43,7 @@ type Store struct {
 	jtis      map[jti]*memo[jti]
 	jtiTimes  queue[*memo[jti]]
 
-	attempts     map[session.AttemptID]*attempt
+	attempts     map[store.AttemptID]*attempt
 	attemptTimes queue[*attempt]
 
 	outbox outbox
@@ -56,13 +56,13 @@ func New() *Store {
 	return &Store{
 		incarnation: rand.Text(),
 
-		sessions: make(map[session.Key]*entry),
+		sessions: make(map[store.Key]*entry),
 		subjects: index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySubject }},
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
 		former:   make(map[name]map[*entry]struct{}),
 		marks:    make(map[mark]*memo[mark]),
 		jtis:     make(map[jti]*memo[jti]),
-		attempts: make(map[session.AttemptID]*attempt),
+		attempts: make(map[store.AttemptID]*attempt),
 		outbox:   newOutbox(),
 		vault:    make(map[string]valuable),
 	}
@@ -76,7 +76,7 @@ type scope struct{ issuer, clientID string }
 
 func realmOf(issuer, clientID string) realm { return unique.Make(scope{issuer, clientID}) }
 
-// mark names who is barred: those that a [session.Who] of the same subject and sid names. With bare set it is the
+// mark names who is barred: those that a [store.Selector] of the same subject and sid names. With bare set it is the
 // other half of a mark with both: the sessions of the subject that have no sid.
 type mark struct {
 	realm        realm
@@ -109,15 +109,15 @@ func (s *Store) do(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-// Create implements [session.Store].
-func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+// Create implements [store.Store].
+func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	if err := rules.CheckSIDs(&r); err != nil {
 		return err
 	}
-	began, now = session.Time(began), session.Time(now)
+	began, now = store.Time(began), store.Time(now)
 	return s.do(ctx, func() error {
-		if now.Sub(began) >= session.AttemptLifetime || s.barred(&r, began) {
-			return session.ErrEnded
+		if now.Sub(began) >= store.AttemptLifetime || s.barred(&r, began) {
+			return store.ErrEnded
 		}
 		if s.sessions[r.Key] != nil {
 			return errExists
@@ -128,7 +128,7 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 }
 
 // barred says whether a mark at or after began names r.
-func (s *Store) barred(r *session.Record, began time.Time) bool {
+func (s *Store) barred(r *store.Record, began time.Time) bool {
 	in := realmOf(r.Issuer, r.ClientID)
 	shapes := []mark{{in, r.Subject, "", false}, {in, r.Subject, "", true}}
 	if r.SID != "" {
@@ -145,14 +145,14 @@ func (s *Store) barred(r *session.Record, began time.Time) bool {
 	return false
 }
 
-// Find implements [session.Store].
-func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
-	var r session.Record
-	now = session.Time(now)
+// Find implements [store.Store].
+func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
+	var r store.Record
+	now = store.Time(now)
 	err := s.do(ctx, func() error {
 		e := s.sessions[key]
 		if e == nil || !e.rec.Lives(now) {
-			return session.ErrNotFound
+			return store.ErrNotFound
 		}
 		r = e.rec
 		return nil
@@ -161,30 +161,30 @@ func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (sessi
 }
 
 // own makes r the caller's.
-func own(r session.Record) session.Record {
+func own(r store.Record) store.Record {
 	r.Former, r.Payload = slices.Clone(r.Former), bytes.Clone(r.Payload)
 	return r
 }
 
-// Update implements [session.Store].
-func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+// Update implements [store.Store].
+func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	return s.update(ctx, r, now, nil)
 }
 
-// Rename implements [session.Store].
-func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+// Rename implements [store.Store].
+func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
 	if err := rules.CheckSIDs(&r); err != nil {
 		return err
 	}
-	began, now = session.Time(began), session.Time(now)
-	if now.Sub(began) >= session.AttemptLifetime {
-		return session.ErrEnded
+	began, now = store.Time(began), store.Time(now)
+	if now.Sub(began) >= store.AttemptLifetime {
+		return store.ErrEnded
 	}
 	return s.update(ctx, r, now, func(e *entry) error {
 		renamed := e.rec
 		renamed.SID, renamed.Former = strings.Clone(r.SID), cloneAll(r.Former)
 		if s.barred(&renamed, began) {
-			return session.ErrEnded
+			return store.ErrEnded
 		}
 		_, was := e.names()
 		s.sids.drop(was, e)
@@ -198,24 +198,24 @@ func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Ti
 }
 
 // update does either; also may refuse, and then nothing has changed.
-func (s *Store) update(ctx context.Context, r session.Record, now time.Time, also func(*entry) error) error {
-	now = session.Time(now)
+func (s *Store) update(ctx context.Context, r store.Record, now time.Time, also func(*entry) error) error {
+	now = store.Time(now)
 	return s.do(ctx, func() error {
 		e := s.sessions[r.Key]
 		if e == nil || !e.rec.Lives(now) {
-			return session.ErrNotFound
+			return store.ErrNotFound
 		}
 		if e.rec.Revision != r.Revision {
-			return session.ErrConflict
+			return store.ErrConflict
 		}
 		if also != nil {
 			if err := also(e); err != nil {
 				return err
 			}
 		}
-		e.rec.LastSeen = session.Time(r.LastSeen)
-		e.rec.IdleExpires = session.Time(r.IdleExpires)
-		e.rec.Expires = session.Time(r.Expires)
+		e.rec.LastSeen = store.Time(r.LastSeen)
+		e.rec.IdleExpires = store.Time(r.IdleExpires)
+		e.rec.Expires = store.Time(r.Expires)
 		e.rec.Refresh = r.Refresh
 		e.rec.Payload = bytes.Clone(r.Payload)
 		e.rec.Revision++
@@ -224,31 +224,31 @@ func (s *Store) update(ctx context.Context, r session.Record, now time.Time, als
 	})
 }
 
-// End implements [session.Store].
-func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+// End implements [store.Store].
+func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if err := rules.CheckEnding(e); err != nil {
 		return nil, err
 	}
-	now = session.Time(now)
-	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	now = store.Time(now)
+	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
 }
 
 // endBatch is one step of End. Everything that can fail comes before the first change.
-func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	err = s.do(ctx, func() error {
-		scope := realmOf(e.Who.Issuer, e.Who.ClientID)
+		scope := realmOf(e.Selector.Issuer, e.Selector.ClientID)
 		if known := s.jtis[jti{scope, e.JTI}]; e.JTI != "" && known != nil && now.Before(known.at) {
-			return session.ErrReplayed
+			return store.ErrReplayed
 		}
 		if e.Spare == 0 {
-			s.leaveMarks(scope, e.Who, now)
+			s.leaveMarks(scope, e.Selector, now)
 		}
-		named := s.named(e.Who, e.Spare, session.EndBatch)
-		more = len(named) == session.EndBatch && e.Spare == 0
+		named := s.named(e.Selector, e.Spare, store.EndBatch)
+		more = len(named) == store.EndBatch && e.Spare == 0
 		if e.JTI != "" && !more {
-			remember(s.jtis, &s.jtiTimes, jti{scope, strings.Clone(e.JTI)}, session.Time(e.JTIExpires), 0)
+			remember(s.jtis, &s.jtiTimes, jti{scope, strings.Clone(e.JTI)}, store.Time(e.JTIExpires), 0)
 		}
-		var gone []session.Record
+		var gone []store.Record
 		for _, found := range named {
 			s.remove(found)
 			if found.rec.Lives(now) {
@@ -268,7 +268,7 @@ func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (
 }
 
 // leaveMarks bars the logins under way that w names. A key names a session that exists, so no login.
-func (s *Store) leaveMarks(in realm, w session.Who, now time.Time) {
+func (s *Store) leaveMarks(in realm, w store.Selector, now time.Time) {
 	if !w.Key.IsZero() {
 		return
 	}
@@ -281,7 +281,7 @@ func (s *Store) leaveMarks(in realm, w session.Who, now time.Time) {
 
 func (s *Store) leaveMark(k mark, now time.Time) {
 	if m := s.marks[k]; m == nil || m.at.Before(now) {
-		remember(s.marks, &s.markTimes, k, now, session.MarkLifetime)
+		remember(s.marks, &s.markTimes, k, now, store.MarkLifetime)
 	}
 }
 
@@ -301,11 +301,11 @@ func remember[K comparable](all map[K]*memo[K], times *queue[*memo[K]], k K, at 
 // pruneBatch bounds what one Prune removes while everybody else waits.
 const pruneBatch = 500
 
-// Prune implements [session.Store].
+// Prune implements [store.Store].
 func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	removed := 0
 	err := s.do(ctx, func() error {
-		at := session.Time(now).UnixMicro()
+		at := store.Time(now).UnixMicro()
 		for ; removed < pruneBatch; removed++ {
 			if e, ok := s.expiry.until(at); ok {
 				s.remove(e)
@@ -327,8 +327,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	return removed, err
 }
 
-// Watch implements [session.Store]. What End does is heard of before End returns.
-func (s *Store) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+// Watch implements [store.Store]. What End does is heard of before End returns.
+func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	return s.hub.Watch(ctx, fn)
 }
 
@@ -344,5 +344,5 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Incarnation implements [session.Volatile].
+// Incarnation implements [store.Volatile].
 func (s *Store) Incarnation() string { return s.incarnation }

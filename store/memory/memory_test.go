@@ -3,7 +3,7 @@ package memory_test
 import (
 	"testing"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/storetest"
 	"go.uber.org/goleak"
@@ -18,5 +18,5 @@ func TestStoreKeepsTheContract(t *testing.T) {
 
 func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
 	t.Parallel()
-	storetest.Order(t, func(*testing.T) session.Store { return memory.New() })
+	storetest.Order(t, func(*testing.T) store.Store { return memory.New() })
 }

@@ -9,14 +9,14 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
 // notice is a notice in its place: waiting to be due, leased, or put aside for good.
 type notice struct {
 	timer
-	session.Notice
+	store.Notice
 	state  state
 	inLane slip // among those that wait for the same target
 	byAge  slip // among those of the same target that are not given up
@@ -52,7 +52,7 @@ type lane struct {
 }
 
 type laneName struct {
-	kind   session.NoticeKind
+	kind   store.NoticeKind
 	target string
 }
 
@@ -62,7 +62,7 @@ func newOutbox() outbox {
 
 func (o *outbox) lane(n *notice) *lane { return o.lanes[laneName{n.Kind, n.Target}] }
 
-func (o *outbox) add(n session.Notice) {
+func (o *outbox) add(n store.Notice) {
 	o.count++
 	n.ID = strconv.FormatUint(o.count, 10)
 	n.Payload = bytes.Clone(n.Payload)
@@ -117,16 +117,16 @@ func (o *outbox) forget(n *notice) {
 	delete(o.all, n.ID)
 }
 
-// Claim implements [session.Outbox].
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// Claim implements [store.Outbox].
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	return s.claim(ctx, now, lease, max, func(at int64) *notice {
 		n, _ := s.outbox.waiting.until(at)
 		return n
 	})
 }
 
-// ClaimFor implements [session.Desk].
-func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// ClaimFor implements [store.Outbox2].
+func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	return s.claim(ctx, now, lease, max, func(at int64) *notice {
 		if l := s.outbox.lanes[laneName{kind, target}]; l != nil {
 			if next, ok := l.waiting.until(at); ok {
@@ -138,10 +138,10 @@ func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target st
 }
 
 // claim leases up to max of those that next returns, one after the other.
-func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, next func(at int64) *notice) ([]session.Notice, error) {
-	now = session.Time(now)
+func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, next func(at int64) *notice) ([]store.Notice, error) {
+	now = store.Time(now)
 	at := now.UnixMicro()
-	var claimed []session.Notice
+	var claimed []store.Notice
 	err := s.do(ctx, func() error {
 		o := &s.outbox
 		for n, ok := o.leased.until(at); ok; n, ok = o.leased.until(at) {
@@ -168,15 +168,15 @@ func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, m
 	return claimed, err
 }
 
-// Settle implements [session.Outbox].
-func (s *Store) Settle(ctx context.Context, n session.Notice, out session.Outcome) error {
+// Settle implements [store.Outbox].
+func (s *Store) Complete(ctx context.Context, n store.Notice, out store.Outcome) error {
 	if err := rules.CheckOutcome(out); err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {
 		kept := s.outbox.all[n.ID]
 		if kept == nil || kept.Lease == "" || kept.Lease != n.Lease {
-			return session.ErrLeaseLost
+			return store.ErrLeaseLost
 		}
 		o := &s.outbox
 		o.lift(kept)
@@ -189,14 +189,14 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, out session.Outcom
 			o.bury(kept)
 			return nil
 		}
-		kept.Due = session.Time(out.RetryAt)
+		kept.Due = store.Time(out.RetryAt)
 		o.wait(kept)
 		return nil
 	})
 }
 
-// Leave implements [session.Desk].
-func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
+// Leave implements [store.Outbox2].
+func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	left, err := rules.Left(notices)
 	if err != nil {
 		return err
@@ -209,13 +209,13 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 	})
 }
 
-// Notices implements [session.Desk]. They are in the order in which they were left.
-func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.NoticePage, error) {
+// Notices implements [store.Outbox2]. They are in the order in which they were left.
+func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := rules.NoticeLimit(q)
 	if err != nil {
-		return session.NoticePage{}, err
+		return store.NoticePage{}, err
 	}
-	var page session.NoticePage
+	var page store.NoticePage
 	err = s.do(ctx, func() error {
 		after, _ := strconv.ParseUint(q.After, 10, 64)
 		var found []*notice
@@ -238,7 +238,7 @@ func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.Not
 }
 
 // shown is the notice as who looks at it sees it.
-func (n *notice) shown() session.Notice {
+func (n *notice) shown() store.Notice {
 	out := n.Notice
 	out.Payload, out.Lease = nil, ""
 	return out
@@ -249,24 +249,24 @@ func (s *Store) onNotice(ctx context.Context, id string, fn func(*outbox, *notic
 	return s.do(ctx, func() error {
 		n := s.outbox.all[id]
 		if n == nil {
-			return session.ErrNoNotice
+			return store.ErrNoNotice
 		}
 		fn(&s.outbox, n)
 		return nil
 	})
 }
 
-// Notice implements [session.Desk].
-func (s *Store) Notice(ctx context.Context, id string) (session.Notice, error) {
-	var found session.Notice
+// Notice implements [store.Outbox2].
+func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
+	var found store.Notice
 	err := s.onNotice(ctx, id, func(_ *outbox, n *notice) { found = n.shown() })
 	return found, err
 }
 
-// Retry implements [session.Desk].
+// Retry implements [store.Outbox2].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(o *outbox, n *notice) {
-		n.Due, n.Deadline = session.Time(due), session.Time(deadline)
+		n.Due, n.Deadline = store.Time(due), store.Time(deadline)
 		switch n.state {
 		case givenUp:
 			n.GivenUp = false
@@ -280,7 +280,7 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 	})
 }
 
-// Drop implements [session.Desk].
+// Drop implements [store.Outbox2].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(o *outbox, n *notice) {
 		o.lift(n)
@@ -288,12 +288,12 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 	})
 }
 
-// Tally implements [session.Desk].
-func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
-	var all []session.Tally
+// Tally implements [store.Outbox2].
+func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
+	var all []store.NoticeStats
 	err := s.do(ctx, func() error {
 		for name, l := range s.outbox.lanes {
-			t := session.Tally{Kind: name.kind, Target: name.target, Pending: len(l.pending), Dead: l.dead}
+			t := store.NoticeStats{Kind: name.kind, Target: name.target, Pending: len(l.pending), Dead: l.dead}
 			if len(l.pending) > 0 {
 				t.Oldest = l.pending[0].item.n.Created
 			}
@@ -304,13 +304,13 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 	return all, err
 }
 
-// Overdue implements [session.Desk].
-func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) ([]session.Record, error) {
-	var all []session.Record
+// Overdue implements [store.Outbox2].
+func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) ([]store.Record, error) {
+	var all []store.Record
 	err := s.do(ctx, func() error {
 		var due []*entry
-		for e := range s.expiry.upTo(session.Time(now).UnixMicro()) {
-			if e.rec.Refresh != session.RefreshNone {
+		for e := range s.expiry.upTo(store.Time(now).UnixMicro()) {
+			if e.rec.Refresh != store.RefreshNone {
 				due = append(due, e)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
 
@@ -22,13 +23,13 @@ func TestASessionTakesLessThanTwoKilobytesBesideItsPayload(t *testing.T) {
 	}
 	now := time.Now()
 	before := inUse()
-	store := memory.New()
+	backend := memory.New()
 	for i := range sessions {
 		subject := fmt.Sprintf("248289761001-%d", i)
 		bearer := session.NewBearer("https://id.example", "app", subject)
-		r := session.Record{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: subject,
+		r := store.Record{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: subject,
 			SID: fmt.Sprintf("08a5019c-17e1-4977-8f42-65a12843ea02-%d", i), Expires: now.Add(time.Hour), IdleExpires: now.Add(time.Hour)}
-		if err := store.Create(t.Context(), r, now, now); err != nil {
+		if err := backend.Create(t.Context(), r, now, now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,5 +38,5 @@ func TestASessionTakesLessThanTwoKilobytesBesideItsPayload(t *testing.T) {
 	if each > most {
 		t.Errorf("a session takes %d bytes, want at most %d", each, most)
 	}
-	runtime.KeepAlive(store)
+	runtime.KeepAlive(backend)
 }

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -14,7 +14,7 @@ type valuable struct {
 	revision int64
 }
 
-// Load implements [session.Vault].
+// Load implements [store.SharedValues].
 func (s *Store) Load(ctx context.Context, name string) ([]byte, int64, error) {
 	var found valuable
 	err := s.do(ctx, func() error {
@@ -24,14 +24,14 @@ func (s *Store) Load(ctx context.Context, name string) ([]byte, int64, error) {
 	return bytes.Clone(found.value), found.revision, err
 }
 
-// Save implements [session.Vault].
+// Save implements [store.SharedValues].
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
 	if err := rules.CheckVault(name, value); err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {
 		if s.vault[name].revision != revision {
-			return session.ErrConflict
+			return store.ErrConflict
 		}
 		s.vault[name] = valuable{bytes.Clone(value), revision + 1}
 		return nil

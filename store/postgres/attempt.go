@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
@@ -21,8 +21,8 @@ const (
 	attemptSQL       = `SELECT value FROM curfew_attempts WHERE id = $1 AND expires > $2`
 )
 
-// ClaimAttempt implements [session.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+// ClaimAttempt implements [store.Attempts].
+func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
 	if err := rules.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
@@ -40,22 +40,22 @@ func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []
 	return held, nil
 }
 
-// SettleAttempt implements [session.Attempts].
-func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+// SettleAttempt implements [store.Attempts].
+func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
 	if err := rules.CheckAttempt(value); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	return s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return oneRow(session.ErrNotFound)(conn.Exec(ctx, settleAttemptSQL, id[:], value, micros(now)))
+		return oneRow(store.ErrNotFound)(conn.Exec(ctx, settleAttemptSQL, id[:], value, micros(now)))
 	})
 }
 
-// Attempt implements [session.Attempts].
-func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) (value []byte, err error) {
+// Attempt implements [store.Attempts].
+func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) (value []byte, err error) {
 	err = s.read(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
 		err := conn.QueryRow(ctx, attemptSQL, id[:], micros(now)).Scan(&value)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return session.ErrNotFound
+			return store.ErrNotFound
 		}
 		return err
 	})

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/storetest"
 
@@ -86,7 +86,7 @@ func BenchmarkEndCopied(b *testing.B) {
 				address := schema(b)
 				o := patient()
 				o.MaxConns = 16
-				store := open(b, address, o)
+				backend := open(b, address, o)
 				now := time.Now()
 				all := copySessions(b, address, size, now)
 				var next atomic.Int64
@@ -97,9 +97,9 @@ func BenchmarkEndCopied(b *testing.B) {
 						return // and the figure is worthless: ask for fewer
 					}
 					r := all[n-1]
-					e := ending(session.Who{Subject: r.Subject, SID: r.SID}, fmt.Sprint("4d3559ec-67504aaba65d-", n), now)
-					e.Tell = nil
-					if ended, err := store.End(context.Background(), e, now); err != nil || len(ended) != 1 {
+					e := ending(store.Selector{Subject: r.Subject, SID: r.SID}, fmt.Sprint("4d3559ec-67504aaba65d-", n), now)
+					e.Notices = nil
+					if ended, err := backend.End(context.Background(), e, now); err != nil || len(ended) != 1 {
 						b.Errorf("End: %d sessions, error %v", len(ended), err)
 					}
 				}
@@ -122,10 +122,10 @@ func BenchmarkEndCopied(b *testing.B) {
 }
 
 // copySessions fills the table, and returns some of what is there, chosen at random.
-func copySessions(b *testing.B, address string, size int, now time.Time) []session.Record {
+func copySessions(b *testing.B, address string, size int, now time.Time) []store.Record {
 	b.Helper()
 	conn := dial(b, address)
-	var some []session.Record
+	var some []store.Record
 	i := 0
 	_, err := conn.CopyFrom(b.Context(), pgx.Identifier{"curfew_sessions"}, []string{"key", "subject_hash", "sid_hash", "created", "last_seen",
 		"idle_expires", "expires", "revision", "refresh", "issuer", "client", "subject", "sid", "payload"},
@@ -159,11 +159,11 @@ func BenchmarkHeard(b *testing.B) {
 	address := schema(b)
 	here, there := open(b, address, patient()), open(b, address, patient())
 	heard := listen(b, there)
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	var took []time.Duration
 	for b.Loop() {
 		r := signIn(b, here, "alice", "s1", now)
-		if _, err := here.End(context.Background(), ending(session.Who{Key: r.Key}, "", now), now); err != nil {
+		if _, err := here.End(context.Background(), ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 			b.Fatal(err)
 		}
 		began := time.Now()
@@ -182,8 +182,8 @@ func BenchmarkSize(b *testing.B) {
 	address := schema(b)
 	o := patient()
 	o.MaxConns = 16
-	store := open(b, address, o)
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	backend := open(b, address, o)
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	const sessions, workers = 100_000, 32
 	for b.Loop() {
 		done := make(chan error)
@@ -191,10 +191,10 @@ func BenchmarkSize(b *testing.B) {
 			go func() {
 				for i := w; i < sessions; i += workers {
 					r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i), now)
-					err := store.Create(b.Context(), r, now, now)
+					err := backend.Create(b.Context(), r, now, now)
 					r.LastSeen, r.IdleExpires = now.Add(time.Minute), r.IdleExpires.Add(time.Minute)
 					if err == nil {
-						err = store.Update(b.Context(), r, now)
+						err = backend.Update(b.Context(), r, now)
 					}
 					if err != nil {
 						done <- err

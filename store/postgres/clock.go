@@ -28,7 +28,7 @@ const clockSQL = `SELECT clock_timestamp(), pg_is_in_recovery()`
 
 var errStandby = errors.New("the server has become a standby")
 
-// Clock implements [session.Clock].
+// Clock implements [store.Clock].
 func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 	if err := s.enter(ctx); err != nil {
 		return time.Time{}, err

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
@@ -47,16 +47,16 @@ const (
 		WHERE key = ANY (ARRAY(SELECT key FROM over WHERE key > $2 ORDER BY key LIMIT $3)) ORDER BY key`
 )
 
-// ClaimFor implements [session.Desk].
-func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// ClaimFor implements [store.Outbox2].
+func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	if err := writable(string(kind), target); err != nil {
 		return nil, err
 	}
 	return s.claim(ctx, claimForSQL, now, lease, max, string(kind), target)
 }
 
-// Leave implements [session.Desk].
-func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
+// Leave implements [store.Outbox2].
+func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	left, err := rules.Left(notices)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", err)
@@ -85,26 +85,26 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 	})
 }
 
-// Notices implements [session.Desk]. They are in the order in which they were left.
-func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.NoticePage, error) {
+// Notices implements [store.Outbox2]. They are in the order in which they were left.
+func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := rules.NoticeLimit(q)
 	if err != nil {
-		return session.NoticePage{}, fmt.Errorf("postgres: %w", err)
+		return store.NoticePage{}, fmt.Errorf("postgres: %w", err)
 	}
 	if err := writable(string(q.Kind), q.Target); err != nil {
-		return session.NoticePage{}, err
+		return store.NoticePage{}, err
 	}
 	after, _ := strconv.ParseInt(q.After, 10, 64)
 	var dead *bool
 	if q.State != "" {
-		is := q.State == session.NoticeDead
+		is := q.State == store.NoticeDead
 		dead = &is
 	}
 	found, err := s.shownNotices(ctx, noticesSQL, after, limit+1, string(q.Kind), q.Target, dead)
 	if err != nil {
-		return session.NoticePage{}, err
+		return store.NoticePage{}, err
 	}
-	page := session.NoticePage{Notices: found}
+	page := store.NoticePage{Notices: found}
 	if len(found) > limit {
 		page.Notices = found[:limit]
 		page.Next = found[limit-1].ID
@@ -112,23 +112,23 @@ func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.Not
 	return page, nil
 }
 
-// Notice implements [session.Desk].
-func (s *Store) Notice(ctx context.Context, id string) (session.Notice, error) {
+// Notice implements [store.Outbox2].
+func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return session.Notice{}, session.ErrNoNotice
+		return store.Notice{}, store.ErrNoNotice
 	}
 	found, err := s.shownNotices(ctx, noticeSQL, n)
 	if err != nil {
-		return session.Notice{}, err
+		return store.Notice{}, err
 	}
 	if len(found) == 0 {
-		return session.Notice{}, session.ErrNoNotice
+		return store.Notice{}, store.ErrNoNotice
 	}
 	return found[0], nil
 }
 
-func (s *Store) shownNotices(ctx context.Context, statement string, args ...any) (found []session.Notice, err error) {
+func (s *Store) shownNotices(ctx context.Context, statement string, args ...any) (found []store.Notice, err error) {
 	err = s.read(ctx, "notices", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
 		if err != nil {
@@ -140,12 +140,12 @@ func (s *Store) shownNotices(ctx context.Context, statement string, args ...any)
 	return found, err
 }
 
-// Retry implements [session.Desk].
+// Retry implements [store.Outbox2].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, "retry", id, retrySQL, micros(due), micros(deadline))
 }
 
-// Drop implements [session.Desk].
+// Drop implements [store.Outbox2].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, "drop", id, dropSQL)
 }
@@ -154,25 +154,25 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 func (s *Store) onNotice(ctx context.Context, what, id, statement string, args ...any) error {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return session.ErrNoNotice
+		return store.ErrNoNotice
 	}
 	return s.write(ctx, what, func(ctx context.Context, conn *pgxpool.Conn) error {
-		return oneRow(session.ErrNoNotice)(conn.Exec(ctx, statement, append([]any{n}, args...)...))
+		return oneRow(store.ErrNoNotice)(conn.Exec(ctx, statement, append([]any{n}, args...)...))
 	})
 }
 
-// Tally implements [session.Desk].
-func (s *Store) Tally(ctx context.Context) (all []session.Tally, err error) {
+// Tally implements [store.Outbox2].
+func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) {
 	err = s.read(ctx, "tally", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, tallySQL)
 		if err != nil {
 			return err
 		}
-		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t session.Tally, err error) {
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t store.NoticeStats, err error) {
 			var kind string
 			var oldest *int64
 			err = row.Scan(&kind, &t.Target, &t.Pending, &t.Dead, &oldest)
-			if t.Kind = session.NoticeKind(kind); oldest != nil {
+			if t.Kind = store.NoticeKind(kind); oldest != nil {
 				t.Oldest = instant(*oldest)
 			}
 			return t, err
@@ -182,8 +182,8 @@ func (s *Store) Tally(ctx context.Context) (all []session.Tally, err error) {
 	return all, err
 }
 
-// Overdue implements [session.Desk].
-func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) (found []session.Record, err error) {
+// Overdue implements [store.Outbox2].
+func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
 	err = s.read(ctx, "overdue", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, overdueSQL, micros(now), after[:], max(0, limit))
 		found, err = collect(rows, err)

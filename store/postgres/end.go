@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
@@ -24,8 +24,8 @@ const endSQL = `SELECT e.* FROM (
 		$5::bytea, $6::bigint, $7::text, $8::bytea, $9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[],
 		$14::boolean[], $15::integer[], $16::integer, $17::integer) e`
 
-// End implements [session.Store].
-func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+// End implements [store.Store].
+func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if err := rules.CheckEnding(e); err != nil {
 		return nil, err
 	}
@@ -33,28 +33,28 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 	if err != nil {
 		return nil, err
 	}
-	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) {
+	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		gone, more, err := s.endBatch(ctx, e, args)
-		return rules.Ended(e, gone, session.Time(now)), more, err
+		return rules.Ended(e, gone, store.Time(now)), more, err
 	})
 }
 
 // endBatch is one step of End. It returns the sessions that lived, and whether there may be more to be ended.
-func (s *Store) endBatch(ctx context.Context, e session.Ending, args []any) (gone []session.Record, more bool, err error) {
+func (s *Store) endBatch(ctx context.Context, e store.Ending, args []any) (gone []store.Record, more bool, err error) {
 	err = s.write(ctx, "end", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, endSQL, args...)
 		if err != nil {
 			return err
 		}
-		gone, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (session.Record, error) {
-			r := session.Record{Issuer: e.Who.Issuer, ClientID: e.Who.ClientID}
+		gone, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) {
+			r := store.Record{Issuer: e.Selector.Issuer, ClientID: e.Selector.ClientID}
 			var key []byte
 			var subject, sid *string
 			if err := row.Scan(&key, &subject, &sid); err != nil {
 				return r, err
 			}
 			if key == nil {
-				return r, session.ErrReplayed
+				return r, store.ErrReplayed
 			}
 			if len(key) != len(r.Key) && len(key) != 0 {
 				return r, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
@@ -78,12 +78,12 @@ func (s *Store) endBatch(ctx context.Context, e session.Ending, args []any) (gon
 }
 
 // endArgs are the arguments of endSQL.
-func endArgs(e session.Ending, now time.Time) ([]any, error) {
-	w := e.Who
+func endArgs(e store.Ending, now time.Time) ([]any, error) {
+	w := e.Selector
 	names := []string{w.Issuer, w.ClientID, w.Subject, w.SID, string(e.Cause)}
-	kinds, targets := make([]string, len(e.Tell)), make([]string, len(e.Tell))
-	deadlines, whole, each := make([]int64, len(e.Tell)), make([]bool, len(e.Tell)), make([]int32, len(e.Tell))
-	for i, t := range e.Tell {
+	kinds, targets := make([]string, len(e.Notices)), make([]string, len(e.Notices))
+	deadlines, whole, each := make([]int64, len(e.Notices)), make([]bool, len(e.Notices)), make([]int32, len(e.Notices))
+	for i, t := range e.Notices {
 		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, micros(t.Deadline)
 		whole[i], each[i] = leaves(e, t)
 	}
@@ -106,18 +106,18 @@ func endArgs(e session.Ending, now time.Time) ([]any, error) {
 		jti = d[:]
 	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, micros(e.JTIExpires), micros(now),
-		kinds, targets, deadlines, whole, each, e.Spare, session.EndBatch}, nil
+		kinds, targets, deadlines, whole, each, e.Spare, store.EndBatch}, nil
 }
 
 // leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for each
-// session whose [session.Refresh] is a bit of each.
-func leaves(e session.Ending, t session.Telling) (whole bool, each int32) {
+// session whose [store.Refresh] is a bit of each.
+func leaves(e store.Ending, t store.NoticeRequest) (whole bool, each int32) {
 	if rules.WholeSubject(e, t) {
 		return true, 0
 	}
-	e.Tell = []session.Telling{t}
-	for _, refresh := range []session.Refresh{session.RefreshNone, session.RefreshOnline, session.RefreshOffline} {
-		if len(rules.Notices(e, []session.Record{{Refresh: refresh}}, false, time.Time{})) > 0 {
+	e.Notices = []store.NoticeRequest{t}
+	for _, refresh := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
+		if len(rules.Notices(e, []store.Record{{Refresh: refresh}}, false, time.Time{})) > 0 {
 			each |= 1 << refresh
 		}
 	}

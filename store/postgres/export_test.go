@@ -4,20 +4,20 @@ import (
 	"context"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // CreateStatement and EndStatement are what Create and End send, for tests that send it over a connection of their own.
-func CreateStatement(r session.Record, began time.Time) (string, []any) {
+func CreateStatement(r store.Record, began time.Time) (string, []any) {
 	return createSQL, createArgs(r, began)
 }
 
 // RenameStatement renames r, which has been there since now.
-func RenameStatement(r session.Record, now time.Time) (string, []any) {
+func RenameStatement(r store.Record, now time.Time) (string, []any) {
 	return renameSQL, renameArgs(r, now, now)
 }
 
-func EndStatement(e session.Ending, now time.Time) (string, []any) {
+func EndStatement(e store.Ending, now time.Time) (string, []any) {
 	args, err := endArgs(e, now)
 	if err != nil {
 		panic(err)
@@ -27,7 +27,7 @@ func EndStatement(e session.Ending, now time.Time) (string, []any) {
 
 // ClaimForStatement claims up to ten notices for a target.
 func ClaimForStatement(target string) (string, []any) {
-	return claimForSQL, []any{"x", 1 << 40, 1 << 30, 10, string(session.NoticeTell), target}
+	return claimForSQL, []any{"x", 1 << 40, 1 << 30, 10, string(store.NoticeTell), target}
 }
 
 // Planning are the settings of each connection that does not lead to a pooler.
@@ -84,7 +84,7 @@ func Statements() map[string][]any {
 }
 
 // Hashes are what the look-ups of a subject and a sid go by.
-func Hashes(r session.Record) (subject, sid int64) {
+func Hashes(r store.Record) (subject, sid int64) {
 	return subjectHash(r.Issuer, r.ClientID, r.Subject), *sidHash(r.Issuer, r.ClientID, r.SID)
 }
 

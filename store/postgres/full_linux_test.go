@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
@@ -30,14 +30,14 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 		}
 	})
 	s := servers.OwnPostgres(t, disk, "max_wal_size=32MB", "min_wal_size=32MB", "autovacuum=off")
-	store := open(t, s.URL, patient())
+	backend := open(t, s.URL, patient())
 	now := time.Now()
-	var alive, dead []session.Record
+	var alive, dead []store.Record
 	for i := range 50 {
-		alive = append(alive, signIn(t, store, "alice", fmt.Sprint("s", i), now))
+		alive = append(alive, signIn(t, backend, "alice", fmt.Sprint("s", i), now))
 	}
-	e := func(i int) session.Ending {
-		return ending(session.Who{SID: fmt.Sprint("s", i)}, fmt.Sprint("j", i), now)
+	e := func(i int) store.Ending {
+		return ending(store.Selector{SID: fmt.Sprint("s", i)}, fmt.Sprint("j", i), now)
 	}
 
 	// The last megabyte is for the server.
@@ -52,7 +52,7 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 	for i := 0; err == nil && i < 100_000; i++ {
 		r := record(fmt.Sprint("user", i), "s", now)
 		r.Payload = make([]byte, 100_000)
-		if err = store.Create(t.Context(), r, now, now); err == nil {
+		if err = backend.Create(t.Context(), r, now, now); err == nil {
 			alive = append(alive, r)
 		}
 	}
@@ -61,9 +61,9 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 		t.Logf("Create: %v", err) // when it is the log that has no room, the server goes down
 	}
 	for i := range 50 {
-		_, err := store.End(t.Context(), e(i), now)
+		_, err := backend.End(t.Context(), e(i), now)
 		if err == nil {
-			dead, alive[i] = append(dead, alive[i]), session.Record{}
+			dead, alive[i] = append(dead, alive[i]), store.Record{}
 			continue
 		}
 		wantTrouble(t, "End", err)
@@ -77,22 +77,22 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 	}
 	s.Kill()
 	s.Start()
-	settled(t, store, now)
+	settled(t, backend, now)
 	for _, r := range dead {
-		wantGone(t, store, r, now)
+		wantGone(t, backend, r, now)
 	}
 	unknown := 0
 	for i, r := range alive {
 		if r.Key.IsZero() {
 			continue
 		}
-		_, err := store.Find(t.Context(), r.Key, now)
+		_, err := backend.Find(t.Context(), r.Key, now)
 		if i >= 50 && err != nil {
 			t.Errorf("a session whose Create was acknowledged is lost: %v", err)
 		}
 		if i < 50 {
-			ended, again := store.End(t.Context(), e(i), now)
-			if again == nil && len(ended) != 1 || again != nil && !errors.Is(again, session.ErrReplayed) || (again != nil) != (err != nil) {
+			ended, again := backend.End(t.Context(), e(i), now)
+			if again == nil && len(ended) != 1 || again != nil && !errors.Is(again, store.ErrReplayed) || (again != nil) != (err != nil) {
 				t.Errorf("End again: %d sessions, error %v, after Find: %v", len(ended), again, err)
 			}
 			if again != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 
 	"github.com/jackc/pgx/v5"
@@ -19,39 +20,39 @@ const (
 	client = "app"
 )
 
-func record(subject, sid string, now time.Time) session.Record {
+func record(subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(issuer, client, subject)
-	return session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
+	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
 		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Revision: 1,
 		Payload: make([]byte, 600)}
 }
 
-func ending(who session.Who, jti string, now time.Time) session.Ending {
+func ending(who store.Selector, jti string, now time.Time) store.Ending {
 	who.Issuer, who.ClientID = issuer, client
-	return session.Ending{Who: who, Cause: session.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
-		Tell: []session.Telling{{Kind: session.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
+	return store.Ending{Selector: who, Cause: store.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
+		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
 }
 
-func signIn(t testing.TB, store *postgres.Store, subject, sid string, now time.Time) session.Record {
+func signIn(t testing.TB, backend *postgres.Store, subject, sid string, now time.Time) store.Record {
 	t.Helper()
 	r := record(subject, sid, now)
-	if err := store.Create(context.Background(), r, now, now); err != nil {
+	if err := backend.Create(context.Background(), r, now, now); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
 	return r
 }
 
-func wantAlive(t testing.TB, store *postgres.Store, r session.Record, now time.Time) {
+func wantAlive(t testing.TB, backend *postgres.Store, r store.Record, now time.Time) {
 	t.Helper()
-	if _, err := store.Find(context.Background(), r.Key, now); err != nil {
+	if _, err := backend.Find(context.Background(), r.Key, now); err != nil {
 		t.Errorf("Find: %v, want it alive", err)
 	}
 }
 
-func wantGone(t testing.TB, store *postgres.Store, r session.Record, now time.Time) {
+func wantGone(t testing.TB, backend *postgres.Store, r store.Record, now time.Time) {
 	t.Helper()
-	if _, err := store.Find(context.Background(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
-		t.Errorf("Find: got error %v, want %v", err, session.ErrNotFound)
+	if _, err := backend.Find(context.Background(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Find: got error %v, want %v", err, store.ErrNotFound)
 	}
 }
 
@@ -61,8 +62,8 @@ func wantTrouble(t testing.TB, what string, err error) {
 	if err == nil {
 		t.Errorf("%s: got no error", what)
 	}
-	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict,
-		session.ErrLeaseLost, session.ErrNoNotice} {
+	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
+		store.ErrLeaseLost, store.ErrNoNotice} {
 		if errors.Is(err, known) {
 			t.Errorf("%s: got error %v, which says something about the session", what, err)
 		}
@@ -71,17 +72,17 @@ func wantTrouble(t testing.TB, what string, err error) {
 
 // ears hear what a store's feed says.
 type ears struct {
-	feed session.Feed
-	each chan session.Ended
+	feed store.Feed
+	each chan store.Ended
 
 	mu  sync.Mutex
-	all map[session.Key]int
+	all map[store.Key]int
 }
 
-func listen(t testing.TB, store *postgres.Store) *ears {
+func listen(t testing.TB, backend *postgres.Store) *ears {
 	t.Helper()
-	e := &ears{each: make(chan session.Ended, 1000), all: make(map[session.Key]int)}
-	feed, err := store.Watch(context.Background(), func(ended session.Ended) {
+	e := &ears{each: make(chan store.Ended, 1000), all: make(map[store.Key]int)}
+	feed, err := backend.Watch(context.Background(), func(ended store.Ended) {
 		e.mu.Lock()
 		e.all[ended.Key]++
 		e.mu.Unlock()
@@ -121,7 +122,7 @@ func (e *ears) recover(t testing.TB) (failed int) {
 }
 
 // wantHeard fails unless, after a Sync, r has been heard of so many times in all.
-func (e *ears) wantHeard(t testing.TB, r session.Record, times int) {
+func (e *ears) wantHeard(t testing.TB, r store.Record, times int) {
 	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -131,7 +132,7 @@ func (e *ears) wantHeard(t testing.TB, r session.Record, times int) {
 }
 
 // wantBell fails unless r is what is heard of next, without a Sync.
-func (e *ears) wantBell(t testing.TB, r session.Record) {
+func (e *ears) wantBell(t testing.TB, r store.Record) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
 
@@ -16,18 +16,18 @@ import (
 
 // shapes are endings that name a session, and that session's sid.
 func shapes() map[string]struct {
-	who session.Who
+	who store.Selector
 	sid string
 } {
 	return map[string]struct {
-		who session.Who
+		who store.Selector
 		sid string
 	}{
-		"sub":                        {session.Who{Subject: "alice"}, "s1"},
-		"sub, of one without a sid":  {session.Who{Subject: "alice"}, ""},
-		"sid":                        {session.Who{SID: "s1"}, "s1"},
-		"both":                       {session.Who{Subject: "alice", SID: "s1"}, "s1"},
-		"both, of one without a sid": {session.Who{Subject: "alice", SID: "s1"}, ""},
+		"sub":                        {store.Selector{Subject: "alice"}, "s1"},
+		"sub, of one without a sid":  {store.Selector{Subject: "alice"}, ""},
+		"sid":                        {store.Selector{SID: "s1"}, "s1"},
+		"both":                       {store.Selector{Subject: "alice", SID: "s1"}, "s1"},
+		"both, of one without a sid": {store.Selector{Subject: "alice", SID: "s1"}, ""},
 	}
 }
 
@@ -38,7 +38,7 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, commits %v", name, commits), func(t *testing.T) {
 				t.Parallel()
 				address := schema(t)
-				store := open(t, address, patient())
+				backend := open(t, address, patient())
 				now := time.Now()
 				r := record("alice", shape.sid, now)
 				create := begin(t, address)
@@ -46,12 +46,12 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 				send(t, create, statement, args)
 
 				type result struct {
-					ended []session.Ended
+					ended []store.Ended
 					err   error
 				}
 				done := make(chan result, 1)
 				go func() {
-					ended, err := store.End(context.Background(), ending(shape.who, "j1", now), now)
+					ended, err := backend.End(context.Background(), ending(shape.who, "j1", now), now)
 					done <- result{ended, err}
 				}()
 				waitBlocked(t, address, create, 1)
@@ -64,7 +64,7 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 				if got.err != nil || len(got.ended) == 1 != commits {
 					t.Errorf("End: %d sessions, error %v; the session was there: %v", len(got.ended), got.err, commits)
 				}
-				wantGone(t, store, r, now)
+				wantGone(t, backend, r, now)
 			})
 		}
 	}
@@ -77,7 +77,7 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, commits %v", name, commits), func(t *testing.T) {
 				t.Parallel()
 				address := schema(t)
-				store := open(t, address, patient())
+				backend := open(t, address, patient())
 				now := time.Now()
 				r := record("alice", shape.sid, now)
 				end := begin(t, address)
@@ -85,20 +85,20 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 				send(t, end, statement, args)
 
 				done := make(chan error, 1)
-				go func() { done <- store.Create(context.Background(), r, now, now) }()
+				go func() { done <- backend.Create(context.Background(), r, now, now) }()
 				waitBlocked(t, address, end, 1)
 				if commits {
 					end.Commit(context.Background())
-					if err := soon(t, "the answer", done); !errors.Is(err, session.ErrEnded) {
-						t.Errorf("Create: got error %v, want %v", err, session.ErrEnded)
+					if err := soon(t, "the answer", done); !errors.Is(err, store.ErrEnded) {
+						t.Errorf("Create: got error %v, want %v", err, store.ErrEnded)
 					}
-					wantGone(t, store, r, now)
+					wantGone(t, backend, r, now)
 				} else {
 					end.Rollback(context.Background())
 					if err := soon(t, "the answer", done); err != nil {
 						t.Errorf("Create: %v, want success: the ending did not take place", err)
 					}
-					wantAlive(t, store, r, now)
+					wantAlive(t, backend, r, now)
 				}
 			})
 		}
@@ -108,61 +108,61 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 func TestOthersDoNotWaitForAnEnding(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
-	r := signIn(t, store, "alice", "s1", now)
-	for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+	backend := open(t, address, patient())
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	r := signIn(t, backend, "alice", "s1", now)
+	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 		end := begin(t, address)
 		statement, args := postgres.EndStatement(ending(who, "j1", now), now)
 		send(t, end, statement, args)
 		// Any wait would be for ever: nobody commits meanwhile.
-		wantAlive(t, store, r, now)
-		bob := signIn(t, store, "bob", "s2", now)
-		if _, err := store.End(t.Context(), ending(session.Who{Subject: "bob"}, "j2", now), now); err != nil {
+		wantAlive(t, backend, r, now)
+		bob := signIn(t, backend, "bob", "s2", now)
+		if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "bob"}, "j2", now), now); err != nil {
 			t.Errorf("End of another: %v", err)
 		}
-		wantGone(t, store, bob, now)
-		if _, err := store.Prune(t.Context(), now.Add(1000*time.Hour)); err != nil {
+		wantGone(t, backend, bob, now)
+		if _, err := backend.Prune(t.Context(), now.Add(1000*time.Hour)); err != nil {
 			t.Errorf("Prune: %v", err)
 		}
 		end.Rollback(context.Background())
 		now = now.Add(time.Second)
-		r = signIn(t, store, "alice", "s1", now)
+		r = signIn(t, backend, "alice", "s1", now)
 	}
 }
 
 func TestAnUpdateThatWaitsForAnEndingFindsNothing(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	end := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Key: r.Key}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Key: r.Key}, "j1", now), now)
 	send(t, end, statement, args)
 	done := make(chan error, 1)
-	go func() { done <- store.Update(context.Background(), r, now) }()
+	go func() { done <- backend.Update(context.Background(), r, now) }()
 	waitBlocked(t, address, end, 1)
 	end.Commit(context.Background())
-	if err := soon(t, "the answer", done); !errors.Is(err, session.ErrNotFound) {
-		t.Errorf("Update: got error %v, want %v", err, session.ErrNotFound)
+	if err := soon(t, "the answer", done); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Update: got error %v, want %v", err, store.ErrNotFound)
 	}
-	wantGone(t, store, r, now)
+	wantGone(t, backend, r, now)
 }
 
 func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	update := begin(t, address)
 	send(t, update, `UPDATE curfew_sessions SET payload = 'newest', refresh = 1, revision = revision + 1`, nil)
-	e := ending(session.Who{Subject: "alice"}, "j1", now)
-	e.Tell[0].Kind = session.NoticeRevoke
+	e := ending(store.Selector{Subject: "alice"}, "j1", now)
+	e.Notices[0].Kind = store.NoticeRevoke
 	done := make(chan error, 1)
 	go func() {
-		_, err := store.End(context.Background(), e, now)
+		_, err := backend.End(context.Background(), e, now)
 		done <- err
 	}()
 	waitBlocked(t, address, update, 1)
@@ -170,8 +170,8 @@ func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 	if err := soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v", err)
 	}
-	wantGone(t, store, r, now)
-	notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+	wantGone(t, backend, r, now)
+	notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
 	if err != nil || len(notices) != 1 || string(notices[0].Payload) != "newest" {
 		t.Errorf("claimed %v (error %v), want one notice with what the session held last", notices, err)
 	}
@@ -181,30 +181,30 @@ func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
 	t.Parallel()
 	for _, commits := range []bool{true, false} {
 		address := schema(t)
-		store := open(t, address, patient())
+		backend := open(t, address, patient())
 		now := time.Now()
-		r := signIn(t, store, "bob", "s2", now)
+		r := signIn(t, backend, "bob", "s2", now)
 		first := begin(t, address)
-		statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+		statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
 		send(t, first, statement, args)
 		done := make(chan error, 1)
 		go func() {
-			_, err := store.End(context.Background(), ending(session.Who{Subject: "bob"}, "j1", now), now)
+			_, err := backend.End(context.Background(), ending(store.Selector{Subject: "bob"}, "j1", now), now)
 			done <- err
 		}()
 		waitBlocked(t, address, first, 1)
 		if commits {
 			first.Commit(context.Background())
-			if err := soon(t, "the answer", done); !errors.Is(err, session.ErrReplayed) {
-				t.Errorf("End: got error %v, want %v", err, session.ErrReplayed)
+			if err := soon(t, "the answer", done); !errors.Is(err, store.ErrReplayed) {
+				t.Errorf("End: got error %v, want %v", err, store.ErrReplayed)
 			}
-			wantAlive(t, store, r, now)
+			wantAlive(t, backend, r, now)
 		} else {
 			first.Rollback(context.Background())
 			if err := soon(t, "the answer", done); err != nil {
 				t.Errorf("End: %v, want success: the first was undone", err)
 			}
-			wantGone(t, store, r, now)
+			wantGone(t, backend, r, now)
 		}
 	}
 }
@@ -213,16 +213,16 @@ func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
 // circle; PostgreSQL would break it after a second with an error, and the provider would have to try again.
 func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 	t.Parallel()
-	for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 		address := schema(t)
-		store := open(t, address, patient())
+		backend := open(t, address, patient())
 		now := time.Now()
 		first, last := record("alice", "s1", now), record("alice", "s1", now)
 		if bytes.Compare(first.Key[:], last.Key[:]) > 0 {
 			first, last = last, first
 		}
-		for _, r := range []session.Record{last, first} { // which is the order in the table
-			if err := store.Create(t.Context(), r, now, now); err != nil {
+		for _, r := range []store.Record{last, first} { // which is the order in the table
+			if err := backend.Create(t.Context(), r, now, now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -230,7 +230,7 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 		send(t, tx, `SELECT FROM curfew_sessions WHERE key = $1 FOR UPDATE`, []any{first.Key[:]})
 		done := make(chan error, 1)
 		go func() {
-			_, err := store.End(context.Background(), ending(who, "j1", now), now)
+			_, err := backend.End(context.Background(), ending(who, "j1", now), now)
 			done <- err
 		}()
 		waitBlocked(t, address, tx, 1)
@@ -247,12 +247,12 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 func TestADifferentIsolationIsRefused(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	strict := open(t, with(t, address, "default_transaction_isolation", "repeatable read"), patient())
-	_, err := strict.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
+	_, err := strict.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	wantTrouble(t, "End", err)
 	wantTrouble(t, "Create", strict.Create(t.Context(), record("alice", "s1", now), now, now))
-	wantAlive(t, store, r, now)
+	wantAlive(t, backend, r, now)
 }

@@ -48,7 +48,7 @@ func migrate(ctx context.Context, a *address, asItIs bool) (err error) {
 	if asItIs {
 		var made bool // to ask for the version would make the table
 		if err := lock.QueryRow(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, schemaTable).Scan(&made); err != nil || !made {
-			return cmp.Or(err, ErrOlder)
+			return cmp.Or(err, ErrNotMigrated)
 		}
 	}
 	db := stdlib.OpenDB(*a.direct.Copy())
@@ -77,7 +77,7 @@ func up(ctx context.Context, db *sql.DB, asItIs bool) error {
 		return nil
 	}
 	if asItIs {
-		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrOlder, has, knows)
+		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrNotMigrated, has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		var partial *goose.PartialError

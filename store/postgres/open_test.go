@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
 
@@ -29,7 +29,7 @@ func TestReplicasOpenAnEmptyDatabaseTogether(t *testing.T) {
 	for _, s := range stores {
 		wantAlive(t, s, r, now)
 	}
-	if _, err := stores[7].End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now); err != nil {
+	if _, err := stores[7].End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range stores {
@@ -44,9 +44,9 @@ func TestOpenWaitsForAnotherThatLooksAtTheSchema(t *testing.T) {
 	send(t, other, `SELECT pg_advisory_xact_lock($1)`, []any{postgres.SchemaLock})
 	opened := make(chan error, 1)
 	go func() {
-		store, err := postgres.Open(context.Background(), address, patient())
+		backend, err := postgres.Open(context.Background(), address, patient())
 		if err == nil {
-			store.Close()
+			backend.Close()
 		}
 		opened <- err
 	}()
@@ -65,7 +65,7 @@ func TestTwoWhoShareADatabaseDoNotMeet(t *testing.T) {
 	now := time.Now()
 	mine, yours := signIn(t, here, "alice", "s1", now), signIn(t, there, "alice", "s1", now)
 	tx := begin(t, one)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	signIn(t, there, "alice", "s2", now) // and waits for nobody
 	if err := tx.Commit(t.Context()); err != nil {
@@ -115,9 +115,9 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			store, err := postgres.Open(context.Background(), row.address(t), patient())
+			backend, err := postgres.Open(context.Background(), row.address(t), patient())
 			if err == nil {
-				store.Close()
+				backend.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), row.reason) {
 				t.Errorf("Open: got error %v, want one with %q", err, row.reason)
@@ -155,13 +155,13 @@ func TestAServerThatForgetsIsRefused(t *testing.T) {
 
 func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 	t.Parallel()
-	store := open(t, schema(t), patient())
+	backend := open(t, schema(t), patient())
 	now := time.Now()
 	for _, bad := range []string{"a\x00b", "\xff"} {
 		for what, err := range map[string]error{
-			"Create": store.Create(t.Context(), record(bad, "s1", now), now, now),
-			"End":    second(store.End(t.Context(), ending(session.Who{Subject: bad}, "j1", now), now)),
-			"List":   second(store.List(t.Context(), session.Query{Issuer: issuer, ClientID: client, Subject: bad}, now)),
+			"Create": backend.Create(t.Context(), record(bad, "s1", now), now, now),
+			"End":    second(backend.End(t.Context(), ending(store.Selector{Subject: bad}, "j1", now), now)),
+			"List":   second(backend.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, Subject: bad}, now)),
 		} {
 			wantTrouble(t, what, err)
 			if err == nil || !strings.Contains(err.Error(), "cannot be kept here") {
@@ -170,14 +170,14 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 		}
 	}
 	// What an app answered is only shown.
-	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now); err != nil {
+	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
-	n, err := store.Claim(t.Context(), now, time.Minute, 1)
+	n, err := backend.Claim(t.Context(), now, time.Minute, 1)
 	if err != nil || len(n) != 1 {
 		t.Fatalf("claimed %d (error %v), want 1", len(n), err)
 	}
-	if err := store.Settle(t.Context(), n[0], session.Outcome{RetryAt: now, Reason: "a\x00b\xff"}); err != nil {
+	if err := backend.Complete(t.Context(), n[0], store.Outcome{RetryAt: now, Reason: "a\x00b\xff"}); err != nil {
 		t.Errorf("Settle: %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
@@ -38,19 +38,19 @@ const (
 	settleGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3 WHERE id = $1 AND lease = $2`
 )
 
-// Claim implements [session.Outbox].
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// Claim implements [store.Outbox].
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	return s.claim(ctx, claimSQL, now, lease, max)
 }
 
 // claim leases up to max notices by a statement.
-func (s *Store) claim(ctx context.Context, statement string, now time.Time, lease time.Duration, max int, args ...any) ([]session.Notice, error) {
+func (s *Store) claim(ctx context.Context, statement string, now time.Time, lease time.Duration, max int, args ...any) ([]store.Notice, error) {
 	if max < 1 { // which PostgreSQL would refuse
 		return nil, nil
 	}
 	token := rand.Text()
 	args = append([]any{token, micros(now.Add(lease)), micros(now), max}, args...)
-	var claimed []session.Notice
+	var claimed []store.Notice
 	err := s.write(ctx, "claim", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
 		if err != nil {
@@ -66,13 +66,13 @@ func (s *Store) claim(ctx context.Context, statement string, now time.Time, leas
 		claimed[i].Lease = token
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b session.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
 	return claimed, nil
 }
 
 // readNotice reads noticeColumns and a payload.
-func readNotice(row pgx.CollectableRow) (session.Notice, error) {
-	var n session.Notice
+func readNotice(row pgx.CollectableRow) (store.Notice, error) {
+	var n store.Notice
 	var id, created, due, deadline int64
 	var key []byte
 	var kind, cause string
@@ -84,30 +84,30 @@ func readNotice(row pgx.CollectableRow) (session.Notice, error) {
 		return n, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(n.Key))
 	}
 	copy(n.Key[:], key)
-	n.ID, n.Kind, n.Cause = strconv.FormatInt(id, 10), session.NoticeKind(kind), session.Cause(cause)
+	n.ID, n.Kind, n.Cause = strconv.FormatInt(id, 10), store.NoticeKind(kind), store.Cause(cause)
 	n.Created, n.Due, n.Deadline = instant(created), instant(due), instant(deadline)
 	return n, nil
 }
 
-// Settle implements [session.Outbox].
-func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
+// Settle implements [store.Outbox].
+func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
 	if err := rules.CheckOutcome(o); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	id, err := strconv.ParseInt(n.ID, 10, 64)
 	if err != nil || n.Lease == "" || writable(n.Lease) != nil {
-		return session.ErrLeaseLost
+		return store.ErrLeaseLost
 	}
 	// A reason is what somebody else's server said; a notice must not stay leased for that.
 	o.Reason = strings.ReplaceAll(strings.ToValidUTF8(o.Reason, "\uFFFD"), "\x00", "\uFFFD")
 	return s.write(ctx, "settle", func(ctx context.Context, conn *pgxpool.Conn) error {
 		switch {
 		case o.Done:
-			return oneRow(session.ErrLeaseLost)(conn.Exec(ctx, settleDoneSQL, id, n.Lease))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, settleDoneSQL, id, n.Lease))
 		case o.GiveUp:
-			return oneRow(session.ErrLeaseLost)(conn.Exec(ctx, settleGiveUpSQL, id, n.Lease, o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, settleGiveUpSQL, id, n.Lease, o.Reason))
 		default:
-			return oneRow(session.ErrLeaseLost)(conn.Exec(ctx, settleRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, settleRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason))
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/storetest"
 )
@@ -56,11 +56,11 @@ func TestStoreKeepsTheContractBehindPgBouncer(t *testing.T) {
 	bouncer := startPgBouncer(t)
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		direct, through := bounced(t, bouncer)
-		store := open(t, through, patient())
+		backend := open(t, through, patient())
 		return storetest.Harness{
-			Store: store,
+			Store: backend,
 			Reopen: func(t *testing.T) storetest.Store {
-				if err := store.Close(); err != nil {
+				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}
 				return open(t, through, patient())
@@ -84,9 +84,9 @@ func TestOpenSaysWhatAPoolerNeeds(t *testing.T) {
 		for _, feed := range []string{"", "&feed=" + bouncer} {
 			o := patient()
 			o.ConnectTimeout, o.StatementTimeout = 5*time.Second, time.Second
-			store, err := postgres.Open(t.Context(), without+"?sslmode=disable"+feed, o)
+			backend, err := postgres.Open(t.Context(), without+"?sslmode=disable"+feed, o)
 			if err == nil {
-				store.Close()
+				backend.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), "feed=HOST:PORT") {
 				t.Errorf("Open with %q, ignoring %s: got error %v, want one that names feed=HOST:PORT", feed, ignored, err)
@@ -102,7 +102,7 @@ func TestReplicasBehindPgBouncerHearOneAnother(t *testing.T) {
 	heard := listen(t, there)
 	now := time.Now()
 	r := signIn(t, here, "alice", "s1", now)
-	if _, err := here.End(context.Background(), ending(session.Who{SID: "s1"}, "j1", now), now); err != nil {
+	if _, err := here.End(context.Background(), ending(store.Selector{SID: "s1"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	heard.wantBell(t, r)

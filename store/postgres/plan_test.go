@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +19,7 @@ import (
 func planned(t *testing.T) (string, *postgres.Store) {
 	t.Helper()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	run(t, address,
 		`INSERT INTO curfew_sessions (key, subject_hash, sid_hash, created, last_seen, idle_expires, expires, revision, refresh, issuer, client, subject, sid, payload)
 			SELECT sha256(i::text::bytea), i/2, i, 1, 1, i*1000000::bigint, i*1000000::bigint, 1, 0, 'https://id.example', 'app', 'user'||i/2, 's'||i, 'x' FROM generate_series(1, 20000) i`,
@@ -32,7 +32,7 @@ func planned(t *testing.T) (string, *postgres.Store) {
 		`INSERT INTO curfew_vault SELECT i, 'x', 1 FROM generate_series(1, 1000) i`,
 		`INSERT INTO curfew_attempts SELECT sha256(i::text::bytea), i, 'x' FROM generate_series(1, 5000) i`,
 		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_vault, curfew_attempts`)
-	return address, store
+	return address, backend
 }
 
 // wantIndexed fails if a plan reads the whole of one of our tables. The one that has a single row may be.
@@ -157,13 +157,13 @@ func TestEveryStatementOfAFunctionSearchesAnIndex(t *testing.T) {
 	t.Run("of small tables", func(t *testing.T) {
 		t.Parallel()
 		address := schema(t)
-		store := open(t, address, patient())
+		backend := open(t, address, patient())
 		now := time.Now()
 		for i := range 3 {
-			if _, err := store.End(t.Context(), ending(session.Who{SID: fmt.Sprint("x", i)}, fmt.Sprint("x", i), now), now); err != nil {
+			if _, err := backend.End(t.Context(), ending(store.Selector{SID: fmt.Sprint("x", i)}, fmt.Sprint("x", i), now), now); err != nil {
 				t.Fatal(err)
 			}
-			signIn(t, store, "bob", fmt.Sprint("y", i), now)
+			signIn(t, backend, "bob", fmt.Sprint("y", i), now)
 		}
 		run(t, address, `ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices`)
 		testFunctionPlans(t, address)
@@ -194,18 +194,18 @@ func testFunctionPlans(t *testing.T, address string) {
 			t.Fatal(err)
 		}
 	}
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	// More often than the five times after which a plan is made for good.
 	for i := range 8 {
 		sid := fmt.Sprint("sid", i)
-		for _, who := range []session.Who{{Subject: "alice"}, {SID: sid}, {Subject: "alice", SID: sid}, {}} {
+		for _, who := range []store.Selector{{Subject: "alice"}, {SID: sid}, {Subject: "alice", SID: sid}, {}} {
 			now = now.Add(time.Second)
 			r := record("alice", sid, now)
-			if who == (session.Who{}) {
+			if who == (store.Selector{}) {
 				who.Key = r.Key
 			}
 			e := ending(who, fmt.Sprint("j", now), now)
-			e.Tell = append(e.Tell, session.Telling{Kind: session.NoticeRevoke, Target: "main"})
+			e.Notices = append(e.Notices, store.NoticeRequest{Kind: store.NoticeRevoke, Target: "main"})
 			create, createArgs := postgres.CreateStatement(r, now)
 			renamed := r
 			renamed.SID, renamed.Former = "new "+sid, []string{sid}

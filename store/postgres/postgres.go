@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,7 +15,7 @@ import (
 )
 
 // ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
-var ErrOlder = errors.New("no curfew of this release has been here")
+var ErrNotMigrated = errors.New("no curfew of this release has been here")
 
 // errClosed answers every method of a closed store.
 var errClosed = errors.New("postgres: the store is closed")
@@ -35,7 +35,7 @@ type Options struct {
 	// Grace is how long a change that has been sent may still be waited for when its context is done: to cut it short would
 	// leave the caller not knowing. 0 means 1 s.
 	Grace time.Duration
-	// AsItIs opens only what has our schema already: [ErrOlder] otherwise.
+	// AsItIs opens only what has our schema already: [ErrNotMigrated] otherwise.
 	AsItIs bool
 }
 
@@ -51,8 +51,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store keeps sessions, notices and what replicas share in a PostgreSQL database. It is a [session.Store], a [session.Desk], a
-// [session.Vault] and a [session.Clock].
+// Store keeps sessions, notices and what replicas share in a PostgreSQL database. It is a [store.Store], a [store.Outbox2], a
+// [store.SharedValues] and a [store.Clock].
 type Store struct {
 	o    Options
 	pool *pgxpool.Pool
@@ -196,8 +196,8 @@ func (s *Store) judge(what string, err error) error {
 
 // isVerdict says whether err is an answer of the contract, and no trouble.
 func isVerdict(err error) bool {
-	for _, verdict := range []error{session.ErrEnded, session.ErrNotFound, session.ErrConflict, session.ErrReplayed,
-		session.ErrLeaseLost, session.ErrNoNotice} {
+	for _, verdict := range []error{store.ErrEnded, store.ErrNotFound, store.ErrConflict, store.ErrReplayed,
+		store.ErrLeaseLost, store.ErrNoNotice} {
 		if errors.Is(err, verdict) {
 			return true
 		}
@@ -219,8 +219,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Watch implements [session.Store]. See tail for how it is done.
-func (s *Store) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+// Watch implements [store.Store]. See tail for how it is done.
+func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}

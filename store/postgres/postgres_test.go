@@ -3,7 +3,7 @@ package postgres_test
 import (
 	"testing"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/storetest"
 )
 
@@ -11,11 +11,11 @@ func TestStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		address := schema(t)
-		store := open(t, address, patient())
+		backend := open(t, address, patient())
 		return storetest.Harness{
-			Store: store,
+			Store: backend,
 			Reopen: func(t *testing.T) storetest.Store {
-				if err := store.Close(); err != nil {
+				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}
 				return open(t, address, patient())
@@ -32,5 +32,5 @@ func TestStoreKeepsTheContract(t *testing.T) {
 func TestALoginFromBeforeALogoutAtAnotherReplicaIsRefused(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	storetest.Order(t, func(t *testing.T) session.Store { return open(t, address, patient()) })
+	storetest.Order(t, func(t *testing.T) store.Store { return open(t, address, patient()) })
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
 
@@ -112,14 +112,14 @@ func TestAConnectionCutInTheMiddleOfEndIsNeverSuccessAndAlive(t *testing.T) {
 		for i := range 40 {
 			func() {
 				// The feed's connection would have the bytes too, so it does not go through the wire.
-				store := open(t, with(t, u.String(), "feed", mustHost(t, address)), o)
-				defer store.Close()
+				backend := open(t, with(t, u.String(), "feed", mustHost(t, address)), o)
+				defer backend.Close()
 				sid := fmt.Sprint("s", toServer, i)
-				r := signIn(t, store, "alice", sid, now)
+				r := signIn(t, backend, "alice", sid, now)
 				w.toServer.Store(toServer)
 				w.left.Store(int64(i * 23))
-				e := ending(session.Who{SID: sid}, "j"+sid, now)
-				_, err := store.End(t.Context(), e, now)
+				e := ending(store.Selector{SID: sid}, "j"+sid, now)
+				_, err := backend.End(t.Context(), e, now)
 				w.left.Store(-1)
 				if err == nil {
 					success++
@@ -136,7 +136,7 @@ func TestAConnectionCutInTheMiddleOfEndIsNeverSuccessAndAlive(t *testing.T) {
 					if found != nil {
 						t.Errorf("Find before: %v, of one that was alive", found)
 					}
-				case errors.Is(again, session.ErrReplayed):
+				case errors.Is(again, store.ErrReplayed):
 					dead++
 				default:
 					t.Errorf("End again: %d sessions, error %v", len(ended), again)
@@ -163,24 +163,24 @@ func mustHost(t *testing.T, address string) string {
 func TestABackendThatIsTerminatedInTheMiddleOfEndIsNeverSuccessAndAlive(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	done := make(chan error, 1)
 	go func() {
-		_, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now)
+		_, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now)
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1)
 	run(t, address, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE `+fmtInt(tx.Conn().PgConn().PID())+` = ANY (pg_blocking_pids(pid))`)
 	wantTrouble(t, "End", soon(t, "the answer", done))
 	tx.Rollback(t.Context())
-	wantAlive(t, store, r, now)
-	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now); err != nil {
+	wantAlive(t, backend, r, now)
+	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil {
 		t.Errorf("End with the same jti: %v", err)
 	}
-	wantGone(t, store, r, now)
+	wantGone(t, backend, r, now)
 }

@@ -4,14 +4,14 @@ import (
 	"context"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // feedLifetime is how long what ended is kept for those who watch: longer than a replica can be out of touch and not notice
 // that it lost its connection. One that was suspended for longer is told that it missed something.
-const feedLifetime = session.AttemptLifetime
+const feedLifetime = store.AttemptLifetime
 
 // Batches are small, since a logout may be waiting behind one; what others hold is passed by. Of the sessions whose five
 // minutes have not passed only so many are looked at, so that those that still live cost little, however many.
@@ -42,12 +42,12 @@ const pruneSQL = `WITH
 SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT count(*) FROM jtis)
 	+ (SELECT count(*) FROM attempts), (SELECT count(*) FROM ended)`
 
-// Prune implements [session.Store]. What it removes of curfew_ended is our own affair and not counted; so while that is all
+// Prune implements [store.Store]. What it removes of curfew_ended is our own affair and not counted; so while that is all
 // there was, it goes on by itself, or those who call it until it says 0 would leave the rest there.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for ended := 1; n == 0 && ended > 0; {
 		err := s.write(ctx, "prune", func(ctx context.Context, conn *pgxpool.Conn) error {
-			rows, err := conn.Query(ctx, pruneSQL, micros(now), micros(now.Add(-session.MarkLifetime)), micros(now.Add(-feedLifetime)))
+			rows, err := conn.Query(ctx, pruneSQL, micros(now), micros(now.Add(-store.MarkLifetime)), micros(now.Add(-feedLifetime)))
 			return one(rows, err, &n, &ended)
 		})
 		if err != nil {

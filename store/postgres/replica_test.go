@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
 
@@ -27,20 +29,20 @@ type counted struct {
 	finds atomic.Int64
 }
 
-func (c *counted) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+func (c *counted) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	c.finds.Add(1)
 	return c.Store.Find(ctx, key, now)
 }
 
 // replicate runs a replica for as long as the test runs.
-func replicate(t *testing.T, store *postgres.Store, cfg session.Config) *replica {
+func replicate(t *testing.T, backend *postgres.Store, cfg session.Config) *replica {
 	t.Helper()
-	ring, err := session.NewRing(make([]byte, 32))
+	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{store: &counted{Store: store}}
-	cfg.Store, cfg.Ring, cfg.Log = r.store, ring, slog.New(slog.DiscardHandler)
+	r := &replica{store: &counted{Store: backend}}
+	cfg.Store, cfg.Keyring, cfg.Log = r.store, ring, slog.New(slog.DiscardHandler)
 	if r.Manager, err = session.NewManager(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +71,7 @@ func poll(t *testing.T, what string, ask func() bool) {
 
 func (r *replica) signIn(t *testing.T, subject, sid string) session.Bearer {
 	t.Helper()
-	b, _, err := r.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Began: r.Now()})
+	b, _, err := r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Began: r.Now()})
 	if err != nil {
 		t.Fatalf("Create: %v", err)
 	}
@@ -90,7 +92,7 @@ func (r *replica) cache(t *testing.T, b session.Bearer) {
 }
 
 // end ends who, and returns when it is dead.
-func (r *replica) end(t *testing.T, who session.Who) (dead time.Time) {
+func (r *replica) end(t *testing.T, who store.Selector) (dead time.Time) {
 	t.Helper()
 	poll(t, "the ending is acknowledged", func() bool {
 		_, err := r.End(t.Context(), ending(who, "", time.Now()))
@@ -105,8 +107,8 @@ func (r *replica) end(t *testing.T, who session.Who) (dead time.Time) {
 
 func (r *replica) wantRefused(t *testing.T, b session.Bearer) {
 	t.Helper()
-	if _, err := r.Get(t.Context(), b); !errors.Is(err, session.ErrNotFound) {
-		t.Errorf("Get: got error %v, want %v", err, session.ErrNotFound)
+	if _, err := r.Get(t.Context(), b); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Get: got error %v, want %v", err, store.ErrNotFound)
 	}
 }
 
@@ -114,11 +116,11 @@ func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
 	// Who hears nothing would serve a copy for an hour.
-	deaf := session.Config{Ceiling: time.Hour}
+	deaf := session.Config{MaxStale: time.Hour}
 	here, there := replicate(t, open(t, address, patient()), deaf), replicate(t, open(t, address, patient()), deaf)
 	bystander := here.signIn(t, "bob", "s9")
 	there.cache(t, bystander)
-	for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 		b := here.signIn(t, "alice", "s1")
 		here.cache(t, b)
 		there.cache(t, b)
@@ -164,10 +166,10 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 			}
 			w := newWire(t, u.Host)
 			here := replicate(t, open(t, address, patient()), session.Config{})
-			store := open(t, with(t, address, "feed", w.listener.Addr().String()), patient())
-			there := replicate(t, store, session.Config{})
+			backend := open(t, with(t, address, "feed", w.listener.Addr().String()), patient())
+			there := replicate(t, backend, session.Config{})
 			ends, stays := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2")
-			pid, err := store.FeedPID(t.Context())
+			pid, err := backend.FeedPID(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,12 +180,12 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 			mend := func() { once.Do(func() { fault.end(w) }) }
 			t.Cleanup(mend)
 
-			dead := here.end(t, session.Who{Subject: "alice"})
+			dead := here.end(t, store.Selector{Subject: "alice"})
 			poll(t, "twice the ceiling has passed", func() bool {
 				began := time.Now()
 				if _, err := there.Get(t.Context(), ends); err == nil && began.Sub(dead) > ceiling {
 					t.Errorf("served %v after the end", began.Sub(dead))
-				} else if err != nil && !errors.Is(err, session.ErrNotFound) {
+				} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Get: got error %v, but the store can be asked", err)
 				}
 				if _, err := there.Get(t.Context(), stays); err != nil {
@@ -197,7 +199,7 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 			there.cache(t, stays)
 			heard, stop := there.Watch(stays.Key())
 			defer stop()
-			here.end(t, session.Who{SID: "s2"})
+			here.end(t, store.Selector{SID: "s2"})
 			select {
 			case <-heard:
 			case <-time.After(2 * time.Minute):
@@ -214,14 +216,14 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	address := s.URL
 	open(t, address, patient()).Close() // and has made the tables
 	o := postgres.Options{MaxConns: 6, ConnectTimeout: time.Second, StatementTimeout: time.Second, Grace: 500 * time.Millisecond}
-	quick := func() (store *postgres.Store) {
+	quick := func() (backend *postgres.Store) {
 		poll(t, "the store opens", func() bool { // which on a slow machine may take longer than that
 			var err error
-			store, err = postgres.Open(t.Context(), address, o)
+			backend, err = postgres.Open(t.Context(), address, o)
 			return err == nil
 		})
-		t.Cleanup(func() { store.Close() })
-		return store
+		t.Cleanup(func() { backend.Close() })
+		return backend
 	}
 	here, there := replicate(t, quick(), session.Config{}), replicate(t, quick(), session.Config{})
 	setup := open(t, address, patient())
@@ -231,12 +233,12 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 		there.cache(t, b)
 	}
 
-	dead := here.end(t, session.Who{Subject: "alice"})
+	dead := here.end(t, store.Selector{Subject: "alice"})
 	s.Freeze()
 	thaw := sync.OnceFunc(s.Thaw)
 	t.Cleanup(thaw)
 	frozen := time.Now()
-	wish := ending(session.Who{Subject: "carol"}, "j1", frozen)
+	wish := ending(store.Selector{Subject: "carol"}, "j1", frozen)
 	var asking sync.WaitGroup
 	// Each is asked again and again, and one who is not answered in time is answered at last when the server goes on.
 	during := func(what string, ask func(began time.Time) error) {
@@ -264,7 +266,7 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 		if err == nil && began.Sub(dead) > ceiling {
 			t.Errorf("served %v after the end", began.Sub(dead))
 		}
-		if errors.Is(err, session.ErrNotFound) && began.Sub(dead) <= ceiling {
+		if errors.Is(err, store.ErrNotFound) && began.Sub(dead) <= ceiling {
 			return nil // heard of before the server froze
 		}
 		return err
@@ -289,7 +291,7 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	there.cache(t, stays) // and was never signed out
 	poll(t, "a logout that failed is carried out, or was", func() bool {
 		_, err := here.End(t.Context(), wish)
-		return err == nil || errors.Is(err, session.ErrReplayed)
+		return err == nil || errors.Is(err, store.ErrReplayed)
 	})
 	for _, b := range []session.Bearer{ends, wished} {
 		poll(t, "who ended is refused", func() bool {
@@ -297,7 +299,7 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 			if err == nil && b == ends {
 				t.Fatal("who ended is served again")
 			}
-			return errors.Is(err, session.ErrNotFound)
+			return errors.Is(err, store.ErrNotFound)
 		})
 	}
 }
@@ -313,7 +315,7 @@ func TestAFullPoolDoesNotLetALoginOutliveALogout(t *testing.T) {
 	send(t, tx, `LOCK TABLE curfew_sessions IN ACCESS EXCLUSIVE MODE`, nil)
 	var checks sync.WaitGroup
 	for range 24 {
-		checks.Go(func() { _, _ = busy.Find(t.Context(), session.Key{}, time.Now()) })
+		checks.Go(func() { _, _ = busy.Find(t.Context(), store.Key{}, time.Now()) })
 	}
 	waitBlocked(t, address, tx, int(patient().MaxConns))
 	full := replicate(t, busy, session.Config{}) // and takes its first reading
@@ -325,18 +327,18 @@ func TestAFullPoolDoesNotLetALoginOutliveALogout(t *testing.T) {
 	soon(t, "the table is unlocked", unlocked)
 	checks.Wait()
 	poll(t, "the feed is whole", func() bool {
-		_, err := full.Peek(t.Context(), session.Key{})
-		return errors.Is(err, session.ErrNotFound)
+		_, err := full.Peek(t.Context(), store.Key{})
+		return errors.Is(err, store.ErrNotFound)
 	})
-	for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 		began, era, err := full.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		other.end(t, who)
-		_, _, err = full.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1", Began: began, Era: era})
-		if !errors.Is(err, session.ErrEnded) {
-			t.Errorf("a login from before a logout of %+v: %v, want %v", who, err, session.ErrEnded)
+		_, _, err = full.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1", Began: began, Era: era})
+		if !errors.Is(err, store.ErrEnded) {
+			t.Errorf("a login from before a logout of %+v: %v, want %v", who, err, store.ErrEnded)
 		}
 	}
 }
@@ -353,20 +355,20 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 		// More than both can be off still.
 		const margin = 5 * time.Second
 		begun := func(who *replica, began time.Time) error {
-			_, _, err := who.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: name, Began: began})
+			_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name, Began: began})
 			return err
 		}
 		before := wrong.Now().Add(-margin)
-		right.end(t, session.Who{Subject: name})
-		if err := begun(right, before); !errors.Is(err, session.ErrEnded) {
-			t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err, session.ErrEnded)
+		right.end(t, store.Selector{Subject: name})
+		if err := begun(right, before); !errors.Is(err, store.ErrEnded) {
+			t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err, store.ErrEnded)
 		}
 		if err := begun(right, wrong.Now().Add(margin)); err != nil {
 			t.Errorf("a login from after the logout, by a clock that is %s: %v", name, err)
 		}
-		wrong.end(t, session.Who{Subject: name})
-		if err := begun(right, right.Now().Add(-margin)); !errors.Is(err, session.ErrEnded) {
-			t.Errorf("a login from before a logout by a clock that is %s: got error %v, want %v", name, err, session.ErrEnded)
+		wrong.end(t, store.Selector{Subject: name})
+		if err := begun(right, right.Now().Add(-margin)); !errors.Is(err, store.ErrEnded) {
+			t.Errorf("a login from before a logout by a clock that is %s: got error %v, want %v", name, err, store.ErrEnded)
 		}
 		if err := begun(right, right.Now().Add(margin)); err != nil {
 			t.Errorf("a login from after a logout by a clock that is %s: %v", name, err)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
@@ -44,37 +44,37 @@ func listSIDSQL() string {
 	return fmt.Sprintf(listNamedSQL, `(sid_hash = $4 OR former_hash @> ARRAY[$4::bigint])`)
 }
 
-// Create implements [session.Store].
-func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+// Create implements [store.Store].
+func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.verdict(ctx, "create", r, began, now, createSQL, createArgs(r, began))
 }
 
-func createArgs(r session.Record, began time.Time) []any {
+func createArgs(r store.Record, began time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
 		micros(r.Created), micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh), blob(r.Payload),
 		micros(began)}
 }
 
-// Find implements [session.Store].
-func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
-	var found []session.Record
+// Find implements [store.Store].
+func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
+	var found []store.Record
 	err := s.read(ctx, "find", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, findSQL, key[:], micros(now))
 		found, err = collect(rows, err)
 		return err
 	})
 	if err != nil {
-		return session.Record{}, err
+		return store.Record{}, err
 	}
 	if len(found) == 0 {
-		return session.Record{}, session.ErrNotFound
+		return store.Record{}, store.ErrNotFound
 	}
 	return found[0], nil
 }
 
-// Update implements [session.Store].
-func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+// Update implements [store.Store].
+func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	return s.write(ctx, "update", func(ctx context.Context, conn *pgxpool.Conn) error {
 		done, err := conn.Exec(ctx, updateSQL, micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh),
 			blob(r.Payload), r.Key[:], r.Revision, micros(now))
@@ -88,18 +88,18 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 			return err
 		}
 		if lives {
-			return session.ErrConflict
+			return store.ErrConflict
 		}
-		return session.ErrNotFound
+		return store.ErrNotFound
 	})
 }
 
-// Rename implements [session.Store].
-func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+// Rename implements [store.Store].
+func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.verdict(ctx, "rename", r, began, now, renameSQL, renameArgs(r, began, now))
 }
 
-func renameArgs(r session.Record, began, now time.Time) []any {
+func renameArgs(r store.Record, began, now time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
 		micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh), blob(r.Payload), micros(began),
@@ -108,10 +108,10 @@ func renameArgs(r session.Record, began, now time.Time) []any {
 
 // verdict calls a function that keeps r, unless a mark at or after began names it.
 func (s *Store) verdict(
-	ctx context.Context, what string, r session.Record, began, now time.Time, statement string, args []any,
+	ctx context.Context, what string, r store.Record, began, now time.Time, statement string, args []any,
 ) error {
-	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
-		return session.ErrEnded
+	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
+		return store.ErrEnded
 	}
 	if err := rules.CheckSIDs(&r); err != nil {
 		return fmt.Errorf("postgres: %s: %w", what, err)
@@ -129,18 +129,18 @@ func (s *Store) verdict(
 		case "created", "renamed":
 			return nil
 		case "ended":
-			return session.ErrEnded
+			return store.ErrEnded
 		case "not found":
-			return session.ErrNotFound
+			return store.ErrNotFound
 		case "conflict":
-			return session.ErrConflict
+			return store.ErrConflict
 		}
 		return errors.New("a session with this key exists already")
 	})
 }
 
 // allSIDs are the sid of r, if it has one, and then the former ones, and their hashes.
-func allSIDs(r *session.Record) (sids []string, hashes []int64) {
+func allSIDs(r *store.Record) (sids []string, hashes []int64) {
 	sids, hashes = []string{}, []int64{}
 	for _, sid := range append([]string{r.SID}, r.Former...) {
 		if sid != "" {
@@ -150,14 +150,14 @@ func allSIDs(r *session.Record) (sids []string, hashes []int64) {
 	return sids, hashes
 }
 
-// List implements [session.Store].
-func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+// List implements [store.Store].
+func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	limit, err := rules.Limit(q)
 	if err != nil {
-		return session.Page{}, fmt.Errorf("postgres: %w", err)
+		return store.Page{}, fmt.Errorf("postgres: %w", err)
 	}
 	if err := writable(q.Issuer, q.ClientID, q.Subject, q.SID); err != nil {
-		return session.Page{}, err
+		return store.Page{}, err
 	}
 	statement, args := listSQL, []any{q.After[:], micros(now), limit + 1}
 	switch {
@@ -170,14 +170,14 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 	default:
 		args = append(args, q.Issuer, q.ClientID)
 	}
-	var page session.Page
+	var page store.Page
 	err = s.read(ctx, "list", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
 		page.Records, err = collect(rows, err)
 		return err
 	})
 	if err != nil {
-		return session.Page{}, err
+		return store.Page{}, err
 	}
 	if len(page.Records) > limit {
 		page.Records = page.Records[:limit]
@@ -187,12 +187,12 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 }
 
 // collect reads all of rows, whose columns are those of columns.
-func collect(rows pgx.Rows, err error) ([]session.Record, error) {
+func collect(rows pgx.Rows, err error) ([]store.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (session.Record, error) {
-		var r session.Record
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) {
+		var r store.Record
 		var key []byte
 		var created, lastSeen, idleExpires, expires int64
 		var refresh int16
@@ -202,7 +202,7 @@ func collect(rows pgx.Rows, err error) ([]session.Record, error) {
 			err = fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
 		}
 		if err != nil {
-			return session.Record{}, err
+			return store.Record{}, err
 		}
 		if len(r.Former) == 0 {
 			r.Former = nil
@@ -210,7 +210,7 @@ func collect(rows pgx.Rows, err error) ([]session.Record, error) {
 		copy(r.Key[:], key)
 		r.Created, r.LastSeen = instant(created), instant(lastSeen)
 		r.IdleExpires, r.Expires = instant(idleExpires), instant(expires)
-		r.Refresh = session.Refresh(refresh)
+		r.Refresh = store.Refresh(refresh)
 		return r, nil
 	})
 }

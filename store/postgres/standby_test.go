@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 
 	"github.com/jackc/pgx/v5"
@@ -85,16 +85,16 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 		name  string
 		store *postgres.Store
 		how   string
-		who   func(r session.Record) session.Who
+		who   func(r store.Record) store.Selector
 		jti   string
 	}{
-		{"a subject, cancelled", direct, cancelWait, func(r session.Record) session.Who { return session.Who{Subject: r.Subject} }, "j"},
-		{"a subject, terminated", direct, terminateWait, func(r session.Record) session.Who { return session.Who{Subject: r.Subject} }, "j"},
-		{"a sid", direct, cancelWait, func(r session.Record) session.Who { return session.Who{SID: r.SID} }, "j"},
-		{"both, without a jti", direct, cancelWait, func(r session.Record) session.Who { return session.Who{Subject: r.Subject, SID: r.SID} }, ""},
-		{"a key", direct, cancelWait, func(r session.Record) session.Who { return session.Who{Key: r.Key} }, ""},
-		{"a role that does not wait for the standby", weak, cancelWait, func(r session.Record) session.Who { return session.Who{SID: r.SID} }, "j"},
-		{"such a role, through PgBouncer", pooled, cancelWait, func(r session.Record) session.Who { return session.Who{Key: r.Key} }, "j"},
+		{"a subject, cancelled", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
+		{"a subject, terminated", direct, terminateWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
+		{"a sid", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
+		{"both, without a jti", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject, SID: r.SID} }, ""},
+		{"a key", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, ""},
+		{"a role that does not wait for the standby", weak, cancelWait, func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
+		{"such a role, through PgBouncer", pooled, cancelWait, func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, "j"},
 	} {
 		r := signIn(t, row.store, fmt.Sprint("user", i), fmt.Sprint("s", i), now)
 		e := ending(row.who(r), "", now)
@@ -114,8 +114,8 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 		done := p.waits(t, row.name, end)
 		p.standby.Thaw()
 		switch err := soon(t, row.name, done); {
-		case row.jti != "" && !errors.Is(err, session.ErrReplayed):
-			t.Errorf("%s: repeated when the standby is back: got error %v, want %v", row.name, err, session.ErrReplayed)
+		case row.jti != "" && !errors.Is(err, store.ErrReplayed):
+			t.Errorf("%s: repeated when the standby is back: got error %v, want %v", row.name, err, store.ErrReplayed)
 		case row.jti == "" && err != nil:
 			t.Errorf("%s: repeated when the standby is back: %v", row.name, err)
 		}
@@ -129,15 +129,15 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	store := open(t, p.primary.URL, patient())
+	backend := open(t, p.primary.URL, patient())
 	now := time.Now()
-	ended, cancelled := signIn(t, store, "alice", "s1", now), signIn(t, store, "bob", "s2", now)
-	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now); err != nil {
+	ended, cancelled := signIn(t, backend, "alice", "s1", now), signIn(t, backend, "bob", "s2", now)
+	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	p.standby.Kill() // one that is frozen would read later what has been sent to it
-	e := ending(session.Who{Subject: "bob"}, "j2", now)
-	err := p.interrupted(t, "End", cancelWait, func() error { _, err := store.End(context.Background(), e, now); return err })
+	e := ending(store.Selector{Subject: "bob"}, "j2", now)
+	err := p.interrupted(t, "End", cancelWait, func() error { _, err := backend.End(context.Background(), e, now); return err })
 	wantTrouble(t, "End", err)
 	p.primary.Kill()
 	p.standby.Start()
@@ -155,14 +155,14 @@ func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *tes
 func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	store := open(t, p.primary.URL, patient())
+	backend := open(t, p.primary.URL, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
-	notice := func() session.Notice {
-		return session.Notice{Kind: session.NoticeTell, Target: "app2", Issuer: issuer, ClientID: client, Subject: "alice",
-			Cause: session.CauseBackChannel, Created: now, Due: now, Deadline: now.Add(time.Hour)}
+	r := signIn(t, backend, "alice", "s1", now)
+	notice := func() store.Notice {
+		return store.Notice{Kind: store.NoticeTell, Target: "app2", Issuer: issuer, ClientID: client, Subject: "alice",
+			Cause: store.CauseBackChannel, Created: now, Due: now, Deadline: now.Add(time.Hour)}
 	}
-	if err := store.Leave(t.Context(), []session.Notice{notice()}); err != nil {
+	if err := backend.Enqueue(t.Context(), []store.Notice{notice()}); err != nil {
 		t.Fatal(err)
 	}
 	p.standby.Freeze()
@@ -171,11 +171,11 @@ func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
 		name string
 		do   func() error
 	}{
-		{"Create", func() error { return store.Create(context.Background(), record("bob", "s2", now), now, now) }},
-		{"Update", func() error { return store.Update(context.Background(), r, now) }},
-		{"Leave", func() error { return store.Leave(context.Background(), []session.Notice{notice()}) }},
-		{"Claim", func() error { _, err := store.Claim(context.Background(), now, time.Hour, 1); return err }},
-		{"Save", func() error { return store.Save(context.Background(), "keys", []byte("new"), 0) }},
+		{"Create", func() error { return backend.Create(context.Background(), record("bob", "s2", now), now, now) }},
+		{"Update", func() error { return backend.Update(context.Background(), r, now) }},
+		{"Leave", func() error { return backend.Enqueue(context.Background(), []store.Notice{notice()}) }},
+		{"Claim", func() error { _, err := backend.Claim(context.Background(), now, time.Hour, 1); return err }},
+		{"Save", func() error { return backend.Save(context.Background(), "keys", []byte("new"), 0) }},
 	} {
 		wantTrouble(t, change.name, p.interrupted(t, change.name, cancelWait, change.do))
 	}
@@ -210,13 +210,13 @@ func TestWarningsThatCastDoubtOnAChange(t *testing.T) {
 func TestAWarningOfATriggerIsNoTrouble(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	run(t, address, `CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'somebody ends'; RETURN OLD; END $$`,
 		`CREATE CONSTRAINT TRIGGER warns AFTER DELETE ON curfew_sessions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()`)
-	if gone, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now); err != nil || len(gone) != 1 {
+	if gone, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil || len(gone) != 1 {
 		t.Errorf("End: %d ended, error %v; want 1", len(gone), err)
 	}
-	wantGone(t, store, r, now)
+	wantGone(t, backend, r, now)
 }

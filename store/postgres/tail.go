@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/feed"
 
 	"github.com/jackc/pgx/v5"
@@ -237,7 +237,7 @@ func (t *tail) look(ctx context.Context) error {
 	var snapshot string
 	var pid uint32
 	var pruned bool
-	ended, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e session.Ended, err error) {
+	ended, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e store.Ended, err error) {
 		var at *int64 // all of these are null in the one row of a look that sees nothing new
 		var key []byte
 		var issuer, client, subject, sid, cause *string
@@ -250,7 +250,7 @@ func (t *tail) look(ctx context.Context) error {
 		}
 		copy(e.Key[:], key)
 		e.Issuer, e.ClientID, e.Subject, e.SID = *issuer, *client, *subject, *sid
-		e.Cause, e.At = session.Cause(*cause), instant(*at)
+		e.Cause, e.At = store.Cause(*cause), instant(*at)
 		return e, nil
 	})
 	switch {
@@ -340,14 +340,14 @@ func drop(conn *pgx.Conn) {
 	conn.Close(ctx)
 }
 
-// subscription is one [session.Feed].
+// subscription is one [store.Feed].
 type subscription struct {
-	session.Feed // of the hub
-	tail         *tail
-	seen         atomic.Int64 // how many of the gaps its watcher knows of
+	store.Feed // of the hub
+	tail       *tail
+	seen       atomic.Int64 // how many of the gaps its watcher knows of
 }
 
-func (t *tail) watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+func (t *tail) watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	s := &subscription{tail: t}
 	if _, err := t.ask(ctx, func(gaps int64) (err error) {
 		s.seen.Store(gaps)
@@ -359,7 +359,7 @@ func (t *tail) watch(ctx context.Context, fn func(session.Ended)) (session.Feed,
 	return s, nil
 }
 
-// Sync implements [session.Feed].
+// Sync implements [store.Feed].
 func (s *subscription) Sync(ctx context.Context) error {
 	gaps, err := s.tail.ask(ctx, nil)
 	if err != nil {

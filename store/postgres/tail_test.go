@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
 
@@ -18,7 +18,7 @@ func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
 	now := time.Now()
 	for range 20 {
 		r := signIn(t, here, "alice", "s1", now)
-		if _, err := here.End(t.Context(), ending(session.Who{Key: r.Key}, "", now), now); err != nil {
+		if _, err := here.End(t.Context(), ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 			t.Fatal(err)
 		}
 		heard.wantBell(t, r)
@@ -26,7 +26,7 @@ func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
 }
 
 // endSilently ends as a replica does that dies before it can ring.
-func endSilently(t *testing.T, address string, who session.Who, now time.Time) {
+func endSilently(t *testing.T, address string, who store.Selector, now time.Time) {
 	t.Helper()
 	tx := begin(t, address)
 	statement, args := postgres.EndStatement(ending(who, "", now), now)
@@ -39,11 +39,11 @@ func endSilently(t *testing.T, address string, who session.Who, now time.Time) {
 func TestASyncHearsWhatNoBellTellsOf(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	heard := listen(t, store)
+	backend := open(t, address, patient())
+	heard := listen(t, backend)
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
-	endSilently(t, address, session.Who{SID: "s1"}, now)
+	r := signIn(t, backend, "alice", "s1", now)
+	endSilently(t, address, store.Selector{SID: "s1"}, now)
 	heard.sync(t)
 	heard.wantHeard(t, r, 1)
 	heard.sync(t)
@@ -53,14 +53,14 @@ func TestASyncHearsWhatNoBellTellsOf(t *testing.T) {
 func TestEndingsThatCommitOutOfTheirOrderAreHeardOnce(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	heard := listen(t, store)
+	backend := open(t, address, patient())
+	heard := listen(t, backend)
 	now := time.Now()
-	slow, quick := signIn(t, store, "slow", "s1", now), signIn(t, store, "quick", "s2", now)
+	slow, quick := signIn(t, backend, "slow", "s1", now), signIn(t, backend, "quick", "s2", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "slow"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "slow"}, "j1", now), now)
 	send(t, tx, statement, args) // has its number now
-	endSilently(t, address, session.Who{Subject: "quick"}, now)
+	endSilently(t, address, store.Selector{Subject: "quick"}, now)
 	heard.sync(t)
 	heard.wantHeard(t, quick, 1)
 	heard.wantHeard(t, slow, 0)
@@ -75,12 +75,12 @@ func TestEndingsThatCommitOutOfTheirOrderAreHeardOnce(t *testing.T) {
 func TestAnEndingThatWasUndoneIsNotHeardOf(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	heard := listen(t, store)
+	backend := open(t, address, patient())
+	heard := listen(t, backend)
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	heard.sync(t)
 	tx.Rollback(t.Context())
@@ -91,21 +91,21 @@ func TestAnEndingThatWasUndoneIsNotHeardOf(t *testing.T) {
 func TestALostConnectionIsAGap(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	heard := listen(t, store)
+	backend := open(t, address, patient())
+	heard := listen(t, backend)
 	now := time.Now()
-	pid, err := store.FeedPID(t.Context())
+	pid, err := backend.FeedPID(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, address, `SELECT pg_terminate_backend(`+fmtInt(pid)+`, 60000)`)
-	signIn(t, store, "alice", "s1", now)
-	endSilently(t, address, session.Who{SID: "s1"}, now)
+	signIn(t, backend, "alice", "s1", now)
+	endSilently(t, address, store.Selector{SID: "s1"}, now)
 	if heard.recover(t) == 0 {
 		t.Error("the connection was lost, and no Sync failed")
 	}
-	after := signIn(t, store, "bob", "s2", now)
-	endSilently(t, address, session.Who{SID: "s2"}, now)
+	after := signIn(t, backend, "bob", "s2", now)
+	endSilently(t, address, store.Selector{SID: "s2"}, now)
 	heard.sync(t)
 	heard.wantHeard(t, after, 1)
 }
@@ -113,9 +113,9 @@ func TestALostConnectionIsAGap(t *testing.T) {
 func TestEachFeedIsToldOfAGapOnce(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	one, two := listen(t, store), listen(t, store)
-	pid, err := store.FeedPID(t.Context())
+	backend := open(t, address, patient())
+	one, two := listen(t, backend), listen(t, backend)
+	pid, err := backend.FeedPID(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestEachFeedIsToldOfAGapOnce(t *testing.T) {
 	if two.recover(t) != 1 {
 		t.Error("the second feed was not told once, after the connection was there again")
 	}
-	late := listen(t, store)
+	late := listen(t, backend)
 	late.sync(t)
 	two.sync(t)
 }
@@ -134,10 +134,10 @@ func TestEachFeedIsToldOfAGapOnce(t *testing.T) {
 // later is when everything of now may be pruned.
 func later(now time.Time) time.Time { return now.Add(time.Hour) }
 
-func prune(t *testing.T, store *postgres.Store, now time.Time) {
+func prune(t *testing.T, backend *postgres.Store, now time.Time) {
 	t.Helper()
 	for {
-		n, err := store.Prune(context.Background(), now)
+		n, err := backend.Prune(context.Background(), now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,12 +150,12 @@ func prune(t *testing.T, store *postgres.Store, now time.Time) {
 func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
 	// More than two batches.
 	run(t, address, `INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'i', 'c', 's', 'x', 'user' FROM generate_series(3, 1300) i`)
-	r := signIn(t, store, "alice", "s1", now)
-	if _, err := store.End(t.Context(), ending(session.Who{Key: r.Key}, "", now), now); err != nil {
+	r := signIn(t, backend, "alice", "s1", now)
+	if _, err := backend.End(t.Context(), ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 		t.Fatal(err)
 	}
 	left := func() (n int) {
@@ -164,13 +164,13 @@ func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
 		}
 		return n
 	}
-	if n, err := store.Prune(t.Context(), now); err != nil || n != 0 {
+	if n, err := backend.Prune(t.Context(), now); err != nil || n != 0 {
 		t.Errorf("Prune: %d, error %v, want 0: no session, mark or jti has run out", n, err)
 	}
 	if n := left(); n != 1 {
 		t.Errorf("%d are kept for the feed, want the one that ended just now", n)
 	}
-	if n, err := store.Prune(t.Context(), later(now)); err != nil || n != 0 || left() != 0 {
+	if n, err := backend.Prune(t.Context(), later(now)); err != nil || n != 0 || left() != 0 {
 		t.Errorf("Prune an hour later: %d, error %v, and %d are left; want none", n, err, left())
 	}
 }
@@ -185,11 +185,11 @@ func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address := quiet(t)
-			store, other := open(t, address, patient()), open(t, address, patient())
-			heard := listen(t, store)
+			backend, other := open(t, address, patient()), open(t, address, patient())
+			heard := listen(t, backend)
 			now := time.Now()
-			signIn(t, store, "alice", "s1", now)
-			endSilently(t, address, session.Who{SID: "s1"}, now)
+			signIn(t, backend, "alice", "s1", now)
+			endSilently(t, address, store.Selector{SID: "s1"}, now)
 			if sees {
 				heard.sync(t)
 			}
@@ -205,15 +205,15 @@ func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {
 func TestASlowEndingThatWasPrunedUnseenIsAGap(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store, other := open(t, address, patient()), open(t, address, patient())
-	heard := listen(t, store)
+	backend, other := open(t, address, patient()), open(t, address, patient())
+	heard := listen(t, backend)
 	now := time.Now()
-	signIn(t, store, "slow", "s1", now)
-	signIn(t, store, "quick", "s2", now)
+	signIn(t, backend, "slow", "s1", now)
+	signIn(t, backend, "quick", "s2", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "slow"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "slow"}, "j1", now), now)
 	send(t, tx, statement, args)
-	endSilently(t, address, session.Who{Subject: "quick"}, now)
+	endSilently(t, address, store.Selector{Subject: "quick"}, now)
 	heard.sync(t) // of the quick one, which is the newer
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
@@ -227,14 +227,14 @@ func TestASlowEndingThatWasPrunedUnseenIsAGap(t *testing.T) {
 func TestALongTransactionOfOthersIsNoGap(t *testing.T) {
 	t.Parallel()
 	address := quiet(t)
-	store, other := open(t, address, patient()), open(t, address, patient())
-	heard := listen(t, store)
+	backend, other := open(t, address, patient()), open(t, address, patient())
+	heard := listen(t, backend)
 	now := time.Now()
 	tx := begin(t, address)
 	send(t, tx, `CREATE TABLE something_else ()`, nil)
 	for range 3 {
-		r := signIn(t, store, "alice", "s1", now)
-		endSilently(t, address, session.Who{Key: r.Key}, now)
+		r := signIn(t, backend, "alice", "s1", now)
+		endSilently(t, address, store.Selector{Key: r.Key}, now)
 		heard.sync(t)
 		heard.wantHeard(t, r, 1)
 		prune(t, other, later(now))
@@ -246,16 +246,16 @@ func TestALongTransactionOfOthersIsNoGap(t *testing.T) {
 func TestNumbersOfAnotherServerAreNeitherHeardNorAGap(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
-	heard := listen(t, store)
+	backend := open(t, address, patient())
+	heard := listen(t, backend)
 	// As a restored dump has them.
 	run(t, address, `INSERT INTO curfew_ended VALUES ('1000000000000', 1, decode(repeat('ab', 32), 'hex'), 'i', 'c', 's', 'x', 'user')`,
 		`UPDATE curfew_ended_pruned SET xid = '1000000000000'`)
 	heard.sync(t)
-	heard.wantHeard(t, session.Record{Key: session.Key{0xab}}, 0)
+	heard.wantHeard(t, store.Record{Key: store.Key{0xab}}, 0)
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
-	endSilently(t, address, session.Who{SID: "s1"}, now)
+	r := signIn(t, backend, "alice", "s1", now)
+	endSilently(t, address, store.Selector{SID: "s1"}, now)
 	heard.sync(t)
 	heard.wantHeard(t, r, 1)
 	heard.mu.Lock()

@@ -9,15 +9,15 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
 
 // settled waits until the store works again, and returns how often it did not.
-func settled(t *testing.T, store *postgres.Store, now time.Time) (failed int) {
+func settled(t *testing.T, backend *postgres.Store, now time.Time) (failed int) {
 	t.Helper()
 	for ; ; failed++ {
-		_, err := store.List(t.Context(), session.Query{Limit: 1}, now)
+		_, err := backend.List(t.Context(), store.Query{Limit: 1}, now)
 		if err == nil {
 			return failed
 		}
@@ -31,40 +31,40 @@ func settled(t *testing.T, store *postgres.Store, now time.Time) (failed int) {
 func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := servers.OwnPostgres(t, "")
-	store := open(t, s.URL, patient())
-	heard := listen(t, store)
+	backend := open(t, s.URL, patient())
+	heard := listen(t, backend)
 	now := time.Now()
-	stays, ends := signIn(t, store, "alice", "s1", now), signIn(t, store, "bob", "s2", now)
-	e := ending(session.Who{Subject: "bob"}, "j1", now)
-	if _, err := store.End(t.Context(), e, now); err != nil {
+	stays, ends := signIn(t, backend, "alice", "s1", now), signIn(t, backend, "bob", "s2", now)
+	e := ending(store.Selector{Subject: "bob"}, "j1", now)
+	if _, err := backend.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
 	for _, end := range []func(){s.Stop, s.Kill} {
-		if err := store.FillPool(t.Context()); err != nil {
+		if err := backend.FillPool(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		end()
 		s.Start()
 		// The first that fails has all others of the pool made anew.
-		if failed := settled(t, store, now); failed > 1 {
+		if failed := settled(t, backend, now); failed > 1 {
 			t.Errorf("%d statements failed after the server was there again, want at most 1", failed)
 		}
 		end()
-		_, err := store.Find(t.Context(), stays.Key, now)
+		_, err := backend.Find(t.Context(), stays.Key, now)
 		wantTrouble(t, "Find", err)
-		_, err = store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now)
+		_, err = backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now)
 		wantTrouble(t, "End", err)
 		wantTrouble(t, "Sync", heard.feed.Sync(t.Context()))
 		s.Start()
-		settled(t, store, now)
+		settled(t, backend, now)
 		heard.recover(t)
-		wantAlive(t, store, stays, now)
-		wantGone(t, store, ends, now)
-		if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
-			t.Errorf("End again: got error %v, want %v", err, session.ErrReplayed)
+		wantAlive(t, backend, stays, now)
+		wantGone(t, backend, ends, now)
+		if _, err := backend.End(t.Context(), e, now); !errors.Is(err, store.ErrReplayed) {
+			t.Errorf("End again: got error %v, want %v", err, store.ErrReplayed)
 		}
 	}
-	if n, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now); err != nil || len(n) != 1 {
+	if n, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil || len(n) != 1 {
 		t.Errorf("End: %d sessions, error %v, want 1", len(n), err)
 	}
 }
@@ -74,13 +74,13 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 	s := servers.OwnPostgres(t, "")
 	o := patient()
 	o.MaxConns = 8
-	store := open(t, s.URL, o)
+	backend := open(t, s.URL, o)
 	now := time.Now()
 	const acknowledged, begun, created = 1, 2, 3
 	var mu sync.Mutex
-	state := make(map[session.Key]int)
-	sids := make(map[session.Key]string)
-	note := func(r session.Record, to int) (ends int) {
+	state := make(map[store.Key]int)
+	sids := make(map[store.Key]string)
+	note := func(r store.Record, to int) (ends int) {
 		mu.Lock()
 		defer mu.Unlock()
 		state[r.Key], sids[r.Key] = to, r.SID
@@ -99,7 +99,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 			for i := 0; ; i++ {
 				sid := fmt.Sprintf("%d-%d", w, i)
 				r := record("alice", sid, now)
-				if store.Create(context.Background(), r, now, now) != nil {
+				if backend.Create(context.Background(), r, now, now) != nil {
 					return
 				}
 				note(r, created)
@@ -107,7 +107,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 					continue
 				}
 				note(r, begun)
-				if _, err := store.End(context.Background(), ending(session.Who{SID: sid}, "jti-"+sid, now), now); err != nil {
+				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now), now); err != nil {
 					return
 				}
 				if note(r, acknowledged) >= 200 {
@@ -121,20 +121,20 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 	s.Start()
 	workers.Wait()
 
-	settled(t, store, now)
-	notices, err := store.Claim(t.Context(), now, time.Hour, 1_000_000)
+	settled(t, backend, now)
+	notices, err := backend.Claim(t.Context(), now, time.Hour, 1_000_000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := make(map[session.Key]bool)
+	told := make(map[store.Key]bool)
 	for _, n := range notices {
 		told[n.Key] = true
 	}
 	counts := make(map[int]int)
 	for key, state := range state {
 		counts[state]++
-		_, err := store.Find(t.Context(), key, now)
-		gone := errors.Is(err, session.ErrNotFound)
+		_, err := backend.Find(t.Context(), key, now)
+		gone := errors.Is(err, store.ErrNotFound)
 		switch {
 		case err != nil && !gone:
 			t.Errorf("Find: %v", err)
@@ -145,10 +145,10 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 		case gone != told[key]:
 			t.Errorf("a session is gone: %v, and its notice is there: %v; want both or neither", gone, told[key])
 		}
-		again, err := store.End(t.Context(), ending(session.Who{SID: sids[key]}, "jti-"+sids[key], now), now)
+		again, err := backend.End(t.Context(), ending(store.Selector{SID: sids[key]}, "jti-"+sids[key], now), now)
 		switch {
-		case gone && !errors.Is(err, session.ErrReplayed):
-			t.Errorf("End again of one that is gone: %d sessions, error %v, want %v", len(again), err, session.ErrReplayed)
+		case gone && !errors.Is(err, store.ErrReplayed):
+			t.Errorf("End again of one that is gone: %d sessions, error %v, want %v", len(again), err, store.ErrReplayed)
 		case !gone && (err != nil || len(again) != 1):
 			t.Errorf("End again of one that is not gone: %d sessions, error %v: the jti was burnt", len(again), err)
 		}
@@ -164,19 +164,19 @@ func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	patientStore := open(t, s.URL, patient())
 	now := time.Now()
 	r := signIn(t, patientStore, "alice", "s1", now)
-	var store *postgres.Store
-	for store == nil { // on a slow machine it may take longer than that
-		store, _ = postgres.Open(t.Context(), s.URL, o)
+	var backend *postgres.Store
+	for backend == nil { // on a slow machine it may take longer than that
+		backend, _ = postgres.Open(t.Context(), s.URL, o)
 	}
-	defer store.Close()
+	defer backend.Close()
 	heard := listen(t, patientStore)
 
 	s.Freeze()
-	_, err := store.Find(t.Context(), r.Key, now)
+	_, err := backend.Find(t.Context(), r.Key, now)
 	wantTrouble(t, "Find", err)
-	_, err = store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
+	_, err = backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	wantTrouble(t, "End", err)
-	wantTrouble(t, "Update", store.Update(t.Context(), r, now))
+	wantTrouble(t, "Update", backend.Update(t.Context(), r, now))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := heard.feed.Sync(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -185,10 +185,10 @@ func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	s.Thaw()
 
 	settled(t, patientStore, now)
-	settled(t, store, now)
+	settled(t, backend, now)
 	// The End that nobody waited for may have been carried out; if not, the same token ends the session now.
-	_, err = patientStore.End(t.Context(), ending(session.Who{Subject: "alice"}, "j1", now), now)
-	if err != nil && !errors.Is(err, session.ErrReplayed) {
+	_, err = patientStore.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	if err != nil && !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End again: %v", err)
 	}
 	wantGone(t, patientStore, r, now)
@@ -200,19 +200,19 @@ func TestOneWhoWaitsTooLongForALockIsTold(t *testing.T) {
 	address := schema(t)
 	o := patient()
 	o.LockTimeout = 10 * time.Millisecond
-	store := open(t, address, o)
+	backend := open(t, address, o)
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
-	_, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now)
+	_, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now)
 	wantTrouble(t, "End", err)
 	tx.Rollback(t.Context())
-	if _, err := store.End(t.Context(), ending(session.Who{Subject: "alice"}, "j2", now), now); err != nil {
+	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil {
 		t.Errorf("End with the same jti: %v", err)
 	}
-	wantGone(t, store, r, now)
+	wantGone(t, backend, r, now)
 }
 
 func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
@@ -220,24 +220,24 @@ func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
 	address := schema(t)
 	o := patient()
 	o.MaxConns = 1
-	store := open(t, address, o)
-	heard := listen(t, store)
+	backend := open(t, address, o)
+	heard := listen(t, backend)
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "bob"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "bob"}, "j1", now), now)
 	send(t, tx, statement, args)
 	done := make(chan error, 1)
 	go func() {
-		_, err := store.End(context.Background(), ending(session.Who{Subject: "bob"}, "j2", now), now)
+		_, err := backend.End(context.Background(), ending(store.Selector{Subject: "bob"}, "j2", now), now)
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1) // and has the only connection
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_, err := store.Find(ctx, r.Key, now)
+	_, err := backend.Find(ctx, r.Key, now)
 	wantTrouble(t, "Find", err)
-	endSilently(t, address, session.Who{Subject: "alice"}, now)
+	endSilently(t, address, store.Selector{Subject: "alice"}, now)
 	heard.sync(t)
 	heard.wantHeard(t, r, 1)
 	tx.Rollback(t.Context())
@@ -249,16 +249,16 @@ func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
 func TestACallerWhoLeavesWhileItWaitsLearnsWhatBecameOfIt(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
-	store := open(t, address, patient())
+	backend := open(t, address, patient())
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(session.Who{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := store.End(ctx, ending(session.Who{Subject: "alice"}, "j2", now), now)
+		_, err := backend.End(ctx, ending(store.Selector{Subject: "alice"}, "j2", now), now)
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1)
@@ -267,5 +267,5 @@ func TestACallerWhoLeavesWhileItWaitsLearnsWhatBecameOfIt(t *testing.T) {
 	if err := soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v, want the success that it was", err)
 	}
-	wantGone(t, store, r, now)
+	wantGone(t, backend, r, now)
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
@@ -21,7 +21,7 @@ const (
 	saveSQL      = `UPDATE curfew_vault SET value = $2, revision = revision + 1 WHERE name = $1 AND revision = $3`
 )
 
-// Load implements [session.Vault].
+// Load implements [store.SharedValues].
 func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
 	if err := writable(name); err != nil {
 		return nil, 0, err
@@ -36,7 +36,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	return value, revision, err
 }
 
-// Save implements [session.Vault].
+// Save implements [store.SharedValues].
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
 	if err := rules.CheckVault(name, value); err != nil {
 		return fmt.Errorf("postgres: %w", err)
@@ -46,8 +46,8 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	}
 	return s.write(ctx, "save", func(ctx context.Context, conn *pgxpool.Conn) error {
 		if revision == 0 {
-			return oneRow(session.ErrConflict)(conn.Exec(ctx, saveFirstSQL, name, blob(value)))
+			return oneRow(store.ErrConflict)(conn.Exec(ctx, saveFirstSQL, name, blob(value)))
 		}
-		return oneRow(session.ErrConflict)(conn.Exec(ctx, saveSQL, name, blob(value), revision))
+		return oneRow(store.ErrConflict)(conn.Exec(ctx, saveSQL, name, blob(value), revision))
 	})
 }

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
-// ClaimAttempt implements [session.Attempts]. Replicas are not waited for.
-func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
+// ClaimAttempt implements [store.Attempts]. Replicas are not waited for.
+func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
 	word, held, err := s.attempt(ctx, id, value, decimal(expires), until(expires, margin), now)
 	if err != nil || word != "held" {
 		return nil, err
@@ -21,17 +21,17 @@ func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []
 	return []byte(held), nil
 }
 
-// SettleAttempt implements [session.Attempts].
-func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+// SettleAttempt implements [store.Attempts].
+func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
 	word, _, err := s.attempt(ctx, id, value, "", "", now)
 	if err == nil && word == "gone" {
-		return session.ErrNotFound
+		return store.ErrNotFound
 	}
 	return err
 }
 
 // attempt calls the script and returns its word, and the value that is held.
-func (s *Store) attempt(ctx context.Context, id session.AttemptID, value []byte, expires, cleanUp string, now time.Time) (word, held string, err error) {
+func (s *Store) attempt(ctx context.Context, id store.AttemptID, value []byte, expires, cleanUp string, now time.Time) (word, held string, err error) {
 	if err := rules.CheckAttempt(value); err != nil {
 		return "", "", fmt.Errorf("redis: %w", err)
 	}
@@ -52,8 +52,8 @@ func (s *Store) attempt(ctx context.Context, id session.AttemptID, value []byte,
 	return word, held, err
 }
 
-// Attempt implements [session.Attempts].
-func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) ([]byte, error) {
+// Attempt implements [store.Attempts].
+func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) ([]byte, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time
 	defer leave()
 	raw, err := s.client.Do(ctx, s.client.B().Get().Key(s.attemptKey(id)).Build()).ToString()
 	if rueidis.IsRedisNil(err) {
-		return nil, session.ErrNotFound
+		return nil, store.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("redis: attempt: %w", err)
@@ -72,9 +72,9 @@ func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time
 		return nil, errDamaged
 	}
 	if micros(now) >= expires {
-		return nil, session.ErrNotFound
+		return nil, store.ErrNotFound
 	}
 	return []byte(value), nil
 }
 
-func (s *Store) attemptKey(id session.AttemptID) string { return s.named(id[0], keyAttempt, id[:]) }
+func (s *Store) attemptKey(id store.AttemptID) string { return s.named(id[0], keyAttempt, id[:]) }

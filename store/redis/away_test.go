@@ -10,26 +10,26 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 )
 
 // tokenOf is a logout token's ending of one person.
-func tokenOf(i int, now time.Time) session.Ending {
-	e := endingOf(session.Who{Subject: fmt.Sprint("user", i)})
+func tokenOf(i int, now time.Time) store.Ending {
+	e := endingOf(store.Selector{Subject: fmt.Sprint("user", i)})
 	e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
 	return e
 }
 
 // endAll sends all tokens at once and returns those that were not answered with success.
-func endAll(t *testing.T, store *redis.Store, n int, now time.Time) (failed []int) {
+func endAll(t *testing.T, backend *redis.Store, n int, now time.Time) (failed []int) {
 	t.Helper()
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			_, err := store.End(context.Background(), tokenOf(i, now), now)
-			if errors.Is(err, session.ErrReplayed) {
+			_, err := backend.End(context.Background(), tokenOf(i, now), now)
+			if errors.Is(err, store.ErrReplayed) {
 				t.Errorf("End of user %d: %v, though it was not done", i, err)
 			}
 			if err != nil {
@@ -51,24 +51,24 @@ func TestAReplicaOfAClusterThatIsAwayAtTheStartVoidsNoPromise(t *testing.T) {
 	own := servers.RedisCluster(t, forgetful...)
 	away, other := own.Nodes[3], own.Nodes[4]
 	away.Kill()
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
-	if n := store.WaitFor(); n != 1 {
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
+	if n := backend.WaitFor(); n != 1 {
 		t.Errorf("%d replicas are waited for while one is away, want 1", n)
 	}
 	away.Start()
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	const people = 30 // of which some are on each master
 	other.Freeze()
-	failed := endAll(t, store, people, now)
+	failed := endAll(t, backend, people, now)
 	if len(failed) == 0 {
 		t.Error("every logout was answered with success, those of the master whose replica is cut off too")
 	}
 	other.Thaw()
 	for _, i := range failed {
 		poll(t, "the same token again succeeds", func() bool {
-			_, err := store.End(t.Context(), tokenOf(i, now), now)
-			if errors.Is(err, session.ErrReplayed) {
+			_, err := backend.End(t.Context(), tokenOf(i, now), now)
+			if errors.Is(err, store.ErrReplayed) {
 				t.Fatalf("End of user %d again: %v", i, err)
 			}
 			return err == nil
@@ -89,30 +89,30 @@ func TestReplicasBehindSentinelsThatAreAwayAtTheStartVoidNoPromise(t *testing.T)
 		text, _ := ask(t, master, "INFO", "replication")
 		return strings.Contains(text, "connected_slaves:0")
 	})
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
-	now := session.Time(time.Now())
-	if failed := endAll(t, store, 3, now); len(failed) != 3 {
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
+	now := store.Time(time.Now())
+	if failed := endAll(t, backend, 3, now); len(failed) != 3 {
 		t.Errorf("%d of 3 logouts failed while the replicas are away, want all", len(failed))
 	}
 	own.Nodes[1].Start()
-	poll(t, "the same token again succeeds", func() bool { return len(endAll(t, store, 1, now)) == 0 })
+	poll(t, "the same token again succeeds", func() bool { return len(endAll(t, backend, 1, now)) == 0 })
 }
 
 func TestLogoutsThatWaitShareFewConnectionsAndGiveThemBack(t *testing.T) {
 	t.Parallel()
 	two := servers.RedisReplicas(t, 1, forgetful...)
-	store := open(t, two.URL, redis.Options{WaitReplicas: 1, Timeout: 4 * time.Second})
-	defer store.Close()
+	backend := open(t, two.URL, redis.Options{WaitReplicas: 1, Timeout: 4 * time.Second})
+	defer backend.Close()
 	c := adminOf(t, two.Nodes[0])
 	ours := func() int {
 		text, _ := ask(t, c, "CLIENT", "LIST")
 		return strings.Count(text, "name=curfew ")
 	}
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	two.Nodes[1].Freeze()
 	done := make(chan []int, 1)
-	go func() { done <- endAll(t, store, 600, now) }()
+	go func() { done <- endAll(t, backend, 600, now) }()
 	most := 0
 	var failed []int
 	for waiting := true; waiting; {

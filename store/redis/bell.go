@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // Notices lie with the person whom they are about, in 256 buckets, since End leaves them in the step that ends the session. Who
@@ -27,7 +27,7 @@ import (
 //   - C before N, H before R: R rings after all.
 //   - C before N, R before H: each ring leaves another value, so H does nothing.
 //
-// What is left is a crash between N and R, or a bell that cannot be reached then, or that a failover has lost. [Store.Tally]
+// What is left is a crash between N and R, or a bell that cannot be reached then, or that a failover has lost. [Store.Stats]
 // finds those notices and rings for them; every sender of notices takes one each minute. A bell that rings for nothing costs a
 // look into the bucket.
 
@@ -106,15 +106,15 @@ func (s *Store) heard(ctx context.Context, lane name) ([]rung, error) {
 // looks is how many buckets are looked into at once.
 const looks = 16
 
-// ClaimFor implements [session.Desk].
-func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// ClaimFor implements [store.Outbox2].
+func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
 	lane := laneName(kind, target)
-	return claimUntil(max, func(max int) ([]candidate, []session.Notice, error) {
+	return claimUntil(max, func(max int) ([]candidate, []store.Notice, error) {
 		bells, err := s.heard(ctx, lane)
 		if err != nil {
 			return nil, nil, err
@@ -126,7 +126,7 @@ func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target st
 }
 
 // answer claims where a bell has called, and says when there is something to be done next in the buckets that it has seen to.
-func (s *Store) answer(ctx context.Context, bells []rung, now time.Time, lease time.Duration, max int) (due []candidate, got []session.Notice, next map[spot]string, fault error) {
+func (s *Store) answer(ctx context.Context, bells []rung, now time.Time, lease time.Duration, max int) (due []candidate, got []store.Notice, next map[spot]string, fault error) {
 	silent := slices.IndexFunc(bells, func(r rung) bool { return r.at > float64(micros(now)) })
 	if silent >= 0 {
 		bells = bells[:silent]

@@ -13,6 +13,7 @@ import (
 
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
 	"github.com/redis/rueidis"
@@ -58,8 +59,8 @@ func BenchmarkPing(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	const sessions = 100_000
 	s := startServer(b)
-	store := open(b, s.URL, redis.Options{Timeout: time.Minute})
-	defer store.Close()
+	backend := open(b, s.URL, redis.Options{Timeout: time.Minute})
+	defer backend.Close()
 	c := adminOf(b, s)
 	used := func() int {
 		info := do(b, c, "INFO", "memory")
@@ -76,7 +77,7 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal("INFO does not say")
 		return 0
 	}
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	for b.Loop() {
 		do(b, c, "FLUSHALL", "SYNC")
 		before := used()
@@ -86,7 +87,7 @@ func BenchmarkMemory(b *testing.B) {
 				for i := w; i < sessions; i += 64 {
 					r := recordOf(fmt.Sprintf("248289761001-%d", i/2), rand.Text()[:16]+fmt.Sprint(i), now)
 					r.Payload = make([]byte, 600)
-					if err := store.Create(b.Context(), r, now, now); err != nil {
+					if err := backend.Create(b.Context(), r, now, now); err != nil {
 						b.Error(err)
 						return
 					}
@@ -106,13 +107,13 @@ func BenchmarkHeard(b *testing.B) {
 	there := open(b, s.URL, redis.Options{})
 	defer there.Close()
 	heard := make(chan time.Time, 1)
-	feed, err := there.Watch(b.Context(), func(session.Ended) { heard <- time.Now() })
+	feed, err := there.Watch(b.Context(), func(store.Ended) { heard <- time.Now() })
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer feed.Close()
 	var took []time.Duration
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	for b.Loop() {
 		now = now.Add(time.Microsecond)
 		r := recordOf("alice", "s1", now)
@@ -120,7 +121,7 @@ func BenchmarkHeard(b *testing.B) {
 			b.Fatal(err)
 		}
 		began := time.Now()
-		if _, err := here.End(b.Context(), endingOf(session.Who{Subject: "alice"}), now); err != nil {
+		if _, err := here.End(b.Context(), endingOf(store.Selector{Subject: "alice"}), now); err != nil {
 			b.Fatal(err)
 		}
 		select {
@@ -142,15 +143,15 @@ const (
 	client = "app"
 )
 
-func recordOf(subject, sid string, now time.Time) session.Record {
+func recordOf(subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(issuer, client, subject)
-	return session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: now,
+	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: now,
 		LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1, Payload: []byte("sealed")}
 }
 
-func endingOf(w session.Who) session.Ending {
+func endingOf(w store.Selector) store.Ending {
 	w.Issuer, w.ClientID = issuer, client
-	return session.Ending{Who: w, Cause: session.CauseBackChannel}
+	return store.Ending{Selector: w, Cause: store.CauseBackChannel}
 }
 
 // BenchmarkEndOnServer says how much time of its processor Redis spends on one End, whatever else this machine does. Each round
@@ -159,19 +160,19 @@ func BenchmarkEndOnServer(b *testing.B) {
 	for _, size := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
 			s := startServer(b)
-			store := open(b, s.URL, redis.Options{Timeout: time.Minute})
-			defer store.Close()
+			backend := open(b, s.URL, redis.Options{Timeout: time.Minute})
+			defer backend.Close()
 			c := adminOf(b, s)
-			now := session.Time(time.Now())
-			all := make([]session.Record, size)
-			fill := func(all []session.Record) {
+			now := store.Time(time.Now())
+			all := make([]store.Record, size)
+			fill := func(all []store.Record) {
 				var workers sync.WaitGroup
 				for w := range 64 {
 					workers.Go(func() {
 						for i := w; i < len(all); i += 64 {
 							r := recordOf(fmt.Sprintf("248289761001-%s", rand.Text()[:10]), rand.Text()[:16], now)
 							r.Payload = make([]byte, 600)
-							if err := store.Create(b.Context(), r, now, now); err != nil {
+							if err := backend.Create(b.Context(), r, now, now); err != nil {
 								b.Error(err)
 								return
 							}
@@ -183,7 +184,7 @@ func BenchmarkEndOnServer(b *testing.B) {
 				workers.Wait()
 			}
 			fill(all)
-			rest(b, c, store.OrderedKeys()...)
+			rest(b, c, backend.OrderedKeys()...)
 			const round = 1000
 			var spent float64
 			ends := 0
@@ -193,9 +194,9 @@ func BenchmarkEndOnServer(b *testing.B) {
 				b.StartTimer()
 				before := cpu(b, c)
 				for i := range round {
-					e := endingOf(session.Who{Subject: all[i].Subject, SID: all[i].SID})
+					e := endingOf(store.Selector{Subject: all[i].Subject, SID: all[i].SID})
 					e.JTI, e.JTIExpires = all[i].SID, now.Add(time.Hour)
-					if ended, err := store.End(b.Context(), e, now); err != nil || len(ended) != 1 {
+					if ended, err := backend.End(b.Context(), e, now); err != nil || len(ended) != 1 {
 						b.Fatal(len(ended), err)
 					}
 				}

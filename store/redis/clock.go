@@ -39,7 +39,7 @@ func (c *clockLine) close() {
 	}
 }
 
-// Clock implements [session.Clock]. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key of
+// Clock implements [store.Clock]. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key of
 // each bucket: who has which slot may be changing.
 func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 	ctx, leave, err := s.read(ctx)

@@ -10,14 +10,14 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
 // laneID is what the name of a lane is made of.
 type laneID struct {
-	kind   session.NoticeKind
+	kind   store.NoticeKind
 	target string
 }
 
@@ -41,15 +41,15 @@ func (s *Store) lanes(ctx context.Context) (*[buckets]map[name]laneID, error) {
 				return nil, errDamaged
 			}
 			d := decoder{rest: raw}
-			all[b][name([]byte(lane))] = laneID{session.NoticeKind(d.text()), d.text()}
+			all[b][name([]byte(lane))] = laneID{store.NoticeKind(d.text()), d.text()}
 		}
 	}
 	return &all, nil
 }
 
-// Leave implements [session.Desk]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
+// Leave implements [store.Outbox2]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
 // not insisted on: who heard an error would leave the notices once more, and again.
-func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
+func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	left, err := rules.Left(notices)
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
@@ -70,8 +70,8 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 }
 
 // put leaves notices, and says what is to be rung for.
-func (s *Store) put(ctx context.Context, left []session.Notice) (first map[spot]string, err error) {
-	tag := session.Tag(left[0].Issuer, left[0].ClientID, left[0].Subject)
+func (s *Store) put(ctx context.Context, left []store.Notice) (first map[spot]string, err error) {
+	tag := store.Tag(left[0].Issuer, left[0].ClientID, left[0].Subject)
 	b := bucket(tag[0])
 	ids := noticeIDs(b)
 	args := []string{s.key(b, ""), s.bells()}
@@ -102,20 +102,20 @@ func number(decimal string) int64 {
 	return n
 }
 
-// Notices implements [session.Desk]. They are in the order of their ids, so bucket by bucket.
-func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.NoticePage, error) {
+// Notices implements [store.Outbox2]. They are in the order of their ids, so bucket by bucket.
+func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := rules.NoticeLimit(q)
 	if err != nil {
-		return session.NoticePage{}, fmt.Errorf("redis: %w", err)
+		return store.NoticePage{}, fmt.Errorf("redis: %w", err)
 	}
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
-		return session.NoticePage{}, err
+		return store.NoticePage{}, err
 	}
 	defer leave()
 	lanes, err := s.lanes(ctx)
 	if err != nil {
-		return session.NoticePage{}, err
+		return store.NoticePage{}, err
 	}
 	from, _ := bucketOf(q.After)
 	var calls []call
@@ -134,12 +134,12 @@ func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.Not
 	for chunk := range slices.Chunk(calls, looks) {
 		answers, err := s.runAll(ctx, chunk)
 		if err != nil {
-			return session.NoticePage{}, err
+			return store.NoticePage{}, err
 		}
 		for _, answer := range answers {
 			some, err := answer.AsStrSlice()
 			if err != nil {
-				return session.NoticePage{}, errAnswer
+				return store.NoticePage{}, errAnswer
 			}
 			ids = append(ids, slices.DeleteFunc(some, func(id string) bool { return id <= q.After })...)
 		}
@@ -148,18 +148,18 @@ func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.Not
 		}
 	}
 	slices.Sort(ids)
-	var page session.NoticePage
+	var page store.NoticePage
 	if len(ids) > limit {
 		ids = ids[:limit]
 		page.Next = ids[limit-1]
 	}
 	page.Notices, err = s.shown(ctx, ids)
-	page.Notices = slices.DeleteFunc(page.Notices, func(n session.Notice) bool { return !rules.AsksNotice(q, &n) })
+	page.Notices = slices.DeleteFunc(page.Notices, func(n store.Notice) bool { return !rules.AsksNotice(q, &n) })
 	return page, err
 }
 
 // shown reads notices for who looks at them. Those that are gone are left out.
-func (s *Store) shown(ctx context.Context, ids []string) ([]session.Notice, error) {
+func (s *Store) shown(ctx context.Context, ids []string) ([]store.Notice, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -168,7 +168,7 @@ func (s *Store) shown(ctx context.Context, ids []string) ([]session.Notice, erro
 		b, _ := bucketOf(id)
 		asks[i] = s.client.B().Hmget().Key(s.named(b, keyNotice, []byte(id))).Field("t", "k", "s", "d", "r", "a", "g").Build()
 	}
-	var all []session.Notice
+	var all []store.Notice
 	for i, result := range s.do(ctx, asks) {
 		f, err := result.AsStrSlice()
 		if err != nil || len(f) != 7 {
@@ -186,27 +186,27 @@ func (s *Store) shown(ctx context.Context, ids []string) ([]session.Notice, erro
 	return all, nil
 }
 
-// Notice implements [session.Desk].
-func (s *Store) Notice(ctx context.Context, id string) (session.Notice, error) {
+// Notice implements [store.Outbox2].
+func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
-		return session.Notice{}, err
+		return store.Notice{}, err
 	}
 	defer leave()
 	if _, ok := bucketOf(id); !ok {
-		return session.Notice{}, session.ErrNoNotice
+		return store.Notice{}, store.ErrNoNotice
 	}
 	found, err := s.shown(ctx, []string{id})
 	if err != nil {
-		return session.Notice{}, err
+		return store.Notice{}, err
 	}
 	if len(found) == 0 {
-		return session.Notice{}, session.ErrNoNotice
+		return store.Notice{}, store.ErrNoNotice
 	}
 	return found[0], nil
 }
 
-// Retry implements [session.Desk].
+// Retry implements [store.Outbox2].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(b bucket) call {
 		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)), s.key(b, ""), s.bells()}}
@@ -217,7 +217,7 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 	})
 }
 
-// Drop implements [session.Desk].
+// Drop implements [store.Outbox2].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(b bucket) call {
 		return call{script: s.scripts.drop, args: []string{id, s.key(b, "")}}
@@ -233,7 +233,7 @@ func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call, t
 	defer leave()
 	b, ok := bucketOf(id)
 	if !ok {
-		return session.ErrNoNotice
+		return store.ErrNoNotice
 	}
 	c := of(b)
 	c.keys = []string{s.named(b, keyNotice, []byte(id))}
@@ -246,7 +246,7 @@ func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call, t
 		return err
 	}
 	if word == "" {
-		return session.ErrNoNotice
+		return store.ErrNoNotice
 	}
 	if then != nil {
 		then(ctx, b, word)
@@ -254,8 +254,8 @@ func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call, t
 	return nil
 }
 
-// Tally implements [session.Desk]. On a Cluster it also rings the bells that nobody could ring.
-func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
+// Tally implements [store.Outbox2]. On a Cluster it also rings the bells that nobody could ring.
+func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 	if err != nil {
 		return nil, err
 	}
-	counts := make(map[name]*session.Tally)
+	counts := make(map[name]*store.NoticeStats)
 	upcoming := make(map[spot]string)
 	for b, answer := range answers {
 		lanes, err := answer.ToArray()
@@ -285,7 +285,7 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 			t := counts[lane]
 			if t == nil {
 				d := decoder{rest: parts[1]}
-				t = &session.Tally{Kind: session.NoticeKind(d.text()), Target: d.text()}
+				t = &store.NoticeStats{Kind: store.NoticeKind(d.text()), Target: d.text()}
 				counts[lane] = t
 			}
 			t.Pending += int(number(parts[2]))
@@ -300,7 +300,7 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 			}
 		}
 	}
-	all := make([]session.Tally, 0, len(counts))
+	all := make([]store.NoticeStats, 0, len(counts))
 	for lane, t := range counts {
 		all = append(all, *t)
 		if err := s.ringAnew(ctx, lane, upcoming); err != nil {
@@ -329,30 +329,30 @@ func (s *Store) ringAnew(ctx context.Context, lane name, upcoming map[spot]strin
 	return nil
 }
 
-// Overdue implements [session.Desk]. Redis keeps a session with a refresh token for a day after it ran out (see keepFor): who
+// Overdue implements [store.Outbox2]. Redis keeps a session with a refresh token for a day after it ran out (see keepFor): who
 // does not come for so long finds it gone.
-func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) ([]session.Record, error) {
+func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) ([]store.Record, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	now = session.Time(now)
-	var all []session.Record
+	now = store.Time(now)
+	var all []store.Record
 	for b := int(after[0]); b < buckets && len(all) < limit; {
 		var asks []rueidis.Completed
 		for at := b; at < min(b+looks, buckets); at++ {
 			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyQueue)).Min("-inf").Max(decimal(now)).Build())
 		}
 		b += len(asks)
-		var keys []session.Key
+		var keys []store.Key
 		for _, result := range s.do(ctx, asks) {
 			members, err := result.AsStrSlice()
 			if err != nil {
 				return nil, fmt.Errorf("redis: overdue: %w", err)
 			}
 			for _, m := range members {
-				var k session.Key
+				var k store.Key
 				if len(m) == hintSize+len(k) { // all else in the queue is shorter
 					copy(k[:], m[hintSize:])
 					if bytes.Compare(k[:], after[:]) > 0 {
@@ -361,14 +361,14 @@ func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now t
 				}
 			}
 		}
-		slices.SortFunc(keys, func(a, b session.Key) int { return bytes.Compare(a[:], b[:]) })
+		slices.SortFunc(keys, func(a, b store.Key) int { return bytes.Compare(a[:], b[:]) })
 		for chunk := range slices.Chunk(keys, tagPage) {
 			found, err := s.records(ctx, chunk)
 			if err != nil {
 				return nil, err
 			}
 			for _, r := range found {
-				if !r.Lives(now) && r.Refresh != session.RefreshNone && len(all) < limit {
+				if !r.Lives(now) && r.Refresh != store.RefreshNone && len(all) < limit {
 					all = append(all, r)
 				}
 			}

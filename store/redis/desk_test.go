@@ -8,34 +8,34 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
 
 // noticeFor is a notice for an app about somebody, who decides the bucket.
-func noticeFor(target, subject string, now time.Time) session.Notice {
-	return session.Notice{Kind: session.NoticeTell, Target: target, Issuer: issuer, ClientID: client, Subject: subject,
-		Cause: session.CauseUser, Created: now, Due: now, Deadline: now.Add(time.Hour)}
+func noticeFor(target, subject string, now time.Time) store.Notice {
+	return store.Notice{Kind: store.NoticeTell, Target: target, Issuer: issuer, ClientID: client, Subject: subject,
+		Cause: store.CauseUser, Created: now, Due: now, Deadline: now.Add(time.Hour)}
 }
 
 func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
-		now := session.Time(time.Now())
+		backend := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
+		now := store.Time(time.Now())
 		for _, order := range orders(2, 3) { // C is who leaves, E is who claims
 			for _, rang := range []bool{true, false} { // for another notice in the same bucket, or in none
 				target := fmt.Sprint(order, rang)
 				want := 1
 				if rang {
 					want++
-					if err := store.Leave(t.Context(), []session.Notice{noticeFor(target, "alice", now)}); err != nil {
+					if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor(target, "alice", now)}); err != nil {
 						t.Fatal(err)
 					}
 				}
-				leave, ring := store.LeaveSteps(t.Context(), noticeFor(target, "alice", now))
-				hear, claim, hush, claimed := store.ClaimSteps(t.Context(), session.NoticeTell, target, now, time.Minute)
+				leave, ring := backend.LeaveSteps(t.Context(), noticeFor(target, "alice", now))
+				hear, claim, hush, claimed := backend.ClaimSteps(t.Context(), store.NoticeTell, target, now, time.Minute)
 				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, hush}
 				for _, step := range order {
 					steps := &leaves
@@ -47,13 +47,13 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 					}
 					*steps = (*steps)[1:]
 				}
-				rest, err := store.ClaimFor(t.Context(), session.NoticeTell, target, now, time.Minute, 10)
+				rest, err := backend.ClaimFor(t.Context(), store.NoticeTell, target, now, time.Minute, 10)
 				if err != nil || len(*claimed)+len(rest) != want {
 					t.Errorf("%s: %d claimed, then %d (error %v), want %d in all", target, len(*claimed), len(rest), err, want)
 				}
 				// And what is leased comes back when the lease is over.
 				later := now.Add(time.Minute)
-				if again, err := store.ClaimFor(t.Context(), session.NoticeTell, target, later, time.Minute, 10); err != nil || len(again) != want {
+				if again, err := backend.ClaimFor(t.Context(), store.NoticeTell, target, later, time.Minute, 10); err != nil || len(again) != want {
 					t.Errorf("%s: %d claimed when the leases are over (error %v), want %d", target, len(again), err, want)
 				}
 			}
@@ -63,11 +63,11 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 
 func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
 	t.Parallel()
-	store := fresh(t, cluster, redis.Options{Timeout: 30 * time.Second})
-	now := session.Time(time.Now())
-	claim := func(now time.Time) []session.Notice {
+	backend := fresh(t, cluster, redis.Options{Timeout: 30 * time.Second})
+	now := store.Time(time.Now())
+	claim := func(now time.Time) []store.Notice {
 		t.Helper()
-		n, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 100)
+		n, err := backend.ClaimFor(t.Context(), store.NoticeTell, "app", now, time.Minute, 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,12 +75,12 @@ func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
 	}
 	tally := func() {
 		t.Helper()
-		if all, err := store.Tally(t.Context()); err != nil || len(all) != 1 || all[0].Pending != 2 {
+		if all, err := backend.Stats(t.Context()); err != nil || len(all) != 1 || all[0].Pending != 2 {
 			t.Fatalf("Tally: %+v, %v", all, err)
 		}
 	}
 	for i, subject := range []string{"alice", "bob"} { // a crash before the bell
-		leave, _ := store.LeaveSteps(t.Context(), noticeFor("app", subject, now.Add(time.Duration(i)*time.Second)))
+		leave, _ := backend.LeaveSteps(t.Context(), noticeFor("app", subject, now.Add(time.Duration(i)*time.Second)))
 		if err := leave(); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
 	}
 	// A failover that has lost the bell, while one is leased and one waits.
 	c := clusterClient(t)
-	do(t, c, "DEL", store.BellOf(session.NoticeTell, "app"))
+	do(t, c, "DEL", backend.BellOf(store.NoticeTell, "app"))
 	tally()
 	if n := claim(now); len(n) != 0 {
 		t.Errorf("%d claimed while one is leased and one is not due", len(n))
@@ -121,14 +121,14 @@ func clusterClient(t *testing.T) rueidis.Client {
 func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	claim := func(target string, max, want int) (asked []string) {
 		t.Helper()
 		do(t, c, "CONFIG", "RESETSTAT")
-		n, err := store.ClaimFor(t.Context(), session.NoticeTell, target, now, time.Minute, max)
+		n, err := backend.ClaimFor(t.Context(), store.NoticeTell, target, now, time.Minute, max)
 		if err != nil || len(n) != want {
 			t.Fatalf("%d claimed for %s (error %v), want %d", len(n), target, err, want)
 		}
@@ -145,12 +145,12 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 		return asked
 	}
 	for i := range 500 {
-		if err := store.Leave(t.Context(), []session.Notice{noticeFor("busy", fmt.Sprint("user", i), now.Add(time.Duration(i)*time.Microsecond))}); err != nil {
+		if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("busy", fmt.Sprint("user", i), now.Add(time.Duration(i)*time.Microsecond))}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	one := noticeFor("later", "alice", now.Add(time.Hour))
-	if err := store.Leave(t.Context(), []session.Notice{one, noticeFor("held", "alice", now)}); err != nil {
+	if err := backend.Enqueue(t.Context(), []store.Notice{one, noticeFor("held", "alice", now)}); err != nil {
 		t.Fatal(err)
 	}
 	claim("held", 1, 1)
@@ -168,7 +168,7 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	}
 	// They lie in some 220 buckets, and are claimed in the order in which they are due all the same.
 	for i := 1; i < 400; i += 40 {
-		n, err := store.ClaimFor(t.Context(), session.NoticeTell, "busy", now, time.Minute, 40)
+		n, err := backend.ClaimFor(t.Context(), store.NoticeTell, "busy", now, time.Minute, 40)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,17 +183,17 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
-		now := session.Time(time.Now())
-		if err := store.Leave(t.Context(), []session.Notice{noticeFor("app", "alice", now)}); err != nil {
+		backend := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
+		now := store.Time(time.Now())
+		if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("app", "alice", now)}); err != nil {
 			t.Fatal(err)
 		}
 		for attempt := 1; attempt < 4; attempt++ {
-			n, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 10)
+			n, err := backend.ClaimFor(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
 			if err != nil || len(n) != 1 || n[0].Attempts != attempt {
 				t.Fatalf("claimed %+v (error %v), want attempt %d", n, err, attempt)
 			}
-			if err := store.Settle(t.Context(), n[0], session.Outcome{RetryAt: n[0].Due}); err != nil {
+			if err := backend.Complete(t.Context(), n[0], store.Outcome{RetryAt: n[0].Due}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -202,11 +202,11 @@ func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 
 func TestRedisKeepsARefreshTokenADayLonger(t *testing.T) {
 	t.Parallel()
-	store := fresh(t, single, redis.Options{})
+	backend := fresh(t, single, redis.Options{})
 	c := adminOf(t, single.Own(t).Nodes[0])
-	now := session.Time(time.Now())
-	left := func(r session.Record) time.Duration {
-		m := do(t, c, "PTTL", store.Start(r.Key)+"s"+string(r.Key[:]))
+	now := store.Time(time.Now())
+	left := func(r store.Record) time.Duration {
+		m := do(t, c, "PTTL", backend.Start(r.Key)+"s"+string(r.Key[:]))
 		ms, err := m.AsInt64()
 		if err != nil {
 			t.Fatal(err)
@@ -214,12 +214,12 @@ func TestRedisKeepsARefreshTokenADayLonger(t *testing.T) {
 		return (time.Duration(ms) * time.Millisecond).Round(time.Hour)
 	}
 	r := recordOf("alice", "s1", now) // for an hour
-	mustCreate(t, store, r, now)
+	mustCreate(t, backend, r, now)
 	if got := left(r); got != 2*time.Hour {
 		t.Errorf("kept for %v, want 2 h", got)
 	}
-	r.Refresh = session.RefreshOnline
-	if err := store.Update(t.Context(), r, now); err != nil {
+	r.Refresh = store.RefreshOnline
+	if err := backend.Update(t.Context(), r, now); err != nil {
 		t.Fatal(err)
 	}
 	if got := left(r); got != 25*time.Hour {

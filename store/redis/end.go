@@ -7,32 +7,32 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
-// End implements [session.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the deed.
+// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the deed.
 // Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the deed (replicas to be waited
 // for), there are steps before and after it; steps.go has them.
 //
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same token
 // can be sent again and does the rest.
-func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if err := rules.CheckEnding(e); err != nil {
 		return nil, err
 	}
-	now = session.Time(now)
+	now = store.Time(now)
 	done := map[string]bool{} // tags of a sid whose sessions have ended
-	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) {
+	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now, done)
 	})
 }
 
 // endBatch is one step of End, which may be of several steps itself. It says whether there may be more to be ended.
 func (s *Store) endBatch(
-	ctx context.Context, e session.Ending, now time.Time, done map[string]bool,
-) (ended []session.Ended, more bool, err error) {
+	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
+) (ended []store.Ended, more bool, err error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, false, err
@@ -53,28 +53,28 @@ func (s *Store) endBatch(
 }
 
 func (s *Store) carryOut(
-	ctx context.Context, e session.Ending, now time.Time, done map[string]bool,
-) (ended []session.Ended, more bool, err error) {
-	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waits() {
+	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
+) (ended []store.Ended, more bool, err error) {
+	if e.Selector.Key.IsZero() && e.Selector.Subject == "" || s.waits() {
 		return s.endInSteps(ctx, e, now, done)
 	}
-	return s.deed(ctx, s.deedAt(e, tagOf(e.Who), e.JTI != "", now), e, now)
+	return s.deed(ctx, s.deedAt(e, tagOf(e.Selector), e.JTI != "", now), e, now)
 }
 
 // tagOf is the tag of those whom w names; a sid alone does not say.
-func tagOf(w session.Who) []byte {
+func tagOf(w store.Selector) []byte {
 	if !w.Key.IsZero() {
 		return w.Key[:4]
 	}
-	tag := session.Tag(w.Issuer, w.ClientID, w.Subject)
+	tag := store.Tag(w.Issuer, w.ClientID, w.Subject)
 	return tag[:]
 }
 
 // deedAt is the script that ends those of one tag whom e names.
-func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Time) call {
+func (s *Store) deedAt(e store.Ending, tag []byte, recordJTI bool, now time.Time) call {
 	b := bucket(tag[0])
-	w := e.Who
-	in := session.Record{Issuer: w.Issuer, ClientID: w.ClientID, Subject: w.Subject, SID: w.SID}
+	w := e.Selector
+	in := store.Record{Issuer: w.Issuer, ClientID: w.ClientID, Subject: w.Subject, SID: w.SID}
 	var shape, rest string
 	var hints, marks []byte
 	mark := func(n name) { marks = append(marks, n[:]...) }
@@ -110,11 +110,11 @@ func (s *Store) deedAt(e session.Ending, tag []byte, recordJTI bool, now time.Ti
 	}
 	var scope []byte
 	scope = appendText(appendText(scope, w.Issuer), w.ClientID)
-	over := now.Add(session.MarkLifetime)
+	over := now.Add(store.MarkLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
 		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace(), s.bells(),
-		strconv.Itoa(session.EndBatch), strconv.Itoa(e.Spare)}
+		strconv.Itoa(store.EndBatch), strconv.Itoa(e.Spare)}
 	return call{s.scripts.end, keys, append(args, tellings(e, now)...)}
 }
 
@@ -129,7 +129,7 @@ func (s *Store) jtiHome(jti name, deed bucket) bucket {
 
 // messageHead is what a message of the feed begins with, after the token of the one before: its own token, the bucket,
 // the cause and the time.
-func messageHead(b bucket, cause session.Cause, now time.Time) string {
+func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	head := make([]byte, tokenSize, 64)
 	rand.Read(head)
 	head = append(head, b)
@@ -138,7 +138,7 @@ func messageHead(b bucket, cause session.Cause, now time.Time) string {
 }
 
 // deed carries out what deedAt made.
-func (s *Store) deed(ctx context.Context, c call, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+func (s *Store) deed(ctx context.Context, c call, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	answer, err := s.run(ctx, c)
 	if err != nil {
 		return nil, false, err
@@ -147,13 +147,13 @@ func (s *Store) deed(ctx context.Context, c call, e session.Ending, now time.Tim
 }
 
 // finish reads what a deed answered, and rings for the notices that it left.
-func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
 		return nil, false, err
 	}
 	if word == "replayed" {
-		return nil, false, session.ErrReplayed
+		return nil, false, store.ErrReplayed
 	}
 	var texts []string
 	for _, m := range rest {
@@ -186,7 +186,7 @@ func (s *Store) trace() string {
 }
 
 // whose names an ending for a binding: the bucket that records its jti, and a hash of whom it names.
-func whose(w session.Who) (home bucket, text string) {
+func whose(w store.Selector) (home bucket, text string) {
 	if w.Key.IsZero() && w.Subject == "" {
 		sid := sidName(w.Issuer, w.ClientID, w.SID)
 		home = sid[0]

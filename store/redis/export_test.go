@@ -4,14 +4,14 @@ import (
 	"context"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // HashTagOf is the hash tag of a bucket.
 func HashTagOf(b byte) string { return hashTags("")[b] }
 
 // Start is the beginning of the keys of a session's bucket, and Keys some of them.
-func (s *Store) Start(k session.Key) string { return s.tags[k[0]] }
+func (s *Store) Start(k store.Key) string { return s.tags[k[0]] }
 
 // PointerOf is the key of the pointer from a sid.
 func (s *Store) PointerOf(issuer, clientID, sid string) string {
@@ -47,16 +47,16 @@ func (s *Store) OrderedKeys() (keys []string) {
 func (s *Store) Channel() string { return s.channel }
 
 // CreateSteps are the steps of Create, to be done one by one.
-func (s *Store) CreateSteps(ctx context.Context, r session.Record, began time.Time) (point func() error, insert func() error) {
+func (s *Store) CreateSteps(ctx context.Context, r store.Record, began time.Time) (point func() error, insert func() error) {
 	return s.keepSteps(ctx, r, s.scripts.create, 0, began, began)
 }
 
 // RenameSteps are the steps of Rename, to be done one by one.
-func (s *Store) RenameSteps(ctx context.Context, r session.Record, began, now time.Time) (point func() error, replace func() error) {
+func (s *Store) RenameSteps(ctx context.Context, r store.Record, began, now time.Time) (point func() error, replace func() error) {
 	return s.keepSteps(ctx, r, s.scripts.rename, r.Revision, began, now)
 }
 
-func (s *Store) keepSteps(ctx context.Context, r session.Record, script *script, revision int64, began, now time.Time) (point func() error, place func() error) {
+func (s *Store) keepSteps(ctx context.Context, r store.Record, script *script, revision int64, began, now time.Time) (point func() error, place func() error) {
 	var pointed int64
 	return func() (err error) {
 			pointed, err = s.point(ctx, &r, decimal(began))
@@ -67,19 +67,19 @@ func (s *Store) keepSteps(ctx context.Context, r session.Record, script *script,
 }
 
 // FormerSIDs is how many entries the index of former sids has in which a session is.
-func (s *Store) FormerSIDs(ctx context.Context, k session.Key) (int64, error) {
+func (s *Store) FormerSIDs(ctx context.Context, k store.Key) (int64, error) {
 	return s.client.Do(ctx, s.client.B().Zcard().Key(s.named(k[0], keyFormer, k[:4])).Build()).AsInt64()
 }
 
 // EndSteps are the steps of an ending of a sid alone, to be done one by one.
-func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (begin func() error, deeds func() ([]session.Ended, error), confirm func() error) {
-	now = session.Time(now)
+func (s *Store) EndSteps(ctx context.Context, e store.Ending, now time.Time) (begin func() error, deeds func() ([]store.Ended, error), confirm func() error) {
+	now = store.Time(now)
 	st := s.stepsOf(e, now)
 	var tags []string
 	return func() (err error) {
 			tags, err = st.begin(ctx)
 			return err
-		}, func() ([]session.Ended, error) {
+		}, func() ([]store.Ended, error) {
 			ended, _, err := s.deeds(ctx, tags, e, now, false, map[string]bool{})
 			return ended, err
 		}, func() error { return st.confirm(ctx) }
@@ -89,26 +89,26 @@ func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (
 func (s *Store) ShortRounds() { s.round = 1 }
 
 // Bind is the step that a Cluster needs before an ending with a jti.
-func (s *Store) Bind(ctx context.Context, e session.Ending, now time.Time) error {
-	_, err := s.bind(ctx, e, session.Time(now), false)
+func (s *Store) Bind(ctx context.Context, e store.Ending, now time.Time) error {
+	_, err := s.bind(ctx, e, store.Time(now), false)
 	return err
 }
 
 // LeaveSteps are the steps of Leave on a Cluster.
-func (s *Store) LeaveSteps(ctx context.Context, n session.Notice) (leave, ring func() error) {
+func (s *Store) LeaveSteps(ctx context.Context, n store.Notice) (leave, ring func() error) {
 	var first map[spot]string
 	return func() (err error) {
-		first, err = s.put(ctx, []session.Notice{n})
+		first, err = s.put(ctx, []store.Notice{n})
 		return err
 	}, func() error { s.ringAll(ctx, first); return nil }
 }
 
 // ClaimSteps are the steps of ClaimFor.
-func (s *Store) ClaimSteps(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration) (hear, claim, hush func() error, claimed *[]session.Notice) {
+func (s *Store) ClaimSteps(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration) (hear, claim, hush func() error, claimed *[]store.Notice) {
 	lane := laneName(kind, target)
 	var bells []rung
 	var next map[spot]string
-	claimed = new([]session.Notice)
+	claimed = new([]store.Notice)
 	return func() (err error) {
 			bells, err = s.heard(ctx, lane)
 			return err
@@ -119,17 +119,17 @@ func (s *Store) ClaimSteps(ctx context.Context, kind session.NoticeKind, target 
 }
 
 // BellOf is the key of the bell of a lane.
-func (s *Store) BellOf(kind session.NoticeKind, target string) string {
+func (s *Store) BellOf(kind store.NoticeKind, target string) string {
 	return s.bell(laneName(kind, target))
 }
 
 // RoundTrip encodes and decodes a session.
-func RoundTrip(r session.Record) (session.Record, error) {
+func RoundTrip(r store.Record) (store.Record, error) {
 	return decode(r.Key, string(encode(&r, 0)))
 }
 
 // Decode decodes what may be anything.
-func Decode(raw string) (session.Record, error) { return decode(session.Key{}, raw) }
+func Decode(raw string) (store.Record, error) { return decode(store.Key{}, raw) }
 
 // WaitFor is how many replicas are waited for by every master.
 func (s *Store) WaitFor() int {

@@ -13,17 +13,17 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
 
 // signInAll signs in as many people as [endAll] logs out.
-func signInAll(t *testing.T, store *redis.Store, n int, now time.Time) (all []session.Record) {
+func signInAll(t *testing.T, backend *redis.Store, n int, now time.Time) (all []store.Record) {
 	t.Helper()
 	for i := range n {
 		all = append(all, recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now))
-		mustCreate(t, store, all[i], now)
+		mustCreate(t, backend, all[i], now)
 	}
 	return all
 }
@@ -48,14 +48,14 @@ func isMaster(c rueidis.Client) bool {
 
 // failedOver is the end of the history: the master is lost, whose replicas lack the logouts that were not answered with success.
 // Nobody whose logout was is alive; and the others are dead as soon as theirs, sent again, is.
-func failedOver(t *testing.T, store *redis.Store, all []session.Record, failed []int, now time.Time) {
+func failedOver(t *testing.T, backend *redis.Store, all []store.Record, failed []int, now time.Time) {
 	t.Helper()
 	again := make(map[int]bool)
 	for _, i := range failed {
 		again[i] = true
 	}
 	find := func(i int) error {
-		return eventually(t, func() error { _, err := store.Find(t.Context(), all[i].Key, now); return err })
+		return eventually(t, func() error { _, err := backend.Find(t.Context(), all[i].Key, now); return err })
 	}
 	alive := 0
 	for i := range all {
@@ -64,7 +64,7 @@ func failedOver(t *testing.T, store *redis.Store, all []session.Record, failed [
 			alive++
 		case err == nil:
 			t.Errorf("user %d is alive after a logout that was answered with success", i)
-		case !errors.Is(err, session.ErrNotFound):
+		case !errors.Is(err, store.ErrNotFound):
 			t.Errorf("Find after the failover: %v", err)
 		}
 	}
@@ -73,10 +73,10 @@ func failedOver(t *testing.T, store *redis.Store, all []session.Record, failed [
 	}
 	for _, i := range failed {
 		poll(t, "the same token again succeeds", func() bool {
-			_, err := store.End(t.Context(), tokenOf(i, now), now)
-			return err == nil || errors.Is(err, session.ErrReplayed)
+			_, err := backend.End(t.Context(), tokenOf(i, now), now)
+			return err == nil || errors.Is(err, store.ErrReplayed)
 		})
-		if err := find(i); !errors.Is(err, session.ErrNotFound) {
+		if err := find(i); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d after the logout was sent again: %v", i, err)
 		}
 	}
@@ -100,14 +100,14 @@ func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
 	}
 	away, cut, lost := own.Nodes[3], own.Nodes[4], own.Nodes[masters[1]]
 	away.Kill()
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
 	away.Start()
-	now := session.Time(time.Now())
-	all := signInAll(t, store, 60, now)
+	now := store.Time(time.Now())
+	all := signInAll(t, backend, 60, now)
 	replicated(t, own)
 	cutOff(t, lost, cut)
-	failed := endAll(t, store, len(all), now)
+	failed := endAll(t, backend, len(all), now)
 	if len(failed) == 0 || len(failed) == len(all) {
 		t.Errorf("%d of %d logouts failed while one of three masters has no replica", len(failed), len(all))
 	}
@@ -116,7 +116,7 @@ func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
 	heir := adminOf(t, cut)
 	poll(t, "the replica takes over", func() bool { return isMaster(heir) })
 	lost.Start() // as a replica of the new master, which waits for one as the old did
-	failedOver(t, store, all, failed, now)
+	failedOver(t, backend, all, failed, now)
 }
 
 func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
@@ -133,20 +133,20 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 		text, _ := ask(t, master, "INFO", "replication")
 		return strings.Contains(text, "connected_slaves:0")
 	})
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
 	one.Start()
 	two.Start()
 	poll(t, "both are back", func() bool {
 		text, _ := ask(t, master, "INFO", "replication")
 		return strings.Count(text, "state=online") == 2
 	})
-	now := session.Time(time.Now())
-	all := signInAll(t, store, 20, now)
+	now := store.Time(time.Now())
+	all := signInAll(t, backend, 20, now)
 	replicated(t, own)
 	// The last ten go to one replica only, and then to none.
 	for i := range 10 {
-		if err := eventually(t, func() error { _, err := store.End(t.Context(), tokenOf(i, now), now); return err }); err != nil {
+		if err := eventually(t, func() error { _, err := backend.End(t.Context(), tokenOf(i, now), now); return err }); err != nil {
 			t.Fatalf("End: %v", err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	var ending sync.WaitGroup
 	for i := 10; i < len(all); i++ {
 		ending.Go(func() {
-			if _, err := store.End(context.Background(), tokenOf(i, now), now); err == nil {
+			if _, err := backend.End(context.Background(), tokenOf(i, now), now); err == nil {
 				t.Errorf("the logout of user %d was answered with success, and no replica has it", i)
 			}
 			mu.Lock()
@@ -173,7 +173,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	two.Thaw()
 	heirs := []rueidis.Client{adminOf(t, one), adminOf(t, two)}
 	poll(t, "a replica takes over", func() bool { return isMaster(heirs[0]) || isMaster(heirs[1]) })
-	failedOver(t, store, all, failed, now)
+	failedOver(t, backend, all, failed, now)
 }
 
 func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
@@ -209,21 +209,21 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 	})
 	var log bytes.Buffer
 	open(t, own.URL, redis.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}).Close()
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
 	if !strings.Contains(log.String(), "event=redis_no_replica") {
 		t.Errorf("nobody was told that a master has no replica: %s", log.String())
 	}
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	const people = 60
-	if failed := endAll(t, store, people, now); len(failed) != 0 {
+	if failed := endAll(t, backend, people, now); len(failed) != 0 {
 		t.Errorf("%d logouts failed while every master has the replicas that it is known for", len(failed))
 	}
 	for _, s := range own.Nodes[3:5] {
 		s.Freeze()
 	}
 	now = now.Add(2 * time.Hour) // the tokens of before are forgotten
-	failed := len(endAll(t, store, people, now))
+	failed := len(endAll(t, backend, people, now))
 	if failed == 0 || failed == people {
 		t.Errorf("%d of %d logouts failed while two of three masters have lost their replicas", failed, people)
 	}
@@ -238,10 +238,10 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 	do(t, clients[single], "CLUSTER", "REPLICATE", of(bare, "CLUSTER", "MYID"))
 	poll(t, "it follows", func() bool { return strings.Contains(of(bare, "INFO", "replication"), "state=online") })
 	now = now.Add(2 * time.Hour)
-	poll(t, "all succeed again", func() bool { now = now.Add(2 * time.Hour); return len(endAll(t, store, people, now)) == 0 })
+	poll(t, "all succeed again", func() bool { now = now.Add(2 * time.Hour); return len(endAll(t, backend, people, now)) == 0 })
 	cutOff(t, bare, single)
 	now = now.Add(2 * time.Hour)
-	if failed := len(endAll(t, store, people, now)); failed == 0 || failed == people {
+	if failed := len(endAll(t, backend, people, now)); failed == 0 || failed == people {
 		t.Errorf("%d of %d logouts failed while a master has lost the replica that came later", failed, people)
 	}
 }
@@ -252,10 +252,10 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 		t.Skip("takes a Cluster of its own")
 	}
 	own := servers.RedisCluster(t, forgetful...)
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
 	id := func(s *servers.Server) string { text, _ := ask(t, adminOf(t, s), "CLUSTER", "MYID"); return text }
-	ended := logouts(t, store, func() {
+	ended := logouts(t, backend, func() {
 		out, err := exec.Command("redis-cli", "--cluster", "reshard", own.Nodes[0].Addr(), "--cluster-from", id(own.Nodes[0]),
 			"--cluster-to", id(own.Nodes[1]), "--cluster-slots", "2000", "--cluster-yes").CombinedOutput()
 		if err != nil {
@@ -264,9 +264,9 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 	})
 	// The master of a slot that has moved is lost: its replica has what was answered.
 	own.Nodes[1].Kill()
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	for i, r := range ended {
-		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d is alive after the failover: %v", i, err)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 )
 
@@ -21,44 +21,44 @@ func splitLines(s string) []string {
 func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
-	store := open(t, s.URL, redis.Options{})
-	defer store.Close()
-	now := session.Time(time.Now())
-	l := watch(t, store)
+	backend := open(t, s.URL, redis.Options{})
+	defer backend.Close()
+	now := store.Time(time.Now())
+	l := watch(t, backend)
 	stays, ends := recordOf("alice", "s1", now), recordOf("bob", "s2", now)
-	mustCreate(t, store, stays, now)
-	mustCreate(t, store, ends, now)
-	e := endingOf(session.Who{SID: "s2"})
+	mustCreate(t, backend, stays, now)
+	mustCreate(t, backend, ends, now)
+	e := endingOf(store.Selector{SID: "s2"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-	if _, err := store.End(t.Context(), e, now); err != nil {
+	if _, err := backend.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
 	s.Kill()
-	if _, err := store.Find(t.Context(), stays.Key, now); err == nil || errors.Is(err, session.ErrNotFound) {
+	if _, err := backend.Find(t.Context(), stays.Key, now); err == nil || errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find while the server is away: %v, want an error that says nothing about the session", err)
 	}
-	if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+	if _, err := backend.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End while the server is away: %v, want an error that says nothing about the token", err)
 	}
 	if err := l.Sync(t.Context()); err == nil {
 		t.Error("Sync succeeded while the server is away")
 	}
 	s.Start()
-	back := eventually(t, func() error { _, err := store.Find(t.Context(), stays.Key, now); return err })
+	back := eventually(t, func() error { _, err := backend.Find(t.Context(), stays.Key, now); return err })
 	if back != nil {
 		t.Errorf("Find after the restart: %v", back)
 	}
-	if _, err := store.Find(t.Context(), ends.Key, now); !errors.Is(err, session.ErrNotFound) {
+	if _, err := backend.Find(t.Context(), ends.Key, now); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("who had ended, after the restart: %v", err)
 	}
-	if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+	if _, err := backend.End(t.Context(), e, now); !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("the token of before, after the restart: %v, want a replay", err)
 	}
-	if err := store.Create(t.Context(), recordOf("bob", "s2", now), now, now); !errors.Is(err, session.ErrEnded) {
+	if err := backend.Create(t.Context(), recordOf("bob", "s2", now), now, now); !errors.Is(err, store.ErrEnded) {
 		t.Errorf("a login from before the logout, after the restart: %v", err)
 	}
 	l.recovers(t)
-	l.hears(t, store, now)
+	l.hears(t, backend, now)
 }
 
 // eventually repeats what fails for want of a server; the first answer about a session is the answer.
@@ -66,7 +66,7 @@ func eventually(t testing.TB, ask func() error) error {
 	t.Helper()
 	for {
 		err := ask()
-		if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrReplayed) || errors.Is(err, session.ErrEnded) {
+		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrReplayed) || errors.Is(err, store.ErrEnded) {
 			return err
 		}
 		if t.Context().Err() != nil {
@@ -79,35 +79,35 @@ func eventually(t testing.TB, ask func() error) error {
 func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{})
-	defer store.Close()
-	now := session.Time(time.Now())
+	backend := open(t, s.URL, redis.Options{})
+	defer backend.Close()
+	now := store.Time(time.Now())
 	r := recordOf("alice", "s1", now)
-	mustCreate(t, store, r, now)
-	l := watch(t, store)
-	l.hears(t, store, now) // else there would be nothing to be missed
+	mustCreate(t, backend, r, now)
+	l := watch(t, backend)
+	l.hears(t, backend, now) // else there would be nothing to be missed
 	s.Kill()
 	s.Start()
-	if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+	if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find after the restart: %v", err)
 	}
 	if err := l.Sync(t.Context()); err == nil {
 		t.Error("the first Sync after the restart succeeded: copies of what is lost would be served")
 	}
 	l.recovers(t)
-	l.hears(t, store, now)
+	l.hears(t, backend, now)
 }
 
 func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{Timeout: 500 * time.Millisecond})
-	defer store.Close()
-	now := session.Time(time.Now())
+	backend := open(t, s.URL, redis.Options{Timeout: 500 * time.Millisecond})
+	defer backend.Close()
+	now := store.Time(time.Now())
 	r := recordOf("alice", "s1", now)
-	mustCreate(t, store, r, now)
-	l := watch(t, store)
-	e := endingOf(session.Who{Subject: "alice"})
+	mustCreate(t, backend, r, now)
+	l := watch(t, backend)
+	e := endingOf(store.Selector{Subject: "alice"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 
 	s.Freeze()
@@ -115,14 +115,14 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	for range 4 { // about 3 s
 		for _, ask := range []func() error{
 			func() error { return l.Sync(t.Context()) },
-			func() error { _, err := store.Find(t.Context(), r.Key, now); return err },
-			func() error { _, err := store.End(t.Context(), e, now); return err },
-			func() error { _, err := store.List(t.Context(), session.Query{}, now); return err },
-			func() error { _, err := store.Claim(t.Context(), now, time.Minute, 1); return err },
-			func() error { return store.Create(t.Context(), recordOf("bob", "s2", now), now, now) },
+			func() error { _, err := backend.Find(t.Context(), r.Key, now); return err },
+			func() error { _, err := backend.End(t.Context(), e, now); return err },
+			func() error { _, err := backend.List(t.Context(), store.Query{}, now); return err },
+			func() error { _, err := backend.Claim(t.Context(), now, time.Minute, 1); return err },
+			func() error { return backend.Create(t.Context(), recordOf("bob", "s2", now), now, now) },
 		} {
 			all.Go(func() {
-				if err := ask(); err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrReplayed) {
+				if err := ask(); err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrReplayed) {
 					t.Errorf("a frozen server answered: %v", err)
 				}
 			})
@@ -132,29 +132,29 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	s.Thaw()
 
 	// Endings that were sent to the frozen server may be carried out when it wakes; a replay says that one was.
-	err := eventually(t, func() error { _, err := store.End(t.Context(), e, now); return err })
-	if err != nil && !errors.Is(err, session.ErrReplayed) {
+	err := eventually(t, func() error { _, err := backend.End(t.Context(), e, now); return err })
+	if err != nil && !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End after it woke up: %v", err)
 	}
-	if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+	if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find after the logout: %v", err)
 	}
 	l.recovers(t)
-	l.hears(t, store, now)
+	l.hears(t, backend, now)
 }
 
 func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{Timeout: 300 * time.Millisecond})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{Timeout: 300 * time.Millisecond})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	const people = 60
-	var records [people]session.Record
+	var records [people]store.Record
 	for i := range records {
 		records[i] = recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now)
-		mustCreate(t, store, records[i], now)
+		mustCreate(t, backend, records[i], now)
 	}
 	strike := make(chan struct{}, 1)
 	var cutter, all sync.WaitGroup
@@ -167,9 +167,9 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 	for w := range 8 {
 		all.Go(func() {
 			for i := w; i < people; i += 8 {
-				e := endingOf(session.Who{Subject: records[i].Subject})
+				e := endingOf(store.Selector{Subject: records[i].Subject})
 				if i%2 == 0 {
-					e.Who.Subject, e.Who.SID = "", records[i].SID
+					e.Selector.Subject, e.Selector.SID = "", records[i].SID
 				}
 				e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
 				select { // while the first try is under way
@@ -177,8 +177,8 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 				default:
 				}
 				for {
-					_, err := store.End(t.Context(), e, now)
-					if err == nil || errors.Is(err, session.ErrReplayed) {
+					_, err := backend.End(t.Context(), e, now)
+					if err == nil || errors.Is(err, store.ErrReplayed) {
 						break
 					}
 					failed.Add(1)
@@ -190,7 +190,7 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 	close(strike)
 	cutter.Wait()
 	for _, r := range records {
-		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("after its logout was answered: Find: %v", err)
 		}
 	}
@@ -215,67 +215,67 @@ func TestAFullServerRefusesLoginsObeysLogoutsAndDeliversNotices(t *testing.T) {
 }
 
 func full(t *testing.T, url string, nodes ...*servers.Server) {
-	store := open(t, url, redis.Options{Timeout: 10 * time.Second})
-	defer store.Close()
+	backend := open(t, url, redis.Options{Timeout: 10 * time.Second})
+	defer backend.Close()
 	memory := func(most string) {
 		for _, s := range nodes {
 			do(t, adminOf(t, s), "CONFIG", "SET", "maxmemory", most)
 		}
 	}
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	one, two, old, used := recordOf("alice", "s1", now), recordOf("bob", "s2", now), recordOf("carol", "s3", now), recordOf("dave", "s4", now)
-	one.Refresh = session.RefreshOnline
-	for _, r := range []*session.Record{&old, &used} {
+	one.Refresh = store.RefreshOnline
+	for _, r := range []*store.Record{&old, &used} {
 		r.IdleExpires = now.Add(time.Minute)
 	}
-	for _, r := range []session.Record{one, two, old, used} {
-		mustCreate(t, store, r, now)
+	for _, r := range []store.Record{one, two, old, used} {
+		mustCreate(t, backend, r, now)
 	}
 	used.Revision, used.IdleExpires = 1, now.Add(time.Hour) // so Prune finds it at its old time
-	if err := store.Update(t.Context(), used, now); err != nil {
+	if err := backend.Update(t.Context(), used, now); err != nil {
 		t.Fatal(err)
 	}
 	memory("1mb")
-	if err := store.Create(t.Context(), recordOf("erin", "", now), now, now); err == nil || errors.Is(err, session.ErrEnded) {
+	if err := backend.Create(t.Context(), recordOf("erin", "", now), now, now); err == nil || errors.Is(err, store.ErrEnded) {
 		t.Errorf("Create on a full server: %v", err)
 	}
-	e := endingOf(session.Who{Subject: "alice", SID: "s1"})
+	e := endingOf(store.Selector{Subject: "alice", SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-	e.Tell = []session.Telling{{Kind: session.NoticeRevoke, Target: "main", Deadline: now.Add(time.Hour)}}
-	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Deadline: now.Add(time.Hour)}}
+	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End on a full server: %d ended, %v", len(ended), err)
 	}
-	if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+	if _, err := backend.End(t.Context(), e, now); !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End again: %v", err)
 	}
-	sid := endingOf(session.Who{SID: "s2"})
+	sid := endingOf(store.Selector{SID: "s2"})
 	sid.JTI, sid.JTIExpires = "j2", now.Add(time.Hour)
-	if ended, err := store.End(t.Context(), sid, now); err != nil || len(ended) != 1 {
+	if ended, err := backend.End(t.Context(), sid, now); err != nil || len(ended) != 1 {
 		t.Errorf("End of a sid alone on a full server: %d ended, %v", len(ended), err)
 	}
 	for i := range 4 { // a lease that runs out, two tries, and what is tried again after it was given up
 		at := now.Add(time.Duration(i) * time.Minute)
-		notices, err := store.ClaimFor(t.Context(), session.NoticeRevoke, "main", at, time.Minute, 10)
+		notices, err := backend.ClaimFor(t.Context(), store.NoticeRevoke, "main", at, time.Minute, 10)
 		if err != nil || len(notices) != 1 {
 			t.Fatalf("on a full server, for the %d. time: %d notices, %v", i+1, len(notices), err)
 		}
 		switch n := notices[0]; i {
 		case 1:
-			err = store.Settle(t.Context(), n, session.Outcome{RetryAt: at.Add(time.Minute), Reason: "away"})
+			err = backend.Complete(t.Context(), n, store.Outcome{RetryAt: at.Add(time.Minute), Reason: "away"})
 		case 2:
-			err = errors.Join(store.Settle(t.Context(), n, session.Outcome{GiveUp: true, Reason: "away"}), store.Retry(t.Context(), n.ID, at, at.Add(time.Hour)))
+			err = errors.Join(backend.Complete(t.Context(), n, store.Outcome{GiveUp: true, Reason: "away"}), backend.Retry(t.Context(), n.ID, at, at.Add(time.Hour)))
 		case 3:
-			err = store.Settle(t.Context(), n, session.Outcome{Done: true})
+			err = backend.Complete(t.Context(), n, store.Outcome{Done: true})
 		}
 		if err != nil {
 			t.Errorf("on a full server, for the %d. time: %v", i+1, err)
 		}
 	}
-	if n, err := store.Prune(t.Context(), now.Add(2*time.Minute)); err != nil || n == 0 {
+	if n, err := backend.Prune(t.Context(), now.Add(2*time.Minute)); err != nil || n == 0 {
 		t.Errorf("Prune on a full server: %d removed, %v", n, err)
 	}
 	memory("0")
-	if _, err := store.Find(t.Context(), used.Key, now.Add(2*time.Minute)); err != nil {
+	if _, err := backend.Find(t.Context(), used.Key, now.Add(2*time.Minute)); err != nil {
 		t.Errorf("who was there is gone: %v", err)
 	}
 }
@@ -283,25 +283,25 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{Timeout: 10 * time.Second})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{Timeout: 10 * time.Second})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than Redis's own time, which a mark may have too
-	calls := func(size int, who func(session.Record) session.Who) string {
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than Redis's own time, which a mark may have too
+	calls := func(size int, who func(store.Record) store.Selector) string {
 		subject := fmt.Sprint("robot", size)
-		var r session.Record
+		var r store.Record
 		for i := range size {
 			r = recordOf(subject, fmt.Sprint("s", size, i), now)
-			mustCreate(t, store, r, now)
+			mustCreate(t, backend, r, now)
 		}
 		e := endingOf(who(r))
 		e.JTI, e.JTIExpires = fmt.Sprint("j", size, now), now.Add(time.Hour)
 		// Once for the script to be known.
-		if _, err := store.End(t.Context(), endingOf(session.Who{Subject: "nobody", SID: "none"}), now); err != nil {
+		if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "nobody", SID: "none"}), now); err != nil {
 			t.Fatal(err)
 		}
 		do(t, c, "CONFIG", "RESETSTAT")
-		if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 			t.Fatalf("%d ended, %v", len(ended), err)
 		}
 		m := do(t, c, "INFO", "commandstats")
@@ -319,16 +319,16 @@ func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 		}
 		return strings.Join(all, "\n")
 	}
-	for name, who := range map[string]func(session.Record) session.Who{
-		"a key": func(r session.Record) session.Who { return session.Who{Key: r.Key} },
-		"both":  func(r session.Record) session.Who { return session.Who{Subject: r.Subject, SID: r.SID} },
-		"a sid": func(r session.Record) session.Who { return session.Who{SID: r.SID} },
+	for name, who := range map[string]func(store.Record) store.Selector{
+		"a key": func(r store.Record) store.Selector { return store.Selector{Key: r.Key} },
+		"both":  func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject, SID: r.SID} },
+		"a sid": func(r store.Record) store.Selector { return store.Selector{SID: r.SID} },
 	} {
 		few, many := sorted(calls(3, who)), sorted(calls(1000, who))
 		if few != many {
 			t.Errorf("%s: with 3 sessions Redis was asked\n%s\nwith 1,000\n%s", name, few, many)
 		}
-		if _, err := store.End(t.Context(), endingOf(session.Who{Subject: "robot1000"}), now); err != nil {
+		if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "robot1000"}), now); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(time.Second)

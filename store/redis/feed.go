@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
 
@@ -202,9 +202,9 @@ func (l *listener) hear(m rueidis.PubSubMessage) {
 	copy(before[:], d.take(tokenSize))
 	copy(own[:], d.take(tokenSize))
 	b := d.byte()
-	cause := session.Cause(d.text())
+	cause := store.Cause(d.text())
 	at := instant(d.int64())
-	var ended []session.Ended
+	var ended []store.Ended
 	for d.rest != "" && !d.short {
 		ended = append(ended, d.endedSession(cause, at))
 	}
@@ -355,16 +355,16 @@ func (s *Store) ends(ctx context.Context) (*[buckets]token, error) {
 
 // subscription is what Watch returns.
 type subscription struct {
-	session.Feed // of this process
-	s            *Store
-	listener     *listener
+	store.Feed // of this process
+	s          *Store
+	listener   *listener
 
 	mu   sync.Mutex
 	gaps int // that it has told of
 }
 
-// Watch implements [session.Store]. It returns when the store is subscribed, and fails when that takes too long.
-func (s *Store) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+// Watch implements [store.Store]. It returns when the store is subscribed, and fails when that takes too long.
+func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	waiting, leave, err := s.read(ctx)
 	if err != nil {
 		return nil, err
@@ -402,7 +402,7 @@ func (l *listener) ready(ctx context.Context) (gaps int, err error) {
 	}
 }
 
-// Sync implements [session.Feed].
+// Sync implements [store.Feed].
 func (f *subscription) Sync(ctx context.Context) error {
 	if err := f.Feed.Sync(ctx); err != nil { // over
 		return err

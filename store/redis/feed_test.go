@@ -8,22 +8,22 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
 
 // listening is a watching function and what it was told.
 type listening struct {
-	session.Feed
+	store.Feed
 	mu    sync.Mutex
-	heard map[session.Key]int
+	heard map[store.Key]int
 }
 
-func watch(t testing.TB, store *redis.Store) *listening {
+func watch(t testing.TB, backend *redis.Store) *listening {
 	t.Helper()
-	l := &listening{heard: make(map[session.Key]int)}
-	feed, err := store.Watch(t.Context(), func(e session.Ended) {
+	l := &listening{heard: make(map[store.Key]int)}
+	feed, err := backend.Watch(t.Context(), func(e store.Ended) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.heard[e.Key]++
@@ -39,7 +39,7 @@ func watch(t testing.TB, store *redis.Store) *listening {
 	return l
 }
 
-func (l *listening) times(k session.Key) int {
+func (l *listening) times(k store.Key) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.heard[k]
@@ -57,13 +57,13 @@ func (l *listening) recovers(t testing.TB) {
 }
 
 // hears fails unless an ending on store is heard of when Sync returns. It waits for a store that is still recovering.
-func (l *listening) hears(t testing.TB, store *redis.Store, now time.Time) {
+func (l *listening) hears(t testing.TB, backend *redis.Store, now time.Time) {
 	t.Helper()
 	var err error
 	for range 100 {
 		r := recordOf("bob", "s9", now)
-		if err = store.Create(t.Context(), r, now, now); err == nil {
-			_, err = store.End(t.Context(), endingOf(session.Who{Key: r.Key}), now)
+		if err = backend.Create(t.Context(), r, now, now); err == nil {
+			_, err = backend.End(t.Context(), endingOf(store.Selector{Key: r.Key}), now)
 		}
 		if err == nil {
 			err = l.Sync(t.Context())
@@ -82,13 +82,13 @@ func (l *listening) hears(t testing.TB, store *redis.Store, now time.Time) {
 func TestAFeedThatIsCutSaysSoAndRecovers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{})
+	defer backend.Close()
 	elsewhere := open(t, s.URL, redis.Options{})
 	defer elsewhere.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now())
-	one, two := watch(t, store), watch(t, store)
+	now := store.Time(time.Now())
+	one, two := watch(t, backend), watch(t, backend)
 	for range 5 {
 		// Nobody hears of it: in one step the feed is cut and somebody signs out.
 		r := recordOf("alice", "s1", now)
@@ -96,10 +96,10 @@ func TestAFeedThatIsCutSaysSoAndRecovers(t *testing.T) {
 		for _, id := range killed(t, c) {
 			do(t, c, "CLIENT", "KILL", "ID", id)
 		}
-		if _, err := elsewhere.End(t.Context(), endingOf(session.Who{Key: r.Key}), now); err != nil {
+		if _, err := elsewhere.End(t.Context(), endingOf(store.Selector{Key: r.Key}), now); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.Find(t.Context(), r.Key, now); err != session.ErrNotFound {
+		if _, err := backend.Find(t.Context(), r.Key, now); err != store.ErrNotFound {
 			t.Errorf("Find while the feed is cut: %v; the store is not cut", err)
 		}
 		for _, l := range []*listening{one, two} { // each is told by its own Sync
@@ -136,42 +136,42 @@ func killed(t testing.TB, c rueidis.Client) (ids []string) {
 func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now())
-	l := watch(t, store)
-	keys := store.LastKeys()
+	now := store.Time(time.Now())
+	l := watch(t, backend)
+	keys := backend.LastKeys()
 	// Something was published, and this process is not told, though its connection is well.
 	do(t, c, "SET", keys[7], "0123456789abcdef")
 	if err := l.Sync(t.Context()); err == nil {
 		t.Error("Sync succeeded though the end of a chain was not heard of")
 	}
 	l.recovers(t)
-	l.hears(t, store, now)
+	l.hears(t, backend, now)
 }
 
 func TestALinkThatIsMissingIsAGap(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	for _, row := range []struct{ why, end, message string }{
 		// The end of the chain is where the message says, so only what it follows is wrong.
 		{"a message that follows one which was not heard", "fedcba9876543210",
 			"0123456789abcdef" + "fedcba9876543210" + "\x07" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00"},
 		{"a message that is none", "", "hello"},
 	} {
-		l := watch(t, store)
+		l := watch(t, backend)
 		if row.end != "" {
-			do(t, c, "SET", store.LastKeys()[7], row.end)
+			do(t, c, "SET", backend.LastKeys()[7], row.end)
 		}
-		do(t, c, "PUBLISH", store.Channel(), row.message)
-		l.hearsOrGaps(t, store, now)
+		do(t, c, "PUBLISH", backend.Channel(), row.message)
+		l.hearsOrGaps(t, backend, now)
 		l.recovers(t)
-		l.hears(t, store, now)
+		l.hears(t, backend, now)
 		if t.Failed() {
 			t.Fatal(row.why)
 		}
@@ -179,11 +179,11 @@ func TestALinkThatIsMissingIsAGap(t *testing.T) {
 }
 
 // hearsOrGaps waits for an ending of bob to be heard, which comes after what was published before, and wants Sync to fail.
-func (l *listening) hearsOrGaps(t testing.TB, store *redis.Store, now time.Time) {
+func (l *listening) hearsOrGaps(t testing.TB, backend *redis.Store, now time.Time) {
 	t.Helper()
 	r := recordOf("bob", "s9", now)
-	mustCreate(t, store, r, now)
-	if _, err := store.End(t.Context(), endingOf(session.Who{Key: r.Key}), now); err != nil {
+	mustCreate(t, backend, r, now)
+	if _, err := backend.End(t.Context(), endingOf(store.Selector{Key: r.Key}), now); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Sync(t.Context()); err == nil {
@@ -199,7 +199,7 @@ func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 		defer here.Close()
 		defer there.Close()
 		l := watch(t, there)
-		now := session.Time(time.Now())
+		now := store.Time(time.Now())
 		var all sync.WaitGroup
 		for w := range 8 {
 			all.Go(func() {
@@ -209,7 +209,7 @@ func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 						t.Errorf("Create: %v", err)
 						return
 					}
-					if _, err := here.End(t.Context(), endingOf(session.Who{Subject: r.Subject}), now); err != nil {
+					if _, err := here.End(t.Context(), endingOf(store.Selector{Subject: r.Subject}), now); err != nil {
 						t.Errorf("End: %v", err)
 						return
 					}
@@ -236,12 +236,12 @@ func TestAFeedThatIsHeldUpDoesNotHoldUpTheClock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := prefix()
-			store := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
-			defer store.Close()
+			backend := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
+			defer backend.Close()
 			other := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
 			defer other.Close()
 			stuck, free := make(chan struct{}, 1), make(chan struct{})
-			feed, err := store.Watch(t.Context(), func(session.Ended) {
+			feed, err := backend.Watch(t.Context(), func(store.Ended) {
 				select {
 				case stuck <- struct{}{}:
 				default:
@@ -253,16 +253,16 @@ func TestAFeedThatIsHeldUpDoesNotHoldUpTheClock(t *testing.T) {
 			}
 			defer feed.Close()
 			defer close(free)
-			now := session.Time(time.Now())
+			now := store.Time(time.Now())
 			for range 50 { // more than the client keeps for whoever takes them in
-				now = session.Time(now.Add(time.Hour))
+				now = store.Time(now.Add(time.Hour))
 				mustCreate(t, other, recordOf("alice", "s1", now), now)
-				if _, err := other.End(t.Context(), endingOf(session.Who{Subject: "alice"}), now); err != nil {
+				if _, err := other.End(t.Context(), endingOf(store.Selector{Subject: "alice"}), now); err != nil {
 					t.Fatal(err)
 				}
 			}
 			<-stuck
-			if _, err := store.Clock(t.Context()); err != nil {
+			if _, err := backend.Clock(t.Context()); err != nil {
 				t.Errorf("Clock: %v", err)
 			}
 		})

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 )
 
@@ -19,22 +19,22 @@ func fresh(t testing.TB, on *servers.Shared, o redis.Options) *redis.Store {
 	t.Helper()
 	url := on.Get(t).URL
 	o.Prefix = prefix()
-	store := open(t, url, o)
-	t.Cleanup(func() { store.Close() })
-	return store
+	backend := open(t, url, o)
+	t.Cleanup(func() { backend.Close() })
+	return backend
 }
 
 // twins opens two stores on the same keys: one that is patient, and one whose time, and with that its claims, run out soon.
 func twins(t testing.TB, on *servers.Shared, soon time.Duration) (patient, hasty *redis.Store) {
 	t.Helper()
 	url, o := on.Get(t).URL, redis.Options{Prefix: prefix()}
-	for _, store := range []**redis.Store{&patient, &hasty} {
+	for _, backend := range []**redis.Store{&patient, &hasty} {
 		o.Timeout = time.Minute
-		if store == &hasty {
+		if backend == &hasty {
 			o.Timeout = soon
 		}
-		*store = open(t, url, o)
-		t.Cleanup(func() { (*store).Close() })
+		*backend = open(t, url, o)
+		t.Cleanup(func() { (*backend).Close() })
 	}
 	return patient, hasty
 }
@@ -67,19 +67,19 @@ func orders(a, b int) (all []string) {
 func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{})
-		now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than Redis's own time, which a mark may have too
+		backend := fresh(t, on, redis.Options{})
+		now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than Redis's own time, which a mark may have too
 		for i, order := range orders(2, 3) {
 			for _, began := range []time.Duration{-time.Minute, 0, time.Microsecond} {
 				name := fmt.Sprintf("%s, login began %v after the logout", order, began)
 				// Subjects are many, so that the sid's slot and the subject's are not always the same.
 				subject, sid := fmt.Sprint("user", i, began), fmt.Sprint("sid", i, began)
 				r := recordOf(subject, sid, now)
-				e := endingOf(session.Who{SID: sid})
+				e := endingOf(store.Selector{SID: sid})
 				e.JTI, e.JTIExpires = sid, now.Add(time.Hour)
-				point, insert := store.CreateSteps(t.Context(), r, now.Add(began))
-				begin, deeds, confirm := store.EndSteps(t.Context(), e, now)
-				var ended []session.Ended
+				point, insert := backend.CreateSteps(t.Context(), r, now.Add(began))
+				begin, deeds, confirm := backend.EndSteps(t.Context(), e, now)
+				var ended []store.Ended
 				var created error
 				creates := []func() error{point, insert}
 				ends := []func() error{begin, func() (err error) { ended, err = deeds(); return err }, confirm}
@@ -94,12 +94,12 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 						creates = creates[1:]
 					}
 				}
-				if created != nil && !errors.Is(created, session.ErrEnded) {
+				if created != nil && !errors.Is(created, store.ErrEnded) {
 					t.Fatalf("%s: a step of the login: %v", name, created)
 				}
-				_, err := store.Find(t.Context(), r.Key, now)
+				_, err := backend.Find(t.Context(), r.Key, now)
 				alive := err == nil
-				if err != nil && !errors.Is(err, session.ErrNotFound) {
+				if err != nil && !errors.Is(err, store.ErrNotFound) {
 					t.Fatalf("%s: Find: %v", name, err)
 				}
 				switch {
@@ -120,8 +120,8 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{})
-		now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than Redis's own time, which a mark may have too
+		backend := fresh(t, on, redis.Options{})
+		now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than Redis's own time, which a mark may have too
 		for i, order := range orders(2, 3) {
 			for _, had := range []string{"a", "b a", "a c"} {
 				for _, named := range []string{"a", "b"} {
@@ -134,7 +134,7 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 						for _, s := range sids[:len(sids)-1] {
 							r.Former = append(r.Former, sid(s))
 						}
-						mustCreate(t, store, r, now.Add(-time.Minute))
+						mustCreate(t, backend, r, now.Add(-time.Minute))
 						next := r
 						next.SID, next.Former = sid("b"), nil
 						for _, s := range sids {
@@ -142,11 +142,11 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 								next.Former = append(next.Former, sid(s))
 							}
 						}
-						e := endingOf(session.Who{SID: sid(named)})
+						e := endingOf(store.Selector{SID: sid(named)})
 						e.JTI, e.JTIExpires = sid("jti"), now.Add(time.Hour)
-						point, replace := store.RenameSteps(t.Context(), next, now.Add(began), now)
-						begin, deeds, confirm := store.EndSteps(t.Context(), e, now)
-						var ended []session.Ended
+						point, replace := backend.RenameSteps(t.Context(), next, now.Add(began), now)
+						begin, deeds, confirm := backend.EndSteps(t.Context(), e, now)
+						var ended []store.Ended
 						var renamed error
 						renames := []func() error{point, replace}
 						ends := []func() error{begin, func() (err error) { ended, err = deeds(); return err }, confirm}
@@ -161,12 +161,12 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 								renames = renames[1:]
 							}
 						}
-						if renamed != nil && !errors.Is(renamed, session.ErrEnded) && !errors.Is(renamed, session.ErrNotFound) {
+						if renamed != nil && !errors.Is(renamed, store.ErrEnded) && !errors.Is(renamed, store.ErrNotFound) {
 							t.Fatalf("%s: a step of the rename: %v", name, renamed)
 						}
-						_, err := store.Find(t.Context(), r.Key, now)
+						_, err := backend.Find(t.Context(), r.Key, now)
 						alive := err == nil
-						if err != nil && !errors.Is(err, session.ErrNotFound) {
+						if err != nil && !errors.Is(err, store.ErrNotFound) {
 							t.Fatalf("%s: Find: %v", name, err)
 						}
 						switch {
@@ -177,10 +177,10 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 						case alive && renamed == nil && began <= 0:
 							t.Errorf("%s: it has the new sid in spite of the logout", name)
 						}
-						if _, err := store.End(t.Context(), endingOf(session.Who{Subject: r.Subject}), now); err != nil {
+						if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: r.Subject}), now); err != nil {
 							t.Fatal(err)
 						}
-						if left, err := store.FormerSIDs(t.Context(), r.Key); err != nil || left != 0 {
+						if left, err := backend.FormerSIDs(t.Context(), r.Key); err != nil || left != 0 {
 							t.Errorf("%s: %d former sids are left in the index (error %v)", name, left, err)
 						}
 					}
@@ -195,13 +195,13 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		for crash := range 3 {
 			// The claim of the one that crashed runs out soon; the provider that tries again is patient.
-			store, crashes := twins(t, on, 500*time.Millisecond)
-			now := session.Time(time.Now())
+			backend, crashes := twins(t, on, 500*time.Millisecond)
+			now := store.Time(time.Now())
 			r := recordOf("alice", "s1", now)
-			mustCreate(t, store, r, now)
-			e := endingOf(session.Who{SID: "s1"})
+			mustCreate(t, backend, r, now)
+			e := endingOf(store.Selector{SID: "s1"})
 			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-			e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
 			begin, deeds, confirm := crashes.EndSteps(t.Context(), e, now)
 			steps := []func() error{begin, func() error { _, err := deeds(); return err }, confirm}
 			for _, step := range steps[:crash] {
@@ -209,16 +209,16 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := store.End(t.Context(), e, now); err != nil {
+			if _, err := backend.End(t.Context(), e, now); err != nil {
 				t.Fatalf("after a crash after %d steps: %v", crash, err)
 			}
-			if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+			if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("after a crash after %d steps and a retry: Find: %v", crash, err)
 			}
-			if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+			if _, err := backend.End(t.Context(), e, now); !errors.Is(err, store.ErrReplayed) {
 				t.Errorf("the token sent again after success: %v, want a replay", err)
 			}
-			notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+			notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
 			if err != nil || len(notices) != 1 {
 				t.Errorf("%d notices (error %v), want 1: not lost, not twice", len(notices), err)
 			}
@@ -234,25 +234,25 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store, slow := twins(t, on, 50*time.Millisecond)
-		now := session.Time(time.Now())
-		e := endingOf(session.Who{SID: "s1"})
+		backend, slow := twins(t, on, 50*time.Millisecond)
+		now := store.Time(time.Now())
+		e := endingOf(store.Selector{SID: "s1"})
 		e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 		beginSlow, _, confirmSlow := slow.EndSteps(t.Context(), e, now)
 		if err := beginSlow(); err != nil {
 			t.Fatal(err)
 		}
-		begin, _, confirm := store.EndSteps(t.Context(), e, now)
+		begin, _, confirm := backend.EndSteps(t.Context(), e, now)
 		if err := begin(); err != nil { // waits until the claim of the slow one has run out
 			t.Fatal(err)
 		}
-		if err := confirmSlow(); err == nil || errors.Is(err, session.ErrReplayed) {
+		if err := confirmSlow(); err == nil || errors.Is(err, store.ErrReplayed) {
 			t.Errorf("the slow one, while another is at it: %v", err)
 		}
 		if err := confirm(); err != nil {
 			t.Errorf("the other: %v", err)
 		}
-		if err := confirmSlow(); !errors.Is(err, session.ErrReplayed) {
+		if err := confirmSlow(); !errors.Is(err, store.ErrReplayed) {
 			t.Errorf("the slow one, after the other: %v", err)
 		}
 	})
@@ -261,27 +261,27 @@ func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 	t.Parallel()
 	one, two := oneTag()
-	store := fresh(t, single, redis.Options{})
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
-	shapes := map[string]func(string) session.Who{
-		"a subject": func(s string) session.Who { return session.Who{Subject: s} },
-		"both":      func(s string) session.Who { return session.Who{Subject: s, SID: "s1"} },
+	backend := fresh(t, single, redis.Options{})
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	shapes := map[string]func(string) store.Selector{
+		"a subject": func(s string) store.Selector { return store.Selector{Subject: s} },
+		"both":      func(s string) store.Selector { return store.Selector{Subject: s, SID: "s1"} },
 	}
 	for name, who := range shapes {
 		a, b := recordOf(one, "s1", now), recordOf(two, "s1", now)
-		mustCreate(t, store, a, now)
-		mustCreate(t, store, b, now)
-		if ended, err := store.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 || ended[0].Key != a.Key {
+		mustCreate(t, backend, a, now)
+		mustCreate(t, backend, b, now)
+		if ended, err := backend.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 || ended[0].Key != a.Key {
 			t.Errorf("%s: ended %v (error %v), want one", name, ended, err)
 		}
-		if _, err := store.Find(t.Context(), b.Key, now); err != nil {
+		if _, err := backend.Find(t.Context(), b.Key, now); err != nil {
 			t.Errorf("%s: the other: %v", name, err)
 		}
-		page, err := store.List(t.Context(), session.Query{Issuer: issuer, ClientID: client, Subject: one}, now)
+		page, err := backend.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, Subject: one}, now)
 		if err != nil || len(page.Records) != 0 {
 			t.Errorf("%s: %d listed (error %v), want none", name, len(page.Records), err)
 		}
-		if ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s1"}), now); err != nil || len(ended) != 1 {
+		if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s1"}), now); err != nil || len(ended) != 1 {
 			t.Errorf("%s: a sid ended %d (error %v), want the one that is left", name, len(ended), err)
 		}
 		now = now.Add(time.Second)
@@ -293,7 +293,7 @@ func oneTag() (string, string) {
 	seen := make(map[[4]byte]string)
 	for i := 0; ; i++ {
 		subject := fmt.Sprint("user", i)
-		tag := session.Tag(issuer, client, subject)
+		tag := store.Tag(issuer, client, subject)
 		if other, ok := seen[tag]; ok {
 			return other, subject
 		}
@@ -304,14 +304,14 @@ func oneTag() (string, string) {
 func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
-		now := session.Time(time.Now())
+		backend := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
+		now := store.Time(time.Now())
 		for i := range 10 { // several people with one sid
-			mustCreate(t, store, recordOf(fmt.Sprint("user", i), "s1", now), now)
+			mustCreate(t, backend, recordOf(fmt.Sprint("user", i), "s1", now), now)
 		}
-		e := endingOf(session.Who{SID: "s1"})
+		e := endingOf(store.Selector{SID: "s1"})
 		e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-		done, replayed, ended := endTogether(t, store, 16, func(int) session.Ending { return e }, now)
+		done, replayed, ended := endTogether(t, backend, 16, func(int) store.Ending { return e }, now)
 		if done != 1 || replayed != 15 || ended != 10 {
 			t.Errorf("%d succeeded, %d were replays, %d sessions ended; want 1, 15, 10", done, replayed, ended)
 		}
@@ -321,15 +321,15 @@ func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
-		now := session.Time(time.Now())
+		backend := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
+		now := store.Time(time.Now())
 		for i := range 16 {
-			mustCreate(t, store, recordOf(fmt.Sprint("user", i), "s1", now), now)
+			mustCreate(t, backend, recordOf(fmt.Sprint("user", i), "s1", now), now)
 		}
-		done, replayed, ended := endTogether(t, store, 16, func(i int) session.Ending {
-			e := endingOf(session.Who{Subject: fmt.Sprint("user", i)})
+		done, replayed, ended := endTogether(t, backend, 16, func(i int) store.Ending {
+			e := endingOf(store.Selector{Subject: fmt.Sprint("user", i)})
 			if i%4 == 3 {
-				e.Who.Subject, e.Who.SID = "", fmt.Sprint("another", i)
+				e.Selector.Subject, e.Selector.SID = "", fmt.Sprint("another", i)
 			}
 			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 			return e
@@ -342,42 +342,42 @@ func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
 
 func TestAJTIWhoseEndingCrashedIsFreeForAnother(t *testing.T) {
 	t.Parallel()
-	store := fresh(t, cluster, redis.Options{Timeout: 500 * time.Millisecond})
-	now := session.Time(time.Now())
-	first, second := endingOf(session.Who{Subject: "alice"}), endingOf(session.Who{Subject: "bob"})
+	backend := fresh(t, cluster, redis.Options{Timeout: 500 * time.Millisecond})
+	now := store.Time(time.Now())
+	first, second := endingOf(store.Selector{Subject: "alice"}), endingOf(store.Selector{Subject: "bob"})
 	first.JTI, first.JTIExpires = "j1", now.Add(time.Hour)
 	second.JTI, second.JTIExpires = "j1", now.Add(time.Hour)
-	if err := store.Bind(t.Context(), first, now); err != nil {
+	if err := backend.Bind(t.Context(), first, now); err != nil {
 		t.Fatal(err)
 	}
 	bob := recordOf("bob", "", now)
-	mustCreate(t, store, bob, now)
+	mustCreate(t, backend, bob, now)
 	// A replay that follows a try which took too long says that the try was carried out after all.
-	err := eventually(t, func() error { _, err := store.End(t.Context(), second, now); return err })
-	if _, alive := store.Find(t.Context(), bob.Key, now); err != nil && !errors.Is(alive, session.ErrNotFound) {
+	err := eventually(t, func() error { _, err := backend.End(t.Context(), second, now); return err })
+	if _, alive := backend.Find(t.Context(), bob.Key, now); err != nil && !errors.Is(alive, store.ErrNotFound) {
 		t.Fatalf("an ending that was never carried out has used the jti up: %v, Find: %v", err, alive)
 	}
-	if _, err := store.End(t.Context(), first, now); !errors.Is(err, session.ErrReplayed) {
+	if _, err := backend.End(t.Context(), first, now); !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("the first after all: %v, want a replay", err)
 	}
 }
 
 func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	t.Parallel()
-	store := fresh(t, single, redis.Options{})
+	backend := fresh(t, single, redis.Options{})
 	c := adminOf(t, single.Own(t).Nodes[0])
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	r := recordOf("alice", "s0", now)
-	mustCreate(t, store, r, now)
+	mustCreate(t, backend, r, now)
 	r.SID, r.Former = "s1", []string{"s0"}
-	if err := store.Rename(t.Context(), r, now, now); err != nil {
+	if err := backend.Rename(t.Context(), r, now, now); err != nil {
 		t.Fatal(err)
 	}
 	r.Revision++
 	left := func() time.Duration { // of the one that is kept for less
 		var least int64
 		for _, sid := range []string{"s0", "s1"} {
-			m := do(t, c, "PTTL", store.PointerOf(issuer, client, sid))
+			m := do(t, c, "PTTL", backend.PointerOf(issuer, client, sid))
 			ms, err := m.AsInt64()
 			if err != nil {
 				t.Fatal(err)
@@ -392,7 +392,7 @@ func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 		t.Errorf("the pointer is kept for %v, the session for an hour and a margin", d)
 	}
 	r.IdleExpires, r.Expires = now.Add(200*time.Hour), now.Add(100*time.Hour)
-	if err := store.Update(t.Context(), r, now); err != nil {
+	if err := backend.Update(t.Context(), r, now); err != nil {
 		t.Fatal(err)
 	}
 	if d := left(); d < 102*time.Hour {
@@ -401,38 +401,38 @@ func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	r.Revision++
 	r.Expires = now.Add(100*time.Hour + time.Minute)
 	before := left()
-	if err := store.Update(t.Context(), r, now); err != nil {
+	if err := backend.Update(t.Context(), r, now); err != nil {
 		t.Fatal(err)
 	}
 	if left() > before {
 		t.Error("a minute more was not worth a second step")
 	}
-	ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s0"}), now.Add(100*time.Hour))
+	ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s0"}), now.Add(100*time.Hour))
 	if err != nil || len(ended) != 1 {
 		t.Errorf("%d ended (error %v), want 1", len(ended), err)
 	}
 }
 
-func mustCreate(t testing.TB, store *redis.Store, r session.Record, now time.Time) {
+func mustCreate(t testing.TB, backend *redis.Store, r store.Record, now time.Time) {
 	t.Helper()
-	if err := store.Create(t.Context(), r, now, now); err != nil {
+	if err := backend.Create(t.Context(), r, now, now); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
 }
 
 // endTogether carries out n endings at once.
-func endTogether(t *testing.T, store *redis.Store, n int, of func(int) session.Ending, now time.Time) (done, replayed, ended int32) {
+func endTogether(t *testing.T, backend *redis.Store, n int, of func(int) store.Ending, now time.Time) (done, replayed, ended int32) {
 	t.Helper()
 	var all sync.WaitGroup
 	var d, r, s atomic.Int32
 	for i := range n {
 		all.Go(func() {
-			gone, err := store.End(t.Context(), of(i), now)
+			gone, err := backend.End(t.Context(), of(i), now)
 			s.Add(int32(len(gone)))
 			switch {
 			case err == nil:
 				d.Add(1)
-			case errors.Is(err, session.ErrReplayed):
+			case errors.Is(err, store.ErrReplayed):
 				r.Add(1)
 			default:
 				t.Errorf("End: %v", err)
@@ -446,19 +446,19 @@ func endTogether(t *testing.T, store *redis.Store, n int, of func(int) session.E
 func TestAJTIIsRememberedAsLongAsItWasRecordedWhateverIsTriedMeanwhile(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		store := fresh(t, on, redis.Options{})
-		start := session.Time(time.Now())
+		backend := fresh(t, on, redis.Options{})
+		start := store.Time(time.Now())
 		end := func(subject, jti string, after, lives time.Duration, want error) {
 			t.Helper()
-			e := endingOf(session.Who{Subject: subject})
+			e := endingOf(store.Selector{Subject: subject})
 			e.JTI, e.JTIExpires = jti, start.Add(after+lives)
-			if _, err := store.End(t.Context(), e, start.Add(after)); !errors.Is(err, want) {
+			if _, err := backend.End(t.Context(), e, start.Add(after)); !errors.Is(err, want) {
 				t.Errorf("%s, %s after %v: got error %v, want %v", subject, jti, after, err, want)
 			}
 		}
 		prune := func(after time.Duration) {
 			for {
-				if n, err := store.Prune(t.Context(), start.Add(after)); err != nil || n == 0 {
+				if n, err := backend.Prune(t.Context(), start.Add(after)); err != nil || n == 0 {
 					break
 				}
 			}
@@ -466,23 +466,23 @@ func TestAJTIIsRememberedAsLongAsItWasRecordedWhateverIsTriedMeanwhile(t *testin
 		const m = time.Minute
 		// A replay that would run out sooner changes nothing.
 		end("alice", "j1", 0, 10*m, nil)
-		end("alice", "j1", m, 0, session.ErrReplayed)
-		end("bob", "j1", 2*m, m, session.ErrReplayed)
+		end("alice", "j1", m, 0, store.ErrReplayed)
+		end("bob", "j1", 2*m, m, store.ErrReplayed)
 		prune(11 * m)
 		end("bob", "j1", 11*m, m, nil)
 		// Nor does one that would run out later, also when the record is gone.
 		end("alice", "j2", 0, m, nil)
-		end("alice", "j2", 0, 100*m, session.ErrReplayed)
+		end("alice", "j2", 0, 100*m, store.ErrReplayed)
 		prune(2 * m)
 		end("bob", "j2", 2*m, 10*m, nil)
-		end("alice", "j2", 3*m, m, session.ErrReplayed)
+		end("alice", "j2", 3*m, m, store.ErrReplayed)
 		// One that crashed before it was carried out would have run out sooner than the one that was.
-		e := endingOf(session.Who{Subject: "alice"})
+		e := endingOf(store.Selector{Subject: "alice"})
 		e.JTI, e.JTIExpires = "j3", start.Add(m)
-		if err := store.Bind(t.Context(), e, start); err != nil {
+		if err := backend.Bind(t.Context(), e, start); err != nil {
 			t.Fatal(err)
 		}
 		end("alice", "j3", 0, 10*m, nil)
-		end("bob", "j3", 5*m, m, session.ErrReplayed)
+		end("bob", "j3", 5*m, m, store.ErrReplayed)
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -50,43 +50,43 @@ func TestTheBucketsLieEvenlyOverTheSlots(t *testing.T) {
 func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{Prefix: "p:"})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{Prefix: "p:"})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	for _, sid := range []string{"", "MARK-sid"} {
 		r := recordOf("MARK-subject", sid, now)
-		mustCreate(t, store, r, now)
+		mustCreate(t, backend, r, now)
 		r.IdleExpires = r.IdleExpires.Add(3 * time.Hour)
-		if err := store.Update(t.Context(), r, now); err != nil {
+		if err := backend.Update(t.Context(), r, now); err != nil {
 			t.Fatal(err)
 		}
 		if r.Revision++; sid != "" {
 			r.SID, r.Former = "MARK-sid5", []string{sid}
-			if err := store.Rename(t.Context(), r, now, now); err != nil {
+			if err := backend.Rename(t.Context(), r, now, now); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for _, who := range []session.Who{{Subject: "MARK-subject"}, {SID: "MARK-sid2"}, {Subject: "MARK-subject", SID: "MARK-sid3"}} {
+	for _, who := range []store.Selector{{Subject: "MARK-subject"}, {SID: "MARK-sid2"}, {Subject: "MARK-subject", SID: "MARK-sid3"}} {
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = "MARK-jti"+who.SID, now.Add(time.Hour)
-		e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
-		if _, err := store.End(t.Context(), e, now); err != nil {
+		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
+		if _, err := backend.End(t.Context(), e, now); err != nil {
 			t.Fatal(err)
 		}
 	}
 	kept := recordOf("MARK-subject2", "MARK-sid4", now)
 	kept.Former = []string{"MARK-sid6"}
-	mustCreate(t, store, kept, now)
-	notices, err := store.ClaimFor(t.Context(), session.NoticeTell, "MARK-target", now, time.Minute, 2)
+	mustCreate(t, backend, kept, now)
+	notices, err := backend.ClaimFor(t.Context(), store.NoticeTell, "MARK-target", now, time.Minute, 2)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("%d notices, %v", len(notices), err)
 	}
-	if err := store.Save(t.Context(), "MARK-name", []byte("MARK-value"), 0); err != nil {
+	if err := backend.Save(t.Context(), "MARK-name", []byte("MARK-value"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.ClaimAttempt(t.Context(), session.AttemptID{1}, []byte("MARK-value"), now.Add(time.Hour), now); err != nil {
+	if _, err := backend.ClaimAttempt(t.Context(), store.AttemptID{1}, []byte("MARK-value"), now.Add(time.Hour), now); err != nil {
 		t.Fatal(err)
 	}
 	var cursor uint64
@@ -129,29 +129,29 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 func TestPruneLeavesNothingOfWhatIsOver(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	store := open(t, s.URL, redis.Options{})
-	defer store.Close()
+	backend := open(t, s.URL, redis.Options{})
+	defer backend.Close()
 	c := adminOf(t, s)
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	for _, subject := range []string{"alice", "bob", "carol"} {
-		mustCreate(t, store, recordOf(subject, "s1", now), now)
-		mustCreate(t, store, recordOf(subject, "", now), now)
+		mustCreate(t, backend, recordOf(subject, "s1", now), now)
+		mustCreate(t, backend, recordOf(subject, "", now), now)
 	}
 	had := recordOf("erin", "s3", now)
 	had.Former = []string{"s4"}
-	mustCreate(t, store, had, now)
+	mustCreate(t, backend, had, now)
 	lost := recordOf("dave", "s2", now)
 	lost.Former = []string{"s4", "s3"}
-	mustCreate(t, store, lost, now)
-	e := endingOf(session.Who{SID: "s1"})
+	mustCreate(t, backend, lost, now)
+	e := endingOf(store.Selector{SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-	if _, err := store.End(t.Context(), e, now); err != nil {
+	if _, err := backend.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
 	// One that Redis cleaned up before Prune came.
-	do(t, c, "DEL", store.Start(lost.Key)+"s"+string(lost.Key[:]))
+	do(t, c, "DEL", backend.Start(lost.Key)+"s"+string(lost.Key[:]))
 	for {
-		n, err := store.Prune(t.Context(), now.Add(1000*time.Hour))
+		n, err := backend.Prune(t.Context(), now.Add(1000*time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,12 +176,12 @@ func TestASessionComesBackFromItsEncoding(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		at := func(name string) time.Time {
-			return session.Time(time.UnixMicro(rapid.Int64Range(-1<<50, 1<<50).Draw(t, name)))
+			return store.Time(time.UnixMicro(rapid.Int64Range(-1<<50, 1<<50).Draw(t, name)))
 		}
 		text := rapid.String()
-		r := session.Record{Issuer: text.Draw(t, "issuer"), ClientID: text.Draw(t, "client"), Subject: text.Draw(t, "subject"),
+		r := store.Record{Issuer: text.Draw(t, "issuer"), ClientID: text.Draw(t, "client"), Subject: text.Draw(t, "subject"),
 			SID: text.Draw(t, "sid"), Created: at("created"), LastSeen: at("seen"), IdleExpires: at("idle"), Expires: at("expires"),
-			Revision: rapid.Int64().Draw(t, "revision"), Refresh: session.Refresh(rapid.Byte().Draw(t, "refresh")),
+			Revision: rapid.Int64().Draw(t, "revision"), Refresh: store.Refresh(rapid.Byte().Draw(t, "refresh")),
 			Payload: rapid.SliceOf(rapid.Byte()).Draw(t, "payload")}
 		if r.Former = rapid.SliceOf(text).Draw(t, "former"); len(r.Former) == 0 {
 			r.Former = nil

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
@@ -19,25 +19,25 @@ const (
 	tagPage = 100 // how many tags each tells at most
 )
 
-// List implements [session.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is bucket
+// List implements [store.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is bucket
 // by bucket, and in each the order of its tags: no more than a page of it is ever at hand.
-func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	limit, err := rules.Limit(q)
 	if err != nil {
-		return session.Page{}, err
+		return store.Page{}, err
 	}
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
-		return session.Page{}, err
+		return store.Page{}, err
 	}
 	defer leave()
-	l := &lister{s: s, ctx: ctx, q: q, now: session.Time(now), limit: limit}
+	l := &lister{s: s, ctx: ctx, q: q, now: store.Time(now), limit: limit}
 	if q.SID != "" {
 		l.hint = hint(q.Issuer, q.ClientID, q.SID)
 	}
 	switch {
 	case q.Subject != "":
-		tag := session.Tag(q.Issuer, q.ClientID, q.Subject)
+		tag := store.Tag(q.Issuer, q.ClientID, q.Subject)
 		err = l.take([]string{string(tag[:])})
 	case q.SID != "":
 		err = l.pointed()
@@ -50,11 +50,11 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 type lister struct {
 	s     *Store
 	ctx   context.Context
-	q     session.Query
+	q     store.Query
 	now   time.Time
 	limit int
 	hint  []byte // of the sid that is asked for
-	page  session.Page
+	page  store.Page
 	full  bool
 }
 
@@ -141,14 +141,14 @@ func (l *lister) take(tags []string) error {
 			asks = append(asks, l.s.client.B().Zrangebylex().Key(key).Min(least).Max(most).Build())
 		}
 	}
-	var keys []session.Key
+	var keys []store.Key
 	for i, result := range l.s.do(l.ctx, asks) {
 		members, err := result.AsStrSlice()
 		if err != nil {
 			return fmt.Errorf("redis: list: %w", err)
 		}
 		for _, m := range members {
-			var k session.Key
+			var k store.Key
 			tag := tags[i/len(indexes)]
 			if len(m) != hintSize+len(k)-len(tag) {
 				return errDamaged
@@ -159,7 +159,7 @@ func (l *lister) take(tags []string) error {
 			}
 		}
 	}
-	slices.SortFunc(keys, func(a, b session.Key) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(keys, func(a, b store.Key) int { return bytes.Compare(a[:], b[:]) })
 	for chunk := range slices.Chunk(slices.Compact(keys), l.limit+1) {
 		if err := l.fetch(chunk); err != nil || l.full {
 			return err
@@ -169,7 +169,7 @@ func (l *lister) take(tags []string) error {
 }
 
 // fetch puts those of the keys on the page that live and are asked for.
-func (l *lister) fetch(keys []session.Key) error {
+func (l *lister) fetch(keys []store.Key) error {
 	found, err := l.s.records(l.ctx, keys)
 	if err != nil {
 		return err
@@ -188,12 +188,12 @@ func (l *lister) fetch(keys []session.Key) error {
 }
 
 // records reads sessions. Those that are not there are left out.
-func (s *Store) records(ctx context.Context, keys []session.Key) ([]session.Record, error) {
+func (s *Store) records(ctx context.Context, keys []store.Key) ([]store.Record, error) {
 	asks := make([]rueidis.Completed, len(keys))
 	for i, k := range keys {
 		asks[i] = s.client.B().Get().Key(s.named(k[0], keySession, k[:])).Build()
 	}
-	var all []session.Record
+	var all []store.Record
 	for i, result := range s.do(ctx, asks) {
 		raw, err := result.ToString()
 		if rueidis.IsRedisNil(err) {

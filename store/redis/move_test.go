@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
@@ -22,20 +22,20 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	}
 	own := servers.RedisClusterOf(t, 0, forgetful...)
 	var log bytes.Buffer
-	store := open(t, own.URL, redis.Options{Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	defer store.Close()
+	backend := open(t, own.URL, redis.Options{Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	defer backend.Close()
 	hasty := open(t, own.URL, redis.Options{Timeout: 300 * time.Millisecond})
 	defer hasty.Close()
-	if n := store.WaitFor(); n != 0 || !strings.Contains(log.String(), "event=redis_no_replica") {
+	if n := backend.WaitFor(); n != 0 || !strings.Contains(log.String(), "event=redis_no_replica") {
 		t.Errorf("%d replicas are waited for on a Cluster that has none; the log says %s", n, log.String())
 	}
-	l := watch(t, store)
-	now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	l := watch(t, backend)
+	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
 	one, two, three := recordOf("alice", "s1", now), recordOf("alice", "s2", now), recordOf("alice", "", now)
-	for _, r := range []session.Record{one, two, three} {
-		mustCreate(t, store, r, now)
+	for _, r := range []store.Record{one, two, three} {
+		mustCreate(t, backend, r, now)
 	}
-	start := store.Start(one.Key)
+	start := backend.Start(one.Key)
 	_, tag, _ := strings.Cut(start, "{")
 	tag, _, _ = strings.Cut(tag, "}")
 	moving := fmt.Sprint(slot(tag))
@@ -56,27 +56,27 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	do(t, nodes[from], "CLUSTER", "SETSLOT", moving, "MIGRATING", ids[to])
 
 	// Some of her sessions are here, some there. An ending of them all is refused, and does nothing.
-	e := endingOf(session.Who{Subject: "alice"})
+	e := endingOf(store.Selector{Subject: "alice"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 	moved := start + "s" + string(two.Key[:])
 	do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.Nodes[to].Port), moved, "0", "1000")
-	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End while her sessions are in two places: %v", err)
 	}
-	for _, r := range []session.Record{one, two, three} {
-		if _, err := store.Find(t.Context(), r.Key, now); err != nil {
+	for _, r := range []store.Record{one, two, three} {
+		if _, err := backend.Find(t.Context(), r.Key, now); err != nil {
 			t.Errorf("Find while the slot moves: %v", err)
 		}
 	}
 	for _, key := range keysOf(t, nodes[from], moving) {
 		do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.Nodes[to].Port), key, "0", "1000")
 	}
-	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End before the slot is settled: %v", err)
 	}
 	// It is settled there, and the server here does not know yet: endings are carried out there, and we still listen here.
 	do(t, nodes[to], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
-	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 3 {
+	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 3 {
 		t.Errorf("End where the slot has gone to: %d ended, %v", len(ended), err)
 	}
 	if err := l.Sync(t.Context()); err == nil && l.times(one.Key) == 0 {
@@ -85,16 +85,16 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	for _, i := range []int{from, 3 - to - from} {
 		do(t, nodes[i], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
 	}
-	for _, r := range []session.Record{one, two, three} {
-		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+	for _, r := range []store.Record{one, two, three} {
+		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Find after the logout, where the slot is now: %v", err)
 		}
 	}
 	l.recovers(t)
 	now = now.Add(time.Second)
 	r := recordOf("alice", "s1", now)
-	mustCreate(t, store, r, now)
-	if _, err := store.End(t.Context(), endingOf(session.Who{SID: "s1"}), now); err != nil {
+	mustCreate(t, backend, r, now)
+	if _, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s1"}), now); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Sync(t.Context()); err != nil || l.times(r.Key) != 1 {

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // buckets is how many parts the store has. It can never change: a session's bucket follows from its key.
@@ -69,7 +69,7 @@ func appendText(b []byte, s string) []byte {
 }
 
 // laneName names the notices of one kind for one target.
-func laneName(kind session.NoticeKind, target string) name { return hash('l', string(kind), target) }
+func laneName(kind store.NoticeKind, target string) name { return hash('l', string(kind), target) }
 
 func jtiName(issuer, clientID, jti string) name { return hash('j', issuer, clientID, jti) }
 
@@ -83,9 +83,9 @@ func hint(issuer, clientID, sid string) []byte {
 }
 
 // Names of marks in a subject's bucket.
-func subjectMark(r *session.Record) name { return hash('u', r.Issuer, r.ClientID, r.Subject) }
-func bareMark(r *session.Record) name    { return hash('n', r.Issuer, r.ClientID, r.Subject) }
-func bothMark(r *session.Record) name    { return hash('b', r.Issuer, r.ClientID, r.Subject, r.SID) }
+func subjectMark(r *store.Record) name { return hash('u', r.Issuer, r.ClientID, r.Subject) }
+func bareMark(r *store.Record) name    { return hash('n', r.Issuer, r.ClientID, r.Subject) }
+func bothMark(r *store.Record) name    { return hash('b', r.Issuer, r.ClientID, r.Subject, r.SID) }
 
 // bucket numbers a part of the store. What belongs to one person is in one, so in one slot of a Cluster.
 type bucket = uint8

@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 )
 
@@ -133,23 +133,23 @@ func TestAServerThatMayLoseThingsIsWarnedOf(t *testing.T) {
 func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	var stores []*redis.Store
 	var feeds []*listening
 	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"}, {"/1?prefix=third:", "not:"}} {
-		store := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix})
-		defer store.Close()
-		stores, feeds = append(stores, store), append(feeds, watch(t, store))
+		backend := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix})
+		defer backend.Close()
+		stores, feeds = append(stores, backend), append(feeds, watch(t, backend))
 	}
 	r := recordOf("alice", "s1", now)
-	for _, store := range stores {
-		mustCreate(t, store, r, now)
+	for _, backend := range stores {
+		mustCreate(t, backend, r, now)
 	}
-	if _, err := stores[1].End(t.Context(), endingOf(session.Who{SID: "s1"}), now); err != nil {
+	if _, err := stores[1].End(t.Context(), endingOf(store.Selector{SID: "s1"}), now); err != nil {
 		t.Fatal(err)
 	}
-	for i, store := range stores {
-		_, err := store.Find(t.Context(), r.Key, now)
+	for i, backend := range stores {
+		_, err := backend.Find(t.Context(), r.Key, now)
 		if alive := err == nil; alive == (i == 1) {
 			t.Errorf("store %d: Find: %v", i, err)
 		}
@@ -201,7 +201,7 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	for i, o := range []redis.Options{{}, {TLS: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}}} {
 		address := "rediss://curfew:pass%2fword%401@" + host
 		if o.TLS == nil {
@@ -209,41 +209,41 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		}
 		var out bytes.Buffer
 		o.Log = slog.New(slog.NewTextHandler(&out, nil))
-		store := open(t, address, o)
-		defer store.Close()
-		l := watch(t, store)
-		l.hears(t, store, now)
+		backend := open(t, address, o)
+		defer backend.Close()
+		l := watch(t, backend)
+		l.hears(t, backend, now)
 		// Every method, with no more rights than those.
 		r := recordOf(fmt.Sprint("alice", i), fmt.Sprint("s", i), now)
-		mustCreate(t, store, r, now)
+		mustCreate(t, backend, r, now)
 		r.IdleExpires = r.IdleExpires.Add(2 * time.Hour)
-		if err := store.Update(t.Context(), r, now); err != nil {
+		if err := backend.Update(t.Context(), r, now); err != nil {
 			t.Errorf("Update: %v", err)
 		}
-		for _, q := range []session.Query{{}, {Issuer: issuer, ClientID: client, SID: r.SID}} {
-			if page, err := store.List(t.Context(), q, now); err != nil || len(page.Records) != 1 {
+		for _, q := range []store.Query{{}, {Issuer: issuer, ClientID: client, SID: r.SID}} {
+			if page, err := backend.List(t.Context(), q, now); err != nil || len(page.Records) != 1 {
 				t.Errorf("List: %d, %v", len(page.Records), err)
 			}
 		}
-		e := endingOf(session.Who{SID: r.SID})
+		e := endingOf(store.Selector{SID: r.SID})
 		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-		e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
-		if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+		if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 			t.Errorf("End: %d ended, %v", len(ended), err)
 		}
-		notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+		notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
 		if err != nil || len(notices) != 1 {
 			t.Fatalf("Claim: %d, %v", len(notices), err)
 		}
-		desk(t, store, notices[0], now)
-		if n, err := store.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
+		desk(t, backend, notices[0], now)
+		if n, err := backend.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
 			t.Errorf("Prune: %d, %v", n, err)
 		}
 	}
 }
 
 // desk uses every method of the desk and the vault, with a claimed notice for "app".
-func desk(t *testing.T, store *redis.Store, n session.Notice, now time.Time) {
+func desk(t *testing.T, backend *redis.Store, n store.Notice, now time.Time) {
 	t.Helper()
 	ok := func(what string, err error) {
 		t.Helper()
@@ -251,33 +251,33 @@ func desk(t *testing.T, store *redis.Store, n session.Notice, now time.Time) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	ok("Settle", store.Settle(t.Context(), n, session.Outcome{GiveUp: true}))
-	ok("Retry", store.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
-	notices, err := store.ClaimFor(t.Context(), session.NoticeTell, "app", now, time.Minute, 10)
+	ok("Settle", backend.Complete(t.Context(), n, store.Outcome{GiveUp: true}))
+	ok("Retry", backend.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
+	notices, err := backend.ClaimFor(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("ClaimFor: %d, %v", len(notices), err)
 	}
-	ok("Settle", store.Settle(t.Context(), notices[0], session.Outcome{RetryAt: now}))
-	ok("Leave", store.Leave(t.Context(), notices))
-	page, err := store.Notices(t.Context(), session.NoticeQuery{})
+	ok("Settle", backend.Complete(t.Context(), notices[0], store.Outcome{RetryAt: now}))
+	ok("Leave", backend.Enqueue(t.Context(), notices))
+	page, err := backend.Notices(t.Context(), store.NoticeQuery{})
 	if err != nil || len(page.Notices) != 2 {
 		t.Errorf("Notices: %d, %v", len(page.Notices), err)
 	}
-	_, err = store.Notice(t.Context(), n.ID)
+	_, err = backend.Notice(t.Context(), n.ID)
 	ok("Notice", err)
 	for _, n := range page.Notices {
-		ok("Drop", store.Drop(t.Context(), n.ID))
+		ok("Drop", backend.Drop(t.Context(), n.ID))
 	}
-	_, err = store.Tally(t.Context())
+	_, err = backend.Stats(t.Context())
 	ok("Tally", err)
-	_, err = store.Overdue(t.Context(), session.Key{}, 10, now.Add(24*time.Hour))
+	_, err = backend.Overdue(t.Context(), store.Key{}, 10, now.Add(24*time.Hour))
 	ok("Overdue", err)
 	name := rand.Text()
-	ok("Save", store.Save(t.Context(), name, []byte("kept"), 0))
-	if value, revision, err := store.Load(t.Context(), name); err != nil || string(value) != "kept" || revision != 1 {
+	ok("Save", backend.Save(t.Context(), name, []byte("kept"), 0))
+	if value, revision, err := backend.Load(t.Context(), name); err != nil || string(value) != "kept" || revision != 1 {
 		t.Errorf("Load: %q, %d, %v", value, revision, err)
 	}
-	_, err = store.Clock(t.Context())
+	_, err = backend.Clock(t.Context())
 	ok("Clock", err)
 }
 
@@ -336,23 +336,23 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 		words := append([]string{"ACL", "SETUSER", "curfew", "on", ">password", "~" + p + "*", "&" + p + "*"}, strings.Fields(rights+rightsOnACluster)...)
 		do(t, c, words...)
 	}
-	store := open(t, strings.Replace(url, "://", "://curfew:password@", 1), redis.Options{Prefix: p, WaitReplicas: 1})
-	defer store.Close()
-	l := watch(t, store)
-	now := session.Time(time.Now())
-	l.hears(t, store, now)
-	mustCreate(t, store, recordOf("alice", "s1", now), now)
-	e := endingOf(session.Who{SID: "s1"})
+	backend := open(t, strings.Replace(url, "://", "://curfew:password@", 1), redis.Options{Prefix: p, WaitReplicas: 1})
+	defer backend.Close()
+	l := watch(t, backend)
+	now := store.Time(time.Now())
+	l.hears(t, backend, now)
+	mustCreate(t, backend, recordOf("alice", "s1", now), now)
+	e := endingOf(store.Selector{SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-	e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
-	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End: %d ended, %v", len(ended), err)
 	}
-	notices, err := store.Claim(t.Context(), now, time.Minute, 10)
+	notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("Claim: %d, %v", len(notices), err)
 	}
-	desk(t, store, notices[0], now)
+	desk(t, backend, notices[0], now)
 }
 
 const rightsOnACluster = " +spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|shards +asking"

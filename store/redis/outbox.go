@@ -10,14 +10,14 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
 // template is all of a notice but whom it is about: kind and target, which name its lane; issuer, client, cause; when it was
 // created; and at the end its deadline.
-func template(n session.Notice) string {
+func template(n store.Notice) string {
 	var b []byte
 	for _, s := range []string{string(n.Kind), n.Target, n.Issuer, n.ClientID, string(n.Cause)} {
 		b = appendText(b, s)
@@ -32,20 +32,20 @@ func about(issuer, clientID, subject, sid string) string {
 }
 
 // tellings are the arguments of the script for the notices that e asks for: what is wanted, template, names, lane.
-func tellings(e session.Ending, now time.Time) (args []string) {
-	for _, t := range e.Tell {
+func tellings(e store.Ending, now time.Time) (args []string) {
+	for _, t := range e.Notices {
 		wants, whom := "t", ""
 		switch {
-		case t.Kind == session.NoticeRevoke && t.Offline:
+		case t.Kind == store.NoticeRevoke && t.Offline:
 			wants = "o"
-		case t.Kind == session.NoticeRevoke:
+		case t.Kind == store.NoticeRevoke:
 			wants = "r"
 		case rules.WholeSubject(e, t):
-			wants, whom = "w", about(e.Who.Issuer, e.Who.ClientID, e.Who.Subject, "")
+			wants, whom = "w", about(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, "")
 		}
 		lane := laneName(t.Kind, t.Target)
-		args = append(args, wants, template(session.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Who.Issuer,
-			ClientID: e.Who.ClientID, Cause: e.Cause, Created: now, Deadline: t.Deadline}), whom, string(lane[:]))
+		args = append(args, wants, template(store.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Selector.Issuer,
+			ClientID: e.Selector.ClientID, Cause: e.Cause, Created: now, Deadline: t.Deadline}), whom, string(lane[:]))
 	}
 	return args
 }
@@ -67,8 +67,8 @@ func (a candidate) compare(b candidate) int {
 	return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.id, b.id))
 }
 
-// Claim implements [session.Outbox]. It looks into every lane of every bucket: who has much to do asks for one lane.
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// Claim implements [store.Outbox]. It looks into every lane of every bucket: who has much to do asks for one lane.
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil || max < 1 {
 		if err == nil {
@@ -77,7 +77,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, m
 		return nil, err
 	}
 	defer leave()
-	return claimUntil(max, func(max int) ([]candidate, []session.Notice, error) {
+	return claimUntil(max, func(max int) ([]candidate, []store.Notice, error) {
 		lanes, err := s.lanes(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -97,7 +97,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, m
 
 // claimUntil claims until there are max, or none is due: others may have been quicker with some, so it looks again. What was
 // claimed is handed out, also when a part of the buckets cannot be reached.
-func claimUntil(max int, claim func(max int) (due []candidate, got []session.Notice, err error)) (all []session.Notice, err error) {
+func claimUntil(max int, claim func(max int) (due []candidate, got []store.Notice, err error)) (all []store.Notice, err error) {
 	for len(all) < max {
 		due, got, err := claim(max - len(all))
 		all = append(all, got...)
@@ -108,7 +108,7 @@ func claimUntil(max int, claim func(max int) (due []candidate, got []session.Not
 			break
 		}
 	}
-	slices.SortStableFunc(all, func(a, b session.Notice) int { return a.Due.Compare(b.Due) })
+	slices.SortStableFunc(all, func(a, b store.Notice) int { return a.Due.Compare(b.Due) })
 	return all, nil
 }
 
@@ -155,7 +155,7 @@ func (s *Store) queues(at spot) []string {
 }
 
 // claim leases what is due, and says when there is something to be done next at the spots where it was.
-func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []session.Notice, next map[spot]string, err error) {
+func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []store.Notice, next map[spot]string, err error) {
 	lease := rand.Text()
 	var spots []spot
 	ids := make(map[spot][]string)
@@ -195,16 +195,16 @@ func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time
 }
 
 // readNotice reads a notice: id, template, key, names, payload, due, reason, attempts, and whether it is given up.
-func readNotice(m rueidis.RedisMessage) (session.Notice, error) {
+func readNotice(m rueidis.RedisMessage) (store.Notice, error) {
 	parts, err := m.AsStrSlice()
 	if err != nil || len(parts) != 9 {
-		return session.Notice{}, errAnswer
+		return store.Notice{}, errAnswer
 	}
 	return noticeOf(parts)
 }
 
-func noticeOf(parts []string) (session.Notice, error) {
-	n := session.Notice{ID: parts[0], Reason: parts[6], GivenUp: parts[8] != ""}
+func noticeOf(parts []string) (store.Notice, error) {
+	n := store.Notice{ID: parts[0], Reason: parts[6], GivenUp: parts[8] != ""}
 	var err error
 	if n.Attempts, err = strconv.Atoi(parts[7]); err != nil {
 		return n, errDamaged
@@ -215,8 +215,8 @@ func noticeOf(parts []string) (session.Notice, error) {
 	}
 	n.Due = instant(due)
 	d := decoder{rest: parts[1]}
-	n.Kind, n.Target = session.NoticeKind(d.text()), d.text()
-	n.Issuer, n.ClientID, n.Cause = d.text(), d.text(), session.Cause(d.text())
+	n.Kind, n.Target = store.NoticeKind(d.text()), d.text()
+	n.Issuer, n.ClientID, n.Cause = d.text(), d.text(), store.Cause(d.text())
 	n.Created, n.Deadline = instant(d.int64()), instant(d.int64())
 	framed := decoder{rest: parts[3]}
 	who := decoder{rest: framed.text()}
@@ -245,8 +245,8 @@ func bucketOf(id string) (bucket, bool) {
 	return append(b, 0)[0], err == nil
 }
 
-// Settle implements [session.Outbox].
-func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
+// Settle implements [store.Outbox].
+func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
 	if err := rules.CheckOutcome(o); err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome)
 	defer leave()
 	b, ok := bucketOf(n.ID)
 	if !ok || n.Lease == "" {
-		return session.ErrLeaseLost
+		return store.ErrLeaseLost
 	}
 	outcome := "give up"
 	switch {
@@ -276,7 +276,7 @@ func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome)
 		return err
 	}
 	if word == "lost" {
-		return session.ErrLeaseLost
+		return store.ErrLeaseLost
 	}
 	if outcome == "retry" {
 		s.ring(ctx, spot{b, laneName(n.Kind, n.Target)}, decimal(o.RetryAt))

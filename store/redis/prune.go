@@ -6,14 +6,14 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
 
 // batch is how much one Prune removes at most, and one script looks at: a logout may be waiting behind it.
 const batch = 100
 
-// Prune implements [session.Store].
+// Prune implements [store.Store].
 func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 func (s *Store) pruneBucket(ctx context.Context, b bucket, now time.Time, limit int) (int, error) {
 	for {
 		answer, err := s.run(ctx, call{s.scripts.prune, []string{s.key(b, keyQueue), s.key(b, keyTags)},
-			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit), strconv.FormatInt(session.MarkLifetime.Microseconds(), 10)}})
+			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit), strconv.FormatInt(store.MarkLifetime.Microseconds(), 10)}})
 		if err != nil {
 			return 0, err
 		}

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // A session is kept as one string. The scripts read it too (see lua/shared.lua):
@@ -26,16 +26,16 @@ const (
 
 var errDamaged = errors.New("redis: what is stored is damaged, or was written by another release")
 
-func micros(t time.Time) int64 { return session.Time(t).UnixMicro() }
+func micros(t time.Time) int64 { return store.Time(t).UnixMicro() }
 
-func instant(micros int64) time.Time { return session.Time(time.UnixMicro(micros)) }
+func instant(micros int64) time.Time { return store.Time(time.UnixMicro(micros)) }
 
 func appendMicros(b []byte, t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(micros(t)))
 }
 
 // runsOut is the last moment of r.
-func runsOut(r *session.Record) time.Time {
+func runsOut(r *store.Record) time.Time {
 	if r.IdleExpires.Before(r.Expires) {
 		return r.IdleExpires
 	}
@@ -43,7 +43,7 @@ func runsOut(r *session.Record) time.Time {
 }
 
 // head is the part of r that Update replaces.
-func head(r *session.Record, pointed int64) []byte {
+func head(r *store.Record, pointed int64) []byte {
 	b := make([]byte, 0, headSize)
 	if len(r.Former) > 0 {
 		b = append(b, versionFormer)
@@ -67,7 +67,7 @@ func names(issuer, clientID, subject, sid string) []byte {
 	return b
 }
 
-func encode(r *session.Record, pointed int64) []byte {
+func encode(r *store.Record, pointed int64) []byte {
 	b := head(r, pointed)
 	b = appendMicros(b, r.Created)
 	b = append(b, hint(r.Issuer, r.ClientID, r.SID)...)
@@ -84,8 +84,8 @@ func encode(r *session.Record, pointed int64) []byte {
 	return append(b, r.Payload...)
 }
 
-func decode(key session.Key, raw string) (session.Record, error) {
-	r := session.Record{Key: key}
+func decode(key store.Key, raw string) (store.Record, error) {
+	r := store.Record{Key: key}
 	d := decoder{rest: raw}
 	v := d.byte()
 	if v != version && v != versionFormer {
@@ -94,7 +94,7 @@ func decode(key session.Key, raw string) (session.Record, error) {
 	r.Revision = d.int64()
 	r.LastSeen, r.IdleExpires, r.Expires = instant(d.int64()), instant(d.int64()), instant(d.int64())
 	d.int64() // pointed
-	r.Refresh = session.Refresh(d.byte())
+	r.Refresh = store.Refresh(d.byte())
 	r.Created = instant(d.int64())
 	d.take(hintSize)
 	who := decoder{rest: d.text()}
@@ -164,8 +164,8 @@ func (d *decoder) former() (sids []string) {
 }
 
 // endedSession reads a piece of an answer or of a message: the key, and the names with their length.
-func (d *decoder) endedSession(cause session.Cause, at time.Time) session.Ended {
-	e := session.Ended{Cause: cause, At: at}
+func (d *decoder) endedSession(cause store.Cause, at time.Time) store.Ended {
+	e := store.Ended{Cause: cause, At: at}
 	copy(e.Key[:], d.take(len(e.Key)))
 	who := decoder{rest: d.text()}
 	e.Issuer, e.ClientID, e.Subject, e.SID = who.text(), who.text(), who.text(), who.text()

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/feed"
 	"github.com/redis/rueidis"
 )
@@ -42,10 +42,10 @@ type Options struct {
 }
 
 var (
-	_ session.Store = (*Store)(nil)
-	_ session.Desk  = (*Store)(nil)
-	_ session.Vault = (*Store)(nil)
-	_ session.Clock = (*Store)(nil)
+	_ store.Store        = (*Store)(nil)
+	_ store.Outbox2      = (*Store)(nil)
+	_ store.SharedValues = (*Store)(nil)
+	_ store.Clock        = (*Store)(nil)
 )
 
 // Store keeps sessions, notices and the vault in Redis or Valkey.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
 	"github.com/redis/rueidis"
@@ -44,10 +44,10 @@ func TestALoginFromBeforeALogoutAtAnotherReplicaIsRefused(t *testing.T) {
 	t.Parallel()
 	order := func(t *testing.T, url string, o redis.Options) {
 		o.Prefix, o.Timeout = prefix(), 30*time.Second
-		storetest.Order(t, func(t *testing.T) session.Store {
-			store := open(t, url, o)
-			t.Cleanup(func() { store.Close() })
-			return store
+		storetest.Order(t, func(t *testing.T) store.Store {
+			backend := open(t, url, o)
+			t.Cleanup(func() { backend.Close() })
+			return backend
 		})
 	}
 	onBoth(t, func(t *testing.T, on *servers.Shared) { order(t, on.Get(t).URL, redis.Options{}) })
@@ -76,16 +76,16 @@ func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
 	url := on.Get(t).URL
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, WaitReplicas: waitReplicas} // this machine may be slow
-		store := open(t, url, o)
+		backend := open(t, url, o)
 		return storetest.Harness{
-			Store: store,
+			Store: backend,
 			Reopen: func(t *testing.T) storetest.Store {
-				if err := store.Close(); err != nil {
+				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}
 				return open(t, url, o)
 			},
-			FailEnd: func(t *testing.T) func() { return breakNotices(t, url, store) },
+			FailEnd: func(t *testing.T) func() { return breakNotices(t, url, backend) },
 		}
 	})
 }
@@ -93,22 +93,22 @@ func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
 // open opens a store, which whoever asks closes.
 func open(t testing.TB, url string, o redis.Options) *redis.Store {
 	t.Helper()
-	store, err := redis.Open(t.Context(), url, o)
+	backend, err := redis.Open(t.Context(), url, o)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
-	return store
+	return backend
 }
 
 // breakNotices puts something else in the place of the lists of lanes, so that no notice can be left.
-func breakNotices(t *testing.T, url string, store *redis.Store) (restore func()) {
+func breakNotices(t *testing.T, url string, backend *redis.Store) (restore func()) {
 	option := rueidis.ClientOption{InitAddress: strings.Split(url[strings.Index(url, "://")+3:], ","), DisableCache: true}
 	c, err := rueidis.NewClient(option)
 	if err != nil {
 		t.Fatal(err)
 	}
 	each := func(build func(key string) rueidis.Completed) {
-		for _, key := range store.LaneKeys() {
+		for _, key := range backend.LaneKeys() {
 			if err := c.Do(t.Context(), build(key)).Error(); err != nil {
 				t.Fatal(err)
 			}

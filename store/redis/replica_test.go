@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
@@ -36,18 +38,18 @@ type counted struct {
 	finds atomic.Int64
 }
 
-func (c *counted) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+func (c *counted) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	c.finds.Add(1)
 	return c.Store.Find(ctx, key, now)
 }
 
-func newReplica(store *redis.Store, cfg session.Config) (*replica, error) {
-	ring, err := session.NewRing(make([]byte, 32))
+func newReplica(backend *redis.Store, cfg session.Config) (*replica, error) {
+	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{store: &counted{Store: store}}
-	cfg.Store, cfg.Ring, cfg.Log = r.store, ring, slog.New(slog.DiscardHandler)
+	r := &replica{store: &counted{Store: backend}}
+	cfg.Store, cfg.Keyring, cfg.Log = r.store, ring, slog.New(slog.DiscardHandler)
 	r.Manager, err = session.NewManager(cfg)
 	return r, err
 }
@@ -55,8 +57,8 @@ func newReplica(store *redis.Store, cfg session.Config) (*replica, error) {
 // replicate runs a replica for as long as the test runs.
 func replicate(t *testing.T, url string, o redis.Options, cfg session.Config) *replica {
 	t.Helper()
-	store := open(t, url, o)
-	r, err := newReplica(store, cfg)
+	backend := open(t, url, o)
+	r, err := newReplica(backend, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +68,7 @@ func replicate(t *testing.T, url string, o redis.Options, cfg session.Config) *r
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
-		store.Close()
+		backend.Close()
 	})
 	return r
 }
@@ -87,7 +89,7 @@ func (r *replica) signIn(t *testing.T, subject, sid string) (b session.Bearer) {
 	t.Helper()
 	poll(t, "somebody signs in", func() (ok bool) {
 		var err error
-		b, _, err = r.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Began: r.Now()})
+		b, _, err = r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Began: r.Now()})
 		return err == nil
 	})
 	return b
@@ -107,7 +109,7 @@ func (r *replica) cache(t *testing.T, b session.Bearer) {
 }
 
 // end ends who, and returns when it is dead.
-func (r *replica) end(t *testing.T, who session.Who) (dead time.Time) {
+func (r *replica) end(t *testing.T, who store.Selector) (dead time.Time) {
 	t.Helper()
 	poll(t, "the ending is acknowledged", func() bool {
 		_, err := r.End(t.Context(), endingOf(who))
@@ -128,7 +130,7 @@ func (r *replica) wantRefused(t *testing.T, b session.Bearer) {
 		if err == nil {
 			t.Fatal("who ended is served")
 		}
-		return errors.Is(err, session.ErrNotFound)
+		return errors.Is(err, store.ErrNotFound)
 	})
 }
 
@@ -150,11 +152,11 @@ func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
 		// Who hears nothing would serve a copy for an hour.
-		deaf := session.Config{Ceiling: time.Hour}
+		deaf := session.Config{MaxStale: time.Hour}
 		here, there := replicate(t, url, o, deaf), replicate(t, url, o, deaf)
 		bystander := here.signIn(t, "bob", "s9")
 		there.cache(t, bystander)
-		for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+		for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 			b := here.signIn(t, "alice", "s1")
 			here.cache(t, b)
 			there.cache(t, b)
@@ -267,12 +269,12 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 			mend := sync.OnceFunc(func() { fault.end(w) })
 			t.Cleanup(mend)
 
-			dead := here.end(t, session.Who{Subject: "alice"})
+			dead := here.end(t, store.Selector{Subject: "alice"})
 			poll(t, "twice the ceiling has passed", func() bool {
 				began := time.Now()
 				if _, err := there.Get(t.Context(), ends); err == nil && began.Sub(dead) > ceiling {
 					t.Errorf("served %v after the end", began.Sub(dead))
-				} else if err != nil && !errors.Is(err, session.ErrNotFound) {
+				} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Get: got error %v, but the store can be asked", err)
 				}
 				if _, err := there.Get(t.Context(), stays); err != nil {
@@ -284,7 +286,7 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 
 			mend()
 			there.cache(t, stays)
-			there.hears(t, stays, func() { here.end(t, session.Who{SID: "s2"}) })
+			there.hears(t, stays, func() { here.end(t, store.Selector{SID: "s2"}) })
 			there.wantRefused(t, stays)
 		})
 	}
@@ -299,10 +301,10 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	for _, b := range []session.Bearer{ends, stays, wished} {
 		there.cache(t, b)
 	}
-	dead := here.end(t, session.Who{Subject: "alice"})
+	dead := here.end(t, store.Selector{Subject: "alice"})
 	s.Freeze()
 	frozen := time.Now()
-	wish := endingOf(session.Who{Subject: "carol"})
+	wish := endingOf(store.Selector{Subject: "carol"})
 	wish.JTI, wish.JTIExpires = "j1", frozen.Add(time.Hour)
 	var asking sync.WaitGroup
 	during := func(what string, ask func(began time.Time) error) {
@@ -327,7 +329,7 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 		if err == nil && began.Sub(dead) > ceiling {
 			t.Errorf("served %v after the end", began.Sub(dead))
 		}
-		if errors.Is(err, session.ErrNotFound) && began.Sub(dead) <= ceiling {
+		if errors.Is(err, store.ErrNotFound) && began.Sub(dead) <= ceiling {
 			return nil // heard of before the server froze
 		}
 		return err
@@ -352,12 +354,12 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	there.cache(t, stays) // and was never signed out
 	poll(t, "a logout that failed is carried out, or was", func() bool {
 		_, err := here.End(t.Context(), wish)
-		return err == nil || errors.Is(err, session.ErrReplayed)
+		return err == nil || errors.Is(err, store.ErrReplayed)
 	})
 	there.wantRefused(t, ends)
 	poll(t, "who was ended by it is refused", func() bool {
 		_, err := there.Get(t.Context(), wished)
-		return errors.Is(err, session.ErrNotFound)
+		return errors.Is(err, store.ErrNotFound)
 	})
 }
 
@@ -374,14 +376,14 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 			// More than both can be off still.
 			const margin = 5 * time.Second
 			begun := func(who *replica, began time.Time) error {
-				_, _, err := who.Create(t.Context(), session.New{Issuer: issuer, ClientID: client, Subject: name, Began: began})
+				_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name, Began: began})
 				return err
 			}
 			for _, ends := range []*replica{right, wrong} {
 				before := wrong.Now().Add(-margin)
-				ends.end(t, session.Who{Subject: name})
-				if err := begun(right, before); !errors.Is(err, session.ErrEnded) {
-					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err, session.ErrEnded)
+				ends.end(t, store.Selector{Subject: name})
+				if err := begun(right, before); !errors.Is(err, store.ErrEnded) {
+					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err, store.ErrEnded)
 				}
 				if err := begun(right, wrong.Now().Add(margin)); err != nil {
 					t.Errorf("a login from after the logout, by a clock that is %s: %v", name, err)
@@ -397,12 +399,12 @@ const childURL, childPrefix = "CURFEW_REDIS_TEST_CHILD", "CURFEW_REDIS_TEST_PREF
 // childReplica is a replica in a process of its own. For each bearer that it reads it says whether its session is served, and
 // whether that was from the cache.
 func childReplica() error {
-	store, err := redis.Open(context.Background(), os.Getenv(childURL), redis.Options{Prefix: os.Getenv(childPrefix), Timeout: 30 * time.Second})
+	backend, err := redis.Open(context.Background(), os.Getenv(childURL), redis.Options{Prefix: os.Getenv(childPrefix), Timeout: 30 * time.Second})
 	if err != nil {
 		return err
 	}
-	defer store.Close()
-	r, err := newReplica(store, session.Config{})
+	defer backend.Close()
+	r, err := newReplica(backend, session.Config{})
 	if err != nil {
 		return err
 	}
@@ -419,7 +421,7 @@ func childReplica() error {
 		before := r.store.finds.Load()
 		_, err = r.Get(ctx, bearer)
 		switch {
-		case errors.Is(err, session.ErrNotFound):
+		case errors.Is(err, store.ErrNotFound):
 			fmt.Println("refused")
 		case err != nil:
 			fmt.Println("unavailable")

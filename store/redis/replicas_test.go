@@ -11,21 +11,21 @@ import (
 	"time"
 
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
 
 // logouts signs people in, logs them out one after another while fault happens, each as often as a provider would send it,
 // and then wants nobody alive whose logout was answered with success. It returns all of them.
-func logouts(t *testing.T, store *redis.Store, fault func()) []session.Record {
+func logouts(t *testing.T, backend *redis.Store, fault func()) []store.Record {
 	t.Helper()
-	now := session.Time(time.Now())
+	now := store.Time(time.Now())
 	const people = 120
-	var records [people]session.Record
+	var records [people]store.Record
 	for i := range records {
 		records[i] = recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now)
-		if err := eventually(t, func() error { return store.Create(t.Context(), records[i], now, now) }); err != nil {
+		if err := eventually(t, func() error { return backend.Create(t.Context(), records[i], now, now) }); err != nil {
 			t.Fatalf("Create: %v", err)
 		}
 	}
@@ -36,16 +36,16 @@ func logouts(t *testing.T, store *redis.Store, fault func()) []session.Record {
 	for w := range 6 {
 		all.Go(func() {
 			for i := w; i < people; i += 6 {
-				e := endingOf(session.Who{Subject: records[i].Subject})
+				e := endingOf(store.Selector{Subject: records[i].Subject})
 				switch i % 3 {
 				case 1:
-					e.Who.SID = records[i].SID
+					e.Selector.SID = records[i].SID
 				case 2:
-					e.Who.Subject, e.Who.SID = "", records[i].SID
+					e.Selector.Subject, e.Selector.SID = "", records[i].SID
 				}
 				e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-				err := eventually(t, func() error { _, err := store.End(t.Context(), e, now); return err })
-				if err != nil && !errors.Is(err, session.ErrReplayed) {
+				err := eventually(t, func() error { _, err := backend.End(t.Context(), e, now); return err })
+				if err != nil && !errors.Is(err, store.ErrReplayed) {
 					t.Errorf("End: %v", err)
 				}
 				if i < people/4 {
@@ -62,7 +62,7 @@ func logouts(t *testing.T, store *redis.Store, fault func()) []session.Record {
 	close(half)
 	all.Wait()
 	for i, r := range records {
-		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d is alive after a logout that was answered with success: %v", i, err)
 		}
 	}
@@ -77,20 +77,23 @@ func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {
 	// With everysec it could come back, as the master that it was, without what its replica had already acknowledged.
 	own := servers.RedisCluster(t, "--appendfsync", "always")
 	// A replica has to have it, since it is the replica that takes over; and time enough for the election.
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
-	l := watch(t, store)
-	logouts(t, store, func() {
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
+	l := watch(t, backend)
+	logouts(t, backend, func() {
 		own.Nodes[0].Kill()
 		// The replica that takes over has none of its own, so its endings fail, until the old master is back as one.
 		own.Nodes[0].Start()
 	})
 	l.recovers(t)
-	now := session.Time(time.Now())
-	for eventually(t, func() error { _, err := store.End(t.Context(), endingOf(session.Who{Subject: "bob"}), now); return err }) != nil {
+	now := store.Time(time.Now())
+	for eventually(t, func() error {
+		_, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "bob"}), now)
+		return err
+	}) != nil {
 	}
 	l.recovers(t)
-	l.hears(t, store, now.Add(time.Second))
+	l.hears(t, backend, now.Add(time.Second))
 }
 
 func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
@@ -99,34 +102,34 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 		t.Skip("takes a Cluster of its own")
 	}
 	own := servers.RedisCluster(t, forgetful...)
-	store := open(t, own.URL, redis.Options{WaitReplicas: -1, Timeout: time.Second})
-	defer store.Close()
-	l := watch(t, store)
-	now := session.Time(time.Now())
-	var records []session.Record
+	backend := open(t, own.URL, redis.Options{WaitReplicas: -1, Timeout: time.Second})
+	defer backend.Close()
+	l := watch(t, backend)
+	now := store.Time(time.Now())
+	var records []store.Record
 	for i := range 60 { // of which a third are on each master
 		records = append(records, recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now))
-		mustCreate(t, store, records[i], now)
+		mustCreate(t, backend, records[i], now)
 	}
 	replicated(t, own)
 	own.Nodes[0].Kill()
 	for i, r := range records {
-		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); err != nil {
+		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); err != nil {
 			t.Errorf("a session that a replica had, after the failover: %v", err)
 		}
-		who := session.Who{Subject: r.Subject}
+		who := store.Selector{Subject: r.Subject}
 		if i%2 == 0 {
-			who = session.Who{SID: r.SID}
+			who = store.Selector{SID: r.SID}
 		}
-		if err := eventually(t, func() error { _, err := store.End(t.Context(), endingOf(who), now); return err }); err != nil {
+		if err := eventually(t, func() error { _, err := backend.End(t.Context(), endingOf(who), now); return err }); err != nil {
 			t.Errorf("End after the failover: %v", err)
 		}
-		if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+		if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Find after End after the failover: %v", err)
 		}
 	}
 	l.recovers(t)
-	l.hears(t, store, now)
+	l.hears(t, backend, now)
 }
 
 // replicated waits until every replica has what its master has.
@@ -165,32 +168,32 @@ func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
 	t.Parallel()
 	pair := servers.RedisReplicas(t, 1, forgetful...)
 	url, replica := pair.URL, pair.Nodes[1]
-	store := open(t, url, redis.Options{WaitReplicas: 1, Timeout: time.Minute})
-	defer store.Close()
+	backend := open(t, url, redis.Options{WaitReplicas: 1, Timeout: time.Minute})
+	defer backend.Close()
 	hasty := open(t, url, redis.Options{WaitReplicas: 1, Timeout: 300 * time.Millisecond})
 	defer hasty.Close()
-	for i, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {SID: "nobody's"}} {
+	for i, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {SID: "nobody's"}} {
 		create := func() error {
-			now := session.Time(time.Now()) // after the mark of the logout before, which has the server's time
-			return store.Create(t.Context(), recordOf("alice", "s1", now), now, now)
+			now := store.Time(time.Now()) // after the mark of the logout before, which has the server's time
+			return backend.Create(t.Context(), recordOf("alice", "s1", now), now, now)
 		}
 		if err := eventually(t, create); err != nil {
 			t.Fatal(err)
 		}
-		now := session.Time(time.Now())
+		now := store.Time(time.Now())
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
 		replica.Freeze()
 		for range 3 { // the second finds nothing left to write
-			if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+			if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 				t.Errorf("End %+v without the replica: %v", who, err)
 			}
 		}
 		replica.Thaw()
-		if _, err := store.End(t.Context(), e, now); err != nil {
+		if _, err := backend.End(t.Context(), e, now); err != nil {
 			t.Errorf("End %+v with the replica: %v", who, err)
 		}
-		if _, err := store.End(t.Context(), e, now); !errors.Is(err, session.ErrReplayed) {
+		if _, err := backend.End(t.Context(), e, now); !errors.Is(err, store.ErrReplayed) {
 			t.Errorf("End %+v again: %v", who, err)
 		}
 	}
@@ -202,15 +205,15 @@ func TestSentinelsChooseANewMasterDuringLogouts(t *testing.T) {
 		t.Skip("takes servers and sentinels of its own")
 	}
 	own := servers.RedisSentinels(t, forgetful...)
-	store := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer store.Close()
-	if n := store.WaitFor(); n != 1 {
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer backend.Close()
+	if n := backend.WaitFor(); n != 1 {
 		t.Errorf("%d replicas are waited for behind sentinels, want 1", n)
 	}
-	l := watch(t, store)
-	logouts(t, store, func() { own.Nodes[0].Kill() })
+	l := watch(t, backend)
+	logouts(t, backend, func() { own.Nodes[0].Kill() })
 	l.recovers(t)
-	l.hears(t, store, session.Time(time.Now()).Add(time.Second))
+	l.hears(t, backend, store.Time(time.Now()).Add(time.Second))
 }
 
 func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
@@ -218,62 +221,62 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	pair := servers.RedisReplicas(t, 1, forgetful...)
 	master, replica := pair.Nodes[0], pair.Nodes[1]
 	replica.Freeze()
-	store := open(t, pair.URL, redis.Options{WaitReplicas: 1, Timeout: 2 * time.Second})
-	defer store.Close()
-	now := session.Time(time.Now())
-	var crowd []session.Record // several people with one sid
+	backend := open(t, pair.URL, redis.Options{WaitReplicas: 1, Timeout: 2 * time.Second})
+	defer backend.Close()
+	now := store.Time(time.Now())
+	var crowd []store.Record // several people with one sid
 	for i := range 5 {
 		crowd = append(crowd, recordOf(fmt.Sprint("user", i), "s1", now))
-		mustCreate(t, store, crowd[i], now)
+		mustCreate(t, backend, crowd[i], now)
 	}
 	crowd = append(crowd, recordOf("alice", "s2", now), recordOf("bob", "s3", now), recordOf("carol", "", now))
 	for _, r := range crowd[5:] {
-		mustCreate(t, store, r, now)
+		mustCreate(t, backend, r, now)
 	}
-	for i, who := range []session.Who{{SID: "s1"}, {Subject: "alice"}, {Subject: "bob", SID: "s3"}, {Key: crowd[7].Key}} {
+	for i, who := range []store.Selector{{SID: "s1"}, {Subject: "alice"}, {Subject: "bob", SID: "s3"}, {Key: crowd[7].Key}} {
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-		if _, err := store.End(t.Context(), e, now); err == nil || errors.Is(err, session.ErrReplayed) {
+		if _, err := backend.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 			t.Errorf("End %+v while no replica has it: %v", who, err)
 		}
 	}
 	for _, r := range crowd {
-		if _, err := store.Find(t.Context(), r.Key, now); !errors.Is(err, session.ErrNotFound) {
+		if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s lives after a logout that was carried out and not acknowledged: %v", r.Subject, err)
 		}
 	}
 	// And where notices and the vault are concerned, what was done is no error.
-	if err := store.Leave(t.Context(), []session.Notice{noticeFor("app", "alice", now)}); err != nil {
+	if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("app", "alice", now)}); err != nil {
 		t.Errorf("Leave: %v", err)
 	}
-	if err := store.Save(t.Context(), "keys", []byte("new"), 0); err != nil {
+	if err := backend.Save(t.Context(), "keys", []byte("new"), 0); err != nil {
 		t.Errorf("Save: %v", err)
 	}
 
 	// Who signed in meanwhile is still found by the sid when a failover has lost the way: the next use sees to it.
 	late := recordOf("dave", "s4", now)
-	mustCreate(t, store, late, now)
+	mustCreate(t, backend, late, now)
 	c := adminOf(t, master)
-	lose := func() { do(t, c, "DEL", store.PointerOf(issuer, client, "s4")) }
+	lose := func() { do(t, c, "DEL", backend.PointerOf(issuer, client, "s4")) }
 	lose()
-	if err := store.Update(t.Context(), late, now); err != nil {
+	if err := backend.Update(t.Context(), late, now); err != nil {
 		t.Fatal(err)
 	}
 	late.Revision++
-	if m := do(t, c, "EXISTS", store.PointerOf(issuer, client, "s4")); !isOne(m) {
+	if m := do(t, c, "EXISTS", backend.PointerOf(issuer, client, "s4")); !isOne(m) {
 		t.Error("the use of a session did not put the way to it again")
 	}
 	replica.Thaw()
 	if err := eventually(t, func() error {
-		_, err := store.End(t.Context(), endingOf(session.Who{Subject: "nobody"}), now)
+		_, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "nobody"}), now)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Update(t.Context(), late, now); err != nil {
+	if err := backend.Update(t.Context(), late, now); err != nil {
 		t.Fatal(err)
 	}
-	if ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s4"}), now.Add(time.Second)); err != nil || len(ended) != 1 {
+	if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s4"}), now.Add(time.Second)); err != nil || len(ended) != 1 {
 		t.Errorf("%d ended by the sid (error %v), want 1", len(ended), err)
 	}
 }
@@ -287,9 +290,9 @@ func TestReplicasAreWaitedForWhereThereAreAny(t *testing.T) {
 	t.Parallel()
 	waits := func(url string, o redis.Options) int {
 		t.Helper()
-		store := open(t, url, o)
-		defer store.Close()
-		return store.WaitFor()
+		backend := open(t, url, o)
+		defer backend.Close()
+		return backend.WaitFor()
 	}
 	// A server may have a replica for other reasons, so one alone waits for none until it is told.
 	for _, row := range []struct {

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
@@ -25,8 +25,8 @@ const (
 )
 
 // keepFor is how much longer than a session lives Redis keeps it.
-func keepFor(r *session.Record) time.Duration {
-	if r.Refresh != session.RefreshNone {
+func keepFor(r *store.Record) time.Duration {
+	if r.Refresh != store.RefreshNone {
 		return margin + afterwards
 	}
 	return margin
@@ -48,25 +48,25 @@ func tagNumber(tag []byte) string {
 	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(tag)), 10)
 }
 
-// Create implements [session.Store]. It takes two steps when there is a sid: the pointer from the sid, then the session.
+// Create implements [store.Store]. It takes two steps when there is a sid: the pointer from the sid, then the session.
 // Package documentation says why nothing can come between them.
-func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.keep(ctx, &r, s.scripts.create, 0, began, now)
 }
 
-// Rename implements [session.Store]. As in Create the pointer comes first.
-func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+// Rename implements [store.Store]. As in Create the pointer comes first.
+func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.keep(ctx, &r, s.scripts.rename, r.Revision, began, now)
 }
 
 // keep carries out a Create or a Rename: it keeps r, at the revision after the given one, unless a mark bars it.
 func (s *Store) keep(
-	ctx context.Context, r *session.Record, script *script, revision int64, began, now time.Time,
+	ctx context.Context, r *store.Record, script *script, revision int64, began, now time.Time,
 ) error {
-	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
-		return session.ErrEnded
+	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
+		return store.ErrEnded
 	}
-	if r.Key.Tag() != session.Tag(r.Issuer, r.ClientID, r.Subject) {
+	if r.Key.Tag() != store.Tag(r.Issuer, r.ClientID, r.Subject) {
 		return errTag
 	}
 	if err := rules.CheckSIDs(r); err != nil {
@@ -86,7 +86,7 @@ func (s *Store) keep(
 
 // place keeps r in its bucket.
 func (s *Store) place(
-	ctx context.Context, r *session.Record, script *script, revision, pointed int64, began, now time.Time,
+	ctx context.Context, r *store.Record, script *script, revision, pointed int64, began, now time.Time,
 ) error {
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
 	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag),
@@ -108,19 +108,19 @@ func (s *Store) place(
 	case err != nil:
 		return err
 	case word == "ended":
-		return session.ErrEnded
+		return store.ErrEnded
 	case word == "exists":
 		return errExists
 	case word == "not found":
-		return session.ErrNotFound
+		return store.ErrNotFound
 	case word == "conflict":
-		return session.ErrConflict
+		return store.ErrConflict
 	}
 	return nil
 }
 
 // sidsOf are the sids that name r.
-func sidsOf(r *session.Record) []string {
+func sidsOf(r *store.Record) []string {
 	if r.SID == "" {
 		return nil
 	}
@@ -133,7 +133,7 @@ func sidsOf(r *session.Record) []string {
 // Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find.
 // Nobody is kept from signing in for want of a replica: then it is not sure how long the pointers will be there, which
 // is said by 0, and each Update sees to them anew.
-func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
+func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64, error) {
 	if r.SID == "" {
 		return math.MaxInt64, nil
 	}
@@ -151,7 +151,7 @@ func (s *Store) point(ctx context.Context, r *session.Record, began string) (int
 		case err != nil:
 			return 0, err
 		case word == "ended":
-			return 0, session.ErrEnded
+			return 0, store.ErrEnded
 		case few:
 			pointed = 0
 		}
@@ -176,7 +176,7 @@ func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (word
 }
 
 // marksFor are the marks in its own bucket that bar r.
-func marksFor(r *session.Record) []name {
+func marksFor(r *store.Record) []name {
 	if r.SID == "" {
 		return []name{subjectMark(r), bareMark(r)}
 	}
@@ -189,32 +189,32 @@ func marksFor(r *session.Record) []name {
 	return marks
 }
 
-// Find implements [session.Store].
-func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
+// Find implements [store.Store].
+func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
-		return session.Record{}, err
+		return store.Record{}, err
 	}
 	defer leave()
 	raw, err := s.client.Do(ctx, s.client.B().Get().Key(s.named(key[0], keySession, key[:])).Build()).ToString()
 	if rueidis.IsRedisNil(err) {
-		return session.Record{}, session.ErrNotFound
+		return store.Record{}, store.ErrNotFound
 	}
 	if err != nil {
-		return session.Record{}, fmt.Errorf("redis: find: %w", err)
+		return store.Record{}, fmt.Errorf("redis: find: %w", err)
 	}
 	r, err := decode(key, raw)
 	if err != nil {
-		return session.Record{}, err
+		return store.Record{}, err
 	}
-	if !r.Lives(session.Time(now)) {
-		return session.Record{}, session.ErrNotFound
+	if !r.Lives(store.Time(now)) {
+		return store.Record{}, store.ErrNotFound
 	}
 	return r, nil
 }
 
-// Update implements [session.Store].
-func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+// Update implements [store.Store].
+func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return err
@@ -238,7 +238,7 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 }
 
 // replace does the update, or answers who it is whose pointer has to be seen to first.
-func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, pointed string) (*session.Record, error) {
+func (s *Store) replace(ctx context.Context, r *store.Record, now time.Time, pointed string) (*store.Record, error) {
 	b := bucket(r.Key[0])
 	old := binary.BigEndian.AppendUint64(nil, uint64(r.Revision))
 	next := *r
@@ -258,9 +258,9 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 	}
 	switch word {
 	case "not found":
-		return nil, session.ErrNotFound
+		return nil, store.ErrNotFound
 	case "conflict":
-		return nil, session.ErrConflict
+		return nil, store.ErrConflict
 	case "point":
 		if len(rest) != 2 {
 			return nil, errAnswer
@@ -283,7 +283,7 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 		if d.short || list.short {
 			return nil, errDamaged
 		}
-		return &session.Record{
+		return &store.Record{
 			Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former,
 		}, nil
 	}

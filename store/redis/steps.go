@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
 
@@ -41,8 +41,8 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 // Where replicas are too few, the mark is left and the deeds are done all the same: nobody is kept signed in for want of a
 // replica. But nothing is confirmed, and the answer is no success.
 func (s *Store) endInSteps(
-	ctx context.Context, e session.Ending, now time.Time, done map[string]bool,
-) (ended []session.Ended, more bool, err error) {
+	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
+) (ended []store.Ended, more bool, err error) {
 	st := s.stepsOf(e, now)
 	tags, err := st.begin(ctx)
 	few := errors.Is(err, errReplicas)
@@ -67,8 +67,8 @@ func (s *Store) endInSteps(
 // that there is more. Replicas are waited for unless it is known that they are too few; when they turn out to be, the rest is
 // done without them, and the error is [errReplicas].
 func (s *Store) deeds(
-	ctx context.Context, tags []string, e session.Ending, now time.Time, few bool, done map[string]bool,
-) (all []session.Ended, more bool, err error) {
+	ctx context.Context, tags []string, e store.Ending, now time.Time, few bool, done map[string]bool,
+) (all []store.Ended, more bool, err error) {
 	round, cancel := context.WithTimeout(ctx, s.round)
 	defer cancel()
 	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return done[tag] })
@@ -113,7 +113,7 @@ func (s *Store) deeds(
 // steps are what comes before and after the deeds of one ending.
 type steps struct {
 	s     *Store
-	e     session.Ending
+	e     store.Ending
 	now   time.Time
 	owner string // of the claim; empty without a jti
 	jti   name
@@ -122,9 +122,9 @@ type steps struct {
 	home  bucket // where the jti is recorded and, for a sid alone, its mark and its pointer are
 }
 
-func (s *Store) stepsOf(e session.Ending, now time.Time) *steps {
-	st := &steps{s: s, e: e, now: now, alone: e.Who.Key.IsZero() && e.Who.Subject == ""}
-	w := e.Who
+func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
+	st := &steps{s: s, e: e, now: now, alone: e.Selector.Key.IsZero() && e.Selector.Subject == ""}
+	w := e.Selector
 	if st.alone {
 		st.sid = sidName(w.Issuer, w.ClientID, w.SID)
 		st.home = st.sid[0]
@@ -147,9 +147,9 @@ func (st *steps) jtiKeys() []string {
 // replicas: that a claim is lost with a master does no harm.
 func (st *steps) begin(ctx context.Context) ([]string, error) {
 	if !st.alone && st.owner == "" {
-		return []string{string(tagOf(st.e.Who))}, nil
+		return []string{string(tagOf(st.e.Selector))}, nil
 	}
-	over := st.now.Add(session.MarkLifetime)
+	over := st.now.Add(store.MarkLifetime)
 	mark := ""
 	if st.alone {
 		mark = string(st.sid[:])
@@ -181,14 +181,14 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		case err != nil:
 			return nil, err
 		case word == "replayed":
-			return nil, session.ErrReplayed
+			return nil, store.ErrReplayed
 		case word == "busy":
 			if sleep(ctx, pause) != nil {
 				return nil, errBusy
 			}
 			continue
 		case !st.alone:
-			return []string{string(tagOf(st.e.Who))}, nil
+			return []string{string(tagOf(st.e.Selector))}, nil
 		case len(rest) != 1:
 			return nil, errAnswer
 		}
@@ -215,7 +215,7 @@ func (st *steps) confirm(ctx context.Context) error {
 	case err != nil:
 		return err
 	case word == "replayed":
-		return session.ErrReplayed
+		return store.ErrReplayed
 	case word == "lost":
 		return errBusy
 	}
@@ -248,9 +248,9 @@ func (st *steps) giveBack(ctx context.Context) {
 //
 // What remains is a first that was frozen somewhere for all that time and is carried out after the second: two genuine tokens
 // are obeyed then, which is what both asked for.
-func (s *Store) bind(ctx context.Context, e session.Ending, now time.Time, anew bool) (till int64, err error) {
-	jti := jtiName(e.Who.Issuer, e.Who.ClientID, e.JTI)
-	_, mine := whose(e.Who)
+func (s *Store) bind(ctx context.Context, e store.Ending, now time.Time, anew bool) (till int64, err error) {
+	jti := jtiName(e.Selector.Issuer, e.Selector.ClientID, e.JTI)
+	_, mine := whose(e.Selector)
 	b := bucket(jti[0])
 	failed := ""
 	if anew {
@@ -279,7 +279,7 @@ func (s *Store) bind(ctx context.Context, e session.Ending, now time.Time, anew 
 		case err != nil:
 			return 0, err
 		case recorded != nil && now.Before(*recorded):
-			return 0, session.ErrReplayed
+			return 0, store.ErrReplayed
 		case recorded != nil || time.Duration(age)*time.Millisecond > s.lease():
 			failed = theirs
 		case sleep(ctx, pause) != nil:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 )
 
@@ -61,7 +62,7 @@ func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
 		poll(t, "the other replica has a copy", func() bool { return ask(b) == "cached" })
 	}
 	child.Process.Signal(syscall.SIGSTOP)
-	dead := here.end(t, session.Who{Subject: "alice"})
+	dead := here.end(t, store.Selector{Subject: "alice"})
 	poll(t, "the ceiling has passed", func() bool { return time.Since(dead) > ceiling })
 	// The question is there when it wakes, before any message of the feed can have been looked at.
 	fmt.Fprintln(in, ends.Reveal())

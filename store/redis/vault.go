@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -16,7 +16,7 @@ func (s *Store) vaultKey(of string) string {
 	return s.named(n[0], keyVault, n[:])
 }
 
-// Load implements [session.Vault].
+// Load implements [store.SharedValues].
 func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	return []byte(parts[1]), revision, nil
 }
 
-// Save implements [session.Vault]. Replicas are waited for, and not insisted on: the value is saved.
+// Save implements [store.SharedValues]. Replicas are waited for, and not insisted on: the value is saved.
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
 	if err := rules.CheckVault(name, value); err != nil {
 		return fmt.Errorf("redis: %w", err)
@@ -54,7 +54,7 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	}
 	word, err := text(answer)
 	if err == nil && word == "conflict" {
-		return session.ErrConflict
+		return store.ErrConflict
 	}
 	return err
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -19,8 +19,8 @@ const (
 	pruneAttemptsSQL = `DELETE FROM attempts WHERE id IN (SELECT id FROM attempts WHERE expires <= ? LIMIT 100)`
 )
 
-// ClaimAttempt implements [session.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+// ClaimAttempt implements [store.Attempts].
+func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
 	if err := rules.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
@@ -44,22 +44,22 @@ func (s *Store) ClaimAttempt(ctx context.Context, id session.AttemptID, value []
 	return held, nil
 }
 
-// SettleAttempt implements [session.Attempts].
-func (s *Store) SettleAttempt(ctx context.Context, id session.AttemptID, value []byte, now time.Time) error {
+// SettleAttempt implements [store.Attempts].
+func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
 	if err := rules.CheckAttempt(value); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {
-		return oneRow(session.ErrNotFound, "attempt", w.settleAttempt, id[:], value, micros(now))
+		return oneRow(store.ErrNotFound, "attempt", w.settleAttempt, id[:], value, micros(now))
 	})
 }
 
-// Attempt implements [session.Attempts].
-func (s *Store) Attempt(ctx context.Context, id session.AttemptID, now time.Time) (value []byte, err error) {
+// Attempt implements [store.Attempts].
+func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) (value []byte, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		switch err := r.attempt.QueryRow(id[:], micros(now)).Scan(&value); {
 		case errors.Is(err, sql.ErrNoRows):
-			return session.ErrNotFound
+			return store.ErrNotFound
 		case err != nil:
 			return fmt.Errorf("sqlite: attempt: %w", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 )
 
@@ -20,27 +21,27 @@ const (
 	client = "app"
 )
 
-func record(subject, sid string, now time.Time) session.Record {
+func record(subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(issuer, client, subject)
-	return session.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
+	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
 		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Payload: make([]byte, 600)}
 }
 
-func ending(who session.Who, jti string, now time.Time) session.Ending {
+func ending(who store.Selector, jti string, now time.Time) store.Ending {
 	who.Issuer, who.ClientID = issuer, client
-	return session.Ending{Who: who, Cause: session.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
-		Tell: []session.Telling{{Kind: session.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
+	return store.Ending{Selector: who, Cause: store.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
+		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
 }
 
 // childWork signs people in and out until it is killed. It says what it is about to end, and what has been acknowledged.
 func childWork(path string) int {
-	store, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	backend, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	var say sync.Mutex
-	line := func(verb, sid string, key session.Key) {
+	line := func(verb, sid string, key store.Key) {
 		say.Lock()
 		defer say.Unlock()
 		fmt.Printf("%s %s %s\n", verb, sid, key)
@@ -52,7 +53,7 @@ func childWork(path string) int {
 				now := time.Now()
 				sid := fmt.Sprintf("%d-%d-%d", os.Getpid(), w, i)
 				r := record("alice", sid, now)
-				if err := store.Create(context.Background(), r, now, now); err != nil {
+				if err := backend.Create(context.Background(), r, now, now); err != nil {
 					panic(err)
 				}
 				line("created", sid, r.Key)
@@ -60,7 +61,7 @@ func childWork(path string) int {
 					continue
 				}
 				line("ending", sid, r.Key)
-				if _, err := store.End(context.Background(), ending(session.Who{SID: sid}, "jti-"+sid, now), now); err != nil {
+				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now), now); err != nil {
 					panic(err)
 				}
 				line("ended", sid, r.Key)
@@ -93,33 +94,33 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 		}
 		p.kill()
 
-		store := open(t, path)
+		backend := open(t, path)
 		now := time.Now()
-		notices, err := store.Claim(t.Context(), now, time.Hour, 1_000_000)
+		notices, err := backend.Claim(t.Context(), now, time.Hour, 1_000_000)
 		if err != nil {
 			t.Fatal(err)
 		}
 		told := make(map[string]bool)
 		for _, n := range notices {
 			told[n.Key.String()] = true
-			if err := store.Settle(t.Context(), n, session.Outcome{RetryAt: n.Due}); err != nil {
+			if err := backend.Complete(t.Context(), n, store.Outcome{RetryAt: n.Due}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for text, sid := range created {
-			key, err := session.ParseKey(text)
+			key, err := store.ParseKey(text)
 			if err != nil {
 				continue // the last line was cut short
 			}
-			_, err = store.Find(t.Context(), key, now)
+			_, err = backend.Find(t.Context(), key, now)
 			_, wasEnded := ended[text]
 			_, wasEnding := begun[text]
 			switch {
-			case wasEnded && !errors.Is(err, session.ErrNotFound):
+			case wasEnded && !errors.Is(err, store.ErrNotFound):
 				t.Errorf("a session whose End was acknowledged is back (error %v)", err)
 			case !wasEnding && err != nil:
 				t.Errorf("a session whose Create was acknowledged is lost: %v", err)
-			case err != nil && !errors.Is(err, session.ErrNotFound):
+			case err != nil && !errors.Is(err, store.ErrNotFound):
 				t.Errorf("Find: %v", err)
 			}
 			gone := err != nil
@@ -127,13 +128,13 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 				t.Errorf("a session is gone: %v, and its notice is there: %v; want both or neither", gone, told[text])
 			}
 			if wasEnded {
-				_, err := store.End(t.Context(), ending(session.Who{SID: "nobody"}, "jti-"+sid, now), now)
-				if !errors.Is(err, session.ErrReplayed) {
+				_, err := backend.End(t.Context(), ending(store.Selector{SID: "nobody"}, "jti-"+sid, now), now)
+				if !errors.Is(err, store.ErrReplayed) {
 					t.Errorf("the jti of an acknowledged End is forgotten (error %v)", err)
 				}
 			}
 		}
-		if err := store.Close(); err != nil {
+		if err := backend.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}

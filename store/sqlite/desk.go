@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -32,13 +32,13 @@ const (
 	createdSQL = `SELECT created FROM notices WHERE id = ?1`
 )
 
-// ClaimFor implements [session.Desk].
-func (s *Store) ClaimFor(ctx context.Context, kind session.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// ClaimFor implements [store.Outbox2].
+func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	return s.claim(ctx, now, lease, max, func(w *writer) *sql.Stmt { return w.claimFor }, string(kind), target)
 }
 
-// Leave implements [session.Desk].
-func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
+// Leave implements [store.Outbox2].
+func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	left, err := rules.Left(notices)
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", err)
@@ -53,19 +53,19 @@ func (s *Store) Leave(ctx context.Context, notices []session.Notice) error {
 	})
 }
 
-// Notices implements [session.Desk]. They are in the order in which they were left.
-func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.NoticePage, error) {
+// Notices implements [store.Outbox2]. They are in the order in which they were left.
+func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := rules.NoticeLimit(q)
 	if err != nil {
-		return session.NoticePage{}, fmt.Errorf("sqlite: %w", err)
+		return store.NoticePage{}, fmt.Errorf("sqlite: %w", err)
 	}
 	after, _ := strconv.ParseInt(q.After, 10, 64)
-	givenUp := map[session.NoticeState]int{"": -1, session.NoticePending: 0, session.NoticeDead: 1}[q.State]
+	givenUp := map[store.NoticeState]int{"": -1, store.NoticePending: 0, store.NoticeDead: 1}[q.State]
 	found, err := s.shownNotices(ctx, func(r *reader) *sql.Stmt { return r.notices }, after, limit+1, string(q.Kind), q.Target, givenUp)
 	if err != nil {
-		return session.NoticePage{}, err
+		return store.NoticePage{}, err
 	}
-	page := session.NoticePage{Notices: found}
+	page := store.NoticePage{Notices: found}
 	if len(found) > limit {
 		page.Notices = found[:limit]
 		page.Next = found[limit-1].ID
@@ -73,23 +73,23 @@ func (s *Store) Notices(ctx context.Context, q session.NoticeQuery) (session.Not
 	return page, nil
 }
 
-// Notice implements [session.Desk].
-func (s *Store) Notice(ctx context.Context, id string) (session.Notice, error) {
+// Notice implements [store.Outbox2].
+func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return session.Notice{}, session.ErrNoNotice
+		return store.Notice{}, store.ErrNoNotice
 	}
 	found, err := s.shownNotices(ctx, func(r *reader) *sql.Stmt { return r.notice }, n)
 	if err != nil {
-		return session.Notice{}, err
+		return store.Notice{}, err
 	}
 	if len(found) == 0 {
-		return session.Notice{}, session.ErrNoNotice
+		return store.Notice{}, store.ErrNoNotice
 	}
 	return found[0], nil
 }
 
-func (s *Store) shownNotices(ctx context.Context, of func(*reader) *sql.Stmt, args ...any) (found []session.Notice, err error) {
+func (s *Store) shownNotices(ctx context.Context, of func(*reader) *sql.Stmt, args ...any) (found []store.Notice, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, err := of(r).Query(args...)
 		if err == nil {
@@ -106,12 +106,12 @@ func (s *Store) shownNotices(ctx context.Context, of func(*reader) *sql.Stmt, ar
 	return found, err
 }
 
-// Retry implements [session.Desk].
+// Retry implements [store.Outbox2].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(w *writer) *sql.Stmt { return w.retry }, micros(due), micros(deadline))
 }
 
-// Drop implements [session.Desk].
+// Drop implements [store.Outbox2].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(w *writer) *sql.Stmt { return w.drop })
 }
@@ -120,10 +120,10 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 func (s *Store) onNotice(ctx context.Context, id string, of func(*writer) *sql.Stmt, args ...any) error {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return session.ErrNoNotice
+		return store.ErrNoNotice
 	}
 	return s.write(ctx, func(w *writer) error {
-		return oneRow(session.ErrNoNotice, "notice", of(w), append([]any{n}, args...)...)
+		return oneRow(store.ErrNoNotice, "notice", of(w), append([]any{n}, args...)...)
 	})
 }
 
@@ -143,13 +143,13 @@ func oneRow(none error, what string, st *sql.Stmt, args ...any) error {
 	return nil
 }
 
-// Tally implements [session.Desk].
-func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
+// Tally implements [store.Outbox2].
+func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	type name struct {
-		kind   session.NoticeKind
+		kind   store.NoticeKind
 		target string
 	}
-	counts := make(map[name]*session.Tally)
+	counts := make(map[name]*store.NoticeStats)
 	err := s.read(ctx, func(r *reader) error {
 		for givenUp := range 2 {
 			rows, err := r.tally.Query(givenUp)
@@ -166,7 +166,7 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 					return fmt.Errorf("sqlite: tally: %w", err)
 				}
 				if counts[of] == nil {
-					counts[of] = &session.Tally{Kind: of.kind, Target: of.target}
+					counts[of] = &store.NoticeStats{Kind: of.kind, Target: of.target}
 				}
 				if givenUp == 1 {
 					counts[of].Dead = count
@@ -190,15 +190,15 @@ func (s *Store) Tally(ctx context.Context) ([]session.Tally, error) {
 		}
 		return nil
 	})
-	all := make([]session.Tally, 0, len(counts))
+	all := make([]store.NoticeStats, 0, len(counts))
 	for _, t := range counts {
 		all = append(all, *t)
 	}
 	return all, err
 }
 
-// Overdue implements [session.Desk].
-func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now time.Time) (found []session.Record, err error) {
+// Overdue implements [store.Outbox2].
+func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, err := r.overdue.Query(micros(now), after[:], max(0, limit))
 		if err == nil {

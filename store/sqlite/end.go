@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -41,24 +41,24 @@ const (
 
 func endSQLOf(named string) string { return fmt.Sprintf(endSQL, named) }
 
-// End implements [session.Store].
-func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]session.Ended, error) {
+// End implements [store.Store].
+func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if err := rules.CheckEnding(e); err != nil {
 		return nil, err
 	}
-	now = session.Time(now)
+	now = store.Time(now)
 	if e.Spare > 0 {
 		if crowded, err := s.crowded(ctx, e); err != nil || !crowded {
 			return nil, err
 		}
 	}
-	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
 }
 
 // crowded says whether a subject has more sessions than it is to keep. It is asked at each sign-in, so not of the writer.
-func (s *Store) crowded(ctx context.Context, e session.Ending) (crowded bool, err error) {
+func (s *Store) crowded(ctx context.Context, e store.Ending) (crowded bool, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		err := r.crowded.QueryRow(e.Who.Issuer, e.Who.ClientID, e.Who.Subject, e.Spare).Scan(&crowded)
+		err := r.crowded.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, e.Spare).Scan(&crowded)
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
@@ -68,10 +68,10 @@ func (s *Store) crowded(ctx context.Context, e session.Ending) (crowded bool, er
 }
 
 // endBatch is one step of End.
-func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	err = s.write(ctx, func(w *writer) error {
 		if e.Spare == 0 {
-			if err := w.leaveMark(e.Who, now); err != nil {
+			if err := w.leaveMark(e.Selector, now); err != nil {
 				return err
 			}
 		}
@@ -79,7 +79,7 @@ func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
-		more = removed == session.EndBatch && e.Spare == 0
+		more = removed == store.EndBatch && e.Spare == 0
 		if err := w.recordJTI(e, more, now); err != nil {
 			return err
 		}
@@ -99,17 +99,17 @@ func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (
 }
 
 // recordJTI refuses a jti that is known, with what was done before it, and records it unless there is more to come.
-func (w *writer) recordJTI(e session.Ending, more bool, now time.Time) error {
+func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 	if e.JTI == "" {
 		return nil
 	}
 	var known bool
 	if more {
-		if err := w.jtiKnown.QueryRow(e.Who.Issuer, e.Who.ClientID, e.JTI, micros(now)).Scan(&known); err != nil {
+		if err := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, micros(now)).Scan(&known); err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
 	} else {
-		res, err := exec(w.insertJTI, e.Who.Issuer, e.Who.ClientID, e.JTI, micros(e.JTIExpires), micros(now))
+		res, err := exec(w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI, micros(e.JTIExpires), micros(now))
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
@@ -120,13 +120,13 @@ func (w *writer) recordJTI(e session.Ending, more bool, now time.Time) error {
 		known = n == 0
 	}
 	if known {
-		return session.ErrReplayed
+		return store.ErrReplayed
 	}
 	return nil
 }
 
 // leaveMark bars the logins under way that who names. A key names a session that exists, so no login.
-func (w *writer) leaveMark(who session.Who, now time.Time) error {
+func (w *writer) leaveMark(who store.Selector, now time.Time) error {
 	if !who.Key.IsZero() {
 		return nil
 	}
@@ -137,14 +137,14 @@ func (w *writer) leaveMark(who session.Who, now time.Time) error {
 }
 
 // removeNamed removes a batch of the sessions that e names, and returns those of them that lived, and how many it removed.
-func (w *writer) removeNamed(e session.Ending, now time.Time) (lived []session.Record, removed int, err error) {
-	who, revoked := e.Who, 0
-	for _, held := range []session.Refresh{session.RefreshNone, session.RefreshOnline, session.RefreshOffline} {
+func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Record, removed int, err error) {
+	who, revoked := e.Selector, 0
+	for _, held := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
 		if rules.Revoked(e, held) {
 			revoked |= 1 << held
 		}
 	}
-	args := []any{session.EndBatch, revoked, who.Issuer, who.ClientID}
+	args := []any{store.EndBatch, revoked, who.Issuer, who.ClientID}
 	var st *sql.Stmt
 	switch {
 	case !who.Key.IsZero():
@@ -168,7 +168,7 @@ func (w *writer) removeNamed(e session.Ending, now time.Time) (lived []session.R
 		}
 	}()
 	for ; rows.Next(); removed++ {
-		r := session.Record{Issuer: who.Issuer, ClientID: who.ClientID}
+		r := store.Record{Issuer: who.Issuer, ClientID: who.ClientID}
 		var key []byte
 		var idleExpires, expires int64
 		if err := rows.Scan(&key, &r.Subject, &r.SID, &idleExpires, &expires, &r.Refresh, &r.Payload); err != nil {
@@ -187,14 +187,14 @@ func (w *writer) removeNamed(e session.Ending, now time.Time) (lived []session.R
 }
 
 // readRecords reads all of rows, whose columns are those of columns, and closes it.
-func readRecords(rows *sql.Rows) (records []session.Record, err error) {
+func readRecords(rows *sql.Rows) (records []store.Record, err error) {
 	defer func() {
 		if errClose := rows.Close(); err == nil {
 			err = errClose
 		}
 	}()
 	for rows.Next() {
-		var r session.Record
+		var r store.Record
 		var key []byte
 		var former string
 		var created, lastSeen, idleExpires, expires int64
@@ -218,4 +218,4 @@ func readRecords(rows *sql.Rows) (records []session.Record, err error) {
 	return records, rows.Err()
 }
 
-func instant(micros int64) time.Time { return session.Time(time.UnixMicro(micros)) }
+func instant(micros int64) time.Time { return store.Time(time.UnixMicro(micros)) }

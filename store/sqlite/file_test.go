@@ -249,7 +249,7 @@ func TestAsItIsOpensWhatIsThereAndChangesNothing(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrOlder) {
+	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrNotMigrated) {
 		t.Errorf("an empty file: %v, want ErrOlder", err)
 	}
 	if err := open(t, path).Close(); err != nil {
@@ -261,7 +261,7 @@ func TestAsItIsOpensWhatIsThereAndChangesNothing(t *testing.T) {
 	}
 	store.Close()
 	plain(t, path, `DELETE FROM goose_db_version WHERE version_id > 1`)
-	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrOlder) || !strings.Contains(err.Error(), "schema 1") {
+	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrNotMigrated) || !strings.Contains(err.Error(), "schema 1") {
 		t.Errorf("one of an older release: %v, want ErrOlder and its schema", err)
 	}
 }

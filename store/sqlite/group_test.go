@@ -8,23 +8,23 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 )
 
 // endTogether ends each of all by its sid, in one transaction. The one at bad leaves a notice for the target "bad".
-func endTogether(t *testing.T, store *sqlite.Store, all []session.Record, bad int, now time.Time) []error {
+func endTogether(t *testing.T, backend *sqlite.Store, all []store.Record, bad int, now time.Time) []error {
 	t.Helper()
-	release := store.Block() // so that all of them wait, and then share a transaction
+	release := backend.Block() // so that all of them wait, and then share a transaction
 	errs := make([]error, len(all))
 	var enders sync.WaitGroup
 	for i, r := range all {
-		e := ending(session.Who{SID: r.SID}, "j-"+r.SID, now)
+		e := ending(store.Selector{SID: r.SID}, "j-"+r.SID, now)
 		if i == bad {
-			e.Tell[0].Target = "bad"
+			e.Notices[0].Target = "bad"
 		}
-		enders.Go(func() { _, errs[i] = store.End(t.Context(), e, now) })
-		store.WaitQueued(i + 1)
+		enders.Go(func() { _, errs[i] = backend.End(t.Context(), e, now) })
+		backend.WaitQueued(i + 1)
 	}
 	release()
 	enders.Wait()
@@ -48,39 +48,39 @@ func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-			defer store.Close()
+			backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+			defer backend.Close()
 			for _, statement := range trap {
-				run(t, store, statement)
+				run(t, backend, statement)
 			}
 			now := time.Now()
-			var all []session.Record
+			var all []store.Record
 			for i := range 9 {
-				all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+				all = append(all, signIn(t, backend, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
 			}
 			heard := 0
-			feed, err := store.Watch(t.Context(), func(session.Ended) { heard++ })
+			feed, err := backend.Watch(t.Context(), func(store.Ended) { heard++ })
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer feed.Close()
-			for i, err := range endTogether(t, store, all, 4, now) {
+			for i, err := range endTogether(t, backend, all, 4, now) {
 				wantTrouble(t, fmt.Sprintf("End %d", i), err, "")
-				wantAlive(t, store, all[i], now)
+				wantAlive(t, backend, all[i], now)
 			}
 			if heard != 0 {
 				t.Errorf("%d endings were heard of, and none was", heard)
 			}
 			// Nothing was burnt, and the store has not been left in the middle of anything.
-			for i, err := range endTogether(t, store, all, -1, now) {
+			for i, err := range endTogether(t, backend, all, -1, now) {
 				if err != nil {
 					t.Errorf("End %d again: %v", i, err)
 				}
-				if _, err := store.Find(t.Context(), all[i].Key, now); !errors.Is(err, session.ErrNotFound) {
+				if _, err := backend.Find(t.Context(), all[i].Key, now); !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Find after the End: %v", err)
 				}
 			}
-			if notices, err := store.Claim(t.Context(), now, time.Minute, 100); err != nil || len(notices) != len(all) || heard != len(all) {
+			if notices, err := backend.Claim(t.Context(), now, time.Minute, 100); err != nil || len(notices) != len(all) || heard != len(all) {
 				t.Errorf("%d notices and %d heard of, want %d (error %v)", len(notices), heard, len(all), err)
 			}
 		})
@@ -89,26 +89,26 @@ func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
 
 func TestOneChangeThatFailsDoesNotTouchThoseBesideIt(t *testing.T) {
 	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-	defer store.Close()
+	backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer backend.Close()
 	now := time.Now()
-	run(t, store, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
+	run(t, backend, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
 		BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
-	var all []session.Record
+	var all []store.Record
 	for i := range 9 {
-		all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+		all = append(all, signIn(t, backend, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
 	}
-	for i, err := range endTogether(t, store, all, 4, now) {
-		_, found := store.Find(t.Context(), all[i].Key, now)
-		if i != 4 && (err != nil || !errors.Is(found, session.ErrNotFound)) {
+	for i, err := range endTogether(t, backend, all, 4, now) {
+		_, found := backend.Find(t.Context(), all[i].Key, now)
+		if i != 4 && (err != nil || !errors.Is(found, store.ErrNotFound)) {
 			t.Errorf("End beside one that failed: %v, and then Find: %v", err, found)
 		}
 		if i == 4 {
 			wantTrouble(t, "End", err, "on purpose")
-			wantAlive(t, store, all[i], now)
+			wantAlive(t, backend, all[i], now)
 		}
 	}
-	if _, err := store.End(t.Context(), ending(session.Who{SID: "s4"}, "j-s4", now), now); err != nil {
+	if _, err := backend.End(t.Context(), ending(store.Selector{SID: "s4"}, "j-s4", now), now); err != nil {
 		t.Errorf("the same jti again: %v: it was burnt", err)
 	}
 }

@@ -38,7 +38,7 @@ func migrate(ctx context.Context, db *sql.DB, asItIs bool) error {
 	case has > knows:
 		return fmt.Errorf("a newer curfew wrote this file (schema %d, this one knows up to %d)", has, knows)
 	case has < knows && asItIs:
-		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrOlder, has, knows)
+		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrNotMigrated, has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bring its schema from %d to %d: %w", has, knows, err)
@@ -62,7 +62,7 @@ func recognise(ctx context.Context, db *sql.DB, asItIs bool) error {
 	case id != 0 || objects != 0:
 		return errors.New("this is a database, but not one of curfew's")
 	case asItIs:
-		return ErrOlder
+		return ErrNotMigrated
 	}
 	_, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, application))
 	return err

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -31,7 +31,7 @@ const (
 	settleGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3 WHERE id = ?1 AND lease = ?2`
 )
 
-func (w *writer) leaveNotice(n session.Notice) error {
+func (w *writer) leaveNotice(n store.Notice) error {
 	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:], string(n.Cause),
 		blob(n.Payload), micros(n.Created), micros(n.Due), micros(n.Deadline))
 	if err != nil {
@@ -40,17 +40,17 @@ func (w *writer) leaveNotice(n session.Notice) error {
 	return nil
 }
 
-// Claim implements [session.Outbox].
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]session.Notice, error) {
+// Claim implements [store.Outbox].
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
 	return s.claim(ctx, now, lease, max, func(w *writer) *sql.Stmt { return w.claim })
 }
 
 // claim leases up to max notices by a statement.
-func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, of func(*writer) *sql.Stmt, args ...any) ([]session.Notice, error) {
+func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, of func(*writer) *sql.Stmt, args ...any) ([]store.Notice, error) {
 	if max < 1 { // which SQLite would take for no limit
 		return nil, nil
 	}
-	var claimed []session.Notice
+	var claimed []store.Notice
 	err := s.write(ctx, func(w *writer) error {
 		token := rand.Text()
 		rows, err := of(w).Query(append([]any{token, micros(now.Add(lease)), micros(now), max}, args...)...)
@@ -66,18 +66,18 @@ func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, m
 		return nil, err
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b session.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
 	return claimed, nil
 }
 
-func readNotices(rows *sql.Rows, lease string) (notices []session.Notice, err error) {
+func readNotices(rows *sql.Rows, lease string) (notices []store.Notice, err error) {
 	defer func() {
 		if errClose := rows.Close(); err == nil {
 			err = errClose
 		}
 	}()
 	for rows.Next() {
-		n := session.Notice{Lease: lease}
+		n := store.Notice{Lease: lease}
 		var id, created, due, deadline int64
 		var key []byte
 		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
@@ -92,23 +92,23 @@ func readNotices(rows *sql.Rows, lease string) (notices []session.Notice, err er
 	return notices, rows.Err()
 }
 
-// Settle implements [session.Outbox].
-func (s *Store) Settle(ctx context.Context, n session.Notice, o session.Outcome) error {
+// Settle implements [store.Outbox].
+func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
 	if err := rules.CheckOutcome(o); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	id, err := strconv.ParseInt(n.ID, 10, 64)
 	if err != nil || n.Lease == "" {
-		return session.ErrLeaseLost
+		return store.ErrLeaseLost
 	}
 	return s.write(ctx, func(w *writer) error {
 		switch {
 		case o.Done:
-			return oneRow(session.ErrLeaseLost, "settle", w.settleDone, id, n.Lease)
+			return oneRow(store.ErrLeaseLost, "settle", w.settleDone, id, n.Lease)
 		case o.GiveUp:
-			return oneRow(session.ErrLeaseLost, "settle", w.settleGiveUp, id, n.Lease, o.Reason)
+			return oneRow(store.ErrLeaseLost, "settle", w.settleGiveUp, id, n.Lease, o.Reason)
 		default:
-			return oneRow(session.ErrLeaseLost, "settle", w.settleRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
+			return oneRow(store.ErrLeaseLost, "settle", w.settleRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
 		}
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -64,9 +64,9 @@ func (s *Store) read(ctx context.Context, fn func(*reader) error) error {
 	}
 }
 
-// Find implements [session.Store].
-func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (session.Record, error) {
-	var found []session.Record
+// Find implements [store.Store].
+func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
+	var found []store.Record
 	err := s.read(ctx, func(r *reader) error {
 		rows, err := r.find.Query(key[:], micros(now))
 		if err == nil {
@@ -78,21 +78,21 @@ func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (sessi
 		return nil
 	})
 	if err != nil {
-		return session.Record{}, err
+		return store.Record{}, err
 	}
 	if len(found) == 0 {
-		return session.Record{}, session.ErrNotFound
+		return store.Record{}, store.ErrNotFound
 	}
 	return found[0], nil
 }
 
-// List implements [session.Store].
-func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (session.Page, error) {
+// List implements [store.Store].
+func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	limit, err := rules.Limit(q)
 	if err != nil {
-		return session.Page{}, fmt.Errorf("sqlite: %w", err)
+		return store.Page{}, fmt.Errorf("sqlite: %w", err)
 	}
-	var page session.Page
+	var page store.Page
 	err = s.read(ctx, func(r *reader) error {
 		st, args := r.list, []any{q.After[:], micros(now), limit + 1, q.Issuer, q.ClientID}
 		switch {
@@ -111,7 +111,7 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 		return nil
 	})
 	if err != nil {
-		return session.Page{}, err
+		return store.Page{}, err
 	}
 	if len(page.Records) > limit {
 		page.Records = page.Records[:limit]

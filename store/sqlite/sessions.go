@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -42,7 +42,7 @@ const (
 )
 
 // micros is how a time is kept.
-func micros(t time.Time) int64 { return session.Time(t).UnixMicro() }
+func micros(t time.Time) int64 { return store.Time(t).UnixMicro() }
 
 // blob is never NULL.
 func blob(b []byte) []byte {
@@ -52,8 +52,8 @@ func blob(b []byte) []byte {
 	return b
 }
 
-// Create implements [session.Store].
-func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+// Create implements [store.Store].
+func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	former, err := begun(&r, began, now)
 	if err != nil {
 		return err
@@ -74,13 +74,13 @@ func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Ti
 	})
 }
 
-// Update implements [session.Store].
-func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) error {
+// Update implements [store.Store].
+func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	return s.write(ctx, func(w *writer) error { return w.replace(w.updateSession, r, now) })
 }
 
-// Rename implements [session.Store].
-func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+// Rename implements [store.Store].
+func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
 	former, err := begun(&r, began, now)
 	if err != nil {
 		return err
@@ -97,9 +97,9 @@ func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Ti
 }
 
 // begun refuses what began too long ago, or makes no sense, and returns how r.Former is kept.
-func begun(r *session.Record, began, now time.Time) (former string, err error) {
-	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
-		return "", session.ErrEnded
+func begun(r *store.Record, began, now time.Time) (former string, err error) {
+	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
+		return "", store.ErrEnded
 	}
 	if err := rules.CheckSIDs(r); err != nil || len(r.Former) == 0 {
 		return "", err
@@ -108,8 +108,8 @@ func begun(r *session.Record, began, now time.Time) (former string, err error) {
 	return string(text), err
 }
 
-// welcome returns [session.ErrEnded] if a mark at or after began names r.
-func (w *writer) welcome(r *session.Record, began time.Time) error {
+// welcome returns [store.ErrEnded] if a mark at or after began names r.
+func (w *writer) welcome(r *store.Record, began time.Time) error {
 	for _, sid := range append([]string{r.SID}, r.Former...) {
 		var barred bool
 		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, micros(began)).Scan(&barred)
@@ -117,26 +117,26 @@ func (w *writer) welcome(r *session.Record, began time.Time) error {
 			return fmt.Errorf("sqlite: look for end marks: %w", err)
 		}
 		if barred {
-			return session.ErrEnded
+			return store.ErrEnded
 		}
 	}
 	return nil
 }
 
-// lives returns [session.ErrNotFound] unless the session lives.
-func (w *writer) lives(r session.Record, now time.Time) error {
+// lives returns [store.ErrNotFound] unless the session lives.
+func (w *writer) lives(r store.Record, now time.Time) error {
 	var lives bool
 	if err := w.sessionLives.QueryRow(r.Key[:], micros(now)).Scan(&lives); err != nil {
 		return fmt.Errorf("sqlite: update: %w", err)
 	}
 	if !lives {
-		return session.ErrNotFound
+		return store.ErrNotFound
 	}
 	return nil
 }
 
 // replace does an update; more are the parameters beyond those of each.
-func (w *writer) replace(st *sql.Stmt, r session.Record, now time.Time, more ...any) error {
+func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...any) error {
 	res, err := exec(st, append([]any{micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh),
 		blob(r.Payload), r.Key[:], r.Revision, micros(now)}, more...)...)
 	if err != nil {
@@ -152,10 +152,10 @@ func (w *writer) replace(st *sql.Stmt, r session.Record, now time.Time, more ...
 	if err := w.lives(r, now); err != nil {
 		return err
 	}
-	return session.ErrConflict
+	return store.ErrConflict
 }
 
-// Prune implements [session.Store].
+// Prune implements [store.Store].
 func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	total := 0
 	err := s.write(ctx, func(w *writer) error {
@@ -165,7 +165,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			until     time.Time
 		}{
 			{w.pruneSessions, now},
-			{w.pruneMarks, now.Add(-session.MarkLifetime)},
+			{w.pruneMarks, now.Add(-store.MarkLifetime)},
 			{w.pruneJTIs, now},
 			{w.pruneAttempts, now},
 		} {

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/feed"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
@@ -25,7 +25,7 @@ var (
 	// ErrInUse: another process, or this one, has the database open already.
 	ErrInUse = errors.New("another curfew is using this file")
 	// ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
-	ErrOlder = errors.New("no curfew of this release has been here")
+	ErrNotMigrated = errors.New("no curfew of this release has been here")
 )
 
 // errClosed answers every method of a closed store.
@@ -37,12 +37,12 @@ type Options struct {
 	BusyTimeout time.Duration
 	// Readers is the number of connections that read. 0 means one for each processor, and at least two.
 	Readers int
-	// AsItIs opens only what is there and has our schema already: [ErrOlder] otherwise. The schema and what is kept are not
+	// AsItIs opens only what is there and has our schema already: [ErrNotMigrated] otherwise. The schema and what is kept are not
 	// changed by opening it.
 	AsItIs bool
 }
 
-// Store keeps sessions and notices in an SQLite database. It is a [session.Store], a [session.Desk] and a [session.Vault].
+// Store keeps sessions and notices in an SQLite database. It is a [store.Store], a [store.Outbox2] and a [store.SharedValues].
 type Store struct {
 	lock    *os.File
 	db      *sql.DB
@@ -208,7 +208,7 @@ func (s *Store) Close() error {
 	return s.giveBack()
 }
 
-// Watch implements [session.Store]. What End does is heard of after it is on the disk and before End returns.
-func (s *Store) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+// Watch implements [store.Store]. What End does is heard of after it is on the disk and before End returns.
+func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	return s.hub.Watch(ctx, fn)
 }

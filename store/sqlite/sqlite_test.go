@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 	"example.com/curfew/store/storetest"
 )
@@ -15,18 +17,18 @@ func TestStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		path := filepath.Join(t.TempDir(), "curfew.db")
-		store := open(t, path)
+		backend := open(t, path)
 		return storetest.Harness{
-			Store: store,
+			Store: backend,
 			Reopen: func(t *testing.T) storetest.Store {
-				if err := store.Close(); err != nil {
+				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}
 				return open(t, path)
 			},
 			FailEnd: func(t *testing.T) func() {
-				run(t, store, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
-				return func() { run(t, store, `DROP TRIGGER fails`) }
+				run(t, backend, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
+				return func() { run(t, backend, `DROP TRIGGER fails`) }
 			},
 		}
 	})
@@ -34,10 +36,10 @@ func TestStoreKeepsTheContract(t *testing.T) {
 
 func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
 	t.Parallel()
-	storetest.Order(t, func(t *testing.T) session.Store {
-		store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-		t.Cleanup(func() { store.Close() })
-		return store
+	storetest.Order(t, func(t *testing.T) store.Store {
+		backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+		t.Cleanup(func() { backend.Close() })
+		return backend
 	})
 }
 
@@ -45,37 +47,37 @@ func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
 // login before it.
 func TestALoginFromBeforeARestartIsBarredThoughTheClockWasSetBack(t *testing.T) {
 	t.Parallel()
-	ring, err := session.NewRing(make([]byte, 32))
+	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "curfew.db")
 	process := func(ahead time.Duration) (*session.Manager, *sqlite.Store) {
-		store := open(t, path)
-		m, err := session.NewManager(session.Config{Store: store, Ring: ring, Now: func() time.Time { return time.Now().Add(ahead) }})
+		backend := open(t, path)
+		m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Now: func() time.Time { return time.Now().Add(ahead) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return m, store
+		return m, backend
 	}
-	before, store := process(5 * time.Minute)
-	alice := session.New{Issuer: "https://id.example", ClientID: "app", Subject: "alice"}
+	before, backend := process(5 * time.Minute)
+	alice := session.SignIn{Issuer: "https://id.example", ClientID: "app", Subject: "alice"}
 	if alice.Began, alice.Era, err = before.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	bob := alice
 	bob.Subject = "bob"
-	if err := store.Close(); err != nil {
+	if err := backend.Close(); err != nil {
 		t.Fatal(err)
 	}
-	after, store := process(0)
-	defer store.Close()
-	e := session.Ending{Who: session.Who{Issuer: alice.Issuer, ClientID: alice.ClientID, Subject: alice.Subject}, Cause: session.CauseBackChannel}
+	after, backend := process(0)
+	defer backend.Close()
+	e := store.Ending{Selector: store.Selector{Issuer: alice.Issuer, ClientID: alice.ClientID, Subject: alice.Subject}, Cause: store.CauseBackChannel}
 	if _, err := after.End(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := after.Create(t.Context(), alice); !errors.Is(err, session.ErrEnded) {
-		t.Errorf("a login from before the restart and the logout: %v, want %v", err, session.ErrEnded)
+	if _, _, err := after.Create(t.Context(), alice); !errors.Is(err, store.ErrEnded) {
+		t.Errorf("a login from before the restart and the logout: %v, want %v", err, store.ErrEnded)
 	}
 	if _, _, err := after.Create(t.Context(), bob); err != nil {
 		t.Errorf("a login from before the restart that no logout names: %v", err)
@@ -85,17 +87,17 @@ func TestALoginFromBeforeARestartIsBarredThoughTheClockWasSetBack(t *testing.T) 
 // open opens the database at path.
 func open(t *testing.T, path string) *sqlite.Store {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	backend, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
-	return store
+	return backend
 }
 
 // run runs a statement on the connection that writes.
-func run(t *testing.T, store *sqlite.Store, statement string) {
+func run(t *testing.T, backend *sqlite.Store, statement string) {
 	t.Helper()
-	if err := store.Exec(t.Context(), statement); err != nil {
+	if err := backend.Exec(t.Context(), statement); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 )
 
@@ -56,24 +56,24 @@ func wantTrouble(t *testing.T, what string, err error, reason string) {
 	if err == nil || !strings.Contains(err.Error(), reason) {
 		t.Errorf("%s: got error %v, want one with %q", what, err, reason)
 	}
-	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict, session.ErrLeaseLost} {
+	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict, store.ErrLeaseLost} {
 		if errors.Is(err, known) {
 			t.Errorf("%s: got error %v, which says something about the session", what, err)
 		}
 	}
 }
 
-func wantAlive(t *testing.T, store *sqlite.Store, r session.Record, now time.Time) {
+func wantAlive(t *testing.T, backend *sqlite.Store, r store.Record, now time.Time) {
 	t.Helper()
-	if _, err := store.Find(t.Context(), r.Key, now); err != nil {
+	if _, err := backend.Find(t.Context(), r.Key, now); err != nil {
 		t.Errorf("Find: %v, want it alive", err)
 	}
 }
 
-func signIn(t *testing.T, store *sqlite.Store, subject, sid string, now time.Time) session.Record {
+func signIn(t *testing.T, backend *sqlite.Store, subject, sid string, now time.Time) store.Record {
 	t.Helper()
 	r := record(subject, sid, now)
-	if err := store.Create(t.Context(), r, now, now); err != nil {
+	if err := backend.Create(t.Context(), r, now, now); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
 	return r
@@ -81,68 +81,68 @@ func signIn(t *testing.T, store *sqlite.Store, subject, sid string, now time.Tim
 
 func TestAFullDiskIsTroubleAndChangesNothing(t *testing.T) {
 	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-	defer store.Close()
+	backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer backend.Close()
 	now := time.Now()
-	alice := signIn(t, store, "alice", "s1", now)
-	run(t, store, `PRAGMA max_page_count = 1`) // which means: no more than there are
+	alice := signIn(t, backend, "alice", "s1", now)
+	run(t, backend, `PRAGMA max_page_count = 1`) // which means: no more than there are
 	var err error
 	for i := 0; err == nil && i < 1000; i++ {
 		r := record(fmt.Sprint("user", i), strings.Repeat("s", 1000), now)
-		if err = store.Create(t.Context(), r, now, now); err == nil {
-			wantAlive(t, store, r, now)
+		if err = backend.Create(t.Context(), r, now, now); err == nil {
+			wantAlive(t, backend, r, now)
 			continue
 		}
-		if _, found := store.Find(t.Context(), r.Key, now); !errors.Is(found, session.ErrNotFound) {
+		if _, found := backend.Find(t.Context(), r.Key, now); !errors.Is(found, store.ErrNotFound) {
 			t.Errorf("Find of what could not be created: %v", found)
 		}
 	}
 	wantTrouble(t, "Create", err, "full")
 	big := alice
 	big.Revision, big.Payload = 1, make([]byte, 1<<20)
-	wantTrouble(t, "Update", store.Update(t.Context(), big, now), "full")
+	wantTrouble(t, "Update", backend.Update(t.Context(), big, now), "full")
 
-	e := ending(session.Who{Subject: "alice"}, strings.Repeat("j", 100_000), now)
-	_, err = store.End(t.Context(), e, now)
+	e := ending(store.Selector{Subject: "alice"}, strings.Repeat("j", 100_000), now)
+	_, err = backend.End(t.Context(), e, now)
 	wantTrouble(t, "End", err, "full")
-	wantAlive(t, store, alice, now)
+	wantAlive(t, backend, alice, now)
 
-	run(t, store, `PRAGMA max_page_count = 1000000`)
-	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+	run(t, backend, `PRAGMA max_page_count = 1000000`)
+	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End when there is room again: %d sessions, error %v, want 1", len(ended), err)
 	}
 }
 
 func TestAChangeWhoseCallerHasLeftIsNotMade(t *testing.T) {
 	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-	defer store.Close()
+	backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer backend.Close()
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
-	release := store.Block()
+	r := signIn(t, backend, "alice", "s1", now)
+	release := backend.Block()
 	ctx, cancel := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
 	go func() {
-		_, err := store.End(ctx, ending(session.Who{SID: "s1"}, "j1", now), now)
+		_, err := backend.End(ctx, ending(store.Selector{SID: "s1"}, "j1", now), now)
 		answer <- err
 	}()
-	store.WaitQueued(1)
+	backend.WaitQueued(1)
 	cancel()
 	if err := soon(t, "End", answer); !errors.Is(err, context.Canceled) {
 		t.Errorf("End: got error %v, want %v while the writer is busy", err, context.Canceled)
 	}
 	release()
-	run(t, store, `SELECT 1`) // which waits for all before it
-	wantAlive(t, store, r, now)
+	run(t, backend, `SELECT 1`) // which waits for all before it
+	wantAlive(t, backend, r, now)
 }
 
 func TestAChangeThatHasBegunIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-	defer store.Close()
+	backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
+	defer backend.Close()
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
-		if err := store.Write(ctx, cancel); err != nil {
+		if err := backend.Write(ctx, cancel); err != nil {
 			t.Fatalf("the context ended in the middle of a change: got error %v, want none: it was made", err)
 		}
 	}
@@ -151,58 +151,58 @@ func TestAChangeThatHasBegunIsWaitedFor(t *testing.T) {
 func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "curfew.db")
-	store := open(t, path)
+	backend := open(t, path)
 	now := time.Now()
-	release := store.Block()
-	var all []session.Record
+	release := backend.Block()
+	var all []store.Record
 	errs := make([]error, 50)
 	var callers sync.WaitGroup
 	for i := range errs {
 		r := record("alice", fmt.Sprint("s", i), now)
 		all = append(all, r)
-		callers.Go(func() { errs[i] = store.Create(t.Context(), r, now, now) })
+		callers.Go(func() { errs[i] = backend.Create(t.Context(), r, now, now) })
 	}
-	store.WaitQueued(len(errs))
+	backend.WaitQueued(len(errs))
 	closed := make(chan error, 1)
-	go func() { closed <- store.Close() }()
+	go func() { closed <- backend.Close() }()
 	release()
 	if err := soon(t, "Close", closed); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	callers.Wait()
-	store = open(t, path)
-	defer store.Close()
+	backend = open(t, path)
+	defer backend.Close()
 	for i, r := range all {
 		if errs[i] != nil {
 			t.Errorf("Create before Close: %v", errs[i])
 		}
-		wantAlive(t, store, r, now)
+		wantAlive(t, backend, r, now)
 	}
 }
 
 func TestWhileAnotherProgramLocksItEverythingIsTrouble(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "curfew.db")
-	store, err := sqlite.Open(t.Context(), path, sqlite.Options{BusyTimeout: time.Millisecond})
+	backend, err := sqlite.Open(t.Context(), path, sqlite.Options{BusyTimeout: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	defer backend.Close()
 	now := time.Now()
-	r := signIn(t, store, "alice", "s1", now)
+	r := signIn(t, backend, "alice", "s1", now)
 	db := plainly(t, path)
 	if _, err := db.Exec(`BEGIN IMMEDIATE`); err != nil {
 		t.Fatal(err)
 	}
-	e := ending(session.Who{Subject: "alice"}, "j1", now)
-	_, err = store.End(t.Context(), e, now)
+	e := ending(store.Selector{Subject: "alice"}, "j1", now)
+	_, err = backend.End(t.Context(), e, now)
 	wantTrouble(t, "End", err, "locked")
-	wantTrouble(t, "Create", store.Create(t.Context(), record("bob", "s2", now), now, now), "locked")
-	wantAlive(t, store, r, now) // reading goes on
+	wantTrouble(t, "Create", backend.Create(t.Context(), record("bob", "s2", now), now, now), "locked")
+	wantAlive(t, backend, r, now) // reading goes on
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if ended, err := store.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End after the lock: %d sessions, error %v, want 1", len(ended), err)
 	}
 }
@@ -210,13 +210,13 @@ func TestWhileAnotherProgramLocksItEverythingIsTrouble(t *testing.T) {
 func TestADamagedPageIsTroubleNotAnAbsence(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "curfew.db")
-	store := open(t, path)
+	backend := open(t, path)
 	now := time.Now()
-	var all []session.Record
+	var all []store.Record
 	for i := range 200 {
-		all = append(all, signIn(t, store, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+		all = append(all, signIn(t, backend, fmt.Sprint("user", i), fmt.Sprint("s", i), now))
 	}
-	if err := store.Close(); err != nil {
+	if err := backend.Close(); err != nil {
 		t.Fatal(err)
 	}
 	var root int64
@@ -229,13 +229,13 @@ func TestADamagedPageIsTroubleNotAnAbsence(t *testing.T) {
 	}
 	damage(t, path, (root-1)*4096, root*4096)
 
-	store = open(t, path)
-	defer store.Close()
-	_, err := store.Find(t.Context(), all[0].Key, now)
+	backend = open(t, path)
+	defer backend.Close()
+	_, err := backend.Find(t.Context(), all[0].Key, now)
 	wantTrouble(t, "Find", err, "malformed")
-	wantTrouble(t, "Update", store.Update(t.Context(), all[0], now), "malformed")
-	_, err = store.End(t.Context(), ending(session.Who{SID: "s1"}, "j1", now), now)
+	wantTrouble(t, "Update", backend.Update(t.Context(), all[0], now), "malformed")
+	_, err = backend.End(t.Context(), ending(store.Selector{SID: "s1"}, "j1", now), now)
 	wantTrouble(t, "End", err, "malformed")
-	_, err = store.List(t.Context(), session.Query{}, now)
+	_, err = backend.List(t.Context(), store.Query{}, now)
 	wantTrouble(t, "List", err, "malformed")
 }

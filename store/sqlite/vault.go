@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/store/internal/rules"
 )
 
@@ -16,7 +16,7 @@ const (
 	saveSQL      = `UPDATE vault SET value = ?2, revision = revision + 1 WHERE name = ?1 AND revision = ?3`
 )
 
-// Load implements [session.Vault].
+// Load implements [store.SharedValues].
 func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		err := r.load.QueryRow(name).Scan(&value, &revision)
@@ -28,15 +28,15 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	return value, revision, err
 }
 
-// Save implements [session.Vault].
+// Save implements [store.SharedValues].
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
 	if err := rules.CheckVault(name, value); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {
 		if revision == 0 {
-			return oneRow(session.ErrConflict, "vault", w.saveFirst, name, blob(value))
+			return oneRow(store.ErrConflict, "vault", w.saveFirst, name, blob(value))
 		}
-		return oneRow(session.ErrConflict, "vault", w.save, name, blob(value), revision)
+		return oneRow(store.ErrConflict, "vault", w.save, name, blob(value), revision)
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // claimAttempt claims and fails unless it returns what is wanted: nil if the claim is to succeed.
@@ -19,7 +19,7 @@ func (f *fixture) claimAttempt(name, value string, life time.Duration, want []by
 }
 
 func (f *fixture) settleAttempt(name, value string) error {
-	return f.store.SettleAttempt(f.ctx, sha256.Sum256([]byte(name)), []byte(value), f.now)
+	return f.store.CompleteAttempt(f.ctx, sha256.Sum256([]byte(name)), []byte(value), f.now)
 }
 
 // wantAttempt fails unless the value is there; "" means that none is.
@@ -27,7 +27,7 @@ func (f *fixture) wantAttempt(name, value string) {
 	f.Helper()
 	got, err := f.store.Attempt(f.ctx, sha256.Sum256([]byte(name)), f.now)
 	if value == "" {
-		f.wantError("Attempt "+name, err, session.ErrNotFound)
+		f.wantError("Attempt "+name, err, store.ErrNotFound)
 		return
 	}
 	if err != nil || string(got) != value {
@@ -36,12 +36,12 @@ func (f *fixture) wantAttempt(name, value string) {
 }
 
 func attemptCases() []testCase {
-	const life = session.AttemptLifetime
+	const life = store.AttemptLifetime
 	odd := "1 \x00\xff\n'2 "
 	return []testCase{
 		{"an attempt is claimed once, and settled", func(f *fixture) {
 			f.wantAttempt("a", "")
-			f.wantError("SettleAttempt before a claim", f.settleAttempt("a", "x"), session.ErrNotFound)
+			f.wantError("SettleAttempt before a claim", f.settleAttempt("a", "x"), store.ErrNotFound)
 			f.wantAttempt("a", "")
 			f.claimAttempt("a", odd, life, nil)
 			f.wantAttempt("a", odd)
@@ -61,7 +61,7 @@ func attemptCases() []testCase {
 			won, held := 0, make(map[string]int)
 			const many = 16
 			f.together(many, func(i int) error {
-				h, err := f.store.ClaimAttempt(f.ctx, session.AttemptID{1}, []byte{byte('a' + i)}, f.now.Add(life), f.now)
+				h, err := f.store.ClaimAttempt(f.ctx, store.AttemptID{1}, []byte{byte('a' + i)}, f.now.Add(life), f.now)
 				mu.Lock()
 				defer mu.Unlock()
 				if h == nil && err == nil {
@@ -71,7 +71,7 @@ func attemptCases() []testCase {
 				}
 				return err
 			})
-			kept, err := f.store.Attempt(f.ctx, session.AttemptID{1}, f.now)
+			kept, err := f.store.Attempt(f.ctx, store.AttemptID{1}, f.now)
 			if won != 1 || err != nil || held[string(kept)] != many-1 {
 				f.Errorf("%d claims succeeded, want 1; %q is kept (error %v), and the others were told %v", won, kept, err, held)
 			}
@@ -85,7 +85,7 @@ func attemptCases() []testCase {
 			f.claimAttempt("a", "second", life, []byte("last"))
 			f.now = f.now.Add(time.Microsecond)
 			f.wantAttempt("a", "")
-			f.wantError("SettleAttempt too late", f.settleAttempt("a", "x"), session.ErrNotFound)
+			f.wantError("SettleAttempt too late", f.settleAttempt("a", "x"), store.ErrNotFound)
 			f.claimAttempt("a", "anew", life, nil)
 			f.now = f.now.Add(life - time.Microsecond)
 			f.wantAttempt("a", "anew")
@@ -112,20 +112,20 @@ func attemptCases() []testCase {
 			}
 		}},
 		{"what is empty or too large is refused", func(f *fixture) {
-			large := string(bytes.Repeat([]byte{0xfe}, session.MaxAttemptValue))
+			large := string(bytes.Repeat([]byte{0xfe}, store.MaxAttemptValue))
 			f.claimAttempt("a", large, life, nil)
 			f.wantAttempt("a", large)
 			for what, value := range map[string][]byte{"a byte more": []byte(large + "1"), "nothing": nil} {
-				_, err := f.store.ClaimAttempt(f.ctx, session.AttemptID{2}, value, f.now.Add(life), f.now)
+				_, err := f.store.ClaimAttempt(f.ctx, store.AttemptID{2}, value, f.now.Add(life), f.now)
 				f.wantFault("ClaimAttempt with "+what, err)
 				f.wantFault("SettleAttempt with "+what, f.settleAttempt("a", string(value)))
 			}
 			f.wantAttempt("a", large)
-			_, err := f.store.Attempt(f.ctx, session.AttemptID{2}, f.now)
-			f.wantError("Attempt", err, session.ErrNotFound)
+			_, err := f.store.Attempt(f.ctx, store.AttemptID{2}, f.now)
+			f.wantError("Attempt", err, store.ErrNotFound)
 		}},
 		{"an attempt handed in or out is the caller's own", func(f *fixture) {
-			id, value := session.AttemptID{3}, []byte("kept")
+			id, value := store.AttemptID{3}, []byte("kept")
 			if _, err := f.store.ClaimAttempt(f.ctx, id, value, f.now.Add(life), f.now); err != nil {
 				f.Fatal(err)
 			}

@@ -8,65 +8,65 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // several is more than two batches.
-const several = 2*session.EndBatch + 1
+const several = 2*store.EndBatch + 1
 
 func batchCases() []testCase {
 	return []testCase{
 		{"an ending of several batches ends all, and nobody else", func(f *fixture) {
-			for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 				all := f.crowd(several)
 				bystander := f.signIn("bob", "s2")
 				heard := f.watch()
 				e := ending(who)
 				e.JTI, e.JTIExpires = fmt.Sprint(who), f.now.Add(time.Hour)
-				e.Tell = []session.Telling{
-					{Kind: session.NoticeTell, Target: "whole", Deadline: f.now.Add(time.Hour)},
-					{Kind: session.NoticeRevoke, Target: "main", Deadline: f.now.Add(time.Hour)},
+				e.Notices = []store.NoticeRequest{
+					{Kind: store.NoticeTell, Target: "whole", Deadline: f.now.Add(time.Hour)},
+					{Kind: store.NoticeRevoke, Target: "main", Deadline: f.now.Add(time.Hour)},
 				}
 				f.wantEnded(f.endWith(e), all...)
 				f.wantHeard(heard, all...)
 				f.wantAlive(bystander)
 				_, err := f.store.End(f.ctx, e, f.now)
-				f.wantError("End again", err, session.ErrReplayed)
+				f.wantError("End again", err, store.ErrReplayed)
 				told, revoked := 0, 0
 				for notices := f.claim(); len(notices) > 0; notices = f.claim() {
 					for _, n := range notices {
 						switch {
-						case n.Kind == session.NoticeTell:
+						case n.Kind == store.NoticeTell:
 							told++
 						case len(n.Payload) == 0:
 							f.Errorf("a token is to be revoked and is not there")
 						default:
 							revoked++
 						}
-						if err := f.store.Settle(f.ctx, n, session.Outcome{Done: true}); err != nil {
+						if err := f.store.Complete(f.ctx, n, store.Outcome{Done: true}); err != nil {
 							f.Fatal(err)
 						}
 					}
 				}
 				want := several
-				if who == (session.Who{Subject: "alice"}) {
+				if who == (store.Selector{Subject: "alice"}) {
 					want = 1
 				}
 				if told != want || revoked != several/2 {
 					f.Errorf("%+v: %d notices to tell and %d to revoke, want %d and %d", who, told, revoked, want, several/2)
 				}
-				f.end(session.Who{Subject: "bob"})
+				f.end(store.Selector{Subject: "bob"})
 				f.now = f.now.Add(time.Second) // past the marks
 			}
 		}},
 		{"a replay ends no batch", func(f *fixture) {
-			e := ending(session.Who{Subject: "alice"})
+			e := ending(store.Selector{Subject: "alice"})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			f.endWith(e)
 			f.now = f.now.Add(time.Second)
 			all := f.crowd(several)
 			_, err := f.store.End(f.ctx, e, f.now)
-			f.wantError("End", err, session.ErrReplayed)
+			f.wantError("End", err, store.ErrReplayed)
 			f.wantAlive(all[0])
 			f.wantAlive(all[several-1])
 		}},
@@ -77,12 +77,12 @@ func batchCases() []testCase {
 			var first sync.Once
 			var heard atomic.Int64
 			var others sync.WaitGroup
-			feed, err := f.store.Watch(f.ctx, func(e session.Ended) {
+			feed, err := f.store.Watch(f.ctx, func(e store.Ended) {
 				heard.Add(1)
 				first.Do(func() {
 					cancel()
 					others.Go(func() {
-						if _, err := f.store.End(f.ctx, ending(session.Who{Subject: "bob"}), f.now); err != nil {
+						if _, err := f.store.End(f.ctx, ending(store.Selector{Subject: "bob"}), f.now); err != nil {
 							f.Errorf("another person's logout: %v", err)
 						}
 					})
@@ -93,7 +93,7 @@ func batchCases() []testCase {
 			}
 			defer feed.Close()
 			f.inSync(feed)
-			if _, err := f.store.End(ctx, ending(session.Who{Subject: "alice"}), f.now); err != nil && !errors.Is(err, context.Canceled) {
+			if _, err := f.store.End(ctx, ending(store.Selector{Subject: "alice"}), f.now); err != nil && !errors.Is(err, context.Canceled) {
 				f.Errorf("End: %v", err)
 			}
 			f.inSync(feed)
@@ -107,20 +107,20 @@ func batchCases() []testCase {
 		}},
 		{"room is made for the newest", func(f *fixture) {
 			const keep = 3
-			var all []session.Record
+			var all []store.Record
 			for i := range 6 {
 				r := f.record("alice", fmt.Sprint("s", i%2))
 				r.Created = f.now.Add(time.Duration(i-6) * time.Minute)
-				r.Refresh = session.RefreshOnline
+				r.Refresh = store.RefreshOnline
 				all = append(all, f.create(r))
 			}
 			bob := f.signIn("bob", "s1")
 			heard := f.watch()
-			e := ending(session.Who{Subject: "alice"})
+			e := ending(store.Selector{Subject: "alice"})
 			e.Spare = keep
-			e.Tell = []session.Telling{
-				{Kind: session.NoticeTell, Target: "wiki", Deadline: f.now.Add(time.Hour)},
-				{Kind: session.NoticeRevoke, Target: "main", Deadline: f.now.Add(time.Hour)},
+			e.Notices = []store.NoticeRequest{
+				{Kind: store.NoticeTell, Target: "wiki", Deadline: f.now.Add(time.Hour)},
+				{Kind: store.NoticeRevoke, Target: "main", Deadline: f.now.Add(time.Hour)},
 			}
 			f.wantEnded(f.endWith(e), all[:3]...)
 			f.wantHeard(heard, all[:3]...)
@@ -141,9 +141,9 @@ func batchCases() []testCase {
 		}},
 		{"room is made a batch at a time", func(f *fixture) {
 			f.crowd(several)
-			e := ending(session.Who{Subject: "alice"})
+			e := ending(store.Selector{Subject: "alice"})
 			e.Spare = 1
-			for _, want := range []int{session.EndBatch, session.EndBatch, 0} {
+			for _, want := range []int{store.EndBatch, store.EndBatch, 0} {
 				if ended := f.endWith(e); len(ended) != want {
 					f.Errorf("%d ended, want %d", len(ended), want)
 				}
@@ -151,12 +151,12 @@ func batchCases() []testCase {
 		}},
 		{"room is made for a subject alone", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			for _, e := range []session.Ending{
-				{Who: session.Who{SID: "s1"}, Spare: 1}, {Who: session.Who{Key: r.Key}, Spare: 1},
-				{Who: session.Who{Subject: "alice", SID: "s1"}, Spare: 1}, {Who: session.Who{Subject: "alice"}, Spare: -1},
-				{Who: session.Who{Subject: "alice"}, Spare: 1, JTI: "j"},
+			for _, e := range []store.Ending{
+				{Selector: store.Selector{SID: "s1"}, Spare: 1}, {Selector: store.Selector{Key: r.Key}, Spare: 1},
+				{Selector: store.Selector{Subject: "alice", SID: "s1"}, Spare: 1}, {Selector: store.Selector{Subject: "alice"}, Spare: -1},
+				{Selector: store.Selector{Subject: "alice"}, Spare: 1, JTI: "j"},
 			} {
-				e.Who.Issuer, e.Who.ClientID = issuer, client
+				e.Selector.Issuer, e.Selector.ClientID = issuer, client
 				_, err := f.store.End(f.ctx, e, f.now)
 				f.wantFault(fmt.Sprintf("End %+v", e), err)
 			}
@@ -166,19 +166,19 @@ func batchCases() []testCase {
 }
 
 // crowd keeps n sessions of alice with one sid, each second of which holds a refresh token, each created after the one before.
-func (f *fixture) crowd(n int) []session.Record {
+func (f *fixture) crowd(n int) []store.Record {
 	f.Helper()
-	all := make([]session.Record, n)
+	all := make([]store.Record, n)
 	for i := range all {
 		all[i] = f.record("alice", "s1")
 		all[i].Created = f.now.Add(time.Duration(i-n) * time.Millisecond)
-		all[i].Refresh = session.Refresh(i % 2)
+		all[i].Refresh = store.Refresh(i % 2)
 	}
 	f.createAll(all)
 	return all
 }
 
-func (f *fixture) inSync(feed session.Feed) {
+func (f *fixture) inSync(feed store.Feed) {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
 	defer cancel()

@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // sizes are how many sessions there are while one is ended: the cost must not tell.
@@ -27,24 +29,24 @@ type population struct {
 	b     *testing.B
 	store Store
 	now   time.Time
-	all   []session.Record
+	all   []store.Record
 	next  int // the jti to be used next
 }
 
-func populate(b *testing.B, store Store, size int) *population {
+func populate(b *testing.B, backend Store, size int) *population {
 	b.Cleanup(func() {
-		if err := store.Close(); err != nil {
+		if err := backend.Close(); err != nil {
 			b.Error(err)
 		}
 	})
-	p := &population{b: b, store: store, now: session.Time(time.Now()), all: make([]session.Record, size)}
+	p := &population{b: b, store: backend, now: store.Time(time.Now()), all: make([]store.Record, size)}
 	p.replace(0, size)
 	return p
 }
 
 // replace keeps new sessions in the places from..to, and forgets what is past its time.
 func (p *population) replace(from, to int) {
-	p.now = p.now.Add(session.AttemptLifetime) // so that marks and jtis do not pile up
+	p.now = p.now.Add(store.AttemptLifetime) // so that marks and jtis do not pile up
 	for {
 		n, err := p.store.Prune(p.b.Context(), p.now)
 		if err != nil {
@@ -98,8 +100,8 @@ func (p *population) together(n int, fn func(i int) error) {
 }
 
 // end carries out a logout token that names one session by its sid and its subject.
-func (p *population) end(r *session.Record, jti int) error {
-	e := ending(session.Who{Subject: r.Subject, SID: r.SID})
+func (p *population) end(r *store.Record, jti int) error {
+	e := ending(store.Selector{Subject: r.Subject, SID: r.SID})
 	e.JTI, e.JTIExpires = fmt.Sprintf("4d3559ec-67504aaba65d-%d", jti), p.now.Add(2*time.Minute)
 	ended, err := p.store.End(p.b.Context(), e, p.now)
 	if err == nil && len(ended) != 1 {
@@ -111,7 +113,7 @@ func (p *population) end(r *session.Record, jti int) error {
 // batch is how many sessions end before they are replaced, which is not measured.
 func (p *population) batch() int { return min(500, len(p.all)) }
 
-// BenchEnd measures [session.Store.End], one after another, in a small, a large and a very large store.
+// BenchEnd measures [store.Store.End], one after another, in a small, a large and a very large store.
 func BenchEnd(b *testing.B, open func(b *testing.B) Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
@@ -171,7 +173,7 @@ func BenchEndParallel(b *testing.B, open func(b *testing.B) Store) {
 	}
 }
 
-// BenchFind measures [session.Store.Find] of sessions chosen at random.
+// BenchFind measures [store.Store.Find] of sessions chosen at random.
 func BenchFind(b *testing.B, open func(b *testing.B) Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
@@ -193,22 +195,22 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
 	if testing.Short() {
 		size = 15_000
 	}
-	store := open(b)
+	backend := open(b)
 	b.Cleanup(func() {
-		if err := store.Close(); err != nil {
+		if err := backend.Close(); err != nil {
 			b.Error(err)
 		}
 	})
-	now := session.Time(time.Now())
-	p := &population{b: b, store: store, now: now}
+	now := store.Time(time.Now())
+	p := &population{b: b, store: backend, now: now}
 	var all, check, logout time.Duration
 	for b.Loop() {
 		b.StopTimer()
 		now = now.Add(time.Second)
-		create := func(subject, sid string) session.Record {
+		create := func(subject, sid string) store.Record {
 			r := recordAt(issuer, client, subject, sid, now)
 			r.Expires, r.IdleExpires, r.Payload = now.Add(1000*time.Hour), now.Add(1000*time.Hour), make([]byte, 600)
-			if err := store.Create(b.Context(), r, now, now); err != nil {
+			if err := backend.Create(b.Context(), r, now, now); err != nil {
 				b.Error(err)
 			}
 			return r
@@ -226,7 +228,7 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
 		go func() {
 			defer close(done)
 			began := time.Now()
-			if _, err := store.End(b.Context(), ending(session.Who{Subject: "crowd"}), now); err != nil {
+			if _, err := backend.End(b.Context(), ending(store.Selector{Subject: "crowd"}), now); err != nil {
 				b.Error(err)
 			}
 			all += time.Since(began)
@@ -238,12 +240,12 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
 			default:
 			}
 			began := time.Now()
-			if _, err := store.Find(b.Context(), stays.Key, now); err != nil {
+			if _, err := backend.Find(b.Context(), stays.Key, now); err != nil {
 				b.Error(err)
 			}
 			check = max(check, time.Since(began))
 			began = time.Now()
-			if _, err := store.End(b.Context(), ending(session.Who{Subject: "nobody"}), now); err != nil {
+			if _, err := backend.End(b.Context(), ending(store.Selector{Subject: "nobody"}), now); err != nil {
 				b.Error(err)
 			}
 			logout = max(logout, time.Since(began))
@@ -259,12 +261,12 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
 func BenchClock(b *testing.B, open func(b *testing.B) Store) {
 	for _, callers := range []int{0, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			store := open(b)
-			ring, err := session.NewRing(make([]byte, 32))
+			backend := open(b)
+			ring, err := keyring.New(make([]byte, 32))
 			if err != nil {
 				b.Fatal(err)
 			}
-			m, err := session.NewManager(session.Config{Store: store, Ring: ring, Log: slog.New(slog.DiscardHandler)})
+			m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -273,7 +275,7 @@ func BenchClock(b *testing.B, open func(b *testing.B) Store) {
 			b.Cleanup(func() {
 				cancel()
 				all.Wait()
-				if err := store.Close(); err != nil {
+				if err := backend.Close(); err != nil {
 					b.Error(err)
 				}
 			})
@@ -281,8 +283,8 @@ func BenchClock(b *testing.B, open func(b *testing.B) Store) {
 			for i := range callers {
 				all.Go(func() {
 					for ctx.Err() == nil {
-						_, _ = store.Find(ctx, session.Key{byte(i)}, time.Now())
-						_, _ = store.End(ctx, ending(session.Who{Subject: fmt.Sprint("nobody", i)}), time.Now())
+						_, _ = backend.Find(ctx, store.Key{byte(i)}, time.Now())
+						_, _ = backend.End(ctx, ending(store.Selector{Subject: fmt.Sprint("nobody", i)}), time.Now())
 					}
 				})
 			}
@@ -297,7 +299,7 @@ func BenchClock(b *testing.B, open func(b *testing.B) Store) {
 				}
 				early = append(early, time.Since(began))
 				b.StopTimer()
-				if clock, ok := store.(session.Clock); ok {
+				if clock, ok := backend.(store.Clock); ok {
 					asked := time.Now()
 					if _, err := clock.Clock(ctx); err != nil {
 						b.Fatal(err)

@@ -3,7 +3,7 @@ package storetest
 import (
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // clockCases are for stores that processes share, whose server's time is the one that counts. The servers of the tests run on
@@ -23,37 +23,37 @@ func clockCases() []testCase {
 		}},
 		{"an ending is marked with the store's time if its caller's is behind", func(f *fixture) {
 			c := f.clock()
-			for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 				began, err := c.Clock(f.ctx)
 				if err != nil {
 					f.Fatalf("Clock: %v", err)
 				}
-				f.now = session.Time(began).Add(-time.Minute)
+				f.now = store.Time(began).Add(-time.Minute)
 				f.end(who)
-				f.wantBarred("alice", "s1", session.Time(began))
+				f.wantBarred("alice", "s1", store.Time(began))
 				if after, err := c.Clock(f.ctx); err != nil {
 					f.Fatalf("Clock: %v", err)
 				} else {
-					f.wantWelcome("alice", "s1", session.Time(after).Add(time.Microsecond))
+					f.wantWelcome("alice", "s1", store.Time(after).Add(time.Microsecond))
 				}
 			}
 		}},
 		{"an earlier mark is made later by the store's time too", func(f *fixture) {
 			c := f.clock()
-			f.now = session.Time(time.Now().Add(-time.Hour))
-			f.end(session.Who{Subject: "alice"})
+			f.now = store.Time(time.Now().Add(-time.Hour))
+			f.end(store.Selector{Subject: "alice"})
 			began, err := c.Clock(f.ctx)
 			if err != nil {
 				f.Fatalf("Clock: %v", err)
 			}
-			f.end(session.Who{Subject: "alice"})
-			f.wantBarred("alice", "s1", session.Time(began))
+			f.end(store.Selector{Subject: "alice"})
+			f.wantBarred("alice", "s1", store.Time(began))
 		}},
 	}
 }
 
-func (f *fixture) clock() session.Clock {
-	c, ok := f.store.(session.Clock)
+func (f *fixture) clock() store.Clock {
+	c, ok := f.store.(store.Clock)
 	if !ok {
 		f.Skipf("%T has no clock: it is of one process", f.store)
 	}

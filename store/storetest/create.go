@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func createCases() []testCase {
@@ -15,7 +15,7 @@ func createCases() []testCase {
 			r := f.record("alice", "s1")
 			r.Created, r.LastSeen = f.now.Add(-time.Minute), f.now.Add(time.Nanosecond)
 			r.IdleExpires, r.Expires = f.now.Add(time.Hour+7*time.Microsecond), f.now.Add(2*time.Hour+999*time.Nanosecond)
-			r.Refresh = session.RefreshOffline
+			r.Refresh = store.RefreshOffline
 			f.wantAlive(f.create(r))
 		}},
 		{"a session starts with revision 1, whatever it is given", func(f *fixture) {
@@ -30,8 +30,8 @@ func createCases() []testCase {
 			r.Created = r.Created.In(time.FixedZone("east", 5*3600))
 			f.create(r)
 			got, err := f.store.Find(f.ctx, r.Key, f.now)
-			if err != nil || got.Created != session.Time(r.Created) {
-				f.Errorf("Created is %v (error %v), want %v", got.Created, err, session.Time(r.Created))
+			if err != nil || got.Created != store.Time(r.Created) {
+				f.Errorf("Created is %v (error %v), want %v", got.Created, err, store.Time(r.Created))
 			}
 		}},
 		{"any payload comes back", func(f *fixture) {
@@ -75,7 +75,7 @@ func createCases() []testCase {
 		{"an unknown key is not found", func(f *fixture) {
 			f.signIn("alice", "s1")
 			f.wantGone(f.record("alice", "s1"))
-			if _, err := f.store.Find(f.ctx, session.Key{}, f.now); err == nil {
+			if _, err := f.store.Find(f.ctx, store.Key{}, f.now); err == nil {
 				f.Error("Find of the zero key found something")
 			}
 		}},
@@ -85,8 +85,8 @@ func createCases() []testCase {
 			other.Key = r.Key
 			f.wantFault("Create with a key that exists", f.store.Create(f.ctx, other, f.now, f.now))
 			f.wantAlive(r)
-			f.wantEnded(f.end(session.Who{Subject: "mallory"}))
-			f.wantEnded(f.end(session.Who{SID: "s2"}))
+			f.wantEnded(f.end(store.Selector{Subject: "mallory"}))
+			f.wantEnded(f.end(store.Selector{SID: "s2"}))
 			f.wantAlive(r)
 		}},
 		{"several sessions share a subject and a sid", func(f *fixture) {
@@ -96,7 +96,7 @@ func createCases() []testCase {
 		}},
 		{"an attempt may take fifteen minutes less a moment", func(f *fixture) {
 			r := f.record("alice", "s1")
-			began := f.now.Add(time.Microsecond - session.AttemptLifetime)
+			began := f.now.Add(time.Microsecond - store.AttemptLifetime)
 			if err := f.store.Create(f.ctx, r, began, f.now); err != nil {
 				f.Errorf("Create: %v", err)
 			}
@@ -104,8 +104,8 @@ func createCases() []testCase {
 		}},
 		{"an attempt of fifteen minutes is refused, mark or no mark", func(f *fixture) {
 			r := f.record("alice", "s1")
-			for _, took := range []time.Duration{session.AttemptLifetime, session.AttemptLifetime + time.Hour} {
-				f.wantError("Create", f.store.Create(f.ctx, r, f.now.Add(-took), f.now), session.ErrEnded)
+			for _, took := range []time.Duration{store.AttemptLifetime, store.AttemptLifetime + time.Hour} {
+				f.wantError("Create", f.store.Create(f.ctx, r, f.now.Add(-took), f.now), store.ErrEnded)
 			}
 			f.wantGone(r)
 		}},
@@ -118,15 +118,15 @@ func createCases() []testCase {
 			f.wantFault("Find", err)
 			f.wantFault("Create", f.store.Create(f.ctx, f.record("alice", "s2"), f.now, f.now))
 			f.wantFault("Update", f.store.Update(f.ctx, r, f.now))
-			_, err = f.store.End(f.ctx, ending(session.Who{Subject: "alice"}), f.now)
+			_, err = f.store.End(f.ctx, ending(store.Selector{Subject: "alice"}), f.now)
 			f.wantFault("End", err)
-			_, err = f.store.List(f.ctx, session.Query{}, f.now)
+			_, err = f.store.List(f.ctx, store.Query{}, f.now)
 			f.wantFault("List", err)
 			_, err = f.store.Prune(f.ctx, f.now)
 			f.wantFault("Prune", err)
 			_, err = f.store.Claim(f.ctx, f.now, time.Minute, 1)
 			f.wantFault("Claim", err)
-			_, err = f.store.Watch(f.ctx, func(session.Ended) {})
+			_, err = f.store.Watch(f.ctx, func(store.Ended) {})
 			f.wantFault("Watch", err)
 		}},
 	}

@@ -11,27 +11,27 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // leaveFor leaves n notices for one target, which were created one after the other.
 func (f *fixture) leaveFor(target string, n int) {
 	f.Helper()
-	var all []session.Notice
+	var all []store.Notice
 	for i := range n {
 		created := f.now.Add(time.Duration(i-n) * time.Second)
-		all = append(all, session.Notice{Kind: session.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
-			Subject: fmt.Sprint("user", i), Cause: session.CauseUser, Created: created, Due: created, Deadline: f.now.Add(time.Hour)})
+		all = append(all, store.Notice{Kind: store.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
+			Subject: fmt.Sprint("user", i), Cause: store.CauseUser, Created: created, Due: created, Deadline: f.now.Add(time.Hour)})
 	}
-	if err := f.store.Leave(f.ctx, all); err != nil {
+	if err := f.store.Enqueue(f.ctx, all); err != nil {
 		f.Fatalf("Leave: %v", err)
 	}
 }
 
 // claimFor claims what is due for one target.
-func (f *fixture) claimFor(target string, max int) []session.Notice {
+func (f *fixture) claimFor(target string, max int) []store.Notice {
 	f.Helper()
-	n, err := f.store.ClaimFor(f.ctx, session.NoticeTell, target, f.now, time.Minute, max)
+	n, err := f.store.ClaimFor(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
 	if err != nil {
 		f.Fatalf("ClaimFor: %v", err)
 	}
@@ -39,7 +39,7 @@ func (f *fixture) claimFor(target string, max int) []session.Notice {
 }
 
 // look returns all notices that q asks for, in pages of two.
-func (f *fixture) look(q session.NoticeQuery) (all []session.Notice) {
+func (f *fixture) look(q store.NoticeQuery) (all []store.Notice) {
 	f.Helper()
 	q.Limit = 2
 	for pages := 0; ; pages++ {
@@ -57,36 +57,36 @@ func (f *fixture) look(q session.NoticeQuery) (all []session.Notice) {
 	}
 }
 
-func (f *fixture) wantTally(want ...session.Tally) {
+func (f *fixture) wantTally(want ...store.NoticeStats) {
 	f.Helper()
-	got, err := f.store.Tally(f.ctx)
+	got, err := f.store.Stats(f.ctx)
 	if err != nil {
 		f.Fatalf("Tally: %v", err)
 	}
-	order := func(a, b session.Tally) int {
+	order := func(a, b store.NoticeStats) int {
 		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Kind, b.Kind))
 	}
 	slices.SortFunc(got, order)
 	slices.SortFunc(want, order)
-	if diff := gocmp.Diff(slices.Concat([]session.Tally{}, want), slices.Concat([]session.Tally{}, got)); diff != "" {
+	if diff := gocmp.Diff(slices.Concat([]store.NoticeStats{}, want), slices.Concat([]store.NoticeStats{}, got)); diff != "" {
 		f.Errorf("Tally (-want +got):\n%s", diff)
 	}
 }
 
 func deskCases() []testCase {
-	done := session.Outcome{Done: true}
-	dead := session.Outcome{GiveUp: true, Reason: "410"}
+	done := store.Outcome{Done: true}
+	dead := store.Outcome{GiveUp: true, Reason: "410"}
 	return []testCase{
 		{"a claim for one target takes nothing of another", func(f *fixture) {
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 2)
-			if err := f.store.Leave(f.ctx, []session.Notice{{Kind: session.NoticeRevoke, Target: "a", Payload: []byte{1}, Due: f.now}}); err != nil {
+			if err := f.store.Enqueue(f.ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: "a", Payload: []byte{1}, Due: f.now}}); err != nil {
 				f.Fatal(err)
 			}
 			f.leave(1) // by an ending, for yet another
 			got := f.claimFor("a", 10)
 			for i, n := range got {
-				if n.Target != "a" || n.Kind != session.NoticeTell || n.Subject != fmt.Sprint("user", i) || n.Attempts != 1 || n.Lease == "" {
+				if n.Target != "a" || n.Kind != store.NoticeTell || n.Subject != fmt.Sprint("user", i) || n.Attempts != 1 || n.Lease == "" {
 					f.Errorf("claimed %+v, want the notice %d for a, as a first attempt", n, i)
 				}
 			}
@@ -100,7 +100,7 @@ func deskCases() []testCase {
 		{"a claim for one target leases as any other does", func(f *fixture) {
 			f.leaveFor("a", 2)
 			first := f.claimFor("a", 1)
-			f.settle(first[0], session.Outcome{RetryAt: f.now.Add(10 * time.Minute), Reason: "503"})
+			f.settle(first[0], store.Outcome{RetryAt: f.now.Add(10 * time.Minute), Reason: "503"})
 			second := f.claimFor("a", 9)
 			if len(second) != 1 || second[0].ID == first[0].ID {
 				f.Fatalf("claimed %v, want the second notice alone", second)
@@ -111,7 +111,7 @@ func deskCases() []testCase {
 			if len(again) != 1 || again[0].ID != second[0].ID || again[0].Attempts != 2 {
 				f.Fatalf("claimed %+v after the lease had run out, want the second notice again", again)
 			}
-			f.wantError("Settle after the lease was lost", f.store.Settle(f.ctx, second[0], done), session.ErrLeaseLost)
+			f.wantError("Settle after the lease was lost", f.store.Complete(f.ctx, second[0], done), store.ErrLeaseLost)
 			f.settle(again[0], done)
 			f.now = f.now.Add(time.Hour)
 			if last := f.claimFor("a", 9); len(last) != 1 || last[0].ID != first[0].ID || last[0].Reason != "503" {
@@ -126,11 +126,11 @@ func deskCases() []testCase {
 			desk := f.store
 			f.together(4, func(i int) error {
 				for {
-					claim := func() ([]session.Notice, error) {
-						return desk.ClaimFor(f.ctx, session.NoticeTell, "a", f.now, time.Minute, 3)
+					claim := func() ([]store.Notice, error) {
+						return desk.ClaimFor(f.ctx, store.NoticeTell, "a", f.now, time.Minute, 3)
 					}
 					if i == 0 { // and one that asks for anything
-						claim = func() ([]session.Notice, error) { return desk.Claim(f.ctx, f.now, time.Minute, 3) }
+						claim = func() ([]store.Notice, error) { return desk.Claim(f.ctx, f.now, time.Minute, 3) }
 					}
 					n, err := claim()
 					if err != nil || len(n) == 0 {
@@ -154,18 +154,18 @@ func deskCases() []testCase {
 		}},
 		{"what is left is kept as it was left", func(f *fixture) {
 			r := f.record("alice", "s1")
-			want := f.about(session.NoticeRevoke, r)
+			want := f.about(store.NoticeRevoke, r)
 			left := want
 			left.ID, left.Attempts, left.Lease, left.Reason, left.GivenUp = "7", 9, "x", "old", true
-			if err := f.store.Leave(f.ctx, []session.Notice{left}); err != nil {
+			if err := f.store.Enqueue(f.ctx, []store.Notice{left}); err != nil {
 				f.Fatal(err)
 			}
 			f.wantNotices(want)
 		}},
 		{"notices are left all or none", func(f *fixture) {
-			good := session.Notice{Kind: session.NoticeTell, Target: "a", Due: f.now}
-			f.wantFault("Leave of a kind that there is not", f.store.Leave(f.ctx, []session.Notice{good, {Kind: "shout", Target: "a"}}))
-			if err := f.store.Leave(f.ctx, nil); err != nil {
+			good := store.Notice{Kind: store.NoticeTell, Target: "a", Due: f.now}
+			f.wantFault("Leave of a kind that there is not", f.store.Enqueue(f.ctx, []store.Notice{good, {Kind: "shout", Target: "a"}}))
+			if err := f.store.Enqueue(f.ctx, nil); err != nil {
 				f.Errorf("Leave of none: %v", err)
 			}
 			f.wantNone("after a Leave that failed")
@@ -176,13 +176,13 @@ func deskCases() []testCase {
 			f.settle(f.claimFor("a", 1)[0], dead)
 			held := f.claimFor("b", 1)
 			for _, c := range []struct {
-				q    session.NoticeQuery
+				q    store.NoticeQuery
 				want int
 			}{
-				{session.NoticeQuery{}, 5}, {session.NoticeQuery{Target: "a"}, 3}, {session.NoticeQuery{Target: "c"}, 0},
-				{session.NoticeQuery{State: session.NoticeDead}, 1}, {session.NoticeQuery{State: session.NoticePending}, 4},
-				{session.NoticeQuery{Target: "a", State: session.NoticePending}, 2}, {session.NoticeQuery{Target: "b", State: session.NoticeDead}, 0},
-				{session.NoticeQuery{Kind: session.NoticeRevoke}, 0}, {session.NoticeQuery{Kind: session.NoticeTell}, 5},
+				{store.NoticeQuery{}, 5}, {store.NoticeQuery{Target: "a"}, 3}, {store.NoticeQuery{Target: "c"}, 0},
+				{store.NoticeQuery{State: store.NoticeDead}, 1}, {store.NoticeQuery{State: store.NoticePending}, 4},
+				{store.NoticeQuery{Target: "a", State: store.NoticePending}, 2}, {store.NoticeQuery{Target: "b", State: store.NoticeDead}, 0},
+				{store.NoticeQuery{Kind: store.NoticeRevoke}, 0}, {store.NoticeQuery{Kind: store.NoticeTell}, 5},
 			} {
 				got := f.look(c.q)
 				seen := make(map[string]bool)
@@ -196,7 +196,7 @@ func deskCases() []testCase {
 					f.Errorf("%+v shows %d notices, want %d", c.q, len(got), c.want)
 				}
 			}
-			letter := f.look(session.NoticeQuery{State: session.NoticeDead})[0]
+			letter := f.look(store.NoticeQuery{State: store.NoticeDead})[0]
 			if !letter.GivenUp || letter.Reason != "410" || letter.Attempts != 1 || letter.Subject != "user0" {
 				f.Errorf("the dead letter is %+v", letter)
 			}
@@ -207,9 +207,9 @@ func deskCases() []testCase {
 			f.settle(held[0], done) // the lease still holds
 			for _, id := range []string{held[0].ID, "", "no such", "-1"} {
 				_, err = f.store.Notice(f.ctx, id)
-				f.wantError(fmt.Sprintf("Notice %q", id), err, session.ErrNoNotice)
+				f.wantError(fmt.Sprintf("Notice %q", id), err, store.ErrNoNotice)
 			}
-			for _, q := range []session.NoticeQuery{{Limit: -1}, {Limit: 1001}, {State: "lost"}} {
+			for _, q := range []store.NoticeQuery{{Limit: -1}, {Limit: 1001}, {State: "lost"}} {
 				_, err := f.store.Notices(f.ctx, q)
 				f.wantFault(fmt.Sprintf("Notices %+v", q), err)
 			}
@@ -228,15 +228,15 @@ func deskCases() []testCase {
 			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 2 || again[0].Reason != "410" {
 				f.Fatalf("claimed %+v, want it again, with the new deadline", again)
 			}
-			f.wantError("Settle by the claim before", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.wantError("Settle by the claim before", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.settle(again[0], done)
-			f.wantError("Retry of what is done", f.store.Retry(f.ctx, n.ID, f.now, deadline), session.ErrNoNotice)
-			f.wantError("Retry of nothing", f.store.Retry(f.ctx, "no such", f.now, deadline), session.ErrNoNotice)
+			f.wantError("Retry of what is done", f.store.Retry(f.ctx, n.ID, f.now, deadline), store.ErrNoNotice)
+			f.wantError("Retry of nothing", f.store.Retry(f.ctx, "no such", f.now, deadline), store.ErrNoNotice)
 		}},
 		{"a retry is sooner, and waits for who holds it", func(f *fixture) {
 			f.leaveFor("a", 1)
 			n := f.claimFor("a", 1)[0]
-			f.settle(n, session.Outcome{RetryAt: f.now.Add(time.Hour)})
+			f.settle(n, store.Outcome{RetryAt: f.now.Add(time.Hour)})
 			if err := f.store.Retry(f.ctx, n.ID, f.now, f.now.Add(time.Hour)); err != nil {
 				f.Fatal(err)
 			}
@@ -255,14 +255,14 @@ func deskCases() []testCase {
 			f.leaveFor("a", 3)
 			claimed := f.claimFor("a", 2)
 			f.settle(claimed[0], dead)
-			waits := f.look(session.NoticeQuery{})[2]
+			waits := f.look(store.NoticeQuery{})[2]
 			for _, id := range []string{claimed[0].ID, claimed[1].ID, waits.ID} {
 				if err := f.store.Drop(f.ctx, id); err != nil {
 					f.Errorf("Drop: %v", err)
 				}
-				f.wantError("Drop again", f.store.Drop(f.ctx, id), session.ErrNoNotice)
+				f.wantError("Drop again", f.store.Drop(f.ctx, id), store.ErrNoNotice)
 			}
-			f.wantError("Settle of what was dropped", f.store.Settle(f.ctx, claimed[1], done), session.ErrLeaseLost)
+			f.wantError("Settle of what was dropped", f.store.Complete(f.ctx, claimed[1], done), store.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after all were dropped")
 			f.wantTally()
@@ -271,8 +271,8 @@ func deskCases() []testCase {
 			f.wantTally()
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 1)
-			tally := func(target string, pending, dead int, oldest time.Duration) session.Tally {
-				t := session.Tally{Kind: session.NoticeTell, Target: target, Pending: pending, Dead: dead}
+			tally := func(target string, pending, dead int, oldest time.Duration) store.NoticeStats {
+				t := store.NoticeStats{Kind: store.NoticeTell, Target: target, Pending: pending, Dead: dead}
 				if pending > 0 {
 					t.Oldest = f.now.Add(-oldest)
 				}
@@ -282,7 +282,7 @@ func deskCases() []testCase {
 			a := f.claimFor("a", 2) // being tried is pending
 			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 1, 0, time.Second))
 			f.settle(a[0], dead)
-			f.settle(a[1], session.Outcome{RetryAt: f.now.Add(time.Hour)})
+			f.settle(a[1], store.Outcome{RetryAt: f.now.Add(time.Hour)})
 			f.settle(f.claimFor("b", 1)[0], dead)
 			f.wantTally(tally("a", 2, 1, 2*time.Second), tally("b", 0, 1, 0))
 			if err := f.store.Retry(f.ctx, a[0].ID, f.now, f.now.Add(time.Hour)); err != nil {
@@ -291,8 +291,8 @@ func deskCases() []testCase {
 			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 0, 1, 0))
 		}},
 		{"what ran out with a refresh token is overdue until it is pruned", func(f *fixture) {
-			want := make(map[session.Key]session.Record)
-			for i, refresh := range []session.Refresh{session.RefreshOnline, session.RefreshOffline, session.RefreshOnline, session.RefreshNone} {
+			want := make(map[store.Key]store.Record)
+			for i, refresh := range []store.Refresh{store.RefreshOnline, store.RefreshOffline, store.RefreshOnline, store.RefreshNone} {
 				r := f.record(fmt.Sprint("user", i), "")
 				r.Refresh = refresh
 				switch i {
@@ -307,10 +307,10 @@ func deskCases() []testCase {
 				}
 			}
 			ended := f.record("gone", "s9")
-			ended.Refresh, ended.Expires = session.RefreshOnline, f.now.Add(time.Minute)
+			ended.Refresh, ended.Expires = store.RefreshOnline, f.now.Add(time.Minute)
 			f.create(ended)
-			f.end(session.Who{SID: "s9"})
-			overdue := func(after session.Key, limit int) []session.Record {
+			f.end(store.Selector{SID: "s9"})
+			overdue := func(after store.Key, limit int) []store.Record {
 				all, err := f.store.Overdue(f.ctx, after, limit, f.now)
 				if err != nil {
 					f.Fatalf("Overdue: %v", err)
@@ -318,11 +318,11 @@ func deskCases() []testCase {
 				return all
 			}
 			f.now = f.now.Add(time.Minute - time.Microsecond)
-			if n := len(overdue(session.Key{}, 10)); n != 0 {
+			if n := len(overdue(store.Key{}, 10)); n != 0 {
 				f.Errorf("%d are overdue that still live", n)
 			}
 			f.now = f.now.Add(time.Microsecond)
-			var last session.Key
+			var last store.Key
 			for range 2 {
 				page := overdue(last, 1)
 				if len(page) != 1 || bytes.Compare(page[0].Key[:], last[:]) <= 0 {
@@ -338,7 +338,7 @@ func deskCases() []testCase {
 				f.Errorf("%d more are overdue, %d are missing", len(rest), len(want))
 			}
 			f.pruneAll(f.now)
-			if n := len(overdue(session.Key{}, 10)); n != 0 {
+			if n := len(overdue(store.Key{}, 10)); n != 0 {
 				f.Errorf("%d are overdue after they were pruned", n)
 			}
 		}},
@@ -349,9 +349,9 @@ func deskCases() []testCase {
 			f.leaveFor("a", 3)
 			claimed := f.claimFor("a", 2)
 			f.settle(claimed[0], dead)
-			before := f.look(session.NoticeQuery{})
+			before := f.look(store.NoticeQuery{})
 			f.store = f.h.Reopen(f.T)
-			if diff := gocmp.Diff(before, f.look(session.NoticeQuery{})); diff != "" {
+			if diff := gocmp.Diff(before, f.look(store.NoticeQuery{})); diff != "" {
 				f.Errorf("notices (-before +after):\n%s", diff)
 			}
 			if n := f.claimFor("a", 9); len(n) != 1 {
@@ -387,9 +387,9 @@ func vaultCases() []testCase {
 			f.save("keys", []byte("two"), 1)
 			f.wantValue("keys", []byte("two"), 2)
 			for _, revision := range []int64{0, 1, 3, -1} {
-				f.wantError(fmt.Sprint("Save at ", revision), f.store.Save(f.ctx, "keys", []byte("no"), revision), session.ErrConflict)
+				f.wantError(fmt.Sprint("Save at ", revision), f.store.Save(f.ctx, "keys", []byte("no"), revision), store.ErrConflict)
 			}
-			f.wantError("Save of what is not there at 1", f.store.Save(f.ctx, "new", []byte("no"), 1), session.ErrConflict)
+			f.wantError("Save of what is not there at 1", f.store.Save(f.ctx, "new", []byte("no"), 1), store.ErrConflict)
 			f.save("keys", nil, 2)
 			f.wantValue("keys", nil, 3)
 			f.wantValue("other", []byte("x"), 1)
@@ -406,7 +406,7 @@ func vaultCases() []testCase {
 						mu.Lock()
 						won++
 						mu.Unlock()
-					} else if !errors.Is(err, session.ErrConflict) {
+					} else if !errors.Is(err, store.ErrConflict) {
 						return err
 					}
 					return nil

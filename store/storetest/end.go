@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func endCases() []testCase {
@@ -14,7 +14,7 @@ func endCases() []testCase {
 		{"names that would be the same when joined are not the same", endJoinedNames},
 		{"an ending that names nobody is refused", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			for _, who := range []session.Who{
+			for _, who := range []store.Selector{
 				{},
 				{Issuer: issuer, ClientID: client},
 				{Issuer: issuer, Subject: "alice"},
@@ -24,32 +24,32 @@ func endCases() []testCase {
 				{Issuer: issuer, ClientID: client, Subject: "alice", Key: r.Key},
 				{Issuer: issuer, ClientID: client, SID: "s1", Key: r.Key},
 			} {
-				e := session.Ending{Who: who, JTI: "j1", JTIExpires: f.now.Add(time.Hour)}
+				e := store.Ending{Selector: who, JTI: "j1", JTIExpires: f.now.Add(time.Hour)}
 				_, err := f.store.End(f.ctx, e, f.now)
-				f.wantError(fmt.Sprintf("End %+v", who), err, session.ErrNobody)
+				f.wantError(fmt.Sprintf("End %+v", who), err, store.ErrNobody)
 			}
 			f.wantAlive(r)
-			e := ending(session.Who{Subject: "alice"})
+			e := ending(store.Selector{Subject: "alice"})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			f.wantEnded(f.endWith(e), r)
 		}},
 		{"an ending with an unknown kind of notice is refused", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			e := ending(session.Who{Subject: "alice"})
-			e.Tell = []session.Telling{{Kind: "shout"}}
+			e := ending(store.Selector{Subject: "alice"})
+			e.Notices = []store.NoticeRequest{{Kind: "shout"}}
 			_, err := f.store.End(f.ctx, e, f.now)
 			f.wantFault("End", err)
 			f.wantAlive(r)
 		}},
 		{"ending again finds nobody and is a success", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			f.wantEnded(f.end(session.Who{Subject: "alice"}), r)
-			f.wantEnded(f.end(session.Who{Subject: "alice"}))
-			f.wantEnded(f.end(session.Who{Key: r.Key}))
+			f.wantEnded(f.end(store.Selector{Subject: "alice"}), r)
+			f.wantEnded(f.end(store.Selector{Subject: "alice"}))
+			f.wantEnded(f.end(store.Selector{Key: r.Key}))
 		}},
 		{"every cause comes back", func(f *fixture) {
-			for _, cause := range []session.Cause{session.CauseUser, session.CauseProviderSilent, "one that is not known yet"} {
-				e := ending(session.Who{Key: f.signIn("alice", "s1").Key})
+			for _, cause := range []store.Cause{store.CauseUser, store.CauseProviderSilent, "one that is not known yet"} {
+				e := ending(store.Selector{Key: f.signIn("alice", "s1").Key})
 				e.Cause = cause
 				if ended := f.endWith(e); len(ended) != 1 || ended[0].Cause != cause {
 					f.Errorf("ended %+v, want one with the cause %q", ended, cause)
@@ -57,25 +57,25 @@ func endCases() []testCase {
 			}
 		}},
 		{"many sessions of one subject end at once", func(f *fixture) {
-			var all []session.Record
+			var all []store.Record
 			for i := range 300 {
 				all = append(all, f.record("alice", fmt.Sprint("s", i)))
 			}
 			f.createAll(all)
 			bystander := f.signIn("bob", "s1")
-			f.wantEnded(f.end(session.Who{Subject: "alice"}), all...)
+			f.wantEnded(f.end(store.Selector{Subject: "alice"}), all...)
 			f.wantAlive(bystander)
 		}},
 		{"one thousand others are untouched", func(f *fixture) {
-			var others []session.Record
+			var others []store.Record
 			for i := range 1000 {
 				others = append(others, f.record(fmt.Sprint("user", i), fmt.Sprint("sid", i)))
 			}
 			f.createAll(others)
 			a, b := f.signIn("alice", "s1"), f.signIn("alice", "")
-			f.wantEnded(f.end(session.Who{Subject: "alice", SID: "s1"}), a, b)
-			f.end(session.Who{Subject: "user"})
-			f.end(session.Who{SID: "sid"})
+			f.wantEnded(f.end(store.Selector{Subject: "alice", SID: "s1"}), a, b)
+			f.end(store.Selector{Subject: "user"})
+			f.end(store.Selector{SID: "sid"})
 			for _, r := range others {
 				f.wantAlive(r)
 			}
@@ -86,62 +86,62 @@ func endCases() []testCase {
 }
 
 func endNames(f *fixture) {
-	elsewhere := func(issuer, client, subject, sid string) session.Record {
+	elsewhere := func(issuer, client, subject, sid string) store.Record {
 		return f.create(recordAt(issuer, client, subject, sid, f.now))
 	}
 	who := []struct {
 		name string
-		who  func(a session.Record) session.Who
+		who  func(a store.Record) store.Selector
 		ends []string
 	}{
-		{"a key", func(a session.Record) session.Who { return session.Who{Key: a.Key} }, []string{"a1"}},
-		{"a key of another issuer", func(a session.Record) session.Who {
-			return session.Who{Issuer: "https://other.example", ClientID: client, Key: a.Key}
+		{"a key", func(a store.Record) store.Selector { return store.Selector{Key: a.Key} }, []string{"a1"}},
+		{"a key of another issuer", func(a store.Record) store.Selector {
+			return store.Selector{Issuer: "https://other.example", ClientID: client, Key: a.Key}
 		}, nil},
-		{"a key of another client", func(a session.Record) session.Who {
-			return session.Who{Issuer: issuer, ClientID: "app2", Key: a.Key}
+		{"a key of another client", func(a store.Record) store.Selector {
+			return store.Selector{Issuer: issuer, ClientID: "app2", Key: a.Key}
 		}, nil},
-		{"a sid", func(session.Record) session.Who { return session.Who{SID: "s1"} }, []string{"a1", "a1 again", "b1"}},
-		{"a sid of another subject", func(session.Record) session.Who { return session.Who{Subject: "bob", SID: "s2"} },
+		{"a sid", func(store.Record) store.Selector { return store.Selector{SID: "s1"} }, []string{"a1", "a1 again", "b1"}},
+		{"a sid of another subject", func(store.Record) store.Selector { return store.Selector{Subject: "bob", SID: "s2"} },
 			[]string{"b without"}},
-		{"a subject", func(session.Record) session.Who { return session.Who{Subject: "alice"} },
+		{"a subject", func(store.Record) store.Selector { return store.Selector{Subject: "alice"} },
 			[]string{"a1", "a1 again", "a2", "a without"}},
-		{"both", func(session.Record) session.Who { return session.Who{Subject: "alice", SID: "s1"} },
+		{"both", func(store.Record) store.Selector { return store.Selector{Subject: "alice", SID: "s1"} },
 			[]string{"a1", "a1 again", "a without"}},
-		{"both, of a sid that is not here", func(session.Record) session.Who {
-			return session.Who{Subject: "alice", SID: "s3"}
+		{"both, of a sid that is not here", func(store.Record) store.Selector {
+			return store.Selector{Subject: "alice", SID: "s3"}
 		}, []string{"a without"}},
-		{"both, of a subject that is not here", func(session.Record) session.Who {
-			return session.Who{Subject: "carol", SID: "s1"}
+		{"both, of a subject that is not here", func(store.Record) store.Selector {
+			return store.Selector{Subject: "carol", SID: "s1"}
 		}, nil},
-		{"an unknown sid", func(session.Record) session.Who { return session.Who{SID: "s3"} }, nil},
-		{"an unknown subject", func(session.Record) session.Who { return session.Who{Subject: "carol"} }, nil},
-		{"a subject that is a sid", func(session.Record) session.Who { return session.Who{Subject: "s1"} }, nil},
-		{"a sid that is a subject", func(session.Record) session.Who { return session.Who{SID: "alice"} }, nil},
-		{"a sid in another case", func(session.Record) session.Who { return session.Who{SID: "S1"} }, nil},
-		{"a subject in another case", func(session.Record) session.Who { return session.Who{Subject: "Alice"} }, nil},
-		{"the start of a subject", func(session.Record) session.Who { return session.Who{Subject: "ali"} }, nil},
-		{"a pattern for subjects", func(session.Record) session.Who { return session.Who{Subject: "%"} }, nil},
-		{"a pattern for sids", func(session.Record) session.Who { return session.Who{SID: "*"} }, nil},
-		{"another issuer", func(session.Record) session.Who {
-			return session.Who{Issuer: "https://other.example", ClientID: client, Subject: "alice"}
+		{"an unknown sid", func(store.Record) store.Selector { return store.Selector{SID: "s3"} }, nil},
+		{"an unknown subject", func(store.Record) store.Selector { return store.Selector{Subject: "carol"} }, nil},
+		{"a subject that is a sid", func(store.Record) store.Selector { return store.Selector{Subject: "s1"} }, nil},
+		{"a sid that is a subject", func(store.Record) store.Selector { return store.Selector{SID: "alice"} }, nil},
+		{"a sid in another case", func(store.Record) store.Selector { return store.Selector{SID: "S1"} }, nil},
+		{"a subject in another case", func(store.Record) store.Selector { return store.Selector{Subject: "Alice"} }, nil},
+		{"the start of a subject", func(store.Record) store.Selector { return store.Selector{Subject: "ali"} }, nil},
+		{"a pattern for subjects", func(store.Record) store.Selector { return store.Selector{Subject: "%"} }, nil},
+		{"a pattern for sids", func(store.Record) store.Selector { return store.Selector{SID: "*"} }, nil},
+		{"another issuer", func(store.Record) store.Selector {
+			return store.Selector{Issuer: "https://other.example", ClientID: client, Subject: "alice"}
 		}, []string{"of another issuer"}},
-		{"another client", func(session.Record) session.Who {
-			return session.Who{Issuer: issuer, ClientID: "app2", SID: "s1"}
+		{"another client", func(store.Record) store.Selector {
+			return store.Selector{Issuer: issuer, ClientID: "app2", SID: "s1"}
 		}, []string{"of another client"}},
-		{"an issuer with a slash more", func(session.Record) session.Who {
-			return session.Who{Issuer: issuer + "/", ClientID: client, Subject: "alice"}
+		{"an issuer with a slash more", func(store.Record) store.Selector {
+			return store.Selector{Issuer: issuer + "/", ClientID: client, Subject: "alice"}
 		}, nil},
 	}
 	for _, row := range who {
-		all := map[string]session.Record{
+		all := map[string]store.Record{
 			"a1": f.signIn("alice", "s1"), "a1 again": f.signIn("alice", "s1"), "a2": f.signIn("alice", "s2"),
 			"a without": f.signIn("alice", ""), "b1": f.signIn("bob", "s1"), "b without": f.signIn("bob", ""),
 			"of another issuer": elsewhere("https://other.example", client, "alice", "s1"),
 			"of another client": elsewhere(issuer, "app2", "alice", "s1"),
 		}
 		e := ending(row.who(all["a1"]))
-		var want []session.Record
+		var want []store.Record
 		for _, name := range row.ends {
 			want = append(want, all[name])
 		}
@@ -152,7 +152,7 @@ func endNames(f *fixture) {
 			ends[name] = true
 		}
 		for name, r := range all {
-			if e.Who.Names(&r) != ends[name] {
+			if e.Selector.Names(&r) != ends[name] {
 				f.Errorf("the table and Who.Names disagree about %s", name)
 			}
 			if ends[name] {
@@ -160,7 +160,7 @@ func endNames(f *fixture) {
 			} else {
 				f.wantAlive(r)
 			}
-			f.endWith(ending(session.Who{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}))
+			f.endWith(ending(store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}))
 		}
 		f.now = f.now.Add(time.Second) // so that the marks bar none of the next
 	}
@@ -168,20 +168,20 @@ func endNames(f *fixture) {
 
 func endOddNames(f *fixture) {
 	texts := oddTexts()
-	bySID, bySubject := make([]session.Record, len(texts)), make([]session.Record, len(texts))
+	bySID, bySubject := make([]store.Record, len(texts)), make([]store.Record, len(texts))
 	for i, text := range texts {
 		bySID[i], bySubject[i] = f.record("somebody", text), f.record(text, "some sid")
 	}
 	f.createAll(bySID)
 	f.createAll(bySubject)
 	for i, text := range texts {
-		f.wantEnded(f.end(session.Who{SID: text}), bySID[i])
-		f.wantEnded(f.end(session.Who{Subject: text}), bySubject[i])
+		f.wantEnded(f.end(store.Selector{SID: text}), bySID[i])
+		f.wantEnded(f.end(store.Selector{Subject: text}), bySubject[i])
 	}
 }
 
 func endJoinedNames(f *fixture) {
-	var all []session.Record
+	var all []store.Record
 	add := func(issuer, client, subject, sid string) {
 		all = append(all, recordAt(issuer, client, subject, sid, f.now))
 	}
@@ -202,13 +202,13 @@ func endJoinedNames(f *fixture) {
 	f.createAll(all)
 	for i := range all {
 		r := &all[i]
-		shapes := []session.Who{{Subject: r.Subject}, {Subject: r.Subject, SID: r.SID}}
+		shapes := []store.Selector{{Subject: r.Subject}, {Subject: r.Subject, SID: r.SID}}
 		if r.SID != "" {
-			shapes = append(shapes, session.Who{SID: r.SID})
+			shapes = append(shapes, store.Selector{SID: r.SID})
 		}
 		for _, who := range shapes {
 			who.Issuer, who.ClientID = r.Issuer, r.ClientID
-			var want []session.Record
+			var want []store.Record
 			for _, other := range all {
 				if who.Names(&other) {
 					want = append(want, other)
@@ -227,9 +227,9 @@ func endFails(f *fixture) {
 	}
 	r, without := f.signIn("alice", "s1"), f.signIn("alice", "")
 	heard := f.watch()
-	e := ending(session.Who{Subject: "alice", SID: "s1"})
+	e := ending(store.Selector{Subject: "alice", SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-	e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
 
 	restore := f.h.FailEnd(f.T)
 	ended, err := f.store.End(f.ctx, e, f.now)

@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func expiryCases() []testCase {
 	// Each row lets a session run out in its own way.
-	ways := map[string]func(r *session.Record) time.Time{
-		"idle for too long": func(r *session.Record) time.Time { return r.IdleExpires },
-		"too old":           func(r *session.Record) time.Time { r.IdleExpires = r.Expires.Add(time.Hour); return r.Expires },
-		"both at once":      func(r *session.Record) time.Time { r.IdleExpires = r.Expires; return r.Expires },
+	ways := map[string]func(r *store.Record) time.Time{
+		"idle for too long": func(r *store.Record) time.Time { return r.IdleExpires },
+		"too old":           func(r *store.Record) time.Time { r.IdleExpires = r.Expires.Add(time.Hour); return r.Expires },
+		"both at once":      func(r *store.Record) time.Time { r.IdleExpires = r.Expires; return r.Expires },
 	}
 	var cases []testCase
 	for name, runOut := range ways {
@@ -38,16 +38,16 @@ func expiryCases() []testCase {
 			testCase{"ending one that is " + name + " reports nothing", func(f *fixture) {
 				heard := f.watch()
 				over, lives := f.record("alice", "s1"), f.record("alice", "s1")
-				over.Refresh = session.RefreshOnline
+				over.Refresh = store.RefreshOnline
 				at := runOut(&over)
 				lives.IdleExpires, lives.Expires = at.Add(time.Hour), at.Add(time.Hour)
 				f.create(over)
 				f.create(lives)
 				f.now = at
-				e := ending(session.Who{SID: "s1"})
-				e.Tell = []session.Telling{
-					{Kind: session.NoticeTell, Target: target, Deadline: at.Add(time.Hour)},
-					{Kind: session.NoticeRevoke, Target: "main", Deadline: at.Add(time.Hour)},
+				e := ending(store.Selector{SID: "s1"})
+				e.Notices = []store.NoticeRequest{
+					{Kind: store.NoticeTell, Target: target, Deadline: at.Add(time.Hour)},
+					{Kind: store.NoticeRevoke, Target: "main", Deadline: at.Add(time.Hour)},
 				}
 				f.wantEnded(f.endWith(e), lives)
 				f.wantHeard(heard, lives)
@@ -58,7 +58,7 @@ func expiryCases() []testCase {
 	}
 	return append(cases,
 		testCase{"pruning takes all that is over, in batches, and nothing that lives", func(f *fixture) {
-			var over, live []session.Record
+			var over, live []store.Record
 			for i := range 1500 {
 				r := f.record(fmt.Sprint("user", i%40), fmt.Sprint("s", i%50))
 				r.IdleExpires = f.now.Add(time.Duration(i%7) * time.Minute)
@@ -84,7 +84,7 @@ func expiryCases() []testCase {
 			for _, r := range over[:10] {
 				f.wantGone(r)
 			}
-			f.wantEnded(f.end(session.Who{Subject: "user1"}), pick(live, func(r session.Record) bool { return r.Subject == "user1" })...)
+			f.wantEnded(f.end(store.Selector{Subject: "user1"}), pick(live, func(r store.Record) bool { return r.Subject == "user1" })...)
 		}},
 		testCase{"pruning an empty store removes nothing", func(f *fixture) {
 			if n := f.pruneAll(f.now.Add(1000 * time.Hour)); n != 0 {
@@ -92,8 +92,8 @@ func expiryCases() []testCase {
 			}
 		}},
 		testCase{"a notice outlives all pruning", func(f *fixture) {
-			e := ending(session.Who{Subject: "alice"})
-			e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+			e := ending(store.Selector{Subject: "alice"})
+			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
 			f.endWith(e)
 			f.now = f.now.Add(1000 * time.Hour)
 			f.pruneAll(f.now)
@@ -103,8 +103,8 @@ func expiryCases() []testCase {
 		}})
 }
 
-func pick(all []session.Record, want func(session.Record) bool) []session.Record {
-	var picked []session.Record
+func pick(all []store.Record, want func(store.Record) bool) []store.Record {
+	var picked []store.Record
 	for _, r := range all {
 		if want(r) {
 			picked = append(picked, r)

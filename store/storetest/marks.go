@@ -4,45 +4,45 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func markCases() []testCase {
 	return []testCase{
 		{"a login under way is barred by an ending that names it", marksBar},
 		{"a mark bars nobody of another issuer or client", func(f *fixture) {
-			f.end(session.Who{Subject: "alice", SID: "s1"})
-			f.end(session.Who{Subject: "alice"})
-			f.end(session.Who{SID: "s1"})
+			f.end(store.Selector{Subject: "alice", SID: "s1"})
+			f.end(store.Selector{Subject: "alice"})
+			f.end(store.Selector{SID: "s1"})
 			f.create(recordAt("https://other.example", client, "alice", "s1", f.now))
 			f.create(recordAt(issuer, "app2", "alice", "s1", f.now))
 		}},
 		{"an ending by key leaves no mark", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			f.wantEnded(f.end(session.Who{Key: r.Key}), r)
+			f.wantEnded(f.end(store.Selector{Key: r.Key}), r)
 			again := f.signIn("alice", "s1")
 			f.wantAlive(again)
-			f.end(session.Who{Key: again.Key})
-			if n := f.pruneAll(f.now.Add(session.MarkLifetime)); n != 0 {
+			f.end(store.Selector{Key: again.Key})
+			if n := f.pruneAll(f.now.Add(store.MarkLifetime)); n != 0 {
 				f.Errorf("it left %d things to prune", n)
 			}
 		}},
 		{"an ending of somebody unknown leaves a mark", func(f *fixture) {
-			f.wantEnded(f.end(session.Who{SID: "s1"}))
+			f.wantEnded(f.end(store.Selector{SID: "s1"}))
 			f.wantBarred("alice", "s1", f.now)
 		}},
 		{"a replayed ending leaves no mark", func(f *fixture) {
-			e := ending(session.Who{Subject: "alice"})
+			e := ending(store.Selector{Subject: "alice"})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			f.endWith(e)
 			f.now = f.now.Add(time.Minute)
 			_, err := f.store.End(f.ctx, e, f.now)
-			f.wantError("End", err, session.ErrReplayed)
+			f.wantError("End", err, store.ErrReplayed)
 			f.wantWelcome("alice", "s1", f.now)
 		}},
 		{"a later mark replaces an earlier one", func(f *fixture) {
 			start := f.now
-			for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 				f.now = start
 				f.end(who)
 				f.now = f.now.Add(time.Minute)
@@ -54,7 +54,7 @@ func markCases() []testCase {
 		}},
 		{"an earlier mark does not replace a later one", func(f *fixture) {
 			late := f.now.Add(time.Minute)
-			for i, who := range []session.Who{{Subject: "a0"}, {SID: "s1"}, {Subject: "a2", SID: "s2"}} {
+			for i, who := range []store.Selector{{Subject: "a0"}, {SID: "s1"}, {Subject: "a2", SID: "s2"}} {
 				for _, at := range []time.Time{late, f.now} {
 					if _, err := f.store.End(f.ctx, ending(who), at); err != nil {
 						f.Fatalf("End: %v", err)
@@ -66,7 +66,7 @@ func markCases() []testCase {
 		{"who has no sid is barred by the latest of all marks of the subject", func(f *fixture) {
 			late := f.now.Add(time.Minute)
 			for sid, at := range map[string]time.Time{"s1": late, "s2": f.now, "s3": f.now.Add(time.Second)} {
-				if _, err := f.store.End(f.ctx, ending(session.Who{Subject: "alice", SID: sid}), at); err != nil {
+				if _, err := f.store.End(f.ctx, ending(store.Selector{Subject: "alice", SID: sid}), at); err != nil {
 					f.Fatalf("End: %v", err)
 				}
 			}
@@ -77,9 +77,9 @@ func markCases() []testCase {
 		}},
 		{"marks of different names do not stand in for one another", func(f *fixture) {
 			early := f.now
-			f.end(session.Who{Subject: "alice"})
+			f.end(store.Selector{Subject: "alice"})
 			f.now = f.now.Add(time.Minute)
-			f.end(session.Who{Subject: "alice", SID: "s1"})
+			f.end(store.Selector{Subject: "alice", SID: "s1"})
 			between := early.Add(time.Second)
 			f.wantBarred("alice", "s1", between)
 			f.wantWelcome("alice", "s2", between)
@@ -87,27 +87,27 @@ func markCases() []testCase {
 		}},
 		{"a mark holds until no login that it bars can come", func(f *fixture) {
 			ended := f.now
-			f.end(session.Who{Subject: "alice"})
-			f.now = ended.Add(session.AttemptLifetime - time.Microsecond)
+			f.end(store.Selector{Subject: "alice"})
+			f.now = ended.Add(store.AttemptLifetime - time.Microsecond)
 			f.pruneAll(f.now)
 			f.wantBarred("alice", "s1", ended)
 			f.wantWelcome("alice", "s1", ended.Add(time.Microsecond))
 			// A replica that has looked at the clock may be suspended before it asks.
-			f.pruneAll(ended.Add(session.MarkLifetime - time.Microsecond))
+			f.pruneAll(ended.Add(store.MarkLifetime - time.Microsecond))
 			f.wantBarred("alice", "s1", ended)
-			f.now = ended.Add(session.MarkLifetime)
+			f.now = ended.Add(store.MarkLifetime)
 			if n := f.pruneAll(f.now); n == 0 {
 				f.Error("Prune left a mark that has run out")
 			}
 			f.wantBarred("alice", "s1", ended) // by its age
-			f.wantWelcome("alice", "s1", f.now.Add(time.Microsecond-session.AttemptLifetime))
+			f.wantWelcome("alice", "s1", f.now.Add(time.Microsecond-store.AttemptLifetime))
 		}},
 	}
 }
 
 // marksBar tries each shape of ending on each shape of session, and expects what Who.Names says.
 func marksBar(f *fixture) {
-	shapes := []session.Who{
+	shapes := []store.Selector{
 		{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}, {Subject: "bob"}, {SID: "s2"},
 		{Subject: "bob", SID: "s1"}, {Subject: "ALICE"}, {SID: "%"}, {Subject: "*", SID: "*"},
 	}
@@ -119,7 +119,7 @@ func marksBar(f *fixture) {
 		for _, login := range logins {
 			r := f.record(login[0], login[1])
 			f.Logf("ending %+v, login of %s", who, describe(r))
-			if e.Who.Names(&r) {
+			if e.Selector.Names(&r) {
 				f.wantBarred(r.Subject, r.SID, f.now)
 				f.wantBarred(r.Subject, r.SID, f.now.Add(-time.Minute))
 			} else {
@@ -134,7 +134,7 @@ func marksBar(f *fixture) {
 func (f *fixture) wantBarred(subject, sid string, began time.Time) {
 	f.Helper()
 	r := f.record(subject, sid)
-	f.wantError("Create "+describe(r), f.store.Create(f.ctx, r, began, later(began, f.now)), session.ErrEnded)
+	f.wantError("Create "+describe(r), f.store.Create(f.ctx, r, began, later(began, f.now)), store.ErrEnded)
 	f.wantGone(r)
 }
 

@@ -7,29 +7,29 @@ import (
 	"slices"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"pgregory.net/rapid"
 )
 
 // model is a store without indexes: slow, and plain enough to be right. It leaves all finding to Who.Names.
 type model struct {
-	sessions map[session.Key]session.Record
+	sessions map[store.Key]store.Record
 	marks    []mark
 	jtis     map[string]time.Time
 }
 
 type mark struct {
-	who session.Who
+	who store.Selector
 	at  time.Time
 }
 
-func (m *model) create(r session.Record, began, now time.Time) error {
-	if now.Sub(began) >= session.AttemptLifetime {
-		return session.ErrEnded
+func (m *model) create(r store.Record, began, now time.Time) error {
+	if now.Sub(began) >= store.AttemptLifetime {
+		return store.ErrEnded
 	}
 	for _, mark := range m.marks {
 		if mark.who.Names(&r) && !mark.at.Before(began) {
-			return session.ErrEnded
+			return store.ErrEnded
 		}
 	}
 	r.Revision = 1
@@ -37,13 +37,13 @@ func (m *model) create(r session.Record, began, now time.Time) error {
 	return nil
 }
 
-func (m *model) update(r session.Record, now time.Time) error {
+func (m *model) update(r store.Record, now time.Time) error {
 	kept, ok := m.sessions[r.Key]
 	switch {
 	case !ok || !kept.Lives(now):
-		return session.ErrNotFound
+		return store.ErrNotFound
 	case kept.Revision != r.Revision:
-		return session.ErrConflict
+		return store.ErrConflict
 	}
 	r.Revision++
 	m.sessions[r.Key] = r
@@ -51,20 +51,20 @@ func (m *model) update(r session.Record, now time.Time) error {
 }
 
 // rename answers all the errors that may be given.
-func (m *model) rename(r session.Record, began, now time.Time) (errs []error) {
+func (m *model) rename(r store.Record, began, now time.Time) (errs []error) {
 	kept, ok := m.sessions[r.Key]
 	switch {
 	case !ok || !kept.Lives(now):
-		errs = append(errs, session.ErrNotFound)
+		errs = append(errs, store.ErrNotFound)
 	case kept.Revision != r.Revision:
-		errs = append(errs, session.ErrConflict)
+		errs = append(errs, store.ErrConflict)
 	}
-	late := now.Sub(began) >= session.AttemptLifetime
+	late := now.Sub(began) >= store.AttemptLifetime
 	for _, mark := range m.marks {
 		late = late || mark.who.Names(&r) && !mark.at.Before(began)
 	}
 	if late {
-		errs = append(errs, session.ErrEnded)
+		errs = append(errs, store.ErrEnded)
 	}
 	if len(errs) == 0 {
 		r.Revision++
@@ -73,20 +73,20 @@ func (m *model) rename(r session.Record, began, now time.Time) (errs []error) {
 	return errs
 }
 
-func (m *model) end(e session.Ending, now time.Time) ([]session.Record, error) {
-	scope := fmt.Sprintf("%q %q %q", e.Who.Issuer, e.Who.ClientID, e.JTI)
+func (m *model) end(e store.Ending, now time.Time) ([]store.Record, error) {
+	scope := fmt.Sprintf("%q %q %q", e.Selector.Issuer, e.Selector.ClientID, e.JTI)
 	if e.JTI != "" {
 		if now.Before(m.jtis[scope]) {
-			return nil, session.ErrReplayed
+			return nil, store.ErrReplayed
 		}
 		m.jtis[scope] = e.JTIExpires
 	}
-	if e.Who.Key.IsZero() {
-		m.marks = append(m.marks, mark{e.Who, now})
+	if e.Selector.Key.IsZero() {
+		m.marks = append(m.marks, mark{e.Selector, now})
 	}
-	var gone []session.Record
+	var gone []store.Record
 	for key, r := range m.sessions {
-		if e.Who.Names(&r) {
+		if e.Selector.Names(&r) {
 			delete(m.sessions, key)
 			if r.Lives(now) {
 				gone = append(gone, r)
@@ -113,15 +113,15 @@ func modelCases() []testCase {
 }
 
 func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
-	m := &model{sessions: make(map[session.Key]session.Record), jtis: make(map[string]time.Time)}
-	var keys []session.Key // of all sessions that ever were
-	last := make(map[session.Key]session.Record)
+	m := &model{sessions: make(map[store.Key]store.Record), jtis: make(map[string]time.Time)}
+	var keys []store.Key // of all sessions that ever were
+	last := make(map[store.Key]store.Record)
 
 	issuer := rapid.SampledFrom(issuers)
 	client := rapid.SampledFrom([]string{"app", "app2"})
 	subject := rapid.SampledFrom([]string{"alice", "bob", "s1"})
 	sid := rapid.SampledFrom([]string{"", "s1", "s2", "alice"})
-	span := rapid.SampledFrom([]time.Duration{0, time.Microsecond, time.Minute, 10 * time.Minute, session.AttemptLifetime})
+	span := rapid.SampledFrom([]time.Duration{0, time.Microsecond, time.Minute, 10 * time.Minute, store.AttemptLifetime})
 	same := func(what string, got, want error) {
 		if !errors.Is(got, want) || want == nil && got != nil {
 			t.Fatalf("%s: got error %v, want %v", what, got, want)
@@ -132,7 +132,7 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 			want, lives := m.sessions[key]
 			lives = lives && want.Lives(f.now)
 			got, err := f.store.Find(f.ctx, key, f.now)
-			if lives != (err == nil) || err != nil && !errors.Is(err, session.ErrNotFound) {
+			if lives != (err == nil) || err != nil && !errors.Is(err, store.ErrNotFound) {
 				t.Fatalf("Find %s: error %v, lives in the model: %v", describe(last[key]), err, lives)
 			}
 			if diff := difference(kept(want), kept(got)); lives && diff != "" {
@@ -149,7 +149,7 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 		"create": func(t *rapid.T) {
 			r := recordAt(issuer.Draw(t, "issuer"), client.Draw(t, "client"), subject.Draw(t, "subject"), sid.Draw(t, "sid"), f.now)
 			r.IdleExpires = f.now.Add(span.Draw(t, "idle") + time.Minute)
-			r.Refresh = session.Refresh(rapid.IntRange(0, 2).Draw(t, "refresh"))
+			r.Refresh = store.Refresh(rapid.IntRange(0, 2).Draw(t, "refresh"))
 			began := f.now.Add(-span.Draw(t, "took"))
 			same("Create", f.store.Create(f.ctx, r, began, f.now), m.create(r, began, f.now))
 			keys = append(keys, r.Key)
@@ -189,21 +189,21 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 			}
 		},
 		"list": func(t *rapid.T) {
-			q := session.Query{Issuer: issuer.Draw(t, "issuer"), ClientID: client.Draw(t, "client"),
+			q := store.Query{Issuer: issuer.Draw(t, "issuer"), ClientID: client.Draw(t, "client"),
 				Subject: rapid.OneOf(rapid.Just(""), subject).Draw(t, "subject"), SID: sid.Draw(t, "sid"), Limit: 1000}
 			page, err := f.store.List(f.ctx, q, f.now)
 			if err != nil {
 				t.Fatalf("List %+v: %v", q, err)
 			}
-			var want []session.Record
+			var want []store.Record
 			for _, r := range m.sessions {
 				asked := q.Issuer == r.Issuer && q.ClientID == r.ClientID && (q.Subject == "" || q.Subject == r.Subject)
 				if asked && (q.SID == "" || r.HasSID(q.SID)) && r.Lives(f.now) {
 					want = append(want, kept(r))
 				}
 			}
-			slices.SortFunc(want, func(a, b session.Record) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-			var got []session.Record
+			slices.SortFunc(want, func(a, b store.Record) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+			var got []store.Record
 			for _, r := range page.Records {
 				got = append(got, kept(r))
 			}
@@ -212,14 +212,14 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 			}
 		},
 		"end": func(t *rapid.T) {
-			e := session.Ending{Cause: session.CauseBackChannel, JTIExpires: f.now.Add(span.Draw(t, "jti lives"))}
-			e.Who = session.Who{Issuer: issuer.Draw(t, "issuer"), ClientID: client.Draw(t, "client"),
+			e := store.Ending{Cause: store.CauseBackChannel, JTIExpires: f.now.Add(span.Draw(t, "jti lives"))}
+			e.Selector = store.Selector{Issuer: issuer.Draw(t, "issuer"), ClientID: client.Draw(t, "client"),
 				Subject: rapid.OneOf(rapid.Just(""), subject).Draw(t, "subject"), SID: sid.Draw(t, "sid")}
-			if e.Who.Subject == "" && e.Who.SID == "" {
+			if e.Selector.Subject == "" && e.Selector.SID == "" {
 				if len(keys) == 0 {
 					t.Skip("nobody yet")
 				}
-				e.Who.Key = rapid.SampledFrom(keys).Draw(t, "key")
+				e.Selector.Key = rapid.SampledFrom(keys).Draw(t, "key")
 			}
 			e.JTI = rapid.SampledFrom([]string{"", "", "j1", "j2", "j3"}).Draw(t, "jti")
 			ended, err := f.store.End(f.ctx, e, f.now)

@@ -9,18 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // Order begins logins at one replica and ends whom they name at another, with margins from 0.1 ms to 2 s between, while the
 // clock is read slowly at the first. replica opens the same store once more; of one process there is but one replica.
-func Order(t *testing.T, replica func(t *testing.T) session.Store) {
-	ring, err := session.NewRing(make([]byte, 32))
+func Order(t *testing.T, replica func(t *testing.T) store.Store) {
+	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	manager := func(t *testing.T, store session.Store) *session.Manager {
-		m, err := session.NewManager(session.Config{Store: store, Ring: ring, Log: slog.New(slog.DiscardHandler)})
+	manager := func(t *testing.T, backend store.Store) *session.Manager {
+		m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,19 +40,19 @@ func Order(t *testing.T, replica func(t *testing.T) session.Store) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := replica(t)
+			backend := replica(t)
 			var readings sync.RWMutex // held by each reading: one may go on when nobody waits for it any more
 			stall.readings = &readings
 			t.Cleanup(readings.Lock)
-			login := manager(t, stall.of(store))
+			login := manager(t, stall.of(backend))
 			logout := login
-			if _, shared := store.(session.Clock); shared {
+			if _, shared := backend.(store.Clock); shared {
 				logout = manager(t, replica(t)) // whose readings are quick
 			}
 			var all sync.WaitGroup // not subtests, of which no more run at once than there are processors
 			for _, margin := range []time.Duration{100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 5 * time.Millisecond,
 				20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second} {
-				for i, who := range []session.Who{{Subject: "s"}, {SID: "s"}, {Subject: "s", SID: "s"}} {
+				for i, who := range []store.Selector{{Subject: "s"}, {SID: "s"}, {Subject: "s", SID: "s"}} {
 					all.Go(func() {
 						if err := ordered(t.Context(), login, logout, who, fmt.Sprint(margin, i), margin); err != nil {
 							t.Errorf("%v between, ended by %+v: %v", margin, who, err)
@@ -63,7 +65,7 @@ func Order(t *testing.T, replica func(t *testing.T) session.Store) {
 	}
 }
 
-func ordered(ctx context.Context, login, logout *session.Manager, who session.Who, name string, margin time.Duration) error {
+func ordered(ctx context.Context, login, logout *session.Manager, who store.Selector, name string, margin time.Duration) error {
 	who.Issuer, who.ClientID = issuer, client
 	for _, s := range []*string{&who.Subject, &who.SID} {
 		if *s != "" {
@@ -71,7 +73,7 @@ func ordered(ctx context.Context, login, logout *session.Manager, who session.Wh
 		}
 	}
 	create := func(began time.Time, era string) error {
-		_, _, err := login.Create(ctx, session.New{Issuer: issuer, ClientID: client, Subject: name, SID: name, Began: began, Era: era})
+		_, _, err := login.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: name, SID: name, Began: began, Era: era})
 		return err
 	}
 	began, era, err := login.Begin(ctx)
@@ -79,11 +81,11 @@ func ordered(ctx context.Context, login, logout *session.Manager, who session.Wh
 		return fmt.Errorf("Begin: %w", err)
 	}
 	time.Sleep(margin) // this is what is tried
-	if _, err := logout.End(ctx, session.Ending{Who: who, Cause: session.CauseBackChannel}); err != nil {
+	if _, err := logout.End(ctx, store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 		return fmt.Errorf("End: %w", err)
 	}
-	if err := create(began, era); !errors.Is(err, session.ErrEnded) {
-		return fmt.Errorf("a login from before the logout: %v, want %w", err, session.ErrEnded)
+	if err := create(began, era); !errors.Is(err, store.ErrEnded) {
+		return fmt.Errorf("a login from before the logout: %v, want %w", err, store.ErrEnded)
 	}
 	deadline := time.Now().Add(time.Minute)
 	for {
@@ -93,7 +95,7 @@ func ordered(ctx context.Context, login, logout *session.Manager, who session.Wh
 		if err = create(began, era); err == nil {
 			return nil
 		}
-		if !errors.Is(err, session.ErrEnded) || time.Now().After(deadline) {
+		if !errors.Is(err, store.ErrEnded) || time.Now().After(deadline) {
 			return fmt.Errorf("a login from after the logout: %w", err)
 		}
 	}
@@ -105,17 +107,17 @@ type slow struct {
 	readings      *sync.RWMutex // read-locked by those under way
 }
 
-func (s slow) of(store session.Store) session.Store {
-	c, ok := store.(session.Clock)
+func (s slow) of(backend store.Store) store.Store {
+	c, ok := backend.(store.Clock)
 	if !ok || s.before+s.after == 0 {
-		return store
+		return backend
 	}
-	return slowly{store, c, s}
+	return slowly{backend, c, s}
 }
 
 type slowly struct {
-	session.Store
-	clock session.Clock
+	store.Store
+	clock store.Clock
 	slow
 }
 

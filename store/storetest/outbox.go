@@ -5,21 +5,21 @@ import (
 	"sync"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // leave leaves n notices that are due now, each of its own subject.
 func (f *fixture) leave(n int) {
 	f.Helper()
 	for i := range n {
-		e := ending(session.Who{Subject: fmt.Sprint("user", i)})
-		e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+		e := ending(store.Selector{Subject: fmt.Sprint("user", i)})
+		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
 		f.endWith(e)
 	}
 }
 
 // one claims a single notice, which must be there.
-func (f *fixture) one() session.Notice {
+func (f *fixture) one() store.Notice {
 	f.Helper()
 	n := f.claim()
 	if len(n) != 1 {
@@ -35,15 +35,15 @@ func (f *fixture) wantNone(when string) {
 	}
 }
 
-func (f *fixture) settle(n session.Notice, o session.Outcome) {
+func (f *fixture) settle(n store.Notice, o store.Outcome) {
 	f.Helper()
-	if err := f.store.Settle(f.ctx, n, o); err != nil {
+	if err := f.store.Complete(f.ctx, n, o); err != nil {
 		f.Errorf("Settle: %v", err)
 	}
 }
 
 func outboxCases() []testCase {
-	done := session.Outcome{Done: true}
+	done := store.Outcome{Done: true}
 	return []testCase{
 		{"an empty outbox has nothing to claim", func(f *fixture) {
 			f.wantNone("from an empty outbox")
@@ -120,7 +120,7 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			f.settle(n, done)
-			f.wantError("Settle again", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.wantError("Settle again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after it was done")
 		}},
@@ -128,8 +128,8 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			due := f.now.Add(10 * time.Minute)
-			f.settle(n, session.Outcome{RetryAt: due, Reason: "503 from the app's side: it's %s"})
-			f.wantError("Settle again", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.settle(n, store.Outcome{RetryAt: due, Reason: "503 from the app's side: it's %s"})
+			f.wantError("Settle again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.now = due.Add(-time.Microsecond)
 			f.wantNone("before it is due")
 			f.now = due
@@ -143,14 +143,14 @@ func outboxCases() []testCase {
 		}},
 		{"a retry may be before the lease would have run out", func(f *fixture) {
 			f.leave(1)
-			f.settle(f.one(), session.Outcome{RetryAt: f.now})
+			f.settle(f.one(), store.Outcome{RetryAt: f.now})
 			f.one()
 		}},
 		{"a notice that is given up is never claimed again", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
-			f.settle(n, session.Outcome{GiveUp: true, Reason: "410"})
-			f.wantError("Settle again", f.store.Settle(f.ctx, n, session.Outcome{RetryAt: f.now}), session.ErrLeaseLost)
+			f.settle(n, store.Outcome{GiveUp: true, Reason: "410"})
+			f.wantError("Settle again", f.store.Complete(f.ctx, n, store.Outcome{RetryAt: f.now}), store.ErrLeaseLost)
 			f.now = f.now.Add(1000 * time.Hour)
 			f.wantNone("after it was given up")
 		}},
@@ -166,8 +166,8 @@ func outboxCases() []testCase {
 			slow := f.one()
 			f.now = f.now.Add(time.Minute)
 			quick := f.one()
-			for _, o := range []session.Outcome{done, {RetryAt: f.now}, {GiveUp: true}} {
-				f.wantError(fmt.Sprintf("Settle %+v", o), f.store.Settle(f.ctx, slow, o), session.ErrLeaseLost)
+			for _, o := range []store.Outcome{done, {RetryAt: f.now}, {GiveUp: true}} {
+				f.wantError(fmt.Sprintf("Settle %+v", o), f.store.Complete(f.ctx, slow, o), store.ErrLeaseLost)
 			}
 			f.wantNone("while the second holds it")
 			f.settle(quick, done)
@@ -176,20 +176,20 @@ func outboxCases() []testCase {
 		}},
 		{"a notice that was never claimed cannot be settled", func(f *fixture) {
 			f.leave(1)
-			for _, n := range []session.Notice{{}, {ID: "1"}, {ID: "1", Lease: "x"}, {ID: "no such", Lease: "x"}} {
-				f.wantError(fmt.Sprintf("Settle %+v", n), f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			for _, n := range []store.Notice{{}, {ID: "1"}, {ID: "1", Lease: "x"}, {ID: "no such", Lease: "x"}} {
+				f.wantError(fmt.Sprintf("Settle %+v", n), f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			}
 			n := f.one()
 			n.Lease = ""
-			f.wantError("Settle without the lease", f.store.Settle(f.ctx, n, done), session.ErrLeaseLost)
+			f.wantError("Settle without the lease", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 		}},
 		{"an outcome that is not one is refused", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
-			for _, o := range []session.Outcome{
+			for _, o := range []store.Outcome{
 				{}, {Reason: "none"}, {Done: true, GiveUp: true}, {Done: true, RetryAt: f.now}, {GiveUp: true, RetryAt: f.now},
 			} {
-				f.wantFault(fmt.Sprintf("Settle %+v", o), f.store.Settle(f.ctx, n, o))
+				f.wantFault(fmt.Sprintf("Settle %+v", o), f.store.Complete(f.ctx, n, o))
 			}
 			f.settle(n, done)
 		}},
@@ -197,7 +197,7 @@ func outboxCases() []testCase {
 			f.leave(4)
 			all := f.claim()
 			for i, delay := range []time.Duration{40, 10, 30, 20} {
-				f.settle(all[i], session.Outcome{RetryAt: f.now.Add(delay * time.Minute)})
+				f.settle(all[i], store.Outcome{RetryAt: f.now.Add(delay * time.Minute)})
 			}
 			f.now = f.now.Add(time.Hour)
 			var got []string

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // together runs fn n times at once and fails if one of them does.
@@ -30,7 +30,7 @@ func (f *fixture) together(n int, fn func(i int) error) {
 }
 
 // createAll keeps all of rs, many at once, for stores that are faster that way.
-func (f *fixture) createAll(rs []session.Record) {
+func (f *fixture) createAll(rs []store.Record) {
 	f.Helper()
 	const workers = 32
 	f.together(workers, func(w int) error {
@@ -52,15 +52,15 @@ func raceCases() []testCase {
 			h := f.watch()
 			var done, replayed, reported atomic.Int32
 			f.together(16, func(int) error {
-				e := ending(session.Who{Subject: "alice"})
+				e := ending(store.Selector{Subject: "alice"})
 				e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-				e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+				e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
 				ended, err := f.store.End(f.ctx, e, f.now)
 				reported.Add(int32(len(ended)))
 				switch {
 				case err == nil:
 					done.Add(1)
-				case errors.Is(err, session.ErrReplayed):
+				case errors.Is(err, store.ErrReplayed):
 					replayed.Add(1)
 				default:
 					return err
@@ -77,7 +77,7 @@ func raceCases() []testCase {
 		}},
 		{"one of many endings of a session reports it", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			whos := []session.Who{{Key: r.Key}, {Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}}
+			whos := []store.Selector{{Key: r.Key}, {Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}}
 			var reported atomic.Int32
 			f.together(16, func(i int) error {
 				ended, err := f.store.End(f.ctx, ending(whos[i%len(whos)]), f.now)
@@ -90,19 +90,19 @@ func raceCases() []testCase {
 			f.wantGone(r)
 		}},
 		{"no update survives an ending", func(f *fixture) {
-			var all []session.Record
+			var all []store.Record
 			for range 20 {
 				all = append(all, f.signIn("alice", "s1"))
 			}
 			f.together(len(all)+1, func(i int) error {
 				if i == len(all) {
-					_, err := f.store.End(f.ctx, ending(session.Who{Subject: "alice"}), f.now)
+					_, err := f.store.End(f.ctx, ending(store.Selector{Subject: "alice"}), f.now)
 					return err
 				}
 				r := all[i]
 				for range 10 {
 					err := f.store.Update(f.ctx, r, f.now)
-					if errors.Is(err, session.ErrNotFound) {
+					if errors.Is(err, store.ErrNotFound) {
 						return nil
 					}
 					if err != nil {
@@ -132,25 +132,25 @@ func raceCases() []testCase {
 			if won.Load() != 1 {
 				f.Fatalf("%d creates won, want 1", won.Load())
 			}
-			f.wantAlive(winner.Load().(session.Record))
+			f.wantAlive(winner.Load().(store.Record))
 		}},
 	}
 }
 
 func racingLogins(f *fixture) {
 	const logins, logouts = 100, 10
-	var others []session.Record
+	var others []store.Record
 	for i := range 100 {
 		others = append(others, f.record(fmt.Sprint("user", i), fmt.Sprint("sid", i)))
 	}
 	f.createAll(others)
 
 	// Logins begin, and logouts come, at moments that lie between one another; the last login begins after them all.
-	whos := []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}}
+	whos := []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}}
 	moment := func(i int) time.Time { return f.now.Add(time.Duration(i) * time.Millisecond) }
 	now := moment(logins * 2)
 	type login struct {
-		r     session.Record
+		r     store.Record
 		began time.Time
 		in    bool
 	}
@@ -168,7 +168,7 @@ func racingLogins(f *fixture) {
 		all[i] = login{r: f.record("alice", sid), began: moment(i)}
 		err := f.store.Create(f.ctx, all[i].r, all[i].began, now)
 		all[i].in = err == nil
-		if errors.Is(err, session.ErrEnded) {
+		if errors.Is(err, store.ErrEnded) {
 			return nil
 		}
 		return err
@@ -176,7 +176,7 @@ func racingLogins(f *fixture) {
 	for _, l := range all {
 		barred := false
 		for j := range logouts {
-			w := ending(whos[(j+logins)%len(whos)]).Who
+			w := ending(whos[(j+logins)%len(whos)]).Selector
 			at := moment((j+1)*logins/logouts - 1)
 			barred = barred || w.Names(&l.r) && !at.Before(l.began)
 		}
@@ -187,7 +187,7 @@ func racingLogins(f *fixture) {
 		if err == nil && !l.in {
 			f.Error("somebody is signed in who was refused")
 		}
-		if err != nil && !errors.Is(err, session.ErrNotFound) {
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			f.Errorf("Find: %v", err)
 		}
 	}
@@ -211,7 +211,7 @@ func racingUpdates(f *fixture) {
 			case err == nil:
 				won.Add(1)
 				winner.Store(int32(i))
-			case errors.Is(err, session.ErrConflict):
+			case errors.Is(err, store.ErrConflict):
 				conflicts.Add(1)
 			default:
 				return err

@@ -4,25 +4,25 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func replayCases() []testCase {
-	withJTI := func(f *fixture, w session.Who, jti string) session.Ending {
+	withJTI := func(f *fixture, w store.Selector, jti string) store.Ending {
 		e := ending(w)
 		e.JTI, e.JTIExpires = jti, f.now.Add(time.Hour)
 		return e
 	}
 	return []testCase{
 		{"the same jti is carried out once", func(f *fixture) {
-			e := withJTI(f, session.Who{Subject: "alice"}, "j1")
+			e := withJTI(f, store.Selector{Subject: "alice"}, "j1")
 			f.endWith(e)
 			f.now = f.now.Add(time.Second)
 			r := f.signIn("alice", "s1")
 			heard := f.watch()
-			e.Tell = []session.Telling{{Kind: session.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
 			ended, err := f.store.End(f.ctx, e, f.now)
-			f.wantError("End", err, session.ErrReplayed)
+			f.wantError("End", err, store.ErrReplayed)
 			f.wantEnded(ended)
 			f.wantAlive(r)
 			f.wantHeard(heard)
@@ -31,64 +31,64 @@ func replayCases() []testCase {
 			}
 		}},
 		{"a jti is remembered even if it named nobody here", func(f *fixture) {
-			e := withJTI(f, session.Who{SID: "s1"}, "j1")
+			e := withJTI(f, store.Selector{SID: "s1"}, "j1")
 			f.endWith(e)
 			_, err := f.store.End(f.ctx, e, f.now)
-			f.wantError("End", err, session.ErrReplayed)
+			f.wantError("End", err, store.ErrReplayed)
 		}},
 		{"a jti counts whoever it names", func(f *fixture) {
-			f.endWith(withJTI(f, session.Who{Subject: "alice"}, "j1"))
+			f.endWith(withJTI(f, store.Selector{Subject: "alice"}, "j1"))
 			r := f.signIn("bob", "s1")
-			_, err := f.store.End(f.ctx, withJTI(f, session.Who{Subject: "bob"}, "j1"), f.now)
-			f.wantError("End", err, session.ErrReplayed)
+			_, err := f.store.End(f.ctx, withJTI(f, store.Selector{Subject: "bob"}, "j1"), f.now)
+			f.wantError("End", err, store.ErrReplayed)
 			f.wantAlive(r)
 		}},
 		{"a jti is of its issuer and client", func(f *fixture) {
 			for _, scope := range [][2]string{
 				{issuer, client}, {"https://other.example", client}, {issuer, "app2"}, {issuer + "|", client}, {issuer, "|" + client},
 			} {
-				f.endWith(withJTI(f, session.Who{Issuer: scope[0], ClientID: scope[1], Subject: "alice"}, "j1"))
+				f.endWith(withJTI(f, store.Selector{Issuer: scope[0], ClientID: scope[1], Subject: "alice"}, "j1"))
 			}
 		}},
 		{"jtis are told apart to the letter", func(f *fixture) {
 			for _, jti := range append(oddTexts(), strings.Repeat("j", 8000), strings.Repeat("j", 8001)) {
-				f.endWith(withJTI(f, session.Who{Subject: "alice"}, jti))
-				_, err := f.store.End(f.ctx, withJTI(f, session.Who{Subject: "alice"}, jti), f.now)
-				f.wantError("End", err, session.ErrReplayed)
+				f.endWith(withJTI(f, store.Selector{Subject: "alice"}, jti))
+				_, err := f.store.End(f.ctx, withJTI(f, store.Selector{Subject: "alice"}, jti), f.now)
+				f.wantError("End", err, store.ErrReplayed)
 			}
 		}},
 		{"no jti is no replay", func(f *fixture) {
-			e := withJTI(f, session.Who{Subject: "alice"}, "")
+			e := withJTI(f, store.Selector{Subject: "alice"}, "")
 			f.endWith(e)
 			f.endWith(e)
 		}},
 		{"a jti is remembered until it runs out", func(f *fixture) {
-			e := withJTI(f, session.Who{Subject: "alice"}, "j1")
+			e := withJTI(f, store.Selector{Subject: "alice"}, "j1")
 			f.endWith(e)
 			f.now = e.JTIExpires.Add(-time.Microsecond)
 			f.pruneAll(f.now)
 			_, err := f.store.End(f.ctx, e, f.now)
-			f.wantError("End just before", err, session.ErrReplayed)
+			f.wantError("End just before", err, store.ErrReplayed)
 			f.now = e.JTIExpires
 			e.JTIExpires = f.now.Add(time.Minute)
 			f.endWith(e)
 			_, err = f.store.End(f.ctx, e, f.now)
-			f.wantError("End after it was used anew", err, session.ErrReplayed)
+			f.wantError("End after it was used anew", err, store.ErrReplayed)
 		}},
 		{"a jti that has run out is pruned", func(f *fixture) {
-			f.endWith(withJTI(f, session.Who{Key: f.signIn("alice", "s1").Key}, "j1"))
+			f.endWith(withJTI(f, store.Selector{Key: f.signIn("alice", "s1").Key}, "j1"))
 			f.now = f.now.Add(time.Hour)
 			if n := f.pruneAll(f.now); n == 0 {
 				f.Error("Prune left a jti that has run out")
 			}
-			f.endWith(withJTI(f, session.Who{Subject: "alice"}, "j1"))
+			f.endWith(withJTI(f, store.Selector{Subject: "alice"}, "j1"))
 		}},
 		{"a refused ending burns no jti", func(f *fixture) {
-			bad := withJTI(f, session.Who{Subject: "alice"}, "j1")
-			bad.Tell = []session.Telling{{Kind: "shout"}}
+			bad := withJTI(f, store.Selector{Subject: "alice"}, "j1")
+			bad.Notices = []store.NoticeRequest{{Kind: "shout"}}
 			_, err := f.store.End(f.ctx, bad, f.now)
 			f.wantFault("End", err)
-			f.endWith(withJTI(f, session.Who{Subject: "alice"}, "j1"))
+			f.endWith(withJTI(f, store.Selector{Subject: "alice"}, "j1"))
 		}},
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func restartCases() []testCase {
@@ -15,42 +15,42 @@ func restartCases() []testCase {
 				f.Skip("this store keeps nothing over a restart")
 			}
 			stays, ends := f.signIn("alice", "s1"), f.signIn("bob", "s2")
-			stays.Payload, stays.Refresh = []byte{0, 1, 2, 0xff}, session.RefreshOffline
+			stays.Payload, stays.Refresh = []byte{0, 1, 2, 0xff}, store.RefreshOffline
 			if err := f.store.Update(f.ctx, stays, f.now); err != nil {
 				f.Fatalf("Update: %v", err)
 			}
 			stays.Revision++
-			e := f.telling(session.Who{Subject: "bob"}, session.Telling{Kind: session.NoticeTell})
+			e := f.telling(store.Selector{Subject: "bob"}, store.NoticeRequest{Kind: store.NoticeTell})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			f.wantEnded(f.endWith(e), ends)
-			f.endWith(f.telling(session.Who{Subject: "carol"}, session.Telling{Kind: session.NoticeTell}))
-			f.endWith(f.telling(session.Who{Subject: "dave"}, session.Telling{Kind: session.NoticeTell}))
+			f.endWith(f.telling(store.Selector{Subject: "carol"}, store.NoticeRequest{Kind: store.NoticeTell}))
+			f.endWith(f.telling(store.Selector{Subject: "dave"}, store.NoticeRequest{Kind: store.NoticeTell}))
 			claimed, err := f.store.Claim(f.ctx, f.now, time.Minute, 2)
 			if err != nil || len(claimed) != 2 {
 				f.Fatalf("claimed %d (error %v), want 2", len(claimed), err)
 			}
-			f.settle(claimed[0], session.Outcome{GiveUp: true, Reason: "410"})
+			f.settle(claimed[0], store.Outcome{GiveUp: true, Reason: "410"})
 
 			f.store = f.h.Reopen(f.T)
 
 			f.wantAlive(stays)
 			f.wantGone(ends)
-			f.wantError("Update of what ended", f.store.Update(f.ctx, ends, f.now), session.ErrNotFound)
+			f.wantError("Update of what ended", f.store.Update(f.ctx, ends, f.now), store.ErrNotFound)
 			_, err = f.store.End(f.ctx, e, f.now)
-			f.wantError("End with the same jti", err, session.ErrReplayed)
+			f.wantError("End with the same jti", err, store.ErrReplayed)
 			f.wantBarred("bob", "s2", f.now)
 			if n := f.claim(); len(n) != 1 || n[0].Attempts != 1 {
 				f.Errorf("claimed %d notices, want the one that nobody had claimed", len(n))
 			}
-			f.settle(claimed[1], session.Outcome{Done: true}) // the lease holds over the restart
+			f.settle(claimed[1], store.Outcome{Done: true}) // the lease holds over the restart
 			f.now = f.now.Add(time.Hour)
 			if n := f.claim(); len(n) != 1 {
 				f.Errorf("claimed %d notices after an hour, want the one that was not settled", len(n))
 			}
-			f.wantEnded(f.end(session.Who{SID: "s1"}))
+			f.wantEnded(f.end(store.Selector{SID: "s1"}))
 			f.now = f.now.Add(-time.Hour)
 			fresh := f.signIn("erin", "s9")
-			f.wantEnded(f.end(session.Who{SID: "s9"}), fresh)
+			f.wantEnded(f.end(store.Selector{SID: "s9"}), fresh)
 		}},
 	}
 }
@@ -69,26 +69,26 @@ func contextCases() []testCase {
 			_, err := f.store.Find(ctx, r.Key, f.now)
 			f.wantFault("Find", err)
 			f.wantFault("Update", f.store.Update(ctx, r, f.now))
-			e := f.telling(session.Who{Subject: "alice"}, session.Telling{Kind: session.NoticeTell})
+			e := f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeTell})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			_, err = f.store.End(ctx, e, f.now)
 			f.wantFault("End", err)
-			_, err = f.store.List(ctx, session.Query{}, f.now)
+			_, err = f.store.List(ctx, store.Query{}, f.now)
 			f.wantFault("List", err)
 			_, err = f.store.Prune(ctx, f.now.Add(1000*time.Hour))
 			f.wantFault("Prune", err)
 			_, err = f.store.Claim(ctx, f.now, time.Minute, 10)
 			f.wantFault("Claim", err)
-			_, err = f.store.Watch(ctx, func(session.Ended) {})
+			_, err = f.store.Watch(ctx, func(store.Ended) {})
 			f.wantFault("Watch", err)
-			_, err = f.store.ClaimAttempt(ctx, session.AttemptID{1}, []byte("a"), f.now.Add(time.Hour), f.now)
+			_, err = f.store.ClaimAttempt(ctx, store.AttemptID{1}, []byte("a"), f.now.Add(time.Hour), f.now)
 			f.wantFault("ClaimAttempt", err)
-			f.wantFault("SettleAttempt", f.store.SettleAttempt(ctx, session.AttemptID{1}, []byte("a"), f.now))
-			_, err = f.store.Attempt(ctx, session.AttemptID{1}, f.now)
+			f.wantFault("SettleAttempt", f.store.CompleteAttempt(ctx, store.AttemptID{1}, []byte("a"), f.now))
+			_, err = f.store.Attempt(ctx, store.AttemptID{1}, f.now)
 			f.wantFault("Attempt", err)
 
-			_, err = f.store.Attempt(f.ctx, session.AttemptID{1}, f.now)
-			f.wantError("Attempt after a cancelled claim", err, session.ErrNotFound)
+			_, err = f.store.Attempt(f.ctx, store.AttemptID{1}, f.now)
+			f.wantError("Attempt after a cancelled claim", err, store.ErrNotFound)
 			f.wantGone(fresh)
 			f.wantAlive(r)
 			f.wantHeard(heard)
@@ -96,8 +96,8 @@ func contextCases() []testCase {
 			if n.Attempts != 1 {
 				f.Errorf("a cancelled claim counted as an attempt: %d", n.Attempts)
 			}
-			f.wantFault("Settle", f.store.Settle(ctx, n, session.Outcome{Done: true}))
-			f.settle(n, session.Outcome{Done: true})
+			f.wantFault("Settle", f.store.Complete(ctx, n, store.Outcome{Done: true}))
+			f.settle(n, store.Outcome{Done: true})
 			f.wantWelcome("alice", "s3", f.now) // no mark
 			if _, err := f.store.End(f.ctx, e, f.now); err != nil {
 				f.Errorf("End with the jti of a cancelled one: %v", err)
@@ -107,7 +107,7 @@ func contextCases() []testCase {
 			heard := f.watch()
 			for i := range 40 {
 				r := f.signIn("alice", "s1")
-				e := f.telling(session.Who{SID: "s1"}, session.Telling{Kind: session.NoticeTell})
+				e := f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell})
 				e.JTI, e.JTIExpires = fmt.Sprint("j", i), f.now.Add(time.Hour)
 				ctx, cancel := context.WithCancel(f.ctx)
 				f.together(2, func(which int) error {
@@ -127,7 +127,7 @@ func contextCases() []testCase {
 					}
 					return nil
 				})
-				f.wantNotices(f.about(session.NoticeTell, r))
+				f.wantNotices(f.about(store.NoticeTell, r))
 				f.now = f.now.Add(time.Second)
 			}
 		}},

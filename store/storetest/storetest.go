@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"github.com/google/go-cmp/cmp"
 )
 
 // Store is what every store is.
 type Store interface {
-	session.Store
-	session.Desk
-	session.Vault
+	store.Store
+	store.Outbox2
+	store.SharedValues
 }
 
 // Harness is an empty store and what a test can do to it.
@@ -73,7 +74,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 	}
 }
 
-const ahead = session.AttemptLifetime
+const ahead = store.AttemptLifetime
 
 type testCase struct {
 	name string
@@ -98,7 +99,7 @@ type fixture struct {
 func newFixture(t *testing.T, h Harness) *fixture {
 	// The time is today's, so that a store may let the rest of what it keeps run out by a clock of its machine, and a little
 	// ahead, so that a store that has a clock leaves its marks with the times that the cases give.
-	f := &fixture{T: t, ctx: t.Context(), h: h, store: h.Store, now: session.Time(time.Now().Add(ahead))}
+	f := &fixture{T: t, ctx: t.Context(), h: h, store: h.Store, now: store.Time(time.Now().Add(ahead))}
 	t.Cleanup(func() {
 		if err := f.store.Close(); err != nil {
 			t.Errorf("Close: %v", err)
@@ -108,25 +109,25 @@ func newFixture(t *testing.T, h Harness) *fixture {
 }
 
 // record returns a session of subject that would live for an hour.
-func (f *fixture) record(subject, sid string) session.Record {
+func (f *fixture) record(subject, sid string) store.Record {
 	return recordAt(issuer, client, subject, sid, f.now)
 }
 
-func recordAt(issuer, client, subject, sid string, now time.Time) session.Record {
+func recordAt(issuer, client, subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(issuer, client, subject)
 	payload := make([]byte, 40)
 	for i := range payload {
 		payload[i] = byte(rand.Uint32())
 	}
-	return session.Record{
+	return store.Record{
 		Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
 		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
-		Revision: 1, Refresh: session.RefreshNone, Payload: payload,
+		Revision: 1, Refresh: store.RefreshNone, Payload: payload,
 	}
 }
 
 // create keeps r, whose login began just now.
-func (f *fixture) create(r session.Record) session.Record {
+func (f *fixture) create(r store.Record) store.Record {
 	f.Helper()
 	if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
 		f.Fatalf("Create: %v", err)
@@ -135,18 +136,18 @@ func (f *fixture) create(r session.Record) session.Record {
 }
 
 // signIn keeps a new session of subject.
-func (f *fixture) signIn(subject, sid string) session.Record {
+func (f *fixture) signIn(subject, sid string) store.Record {
 	f.Helper()
 	return f.create(f.record(subject, sid))
 }
 
 // end ends whom w names, within the usual issuer and client unless it says others.
-func (f *fixture) end(w session.Who) []session.Ended {
+func (f *fixture) end(w store.Selector) []store.Ended {
 	f.Helper()
 	return f.endWith(ending(w))
 }
 
-func (f *fixture) endWith(e session.Ending) []session.Ended {
+func (f *fixture) endWith(e store.Ending) []store.Ended {
 	f.Helper()
 	ended, err := f.store.End(f.ctx, e, f.now)
 	if err != nil {
@@ -155,11 +156,11 @@ func (f *fixture) endWith(e session.Ending) []session.Ended {
 	return ended
 }
 
-func ending(w session.Who) session.Ending {
+func ending(w store.Selector) store.Ending {
 	if w.Issuer == "" {
 		w.Issuer, w.ClientID = issuer, client
 	}
-	return session.Ending{Who: w, Cause: session.CauseBackChannel}
+	return store.Ending{Selector: w, Cause: store.CauseBackChannel}
 }
 
 // wantError fails unless err is want.
@@ -176,8 +177,8 @@ func (f *fixture) wantFault(what string, err error) {
 	if err == nil {
 		f.Errorf("%s: got no error", what)
 	}
-	for _, known := range []error{session.ErrNotFound, session.ErrEnded, session.ErrReplayed, session.ErrConflict,
-		session.ErrNobody, session.ErrLeaseLost, session.ErrNoNotice} {
+	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
+		store.ErrNobody, store.ErrLeaseLost, store.ErrNoNotice} {
 		if errors.Is(err, known) {
 			f.Errorf("%s: got error %v, which says something about the session; want one that does not", what, err)
 		}
@@ -185,7 +186,7 @@ func (f *fixture) wantFault(what string, err error) {
 }
 
 // wantAlive fails unless r is there just as it is given.
-func (f *fixture) wantAlive(r session.Record) {
+func (f *fixture) wantAlive(r store.Record) {
 	f.Helper()
 	got, err := f.store.Find(f.ctx, r.Key, f.now)
 	if err != nil {
@@ -198,17 +199,17 @@ func (f *fixture) wantAlive(r session.Record) {
 }
 
 // wantGone fails unless r is not there.
-func (f *fixture) wantGone(r session.Record) {
+func (f *fixture) wantGone(r store.Record) {
 	f.Helper()
-	if _, err := f.store.Find(f.ctx, r.Key, f.now); !errors.Is(err, session.ErrNotFound) {
-		f.Errorf("Find %s: got error %v, want %v", describe(r), err, session.ErrNotFound)
+	if _, err := f.store.Find(f.ctx, r.Key, f.now); !errors.Is(err, store.ErrNotFound) {
+		f.Errorf("Find %s: got error %v, want %v", describe(r), err, store.ErrNotFound)
 	}
 }
 
 // wantEnded fails unless ended are the sessions in want, in any order.
-func (f *fixture) wantEnded(ended []session.Ended, want ...session.Record) {
+func (f *fixture) wantEnded(ended []store.Ended, want ...store.Record) {
 	f.Helper()
-	got := make(map[session.Key]session.Ended)
+	got := make(map[store.Key]store.Ended)
 	for _, e := range ended {
 		if _, twice := got[e.Key]; twice {
 			f.Errorf("session %s ended twice", e.Key.Handle())
@@ -221,8 +222,8 @@ func (f *fixture) wantEnded(ended []session.Ended, want ...session.Record) {
 			f.Errorf("%s was not reported as ended", describe(r))
 		}
 		delete(got, r.Key)
-		expect := session.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
-			Cause: session.CauseBackChannel, At: f.now}
+		expect := store.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
+			Cause: store.CauseBackChannel, At: f.now}
 		if diff := difference(expect, e); ok && diff != "" {
 			f.Errorf("ended %s (-want +got):\n%s", describe(r), diff)
 		}
@@ -233,7 +234,7 @@ func (f *fixture) wantEnded(ended []session.Ended, want ...session.Record) {
 }
 
 // claim claims everything that is due.
-func (f *fixture) claim() []session.Notice {
+func (f *fixture) claim() []store.Notice {
 	f.Helper()
 	notices, err := f.store.Claim(f.ctx, f.now, time.Minute, 1000)
 	if err != nil {
@@ -260,15 +261,15 @@ func (f *fixture) pruneAll(now time.Time) int {
 }
 
 // kept is r as a store gives it back.
-func kept(r session.Record) session.Record {
-	r.Created, r.LastSeen = session.Time(r.Created), session.Time(r.LastSeen)
-	r.IdleExpires, r.Expires = session.Time(r.IdleExpires), session.Time(r.Expires)
+func kept(r store.Record) store.Record {
+	r.Created, r.LastSeen = store.Time(r.Created), store.Time(r.LastSeen)
+	r.IdleExpires, r.Expires = store.Time(r.IdleExpires), store.Time(r.Expires)
 	r.Payload = slices.Concat([]byte{}, r.Payload)
 	r.Former = slices.Concat(nil, r.Former)
 	return r
 }
 
-func describe(r session.Record) string { return fmt.Sprintf("(subject %q, sid %q)", r.Subject, r.SID) }
+func describe(r store.Record) string { return fmt.Sprintf("(subject %q, sid %q)", r.Subject, r.SID) }
 
 // difference says how got differs from want, if it does. Finding that it does not is the usual case, and made cheap.
 func difference(want, got any) string {

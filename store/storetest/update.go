@@ -3,7 +3,7 @@ package storetest
 import (
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 func updateCases() []testCase {
@@ -14,7 +14,7 @@ func updateCases() []testCase {
 				r.LastSeen = r.LastSeen.Add(time.Minute)
 				r.IdleExpires = r.IdleExpires.Add(time.Minute)
 				r.Expires = r.Expires.Add(-time.Minute)
-				r.Refresh = session.RefreshOnline
+				r.Refresh = store.RefreshOnline
 				r.Payload = append([]byte{0, byte(r.Revision)}, r.Payload...)
 				if err := f.store.Update(f.ctx, r, f.now); err != nil {
 					f.Fatalf("Update: %v", err)
@@ -33,31 +33,31 @@ func updateCases() []testCase {
 			}
 			r.Revision = 2
 			f.wantAlive(r)
-			f.wantEnded(f.end(session.Who{Subject: "mallory"}))
-			f.wantEnded(f.end(session.Who{SID: "s2"}))
-			f.wantEnded(f.end(session.Who{SID: "s3"}))
-			f.wantEnded(f.end(session.Who{Subject: "alice", SID: "s1"}), r)
+			f.wantEnded(f.end(store.Selector{Subject: "mallory"}))
+			f.wantEnded(f.end(store.Selector{SID: "s2"}))
+			f.wantEnded(f.end(store.Selector{SID: "s3"}))
+			f.wantEnded(f.end(store.Selector{Subject: "alice", SID: "s1"}), r)
 		}},
 		{"an update of another revision is a conflict and changes nothing", func(f *fixture) {
 			r := f.signIn("alice", "s1")
 			for _, revision := range []int64{0, 2, -1, 1 << 40} {
 				u := r
 				u.Revision, u.Payload = revision, []byte("late")
-				f.wantError("Update", f.store.Update(f.ctx, u, f.now), session.ErrConflict)
+				f.wantError("Update", f.store.Update(f.ctx, u, f.now), store.ErrConflict)
 			}
 			f.wantAlive(r)
 		}},
 		{"an update never creates", func(f *fixture) {
 			r := f.record("alice", "s1")
-			f.wantError("Update", f.store.Update(f.ctx, r, f.now), session.ErrNotFound)
+			f.wantError("Update", f.store.Update(f.ctx, r, f.now), store.ErrNotFound)
 			f.wantGone(r)
-			f.wantEnded(f.end(session.Who{Subject: "alice"}))
+			f.wantEnded(f.end(store.Selector{Subject: "alice"}))
 		}},
 		{"an update after the end brings nothing back", func(f *fixture) {
-			for _, who := range []session.Who{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 				r := f.signIn("alice", "s1")
 				f.wantEnded(f.end(who), r)
-				f.wantError("Update", f.store.Update(f.ctx, r, f.now), session.ErrNotFound)
+				f.wantError("Update", f.store.Update(f.ctx, r, f.now), store.ErrNotFound)
 				f.wantGone(r)
 				f.now = f.now.Add(time.Second)
 			}
@@ -67,12 +67,12 @@ func updateCases() []testCase {
 			f.now = r.IdleExpires
 			u := r
 			u.IdleExpires = f.now.Add(time.Hour)
-			f.wantError("Update", f.store.Update(f.ctx, u, f.now), session.ErrNotFound)
+			f.wantError("Update", f.store.Update(f.ctx, u, f.now), store.ErrNotFound)
 			u.Revision = 7
-			f.wantError("Update of a wrong revision", f.store.Update(f.ctx, u, f.now), session.ErrNotFound)
+			f.wantError("Update of a wrong revision", f.store.Update(f.ctx, u, f.now), store.ErrNotFound)
 			f.wantGone(r)
 			f.pruneAll(f.now)
-			f.wantError("Update after Prune", f.store.Update(f.ctx, u, f.now), session.ErrNotFound)
+			f.wantError("Update after Prune", f.store.Update(f.ctx, u, f.now), store.ErrNotFound)
 			f.wantGone(r)
 		}},
 		{"an update does not touch the others", func(f *fixture) {

@@ -8,24 +8,24 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // heard is what a watching function was told.
 type heard struct {
-	feed session.Feed
+	feed store.Feed
 
 	mu  sync.Mutex
-	all []session.Ended
+	all []store.Ended
 }
 
-func (h *heard) hear(e session.Ended) {
+func (h *heard) hear(e store.Ended) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.all = append(h.all, e)
 }
 
-func (h *heard) take() []session.Ended {
+func (h *heard) take() []store.Ended {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := h.all
@@ -60,7 +60,7 @@ func (f *fixture) sync(h *heard) {
 }
 
 // wantHeard fails unless h heard, since it was asked last, that these sessions ended just now, and nothing else.
-func (f *fixture) wantHeard(h *heard, want ...session.Record) {
+func (f *fixture) wantHeard(h *heard, want ...store.Record) {
 	f.Helper()
 	f.sync(h)
 	f.wantEnded(h.take(), want...)
@@ -70,12 +70,12 @@ func watchCases() []testCase {
 	return []testCase{
 		{"everybody who watches hears of each session that ends", func(f *fixture) {
 			f.signIn("alice", "s0")
-			f.end(session.Who{SID: "s0"}) // before anybody watched
+			f.end(store.Selector{SID: "s0"}) // before anybody watched
 			one, two := f.watch(), f.watch()
 			a, b, c := f.signIn("alice", "s1"), f.signIn("alice", "s2"), f.signIn("bob", "s1")
-			f.end(session.Who{SID: "s1"})
+			f.end(store.Selector{SID: "s1"})
 			f.wantHeard(one, a, c)
-			f.end(session.Who{Key: b.Key})
+			f.end(store.Selector{Key: b.Key})
 			f.wantHeard(one, b)
 			f.wantHeard(two, a, b, c)
 		}},
@@ -85,7 +85,7 @@ func watchCases() []testCase {
 			if err := f.store.Update(f.ctx, r, f.now); err != nil {
 				f.Fatalf("Update: %v", err)
 			}
-			f.end(session.Who{Subject: "nobody"})
+			f.end(store.Selector{Subject: "nobody"})
 			f.now = r.Expires
 			f.pruneAll(f.now)
 			f.wantHeard(h)
@@ -96,7 +96,7 @@ func watchCases() []testCase {
 				f.Fatalf("Close: %v", err)
 			}
 			r := f.signIn("alice", "s1")
-			f.end(session.Who{Key: r.Key})
+			f.end(store.Selector{Key: r.Key})
 			f.wantHeard(open, r)
 			f.wantEnded(closed.take())
 			f.wantFault("Sync of a closed feed", closed.feed.Sync(f.ctx))
@@ -109,7 +109,7 @@ func watchCases() []testCase {
 			over, open := f.watchWith(ctx), f.watch()
 			cancel()
 			r := f.signIn("alice", "s1")
-			f.end(session.Who{Key: r.Key})
+			f.end(store.Selector{Key: r.Key})
 			f.wantHeard(open, r)
 			f.wantEnded(over.take())
 			f.wantFault("Sync after the context is done", over.feed.Sync(f.ctx))
@@ -117,7 +117,7 @@ func watchCases() []testCase {
 		{"nothing more is heard when the context ends in between", func(f *fixture) {
 			ctx, cancel := context.WithCancel(f.ctx)
 			var calls atomic.Int32
-			feed, err := f.store.Watch(ctx, func(session.Ended) {
+			feed, err := f.store.Watch(ctx, func(store.Ended) {
 				calls.Add(1)
 				cancel()
 			})
@@ -127,7 +127,7 @@ func watchCases() []testCase {
 			defer feed.Close()
 			open := f.watch()
 			a, b, c := f.signIn("alice", "s1"), f.signIn("alice", "s2"), f.signIn("alice", "s3")
-			f.end(session.Who{Subject: "alice"})
+			f.end(store.Selector{Subject: "alice"})
 			f.wantHeard(open, a, b, c)
 			<-ctx.Done()
 			if n := calls.Load(); n != 1 {
@@ -154,7 +154,7 @@ func watchCases() []testCase {
 		{"one call at a time, and after Sync all of them", func(f *fixture) {
 			const writers, each = 8, 20
 			var running, calls atomic.Int32
-			feed, err := f.store.Watch(f.ctx, func(session.Ended) {
+			feed, err := f.store.Watch(f.ctx, func(store.Ended) {
 				if running.Add(1) != 1 {
 					f.Error("called twice at once")
 				}
@@ -172,7 +172,7 @@ func watchCases() []testCase {
 					if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
 						return err
 					}
-					e := ending(session.Who{Subject: r.Subject, SID: r.SID})
+					e := ending(store.Selector{Subject: r.Subject, SID: r.SID})
 					if _, err := f.store.End(f.ctx, e, f.now); err != nil {
 						return err
 					}
@@ -196,13 +196,13 @@ func watchCases() []testCase {
 						if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
 							return err
 						}
-						if _, err := f.store.End(f.ctx, ending(session.Who{Key: r.Key}), f.now); err != nil {
+						if _, err := f.store.End(f.ctx, ending(store.Selector{Key: r.Key}), f.now); err != nil {
 							return err
 						}
 						continue
 					}
 					var closed atomic.Bool
-					feed, err := f.store.Watch(f.ctx, func(session.Ended) {
+					feed, err := f.store.Watch(f.ctx, func(store.Ended) {
 						if closed.Load() {
 							f.Error("called after Close")
 						}
@@ -229,7 +229,7 @@ func watchCases() []testCase {
 			for range 20 {
 				r := f.signIn("alice", "s1")
 				f.now = f.now.Add(time.Millisecond)
-				f.end(session.Who{SID: "s1"})
+				f.end(store.Selector{SID: "s1"})
 				f.wantHeard(h, r)
 				f.wantGone(r)
 				f.now = f.now.Add(time.Millisecond)

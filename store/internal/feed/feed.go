@@ -1,5 +1,5 @@
 // Package feed hands what ends in this process to those who watch it. Every store uses it for its own half of
-// [session.Store.Watch]; what ends in other processes is the store's own affair.
+// [store.Store.Watch]; what ends in other processes is the store's own affair.
 package feed
 
 import (
@@ -7,7 +7,7 @@ import (
 	"errors"
 	"sync"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // ErrClosed: the subscription or its store is closed, so nothing more will be heard.
@@ -23,12 +23,12 @@ type Hub struct {
 type subscription struct {
 	hub  *Hub
 	ctx  context.Context
-	fn   func(session.Ended)
+	fn   func(store.Ended)
 	stop func() bool
 }
 
 // Watch calls fn for every session handed to Publish from now on, until the feed is closed or ctx is done.
-func (h *Hub) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, error) {
+func (h *Hub) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (h *Hub) Watch(ctx context.Context, fn func(session.Ended)) (session.Feed, 
 }
 
 // Publish hands each of ended to everybody who watches, before it returns.
-func (h *Hub) Publish(ended []session.Ended) {
+func (h *Hub) Publish(ended []store.Ended) {
 	if len(ended) == 0 {
 		return
 	}
@@ -97,7 +97,7 @@ func (s *subscription) Sync(ctx context.Context) error {
 	return nil
 }
 
-// Close implements [session.Feed].
+// Close implements [store.Feed].
 func (s *subscription) Close() error {
 	s.stop()
 	s.hub.drop(s)

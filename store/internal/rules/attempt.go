@@ -3,13 +3,13 @@ package rules
 import (
 	"fmt"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
-// CheckAttempt refuses a value that [session.Attempts] does not keep.
+// CheckAttempt refuses a value that [store.Attempts] does not keep.
 func CheckAttempt(value []byte) error {
-	if n := len(value); n == 0 || n > session.MaxAttemptValue {
-		return fmt.Errorf("attempt: a value has 1 to %d bytes, not %d", session.MaxAttemptValue, n)
+	if n := len(value); n == 0 || n > store.MaxAttemptValue {
+		return fmt.Errorf("attempt: a value has 1 to %d bytes, not %d", store.MaxAttemptValue, n)
 	}
 	return nil
 }

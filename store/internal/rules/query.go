@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -14,7 +14,7 @@ const (
 )
 
 // Limit returns how many sessions q wants at most, or why q cannot be answered.
-func Limit(q session.Query) (int, error) {
+func Limit(q store.Query) (int, error) {
 	if (q.Subject != "" || q.SID != "") && (q.Issuer == "" || q.ClientID == "") {
 		return 0, errors.New("list: a subject or sid means nothing without its issuer and client")
 	}
@@ -22,9 +22,9 @@ func Limit(q session.Query) (int, error) {
 }
 
 // NoticeLimit is [Limit] for notices.
-func NoticeLimit(q session.NoticeQuery) (int, error) {
+func NoticeLimit(q store.NoticeQuery) (int, error) {
 	switch q.State {
-	case "", session.NoticePending, session.NoticeDead:
+	case "", store.NoticePending, store.NoticeDead:
 		return pageSize(q.Limit)
 	}
 	return 0, fmt.Errorf("list: there is no notice in the state %q", q.State)
@@ -38,9 +38,9 @@ func pageSize(limit int) (int, error) {
 }
 
 // AsksNotice says whether q asks for n, its page apart.
-func AsksNotice(q session.NoticeQuery, n *session.Notice) bool {
+func AsksNotice(q store.NoticeQuery, n *store.Notice) bool {
 	return (q.Kind == "" || q.Kind == n.Kind) && (q.Target == "" || q.Target == n.Target) &&
-		(q.State == "" || n.GivenUp == (q.State == session.NoticeDead))
+		(q.State == "" || n.GivenUp == (q.State == store.NoticeDead))
 }
 
 // CheckVault refuses what is too large for a vault.
@@ -52,7 +52,7 @@ func CheckVault(name string, value []byte) error {
 }
 
 // Asks says whether q asks for r, its page apart.
-func Asks(q session.Query, r *session.Record) bool {
+func Asks(q store.Query, r *store.Record) bool {
 	return (q.Issuer == "" || q.Issuer == r.Issuer) && (q.ClientID == "" || q.ClientID == r.ClientID) &&
 		(q.Subject == "" || q.Subject == r.Subject) && (q.SID == "" || r.HasSID(q.SID))
 }

@@ -1,4 +1,4 @@
-package session
+package keyring
 
 import (
 	"bytes"
@@ -17,17 +17,13 @@ import (
 // ring does not hold.
 var ErrUnsealed = errors.New("cannot be opened with any key of the ring")
 
-// ErrAltered: what a store keeps beside a sealed payload is not what was sealed with it. Somebody who has no key has
-// written to the store.
-var ErrAltered = errors.New("the store holds other columns than were sealed")
-
 // Ring is a key ring: the first key seals, all of them open. To rotate, put a new key first; drop the old one when
 // nothing that it sealed is alive.
 //
 // What is sealed is bound to a purpose and to a context (a session's key, a cookie's name), so that it cannot be moved
 // from one place to another. AES-256-GCM with a random nonce, under a key derived for the purpose: one key of the ring
 // may seal 2^32 times for each purpose.
-type Ring struct {
+type Keyring struct {
 	keys []ringKey
 	aead sync.Map // of aeadOf → cipher.AEAD: a derived key for each purpose
 }
@@ -43,11 +39,11 @@ type aeadOf struct {
 }
 
 // NewRing returns the ring of these keys, 32 random bytes each.
-func NewRing(keys ...[]byte) (*Ring, error) {
+func New(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("key ring: no keys")
 	}
-	r := new(Ring)
+	r := new(Keyring)
 	for i, k := range keys {
 		if len(k) != 32 {
 			return nil, fmt.Errorf("key ring: key %d has %d bytes, want 32", i+1, len(k))
@@ -60,7 +56,7 @@ func NewRing(keys ...[]byte) (*Ring, error) {
 
 // ParseRing reads a key file: one key a line, as base64 of 32 bytes; empty lines and lines that begin with # are
 // passed over. Its errors name the line and never its content.
-func ParseRing(text []byte) (*Ring, error) {
+func Parse(text []byte) (*Keyring, error) {
 	var keys [][]byte
 	for i, line := range bytes.Split(text, []byte("\n")) {
 		line = bytes.TrimSpace(line)
@@ -83,11 +79,11 @@ func ParseRing(text []byte) (*Ring, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("key file: holds no key; write one with `openssl rand -base64 32`")
 	}
-	return NewRing(keys...)
+	return New(keys...)
 }
 
 // NewKeyFile returns the text of a key file with one new key.
-func NewKeyFile() []byte {
+func NewFile() []byte {
 	k := make([]byte, 32)
 	rand.Read(k)
 	return fmt.Appendf(nil, "# The keys that seal cookies and tokens: the first seals, all open. Keep this file secret.\n%s\n",
@@ -95,7 +91,7 @@ func NewKeyFile() []byte {
 }
 
 // Seal encrypts plain for one purpose and context.
-func (r *Ring) Seal(purpose string, context, plain []byte) []byte {
+func (r *Keyring) Seal(purpose string, context, plain []byte) []byte {
 	id := r.keys[0].id
 	out := make([]byte, len(id), len(id)+12+len(plain)+16)
 	copy(out, id[:])
@@ -103,7 +99,7 @@ func (r *Ring) Seal(purpose string, context, plain []byte) []byte {
 }
 
 // Open decrypts what Seal made for the same purpose and context, or answers [ErrUnsealed].
-func (r *Ring) Open(purpose string, context, sealed []byte) ([]byte, error) {
+func (r *Keyring) Open(purpose string, context, sealed []byte) ([]byte, error) {
 	if len(sealed) < 4 {
 		return nil, ErrUnsealed
 	}
@@ -120,12 +116,12 @@ func (r *Ring) Open(purpose string, context, sealed []byte) ([]byte, error) {
 
 // Stale says whether something was sealed with another key than the one that seals now, so that its owner may seal it
 // anew before that key is dropped.
-func (r *Ring) Stale(sealed []byte) bool {
+func (r *Keyring) Stale(sealed []byte) bool {
 	return len(sealed) < 4 || r.keys[0].id != [4]byte(sealed)
 }
 
 // cipher returns the AEAD of one key for one purpose. It cannot fail: the sizes are fixed.
-func (r *Ring) cipher(key int, purpose string) cipher.AEAD {
+func (r *Keyring) cipher(key int, purpose string) cipher.AEAD {
 	at := aeadOf{key, purpose}
 	if a, ok := r.aead.Load(at); ok {
 		return a.(cipher.AEAD)

@@ -1,4 +1,4 @@
-package session
+package store
 
 import (
 	"context"
@@ -18,7 +18,7 @@ var (
 	ErrReplayed = errors.New("already processed")
 	// ErrConflict: the session was changed since it was read; read it again.
 	ErrConflict = errors.New("the session was changed meanwhile")
-	// ErrNobody: an ending names nobody, or names them in a way that has no meaning; see [Who.Validate].
+	// ErrNobody: an ending names nobody, or names them in a way that has no meaning; see [Selector.Validate].
 	ErrNobody = errors.New("the ending names no session")
 	// ErrLeaseLost: the notice is settled or has been claimed by somebody else since.
 	ErrLeaseLost = errors.New("the notice is no longer leased to this claim")
@@ -47,7 +47,7 @@ type Store interface {
 	// Create keeps a new session under r.Key, with revision 1.
 	//
 	// began is when its login began. Create answers [ErrEnded], and keeps nothing, when an end mark at or after
-	// began names the session (see [Who.Names]), or when the login began [AttemptLifetime] or more before now.
+	// began names the session (see [Selector.Names]), or when the login began [AttemptLifetime] or more before now.
 	// A key that exists already is an error, and none of those above: keys are 256 random bits, so that is a fault,
 	// never an update.
 	Create(ctx context.Context, r Record, began, now time.Time) error
@@ -78,13 +78,13 @@ type Store interface {
 	//  3. Unless the ending names one key, an end mark with the time now is left for [MarkLifetime]; a later mark for
 	//     the same names replaces an earlier one, never the reverse. A store that is a [Clock] marks with the time of its
 	//     own server instead if that is later, read after every wait for a lock.
-	//  4. Every session that e.Who names (see [Who.Names]) is removed.
-	//  5. For each of e.Tell the notices are written that [Telling] describes.
+	//  4. Every session that e.Who names (see [Selector.Names]) is removed.
+	//  5. For each of e.Tell the notices are written that [NoticeRequest] describes.
 	//  6. Every [Watch] hears of each removed session.
 	//
 	// It returns the sessions it removed, in no particular order. One that no longer lived has not ended just now: it is
 	// neither returned, nor noticed, nor heard of. Naming nobody that is here is a success: the jti is recorded and the
-	// mark is left all the same. [ErrNobody] if e.Who is not valid; an unknown kind of [Telling] is an error too.
+	// mark is left all the same. [ErrNobody] if e.Who is not valid; an unknown kind of [NoticeRequest] is an error too.
 	//
 	// An ending that names more than [EndBatch] sessions is carried out in batches of so many, each a step of its own, so that
 	// it holds up no one else for longer than one batch, in as much memory. The first leaves the mark, the last records
@@ -192,7 +192,7 @@ const (
 )
 
 // Who is what a logout names, within one issuer and client. Either Key alone is set, or Subject, or SID, or these two.
-type Who struct {
+type Selector struct {
 	Issuer   string
 	ClientID string
 	Subject  string
@@ -201,7 +201,7 @@ type Who struct {
 }
 
 // Validate returns [ErrNobody] unless w names somebody: issuer and client, and a key, or a subject and/or a sid.
-func (w Who) Validate() error {
+func (w Selector) Validate() error {
 	byName := w.Subject != "" || w.SID != ""
 	if w.Issuer == "" || w.ClientID == "" || byName == !w.Key.IsZero() {
 		return ErrNobody
@@ -218,7 +218,7 @@ func (w Who) Validate() error {
 //     on record: they cannot be told apart, so they end too.
 //
 // Stores find the same sessions by index; this is what they must agree with.
-func (w Who) Names(r *Record) bool {
+func (w Selector) Names(r *Record) bool {
 	switch {
 	case w.Issuer != r.Issuer || w.ClientID != r.ClientID:
 		return false
@@ -245,18 +245,18 @@ const (
 	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
 	CauseRequire         Cause = "require"          // what the claims said at a refresh no longer lets the person in
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
-	CauseCapped          Cause = "capped"           // its person signed in more often than one may; see [Config.PerSubject]
+	CauseCapped          Cause = "capped"           // its person signed in more often than one may; see [session.Config.MaxPerSubject]
 	CauseTooManySIDs     Cause = "too_many_sids"    // its refreshes brought more sids than are kept
 	CauseExpired         Cause = "expired"          // its time was over; only notices have this cause
 )
 
 // Ending is a verified wish to end sessions.
 type Ending struct {
-	Who        Who
+	Selector   Selector
 	Cause      Cause
-	JTI        string    // of the logout token; empty when there was none
-	JTIExpires time.Time // until when JTI is remembered
-	Tell       []Telling // the notices to leave behind
+	JTI        string          // of the logout token; empty when there was none
+	JTIExpires time.Time       // until when JTI is remembered
+	Notices    []NoticeRequest // the notices to leave behind
 
 	// Spare, if it is not 0, has an ending of a subject make room and no more: the Spare sessions of the subject that were
 	// created last stay, and of the others one [EndBatch] at most is removed. It leaves no mark, since whoever signs in now is
@@ -265,10 +265,10 @@ type Ending struct {
 	Spare int
 
 	// RevokeOffline: whoever wished it wants refresh tokens for offline use revoked too. It is for who makes Tell (see
-	// [Config.Tell]); stores do not read it.
+	// [session.Config.Tell]); stores do not read it.
 	RevokeOffline bool
 	// KeepTokens: what the session held is not to be revoked now, since the session that took its place answers for it
-	// (see [Tokens.Inherit]). It is for who makes Tell; stores do not read it.
+	// (see [session.Tokens.Inherit]). It is for who makes Tell; stores do not read it.
 	KeepTokens bool
 }
 
@@ -298,7 +298,7 @@ const (
 //     session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh
 //     token: those with RefreshOnline always, those with RefreshOffline if Offline is set.
-type Telling struct {
+type NoticeRequest struct {
 	Kind     NoticeKind
 	Target   string // the app; for NoticeRevoke the provider's name
 	Offline  bool
@@ -344,11 +344,11 @@ type Outbox interface {
 	Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]Notice, error)
 	// Settle says what became of a claimed notice. [ErrLeaseLost] when it has been claimed anew or settled since: nothing
 	// is changed then. A lease that ran out but was not claimed by another can still be settled.
-	Settle(ctx context.Context, n Notice, o Outcome) error
+	Complete(ctx context.Context, n Notice, o Outcome) error
 }
 
 // Desk is an [Outbox] at which the work is done target by target, looked at, and steered. Every store is one.
-type Desk interface {
+type Outbox2 interface {
 	Outbox
 
 	// ClaimFor is Claim of the notices of one kind for one target: the work for one app never waits behind that for
@@ -357,7 +357,7 @@ type Desk interface {
 	ClaimFor(ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]Notice, error)
 	// Leave puts notices into the outbox as End does, all of them or none. It gives each its ID, and reads neither that
 	// nor Attempts, Lease, Reason and GivenUp. A kind that there is not is an error.
-	Leave(ctx context.Context, notices []Notice) error
+	Enqueue(ctx context.Context, notices []Notice) error
 	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change.
 	// Their Payload and Lease are left out. A query that has no meaning is an error.
 	Notices(ctx context.Context, q NoticeQuery) (NoticePage, error)
@@ -374,7 +374,7 @@ type Desk interface {
 	Overdue(ctx context.Context, after Key, limit int, now time.Time) ([]Record, error)
 	// Tally counts the notices of each kind and target that has any, in no particular order. It may look at all of
 	// them, but not at what they hold.
-	Tally(ctx context.Context) ([]Tally, error)
+	Stats(ctx context.Context) ([]NoticeStats, error)
 }
 
 // NoticeQuery asks for notices; what is empty does not restrict.
@@ -401,7 +401,7 @@ type NoticePage struct {
 }
 
 // Tally is how many notices of one kind one target has.
-type Tally struct {
+type NoticeStats struct {
 	Kind    NoticeKind
 	Target  string
 	Pending int
@@ -410,8 +410,8 @@ type Tally struct {
 }
 
 // Vault keeps a few small values, each under a name, that all replicas share: sealed by whoever puts them there (see
-// [Ring]). Every store is one. Names and values have at most 256 bytes and 256 KiB.
-type Vault interface {
+// [keyring.Keyring]). Every store is one. Names and values have at most 256 bytes and 256 KiB.
+type SharedValues interface {
 	// Load returns a value and its revision; a name that nobody saved has no value, the revision 0, and is no error.
 	Load(ctx context.Context, name string) (value []byte, revision int64, err error)
 	// Save replaces a value, if its revision is still the given one, and raises that by one: revision 0 saves it for

@@ -1,4 +1,4 @@
-package session
+package store
 
 import (
 	"context"
@@ -22,34 +22,7 @@ type Attempts interface {
 	// nothing and returns that one. Of several claims at once one succeeds.
 	ClaimAttempt(ctx context.Context, id AttemptID, value []byte, expires, now time.Time) (held []byte, err error)
 	// SettleAttempt replaces the value under id and leaves its expiry. [ErrNotFound] when no value lives there.
-	SettleAttempt(ctx context.Context, id AttemptID, value []byte, now time.Time) error
+	CompleteAttempt(ctx context.Context, id AttemptID, value []byte, now time.Time) error
 	// Attempt returns the value under id. [ErrNotFound] when no value lives there.
 	Attempt(ctx context.Context, id AttemptID, now time.Time) ([]byte, error)
-}
-
-// ClaimAttempt is the method of [Attempts], by the manager's clock; life is how long the value is kept. [ErrUnavailable]
-// when the store cannot do it.
-func (m *Manager) ClaimAttempt(ctx context.Context, id AttemptID, value []byte, life time.Duration) (held []byte, err error) {
-	now := m.Now()
-	if held, err = m.cfg.Store.ClaimAttempt(ctx, id, value, Time(now.Add(life)), Time(now)); err != nil {
-		return nil, unavailable(err)
-	}
-	return held, nil
-}
-
-// SettleAttempt is the method of [Attempts], by the manager's clock.
-func (m *Manager) SettleAttempt(ctx context.Context, id AttemptID, value []byte) error {
-	if err := m.cfg.Store.SettleAttempt(ctx, id, value, Time(m.Now())); err != nil {
-		return unavailable(err)
-	}
-	return nil
-}
-
-// Attempt is the method of [Attempts], by the manager's clock.
-func (m *Manager) Attempt(ctx context.Context, id AttemptID) ([]byte, error) {
-	value, err := m.cfg.Store.Attempt(ctx, id, Time(m.Now()))
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	return value, nil
 }

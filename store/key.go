@@ -1,0 +1,69 @@
+package store
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+)
+
+const (
+	tagSize = 4
+	keySize   = tagSize + sha256.Size
+)
+
+// Key names a session in a store: the tag of the bearer and the bearer's SHA-256. From a key nobody gets back to a
+// bearer.
+//
+// The tag depends on issuer, client and subject alone, so that a store which is spread over machines can keep all that
+// belongs to one person in one place. It is no secret and proves nothing.
+type Key [keySize]byte
+
+// Tag returns the tag of all sessions of one subject at one issuer and client.
+func Tag(issuer, clientID, subject string) [tagSize]byte {
+	h := sha256.New()
+	var n [8]byte
+	for _, s := range []string{issuer, clientID, subject} {
+		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	return [tagSize]byte(h.Sum(nil))
+}
+
+// ParseKey reads what [Key.String] wrote.
+func ParseKey(s string) (Key, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(raw) != keySize || Key(raw).String() != s { // one spelling for each key
+		return Key{}, errors.New("not a session key")
+	}
+	return Key(raw), nil
+}
+
+// Tag returns the part of the key that all sessions of one subject share.
+func (k Key) Tag() [tagSize]byte { return [tagSize]byte(k[:]) }
+
+// IsZero says whether k names no session.
+func (k Key) IsZero() bool { return k == Key{} }
+
+// String returns the key as 48 characters that are safe in a URL.
+func (k Key) String() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
+
+// Handle returns a short name of the session for log lines and pages. It cannot be used in place of a key.
+func (k Key) Handle() string {
+	sum := sha256.Sum256(k[:])
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// SIDFor returns what an app behind us knows the session by: it is told this in a header, and finds it as the `sid` of
+// a logout token. It stays the same as long as the session lives, another app gets another one, and nobody gets from it
+// to the key, or to what another app was told.
+//
+// It is made of the key alone, which no app ever sees: a secret of the key ring would change what a living session is
+// called when the ring is rotated.
+func (k Key) SIDFor(clientID string) string {
+	mac := hmac.New(sha256.New, k[:])
+	mac.Write([]byte("curfew sid of an app\x00" + clientID))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:24])
+}
