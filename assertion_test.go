@@ -289,7 +289,6 @@ func TestAssertionsThatCouldNotBeMadeAreAFaultOfTheConfiguration(t *testing.T) {
 	}{
 		"no name":                   {func(c *curfew.Config) { c.App = "" }, "the app needs a name"},
 		"a claim that is the JWT's": {func(c *curfew.Config) { c.AssertionClaims = []string{"aud"} }, `"aud" cannot be chosen`},
-		"a store without a vault":   {func(c *curfew.Config) { c.Store = struct{ store.Store }{memory.New()} }, "neither notices nor keys"},
 		"a name that is no app's": {func(c *curfew.Config) {
 			c.App, c.Apps = "wikki", []fanout.App{{ClientID: "wiki", URI: "https://wiki.example.com/logout"}}
 		}, `there is no app "wikki"`},

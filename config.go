@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
-	"maps"
 	"os"
 	"path"
 	"slices"
@@ -13,7 +11,6 @@ import (
 
 	"example.com/curfew/gateway"
 	"example.com/curfew/keyring"
-	"example.com/curfew/oidc"
 	"example.com/curfew/web"
 )
 
@@ -83,21 +80,6 @@ func oneOf(v int, allowed ...int) error {
 		return fmt.Errorf("must be one of %v", allowed[1:])
 	}
 	return nil
-}
-
-// knows returns an error for each provider that require names and nobody configured.
-func (rp *RP) knows(require map[string]map[string][]any) error {
-	return rp.knowsAll(maps.Keys(require))
-}
-
-func (rp *RP) knowsAll(names iter.Seq[string]) error {
-	var faults []error
-	for name := range names {
-		if !slices.ContainsFunc(rp.providers, func(p *oidc.Provider) bool { return p.Name() == name }) {
-			faults = append(faults, fmt.Errorf("there is no provider %q", name))
-		}
-	}
-	return errors.Join(faults...)
 }
 
 // checkOrigins puts the origins into the form in which they are compared.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -60,14 +59,9 @@ type Config struct {
 	NoForwardAuth bool
 	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
 	KeyRotation time.Duration
-	// RevokeOffline names, by provider, whether refresh tokens that were granted for offline use are revoked when their
-	// session ends, as all others are; default: they are kept (Back-Channel Logout §2.7).
-	RevokeOffline map[string]bool
 	// RevokeExpired revokes also what sessions held that nobody ended: those that ran out.
 	RevokeExpired bool
 
-	// Require names, by provider, claims that must be there to sign in, and the values of which one must be met.
-	Require map[string]map[string][]any
 	// OnLogin is called at each sign-in, before the session begins, and again at each refresh of its tokens, with all claims.
 	// It may add to them; an error refuses the sign-in, and if it is made by [web.Fail] the person is told why. At a refresh
 	// an error ends the session, unless it is made by web.Fail with a status of 500 or more, or by a context that was done:
@@ -117,11 +111,10 @@ type RP struct {
 	login     *login.Handler
 	gateway   *gateway.Handler
 	logout    *logout.Handler
-	fanout    *fanout.Sender // nil: the store keeps no notices
-	keys      *fanout.Keys   // nil: no app is told anything that is signed
+	fanout    *fanout.Sender
+	keys      *fanout.Keys // nil: no app is told anything that is signed
 
-	revokeOffline map[string]bool
-	quiet         *quiet
+	quiet *quiet
 
 	handler http.Handler
 	stop    context.CancelFunc
@@ -151,7 +144,6 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
 	fault("Providers", rp.addProviders(cfg, log))
-	fault("Require", rp.knows(cfg.Require))
 	cfg.App, err = behind(cfg)
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
@@ -159,7 +151,6 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if cfg.CookieName != "" {
 		fault("CookieName", session.CheckCookieName(cfg.CookieName))
 	}
-	fault("RevokeOffline", rp.knowsAll(maps.Keys(cfg.RevokeOffline)))
 
 	if rp.store = cfg.Store; rp.store == nil {
 		rp.store = memory.New()
@@ -167,27 +158,23 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			cfg.Keyring, _ = keyring.Parse(keyring.NewFile())
 		}
 	} else if cfg.Keyring == nil {
-		fault("Ring", errors.New("a store needs a key ring to seal what it keeps; see KeyFile"))
+		fault("Keyring", errors.New("a store needs a key ring to seal what it keeps; see KeyFile"))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	plan, err := rp.addFanout(cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	var expired func(context.Context, []store.Record) error
-	if cfg.RevokeExpired && rp.fanout != nil {
-		expired = rp.fanout.Expired
-	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	clock := session.NewClock(rp.store, cfg.Now, log)
+	if err := rp.addFanout(cfg, clock, log); err != nil {
+		return nil, err
 	}
 	rp.quiet = &quiet{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale, CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
-		Refresh: rp.refresh, Orphaned: rp.revoke, Serves: rp.serves, Tell: plan, OnTold: rp.nudge, OnExpired: expired, Now: cfg.Now, Log: log,
+		Refresh: rp.refresh, Serves: rp.serves, Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock, Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)
 			call(cfg.Observe.SessionCreated, s.Provider)
@@ -206,7 +193,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Keyring, Cookie: cookie,
-		Require: cfg.Require, OnLogin: cfg.OnLogin, Home: cfg.Home,
+		OnLogin: cfg.OnLogin, Home: cfg.Home,
 	}
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
@@ -245,9 +232,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
-	if rp.fanout != nil {
-		rp.running.Go(func() { rp.fanout.Run(ctx) })
-	}
+	rp.running.Go(func() { rp.fanout.Run(ctx) })
 	if rp.keys != nil {
 		rp.running.Go(func() { rp.keys.Run(ctx) })
 	}

@@ -302,13 +302,12 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	_, err := curfew.New(t.Context(), curfew.Config{
 		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example", CookieName: "a=b", WebSocketOrigins: []string{"*"}, SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
 		Providers: []oidc.Config{{Issuer: "http://id.example.com", ClientID: "app"}},
-		Require:   map[string]map[string][]any{"other": nil},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path", "AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is no origin`, "SuccessStatus: must be one of [200 204]",
-		"FailureStatus: must be one of [503 400]", "Providers: number 1", `Require: there is no provider "other"`, "Ring: a store needs a key ring"} {
+		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a store needs a key ring"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
 		}

@@ -21,20 +21,18 @@ import (
 const module = "example.com/curfew"
 
 func rooms() map[string][]string {
-	ground := []string{"oidc", "session", "web"}
+	ground := []string{"keyring", "oidc", "session", "store", "web"}
 	middle := []string{"login", "gateway", "logout", "fanout", "console"}
 	stores := []string{"store/memory", "store/sqlite", "store/postgres", "store/redis"}
-	shared := []string{"store/internal/feed", "store/internal/rules"} // what the stores have in common
-	store := append([]string{"session"}, shared...)
 	return map[string][]string{
-		// The ground imports none of ours.
-		"oidc": nil, "session": nil, "web": nil,
+		// The ground imports none of ours, but for session, which is built on the contract of the stores.
+		"keyring": nil, "oidc": nil, "store": nil, "web": nil,
+		"session": {"keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
 		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground, "fanout": ground, "console": ground,
 		// A store knows the contract, and nothing else.
-		"store/memory": store, "store/sqlite": store, "store/postgres": store, "store/redis": store,
-		"store/internal/feed": {"session"}, "store/internal/rules": {"session"},
-		"store/storetest": {"session"},
+		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"}, "store/redis": {"store"},
+		"store/storetest": {"keyring", "session", "store"},
 		"oidc/oidctest":   {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
 		"":     slices.Concat(ground, middle, []string{"store/memory"}),
@@ -459,7 +457,8 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 		{"ground imports the root", "web/x.go", "package web\n" + m + `"`, `"web" may not import ""`},
 		{"middle imports a neighbour", "login/x.go", "package login\n" + m + `/logout"`, `"login" may not import "logout"`},
 		{"middle imports a store", "gateway/x.go", "package gateway\n" + m + `/store/memory"`, `"gateway" may not import "store/memory"`},
-		{"store imports more than session", "store/sqlite/x.go", "package sqlite\n" + m + `/oidc"`, `"store/sqlite" may not import "oidc"`},
+		{"store imports more than the contract", "store/sqlite/x.go", "package sqlite\n" + m + `/session"`, `"store/sqlite" may not import "session"`},
+		{"the contract imports session", "store/x.go", "package store\n" + m + `/session"`, `"store" may not import "session"`},
 		{"root imports the demo", "x.go", "package curfew\n" + m + `/demo"`, `"" may not import "demo"`},
 		{"cmd imports the test provider", "cmd/curfew/x.go", "package main\n" + m + `/oidc/oidctest"`, `"cmd/curfew" may not import "oidc/oidctest"`},
 		{"a new folder", "utils/x.go", "package utils", `"utils" is no room`},

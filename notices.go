@@ -7,30 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
+	"example.com/curfew/session"
 	"example.com/curfew/store"
 )
 
-// addFanout makes what carries out notices, and returns what plans them. A store that keeps none leaves none: then
-// nothing is revoked, and no app can be told.
-func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(store.Ending) []store.NoticeRequest, err error) {
-	desk, isDesk := rp.store.(store.Outbox2)
-	vault, isVault := rp.store.(store.SharedValues)
-	if !isDesk || !isVault {
-		if len(cfg.Apps) > 0 || cfg.Assertion {
-			return nil, errors.New("curfew: Apps, Assertion: this store keeps neither notices nor keys, so no app can be told")
-		}
-		log.Warn("this store keeps no notices: no refresh token is revoked when its session ends", "event", "no_notices")
-		return nil, nil
-	}
-	rp.revokeOffline = cfg.RevokeOffline
-	// The clock of the sessions, which are not made yet: replicas share it.
-	now := func() time.Time { return rp.sessions.Now() }
-	config := fanout.Config{Outbox: desk, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers, Keyring: cfg.Keyring,
-		RevokeOffline: cfg.RevokeOffline, Now: now, Log: log}
+// addFanout makes what plans and carries out notices.
+func (rp *RP) addFanout(cfg Config, clock *session.Clock, log *slog.Logger) (err error) {
+	config := fanout.Config{Outbox: rp.store, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers,
+		Keyring: cfg.Keyring, Now: clock.Now, Log: log}
 	if cfg.Observe.Notice != nil {
 		config.OnAttempt = func(kind store.NoticeKind, target, result string) { cfg.Observe.Notice(string(kind), target, result) }
 	}
@@ -44,16 +31,16 @@ func (rp *RP) addFanout(cfg Config, log *slog.Logger) (plan func(store.Ending) [
 		}
 		slices.Sort(algs)
 		algs = slices.Compact(algs)
-		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: vault, Keyring: cfg.Keyring, Algs: algs, Every: cfg.KeyRotation, Now: now, Log: log})
+		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: rp.store, Keyring: cfg.Keyring, Algs: algs, Every: cfg.KeyRotation, Now: clock.Now, Log: log})
 		if err != nil {
-			return nil, fmt.Errorf("curfew: %w", err)
+			return fmt.Errorf("curfew: %w", err)
 		}
 		config.Signer = rp.keys
 	}
 	if rp.fanout, err = fanout.New(config); err != nil {
-		return nil, fmt.Errorf("curfew: Apps: %w", err)
+		return fmt.Errorf("curfew: Apps: %w", err)
 	}
-	return rp.fanout.Plan, nil
+	return nil
 }
 
 // assertion returns what tells apps who is there, signed by the keys that sign their logout tokens; nil where that is
@@ -87,13 +74,7 @@ func behind(cfg Config) (string, error) {
 	return cfg.App, nil
 }
 
-func (rp *RP) nudge() {
-	if rp.fanout != nil {
-		rp.fanout.Nudge()
-	}
-}
-
-// Notices returns what carries out notices, for who wants to steer it. It is nil when the store keeps none.
+// Notices returns what carries out the notices that endings leave, for callers that look at them or steer them.
 func (rp *RP) Notices() *fanout.Sender { return rp.fanout }
 
 // Keys returns the keys that sign what apps are told. It is nil when there is nothing to tell apps.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"example.com/curfew/login"
 	"example.com/curfew/oidc"
@@ -74,22 +73,4 @@ func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Sess
 		return fmt.Errorf("%w: %w", session.ErrRefused, err)
 	}
 	return err
-}
-
-// revoking bounds how long a notice is left for whose caller has gone away.
-const revoking = 10 * time.Second
-
-// revoke gives back a refresh token of a session that had ended when it came, or that did not begin, as a session's own
-// is: by a notice. It does so also when the browser has hung up: nobody else knows the token.
-func (rp *RP) revoke(ctx context.Context, s *session.Session, t session.Tokens) {
-	p := rp.provider(s.Issuer, s.ClientID)
-	if p == nil || rp.fanout == nil || t.RefreshToken == "" || t.Offline && !rp.revokeOffline[p.Name()] {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revoking)
-	defer cancel()
-	if err := rp.fanout.Revoke(ctx, p.Name(), s, t); err != nil {
-		rp.site.Log.WarnContext(ctx, "a refresh token that no session holds is not going to be revoked",
-			"event", "revocation_failed", "provider", p.Name(), "session", s.Key.Handle(), "error", err)
-	}
 }

@@ -155,7 +155,7 @@ func TestClaimsRequireAndPolicyAreThoseOfTheLastRefresh(t *testing.T) {
 	var mu sync.Mutex
 	var no error
 	a := newApp(t, func(c *curfew.Config) {
-		c.Require = map[string]map[string][]any{"main": {"groups": {"staff"}}}
+		c.Providers[0].Require = map[string][]any{"groups": {"staff"}}
 		c.Policy, _ = gateway.NewPolicy(gateway.Rule{Path: "/admin", Groups: []string{"admins"}}, gateway.Rule{Path: "/own", Claims: map[string][]string{"mine": {"yes"}}})
 		c.OnLogin = func(_ context.Context, claims map[string]any) error {
 			mu.Lock()

@@ -19,12 +19,6 @@ import (
 	"example.com/curfew/store/sqlite"
 )
 
-type deskAndVault interface {
-	store.Outbox2
-	store.SharedValues
-	Close() error
-}
-
 // BenchmarkDelivery tells 20 apps of 500 logouts each: 15 that are well, 3 that are dead and 2 that take a second.
 // Beside it, the 15 alone. The ratio of their times is what the others cost them: one dead app delays no other.
 func BenchmarkDelivery(b *testing.B) {
@@ -45,7 +39,7 @@ func BenchmarkDelivery(b *testing.B) {
 
 // deliver returns how long 15 healthy apps take to hear of everything.
 func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
-	var backend deskAndVault = memory.New()
+	var backend store.Store = memory.New()
 	if kind == "sqlite" {
 		var err error
 		backend, err = sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})

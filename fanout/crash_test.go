@@ -59,26 +59,6 @@ var crashStores = map[string]struct {
 	},
 }
 
-// desk is a store at which notices are carried out.
-type desk interface {
-	store.Store
-	store.Outbox2
-	store.SharedValues
-}
-
-// openDesk opens a store, which is nil if it is no desk.
-func openDesk(ctx context.Context, backend, place string) (desk, error) {
-	s, err := crashStores[backend].open(ctx, place)
-	if err != nil {
-		return nil, err
-	}
-	d, ok := s.(desk)
-	if !ok {
-		return nil, s.Close()
-	}
-	return d, nil
-}
-
 const crashLogouts = 12
 
 // crashApps are three apps on the server at base.
@@ -89,9 +69,9 @@ func crashApps(base string) (apps []fanout.App) {
 	return apps
 }
 
-// mortal is a desk at which the process dies, as by kill -9: nothing that it holds is put in order.
+// mortal is a store at which the process dies, as by kill -9: nothing that it holds is put in order.
 type mortal struct {
-	desk
+	store.Store
 	step string
 
 	mu      sync.Mutex
@@ -104,8 +84,8 @@ func (m *mortal) die() {
 	select {}
 }
 
-func (m *mortal) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	n, err := m.desk.ClaimFor(ctx, kind, target, now, lease, max)
+func (m *mortal) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
+	n, err := m.Store.Claim(ctx, kind, target, now, lease, max)
 	if m.step == "claimed" && len(n) > 0 {
 		m.die()
 	}
@@ -119,13 +99,13 @@ func (m *mortal) Complete(ctx context.Context, n store.Notice, o store.Outcome) 
 	if m.step == "posted" || m.step == "settled some" && m.settled > 7 {
 		m.die()
 	}
-	return m.desk.Complete(ctx, n, o)
+	return m.Store.Complete(ctx, n, o)
 }
 
 // childMain signs people in and out, says whom, tells the apps, and dies at its step.
 func childMain(step string) int {
 	ctx := context.Background()
-	backend, err := openDesk(ctx, os.Getenv(childStore), os.Getenv(childPlace))
+	backend, err := crashStores[os.Getenv(childStore)].open(ctx, os.Getenv(childPlace))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -138,12 +118,12 @@ func childMain(step string) int {
 	if err != nil {
 		panic(err)
 	}
-	dying := &mortal{desk: backend, step: step}
+	dying := &mortal{Store: backend, step: step}
 	s, err := fanout.New(fanout.Config{Outbox: dying, Issuer: issuer, Signer: keys, Apps: crashApps(os.Getenv(childApps)), Log: discard()})
 	if err != nil {
 		panic(err)
 	}
-	m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Tell: s.Plan})
+	m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Notices: s})
 	if err != nil {
 		panic(err)
 	}
@@ -173,12 +153,6 @@ func TestEveryAppHearsOfEveryLogoutHoweverOftenWeAreKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			place := kind.place(t)
-			backend, err := openDesk(t.Context(), name, place)
-			must(t, err)
-			if backend == nil {
-				t.Skipf("SKIPPED: %s keeps no notices", name)
-			}
-			must(t, backend.Close())
 			for _, step := range []string{"ended", "claimed", "posted", "settled some"} {
 				t.Run(step, func(t *testing.T) { crashedAt(t, step, name, place) })
 			}
@@ -205,7 +179,7 @@ func crashedAt(t *testing.T, step, backend, place string) {
 	mu.Unlock()
 
 	// The next process. Its clock says that the lease of the dead one has run out.
-	next, err := openDesk(t.Context(), backend, place)
+	next, err := crashStores[backend].open(t.Context(), place)
 	must(t, err)
 	defer next.Close()
 	later := func() time.Time { return time.Now().Add(time.Minute) }
@@ -213,7 +187,7 @@ func crashedAt(t *testing.T, step, backend, place string) {
 	must(t, err)
 	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: next, Keyring: ring, Log: discard()})
 	must(t, err)
-	watched := &emptied{desk: next, empty: make(chan struct{})}
+	watched := &emptied{Store: next, empty: make(chan struct{})}
 	s, err := fanout.New(fanout.Config{Outbox: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL), Log: discard(), Now: later})
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -244,15 +218,15 @@ func crashedAt(t *testing.T, step, backend, place string) {
 	}
 }
 
-// emptied is a desk that says when nothing is left on it.
+// emptied is a store that says when no notice is left in it.
 type emptied struct {
-	desk
+	store.Store
 	once  sync.Once
 	empty chan struct{}
 }
 
 func (e *emptied) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
-	if err := e.desk.Complete(ctx, n, o); err != nil {
+	if err := e.Store.Complete(ctx, n, o); err != nil {
 		return err
 	}
 	tally, err := e.Stats(ctx)

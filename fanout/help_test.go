@@ -23,9 +23,13 @@ type netConn = net.Conn
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // provider is one that is never asked.
-func provider(t *testing.T, name, issuer string) *oidc.Provider {
+func provider(t *testing.T, name, issuer string, configure ...func(*oidc.Config)) *oidc.Provider {
 	t.Helper()
-	p, err := oidc.New(oidc.Config{Name: name, Issuer: issuer, ClientID: "curfew", HTTPClient: &http.Client{Transport: nowhere{}}})
+	c := oidc.Config{Name: name, Issuer: issuer, ClientID: "curfew", HTTPClient: &http.Client{Transport: nowhere{}}}
+	for _, f := range configure {
+		f(&c)
+	}
+	p, err := oidc.New(c)
 	must(t, err)
 	return p
 }

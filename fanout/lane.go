@@ -57,7 +57,7 @@ func (l *lane) run(ctx context.Context) {
 		if probe {
 			most = 1
 		}
-		notices, err := l.s.cfg.Outbox.ClaimFor(ctx, l.kind, l.target, store.Time(now), l.lease, most)
+		notices, err := l.s.cfg.Outbox.Claim(ctx, l.kind, l.target, store.Time(now), l.lease, most)
 		if err != nil {
 			if failures++; ctx.Err() == nil {
 				l.s.cfg.Log.WarnContext(ctx, "notices could not be claimed", "event", "notice_claim_failed", "kind", l.kind, "target", l.target, "error", err)

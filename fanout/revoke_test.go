@@ -195,9 +195,13 @@ func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
 	})
 }
 
-func revoking(t *testing.T, op *revoker) (*stage, *oidc.Provider) {
+func revoking(t *testing.T, op *revoker, configure ...func(*oidc.Config)) (*stage, *oidc.Provider) {
 	t.Helper()
-	p, err := oidc.New(oidc.Config{Name: "main", Issuer: "https://id.example", ClientID: "curfew", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: op}})
+	c := oidc.Config{Name: "main", Issuer: "https://id.example", ClientID: "curfew", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: op}}
+	for _, f := range configure {
+		f(&c)
+	}
+	p, err := oidc.New(c)
 	must(t, err)
 	return newStage(t, func(c *fanout.Config) { c.Providers = []*oidc.Provider{p} }), p
 }
@@ -217,22 +221,17 @@ func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
-			offline map[string]bool
+			offline bool
 			want    string
-		}{{nil, "online"}, {map[string]bool{"main": true}, "offline online"}} {
-			s, p := revoking(t, &revoker{})
-			if c.offline != nil {
-				var err error
-				s.sender, err = fanout.New(fanout.Config{Outbox: s.store, Providers: []*oidc.Provider{p}, Keyring: s.ring, RevokeOffline: c.offline, Log: discard()})
-				must(t, err)
-			}
+		}{{false, "online"}, {true, "offline online"}} {
+			s, p := revoking(t, &revoker{}, func(p *oidc.Config) { p.RevokeOffline = c.offline })
 			var all []store.Record
 			for subject, r := range map[string]store.Refresh{"online": store.RefreshOnline, "offline": store.RefreshOffline, "none": store.RefreshNone} {
 				all = append(all, store.Record{Issuer: p.Config().Issuer, ClientID: "curfew", Subject: subject, Refresh: r, Payload: []byte(subject)})
 			}
 			all = append(all, store.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger", Refresh: store.RefreshOnline})
 			must(t, s.sender.Expired(t.Context(), all))
-			got, err := s.store.ClaimFor(t.Context(), store.NoticeRevoke, "main", time.Now(), time.Minute, 10)
+			got, err := s.store.Claim(t.Context(), store.NoticeRevoke, "main", time.Now(), time.Minute, 10)
 			must(t, err)
 			var subjects []string
 			for _, n := range got {

@@ -25,16 +25,13 @@ const (
 
 // Config is what a [Sender] needs. Desk is required, and Issuer and Signer to tell apps.
 type Config struct {
-	Outbox store.Outbox2 // where the notices are; every store is one
-	Issuer string        // `iss` of the logout tokens
-	Signer Signer        // see [Keys] and [OneKey]
-	Apps   []App         // who is told; see also [Sender.SetApps]
+	Outbox store.Outbox // where the notices are; every store is one
+	Issuer string       // `iss` of the logout tokens
+	Signer Signer       // see [Keys] and [OneKey]
+	Apps   []App        // who is told; see also [Sender.SetApps]
 
-	// Providers are those whose tokens are revoked; Ring opens what a session held. RevokeOffline names the providers
-	// whose tokens for offline use are revoked as well, which is not the default (Back-Channel Logout §2.7).
-	Providers     []*oidc.Provider
-	Keyring       *keyring.Keyring
-	RevokeOffline map[string]bool
+	Providers []*oidc.Provider // whose tokens are revoked
+	Keyring   *keyring.Keyring // opens what a session held; required with Providers
 
 	// PublicOnly refuses to connect to loopback, private and other special addresses: for who takes the addresses of
 	// apps from strangers.
@@ -182,7 +179,7 @@ func (s *Sender) leave(ctx context.Context, notices []store.Notice) error {
 	if err := s.cfg.Outbox.Enqueue(ctx, notices); err != nil {
 		return err
 	}
-	s.Nudge()
+	s.Wake()
 	return nil
 }
 
@@ -197,13 +194,31 @@ func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Ses
 		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(usualDeadline)}})
 }
 
-// Expired leaves notices to revoke what sessions held that ran out: see [session.Config.OnExpired].
+// orphanTimeout bounds how long a notice is enqueued for whose caller has gone away.
+const orphanTimeout = 10 * time.Second
+
+// Orphaned leaves a notice to revoke tokens of a session that had ended when they came, or that did not begin: see
+// [session.Notifier]. It does so also when the browser has hung up, since nobody else knows the tokens.
+func (s *Sender) Orphaned(ctx context.Context, about *session.Session, t session.Tokens) {
+	p := s.provider(about.Issuer, about.ClientID)
+	if p == nil || t.RefreshToken == "" || t.Offline && !p.Config().RevokeOffline {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orphanTimeout)
+	defer cancel()
+	if err := s.Revoke(ctx, p.Name(), about, t); err != nil {
+		s.cfg.Log.WarnContext(ctx, "a refresh token that no session holds is not going to be revoked",
+			"event", "revocation_failed", "provider", p.Name(), "session", about.Key.Handle(), "error", err)
+	}
+}
+
+// Expired leaves notices to revoke what sessions held that ran out: see [session.Notifier].
 func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 	now := store.Time(s.cfg.Now())
 	var notices []store.Notice
 	for _, r := range records {
 		p := s.provider(r.Issuer, r.ClientID)
-		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline && !s.cfg.RevokeOffline[p.Name()] {
+		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline && !p.Config().RevokeOffline {
 			continue
 		}
 		notices = append(notices, store.Notice{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
@@ -217,7 +232,7 @@ func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 }
 
 // Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see
-// [session.Config.Tell].
+// [session.Notifier].
 //
 // Nothing is revoked when the provider has refused the token already, and not yet when the session that took this one's
 // place answers for what it held.
@@ -238,7 +253,7 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 	}
 	if p := s.provider(e.Selector.Issuer, e.Selector.ClientID); p != nil {
 		plan = append(plan, store.NoticeRequest{Kind: store.NoticeRevoke, Target: p.Name(),
-			Offline: e.RevokeOffline || s.cfg.RevokeOffline[p.Name()], Deadline: now.Add(usualDeadline)})
+			Offline: e.RevokeOffline || p.Config().RevokeOffline, Deadline: now.Add(usualDeadline)})
 	}
 	return plan
 }
@@ -258,8 +273,8 @@ func (s *Sender) provider(issuer, clientID string) *oidc.Provider {
 	return s.cfg.Providers[i]
 }
 
-// Nudge has every lane look for notices now: some have just been left.
-func (s *Sender) Nudge() {
+// Wake has every lane look for notices now: some have just been left.
+func (s *Sender) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
@@ -353,7 +368,7 @@ func (s *Sender) tendStrays(ctx context.Context) {
 			}
 			l := s.lane(laneName{t.Kind, t.Target}, 1, s.cfg.Lease, nil)
 			now := s.cfg.Now()
-			notices, err := s.cfg.Outbox.ClaimFor(ctx, t.Kind, t.Target, store.Time(now), s.cfg.Lease, 100)
+			notices, err := s.cfg.Outbox.Claim(ctx, t.Kind, t.Target, store.Time(now), s.cfg.Lease, 100)
 			for _, n := range notices {
 				if now.Before(n.Deadline) {
 					l.settle(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: now.Add(strayEvery), Reason: strayReason})

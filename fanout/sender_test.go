@@ -240,7 +240,7 @@ func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 		if n := len(m.got()); n != 4 {
 			t.Errorf("%d requests were begun, want 4", n)
 		}
-		left, err := s.store.Claim(t.Context(), time.Now(), time.Minute, 100)
+		left, err := s.store.Claim(t.Context(), store.NoticeTell, "slow", time.Now(), time.Minute, 100)
 		must(t, err)
 		if len(left) != 16 {
 			t.Errorf("%d notices can be claimed at once, want the 16 that were not begun", len(left))
@@ -259,7 +259,7 @@ func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
 		s.net.machine("wiki", m.serve)
 		s.tell("wiki", names("user", 100)...)
 		// A replica that has claimed ten, and is never heard of again.
-		_, err := s.store.ClaimFor(t.Context(), store.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
+		_, err := s.store.Claim(t.Context(), store.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
 		must(t, err)
 		other, err := fanout.New(fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: []fanout.App{app("wiki")}, Log: discard()})
 		must(t, err)
@@ -336,6 +336,7 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		who := store.Selector{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}
+		revokingOffline := provider(t, "main", "https://id.example", func(p *oidc.Config) { p.RevokeOffline = true })
 		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
 		second, err := oidc.New(oidc.Config{Name: "again", Issuer: "https://id.example", ClientID: "other", HTTPClient: &http.Client{Transport: nowhere{}}})
 		must(t, err)
@@ -356,7 +357,7 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 			{"who signed in again is not signed out by name", nil, store.Ending{Selector: who, Cause: store.CauseReplaced}, "wiki, mail each 1h, revoke main"},
 			{"the session that took its place answers for the token", nil, store.Ending{Selector: who, Cause: store.CauseReplaced, KeepTokens: true}, "wiki, mail each 1h"},
 			{"Keycloak asks for offline tokens", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel, RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
-			{"offline_access: revoke", func(c *fanout.Config) { c.RevokeOffline = map[string]bool{"main": true} },
+			{"offline_access: revoke", func(c *fanout.Config) { c.Providers = []*oidc.Provider{revokingOffline} },
 				store.Ending{Selector: who, Cause: store.CauseUser}, "wiki, mail each 1h, chat, revoke main offline"},
 			{"a provider that we do not know", nil, store.Ending{Selector: store.Selector{Issuer: "https://x.example", ClientID: "curfew"}, Cause: store.CauseUser}, "wiki, mail each 1h, chat"},
 			{"several providers", func(c *fanout.Config) { c.Providers, c.Apps = append(c.Providers, two), c.Apps[:2] },

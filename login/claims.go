@@ -81,14 +81,14 @@ func onlyVerified(p *oidc.Provider, claims map[string]any) {
 	}
 }
 
-// lackingError: a claim is not as [Handler.Require] says.
+// lackingError: a claim is not as [oidc.Config.Require] says.
 type lackingError struct{ claim string }
 
 func (e lackingError) Error() string { return fmt.Sprintf("the claim %q is not as required", e.claim) }
 
 // Claims returns the claims that a session of this provider has: those of the ID Token and of userinfo (nil: it was not
 // asked), and what [Handler.OnLogin] adds. The error says why there is to be no session: a claim is not as
-// [Handler.Require] says, or the app says no.
+// [oidc.Config.Require] says, or the app says no.
 //
 // Both arguments are left as they are.
 func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[string]any) (map[string]any, error) {
@@ -113,9 +113,9 @@ func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[str
 	return normal(claims)
 }
 
-// Required returns an error if a claim is not as [Handler.Require] says.
+// Required returns an error if a claim is not as [oidc.Config.Require] says.
 func (h *Handler) Required(p *oidc.Provider, claims map[string]any) error {
-	require := h.Require[p.Name()]
+	require := p.Config().Require
 	for _, name := range slices.Sorted(maps.Keys(require)) {
 		if !session.Meets(claims, name, require[name]) {
 			return lackingError{name}

@@ -32,9 +32,6 @@ type Handler struct {
 	Ring      *keyring.Keyring // seals the attempts
 	Cookie    session.Cookie
 
-	// Require is what claims must say, by the provider's name and the claim's: the claim is one of the values or, if it
-	// is an array, contains one. Types count: "true" is not true.
-	Require map[string]map[string][]any
 	// OnLogin is the app's own say, after all checks: it may add to the claims, and refuses by an error. The person hears
 	// the text of a [web.Fail], and of any other error nothing. What the ID Token says about itself (iss, sub, sid, …)
 	// cannot be changed.

@@ -685,7 +685,7 @@ func TestWhatTheSiteRequires(t *testing.T) {
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, 1, func(h *login.Handler) { h.Require = map[string]map[string][]any{"main": c.require} })
+			s := newStage(t, 1, nil, func(p *oidc.Config) { p.Require = c.require })
 			s.ops[0].Mangle(func(m *oidctest.Mangle) {
 				m.Userinfo = func(claims map[string]any) {
 					for k, v := range c.claims {
@@ -762,7 +762,7 @@ func TestWhatARefusedSignInBroughtIsHandedBackUnlessASessionOfThatSignInLives(t 
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var s *stage
-			no := false
+			no, require := false, map[string][]any{}
 			s = newStage(t, 1, func(h *login.Handler) {
 				h.OnLogin = func(context.Context, map[string]any) error {
 					if no && row.say {
@@ -770,13 +770,13 @@ func TestWhatARefusedSignInBroughtIsHandedBackUnlessASessionOfThatSignInLives(t 
 					}
 					return nil
 				}
-			})
+			}, func(p *oidc.Config) { p.Require = require })
 			b := s.browser()
 			if row.before {
 				b.follow("/auth/login")
 			}
 			if no = true; row.require {
-				s.h.Require = map[string]map[string][]any{"main": {"dept": {"it"}}}
+				require["dept"] = []any{"it"}
 			}
 			if row.other {
 				s.ops[0].Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" } })
@@ -940,7 +940,7 @@ func TestWhoIsRefusedGetsToAnotherAccountAtAnyProvider(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, 1, func(h *login.Handler) { h.Require = map[string]map[string][]any{"main": {"sub": {"bob"}}} })
+			s := newStage(t, 1, nil, func(p *oidc.Config) { p.Require = map[string][]any{"sub": {"bob"}} })
 			var last atomic.Value // the prompt that the provider was asked
 			s.ops[0].Mangle(func(m *oidctest.Mangle) {
 				m.Discovery = func(d map[string]any) { d["prompt_values_supported"] = row.offers }

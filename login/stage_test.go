@@ -61,7 +61,7 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 	rand.Read(key)
 	ring, err := keyring.New(key)
 	must(t, err)
-	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Tell: s.plan, Orphaned: s.orphan, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Notices: notifier{s}, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	must(t, err)
 	s.h = &login.Handler{
 		Site:     &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
@@ -248,7 +248,9 @@ func (s *shaky) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 	return held, err
 }
 
-func (s *shaky) Clock(context.Context) (time.Time, error) {
+func (s *shaky) Clock() store.Clock { return store.Clock{Now: s.clock} }
+
+func (s *shaky) clock(context.Context) (time.Time, error) {
 	if s.unread.Load() {
 		return time.Time{}, errAway
 	}
@@ -299,17 +301,23 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// plan hears of each ending.
-func (s *stage) plan(e store.Ending) []store.NoticeRequest {
+// notifier is what the sessions of a stage tell.
+type notifier struct{ *stage }
+
+func (s notifier) Plan(e store.Ending) []store.NoticeRequest {
 	if s.tell == nil {
 		return nil
 	}
 	return s.tell(e)
 }
 
-// orphan hears of tokens that no session holds.
-func (s *stage) orphan(_ context.Context, _ *session.Session, t session.Tokens) {
+func (notifier) Wake() {}
+
+// Orphaned hears of tokens that no session holds.
+func (s notifier) Orphaned(_ context.Context, _ *session.Session, t session.Tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.orphaned = append(s.orphaned, t.RefreshToken)
 }
+
+func (notifier) Expired(context.Context, []store.Record) error { return nil }

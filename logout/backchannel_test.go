@@ -336,7 +336,7 @@ func TestEveryWayOutLeavesNotices(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	notices := func() int {
-		all, err := s.store.Store.(store.Outbox).Claim(context.Background(), store.Time(s.now()), time.Hour, 10)
+		all, err := s.store.Claim(context.Background(), store.NoticeTell, "another app", store.Time(s.now()), time.Hour, 10)
 		must(t, err)
 		return len(all)
 	}

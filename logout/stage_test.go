@@ -62,7 +62,7 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 	ring, err := keyring.New(key)
 	must(t, err)
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
-	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Log: log, Tell: s.tell})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Log: log, Notices: notifier{s}})
 	must(t, err)
 	s.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: s.now})
 	transport := &http.Transport{}
@@ -102,8 +102,15 @@ func (s *stage) client(change func(*oidctest.Client)) {
 	s.op.SetClient(c)
 }
 
-// tell leaves a notice for an app of the provider's side.
-func (s *stage) tell(e store.Ending) []store.NoticeRequest {
+// notifier is what the sessions of a stage tell.
+type notifier struct{ *stage }
+
+func (notifier) Wake()                                                      {}
+func (notifier) Orphaned(context.Context, *session.Session, session.Tokens) {}
+func (notifier) Expired(context.Context, []store.Record) error              { return nil }
+
+// Plan has each ending leave a notice for an app.
+func (s notifier) Plan(e store.Ending) []store.NoticeRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endings = append(s.endings, e)

@@ -37,6 +37,12 @@ type Config struct {
 	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an address
 	// of which the provider does not say whether it is verified counts too.
 	RequireVerifiedEmail bool
+	// Require is what the claims of a person must be to sign in and to stay signed in, by the claim's name: one of the values
+	// or, if the claim is a list, one of its elements is.
+	Require map[string][]any
+	// RevokeOffline has refresh tokens that were granted for offline use revoked when their session ends, as all others are.
+	// By default they are kept (Back-Channel Logout §2.7).
+	RevokeOffline bool
 
 	Encryption *Encryption
 	Quirks     Quirks

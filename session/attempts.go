@@ -2,8 +2,9 @@ package session
 
 import (
 	"context"
-	"example.com/curfew/store"
 	"time"
+
+	"example.com/curfew/store"
 )
 
 // ClaimAttempt is the method of [store.Attempts], by the manager's clock; life is how long the value is kept. [ErrUnavailable]

@@ -5,8 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"example.com/curfew/store"
 	"log/slog"
+
+	"example.com/curfew/store"
 )
 
 const (

@@ -3,12 +3,13 @@ package session
 import (
 	"context"
 	"crypto/rand"
-	"example.com/curfew/store"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"example.com/curfew/store"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 	clockOff     = 5 * time.Second        // an operator is told from here on
 )
 
-// clock compares times that were taken on different replicas. It knows bounds of the store's time, never the time itself:
+// Clock compares times that were taken on different replicas. It knows bounds of the store's time, never the time itself:
 // a reading takes a while, and the answer may have been made at any moment of it.
 //
 //   - A login is stamped with the earliest time that the store may have.
@@ -30,8 +31,8 @@ const (
 // a login that begins within its length after the ending may be refused.
 //
 // A store without a clock belongs to one process, whose own clock is then read in place of a server's.
-type clock struct {
-	source   store.Clock // nil: the process's own clock counts
+type Clock struct {
+	source   func(context.Context) (time.Time, error) // nil: the process's own clock counts
 	now      func() time.Time
 	start    time.Time // by now; what instants count from
 	log      *slog.Logger
@@ -57,19 +58,21 @@ type reading struct {
 // one before may have been ahead.
 const sharedEra = "store"
 
-func newClock(s store.Store, now func() time.Time, log *slog.Logger) *clock {
-	c := &clock{now: now, start: now(), log: log, era: rand.Text(), bounds: bounds{own: true, drift: 100}}
-	if source, ok := s.(store.Clock); ok {
-		c.source, c.era, c.bounds = source, sharedEra, bounds{drift: 4}
+// NewClock returns the clock of a store. now is the clock of this process.
+func NewClock(s store.Store, now func() time.Time, log *slog.Logger) *Clock {
+	c := &Clock{now: now, start: now(), log: log, era: rand.Text(), bounds: bounds{own: true, drift: 100}}
+	of := s.Clock()
+	if of.Now != nil {
+		c.source, c.era, c.bounds = of.Now, sharedEra, bounds{drift: 4}
 	}
-	if v, ok := s.(store.Volatile); ok {
-		c.era, c.volatile = v.Incarnation(), true
+	if of.Incarnation != "" {
+		c.era, c.volatile = of.Incarnation, true
 	}
 	return c
 }
 
 // run reads the clock now and then until ctx is done.
-func (c *clock) run(ctx context.Context) {
+func (c *Clock) run(ctx context.Context) {
 	for failed := false; ; {
 		err := c.refresh(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
@@ -84,7 +87,7 @@ func (c *clock) run(ctx context.Context) {
 }
 
 // sure returns nil when there has been a reading. It takes the first one if need be; the error is [ErrUnavailable].
-func (c *clock) sure(ctx context.Context) error {
+func (c *Clock) sure(ctx context.Context) error {
 	if c.known.Load() {
 		return nil
 	}
@@ -95,7 +98,7 @@ func (c *clock) sure(ctx context.Context) error {
 }
 
 // exact is sure, and waits a little for a reading that is fresh. If none comes the bounds are wider, but hold.
-func (c *clock) exact(ctx context.Context) error {
+func (c *Clock) exact(ctx context.Context) error {
 	c.mu.Lock()
 	_, age := c.bounds.elapsed(c.read, c.instant(c.now()))
 	c.mu.Unlock()
@@ -114,7 +117,7 @@ func (c *clock) exact(ctx context.Context) error {
 
 // refresh returns when a reading has succeeded, or says why not. All who ask meanwhile share one, which goes on without
 // them.
-func (c *clock) refresh(ctx context.Context) error {
+func (c *Clock) refresh(ctx context.Context) error {
 	if c.source == nil {
 		now := c.now()
 		c.observe(now, now, now)
@@ -136,11 +139,11 @@ func (c *clock) refresh(ctx context.Context) error {
 	}
 }
 
-func (c *clock) take(ctx context.Context, r *reading) {
+func (c *Clock) take(ctx context.Context, r *reading) {
 	ctx, cancel := context.WithTimeout(ctx, clockTimeout)
 	defer cancel()
 	before := c.now()
-	at, err := c.source.Clock(ctx)
+	at, err := c.source(ctx)
 	if err == nil {
 		c.observe(at, before, c.now())
 	}
@@ -151,7 +154,7 @@ func (c *clock) take(ctx context.Context, r *reading) {
 }
 
 // observe takes in a reading: at some moment between before and after, by our own clock, the store's time was at.
-func (c *clock) observe(at, before, after time.Time) {
+func (c *Clock) observe(at, before, after time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	back := c.bounds.observe(store.Time(at), c.instant(before), c.instant(after))
@@ -172,22 +175,22 @@ func (c *clock) observe(at, before, after time.Time) {
 	c.known.Store(true)
 }
 
-// time is what the store's time is likely to be.
-func (c *clock) time() time.Time { return c.now().Add(time.Duration(c.offset.Load())) }
+// Now returns what the store's time is likely to be.
+func (c *Clock) Now() time.Time { return c.now().Add(time.Duration(c.offset.Load())) }
 
 // since says how long ago a time of our own clock is, at most.
-func (c *clock) since(then time.Time) time.Duration {
+func (c *Clock) since(then time.Time) time.Duration {
 	now := c.now()
 	return max(0, now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
 // instant is a time of our own clock as bounds take it.
-func (c *clock) instant(t time.Time) instant {
+func (c *Clock) instant(t time.Time) instant {
 	return instant{mono: t.Sub(c.start), wall: t.Round(0).Sub(c.start.Round(0))}
 }
 
 // between returns bounds of the store's time. Before the first reading there are none, and our own clock has to do.
-func (c *clock) between() (earliest, latest time.Time) {
+func (c *Clock) between() (earliest, latest time.Time) {
 	if c.source == nil {
 		_ = c.refresh(context.Background())
 	}
@@ -201,7 +204,7 @@ func (c *clock) between() (earliest, latest time.Time) {
 }
 
 // begin stamps a login that begins now.
-func (c *clock) begin(ctx context.Context) (began time.Time, era string, err error) {
+func (c *Clock) begin(ctx context.Context) (began time.Time, era string, err error) {
 	if err := c.exact(ctx); err != nil {
 		return time.Time{}, "", err
 	}
@@ -212,7 +215,7 @@ func (c *clock) begin(ctx context.Context) (began time.Time, era string, err err
 // compared returns a login's stamp as it is to be compared with the marks of endings now, and the time to judge its age by.
 // Marks that were left after the clock was set back may be lower than stamps from before that; and the stamps of another
 // process tell nothing where each process has its own clock: any mark that is still there bars such a login.
-func (c *clock) compared(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
+func (c *Clock) compared(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
 	if c.volatile && era != "" && era != c.era {
 		return time.Time{}, time.Time{}, store.ErrEnded // a logout may have named it, and that is forgotten
 	}

@@ -83,7 +83,9 @@ type mute struct {
 	hangs  *atomic.Bool
 }
 
-func (s mute) Clock(ctx context.Context) (time.Time, error) {
+func (s mute) Clock() store.Clock { return store.Clock{Now: s.now} }
+
+func (s mute) now(ctx context.Context) (time.Time, error) {
 	if s.hangs.Load() {
 		<-ctx.Done()
 		return time.Time{}, ctx.Err()

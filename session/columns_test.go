@@ -267,14 +267,14 @@ func TestANoticeOfAnEarlierReleaseIsForTheProviderOfItsToken(t *testing.T) {
 // What a session held is revoked after its ending and after it ran out: both payloads say whose they are.
 func TestTheNoticeOfASessionOpensWithTheNamesOfTheSession(t *testing.T) {
 	t.Parallel()
-	bubble(t, session.Config{Tell: func(store.Ending) []store.NoticeRequest {
+	bubble(t, session.Config{Notices: &notifier{plan: func(store.Ending) []store.NoticeRequest {
 		return []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Deadline: time.Now().Add(time.Hour)}}
-	}}, func(b *bench) {
+	}}}, func(b *bench) {
 		bearer, _ := b.signIn(session.Tokens{RefreshToken: "held"})
 		time.Sleep(2 * time.Minute)
 		b.want(b.m, bearer, nil) // written anew, with other times
 		b.end(b.m, store.Selector{SID: "s1"})
-		got, err := b.store.Claim(t.Context(), b.m.Now(), time.Minute, 10)
+		got, err := b.store.Claim(t.Context(), store.NoticeRevoke, "main", b.m.Now(), time.Minute, 10)
 		if err != nil || len(got) != 1 {
 			t.Fatal(fmt.Sprint(got), err)
 		}

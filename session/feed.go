@@ -3,9 +3,10 @@ package session
 import (
 	"context"
 	"errors"
-	"example.com/curfew/store"
 	"sync"
 	"time"
+
+	"example.com/curfew/store"
 )
 
 // Run keeps the cache honest and the store small, until ctx is done. Without it every check asks the store.
@@ -106,17 +107,16 @@ func (m *Manager) prune(ctx context.Context) {
 
 // handOver hands over what is overdue at now, before it is pruned.
 func (m *Manager) handOver(ctx context.Context, now time.Time) error {
-	desk, ok := m.cfg.Store.(store.Outbox2)
-	if !ok || m.cfg.OnExpired == nil {
+	if m.cfg.Notices == nil || !m.cfg.RevokeExpired {
 		return nil
 	}
 	const batch = 1000 // each may cost the store as much as there are in all
 	for after := (store.Key{}); ; {
-		due, err := desk.Overdue(ctx, after, batch, now)
+		due, err := m.cfg.Store.Overdue(ctx, after, batch, now)
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		if err := m.cfg.OnExpired(ctx, due); err != nil {
+		if err := m.cfg.Notices.Expired(ctx, due); err != nil {
 			return err
 		}
 		after = due[len(due)-1].Key

@@ -40,28 +40,37 @@ type Config struct {
 	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
 	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
 	// in the Renewal beside the error. nil: no session is ever refreshed.
-	Refresh func(ctx context.Context, s *Session) (Renewal, error)
-	// Orphaned is handed tokens that came for a session which had ended meanwhile, or which never began: a logout named it
-	// ([store.ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
-	Orphaned func(ctx context.Context, s *Session, t Tokens)
-	// Tell says which notices an ending leaves behind, in the same step, whatever room it comes from; nil for none.
-	Tell         func(store.Ending) []store.NoticeRequest
+	Refresh      func(ctx context.Context, s *Session) (Renewal, error)
 	RefreshGrace time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
+
+	Notices       Notifier // plans and carries out the notices that endings leave; nil: they leave none
+	RevokeExpired bool     // Notices is also passed the sessions that ran out; by default they are forgotten
 
 	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that is
 	// no longer configured must not be: its logout tokens could not end them.
 	Serves func(issuer, clientID string) bool
 
-	Now       func() time.Time // default time.Now
+	Clock     *Clock           // by which times are compared; default a new one for Store and Now
+	Now       func() time.Time // the clock of this process; default time.Now
 	Log       *slog.Logger     // default slog.Default()
 	OnCreated func(*Session)
 	OnEnded   func(store.Ended) // for each session that this process ended
 	OnHeard   func(store.Ended) // for each ended session that this process hears of, on whatever replica; sometimes twice
-	OnTold    func()            // after an ending that may have left notices
-	// OnExpired is handed sessions with a refresh token that ran out, before they are forgotten. When it fails they are
-	// kept, and handed to it again; more than once they may be handed to it in any case. nil, or a store that is no
-	// [store.Outbox2]: they are forgotten.
-	OnExpired func(context.Context, []store.Record) error
+}
+
+// Notifier plans the notices that endings leave, and carries them out: it tells apps, and revokes tokens. Package fanout has
+// one.
+type Notifier interface {
+	// Plan returns the notices that an ending leaves, in the same step, whatever called [Manager.End].
+	Plan(store.Ending) []store.NoticeRequest
+	// Wake is called after an ending that may have left notices. It must not block.
+	Wake()
+	// Orphaned takes tokens that came for a session which had ended meanwhile, or which never began: a logout named it
+	// ([store.ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
+	Orphaned(ctx context.Context, s *Session, t Tokens)
+	// Expired takes sessions with a refresh token that ran out, before they are forgotten. After an error they are kept, and
+	// passed to it again. It may get the same sessions more than once in any case.
+	Expired(ctx context.Context, sessions []store.Record) error
 }
 
 // Renewal is what a refresh brought.
@@ -92,7 +101,7 @@ type Manager struct {
 	cfg       Config
 	touch     time.Duration // how old LastSeen may grow before it is written
 	cache     cache
-	clock     *clock
+	clock     *Clock
 	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
 	refreshes singleflight.Group
 
@@ -130,8 +139,11 @@ func NewManager(cfg Config) (*Manager, error) {
 		cfg.Now = time.Now
 	}
 	or(&cfg.Log, slog.Default())
+	if cfg.Clock == nil {
+		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
+	}
 	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4), watchers: make(map[store.Key]map[*watcher]struct{}),
-		clock: newClock(cfg.Store, cfg.Now, cfg.Log)}
+		clock: cfg.Clock}
 	if cfg.MaxStale > 0 {
 		m.cache.init(cfg.CacheSize)
 	}
@@ -147,7 +159,7 @@ func or[T comparable](v *T, otherwise T) {
 
 // Now is the time by which sessions expire. Where replicas share a store that is a [store.Clock], it is about the store's, as soon
 // as that has been read. It is not exact enough to say whether a login or a logout came first; see [Manager.Begin].
-func (m *Manager) Now() time.Time { return m.clock.time() }
+func (m *Manager) Now() time.Time { return m.clock.Now() }
 
 // Begin returns the stamp of a login that begins now, for [SignIn]. It is no later than the time of any ending that comes after,
 // on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be read.
@@ -213,7 +225,7 @@ func (m *Manager) makeRoom(ctx context.Context, s *Session) {
 	}
 }
 
-// Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Config.Orphaned].
+// Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Notifier].
 func (m *Manager) Refuse(ctx context.Context, n SignIn) {
 	_, s := m.begin(n, store.Time(m.Now()))
 	m.orphaned(ctx, s)
@@ -231,10 +243,10 @@ func (m *Manager) begin(n SignIn, now time.Time) (Bearer, *Session) {
 
 // orphaned hands over the tokens of a session that did not begin.
 func (m *Manager) orphaned(ctx context.Context, s *Session) {
-	if m.cfg.Orphaned != nil {
+	if m.cfg.Notices != nil {
 		t := s.Tokens
 		t.Inherited = nil // those are another session's, which may live
-		m.cfg.Orphaned(ctx, s, t)
+		m.cfg.Notices.Orphaned(ctx, s, t)
 	}
 }
 
@@ -279,8 +291,8 @@ func (m *Manager) Peek(ctx context.Context, key store.Key) (*Session, error) {
 // End ends what the ending names. When it has returned nil, no replica serves these sessions for longer than the
 // ceiling, this one not at all. [store.ErrReplayed], [store.ErrNobody], or [ErrUnavailable]: then try again.
 func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error) {
-	if m.cfg.Tell != nil {
-		e.Notices = slices.Concat(e.Notices, m.cfg.Tell(e))
+	if m.cfg.Notices != nil {
+		e.Notices = slices.Concat(e.Notices, m.cfg.Notices.Plan(e))
 	}
 	if err := m.clock.sure(ctx); err != nil {
 		return nil, err
@@ -292,8 +304,8 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if len(e.Notices) > 0 && m.cfg.OnTold != nil && (len(ended) > 0 || e.Spare == 0) {
-		m.cfg.OnTold()
+	if len(e.Notices) > 0 && m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) {
+		m.cfg.Notices.Wake()
 	}
 	if len(ended) == store.EndedMost { // there may be more that are not named
 		m.cache.forgetAll()

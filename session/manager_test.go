@@ -484,7 +484,9 @@ func TestACachedCheckAllocatesNothing(t *testing.T) {
 // clocked is a store with a clock of its own, as replicas share one.
 type clocked struct{ *memory.Store }
 
-func (clocked) Clock(context.Context) (time.Time, error) { return time.Now(), nil }
+func (clocked) Clock() store.Clock {
+	return store.Clock{Now: func(context.Context) (time.Time, error) { return time.Now(), nil }}
+}
 
 func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 	t.Parallel()
@@ -544,7 +546,7 @@ func TestALoginFromBeforeAMemoryStoreWasMadeIsRefused(t *testing.T) {
 	var orphans int
 	manager := func() *session.Manager {
 		m, err := session.NewManager(session.Config{Store: memory.New(), Keyring: ring,
-			Orphaned: func(context.Context, *session.Session, session.Tokens) { orphans++ }})
+			Notices: &notifier{orphaned: func(session.Tokens) { orphans++ }}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,10 @@
 package session
 
 import (
+	"fmt"
+
 	"example.com/curfew/keyring"
 	"example.com/curfew/store"
-	"fmt"
 )
 
 // NoticeTokens opens the tokens in the payload of a [store.NoticeRevoke]. [keyring.ErrUnsealed] when no key of the ring opens it,

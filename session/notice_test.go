@@ -38,15 +38,15 @@ func TestAnAppKnowsASessionByANameOfItsOwn(t *testing.T) {
 func TestAnEndingLeavesTheNoticesOfTheOnePlanWithTheTokensInside(t *testing.T) {
 	t.Parallel()
 	told := 0
-	cfg := session.Config{
-		Tell: func(e store.Ending) []store.NoticeRequest {
+	cfg := session.Config{Notices: &notifier{
+		plan: func(e store.Ending) []store.NoticeRequest {
 			return []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Offline: e.RevokeOffline, Deadline: time.Now().Add(time.Hour)}}
 		},
-		OnTold: func() { told++ },
-	}
+		woken: func() { told++ },
+	}}
 	bubble(t, cfg, func(b *bench) {
 		claim := func() []store.Notice {
-			notices, err := b.store.ClaimFor(t.Context(), store.NoticeRevoke, "main", b.m.Now(), time.Minute, 10)
+			notices, err := b.store.Claim(t.Context(), store.NoticeRevoke, "main", b.m.Now(), time.Minute, 10)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 	var handed []store.Key
 	var fails atomic.Bool
 	fails.Store(true)
-	cfg := session.Config{IdleTimeout: time.Hour, OnExpired: func(_ context.Context, all []store.Record) error {
+	cfg := session.Config{IdleTimeout: time.Hour, RevokeExpired: true, Notices: &notifier{expired: func(all []store.Record) error {
 		if fails.Load() {
 			return errors.New("on purpose")
 		}
@@ -123,7 +123,7 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 			handed = append(handed, r.Key)
 		}
 		return nil
-	}}
+	}}}
 	bubble(t, cfg, func(b *bench) {
 		want := make(map[store.Key]bool)
 		for range 250 {
@@ -149,4 +149,38 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 			t.Errorf("%d are left, %d were not handed over (error %v)", len(due), len(want), err)
 		}
 	})
+}
+
+// notifier is a [session.Notifier] that calls what a test gives it.
+type notifier struct {
+	plan     func(store.Ending) []store.NoticeRequest
+	woken    func()
+	orphaned func(session.Tokens)
+	expired  func([]store.Record) error
+}
+
+func (n *notifier) Plan(e store.Ending) []store.NoticeRequest {
+	if n.plan == nil {
+		return nil
+	}
+	return n.plan(e)
+}
+
+func (n *notifier) Wake() {
+	if n.woken != nil {
+		n.woken()
+	}
+}
+
+func (n *notifier) Orphaned(_ context.Context, _ *session.Session, t session.Tokens) {
+	if n.orphaned != nil {
+		n.orphaned(t)
+	}
+}
+
+func (n *notifier) Expired(_ context.Context, all []store.Record) error {
+	if n.expired == nil {
+		return nil
+	}
+	return n.expired(all)
 }

@@ -3,10 +3,11 @@ package session
 import (
 	"context"
 	"errors"
-	"example.com/curfew/store"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"example.com/curfew/store"
 )
 
 const (
@@ -163,8 +164,8 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 
 // orphan hands over tokens that came for a session that has ended.
 func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
-	if m.cfg.Orphaned != nil && t.RefreshToken != "" {
-		m.cfg.Orphaned(ctx, s, t)
+	if m.cfg.Notices != nil && t.RefreshToken != "" {
+		m.cfg.Notices.Orphaned(ctx, s, t)
 	}
 }
 

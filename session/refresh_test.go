@@ -43,7 +43,7 @@ func (p *provider) config() session.Config {
 			}
 			return session.Renewal{SID: p.sid, Claims: s.Claims, Tokens: session.Tokens{AccessToken: "new", RefreshToken: s.Tokens.RefreshToken + "+", Expires: time.Now().Add(5 * time.Minute)}}, nil
 		},
-		Orphaned: func(_ context.Context, _ *session.Session, t session.Tokens) { p.orphaned = append(p.orphaned, t) },
+		Notices: &notifier{orphaned: func(t session.Tokens) { p.orphaned = append(p.orphaned, t) }},
 	}
 }
 

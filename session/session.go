@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"example.com/curfew/keyring"
-	"example.com/curfew/store"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 )
 
 // Session is one browser signed in at this relying party. It is shared between requests: read it, never change it.

@@ -10,7 +10,7 @@ import (
 
 const (
 	tagSize = 4
-	keySize   = tagSize + sha256.Size
+	keySize = tagSize + sha256.Size
 )
 
 // Key names a session in a store: the tag of the bearer and the bearer's SHA-256. From a key nobody gets back to a

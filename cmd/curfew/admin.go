@@ -20,7 +20,7 @@ const (
 
 // admin answers `curfew notice` and `curfew key` on the private listener.
 type admin struct {
-	desk   store.Outbox2
+	outbox store.Outbox
 	sender *fanout.Sender
 	keys   *fanout.Keys // nil: there is no app to tell
 	log    *slog.Logger
@@ -115,7 +115,7 @@ func (a *admin) list(ctx context.Context, r *http.Request) (any, error) {
 	default:
 		return nil, web.Fail(http.StatusBadRequest, "state: want pending or dead", nil)
 	}
-	page, err := a.desk.Notices(ctx, store.NoticeQuery{Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"), Limit: limit})
+	page, err := a.outbox.Notices(ctx, store.NoticeQuery{Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"), Limit: limit})
 	if err != nil {
 		return nil, err
 	}
@@ -127,24 +127,36 @@ func (a *admin) list(ctx context.Context, r *http.Request) (any, error) {
 }
 
 func (a *admin) show(ctx context.Context, r *http.Request) (any, error) {
-	n, err := a.desk.Notice(ctx, r.PathValue("id"))
+	n, err := a.notice(ctx, r)
 	return viewNotice(n), err
+}
+
+// notice returns the notice that the path names.
+func (a *admin) notice(ctx context.Context, r *http.Request) (store.Notice, error) {
+	page, err := a.outbox.Notices(ctx, store.NoticeQuery{ID: r.PathValue("id")})
+	if err == nil && len(page.Notices) == 0 {
+		err = store.ErrNoNotice
+	}
+	if err != nil {
+		return store.Notice{}, err
+	}
+	return page.Notices[0], nil
 }
 
 func (a *admin) retry(ctx context.Context, r *http.Request) (any, error) {
 	now := store.Time(time.Now())
-	if err := a.desk.Retry(ctx, r.PathValue("id"), now, now.Add(retryDeadline)); err != nil {
+	if err := a.outbox.Retry(ctx, r.PathValue("id"), now, now.Add(retryDeadline)); err != nil {
 		return nil, err
 	}
-	a.sender.Nudge()
+	a.sender.Wake()
 	a.log.Info("a notice is tried again on demand", "event", "notice_retried", "notice", r.PathValue("id"))
 	return struct{}{}, nil
 }
 
 func (a *admin) drop(ctx context.Context, r *http.Request) (any, error) {
-	n, err := a.desk.Notice(ctx, r.PathValue("id"))
+	n, err := a.notice(ctx, r)
 	if err == nil {
-		err = a.desk.Drop(ctx, n.ID)
+		err = a.outbox.Drop(ctx, n.ID)
 	}
 	if err != nil {
 		return nil, err

@@ -448,19 +448,15 @@ func (c *config) relyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
 		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.SocketOrigins,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
-		Log: log, Observe: observe, Providers: c.oidc(), Require: map[string]map[string][]any{},
+		Log: log, Observe: observe, Providers: c.oidc(),
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, NoForwardAuth: !c.ForwardAuth,
-		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
+		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1
 	}
 	if rp.MaxStale == 0 {
 		rp.MaxStale = -1 // what "no cache" is called there
-	}
-	for _, p := range c.Providers {
-		rp.Require[p.Name] = p.Require
-		rp.RevokeOffline[p.Name] = p.RevokeOffline
 	}
 	return rp
 }

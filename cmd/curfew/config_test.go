@@ -176,7 +176,7 @@ providers:
 		{"FailureStatus", rp.FailureStatus, 400},
 		{"TrustedProxies", len(rp.TrustedProxies), 2},
 		{"TrustedProxies", rp.TrustedProxies[0].String(), "10.0.0.7/32"},
-		{"Require", rp.Require["one"], map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
+		{"Require", rp.Providers[0].Require, map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
 		{"RequireVerifiedEmail", rp.Providers[0].RequireVerifiedEmail, true},
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},

@@ -469,19 +469,11 @@ func feedBroken(err error) error {
 // copyKeys copies the keys that sign logout tokens, sealed as they are, so that apps go on trusting what they are told. Without
 // write it only looks whether it may.
 func (m *mover) copyKeys(ctx context.Context, write bool) error {
-	from, ok := m.from.(store.SharedValues)
-	if !ok {
-		return nil
-	}
-	value, revision, err := from.Load(ctx, signingKeys)
+	value, revision, err := m.from.Load(ctx, signingKeys)
 	if err != nil || revision == 0 {
 		return wrap("FROM: signing keys", err)
 	}
-	to, ok := m.to.(store.SharedValues)
-	if !ok {
-		return errors.New("TO: keeps no signing keys, and FROM has some: apps could not be told of logouts")
-	}
-	have, revision, err := to.Load(ctx, signingKeys)
+	have, revision, err := m.to.Load(ctx, signingKeys)
 	switch {
 	case err != nil:
 		return wrap("TO: signing keys", err)
@@ -492,7 +484,7 @@ func (m *mover) copyKeys(ctx context.Context, write bool) error {
 	case !write:
 		return nil
 	}
-	return wrap("TO: signing keys", to.Save(ctx, signingKeys, value, revision))
+	return wrap("TO: signing keys", m.to.Save(ctx, signingKeys, value, revision))
 }
 
 func wrap(what string, err error) error {

@@ -120,14 +120,14 @@ const tallyTimeout = 3 * time.Second
 
 // outbox counts what waits in the store when somebody looks.
 type outbox struct {
-	desk                  store.Outbox2
+	from                  store.Outbox
 	pending, oldest, dead *prometheus.Desc
 }
 
-func newOutbox(desk store.Outbox2) *outbox {
+func newOutbox(from store.Outbox) *outbox {
 	labels := []string{"kind", "target"}
 	return &outbox{
-		desk:    desk,
+		from:    from,
 		pending: prometheus.NewDesc("curfew_notices_pending", "Notices that are still to be carried out.", labels, nil),
 		oldest:  prometheus.NewDesc("curfew_notices_oldest_seconds", "Age of the oldest of them.", labels, nil),
 		dead:    prometheus.NewDesc("curfew_notices_dead", "Notices that were given up, and wait for somebody to look.", labels, nil),
@@ -139,7 +139,7 @@ func (o *outbox) Describe(ch chan<- *prometheus.Desc) { ch <- o.pending; ch <- o
 func (o *outbox) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), tallyTimeout)
 	defer cancel()
-	all, err := o.desk.Stats(ctx)
+	all, err := o.from.Stats(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(o.pending, errors.New("the store does not answer"))
 		return

@@ -19,8 +19,6 @@ import (
 // provider is one provider of the configuration.
 type provider struct {
 	oidc.Config
-	Require       map[string][]any // claim → values of which one must be met
-	RevokeOffline bool
 
 	encryptionAlg, encryptionEnc string
 	decryptionKey                any

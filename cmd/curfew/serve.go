@@ -22,7 +22,6 @@ import (
 	"example.com/curfew"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
-	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -105,11 +104,8 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 	if err != nil {
 		return err
 	}
-	var desk *admin // of a store that keeps notices
-	if d, ok := backend.(store.Outbox2); ok && rp.Notices() != nil {
-		registry.MustRegister(newOutbox(d))
-		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
-	}
+	registry.MustRegister(newOutbox(backend))
+	operator := &admin{outbox: backend, sender: rp.Notices(), keys: rp.Keys(), log: log}
 	draining := make(chan struct{})
 	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
 	if router != nil {
@@ -130,7 +126,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 			return errors.Join(err, closeAll(servers))
 		}
 		names := append(hosts{c.AdminListen}, c.AdminHosts...)
-		s := newPrivate(private(ready, registry, desk, names), log)
+		s := newPrivate(private(ready, registry, operator, names), log)
 		servers = append(servers, newHTTP(newGate(l, "private", maxPrivate, log), s))
 	}
 	if c.GRPCListen != "" {

@@ -175,12 +175,15 @@ func storeCopy(ctx context.Context, p *process, fromURL, toURL storeURL, mirror 
 // clock is the time by the store whose clock all replicas will see, or have seen, or else by our own.
 func clock(ctx context.Context, from, to store.Store) (func() time.Time, error) {
 	for _, s := range []store.Store{to, from} {
-		c, ok := s.(store.Clock)
-		if !ok {
+		if s == nil { // it could not be opened
+			continue
+		}
+		read := s.Clock().Now
+		if read == nil {
 			continue
 		}
 		began := time.Now()
-		at, err := c.Clock(ctx)
+		at, err := read(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -232,11 +235,7 @@ func tellCopy(p *process, t tally, settled bool, to storeURL) {
 
 // tellNotices says what FROM has yet to deliver: that stays there, where what it holds may be claimed.
 func tellNotices(ctx context.Context, p *process, from store.Store) error {
-	desk, ok := from.(store.Outbox2)
-	if !ok {
-		return nil
-	}
-	all, err := desk.Stats(ctx)
+	all, err := from.Stats(ctx)
 	if err != nil {
 		return fmt.Errorf("the sessions are copied; but whether notices are to be delivered from FROM cannot be seen: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 // attempt is a value of [store.Attempts].
@@ -19,7 +18,7 @@ type attempt struct {
 
 // ClaimAttempt implements [store.Attempts].
 func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return nil, err
 	}
 	expires, now = store.Time(expires), store.Time(now)
@@ -41,9 +40,9 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 	return held, err
 }
 
-// SettleAttempt implements [store.Attempts].
+// CompleteAttempt implements [store.Attempts].
 func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {

@@ -3,6 +3,7 @@ package memory_test
 import (
 	"testing"
 
+	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/storetest"
 )
@@ -12,4 +13,4 @@ func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBenc
 func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
 func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
 
-func openBench(*testing.B) storetest.Store { return memory.New() }
+func openBench(*testing.B) store.Store { return memory.New() }

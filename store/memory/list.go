@@ -6,12 +6,11 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 // List implements [store.Store].
 func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
-	limit, err := rules.Limit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.Page{}, err
 	}
@@ -20,7 +19,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 	err = s.do(ctx, func() error {
 		take := func(entries []*entry) (full bool) {
 			for _, e := range entries {
-				if !e.rec.Lives(now) || !rules.Asks(q, &e.rec) {
+				if !e.rec.Lives(now) || !q.Matches(&e.rec) {
 					continue
 				}
 				if len(page.Records) == limit {

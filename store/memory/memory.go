@@ -12,8 +12,6 @@ import (
 	"unique"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/feed"
-	"example.com/curfew/store/internal/rules"
 )
 
 var (
@@ -21,7 +19,7 @@ var (
 	errExists = errors.New("memory: create: a session with this key exists already")
 )
 
-// Store keeps sessions and notices in memory. It is a [store.Store], a [store.Outbox2] and a [store.SharedValues].
+// Store keeps sessions and notices in memory. It is a [store.Store].
 //
 // One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and everything
 // else is a few map look-ups, less than handing the work to another shard would cost.
@@ -48,7 +46,7 @@ type Store struct {
 
 	outbox outbox
 	vault  map[string]valuable
-	hub    feed.Hub
+	hub    store.Hub
 }
 
 // New returns an empty store.
@@ -111,7 +109,7 @@ func (s *Store) do(ctx context.Context, fn func() error) error {
 
 // Create implements [store.Store].
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
-	if err := rules.CheckSIDs(&r); err != nil {
+	if err := r.ValidateSIDs(); err != nil {
 		return err
 	}
 	began, now = store.Time(began), store.Time(now)
@@ -173,7 +171,7 @@ func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error
 
 // Rename implements [store.Store].
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
-	if err := rules.CheckSIDs(&r); err != nil {
+	if err := r.ValidateSIDs(); err != nil {
 		return err
 	}
 	began, now = store.Time(began), store.Time(now)
@@ -226,11 +224,11 @@ func (s *Store) update(ctx context.Context, r store.Record, now time.Time, also 
 
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
-	if err := rules.CheckEnding(e); err != nil {
+	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	now = store.Time(now)
-	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
 }
 
 // endBatch is one step of End. Everything that can fail comes before the first change.
@@ -255,10 +253,10 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (en
 				gone = append(gone, found.rec)
 			}
 		}
-		for _, n := range rules.Notices(e, gone, more, now) {
+		for _, n := range e.NoticesFor(gone, more, now) {
 			s.outbox.add(n)
 		}
-		ended = rules.Ended(e, gone, now)
+		ended = e.Ended(gone, now)
 		return nil
 	})
 	if err == nil {
@@ -344,5 +342,5 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Incarnation implements [store.Volatile].
-func (s *Store) Incarnation() string { return s.incarnation }
+// Clock implements [store.Store]: a restart forgets all endings.
+func (s *Store) Clock() store.Clock { return store.Clock{Incarnation: s.incarnation} }

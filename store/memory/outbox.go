@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 // notice is a notice in its place: waiting to be due, leased, or put aside for good.
@@ -37,11 +36,10 @@ const (
 )
 
 type outbox struct {
-	all     map[string]*notice
-	waiting queue[*notice] // by when they are due
-	leased  queue[*notice] // by when the lease runs out
-	lanes   map[laneName]*lane
-	count   uint64
+	all    map[string]*notice
+	leased queue[*notice] // by when the lease runs out
+	lanes  map[laneName]*lane
+	count  uint64
 }
 
 // lane is what there is for one target.
@@ -78,10 +76,9 @@ func (o *outbox) add(n store.Notice) {
 	o.wait(kept)
 }
 
-// wait puts n, which is in no queue of these, to those that wait.
+// wait puts n, which is neither waiting nor leased, to those that wait.
 func (o *outbox) wait(n *notice) {
 	n.state = waiting
-	o.waiting.add(n, n.Due.UnixMicro())
 	o.lane(n).waiting.add(&n.inLane, n.Due.UnixMicro())
 }
 
@@ -89,7 +86,6 @@ func (o *outbox) wait(n *notice) {
 func (o *outbox) lift(n *notice) {
 	switch n.state {
 	case waiting:
-		o.waiting.drop(n)
 		o.lane(n).waiting.drop(&n.inLane)
 	case leased:
 		o.leased.drop(n)
@@ -118,27 +114,7 @@ func (o *outbox) forget(n *notice) {
 }
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	return s.claim(ctx, now, lease, max, func(at int64) *notice {
-		n, _ := s.outbox.waiting.until(at)
-		return n
-	})
-}
-
-// ClaimFor implements [store.Outbox2].
-func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	return s.claim(ctx, now, lease, max, func(at int64) *notice {
-		if l := s.outbox.lanes[laneName{kind, target}]; l != nil {
-			if next, ok := l.waiting.until(at); ok {
-				return next.n
-			}
-		}
-		return nil
-	})
-}
-
-// claim leases up to max of those that next returns, one after the other.
-func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, next func(at int64) *notice) ([]store.Notice, error) {
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
 	now = store.Time(now)
 	at := now.UnixMicro()
 	var claimed []store.Notice
@@ -148,12 +124,14 @@ func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, m
 			o.lift(n)
 			o.wait(n)
 		}
+		l := o.lanes[laneName{kind, target}]
 		token := rand.Text()
-		for len(claimed) < max {
-			n := next(at)
-			if n == nil {
+		for l != nil && len(claimed) < limit {
+			next, ok := l.waiting.until(at)
+			if !ok {
 				break
 			}
+			n := next.n
 			o.lift(n)
 			n.state = leased
 			n.Lease = token
@@ -168,9 +146,9 @@ func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, m
 	return claimed, err
 }
 
-// Settle implements [store.Outbox].
+// Complete implements [store.Outbox].
 func (s *Store) Complete(ctx context.Context, n store.Notice, out store.Outcome) error {
-	if err := rules.CheckOutcome(out); err != nil {
+	if err := out.Validate(); err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {
@@ -195,9 +173,9 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, out store.Outcome)
 	})
 }
 
-// Leave implements [store.Outbox2].
+// Enqueue implements [store.Outbox].
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := rules.Left(notices)
+	left, err := store.NewNotices(notices)
 	if err != nil {
 		return err
 	}
@@ -209,9 +187,9 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	})
 }
 
-// Notices implements [store.Outbox2]. They are in the order in which they were left.
+// Notices implements [store.Outbox]. They are in the order in which they were left.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
-	limit, err := rules.NoticeLimit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.NoticePage{}, err
 	}
@@ -220,7 +198,7 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 		after, _ := strconv.ParseUint(q.After, 10, 64)
 		var found []*notice
 		for _, n := range s.outbox.all {
-			if n.order > after && rules.AsksNotice(q, &n.Notice) {
+			if n.order > after && q.Matches(&n.Notice) {
 				found = append(found, n)
 			}
 		}
@@ -256,14 +234,7 @@ func (s *Store) onNotice(ctx context.Context, id string, fn func(*outbox, *notic
 	})
 }
 
-// Notice implements [store.Outbox2].
-func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
-	var found store.Notice
-	err := s.onNotice(ctx, id, func(_ *outbox, n *notice) { found = n.shown() })
-	return found, err
-}
-
-// Retry implements [store.Outbox2].
+// Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(o *outbox, n *notice) {
 		n.Due, n.Deadline = store.Time(due), store.Time(deadline)
@@ -274,13 +245,12 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 			o.lane(n).pending.add(&n.byAge, n.Created.UnixMicro())
 			o.wait(n)
 		case waiting:
-			o.waiting.move(n, n.Due.UnixMicro())
 			o.lane(n).waiting.move(&n.inLane, n.Due.UnixMicro())
 		}
 	})
 }
 
-// Drop implements [store.Outbox2].
+// Drop implements [store.Outbox].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(o *outbox, n *notice) {
 		o.lift(n)
@@ -288,7 +258,7 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 	})
 }
 
-// Tally implements [store.Outbox2].
+// Stats implements [store.Outbox].
 func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	var all []store.NoticeStats
 	err := s.do(ctx, func() error {
@@ -304,7 +274,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	return all, err
 }
 
-// Overdue implements [store.Outbox2].
+// Overdue implements [store.Sessions].
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) ([]store.Record, error) {
 	var all []store.Record
 	err := s.do(ctx, func() error {

@@ -5,7 +5,6 @@ import (
 	"context"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 // valuable is a value of the vault.
@@ -26,7 +25,7 @@ func (s *Store) Load(ctx context.Context, name string) ([]byte, int64, error) {
 
 // Save implements [store.SharedValues].
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
-	if err := rules.CheckVault(name, value); err != nil {
+	if err := store.CheckSharedValue(name, value); err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -23,7 +22,7 @@ const (
 
 // ClaimAttempt implements [store.Attempts].
 func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	err = s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
@@ -40,9 +39,9 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 	return held, nil
 }
 
-// SettleAttempt implements [store.Attempts].
+// CompleteAttempt implements [store.Attempts].
 func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	return s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {

@@ -24,7 +24,7 @@ func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
 func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
 func BenchmarkClock(b *testing.B)       { storetest.BenchClock(b, openBench) }
 
-func openBench(b *testing.B) storetest.Store {
+func openBench(b *testing.B) store.Store {
 	o := patient()
 	o.MaxConns = 16
 	return open(b, schema(b), o)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/curfew/store"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -28,8 +29,10 @@ const clockSQL = `SELECT clock_timestamp(), pg_is_in_recovery()`
 
 var errStandby = errors.New("the server has become a standby")
 
-// Clock implements [store.Clock].
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+// Clock implements [store.Store].
+func (s *Store) Clock() store.Clock { return store.Clock{Now: s.now} }
+
+func (s *Store) now(ctx context.Context) (time.Time, error) {
 	if err := s.enter(ctx); err != nil {
 		return time.Time{}, err
 	}

@@ -3,36 +3,25 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
-	// As claimSQL, by the index of one target. Compared as a row, and put in the order of what is the same in all of them, they
-	// can be found by that index alone. With plain comparisons a plan might go by another and walk through all that is due for
-	// everybody: one that is kept is made for no target in particular, and the usual one may have all there are.
-	claimForSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
-			WHERE (given_up, kind, target) >= (false, $5::text, $6::text)
-				AND (given_up, kind, target, due) <= (false, $5::text, $6::text, $3) AND leased_till <= $3
-			ORDER BY given_up, kind, target, due, id LIMIT $4 FOR UPDATE SKIP LOCKED)
-		` + leaseSQL
-
 	// Their ids are in the order of the arrays.
 	leaveSQL = `INSERT INTO curfew_notices (kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
 			$9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[])`
 
 	noticesSQL = `SELECT ` + noticeColumns + `, NULL::bytea FROM curfew_notices
-		WHERE id > $1 AND ($3::text = '' OR kind = $3) AND ($4::text = '' OR target = $4)
+		WHERE id > $1 AND id <= $6 AND ($3::text = '' OR kind = $3) AND ($4::text = '' OR target = $4)
 			AND ($5::boolean IS NULL OR given_up = $5) ORDER BY id LIMIT $2`
-	noticeSQL = `SELECT ` + noticeColumns + `, NULL::bytea FROM curfew_notices WHERE id = $1`
-
 	retrySQL = `UPDATE curfew_notices SET due = $2, deadline = $3, given_up = false WHERE id = $1`
 	dropSQL  = `DELETE FROM curfew_notices WHERE id = $1`
 
@@ -47,17 +36,9 @@ const (
 		WHERE key = ANY (ARRAY(SELECT key FROM over WHERE key > $2 ORDER BY key LIMIT $3)) ORDER BY key`
 )
 
-// ClaimFor implements [store.Outbox2].
-func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	if err := writable(string(kind), target); err != nil {
-		return nil, err
-	}
-	return s.claim(ctx, claimForSQL, now, lease, max, string(kind), target)
-}
-
-// Leave implements [store.Outbox2].
+// Enqueue implements [store.Outbox].
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := rules.Left(notices)
+	left, err := store.NewNotices(notices)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
@@ -85,22 +66,40 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	})
 }
 
-// Notices implements [store.Outbox2]. They are in the order in which they were left.
+// Notices implements [store.Outbox]. They are in the order in which they were left.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
-	limit, err := rules.NoticeLimit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.NoticePage{}, fmt.Errorf("postgres: %w", err)
 	}
 	if err := writable(string(q.Kind), q.Target); err != nil {
 		return store.NoticePage{}, err
 	}
-	after, _ := strconv.ParseInt(q.After, 10, 64)
+	after, most := int64(0), int64(math.MaxInt64)
+	if q.After != "" {
+		after, _ = strconv.ParseInt(q.After, 10, 64)
+	}
+	if q.ID != "" {
+		id, err := strconv.ParseInt(q.ID, 10, 64)
+		if err != nil {
+			return store.NoticePage{}, nil
+		}
+		after, most = max(after, id-1), id
+	}
 	var dead *bool
 	if q.State != "" {
 		is := q.State == store.NoticeDead
 		dead = &is
 	}
-	found, err := s.shownNotices(ctx, noticesSQL, after, limit+1, string(q.Kind), q.Target, dead)
+	var found []store.Notice
+	err = s.read(ctx, "notices", func(ctx context.Context, conn *pgxpool.Conn) error {
+		rows, err := conn.Query(ctx, noticesSQL, after, limit+1, string(q.Kind), q.Target, dead, most)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, readNotice)
+		return err
+	})
 	if err != nil {
 		return store.NoticePage{}, err
 	}
@@ -112,40 +111,12 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 	return page, nil
 }
 
-// Notice implements [store.Outbox2].
-func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
-	n, err := strconv.ParseInt(id, 10, 64)
-	if err != nil {
-		return store.Notice{}, store.ErrNoNotice
-	}
-	found, err := s.shownNotices(ctx, noticeSQL, n)
-	if err != nil {
-		return store.Notice{}, err
-	}
-	if len(found) == 0 {
-		return store.Notice{}, store.ErrNoNotice
-	}
-	return found[0], nil
-}
-
-func (s *Store) shownNotices(ctx context.Context, statement string, args ...any) (found []store.Notice, err error) {
-	err = s.read(ctx, "notices", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, statement, args...)
-		if err != nil {
-			return err
-		}
-		found, err = pgx.CollectRows(rows, readNotice)
-		return err
-	})
-	return found, err
-}
-
-// Retry implements [store.Outbox2].
+// Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, "retry", id, retrySQL, micros(due), micros(deadline))
 }
 
-// Drop implements [store.Outbox2].
+// Drop implements [store.Outbox].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, "drop", id, dropSQL)
 }
@@ -161,7 +132,7 @@ func (s *Store) onNotice(ctx context.Context, what, id, statement string, args .
 	})
 }
 
-// Tally implements [store.Outbox2].
+// Stats implements [store.Outbox].
 func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) {
 	err = s.read(ctx, "tally", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, tallySQL)
@@ -182,7 +153,7 @@ func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) 
 	return all, err
 }
 
-// Overdue implements [store.Outbox2].
+// Overdue implements [store.Sessions].
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
 	err = s.read(ctx, "overdue", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, overdueSQL, micros(now), after[:], max(0, limit))

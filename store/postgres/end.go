@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -26,16 +25,16 @@ const endSQL = `SELECT e.* FROM (
 
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
-	if err := rules.CheckEnding(e); err != nil {
+	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	args, err := endArgs(e, now)
 	if err != nil {
 		return nil, err
 	}
-	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		gone, more, err := s.endBatch(ctx, e, args)
-		return rules.Ended(e, gone, store.Time(now)), more, err
+		return e.Ended(gone, store.Time(now)), more, err
 	})
 }
 
@@ -112,12 +111,12 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 // leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for each
 // session whose [store.Refresh] is a bit of each.
 func leaves(e store.Ending, t store.NoticeRequest) (whole bool, each int32) {
-	if rules.WholeSubject(e, t) {
+	if e.WholeSubject(t) {
 		return true, 0
 	}
 	e.Notices = []store.NoticeRequest{t}
 	for _, refresh := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
-		if len(rules.Notices(e, []store.Record{{Refresh: refresh}}, false, time.Time{})) > 0 {
+		if len(e.NoticesFor([]store.Record{{Refresh: refresh}}, false, time.Time{})) > 0 {
 			each |= 1 << refresh
 		}
 	}

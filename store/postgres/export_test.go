@@ -25,9 +25,9 @@ func EndStatement(e store.Ending, now time.Time) (string, []any) {
 	return endSQL, args
 }
 
-// ClaimForStatement claims up to ten notices for a target.
-func ClaimForStatement(target string) (string, []any) {
-	return claimForSQL, []any{"x", 1 << 40, 1 << 30, 10, string(store.NoticeTell), target}
+// ClaimStatement claims up to ten notices for a target.
+func ClaimStatement(target string) (string, []any) {
+	return claimSQL, []any{"x", 1 << 40, 1 << 30, 10, string(store.NoticeTell), target}
 }
 
 // Planning are the settings of each connection that does not lead to a pooler.
@@ -64,14 +64,12 @@ func Statements() map[string][]any {
 		listSubjectSQL(): {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
 		listSIDSQL():     {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
 		pruneSQL:         {1, 1, 1},
-		claimSQL:         {"x", 1, 1, 1},
-		claimForSQL:      {"x", 1, 1, 1, "tell", "t"},
+		claimSQL:         {"x", 1, 1, 1, "tell", "t"},
 		settleDoneSQL:    {1, "x"},
 		settleRetrySQL:   {1, "x", 1, ""},
 		settleGiveUpSQL:  {1, "x", ""},
 		lookSQL:          {"19990:19995:19991"},
-		noticesSQL:       {1, 10, "", "t", nil},
-		noticeSQL:        {1},
+		noticesSQL:       {1, 10, "", "t", nil, 1 << 40},
 		retrySQL:         {1, 1, 1},
 		dropSQL:          {1},
 		tallySQL:         {},

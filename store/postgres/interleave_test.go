@@ -10,6 +10,7 @@ import (
 
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/storetest"
 )
 
 // Each of these stops one transaction before its commit, starts the other, sees it wait, and lets the first go on.
@@ -171,7 +172,7 @@ func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 		t.Errorf("End: %v", err)
 	}
 	wantGone(t, backend, r, now)
-	notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
+	notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 10)
 	if err != nil || len(notices) != 1 || string(notices[0].Payload) != "newest" {
 		t.Errorf("claimed %v (error %v), want one notice with what the session held last", notices, err)
 	}

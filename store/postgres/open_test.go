@@ -13,6 +13,7 @@ import (
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/storetest"
 )
 
 func TestReplicasOpenAnEmptyDatabaseTogether(t *testing.T) {
@@ -173,7 +174,7 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
-	n, err := backend.Claim(t.Context(), now, time.Minute, 1)
+	n, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 1)
 	if err != nil || len(n) != 1 {
 		t.Fatalf("claimed %d (error %v), want 1", len(n), err)
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,15 +18,20 @@ import (
 )
 
 const (
-	// The inner select walks the due ones from the oldest, and passes by those that are leased: as many as the workers
-	// have in hand.
-	claimSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
-			WHERE NOT given_up AND due <= $3 AND leased_till <= $3 ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED)
-		` + leaseSQL
-
+	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as many
+	// as the workers have in hand.
+	//
+	// Compared as a row, and put in the order of what is the same in all of them, they can be found by the index of the target
+	// alone. With plain comparisons a plan might go by another and walk through all that is due for everybody: one that is kept
+	// is made for no target in particular, and the usual one may have all there are.
+	//
 	// FOR UPDATE judges what another has committed meanwhile by the same conditions, and passes by what another is at. What
 	// it returns is ours until the commit, so the update finds it as it was judged.
-	leaseSQL = `UPDATE curfew_notices n SET lease = $1, leased_till = $2, attempts = attempts + 1
+	claimSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
+			WHERE (given_up, kind, target) >= (false, $5::text, $6::text)
+				AND (given_up, kind, target, due) <= (false, $5::text, $6::text, $3) AND leased_till <= $3
+			ORDER BY given_up, kind, target, due, id LIMIT $4 FOR UPDATE SKIP LOCKED)
+		UPDATE curfew_notices n SET lease = $1, leased_till = $2, attempts = attempts + 1
 		WHERE n.id = ANY (ARRAY(SELECT id FROM due)) RETURNING ` + noticeColumns + `, payload`
 
 	noticeColumns = `id, attempts, reason, given_up, kind, target, issuer, client, subject, sid, key, cause, created, due, deadline`
@@ -39,20 +43,17 @@ const (
 )
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	return s.claim(ctx, claimSQL, now, lease, max)
-}
-
-// claim leases up to max notices by a statement.
-func (s *Store) claim(ctx context.Context, statement string, now time.Time, lease time.Duration, max int, args ...any) ([]store.Notice, error) {
-	if max < 1 { // which PostgreSQL would refuse
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
+	if err := writable(string(kind), target); err != nil {
+		return nil, err
+	}
+	if limit < 1 { // which PostgreSQL would refuse
 		return nil, nil
 	}
 	token := rand.Text()
-	args = append([]any{token, micros(now.Add(lease)), micros(now), max}, args...)
 	var claimed []store.Notice
 	err := s.write(ctx, "claim", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, statement, args...)
+		rows, err := conn.Query(ctx, claimSQL, token, micros(now.Add(lease)), micros(now), limit, string(kind), target)
 		if err != nil {
 			return err
 		}
@@ -89,9 +90,9 @@ func readNotice(row pgx.CollectableRow) (store.Notice, error) {
 	return n, nil
 }
 
-// Settle implements [store.Outbox].
+// Complete implements [store.Outbox].
 func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
-	if err := rules.CheckOutcome(o); err != nil {
+	if err := o.Validate(); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	id, err := strconv.ParseInt(n.ID, 10, 64)

@@ -59,7 +59,7 @@ func TestStoreKeepsTheContractBehindPgBouncer(t *testing.T) {
 		backend := open(t, through, patient())
 		return storetest.Harness{
 			Store: backend,
-			Reopen: func(t *testing.T) storetest.Store {
+			Reopen: func(t *testing.T) store.Store {
 				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -103,7 +103,7 @@ func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 			there = with(t, there, name, value)
 		}
 		conn := dial(t, there)
-		statement, args := postgres.ClaimForStatement("b")
+		statement, args := postgres.ClaimStatement("b")
 		claim := func(when string, wantRows int) {
 			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, BUFFERS) `+statement, append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
 			if err != nil {

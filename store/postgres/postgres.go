@@ -51,8 +51,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store keeps sessions, notices and what replicas share in a PostgreSQL database. It is a [store.Store], a [store.Outbox2], a
-// [store.SharedValues] and a [store.Clock].
+// Store keeps sessions, notices and what replicas share in a PostgreSQL database. It is a
+// [store.Store].
 type Store struct {
 	o    Options
 	pool *pgxpool.Pool

@@ -14,7 +14,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 		backend := open(t, address, patient())
 		return storetest.Harness{
 			Store: backend,
-			Reopen: func(t *testing.T) storetest.Store {
+			Reopen: func(t *testing.T) store.Store {
 				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -113,7 +112,7 @@ func (s *Store) verdict(
 	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
 		return store.ErrEnded
 	}
-	if err := rules.CheckSIDs(&r); err != nil {
+	if err := r.ValidateSIDs(); err != nil {
 		return fmt.Errorf("postgres: %s: %w", what, err)
 	}
 	if err := writable(append([]string{r.Issuer, r.ClientID, r.Subject, r.SID}, r.Former...)...); err != nil {
@@ -152,7 +151,7 @@ func allSIDs(r *store.Record) (sids []string, hashes []int64) {
 
 // List implements [store.Store].
 func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
-	limit, err := rules.Limit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.Page{}, fmt.Errorf("postgres: %w", err)
 	}

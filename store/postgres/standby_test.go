@@ -11,6 +11,7 @@ import (
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/storetest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -174,7 +175,10 @@ func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
 		{"Create", func() error { return backend.Create(context.Background(), record("bob", "s2", now), now, now) }},
 		{"Update", func() error { return backend.Update(context.Background(), r, now) }},
 		{"Leave", func() error { return backend.Enqueue(context.Background(), []store.Notice{notice()}) }},
-		{"Claim", func() error { _, err := backend.Claim(context.Background(), now, time.Hour, 1); return err }},
+		{"Claim", func() error {
+			_, err := storetest.ClaimAll(context.Background(), backend, now, time.Hour, 1)
+			return err
+		}},
 		{"Save", func() error { return backend.Save(context.Background(), "keys", []byte("new"), 0) }},
 	} {
 		wantTrouble(t, change.name, p.interrupted(t, change.name, cancelWait, change.do))

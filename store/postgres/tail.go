@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/feed"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -34,7 +33,7 @@ type tail struct {
 	address *address
 	channel string
 	timeout time.Duration
-	hub     feed.Hub
+	hub     store.Hub
 	stop    context.CancelFunc
 	stopped chan struct{}
 

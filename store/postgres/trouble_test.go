@@ -11,6 +11,7 @@ import (
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/storetest"
 )
 
 // settled waits until the store works again, and returns how often it did not.
@@ -122,7 +123,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 	workers.Wait()
 
 	settled(t, backend, now)
-	notices, err := backend.Claim(t.Context(), now, time.Hour, 1_000_000)
+	notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Hour, 1_000_000)
 	if err != nil {
 		t.Fatal(err)
 	}

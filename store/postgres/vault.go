@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -38,7 +37,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 
 // Save implements [store.SharedValues].
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
-	if err := rules.CheckVault(name, value); err != nil {
+	if err := store.CheckSharedValue(name, value); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	if err := writable(name); err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -21,7 +20,7 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 	return []byte(held), nil
 }
 
-// SettleAttempt implements [store.Attempts].
+// CompleteAttempt implements [store.Attempts].
 func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
 	word, _, err := s.attempt(ctx, id, value, "", "", now)
 	if err == nil && word == "gone" {
@@ -32,7 +31,7 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 
 // attempt calls the script and returns its word, and the value that is held.
 func (s *Store) attempt(ctx context.Context, id store.AttemptID, value []byte, expires, cleanUp string, now time.Time) (word, held string, err error) {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return "", "", fmt.Errorf("redis: %w", err)
 	}
 	ctx, leave, err := s.change(ctx)

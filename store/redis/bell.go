@@ -27,9 +27,9 @@ import (
 //   - C before N, H before R: R rings after all.
 //   - C before N, R before H: each ring leaves another value, so H does nothing.
 //
-// What is left is a crash between N and R, or a bell that cannot be reached then, or that a failover has lost. [Store.Stats]
-// finds those notices and rings for them; every sender of notices takes one each minute. A bell that rings for nothing costs a
-// look into the bucket.
+// What is left is a crash between N and R, or a bell that cannot be reached then, or that a failover has lost. [Store.Prune],
+// which is called each minute, finds those notices and rings for them. A bell that rings for nothing costs a look into the
+// bucket.
 
 // bell is where the bell of a lane is.
 func (s *Store) bell(lane name) string {
@@ -106,15 +106,15 @@ func (s *Store) heard(ctx context.Context, lane name) ([]rung, error) {
 // looks is how many buckets are looked into at once.
 const looks = 16
 
-// ClaimFor implements [store.Outbox2].
-func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
+// Claim implements [store.Outbox].
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
 	lane := laneName(kind, target)
-	return claimUntil(max, func(max int) ([]candidate, []store.Notice, error) {
+	return claimUntil(limit, func(max int) ([]candidate, []store.Notice, error) {
 		bells, err := s.heard(ctx, lane)
 		if err != nil {
 			return nil, nil, err

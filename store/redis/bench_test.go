@@ -28,13 +28,13 @@ func BenchmarkClock(b *testing.B)       { storetest.BenchClock(b, openBench) }
 // BenchmarkClockOfCluster is BenchmarkClock where all masters have to be asked.
 func BenchmarkClockOfCluster(b *testing.B) {
 	c := servers.RedisCluster(b)
-	storetest.BenchClock(b, func(b *testing.B) storetest.Store {
+	storetest.BenchClock(b, func(b *testing.B) store.Store {
 		return open(b, c.URL, redis.Options{Timeout: time.Minute, Prefix: prefix()})
 	})
 }
 
 // Each size has a server to itself.
-func openBench(b *testing.B) storetest.Store {
+func openBench(b *testing.B) store.Store {
 	s := startServer(b)
 	return open(b, s.URL, redis.Options{Timeout: time.Minute})
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
 
@@ -39,9 +40,12 @@ func (c *clockLine) close() {
 	}
 }
 
-// Clock implements [store.Clock]. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key of
+// Clock implements [store.Store].
+func (s *Store) Clock() store.Clock { return store.Clock{Now: s.now} }
+
+// now reads the server's time. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key of
 // each bucket: who has which slot may be changing.
-func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+func (s *Store) now(ctx context.Context) (time.Time, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
 		return time.Time{}, err

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -47,10 +46,10 @@ func (s *Store) lanes(ctx context.Context) (*[buckets]map[name]laneID, error) {
 	return &all, nil
 }
 
-// Leave implements [store.Outbox2]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
+// Enqueue implements [store.Outbox]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
 // not insisted on: who heard an error would leave the notices once more, and again.
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := rules.Left(notices)
+	left, err := store.NewNotices(notices)
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
@@ -102,9 +101,9 @@ func number(decimal string) int64 {
 	return n
 }
 
-// Notices implements [store.Outbox2]. They are in the order of their ids, so bucket by bucket.
+// Notices implements [store.Outbox]. They are in the order of their ids, so bucket by bucket.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
-	limit, err := rules.NoticeLimit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.NoticePage{}, fmt.Errorf("redis: %w", err)
 	}
@@ -113,6 +112,9 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 		return store.NoticePage{}, err
 	}
 	defer leave()
+	if q.ID != "" {
+		return s.oneNotice(ctx, q)
+	}
 	lanes, err := s.lanes(ctx)
 	if err != nil {
 		return store.NoticePage{}, err
@@ -154,7 +156,17 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 		page.Next = ids[limit-1]
 	}
 	page.Notices, err = s.shown(ctx, ids)
-	page.Notices = slices.DeleteFunc(page.Notices, func(n store.Notice) bool { return !rules.AsksNotice(q, &n) })
+	page.Notices = slices.DeleteFunc(page.Notices, func(n store.Notice) bool { return !q.Matches(&n) })
+	return page, err
+}
+
+// oneNotice is a page with the notice that q names by its ID, if q asks for it.
+func (s *Store) oneNotice(ctx context.Context, q store.NoticeQuery) (page store.NoticePage, err error) {
+	if _, ok := bucketOf(q.ID); !ok || q.ID <= q.After {
+		return page, nil
+	}
+	page.Notices, err = s.shown(ctx, []string{q.ID})
+	page.Notices = slices.DeleteFunc(page.Notices, func(n store.Notice) bool { return !q.Matches(&n) })
 	return page, err
 }
 
@@ -186,27 +198,7 @@ func (s *Store) shown(ctx context.Context, ids []string) ([]store.Notice, error)
 	return all, nil
 }
 
-// Notice implements [store.Outbox2].
-func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
-	ctx, leave, err := s.read(ctx)
-	if err != nil {
-		return store.Notice{}, err
-	}
-	defer leave()
-	if _, ok := bucketOf(id); !ok {
-		return store.Notice{}, store.ErrNoNotice
-	}
-	found, err := s.shown(ctx, []string{id})
-	if err != nil {
-		return store.Notice{}, err
-	}
-	if len(found) == 0 {
-		return store.Notice{}, store.ErrNoNotice
-	}
-	return found[0], nil
-}
-
-// Retry implements [store.Outbox2].
+// Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(b bucket) call {
 		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)), s.key(b, ""), s.bells()}}
@@ -217,7 +209,7 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 	})
 }
 
-// Drop implements [store.Outbox2].
+// Drop implements [store.Outbox].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(b bucket) call {
 		return call{script: s.scripts.drop, args: []string{id, s.key(b, "")}}
@@ -254,32 +246,45 @@ func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call, t
 	return nil
 }
 
-// Tally implements [store.Outbox2]. On a Cluster it also rings the bells that nobody could ring.
+// Stats implements [store.Outbox].
 func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
-	ctx, leave, err := s.change(ctx)
+	ctx, leave, err := s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	counts, _, err := s.count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]store.NoticeStats, 0, len(counts))
+	for _, t := range counts {
+		all = append(all, *t)
+	}
+	return all, nil
+}
+
+// count counts the notices of each lane, and says when there is something to be done first in each of its spots.
+func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, upcoming map[spot]string, err error) {
 	calls := make([]call, buckets)
 	for b := range calls {
 		calls[b] = call{s.scripts.tally, []string{s.key(bucket(b), keyLanes)}, []string{s.key(bucket(b), "")}}
 	}
 	answers, err := s.runAll(ctx, calls)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	counts := make(map[name]*store.NoticeStats)
-	upcoming := make(map[spot]string)
+	counts = make(map[name]*store.NoticeStats)
+	upcoming = make(map[spot]string)
 	for b, answer := range answers {
 		lanes, err := answer.ToArray()
 		if err != nil {
-			return nil, errAnswer
+			return nil, nil, errAnswer
 		}
 		for _, m := range lanes {
 			parts, err := m.AsStrSlice()
 			if err != nil || len(parts) != 6 || len(parts[0]) != nameSize {
-				return nil, errAnswer
+				return nil, nil, errAnswer
 			}
 			lane := name([]byte(parts[0]))
 			t := counts[lane]
@@ -300,21 +305,23 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 			}
 		}
 	}
-	all := make([]store.NoticeStats, 0, len(counts))
-	for lane, t := range counts {
-		all = append(all, *t)
-		if err := s.ringAnew(ctx, lane, upcoming); err != nil {
-			return nil, err
-		}
+	return counts, upcoming, nil
+}
+
+// repair rings the bells of a Cluster that nobody could ring.
+func (s *Store) repair(ctx context.Context) error {
+	if !s.cluster {
+		return nil
 	}
-	return all, nil
+	counts, upcoming, err := s.count(ctx)
+	for lane := range counts {
+		err = cmp.Or(err, s.ringAnew(ctx, lane, upcoming))
+	}
+	return err
 }
 
 // ringAnew rings for what there is to be done in a lane where its bell does not tell of it.
 func (s *Store) ringAnew(ctx context.Context, lane name, upcoming map[spot]string) error {
-	if !s.cluster {
-		return nil
-	}
 	bells, err := s.heard(ctx, lane)
 	if err != nil {
 		return err
@@ -329,7 +336,7 @@ func (s *Store) ringAnew(ctx context.Context, lane name, upcoming map[spot]strin
 	return nil
 }
 
-// Overdue implements [store.Outbox2]. Redis keeps a session with a refresh token for a day after it ran out (see keepFor): who
+// Overdue implements [store.Sessions]. Redis keeps a session with a refresh token for a day after it ran out (see keepFor): who
 // does not come for so long finds it gone.
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) ([]store.Record, error) {
 	ctx, leave, err := s.read(ctx)

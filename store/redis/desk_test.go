@@ -47,13 +47,13 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 					}
 					*steps = (*steps)[1:]
 				}
-				rest, err := backend.ClaimFor(t.Context(), store.NoticeTell, target, now, time.Minute, 10)
+				rest, err := backend.Claim(t.Context(), store.NoticeTell, target, now, time.Minute, 10)
 				if err != nil || len(*claimed)+len(rest) != want {
 					t.Errorf("%s: %d claimed, then %d (error %v), want %d in all", target, len(*claimed), len(rest), err, want)
 				}
 				// And what is leased comes back when the lease is over.
 				later := now.Add(time.Minute)
-				if again, err := backend.ClaimFor(t.Context(), store.NoticeTell, target, later, time.Minute, 10); err != nil || len(again) != want {
+				if again, err := backend.Claim(t.Context(), store.NoticeTell, target, later, time.Minute, 10); err != nil || len(again) != want {
 					t.Errorf("%s: %d claimed when the leases are over (error %v), want %d", target, len(again), err, want)
 				}
 			}
@@ -67,7 +67,7 @@ func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
 	now := store.Time(time.Now())
 	claim := func(now time.Time) []store.Notice {
 		t.Helper()
-		n, err := backend.ClaimFor(t.Context(), store.NoticeTell, "app", now, time.Minute, 100)
+		n, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +128,7 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	claim := func(target string, max, want int) (asked []string) {
 		t.Helper()
 		do(t, c, "CONFIG", "RESETSTAT")
-		n, err := backend.ClaimFor(t.Context(), store.NoticeTell, target, now, time.Minute, max)
+		n, err := backend.Claim(t.Context(), store.NoticeTell, target, now, time.Minute, max)
 		if err != nil || len(n) != want {
 			t.Fatalf("%d claimed for %s (error %v), want %d", len(n), target, err, want)
 		}
@@ -168,7 +168,7 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	}
 	// They lie in some 220 buckets, and are claimed in the order in which they are due all the same.
 	for i := 1; i < 400; i += 40 {
-		n, err := backend.ClaimFor(t.Context(), store.NoticeTell, "busy", now, time.Minute, 40)
+		n, err := backend.Claim(t.Context(), store.NoticeTell, "busy", now, time.Minute, 40)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		for attempt := 1; attempt < 4; attempt++ {
-			n, err := backend.ClaimFor(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
+			n, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
 			if err != nil || len(n) != 1 || n[0].Attempts != attempt {
 				t.Fatalf("claimed %+v (error %v), want attempt %d", n, err, attempt)
 			}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -19,12 +18,12 @@ import (
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same token
 // can be sent again and does the rest.
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
-	if err := rules.CheckEnding(e); err != nil {
+	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	now = store.Time(now)
 	done := map[string]bool{} // tags of a sid whose sessions have ended
-	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now, done)
 	})
 }

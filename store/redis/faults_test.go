@@ -12,6 +12,7 @@ import (
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
+	"example.com/curfew/store/storetest"
 )
 
 func splitLines(s string) []string {
@@ -118,7 +119,7 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 			func() error { _, err := backend.Find(t.Context(), r.Key, now); return err },
 			func() error { _, err := backend.End(t.Context(), e, now); return err },
 			func() error { _, err := backend.List(t.Context(), store.Query{}, now); return err },
-			func() error { _, err := backend.Claim(t.Context(), now, time.Minute, 1); return err },
+			func() error { _, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 1); return err },
 			func() error { return backend.Create(t.Context(), recordOf("bob", "s2", now), now, now) },
 		} {
 			all.Go(func() {
@@ -255,7 +256,7 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 	}
 	for i := range 4 { // a lease that runs out, two tries, and what is tried again after it was given up
 		at := now.Add(time.Duration(i) * time.Minute)
-		notices, err := backend.ClaimFor(t.Context(), store.NoticeRevoke, "main", at, time.Minute, 10)
+		notices, err := backend.Claim(t.Context(), store.NoticeRevoke, "main", at, time.Minute, 10)
 		if err != nil || len(notices) != 1 {
 			t.Fatalf("on a full server, for the %d. time: %d notices, %v", i+1, len(notices), err)
 		}

@@ -262,7 +262,7 @@ func TestAFeedThatIsHeldUpDoesNotHoldUpTheClock(t *testing.T) {
 				}
 			}
 			<-stuck
-			if _, err := backend.Clock(t.Context()); err != nil {
+			if _, err := backend.Clock().Now(t.Context()); err != nil {
 				t.Errorf("Clock: %v", err)
 			}
 		})

@@ -79,7 +79,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	kept := recordOf("MARK-subject2", "MARK-sid4", now)
 	kept.Former = []string{"MARK-sid6"}
 	mustCreate(t, backend, kept, now)
-	notices, err := backend.ClaimFor(t.Context(), store.NoticeTell, "MARK-target", now, time.Minute, 2)
+	notices, err := backend.Claim(t.Context(), store.NoticeTell, "MARK-target", now, time.Minute, 2)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("%d notices, %v", len(notices), err)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -22,7 +21,7 @@ const (
 // List implements [store.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is bucket
 // by bucket, and in each the order of its tags: no more than a page of it is ever at hand.
 func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
-	limit, err := rules.Limit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.Page{}, err
 	}
@@ -175,7 +174,7 @@ func (l *lister) fetch(keys []store.Key) error {
 		return err
 	}
 	for _, r := range found {
-		if !r.Lives(l.now) || !rules.Asks(l.q, &r) {
+		if !r.Lives(l.now) || !l.q.Matches(&r) {
 			continue
 		}
 		if len(l.page.Records) == l.limit {

@@ -23,6 +23,7 @@ import (
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
+	"example.com/curfew/store/storetest"
 )
 
 func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
@@ -231,19 +232,19 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 			t.Errorf("End: %d ended, %v", len(ended), err)
 		}
-		notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
+		notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 10)
 		if err != nil || len(notices) != 1 {
 			t.Fatalf("Claim: %d, %v", len(notices), err)
 		}
-		desk(t, backend, notices[0], now)
+		useOutbox(t, backend, notices[0], now)
 		if n, err := backend.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
 			t.Errorf("Prune: %d, %v", n, err)
 		}
 	}
 }
 
-// desk uses every method of the desk and the vault, with a claimed notice for "app".
-func desk(t *testing.T, backend *redis.Store, n store.Notice, now time.Time) {
+// useOutbox uses every method of the outbox and of the shared values, with a claimed notice for "app".
+func useOutbox(t *testing.T, backend *redis.Store, n store.Notice, now time.Time) {
 	t.Helper()
 	ok := func(what string, err error) {
 		t.Helper()
@@ -251,25 +252,25 @@ func desk(t *testing.T, backend *redis.Store, n store.Notice, now time.Time) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	ok("Settle", backend.Complete(t.Context(), n, store.Outcome{GiveUp: true}))
+	ok("Complete", backend.Complete(t.Context(), n, store.Outcome{GiveUp: true}))
 	ok("Retry", backend.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
-	notices, err := backend.ClaimFor(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
+	notices, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
-		t.Fatalf("ClaimFor: %d, %v", len(notices), err)
+		t.Fatalf("Claim: %d, %v", len(notices), err)
 	}
-	ok("Settle", backend.Complete(t.Context(), notices[0], store.Outcome{RetryAt: now}))
-	ok("Leave", backend.Enqueue(t.Context(), notices))
+	ok("Complete", backend.Complete(t.Context(), notices[0], store.Outcome{RetryAt: now}))
+	ok("Enqueue", backend.Enqueue(t.Context(), notices))
 	page, err := backend.Notices(t.Context(), store.NoticeQuery{})
 	if err != nil || len(page.Notices) != 2 {
 		t.Errorf("Notices: %d, %v", len(page.Notices), err)
 	}
-	_, err = backend.Notice(t.Context(), n.ID)
-	ok("Notice", err)
+	_, err = backend.Notices(t.Context(), store.NoticeQuery{ID: n.ID})
+	ok("Notices with an ID", err)
 	for _, n := range page.Notices {
 		ok("Drop", backend.Drop(t.Context(), n.ID))
 	}
 	_, err = backend.Stats(t.Context())
-	ok("Tally", err)
+	ok("Stats", err)
 	_, err = backend.Overdue(t.Context(), store.Key{}, 10, now.Add(24*time.Hour))
 	ok("Overdue", err)
 	name := rand.Text()
@@ -277,7 +278,7 @@ func desk(t *testing.T, backend *redis.Store, n store.Notice, now time.Time) {
 	if value, revision, err := backend.Load(t.Context(), name); err != nil || string(value) != "kept" || revision != 1 {
 		t.Errorf("Load: %q, %d, %v", value, revision, err)
 	}
-	_, err = backend.Clock(t.Context())
+	_, err = backend.Clock().Now(t.Context())
 	ok("Clock", err)
 }
 
@@ -348,11 +349,11 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End: %d ended, %v", len(ended), err)
 	}
-	notices, err := backend.Claim(t.Context(), now, time.Minute, 10)
+	notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("Claim: %d, %v", len(notices), err)
 	}
-	desk(t, backend, notices[0], now)
+	useOutbox(t, backend, notices[0], now)
 }
 
 const rightsOnACluster = " +spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|shards +asking"

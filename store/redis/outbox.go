@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -40,7 +39,7 @@ func tellings(e store.Ending, now time.Time) (args []string) {
 			wants = "o"
 		case t.Kind == store.NoticeRevoke:
 			wants = "r"
-		case rules.WholeSubject(e, t):
+		case e.WholeSubject(t):
 			wants, whom = "w", about(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, "")
 		}
 		lane := laneName(t.Kind, t.Target)
@@ -65,34 +64,6 @@ type candidate struct {
 
 func (a candidate) compare(b candidate) int {
 	return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.id, b.id))
-}
-
-// Claim implements [store.Outbox]. It looks into every lane of every bucket: who has much to do asks for one lane.
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	ctx, leave, err := s.change(ctx)
-	if err != nil || max < 1 {
-		if err == nil {
-			leave()
-		}
-		return nil, err
-	}
-	defer leave()
-	return claimUntil(max, func(max int) ([]candidate, []store.Notice, error) {
-		lanes, err := s.lanes(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		var spots []spot
-		for b := range lanes {
-			for lane := range lanes[b] {
-				spots = append(spots, spot{bucket(b), lane})
-			}
-		}
-		due, _, err := s.peek(ctx, spots, now, max)
-		due = oldest(due, max)
-		got, _, claimErr := s.claim(ctx, due, now, now.Add(lease))
-		return due, got, cmp.Or(err, claimErr)
-	})
 }
 
 // claimUntil claims until there are max, or none is due: others may have been quicker with some, so it looks again. What was
@@ -245,9 +216,9 @@ func bucketOf(id string) (bucket, bool) {
 	return append(b, 0)[0], err == nil
 }
 
-// Settle implements [store.Outbox].
+// Complete implements [store.Outbox].
 func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
-	if err := rules.CheckOutcome(o); err != nil {
+	if err := o.Validate(); err != nil {
 		return err
 	}
 	ctx, leave, err := s.change(ctx)

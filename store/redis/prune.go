@@ -38,6 +38,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			return total, err
 		}
 	}
+	if total == 0 {
+		return 0, s.repair(ctx)
+	}
 	return total, nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/feed"
 	"github.com/redis/rueidis"
 )
 
@@ -41,12 +40,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-var (
-	_ store.Store        = (*Store)(nil)
-	_ store.Outbox2      = (*Store)(nil)
-	_ store.SharedValues = (*Store)(nil)
-	_ store.Clock        = (*Store)(nil)
-)
+var _ store.Store = (*Store)(nil)
 
 // Store keeps sessions, notices and the vault in Redis or Valkey.
 type Store struct {
@@ -66,7 +60,7 @@ type Store struct {
 	unwatch  context.CancelFunc
 
 	clock     clockLine
-	hub       feed.Hub
+	hub       store.Hub
 	listening sync.Mutex // held to start and to stop the listener
 	listener  *listener
 

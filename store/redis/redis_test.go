@@ -79,7 +79,7 @@ func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
 		backend := open(t, url, o)
 		return storetest.Harness{
 			Store: backend,
-			Reopen: func(t *testing.T) storetest.Store {
+			Reopen: func(t *testing.T) store.Store {
 				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}

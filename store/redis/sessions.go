@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -69,7 +68,7 @@ func (s *Store) keep(
 	if r.Key.Tag() != store.Tag(r.Issuer, r.ClientID, r.Subject) {
 		return errTag
 	}
-	if err := rules.CheckSIDs(r); err != nil {
+	if err := r.ValidateSIDs(); err != nil {
 		return fmt.Errorf("redis: %s: %w", script.name, err)
 	}
 	ctx, leave, err := s.change(ctx)

@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 func (s *Store) vaultKey(of string) string {
@@ -38,7 +37,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 
 // Save implements [store.SharedValues]. Replicas are waited for, and not insisted on: the value is saved.
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
-	if err := rules.CheckVault(name, value); err != nil {
+	if err := store.CheckSharedValue(name, value); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
 	ctx, leave, err := s.change(ctx)

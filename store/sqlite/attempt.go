@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
@@ -21,7 +20,7 @@ const (
 
 // ClaimAttempt implements [store.Attempts].
 func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
 	err = s.write(ctx, func(w *writer) error {
@@ -44,9 +43,9 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 	return held, nil
 }
 
-// SettleAttempt implements [store.Attempts].
+// CompleteAttempt implements [store.Attempts].
 func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
-	if err := rules.CheckAttempt(value); err != nil {
+	if err := store.CheckAttempt(value); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {

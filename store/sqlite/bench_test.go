@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 	"example.com/curfew/store/storetest"
 )
@@ -14,7 +15,7 @@ func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
 func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
 func BenchmarkClock(b *testing.B)       { storetest.BenchClock(b, openBench) }
 
-func openBench(b *testing.B) storetest.Store {
+func openBench(b *testing.B) store.Store {
 	store, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})
 	if err != nil {
 		b.Fatal(err)

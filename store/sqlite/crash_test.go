@@ -14,6 +14,7 @@ import (
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
+	"example.com/curfew/store/storetest"
 )
 
 const (
@@ -96,7 +97,7 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 
 		backend := open(t, path)
 		now := time.Now()
-		notices, err := backend.Claim(t.Context(), now, time.Hour, 1_000_000)
+		notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Hour, 1_000_000)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,26 +4,19 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
-	// As claimSQL, by the index of one target.
-	claimForSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
-		(SELECT id FROM notices INDEXED BY notices_by_target
-		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
-		RETURNING id, attempts, reason, given_up, ` + noticeColumns
-
 	retrySQL = `UPDATE notices SET due = ?2, deadline = ?3, given_up = 0 WHERE id = ?1`
 	dropSQL  = `DELETE FROM notices WHERE id = ?1`
 
 	noticesSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices
-		WHERE id > ?1 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4) AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
-	noticeSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices WHERE id = ?1`
+		WHERE id > ?1 AND id <= ?6 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4) AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
 	// From the index alone. A notice that was left earlier has a lower id.
 	tallySQL = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
 	// refresh = 0 is a session without a refresh token.
@@ -32,14 +25,9 @@ const (
 	createdSQL = `SELECT created FROM notices WHERE id = ?1`
 )
 
-// ClaimFor implements [store.Outbox2].
-func (s *Store) ClaimFor(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	return s.claim(ctx, now, lease, max, func(w *writer) *sql.Stmt { return w.claimFor }, string(kind), target)
-}
-
-// Leave implements [store.Outbox2].
+// Enqueue implements [store.Outbox].
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := rules.Left(notices)
+	left, err := store.NewNotices(notices)
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
@@ -53,17 +41,40 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	})
 }
 
-// Notices implements [store.Outbox2]. They are in the order in which they were left.
+// Notices implements [store.Outbox]. They are in the order in which they were left.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
-	limit, err := rules.NoticeLimit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.NoticePage{}, fmt.Errorf("sqlite: %w", err)
 	}
-	after, _ := strconv.ParseInt(q.After, 10, 64)
+	after, most := int64(0), int64(math.MaxInt64)
+	if q.After != "" {
+		after, _ = strconv.ParseInt(q.After, 10, 64)
+	}
+	if q.ID != "" {
+		id, err := strconv.ParseInt(q.ID, 10, 64)
+		if err != nil {
+			return store.NoticePage{}, nil
+		}
+		after, most = max(after, id-1), id
+	}
 	givenUp := map[store.NoticeState]int{"": -1, store.NoticePending: 0, store.NoticeDead: 1}[q.State]
-	found, err := s.shownNotices(ctx, func(r *reader) *sql.Stmt { return r.notices }, after, limit+1, string(q.Kind), q.Target, givenUp)
+	var found []store.Notice
+	err = s.read(ctx, func(r *reader) error {
+		rows, err := r.notices.Query(after, limit+1, string(q.Kind), q.Target, givenUp, most)
+		if err == nil {
+			found, err = readNotices(rows, "")
+		}
+		if err != nil {
+			return fmt.Errorf("sqlite: notices: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return store.NoticePage{}, err
+	}
+	for i := range found {
+		found[i].Payload = nil
 	}
 	page := store.NoticePage{Notices: found}
 	if len(found) > limit {
@@ -73,45 +84,12 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 	return page, nil
 }
 
-// Notice implements [store.Outbox2].
-func (s *Store) Notice(ctx context.Context, id string) (store.Notice, error) {
-	n, err := strconv.ParseInt(id, 10, 64)
-	if err != nil {
-		return store.Notice{}, store.ErrNoNotice
-	}
-	found, err := s.shownNotices(ctx, func(r *reader) *sql.Stmt { return r.notice }, n)
-	if err != nil {
-		return store.Notice{}, err
-	}
-	if len(found) == 0 {
-		return store.Notice{}, store.ErrNoNotice
-	}
-	return found[0], nil
-}
-
-func (s *Store) shownNotices(ctx context.Context, of func(*reader) *sql.Stmt, args ...any) (found []store.Notice, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		rows, err := of(r).Query(args...)
-		if err == nil {
-			found, err = readNotices(rows, "")
-		}
-		if err != nil {
-			return fmt.Errorf("sqlite: notices: %w", err)
-		}
-		return nil
-	})
-	for i := range found {
-		found[i].Payload = nil
-	}
-	return found, err
-}
-
-// Retry implements [store.Outbox2].
+// Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(w *writer) *sql.Stmt { return w.retry }, micros(due), micros(deadline))
 }
 
-// Drop implements [store.Outbox2].
+// Drop implements [store.Outbox].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(w *writer) *sql.Stmt { return w.drop })
 }
@@ -143,7 +121,7 @@ func oneRow(none error, what string, st *sql.Stmt, args ...any) error {
 	return nil
 }
 
-// Tally implements [store.Outbox2].
+// Stats implements [store.Outbox].
 func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	type name struct {
 		kind   store.NoticeKind
@@ -197,7 +175,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	return all, err
 }
 
-// Overdue implements [store.Outbox2].
+// Overdue implements [store.Sessions].
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, err := r.overdue.Query(micros(now), after[:], max(0, limit))

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
@@ -43,7 +42,7 @@ func endSQLOf(named string) string { return fmt.Sprintf(endSQL, named) }
 
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
-	if err := rules.CheckEnding(e); err != nil {
+	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	now = store.Time(now)
@@ -52,7 +51,7 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 			return nil, err
 		}
 	}
-	return rules.Batches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
 }
 
 // crowded says whether a subject has more sessions than it is to keep. It is asked at each sign-in, so not of the writer.
@@ -83,12 +82,12 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (en
 		if err := w.recordJTI(e, more, now); err != nil {
 			return err
 		}
-		for _, n := range rules.Notices(e, gone, more, now) {
+		for _, n := range e.NoticesFor(gone, more, now) {
 			if err := w.leaveNotice(n); err != nil {
 				return err
 			}
 		}
-		ended = rules.Ended(e, gone, now)
+		ended = e.Ended(gone, now)
 		return nil
 	})
 	if err != nil {
@@ -140,7 +139,7 @@ func (w *writer) leaveMark(who store.Selector, now time.Time) error {
 func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Record, removed int, err error) {
 	who, revoked := e.Selector, 0
 	for _, held := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
-		if rules.Revoked(e, held) {
+		if e.Revokes(held) {
 			revoked |= 1 << held
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
+	"example.com/curfew/store/storetest"
 )
 
 // endTogether ends each of all by its sid, in one transaction. The one at bad leaves a notice for the target "bad".
@@ -80,7 +81,7 @@ func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
 					t.Errorf("Find after the End: %v", err)
 				}
 			}
-			if notices, err := backend.Claim(t.Context(), now, time.Minute, 100); err != nil || len(notices) != len(all) || heard != len(all) {
+			if notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 100); err != nil || len(notices) != len(all) || heard != len(all) {
 				t.Errorf("%d notices and %d heard of, want %d (error %v)", len(notices), heard, len(all), err)
 			}
 		})

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
@@ -19,10 +18,11 @@ const (
 
 	insertNoticeSQL = `INSERT INTO notices (` + noticeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-	// The inner select walks the due ones from the oldest, and passes by those that are leased: as many as the workers
-	// have in hand.
+	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as many
+	// as the workers have in hand.
 	claimSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
-		(SELECT id FROM notices INDEXED BY notices_by_due WHERE given_up = 0 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
+		(SELECT id FROM notices INDEXED BY notices_by_target
+		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
 		RETURNING id, attempts, reason, given_up, ` + noticeColumns
 
 	settleDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
@@ -41,19 +41,14 @@ func (w *writer) leaveNotice(n store.Notice) error {
 }
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
-	return s.claim(ctx, now, lease, max, func(w *writer) *sql.Stmt { return w.claim })
-}
-
-// claim leases up to max notices by a statement.
-func (s *Store) claim(ctx context.Context, now time.Time, lease time.Duration, max int, of func(*writer) *sql.Stmt, args ...any) ([]store.Notice, error) {
-	if max < 1 { // which SQLite would take for no limit
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
+	if limit < 1 { // which SQLite would take for no limit
 		return nil, nil
 	}
 	var claimed []store.Notice
 	err := s.write(ctx, func(w *writer) error {
 		token := rand.Text()
-		rows, err := of(w).Query(append([]any{token, micros(now.Add(lease)), micros(now), max}, args...)...)
+		rows, err := w.claim.Query(token, micros(now.Add(lease)), micros(now), limit, string(kind), target)
 		if err == nil {
 			claimed, err = readNotices(rows, token)
 		}
@@ -92,9 +87,9 @@ func readNotices(rows *sql.Rows, lease string) (notices []store.Notice, err erro
 	return notices, rows.Err()
 }
 
-// Settle implements [store.Outbox].
+// Complete implements [store.Outbox].
 func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
-	if err := rules.CheckOutcome(o); err != nil {
+	if err := o.Validate(); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	id, err := strconv.ParseInt(n.ID, 10, 64)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
@@ -39,7 +38,6 @@ func (r *reader) statements() []statement {
 		{&r.listSubject, listSubjectSQL},
 		{&r.listID, listSIDSQL},
 		{&r.notices, noticesSQL},
-		{&r.notice, noticeSQL},
 		{&r.tally, tallySQL},
 		{&r.created, createdSQL},
 		{&r.load, loadSQL},
@@ -88,7 +86,7 @@ func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.R
 
 // List implements [store.Store].
 func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
-	limit, err := rules.Limit(q)
+	limit, err := q.PageSize()
 	if err != nil {
 		return store.Page{}, fmt.Errorf("sqlite: %w", err)
 	}

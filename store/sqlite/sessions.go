@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
@@ -101,7 +100,7 @@ func begun(r *store.Record, began, now time.Time) (former string, err error) {
 	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
 		return "", store.ErrEnded
 	}
-	if err := rules.CheckSIDs(r); err != nil || len(r.Former) == 0 {
+	if err := r.ValidateSIDs(); err != nil || len(r.Former) == 0 {
 		return "", err
 	}
 	text, err := json.Marshal(r.Former)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/feed"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
@@ -42,7 +41,7 @@ type Options struct {
 	AsItIs bool
 }
 
-// Store keeps sessions and notices in an SQLite database. It is a [store.Store], a [store.Outbox2] and a [store.SharedValues].
+// Store keeps sessions and notices in an SQLite database. It is a [store.Store].
 type Store struct {
 	lock    *os.File
 	db      *sql.DB
@@ -50,7 +49,7 @@ type Store struct {
 	changes chan *change
 	stopped chan struct{} // closed when the writer has gone
 	readers chan *reader
-	hub     feed.Hub
+	hub     store.Hub
 
 	gate   sync.RWMutex // held for reading while a method is under way, for writing to close
 	closed bool
@@ -193,6 +192,9 @@ func (s *Store) enter(ctx context.Context) error {
 }
 
 func (s *Store) leave() { s.gate.RUnlock() }
+
+// Clock implements [store.Store]: the file belongs to one process, by whose own clock it goes.
+func (*Store) Clock() store.Clock { return store.Clock{} }
 
 // Close finishes what is under way and gives the file back.
 func (s *Store) Close() error {

@@ -20,7 +20,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 		backend := open(t, path)
 		return storetest.Harness{
 			Store: backend,
-			Reopen: func(t *testing.T) storetest.Store {
+			Reopen: func(t *testing.T) store.Store {
 				if err := backend.Close(); err != nil {
 					t.Fatal(err)
 				}

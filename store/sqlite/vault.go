@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"example.com/curfew/store"
-	"example.com/curfew/store/internal/rules"
 )
 
 const (
@@ -30,7 +29,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 
 // Save implements [store.SharedValues].
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
-	if err := rules.CheckVault(name, value); err != nil {
+	if err := store.CheckSharedValue(name, value); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {

@@ -55,7 +55,7 @@ type writer struct {
 	insertJTI, insertMark, jtiKnown                                   *sql.Stmt
 	endKey, endSID, endSubject, endBoth, endOldest                    *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs                              *sql.Stmt
-	insertNotice, claim, claimFor, retry, drop                        *sql.Stmt
+	insertNotice, claim, retry, drop                                  *sql.Stmt
 	saveFirst, save                                                   *sql.Stmt
 	claimAttempt, settleAttempt, attempt, pruneAttempts               *sql.Stmt
 	settleDone, settleRetry, settleGiveUp                             *sql.Stmt
@@ -93,7 +93,6 @@ func (w *writer) statements() []statement {
 		{&w.pruneJTIs, pruneJTIsSQL},
 		{&w.insertNotice, insertNoticeSQL},
 		{&w.claim, claimSQL},
-		{&w.claimFor, claimForSQL},
 		{&w.retry, retrySQL},
 		{&w.drop, dropSQL},
 		{&w.saveFirst, saveFirstSQL},

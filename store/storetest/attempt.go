@@ -41,7 +41,7 @@ func attemptCases() []testCase {
 	return []testCase{
 		{"an attempt is claimed once, and settled", func(f *fixture) {
 			f.wantAttempt("a", "")
-			f.wantError("SettleAttempt before a claim", f.settleAttempt("a", "x"), store.ErrNotFound)
+			f.wantError("CompleteAttempt before a claim", f.settleAttempt("a", "x"), store.ErrNotFound)
 			f.wantAttempt("a", "")
 			f.claimAttempt("a", odd, life, nil)
 			f.wantAttempt("a", odd)
@@ -49,7 +49,7 @@ func attemptCases() []testCase {
 			f.claimAttempt("b", "other", life, nil)
 			for _, outcome := range []string{odd + "settled", "7"} {
 				if err := f.settleAttempt("a", outcome); err != nil {
-					f.Errorf("SettleAttempt: %v", err)
+					f.Errorf("CompleteAttempt: %v", err)
 				}
 				f.wantAttempt("a", outcome)
 				f.claimAttempt("a", "third", life, []byte(outcome))
@@ -80,12 +80,12 @@ func attemptCases() []testCase {
 			f.claimAttempt("a", "first", life, nil)
 			f.now = f.now.Add(life - time.Microsecond)
 			if err := f.settleAttempt("a", "last"); err != nil {
-				f.Errorf("SettleAttempt just before: %v", err)
+				f.Errorf("CompleteAttempt just before: %v", err)
 			}
 			f.claimAttempt("a", "second", life, []byte("last"))
 			f.now = f.now.Add(time.Microsecond)
 			f.wantAttempt("a", "")
-			f.wantError("SettleAttempt too late", f.settleAttempt("a", "x"), store.ErrNotFound)
+			f.wantError("CompleteAttempt too late", f.settleAttempt("a", "x"), store.ErrNotFound)
 			f.claimAttempt("a", "anew", life, nil)
 			f.now = f.now.Add(life - time.Microsecond)
 			f.wantAttempt("a", "anew")
@@ -118,7 +118,7 @@ func attemptCases() []testCase {
 			for what, value := range map[string][]byte{"a byte more": []byte(large + "1"), "nothing": nil} {
 				_, err := f.store.ClaimAttempt(f.ctx, store.AttemptID{2}, value, f.now.Add(life), f.now)
 				f.wantFault("ClaimAttempt with "+what, err)
-				f.wantFault("SettleAttempt with "+what, f.settleAttempt("a", string(value)))
+				f.wantFault("CompleteAttempt with "+what, f.settleAttempt("a", string(value)))
 			}
 			f.wantAttempt("a", large)
 			_, err := f.store.Attempt(f.ctx, store.AttemptID{2}, f.now)

@@ -27,13 +27,13 @@ func sizes() []int {
 // population is a store with a number of sessions, ended and replaced as a benchmark goes on.
 type population struct {
 	b     *testing.B
-	store Store
+	store store.Store
 	now   time.Time
 	all   []store.Record
 	next  int // the jti to be used next
 }
 
-func populate(b *testing.B, backend Store, size int) *population {
+func populate(b *testing.B, backend store.Store, size int) *population {
 	b.Cleanup(func() {
 		if err := backend.Close(); err != nil {
 			b.Error(err)
@@ -114,7 +114,7 @@ func (p *population) end(r *store.Record, jti int) error {
 func (p *population) batch() int { return min(500, len(p.all)) }
 
 // BenchEnd measures [store.Store.End], one after another, in a small, a large and a very large store.
-func BenchEnd(b *testing.B, open func(b *testing.B) Store) {
+func BenchEnd(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
 			p := populate(b, open(b), size)
@@ -140,7 +140,7 @@ func BenchEnd(b *testing.B, open func(b *testing.B) Store) {
 }
 
 // BenchEndParallel measures End with 16 callers at once.
-func BenchEndParallel(b *testing.B, open func(b *testing.B) Store) {
+func BenchEndParallel(b *testing.B, open func(b *testing.B) store.Store) {
 	const callers = 16
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
@@ -174,7 +174,7 @@ func BenchEndParallel(b *testing.B, open func(b *testing.B) Store) {
 }
 
 // BenchFind measures [store.Store.Find] of sessions chosen at random.
-func BenchFind(b *testing.B, open func(b *testing.B) Store) {
+func BenchFind(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
 			p := populate(b, open(b), size)
@@ -190,7 +190,7 @@ func BenchFind(b *testing.B, open func(b *testing.B) Store) {
 
 // BenchCrowd measures what others wait for while 150,000 sessions of one subject end: the longest of another person's logouts,
 // and of the checks, meanwhile.
-func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
+func BenchCrowd(b *testing.B, open func(b *testing.B) store.Store) {
 	size := 150_000
 	if testing.Short() {
 		size = 15_000
@@ -258,7 +258,7 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
 
 // BenchClock measures how long a reading of the store's clock takes, and how much too early a login is stamped that begins by
 // itself: beside nothing, and beside callers who keep every connection of a pool busy.
-func BenchClock(b *testing.B, open func(b *testing.B) Store) {
+func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, callers := range []int{0, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			backend := open(b)
@@ -299,9 +299,9 @@ func BenchClock(b *testing.B, open func(b *testing.B) Store) {
 				}
 				early = append(early, time.Since(began))
 				b.StopTimer()
-				if clock, ok := backend.(store.Clock); ok {
+				if clock := backend.Clock(); clock.Now != nil {
 					asked := time.Now()
-					if _, err := clock.Clock(ctx); err != nil {
+					if _, err := clock.Now(ctx); err != nil {
 						b.Fatal(err)
 					}
 					readings = append(readings, time.Since(asked))

@@ -24,16 +24,16 @@ func (f *fixture) leaveFor(target string, n int) {
 			Subject: fmt.Sprint("user", i), Cause: store.CauseUser, Created: created, Due: created, Deadline: f.now.Add(time.Hour)})
 	}
 	if err := f.store.Enqueue(f.ctx, all); err != nil {
-		f.Fatalf("Leave: %v", err)
+		f.Fatalf("Enqueue: %v", err)
 	}
 }
 
 // claimFor claims what is due for one target.
 func (f *fixture) claimFor(target string, max int) []store.Notice {
 	f.Helper()
-	n, err := f.store.ClaimFor(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
+	n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
 	if err != nil {
-		f.Fatalf("ClaimFor: %v", err)
+		f.Fatalf("Claim: %v", err)
 	}
 	return n
 }
@@ -61,7 +61,7 @@ func (f *fixture) wantTally(want ...store.NoticeStats) {
 	f.Helper()
 	got, err := f.store.Stats(f.ctx)
 	if err != nil {
-		f.Fatalf("Tally: %v", err)
+		f.Fatalf("Stats: %v", err)
 	}
 	order := func(a, b store.NoticeStats) int {
 		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Kind, b.Kind))
@@ -69,7 +69,7 @@ func (f *fixture) wantTally(want ...store.NoticeStats) {
 	slices.SortFunc(got, order)
 	slices.SortFunc(want, order)
 	if diff := gocmp.Diff(slices.Concat([]store.NoticeStats{}, want), slices.Concat([]store.NoticeStats{}, got)); diff != "" {
-		f.Errorf("Tally (-want +got):\n%s", diff)
+		f.Errorf("Stats (-want +got):\n%s", diff)
 	}
 }
 
@@ -111,7 +111,7 @@ func deskCases() []testCase {
 			if len(again) != 1 || again[0].ID != second[0].ID || again[0].Attempts != 2 {
 				f.Fatalf("claimed %+v after the lease had run out, want the second notice again", again)
 			}
-			f.wantError("Settle after the lease was lost", f.store.Complete(f.ctx, second[0], done), store.ErrLeaseLost)
+			f.wantError("Complete after the lease was lost", f.store.Complete(f.ctx, second[0], done), store.ErrLeaseLost)
 			f.settle(again[0], done)
 			f.now = f.now.Add(time.Hour)
 			if last := f.claimFor("a", 9); len(last) != 1 || last[0].ID != first[0].ID || last[0].Reason != "503" {
@@ -123,16 +123,9 @@ func deskCases() []testCase {
 			f.leaveFor("a", notices)
 			var mu sync.Mutex
 			held := make(map[string]int)
-			desk := f.store
-			f.together(4, func(i int) error {
+			f.together(4, func(int) error {
 				for {
-					claim := func() ([]store.Notice, error) {
-						return desk.ClaimFor(f.ctx, store.NoticeTell, "a", f.now, time.Minute, 3)
-					}
-					if i == 0 { // and one that asks for anything
-						claim = func() ([]store.Notice, error) { return desk.Claim(f.ctx, f.now, time.Minute, 3) }
-					}
-					n, err := claim()
+					n, err := f.store.Claim(f.ctx, store.NoticeTell, "a", f.now, time.Minute, 3)
 					if err != nil || len(n) == 0 {
 						return err
 					}
@@ -164,9 +157,9 @@ func deskCases() []testCase {
 		}},
 		{"notices are left all or none", func(f *fixture) {
 			good := store.Notice{Kind: store.NoticeTell, Target: "a", Due: f.now}
-			f.wantFault("Leave of a kind that there is not", f.store.Enqueue(f.ctx, []store.Notice{good, {Kind: "shout", Target: "a"}}))
+			f.wantFault("Enqueue of an unknown kind", f.store.Enqueue(f.ctx, []store.Notice{good, {Kind: "shout", Target: "a"}}))
 			if err := f.store.Enqueue(f.ctx, nil); err != nil {
-				f.Errorf("Leave of none: %v", err)
+				f.Errorf("Enqueue of none: %v", err)
 			}
 			f.wantNone("after a Leave that failed")
 		}},
@@ -200,14 +193,20 @@ func deskCases() []testCase {
 			if !letter.GivenUp || letter.Reason != "410" || letter.Attempts != 1 || letter.Subject != "user0" {
 				f.Errorf("the dead letter is %+v", letter)
 			}
-			one, err := f.store.Notice(f.ctx, letter.ID)
-			if diff := gocmp.Diff(letter, one); err != nil || diff != "" {
-				f.Errorf("Notice: error %v (-list +notice):\n%s", err, diff)
+			one, err := f.store.Notices(f.ctx, store.NoticeQuery{ID: letter.ID})
+			if diff := gocmp.Diff(store.NoticePage{Notices: []store.Notice{letter}}, one); err != nil || diff != "" {
+				f.Errorf("Notices with an ID: error %v (-list +notice):\n%s", err, diff)
+			}
+			for _, q := range []store.NoticeQuery{{Target: "b"}, {Kind: store.NoticeRevoke}, {State: store.NoticePending}} {
+				if q.ID = letter.ID; len(f.look(q)) != 0 {
+					f.Errorf("%+v shows a notice that it does not ask for", q)
+				}
 			}
 			f.settle(held[0], done) // the lease still holds
-			for _, id := range []string{held[0].ID, "", "no such", "-1"} {
-				_, err = f.store.Notice(f.ctx, id)
-				f.wantError(fmt.Sprintf("Notice %q", id), err, store.ErrNoNotice)
+			for _, id := range []string{held[0].ID, "no such", "-1", "0"} {
+				if got := f.look(store.NoticeQuery{ID: id}); len(got) != 0 {
+					f.Errorf("Notices with the ID %q: %+v, want none", id, got)
+				}
 			}
 			for _, q := range []store.NoticeQuery{{Limit: -1}, {Limit: 1001}, {State: "lost"}} {
 				_, err := f.store.Notices(f.ctx, q)
@@ -228,7 +227,7 @@ func deskCases() []testCase {
 			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 2 || again[0].Reason != "410" {
 				f.Fatalf("claimed %+v, want it again, with the new deadline", again)
 			}
-			f.wantError("Settle by the claim before", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
+			f.wantError("Complete by the claim before", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.settle(again[0], done)
 			f.wantError("Retry of what is done", f.store.Retry(f.ctx, n.ID, f.now, deadline), store.ErrNoNotice)
 			f.wantError("Retry of nothing", f.store.Retry(f.ctx, "no such", f.now, deadline), store.ErrNoNotice)
@@ -262,7 +261,7 @@ func deskCases() []testCase {
 				}
 				f.wantError("Drop again", f.store.Drop(f.ctx, id), store.ErrNoNotice)
 			}
-			f.wantError("Settle of what was dropped", f.store.Complete(f.ctx, claimed[1], done), store.ErrLeaseLost)
+			f.wantError("Complete of what was dropped", f.store.Complete(f.ctx, claimed[1], done), store.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after all were dropped")
 			f.wantTally()

@@ -38,7 +38,7 @@ func (f *fixture) wantNone(when string) {
 func (f *fixture) settle(n store.Notice, o store.Outcome) {
 	f.Helper()
 	if err := f.store.Complete(f.ctx, n, o); err != nil {
-		f.Errorf("Settle: %v", err)
+		f.Errorf("Complete: %v", err)
 	}
 }
 
@@ -66,7 +66,7 @@ func outboxCases() []testCase {
 			f.leave(5)
 			seen := make(map[string]bool)
 			for _, want := range []int{2, 2, 1, 0} {
-				n, err := f.store.Claim(f.ctx, f.now, time.Minute, 2)
+				n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 2)
 				if err != nil || len(n) != want {
 					f.Errorf("claimed %d (error %v), want %d", len(n), err, want)
 				}
@@ -81,7 +81,7 @@ func outboxCases() []testCase {
 		{"a claim of none takes none", func(f *fixture) {
 			f.leave(2)
 			for _, max := range []int{0, -1} {
-				if n, err := f.store.Claim(f.ctx, f.now, time.Minute, max); err != nil || len(n) != 0 {
+				if n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max); err != nil || len(n) != 0 {
 					f.Errorf("Claim of %d: %d notices (error %v)", max, len(n), err)
 				}
 			}
@@ -96,7 +96,7 @@ func outboxCases() []testCase {
 			held := make(map[string]int)
 			f.together(6, func(int) error {
 				for {
-					n, err := f.store.Claim(f.ctx, f.now, time.Minute, 7)
+					n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 7)
 					if err != nil || len(n) == 0 {
 						return err
 					}
@@ -120,7 +120,7 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			f.settle(n, done)
-			f.wantError("Settle again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
+			f.wantError("Complete again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after it was done")
 		}},
@@ -129,7 +129,7 @@ func outboxCases() []testCase {
 			n := f.one()
 			due := f.now.Add(10 * time.Minute)
 			f.settle(n, store.Outcome{RetryAt: due, Reason: "503 from the app's side: it's %s"})
-			f.wantError("Settle again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
+			f.wantError("Complete again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.now = due.Add(-time.Microsecond)
 			f.wantNone("before it is due")
 			f.now = due
@@ -150,7 +150,7 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			f.settle(n, store.Outcome{GiveUp: true, Reason: "410"})
-			f.wantError("Settle again", f.store.Complete(f.ctx, n, store.Outcome{RetryAt: f.now}), store.ErrLeaseLost)
+			f.wantError("Complete again", f.store.Complete(f.ctx, n, store.Outcome{RetryAt: f.now}), store.ErrLeaseLost)
 			f.now = f.now.Add(1000 * time.Hour)
 			f.wantNone("after it was given up")
 		}},
@@ -167,7 +167,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(time.Minute)
 			quick := f.one()
 			for _, o := range []store.Outcome{done, {RetryAt: f.now}, {GiveUp: true}} {
-				f.wantError(fmt.Sprintf("Settle %+v", o), f.store.Complete(f.ctx, slow, o), store.ErrLeaseLost)
+				f.wantError(fmt.Sprintf("Complete %+v", o), f.store.Complete(f.ctx, slow, o), store.ErrLeaseLost)
 			}
 			f.wantNone("while the second holds it")
 			f.settle(quick, done)
@@ -177,11 +177,11 @@ func outboxCases() []testCase {
 		{"a notice that was never claimed cannot be settled", func(f *fixture) {
 			f.leave(1)
 			for _, n := range []store.Notice{{}, {ID: "1"}, {ID: "1", Lease: "x"}, {ID: "no such", Lease: "x"}} {
-				f.wantError(fmt.Sprintf("Settle %+v", n), f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
+				f.wantError(fmt.Sprintf("Complete %+v", n), f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			}
 			n := f.one()
 			n.Lease = ""
-			f.wantError("Settle without the lease", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
+			f.wantError("Complete without the lease", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 		}},
 		{"an outcome that is not one is refused", func(f *fixture) {
 			f.leave(1)
@@ -189,7 +189,7 @@ func outboxCases() []testCase {
 			for _, o := range []store.Outcome{
 				{}, {Reason: "none"}, {Done: true, GiveUp: true}, {Done: true, RetryAt: f.now}, {GiveUp: true, RetryAt: f.now},
 			} {
-				f.wantFault(fmt.Sprintf("Settle %+v", o), f.store.Complete(f.ctx, n, o))
+				f.wantFault(fmt.Sprintf("Complete %+v", o), f.store.Complete(f.ctx, n, o))
 			}
 			f.settle(n, done)
 		}},
@@ -202,7 +202,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(time.Hour)
 			var got []string
 			for _, max := range []int{1, 3} {
-				n, err := f.store.Claim(f.ctx, f.now, time.Minute, max)
+				n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
 				if err != nil {
 					f.Fatalf("Claim: %v", err)
 				}

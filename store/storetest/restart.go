@@ -25,7 +25,7 @@ func restartCases() []testCase {
 			f.wantEnded(f.endWith(e), ends)
 			f.endWith(f.telling(store.Selector{Subject: "carol"}, store.NoticeRequest{Kind: store.NoticeTell}))
 			f.endWith(f.telling(store.Selector{Subject: "dave"}, store.NoticeRequest{Kind: store.NoticeTell}))
-			claimed, err := f.store.Claim(f.ctx, f.now, time.Minute, 2)
+			claimed, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 2)
 			if err != nil || len(claimed) != 2 {
 				f.Fatalf("claimed %d (error %v), want 2", len(claimed), err)
 			}
@@ -77,13 +77,13 @@ func contextCases() []testCase {
 			f.wantFault("List", err)
 			_, err = f.store.Prune(ctx, f.now.Add(1000*time.Hour))
 			f.wantFault("Prune", err)
-			_, err = f.store.Claim(ctx, f.now, time.Minute, 10)
+			_, err = f.store.Claim(ctx, store.NoticeTell, target, f.now, time.Minute, 10)
 			f.wantFault("Claim", err)
 			_, err = f.store.Watch(ctx, func(store.Ended) {})
 			f.wantFault("Watch", err)
 			_, err = f.store.ClaimAttempt(ctx, store.AttemptID{1}, []byte("a"), f.now.Add(time.Hour), f.now)
 			f.wantFault("ClaimAttempt", err)
-			f.wantFault("SettleAttempt", f.store.CompleteAttempt(ctx, store.AttemptID{1}, []byte("a"), f.now))
+			f.wantFault("CompleteAttempt", f.store.CompleteAttempt(ctx, store.AttemptID{1}, []byte("a"), f.now))
 			_, err = f.store.Attempt(ctx, store.AttemptID{1}, f.now)
 			f.wantFault("Attempt", err)
 
@@ -96,7 +96,7 @@ func contextCases() []testCase {
 			if n.Attempts != 1 {
 				f.Errorf("a cancelled claim counted as an attempt: %d", n.Attempts)
 			}
-			f.wantFault("Settle", f.store.Complete(ctx, n, store.Outcome{Done: true}))
+			f.wantFault("Complete", f.store.Complete(ctx, n, store.Outcome{Done: true}))
 			f.settle(n, store.Outcome{Done: true})
 			f.wantWelcome("alice", "s3", f.now) // no mark
 			if _, err := f.store.End(f.ctx, e, f.now); err != nil {

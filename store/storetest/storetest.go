@@ -15,19 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Store is what every store is.
-type Store interface {
-	store.Store
-	store.Outbox2
-	store.SharedValues
-}
-
 // Harness is an empty store and what a test can do to it.
 type Harness struct {
-	Store Store // closed by the suite
+	Store store.Store // closed by the suite
 
 	// Reopen closes the store and opens what it kept. Nil: the store keeps nothing.
-	Reopen func(t *testing.T) Store
+	Reopen func(t *testing.T) store.Store
 
 	// FailEnd makes each End fail after some of its writes, until restore is called. The End that is made to fail names a
 	// session and leaves a notice. Nil: an End that has begun to write cannot fail.
@@ -92,7 +85,7 @@ type fixture struct {
 	*testing.T
 	ctx   context.Context
 	h     Harness
-	store Store
+	store store.Store
 	now   time.Time
 }
 
@@ -236,11 +229,28 @@ func (f *fixture) wantEnded(ended []store.Ended, want ...store.Record) {
 // claim claims everything that is due.
 func (f *fixture) claim() []store.Notice {
 	f.Helper()
-	notices, err := f.store.Claim(f.ctx, f.now, time.Minute, 1000)
+	notices, err := ClaimAll(f.ctx, f.store, f.now, time.Minute, 1000)
 	if err != nil {
 		f.Fatalf("Claim: %v", err)
 	}
 	return notices
+}
+
+// ClaimAll claims up to limit notices of every kind and target, those that have been due for longest first.
+func ClaimAll(ctx context.Context, from store.Outbox, now time.Time, lease time.Duration, limit int) (all []store.Notice, err error) {
+	targets, err := from.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		some, err := from.Claim(ctx, t.Kind, t.Target, now, lease, limit-len(all))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	slices.SortStableFunc(all, func(a, b store.Notice) int { return a.Due.Compare(b.Due) })
+	return all, nil
 }
 
 // pruneAll prunes until nothing is left to prune, and says how much it was.

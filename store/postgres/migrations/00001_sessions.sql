@@ -67,7 +67,6 @@ CREATE TABLE curfew_notices (
 	reason      text     NOT NULL COLLATE "C" DEFAULT ''
 );
 ALTER TABLE curfew_notices ALTER COLUMN payload SET STORAGE EXTERNAL;
-CREATE INDEX curfew_notices_by_due ON curfew_notices (due, id) WHERE NOT given_up;
 
 -- What ended lately, for those who watch, by the transaction that ended it.
 CREATE TABLE curfew_ended (

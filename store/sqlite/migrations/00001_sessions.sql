@@ -69,7 +69,6 @@ CREATE TABLE notices (
 	reason      TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 -- +goose StatementEnd
-CREATE INDEX notices_by_due ON notices (due) WHERE given_up = 0;
 
 -- +goose Down
 DROP TABLE notices;

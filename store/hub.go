@@ -1,19 +1,16 @@
-// Package feed hands what ends in this process to those who watch it. Every store uses it for its own half of
-// [store.Store.Watch]; what ends in other processes is the store's own affair.
-package feed
+package store
 
 import (
 	"context"
 	"errors"
 	"sync"
-
-	"example.com/curfew/store"
 )
 
-// ErrClosed: the subscription or its store is closed, so nothing more will be heard.
-var ErrClosed = errors.New("the feed is closed")
+// errClosed: the subscription or its store is closed, so nothing more will be heard.
+var errClosed = errors.New("the feed is closed")
 
-// Hub is the meeting place of one store. The zero Hub is ready for use.
+// Hub hands what ends in this process to those who watch it. It is for stores, each of which uses one for its own half of
+// [Sessions.Watch]. The zero Hub is ready for use.
 type Hub struct {
 	mu     sync.Mutex // held while watching functions run: one call at a time, and none after a Close that returned
 	closed bool
@@ -23,19 +20,19 @@ type Hub struct {
 type subscription struct {
 	hub  *Hub
 	ctx  context.Context
-	fn   func(store.Ended)
+	fn   func(Ended)
 	stop func() bool
 }
 
 // Watch calls fn for every session handed to Publish from now on, until the feed is closed or ctx is done.
-func (h *Hub) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
+func (h *Hub) Watch(ctx context.Context, fn func(Ended)) (Feed, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		return nil, ErrClosed
+		return nil, errClosed
 	}
 	s := &subscription{hub: h, ctx: ctx, fn: fn}
 	if h.feeds == nil {
@@ -47,7 +44,7 @@ func (h *Hub) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, erro
 }
 
 // Publish hands each of ended to everybody who watches, before it returns.
-func (h *Hub) Publish(ended []store.Ended) {
+func (h *Hub) Publish(ended []Ended) {
 	if len(ended) == 0 {
 		return
 	}
@@ -92,12 +89,12 @@ func (s *subscription) Sync(ctx context.Context) error {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	if _, ok := s.hub.feeds[s]; !ok {
-		return ErrClosed
+		return errClosed
 	}
 	return nil
 }
 
-// Close implements [store.Feed].
+// Close implements [Feed].
 func (s *subscription) Close() error {
 	s.stop()
 	s.hub.drop(s)
