@@ -13,14 +13,15 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/stores"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/session"
 )
 
 // checkStore asks the store, without making one that is not there.
-func checkStore(ctx context.Context, r *report, c *config) {
-	if c.Store.kind.file != nil {
-		name := c.Store.kind.file(c.Store.rest)
+func checkStore(ctx context.Context, r *report, c *config.Config) {
+	if name := c.Store.File(); name != "" {
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
 				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)), "make it, for the user that curfew runs as")
@@ -30,20 +31,16 @@ func checkStore(ctx context.Context, r *report, c *config) {
 			return
 		}
 	}
-	if c.Store.scheme == "memory" {
+	if c.Store.InMemory() {
 		r.warn("store", "in memory", "a restart signs everybody out; use sqlite:PATH to keep sessions")
 		return
 	}
-	open := c.Store.kind.open
-	if c.Store.kind.openAsItIs != nil {
-		open = c.Store.kind.openAsItIs
-	}
-	store, err := open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
+	store, err := c.Store.OpenUnchanged(ctx, slog.New(storeWarnings{r}))
 	switch {
-	case err != nil && c.Store.kind.older != nil && c.Store.kind.older(err):
+	case stores.IsOlder(err):
 		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v", c.Store, err)
 		return
-	case err != nil && c.Store.kind.inUse != nil && c.Store.kind.inUse(err):
+	case stores.IsInUse(err):
 		r.ok("store", "%s is in use by a running curfew", c.Store)
 		return
 	case err == nil:
@@ -73,12 +70,12 @@ func (w storeWarnings) Handle(_ context.Context, r slog.Record) error {
 }
 
 // checkKeyFile reads the key file, without making one that is not there.
-func checkKeyFile(r *report, c *config) {
+func checkKeyFile(r *report, c *config.Config) {
 	if c.KeyFile == "" {
 		r.ok("key file", "none: the keys live as long as the process")
 		return
 	}
-	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.kind.embedded {
+	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.Embedded() {
 		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
 		return
 	}
@@ -90,7 +87,7 @@ func checkKeyFile(r *report, c *config) {
 }
 
 // checkCertificate reads our own certificate, if we are to have one.
-func checkCertificate(r *report, c *config) {
+func checkCertificate(r *report, c *config.Config) {
 	if c.TLSCert == "" {
 		return
 	}
@@ -116,7 +113,7 @@ func checkCertificate(r *report, c *config) {
 }
 
 // checkPolicy looks for paths beside those of a rule that an app may serve as the same page, and that less is asked for.
-func checkPolicy(r *report, c *config) {
+func checkPolicy(r *report, c *config.Config) {
 	gaps := c.Policy.Gaps()
 	for len(gaps) > 0 {
 		first := gaps[0]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/oidc"
 	"example.com/curfew/web"
 )
@@ -272,7 +273,7 @@ func kindOf(issuer string, m *oidc.Metadata) string {
 
 // checkQuirks says what is in force, and what is known of the kind of provider.
 func checkQuirks(r *report, c oidc.Config, kind string) {
-	q := (&provider{Config: c}).quirks()
+	q := config.Quirks(c.Quirks)
 	q = slices.DeleteFunc(q, func(s string) bool { return s == "logout_token_signed_response_alg: "+c.SigningAlg }) // a default
 	if len(q) > 0 {
 		r.ok("quirks", "in force: %s", strings.Join(q, ", "))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/oidc"
 )
 
@@ -61,7 +62,7 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}}, &oidc.Metadata{Scopes: []string{"openid"}})
 		}, "scopes", "warning", "does not mention groups"},
 		{"a loopback URL for a provider elsewhere", register("https://id.example.com", "http://127.0.0.1:4180/auth/backchannel-logout"), "back-channel URL", "warning", "no logout can reach it"},
-		{"a certificate that is not there", func(r *report) { checkCertificate(r, &config{TLSCert: "none.pem", TLSKey: "none.pem"}) }, "certificate", "fault", "none.pem"},
+		{"a certificate that is not there", func(r *report) { checkCertificate(r, &config.Config{TLSCert: "none.pem", TLSKey: "none.pem"}) }, "certificate", "fault", "none.pem"},
 		{"a loopback URL for one on loopback", register("http://localhost:8080", "http://127.0.0.1:4180/auth/backchannel-logout"), "back-channel URL", "not checked", "with session required"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -47,19 +46,4 @@ func hostName(hostport string) string {
 		hostport = host
 	}
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(hostport, "[]"), "."))
-}
-
-// setAdminHosts takes names, without ports.
-func (c *config) setAdminHosts(v value) error {
-	all, err := v.list()
-	if err != nil {
-		return err
-	}
-	for _, name := range all {
-		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-			return fmt.Errorf("%q is no name of a host; write it like curfew.internal, without a port", name)
-		}
-	}
-	c.AdminHosts = all
-	return nil
 }

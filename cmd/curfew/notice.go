@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"example.com/curfew/cmd/curfew/internal/terminal"
 )
 
 // adminClient asks a running gateway, on its private listener.
@@ -49,7 +51,7 @@ func (c *adminClient) ask(ctx context.Context, method, path string, to any) erro
 		if json.Unmarshal(body, &said) != nil || said.Error == "" {
 			said.Error = "this is not the private listener of a curfew of this release: it answered " + resp.Status
 		}
-		return errors.New(printable(said.Error))
+		return errors.New(terminal.Printable(said.Error))
 	}
 	return json.Unmarshal(body, to)
 }
@@ -118,8 +120,8 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "ID\tSTATE\tKIND\tTARGET\tSUBJECT\tCREATED\tTRIES\tREASON")
 		for _, n := range all {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind, printable(n.Target), printable(n.Subject),
-				n.Created.Format(time.RFC3339), n.Attempts, printable(n.Reason))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind, terminal.Printable(n.Target), terminal.Printable(n.Subject),
+				n.Created.Format(time.RFC3339), n.Attempts, terminal.Printable(n.Reason))
 		}
 		if more != "" {
 			fmt.Fprintln(t, "… and more: raise --limit")
@@ -178,7 +180,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		if err := act(ids); err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "%s %s\n", count(len(ids), "notice"), done)
+		fmt.Fprintf(p.stdout, "%s %s\n", terminal.Count(len(ids), "notice"), done)
 		return nil
 	}
 	return cmd

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/session"
@@ -48,7 +49,7 @@ Flags and environment describe one provider; several are a list in the file.`,
   curfew serve --config curfew.yaml`,
 		Args: cobra.NoArgs,
 	}
-	load := configFlags(cmd, p)
+	load := config.Flags(cmd.Flags(), p.environ)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load()
 		if err != nil {
@@ -66,9 +67,9 @@ Flags and environment describe one provider; several are a list in the file.`,
 //  3. both listeners are opened, and the start is told;
 //  4. at the end the public listener drains, the background work stops, the store is closed, and last the private
 //     listener, which answered /healthz all the while.
-func serve(ctx context.Context, p *process, c *config) (err error) {
+func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	log := newLog(p.stderr, c)
-	store, ring, err := c.openStore(ctx, log)
+	store, ring, err := openStore(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -79,15 +80,15 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		names[i] = cmp.Or(p.Name, "main")
 	}
 	registry, observer := newMetrics(names...)
-	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(store, ring, log, observer))
+	rp, err := curfew.New(context.WithoutCancel(ctx), c.RelyingParty(store, ring, log, observer))
 	if err != nil {
 		return exit{2, err}
 	}
 	defer func() { err = errors.Join(rp.Close(), err) }()
 
-	router, err := c.router(rp)
+	router, err := c.Router(rp)
 	if err != nil {
-		return exit{2, flat(err)}
+		return exit{2, config.OneLine(err)}
 	}
 	public, err := listen(ctx, "listen", c.Listen)
 	if err != nil {
@@ -254,7 +255,7 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 
 // publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would:
 // what the app makes of `//` is the app's affair.
-func publicHandler(c *config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}) http.Handler {
+func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
 	var rest http.Handler
 	if router != nil {

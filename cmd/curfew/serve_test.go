@@ -17,11 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew"
 	"example.com/curfew/oidc/oidctest"
 )
-
-func observerOfNothing() curfew.Observer { return curfew.Observer{} }
 
 // gateway is a running `curfew serve`.
 type gateway struct {

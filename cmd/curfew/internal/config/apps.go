@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -27,14 +27,14 @@ func (a *app) settings() []setting {
 }
 
 // applyApps makes the apps, and sees that the one behind us is among them.
-func (l *loader) applyApps(c *config, given map[string]value) {
+func (l *loader) applyApps(c *Config, given map[string]value) {
 	names := map[string]string{}
 	for i, b := range l.apps {
 		a, path := new(app), fmt.Sprintf("apps[%d].", i)
-		before := len(l.faults)
-		said := l.apply(a.settings(), b.values, path)
+		before, given := len(l.faults), b.values
+		l.apply(a.settings(), given, path)
 		for _, key := range []string{"client_id", "backchannel_logout_uri"} {
-			if _, ok := said[key]; !ok {
+			if _, ok := given[key]; !ok {
 				at := b.at
 				at.path = path + key
 				l.faults.add(at, errors.New("is missing: every app needs it"))
@@ -49,7 +49,7 @@ func (l *loader) applyApps(c *config, given map[string]value) {
 			}
 		}
 		if first, taken := names[a.ClientID]; taken {
-			l.faults.add(said["client_id"], fmt.Errorf("%q is another app (%s)", a.ClientID, first))
+			l.faults.add(given["client_id"], fmt.Errorf("%q is another app (%s)", a.ClientID, first))
 		}
 		names[a.ClientID] = b.at.where
 		c.Apps = append(c.Apps, a.App)
@@ -66,23 +66,4 @@ func (l *loader) applyApps(c *config, given map[string]value) {
 	case c.App != "" && !known:
 		l.faults.add(given["app"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", c.App))
 	}
-}
-
-// setKeyRotation takes how often the signing keys are replaced, or never.
-func (c *config) setKeyRotation(v value) error {
-	if s, err := v.scalar(); err == nil && s == "never" {
-		c.KeyRotation = -1
-		return nil
-	}
-	return duration(&c.KeyRotation, 24*time.Hour)(v)
-}
-
-// setOfflineAccess says what becomes of refresh tokens for offline use when their session ends.
-func (p *provider) setOfflineAccess(v value) error {
-	var policy string
-	if err := oneOf(&policy, "keep", "revoke")(v); err != nil {
-		return err
-	}
-	p.RevokeOffline = policy == "revoke"
-	return nil
 }
