@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"example.com/curfew/cmd/curfew/internal/config"
 )
 
@@ -72,26 +70,4 @@ func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
 	}
 	close(draining)
 	soon(t, "the stream ends", ended) // or else serve would wait for an open tab
-}
-
-func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
-	t.Parallel()
-	draining := make(chan struct{})
-	r := &readiness{ask: func(context.Context) error { return nil }, draining: draining, log: slog.New(slog.DiscardHandler)}
-	h := private(r, prometheus.NewRegistry(), nil, hosts{"example.com"})
-	ask := func(path string) (int, string) {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
-		return w.Code, w.Body.String()
-	}
-	if status, body := ask("/readyz"); status != http.StatusOK {
-		t.Errorf("got %d %s, want 200", status, body)
-	}
-	close(draining)
-	if status, body := ask("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
-		t.Errorf("got %d %s, want 503 and stopping", status, body)
-	}
-	if status, _ := ask("/healthz"); status != http.StatusOK {
-		t.Errorf("/healthz: got %d, want 200", status)
-	}
 }

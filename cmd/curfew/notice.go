@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/curfew/cmd/curfew/internal/terminal"
+	"example.com/curfew/console"
 )
 
 // adminClient asks a running gateway, on its private listener.
@@ -28,7 +29,7 @@ func adminFlag(cmd *cobra.Command) *adminClient {
 }
 
 func (c *adminClient) ask(ctx context.Context, method, path string, to any) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*adminTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*console.Timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, nil)
 	if err != nil || r.URL.Host == "" {
@@ -96,10 +97,10 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		if *limit < 1 {
 			return exit{2, errors.New("--limit: want 1 or more")}
 		}
-		var all []noticeView
+		var all []console.Notice
 		more := ""
 		for after := ""; len(all) < *limit; {
-			var page noticePage
+			var page console.NoticePage
 			if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, min(1000, *limit-len(all))), &page); err != nil {
 				return err
 			}
@@ -134,7 +135,7 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
 	return &cobra.Command{Use: "show ID", Short: "Show all that may be shown of a notice", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var n noticeView
+			var n console.Notice
 			if err := client.ask(cmd.Context(), http.MethodGet, "/api/notices/"+url.PathEscape(args[0]), &n); err != nil {
 				return err
 			}
@@ -165,7 +166,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		}
 		if *dead {
 			for after := ""; ; {
-				var page noticePage
+				var page console.NoticePage
 				if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, 1000), &page); err != nil {
 					return err
 				}
@@ -192,7 +193,7 @@ func newKeyCmd(p *process) *cobra.Command {
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
 	client := adminFlag(cmd)
-	show := func(all keyList) error {
+	show := func(all console.KeyList) error {
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "KID\tALG\tCREATED\tSIGNS FROM\tNOW")
 		for _, k := range all.Keys {
@@ -205,7 +206,7 @@ func newKeyCmd(p *process) *cobra.Command {
 		return t.Flush()
 	}
 	list := &cobra.Command{Use: "list", Short: "List the keys", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		var all keyList
+		var all console.KeyList
 		if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
 			return err
 		}
@@ -221,7 +222,7 @@ fetch keys anew will refuse our tokens until they do; they are tried again.`,
 	}
 	now := rotate.Flags().Bool("now", false, "at once; the old keys are gone")
 	rotate.RunE = func(cmd *cobra.Command, _ []string) error {
-		var all keyList
+		var all console.KeyList
 		if err := client.ask(cmd.Context(), http.MethodPost, "/api/keys/rotate?now="+strconv.FormatBool(*now), &all); err != nil {
 			return err
 		}

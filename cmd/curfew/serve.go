@@ -20,6 +20,8 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/console"
+	"example.com/curfew/fanout"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/session"
@@ -94,15 +96,18 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	var desk *admin // of a store that keeps notices
-	if d, ok := store.(session.Desk); ok && rp.Notices() != nil {
-		registry.MustRegister(newOutbox(d))
-		desk = &admin{desk: d, sender: rp.Notices(), keys: rp.Keys(), log: log}
-	}
 	draining := make(chan struct{})
-	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
+	ready := &console.Readiness{Ask: rp.Ready, Draining: draining, Log: log}
 	if router != nil {
-		ready.upstreams = router.Health
+		ready.Upstreams = router.Health
+	}
+	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
+	if desk, ok := store.(session.Desk); ok && rp.Notices() != nil {
+		registry.MustRegister(newOutbox(desk))
+		private.Notices, private.Retried = desk, rp.Notices().Nudge
+		if keys := rp.Keys(); keys != nil {
+			private.Keys = signingKeys{keys}
+		}
 	}
 	servers := []*server{{listener: public, http: newServer(publicHandler(c, rp, router, log, draining), log), last: rp.Gateway().Drain}}
 	if c.TLSCert != "" {
@@ -117,10 +122,9 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		names := append(hosts{c.AdminListen}, c.AdminHosts...)
-		private := newServer(private(ready, registry, desk, names), log)
-		private.ReadTimeout, private.WriteTimeout = routeTimeout, 2*routeTimeout
-		servers = append(servers, &server{listener: l, http: private})
+		s := newServer(private.Handler(), log)
+		s.ReadTimeout, s.WriteTimeout = routeTimeout, 2*routeTimeout
+		servers = append(servers, &server{listener: l, http: s})
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
@@ -133,6 +137,18 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	tellStart(p.stdout, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)
+}
+
+// signingKeys shows the keys of package fanout to the console.
+type signingKeys struct{ *fanout.Keys }
+
+func (k signingKeys) List(ctx context.Context) ([]console.Key, error) {
+	infos, err := k.Keys.List(ctx)
+	all := make([]console.Key, len(infos))
+	for i, info := range infos {
+		all[i] = console.Key(info)
+	}
+	return all, err
 }
 
 // server is a listener and what serves it: http or grpc.
@@ -183,7 +199,7 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // runServers serves until ctx is done or a listener fails, and then drains.
-func runServers(ctx context.Context, servers []*server, ready *readiness, draining chan struct{}, log *slog.Logger) error {
+func runServers(ctx context.Context, servers []*server, ready *console.Readiness, draining chan struct{}, log *slog.Logger) error {
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
 	for _, s := range servers {
@@ -195,7 +211,7 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 	}
 	background, stop := context.WithCancel(ctx)
 	defer stop()
-	running.Go(func() { ready.watch(background) })
+	running.Go(func() { ready.Watch(background) })
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
