@@ -9,7 +9,7 @@ import (
 	"example.com/curfew/fanout"
 )
 
-// app is one entry under `apps:` in the configuration.
+// app is one entry under `apps:` in the file.
 type app struct{ fanout.App }
 
 // settings of one app. They are in the file alone: apps are a list.
@@ -26,7 +26,7 @@ func (a *app) settings() []setting {
 	}
 }
 
-// applyApps makes the apps, and sees that the one behind us is among them.
+// applyApps makes the apps, and checks that the one behind us is among them.
 func (l *loader) applyApps(c *Config, given map[string]value) {
 	names := map[string]string{}
 	for i, b := range l.apps {
@@ -61,8 +61,9 @@ func (l *loader) applyApps(c *Config, given map[string]value) {
 	}
 	switch _, known := names[c.App]; {
 	case c.Assertion && c.App == "" && len(l.apps) == 0:
-		l.faults.add(given["assertion"], errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))
-	case c.Assertion && len(l.apps) == 0: // it is told of no logout, and has a name all the same
+		l.faults.add(given["assertion"],
+			errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))
+	case c.Assertion && len(l.apps) == 0: // a name is enough: no app is told of logouts
 	case c.App != "" && !known:
 		l.faults.add(given["app"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", c.App))
 	}

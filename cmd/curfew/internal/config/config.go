@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -99,18 +98,21 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		fault("admin_listen", fmt.Errorf("%s is the public listener's address as well", c.AdminListen))
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
-		fault("tls_cert_file", errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
+		fault("tls_cert_file",
+			errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
 	}
 	if _, ok := given["policy"]; !ok && c.policyDefault == "deny" {
-		fault("policy_default", errors.New("with deny and no policy nobody could use any path: say under policy who may use which"))
+		fault("policy_default",
+			errors.New("with deny and no policy nobody could use any path: say under policy who may use which"))
 	}
 	if err := c.Gateway.finish(); err != nil {
 		fault("identity_headers", err)
 	}
-	reached := slices.ContainsFunc([]string{"upstream", "routes", "trusted_proxies", "grpc_listen"}, func(key string) bool {
+	reached := false
+	for _, key := range []string{"upstream", "routes", "trusted_proxies", "grpc_listen"} {
 		_, ok := given[key]
-		return ok
-	})
+		reached = reached || ok
+	}
 	unreached := errors.New("nobody would be given it: " +
 		"name the proxy that asks /auth/verify under trusted_proxies, or the app under upstream")
 	if c.Assertion && !reached {

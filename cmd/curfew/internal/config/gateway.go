@@ -41,11 +41,9 @@ type Gateway struct {
 // settings of the gateway.
 func (g *Gateway) settings() []setting {
 	return []setting{
-		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", parsed(func(s string) (err error) {
-			g.Upstream, err = parseUpstream(s)
-			return err
-		})},
-		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)", readCA(&g.UpstreamCA)},
+		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", upstream(&g.Upstream)},
+		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)",
+			readCA(&g.UpstreamCA)},
 		{"upstream_timeout", "5m", "", "", duration(&g.UpstreamTimeout, 0)},
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
@@ -63,7 +61,8 @@ func (g *Gateway) settings() []setting {
 	}
 }
 
-// entries reads a list of maps, of which each is given to settings of its own. It tells every fault, with its line.
+// entries reads a list of maps: each sets the settings that a call of settings returns. The error has every fault, with
+// its line.
 func entries(v value, example string, settings func() []setting) error {
 	n := v.tree()
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
@@ -115,7 +114,7 @@ func (g *Gateway) setRoutes(v value) error {
 			{key: "host", set: text(&r.Host)},
 			{key: "path", set: text(&r.Path)},
 			{key: "app", set: text(&r.App)},
-			{key: "upstream", set: parsed(func(s string) (err error) { r.Upstream.URL, err = parseUpstream(s); return err })},
+			{key: "upstream", set: upstream(&r.Upstream.URL)},
 			{key: "ca_file", set: readCA(&r.Upstream.CA)},
 			{key: "health", set: text(&r.Upstream.Health)},
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
@@ -127,11 +126,11 @@ func (g *Gateway) setRoutes(v value) error {
 			if err == nil {
 				faults = append(faults, fmt.Errorf("route %d: upstream is missing", i+1))
 			}
-			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // has been told
+			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // so that Route says nothing of it
 		}
 		g.Routes = append(g.Routes, *r)
 	}
-	// The router knows what a path and a host are.
+	// Package gateway knows what a path and a host are.
 	_, wrong := (&gateway.Handler{Site: &web.Site{URL: new(url.URL)}}).Route(g.Routes...)
 	if wrong != nil {
 		faults = append(faults, OneLine(wrong))
@@ -183,7 +182,7 @@ func setClaims(to *map[string][]string, v value) error {
 	return nil
 }
 
-// setHeaders reads a map of header names to what they tell.
+// setHeaders reads a map of header names to what they say.
 func (g *Gateway) setHeaders(v value) error {
 	g.headers = make(map[string]string)
 	n := v.tree()
@@ -193,7 +192,7 @@ func (g *Gateway) setHeaders(v value) error {
 	return nil
 }
 
-// setAssertionClaims reads a list of what an assertion says of a person.
+// setAssertionClaims reads the list of claims that an assertion holds.
 func (g *Gateway) setAssertionClaims(v value) (err error) {
 	if g.AssertionClaims, err = v.list(); err != nil {
 		return err
@@ -201,7 +200,7 @@ func (g *Gateway) setAssertionClaims(v value) (err error) {
 	return OneLine(gateway.CheckAssertionClaims(g.AssertionClaims))
 }
 
-// finish puts together what takes more than one setting.
+// finish sets what more than one setting takes part in.
 func (g *Gateway) finish() error {
 	if g.policyDefault == "deny" {
 		g.Policy = g.Policy.DenyRest()
@@ -227,17 +226,22 @@ func (g *Gateway) finish() error {
 	return nil
 }
 
-func parseUpstream(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c" || u.Host == "":
-		return nil, fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, errors.New("must have no user, no query and no fragment")
-	}
-	return u, nil
+// upstream sets the address of an app.
+func upstream(to **url.URL) func(value) error {
+	return parsed(func(s string) error {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "h2c"}, u.Scheme):
+			return fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
+		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+			return errors.New("must have no user, no query and no fragment")
+		}
+		*to = u
+		return nil
+	})
 }
 
+// readCA sets the certificates of a file.
 func readCA(to **x509.CertPool) func(value) error {
 	return parsed(func(name string) error {
 		pem, err := os.ReadFile(name)

@@ -18,10 +18,10 @@ import (
 	"example.com/curfew/oidc"
 )
 
-// provider is one provider of the configuration.
+// Provider is one provider of the configuration.
 type Provider struct {
 	oidc.Config
-	Require       map[string][]any // claim → values of which one must be met
+	Require       map[string][]any // by claim: values of which the person must have one
 	RevokeOffline bool
 
 	encryptionAlg, encryptionEnc string
@@ -36,20 +36,26 @@ func (p *Provider) settings() []setting {
 		{"issuer", "", "URL", "the provider's issuer", p.set(func(c *oidc.Config) *string { return &c.Issuer })},
 		{"client_id", "", "ID", "what the provider calls us", p.set(func(c *oidc.Config) *string { return &c.ClientID })},
 		{"client_secret", "", "", "", text(&p.ClientSecret)},
-		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)", p.readSecret},
-		{"token_endpoint_auth_method", "", "METHOD", "client_secret_basic, client_secret_post or none", oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthNone)},
-		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens", p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
+		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)",
+			p.readSecret},
+		{"token_endpoint_auth_method", "", "METHOD", "client_secret_basic, client_secret_post or none",
+			oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthNone)},
+		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens",
+			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
 		{"scopes", "openid,profile,email", "LIST", "what to ask for, with commas between", p.setScopes},
 		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
 		{"userinfo", "always", "", "", p.setUserinfo},
-		{"id_token_encrypted_response_alg", "", "", "", oneOf(&p.encryptionAlg, "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")},
-		{"id_token_encrypted_response_enc", "", "", "", oneOf(&p.encryptionEnc, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")},
+		{"id_token_encrypted_response_alg", "", "", "",
+			oneOf(&p.encryptionAlg, "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")},
+		{"id_token_encrypted_response_enc", "", "", "",
+			oneOf(&p.encryptionEnc, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")},
 		{"decryption_key_file", "", "", "", p.readDecryptionKey},
 		{"require", "", "", "", p.setRequire},
 		{"require_verified_email", "false", "", "", boolean(&p.RequireVerifiedEmail)},
 		{"offline_access", "keep", "", "", p.setOfflineAccess},
 		{"allow_missing_exp", "false", "", "", boolean(&p.Quirks.AllowMissingExp)},
-		{"logout_token_signed_response_alg", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
+		{"logout_token_signed_response_alg", "", "", "",
+			p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
 		{"require_typ", "false", "", "", boolean(&p.Quirks.RequireTyp)},
 		{"logout_scope", "session", "", "", oneOf(&p.Quirks.LogoutScope, "session", "subject")},
 		{"sid_from_token_response", "false", "", "", boolean(&p.Quirks.SIDFromTokenResponse)},

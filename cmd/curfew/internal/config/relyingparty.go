@@ -15,14 +15,17 @@ func (c *Config) RelyingParty(store session.Store, ring *session.Ring, log *slog
 	observe curfew.Observer,
 ) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout, Store: store, Ring: ring,
-		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize, PerSubject: c.PerSubject,
-		Policy: c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
+		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout,
+		Store: store, Ring: ring,
+		Idle: c.Idle, Absolute: c.Lifetime, Grace: c.Grace, Ceiling: c.Ceiling, Cached: c.CacheSize,
+		PerSubject: c.PerSubject,
+		Policy:     c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
 		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.SocketOrigins,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe, Require: map[string]map[string][]any{},
-		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims, NoForwardAuth: !c.ForwardAuth,
-		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
+		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
+		NoForwardAuth: !c.ForwardAuth,
+		KeyRotation:   c.KeyRotation, RevokeExpired: c.RevokeExpired, RevokeOffline: map[string]bool{},
 	}
 	if rp.PerSubject == 0 {
 		rp.PerSubject = -1
@@ -57,7 +60,8 @@ func (c *Config) NewProviders() ([]*oidc.Provider, error) {
 func (g *Gateway) Router(rp *curfew.RP) (*gateway.Router, error) {
 	routes := slices.Clone(g.Routes)
 	if g.Upstream != nil {
-		routes = append(routes, gateway.Route{App: rp.Gateway().App, Upstream: gateway.Upstream{URL: g.Upstream, Health: g.UpstreamHealth}})
+		all := gateway.Upstream{URL: g.Upstream, Health: g.UpstreamHealth}
+		routes = append(routes, gateway.Route{App: rp.Gateway().App, Upstream: all})
 	}
 	for i := range routes {
 		u := &routes[i].Upstream

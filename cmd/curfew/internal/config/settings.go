@@ -18,9 +18,9 @@ import (
 // usage, `--key` with dashes on the command line.
 type setting struct {
 	key   string
-	def   string // what holds when nobody says anything else
-	arg   string // what the flag's help calls its argument
-	usage string // of the flag; none without
+	def   string // the default; empty: none
+	arg   string // the name of the flag's argument, for help
+	usage string // of the flag; empty: there is no flag
 	set   func(value) error
 }
 
@@ -30,22 +30,30 @@ func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
 // settings of the whole program.
 func (c *Config) settings() []setting {
 	return slices.Concat([]setting{
-		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers", address(&c.Listen)},
-		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none", c.setAdminListen},
+		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers",
+			address(&c.Listen)},
+		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none",
+			c.setAdminListen},
 		{"admin_hosts", "", "", "", c.setAdminHosts},
-		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)", address(&c.GRPCListen)},
-		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)", text(&c.TLSCert)},
+		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
+			address(&c.GRPCListen)},
+		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)",
+			text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
 		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
-		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)", sitePath(&c.AfterLogout)},
+		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)",
+			sitePath(&c.AfterLogout)},
 	}, c.Gateway.settings(), []setting{
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + stores.Shapes(), c.setStore},
-		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)", text(&c.KeyFile)},
-		{"idle_timeout", "2h", "DURATION", "a session that is not used for so long ends", duration(&c.Idle, time.Second)},
-		{"session_lifetime", "24h", "DURATION", "a session ends after so long in any case", duration(&c.Lifetime, time.Second)},
+		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)",
+			text(&c.KeyFile)},
+		{"idle_timeout", "2h", "DURATION", "a session that is not used for so long ends",
+			duration(&c.Idle, time.Second)},
+		{"session_lifetime", "24h", "DURATION", "a session ends after so long in any case",
+			duration(&c.Lifetime, time.Second)},
 		{"refresh_grace", "1h", "", "", duration(&c.Grace, time.Second)},
 		{"cache_ceiling", "1s", "", "", duration(&c.Ceiling, 0)},
 		{"cache_size", "100000", "", "", whole(&c.CacheSize, 1, 100_000_000)},
@@ -81,7 +89,7 @@ func (c *Config) setURL(v value) error {
 	})(v)
 }
 
-// setPrefix leaves out nothing that a browser, a proxy or net/http would spell in another way.
+// setPrefix takes only what a browser, a proxy and net/http all leave as it is.
 func (c *Config) setPrefix(v value) error {
 	return parsed(func(s string) error {
 		plain := !strings.ContainsFunc(s, func(r rune) bool {
@@ -136,7 +144,7 @@ func (c *Config) setLogLevel(v value) error {
 	return c.LogLevel.UnmarshalText([]byte(name))
 }
 
-// withoutUser keeps a password out of what we print.
+// withoutUser leaves out of an address what may be a password.
 func withoutUser(raw string) string {
 	if i := strings.LastIndex(raw, "@"); i >= 0 {
 		return "…" + raw[i:]
