@@ -55,8 +55,8 @@ func (c *Console) Handler() http.Handler {
 	return hosts(c.Hosts).only(mux)
 }
 
-// answer writes what ask returns, or why it failed. Nothing is done for a page of another site; [hosts] keeps such a page
-// from reading anything.
+// answer writes what ask returns, or why it failed. Nothing is done for a page of another site; [hosts] keeps such a
+// page from reading anything.
 func (c *Console) answer(ask func(context.Context, *http.Request) (any, error)) http.Handler {
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

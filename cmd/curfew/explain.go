@@ -115,7 +115,8 @@ func (p *process) explain(ctx context.Context, c *config.Config, raw string) err
 		fmt.Fprintf(p.stdout, "\nIts claims, as it states them:\n%s\n", claims)
 	}
 	if failed > 0 {
-		fmt.Fprintf(p.stdout, "\n%s: %s of %d did not pass\n", colours.Paint("failed", "refused"), terminal.Count(failed, "step"), len(steps))
+		fmt.Fprintf(p.stdout, "\n%s: %s of %d did not pass\n",
+			colours.Paint("failed", "refused"), terminal.Count(failed, "step"), len(steps))
 		return exit{status: 1}
 	}
 	fmt.Fprintf(p.stdout, "\n%s: it would be carried out, unless it has been already\n", colours.Paint("ok", "accepted"))

@@ -12,8 +12,8 @@ import (
 	"example.com/curfew/session"
 )
 
-// openStore opens the store and its key ring. A key file that exists is read first, so that a bad one leaves no database
-// behind. A new one is made last, by the process that got the store.
+// openStore opens the store and its key ring. A key file that exists is read first, so that a bad one leaves no
+// database behind. A new one is made last, by the process that got the store.
 func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (session.Store, *session.Ring, error) {
 	var ring *session.Ring
 	_, missing := os.Stat(c.KeyFile)

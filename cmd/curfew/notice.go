@@ -87,7 +87,10 @@ it is done; one that is given up stays, as a dead letter, until somebody has it 
 
 func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 	var f noticeFilter
-	cmd := &cobra.Command{Use: "list", Short: "List notices", Args: cobra.NoArgs, Example: "  curfew notice list --state dead --target wiki"}
+	cmd := &cobra.Command{
+		Use: "list", Short: "List notices", Args: cobra.NoArgs,
+		Example: "  curfew notice list --state dead --target wiki",
+	}
 	limit := cmd.Flags().Int("limit", 100, "how many at most")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON, one notice a line")
 	cmd.Flags().StringVar(&f.state, "state", "", "pending or dead")
@@ -121,7 +124,8 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "ID\tSTATE\tKIND\tTARGET\tSUBJECT\tCREATED\tTRIES\tREASON")
 		for _, n := range all {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind, terminal.Printable(n.Target), terminal.Printable(n.Subject),
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind,
+				terminal.Printable(n.Target), terminal.Printable(n.Subject),
 				n.Created.Format(time.RFC3339), n.Attempts, terminal.Printable(n.Reason))
 		}
 		if more != "" {
@@ -158,7 +162,8 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		}
 		act := func(ids []string) error {
 			for _, id := range ids {
-				if err := client.ask(cmd.Context(), http.MethodPost, "/api/notices/"+url.PathEscape(id)+"/"+verb, &struct{}{}); err != nil {
+				path := "/api/notices/" + url.PathEscape(id) + "/" + verb
+				if err := client.ask(cmd.Context(), http.MethodPost, path, &struct{}{}); err != nil {
 					return fmt.Errorf("notice %s: %w", id, err)
 				}
 			}
@@ -201,17 +206,21 @@ func newKeyCmd(p *process) *cobra.Command {
 			if k.Signs {
 				now = "signs"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Alg, k.Created.Format(time.RFC3339), k.Active.Format(time.RFC3339), now)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n",
+				k.ID, k.Alg, k.Created.Format(time.RFC3339), k.Active.Format(time.RFC3339), now)
 		}
 		return t.Flush()
 	}
-	list := &cobra.Command{Use: "list", Short: "List the keys", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		var all console.KeyList
-		if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
-			return err
-		}
-		return show(all)
-	}}
+	list := &cobra.Command{
+		Use: "list", Short: "List the keys", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var all console.KeyList
+			if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
+				return err
+			}
+			return show(all)
+		},
+	}
 	rotate := &cobra.Command{
 		Use: "rotate", Short: "Make new keys: published from now on, they sign after an hour", Args: cobra.NoArgs,
 		Long: `Makes a new key for each algorithm in use. It is published from now on and signs after an hour, when apps that keep
@@ -223,7 +232,8 @@ fetch keys anew will refuse our tokens until they do; they are tried again.`,
 	now := rotate.Flags().Bool("now", false, "at once; the old keys are gone")
 	rotate.RunE = func(cmd *cobra.Command, _ []string) error {
 		var all console.KeyList
-		if err := client.ask(cmd.Context(), http.MethodPost, "/api/keys/rotate?now="+strconv.FormatBool(*now), &all); err != nil {
+		path := "/api/keys/rotate?now=" + strconv.FormatBool(*now)
+		if err := client.ask(cmd.Context(), http.MethodPost, path, &all); err != nil {
 			return err
 		}
 		return show(all)

@@ -66,7 +66,7 @@ Flags and environment describe one provider; several are a list in the file.`,
 //
 //  1. the store and its key file are opened: a store in use, locked or damaged ends it here, before anybody is served;
 //  2. the relying party is built, which asks nothing of the network;
-//  3. both listeners are opened, and the start is told;
+//  3. the listeners are opened, and the start is printed;
 //  4. at the end the public listener drains, the background work stops, the store is closed, and last the private
 //     listener, which answered /healthz all the while.
 func serve(ctx context.Context, p *process, c *config.Config) (err error) {
@@ -109,7 +109,9 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 			private.Keys = signingKeys{keys}
 		}
 	}
-	servers := []*server{{listener: public, http: newServer(publicHandler(c, rp, router, log, draining), log), last: rp.Gateway().Drain}}
+	servers := []*server{{
+		listener: public, http: newServer(publicHandler(c, rp, router, log, draining), log), drain: rp.Gateway().Drain,
+	}}
 	if c.TLSCert != "" {
 		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
 		if err != nil {
@@ -134,7 +136,7 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		servers = append(servers, &server{listener: l, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
-	tellStart(p.stdout, c, rp.Registrations(), servers)
+	printStart(p.stdout, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)
 }
@@ -156,7 +158,7 @@ type server struct {
 	listener net.Listener
 	http     *http.Server
 	grpc     *grpc.Server
-	last     func() // called when it begins to drain
+	drain    func() // called when it begins to shut down
 }
 
 func (s *server) serve() error {
@@ -188,8 +190,8 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// newServer bounds what a client can hold without having said anything. There is no WriteTimeout: an app behind us may
-// stream for hours.
+// newServer returns a server that limits how long a client can hold a connection without a request. It has no
+// WriteTimeout: an app behind us may stream for hours.
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -199,7 +201,9 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // runServers serves until ctx is done or a listener fails, and then drains.
-func runServers(ctx context.Context, servers []*server, ready *console.Readiness, draining chan struct{}, log *slog.Logger) error {
+func runServers(ctx context.Context, servers []*server, ready *console.Readiness, draining chan struct{},
+	log *slog.Logger,
+) error {
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
 	for _, s := range servers {
@@ -220,13 +224,14 @@ func runServers(ctx context.Context, servers []*server, ready *console.Readiness
 	var err error
 	select {
 	case <-ctx.Done():
-		log.Info("stopping: no new connections, those under way are finished", "event", "stopping", "at_most", drainTimeout.String())
+		log.Info("stopping: no new connections, those under way are finished",
+			"event", "stopping", "at_most", drainTimeout.String())
 	case err = <-failed:
 	}
 	stop()
 	close(draining)
 	for _, s := range servers {
-		err = errors.Join(err, s.drain(log))
+		err = errors.Join(err, s.shutdown(log))
 	}
 	running.Wait()
 	if err == nil {
@@ -235,8 +240,8 @@ func runServers(ctx context.Context, servers []*server, ready *console.Readiness
 	return err
 }
 
-// drain waits for the requests under way, but not for ever.
-func (s *server) drain(log *slog.Logger) error {
+// shutdown waits for the requests under way, for drainTimeout at most.
+func (s *server) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if s.grpc != nil {
@@ -244,12 +249,12 @@ func (s *server) drain(log *slog.Logger) error {
 		s.grpc.GracefulStop()
 		return nil
 	}
-	var last sync.WaitGroup
-	if s.last != nil {
-		last.Go(s.last)
+	var drained sync.WaitGroup
+	if s.drain != nil {
+		drained.Go(s.drain)
 	}
 	err := s.http.Shutdown(ctx)
-	last.Wait()
+	drained.Wait()
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("some requests took too long and were cut", "event", "drain_timeout")
 		return s.http.Close()
@@ -269,9 +274,11 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 	}
 }
 
-// publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would:
-// what the app makes of `//` is the app's affair.
-func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}) http.Handler {
+// publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would: the
+// app decides what `//` means.
+func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *slog.Logger,
+	draining <-chan struct{},
+) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
 	var rest http.Handler
 	if router != nil {
@@ -292,8 +299,8 @@ func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *sl
 	})
 }
 
-// bound limits how long our own routes may take: nobody feeds us a form a byte at a time. The stream of events goes on
-// until its browser leaves or we stop.
+// bound limits how long our own routes may take, so that no client holds one by sending a form byte by byte. The stream
+// of events goes on until its browser leaves or we stop.
 func bound(h http.Handler, stream string, draining <-chan struct{}) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == stream {

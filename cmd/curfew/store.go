@@ -50,7 +50,8 @@ docs/moving.md.`,
   curfew store copy --mirror @/etc/curfew/old-store @/etc/curfew/new-store`,
 		Args: cobra.ExactArgs(2),
 	}
-	mirror := cmd.Flags().Bool("mirror", false, "end at TO what is not at FROM, and replace TO's signing keys: no gateway uses TO yet")
+	mirror := cmd.Flags().Bool("mirror", false,
+		"end at TO what is not at FROM, and replace TO's signing keys: no gateway uses TO yet")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		from, to, err := parseStores(args[0], args[1])
 		if err != nil {

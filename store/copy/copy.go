@@ -72,16 +72,16 @@ func plural(sessions int) string {
 var errSwapped = errors.New(
 	"nobody is signed in at FROM, and somebody is at TO: have the two been swapped? Nothing was changed")
 
-// Copy makes TO hold the sessions that live at FROM, and its signing keys. It changes nothing at FROM, which may be in use;
-// no process may use TO yet. A copy that failed or was interrupted can be repeated, and loses nothing.
+// Copy makes TO hold the sessions that live at FROM, and its signing keys. It changes nothing at FROM, which may be in
+// use; no process may use TO yet. A copy that failed or was interrupted can be repeated, and loses nothing.
 //
 // Both stores list their sessions in the order of their keys, so each pass goes through the two side by side. What only
 // FROM has is created, what differs is updated, and what only TO has is ended, or else refused with a [RefusedError]
 // before anything has been changed.
 //
-// Sessions that end at FROM meanwhile are heard of, by watching it. They may be on the page that is being copied, so they
-// are ended at TO after the pass, when everything has been written. A session that is at TO though it has ended at
-// FROM ends at the next copy. So the last copy, when FROM is not used any more, leaves exactly what lives there.
+// Copy watches FROM for sessions that end there meanwhile. They may be on the page that is being copied, so they are
+// ended at TO after the pass, when everything has been written. A session that is at TO though it has ended at FROM ends
+// at the next copy. So the last copy, when FROM is not used any more, leaves exactly what lives there.
 func Copy(ctx context.Context, from, to session.Store, o Options) (Result, error) {
 	now, err := clock(ctx, from, to, o.Now)
 	if err != nil {

@@ -250,8 +250,8 @@ func (c *copier) surplus(ctx context.Context, r *session.Record, now time.Time) 
 	return err != nil, nil
 }
 
-// create makes a session at to. An end mark that was left there at or after the beginning of the session bars it, as far
-// back as marks are kept: an older login is refused for its age.
+// create makes a session at to. An end mark that was left there at or after the beginning of the session bars it, as
+// far back as marks are kept: an older login is refused for its age.
 func (c *copier) create(ctx context.Context, t *tally, r *session.Record, now time.Time) (func(), error) {
 	began := now.Add(time.Microsecond - session.AttemptLifetime)
 	if r.Created.After(began) {

@@ -118,8 +118,8 @@ func (a Address) Open(ctx context.Context, log *slog.Logger) (session.Store, err
 	return a.open(ctx, false, log)
 }
 
-// OpenUnchanged opens the store and changes nothing there. [IsOlder] says of the error whether [Address.Open] would have
-// to.
+// OpenUnchanged opens the store and changes nothing there. [IsOlder] says of its error whether [Address.Open] would
+// change something.
 func (a Address) OpenUnchanged(ctx context.Context, log *slog.Logger) (session.Store, error) {
 	return a.open(ctx, true, log)
 }
