@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -133,36 +132,36 @@ func goApp(t *testing.T) string {
 	return s.URL
 }
 
+// Each app behind the gateway alone, and behind each proxy with a gateway at its side.
 func TestAppsOnTheServersThatPeopleUse(t *testing.T) {
 	t.Parallel()
+	ways := append([]string{"gateway"}, clients(proxies)...)
 	for _, a := range appServers {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			p, all := world(t, "app")
-			g := all[0]
 			app := a.start(t)
-			g.set("--upstream", app)
-			g.set("--config", g.write(t, "curfew.yaml", "policy:\n  - {path: /public/*, public: true}\n"))
+			a.takesH2C(t, app)
+			p, all := world(t, ways...) // one provider, and a gateway for each
+			alone := all[0]
+			alone.set("--upstream", app)
+			alone.set("--config", alone.write(t, "curfew.yaml", "policy:\n  - {path: /public/*, public: true}\n"))
+			var fronts []*front
+			for i, x := range proxies {
+				fronts = append(fronts, beside(t, x, p, all[i+1], app))
+			}
 			p.start(t)
-			g.start(t)
-			a.try(t, p, g, app)
-		})
-	}
-}
-
-func TestAnAppThatSpeaksH2CBehindAProxy(t *testing.T) {
-	t.Parallel()
-	hypercorn := appServers[slices.IndexFunc(appServers, func(a appServer) bool { return a.name == "Hypercorn" })]
-	for _, x := range proxies {
-		if x.name != "nginx" && x.name != "HAProxy" {
-			continue
-		}
-		t.Run(x.name, func(t *testing.T) {
-			t.Parallel()
-			x.find(t)
-			app := hypercorn.start(t)
-			f := before(t, x, app)
-			hypercorn.try(t, f.provider, f.gateway, app)
+			t.Run("behind the gateway", func(t *testing.T) {
+				t.Parallel()
+				alone.start(t)
+				a.try(t, p, alone, app)
+			})
+			for _, f := range fronts {
+				t.Run("behind "+f.kind.name, func(t *testing.T) {
+					t.Parallel()
+					f.run(t)
+					a.try(t, p, f.gateway, app)
+				})
+			}
 		})
 	}
 }
@@ -171,7 +170,7 @@ func TestAnAppThatSpeaksH2CBehindAProxy(t *testing.T) {
 func (a appServer) try(t *testing.T, p *provider, g *gateway, app string) {
 	t.Helper()
 	alice, bob := newBrowser("alice's browser"), newBrowser("bob's browser")
-	alice.client.Transport = &http.Transport{} // keeps its connections, as browsers do
+	alice.client.Transport = &http.Transport{ExpectContinueTimeout: patience} // keeps its connections, as browsers do
 	t.Cleanup(alice.client.CloseIdleConnections)
 	alice.signIn(t, g, "alice")
 	bob.signIn(t, g, "bob")
@@ -181,14 +180,15 @@ func (a appServer) try(t *testing.T, p *provider, g *gateway, app string) {
 	for _, row := range []struct {
 		what, method, path string
 		body               []byte
-		chunked            bool
+		chunked, expect    bool
 	}{
-		{"a page", "GET", "/private/page", nil, false},
-		{"a page without its body", "HEAD", "/private/page", nil, false},
-		{"a form", "POST", "/private/form", []byte("a=b"), false},
-		{"an upload", "PUT", "/private/upload", upload, false},
-		{"an upload in chunks", "POST", "/private/upload", upload, true},
-		{"a page after them", "GET", "/private/page", nil, false},
+		{"a page", "GET", "/private/page", nil, false, false},
+		{"a page without its body", "HEAD", "/private/page", nil, false, false},
+		{"a form", "POST", "/private/form", []byte("a=b"), false, false},
+		{"an upload", "PUT", "/private/upload", upload, false, false},
+		{"an upload in chunks", "POST", "/private/upload", upload, true, false},
+		{"an upload that waits to be asked for", "PUT", "/private/upload", upload, false, true},
+		{"a page after them", "GET", "/private/page", nil, false, false},
 	} {
 		var body io.Reader = bytes.NewReader(row.body)
 		if row.chunked {
@@ -200,6 +200,9 @@ func (a appServer) try(t *testing.T, p *provider, g *gateway, app string) {
 		}
 		r.Header.Set("Origin", g.url)
 		r.Header.Set("X-Auth-Subject", "root")
+		if row.expect {
+			r.Header.Set("Expect", "100-continue") // RFC 9110 §10.1.1
+		}
 		resp, err := alice.client.Do(r)
 		if err != nil {
 			t.Fatalf("%s: %v", row.what, err)
@@ -245,24 +248,31 @@ func (a appServer) try(t *testing.T, p *provider, g *gateway, app string) {
 	bob.mustBeIn(t, g, "bob")
 }
 
+// takesH2C shows that an attack by h2c succeeds on an app that nothing protects, if it speaks that; or the attack is none.
+func (a appServer) takesH2C(t *testing.T, app string) {
+	t.Helper()
+	if !a.h2c {
+		return
+	}
+	if status, _ := h2c(t, app, "/public/control", "/control", nil, false); status != http.StatusSwitchingProtocols {
+		t.Fatalf("%s itself answers an upgrade to h2c with %d, want 101", a.name, status)
+	}
+	eventually(t, a.name+" itself is told a lie", func() string {
+		told := newBrowser("the test").get(t, app+"/asked").body
+		return unless(strings.Contains(told, "/control root"), "%s", told)
+	})
+}
+
 // smuggle tries to open HTTP/2 to the app behind the gateway (RFC 7540 §3.2), and to send another request through it.
 func (a appServer) smuggle(t *testing.T, g *gateway, app string, alice *browser) {
 	t.Helper()
-	if a.h2c { // or the attack is none
-		if status, _ := h2c(t, app, "/public/control", "/control", nil, false); status != http.StatusSwitchingProtocols {
-			t.Fatalf("%s itself answers an upgrade to h2c with %d, want 101", a.name, status)
-		}
-		eventually(t, a.name+" itself is told a lie", func() string {
-			told := newBrowser("the test").get(t, app+"/asked").body
-			return unless(strings.Contains(told, "/control root"), "%s", told)
-		})
-	}
 	site, err := url.Parse(g.url)
 	if err != nil {
 		t.Fatal(err)
 	}
+	hidden, after := "/admin/"+g.client, "/public/after/"+g.client // an app has several gateways
 	for what, cookies := range map[string][]*http.Cookie{"nobody": nil, "alice": alice.client.Jar.Cookies(site)} {
-		status, body := h2c(t, g.url, "/public/h2c", "/admin", cookies, true)
+		status, body := h2c(t, g.url, "/public/h2c", hidden, cookies, true)
 		var got appAnswer
 		if err := json.Unmarshal([]byte(body), &got); status != http.StatusOK || err != nil {
 			t.Errorf("an upgrade to h2c by %s is answered %d, want 200 and no upgrade: %.500s", what, status, body)
@@ -274,14 +284,14 @@ func (a appServer) smuggle(t *testing.T, g *gateway, app string, alice *browser)
 		}
 	}
 	// Whatever was on its way has come before this.
-	if got := alice.get(t, g.url+"/public/after"); got.status != http.StatusOK {
+	if got := alice.get(t, g.url+after); got.status != http.StatusOK {
 		t.Errorf("a page after the attack: %v", got)
 	}
 	told := newBrowser("the test").get(t, app+"/asked").body
-	if strings.Contains(told, "/admin") || strings.Contains(strings.ReplaceAll(told, "/control root", ""), "root") {
+	if strings.Contains(told, hidden) || strings.Contains(strings.ReplaceAll(told, "/control root", ""), " root") {
 		t.Errorf("the attack has reached the app: %s", told)
 	}
-	if !strings.Contains(told, "/public/after") {
+	if !strings.Contains(told, after) {
 		t.Errorf("the app was not asked for the page after the attack: %s", told)
 	}
 }

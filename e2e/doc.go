@@ -11,7 +11,8 @@
 //     replica is suspended). A replica whose clock is off is for the tests of the stores: nothing can give another time to
 //     a process of the command alone, which is linked statically and asks no library for it.
 //   - Proxies: nginx, Caddy, Traefik, Envoy, HAProxy and others in front of the gateway, with the configurations of docs/proxies.
-//   - Apps on the servers of Node.js, Python, the JVM and Go behind the gateway: apps, with the sources in apps/.
+//   - Apps on the servers of Node.js, Python, the JVM and Go, behind the gateway and behind each proxy: apps, with the sources
+//     in apps/.
 //   - Relying parties that take the logout tokens of Curfew: fanout, with relying-parties and Apache with mod_auth_openidc.
 //
 // Without node, or without `npm ci` in e2e/oidc-provider, the tests are skipped and say so; with CI=true they fail. The same

@@ -45,7 +45,7 @@ func liveHandler(t *testing.T) http.Handler {
 	})
 	mux.HandleFunc("/socket", func(w http.ResponseWriter, r *http.Request) {
 		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455 §4.2.2
-		conn, _, err := http.NewResponseController(w).Hijack()
+		conn, in, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
@@ -60,7 +60,13 @@ func liveHandler(t *testing.T) http.Handler {
 			}
 		}
 		conn.Write(append([]byte{0x81, byte(len(hello))}, hello...))
-		io.Copy(io.Discard, conn) // until somebody closes it
+		for { // echoes texts, until somebody closes it
+			kind, text, err := frame(in.Reader)
+			if err != nil || kind == 8 {
+				return
+			}
+			conn.Write(append([]byte{0x80 | kind, byte(len(text))}, text...))
+		}
 	})
 	tunnel := func(w http.ResponseWriter, r *http.Request) { // speaks any protocol, whether it was asked or not
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -75,7 +81,7 @@ func liveHandler(t *testing.T) http.Handler {
 		}
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Tunnel: %s%s\r\n\r\n",
 			upgrade, r.Header.Get("Upgrade"), r.Header.Get("HTTP2-Settings"))
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(5 * time.Second)) // nginx passes the 101 on, and waits for a body
 		if line, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
 			fmt.Fprintf(conn, "echo of %s", line)
 		}
@@ -95,7 +101,8 @@ func liveHandler(t *testing.T) http.Handler {
 	return mux
 }
 
-// socket opens a WebSocket with the cookies of a browser. What it returns waits for its end, and says how it came.
+// socket opens a WebSocket with the cookies of a browser, and has the app echo what it is sent. What it returns waits for
+// its end, and says how it came.
 func (b *browser) socket(t *testing.T, site string) (hello string, end func() string) {
 	t.Helper()
 	u, err := url.Parse(site)
@@ -134,6 +141,10 @@ func (b *browser) socket(t *testing.T, site string) (hello string, end func() st
 	if err != nil || kind != 1 {
 		t.Fatalf("%s opens a WebSocket, and gets a frame of kind %d: %v", b.name, kind, err)
 	}
+	conn.Write([]byte("\x81\x84mask\x08\x02\x1b\x04")) // "echo", masked as a client has to (RFC 6455 §5.3)
+	if kind, echo, err := frame(in); err != nil || kind != 1 || string(echo) != "echo" {
+		t.Fatalf("%s says echo, and gets a frame of kind %d: %q, %v", b.name, kind, echo, err)
+	}
 	return string(text), func() string {
 		switch kind, body, err := frame(in); {
 		case err != nil:
@@ -146,14 +157,23 @@ func (b *browser) socket(t *testing.T, site string) (hello string, end func() st
 	}
 }
 
-// frame reads one short frame that a server sent (RFC 6455 §5.2).
+// frame reads one short frame (RFC 6455 §5.2).
 func frame(in *bufio.Reader) (kind byte, body []byte, err error) {
 	head := make([]byte, 2)
 	if _, err := io.ReadFull(in, head); err != nil {
 		return 0, nil, err
 	}
+	var mask [4]byte
+	if head[1]&0x80 != 0 {
+		if _, err := io.ReadFull(in, mask[:]); err != nil {
+			return 0, nil, err
+		}
+	}
 	body = make([]byte, head[1]&0x7f)
 	_, err = io.ReadFull(in, body)
+	for i := range body {
+		body[i] ^= mask[i%4]
+	}
 	return head[0] & 0x0f, body, err
 }
 

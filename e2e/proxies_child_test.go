@@ -88,24 +88,39 @@ type front struct {
 	*gateway
 	kind     proxy
 	provider *provider
+	files    string // the folder of the proxy's
 	proxy    *child
 }
 
-// behind starts a provider, a gateway, an app and a proxy in front of both.
+// fronts are all proxies, each with a gateway and an app of its own, and one provider for them all, which runs. The others
+// are to be run.
+func fronts(t *testing.T) []*front {
+	t.Helper()
+	p, all := world(t, clients(proxies)...)
+	var fs []*front
+	for i, x := range proxies {
+		fs = append(fs, beside(t, x, p, all[i], liveApp(t)))
+	}
+	p.start(t)
+	return fs
+}
+
+// clients are names of gateways beside proxies.
+func clients(beside []proxy) (names []string) {
+	for _, x := range beside {
+		names = append(names, strings.ReplaceAll(x.name, " ", "-"))
+	}
+	return names
+}
+
+// beside configures a gateway to stand beside a proxy in front of an app. Neither runs yet: the provider has to be
+// started first, and is told of the address of the proxy.
 //
 // The proxy runs on the very files in deploy/. Only the addresses in them and the folder of their own are replaced, as
 // deploy/README.md says.
-func behind(t *testing.T, x proxy) *front {
+func beside(t *testing.T, x proxy, p *provider, g *gateway, app string) *front {
 	t.Helper()
-	return before(t, x, liveApp(t))
-}
-
-// before is like behind, with an app that runs already.
-func before(t *testing.T, x proxy, app string) *front {
-	t.Helper()
-	p, all := world(t, "app")
-	binary := x.find(t)
-	f := &front{gateway: all[0], kind: x, provider: p}
+	f := &front{gateway: g, kind: x, provider: p, files: t.TempDir()}
 	site, grpc := reserve(t), reserve(t)
 	f.url = "http://" + site
 	f.set("--url", f.url)
@@ -115,8 +130,7 @@ func before(t *testing.T, x proxy, app string) *front {
 	}
 	f.set("--config", f.write(t, "curfew.yaml", settings))
 
-	dir := t.TempDir()
-	places := []string{"/etc/" + x.folder + "/", dir + "/"}
+	places := []string{"/etc/" + x.folder + "/", f.files + "/"}
 	for from, to := range map[string]string{"8080": site, "4180": f.listen, "4182": grpc, "3000": strings.TrimPrefix(app, "http://")} {
 		places = append(places, "127.0.0.1:"+from, to, "127.0.0.1, port_value: "+from, strings.Replace(to, ":", ", port_value: ", 1))
 	}
@@ -133,17 +147,22 @@ func before(t *testing.T, x proxy, app string) *front {
 		if left := regexp.MustCompile(`(?m)^[^#\n]*(:|port_value: )(8080|4180|4182|3000)\b.*`).FindString(placed); left != "" {
 			t.Fatalf("%s has an address that deploy/README.md does not name: %s", file.Name(), left)
 		}
-		if err := os.WriteFile(filepath.Join(dir, file.Name()), []byte(placed), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(f.files, file.Name()), []byte(placed), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if x.folder == "nginx" {
-		if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(nginxMain), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(f.files, "nginx.conf"), []byte(nginxMain), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return f
+}
 
-	p.start(t)
+// run starts the gateway and the proxy, or skips the test aloud.
+func (f *front) run(t *testing.T) {
+	t.Helper()
+	x, dir, binary := f.kind, f.files, f.kind.find(t)
 	f.start(t)
 	env := append(environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir, "CADDY_ADMIN=unix/"+dir+"/admin.sock")
 	f.proxy = start(t, x.name, dir, env, append([]string{binary}, x.argv(dir)...)...)
@@ -160,7 +179,6 @@ func before(t *testing.T, x proxy, app string) *front {
 		}
 		return unless(got.status == http.StatusUnauthorized, "%v", got)
 	})
-	return f
 }
 
 // set gives a flag another value.

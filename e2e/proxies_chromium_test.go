@@ -61,6 +61,14 @@ func (b *tab) another() *tab {
 	return &tab{b.t, ctx}
 }
 
+// somebody opens a tab of the same browser for somebody else: it has cookies of its own.
+func (b *tab) somebody(t *testing.T) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	return &tab{t, ctx}
+}
+
 func (b *tab) open(address string) {
 	b.t.Helper()
 	if err := chromedp.Do(b.ctx, chromedp.Navigate(address)); err != nil {
@@ -98,10 +106,12 @@ func (b *tab) until(expression string) {
 // What people see: a deep link that survives the sign-in, and a page that is told at once when the provider signs them out.
 func TestBehindAProxyAnOpenPageIsToldAndTheNextClickAsksToSignIn(t *testing.T) {
 	t.Parallel()
-	for _, x := range proxies {
-		t.Run(x.name, func(t *testing.T) { // one after the other: each is a whole browser
-			f := behind(t, x)
-			app := chromium(t)
+	browser := chromium(t)
+	browser.open("about:blank") // it runs until all are done
+	for _, f := range fronts(t) {
+		t.Run(f.kind.name, func(t *testing.T) { // one after the other: a browser takes all that there is
+			f.run(t)
+			app := browser.somebody(t)
 			app.open(f.url + "/live?deep=link&x=%26")
 			app.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`, f.provider.issuer))
 			app.run(`document.querySelector("[name=login]").value = "alice"; document.forms[0].submit()`)

@@ -4,17 +4,22 @@ import io.undertow.UndertowOptions;
 import io.undertow.server.HttpHandler;
 import io.undertow.server.HttpServerExchange;
 import io.undertow.server.handlers.BlockingHandler;
+import io.undertow.server.handlers.HttpContinueReadHandler;
 import io.undertow.server.protocol.http2.Http2UpgradeHandler;
 import io.undertow.util.HeaderValues;
 import io.undertow.util.Headers;
 import io.undertow.websockets.core.AbstractReceiveListener;
+import io.undertow.websockets.core.BufferedTextMessage;
+import io.undertow.websockets.core.WebSocketChannel;
 import io.undertow.websockets.core.WebSockets;
 import java.security.MessageDigest;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.Locale;
 import java.util.Objects;
 import java.util.StringJoiner;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.regex.Pattern;
 
 /** The app of the end-to-end tests on Undertow, which takes an upgrade to h2c. */
 public class App {
@@ -23,13 +28,18 @@ public class App {
 
   public static void main(String[] args) {
     HttpHandler socket = Handlers.websocket((http, channel) -> {
-      channel.getReceiveSetter().set(new AbstractReceiveListener() {});
+      channel.getReceiveSetter().set(new AbstractReceiveListener() {
+        @Override
+        protected void onFullTextMessage(WebSocketChannel from, BufferedTextMessage message) {
+          WebSockets.sendText(message.getData(), from, null);
+        }
+      });
       channel.resumeReceives();
       WebSockets.sendText("hello " + http.getRequestHeader(SUBJECT), channel, null);
     });
     HttpHandler stream = Handlers.serverSentEvents((connection, last) ->
         connection.send("hello " + connection.getRequestHeaders().getFirst(SUBJECT)));
-    HttpHandler all = Handlers.path(new BlockingHandler(App::answer))
+    HttpHandler all = Handlers.path(new HttpContinueReadHandler(new BlockingHandler(App::answer)))
         .addExactPath("/socket", socket)
         .addExactPath("/stream", stream)
         .addExactPath("/asked", exchange -> exchange.getResponseSender().send(String.join("\n", asked)));
@@ -47,7 +57,9 @@ public class App {
     for (HeaderValues header : exchange.getRequestHeaders()) {
       StringJoiner values = new StringJoiner(",", "[", "]");
       header.forEach(value -> values.add(quote(value)));
-      headers.add(quote(header.getHeaderName().toString()) + ":" + values);
+      String name = Pattern.compile("(^|-)[a-z]").matcher(header.getHeaderName().toString())
+          .replaceAll(first -> first.group().toUpperCase(Locale.ROOT));
+      headers.add(quote(name) + ":" + values);
     }
     exchange.getResponseHeaders().put(Headers.CONTENT_TYPE, "application/json");
     exchange.getResponseSender().send("{\"Path\":" + quote(exchange.getRequestPath()) + ",\"Header\":" + headers

@@ -30,6 +30,7 @@ const server = createServer((req, res) => {
 });
 new WebSocketServer({ server, path: "/socket" }).on("connection", (socket, req) => {
   socket.on("error", () => {});
+  socket.on("message", (text) => socket.send(String(text)));
   socket.send(`hello ${subject(req)}`);
 });
 server.listen(Number(process.argv[2]), "127.0.0.1");

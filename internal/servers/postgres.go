@@ -41,7 +41,7 @@ func SharedPostgres() *Shared {
 }
 
 // OwnPostgres is [Postgres] whether or not one was named. What the server keeps is below parent, a folder that is open to
-// everybody; "" leaves it to the system.
+// everybody; "" leaves it to this package.
 func OwnPostgres(t T, parent string, settings ...string) *Server {
 	t.Helper()
 	bin := postgresPrograms(t)

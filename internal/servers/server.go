@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -107,11 +108,15 @@ func (s *Server) Thaw() {
 	s.signal(thaw)
 }
 
-// newServer returns a server that is still to be launched, with a folder of its own below parent, which "" leaves to the system.
+// newServer returns a server that is still to be launched, with a folder of its own below parent, where "" means in memory if that is
+// possible; for a benchmark it means on a disk.
 func newServer(t T, parent, ready string, orderly syscall.Signal) *Server {
 	t.Helper()
 	if notHere != "" {
 		need(t, notHere)
+	}
+	if _, measured := t.(*testing.B); parent == "" && !measured {
+		parent = memory()
 	}
 	// A test's own folder is closed to others, and so to the server's user.
 	dir, err := os.MkdirTemp(parent, "curfew-server-")
