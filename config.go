@@ -29,6 +29,10 @@ func KeyFile(name string) (*session.Ring, error) {
 			os.Remove(name)
 			return nil, fmt.Errorf("key file: %w", err)
 		}
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("key file: %w: make its folder, for the user that this runs as", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("key file: %w: this user may not make it there", err)
 	case !errors.Is(err, fs.ErrExist):
 		return nil, fmt.Errorf("key file: %w", err)
 	}
@@ -40,7 +44,10 @@ func KeyFile(name string) (*session.Ring, error) {
 		return nil, fmt.Errorf("key file %s: others can read it (mode %04o): run chmod 600 %[1]s", name, mode)
 	}
 	text, err := os.ReadFile(name)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("key file: %w: let the user that this runs as read it", err)
+	case err != nil:
 		return nil, fmt.Errorf("key file: %w", err)
 	}
 	ring, err := session.ParseRing(text)

@@ -166,7 +166,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 			return
 		}
-		h.letIn(r, "require", r.Method, r.URL.EscapedPath(), s, by)
+		r = h.letIn(r, "require", r.Method, r.URL.EscapedPath(), s, by)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
 	})
 }

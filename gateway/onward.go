@@ -28,11 +28,13 @@ func (h *Handler) onward(r *http.Request, s *session.Session, again bool) []web.
 }
 
 // letIn logs, at debug, a request that is let through: where it was asked about, what for, by whose session, by which
-// rule. The sub and the session are absent where nobody is signed in, the rule where none covers the path.
-func (h *Handler) letIn(r *http.Request, surface, method, target string, s *session.Session, by *rule) {
+// rule. The sub and the session are absent where nobody is signed in, the rule where none covers the path. It returns the
+// request with the id of that line, which is that of all lines to come.
+func (h *Handler) letIn(r *http.Request, surface, method, target string, s *session.Session, by *rule) *http.Request {
 	if !cmp.Or(h.Site.Log, slog.Default()).Enabled(r.Context(), slog.LevelDebug) {
-		return
+		return r
 	}
+	r = h.Site.Identify(r)
 	attrs := []slog.Attr{slog.String("surface", surface)}
 	if target != r.URL.EscapedPath() { // a proxy asks about it
 		attrs = append(attrs, slog.String("asked_method", method), slog.String("asked_path", pathAlone(target)))
@@ -44,6 +46,7 @@ func (h *Handler) letIn(r *http.Request, surface, method, target string, s *sess
 		attrs = append(attrs, slog.Int("rule", by.number))
 	}
 	h.Site.Event(r, slog.LevelDebug, "let_in", attrs...)
+	return r
 }
 
 // pathAlone leaves out the query, which may hold a secret.

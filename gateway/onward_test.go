@@ -4,10 +4,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/web"
 )
 
 func TestAPageWithoutAnAnswerOfTheAppHasAWayOn(t *testing.T) {
@@ -51,12 +53,26 @@ func TestAPageWithoutAnAnswerOfTheAppHasAWayOn(t *testing.T) {
 	}
 }
 
+func TestWhomARuleRefusesMayTakeAnotherAccountOrSignOut(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
+	b, _ := st.signIn(nil)
+	resp, body := st.send("GET", "/admin/x?a=b", "Cookie", cookie(b), "Accept", "text/html")
+	for _, want := range []string{`href="/auth/login?prompt=select_account&amp;return_to=%2Fadmin%2Fx%3Fa%3Db"`, `<form method="post" action="/auth/logout">`} {
+		if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, want) {
+			t.Errorf("%d, no %s in %s", resp.StatusCode, want, body)
+		}
+	}
+}
+
 func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/admin/*"})
 	b, s := st.signIn(nil)
-	require := st.gateway.Require(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	ids, inner := map[string]bool{}, []string(nil)
+	require := st.gateway.Require(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { inner = append(inner, web.RequestID(r.Context())) }))
 	asked := func() *http.Request {
 		r := httptest.NewRequest("GET", "/admin/x?secret=1", nil)
 		r.Host = st.gateway.Site.URL.Host
@@ -78,11 +94,26 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 			!strings.Contains(said, `"sub":"alice"`) || !strings.Contains(said, `"rule":2`) || strings.Contains(said, "secret") || !strings.Contains(said, "/admin/x") {
 			t.Errorf("%s: %s", surface, said)
 		}
+		id := regexp.MustCompile(`"event":"let_in","request_id":"(\w{20,})"`).FindStringSubmatch(said)
+		if id == nil || ids[id[1]] {
+			t.Errorf("%s: no id of its own: %s", surface, said)
+		} else {
+			ids[id[1]] = true
+		}
+	}
+	if len(inner) != 1 || !ids[inner[0]] {
+		t.Errorf("the handler is told the ids %q, and the log %v", inner, ids)
 	}
 	before := st.logs.String()
 	st.send("GET", "/public/x")
 	st.send("GET", "/admin/x")
 	if said := strings.TrimPrefix(st.logs.String(), before); strings.Count(said, `"event":"let_in"`) != 1 || !strings.Contains(said, `"rule":1`) || strings.Contains(said, `"session"`) {
 		t.Errorf("nobody: %s", said)
+	}
+	st.app.Close() // the answer that there is none has the id under which the request was let in
+	_, body := st.send("GET", "/admin/x", "Cookie", cookie(b), "Accept", "text/html")
+	lines := regexp.MustCompile(`"request_id":"(\w+)"`).FindAllStringSubmatch(st.logs.String(), -1)
+	if n := len(lines); n < 2 || lines[n-1][1] != lines[n-2][1] || !strings.Contains(body, lines[n-1][1]) {
+		t.Errorf("the ids are %q, and the page is %s", lines, body)
 	}
 }

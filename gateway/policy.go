@@ -158,8 +158,9 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{
-			Text:    "You are signed in, but for this page your account lacks " + missing + ".\n\nAsk whoever looks after this site if you should have it.",
-			Actions: []web.Action{{Label: "Use another account", Href: again}},
+			Text: "You are signed in, but for this page your account lacks " + missing + ".\n\nAsk whoever looks after this site if you should have it.",
+			// Where the provider lets the same account through again, signing out there helps.
+			Actions: []web.Action{{Label: "Use another account", Href: again}, {Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},
 		},
 		Event: "forbidden",
 		Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.Int("rule", r.number), slog.String("missing", why)},

@@ -65,7 +65,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Message: web.Message{Text: "There is nothing at this address.", Actions: h.onward(r, v.session, false)}}, nil)
 		return
 	}
-	h.letIn(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
+	r = h.letIn(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if v.session != nil {

@@ -100,7 +100,7 @@ func (h *Handler) original(r *http.Request) (original, error) {
 	return o, nil
 }
 
-// one returns the one value of several headers that say the same thing. A URL is cut to its path and query.
+// one returns the one value of several headers that say the same thing; those that are empty say nothing. A URL is cut to its path and query.
 func one(headers ...[]string) (string, error) {
 	var found string
 	for _, values := range headers {
@@ -108,6 +108,9 @@ func one(headers ...[]string) (string, error) {
 			if rest, ok := cutScheme(v); ok {
 				// Without a path what is left begins with `?`, which is none: a slash in the query begins no path.
 				v = cmp.Or(pathOf(rest), rest)
+			}
+			if v == "" { // it says nothing
+				continue
 			}
 			if found != "" && v != found {
 				return "", errors.New("the headers that name the original request do not agree: have the proxy set or remove each of them")

@@ -63,6 +63,7 @@ type attempt struct {
 	Began    time.Time `json:"b"`           // a logout after it that names the person bars this login
 	Era      string    `json:"e,omitempty"` // see [session.Manager.Begin]
 	Silent   bool      `json:"q,omitempty"`
+	Prompt   string    `json:"m,omitempty"` // what the provider was asked to prompt, if this login asked for something
 }
 
 // begin completes an attempt: all that must be known of it later goes into the state, and the secret into the cookie that

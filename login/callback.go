@@ -36,6 +36,12 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provi
 	}
 	if err := h.check(r.Context(), p, a, q); err != nil {
 		h.forget(w, h.cookieName(a.Slot))
+		if errors.Is(err, errNoSelection) {
+			h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "again"), slog.String("provider", p.Name()),
+				slog.String("error", err.Error()))
+			redirect(w, h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: withLogin(a.Prompt)}))
+			return nil
+		}
 		return h.quietly(w, r, a, err)
 	}
 	o, err := h.once(r, p, a, q["code"])
@@ -116,6 +122,9 @@ func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map
 	if err := p.CheckIssParameter(ctx, q["iss"]); err != nil {
 		return h.asked(p, a, err)
 	}
+	if refusesSelection(a, q["error"]) {
+		return fmt.Errorf("%w: it answered %q: %q", errNoSelection, web.Clip(q["error"]), web.Clip(q["error_description"]))
+	}
 	if q["error"] != "" {
 		return h.declined(p, a, q["error"], q["error_description"])
 	}
@@ -123,6 +132,15 @@ func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map
 		return h.asked(p, a, &oidc.Error{Check: "code", Err: errors.New("the answer has neither a code nor an error")})
 	}
 	return nil
+}
+
+// errNoSelection: the provider was asked to let the person select an account, and does not do that.
+var errNoSelection = errors.New("the provider takes no select_account and is asked to sign the person in anew")
+
+// refusesSelection says whether an error may be about select_account. Once that is not asked for any more, an error is one.
+func refusesSelection(a *attempt, code string) bool {
+	return withLogin(a.Prompt) != a.Prompt &&
+		slices.Contains([]string{"invalid_request", "account_selection_required", "interaction_required", "login_required"}, code)
 }
 
 // finish is steps 3 to 6 of [Handler.callback]. It returns the bearer for the browser.
@@ -183,25 +201,41 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 
 // refused says why somebody who has signed in at the provider does not come in; see [Handler.Claims].
 func (h *Handler) refused(ctx context.Context, p *oidc.Provider, a *attempt, id *oidc.IDToken, err error) error {
-	if _, said := errors.AsType[*web.Failure](err); said {
-		return err
+	attrs := []slog.Attr{slog.String("provider", p.Name()), slog.String("check", "app"), slog.String("sub", id.Subject)}
+	if said, ok := errors.AsType[*web.Failure](err); ok { // the app's own words
+		f := *said
+		f.Event = cmp.Or(f.Event, "login")
+		f.Attrs = slices.Concat([]slog.Attr{slog.String("result", "refused")}, attrs, f.Attrs)
+		switch {
+		case len(f.Message.Actions) > 0:
+		case MayPass(err):
+			f.Attrs[0] = slog.String("result", "unavailable")
+			f.Message.Actions = h.again(a)
+		default:
+			f.Message.Actions = h.another(ctx, p, a)
+		}
+		return &f
 	}
-	check, text, note := "app", "You have signed in, but this site did not let you in.", ""
+	text, note := "You have signed in, but this site did not let you in.", ""
 	if missing, ok := errors.AsType[lackingError](err); ok {
-		check, note = "require", "Whoever runs this site can change that."
+		attrs[1], note = slog.String("check", "require"), "Whoever runs this site can change that."
 		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing.claim)
 	}
-	f := refuse(http.StatusForbidden, "", err,
-		slog.String("provider", p.Name()), slog.String("check", check), slog.String("sub", id.Subject))
+	f := refuse(http.StatusForbidden, "", err, attrs...)
 	f.Message = web.Message{Title: "You cannot come in", Text: text, Note: note, Actions: h.another(ctx, p, a)}
 	return f
 }
 
 // another is what somebody can do whose account does not do: take another one. The provider would let the same one
-// straight through, so it is asked to let the person choose; and where it can sign people out, the page offers that too.
+// straight through, so it is asked to let the person choose, or, if it was asked that and they are here again, to sign
+// them in anew; and where it can sign people out, the page offers that too.
 func (h *Handler) another(ctx context.Context, p *oidc.Provider, a *attempt) []web.Action {
+	prompt := selectAccount
+	if asked := strings.Fields(a.Prompt); slices.Contains(asked, selectAccount) || slices.Contains(asked, "login") {
+		prompt = "login"
+	}
 	actions := []web.Action{{Label: "Use another account",
-		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: "select_account"})}}
+		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: prompt})}}
 	// Without a hint of who it is, which would make the address too long for some: the provider asks the person.
 	out, err := p.EndSessionURL(ctx, oidc.EndSessionRequest{PostLogoutRedirectURI: h.Site.Absolute("logout/callback")})
 	if err == nil {

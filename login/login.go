@@ -108,7 +108,10 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 	}
-	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent}
+	if m, err := p.Metadata(r.Context()); err == nil { // else AuthURL says what is wrong
+		q.prompt = offered(q.prompt, m.Prompts)
+	}
+	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.kept(p, &a, err)
 	}
@@ -175,6 +178,32 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 		q.prompt = "none"
 	}
 	return q, nil
+}
+
+// selectAccount is optional for providers, and login is not (Core §15.1): it too lets the person say who they are.
+const selectAccount = "select_account"
+
+// offered asks a provider that says which prompts it has, and does not have select_account, for login instead.
+func offered(prompt string, has []string) string {
+	if len(has) == 0 || slices.Contains(has, selectAccount) {
+		return prompt
+	}
+	return withLogin(prompt)
+}
+
+// withLogin is a prompt with login in the place of select_account.
+func withLogin(prompt string) string {
+	words := strings.Fields(prompt)
+	i := slices.Index(words, selectAccount)
+	switch {
+	case i < 0:
+		return prompt
+	case slices.Contains(words, "login"):
+		words = slices.Delete(words, i, i+1)
+	default:
+		words[i] = "login"
+	}
+	return strings.Join(words, " ")
 }
 
 // parseQuery is [url.ParseQuery] as browsers have it: a semicolon is a character like any other.

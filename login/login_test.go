@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +20,7 @@ import (
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
+	"example.com/curfew/web"
 )
 
 func TestASignInOpensASession(t *testing.T) {
@@ -904,5 +909,160 @@ func TestAnAddressThatTheAppPutsInPlaceIsNotVerifiedByWhatWasSaidOfTheOldOne(t *
 		if got := b.session(); got == nil || got.Email() != c.email {
 			t.Errorf("%s: known by %q, want %q", c.why, got.Email(), c.email)
 		}
+	}
+}
+
+// A provider need not know select_account (Core §15.1 names login among what it must): one may say so in its metadata,
+// answer it with an error, or pass over it and let the same person through once more.
+func TestWhoIsRefusedGetsToAnotherAccountAtAnyProvider(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		offers  any
+		answers string // to select_account; "": it passes over it
+		clicks  int    // on "Use another account" until the provider is asked to sign in anew
+		again   int    // logins that were begun anew for want of select_account
+	}{
+		"it offers select_account":               {[]any{"none", "login", "select_account"}, "", 2, 0}, // and passes over it all the same
+		"it offers login alone":                  {[]any{"none", "login"}, "", 1, 0},
+		"it offers neither":                      {[]any{"none"}, "", 1, 0},
+		"it does not say, and passes over it":    {nil, "", 2, 0},
+		"it offers nothing, and passes over it":  {[]any{}, "", 2, 0},
+		"it offers what is no text":              {"select_account", "", 2, 0},
+		"it answers invalid_request":             {nil, "invalid_request", 1, 1},
+		"it answers account_selection_required":  {nil, "account_selection_required", 1, 1},
+		"it answers interaction_required":        {nil, "interaction_required", 1, 1},
+		"it offers select_account, and has none": {[]any{"select_account"}, "invalid_request", 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, func(h *login.Handler) { h.Require = map[string]map[string][]any{"main": {"sub": {"bob"}}} })
+			var last atomic.Value // the prompt that the provider was asked
+			s.ops[0].Mangle(func(m *oidctest.Mangle) {
+				m.Discovery = func(d map[string]any) { d["prompt_values_supported"] = row.offers }
+				m.Authorize = func(q url.Values) string {
+					last.Store(q.Get("prompt"))
+					if strings.Contains(q.Get("prompt"), "select_account") {
+						return row.answers
+					}
+					return ""
+				}
+			})
+			b := s.browser()
+			p := b.follow("/auth/login?return_to=/a%25")
+			for click := 1; ; click++ {
+				link := regexp.MustCompile(`<a href="([^"]*)">Use another account`).FindStringSubmatch(p.body)
+				if p.status != 403 || link == nil || click > row.clicks {
+					t.Fatalf("click %d: %d %s", click, p.status, p.body)
+				}
+				p = b.follow(html.UnescapeString(link[1]))
+				if last.Load() == "login" {
+					if click != row.clicks {
+						t.Errorf("login was asked after %d clicks, want %d", click, row.clicks)
+					}
+					break
+				}
+			}
+			if n := strings.Count(s.log.String(), `"result":"again"`); n != row.again {
+				t.Errorf("%d logins were begun anew, want %d", n, row.again)
+			}
+		})
+	}
+}
+
+func TestAnErrorIsTakenForAWantOfSelectAccountOnlyWhereThatWasAsked(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		prompt, code string
+		again        string // what is asked then; "": the error is shown
+	}{
+		{"select_account", "invalid_request", "login"},
+		{"consent select_account", "invalid_request", "consent login"},
+		{"login select_account", "invalid_request", "login"},
+		{"login", "invalid_request", ""},
+		{"", "invalid_request", ""},
+		{"select_account", "access_denied", ""},
+		{"select_account", "temporarily_unavailable", ""},
+		{"select_account", "invalid_scope", ""},
+	} {
+		s := newStage(t, 1, nil)
+		var asked []string
+		s.ops[0].Mangle(func(m *oidctest.Mangle) {
+			m.Discovery = func(d map[string]any) { delete(d, "prompt_values_supported") }
+			m.Authorize = func(q url.Values) string { asked = append(asked, q.Get("prompt")); return row.code }
+		})
+		p := s.browser().follow("/auth/login?return_to=/a&prompt=" + url.QueryEscape(row.prompt))
+		want := []string{row.prompt}
+		if row.again != "" {
+			want = append(want, row.again)
+		}
+		if !slices.Equal(asked, want) || p.status < 400 || !strings.Contains(p.body, "return_to=%2Fa") {
+			t.Errorf("%q answered %s: asked %q, want %q; then %d %s", row.prompt, row.code, asked, want, p.status, p.body)
+		}
+	}
+}
+
+// A parameter that is there and empty says no more than one that is not there.
+func TestAParameterThatIsEmptyIsAbsent(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil)
+	if p := s.browser().follow("/auth/login?provider=&iss=&login_hint=&prompt=&silent=&return_to="); p.status != 200 || p.body != "the app at /" {
+		t.Errorf("a login: %d %s", p.status, p.body)
+	}
+	for _, row := range []struct {
+		name   string
+		change func(url.Values)
+		check  string // "": signed in
+	}{
+		{"an empty error beside a code", func(q url.Values) { q.Set("error", ""); q.Set("error_description", "") }, ""},
+		{"an empty code", func(q url.Values) { q.Set("code", "") }, "code"},
+		{"an empty code and an empty error", func(q url.Values) { q.Set("code", ""); q.Set("error", "") }, "code"},
+		{"an empty iss, where one is promised (RFC 9207)", func(q url.Values) { q.Set("iss", "") }, "iss"},
+		{"an empty state", func(q url.Values) { q.Set("state", "") }, "state"},
+		{"an empty state and an empty code", func(q url.Values) { q.Set("state", ""); q.Set("code", "") }, "state"},
+	} {
+		b := s.browser()
+		u, err := url.Parse(b.begin("/auth/login?return_to=/a"))
+		must(t, err)
+		q := u.Query()
+		row.change(q)
+		u.RawQuery = q.Encode()
+		p := b.get(u.String())
+		if in := b.session() != nil; in != (row.check == "") || !in && (p.status != 400 || s.log.last("login")["check"] != row.check) {
+			t.Errorf("%s: %d %s, and the log says %v", row.name, p.status, p.body, s.log.last("login"))
+		}
+	}
+}
+
+func TestWhomTheAppRefusesIsOfferedAnotherAccount(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		err    error
+		status int
+		says   []string
+		not    string
+		result string
+	}{
+		"an error":      {errors.New("the database knows no alice"), 403, []string{"did not let you in", "Use another account", "Sign out at "}, "database", "refused"},
+		"web.Fail":      {web.Fail(403, "You have left us.", errors.New("gone")), 403, []string{"You have left us.", "Use another account", "Sign out at "}, "gone", "refused"},
+		"web.Fail 400":  {fmt.Errorf("wrapped: %w", web.Fail(400, "No.", nil)), 400, []string{"No.", "Use another account"}, "wrapped", "refused"},
+		"web.Fail 503":  {web.Fail(503, "Not now.", nil), 503, []string{"Not now.", "Sign in again", "return_to=%2Fa"}, "another account", "unavailable"},
+		"its own links": {&web.Failure{Status: 403, Message: web.Message{Text: "No.", Actions: []web.Action{{Label: "Ask for access", Href: "/ask"}}}}, 403, []string{"Ask for access"}, "another account", "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, func(h *login.Handler) {
+				h.OnLogin = func(context.Context, map[string]any) error { return row.err }
+			})
+			p := s.browser().follow("/auth/login?return_to=/a")
+			for _, want := range row.says {
+				if !strings.Contains(p.body, want) {
+					t.Errorf("no %q in %s", want, p.body)
+				}
+			}
+			l := s.log.last("login")
+			if p.status != row.status || strings.Contains(p.body, row.not) || l["result"] != row.result || l["check"] != "app" || l["sub"] != "alice" || l["provider"] != "main" {
+				t.Errorf("%d %s, and the log says %v", p.status, p.body, l)
+			}
+		})
 	}
 }

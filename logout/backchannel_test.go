@@ -470,13 +470,34 @@ func TestNothingSecretIsLogged(t *testing.T) {
 func TestTheLogSaysWhoseLogoutWasRefused(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
-	p := s.send(s.op.SignLogoutToken("app", "alice\n"+strings.Repeat("x", 5000), "her-sid", func(j *oidctest.JWT) { j.Claims["aud"] = "x" }))
-	s.refused(p, 400, "aud")
-	l := s.log.last("backchannel_logout")
-	sub, _ := l["claimed_sub"].(string)
-	if !strings.HasPrefix(sub, "alice\nx") || len(sub) > 300 || l["claimed_sid"] != "her-sid" || l["claimed_iss"] != s.op.Issuer() ||
-		l["claimed_provider"] != "main" {
-		t.Errorf("the log says %v", l)
+	long := strings.Repeat("x", 10<<10)
+	for _, row := range []struct {
+		claim, sent, logged string // logged: "" for no such line
+	}{
+		{"sub", "alice", "alice"},
+		{"sub", "alice\n{\"level\":\"ERROR\"}", `alice\n{"level":"ERROR"}`},
+		{"sub", "a\x00\x1b[31m\x7f\u0085b", `a\x00\x1b[31m\x7f\u0085b`},
+		{"sub", "\u202eecila\u2066\u200b\u2028\ufeff", `\u202eecila\u2066\u200b\u2028\ufeff`},
+		{"sub", "Zoë 李", "Zoë 李"},
+		{"sub", long, long[:256] + "…"},
+		{"sid", "her\tsid\u2067", `her\tsid\u2067`},
+		{"sid", long, long[:256] + "…"},
+		{"iss", "https://evil.example.com\u202e\r\n", `https://evil.example.com\u202e\r\n`},
+		{"iss", long, long[:256] + "…"},
+		{"sub", "", ""},
+		{"sid", "", ""},
+	} {
+		s.refused(s.send(s.op.SignLogoutToken("app", "alice", "her-sid", func(j *oidctest.JWT) {
+			j.Claims["aud"] = "x"
+			j.Claims[row.claim] = row.sent
+		})), 400, map[bool]string{true: "iss", false: "aud"}[row.claim == "iss"])
+		l := s.log.last("backchannel_logout")
+		if got, _ := l["claimed_"+row.claim].(string); got != row.logged || l["level"] != "WARN" {
+			t.Errorf("%s %.40q: the log says %v", row.claim, row.sent, l)
+		}
+		if known := row.claim != "iss"; known != (l["claimed_provider"] == "main") || known != (l["claimed_iss"] == s.op.Issuer()) {
+			t.Errorf("%s %.40q: the log says %v", row.claim, row.sent, l)
+		}
 	}
 	s.send(s.op.SignLogoutToken("app", "", "nobody's"))
 	if l := s.log.last("backchannel_logout"); l["result"] != "ok" || l["hint"] == nil {

@@ -29,6 +29,8 @@ var (
 	ErrUnavailable = errors.New("the provider could not be asked")
 	// ErrInvalidGrant: the provider refuses the refresh token, or the code, for good (RFC 6749 §5.2).
 	ErrInvalidGrant = errors.New("the provider refuses the grant (invalid_grant)")
+	// ErrInvalidClient: the token endpoint does not take this client's id, secret or way of authentication (RFC 6749 §5.2).
+	ErrInvalidClient = errors.New("the provider does not take this client's credentials")
 	// ErrOtherPerson: a refreshed ID Token that the provider signed is of another issuer, client or subject (Core §12.2).
 	ErrOtherPerson = errors.New("the refreshed ID Token is of another issuer, client or subject than the session (Core §12.2)")
 	// ErrUnsupported: the provider has no such endpoint.
@@ -36,6 +38,15 @@ var (
 	// ErrUnsupportedTokenType: the provider does not revoke tokens of this kind (RFC 7009 §2.2.1).
 	ErrUnsupportedTokenType = errors.New("the provider does not revoke tokens of this kind (unsupported_token_type)")
 )
+
+// Refusal is what an endpoint answered that did not do what it was asked, as far as that is known. It is wrapped in an [Error] or an [ErrUnavailable].
+type Refusal struct {
+	Status   int    // of HTTP
+	Code     string // `error` of RFC 6749 §5.2, a short word; empty when there is none
+	sentence string
+}
+
+func (r *Refusal) Error() string { return r.sentence }
 
 func failed(check, format string, args ...any) error {
 	return &Error{Check: check, Err: fmt.Errorf(format, args...)}

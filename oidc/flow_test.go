@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -336,6 +337,180 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 	cancel()
 	_, err = h.rp.Exchange(ctx, "c", verifier, callback)
 	wantUnavailable(t, err, "canceled")
+}
+
+func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	tok, id := h.tokens(t)
+	five := 5 * time.Minute
+	for _, row := range []struct {
+		member, json string
+		reason       string        // "": it is taken
+		expires      time.Duration // 0: not said
+	}{
+		{"expires_in", `null`, "", 0},
+		{"expires_in", `""`, "", 0},
+		{"expires_in", `0`, "", 0},
+		{"expires_in", `-1`, "", 0},
+		{"expires_in", `1e99`, "", 0},
+		{"expires_in", `1e999`, "", 0},
+		{"expires_in", `"NaN"`, "", 0},
+		{"expires_in", `"Inf"`, "", 0},
+		{"expires_in", `"an hour"`, "", 0},
+		{"expires_in", `true`, "", 0},
+		{"expires_in", `[60]`, "", 0},
+		{"expires_in", `"60"`, "", time.Minute},
+		{"expires_in", `6e1`, "", time.Minute},
+		{"refresh_token", `null`, "", five},
+		{"refresh_token", `""`, "", five},
+		{"refresh_token", `1`, "`refresh_token` is not a string", 0},
+		{"id_token", `null`, "", five},
+		{"id_token", `""`, "", five},
+		{"id_token", `{}`, "`id_token` is not a string", 0},
+		{"access_token", `null`, "`access_token` is missing", 0},
+		{"access_token", `""`, "`access_token` is missing", 0},
+		{"token_type", `null`, "", five},
+		{"token_type", `""`, "", five},
+		{"token_type", `"DPoP"`, "not Bearer", 0},
+		{"token_type", `1`, "not Bearer", 0},
+		{"scope", `null`, "", five},
+		{"scope", `""`, "", five},
+		{"scope", `[]`, "", five},
+		{"session_state", `null`, "", five},
+		{"session_state", `1`, "", five},
+	} {
+		all := map[string]string{"access_token": `"a"`, "token_type": `"Bearer"`, "expires_in": `300`}
+		all[row.member] = row.json
+		var body []string
+		for name, v := range all {
+			body = append(body, fmt.Sprintf("%q:%s", name, v))
+		}
+		h.op.Override(oidctest.Token, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{"+strings.Join(body, ",")+"}") })
+		got, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+		if row.reason != "" {
+			wantCheck(t, err, "token_response", row.reason)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %s: %v", row.member, row.json, err)
+			continue
+		}
+		want := time.Time{}
+		if row.expires > 0 {
+			want = h.Now().Add(row.expires)
+		}
+		if newID != nil || got.RefreshToken != tok.RefreshToken || !got.Expires.Equal(want) || got.SessionState != "" || !slices.Equal(got.Scopes, h.rp.Config().Scopes) {
+			t.Errorf("%s: %s: got %#v, %v until %v", row.member, row.json, *got, newID, got.Expires)
+		}
+	}
+	h.op.Override(oidctest.Token, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"access_token":"a","access_token":"b","token_type":"Bearer"}`)
+	})
+	_, _, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+	wantUnavailable(t, err, "whose names are there once")
+}
+
+func TestAMemberOfTheMetadataThatSaysNothingIsAbsent(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"id_token_signing_alg_values_supported", "code_challenge_methods_supported", "token_endpoint_auth_methods_supported",
+		"scopes_supported", "prompt_values_supported", "authorization_response_iss_parameter_supported", "backchannel_logout_supported",
+		"backchannel_logout_session_supported", "frontchannel_logout_supported"} {
+		for _, v := range []any{nil, "", 1, []any{}, []any{nil, 1}, map[string]any{}, "true"} {
+			inBubble(t, func(t *testing.T, h *house) {
+				h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = func(d map[string]any) { d[name] = v } })
+				m, err := h.rp.Metadata(t.Context())
+				if err != nil {
+					t.Fatalf("%s %v: %v", name, v, err)
+				}
+				said := map[string]bool{
+					"id_token_signing_alg_values_supported": len(m.IDTokenSigningAlgs) > 0, "code_challenge_methods_supported": len(m.PKCEMethods) > 0,
+					"token_endpoint_auth_methods_supported": len(m.TokenAuthMethods) > 0, "scopes_supported": len(m.Scopes) > 0,
+					"prompt_values_supported": len(m.Prompts) > 0, "authorization_response_iss_parameter_supported": m.IssParameter,
+					"backchannel_logout_supported": m.BackchannelLogout, "backchannel_logout_session_supported": m.BackchannelSession,
+					"frontchannel_logout_supported": m.FrontchannelLogout,
+				}
+				if said[name] {
+					t.Errorf("%s: %v says something: %+v", name, v, *m)
+				}
+			})
+		}
+	}
+}
+
+func TestAMemberOfAKeyThatIsNullIsAbsent(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"use", "alg", "key_ops", "d", "k", "x5c", "n"} {
+		inBubble(t, func(t *testing.T, h *house) {
+			h.op.Mangle(func(m *oidctest.Mangle) {
+				m.JWKS = func(d map[string]any) {
+					for _, k := range d["keys"].([]any) {
+						k.(map[string]any)[name] = nil
+					}
+				}
+			})
+			if _, err := h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""), oidc.Expect{Nonce: "n"}, h.Now()); err != nil {
+				t.Errorf("%s: null: %v", name, err)
+			}
+		})
+	}
+}
+
+func TestARefusedClientIsWarnedOfOncePerChange(t *testing.T) {
+	t.Parallel()
+	var logs bytes.Buffer // written by this goroutine alone
+	h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.Log = slog.New(slog.NewTextHandler(&logs, nil)) })
+	n := 0
+	odd := func(status int, code string) http.HandlerFunc { // with a description that is another one each time
+		return func(w http.ResponseWriter, _ *http.Request) {
+			n++
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"error":%q,"error_description":"trace %d"}`, code, n)
+		}
+	}
+	for i, step := range []struct {
+		answer  http.HandlerFunc
+		refused bool   // errors.Is ErrInvalidClient
+		warned  string // what is logged then; "" for nothing
+	}{
+		{odd(400, "invalid_grant"), false, ""},
+		{odd(401, "invalid_client"), true, "event=oidc.client.refused"},
+		{odd(401, "invalid_client"), true, ""},
+		{odd(401, "invalid_client"), true, ""},
+		{odd(401, "unauthorized_client"), true, "event=oidc.client.refused"}, // Keycloak's word for it
+		{oidctest.Status(503), false, ""},                                    // says nothing of the client
+		{odd(404, "not_found"), false, ""},
+		{odd(401, "invalid_grant"), false, ""},
+		{odd(401, "unauthorized_client"), true, ""},
+		{odd(400, "invalid_grant"), false, "event=oidc.client.taken"},
+		{odd(400, "invalid_grant"), false, ""},
+		{oidctest.Status(401), true, "event=oidc.client.refused"},
+		{nil, false, "event=oidc.client.taken"}, // the real endpoint, which does not know the code
+		{odd(400, "invalid_client"), true, "event=oidc.client.refused"},
+		{odd(400, "unauthorized_client"), false, ""}, // it may not use this grant, whoever it is
+	} {
+		h.op.Override(oidctest.Token, step.answer)
+		logs.Reset()
+		_, err := h.rp.Exchange(t.Context(), "code", verifier, callback)
+		if errors.Is(err, oidc.ErrInvalidClient) != step.refused {
+			t.Errorf("step %d: %v", i, err)
+		}
+		said := logs.String()
+		if strings.Count(said, "event=") != min(1, len(step.warned)) || !strings.Contains(said, step.warned) {
+			t.Errorf("step %d: logged %q, want %q once", i, said, step.warned)
+		}
+		if strings.Contains(said, "refused") {
+			for _, want := range []string{"level=WARN", "provider=main", "client_id=app", "token_endpoint_auth_method=client_secret_basic", "See that client_id, client_secret"} {
+				if !strings.Contains(said, want) {
+					t.Errorf("step %d: no %s in %s", i, want, said)
+				}
+			}
+			if strings.Contains(said, "s3cret") {
+				t.Errorf("step %d: the secret is logged", i)
+			}
+		}
+	}
 }
 
 func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {

@@ -92,6 +92,14 @@ func (p *Provider) getDocument(ctx context.Context, where string) (*answer, erro
 	return a, err
 }
 
+// unlike adds to what is wrong with a document what kind it is, if it is not JSON.
+func (a *answer) unlike(err error) error {
+	if strings.Contains(a.media, "json") {
+		return err
+	}
+	return fmt.Errorf("%w (its type is %s)", err, quote(a.media))
+}
+
 // post calls an endpoint with a form, and the client's authentication (RFC 6749 §2.3.1). An error is an
 // [ErrUnavailable]; what the endpoint made of it is in the answer.
 func (p *Provider) post(ctx context.Context, where string, form url.Values) (*answer, error) {
@@ -118,7 +126,7 @@ func (p *Provider) post(ctx context.Context, where string, form url.Values) (*an
 		return nil, unavailable("%w", err)
 	}
 	if a.temporary() {
-		return nil, unavailable("%s: %s", where, a.describe())
+		return nil, unavailable("%w", &Refusal{Status: a.status, sentence: where + ": " + a.describe()})
 	}
 	return a, nil
 }

@@ -70,14 +70,14 @@ func parseKey(m claims) publicKey {
 	for name, to := range map[string]*string{
 		"kid": &k.info.KID, "kty": &k.info.Kty, "crv": &k.info.Crv, "alg": &k.info.Alg, "use": &k.info.Use,
 	} {
-		v, there := m[name]
+		v := m[name] // nil also when it is null, which is as good as absent
 		s, ok := v.(string)
-		if there && !ok {
+		if v != nil && !ok {
 			k.problem = fmt.Sprintf("its `%s` is not a string", name)
 		}
 		*to = s
 	}
-	if v, there := m["key_ops"]; there {
+	if v := m["key_ops"]; v != nil {
 		list, _ := v.([]any)
 		k.ops = []string{} // said, even if it says nothing: then the key is for nothing
 		for _, e := range list {
@@ -96,7 +96,7 @@ func parseKey(m claims) publicKey {
 	// Only what makes the key is handed on: certificates are not looked at, so a strange one spoils nothing.
 	material := map[string]any{}
 	for _, name := range []string{"kty", "crv", "n", "e", "x", "y"} {
-		if v, there := m[name]; there {
+		if v := m[name]; v != nil {
 			material[name] = v
 		}
 	}

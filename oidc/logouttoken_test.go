@@ -135,6 +135,18 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"nonce: there", claim("nonce", "n"), "nonce", "never has one"},
 		{"nonce: null", claim("nonce", null{}), "nonce", "never has one"},
 		{"nonce: empty", claim("nonce", ""), "nonce", "never has one"},
+		{"iat: a string", claim("iat", sec(now)), "iat", "not a number"},
+		{"iat: null", claim("iat", null{}), "iat", "missing"},
+		{"exp: a string", claim("exp", sec(now.Add(time.Minute))), "exp", "not a number"},
+		{"exp: an object", claim("exp", map[string]any{}), "exp", "not a number"},
+		{"aud: nothing in it", claim("aud", []any{}), "aud", "empty"},
+		{"aud: null in it", claim("aud", []any{null{}, "app"}), "aud", "not a string"},
+		{"aud: an empty string", claim("aud", ""), "aud", "the token is for"},
+		{"jti: null", claim("jti", null{}), "jti", "missing"},
+		{"jti: empty", claim("jti", ""), "jti", "empty"},
+		{"events: null itself", claim("events", null{}), "events", "missing"},
+		{"sub and sid: null", func(j *oidctest.JWT) { j.Claims["sub"], j.Claims["sid"] = null{}, null{} }, "sub", "names nobody"},
+		{"nonce: empty", claim("nonce", ""), "nonce", "never has one"},
 		{"neither sub nor sid", func(j *oidctest.JWT) { delete(j.Claims, "sub"); delete(j.Claims, "sid") }, "sub", "names nobody"},
 		{"sub and sid in the wrong case", func(j *oidctest.JWT) {
 			payload(`"sub"`, `"Sub"`)(j)

@@ -31,7 +31,9 @@ type Metadata struct {
 	FrontchannelLogout    bool
 	FrontchannelSession   bool
 
-	ignored []string // optional endpoints that cannot be used, and why
+	Prompts []string // prompt_values_supported (Initiating User Registration §4.2); empty when not said
+
+	Ignored []string // optional endpoints that cannot be used, and why
 
 	Date time.Time // the provider's Date header, for the clock difference; zero when there was none
 	At   time.Time // when we received it
@@ -52,7 +54,7 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 		}
 		m, err := parseMetadata(d.body, p.cfg.Issuer)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", where, err)
+			return nil, fmt.Errorf("%s: %w", where, d.unlike(err))
 		}
 		m.At = p.cfg.Now()
 		m.Date, _ = http.ParseTime(d.date)
@@ -61,9 +63,9 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	if err != nil {
 		err = fmt.Errorf("its metadata: %w", err)
 	}
-	if err == nil && len(m.ignored) > 0 {
+	if err == nil && len(m.Ignored) > 0 {
 		p.cfg.Log.Warn("the provider's metadata names endpoints that are not used; what they are for does not work",
-			"event", "oidc.discovery.ignored", "provider", p.cfg.Name, "ignored", strings.Join(m.ignored, "; "))
+			"event", "oidc.discovery.ignored", "provider", p.cfg.Name, "ignored", strings.Join(m.Ignored, "; "))
 	}
 	// Whoever is without metadata asks all the time; what is told is when that begins and ends.
 	switch was := p.silent.Swap(err != nil); {
@@ -117,7 +119,7 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 			case err != nil && e.required:
 				faults = append(faults, fmt.Errorf("`%s`: %w", e.name, err))
 			case err != nil:
-				m.ignored = append(m.ignored, fmt.Sprintf("`%s`: %v", e.name, err))
+				m.Ignored = append(m.Ignored, fmt.Sprintf("`%s`: %v", e.name, err))
 			default:
 				*e.to = v
 			}
@@ -129,7 +131,7 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 			if e.required {
 				faults = append(faults, fmt.Errorf("`%s` is not a string", e.name))
 			} else {
-				m.ignored = append(m.ignored, fmt.Sprintf("`%s` is not a string", e.name))
+				m.Ignored = append(m.Ignored, fmt.Sprintf("`%s` is not a string", e.name))
 			}
 		}
 	}
@@ -149,6 +151,7 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	m.PKCEMethods = list("code_challenge_methods_supported")
 	m.TokenAuthMethods = list("token_endpoint_auth_methods_supported")
 	m.Scopes = list("scopes_supported")
+	m.Prompts = list("prompt_values_supported")
 	m.IssParameter = c["authorization_response_iss_parameter_supported"] == true
 	m.BackchannelLogout = c["backchannel_logout_supported"] == true
 	m.BackchannelSession = c["backchannel_logout_session_supported"] == true

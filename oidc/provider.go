@@ -16,7 +16,8 @@ type Provider struct {
 	logoutAlg *algorithm // of logout tokens
 	meta      *cached[*Metadata]
 	keys      *keySet
-	silent    atomic.Bool // the metadata could not be fetched when that was last tried
+	silent    atomic.Bool            // the metadata could not be fetched when that was last tried
+	barred    atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
 // New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all who wait, and
@@ -90,7 +91,7 @@ func (p *Provider) fetchKeys(ctx context.Context) (keyRing, error) {
 		}
 		ring, err := parseKeys(d.body)
 		if err != nil {
-			return nil, fmt.Errorf("its keys at %s: %w", m.JWKSURI, err)
+			return nil, fmt.Errorf("its keys at %s: %w", m.JWKSURI, d.unlike(err))
 		}
 		return ring, nil
 	}()

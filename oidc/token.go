@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -131,34 +132,60 @@ func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, se
 		return nil, err
 	}
 	if a.status != http.StatusOK {
-		code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
-		switch {
-		case code == "invalid_grant" && a.status == http.StatusBadRequest && a.media == "application/json":
-			return nil, ErrInvalidGrant
-		case code == "temporarily_unavailable" || code == "server_error":
-			return nil, unavailable("the token endpoint: %s", sentence)
-		case code == "invalid_client" || a.status == http.StatusUnauthorized:
-			p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in until that is put right",
-				"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
-				"token_endpoint_auth_method", p.cfg.AuthMethod, "error", sentence)
-			return nil, failed("token_response", "%s: check client_id, client_secret and token_endpoint_auth_method (it is %s here)", sentence, p.cfg.AuthMethod)
-		case a.status >= 300 && a.status < 400:
-			return nil, unavailable("the token endpoint: %s", sentence)
-		}
-		return nil, failed("token_response", "%s", sentence)
+		return nil, p.refused(a, secrets...)
 	}
+	p.clientTaken()
 	return p.parseTokens(a.body, now)
+}
+
+// refused says what it means that the token endpoint gave no tokens.
+func (p *Provider) refused(a *answer, secrets ...string) error {
+	code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
+	r := &Refusal{Status: a.status, Code: code, sentence: sentence}
+	switch {
+	case code == "invalid_grant" && a.status == http.StatusBadRequest && a.media == "application/json":
+		p.clientTaken()
+		return fmt.Errorf("%w: %w", ErrInvalidGrant, r)
+	case code == "temporarily_unavailable" || code == "server_error" || a.status < 400:
+		return unavailable("the token endpoint: %w", r)
+	// Keycloak answers a wrong secret with 401 and unauthorized_client. A 401 about the grant says nothing of the client.
+	case code == "invalid_client" || a.status == http.StatusUnauthorized && code != "invalid_grant":
+		p.clientRefused(r)
+		return failed("token_response", "%w: %w: check client_id, client_secret and token_endpoint_auth_method (it is %s here)",
+			ErrInvalidClient, r, p.cfg.AuthMethod)
+	}
+	return failed("token_response", "%w", r)
+}
+
+// clientRefused warns that the token endpoint does not take this client: once, until it does or gives another error.
+// What it describes the error with may be another text each time.
+func (p *Provider) clientRefused(r *Refusal) {
+	why := fmt.Sprintf("%d %s", r.Status, r.Code)
+	if before := p.barred.Swap(&why); before != nil && *before == why {
+		return
+	}
+	p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in there, and no session is refreshed. "+
+		"See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
+		"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
+		"token_endpoint_auth_method", p.cfg.AuthMethod, "error", r.Error())
+}
+
+func (p *Provider) clientTaken() {
+	if p.barred.Load() != nil && p.barred.Swap(nil) != nil {
+		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken", "provider", p.cfg.Name)
+	}
 }
 
 func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	c, err := decodeObject(body)
 	if err != nil {
 		// The words of the decoder might be a piece of a token.
-		return nil, unavailable("the token endpoint answered 200, and not with a JSON object whose names are there once")
+		return nil, unavailable("%w", &Refusal{Status: http.StatusOK,
+			sentence: "the token endpoint answered 200, and not with a JSON object whose names are there once"})
 	}
 	var t Tokens
 	for name, to := range map[string]*string{
-		"id_token": &t.IDToken, "access_token": &t.AccessToken, "refresh_token": &t.RefreshToken, "session_state": &t.SessionState,
+		"id_token": &t.IDToken, "access_token": &t.AccessToken, "refresh_token": &t.RefreshToken,
 	} {
 		s, ok := c[name].(string)
 		if c[name] != nil && !ok {
@@ -169,7 +196,8 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	if t.AccessToken == "" {
 		return nil, failed("token_response", "`access_token` is missing")
 	}
-	if typ := c["token_type"]; typ != nil {
+	t.SessionState, _ = c["session_state"].(string) // no standard's: whatever else is there is as good as absent
+	if typ := c["token_type"]; typ != nil && typ != "" {
 		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
 			return nil, failed("token_response", "`token_type` is not Bearer")
 		}

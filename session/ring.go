@@ -68,8 +68,15 @@ func ParseRing(text []byte) (*Ring, error) {
 			continue
 		}
 		k, err := base64.StdEncoding.DecodeString(string(line))
-		if err != nil || len(k) != 32 {
-			return nil, fmt.Errorf("key file line %d: want the base64 of 32 random bytes, as `openssl rand -base64 32` prints it", i+1)
+		wrong := ""
+		switch {
+		case err != nil:
+			wrong = "is not base64"
+		case len(k) != 32:
+			wrong = fmt.Sprintf("holds %d bytes", len(k))
+		}
+		if wrong != "" {
+			return nil, fmt.Errorf("key file line %d %s: want the base64 of 32 random bytes, as `openssl rand -base64 32` prints it", i+1, wrong)
 		}
 		keys = append(keys, k)
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 )
 
 const (
@@ -114,7 +115,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWriter, *http.Request, *Failure)) http.Handler {
 	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
 		w := &writer{ResponseWriter: under}
-		r = s.identify(r)
+		r = s.Identify(r)
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
 		header.Set("X-Content-Type-Options", "nosniff")
@@ -227,7 +228,8 @@ func (s *Site) judge(r *http.Request, err error) *Failure {
 	return f
 }
 
-// Event logs one decision under a stable name, with the request's id, method, path and client. Long values are cut.
+// Event logs one decision under a stable name, with the request's id, method, path and client. Long values are cut, and
+// characters that are not seen, or that turn round the text beside them, are written as Go writes them: \n, \u202e.
 func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...slog.Attr) {
 	log := cmp.Or(s.Log, slog.Default())
 	if !log.Enabled(r.Context(), level) {
@@ -235,17 +237,17 @@ func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...sl
 	}
 	all := make([]slog.Attr, 0, len(attrs)+5)
 	all = append(all, slog.String("event", name), slog.String("request_id", RequestID(r.Context())),
-		slog.String("method", Clip(r.Method)), slog.String("path", Clip(r.URL.Path)))
+		slog.String("method", visible(Clip(r.Method), "")), slog.String("path", visible(Clip(r.URL.Path), "")))
 	if a := s.ClientAddr(r); a.IsValid() {
 		all = append(all, slog.String("client", a.String()))
 	}
 	for _, a := range attrs {
 		if a.Value.Kind() == slog.KindString {
-			most := clipped
+			most, keep := clipped, ""
 			if a.Key == "error" {
-				most = 16 * clipped // it may be a stack
+				most, keep = 16*clipped, "\n\t" // it may be a stack
 			}
-			a.Value = slog.StringValue(clip(a.Value.String(), most))
+			a.Value = slog.StringValue(visible(clip(a.Value.String(), most), keep))
 		}
 		all = append(all, a)
 	}
@@ -264,10 +266,28 @@ func clip(text string, most int) string {
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
+// visible escapes what does not show as itself, save what is in keep. The handler of a log may write it as it is.
+func visible(text, keep string) string {
+	hidden := func(c rune) bool { return !unicode.IsPrint(c) && !strings.ContainsRune(keep, c) }
+	if !strings.ContainsFunc(text, hidden) {
+		return text
+	}
+	var b strings.Builder
+	for _, c := range text {
+		if hidden(c) {
+			quoted := strconv.QuoteRuneToASCII(c)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
 type requestID struct{}
 
-// identify gives a request its id: the one that it has, that a trusted proxy gave it, or a new one.
-func (s *Site) identify(r *http.Request) *http.Request {
+// Identify gives a request its id (see [RequestID]): the one that it has, that a trusted proxy gave it, or a new one.
+func (s *Site) Identify(r *http.Request) *http.Request {
 	if RequestID(r.Context()) != "" {
 		return r
 	}

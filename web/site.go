@@ -126,7 +126,11 @@ func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && s.trusted(addr); i-- {
-		next := parseAddr(strings.TrimSpace(hops[i]))
+		hop := strings.TrimSpace(hops[i])
+		if hop == "" { // RFC 9110 §5.6.1.2
+			continue
+		}
+		next := parseAddr(hop)
 		if !next.IsValid() {
 			break
 		}

@@ -102,6 +102,8 @@ func TestOnlyATrustedProxySaysWhoTheClientIs(t *testing.T) {
 		{"two proxies", "10.0.0.1:1234", []string{"198.51.100.1, 10.0.0.2"}, "198.51.100.1"},
 		{"proxies all the way", "10.0.0.1:1234", []string{"10.0.0.3, 10.0.0.2"}, "10.0.0.3"},
 		{"rubbish hides nobody", "10.0.0.1:1234", []string{"198.51.100.1, rubbish"}, "10.0.0.1"},
+		{"an empty header", "10.0.0.1:1234", []string{""}, "10.0.0.1"},
+		{"an empty item says nothing (RFC 9110 §5.6.1.2)", "10.0.0.1:1234", []string{"198.51.100.1, ,", ""}, "198.51.100.1"},
 		{"with a port", "10.0.0.1:1234", []string{"198.51.100.1:99"}, "198.51.100.1"},
 		{"IPv6", "10.0.0.1:1234", []string{"[2001:db8::1]:99"}, "2001:db8::1"},
 		{"IPv4 in IPv6", "[::ffff:10.0.0.1]:1234", []string{"::ffff:198.51.100.1"}, "198.51.100.1"},

@@ -93,8 +93,6 @@ The exit status is 0 without faults (warnings are none), 1 with faults, 2 when t
 // check looks at everything, one after the other: the providers first, then what is ours.
 func check(ctx context.Context, c *config.Config) (*report, error) {
 	// The URLs to register are those of a relying party that is built of the same configuration, and never runs.
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	providers, err := c.NewProviders()
 	if err != nil {
 		return nil, err
@@ -108,12 +106,18 @@ func check(ctx context.Context, c *config.Config) (*report, error) {
 		return nil, err
 	}
 	r := new(report)
+	// Each has a time of its own: one that hangs is no fault of the next.
+	within := func(look func(context.Context)) {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		look(ctx)
+	}
 	for i, p := range providers {
 		r.about = "provider " + p.Name()
-		checkProvider(ctx, r, p, registrations[i])
+		within(func(ctx context.Context) { checkProvider(ctx, r, p, registrations[i]) })
 	}
 	r.about = "this gateway"
-	checkStore(ctx, r, c)
+	within(func(ctx context.Context) { checkStore(ctx, r, c) })
 	checkKeyFile(r, c)
 	checkCertificate(r, c)
 	checkPolicy(r, c)

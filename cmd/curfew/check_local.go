@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/cmd/curfew/internal/stores"
 	room "example.com/curfew/gateway"
@@ -79,7 +79,7 @@ func checkKeyFile(r *report, c *config.Config) {
 		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
 		return
 	}
-	if _, err := curfew.KeyFile(c.KeyFile); err != nil {
+	if _, err := openRing(c); err != nil {
 		r.fault("key file", err.Error(), "serve would not start; put this right first")
 		return
 	}
@@ -93,22 +93,29 @@ func checkCertificate(r *report, c *config.Config) {
 	}
 	cert, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler))
 	if err != nil {
-		r.fault("certificate", err.Error(), "serve would not start; put this right first")
+		r.fault("certificate", err.Error(), "serve would not start: give tls_cert_file the certificate, then those of who signed it, "+
+			"and tls_key_file the key that it was made for")
 		return
 	}
 	leaf, now := cert.current.Leaf, time.Now()
+	ends := leaf.NotAfter
+	for _, der := range cert.current.Certificate[1:] { // browsers need these too
+		if above, err := x509.ParseCertificate(der); err == nil && above.NotAfter.Before(ends) {
+			ends = above.NotAfter
+		}
+	}
 	switch {
-	case now.After(leaf.NotAfter):
-		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, leaf.NotAfter.UTC()), "renew it")
+	case now.After(ends):
+		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, ends.UTC()), "no browser and no provider takes it: renew it")
 	case now.Before(leaf.NotBefore):
-		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()), "see that the clock is right")
+		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()), "no browser and no provider takes it yet: see that the clock is right")
 	case c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil:
 		r.warn("certificate", fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
-			"no browser takes it, unless a proxy in front has another")
-	case leaf.NotAfter.Sub(now) < 14*24*time.Hour:
-		r.warn("certificate", fmt.Sprintf("%s runs out at %v", c.TLSCert, leaf.NotAfter.UTC()), "renew it")
+			"no browser and no provider takes it, unless a proxy in front has another: get one for that name")
+	case ends.Sub(now) < 14*24*time.Hour:
+		r.warn("certificate", fmt.Sprintf("%s runs out at %v", c.TLSCert, ends.UTC()), "renew it")
 	default:
-		r.ok("certificate", "%s, until %v", c.TLSCert, leaf.NotAfter.UTC())
+		r.ok("certificate", "%s, until %v", c.TLSCert, ends.UTC())
 	}
 }
 

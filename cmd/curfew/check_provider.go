@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,18 +32,34 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkSecret(r, c)
 	m, err := p.Metadata(ctx)
 	if err != nil {
-		r.fault("discovery", err.Error(), "see that this machine reaches "+c.Issuer+", and that the issuer is written exactly as the provider writes it")
+		r.fault("discovery", err.Error(), reach(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
+		r.unchecked("all else", "the provider's metadata says where to ask", "put the discovery right, and run this again")
 		return
 	}
 	r.ok("discovery", "%s", m.Issuer)
+	for _, why := range m.Ignored {
+		r.warn("metadata", why, "it is not used, and what it is for does not work: correct it at the provider")
+	}
 	checkKeys(ctx, r, p, m)
 	checkLogoutSupport(r, m)
 	checkTokenEndpoint(r, c, m)
-	checkClient(ctx, r, p, reg)
-	checkRedirectURI(ctx, r, p, reg)
+	checkClient(ctx, r, p, m, reg)
+	checkRedirectURI(ctx, r, p, m, reg)
 	checkScopes(r, c, m)
+	checkPrompt(r, c, m)
 	checkClock(r, m)
 	checkQuirks(r, c, kindOf(c.Issuer, m))
+}
+
+// reach says what to look at when a question got no answer that can be used. It is the beginning of a sentence.
+func reach(err error, where string) string {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "see that the certificate of " + where + " is valid, and that this machine trusts whoever signed it"
+	}
+	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) {
+		return "see that this machine reaches " + where + " (its name, firewalls, a proxy)"
+	}
+	return "open " + where + " to see who answers there: it may be a page to sign in, another server, or an address that has moved"
 }
 
 func checkBackchannelURL(r *report, c oidc.Config, reg curfew.Registration) {
@@ -80,7 +99,11 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 		algs = append(algs, c.Quirks.LogoutSigningAlg)
 	}
 	for _, alg := range algs {
-		if len(m.IDTokenSigningAlgs) > 0 && !slices.Contains(m.IDTokenSigningAlgs, alg) {
+		if len(m.IDTokenSigningAlgs) == 0 {
+			r.unchecked("signing algorithm", "the provider does not say whether it offers "+alg, "sign in to see")
+			continue
+		}
+		if !slices.Contains(m.IDTokenSigningAlgs, alg) {
 			r.fault("signing algorithm", fmt.Sprintf("%s is registered here, and the provider offers %s", alg, strings.Join(m.IDTokenSigningAlgs, ", ")),
 				"set id_token_signed_response_alg to what the client is registered with there")
 			continue
@@ -89,7 +112,7 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 	}
 	keys, err := p.Keys(ctx)
 	if err != nil {
-		r.fault("keys", err.Error(), "see that this machine reaches "+m.JWKSURI)
+		r.fault("keys", err.Error(), reach(err, m.JWKSURI))
 		return
 	}
 	var good, bad []string
@@ -141,86 +164,192 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 	} else {
 		r.warn("PKCE", "the provider does not mention S256", "it is sent all the same; see that sign-in works, and ask the provider for it")
 	}
+	const check = "token_endpoint_auth_method"
 	offered := m.TokenAuthMethods
 	if len(offered) == 0 {
 		offered = []string{oidc.AuthBasic} // Discovery §3
 	}
 	switch {
 	case slices.Contains(offered, c.AuthMethod):
-		r.ok("token endpoint", "%s", c.AuthMethod)
+		r.ok(check, "%s is offered", c.AuthMethod)
 	case c.AuthMethod == oidc.AuthNone:
-		r.warn("token endpoint", "there is no client secret here, and the provider does not mention public clients (none)", "if it is not a public client, give its secret")
+		r.warn(check, "there is no client secret here, and the provider does not mention public clients (none)", "if it is not a public client, give its secret")
 	default:
-		r.fault("token endpoint", fmt.Sprintf("%s is used here, and the provider offers %s", c.AuthMethod, strings.Join(offered, ", ")),
+		r.fault(check, fmt.Sprintf("%s is used here, and the provider offers %s", c.AuthMethod, strings.Join(offered, ", ")),
 			"set token_endpoint_auth_method to what the client is registered with there")
-	}
-	if m.IssParameter {
-		r.ok("iss parameter", "sent, and checked (RFC 9207)")
-	} else {
-		r.ok("iss parameter", "not sent; each provider has a redirect URI of its own instead")
 	}
 }
 
 // impossible is a code and a PKCE verifier that no provider has seen.
 func impossible() string { return rand.Text() + rand.Text() }
 
-// checkClient asks the token endpoint with a code that cannot be: only who knows the client gets as far as to refuse it.
-func checkClient(ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration) {
+// checkClient asks the token endpoint with a code that cannot be. Who authenticates the client first, as all that we know
+// of do, refuses the code of one that it takes, and the client itself otherwise (RFC 6749 §5.2). To be sure of that it is
+// asked once more as a client that cannot be: where the answer is the same, it says nothing about the client.
+func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
+	const check = "client"
 	_, err := p.Exchange(ctx, impossible(), impossible(), reg.RedirectURI)
-	failed, isFailed := errors.AsType[*oidc.Error](err)
+	said, hasSaid := errors.AsType[*oidc.Refusal](err)
+	_, isError := errors.AsType[*oidc.Error](err)
 	switch {
-	case errors.Is(err, oidc.ErrInvalidGrant):
-		r.ok("client", "the token endpoint takes %s by %s", reg.ClientID, p.Config().AuthMethod)
-	case isFailed && (strings.Contains(failed.Error(), "invalid_client") || strings.Contains(failed.Error(), "answered 401")):
-		r.fault("client", failed.Error(), "nobody can sign in until id, secret and method are those that the provider has")
-	case isFailed && strings.Contains(failed.Error(), "unauthorized_client"):
-		r.fault("client", failed.Error(), "allow this client the authorization code grant at the provider")
+	case err == nil:
+		r.fault(check, "the token endpoint gives tokens for a code that it has never issued", "see that "+m.TokenEndpoint+" is the provider's, and in order")
+	case errors.Is(err, oidc.ErrInvalidClient):
+		r.fault(check, err.Error(), "nobody can sign in until id, secret and method are those that the provider has")
+	case hasSaid && (said.Code == "unauthorized_client" || said.Code == "unsupported_grant_type"):
+		r.fault(check, err.Error(), "allow this client the authorization code grant at the provider, and see that its secret is right")
+	case hasSaid && (said.Status >= 500 || said.Status == http.StatusTooManyRequests || said.Status == http.StatusRequestTimeout ||
+		said.Code == "temporarily_unavailable" || said.Code == "server_error"):
+		r.unchecked(check, err.Error(), "run this again later; if it stays so, look into the provider's log, and sign in to see")
+	case hasSaid && said.Code == "" && (said.Status == http.StatusNotFound || said.Status == http.StatusMethodNotAllowed || said.Status < 400):
+		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
+	case hasSaid && said.Code == "invalid_grant":
+		other, err := askAsAnother(ctx, p, reg)
+		switch {
+		case err != nil:
+			r.unchecked(check, fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v", err), "sign in to see")
+		case other.Status == said.Status && other.Code == said.Code:
+			r.unchecked(check, "the token endpoint answers the same to a client that cannot be", "sign in to see whether id and secret are right")
+		default:
+			r.ok(check, "the token endpoint takes %s by %s, and not a client that cannot be", reg.ClientID, p.Config().AuthMethod)
+		}
+	case hasSaid || isError:
+		r.unchecked(check, fmt.Sprintf("the token endpoint does not say whether it takes the client: %v", err), "sign in to see")
 	default:
-		r.unchecked("client", fmt.Sprintf("the token endpoint does not say whether it takes the client: %v", err), "sign in to see")
+		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
 	}
+}
+
+// askAsAnother asks the token endpoint as a client whose secret, or without one whose id, cannot be.
+func askAsAnother(ctx context.Context, p *oidc.Provider, reg curfew.Registration) (*oidc.Refusal, error) {
+	c := p.Config()
+	if c.AuthMethod == oidc.AuthNone {
+		c.ClientID = impossible()
+	} else {
+		c.ClientSecret = impossible()
+	}
+	other, err := oidc.New(c)
+	if err != nil {
+		return nil, err
+	}
+	_, err = other.Exchange(ctx, impossible(), impossible(), reg.RedirectURI)
+	said, ok := errors.AsType[*oidc.Refusal](err)
+	switch {
+	case ok:
+		return said, nil
+	case err == nil:
+		err = errors.New("it gave tokens")
+	}
+	return nil, err
 }
 
 // checkRedirectURI asks for a sign-in without a person (Core §3.1.2.1, prompt=none). A provider answers at the redirect
 // URI, which is not followed, if that is registered, and with a page of its own if not (RFC 6749 §4.1.2.1).
-func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration) {
+func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "redirect URI"
-	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: impossible(), Nonce: impossible(),
+	state := impossible()
+	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: impossible(),
 		Verifier: impossible(), Prompt: "none"})
-	if err != nil {
-		r.unchecked(check, err.Error(), "sign in to see")
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
 	var resp *http.Response
 	if err == nil {
-		resp, err = p.Config().HTTPClient.Do(ask) // follows no redirect
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		var ask *http.Request
+		if ask, err = http.NewRequestWithContext(ctx, http.MethodGet, where, nil); err == nil {
+			resp, err = p.Config().HTTPClient.Do(ask) // follows no redirect
+		}
 	}
 	if err != nil {
-		r.unchecked(check, "the authorization endpoint does not answer", "see that this machine and browsers reach it")
+		var broken *url.Error
+		if errors.As(err, &broken) { // which would repeat the whole address
+			err = broken.Err
+		}
+		r.unchecked(check, fmt.Sprintf("the authorization endpoint %s does not answer this machine: %v", m.AuthorizationEndpoint, err),
+			"see that browsers reach it, and sign in to see")
+		checkIss(ctx, r, p, m, nil)
 		return
 	}
 	defer resp.Body.Close()
-	to, _ := resp.Location()
-	home, here := false, ""
-	if to != nil {
-		bare := *to
-		bare.RawQuery, bare.Fragment = "", ""
-		home, here = bare.String() == reg.RedirectURI, to.Query().Get("error")
-	}
-	switch {
-	case home && (here == "unauthorized_client" || here == "invalid_client"):
-		r.fault(check, fmt.Sprintf("the provider answers %q", here), "allow this client the authorization code flow at the provider")
-	case home:
+	answer := answerAt(resp, reg.RedirectURI)
+	switch status := resp.StatusCode; {
+	case answer != nil:
 		r.ok(check, "%s is registered", reg.RedirectURI)
-	case to == nil && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
-		r.fault(check, fmt.Sprintf("the authorization endpoint answers %d, and not at %s", resp.StatusCode, reg.RedirectURI),
-			"register exactly this redirect URI for the client "+reg.ClientID+", and see that there is such a client")
-	default:
+		checkAnswer(r, reg, answer, state)
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired ||
+		status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status < 400 || status >= 500:
 		r.unchecked(check, fmt.Sprintf("the authorization endpoint answers %d, which does not say whether %s is registered",
-			resp.StatusCode, reg.RedirectURI), "register it, and sign in to see")
+			status, reg.RedirectURI), "register it, and sign in to see")
+	default:
+		r.fault(check, fmt.Sprintf("the authorization endpoint %s answers %d, and not at %s", m.AuthorizationEndpoint, status, reg.RedirectURI),
+			"register exactly this redirect URI for the client "+reg.ClientID+", and see that there is such a client, and such an address")
 	}
+	checkIss(ctx, r, p, m, answer)
+}
+
+// answerAt returns the parameters with which a response leads to a redirect URI; nil when it leads elsewhere, or nowhere.
+func answerAt(resp *http.Response, redirectURI string) url.Values {
+	to, err := resp.Location()
+	if err != nil {
+		return nil
+	}
+	q := to.Query()
+	to.RawQuery, to.ForceQuery, to.Fragment, to.RawFragment = "", false, "", ""
+	if to.String() != redirectURI {
+		return nil
+	}
+	return q
+}
+
+// checkAnswer looks at an authorization response (RFC 6749 §4.1.2, §4.1.2.1).
+func checkAnswer(r *report, reg curfew.Registration, answer url.Values, state string) {
+	const check = "sign-in"
+	said := fmt.Sprintf("the provider answers %+q", web.Clip(answer.Get("error")))
+	if d := answer.Get("error_description"); d != "" {
+		said += fmt.Sprintf(": %+q", web.Clip(d))
+	}
+	switch answer.Get("error") {
+	case "", "login_required", "interaction_required", "consent_required", "account_selection_required":
+	case "unauthorized_client", "invalid_client", "unsupported_response_type":
+		r.fault(check, said, "allow the client "+reg.ClientID+" the authorization code flow at the provider")
+	case "invalid_scope":
+		r.fault(check, said, "allow the client "+reg.ClientID+" the scopes at the provider, or leave them out of scopes")
+	default:
+		r.warn(check, said, "sign in to see whether it does so to people too")
+	}
+	if answer.Get("state") != state {
+		r.fault(check, "the provider does not send the state back as it came (RFC 6749 §4.1.2)", "nobody can sign in: mend the provider, or what is in front of it")
+	}
+}
+
+// checkIss: a provider that promises the iss parameter must send it (RFC 9207 §2.4), or nobody can sign in.
+func checkIss(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, answer url.Values) {
+	const check = "iss parameter"
+	switch {
+	case !m.IssParameter && (answer == nil || !answer.Has("iss")):
+		r.ok(check, "not promised; each provider has a redirect URI of its own instead")
+	case answer == nil:
+		r.unchecked(check, "the provider promises it, and gave no answer that could hold it", "sign in to see")
+	default:
+		if err := p.CheckIssParameter(ctx, answer.Get("iss")); err != nil {
+			r.fault(check, err.Error(), "nobody can sign in: have the provider send its issuer, or not promise to")
+			return
+		}
+		r.ok(check, "sent, and right (RFC 9207)")
+	}
+}
+
+// checkPrompt: what a provider does not offer it may answer with an error.
+func checkPrompt(r *report, c oidc.Config, m *oidc.Metadata) {
+	if c.Prompt == "" || len(m.Prompts) == 0 {
+		return
+	}
+	for _, prompt := range strings.Fields(c.Prompt) {
+		if !slices.Contains(m.Prompts, prompt) {
+			r.warn("prompt", "the provider does not offer "+prompt+", but "+strings.Join(m.Prompts, ", "), "if sign-in ends with an error, set prompt to what it offers")
+			return
+		}
+	}
+	r.ok("prompt", "%s is offered", c.Prompt)
 }
 
 func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {
@@ -234,12 +363,16 @@ func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {
 		r.warn("scopes", "the provider does not mention "+strings.Join(unknown, ", "), "if sign-in ends with invalid_scope, leave them out of scopes")
 		return
 	}
+	if len(m.Scopes) == 0 {
+		r.unchecked("scopes", "the provider does not say which it offers", "sign in to see")
+		return
+	}
 	r.ok("scopes", "%s", strings.Join(c.Scopes, " "))
 }
 
 func checkClock(r *report, m *oidc.Metadata) {
 	if m.Date.IsZero() {
-		r.ok("clock", "the provider does not tell its time")
+		r.unchecked("clock", "the provider does not tell its time", fmt.Sprintf("tokens are refused beyond a difference of %s: set both clocks by NTP", clockFault))
 		return
 	}
 	// The header has whole seconds.

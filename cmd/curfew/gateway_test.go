@@ -160,6 +160,11 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 func TestSignInPromptsAsConfigured(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
+	op.Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(d map[string]any) {
+			d["prompt_values_supported"] = []any{"none", "login", "consent", "select_account"}
+		}
+	})
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nproviders: [{issuer: '"+op.Issuer()+"', client_id: app, prompt: login consent}]\n")
 	g := startGateway(t, "--config", config)
 	for path, want := range map[string]string{"/auth/login": "login consent", "/auth/login?prompt=select_account": "select_account", "/auth/login?silent=true": "none"} {

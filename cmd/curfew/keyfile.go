@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 
@@ -39,10 +40,9 @@ func openRing(c *config.Config) (*session.Ring, error) {
 	if c.KeyFile == "" {
 		return session.ParseRing(session.NewKeyFile())
 	}
-	if _, err := os.Stat(c.KeyFile); err != nil && !c.Store.Embedded() {
+	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && !c.Store.Embedded() {
 		return nil, fmt.Errorf("key file: %w; replicas share one, so none is made here: "+
-			"make it once, with (umask 077; head -c 32 /dev/urandom | base64 > %s), and give every replica the same",
-			err, c.KeyFile)
+			"make it once, with %s, and give every replica the same", err, config.KeyCommand(c.KeyFile))
 	}
 	return curfew.KeyFile(c.KeyFile)
 }

@@ -15,7 +15,7 @@ import (
 
 // newMetrics returns a registry of our own and the observer that counts into it. Every label has few values: none holds
 // what a stranger sent.
-func newMetrics(providers ...string) (*prometheus.Registry, curfew.Observer) {
+func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -30,19 +30,31 @@ func newMetrics(providers ...string) (*prometheus.Registry, curfew.Observer) {
 	})
 	build.Set(1)
 	// What can be counted begins at 0: an alert on a rate needs the value before the first.
-	for _, cause := range []session.Cause{session.CauseBackChannel, session.CauseFrontChannel, session.CauseUser, session.CauseAdmin,
-		session.CauseReplaced, session.CauseRefreshRejected, session.CauseProviderSilent} {
+	for _, cause := range endCauses() {
 		ended.WithLabelValues(string(cause))
 	}
-	logouts.WithLabelValues("backchannel", "unknown", "unavailable", "keys")
+	for _, o := range logoutOutcomes() {
+		who := providers
+		if o.unknown {
+			who = []string{"unknown"}
+		}
+		for _, provider := range who {
+			logouts.WithLabelValues(o.channel, provider, o.result, o.reason)
+		}
+	}
 	for _, p := range providers {
 		created.WithLabelValues(p)
 		for _, result := range []string{"ok", "error", "refused"} {
 			fetches.WithLabelValues(p, result)
 		}
-		logouts.WithLabelValues("backchannel", p, "ok", "")
-		logouts.WithLabelValues("backchannel", p, "replayed", "jti")
-		logouts.WithLabelValues("backchannel", p, "unavailable", "store")
+		for _, result := range revokeResults() {
+			notices.WithLabelValues(string(session.NoticeRevoke), p, result)
+		}
+	}
+	for _, app := range apps {
+		for _, result := range tellResults() {
+			notices.WithLabelValues(string(session.NoticeTell), app, result)
+		}
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(logouts, created, ended, fetches, notices, build,
@@ -56,6 +68,51 @@ func newMetrics(providers ...string) (*prometheus.Registry, curfew.Observer) {
 		Notice:   func(kind, target, result string) { notices.WithLabelValues(kind, target, result).Inc() },
 		KeyFetch: func(provider, result string) { fetches.WithLabelValues(provider, result).Inc() },
 	}
+}
+
+// What the labels can say. A test holds these lists to the code that says it.
+
+func endCauses() []session.Cause {
+	return []session.Cause{session.CauseBackChannel, session.CauseFrontChannel, session.CauseUser, session.CauseAdmin,
+		session.CauseReplaced, session.CauseRefreshRejected, session.CauseRequire, session.CauseProviderSilent,
+		session.CauseCapped, session.CauseExpired}
+}
+
+// refusalReasons are the checks that a logout request can fail; see [oidc.Error].
+func refusalReasons() []string {
+	return []string{"content_type", "size", "form", "logout_token",
+		"shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti", "events", "nonce", "sub", "sid",
+		"kid", "signature"}
+}
+
+func tellResults() []string {
+	return []string{"ok", "refused", "redirect", "error", "timeout", "unreachable", "impossible", "internal", "expired"}
+}
+
+func revokeResults() []string {
+	return []string{"ok", "dropped", "unsupported", "refused", "unreachable", "impossible", "internal", "expired"}
+}
+
+// logoutOutcome is one row of what can become of a logout request.
+type logoutOutcome struct {
+	channel, result, reason string
+	unknown                 bool // whose provider is not known by then
+}
+
+func logoutOutcomes() []logoutOutcome {
+	const back, front, user = "backchannel", "frontchannel", "user"
+	all := []logoutOutcome{
+		{back, "ok", "", false}, {back, "replayed", "jti", false}, {back, "unavailable", "store", false}, {back, "failed", "internal", false},
+		{back, "unavailable", "keys", true}, {back, "failed", "internal", true},
+		{front, "ok", "", false}, {front, "unavailable", "store", false},
+		{front, "nobody", "", true}, {front, "ignored", "", true}, {front, "unavailable", "store", true},
+		{user, "ok", "", false}, {user, "unavailable", "store", false},
+		{user, "nobody", "", true}, {user, "refused", "cross_site", true}, {user, "unavailable", "store", true},
+	}
+	for _, reason := range refusalReasons() {
+		all = append(all, logoutOutcome{back, "refused", reason, true})
+	}
+	return all
 }
 
 // tallyTimeout bounds what a look at the metrics may ask of the store.

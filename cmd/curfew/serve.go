@@ -81,7 +81,11 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	for i, p := range c.Providers {
 		names[i] = cmp.Or(p.Name, "main")
 	}
-	registry, observer := newMetrics(names...)
+	apps := make([]string, len(c.Apps))
+	for i, a := range c.Apps {
+		apps[i] = a.ClientID
+	}
+	registry, observer := newMetrics(names, apps)
 	rp, err := curfew.New(context.WithoutCancel(ctx), c.RelyingParty(store, ring, log, observer))
 	if err != nil {
 		return exit{2, err}

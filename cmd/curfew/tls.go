@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -40,7 +41,7 @@ func (c *certificate) read() error {
 	stamps := c.stamps()
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s with the key %s: %w", c.certFile, c.keyFile, err)
 	}
 	c.current, c.stamp, c.looked = &pair, stamps, c.now()
 	return nil

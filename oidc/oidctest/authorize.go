@@ -51,6 +51,12 @@ func (p *Provider) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		p.redirectError(w, r, q, code, why)
 		return
 	}
+	if lie := p.mangled().Authorize; lie != nil {
+		if code := lie(q); code != "" {
+			p.redirectError(w, r, q, code, "as the test wants it")
+			return
+		}
+	}
 	prompt := q.Get("prompt")
 	s, ok := p.browserSession(r)
 	if ok && q.Get("max_age") != "" {

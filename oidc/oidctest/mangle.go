@@ -3,12 +3,14 @@ package oidctest
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 )
 
 // Mangle is how a provider lies. Each function, if not nil, changes what is about to be said.
 type Mangle struct {
 	Discovery   func(doc map[string]any)
 	JWKS        func(doc map[string]any)
+	Authorize   func(request url.Values) (code string)     // an error instead of an answer, if it is not empty
 	IDToken     func(*JWT)                                 // those of the token endpoint
 	LogoutToken func(*JWT)                                 // those that a logout sends
 	Userinfo    func(claims map[string]any)                // before it is signed, if it is

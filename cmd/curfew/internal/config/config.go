@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/fanout"
@@ -128,7 +129,19 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		c.KeyFile = c.Store.KeyFile()
 	}
 	if c.KeyFile == "" && !c.Store.IsZero() && !c.Store.Embedded() {
-		fault("key_file", fmt.Errorf("is missing: with %s: all replicas share one; make it with `openssl rand -base64 32`",
-			c.Store.Scheme()))
+		fault("key_file", fmt.Errorf("is missing: with %s: all replicas share one; "+
+			"make it once, with %s, give every replica the same, and name it here",
+			c.Store.Scheme(), KeyCommand("curfew.key")))
 	}
+}
+
+// KeyCommand returns what makes a key file, for a shell.
+func KeyCommand(name string) string {
+	plain := func(c rune) bool {
+		return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("/._-+@%:", c)
+	}
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) {
+		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return "(umask 077; head -c 32 /dev/urandom | base64 > " + name + ")"
 }

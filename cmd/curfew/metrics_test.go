@@ -1,0 +1,210 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// source walks the Go files of a room, without its tests.
+func source(t *testing.T, pattern string, visit func(ast.Node)) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(pattern)))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %v, %v", pattern, files, err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool { visit(n); return true })
+	}
+}
+
+func literal(n ast.Expr) (string, bool) {
+	l, ok := n.(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return "", false
+	}
+	s, err := strconv.Unquote(l.Value)
+	return s, err == nil
+}
+
+// words is a set of what stands in the code.
+type words map[string]bool
+
+func (w words) add(n ast.Expr) {
+	if s, ok := literal(n); ok {
+		w[s] = true
+	}
+}
+
+// called returns the last name of what is called, and the arguments.
+func called(n ast.Node) (string, []ast.Expr) {
+	c, ok := n.(*ast.CallExpr)
+	if !ok {
+		return "", nil
+	}
+	switch f := c.Fun.(type) {
+	case *ast.Ident:
+		return f.Name, c.Args
+	case *ast.SelectorExpr:
+		return f.Sel.Name, c.Args
+	}
+	return "", nil
+}
+
+// member returns the value of a member of a composite literal, or of an assignment to it.
+func member(n ast.Node, name string) []ast.Expr {
+	switch n := n.(type) {
+	case *ast.KeyValueExpr:
+		if id, ok := n.Key.(*ast.Ident); ok && id.Name == name {
+			return []ast.Expr{n.Value}
+		}
+	case *ast.AssignStmt:
+		for i, l := range n.Lhs {
+			if s, ok := l.(*ast.SelectorExpr); ok && s.Sel.Name == name && len(n.Rhs) == len(n.Lhs) {
+				return []ast.Expr{n.Rhs[i]}
+			}
+		}
+	}
+	return nil
+}
+
+// Whoever adds a reason, a result or a cause adds it to the lists from which the metrics begin, or this fails.
+func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
+	t.Parallel()
+	causes := words{}
+	source(t, "session/*.go", func(n ast.Node) {
+		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
+			if id, ok := v.Type.(*ast.Ident); ok && id.Name == "Cause" {
+				causes.add(v.Values[0])
+			}
+		}
+	})
+	fetches := words{}
+	source(t, "oidc/*.go", func(n ast.Node) {
+		if f, args := called(n); f == "OnKeyFetch" {
+			fetches.add(args[1])
+		}
+	})
+	reasons := words{}
+	source(t, "oidc/*.go", func(n ast.Node) {
+		switch f, args := called(n); f {
+		case "failed", "text", "time": // the last two give a claim's name to failed
+			if len(args) > 0 {
+				reasons.add(args[0])
+			}
+		}
+	})
+	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation"} { // of other documents
+		delete(reasons, other)
+	}
+	channels := map[string]words{"backchannel": {}, "frontchannel": {}, "user": {}} // result, a space, reason
+	source(t, "logout/*.go", func(n ast.Node) {
+		for _, v := range member(n, "Check") {
+			reasons.add(v)
+		}
+		at := func(args []ast.Expr, i int) string { s, _ := literal(args[i]); return s }
+		switch f, args := called(n); f {
+		case "result":
+			if id, ok := args[0].(*ast.Ident); ok && channels[id.Name] != nil {
+				if _, ok := literal(args[2]); ok && !strings.HasSuffix(at(args, 2), "refused") || id.Name == "user" {
+					channels[id.Name][at(args, 2)+" "+at(args, 3)] = true
+				}
+			}
+		case "framed":
+			channels["frontchannel"][at(args, 3)+" "] = true
+		case "unavailable":
+			channels["backchannel"]["unavailable "+at(args, 1)] = true
+		case "away":
+			if id, ok := args[0].(*ast.Ident); ok && channels[id.Name] != nil {
+				channels[id.Name]["unavailable store"] = true
+			}
+		}
+	})
+	delete(channels["backchannel"], "unavailable ") // the one line to which the others lead
+	for reason := range reasons {
+		channels["backchannel"]["refused "+reason] = true
+	}
+	tell, revoke := words{}, words{}
+	for file, kinds := range map[string][]words{"post.go": {tell}, "revoke.go": {revoke}, "sender.go": {tell, revoke}, "lane.go": {tell, revoke}} {
+		source(t, "fanout/"+file, func(n ast.Node) {
+			for _, v := range member(n, "name") {
+				for _, w := range kinds {
+					w.add(v)
+				}
+			}
+		})
+	}
+
+	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'sqlite:"+filepath.Join(t.TempDir(), "m.db")+"'\n"+
+		"providers:\n  - {name: one, issuer: 'http://127.0.0.1:9', client_id: app}\n  - {name: two, issuer: 'http://127.0.0.1:9/two', client_id: app}\n"+
+		"apps:\n  - {client_id: wiki, backchannel_logout_uri: 'http://127.0.0.1:9/wiki'}\n")
+	g := startGateway(t, "--config", config)
+	_, text := g.get(t, g.private+"/metrics")
+	series := func(name string, labels ...string) words {
+		found := words{}
+		for line := range strings.Lines(text) {
+			rest, ok := strings.CutPrefix(line, name+"{")
+			if !ok {
+				continue
+			}
+			if !strings.HasSuffix(line, "} 0\n") {
+				t.Errorf("not at 0: %s", line)
+			}
+			values := make([]string, len(labels))
+			for i, label := range labels {
+				if m := regexp.MustCompile(`(?:^|,)` + label + `="([^"]*)"`).FindStringSubmatch(rest); m != nil {
+					values[i] = m[1]
+				}
+			}
+			found[strings.Join(values, " ")] = true
+		}
+		return found
+	}
+	same := func(what string, have, want words) {
+		t.Helper()
+		if len(want) == 0 || !maps.Equal(have, want) {
+			t.Errorf("%s: /metrics begins with %q, and the code can say %q", what, slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(want)))
+		}
+	}
+	each := func(prefixes []string, w words) words {
+		all := words{}
+		for _, p := range prefixes {
+			for s := range w {
+				all[p+" "+s] = true
+			}
+		}
+		return all
+	}
+	same("causes", series("curfew_sessions_ended_total", "cause"), causes)
+	same("sign-ins", series("curfew_sessions_created_total", "provider"), words{"one": true, "two": true})
+	fetches["refused"] = true // by way of a function
+	same("key fetches", series("curfew_key_fetches_total", "provider", "result"), each([]string{"one", "two"}, fetches))
+	notices := each([]string{"revoke one", "revoke two"}, revoke)
+	maps.Copy(notices, each([]string{"tell wiki"}, tell))
+	same("notices", series("curfew_notice_attempts_total", "kind", "target", "result"), notices)
+	want := words{}
+	for channel, w := range channels {
+		maps.Copy(want, each([]string{channel}, w))
+	}
+	same("logouts", series("curfew_logout_requests_total", "channel", "result", "reason"), want)
+	for _, one := range []string{"backchannel one ok ", "frontchannel two ok ", "user one ok ", "user two unavailable store", "user unknown nobody ",
+		"backchannel unknown refused signature", "backchannel two replayed jti"} {
+		if !series("curfew_logout_requests_total", "channel", "provider", "result", "reason")[one] {
+			t.Errorf("/metrics does not begin with %q", one)
+		}
+	}
+}
