@@ -14,7 +14,8 @@ import (
 func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
 	t.Parallel()
 	draining := make(chan struct{})
-	r := &Readiness{Ask: func(context.Context) error { return nil }, Draining: draining, Log: slog.New(slog.DiscardHandler)}
+	r := &Readiness{Ask: func(context.Context) error { return nil }, Draining: draining,
+		Log: slog.New(slog.DiscardHandler)}
 	h := (&Console{Ready: r, Metrics: prometheus.NewRegistry(), Hosts: []string{"example.com"}}).Handler()
 	ask := func(path string) (int, string) {
 		w := httptest.NewRecorder()

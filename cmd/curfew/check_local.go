@@ -24,7 +24,8 @@ func checkStore(ctx context.Context, r *report, c *config.Config) {
 	if name := c.Store.File(); name != "" {
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
-				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)), "make it, for the user that curfew runs as")
+				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)),
+					"make it, for the user that curfew runs as")
 				return
 			}
 			r.ok("store", "%s is not there yet; serve makes it", c.Store)
@@ -38,7 +39,8 @@ func checkStore(ctx context.Context, r *report, c *config.Config) {
 	store, err := c.Store.OpenUnchanged(ctx, slog.New(storeWarnings{r}))
 	switch {
 	case stores.IsOlder(err):
-		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v", c.Store, err)
+		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v",
+			c.Store, err)
 		return
 	case stores.IsInUse(err):
 		r.ok("store", "%s is in use by a running curfew", c.Store)
@@ -93,7 +95,8 @@ func checkCertificate(r *report, c *config.Config) {
 	}
 	cert, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler))
 	if err != nil {
-		r.fault("certificate", err.Error(), "serve would not start: give tls_cert_file the certificate, then those of who signed it, "+
+		r.fault("certificate", err.Error(), "serve would not start: give tls_cert_file the certificate, then those of "+
+			"who signed it, "+
 			"and tls_key_file the key that it was made for")
 		return
 	}
@@ -106,9 +109,11 @@ func checkCertificate(r *report, c *config.Config) {
 	}
 	switch {
 	case now.After(ends):
-		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, ends.UTC()), "no browser and no provider takes it: renew it")
+		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, ends.UTC()),
+			"no browser and no provider takes it: renew it")
 	case now.Before(leaf.NotBefore):
-		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()), "no browser and no provider takes it yet: see that the clock is right")
+		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()),
+			"no browser and no provider takes it yet: see that the clock is right")
 	case c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil:
 		r.warn("certificate", fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
 			"no browser and no provider takes it, unless a proxy in front has another: get one for that name")
@@ -136,8 +141,10 @@ func checkPolicy(r *report, c *config.Config) {
 			}
 			open = append(open, fmt.Sprintf("%s (%s)", g.Open, by))
 		}
-		r.warn("policy", fmt.Sprintf("rule %d is for %s, and does not cover %s", first.Rule, first.Path, strings.Join(open, ", ")),
-			"an app may serve these as the same page: add rules for them before any that asks for less, or set policy_default: deny")
+		r.warn("policy", fmt.Sprintf("rule %d is for %s, and does not cover %s", first.Rule, first.Path,
+			strings.Join(open, ", ")),
+			"an app may serve these as the same page: add rules for them before any that asks for less, or set "+
+				"policy_default: deny")
 		gaps = gaps[n:]
 	}
 }

@@ -61,7 +61,8 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 	}{
 		{"empty", "", 0o600, "holds no key; write one with `openssl rand -base64 32`"},
 		{"blank", "\n \n# nothing\n", 0o600, "holds no key"},
-		{"short", "c2VjcmV0\n", 0o600, "line 1 holds 6 bytes: want the base64 of 32 random bytes, as `openssl rand -base64 32` prints it"},
+		{"short", "c2VjcmV0\n", 0o600, "line 1 holds 6 bytes: want the base64 of 32 random bytes, as `openssl rand " +
+			"-base64 32` prints it"},
 		{"long", strings.Repeat("A", 88) + "\n", 0o600, "line 1 holds 66 bytes"},
 		{"second-short", good + "c2VjcmV0\n", 0o600, "line 3 holds 6 bytes"},
 		{"raw", string(make([]byte, 32)), 0o600, "line 1 is not base64"},

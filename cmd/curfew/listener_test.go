@@ -32,7 +32,8 @@ func TestAPrivateListenerThatOthersReachIsWarnedOf(t *testing.T) {
 	for addr, want := range map[string]bool{"127.0.0.1:4181": false, "[::1]:4181": false, "0.0.0.0:4181": true, "[::]:4181": true, "10.0.0.7:4181": true} {
 		logs := newBuffer()
 		c := &config.Config{URL: &url.URL{Scheme: "https", Host: "app.example.com"}}
-		warnAtStart(slog.New(slog.NewTextHandler(logs, nil)), c, []*server{{listener: at{addr: "127.0.0.1:1"}}, {listener: at{addr: addr}}})
+		warnAtStart(slog.New(slog.NewTextHandler(logs, nil)), c,
+			[]*server{{listener: at{addr: "127.0.0.1:1"}}, {listener: at{addr: addr}}})
 		if got := strings.Contains(logs.String(), "event=private_listener_open"); got != want {
 			t.Errorf("%s: warned %t, want %t", addr, got, want)
 		}

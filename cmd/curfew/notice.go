@@ -74,8 +74,8 @@ func newNoticeCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "notice",
 		Short: "See and steer what sessions left behind: apps to tell, tokens to revoke",
-		Long: `Every session that ends leaves notices: an app is to be told, a refresh token is to be revoked. Each is tried until
-it is done; one that is given up stays, as a dead letter, until somebody has it tried again or drops it.`,
+		Long: `Every session that ends leaves notices: an app is to be told, a refresh token is to be revoked. Each is
+tried until it is done; one that is given up stays, as a dead letter, until somebody has it tried again or drops it.`,
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
 	client := adminFlag(cmd)

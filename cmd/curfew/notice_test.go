@@ -151,7 +151,8 @@ apps:
 func TestNoOtherSiteSteersNotices(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{})
-	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store", "memory:")
+	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store",
+		"memory:")
 	for _, path := range []string{"/api/notices/1/drop", "/api/notices/1/retry", "/api/keys/rotate"} {
 		r, _ := http.NewRequest(http.MethodPost, "http://"+g.private+path, nil)
 		r.Header.Set("Sec-Fetch-Site", "cross-site")
@@ -177,7 +178,8 @@ func TestNoOtherSiteSteersNotices(t *testing.T) {
 func TestThePrivateListenerAnswersToItsOwnNamesAlone(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{})
-	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store", "memory:")
+	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store",
+		"memory:")
 	for host, want := range map[string]int{
 		"127.0.0.1:4181": 200, "localhost": 200, "LOCALHOST:4181": 200, "[::1]:4181": 200, "[::1]": 200, "10.0.0.7:4181": 200,
 		"evil.example": 421, "evil.example:4181": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example:4181": 421,

@@ -39,12 +39,14 @@ func TestWhatCannotBeCopiedIsSaidAtOnce(t *testing.T) {
 	}{
 		{"two faults are two", []string{"memory:", "mysql://root:s3cret@db/x"}, 2,
 			[]string{"FROM: memory: is seen by the process alone", `TO: "mysql" is not a store`}},
-		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2, []string{"the same store"}},
+		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2,
+			[]string{"the same store"}},
 		{"an address that is not there", []string{"@" + dir + "/none", fresh}, 2, []string{"FROM: open", "none"}},
 		{"one store", []string{fresh}, 2, []string{"accepts 2 arg(s)"}},
 		{"neither can be opened", []string{"sqlite:" + dir + "/none.db", "redis://:s3cret@127.0.0.1:1"}, 1,
 			[]string{"FROM: sqlite: ", "none.db", "TO: redis: "}},
-		{"a file in use", []string{"sqlite:" + held, fresh}, 1, []string{"FROM: ", "another curfew is using this file", "stop the gateway, copy, then start it with --store TO"}},
+		{"a file in use", []string{"sqlite:" + held, fresh}, 1,
+			[]string{"FROM: ", "another curfew is using this file", "stop the gateway, copy, then start it with --store TO"}},
 	} {
 		stdout, stderr, status := command(append([]string{"store", "copy"}, row.args...)...)
 		if status != row.status || strings.Contains(stderr, "s3cret") || stdout != "" {
@@ -137,7 +139,8 @@ func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
 	store := openSQLite(t, full)
 	now := session.Time(time.Now())
 	b := session.NewBearer("i", "c", "alice")
-	r := session.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+	r := session.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now,
+		IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
 	if err := store.Create(t.Context(), r, now, now); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +170,8 @@ func (b *busy) List(ctx context.Context, q session.Query, now time.Time) (sessio
 	if !b.quiet && q.After.IsZero() {
 		b.people++
 		bearer := session.NewBearer("i", "c", fmt.Sprint("person ", b.people))
-		r := session.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people), Created: now, LastSeen: now,
+		r := session.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people),
+			Created: now, LastSeen: now,
 			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
 		if err := b.Create(ctx, r, now, now); err != nil {
 			return session.Page{}, err
@@ -299,7 +303,8 @@ func TestACopySaysWhatItDid(t *testing.T) {
 		used.LastSeen = now.Add(time.Second)
 		return errors.Join(err, missing, s.Update(t.Context(), used, now), s.Create(t.Context(), people[10], now, now))
 	})
-	wantOut(1, []string{"6 sessions at TO and not at FROM. Nothing was changed.", "at TO alone: session ", "and 1 more\n", "--mirror"})
+	wantOut(1, []string{"6 sessions at TO and not at FROM. Nothing was changed.", "at TO alone: session ",
+		"and 1 more\n", "--mirror"})
 	wantOut(0, []string{"       1  copied\n       1  brought up to date\n       3  there already\n       6  ended at TO",
 		"as it was there just now: 5."}, "--mirror")
 	wantOut(0, []string{"       0  copied\n       5  there already\n"})

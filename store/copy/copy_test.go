@@ -444,7 +444,8 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 	}{
 		{"a minute before it", now.Add(-2 * time.Minute), now.Add(-time.Minute), true, "it signed in before the logout"},
 		{"hours before it", now.Add(-5 * time.Hour), now.Add(-time.Minute), true, "it signed in before the logout"},
-		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour), now.Add(time.Microsecond - session.AttemptLifetime), true, "the mark is still there"},
+		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour),
+			now.Add(time.Microsecond - session.AttemptLifetime), true, "the mark is still there"},
 		{"after it", now.Add(-time.Minute), now.Add(-2 * time.Minute), false, "the logout meant an earlier session"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -191,7 +191,8 @@ providers:
 		{"SigningAlg", one.SigningAlg, "ES256"},
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"SkipUserinfo", one.SkipUserinfo, true},
-		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true, LogoutScope: "subject", SIDFromTokenResponse: true}},
+		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true,
+			LogoutScope: "subject", SIDFromTokenResponse: true}},
 		{"second provider", rp.Providers[1].Issuer, "https://other.example.com"},
 		{"admin_listen", c.AdminListen, ""},
 		{"upstream", c.Upstream.String(), "http://127.0.0.1:3000/app"},
@@ -212,7 +213,8 @@ func TestTheDocsListEverySettingWithItsDefault(t *testing.T) {
 	}
 	for _, s := range slices.Concat(new(Config).settings(), new(Provider).settings(), new(app).settings()) {
 		// A quirk is shown as it is written to turn it on, and what belongs together on one line.
-		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key, '_')+1:] + ")(`|: ).*$")
+		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key,
+			'_')+1:] + ")(`|: ).*$")
 		line := listed.FindString(strings.ReplaceAll(string(docs), "…_", "…"))
 		if line == "" {
 			t.Errorf("docs/configuration.md does not list %s", s.key)
