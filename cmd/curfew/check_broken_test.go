@@ -194,7 +194,7 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 		"authorization endpoint: a loop": {override(oidctest.Authorize, loop),
 			[]look{{"redirect URI", "not checked", "answers 302", ""}}, []string{"redirect URI"}, nil},
 		"another redirect URI than ours": {override(oidctest.Authorize, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "https://app.example.com/auth/callback/x?error=login_required", 302)
+			http.Redirect(w, r, "https://app.example.com/auth/callback/x?error=login_required", http.StatusFound)
 		}), []look{{"redirect URI", "not checked", "answers 302", ""}}, []string{"redirect URI"}, nil},
 		"a redirect URI of somebody else": {func(op *oidctest.Provider) {
 			op.SetClient(oidctest.Client{ID: "app",
