@@ -234,7 +234,12 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
 	mux.Handle("/", rp.site.NotFound())
-	rp.handler = rp.gateway.Ahead(mux)
+	routes := rp.gateway.Ahead(mux)
+	rp.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w, done := web.Steady(w)
+		defer done()
+		routes.ServeHTTP(w, r)
+	})
 
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -256,6 +257,68 @@ func TestASidThatIsNewInARefreshedIDTokenIsOneThatALogoutNames(t *testing.T) {
 	a.pass(2 * time.Second)
 	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != string(session.CauseBackChannel) {
 		t.Errorf("a refresh under way revived it: %s", text)
+	}
+}
+
+func TestASIDFromBeforeARefreshIsOneThatALogoutMayStillName(t *testing.T) {
+	t.Parallel()
+	logout := func(a *app, b browser, token string) int {
+		body := strings.NewReader(url.Values{"logout_token": {token}}.Encode())
+		req, _ := http.NewRequest("POST", a.server.URL+"/auth/backchannel-logout", body)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		_, status, _ := newBrowser(b.t).do(req)
+		return status
+	}
+	for name, row := range map[string]struct {
+		logout  func(a *app, b browser) int // its status
+		cause   session.Cause
+		sibling bool // lives on: it is of the same sid, and was not refreshed
+	}{
+		"a logout token": {func(a *app, b browser) int {
+			return logout(a, b, a.op.SignLogoutToken("app", "", "old", func(j *oidctest.JWT) { delete(j.Claims, "sub") }))
+		}, session.CauseBackChannel, false},
+		"a logout token with sub": {func(a *app, b browser) int {
+			return logout(a, b, a.op.SignLogoutToken("app", "alice", "old"))
+		}, session.CauseBackChannel, false},
+		"the front channel": {func(a *app, b browser) int {
+			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?sid=old&iss=" + url.QueryEscape(a.op.Issuer()))
+			return status
+		}, session.CauseFrontChannel, true},
+		"the front channel, undecoded": {func(a *app, b browser) int {
+			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?iss=" + url.QueryEscape(a.op.Issuer()) + "&sid=ol%64")
+			return status
+		}, session.CauseFrontChannel, true},
+		"the person": {func(a *app, b browser) int {
+			req, _ := http.NewRequest("POST", a.server.URL+"/auth/logout", nil)
+			_, status, _ := b.do(req)
+			return status
+		}, session.CauseUser, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t)
+			b, sibling := newBrowser(t), newBrowser(t)
+			a.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "old" } })
+			sibling.open(a.server.URL + "/")
+			a.short(func(j *oidctest.JWT) { j.Claims["sid"] = "old" }, nil, nil)
+			b.open(a.server.URL + "/")
+			for _, sid := range []string{"new", "newer"} {
+				a.short(func(j *oidctest.JWT) { j.Claims["sid"] = sid }, nil, nil)
+				a.pass(2 * time.Second)
+				if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
+					t.Fatal("not refreshed")
+				}
+			}
+			if status := row.logout(a, b); status != 200 {
+				t.Fatalf("the logout was answered %d", status)
+			}
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || soon(t, "the end", a.ended) != string(row.cause) {
+				t.Errorf("alive after a 200: %s", text)
+			}
+			if _, _, text := sibling.open(a.server.URL + "/public"); text != strconv.FormatBool(row.sibling) {
+				t.Errorf("the other browser with that sid is signed in: %s", text)
+			}
+		})
 	}
 }
 

@@ -8,8 +8,9 @@
 //   - One gateway: logout, initiated, refresh, outage, crash, flood, cli.
 //   - Replicas on PostgreSQL, Redis and a Redis Cluster: replicas (ended at one, refused at all), crowd (5,000 sessions,
 //     1,000 logouts; its provider is oidc/oidctest, since node would take minutes), faults (the engine is killed or frozen, a
-//     replica is suspended). A replica whose clock is off is for the tests of the stores: nothing can give another time to
-//     a process of the command alone, which is linked statically and asks no library for it.
+//     replica is suspended), order (a login begins at one and is logged out at another, 0.1 ms to 2 s later; its provider is
+//     oidc/oidctest too). A replica whose clock is off is for the tests of the stores: nothing can give another time to a
+//     process of the command alone, which is linked statically and asks no library for it.
 //   - Proxies: nginx, Caddy, Traefik, Envoy, HAProxy and others in front of the gateway, with the configurations of docs/proxies.
 //   - Apps on the servers of Node.js, Python, the JVM and Go, behind the gateway and behind each proxy: apps, with the sources
 //     in apps/.

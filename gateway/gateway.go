@@ -42,8 +42,14 @@ type Handler struct {
 	// this site may in any case.
 	WebSocketOrigins []string
 
+	// MaxOpen is how many requests may be with the apps at a time, WebSockets and the event streams of open tabs included,
+	// and half of it how many of those by nobody who is signed in. Who comes then is answered 503. 0: any number. It is
+	// set before the first request.
+	MaxOpen int
+
 	streams streams
 	hosts   hosts
+	places  places
 }
 
 // Mount adds the routes of this room.

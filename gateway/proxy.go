@@ -39,6 +39,8 @@ func (h *Handler) Proxy(upstream *url.URL) http.Handler {
 //  4. it goes to the app.
 func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := p.gateway
+	w, done := web.Steady(w)
+	defer done()
 	if r.Method == http.MethodConnect { // we are no forward proxy, and a tunnel would have no end
 		h.deny(w, r, r.Method, web.Fail(http.StatusNotImplemented, "This gateway opens no tunnels.", nil), nil)
 		return
@@ -65,6 +67,12 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Message: web.Message{Text: "There is nothing at this address.", Actions: h.onward(r, v.session, false)}}, nil)
 		return
 	}
+	leave, err := h.places.enter(h.MaxOpen, v.session == nil)
+	if err != nil {
+		h.deny(w, r, r.Method, err, nil)
+		return
+	}
+	defer leave()
 	r = h.letIn(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"example.com/curfew/web"
 )
 
 // What the body of a request may take when nobody is signed in: slowGrace, and the time that its bytes take at slowRate,
@@ -62,4 +65,37 @@ func (b *slowBody) Read(p []byte) (int, error) {
 		b.allow()
 	}
 	return n, err
+}
+
+// places are those of requests that are open.
+type places struct {
+	mu        sync.Mutex
+	all       int
+	strangers int // of all, those by nobody who is signed in
+}
+
+var errFull = errors.New("max_connections: so many requests are open already")
+
+// enter takes one of most places, of which strangers have half; leave gives it back. The error is a 503.
+func (p *places) enter(most int, stranger bool) (leave func(), err error) {
+	if most <= 0 {
+		return func() {}, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= most || stranger && p.strangers >= max(1, most/2) {
+		return nil, web.Fail(http.StatusServiceUnavailable, "Too many people are here at the moment. Please try again.", errFull)
+	}
+	count := func(n int) {
+		p.all += n
+		if stranger {
+			p.strangers += n
+		}
+	}
+	count(1)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		count(-1)
+	}, nil
 }

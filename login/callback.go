@@ -303,7 +303,8 @@ func (h *Handler) before(r *http.Request) (*session.Session, error) {
 // sameSignIn says whether a session and the one that is about to take its place may be of one sign-in at the provider. Without a
 // sid nobody can tell.
 func sameSignIn(old *session.Session, n *session.New) bool {
-	return old.Issuer == n.Issuer && old.ClientID == n.ClientID && old.Subject == n.Subject && old.SID == n.SID
+	return old.Issuer == n.Issuer && old.ClientID == n.ClientID && old.Subject == n.Subject &&
+		(old.SID == n.SID || old.HasSID(n.SID))
 }
 
 // replace ends the session that the browser had before. The new one stands even if that fails: the browser's cookie

@@ -497,6 +497,10 @@ func TestAnythingAwayIsA503AndNobodyIsSignedIn(t *testing.T) {
 		{"userinfo", func(s *stage) { s.ops[0].Override(oidctest.Userinfo, oidctest.Status(500)) },
 			func(s *stage) { s.ops[0].Override(oidctest.Userinfo, nil) }, true, "does not answer"},
 		{"the store", func(s *stage) { s.store.away.Store(true) }, func(s *stage) { s.store.away.Store(false) }, true, "store of sessions"},
+		{"the store's clock, before it was ever read", func(s *stage) { s.store.unread.Store(true) },
+			func(s *stage) { s.store.unread.Store(false) }, false, "store of sessions"},
+		{"the store's clock, for a minute", func(s *stage) { s.browser().begin("/auth/login"); s.pass(time.Minute); s.store.unread.Store(true) },
+			func(s *stage) { s.store.unread.Store(false) }, false, "store of sessions"},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()

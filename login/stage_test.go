@@ -47,6 +47,7 @@ type stage struct {
 func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...func(*oidc.Config)) *stage {
 	t.Helper()
 	s := &stage{t: t, store: &shaky{Store: memory.New()}, log: new(logged)}
+	s.store.now = s.now
 	t.Cleanup(func() { s.store.Close() })
 	mux := http.NewServeMux()
 	server := httptest.NewServer(mux)
@@ -222,8 +223,10 @@ func (b *browser) session() *session.Session {
 // shaky is a store that can be away.
 type shaky struct {
 	session.Store
-	away atomic.Bool
-	dies atomic.Bool // the replica, with each claim that it has made
+	now    func() time.Time // by its own clock
+	unread atomic.Bool      // that clock cannot be read
+	away   atomic.Bool
+	dies   atomic.Bool // the replica, with each claim that it has made
 }
 
 var errAway = errors.New("the disk is gone")
@@ -241,6 +244,13 @@ func (s *shaky) ClaimAttempt(ctx context.Context, id session.AttemptID, value []
 		return nil, errAway
 	}
 	return held, err
+}
+
+func (s *shaky) Clock(context.Context) (time.Time, error) {
+	if s.unread.Load() {
+		return time.Time{}, errAway
+	}
+	return s.now(), nil
 }
 
 func (s *shaky) Find(ctx context.Context, k session.Key, now time.Time) (session.Record, error) {

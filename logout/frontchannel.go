@@ -55,16 +55,17 @@ func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, resul
 	return nil
 }
 
-// names says whether iss and sid are there, once each, and are those of the session.
+// names says whether iss and sid are there, once each, and are those of the session, or the sid is one that it had
+// before.
 //
 // A sid may hold any punctuation, and providers are known to put it into the address as it is. So it is also compared
 // undecoded, and to the end of the query.
 func names(r *http.Request, s *session.Session) bool {
 	q := r.URL.Query()
-	if len(q["iss"]) != 1 || q.Get("iss") != s.Issuer || s.SID == "" {
+	if len(q["iss"]) != 1 || q.Get("iss") != s.Issuer {
 		return false
 	}
-	if len(q["sid"]) == 1 && q.Get("sid") == s.SID {
+	if len(q["sid"]) == 1 && s.HasSID(q.Get("sid")) {
 		return true
 	}
 	_, rest, ok := strings.Cut("&"+r.URL.RawQuery, "&sid=")
@@ -74,7 +75,7 @@ func names(r *http.Request, s *session.Session) bool {
 	one, _, _ := strings.Cut(rest, "&")
 	return slices.ContainsFunc([]string{one, rest}, func(raw string) bool {
 		decoded, err := url.PathUnescape(raw) // which leaves + as it is
-		return raw == s.SID || err == nil && decoded == s.SID
+		return s.HasSID(raw) || err == nil && s.HasSID(decoded)
 	})
 }
 

@@ -69,24 +69,28 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// end ends a session and those that share its sid, and says how many. By its sid, because that leaves the mark that
-// bars a login of the same sign-in that is under way in another tab.
+// end ends a session and those that share its sid, or one that it had before, and says how many. By its sids, because
+// that leaves the marks that bar a login of the same sign-in that is under way in another tab.
 func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
-	who := session.Who{Issuer: s.Issuer, ClientID: s.ClientID, SID: s.SID}
-	key := session.Who{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
-	if s.SID == "" {
-		who = key
+	var ended []session.Ended
+	end := func(who session.Who) error {
+		who.Issuer, who.ClientID = s.Issuer, s.ClientID
+		more, err := h.Sessions.End(r.Context(), session.Ending{Who: who, Cause: session.CauseUser})
+		ended = append(ended, more...)
+		return err
 	}
-	ended, err := h.Sessions.End(r.Context(), session.Ending{Who: who, Cause: session.CauseUser})
-	if err != nil {
-		return 0, err
-	}
-	if who != key && !slices.ContainsFunc(ended, func(e session.Ended) bool { return e.Key == s.Key }) {
-		more, err := h.Sessions.End(r.Context(), session.Ending{Who: key, Cause: session.CauseUser})
-		if err != nil {
+	for _, sid := range append([]string{s.SID}, s.Former...) {
+		if sid == "" {
+			continue
+		}
+		if err := end(session.Who{SID: sid}); err != nil {
 			return 0, err
 		}
-		ended = append(ended, more...)
+	}
+	if !slices.ContainsFunc(ended, func(e session.Ended) bool { return e.Key == s.Key }) {
+		if err := end(session.Who{Key: s.Key}); err != nil {
+			return 0, err
+		}
 	}
 	return len(ended), nil
 }

@@ -42,6 +42,7 @@ func TestAColumnThatWasChangedInTheStoreIsNotServed(t *testing.T) {
 		"client":       func(r *session.Record) { r.ClientID = "app2" },
 		"subject":      func(r *session.Record) { r.Subject = "bob" },
 		"sid":          func(r *session.Record) { r.SID = "s2" },
+		"former":       func(r *session.Record) { r.Former = []string{"s0"} },
 		"created":      func(r *session.Record) { r.Created = r.Created.Add(time.Microsecond) },
 		"last_seen":    func(r *session.Record) { r.LastSeen = r.LastSeen.Add(day) },
 		"idle_expires": func(r *session.Record) { r.IdleExpires = r.IdleExpires.Add(day) },

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -12,6 +13,9 @@ const (
 	refreshPause   = 30 * time.Second       // between two tries while the provider is away
 	refreshPoll    = 100 * time.Millisecond // how often to look whether another replica is done
 )
+
+// errTooManySIDs: the provider gives the session another sid at each refresh.
+var errTooManySIDs = fmt.Errorf("its refreshes brought more than %d other sids", maxFormer)
 
 // refreshed gets new tokens for a session whose access token has run out, and returns the session as it is then.
 // Requests of this process share one call, which goes on when they go away: a rotated refresh token that nobody
@@ -99,9 +103,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		m.troubled.Delete(provider)
 		next, err := m.settle(ctx, s.Key, began, era, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
-			if got.SID != "" {
-				s.SID = got.SID
-			}
+			s.rename(got.SID)
 		})
 		if err == nil {
 			return next, nil
@@ -109,10 +111,14 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded) {
 			m.orphan(ctx, s, got.Tokens)
 		}
-		if !errors.Is(err, ErrEnded) {
+		switch {
+		case errors.Is(err, ErrEnded):
+			cause = CauseBackChannel
+		case errors.Is(err, errTooManySIDs):
+			cause = CauseTooManySIDs
+		default:
 			return nil, err
 		}
-		cause = CauseBackChannel
 	case errors.Is(err, ErrRefreshRejected):
 		cause = CauseRefreshRejected
 	case errors.Is(err, ErrRefused):
@@ -170,9 +176,12 @@ func (m *Manager) settle(ctx context.Context, key Key, began time.Time, era stri
 		if err == nil {
 			next := *s
 			change(&next)
-			if next.SID == s.SID {
+			switch {
+			case next.SID == s.SID:
 				s, err = m.write(ctx, &next, now)
-			} else {
+			case len(next.Former) > maxFormer:
+				return nil, errTooManySIDs
+			default:
 				s, err = m.rename(ctx, &next, began, era, now)
 			}
 		}

@@ -16,7 +16,9 @@ type Session struct {
 	Issuer   string
 	ClientID string
 	Subject  string
-	SID      string // the `sid` of the ID Token; empty when it had none
+	SID      string // the `sid` of the latest ID Token that had one; empty when none had
+	// Former are the sids that it had before its refreshes brought others, the oldest first. They name it too.
+	Former []string
 
 	Created     time.Time
 	LastSeen    time.Time // written at most once a minute
@@ -32,6 +34,27 @@ type Session struct {
 	// No refresh before this: one is under way on some replica, or (refreshFailed) the last one found the provider away.
 	refreshHeld   time.Time
 	refreshFailed bool
+}
+
+// maxFormer bounds what a provider piles up that gives each ID Token another sid. A session with more of them ends: one
+// that is forgotten would be a logout that is answered with success and ends nothing.
+const maxFormer = 16
+
+// HasSID says whether the session has this sid, or had it before.
+func (s *Session) HasSID(sid string) bool {
+	return (&Record{SID: s.SID, Former: s.Former}).HasSID(sid)
+}
+
+// rename gives the session the sid of a refreshed ID Token, if there is one. The one that it had still names it.
+func (s *Session) rename(sid string) {
+	if sid == "" || sid == s.SID {
+		return
+	}
+	former := slices.DeleteFunc(slices.Clone(s.Former), func(f string) bool { return f == sid })
+	if s.SID != "" {
+		former = append(former, s.SID)
+	}
+	s.SID, s.Former = sid, former
 }
 
 // Tokens is what the provider gave for a session. They are encrypted at rest.
@@ -92,20 +115,21 @@ type payload struct {
 // found and judged by. They are sealed with it, so that nobody who can write to the store, and has no key, can make a
 // session another person's or let it live longer. The key is bound to the payload as its context (see [Ring]).
 type columns struct {
-	Issuer      string  `json:"iss"`
-	ClientID    string  `json:"client"`
-	Subject     string  `json:"sub"`
-	SID         string  `json:"sid,omitempty"`
-	Created     int64   `json:"created,omitempty"` // this and what follows is not in notices; microseconds since 1970
-	LastSeen    int64   `json:"last_seen,omitempty"`
-	IdleExpires int64   `json:"idle_expires,omitempty"`
-	Expires     int64   `json:"expires,omitempty"`
-	Refresh     Refresh `json:"refresh,omitempty"`
+	Issuer      string   `json:"iss"`
+	ClientID    string   `json:"client"`
+	Subject     string   `json:"sub"`
+	SID         string   `json:"sid,omitempty"`
+	Former      []string `json:"former,omitempty"`  // this and what follows is not in notices
+	Created     int64    `json:"created,omitempty"` // microseconds since 1970, as those below
+	LastSeen    int64    `json:"last_seen,omitempty"`
+	IdleExpires int64    `json:"idle_expires,omitempty"`
+	Expires     int64    `json:"expires,omitempty"`
+	Refresh     Refresh  `json:"refresh,omitempty"`
 }
 
 func (r *Record) columns() columns {
 	return columns{
-		Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
+		Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID, Former: r.Former,
 		Created: r.Created.UnixMicro(), LastSeen: r.LastSeen.UnixMicro(),
 		IdleExpires: r.IdleExpires.UnixMicro(), Expires: r.Expires.UnixMicro(), Refresh: r.Refresh,
 	}
@@ -119,7 +143,8 @@ func (a columns) differ(b columns) string {
 		same bool
 	}{
 		{"issuer", a.Issuer == b.Issuer}, {"client", a.ClientID == b.ClientID}, {"subject", a.Subject == b.Subject},
-		{"sid", a.SID == b.SID}, {"created", a.Created == b.Created}, {"last_seen", a.LastSeen == b.LastSeen},
+		{"sid", a.SID == b.SID}, {"former", slices.Equal(a.Former, b.Former)},
+		{"created", a.Created == b.Created}, {"last_seen", a.LastSeen == b.LastSeen},
 		{"idle_expires", a.IdleExpires == b.IdleExpires}, {"expires", a.Expires == b.Expires}, {"refresh", a.Refresh == b.Refresh},
 	} {
 		if !c.same {
@@ -139,7 +164,7 @@ const (
 // record turns a session into what a store keeps.
 func (r *Ring) record(s *Session) (Record, error) {
 	rec := Record{
-		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID,
+		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID, Former: s.Former,
 		Created: Time(s.Created), LastSeen: Time(s.LastSeen), IdleExpires: Time(s.IdleExpires), Expires: Time(s.Expires),
 		Revision: s.revision,
 	}
@@ -203,6 +228,7 @@ func (r *Ring) session(rec Record, absolute time.Duration) (*Session, error) {
 	}
 	return &Session{
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject, SID: rec.SID,
+		Former:  rec.Former,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld, refreshFailed: p.RefreshFail,
 	}, nil

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -57,15 +58,16 @@ type Store interface {
 
 	// Update replaces LastSeen, IdleExpires, Expires, Refresh and Payload of the session that has r.Key, and raises
 	// its revision by one, only if it still lives and its revision is still r.Revision. [ErrNotFound] when it does
-	// not live, [ErrConflict] when its revision is another. Update never creates. Key, issuer, client, subject, sid
-	// and Created are never changed.
+	// not live, [ErrConflict] when its revision is another. Update never creates. Key, issuer, client, subject, sid,
+	// former sids and Created are never changed.
 	Update(ctx context.Context, r Record, now time.Time) error
 
-	// Rename is Update that replaces SID as well, for a session whose refreshed ID Token has another one. From then on it
-	// is named by the new sid, and no longer by the old.
+	// Rename is Update that replaces SID and Former as well, for a session whose refreshed ID Token has another sid.
+	// The caller sees to it that the sid which it had is in Former: whatever is in neither no longer names the session.
+	// There is no moment at which a sid that it has before and after does not name it.
 	//
 	// began is when the refresh began. [ErrEnded], and nothing has changed, when a login that began then could not be
-	// created with the new sid (see Create): a logout named the session by it while the refresh was under way.
+	// created as r (see Create): a logout named the session by its new sid while the refresh was under way.
 	Rename(ctx context.Context, r Record, began, now time.Time) error
 
 	// End carries out an ending, all of it or nothing:
@@ -155,7 +157,10 @@ type Record struct {
 	Issuer   string
 	ClientID string
 	Subject  string
-	SID      string // the `sid` of the ID Token; empty when it had none
+	SID      string // the `sid` of the latest ID Token that had one; empty when none had
+	// Former are the sids that it had before, without SID, each once, none of them empty. They name the session too: a
+	// logout token may have been made before the provider changed the sid, or with what it was at sign-in.
+	Former []string
 
 	Created     time.Time
 	LastSeen    time.Time
@@ -170,6 +175,11 @@ type Record struct {
 // Lives says whether a session is neither expired nor idle for too long.
 func (r *Record) Lives(now time.Time) bool {
 	return now.Before(r.Expires) && now.Before(r.IdleExpires)
+}
+
+// HasSID says whether the session has this sid, or had it before.
+func (r *Record) HasSID(sid string) bool {
+	return sid != "" && (sid == r.SID || slices.Contains(r.Former, sid))
 }
 
 // Refresh says which kind of refresh token a session holds; an ending may ask to have it revoked.
@@ -202,10 +212,10 @@ func (w Who) Validate() error {
 // Names says whether an ending of w ends the session r, and whether a mark of w bars it:
 //
 //   - a key: the session with that key, if its issuer and client are the same;
-//   - sid alone: every session with that sid;
+//   - sid alone: every session that has that sid, or had it before;
 //   - sub alone: every session of that subject;
-//   - both: the sessions of that subject with that sid, and those of that subject that have no sid on record: they
-//     cannot be told apart, so they end too.
+//   - both: the sessions of that subject that have that sid, or had it before, and those of that subject that have no sid
+//     on record: they cannot be told apart, so they end too.
 //
 // Stores find the same sessions by index; this is what they must agree with.
 func (w Who) Names(r *Record) bool {
@@ -215,11 +225,11 @@ func (w Who) Names(r *Record) bool {
 	case !w.Key.IsZero():
 		return w.Key == r.Key
 	case w.Subject == "":
-		return w.SID != "" && w.SID == r.SID
+		return r.HasSID(w.SID)
 	case w.SID == "":
 		return w.Subject == r.Subject
 	default:
-		return w.Subject == r.Subject && (w.SID == r.SID || r.SID == "")
+		return w.Subject == r.Subject && (r.HasSID(w.SID) || r.SID == "")
 	}
 }
 
@@ -236,6 +246,7 @@ const (
 	CauseRequire         Cause = "require"          // what the claims said at a refresh no longer lets the person in
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
 	CauseCapped          Cause = "capped"           // its person signed in more often than one may; see [Config.PerSubject]
+	CauseTooManySIDs     Cause = "too_many_sids"    // its refreshes brought more sids than are kept
 	CauseExpired         Cause = "expired"          // its time was over; only notices have this cause
 )
 
@@ -408,7 +419,8 @@ type Vault interface {
 	Save(ctx context.Context, name string, value []byte, revision int64) error
 }
 
-// Query asks for living sessions; what is empty does not restrict. Subject and SID need Issuer and ClientID.
+// Query asks for living sessions; what is empty does not restrict. Subject and SID need Issuer and ClientID. A SID
+// finds what an ending of it would: also the sessions that had it before.
 type Query struct {
 	Issuer   string
 	ClientID string

@@ -78,7 +78,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 func endCauses() []session.Cause {
 	return []session.Cause{session.CauseBackChannel, session.CauseFrontChannel, session.CauseUser, session.CauseAdmin,
 		session.CauseReplaced, session.CauseRefreshRejected, session.CauseRequire, session.CauseProviderSilent,
-		session.CauseCapped, session.CauseExpired}
+		session.CauseCapped, session.CauseTooManySIDs, session.CauseExpired}
 }
 
 // refusalReasons are the checks that a logout request can fail; see [oidc.Error].

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,8 @@ const (
 	idleTimeout   = 2 * time.Minute
 	routeTimeout  = 30 * time.Second // of our own routes: a code exchange and a userinfo request fit in
 	maxHeader     = 64 << 10
+	maxStreams    = 100       // of one connection of HTTP/2
+	maxUnread     = 256 << 10 // bytes of bodies on one connection of HTTP/2 that nobody has read yet
 )
 
 func newServeCmd(p *process) *cobra.Command {
@@ -92,6 +95,11 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	}
 	defer func() { err = errors.Join(rp.Close(), err) }()
 
+	most, err := connections(c)
+	if err != nil {
+		return exit{2, err}
+	}
+	rp.Gateway().MaxOpen = most - most/8 // so that sign-ins and logouts find room whatever goes on at the apps
 	router, err := c.Router(rp)
 	if err != nil {
 		return exit{2, config.OneLine(err)}
@@ -113,9 +121,9 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 			private.Keys = signingKeys{keys}
 		}
 	}
-	servers := []*server{{
-		listener: public, http: newServer(publicHandler(c, rp, router, log, draining), log), drain: rp.Gateway().Drain,
-	}}
+	servers := []*server{newHTTP(newGate(public, "public", most, log),
+		newServer(publicHandler(c, rp, router, log, draining, most), log))}
+	servers[0].drain = rp.Gateway().Drain
 	if c.TLSCert != "" {
 		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
 		if err != nil {
@@ -128,16 +136,17 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		s := newServer(private.Handler(), log)
-		s.ReadTimeout, s.WriteTimeout = routeTimeout, 2*routeTimeout
-		servers = append(servers, &server{listener: l, http: s})
+		s := newPrivate(private.Handler(), log)
+		servers = append(servers, newHTTP(newGate(l, "private", maxPrivate, log), s))
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		servers = append(servers, &server{listener: l, grpc: extauthz.NewServer(rp.Gateway())})
+		gate := newGate(l, "ext_authz", maxGRPC, log)
+		gate.quiet = true
+		servers = append(servers, &server{listener: gate, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
 	printStart(p.stdout, c, rp.Registrations(), servers)
@@ -163,6 +172,11 @@ type server struct {
 	http     *http.Server
 	grpc     *grpc.Server
 	drain    func() // called when it begins to shut down
+}
+
+func newHTTP(g *gate, s *http.Server) *server {
+	s.ConnState = g.state
+	return &server{listener: g, http: s}
 }
 
 func (s *server) serve() error {
@@ -199,9 +213,20 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: time.Minute, WriteByteTimeout: time.Minute},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 16 << 10,
+			MaxReceiveBufferPerConnection: maxUnread, MaxReceiveBufferPerStream: maxUnread,
+			SendPingTimeout: time.Minute, WriteByteTimeout: web.WriteTime,
+		},
 		ErrorLog: serverLog(log),
 	}
+}
+
+// newPrivate also bounds how long a whole request and its answer may take.
+func newPrivate(h http.Handler, log *slog.Logger) *http.Server {
+	s := newServer(h, log)
+	s.ReadTimeout, s.WriteTimeout = routeTimeout, 2*routeTimeout
+	return s
 }
 
 // runServers serves until ctx is done or a listener fails, and then drains.
@@ -281,9 +306,10 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 // publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would: the
 // app decides what `//` means.
 func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *slog.Logger,
-	draining <-chan struct{},
+	draining <-chan struct{}, most int,
 ) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
+	logouts, others := atMost(most, own), atMost(most, own) // only over HTTP/2 can there be more requests than connections
 	var rest http.Handler
 	if router != nil {
 		rest = router
@@ -295,11 +321,28 @@ func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *sl
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == c.Prefix || strings.HasPrefix(r.URL.Path, c.Prefix+"/") {
-			own.ServeHTTP(w, r)
+		switch {
+		case r.URL.Path == c.Prefix+"/backchannel-logout":
+			logouts.ServeHTTP(w, r)
+		case r.URL.Path == c.Prefix || strings.HasPrefix(r.URL.Path, c.Prefix+"/"):
+			others.ServeHTTP(w, r)
+		default:
+			rest.ServeHTTP(w, r)
+		}
+	})
+}
+
+// atMost answers 503 while h has so many requests. The answer has no body, which its client might not read.
+func atMost(most int, h http.Handler) http.Handler {
+	var open atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer open.Add(-1)
+		if open.Add(1) > int64(most) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		rest.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 	})
 }
 

@@ -16,22 +16,37 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/tap"
 
 	"example.com/curfew/gateway"
 )
 
-// maxMessage bounds one question: the headers of a request, and no body.
-const maxMessage = 1 << 20
+const (
+	maxMessage = 1 << 20          // bytes of one question: the headers of a request, and no body
+	maxHeader  = 64 << 10         // bytes of what goes before a question
+	maxStreams = 1000             // questions at a time on one connection
+	maxUnread  = 256 << 10        // bytes on one connection that have not been read yet
+	askTime    = 10 * time.Second // for a question to come and be answered
+	idleTime   = 2 * time.Minute  // without a question, and the connection is closed
+)
 
 // NewServer returns a gRPC server that answers Envoy. Who can reach it can ask about any request, and learns nothing
 // about a person without the cookie; it belongs on a private listener all the same.
 func NewServer(h *gateway.Handler) *grpc.Server {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(64<<10), grpc.MaxConcurrentStreams(1000),
-		grpc.ConnectionTimeout(10*time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second,
-		}))
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeader),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(maxUnread),
+		grpc.ConnectionTimeout(10*time.Second), grpc.InTapHandle(soon), grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleTime, Time: time.Minute, Timeout: 20 * time.Second,
+		}), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))
 	auth.RegisterAuthorizationServer(s, &server{gateway: h})
 	return s
+}
+
+// soon bounds the time of one question, also while its bytes are still to come.
+func soon(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	context.AfterFunc(ctx, cancel) // which the end of the question does too
+	return ctx, nil
 }
 
 type server struct {

@@ -53,17 +53,21 @@ func newStores() map[string]func(t testing.TB) session.Store {
 	}
 }
 
-// person is a session of a person, signed in at a time. Every third has no sid.
+// person is a session of a person, signed in at a time. Every third has no sid, and every third had others before.
 func person(n int, at time.Time) session.Record {
 	const issuer, client = "https://id.example", "app"
 	subject, sid := fmt.Sprintf("person %d", n/2), ""
 	if n%3 > 0 {
 		sid = fmt.Sprintf("sid %d", n)
 	}
+	var former []string
+	if n%3 == 1 {
+		former = []string{"sid of before", fmt.Sprintf("sid %d of before", n)}
+	}
 	b := session.NewBearer(issuer, client, subject)
 	at = session.Time(at)
 	return session.Record{
-		Key: b.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: at, LastSeen: at,
+		Key: b.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Former: former, Created: at, LastSeen: at,
 		IdleExpires: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Refresh: session.Refresh(n % 3),
 		Payload: bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 200),
 	}
@@ -464,6 +468,78 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 			total, err := c.run(t.Context())
 			if _, found := c.to.Find(t.Context(), r.Key, now); err != nil || !total.Settled || (found != nil) != row.barred || total.Barred != len(living(t, c.from))-total.Created {
 				t.Errorf("%+v, %v, found %v; want barred %t, since %s", total, err, found, row.barred, row.explanation)
+			}
+		})
+	}
+}
+
+func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
+	t.Parallel()
+	rename := func(store session.Store, r *session.Record, sid string, now time.Time) {
+		t.Helper()
+		r.SID, r.Former, r.Payload, r.Revision = sid, append(r.Former, r.SID), append([]byte("renamed "),
+			r.Payload...), r.Revision+1
+		if err := store.Rename(t.Context(), *r, now, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, row := range map[string]struct {
+		before, between []string // the sids that it gets before the first copy, and before the second
+		barred          bool
+	}{
+		"before it was copied":                   {[]string{"b", "c"}, nil, false},
+		"after it was copied":                    {nil, []string{"b", "c"}, false},
+		"before and after":                       {[]string{"b"}, []string{"c"}, false},
+		"after it was copied, and that is ended": {nil, []string{"barred"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, sid := range append([]string{"a"}, append(row.before, row.between...)...) {
+				now := session.Time(time.Now())
+				c := newCopier(t, memory.New(), memory.New())
+				c.now = func() time.Time { return now }
+				r := person(1, now.Add(-time.Minute))
+				r.SID = "a"
+				if err := signIn(c.from, r); err != nil {
+					t.Fatal(err)
+				}
+				copied := func() Result {
+					t.Helper()
+					total, err := c.run(t.Context())
+					if err != nil || !total.Settled {
+						t.Fatalf("%+v, %v", total, err)
+					}
+					return total
+				}
+				in := session.Who{Issuer: r.Issuer, ClientID: r.ClientID}
+				for _, to := range row.before {
+					rename(c.from, &r, to, now)
+				}
+				copied()
+				barred := in
+				barred.SID = "barred"
+				if _, err := c.to.End(t.Context(), session.Ending{Who: barred, Cause: session.CauseBackChannel}, now); err != nil {
+					t.Fatal(err)
+				}
+				for _, to := range row.between {
+					rename(c.from, &r, to, now)
+				}
+				total := copied()
+				got, err := c.to.Find(t.Context(), r.Key, now)
+				if row.barred {
+					if !errors.Is(err, session.ErrNotFound) || total.Barred != 1 {
+						t.Errorf("a logout at TO names it: found %v, %+v", err, total)
+					}
+					continue
+				}
+				if err != nil || !same(&r, &got) {
+					t.Fatalf("at TO it is %+v, %v", got, err)
+				}
+				in.SID = sid
+				ended, err := c.to.End(t.Context(), session.Ending{Who: in, Cause: session.CauseBackChannel}, now)
+				if err != nil || len(ended) != 1 {
+					t.Errorf("by %q %d ended, %v", sid, len(ended), err)
+				}
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -234,8 +235,10 @@ func (c *copier) reconcile(ctx context.Context, t *tally, j job, now time.Time, 
 // same compares what can change in a session, but for its revision, which each store counts by itself.
 func same(a, b *session.Record) bool {
 	return a.LastSeen.Equal(b.LastSeen) && a.IdleExpires.Equal(b.IdleExpires) && a.Expires.Equal(b.Expires) &&
-		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload)
+		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload) && sameSIDs(a, b)
 }
+
+func sameSIDs(a, b *session.Record) bool { return a.SID == b.SID && slices.Equal(a.Former, b.Former) }
 
 // surplus says whether a session that lives at to is not at from.
 func (c *copier) surplus(ctx context.Context, r *session.Record, now time.Time) (bool, error) {
@@ -250,13 +253,19 @@ func (c *copier) surplus(ctx context.Context, r *session.Record, now time.Time) 
 	return err != nil, nil
 }
 
-// create makes a session at to. An end mark that was left there at or after the beginning of the session bars it, as
-// far back as marks are kept: an older login is refused for its age.
-func (c *copier) create(ctx context.Context, t *tally, r *session.Record, now time.Time) (func(), error) {
-	began := now.Add(time.Microsecond - session.AttemptLifetime)
-	if r.Created.After(began) {
-		began = r.Created
+// begun returns when a session began, for to. An end mark that was left there at or after that bars the session, as far
+// back as marks are kept: an older login is refused for its age.
+func begun(r *session.Record, now time.Time) time.Time {
+	earliest := now.Add(time.Microsecond - session.AttemptLifetime)
+	if r.Created.After(earliest) {
+		return r.Created
 	}
+	return earliest
+}
+
+// create makes a session at to, unless an end mark there bars it.
+func (c *copier) create(ctx context.Context, t *tally, r *session.Record, now time.Time) (func(), error) {
+	began := begun(r, now)
 	err := c.to.Create(ctx, *r, began, now)
 	if err != nil && !errors.Is(err, session.ErrEnded) {
 		// It may exist at to. If it was copied before it was last used at from, it may also have expired at to.
@@ -281,14 +290,24 @@ func (c *copier) create(ctx context.Context, t *tally, r *session.Record, now ti
 	return func() { t.Created++ }, nil
 }
 
-// update makes a session at to what it is at from.
+// update makes a session at to what it is at from. One that has got another sid since may be barred by it. Then it ends
+// at to, where it could not be found by that sid.
 func (c *copier) update(ctx context.Context, t *tally, r, have *session.Record, now time.Time) (func(), error) {
 	if same(r, have) {
 		return func() { t.Same++ }, nil
 	}
 	next := *r
 	next.Revision = have.Revision
-	switch err := c.to.Update(ctx, next, now); {
+	var err error
+	if sameSIDs(r, have) {
+		err = c.to.Update(ctx, next, now)
+	} else {
+		err = c.to.Rename(ctx, next, begun(r, now), now)
+	}
+	switch {
+	case errors.Is(err, session.ErrEnded):
+		_, err := c.end(ctx, t, session.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID})
+		return func() { t.Barred++ }, err
 	case errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrNotFound):
 		return func() { t.unsure++ }, nil
 	case err != nil:

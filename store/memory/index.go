@@ -23,12 +23,20 @@ func newEntry(r session.Record) *entry {
 	scope := in.Value()
 	// The caller's strings may be parts of something larger, which they would keep alive.
 	r.Issuer, r.ClientID = scope.issuer, scope.clientID
-	r.Subject, r.SID = strings.Clone(r.Subject), strings.Clone(r.SID)
+	r.Subject, r.SID, r.Former = strings.Clone(r.Subject), strings.Clone(r.SID), cloneAll(r.Former)
 	r.Created, r.LastSeen = session.Time(r.Created), session.Time(r.LastSeen)
 	r.IdleExpires, r.Expires = session.Time(r.IdleExpires), session.Time(r.Expires)
 	r.Payload = bytes.Clone(r.Payload)
 	r.Revision = 1
 	return &entry{rec: r, in: in}
+}
+
+func cloneAll(texts []string) []string {
+	var all []string
+	for _, t := range texts {
+		all = append(all, strings.Clone(t))
+	}
+	return all
 }
 
 // runsOut returns when the session stops living.
@@ -110,6 +118,14 @@ func (s *Store) named(w session.Who, skip, limit int) []*entry {
 		return s.subjects.appendTo(nil, name{in, w.Subject, ""}, w, skip, limit)
 	}
 	found := s.sids.appendTo(nil, name{in, "", w.SID}, w, skip, limit)
+	for e := range s.former[name{in, "", w.SID}] {
+		if len(found) == limit {
+			break
+		}
+		if w.Names(&e.rec) {
+			found = append(found, e)
+		}
+	}
 	if w.Subject != "" {
 		found = s.sids.appendTo(found, name{in, w.Subject, ""}, w, skip, limit)
 	}
@@ -121,6 +137,7 @@ func (s *Store) insert(e *entry) {
 	s.sessions[e.rec.Key] = e
 	s.subjects.add(bySubject, e)
 	s.sids.add(bySID, e)
+	s.addFormer(e)
 	s.shelves.add(e)
 	s.expiry.add(e, e.runsOut())
 }
@@ -130,8 +147,28 @@ func (s *Store) remove(e *entry) {
 	delete(s.sessions, e.rec.Key)
 	s.subjects.drop(bySubject, e)
 	s.sids.drop(bySID, e)
+	s.dropFormer(e)
 	s.shelves.drop(e)
 	s.expiry.drop(e)
+}
+
+func (s *Store) addFormer(e *entry) {
+	for _, sid := range e.rec.Former {
+		n := name{e.in, "", sid}
+		if s.former[n] == nil {
+			s.former[n] = make(map[*entry]struct{})
+		}
+		s.former[n][e] = struct{}{}
+	}
+}
+
+func (s *Store) dropFormer(e *entry) {
+	for _, sid := range e.rec.Former {
+		n := name{e.in, "", sid}
+		if delete(s.former[n], e); len(s.former[n]) == 0 {
+			delete(s.former, n)
+		}
+	}
 }
 
 // shelves keep the sessions in the rough order of their keys, by the first twelve bits, which are those of a hash. A

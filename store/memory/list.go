@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"bytes"
 	"context"
 	"math"
 	"time"
@@ -36,7 +35,7 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 		switch {
 		case q.SID != "":
 			who := session.Who{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
-			take(inOrder(s.sids.appendTo(nil, name{in, "", q.SID}, who, 0, math.MaxInt), q.After))
+			take(inOrder(s.named(who, 0, math.MaxInt), q.After))
 		case q.Subject != "":
 			who := session.Who{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
 			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, who, 0, math.MaxInt), q.After))
@@ -50,7 +49,7 @@ func (s *Store) List(ctx context.Context, q session.Query, now time.Time) (sessi
 		return nil
 	})
 	for i := range page.Records {
-		page.Records[i].Payload = bytes.Clone(page.Records[i].Payload)
+		page.Records[i] = own(page.Records[i])
 	}
 	return page, err
 }

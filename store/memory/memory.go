@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,8 +32,9 @@ type Store struct {
 	closed bool
 
 	sessions map[session.Key]*entry
-	subjects index // every session, by its subject
-	sids     index // every session, by its sid; or, when it has none, by its subject
+	subjects index                        // every session, by its subject
+	sids     index                        // every session, by its sid; or, when it has none, by its subject
+	former   map[name]map[*entry]struct{} // the sessions that had a sid before the one that they have
 	shelves  shelves
 	expiry   queue[*entry]
 
@@ -57,6 +59,7 @@ func New() *Store {
 		sessions: make(map[session.Key]*entry),
 		subjects: index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySubject }},
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
+		former:   make(map[name]map[*entry]struct{}),
 		marks:    make(map[mark]*memo[mark]),
 		jtis:     make(map[jti]*memo[jti]),
 		attempts: make(map[session.AttemptID]*attempt),
@@ -108,6 +111,9 @@ func (s *Store) do(ctx context.Context, fn func() error) error {
 
 // Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+	if err := rules.CheckSIDs(&r); err != nil {
+		return err
+	}
 	began, now = session.Time(began), session.Time(now)
 	return s.do(ctx, func() error {
 		if now.Sub(began) >= session.AttemptLifetime || s.barred(&r, began) {
@@ -126,7 +132,10 @@ func (s *Store) barred(r *session.Record, began time.Time) bool {
 	in := realmOf(r.Issuer, r.ClientID)
 	shapes := []mark{{in, r.Subject, "", false}, {in, r.Subject, "", true}}
 	if r.SID != "" {
-		shapes = []mark{{in, r.Subject, "", false}, {in, "", r.SID, false}, {in, r.Subject, r.SID, false}}
+		shapes = []mark{{in, r.Subject, "", false}}
+		for _, sid := range append([]string{r.SID}, r.Former...) {
+			shapes = append(shapes, mark{in, "", sid, false}, mark{in, r.Subject, sid, false})
+		}
 	}
 	for _, shape := range shapes {
 		if left := s.marks[shape]; left != nil && !left.at.Before(began) {
@@ -148,8 +157,13 @@ func (s *Store) Find(ctx context.Context, key session.Key, now time.Time) (sessi
 		r = e.rec
 		return nil
 	})
-	r.Payload = bytes.Clone(r.Payload)
-	return r, err
+	return own(r), err
+}
+
+// own makes r the caller's.
+func own(r session.Record) session.Record {
+	r.Former, r.Payload = slices.Clone(r.Former), bytes.Clone(r.Payload)
+	return r
 }
 
 // Update implements [session.Store].
@@ -159,21 +173,26 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 
 // Rename implements [session.Store].
 func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	if err := rules.CheckSIDs(&r); err != nil {
+		return err
+	}
 	began, now = session.Time(began), session.Time(now)
 	if now.Sub(began) >= session.AttemptLifetime {
 		return session.ErrEnded
 	}
 	return s.update(ctx, r, now, func(e *entry) error {
 		renamed := e.rec
-		renamed.SID = strings.Clone(r.SID)
+		renamed.SID, renamed.Former = strings.Clone(r.SID), cloneAll(r.Former)
 		if s.barred(&renamed, began) {
 			return session.ErrEnded
 		}
 		_, was := e.names()
 		s.sids.drop(was, e)
-		e.rec.SID = renamed.SID
+		s.dropFormer(e)
+		e.rec.SID, e.rec.Former = renamed.SID, renamed.Former
 		_, is := e.names()
 		s.sids.add(is, e)
+		s.addFormer(e)
 		return nil
 	})
 }
@@ -319,7 +338,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.sessions, s.subjects.heads, s.sids.heads, s.shelves, s.expiry = nil, nil, nil, shelves{}, nil
+	s.sessions, s.subjects.heads, s.sids.heads, s.former, s.shelves, s.expiry = nil, nil, nil, nil, shelves{}, nil
 	s.attempts, s.attemptTimes = nil, nil
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil

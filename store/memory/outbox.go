@@ -318,9 +318,7 @@ func (s *Store) Overdue(ctx context.Context, after session.Key, limit int, now t
 			if len(all) >= limit {
 				break
 			}
-			r := e.rec
-			r.Payload = bytes.Clone(r.Payload)
-			all = append(all, r)
+			all = append(all, own(e.rec))
 		}
 		return nil
 	})

@@ -12,6 +12,11 @@ func CreateStatement(r session.Record, began time.Time) (string, []any) {
 	return createSQL, createArgs(r, began)
 }
 
+// RenameStatement renames r, which has been there since now.
+func RenameStatement(r session.Record, now time.Time) (string, []any) {
+	return renameSQL, renameArgs(r, now, now)
+}
+
 func EndStatement(e session.Ending, now time.Time) (string, []any) {
 	args, err := endArgs(e, now)
 	if err != nil {

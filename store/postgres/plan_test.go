@@ -23,6 +23,7 @@ func planned(t *testing.T) (string, *postgres.Store) {
 	run(t, address,
 		`INSERT INTO curfew_sessions (key, subject_hash, sid_hash, created, last_seen, idle_expires, expires, revision, refresh, issuer, client, subject, sid, payload)
 			SELECT sha256(i::text::bytea), i/2, i, 1, 1, i*1000000::bigint, i*1000000::bigint, 1, 0, 'https://id.example', 'app', 'user'||i/2, 's'||i, 'x' FROM generate_series(1, 20000) i`,
+		`UPDATE curfew_sessions SET former = ARRAY['f'||sid], former_hash = ARRAY[-sid_hash] WHERE sid_hash < 5000`,
 		`INSERT INTO curfew_marks SELECT 'https://id.example', 'app', 'user'||i, 's'||i, i FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_jtis SELECT sha256(i::text::bytea), i FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'https://id.example', 'app', 'x', 'y', 'user' FROM generate_series(1, 20000) i`,
@@ -206,20 +207,29 @@ func testFunctionPlans(t *testing.T, address string) {
 			e := ending(who, fmt.Sprint("j", now), now)
 			e.Tell = append(e.Tell, session.Telling{Kind: session.NoticeRevoke, Target: "main"})
 			create, createArgs := postgres.CreateStatement(r, now)
+			renamed := r
+			renamed.SID, renamed.Former = "new "+sid, []string{sid}
+			rename, renameArgs := postgres.RenameStatement(renamed, now)
 			end, endArgs := postgres.EndStatement(e, now)
 			for _, st := range []struct {
 				sql  string
 				args []any
-			}{{create, createArgs}, {end, endArgs}} {
+			}{{create, createArgs}, {rename, renameArgs}, {end, endArgs}} {
 				if _, err := conn.Exec(t.Context(), st.sql, st.args...); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
 	}
-	scans := 0
+	scans, former := 0, 0
 	for _, p := range plans {
+		if strings.Contains(p, "curfew_sessions_by_former") {
+			former++
+		}
 		scans += wantIndexed(t, "a statement in a function", p)
+	}
+	if former == 0 {
+		t.Error("no former sid was looked up: this test looks at the wrong thing")
 	}
 	if scans < 100 {
 		t.Errorf("only %d searches were seen: this test looks at the wrong thing", scans)

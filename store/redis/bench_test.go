@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store/redis"
 	"example.com/curfew/store/storetest"
@@ -21,6 +22,15 @@ func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
 func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
 func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
 func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
+func BenchmarkClock(b *testing.B)       { storetest.BenchClock(b, openBench) }
+
+// BenchmarkClockOfCluster is BenchmarkClock where all masters have to be asked.
+func BenchmarkClockOfCluster(b *testing.B) {
+	c := servers.RedisCluster(b)
+	storetest.BenchClock(b, func(b *testing.B) storetest.Store {
+		return open(b, c.URL, redis.Options{Timeout: time.Minute, Prefix: prefix()})
+	})
+}
 
 // Each size has a server to itself.
 func openBench(b *testing.B) storetest.Store {

@@ -46,6 +46,11 @@
 // it runs out, later than any session that it leads to (see slack). An Update that lets a session live longer than that
 // renews the pointer first. The orders are tested one by one.
 //
+// A session may have had other sids. Each has its pointer, and in the person's bucket an index of its own leads from
+// former sids to sessions. Rename does C1 for all of them, and in place of C2 refuses, or replaces the session and its
+// entries in both indexes. A logout of a sid that the session has before and after finds pointer and session in any
+// order of the steps; for the new sid the orders are those above.
+//
 // The same reasoning holds for an ending with a subject: its marks and its sessions are in one bucket, so there E is one
 // script and so is C2.
 //

@@ -23,24 +23,29 @@ func (s *Store) End(ctx context.Context, e session.Ending, now time.Time) ([]ses
 		return nil, err
 	}
 	now = session.Time(now)
-	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	done := map[string]bool{} // tags of a sid whose sessions have ended
+	return rules.Batches(ctx, func(ctx context.Context) ([]session.Ended, bool, error) {
+		return s.endBatch(ctx, e, now, done)
+	})
 }
 
 // endBatch is one step of End, which may be of several steps itself. It says whether there may be more to be ended.
-func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+func (s *Store) endBatch(
+	ctx context.Context, e session.Ending, now time.Time, done map[string]bool,
+) (ended []session.Ended, more bool, err error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, false, err
 	}
 	defer leave()
 	if e.JTI == "" || !s.cluster {
-		return s.carryOut(ctx, e, now)
+		return s.carryOut(ctx, e, now, done)
 	}
 	till, err := s.bind(ctx, e, now, false)
 	if err != nil {
 		return nil, false, err
 	}
-	ended, more, err = s.carryOut(ctx, e, now)
+	ended, more, err = s.carryOut(ctx, e, now, done)
 	if err == nil && !more && till < micros(e.JTIExpires) {
 		_, _ = s.bind(ctx, e, now, true) // it is done, whatever comes of this
 	}
@@ -48,10 +53,10 @@ func (s *Store) endBatch(ctx context.Context, e session.Ending, now time.Time) (
 }
 
 func (s *Store) carryOut(
-	ctx context.Context, e session.Ending, now time.Time,
+	ctx context.Context, e session.Ending, now time.Time, done map[string]bool,
 ) (ended []session.Ended, more bool, err error) {
 	if e.Who.Key.IsZero() && e.Who.Subject == "" || s.waits() {
-		return s.endInSteps(ctx, e, now)
+		return s.endInSteps(ctx, e, now, done)
 	}
 	return s.deed(ctx, s.deedAt(e, tagOf(e.Who), e.JTI != "", now), e, now)
 }

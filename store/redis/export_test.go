@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"example.com/curfew/session"
@@ -49,13 +48,27 @@ func (s *Store) Channel() string { return s.channel }
 
 // CreateSteps are the steps of Create, to be done one by one.
 func (s *Store) CreateSteps(ctx context.Context, r session.Record, began time.Time) (point func() error, insert func() error) {
-	pointed := int64(math.MaxInt64)
+	return s.keepSteps(ctx, r, s.scripts.create, 0, began, began)
+}
+
+// RenameSteps are the steps of Rename, to be done one by one.
+func (s *Store) RenameSteps(ctx context.Context, r session.Record, began, now time.Time) (point func() error, replace func() error) {
+	return s.keepSteps(ctx, r, s.scripts.rename, r.Revision, began, now)
+}
+
+func (s *Store) keepSteps(ctx context.Context, r session.Record, script *script, revision int64, began, now time.Time) (point func() error, place func() error) {
+	var pointed int64
 	return func() (err error) {
 			pointed, err = s.point(ctx, &r, decimal(began))
 			return err
 		}, func() error {
-			return s.insert(ctx, &r, pointed, began)
+			return s.place(ctx, &r, script, revision, pointed, began, now)
 		}
+}
+
+// FormerSIDs is how many entries the index of former sids has in which a session is.
+func (s *Store) FormerSIDs(ctx context.Context, k session.Key) (int64, error) {
+	return s.client.Do(ctx, s.client.B().Zcard().Key(s.named(k[0], keyFormer, k[:4])).Build()).AsInt64()
 }
 
 // EndSteps are the steps of an ending of a sid alone, to be done one by one.
@@ -67,14 +80,13 @@ func (s *Store) EndSteps(ctx context.Context, e session.Ending, now time.Time) (
 			tags, err = st.begin(ctx)
 			return err
 		}, func() ([]session.Ended, error) {
-			var calls []call
-			for _, tag := range tags {
-				calls = append(calls, s.deedAt(e, []byte(tag), false, now))
-			}
-			ended, _, err := s.deeds(ctx, calls, e, now, false)
+			ended, _, err := s.deeds(ctx, tags, e, now, false, map[string]bool{})
 			return ended, err
 		}, func() error { return st.confirm(ctx) }
 }
+
+// ShortRounds has each round of an ending do the least that it can.
+func (s *Store) ShortRounds() { s.round = 1 }
 
 // Bind is the step that a Cluster needs before an ending with a jti.
 func (s *Store) Bind(ctx context.Context, e session.Ending, now time.Time) error {

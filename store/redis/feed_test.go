@@ -225,3 +225,46 @@ func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// Whoever takes in what has ended may be slow, or stuck: the clock is read all the same. Else no login could begin.
+func TestAFeedThatIsHeldUpDoesNotHoldUpTheClock(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]func() string{
+		"one server": func() string { return single.Get(t).URL },
+		"a Cluster":  func() string { return cluster.Get(t).URL },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prefix()
+			store := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
+			defer store.Close()
+			other := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
+			defer other.Close()
+			stuck, free := make(chan struct{}, 1), make(chan struct{})
+			feed, err := store.Watch(t.Context(), func(session.Ended) {
+				select {
+				case stuck <- struct{}{}:
+				default:
+				}
+				<-free
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer feed.Close()
+			defer close(free)
+			now := session.Time(time.Now())
+			for range 50 { // more than the client keeps for whoever takes them in
+				now = session.Time(now.Add(time.Hour))
+				mustCreate(t, other, recordOf("alice", "s1", now), now)
+				if _, err := other.End(t.Context(), endingOf(session.Who{Subject: "alice"}), now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-stuck
+			if _, err := store.Clock(t.Context()); err != nil {
+				t.Errorf("Clock: %v", err)
+			}
+		})
+	}
+}

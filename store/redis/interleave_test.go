@@ -3,6 +3,7 @@ package redis_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -108,6 +109,81 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 					t.Errorf("%s: the login was refused: %v", name, created)
 				case alive != (created == nil && len(ended) == 0):
 					t.Errorf("%s: alive: %v, login: %v, %d ended", name, alive, created, len(ended))
+				}
+			}
+		}
+	})
+}
+
+// A session is renamed from a to b, there and back, or from c to b when it had a before, while a logout of a, or of b,
+// comes.
+func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
+		store := fresh(t, on, redis.Options{})
+		now := session.Time(time.Now().Add(session.AttemptLifetime)) // later than Redis's own time, which a mark may have too
+		for i, order := range orders(2, 3) {
+			for _, had := range []string{"a", "b a", "a c"} {
+				for _, named := range []string{"a", "b"} {
+					for _, began := range []time.Duration{0, time.Microsecond} {
+						name := fmt.Sprintf("%s, %q becomes b, began %v after the logout of %s", order, had, began, named)
+						sid := func(s string) string { return fmt.Sprint(i, had, named, began, " ", s) }
+						r := recordOf(fmt.Sprint("user", i, had, named, began), "", now)
+						sids := strings.Fields(had)
+						r.SID = sid(sids[len(sids)-1])
+						for _, s := range sids[:len(sids)-1] {
+							r.Former = append(r.Former, sid(s))
+						}
+						mustCreate(t, store, r, now.Add(-time.Minute))
+						next := r
+						next.SID, next.Former = sid("b"), nil
+						for _, s := range sids {
+							if s != "b" {
+								next.Former = append(next.Former, sid(s))
+							}
+						}
+						e := endingOf(session.Who{SID: sid(named)})
+						e.JTI, e.JTIExpires = sid("jti"), now.Add(time.Hour)
+						point, replace := store.RenameSteps(t.Context(), next, now.Add(began), now)
+						begin, deeds, confirm := store.EndSteps(t.Context(), e, now)
+						var ended []session.Ended
+						var renamed error
+						renames := []func() error{point, replace}
+						ends := []func() error{begin, func() (err error) { ended, err = deeds(); return err }, confirm}
+						for _, step := range order {
+							if step == 'E' {
+								if err := ends[0](); err != nil {
+									t.Fatalf("%s: a step of the logout: %v", name, err)
+								}
+								ends = ends[1:]
+							} else if renamed == nil {
+								renamed = renames[0]()
+								renames = renames[1:]
+							}
+						}
+						if renamed != nil && !errors.Is(renamed, session.ErrEnded) && !errors.Is(renamed, session.ErrNotFound) {
+							t.Fatalf("%s: a step of the rename: %v", name, renamed)
+						}
+						_, err := store.Find(t.Context(), r.Key, now)
+						alive := err == nil
+						if err != nil && !errors.Is(err, session.ErrNotFound) {
+							t.Fatalf("%s: Find: %v", name, err)
+						}
+						switch {
+						case (r.HasSID(sid(named)) || began <= 0 && renamed == nil) && alive:
+							t.Errorf("%s: the session lives", name)
+						case alive != (len(ended) == 0):
+							t.Errorf("%s: alive: %v, %d ended", name, alive, len(ended))
+						case alive && renamed == nil && began <= 0:
+							t.Errorf("%s: it has the new sid in spite of the logout", name)
+						}
+						if _, err := store.End(t.Context(), endingOf(session.Who{Subject: r.Subject}), now); err != nil {
+							t.Fatal(err)
+						}
+						if left, err := store.FormerSIDs(t.Context(), r.Key); err != nil || left != 0 {
+							t.Errorf("%s: %d former sids are left in the index (error %v)", name, left, err)
+						}
+					}
 				}
 			}
 		}
@@ -291,15 +367,26 @@ func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	store := fresh(t, single, redis.Options{})
 	c := adminOf(t, single.Own(t).Nodes[0])
 	now := session.Time(time.Now())
-	r := recordOf("alice", "s1", now)
+	r := recordOf("alice", "s0", now)
 	mustCreate(t, store, r, now)
-	left := func() time.Duration {
-		m := do(t, c, "PTTL", store.PointerOf(issuer, client, "s1"))
-		ms, err := m.AsInt64()
-		if err != nil {
-			t.Fatal(err)
+	r.SID, r.Former = "s1", []string{"s0"}
+	if err := store.Rename(t.Context(), r, now, now); err != nil {
+		t.Fatal(err)
+	}
+	r.Revision++
+	left := func() time.Duration { // of the one that is kept for less
+		var least int64
+		for _, sid := range []string{"s0", "s1"} {
+			m := do(t, c, "PTTL", store.PointerOf(issuer, client, sid))
+			ms, err := m.AsInt64()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if least == 0 || ms < least {
+				least = ms
+			}
 		}
-		return time.Duration(ms) * time.Millisecond
+		return time.Duration(least) * time.Millisecond
 	}
 	if d := left(); d < time.Hour+2*time.Hour {
 		t.Errorf("the pointer is kept for %v, the session for an hour and a margin", d)
@@ -320,7 +407,7 @@ func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	if left() > before {
 		t.Error("a minute more was not worth a second step")
 	}
-	ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s1"}), now.Add(100*time.Hour))
+	ended, err := store.End(t.Context(), endingOf(session.Who{SID: "s0"}), now.Add(100*time.Hour))
 	if err != nil || len(ended) != 1 {
 		t.Errorf("%d ended (error %v), want 1", len(ended), err)
 	}

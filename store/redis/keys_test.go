@@ -61,6 +61,12 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 		if err := store.Update(t.Context(), r, now); err != nil {
 			t.Fatal(err)
 		}
+		if r.Revision++; sid != "" {
+			r.SID, r.Former = "MARK-sid5", []string{sid}
+			if err := store.Rename(t.Context(), r, now, now); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	for _, who := range []session.Who{{Subject: "MARK-subject"}, {SID: "MARK-sid2"}, {Subject: "MARK-subject", SID: "MARK-sid3"}} {
 		e := endingOf(who)
@@ -70,7 +76,9 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mustCreate(t, store, recordOf("MARK-subject2", "MARK-sid4", now), now)
+	kept := recordOf("MARK-subject2", "MARK-sid4", now)
+	kept.Former = []string{"MARK-sid6"}
+	mustCreate(t, store, kept, now)
 	notices, err := store.ClaimFor(t.Context(), session.NoticeTell, "MARK-target", now, time.Minute, 2)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("%d notices, %v", len(notices), err)
@@ -111,7 +119,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			}
 		}
 	}
-	for _, letter := range "sutqlmjineoybva" {
+	for _, letter := range "suktqlmjineoybva" {
 		if !seen[byte(letter)] {
 			t.Errorf("no key of the kind %q was looked at", letter)
 		}
@@ -129,7 +137,11 @@ func TestPruneLeavesNothingOfWhatIsOver(t *testing.T) {
 		mustCreate(t, store, recordOf(subject, "s1", now), now)
 		mustCreate(t, store, recordOf(subject, "", now), now)
 	}
+	had := recordOf("erin", "s3", now)
+	had.Former = []string{"s4"}
+	mustCreate(t, store, had, now)
 	lost := recordOf("dave", "s2", now)
+	lost.Former = []string{"s4", "s3"}
 	mustCreate(t, store, lost, now)
 	e := endingOf(session.Who{SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
@@ -171,6 +183,9 @@ func TestASessionComesBackFromItsEncoding(t *testing.T) {
 			SID: text.Draw(t, "sid"), Created: at("created"), LastSeen: at("seen"), IdleExpires: at("idle"), Expires: at("expires"),
 			Revision: rapid.Int64().Draw(t, "revision"), Refresh: session.Refresh(rapid.Byte().Draw(t, "refresh")),
 			Payload: rapid.SliceOf(rapid.Byte()).Draw(t, "payload")}
+		if r.Former = rapid.SliceOf(text).Draw(t, "former"); len(r.Former) == 0 {
+			r.Former = nil
+		}
 		r.Key[1] = 7
 		got, err := redis.RoundTrip(r)
 		if err != nil {

@@ -129,14 +129,17 @@ func (l *lister) take(tags []string) error {
 	if len(tags) == 0 {
 		return nil
 	}
-	asks := make([]rueidis.Completed, len(tags))
-	for i, tag := range tags {
-		index := l.s.named(tag[0], keyIndex, []byte(tag))
-		least, most := "-", "+"
-		if l.hint != nil {
-			least, most = "["+string(l.hint), "("+string(l.hint)+string(bytes.Repeat([]byte{0xff}, 33))
+	least, most, indexes := "-", "+", []string{keyIndex}
+	if l.hint != nil {
+		least, most = "["+string(l.hint), "("+string(l.hint)+string(bytes.Repeat([]byte{0xff}, 33))
+		indexes = append(indexes, keyFormer) // in this order: see shared.lua
+	}
+	var asks []rueidis.Completed
+	for _, tag := range tags {
+		for _, index := range indexes {
+			key := l.s.named(tag[0], index, []byte(tag))
+			asks = append(asks, l.s.client.B().Zrangebylex().Key(key).Min(least).Max(most).Build())
 		}
-		asks[i] = l.s.client.B().Zrangebylex().Key(index).Min(least).Max(most).Build()
 	}
 	var keys []session.Key
 	for i, result := range l.s.do(l.ctx, asks) {
@@ -146,17 +149,18 @@ func (l *lister) take(tags []string) error {
 		}
 		for _, m := range members {
 			var k session.Key
-			if len(m) != hintSize+len(k)-len(tags[i]) {
+			tag := tags[i/len(indexes)]
+			if len(m) != hintSize+len(k)-len(tag) {
 				return errDamaged
 			}
-			copy(k[copy(k[:], tags[i]):], m[hintSize:])
+			copy(k[copy(k[:], tag):], m[hintSize:])
 			if bytes.Compare(k[:], l.q.After[:]) > 0 {
 				keys = append(keys, k)
 			}
 		}
 	}
 	slices.SortFunc(keys, func(a, b session.Key) int { return bytes.Compare(a[:], b[:]) })
-	for chunk := range slices.Chunk(keys, l.limit+1) {
+	for chunk := range slices.Chunk(slices.Compact(keys), l.limit+1) {
 		if err := l.fetch(chunk); err != nil || l.full {
 			return err
 		}

@@ -24,6 +24,7 @@ const spread = "zsfxaxcqoymptrhybyoqj5m1igc0gnf90vgtou8wnu6v1viucu4wshjn4286fbg5
 const (
 	keySession = "s" // * a session: see record.go
 	keyIndex   = "u" // * the sessions of one tag: hint of the sid, then the rest of the session's key, by lex
+	keyFormer  = "k" // * the sessions of one tag that had other sids, by these, in the same form
 	keyTags    = "t" // the tags that have sessions, by lex
 	keyQueue   = "q" // what runs out, by when
 	keyLast    = "l" // the token of the last message of the bucket's feed

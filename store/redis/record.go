@@ -13,13 +13,15 @@ import (
 //
 //	version 1 byte, revision 8, last seen 8, idle expires 8, expires 8, pointed 8, refresh 1: the head, which Update replaces
 //	created 8, hint of the sid 8, length of the names 4, the names: issuer, client, subject, sid, each with its length
+//	in version 2, length of the former sids 4, and for each of them: hint 8, the sid with its length
 //	payload
 //
-// Times are microseconds, big-endian. Pointed is until when the pointer from the sid to the session is sure to be there;
-// without a sid it is for ever.
+// A session is of version 2 if it has former sids. Times are microseconds, big-endian. Pointed is until when the
+// pointers from its sids to the session are sure to be there; without a sid it is for ever.
 const (
-	version  = 1
-	headSize = 42
+	version       = 1
+	versionFormer = 2
+	headSize      = 42
 )
 
 var errDamaged = errors.New("redis: what is stored is damaged, or was written by another release")
@@ -43,7 +45,11 @@ func runsOut(r *session.Record) time.Time {
 // head is the part of r that Update replaces.
 func head(r *session.Record, pointed int64) []byte {
 	b := make([]byte, 0, headSize)
-	b = append(b, version)
+	if len(r.Former) > 0 {
+		b = append(b, versionFormer)
+	} else {
+		b = append(b, version)
+	}
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Revision))
 	b = appendMicros(b, r.LastSeen)
 	b = appendMicros(b, r.IdleExpires)
@@ -68,13 +74,21 @@ func encode(r *session.Record, pointed int64) []byte {
 	who := names(r.Issuer, r.ClientID, r.Subject, r.SID)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(who)))
 	b = append(b, who...)
+	if len(r.Former) > 0 {
+		var former []byte
+		for _, sid := range r.Former {
+			former = appendText(append(former, hint(r.Issuer, r.ClientID, sid)...), sid)
+		}
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(former))), former...)
+	}
 	return append(b, r.Payload...)
 }
 
 func decode(key session.Key, raw string) (session.Record, error) {
 	r := session.Record{Key: key}
 	d := decoder{rest: raw}
-	if d.byte() != version {
+	v := d.byte()
+	if v != version && v != versionFormer {
 		return r, errDamaged
 	}
 	r.Revision = d.int64()
@@ -85,6 +99,9 @@ func decode(key session.Key, raw string) (session.Record, error) {
 	d.take(hintSize)
 	who := decoder{rest: d.text()}
 	r.Issuer, r.ClientID, r.Subject, r.SID = who.text(), who.text(), who.text(), who.text()
+	if v == versionFormer {
+		r.Former = d.former()
+	}
 	r.Payload = []byte(d.rest)
 	if d.short || who.short || who.rest != "" {
 		return r, errDamaged
@@ -133,6 +150,17 @@ func (d *decoder) text() string {
 		return ""
 	}
 	return d.take(int(n))
+}
+
+// former reads former sids.
+func (d *decoder) former() (sids []string) {
+	list := decoder{rest: d.text()}
+	for list.rest != "" {
+		list.take(hintSize)
+		sids = append(sids, list.text())
+	}
+	d.short = d.short || list.short
+	return sids
 }
 
 // endedSession reads a piece of an answer or of a message: the key, and the names with their length.

@@ -51,10 +51,11 @@ var (
 // Store keeps sessions, notices and the vault in Redis or Valkey.
 type Store struct {
 	client  rueidis.Client
-	option  rueidis.ClientOption // for the connections of the feed
+	option  rueidis.ClientOption // for the connections of the feed and of the clock
 	cluster bool
 	timeout time.Duration
-	channel string // of the feed, where all buckets share one
+	round   time.Duration // of the deeds of an ending, before others have their turn; see deeds
+	channel string        // of the feed, where all buckets share one
 	tags    *[buckets]string
 	scripts *scripts
 	log     *slog.Logger
@@ -64,6 +65,7 @@ type Store struct {
 	watching sync.WaitGroup
 	unwatch  context.CancelFunc
 
+	clock     clockLine
 	hub       feed.Hub
 	listening sync.Mutex // held to start and to stop the listener
 	listener  *listener
@@ -108,6 +110,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
+		round:   o.Timeout / 4,
 		log:     o.Log,
 		suspect: make(chan struct{}, 1),
 		unwatch: func() {},
@@ -222,6 +225,7 @@ func (s *Store) Close() error {
 	s.unwatch()
 	s.watching.Wait()
 	s.stopListening()
+	s.clock.close()
 	s.client.Close()
 	return nil
 }

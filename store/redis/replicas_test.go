@@ -17,8 +17,8 @@ import (
 )
 
 // logouts signs people in, logs them out one after another while fault happens, each as often as a provider would send it,
-// and then wants nobody alive whose logout was answered with success.
-func logouts(t *testing.T, store *redis.Store, fault func()) {
+// and then wants nobody alive whose logout was answered with success. It returns all of them.
+func logouts(t *testing.T, store *redis.Store, fault func()) []session.Record {
 	t.Helper()
 	now := session.Time(time.Now())
 	const people = 120
@@ -66,6 +66,7 @@ func logouts(t *testing.T, store *redis.Store, fault func()) {
 			t.Errorf("user %d is alive after a logout that was answered with success: %v", i, err)
 		}
 	}
+	return records[:]
 }
 
 func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {

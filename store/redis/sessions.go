@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
 	"github.com/redis/rueidis"
 )
 
@@ -50,84 +51,128 @@ func tagNumber(tag []byte) string {
 // Create implements [session.Store]. It takes two steps when there is a sid: the pointer from the sid, then the session.
 // Package documentation says why nothing can come between them.
 func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
+	return s.keep(ctx, &r, s.scripts.create, 0, began, now)
+}
+
+// Rename implements [session.Store]. As in Create the pointer comes first.
+func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
+	return s.keep(ctx, &r, s.scripts.rename, r.Revision, began, now)
+}
+
+// keep carries out a Create or a Rename: it keeps r, at the revision after the given one, unless a mark bars it.
+func (s *Store) keep(
+	ctx context.Context, r *session.Record, script *script, revision int64, began, now time.Time,
+) error {
 	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
 		return session.ErrEnded
 	}
 	if r.Key.Tag() != session.Tag(r.Issuer, r.ClientID, r.Subject) {
 		return errTag
 	}
+	if err := rules.CheckSIDs(r); err != nil {
+		return fmt.Errorf("redis: %s: %w", script.name, err)
+	}
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	pointed := int64(math.MaxInt64)
-	if r.SID != "" {
-		if pointed, err = s.point(ctx, &r, decimal(began)); err != nil {
-			return err
-		}
-	}
-	return s.insert(ctx, &r, pointed, began)
-}
-
-// point leaves the pointer from r's sid to its tag, and says until when, in microseconds, it will be there. began is empty
-// for a session that is there already.
-//
-// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find. Nobody
-// is kept from signing in for want of a replica: then it is not sure how long the pointer will be there, which is said by 0,
-// and each Update sees to it anew.
-func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
-	sid := sidName(r.Issuer, r.ClientID, r.SID)
-	b := bucket(sid[0])
-	till := runsOut(r).Add(slack)
-	answer, err := s.runReplicated(ctx, b, call{s.scripts.point,
-		[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
-		// Twice the margin: the session may be on another machine, whose clock may be behind.
-		[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}}, s.timeout/8)
-	if errors.Is(err, errReplicas) {
-		till, err = time.Time{}, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	word, err := text(answer)
-	switch {
-	case err != nil:
-		return 0, err
-	case word == "ended":
-		return 0, session.ErrEnded
-	case till.IsZero():
-		return 0, nil
-	}
-	return micros(till), nil
-}
-
-// insert keeps r in its bucket.
-func (s *Store) insert(ctx context.Context, r *session.Record, pointed int64, began time.Time) error {
-	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
-	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag), s.key(b, keyTags)}
-	for _, m := range marksFor(r) {
-		keys = append(keys, s.named(b, keyMark, m[:]))
-	}
-	kept := *r
-	kept.Revision = 1
-	end := runsOut(r)
-	answer, err := s.run(ctx, call{s.scripts.create, keys, []string{
-		decimal(began), string(encode(&kept, pointed)), decimal(end), string(hint(r.Issuer, r.ClientID, r.SID)),
-		string(tag), string(rest), until(end, keepFor(r)), until(end, margin+keepFor(r))}})
+	pointed, err := s.point(ctx, r, decimal(began))
 	if err != nil {
 		return err
 	}
-	word, err := text(answer)
-	switch {
+	return s.place(ctx, r, script, revision, pointed, began, now)
+}
+
+// place keeps r in its bucket.
+func (s *Store) place(
+	ctx context.Context, r *session.Record, script *script, revision, pointed int64, began, now time.Time,
+) error {
+	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
+	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag),
+		s.named(b, keyFormer, tag), s.key(b, keyTags)}
+	for _, m := range marksFor(r) {
+		keys = append(keys, s.named(b, keyMark, m[:]))
+	}
+	next := *r
+	next.Revision = revision + 1
+	end := runsOut(r)
+	answer, err := s.run(ctx, call{script, keys, []string{
+		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
+		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
+		until(end, keepFor(r)), until(end, margin+keepFor(r))}})
+	if err != nil {
+		return err
+	}
+	switch word, err := text(answer); {
 	case err != nil:
 		return err
 	case word == "ended":
 		return session.ErrEnded
 	case word == "exists":
 		return errExists
+	case word == "not found":
+		return session.ErrNotFound
+	case word == "conflict":
+		return session.ErrConflict
 	}
 	return nil
+}
+
+// sidsOf are the sids that name r.
+func sidsOf(r *session.Record) []string {
+	if r.SID == "" {
+		return nil
+	}
+	return append([]string{r.SID}, r.Former...)
+}
+
+// point leaves the pointers from r's sids to its tag, and says until when, in microseconds, they will be there. began
+// is empty for a session that is there already.
+//
+// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find.
+// Nobody is kept from signing in for want of a replica: then it is not sure how long the pointers will be there, which
+// is said by 0, and each Update sees to them anew.
+func (s *Store) point(ctx context.Context, r *session.Record, began string) (int64, error) {
+	if r.SID == "" {
+		return math.MaxInt64, nil
+	}
+	till := runsOut(r).Add(slack)
+	pointed := micros(till)
+	for _, text := range sidsOf(r) {
+		sid := sidName(r.Issuer, r.ClientID, text)
+		b := bucket(sid[0])
+		c := call{s.scripts.point,
+			[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
+			// Twice the margin: the session may be on another machine, whose clock may be behind.
+			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}}
+		word, few, err := s.pointOne(ctx, b, c, pointed != 0)
+		switch {
+		case err != nil:
+			return 0, err
+		case word == "ended":
+			return 0, session.ErrEnded
+		case few:
+			pointed = 0
+		}
+	}
+	return pointed, nil
+}
+
+// pointOne leaves one pointer, and says whether there were too few replicas for it, which it does not wait for twice.
+func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (word string, few bool, err error) {
+	var answer rueidis.RedisMessage
+	if wait {
+		answer, err = s.runReplicated(ctx, b, c, s.timeout/8)
+		few = errors.Is(err, errReplicas)
+	} else {
+		answer, err = s.run(ctx, c)
+	}
+	if err != nil && !few {
+		return "", false, err
+	}
+	word, err = text(answer)
+	return word, few, err
 }
 
 // marksFor are the marks in its own bucket that bar r.
@@ -135,7 +180,13 @@ func marksFor(r *session.Record) []name {
 	if r.SID == "" {
 		return []name{subjectMark(r), bareMark(r)}
 	}
-	return []name{subjectMark(r), bothMark(r), sidName(r.Issuer, r.ClientID, r.SID)}
+	marks := []name{subjectMark(r)}
+	for _, sid := range sidsOf(r) {
+		in := *r
+		in.SID = sid
+		marks = append(marks, bothMark(&in), sidName(r.Issuer, r.ClientID, sid))
+	}
+	return marks
 }
 
 // Find implements [session.Store].
@@ -173,7 +224,8 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 	if err != nil || who == nil {
 		return err
 	}
-	// It is to live longer than the pointer from its sid. The pointer first; then nobody sees the one without the other.
+	// It is to live longer than the pointers from its sids. They come first; then nobody sees the one without the
+	// other.
 	who.IdleExpires, who.Expires = r.IdleExpires, r.Expires
 	till, err := s.point(ctx, who, "")
 	if err != nil {
@@ -185,53 +237,6 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 	return err
 }
 
-// Rename implements [session.Store]. As in Create the pointer comes first.
-func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
-	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
-		return session.ErrEnded
-	}
-	if r.Key.Tag() != session.Tag(r.Issuer, r.ClientID, r.Subject) {
-		return errTag
-	}
-	ctx, leave, err := s.change(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	pointed := int64(math.MaxInt64)
-	if r.SID != "" {
-		if pointed, err = s.point(ctx, &r, decimal(began)); err != nil {
-			return err
-		}
-	}
-	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
-	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag)}
-	for _, m := range marksFor(&r) {
-		keys = append(keys, s.named(b, keyMark, m[:]))
-	}
-	next := r
-	next.Revision++
-	end := runsOut(&r)
-	answer, err := s.run(ctx, call{s.scripts.rename, keys, []string{
-		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(r.Revision))), decimal(began),
-		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, keepFor(&r)), until(end, margin+keepFor(&r))}})
-	if err != nil {
-		return err
-	}
-	switch word, err := text(answer); {
-	case err != nil:
-		return err
-	case word == "not found":
-		return session.ErrNotFound
-	case word == "conflict":
-		return session.ErrConflict
-	case word == "ended":
-		return session.ErrEnded
-	}
-	return nil
-}
-
 // replace does the update, or answers who it is whose pointer has to be seen to first.
 func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, pointed string) (*session.Record, error) {
 	b := bucket(r.Key[0])
@@ -240,7 +245,8 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 	next.Revision++
 	end := runsOut(r)
 	answer, err := s.run(ctx, call{s.scripts.update,
-		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, r.Key[:4])},
+		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, r.Key[:4]),
+			s.named(b, keyFormer, r.Key[:4])},
 		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
 			until(end, keepFor(r)), until(end, margin+keepFor(r)), pointed}})
 	if err != nil {
@@ -256,19 +262,30 @@ func (s *Store) replace(ctx context.Context, r *session.Record, now time.Time, p
 	case "conflict":
 		return nil, session.ErrConflict
 	case "point":
-		if len(rest) != 1 {
+		if len(rest) != 2 {
 			return nil, errAnswer
 		}
 		raw, err := text(rest[0])
 		if err != nil {
 			return nil, err
 		}
+		sids, err := text(rest[1])
+		if err != nil {
+			return nil, err
+		}
+		list := decoder{rest: sids}
+		var former []string
+		if sids != "" {
+			former = list.former()
+		}
 		d := decoder{rest: string(r.Key[:]) + raw}
 		e := d.endedSession("", time.Time{})
-		if d.short {
+		if d.short || list.short {
 			return nil, errDamaged
 		}
-		return &session.Record{Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID}, nil
+		return &session.Record{
+			Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former,
+		}, nil
 	}
 	return nil, nil
 }

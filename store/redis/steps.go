@@ -6,12 +6,17 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
 	"example.com/curfew/session"
 	"github.com/redis/rueidis"
 )
+
+// atOnce is how many deeds of one ending are under way at a time: those of a sid that very many subjects have do not fill
+// the connection, and others have their turn in between.
+const atOnce = 64
 
 // pause is how long to wait before looking again whether somebody else is done with a jti.
 const pause = 10 * time.Millisecond
@@ -35,7 +40,9 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 //
 // Where replicas are too few, the mark is left and the deeds are done all the same: nobody is kept signed in for want of a
 // replica. But nothing is confirmed, and the answer is no success.
-func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time) (ended []session.Ended, more bool, err error) {
+func (s *Store) endInSteps(
+	ctx context.Context, e session.Ending, now time.Time, done map[string]bool,
+) (ended []session.Ended, more bool, err error) {
 	st := s.stepsOf(e, now)
 	tags, err := st.begin(ctx)
 	few := errors.Is(err, errReplicas)
@@ -47,11 +54,7 @@ func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time)
 			st.giveBack(ctx)
 		}
 	}()
-	deeds := make([]call, len(tags))
-	for i, tag := range tags {
-		deeds[i] = s.deedAt(e, []byte(tag), false, now)
-	}
-	if ended, more, err = s.deeds(ctx, deeds, e, now, few); err != nil || more {
+	if ended, more, err = s.deeds(ctx, tags, e, now, few, done); err != nil || more {
 		return ended, more, err
 	}
 	if err = st.confirm(ctx); err != nil {
@@ -60,34 +63,46 @@ func (s *Store) endInSteps(ctx context.Context, e session.Ending, now time.Time)
 	return ended, false, nil
 }
 
-// deeds carries out what deedAt made. Replicas are waited for unless it is known that they are too few; when they turn out to be,
-// the rest is done without them, and the error is [errReplicas].
-func (s *Store) deeds(ctx context.Context, calls []call, e session.Ending, now time.Time, few bool) (all []session.Ended, more bool, err error) {
-	finish := func(c call, answer rueidis.RedisMessage) error {
-		ended, left, err := s.finish(ctx, c, answer, e, now)
-		all, more = append(all, ended...), more || left
-		return err
-	}
-	for s.waits() && !few && len(calls) > 0 {
-		answer, err := s.runReplicated(ctx, calls[0].args[2][0], calls[0], s.timeout/2)
-		if few = errors.Is(err, errReplicas); !few && err != nil {
-			return nil, false, err
+// deeds carries out the deeds of the tags that are not done yet, a few at a time. When that has taken a round's time it says
+// that there is more. Replicas are waited for unless it is known that they are too few; when they turn out to be, the rest is
+// done without them, and the error is [errReplicas].
+func (s *Store) deeds(
+	ctx context.Context, tags []string, e session.Ending, now time.Time, few bool, done map[string]bool,
+) (all []session.Ended, more bool, err error) {
+	round, cancel := context.WithTimeout(ctx, s.round)
+	defer cancel()
+	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return done[tag] })
+	for first := true; len(tags) > 0; first = false {
+		if !first && !few && round.Err() != nil {
+			return all, true, nil
 		}
-		if err := finish(calls[0], answer); err != nil {
-			return nil, false, err
+		n := min(atOnce, len(tags))
+		if s.waits() && !few {
+			n = 1
 		}
-		calls = calls[1:]
-	}
-	if len(calls) > 0 {
-		answers, err := s.runAll(ctx, calls)
-		if err != nil {
+		some := make([]call, n)
+		for i, tag := range tags[:n] {
+			some[i] = s.deedAt(e, []byte(tag), false, now)
+		}
+		var answers []rueidis.RedisMessage
+		if s.waits() && !few {
+			answer, err := s.runReplicated(ctx, tags[0][0], some[0], s.timeout/2)
+			if few = errors.Is(err, errReplicas); !few && err != nil {
+				return nil, false, err
+			}
+			answers = append(answers, answer)
+		} else if answers, err = s.runAll(ctx, some); err != nil {
 			return nil, false, err
 		}
 		for i, answer := range answers {
-			if err := finish(calls[i], answer); err != nil {
+			ended, left, err := s.finish(ctx, some[i], answer, e, now)
+			if err != nil {
 				return nil, false, err
 			}
+			all, more = append(all, ended...), more || left
+			done[tags[i]] = !left
 		}
+		tags = tags[n:]
 	}
 	if few {
 		return all, false, errReplicas

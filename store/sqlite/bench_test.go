@@ -12,6 +12,7 @@ func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
 func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
 func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
 func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
+func BenchmarkClock(b *testing.B)       { storetest.BenchClock(b, openBench) }
 
 func openBench(b *testing.B) storetest.Store {
 	store, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -23,11 +24,14 @@ const (
 	// Up to ?1 sessions, with the payload of those alone whose kind of refresh token is a bit of ?2.
 	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, idle_expires, expires, refresh,
 		CASE WHEN ?2 >> refresh & 1 THEN payload ELSE x'' END`
-	namedKeySQL     = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1`
-	namedSIDSQL     = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?5 AND sid <> '' LIMIT ?1`
+	namedKeySQL = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1`
+	namedSIDSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?5 AND sid <> ''
+		UNION ALL SELECT session FROM former_sids WHERE issuer = ?3 AND client = ?4 AND sid = ?5 LIMIT ?1`
 	namedSubjectSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND subject = ?5 LIMIT ?1`
 	namedBothSQL    = `SELECT id FROM sessions INDEXED BY sessions_by_newest
-		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid IN (?6, '') LIMIT ?1`
+		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid IN (?6, '')
+		UNION ALL SELECT s.id FROM former_sids f CROSS JOIN sessions s ON s.id = f.session
+		WHERE f.issuer = ?3 AND f.client = ?4 AND f.sid = ?6 AND s.subject = ?5 LIMIT ?1`
 	// All but the newest ?6.
 	spareSQL = `SELECT id FROM sessions INDEXED BY sessions_by_newest
 		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 ORDER BY created DESC, sid DESC, id DESC LIMIT ?1 OFFSET ?6`
@@ -192,8 +196,9 @@ func readRecords(rows *sql.Rows) (records []session.Record, err error) {
 	for rows.Next() {
 		var r session.Record
 		var key []byte
+		var former string
 		var created, lastSeen, idleExpires, expires int64
-		if err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &created, &lastSeen, &idleExpires, &expires,
+		if err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen, &idleExpires, &expires,
 			&r.Revision, &r.Refresh, &r.Payload); err != nil {
 			return nil, err
 		}
@@ -201,6 +206,11 @@ func readRecords(rows *sql.Rows) (records []session.Record, err error) {
 			return nil, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
 		}
 		copy(r.Key[:], key)
+		if former != "" {
+			if err := json.Unmarshal([]byte(former), &r.Former); err != nil {
+				return nil, fmt.Errorf("read the former sids of a session: %w", err)
+			}
+		}
 		r.Created, r.LastSeen = instant(created), instant(lastSeen)
 		r.IdleExpires, r.Expires = instant(idleExpires), instant(expires)
 		records = append(records, r)

@@ -3,31 +3,34 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"example.com/curfew/session"
+	"example.com/curfew/store/internal/rules"
 )
 
 const (
-	columns = `key, issuer, client, subject, sid, created, last_seen, idle_expires, expires, revision, refresh, payload`
+	columns = `key, issuer, client, subject, sid, former, created, last_seen, idle_expires, expires, revision, refresh, payload`
 
-	// Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars it.
+	// Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars
+	// it. One that has former sids is asked about for each, as ?4.
 	barredSQL = `SELECT
 		EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN ('', ?4) AND at >= ?5)
 		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))
 		OR (?4 = '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND at >= ?5))`
 
 	insertSessionSQL = `INSERT INTO sessions (` + columns + `)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (key) DO NOTHING`
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (key) DO NOTHING`
 
 	findSQL = `SELECT ` + columns + ` FROM sessions WHERE key = ?1 AND expires > ?2 AND idle_expires > ?2`
 
 	updateSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5,
 		revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
 	renameSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5, sid = ?9,
-		revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
+		former = ?10, revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
 	sessionLivesSQL = `SELECT EXISTS (SELECT 1 FROM sessions WHERE key = ?1 AND expires > ?2 AND idle_expires > ?2)`
 
 	// Batches are small, since a logout may be waiting behind one.
@@ -51,19 +54,15 @@ func blob(b []byte) []byte {
 
 // Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, r session.Record, began, now time.Time) error {
-	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
-		return session.ErrEnded
+	former, err := begun(&r, began, now)
+	if err != nil {
+		return err
 	}
 	return s.write(ctx, func(w *writer) error {
-		var barred bool
-		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, r.SID, micros(began)).Scan(&barred)
-		if err != nil {
-			return fmt.Errorf("sqlite: create: %w", err)
+		if err := w.welcome(&r, began); err != nil {
+			return err
 		}
-		if barred {
-			return session.ErrEnded
-		}
-		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, micros(r.Created),
+		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former, micros(r.Created),
 			micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh), blob(r.Payload))
 		if err != nil {
 			return fmt.Errorf("sqlite: create: %w", err)
@@ -82,23 +81,46 @@ func (s *Store) Update(ctx context.Context, r session.Record, now time.Time) err
 
 // Rename implements [session.Store].
 func (s *Store) Rename(ctx context.Context, r session.Record, began, now time.Time) error {
-	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
-		return session.ErrEnded
+	former, err := begun(&r, began, now)
+	if err != nil {
+		return err
 	}
 	return s.write(ctx, func(w *writer) error {
 		if err := w.lives(r, now); err != nil {
 			return err
 		}
+		if err := w.welcome(&r, began); err != nil {
+			return err
+		}
+		return w.replace(w.renameSession, r, now, r.SID, former)
+	})
+}
+
+// begun refuses what began too long ago, or makes no sense, and returns how r.Former is kept.
+func begun(r *session.Record, began, now time.Time) (former string, err error) {
+	if session.Time(now).Sub(session.Time(began)) >= session.AttemptLifetime {
+		return "", session.ErrEnded
+	}
+	if err := rules.CheckSIDs(r); err != nil || len(r.Former) == 0 {
+		return "", err
+	}
+	text, err := json.Marshal(r.Former)
+	return string(text), err
+}
+
+// welcome returns [session.ErrEnded] if a mark at or after began names r.
+func (w *writer) welcome(r *session.Record, began time.Time) error {
+	for _, sid := range append([]string{r.SID}, r.Former...) {
 		var barred bool
-		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, r.SID, micros(began)).Scan(&barred)
+		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, micros(began)).Scan(&barred)
 		if err != nil {
-			return fmt.Errorf("sqlite: rename: %w", err)
+			return fmt.Errorf("sqlite: look for end marks: %w", err)
 		}
 		if barred {
 			return session.ErrEnded
 		}
-		return w.replace(w.renameSession, r, now, r.SID)
-	})
+	}
+	return nil
 }
 
 // lives returns [session.ErrNotFound] unless the session lives.

@@ -1,8 +1,10 @@
 package sqlite_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"example.com/curfew/session"
 	"example.com/curfew/store/sqlite"
@@ -37,6 +39,47 @@ func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
 		t.Cleanup(func() { store.Close() })
 		return store
 	})
+}
+
+// The clock of the machine is set back while the process is not running: the mark of the logout is earlier than the stamp of the
+// login before it.
+func TestALoginFromBeforeARestartIsBarredThoughTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	ring, err := session.NewRing(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "curfew.db")
+	process := func(ahead time.Duration) (*session.Manager, *sqlite.Store) {
+		store := open(t, path)
+		m, err := session.NewManager(session.Config{Store: store, Ring: ring, Now: func() time.Time { return time.Now().Add(ahead) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m, store
+	}
+	before, store := process(5 * time.Minute)
+	alice := session.New{Issuer: "https://id.example", ClientID: "app", Subject: "alice"}
+	if alice.Began, alice.Era, err = before.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bob := alice
+	bob.Subject = "bob"
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after, store := process(0)
+	defer store.Close()
+	e := session.Ending{Who: session.Who{Issuer: alice.Issuer, ClientID: alice.ClientID, Subject: alice.Subject}, Cause: session.CauseBackChannel}
+	if _, err := after.End(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := after.Create(t.Context(), alice); !errors.Is(err, session.ErrEnded) {
+		t.Errorf("a login from before the restart and the logout: %v, want %v", err, session.ErrEnded)
+	}
+	if _, _, err := after.Create(t.Context(), bob); err != nil {
+		t.Errorf("a login from before the restart that no logout names: %v", err)
+	}
 }
 
 // open opens the database at path.

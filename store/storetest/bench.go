@@ -1,8 +1,11 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -249,4 +252,69 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) Store) {
 	b.ReportMetric(float64(all.Milliseconds())/float64(b.N), "ms/all")
 	b.ReportMetric(float64(check.Microseconds())/1000, "ms/longest-check")
 	b.ReportMetric(float64(logout.Microseconds())/1000, "ms/longest-logout")
+}
+
+// BenchClock measures how long a reading of the store's clock takes, and how much too early a login is stamped that begins by
+// itself: beside nothing, and beside callers who keep every connection of a pool busy.
+func BenchClock(b *testing.B, open func(b *testing.B) Store) {
+	for _, callers := range []int{0, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			store := open(b)
+			ring, err := session.NewRing(make([]byte, 32))
+			if err != nil {
+				b.Fatal(err)
+			}
+			m, err := session.NewManager(session.Config{Store: store, Ring: ring, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			var all sync.WaitGroup
+			b.Cleanup(func() {
+				cancel()
+				all.Wait()
+				if err := store.Close(); err != nil {
+					b.Error(err)
+				}
+			})
+			all.Go(func() { m.Run(ctx) })
+			for i := range callers {
+				all.Go(func() {
+					for ctx.Err() == nil {
+						_, _ = store.Find(ctx, session.Key{byte(i)}, time.Now())
+						_, _ = store.End(ctx, ending(session.Who{Subject: fmt.Sprint("nobody", i)}), time.Now())
+					}
+				})
+			}
+			var readings, early []time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				<-time.NewTimer(60 * time.Millisecond).C // so that a login takes a reading of its own
+				b.StartTimer()
+				began, _, err := m.Begin(ctx)
+				if err != nil {
+					b.Fatal(err)
+				}
+				early = append(early, time.Since(began))
+				b.StopTimer()
+				if clock, ok := store.(session.Clock); ok {
+					asked := time.Now()
+					if _, err := clock.Clock(ctx); err != nil {
+						b.Fatal(err)
+					}
+					readings = append(readings, time.Since(asked))
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(0, "ns/op")
+			for what, all := range map[string][]time.Duration{"reading": readings, "early": early} {
+				slices.Sort(all)
+				for name, permille := range map[string]int{"p50": 500, "p99": 990} {
+					if len(all) > 0 {
+						b.ReportMetric(float64(all[len(all)*permille/1000].Nanoseconds())/1e6, "ms/"+what+"-"+name)
+					}
+				}
+			}
+		})
+	}
 }

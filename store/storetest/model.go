@@ -1,8 +1,10 @@
 package storetest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.com/curfew/session"
@@ -46,6 +48,29 @@ func (m *model) update(r session.Record, now time.Time) error {
 	r.Revision++
 	m.sessions[r.Key] = r
 	return nil
+}
+
+// rename answers all the errors that may be given.
+func (m *model) rename(r session.Record, began, now time.Time) (errs []error) {
+	kept, ok := m.sessions[r.Key]
+	switch {
+	case !ok || !kept.Lives(now):
+		errs = append(errs, session.ErrNotFound)
+	case kept.Revision != r.Revision:
+		errs = append(errs, session.ErrConflict)
+	}
+	late := now.Sub(began) >= session.AttemptLifetime
+	for _, mark := range m.marks {
+		late = late || mark.who.Names(&r) && !mark.at.Before(began)
+	}
+	if late {
+		errs = append(errs, session.ErrEnded)
+	}
+	if len(errs) == 0 {
+		r.Revision++
+		m.sessions[r.Key] = r
+	}
+	return errs
 }
 
 func (m *model) end(e session.Ending, now time.Time) ([]session.Record, error) {
@@ -141,6 +166,50 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 			r.IdleExpires = f.now.Add(span.Draw(t, "idle") + time.Minute)
 			r.Payload = []byte{byte(len(keys))}
 			same("Update", f.store.Update(f.ctx, r, f.now), m.update(r, f.now))
+		},
+		"rename": func(t *rapid.T) {
+			if len(keys) == 0 {
+				t.Skip("nobody yet")
+			}
+			r := last[rapid.SampledFrom(keys).Draw(t, "key")]
+			if kept, ok := m.sessions[r.Key]; ok && rapid.IntRange(0, 9).Draw(t, "fresh") > 0 {
+				r = kept
+			}
+			to := sid.Draw(t, "sid")
+			if to == "" {
+				t.Skip("an ID Token without a sid changes nothing")
+			}
+			r = renamed(r, to)
+			r.IdleExpires = f.now.Add(span.Draw(t, "idle") + time.Minute)
+			began := f.now.Add(-span.Draw(t, "took"))
+			err := f.store.Rename(f.ctx, r, began, f.now)
+			want := m.rename(r, began, f.now)
+			if (err == nil) != (len(want) == 0) || err != nil && !slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
+				t.Fatalf("Rename %s to %q: got error %v, want one of %v", describe(r), r.SID, err, want)
+			}
+		},
+		"list": func(t *rapid.T) {
+			q := session.Query{Issuer: issuer.Draw(t, "issuer"), ClientID: client.Draw(t, "client"),
+				Subject: rapid.OneOf(rapid.Just(""), subject).Draw(t, "subject"), SID: sid.Draw(t, "sid"), Limit: 1000}
+			page, err := f.store.List(f.ctx, q, f.now)
+			if err != nil {
+				t.Fatalf("List %+v: %v", q, err)
+			}
+			var want []session.Record
+			for _, r := range m.sessions {
+				asked := q.Issuer == r.Issuer && q.ClientID == r.ClientID && (q.Subject == "" || q.Subject == r.Subject)
+				if asked && (q.SID == "" || r.HasSID(q.SID)) && r.Lives(f.now) {
+					want = append(want, kept(r))
+				}
+			}
+			slices.SortFunc(want, func(a, b session.Record) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+			var got []session.Record
+			for _, r := range page.Records {
+				got = append(got, kept(r))
+			}
+			if diff := difference(want, got); diff != "" {
+				t.Fatalf("List %+v (-want +got):\n%s", q, diff)
+			}
 		},
 		"end": func(t *rapid.T) {
 			e := session.Ending{Cause: session.CauseBackChannel, JTIExpires: f.now.Add(span.Draw(t, "jti lives"))}

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 	}{
 		{"Create", createCases()},
 		{"Update", updateCases()},
+		{"Rename", renameCases()},
 		{"End", endCases()},
 		{"Batches", batchCases()},
 		{"Marks", markCases()},
@@ -263,6 +264,7 @@ func kept(r session.Record) session.Record {
 	r.Created, r.LastSeen = session.Time(r.Created), session.Time(r.LastSeen)
 	r.IdleExpires, r.Expires = session.Time(r.IdleExpires), session.Time(r.Expires)
 	r.Payload = slices.Concat([]byte{}, r.Payload)
+	r.Former = slices.Concat(nil, r.Former)
 	return r
 }
 

@@ -54,5 +54,5 @@ func CheckVault(name string, value []byte) error {
 // Asks says whether q asks for r, its page apart.
 func Asks(q session.Query, r *session.Record) bool {
 	return (q.Issuer == "" || q.Issuer == r.Issuer) && (q.ClientID == "" || q.ClientID == r.ClientID) &&
-		(q.Subject == "" || q.Subject == r.Subject) && (q.SID == "" || q.SID == r.SID)
+		(q.Subject == "" || q.Subject == r.Subject) && (q.SID == "" || r.HasSID(q.SID))
 }

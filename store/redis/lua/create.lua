@@ -1,16 +1,18 @@
 -- Keeps a session in its bucket, unless a mark there bars it.
--- KEYS: session, queue, index, tags, then the marks that may name it
--- ARGV: 1 began, 2 the session, 3 runs out, 4 hint, 5 tag, 6 rest of the key, 7 until when Redis keeps the session and
---       8 the index, in its milliseconds
-for i = 5, #KEYS do
+-- KEYS: 1 session, 2 queue, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
+-- ARGV: 3 began, 4 the session, 5 when it runs out, 6 tag, 7 rest of the key, 8 until when Redis keeps the session and 9 the
+--       indexes, in its milliseconds; the others are for rename.lua
+for i = 6, #KEYS do
   local at = redis.call('GET', KEYS[i])
-  if at and tonumber(at) >= tonumber(ARGV[1]) then return 'ended' end
+  if at and tonumber(at) >= tonumber(ARGV[3]) then return 'ended' end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'exists' end
-for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written
-redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[7])
-redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4] .. ARGV[5] .. ARGV[6])
-redis.call('ZADD', KEYS[3], 0, ARGV[4] .. ARGV[6])
-redis.call('ZADD', KEYS[4], 0, ARGV[5])
-keep(KEYS[3], tonumber(ARGV[8]))
+for i = 2, 5 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written
+local v = ARGV[4]
+redis.call('SET', KEYS[1], v, 'PXAT', ARGV[8])
+redis.call('ZADD', KEYS[2], ARGV[5], hint(v) .. ARGV[6] .. ARGV[7])
+redis.call('ZADD', KEYS[3], 0, hint(v) .. ARGV[7])
+redis.call('ZADD', KEYS[5], 0, ARGV[6])
+keep(KEYS[3], tonumber(ARGV[9]))
+list_former(KEYS[4], ARGV[7], v, tonumber(ARGV[9]))
 return 'created'

@@ -23,6 +23,11 @@ end
 -- Whether the ending names a session: the names are compared in full, so hashes only find. ARGV[5] to ARGV[7] are written
 -- as the names are, each with its length.
 local scope, subject, sid = ARGV[5], ARGV[6], ARGV[7]
+local function has_sid(v, its_sid)
+  local has = its_sid == sid
+  former(v, function(_, had) has = has or had == sid end)
+  return has
+end
 local function is_named(v)
   local who = string.sub(v, 63, 62 + names_length(v))
   if string.sub(who, 1, #scope) ~= scope then return false end
@@ -30,9 +35,9 @@ local function is_named(v)
   local n = (struct.unpack('>I4', who, #scope + 1))
   local its_subject = string.sub(who, #scope + 1, #scope + 4 + n)
   local its_sid = string.sub(who, #scope + 5 + n)
-  if shape == 'sid' then return its_sid == sid end
+  if shape == 'sid' then return has_sid(v, its_sid) end
   if its_subject ~= subject then return false end
-  return shape == 'subject' or its_sid == sid or its_sid == '\0\0\0\0'
+  return shape == 'subject' or its_sid == '\0\0\0\0' or has_sid(v, its_sid)
 end
 
 -- A session is read without its payload, which is read where a notice takes it. A user of the server who was given no right to
@@ -46,13 +51,18 @@ end
 local function head(key)
   local v = part(key, 0, 1023)
   if v == '' then return nil end
-  local size = 62 + names_length(v)
+  local size = 66 + names_length(v) -- as far as payload_at looks
+  if #v < size then v = part(key, 0, size - 1) end
+  size = payload_at(v) - 1
   return #v < size and part(key, 0, size - 1) or v
 end
 
-local found, over, stale = {}, {}, {}
+local found, over, stale, seen = {}, {}, {}, {}
+local had = start .. 'k' .. tag -- the index of former sids
 local function full() return spare == 0 and #found + #over >= limit end
 local function consider(rest, listed)
+  if seen[rest] then return end
+  seen[rest] = true
   local v = head(start .. 's' .. tag .. rest)
   if not v then
     if listed then stale[#stale + 1] = {listed, rest} end
@@ -87,9 +97,11 @@ elseif shape == 'subject' then
 else
   for at = 1, #ARGV[9], 8 do
     local from = string.sub(ARGV[9], at, at + 7)
-    consider_all(function(at)
-      return redis.call('ZRANGEBYLEX', KEYS[2], '[' .. from, '(' .. from .. string.rep('\255', 33), 'LIMIT', at, limit)
-    end)
+    for _, index in ipairs({KEYS[2], had}) do
+      consider_all(function(at)
+        return redis.call('ZRANGEBYLEX', index, '[' .. from, '(' .. from .. string.rep('\255', 33), 'LIMIT', at, limit)
+      end)
+    end
   end
 end
 local more = shape ~= 'key' and full()
@@ -119,14 +131,14 @@ for i = 24, #ARGV, 4 do
         note(lane, template, tag .. found[j][2], names(v), '')
       elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
         note(lane, template, tag .. found[j][2], names(v),
-          part(start .. 's' .. tag .. found[j][2], 62 + names_length(v), -1))
+          part(start .. 's' .. tag .. found[j][2], payload_at(v) - 1, -1))
       end
     end
   end
 end
 for i = 1, #lanes do check_lane(start, ARGV[21], lanes[i]) end
 local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
-for _, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('ZCARD', key) end
+for _, key in ipairs({KEYS[1], KEYS[3], had}) do redis.call('ZCARD', key) end
 
 -- From here on nothing fails. The first command that writes is one that Redis carries out when its memory is full, and
 -- then it does not stop the others: somebody can sign out of a server that has no room left.
@@ -140,12 +152,12 @@ for i = 1, #marks do
   redis.call('SET', start .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
-for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], tag, stale[i][1], stale[i][2]) end
+for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], had, tag, stale[i][1], stale[i][2]) end
 local answer, heard = {more and 'more' or 'ended', table.concat(lanes)}, {}
 for _, list in ipairs({over, found}) do
   for i = 1, #list do
     redis.call('UNLINK', start .. 's' .. tag .. list[i][2])
-    unlist(KEYS[1], KEYS[3], KEYS[2], tag, list[i][1], list[i][2])
+    unlist(KEYS[1], KEYS[3], KEYS[2], had, tag, list[i][1], list[i][2], list[i][3])
   end
 end
 for i = 1, #found do

@@ -7,10 +7,10 @@ local removed = 0
 redis.call('ZREM', KEYS[1], '') -- see end.lua
 for i = 1, #due do
   local m = due[i]
-  local key, later
+  local key, later, v
   if #m == 44 then
     key = start .. 's' .. string.sub(m, 9)
-    local v = redis.call('GET', key)
+    v = redis.call('GET', key)
     later = v and runs_out(v)
   else
     key = start .. m -- its kind is its letter
@@ -24,7 +24,7 @@ for i = 1, #due do
     removed = removed + 1
     if #m == 44 then
       local tag = string.sub(m, 9, 12)
-      unlist(KEYS[1], KEYS[2], start .. 'u' .. tag, tag, string.sub(m, 1, 8), string.sub(m, 13))
+      unlist(KEYS[1], KEYS[2], start .. 'u' .. tag, start .. 'k' .. tag, tag, string.sub(m, 1, 8), string.sub(m, 13), v)
     end
     redis.call('ZREM', KEYS[1], m)
     redis.call('UNLINK', key)

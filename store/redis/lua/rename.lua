@@ -1,15 +1,15 @@
 -- Replaces what may change of a session, and its sid, unless a mark here bars it.
--- KEYS: 1 session, 2 queue, 3 index, then the marks that may name it
+-- KEYS: 1 session, 2 queue, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
 -- ARGV: 1 now, 2 revision as stored, 3 began, 4 the session as it shall be, 5 when it runs out, 6 tag, 7 rest of the key,
---       8 until when Redis keeps the session and 9 the index
+--       8 until when Redis keeps the session and 9 the indexes
 local v = redis.call('GET', KEYS[1])
 if not v or not lives(v, tonumber(ARGV[1])) then return 'not found' end
 if string.sub(v, 2, 9) ~= ARGV[2] then return 'conflict' end
-for i = 4, #KEYS do
+for i = 6, #KEYS do
   local at = redis.call('GET', KEYS[i])
   if at and tonumber(at) >= tonumber(ARGV[3]) then return 'ended' end
 end
-for i = 2, 3 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written
+for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end -- what would fail is to fail before anything is written
 local new = string.sub(ARGV[4], 1, 42) .. string.sub(v, 43, 50) .. string.sub(ARGV[4], 51)
 redis.call('SET', KEYS[1], new, 'PXAT', ARGV[8])
 redis.call('ZADD', KEYS[2], ARGV[5], hint(new) .. ARGV[6] .. ARGV[7])
@@ -19,4 +19,10 @@ if hint(v) ~= hint(new) then
   redis.call('ZREM', KEYS[3], hint(v) .. ARGV[7])
 end
 keep(KEYS[3], tonumber(ARGV[9]))
+local stays = {[hint(new)] = true}
+former(new, function(hint) stays[hint] = true end)
+former(v, function(hint)
+  if not stays[hint] then redis.call('ZREM', KEYS[4], hint .. ARGV[7]) end
+end)
+list_former(KEYS[4], ARGV[7], new, tonumber(ARGV[9]))
 return 'updated'

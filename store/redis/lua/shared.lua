@@ -10,6 +10,21 @@ local function names_length(v) return (struct.unpack('>I4', v, 59)) end
 -- The names with their length in front, as they go into answers, messages and notices.
 local function names(v) return string.sub(v, 59, 62 + names_length(v)) end
 
+-- A session of version 2 has its former sids before its payload. former calls fn with the hint of each and with the
+-- sid, which has its length in front; payload_at is where the payload begins.
+local function payload_at(v)
+  local at = 63 + names_length(v)
+  return string.byte(v) == 2 and at + 4 + struct.unpack('>I4', v, at) or at
+end
+local function former(v, fn)
+  local at, over = 67 + names_length(v), payload_at(v)
+  while at < over do
+    local after = at + 12 + struct.unpack('>I4', v, at + 8)
+    fn(string.sub(v, at, at + 7), string.sub(v, at + 8, after - 1))
+    at = after
+  end
+end
+
 local function runs_out(v) return math.min(idle_expires(v), expires(v)) end
 local function lives(v, now) return now < runs_out(v) end
 
@@ -31,11 +46,26 @@ local function keep(key, till)
   if left < 0 or clock() + left < till then redis.call('PEXPIREAT', key, till) end
 end
 
--- unlist takes a session out of the indexes of its bucket. index is the key of its tag's index.
-local function unlist(queue, tags, index, tag, hint, rest)
+-- unlist takes a session out of the indexes of its bucket: those of its tag are index, and had for former sids. v is
+-- the session, if it is there; the hint is that under which it was found.
+local function unlist(queue, tags, index, had, tag, hint, rest, v)
   redis.call('ZREM', queue, hint .. tag .. rest)
   redis.call('ZREM', index, hint .. rest)
-  if redis.call('EXISTS', index) == 0 then redis.call('ZREM', tags, tag) end
+  redis.call('ZREM', had, hint .. rest)
+  if v then former(v, function(hint) redis.call('ZREM', had, hint .. rest) end) end
+  if redis.call('EXISTS', index) == 0 then
+    redis.call('ZREM', tags, tag)
+    redis.call('UNLINK', had) -- what Redis itself cleaned up may still be there
+  end
+end
+
+-- list_former puts a session into the index of former sids. It stays there under a sid that it has anew: whoever looks
+-- into the other index first, and then into this, always finds it.
+local function list_former(had, rest, v, till)
+  former(v, function(hint)
+    redis.call('ZADD', had, 0, hint .. rest)
+    keep(had, till)
+  end)
 end
 
 -- leave_trace writes something in any case when replicas are to acknowledge what a script did. One that is run again may

@@ -27,6 +27,7 @@ type Config struct {
 	Home           string
 	AfterLogout    string // empty: a page of ours
 	GRPCListen     string // empty: no ext_authz
+	MaxConnections int    // of the public listener; 0: as many as the open files permit
 	TLSCert        string // empty: no TLS of our own
 	TLSKey         string
 	Store          stores.Address

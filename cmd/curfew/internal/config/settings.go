@@ -37,6 +37,7 @@ func (c *Config) settings() []setting {
 		{"admin_hosts", "", "", "", c.setAdminHosts},
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
 			address(&c.GRPCListen)},
+		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
 		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)",
 			text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},

@@ -1,0 +1,187 @@
+-- +goose Up
+
+-- The sids that a session had before the one that it has, and their hashes, which are null when there are none.
+ALTER TABLE curfew_sessions
+	ADD COLUMN former      text[] COLLATE "C" NOT NULL DEFAULT '{}',
+	ADD COLUMN former_hash bigint[];
+-- Few sessions have any. A list of entries that are still to be sorted in would be searched from end to end.
+CREATE INDEX curfew_sessions_by_former ON curfew_sessions USING gin (former_hash) WITH (fastupdate = off)
+	WHERE former_hash IS NOT NULL;
+
+DROP FUNCTION curfew_create(bytea, text, text, text, text, bigint, bigint, bigint, bigint, bigint, bigint, smallint, bytea, bigint);
+
+-- +goose StatementBegin
+-- curfew_barred takes the locks of a session that is to be there (see 00002_functions.sql), and says whether a mark
+-- bars it. p_sids are the sid and then the former ones, p_sid_hashes their hashes; both are empty for a session without
+-- a sid.
+CREATE FUNCTION curfew_barred(
+	p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[], p_began bigint
+) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	-- In any other, what is read after a lock is what was there before it.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
+	END IF;
+	-- The number of the table keeps apart those who share a database.
+	PERFORM pg_advisory_xact_lock_shared(h # 'curfew_sessions'::regclass::oid::bigint)
+		FROM unnest(p_subject_hash || p_sid_hashes) AS h;
+
+	-- Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars
+	-- it.
+	RETURN EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client AND m.subject = p_subject
+			AND (m.sid = '' OR m.sid = ANY (p_sids) OR p_sids = '{}') AND m.at >= p_began)
+		OR EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client
+			AND m.subject = '' AND m.sid = ANY (p_sids) AND m.at >= p_began);
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- curfew_create keeps a session. It returns 'created', 'ended' (a mark bars it) or 'exists' (the key does).
+CREATE FUNCTION curfew_create(
+	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
+	p_created bigint, p_last_seen bigint, p_idle_expires bigint, p_expires bigint, p_refresh smallint, p_payload bytea,
+	p_began bigint
+) RETURNS text LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+	IF curfew_barred(p_issuer, p_client, p_subject, p_sids, p_subject_hash, p_sid_hashes, p_began) THEN
+		RETURN 'ended';
+	END IF;
+	INSERT INTO curfew_sessions (key, subject_hash, sid_hash, former_hash, created, last_seen, idle_expires, expires, revision,
+			refresh, issuer, client, subject, sid, former, payload)
+		VALUES (p_key, p_subject_hash, p_sid_hashes[1], nullif(p_sid_hashes[2:], '{}'), p_created, p_last_seen, p_idle_expires,
+			p_expires, 1, p_refresh, p_issuer, p_client, p_subject, coalesce(p_sids[1], ''), p_sids[2:], p_payload)
+		ON CONFLICT (key) DO NOTHING;
+	RETURN CASE WHEN FOUND THEN 'created' ELSE 'exists' END;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- curfew_rename updates a session and its sids. It returns 'renamed', 'not found', 'ended' (a mark bars it) or
+-- 'conflict' (its revision is another).
+CREATE FUNCTION curfew_rename(
+	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
+	p_last_seen bigint, p_idle_expires bigint, p_expires bigint, p_refresh smallint, p_payload bytea,
+	p_began bigint, p_revision bigint, p_now bigint
+) RETURNS text LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+	barred boolean := curfew_barred(p_issuer, p_client, p_subject, p_sids, p_subject_hash, p_sid_hashes, p_began);
+BEGIN
+	IF NOT EXISTS (SELECT FROM curfew_sessions s WHERE s.key = p_key AND s.expires > p_now AND s.idle_expires > p_now) THEN
+		RETURN 'not found';
+	END IF;
+	IF barred THEN
+		RETURN 'ended';
+	END IF;
+	UPDATE curfew_sessions s SET last_seen = p_last_seen, idle_expires = p_idle_expires, expires = p_expires,
+			refresh = p_refresh, payload = p_payload, revision = s.revision + 1, sid = coalesce(p_sids[1], ''),
+			former = p_sids[2:], sid_hash = p_sid_hashes[1], former_hash = nullif(p_sid_hashes[2:], '{}')
+		WHERE s.key = p_key AND s.revision = p_revision AND s.expires > p_now AND s.idle_expires > p_now;
+	-- An ending of its key, or by a former sid of its, may have come between. Whoever reads again will see.
+	RETURN CASE WHEN FOUND THEN 'renamed' ELSE 'conflict' END;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- As before; a sid names the sessions that had it before as well. An ending by a sid that a session has before and
+-- after a rename needs no lock of its own to meet it: the row has that sid in each version that can be seen, and is
+-- looked at again when its lock has been waited for.
+CREATE OR REPLACE FUNCTION curfew_end(
+	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
+	p_jti bytea, p_jti_expires bigint, p_now bigint,
+	p_kinds text[], p_targets text[], p_deadlines bigint[], p_whole boolean[], p_each integer[],
+	p_spare integer, p_limit integer
+) RETURNS TABLE (ended_key bytea, ended_subject text, ended_sid text) LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+	batch bytea[];
+	named bytea[];
+	more boolean;
+	-- Payloads are read only where a notice takes them.
+	revoked integer := coalesce((SELECT bit_or(t.each) FROM unnest(p_kinds, p_each) AS t (kind, each) WHERE t.kind = 'revoke'), 0);
+BEGIN
+	-- In any other, what is read after a lock is what was there before it.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
+	END IF;
+	IF p_jti IS NOT NULL THEN
+		INSERT INTO curfew_jtis AS j (digest, expires) VALUES (p_jti, p_jti_expires)
+			ON CONFLICT (digest) DO UPDATE SET expires = excluded.expires WHERE j.expires <= p_now;
+		IF NOT FOUND THEN
+			RETURN NEXT;
+			RETURN;
+		END IF;
+	END IF;
+
+	-- A batch is found first and then locked in the order of its keys: to sort all that there are would cost each batch
+	-- as much.
+	IF p_key IS NOT NULL THEN
+		batch := ARRAY[p_key];
+	ELSIF p_spare > 0 THEN
+		-- No lock and no mark: whoever signs in meanwhile is welcome, and looks for himself afterwards.
+		batch := ARRAY(SELECT s.key FROM curfew_sessions s
+			WHERE s.subject_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.subject = p_subject
+			ORDER BY s.created DESC OFFSET p_spare LIMIT p_limit);
+	ELSE
+		PERFORM pg_advisory_xact_lock(p_hash # 'curfew_sessions'::regclass::oid::bigint);
+		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at) VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
+			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
+		IF p_subject <> '' THEN
+			batch := ARRAY(SELECT s.key FROM curfew_sessions s
+				WHERE s.subject_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.subject = p_subject
+					AND (p_sid = '' OR s.sid = '' OR s.sid = p_sid OR p_sid = ANY (s.former))
+				LIMIT p_limit);
+		ELSE
+			-- In one statement: a session that is renamed meanwhile is in one half or the other.
+			batch := ARRAY(
+				SELECT s.key FROM curfew_sessions s
+				WHERE s.sid_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.sid = p_sid
+				UNION ALL
+				SELECT s.key FROM curfew_sessions s
+				WHERE s.former_hash @> ARRAY[p_hash] AND s.issuer = p_issuer AND s.client = p_client AND p_sid = ANY (s.former)
+				LIMIT p_limit);
+		END IF;
+	END IF;
+	more := p_key IS NULL AND p_spare = 0 AND cardinality(batch) = p_limit;
+	named := ARRAY(SELECT s.key FROM curfew_sessions s
+		WHERE s.key = ANY (batch) AND s.issuer = p_issuer AND s.client = p_client
+			AND (p_key IS NOT NULL OR (p_subject = '' OR s.subject = p_subject)
+				AND (p_sid = '' OR s.sid = p_sid OR p_sid = ANY (s.former) OR p_subject <> '' AND s.sid = ''))
+		ORDER BY s.key FOR UPDATE);
+	IF more AND p_jti IS NOT NULL THEN
+		DELETE FROM curfew_jtis WHERE digest = p_jti; -- it is recorded with the last batch
+	END IF;
+
+	RETURN QUERY
+	WITH gone AS (
+		DELETE FROM curfew_sessions s WHERE s.key = ANY (named)
+		RETURNING s.key, s.subject, s.sid, s.idle_expires, s.expires, s.refresh,
+			CASE WHEN revoked >> s.refresh & 1 = 1 THEN s.payload ELSE '' END AS payload
+	), lived AS MATERIALIZED (
+		SELECT g.* FROM gone g WHERE g.expires > p_now AND g.idle_expires > p_now
+	), told AS (
+		INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
+		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, l.subject, l.sid, p_cause, l.key,
+				CASE t.kind WHEN 'revoke' THEN l.payload ELSE '' END
+			FROM unnest(p_kinds, p_targets, p_deadlines, p_each) AS t (kind, target, deadline, each) CROSS JOIN lived l
+			WHERE t.each >> l.refresh & 1 = 1
+		UNION ALL
+		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, p_subject, '', p_cause, '', ''
+			FROM unnest(p_kinds, p_targets, p_deadlines, p_whole) AS t (kind, target, deadline, whole) WHERE t.whole AND NOT more
+	), heard AS (
+		INSERT INTO curfew_ended (xid, at, key, issuer, client, subject, sid, cause)
+		SELECT pg_current_xact_id(), p_now, l.key, p_issuer, p_client, l.subject, l.sid, p_cause FROM lived l
+	)
+	SELECT l.key, l.subject, l.sid FROM lived l;
+	IF more THEN
+		RETURN QUERY SELECT ''::bytea, '', '';
+	END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION curfew_rename;
+DROP FUNCTION curfew_barred;
+DROP INDEX curfew_sessions_by_former;
+ALTER TABLE curfew_sessions DROP COLUMN former, DROP COLUMN former_hash;

@@ -1,0 +1,273 @@
+package redis_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/curfew/internal/servers"
+	"example.com/curfew/session"
+	"example.com/curfew/store/redis"
+	"github.com/redis/rueidis"
+)
+
+// signInAll signs in as many people as [endAll] logs out.
+func signInAll(t *testing.T, store *redis.Store, n int, now time.Time) (all []session.Record) {
+	t.Helper()
+	for i := range n {
+		all = append(all, recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now))
+		mustCreate(t, store, all[i], now)
+	}
+	return all
+}
+
+// cutOff has a replica get nothing any more of what its master is told from now on: one that is only frozen reads later what was
+// sent to it.
+func cutOff(t *testing.T, master, replica *servers.Server) {
+	t.Helper()
+	replica.Freeze()
+	do(t, adminOf(t, master), "CLIENT", "KILL", "TYPE", "REPLICA")
+}
+
+// isMaster asks a server. It may have lost the connection: sentinels have a new master drop all.
+func isMaster(c rueidis.Client) bool {
+	parts, err := c.Do(context.Background(), c.B().Arbitrary("ROLE").Build()).ToArray()
+	if err != nil || len(parts) == 0 {
+		return false
+	}
+	is, err := parts[0].ToString()
+	return err == nil && is == "master"
+}
+
+// failedOver is the end of the history: the master is lost, whose replicas lack the logouts that were not answered with success.
+// Nobody whose logout was is alive; and the others are dead as soon as theirs, sent again, is.
+func failedOver(t *testing.T, store *redis.Store, all []session.Record, failed []int, now time.Time) {
+	t.Helper()
+	again := make(map[int]bool)
+	for _, i := range failed {
+		again[i] = true
+	}
+	find := func(i int) error {
+		return eventually(t, func() error { _, err := store.Find(t.Context(), all[i].Key, now); return err })
+	}
+	alive := 0
+	for i := range all {
+		switch err := find(i); {
+		case err == nil && again[i]:
+			alive++
+		case err == nil:
+			t.Errorf("user %d is alive after a logout that was answered with success", i)
+		case !errors.Is(err, session.ErrNotFound):
+			t.Errorf("Find after the failover: %v", err)
+		}
+	}
+	if alive == 0 {
+		t.Error("the failover lost no logout: the test does not test that")
+	}
+	for _, i := range failed {
+		poll(t, "the same token again succeeds", func() bool {
+			_, err := store.End(t.Context(), tokenOf(i, now), now)
+			return err == nil || errors.Is(err, session.ErrReplayed)
+		})
+		if err := find(i); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("user %d after the logout was sent again: %v", i, err)
+		}
+	}
+	t.Logf("%d of %d logouts were not answered with success, of which the failover lost %d", len(failed), len(all), alive)
+}
+
+func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes a Cluster of its own")
+	}
+	own := servers.RedisCluster(t, forgetful...)
+	var masters [3]int // of the replicas, as the one that serves them says
+	for i, replica := range own.Nodes[3:] {
+		text, _ := ask(t, adminOf(t, replica), "INFO", "replication")
+		for m, master := range own.Nodes[:3] {
+			if strings.Contains(text, fmt.Sprintf("master_port:%d\r", master.Port)) {
+				masters[i] = m
+			}
+		}
+	}
+	away, cut, lost := own.Nodes[3], own.Nodes[4], own.Nodes[masters[1]]
+	away.Kill()
+	store := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer store.Close()
+	away.Start()
+	now := session.Time(time.Now())
+	all := signInAll(t, store, 60, now)
+	replicated(t, own)
+	cutOff(t, lost, cut)
+	failed := endAll(t, store, len(all), now)
+	if len(failed) == 0 || len(failed) == len(all) {
+		t.Errorf("%d of %d logouts failed while one of three masters has no replica", len(failed), len(all))
+	}
+	lost.Kill()
+	cut.Thaw()
+	heir := adminOf(t, cut)
+	poll(t, "the replica takes over", func() bool { return isMaster(heir) })
+	lost.Start() // as a replica of the new master, which waits for one as the old did
+	failedOver(t, store, all, failed, now)
+}
+
+func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes servers and sentinels of its own")
+	}
+	own := servers.RedisSentinels(t, forgetful...)
+	lost, one, two := own.Nodes[0], own.Nodes[1], own.Nodes[2]
+	one.Kill()
+	two.Kill()
+	master := adminOf(t, lost)
+	poll(t, "the master has noticed", func() bool {
+		text, _ := ask(t, master, "INFO", "replication")
+		return strings.Contains(text, "connected_slaves:0")
+	})
+	store := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer store.Close()
+	one.Start()
+	two.Start()
+	poll(t, "both are back", func() bool {
+		text, _ := ask(t, master, "INFO", "replication")
+		return strings.Count(text, "state=online") == 2
+	})
+	now := session.Time(time.Now())
+	all := signInAll(t, store, 20, now)
+	replicated(t, own)
+	// The last ten go to one replica only, and then to none.
+	for i := range 10 {
+		if err := eventually(t, func() error { _, err := store.End(t.Context(), tokenOf(i, now), now); return err }); err != nil {
+			t.Fatalf("End: %v", err)
+		}
+	}
+	replicated(t, own)
+	one.Freeze()
+	two.Freeze()
+	do(t, master, "CLIENT", "KILL", "TYPE", "REPLICA")
+	var failed []int
+	var mu sync.Mutex
+	var ending sync.WaitGroup
+	for i := 10; i < len(all); i++ {
+		ending.Go(func() {
+			if _, err := store.End(context.Background(), tokenOf(i, now), now); err == nil {
+				t.Errorf("the logout of user %d was answered with success, and no replica has it", i)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failed = append(failed, i)
+		})
+	}
+	ending.Wait()
+	lost.Kill()
+	one.Thaw()
+	two.Thaw()
+	heirs := []rueidis.Client{adminOf(t, one), adminOf(t, two)}
+	poll(t, "a replica takes over", func() bool { return isMaster(heirs[0]) || isMaster(heirs[1]) })
+	failedOver(t, store, all, failed, now)
+}
+
+func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes a Cluster of its own")
+	}
+	own := servers.RedisCluster(t, forgetful...)
+	// The last replica leaves, so that its master has none.
+	single := own.Nodes[5]
+	clients := make(map[*servers.Server]rueidis.Client)
+	for _, s := range own.Nodes {
+		clients[s] = adminOf(t, s)
+	}
+	of := func(s *servers.Server, words ...string) string {
+		text, _ := ask(t, clients[s], words...)
+		return text
+	}
+	info := of(single, "INFO", "replication")
+	gone := of(single, "CLUSTER", "MYID")
+	do(t, clients[single], "CLUSTER", "RESET", "HARD")
+	for _, s := range own.Nodes[:5] {
+		do(t, clients[s], "CLUSTER", "FORGET", gone)
+	}
+	var bare *servers.Server
+	for _, s := range own.Nodes[:3] {
+		if strings.Contains(info, fmt.Sprintf("master_port:%d\r", s.Port)) {
+			bare = s
+		}
+	}
+	poll(t, "it has left", func() bool {
+		return strings.Contains(of(bare, "INFO", "replication"), "connected_slaves:0")
+	})
+	var log bytes.Buffer
+	open(t, own.URL, redis.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}).Close()
+	store := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer store.Close()
+	if !strings.Contains(log.String(), "event=redis_no_replica") {
+		t.Errorf("nobody was told that a master has no replica: %s", log.String())
+	}
+	now := session.Time(time.Now())
+	const people = 60
+	if failed := endAll(t, store, people, now); len(failed) != 0 {
+		t.Errorf("%d logouts failed while every master has the replicas that it is known for", len(failed))
+	}
+	for _, s := range own.Nodes[3:5] {
+		s.Freeze()
+	}
+	now = now.Add(2 * time.Hour) // the tokens of before are forgotten
+	failed := len(endAll(t, store, people, now))
+	if failed == 0 || failed == people {
+		t.Errorf("%d of %d logouts failed while two of three masters have lost their replicas", failed, people)
+	}
+	for _, s := range own.Nodes[3:5] {
+		s.Thaw()
+	}
+	// A replica comes where there was none: from now on that master is waited for as well.
+	_, bus, _ := strings.Cut(of(bare, "CLUSTER", "NODES"), fmt.Sprintf(":%d@", bare.Port))
+	bus = bus[:strings.IndexFunc(bus, func(r rune) bool { return r < '0' || r > '9' })]
+	do(t, clients[single], "CLUSTER", "MEET", "127.0.0.1", fmt.Sprint(bare.Port), bus)
+	poll(t, "they have met", func() bool { return strings.Contains(of(single, "CLUSTER", "NODES"), of(bare, "CLUSTER", "MYID")) })
+	do(t, clients[single], "CLUSTER", "REPLICATE", of(bare, "CLUSTER", "MYID"))
+	poll(t, "it follows", func() bool { return strings.Contains(of(bare, "INFO", "replication"), "state=online") })
+	now = now.Add(2 * time.Hour)
+	poll(t, "all succeed again", func() bool { now = now.Add(2 * time.Hour); return len(endAll(t, store, people, now)) == 0 })
+	cutOff(t, bare, single)
+	now = now.Add(2 * time.Hour)
+	if failed := len(endAll(t, store, people, now)); failed == 0 || failed == people {
+		t.Errorf("%d of %d logouts failed while a master has lost the replica that came later", failed, people)
+	}
+}
+
+func TestSlotsMoveDuringLogouts(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes a Cluster of its own")
+	}
+	own := servers.RedisCluster(t, forgetful...)
+	store := open(t, own.URL, redis.Options{Timeout: time.Second})
+	defer store.Close()
+	id := func(s *servers.Server) string { text, _ := ask(t, adminOf(t, s), "CLUSTER", "MYID"); return text }
+	ended := logouts(t, store, func() {
+		out, err := exec.Command("redis-cli", "--cluster", "reshard", own.Nodes[0].Addr(), "--cluster-from", id(own.Nodes[0]),
+			"--cluster-to", id(own.Nodes[1]), "--cluster-slots", "2000", "--cluster-yes").CombinedOutput()
+		if err != nil {
+			t.Errorf("redis-cli --cluster reshard: %v\n%.2000s", err, out)
+		}
+	})
+	// The master of a slot that has moved is lost: its replica has what was answered.
+	own.Nodes[1].Kill()
+	now := session.Time(time.Now())
+	for i, r := range ended {
+		if err := eventually(t, func() error { _, err := store.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("user %d is alive after the failover: %v", i, err)
+		}
+	}
+}
