@@ -200,7 +200,7 @@ func (s *Sender) Expired(ctx context.Context, records []session.Record) error {
 	now := session.Time(s.cfg.Now())
 	var notices []session.Notice
 	for _, r := range records {
-		p := s.provider(r.Issuer, r.ClientID)
+		p := oidc.Find(s.cfg.Providers, r.Issuer, r.ClientID)
 		if p == nil || r.Refresh == session.RefreshNone || r.Refresh == session.RefreshOffline && !s.cfg.RevokeOffline[p.Name()] {
 			continue
 		}
@@ -234,7 +234,7 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 	if e.Cause == session.CauseRefreshRejected || e.KeepTokens {
 		return plan
 	}
-	if p := s.provider(e.Who.Issuer, e.Who.ClientID); p != nil {
+	if p := oidc.Find(s.cfg.Providers, e.Who.Issuer, e.Who.ClientID); p != nil {
 		plan = append(plan, session.Telling{Kind: session.NoticeRevoke, Target: p.Name(),
 			Offline: e.RevokeOffline || s.cfg.RevokeOffline[p.Name()], Deadline: now.Add(usualDeadline)})
 	}
@@ -244,16 +244,6 @@ func (s *Sender) Plan(e session.Ending) []session.Telling {
 // severalIssuers says whether a subject alone might be somebody else's at another issuer.
 func (s *Sender) severalIssuers() bool {
 	return slices.ContainsFunc(s.cfg.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
-}
-
-func (s *Sender) provider(issuer, clientID string) *oidc.Provider {
-	i := slices.IndexFunc(s.cfg.Providers, func(p *oidc.Provider) bool {
-		return p.Config().Issuer == issuer && p.Config().ClientID == clientID
-	})
-	if i < 0 {
-		return nil
-	}
-	return s.cfg.Providers[i]
 }
 
 // Nudge has every lane look for notices now: some have just been left.
@@ -324,7 +314,7 @@ func (s *Sender) telling(a App) *lane {
 
 func (s *Sender) revoking(p *oidc.Provider) *lane {
 	return s.lane(laneName{session.NoticeRevoke, p.Name()}, revokeWidth, 2*s.cfg.Lease, func(ctx context.Context, n session.Notice) result {
-		return s.revoke(ctx, s.provider(n.Issuer, n.ClientID), n)
+		return s.revoke(ctx, oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID), n)
 	})
 }
 
