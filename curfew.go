@@ -376,12 +376,7 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 
 // provider returns the provider of a session, or nil when it is no longer configured.
 func (rp *RP) provider(issuer, clientID string) *oidc.Provider {
-	for _, p := range rp.providers {
-		if c := p.Config(); c.Issuer == issuer && c.ClientID == clientID {
-			return p
-		}
-	}
-	return nil
+	return oidc.Find(rp.providers, issuer, clientID)
 }
 
 func (rp *RP) serves(issuer, clientID string) bool { return rp.provider(issuer, clientID) != nil }

@@ -22,11 +22,12 @@
 //	gateway/   checks a session: middleware, reverse proxy, forward-auth, events for open tabs
 //	logout/    ends a session: by the person, by a logout token, by the front channel
 //	fanout/    tells apps that a session has ended, and revokes what it held, until that is done
-//	store/     memory, sqlite, postgres, redis, and storetest, the one suite that they all pass
+//	console/   shows operators what runs: readiness, metrics, notices, signing keys
+//	store/     memory, sqlite, postgres, redis; storetest, the one suite that they all pass; copy, from one to another
 //	demo/      a development provider and two apps, to see it work in one command
 //	cmd/curfew the command: serve, check, demo, notice, key, store copy, token explain
 //
-// Imports go one way: oidc, session and web import none of ours; login, gateway, logout and fanout import only those; a
-// store imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md follows one
-// logout token through the files.
+// Imports go one way: oidc, session and web import none of ours; login, gateway, logout, fanout and console import only
+// those; a store imports only session; this package wires them. layout_test.go holds them to it, and docs/walk.md
+// follows one logout token through the files.
 package curfew

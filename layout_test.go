@@ -32,13 +32,21 @@ func rooms() map[string][]string {
 		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground, "fanout": ground, "console": ground,
 		// A store knows the contract, and nothing else.
 		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"}, "store/redis": {"store"},
-		"store/storetest": {"keyring", "session", "store"},
-		"oidc/oidctest":   {"oidc"},
+		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"store"},
+		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
 		"":     slices.Concat(ground, middle, []string{"store/memory"}),
 		"demo": slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
-		// The command knows everything that is shipped.
-		"cmd/curfew": slices.Concat([]string{"", "demo", "gateway/extauthz"}, ground, middle, stores),
+		// The command knows everything that is shipped, and only the folder of the stores knows which ones there are.
+		"cmd/curfew": slices.Concat([]string{
+			"", "demo", "gateway/extauthz", "store/copy",
+			"cmd/curfew/internal/config", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
+		}, ground, middle),
+		"cmd/curfew/internal/config": slices.Concat([]string{
+			"", "gateway", "fanout", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
+		}, ground),
+		"cmd/curfew/internal/stores":   append([]string{"session"}, stores...),
+		"cmd/curfew/internal/terminal": nil,
 		// What shows or measures the house stands outside it.
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),
 		"examples": slices.Concat([]string{""}, ground, stores),
@@ -460,6 +468,9 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 		{"store imports more than the contract", "store/sqlite/x.go", "package sqlite\n" + m + `/session"`, `"store/sqlite" may not import "session"`},
 		{"the contract imports session", "store/x.go", "package store\n" + m + `/session"`, `"store" may not import "session"`},
 		{"root imports the demo", "x.go", "package curfew\n" + m + `/demo"`, `"" may not import "demo"`},
+		{"cmd imports a store", "cmd/curfew/x.go", "package main\n" + m + `/store/redis"`, `"cmd/curfew" may not import "store/redis"`},
+		{"the configuration imports the command's listeners", "cmd/curfew/internal/config/x.go", "package config\n" + m + `/console"`, `"cmd/curfew/internal/config" may not import "console"`},
+		{"the configuration reads the environment", "cmd/curfew/internal/config/x.go", "package config\nimport \"os\"\nvar s = os.Getenv(\"X\")", "os.Getenv: only cmd"},
 		{"cmd imports the test provider", "cmd/curfew/x.go", "package main\n" + m + `/oidc/oidctest"`, `"cmd/curfew" may not import "oidc/oidctest"`},
 		{"a new folder", "utils/x.go", "package utils", `"utils" is no room`},
 		{"storetest in shipped code", "store/memory/x.go", "package memory\n" + m + `/store/storetest"`, `only the tests of a store`},

@@ -200,7 +200,7 @@ const orphanTimeout = 10 * time.Second
 // Orphaned leaves a notice to revoke tokens of a session that had ended when they came, or that did not begin: see
 // [session.Notifier]. It does so also when the browser has hung up, since nobody else knows the tokens.
 func (s *Sender) Orphaned(ctx context.Context, about *session.Session, t session.Tokens) {
-	p := s.provider(about.Issuer, about.ClientID)
+	p := oidc.Find(s.cfg.Providers, about.Issuer, about.ClientID)
 	if p == nil || t.RefreshToken == "" || t.Offline && !p.Config().RevokeOffline {
 		return
 	}
@@ -217,7 +217,7 @@ func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 	now := store.Time(s.cfg.Now())
 	var notices []store.Notice
 	for _, r := range records {
-		p := s.provider(r.Issuer, r.ClientID)
+		p := oidc.Find(s.cfg.Providers, r.Issuer, r.ClientID)
 		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline && !p.Config().RevokeOffline {
 			continue
 		}
@@ -251,7 +251,7 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 	if e.Cause == store.CauseRefreshRejected || e.KeepTokens {
 		return plan
 	}
-	if p := s.provider(e.Selector.Issuer, e.Selector.ClientID); p != nil {
+	if p := oidc.Find(s.cfg.Providers, e.Selector.Issuer, e.Selector.ClientID); p != nil {
 		plan = append(plan, store.NoticeRequest{Kind: store.NoticeRevoke, Target: p.Name(),
 			Offline: e.RevokeOffline || p.Config().RevokeOffline, Deadline: now.Add(usualDeadline)})
 	}
@@ -261,16 +261,6 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 // severalIssuers says whether a subject alone might be somebody else's at another issuer.
 func (s *Sender) severalIssuers() bool {
 	return slices.ContainsFunc(s.cfg.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
-}
-
-func (s *Sender) provider(issuer, clientID string) *oidc.Provider {
-	i := slices.IndexFunc(s.cfg.Providers, func(p *oidc.Provider) bool {
-		return p.Config().Issuer == issuer && p.Config().ClientID == clientID
-	})
-	if i < 0 {
-		return nil
-	}
-	return s.cfg.Providers[i]
 }
 
 // Wake has every lane look for notices now: some have just been left.
@@ -341,7 +331,7 @@ func (s *Sender) telling(a App) *lane {
 
 func (s *Sender) revoking(p *oidc.Provider) *lane {
 	return s.lane(laneName{store.NoticeRevoke, p.Name()}, revokeWidth, 2*s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
-		return s.revoke(ctx, s.provider(n.Issuer, n.ClientID), n)
+		return s.revoke(ctx, oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID), n)
 	})
 }
 

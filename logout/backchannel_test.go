@@ -287,11 +287,6 @@ func TestSuccessIs200AndEmptyOr204IfYouMust(t *testing.T) {
 	if p := s.send(s.op.SignLogoutToken("app", "nobody-here", "")); p.status != 204 || p.body != "" {
 		t.Errorf("%d %q", p.status, p.body)
 	}
-	for _, h := range []logout.Handler{{SuccessStatus: 202}, {FailureStatus: 500}} {
-		if err := h.Validate(); err == nil || !strings.Contains(err.Error(), "status") {
-			t.Errorf("%d and %d: %v", h.SuccessStatus, h.FailureStatus, err)
-		}
-	}
 }
 
 func TestALogoutGoesOnWhenTheCallerHangsUp(t *testing.T) {

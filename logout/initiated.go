@@ -117,7 +117,7 @@ const maxAddress = 4 << 10
 // Token is too large for an address. A script cannot use a page with a form, and some providers take none: then it is a
 // redirect without the ID Token, and the provider asks the person (RP-Initiated Logout §2).
 func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Session) {
-	p, to, err := h.provider(s), "", oidc.ErrUnsupported
+	p, to, err := oidc.Find(h.Providers, s.Issuer, s.ClientID), "", oidc.ErrUnsupported
 	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"),
 		State: rand.Text()}
 	if p != nil {

@@ -1,7 +1,6 @@
 package logout
 
 import (
-	"fmt"
 	"net/http"
 
 	"example.com/curfew/oidc"
@@ -45,34 +44,8 @@ func closing(next http.Handler) http.Handler {
 	})
 }
 
-// Validate returns what is wrong with the two statuses.
-func (h *Handler) Validate() error {
-	switch h.SuccessStatus {
-	case 0, http.StatusOK, http.StatusNoContent:
-	default:
-		return fmt.Errorf("logout: success status %d: want 200 or 204", h.SuccessStatus)
-	}
-	switch h.FailureStatus {
-	case 0, http.StatusServiceUnavailable, http.StatusBadRequest:
-	default:
-		return fmt.Errorf("logout: failure status %d: want 503 or 400", h.FailureStatus)
-	}
-	return nil
-}
-
 func (h *Handler) result(channel, provider, result, reason string) {
 	if h.OnResult != nil {
 		h.OnResult(channel, provider, result, reason)
 	}
-}
-
-// provider returns the provider at which a session was opened. Its name is not enough: a configuration may give it to
-// another provider later, which must not be shown this one's ID Tokens.
-func (h *Handler) provider(s *session.Session) *oidc.Provider {
-	for _, p := range h.Providers {
-		if c := p.Config(); c.Issuer == s.Issuer && c.ClientID == s.ClientID {
-			return p
-		}
-	}
-	return nil
 }

@@ -36,17 +36,21 @@ func TestCVE_2026_26999_AClientThatNeverFinishesIsCut(t *testing.T) {
 		says string // at once
 		cut  time.Duration
 	}{
-		"nothing":                      {"", headerTimeout},
-		"a head that goes on":          {"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", headerTimeout},
-		"a form a byte at a time":      {"POST /auth/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", routeTimeout},
-		"no second request, ever":      {"GET /auth/x HTTP/1.1\r\nHost: x\r\n\r\n", idleTimeout},
-		"chunks that say nothing much": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", routeTimeout},
+		"nothing":                 {"", headerTimeout},
+		"a head that goes on":     {"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", headerTimeout},
+		"a form a byte at a time": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", routeTimeout},
+		"no second request, ever": {"GET /auth/x HTTP/1.1\r\nHost: x\r\n\r\n", idleTimeout},
+		"chunks that say nothing much": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+			routeTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				l := &single{make(chan net.Conn, 1), make(chan struct{})}
-				server := newServer(bound(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }), "/events", nil),
+				server := newServer(bound(http.HandlerFunc(func(w http.ResponseWriter,
+					r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+				}), "/events", nil),
 					slog.New(slog.DiscardHandler))
 				go server.Serve(l)
 				defer server.Close()

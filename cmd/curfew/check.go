@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/terminal"
 )
 
 // finding is what one look of `check` found.
@@ -64,7 +66,7 @@ The exit status is 0 without faults (warnings are none), 1 with faults, 2 when t
   curfew check --config curfew.yaml --json | jq '.findings[] | select(.status != "ok")'`,
 		Args: cobra.NoArgs,
 	}
-	load := configFlags(cmd, p)
+	load := config.Flags(cmd.Flags(), p.environ)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load()
@@ -89,15 +91,15 @@ The exit status is 0 without faults (warnings are none), 1 with faults, 2 when t
 }
 
 // check looks at everything, one after the other: the providers first, then what is ours.
-func check(ctx context.Context, c *config) (*report, error) {
+func check(ctx context.Context, c *config.Config) (*report, error) {
 	// The URLs to register are those of a relying party that is built of the same configuration, and never runs.
-	providers, err := c.newProviders()
+	providers, err := c.NewProviders()
 	if err != nil {
 		return nil, err
 	}
-	rp, err := curfew.New(ctx, c.relyingParty(nil, nil, nil, curfew.Observer{}))
+	rp, err := curfew.New(ctx, c.RelyingParty(nil, nil, nil, curfew.Observer{}))
 	if err != nil {
-		return nil, faults{err}
+		return nil, config.Faults{err}
 	}
 	registrations := rp.Registrations()
 	if err := rp.Close(); err != nil {
@@ -125,11 +127,11 @@ func check(ctx context.Context, c *config) (*report, error) {
 func (r *report) write(p *process) {
 	colours := p.painter()
 	var about string
-	var rows []row
+	var rows []terminal.Row
 	flush := func() {
 		if len(rows) > 0 {
 			fmt.Fprintf(p.stdout, "%s\n", about)
-			writeRows(p.stdout, colours, "  ", rows)
+			terminal.WriteRows(p.stdout, colours, "  ", rows)
 			fmt.Fprintln(p.stdout)
 		}
 		rows = nil
@@ -139,11 +141,11 @@ func (r *report) write(p *process) {
 			flush()
 			about = f.About
 		}
-		rows = append(rows, row{f.Status, f.Check, f.Detail, f.Do})
+		rows = append(rows, terminal.Row{Status: f.Status, Name: f.Check, Detail: f.Detail, More: f.Do})
 	}
 	flush()
 	fmt.Fprintf(p.stdout, "%s, %s, %d not checked\n",
-		count(r.count("fault"), "fault"), count(r.count("warning"), "warning"), r.count("not checked"))
+		terminal.Count(r.count("fault"), "fault"), terminal.Count(r.count("warning"), "warning"), r.count("not checked"))
 }
 
 func (r *report) writeJSON(p *process) error {

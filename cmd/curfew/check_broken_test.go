@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 )
@@ -45,7 +46,8 @@ func (h inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 type look struct{ check, status, detail, do string }
 
 func (l look) fits(f finding) bool {
-	return f.Check == l.check && f.Status == l.status && strings.Contains(f.Detail, l.detail) && strings.Contains(f.Do, l.do)
+	return f.Check == l.check && f.Status == l.status && strings.Contains(f.Detail, l.detail) && strings.Contains(f.Do,
+		l.do)
 }
 
 func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
@@ -92,76 +94,142 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 		notOK   []string // checks that must not be ok
 		changed func(*oidc.Config)
 	}{
-		"all is well": {func(*oidctest.Provider) {}, []look{clientOK, {"redirect URI", "ok", "is registered", ""}, {"iss parameter", "ok", "sent, and right", ""},
-			{"back-channel URL", "not checked", "", "look for backchannel_logout"}, {"clock", "not checked", "does not tell its time", "NTP"}}, nil, nil},
+		"all is well": {func(*oidctest.Provider) {},
+			[]look{clientOK, {"redirect URI", "ok", "is registered", ""}, {"iss parameter", "ok", "sent, and right", ""},
+				{"back-channel URL", "not checked", "", "look for backchannel_logout"}, {"clock", "not checked",
+					"does not tell its time", "NTP"}}, nil, nil},
 
 		"discovery is a page": {override(oidctest.Discovery, html), []look{
-			{"discovery", "fault", `not a JSON object (its type is "text/html")`, "open " + issuer}, {"all else", "not checked", "", "run this again"}}, []string{"keys", "client", "redirect URI"}, nil},
-		"discovery leads in a circle": {override(oidctest.Discovery, loop), []look{{"discovery", "fault", "answered 302: redirects are not followed", "moved"}}, []string{"client"}, nil},
-		"discovery hangs":             {override(oidctest.Discovery, hang), []look{{"discovery", "fault", "deadline exceeded", "see that this machine reaches " + issuer}}, []string{"client"}, nil},
-		"discovery is not there":      {override(oidctest.Discovery, oidctest.Status(404)), []look{{"discovery", "fault", "answered 404", "written exactly"}}, []string{"client"}, nil},
+			{"discovery", "fault", `not a JSON object (its type is "text/html")`, "open " + issuer}, {"all else",
+				"not checked", "", "run this again"}}, []string{"keys", "client", "redirect URI"}, nil},
+		"discovery leads in a circle": {override(oidctest.Discovery, loop),
+			[]look{{"discovery", "fault", "answered 302: redirects are not followed", "moved"}}, []string{"client"}, nil},
+		"discovery hangs": {override(oidctest.Discovery, hang),
+			[]look{{"discovery", "fault", "deadline exceeded",
+				"see that this machine reaches " + issuer}}, []string{"client"}, nil},
+		"discovery is not there": {override(oidctest.Discovery, oidctest.Status(404)),
+			[]look{{"discovery", "fault", "answered 404", "written exactly"}}, []string{"client"}, nil},
 		"discovery of another issuer": {discovery("issuer", "https://evil.example.com"), []look{
-			{"discovery", "fault", `speaks for the issuer "https://evil.example.com", not for`, "written exactly"}}, []string{"client"}, nil},
-		"discovery without a token endpoint": {discovery("token_endpoint", nil), []look{{"discovery", "fault", "`token_endpoint` is missing", ""}}, []string{"client"}, nil},
-		"an endpoint that cannot be used":    {discovery("end_session_endpoint", "http://id.example.com/out"), []look{{"metadata", "warning", "`end_session_endpoint`", "correct it"}}, []string{"end_session_endpoint"}, nil},
+			{"discovery", "fault", `speaks for the issuer "https://evil.example.com", not for`,
+				"written exactly"}}, []string{"client"}, nil},
+		"discovery without a token endpoint": {discovery("token_endpoint", nil),
+			[]look{{"discovery", "fault", "`token_endpoint` is missing", ""}}, []string{"client"}, nil},
+		"an endpoint that cannot be used": {discovery("end_session_endpoint", "http://id.example.com/out"),
+			[]look{{"metadata", "warning", "`end_session_endpoint`", "correct it"}}, []string{"end_session_endpoint"}, nil},
 
-		"no keys":           {override(oidctest.JWKS, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }), []look{{"keys", "fault", "holds none", "signing key"}}, []string{"keys"}, nil},
-		"keys are a page":   {override(oidctest.JWKS, html), []look{{"keys", "fault", `text/html`, "open " + issuer + "/jwks"}}, []string{"keys"}, nil},
-		"keys hang":         {override(oidctest.JWKS, hang), []look{{"keys", "fault", "deadline exceeded", "reaches " + issuer + "/jwks"}}, []string{"keys"}, nil},
-		"keys are none":     {override(oidctest.JWKS, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":null}`) }), []look{{"keys", "fault", "no array `keys`", ""}}, []string{"keys"}, nil},
-		"algorithms unsaid": {discovery("id_token_signing_alg_values_supported", nil), []look{{"signing algorithm", "not checked", "does not say whether it offers RS256", "sign in"}}, []string{"signing algorithm"}, nil},
-		"scopes unsaid":     {discovery("scopes_supported", nil), []look{{"scopes", "not checked", "does not say", "sign in"}}, []string{"scopes"}, nil},
+		"no keys": {override(oidctest.JWKS,
+			func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }), []look{{"keys", "fault",
+			"holds none", "signing key"}}, []string{"keys"}, nil},
+		"keys are a page": {override(oidctest.JWKS, html),
+			[]look{{"keys", "fault", `text/html`, "open " + issuer + "/jwks"}}, []string{"keys"}, nil},
+		"keys hang": {override(oidctest.JWKS, hang),
+			[]look{{"keys", "fault", "deadline exceeded", "reaches " + issuer + "/jwks"}}, []string{"keys"}, nil},
+		"keys are none": {override(oidctest.JWKS,
+			func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":null}`) }), []look{{"keys", "fault",
+			"no array `keys`", ""}}, []string{"keys"}, nil},
+		"algorithms unsaid": {discovery("id_token_signing_alg_values_supported", nil),
+			[]look{{"signing algorithm", "not checked", "does not say whether it offers RS256",
+				"sign in"}}, []string{"signing algorithm"}, nil},
+		"scopes unsaid": {discovery("scopes_supported", nil),
+			[]look{{"scopes", "not checked", "does not say", "sign in"}}, []string{"scopes"}, nil},
 
-		"token endpoint: 500":      {override(oidctest.Token, oidctest.Status(500)), []look{{"client", "not checked", "/token: it answered 500", "provider's log"}}, []string{"client"}, nil},
-		"token endpoint: a page":   {override(oidctest.Token, html), []look{{"client", "fault", "answered 200, and not with a JSON object", "open " + issuer + "/token"}}, []string{"client"}, nil},
-		"token endpoint: 404":      {override(oidctest.Token, oidctest.Status(404)), []look{{"client", "fault", "answered 404", "nobody can sign in: open " + issuer + "/token"}}, []string{"client"}, nil},
-		"token endpoint: a circle": {override(oidctest.Token, loop), []look{{"client", "fault", "answered 302", "nobody can sign in"}}, []string{"client"}, nil},
-		"token endpoint: hangs":    {override(oidctest.Token, hang), []look{{"client", "fault", "deadline exceeded", "reaches " + issuer + "/token"}}, []string{"client"}, nil},
+		"token endpoint: 500": {override(oidctest.Token, oidctest.Status(500)),
+			[]look{{"client", "not checked", "/token: it answered 500", "provider's log"}}, []string{"client"}, nil},
+		"token endpoint: a page": {override(oidctest.Token, html),
+			[]look{{"client", "fault", "answered 200, and not with a JSON object",
+				"open " + issuer + "/token"}}, []string{"client"}, nil},
+		"token endpoint: 404": {override(oidctest.Token, oidctest.Status(404)),
+			[]look{{"client", "fault", "answered 404",
+				"nobody can sign in: open " + issuer + "/token"}}, []string{"client"}, nil},
+		"token endpoint: a circle": {override(oidctest.Token, loop),
+			[]look{{"client", "fault", "answered 302", "nobody can sign in"}}, []string{"client"}, nil},
+		"token endpoint: hangs": {override(oidctest.Token, hang),
+			[]look{{"client", "fault", "deadline exceeded", "reaches " + issuer + "/token"}}, []string{"client"}, nil},
 		"token endpoint: tokens for anybody": {always(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"access_token":"a","id_token":"b","token_type":"Bearer"}`)
 		}), []look{{"client", "fault", "a code that it has never issued", "see that"}}, []string{"client"}, nil},
-		"token endpoint: busy":            {always(said(400, "temporarily_unavailable")), []look{{"client", "not checked", "temporarily", "later"}}, []string{"client"}, nil},
-		"token endpoint: invalid_request": {always(said(400, "invalid_request")), []look{{"client", "not checked", "invalid_request", "sign in"}}, []string{"client"}, nil},
-		"a wrong secret":                  {func(*oidctest.Provider) {}, []look{{"client", "fault", "invalid_client", "id, secret and method"}}, []string{"client"}, func(c *oidc.Config) { c.ClientSecret = "other" }},
-		"an unknown client":               {func(*oidctest.Provider) {}, []look{{"client", "fault", "invalid_client", ""}, {"redirect URI", "fault", "answers 400", "there is such a client"}}, []string{"client", "redirect URI"}, func(c *oidc.Config) { c.ClientID = "other" }},
-		"a wrong secret, at Keycloak":     {always(said(401, "unauthorized_client")), []look{{"client", "fault", "unauthorized_client", "id, secret and method"}}, []string{"client"}, nil},
-		"a client without the code grant": {always(said(400, "unauthorized_client")), []look{{"client", "fault", "unauthorized_client", "authorization code grant"}}, []string{"client"}, nil},
-		"a 401 that says nothing":         {always(oidctest.Status(401)), []look{{"client", "fault", "answered 401", "id, secret and method"}}, []string{"client"}, nil},
+		"token endpoint: busy": {always(said(400, "temporarily_unavailable")),
+			[]look{{"client", "not checked", "temporarily", "later"}}, []string{"client"}, nil},
+		"token endpoint: invalid_request": {always(said(400, "invalid_request")),
+			[]look{{"client", "not checked", "invalid_request", "sign in"}}, []string{"client"}, nil},
+		"a wrong secret": {func(*oidctest.Provider) {},
+			[]look{{"client", "fault", "invalid_client",
+				"id, secret and method"}}, []string{"client"}, func(c *oidc.Config) { c.ClientSecret = "other" }},
+		"an unknown client": {func(*oidctest.Provider) {},
+			[]look{{"client", "fault", "invalid_client", ""},
+				{"redirect URI", "fault", "answers 400",
+					"there is such a client"}}, []string{"client", "redirect URI"}, func(c *oidc.Config) { c.ClientID = "other" }},
+		"a wrong secret, at Keycloak": {always(said(401, "unauthorized_client")),
+			[]look{{"client", "fault", "unauthorized_client", "id, secret and method"}}, []string{"client"}, nil},
+		"a client without the code grant": {always(said(400, "unauthorized_client")),
+			[]look{{"client", "fault", "unauthorized_client", "authorization code grant"}}, []string{"client"}, nil},
+		"a 401 that says nothing": {always(oidctest.Status(401)),
+			[]look{{"client", "fault", "answered 401", "id, secret and method"}}, []string{"client"}, nil},
 		// RFC 6749 §5.2 has 401 for invalid_client alone; some answer it for a code that they do not take.
-		"401 and invalid_grant, client first": {bySecret(said(401, "invalid_grant"), said(401, "invalid_client")), []look{clientOK}, nil, nil},
-		"401 and invalid_grant, to anybody":   {always(said(401, "invalid_grant")), []look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"}, nil},
-		"the code is looked at first":         {always(said(400, "invalid_grant")), []look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"}, nil},
-		"another answer to another status":    {bySecret(said(400, "invalid_grant"), said(403, "invalid_grant")), []look{clientOK}, nil, nil},
-		"it breaks when it is asked again":    {bySecret(said(400, "invalid_grant"), oidctest.Status(500)), []look{{"client", "ok", "", ""}}, nil, nil},
+		"401 and invalid_grant, client first": {bySecret(said(401, "invalid_grant"), said(401, "invalid_client")),
+			[]look{clientOK}, nil, nil},
+		"401 and invalid_grant, to anybody": {always(said(401, "invalid_grant")),
+			[]look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"}, nil},
+		"the code is looked at first": {always(said(400, "invalid_grant")),
+			[]look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"}, nil},
+		"another answer to another status": {bySecret(said(400, "invalid_grant"), said(403, "invalid_grant")),
+			[]look{clientOK}, nil, nil},
+		"it breaks when it is asked again": {bySecret(said(400, "invalid_grant"), oidctest.Status(500)),
+			[]look{{"client", "ok", "", ""}}, nil, nil},
 		"a public client": {func(op *oidctest.Provider) {
 			op.SetClient(oidctest.Client{ID: "app", RedirectURIs: []string{redirect}})
 		}, []look{clientOK}, nil, func(c *oidc.Config) { c.ClientSecret = "" }},
 
-		"authorization endpoint: 404":    {override(oidctest.Authorize, oidctest.Status(404)), []look{{"redirect URI", "fault", "/authorize answers 404", "such an address"}, {"iss parameter", "not checked", "", "sign in"}}, []string{"redirect URI", "iss parameter"}, nil},
-		"authorization endpoint: 403":    {override(oidctest.Authorize, oidctest.Status(403)), []look{{"redirect URI", "not checked", "answers 403", "sign in"}}, []string{"redirect URI"}, nil},
-		"authorization endpoint: 500":    {override(oidctest.Authorize, oidctest.Status(500)), []look{{"redirect URI", "not checked", "answers 500", "sign in"}}, []string{"redirect URI"}, nil},
-		"authorization endpoint: a page": {override(oidctest.Authorize, html), []look{{"redirect URI", "not checked", "answers 200", "sign in"}}, []string{"redirect URI"}, nil},
-		"authorization endpoint: hangs":  {override(oidctest.Authorize, hang), []look{{"redirect URI", "not checked", "deadline exceeded", "browsers reach it"}}, []string{"redirect URI"}, nil},
-		"authorization endpoint: a loop": {override(oidctest.Authorize, loop), []look{{"redirect URI", "not checked", "answers 302", ""}}, []string{"redirect URI"}, nil},
+		"authorization endpoint: 404": {override(oidctest.Authorize, oidctest.Status(404)),
+			[]look{{"redirect URI", "fault", "/authorize answers 404", "such an address"},
+				{"iss parameter", "not checked", "", "sign in"}}, []string{"redirect URI", "iss parameter"}, nil},
+		"authorization endpoint: 403": {override(oidctest.Authorize, oidctest.Status(403)),
+			[]look{{"redirect URI", "not checked", "answers 403", "sign in"}}, []string{"redirect URI"}, nil},
+		"authorization endpoint: 500": {override(oidctest.Authorize, oidctest.Status(500)),
+			[]look{{"redirect URI", "not checked", "answers 500", "sign in"}}, []string{"redirect URI"}, nil},
+		"authorization endpoint: a page": {override(oidctest.Authorize, html),
+			[]look{{"redirect URI", "not checked", "answers 200", "sign in"}}, []string{"redirect URI"}, nil},
+		"authorization endpoint: hangs": {override(oidctest.Authorize, hang),
+			[]look{{"redirect URI", "not checked", "deadline exceeded", "browsers reach it"}}, []string{"redirect URI"}, nil},
+		"authorization endpoint: a loop": {override(oidctest.Authorize, loop),
+			[]look{{"redirect URI", "not checked", "answers 302", ""}}, []string{"redirect URI"}, nil},
 		"another redirect URI than ours": {override(oidctest.Authorize, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "https://app.example.com/auth/callback/x?error=login_required", 302)
+			http.Redirect(w, r, "https://app.example.com/auth/callback/x?error=login_required", http.StatusFound)
 		}), []look{{"redirect URI", "not checked", "answers 302", ""}}, []string{"redirect URI"}, nil},
-		"a redirect URI of somebody else": {func(op *oidctest.Provider) { op.SetClient(oidctest.Client{ID: "app", Secret: "s3cret"}) }, []look{{"redirect URI", "fault", "answers 400", "register exactly"}}, []string{"redirect URI"}, nil},
-		"the client may not":              {home(func(q url.Values) { q.Set("error", "unauthorized_client") }), []look{{"sign-in", "fault", "unauthorized_client", "code flow"}}, []string{"sign-in"}, nil},
-		"the scopes may not":              {home(func(q url.Values) { q.Set("error", "invalid_scope") }), []look{{"sign-in", "fault", "invalid_scope", "scopes"}}, []string{"sign-in"}, nil},
-		"an error that may be of prompt":  {home(func(q url.Values) { q.Set("error", "invalid_request"); q.Set("error_description", "no\n\u202esuch") }), []look{{"sign-in", "warning", `"invalid_request": "no\n\u202esuch"`, "sign in"}}, []string{"sign-in"}, nil},
-		"the state does not come back":    {home(func(q url.Values) { q.Set("state", "x") }), []look{{"sign-in", "fault", "does not send the state back", ""}}, []string{"sign-in"}, nil},
-		"the iss that it promised is not": {home(func(q url.Values) { q.Del("iss") }), []look{{"iss parameter", "fault", "promises", "not promise"}}, []string{"iss parameter"}, nil},
-		"the iss is empty":                {home(func(q url.Values) { q.Set("iss", "") }), []look{{"iss parameter", "fault", "promises", ""}}, []string{"iss parameter"}, nil},
-		"the iss of another":              {home(func(q url.Values) { q.Set("iss", "https://evil.example.com") }), []look{{"iss parameter", "fault", "evil", ""}}, []string{"iss parameter"}, nil},
-		"a prompt that is not offered":    {discovery("prompt_values_supported", []any{"none"}), []look{{"prompt", "warning", "does not offer login, but none", "set prompt"}}, []string{"prompt"}, func(c *oidc.Config) { c.Prompt = "login" }},
+		"a redirect URI of somebody else": {func(op *oidctest.Provider) {
+			op.SetClient(oidctest.Client{ID: "app",
+				Secret: "s3cret"})
+		}, []look{{"redirect URI", "fault", "answers 400", "register exactly"}}, []string{"redirect " +
+			"URI"}, nil},
+		"the client may not": {home(func(q url.Values) { q.Set("error", "unauthorized_client") }),
+			[]look{{"sign-in", "fault", "unauthorized_client", "code flow"}}, []string{"sign-in"}, nil},
+		"the scopes may not": {home(func(q url.Values) { q.Set("error", "invalid_scope") }),
+			[]look{{"sign-in", "fault", "invalid_scope", "scopes"}}, []string{"sign-in"}, nil},
+		"an error that may be of prompt": {home(func(q url.Values) {
+			q.Set("error",
+				"invalid_request")
+			q.Set("error_description", "no\n\u202esuch")
+		}), []look{{"sign-in", "warning", `"invalid_request": "no\n\u202esuch"`, "sign in"}}, []string{"sign-in"}, nil},
+		"the state does not come back": {home(func(q url.Values) { q.Set("state", "x") }),
+			[]look{{"sign-in", "fault", "does not send the state back", ""}}, []string{"sign-in"}, nil},
+		"the iss that it promised is not": {home(func(q url.Values) { q.Del("iss") }),
+			[]look{{"iss parameter", "fault", "promises", "not promise"}}, []string{"iss parameter"}, nil},
+		"the iss is empty": {home(func(q url.Values) { q.Set("iss", "") }),
+			[]look{{"iss parameter", "fault", "promises", ""}}, []string{"iss parameter"}, nil},
+		"the iss of another": {home(func(q url.Values) { q.Set("iss", "https://evil.example.com") }),
+			[]look{{"iss parameter", "fault", "evil", ""}}, []string{"iss parameter"}, nil},
+		"a prompt that is not offered": {discovery("prompt_values_supported", []any{"none"}),
+			[]look{{"prompt", "warning", "does not offer login, but none",
+				"set prompt"}}, []string{"prompt"}, func(c *oidc.Config) { c.Prompt = "login" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				op := oidctest.New(oidctest.Config{Issuer: issuer, Clients: []oidctest.Client{{ID: "app", Secret: "s3cret", RedirectURIs: []string{redirect}}}})
+				op := oidctest.New(oidctest.Config{Issuer: issuer,
+					Clients: []oidctest.Client{{ID: "app", Secret: "s3cret", RedirectURIs: []string{redirect}}}})
 				row.broken(op)
-				c := oidc.Config{Issuer: issuer, ClientID: "app", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: inMemory{op.Handler()}}}
+				c := oidc.Config{Issuer: issuer, ClientID: "app", ClientSecret: "s3cret",
+					HTTPClient: &http.Client{Transport: inMemory{op.Handler()}}}
 				if row.changed != nil {
 					row.changed(&c)
 				}
@@ -264,24 +332,33 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 		cert, key string
 		want      look
 	}{
-		"right":                      {good, goodKey, look{"certificate", "ok", good + ", until ", ""}},
-		"right by a wildcard":        {wild, wildKey, look{"certificate", "ok", "until", ""}},
-		"expired":                    {old, oldKey, look{"certificate", "fault", old + " ran out at", "renew it"}},
-		"expired further up":         {chain, goodKey, look{"certificate", "fault", chain + " ran out at", "renew it"}},
-		"not yet valid":              {early, earlyKey, look{"certificate", "fault", "is not valid before", "clock"}},
-		"soon expired":               {soon, soonKey, look{"certificate", "warning", "runs out at", "renew it"}},
-		"for another host":           {other, otherKey, look{"certificate", "warning", "is not for app.example.com", "get one for that name"}},
-		"for no host but a name":     {nameless, namelessKey, look{"certificate", "warning", "is not for app.example.com", "get one for that name"}},
-		"a key that does not fit":    {good, oldKey, look{"certificate", "fault", good + " with the key " + oldKey + ": tls: private key does not match", "the key that it was made for"}},
-		"the two files exchanged":    {goodKey, good, look{"certificate", "fault", "PEM inputs may have been switched", "tls_cert_file the certificate"}},
-		"an empty certificate":       {empty, goodKey, look{"certificate", "fault", "failed to find any PEM data", "tls_cert_file"}},
-		"an empty key":               {good, empty, look{"certificate", "fault", "failed to find any PEM data", "tls_key_file"}},
-		"a key that is not there":    {good, filepath.Join(dir, "none.key"), look{"certificate", "fault", "none.key: no such file", "tls_key_file"}},
-		"a certificate that is not":  {filepath.Join(dir, "none.pem"), goodKey, look{"certificate", "fault", "none.pem: no such file", "tls_cert_file"}},
+		"right":               {good, goodKey, look{"certificate", "ok", good + ", until ", ""}},
+		"right by a wildcard": {wild, wildKey, look{"certificate", "ok", "until", ""}},
+		"expired":             {old, oldKey, look{"certificate", "fault", old + " ran out at", "renew it"}},
+		"expired further up":  {chain, goodKey, look{"certificate", "fault", chain + " ran out at", "renew it"}},
+		"not yet valid":       {early, earlyKey, look{"certificate", "fault", "is not valid before", "clock"}},
+		"soon expired":        {soon, soonKey, look{"certificate", "warning", "runs out at", "renew it"}},
+		"for another host": {other, otherKey,
+			look{"certificate", "warning", "is not for app.example.com", "get one for that name"}},
+		"for no host but a name": {nameless, namelessKey,
+			look{"certificate", "warning", "is not for app.example.com", "get one for that name"}},
+		"a key that does not fit": {good, oldKey,
+			look{"certificate", "fault", good + " with the key " + oldKey + ": tls: private key does not match",
+				"the key that it was made for"}},
+		"the two files exchanged": {goodKey, good,
+			look{"certificate", "fault", "PEM inputs may have been switched", "tls_cert_file the certificate"}},
+		"an empty certificate": {empty, goodKey,
+			look{"certificate", "fault", "failed to find any PEM data", "tls_cert_file"}},
+		"an empty key": {good, empty,
+			look{"certificate", "fault", "failed to find any PEM data", "tls_key_file"}},
+		"a key that is not there": {good, filepath.Join(dir, "none.key"),
+			look{"certificate", "fault", "none.key: no such file", "tls_key_file"}},
+		"a certificate that is not": {filepath.Join(dir, "none.pem"), goodKey,
+			look{"certificate", "fault", "none.pem: no such file", "tls_cert_file"}},
 		"a folder for a certificate": {dir, goodKey, look{"certificate", "fault", "is a directory", "tls_cert_file"}},
 	} {
 		r := &report{about: "this gateway"}
-		checkCertificate(r, &config{TLSCert: row.cert, TLSKey: row.key, URL: site})
+		checkCertificate(r, &config.Config{TLSCert: row.cert, TLSKey: row.key, URL: site})
 		if len(r.all) != 1 || !row.want.fits(r.all[0]) {
 			t.Errorf("%s: got %+v, want %+v", name, r.all, row.want)
 		}

@@ -13,37 +13,36 @@ import (
 	"strings"
 	"time"
 
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/stores"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/store"
 )
 
 // checkStore asks the store, without making one that is not there.
-func checkStore(ctx context.Context, r *report, c *config) {
-	if c.Store.kind.file != nil {
-		name := c.Store.kind.file(c.Store.rest)
+func checkStore(ctx context.Context, r *report, c *config.Config) {
+	if name := c.Store.File(); name != "" {
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
-				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)), "make it, for the user that curfew runs as")
+				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)),
+					"make it, for the user that curfew runs as")
 				return
 			}
 			r.ok("store", "%s is not there yet; serve makes it", c.Store)
 			return
 		}
 	}
-	if c.Store.scheme == "memory" {
+	if c.Store.InMemory() {
 		r.warn("store", "in memory", "a restart signs everybody out; use sqlite:PATH to keep sessions")
 		return
 	}
-	open := c.Store.kind.open
-	if c.Store.kind.openAsItIs != nil {
-		open = c.Store.kind.openAsItIs
-	}
-	backend, err := open(ctx, c.Store.rest, slog.New(storeWarnings{r}))
+	backend, err := c.Store.OpenUnchanged(ctx, slog.New(storeWarnings{r}))
 	switch {
-	case err != nil && c.Store.kind.older != nil && c.Store.kind.older(err):
-		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v", c.Store, err)
+	case stores.IsOlder(err):
+		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v",
+			c.Store, err)
 		return
-	case err != nil && c.Store.kind.inUse != nil && c.Store.kind.inUse(err):
+	case stores.IsInUse(err):
 		r.ok("store", "%s is in use by a running curfew", c.Store)
 		return
 	case err == nil:
@@ -73,16 +72,16 @@ func (w storeWarnings) Handle(_ context.Context, r slog.Record) error {
 }
 
 // checkKeyFile reads the key file, without making one that is not there.
-func checkKeyFile(r *report, c *config) {
+func checkKeyFile(r *report, c *config.Config) {
 	if c.KeyFile == "" {
 		r.ok("key file", "none: the keys live as long as the process")
 		return
 	}
-	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.kind.embedded {
+	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.Embedded() {
 		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
 		return
 	}
-	if _, err := c.openRing(); err != nil {
+	if _, err := openRing(c); err != nil {
 		r.fault("key file", err.Error(), "serve would not start; put this right first")
 		return
 	}
@@ -90,13 +89,14 @@ func checkKeyFile(r *report, c *config) {
 }
 
 // checkCertificate reads our own certificate, if we are to have one.
-func checkCertificate(r *report, c *config) {
+func checkCertificate(r *report, c *config.Config) {
 	if c.TLSCert == "" {
 		return
 	}
 	cert, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler))
 	if err != nil {
-		r.fault("certificate", err.Error(), "serve would not start: give tls_cert_file the certificate, then those of who signed it, "+
+		r.fault("certificate", err.Error(), "serve would not start: give tls_cert_file the certificate, then those of "+
+			"who signed it, "+
 			"and tls_key_file the key that it was made for")
 		return
 	}
@@ -109,9 +109,11 @@ func checkCertificate(r *report, c *config) {
 	}
 	switch {
 	case now.After(ends):
-		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, ends.UTC()), "no browser and no provider takes it: renew it")
+		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, ends.UTC()),
+			"no browser and no provider takes it: renew it")
 	case now.Before(leaf.NotBefore):
-		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()), "no browser and no provider takes it yet: see that the clock is right")
+		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()),
+			"no browser and no provider takes it yet: see that the clock is right")
 	case c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil:
 		r.warn("certificate", fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
 			"no browser and no provider takes it, unless a proxy in front has another: get one for that name")
@@ -123,7 +125,7 @@ func checkCertificate(r *report, c *config) {
 }
 
 // checkPolicy looks for paths beside those of a rule that an app may serve as the same page, and that less is asked for.
-func checkPolicy(r *report, c *config) {
+func checkPolicy(r *report, c *config.Config) {
 	gaps := c.Policy.Gaps()
 	for len(gaps) > 0 {
 		first := gaps[0]
@@ -139,8 +141,10 @@ func checkPolicy(r *report, c *config) {
 			}
 			open = append(open, fmt.Sprintf("%s (%s)", g.Open, by))
 		}
-		r.warn("policy", fmt.Sprintf("rule %d is for %s, and does not cover %s", first.Rule, first.Path, strings.Join(open, ", ")),
-			"an app may serve these as the same page: add rules for them before any that asks for less, or set policy_default: deny")
+		r.warn("policy", fmt.Sprintf("rule %d is for %s, and does not cover %s", first.Rule, first.Path,
+			strings.Join(open, ", ")),
+			"an app may serve these as the same page: add rules for them before any that asks for less, or set "+
+				"policy_default: deny")
 		gaps = gaps[n:]
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/oidc"
 	"example.com/curfew/web"
 )
@@ -31,7 +32,8 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkSecret(r, c)
 	m, err := p.Metadata(ctx)
 	if err != nil {
-		r.fault("discovery", err.Error(), reach(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
+		r.fault("discovery", err.Error(),
+			reach(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
 		r.unchecked("all else", "the provider's metadata says where to ask", "put the discovery right, and run this again")
 		return
 	}
@@ -58,7 +60,8 @@ func reach(err error, where string) string {
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) {
 		return "see that this machine reaches " + where + " (its name, firewalls, a proxy)"
 	}
-	return "open " + where + " to see who answers there: it may be a page to sign in, another server, or an address that has moved"
+	return "open " + where + " to see who answers there: it may be a page to sign in, another server, or an address " +
+		"that has moved"
 }
 
 func checkBackchannelURL(r *report, c oidc.Config, reg curfew.Registration) {
@@ -86,8 +89,10 @@ func checkSecret(r *report, c oidc.Config) {
 		return
 	}
 	if url.QueryEscape(c.ClientSecret) != c.ClientSecret || url.QueryEscape(c.ClientID) != c.ClientID {
-		r.warn("client secret", "the client id or secret holds characters that form-encoding changes, and some providers never decode them",
-			"if the provider answers invalid_client, set token_endpoint_auth_method: client_secret_post, or choose a secret of letters and digits")
+		r.warn("client secret", "the client id or secret holds characters that form-encoding changes, and some providers "+
+			"never decode them",
+			"if the provider answers invalid_client, set token_endpoint_auth_method: client_secret_post, or choose a secret "+
+				"of letters and digits")
 	}
 }
 
@@ -103,7 +108,8 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 			continue
 		}
 		if !slices.Contains(m.IDTokenSigningAlgs, alg) {
-			r.fault("signing algorithm", fmt.Sprintf("%s is registered here, and the provider offers %s", alg, strings.Join(m.IDTokenSigningAlgs, ", ")),
+			r.fault("signing algorithm", fmt.Sprintf("%s is registered here, and the provider offers %s", alg,
+				strings.Join(m.IDTokenSigningAlgs, ", ")),
 				"set id_token_signed_response_alg to what the client is registered with there")
 			continue
 		}
@@ -116,7 +122,8 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 	}
 	var good, bad []string
 	for _, k := range keys {
-		name := strings.Join(slices.DeleteFunc([]string{k.KID, k.Kty, k.Crv, k.Alg}, func(s string) bool { return s == "" }), " ")
+		name := strings.Join(slices.DeleteFunc([]string{k.KID, k.Kty, k.Crv, k.Alg},
+			func(s string) bool { return s == "" }), " ")
 		if k.Problem == "" {
 			good = append(good, name)
 		} else {
@@ -129,7 +136,8 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 	case len(keys) == 0:
 		r.fault("keys", m.JWKSURI+" holds none", "no token can be verified: give the provider a signing key")
 	default:
-		r.fault("keys", "none can be used: "+strings.Join(bad, ", "), "no token can be verified: set id_token_signed_response_alg to what the provider signs with")
+		r.fault("keys", "none can be used: "+strings.Join(bad, ", "),
+			"no token can be verified: set id_token_signed_response_alg to what the provider signs with")
 	}
 }
 
@@ -137,15 +145,18 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	if m.EndSessionEndpoint != "" {
 		r.ok("end_session_endpoint", "%s", m.EndSessionEndpoint)
 	} else {
-		r.warn("end_session_endpoint", "the provider has none", "signing out here leaves the person signed in there; nothing to do here")
+		r.warn("end_session_endpoint", "the provider has none",
+			"signing out here leaves the person signed in there; nothing to do here")
 	}
 	switch {
 	case !m.BackchannelLogout:
 		r.warn("backchannel_logout_supported", "the provider does not mention it",
-			"some send logout tokens all the same: register the URL above and try; without it a logout there is noticed at the next refresh or never")
+			"some send logout tokens all the same: register the URL above and try; without it a logout there is noticed at "+
+				"the next refresh or never")
 	case !m.BackchannelSession:
 		r.ok("backchannel_logout_supported", "yes")
-		r.warn("backchannel_logout_session_supported", "the provider does not mention it", "a logout may then end all of a person's sessions here, not one")
+		r.warn("backchannel_logout_session_supported", "the provider does not mention it",
+			"a logout may then end all of a person's sessions here, not one")
 	default:
 		r.ok("backchannel_logout_supported", "yes")
 		r.ok("backchannel_logout_session_supported", "yes")
@@ -153,7 +164,8 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	if m.RevocationEndpoint != "" {
 		r.ok("revocation_endpoint", "%s", m.RevocationEndpoint)
 	} else {
-		r.warn("revocation_endpoint", "the provider has none", "refresh tokens of ended sessions live on there until they run out; they are forgotten here")
+		r.warn("revocation_endpoint", "the provider has none",
+			"refresh tokens of ended sessions live on there until they run out; they are forgotten here")
 	}
 }
 
@@ -161,7 +173,8 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 	if slices.Contains(m.PKCEMethods, "S256") {
 		r.ok("PKCE", "S256")
 	} else {
-		r.warn("PKCE", "the provider does not mention S256", "it is sent all the same; see that sign-in works, and ask the provider for it")
+		r.warn("PKCE", "the provider does not mention S256",
+			"it is sent all the same; see that sign-in works, and ask the provider for it")
 	}
 	const check = "token_endpoint_auth_method"
 	offered := m.TokenAuthMethods
@@ -172,7 +185,8 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 	case slices.Contains(offered, c.AuthMethod):
 		r.ok(check, "%s is offered", c.AuthMethod)
 	case c.AuthMethod == oidc.AuthNone:
-		r.warn(check, "there is no client secret here, and the provider does not mention public clients (none)", "if it is not a public client, give its secret")
+		r.warn(check, "there is no client secret here, and the provider does not mention public clients (none)",
+			"if it is not a public client, give its secret")
 	default:
 		r.fault(check, fmt.Sprintf("%s is used here, and the provider offers %s", c.AuthMethod, strings.Join(offered, ", ")),
 			"set token_endpoint_auth_method to what the client is registered with there")
@@ -192,28 +206,37 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 	_, isError := errors.AsType[*oidc.Error](err)
 	switch {
 	case err == nil:
-		r.fault(check, "the token endpoint gives tokens for a code that it has never issued", "see that "+m.TokenEndpoint+" is the provider's, and in order")
+		r.fault(check, "the token endpoint gives tokens for a code that it has never issued",
+			"see that "+m.TokenEndpoint+" is the provider's, and in order")
 	case errors.Is(err, oidc.ErrInvalidClient):
 		r.fault(check, err.Error(), "nobody can sign in until id, secret and method are those that the provider has")
 	case hasSaid && (said.Code == "unauthorized_client" || said.Code == "unsupported_grant_type"):
-		r.fault(check, err.Error(), "allow this client the authorization code grant at the provider, and see that its secret is right")
-	case hasSaid && (said.Status >= 500 || said.Status == http.StatusTooManyRequests || said.Status == http.StatusRequestTimeout ||
+		r.fault(check, err.Error(), "allow this client the authorization code grant at the provider, and see that its "+
+			"secret is right")
+	case hasSaid && (said.Status >= 500 || said.Status == http.StatusTooManyRequests ||
+		said.Status == http.StatusRequestTimeout ||
 		said.Code == "temporarily_unavailable" || said.Code == "server_error"):
-		r.unchecked(check, err.Error(), "run this again later; if it stays so, look into the provider's log, and sign in to see")
-	case hasSaid && said.Code == "" && (said.Status == http.StatusNotFound || said.Status == http.StatusMethodNotAllowed || said.Status < 400):
+		r.unchecked(check, err.Error(), "run this again later; if it stays so, look into the provider's log, and sign in "+
+			"to see")
+	case hasSaid && said.Code == "" && (said.Status == http.StatusNotFound ||
+		said.Status == http.StatusMethodNotAllowed || said.Status < 400):
 		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
 	case hasSaid && said.Code == "invalid_grant":
 		other, err := askAsAnother(ctx, p, reg)
 		switch {
 		case err != nil:
-			r.unchecked(check, fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v", err), "sign in to see")
+			r.unchecked(check, fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v", err),
+				"sign in to see")
 		case other.Status == said.Status && other.Code == said.Code:
-			r.unchecked(check, "the token endpoint answers the same to a client that cannot be", "sign in to see whether id and secret are right")
+			r.unchecked(check, "the token endpoint answers the same to a client that cannot be",
+				"sign in to see whether id and secret are right")
 		default:
-			r.ok(check, "the token endpoint takes %s by %s, and not a client that cannot be", reg.ClientID, p.Config().AuthMethod)
+			r.ok(check, "the token endpoint takes %s by %s, and not a client that cannot be", reg.ClientID,
+				p.Config().AuthMethod)
 		}
 	case hasSaid || isError:
-		r.unchecked(check, fmt.Sprintf("the token endpoint does not say whether it takes the client: %v", err), "sign in to see")
+		r.unchecked(check, fmt.Sprintf("the token endpoint does not say whether it takes the client: %v", err),
+			"sign in to see")
 	default:
 		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
 	}
@@ -263,7 +286,8 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 		if errors.As(err, &broken) { // which would repeat the whole address
 			err = broken.Err
 		}
-		r.unchecked(check, fmt.Sprintf("the authorization endpoint %s does not answer this machine: %v", m.AuthorizationEndpoint, err),
+		r.unchecked(check, fmt.Sprintf("the authorization endpoint %s does not answer this machine: %v",
+			m.AuthorizationEndpoint, err),
 			"see that browsers reach it, and sign in to see")
 		checkIss(ctx, r, p, m, nil)
 		return
@@ -279,8 +303,10 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 		r.unchecked(check, fmt.Sprintf("the authorization endpoint answers %d, which does not say whether %s is registered",
 			status, reg.RedirectURI), "register it, and sign in to see")
 	default:
-		r.fault(check, fmt.Sprintf("the authorization endpoint %s answers %d, and not at %s", m.AuthorizationEndpoint, status, reg.RedirectURI),
-			"register exactly this redirect URI for the client "+reg.ClientID+", and see that there is such a client, and such an address")
+		r.fault(check, fmt.Sprintf("the authorization endpoint %s answers %d, and not at %s", m.AuthorizationEndpoint,
+			status, reg.RedirectURI),
+			"register exactly this redirect URI for the client "+reg.ClientID+", and see that there is such a client, and "+
+				"such an address")
 	}
 	checkIss(ctx, r, p, m, answer)
 }
@@ -316,7 +342,8 @@ func checkAnswer(r *report, reg curfew.Registration, answer url.Values, state st
 		r.warn(check, said, "sign in to see whether it does so to people too")
 	}
 	if answer.Get("state") != state {
-		r.fault(check, "the provider does not send the state back as it came (RFC 6749 §4.1.2)", "nobody can sign in: mend the provider, or what is in front of it")
+		r.fault(check, "the provider does not send the state back as it came (RFC 6749 §4.1.2)",
+			"nobody can sign in: mend the provider, or what is in front of it")
 	}
 }
 
@@ -344,7 +371,8 @@ func checkPrompt(r *report, c oidc.Config, m *oidc.Metadata) {
 	}
 	for _, prompt := range strings.Fields(c.Prompt) {
 		if !slices.Contains(m.Prompts, prompt) {
-			r.warn("prompt", "the provider does not offer "+prompt+", but "+strings.Join(m.Prompts, ", "), "if sign-in ends with an error, set prompt to what it offers")
+			r.warn("prompt", "the provider does not offer "+prompt+", but "+strings.Join(m.Prompts, ", "),
+				"if sign-in ends with an error, set prompt to what it offers")
 			return
 		}
 	}
@@ -359,7 +387,8 @@ func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {
 		}
 	}
 	if len(unknown) > 0 {
-		r.warn("scopes", "the provider does not mention "+strings.Join(unknown, ", "), "if sign-in ends with invalid_scope, leave them out of scopes")
+		r.warn("scopes", "the provider does not mention "+strings.Join(unknown, ", "),
+			"if sign-in ends with invalid_scope, leave them out of scopes")
 		return
 	}
 	if len(m.Scopes) == 0 {
@@ -371,7 +400,8 @@ func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {
 
 func checkClock(r *report, m *oidc.Metadata) {
 	if m.Date.IsZero() {
-		r.unchecked("clock", "the provider does not tell its time", fmt.Sprintf("tokens are refused beyond a difference of %s: set both clocks by NTP", clockFault))
+		r.unchecked("clock", "the provider does not tell its time",
+			fmt.Sprintf("tokens are refused beyond a difference of %s: set both clocks by NTP", clockFault))
 		return
 	}
 	// The header has whole seconds.
@@ -382,9 +412,11 @@ func checkClock(r *report, m *oidc.Metadata) {
 	}
 	switch d := difference.Abs(); {
 	case d > clockFault:
-		r.fault("clock", "the provider's is "+words, fmt.Sprintf("tokens are refused beyond %s: set both clocks by NTP", clockFault))
+		r.fault("clock", "the provider's is "+words,
+			fmt.Sprintf("tokens are refused beyond %s: set both clocks by NTP", clockFault))
 	case d > clockWarning:
-		r.warn("clock", "the provider's is "+words, fmt.Sprintf("tokens are refused beyond %s: set both clocks by NTP", clockFault))
+		r.warn("clock", "the provider's is "+words,
+			fmt.Sprintf("tokens are refused beyond %s: set both clocks by NTP", clockFault))
 	default:
 		r.ok("clock", "the provider's is %s", words)
 	}
@@ -397,7 +429,8 @@ func kindOf(issuer string, m *oidc.Metadata) string {
 		return "Keycloak"
 	case strings.Contains(issuer, "/application/o/"):
 		return "authentik"
-	case strings.HasSuffix(m.AuthorizationEndpoint, "/oauth2/auth") && strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/sessions/logout"):
+	case strings.HasSuffix(m.AuthorizationEndpoint, "/oauth2/auth") &&
+		strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/sessions/logout"):
 		return "Ory Hydra"
 	}
 	return ""
@@ -405,16 +438,19 @@ func kindOf(issuer string, m *oidc.Metadata) string {
 
 // checkQuirks says what is in force, and what is known of the kind of provider.
 func checkQuirks(r *report, c oidc.Config, kind string) {
-	q := (&provider{Config: c}).quirks()
-	q = slices.DeleteFunc(q, func(s string) bool { return s == "logout_token_signed_response_alg: "+c.SigningAlg }) // a default
+	q := config.Quirks(c.Quirks)
+	byDefault := "logout_token_signed_response_alg: " + c.SigningAlg
+	q = slices.DeleteFunc(q, func(s string) bool { return s == byDefault })
 	if len(q) > 0 {
 		r.ok("quirks", "in force: %s", strings.Join(q, ", "))
 	}
 	switch {
 	case kind == "Ory Hydra" && !c.Quirks.AllowMissingExp:
-		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have no exp", "set allow_missing_exp: true, or each of its logouts is refused")
+		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have no exp",
+			"set allow_missing_exp: true, or each of its logouts is refused")
 	case kind == "Ory Hydra" && c.Quirks.RequireTyp:
-		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT", "leave out require_typ, or each of its logouts is refused")
+		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
+			"leave out require_typ, or each of its logouts is refused")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")
 	case kind == "authentik" && !c.Quirks.AllowMissingExp:

@@ -31,12 +31,14 @@ small apps, each behind a gateway of its own, and prints what to open and what t
 			}
 			err := demo.Run(cmd.Context(), cfg)
 			if errors.Is(err, syscall.EADDRINUSE) {
-				return fmt.Errorf("%w\nAnother program has it. The demo needs four ports in a row: choose the first with --port, or --port 0 for any that are free", err)
+				return fmt.Errorf("%w\nAnother program has it. The demo needs four ports in a row: "+
+					"choose the first with --port, or --port 0 for any that are free", err)
 			}
 			return err
 		},
 	}
-	cmd.Flags().Uint16Var(&port, "port", demoPort, "the first of four ports: the page, the provider, and the two apps; 0 takes any that are free")
+	cmd.Flags().Uint16Var(&port, "port", demoPort,
+		"the first of four ports: the page, the provider, and the two apps; 0 takes any that are free")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log each decision of the gateways to standard error")
 	return cmd
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/terminal"
 	"example.com/curfew/oidc"
 )
 
@@ -42,7 +43,7 @@ The exit status is 0 when every step passed, 1 when one failed, 2 when the confi
   pbpaste | curfew token explain - --config curfew.yaml`,
 		Args: cobra.ExactArgs(1),
 	}
-	load := configFlags(explain, p)
+	load := config.Flags(explain.Flags(), p.environ)
 	explain.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := load()
 		if err != nil {
@@ -90,49 +91,36 @@ func (p *process) readToken(name string) (string, error) {
 	return raw, nil
 }
 
-func (p *process) explain(ctx context.Context, c *config, raw string) error {
-	providers, err := c.newProviders()
+func (p *process) explain(ctx context.Context, c *config.Config, raw string) error {
+	providers, err := c.NewProviders()
 	if err != nil {
 		return err
 	}
 	steps := oidc.ExplainLogoutToken(ctx, providers, raw, time.Now())
-	rows, failed := make([]row, len(steps)), 0
+	rows, failed := make([]terminal.Row, len(steps)), 0
 	for i, s := range steps {
-		rows[i] = row{status: s.Status, name: s.Name, detail: s.Detail}
+		rows[i] = terminal.Row{Status: s.Status, Name: s.Name, Detail: s.Detail}
 		switch s.Status {
 		case "ok":
 		case "failed":
-			rows[i].more = "see " + s.Section
+			rows[i].More = "see " + s.Section
 			failed++
 		default: // a step that could not be taken
 			failed++
 		}
 	}
 	colours := p.painter()
-	writeRows(p.stdout, colours, "", rows)
+	terminal.WriteRows(p.stdout, colours, "", rows)
 	if claims := claimsOf(raw); claims != "" {
 		fmt.Fprintf(p.stdout, "\nIts claims, as it states them:\n%s\n", claims)
 	}
 	if failed > 0 {
-		fmt.Fprintf(p.stdout, "\n%s: %s of %d did not pass\n", colours.paint("failed", "refused"), count(failed, "step"), len(steps))
+		fmt.Fprintf(p.stdout, "\n%s: %s of %d did not pass\n",
+			colours.Paint("failed", "refused"), terminal.Count(failed, "step"), len(steps))
 		return exit{status: 1}
 	}
-	fmt.Fprintf(p.stdout, "\n%s: it would be carried out, unless it has been already\n", colours.paint("ok", "accepted"))
+	fmt.Fprintf(p.stdout, "\n%s: it would be carried out, unless it has been already\n", colours.Paint("ok", "accepted"))
 	return nil
-}
-
-// newProviders makes the providers, silent ones: what they would log is in the table.
-func (c *config) newProviders() ([]*oidc.Provider, error) {
-	var all []*oidc.Provider
-	for _, cfg := range c.oidc() {
-		cfg.Log = slog.New(slog.DiscardHandler)
-		p, err := oidc.New(cfg)
-		if err != nil {
-			return nil, faults{err}
-		}
-		all = append(all, p)
-	}
-	return all, nil
 }
 
 // claimsOf returns what a signed token states, indented; nothing for one that is encrypted or broken.
@@ -151,7 +139,7 @@ func claimsOf(raw string) string {
 	}
 	shown := strings.Split(out.String(), "\n")
 	for i, line := range shown {
-		shown[i] = printable(line)
+		shown[i] = terminal.Printable(line)
 	}
 	return "  " + strings.Join(shown, "\n")
 }

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"example.com/curfew/cmd/curfew/internal/config"
+)
 
 // How many connections the listeners take at a time.
 const (
@@ -12,16 +16,16 @@ const (
 )
 
 // connections is how many connections the public listener takes at a time.
-func (c *config) connections() (int, error) {
+func connections(c *config.Config) (int, error) {
 	files, known := openFiles()
 	if !known {
 		files = 1 << 40
 	}
-	return c.connectionsOf(files)
+	return connectionsOf(c, files)
 }
 
 // connectionsOf is connections of a process that may open so many files. A request to an app takes two, one on each side.
-func (c *config) connectionsOf(files uint64) (int, error) {
+func connectionsOf(c *config.Config, files uint64) (int, error) {
 	each, others := uint64(1), uint64(otherFiles)
 	if c.Upstream != nil || len(c.Routes) > 0 {
 		each = 2

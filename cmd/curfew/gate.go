@@ -89,7 +89,8 @@ func (g *gate) makeRoom() {
 func (g *gate) tell() {
 	if now := time.Now(); g.told.IsZero() || now.Sub(g.told) >= fullEvery {
 		g.told = now
-		g.log.Warn("there is no room for more connections: those without a request are closed for new ones, the longest first",
+		g.log.Warn("there is no room for more connections: those without a request are closed for new ones, the longest "+
+			"first",
 			"event", "connections_full", "listener", g.name, "most", g.most)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/curfew/cmd/curfew/internal/config"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/web"
@@ -411,25 +412,26 @@ func TestAConnectionThatIsReadSlowlyLives(t *testing.T) {
 
 func TestTheNumberOfConnectionsFollowsFromTheOpenFiles(t *testing.T) {
 	t.Parallel()
-	app := gatewayConfig{Routes: []room.Route{{}}}
+	app := config.Gateway{Routes: []room.Route{{}}}
 	for name, row := range map[string]struct {
-		config config
+		config config.Config
 		files  uint64
 		want   int
 		fault  string
 	}{
-		"plenty":                   {config{}, 1 << 20, maxPublic, ""},
-		"few":                      {config{}, 1024, 1024 - otherFiles, ""},
-		"few, and an app":          {config{gatewayConfig: app}, 1024, (1024 - otherFiles) / 2, ""},
-		"few, and other listeners": {config{AdminListen: ":1", GRPCListen: ":2"}, 4096, 4096 - otherFiles - maxPrivate - maxGRPC, ""},
-		"next to none":             {config{}, 64, minPublic, ""},
-		"no limit":                 {config{}, 1<<64 - 1, maxPublic, ""},
-		"said":                     {config{MaxConnections: 20_000}, 1 << 20, 20_000, ""},
-		"said, and not too much":   {config{MaxConnections: 500, gatewayConfig: app}, 1256, 500, ""},
-		"said, and too much": {config{MaxConnections: 500, gatewayConfig: app}, 1255, 0,
+		"plenty":          {config.Config{}, 1 << 20, maxPublic, ""},
+		"few":             {config.Config{}, 1024, 1024 - otherFiles, ""},
+		"few, and an app": {config.Config{Gateway: app}, 1024, (1024 - otherFiles) / 2, ""},
+		"few, and other listeners": {config.Config{AdminListen: ":1", GRPCListen: ":2"}, 4096,
+			4096 - otherFiles - maxPrivate - maxGRPC, ""},
+		"next to none":           {config.Config{}, 64, minPublic, ""},
+		"no limit":               {config.Config{}, 1<<64 - 1, maxPublic, ""},
+		"said":                   {config.Config{MaxConnections: 20_000}, 1 << 20, 20_000, ""},
+		"said, and not too much": {config.Config{MaxConnections: 500, Gateway: app}, 1256, 500, ""},
+		"said, and too much": {config.Config{MaxConnections: 500, Gateway: app}, 1255, 0,
 			"max_connections: 500 may need 1256 open files, and this process may have 1255"},
 	} {
-		got, err := row.config.connectionsOf(row.files)
+		got, err := connectionsOf(&row.config, row.files)
 		if got != row.want || (err == nil) != (row.fault == "") || err != nil && !strings.Contains(err.Error(), row.fault) {
 			t.Errorf("%s: %d %v, want %d %s", name, got, err, row.want, row.fault)
 		}

@@ -100,7 +100,10 @@ func TestAChangedCertificateIsReadAnewAndABrokenOneIsNot(t *testing.T) {
 
 func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 	t.Parallel()
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "app "+r.URL.Path) }))
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		io.WriteString(w, "app "+r.URL.Path)
+	}))
 	t.Cleanup(app.Close)
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,7 +113,8 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	cert := writeCertificate(t, certFile, keyFile, 1)
-	config := writeFile(t, "routes:\n  - {path: /app/*, upstream: '"+app.URL+"'}\n  - {path: /dead/*, upstream: 'http://"+dead.Addr().String()+"'}\n"+
+	config := writeFile(t, "routes:\n  - {path: /app/*, upstream: '"+app.URL+"'}\n  - {path: /dead/*, upstream: "+
+		"'http://"+dead.Addr().String()+"'}\n"+
 		"policy:\n  - {path: /app/public/*, public: true}\ntls_cert_file: "+certFile+"\ntls_key_file: "+keyFile+"\n")
 	g := memoryGateway(t, "http://127.0.0.1:9", "--config", config, "--grpc-listen", "127.0.0.1:0")
 	roots := x509.NewCertPool()
@@ -146,9 +150,11 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	answer, err := auth.NewAuthorizationClient(conn).Check(t.Context(), &auth.CheckRequest{Attributes: &auth.AttributeContext{
-		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/app/public/x"}},
-	}})
+	answer, err := auth.NewAuthorizationClient(conn).Check(t.Context(),
+		&auth.CheckRequest{Attributes: &auth.AttributeContext{
+			Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET",
+				Path: "/app/public/x"}},
+		}})
 	if err != nil || answer.GetOkResponse() == nil {
 		t.Errorf("Envoy was answered %v %v", answer, err)
 	}
@@ -165,7 +171,8 @@ func TestSignInPromptsAsConfigured(t *testing.T) {
 			d["prompt_values_supported"] = []any{"none", "login", "consent", "select_account"}
 		}
 	})
-	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nproviders: [{issuer: '"+op.Issuer()+"', client_id: app, prompt: login consent}]\n")
+	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nproviders: [{issuer: '"+op.Issuer()+"', "+
+		"client_id: app, prompt: login consent}]\n")
 	g := startGateway(t, "--config", config)
 	for path, want := range map[string]string{"/auth/login": "login consent", "/auth/login?prompt=select_account": "select_account", "/auth/login?silent=true": "none"} {
 		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true},

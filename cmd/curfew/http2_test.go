@@ -299,9 +299,10 @@ func TestThePrivateListenerCutsSlowClients(t *testing.T) {
 		reads       bool
 		cut         time.Duration
 	}{
-		"nothing":                    {"", "", true, headerTimeout},
-		"half a head":                {"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: ", "x", true, headerTimeout},
-		"half a form":                {"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "x", true, routeTimeout},
+		"nothing":     {"", "", true, headerTimeout},
+		"half a head": {"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: ", "x", true, headerTimeout},
+		"half a form": {"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "x", true,
+			routeTimeout},
 		"a body that is not asked":   {"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "x", true, routeTimeout},
 		"an answer that is not read": {"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "", false, 2 * routeTimeout},
 		"nothing more":               {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", true, idleTimeout},
@@ -325,13 +326,14 @@ func TestThePrivateListenerCutsSlowClients(t *testing.T) {
 				defer client.Close()
 				line.conns <- there
 				began := time.Now()
-				go func() {
+				var saying sync.WaitGroup
+				saying.Go(func() {
 					_, err := io.WriteString(client, row.says)
 					for err == nil && row.drips != "" {
 						time.Sleep(time.Second)
 						_, err = io.WriteString(client, row.drips)
 					}
-				}()
+				})
 				if row.reads {
 					go io.Copy(io.Discard, client)
 				}
@@ -342,6 +344,8 @@ func TestThePrivateListenerCutsSlowClients(t *testing.T) {
 				if took := time.Since(began); took < row.cut || took > row.cut+2*time.Second {
 					t.Errorf("it was cut after %v, want %v", took, row.cut)
 				}
+				client.Close()
+				saying.Wait() // in fake time, it may be asleep until now
 			})
 		})
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/keyring"
 )
 
@@ -18,12 +20,12 @@ func TestAMissingKeyFileTellsHowToMakeOne(t *testing.T) {
 	t.Parallel()
 	for _, base := range []string{"curfew.key", "a key's file; rm -rf x.key"} {
 		name := filepath.Join(t.TempDir(), base)
-		backend, err := parseStore("postgres://127.0.0.1/curfew")
+		backend, err := stores.Parse("postgres://127.0.0.1/curfew")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &config{KeyFile: name, Store: backend}
-		_, err = c.openRing()
+		c := &config.Config{KeyFile: name, Store: backend}
+		_, err = openRing(c)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("got %v", err)
 		}
@@ -39,7 +41,7 @@ func TestAMissingKeyFileTellsHowToMakeOne(t *testing.T) {
 		if out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v %s", command, err, out)
 		}
-		if _, err := c.openRing(); err != nil {
+		if _, err := openRing(c); err != nil {
 			t.Errorf("after %s: %v", command, err)
 		}
 		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
@@ -59,7 +61,8 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 	}{
 		{"empty", "", 0o600, "holds no key; write one with `openssl rand -base64 32`"},
 		{"blank", "\n \n# nothing\n", 0o600, "holds no key"},
-		{"short", "c2VjcmV0\n", 0o600, "line 1 holds 6 bytes: want the base64 of 32 random bytes, as `openssl rand -base64 32` prints it"},
+		{"short", "c2VjcmV0\n", 0o600, "line 1 holds 6 bytes: want the base64 of 32 random bytes, as `openssl rand " +
+			"-base64 32` prints it"},
 		{"long", strings.Repeat("A", 88) + "\n", 0o600, "line 1 holds 66 bytes"},
 		{"second-short", good + "c2VjcmV0\n", 0o600, "line 3 holds 6 bytes"},
 		{"raw", string(make([]byte, 32)), 0o600, "line 1 is not base64"},
@@ -80,16 +83,16 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 			t.Log("NOT TESTED: a file that this user may not read; this user may read all files")
 			continue
 		}
-		backend, err := parseStore("sqlite:" + name + ".db")
+		backend, err := stores.Parse("sqlite:" + name + ".db")
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = (&config{KeyFile: name, Store: backend}).openRing()
+		_, err = openRing(&config.Config{KeyFile: name, Store: backend})
 		if err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "c2VjcmV0") || strings.Contains(err.Error(), "horse") {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
 		}
 	}
-	backend, err := parseStore("sqlite:x.db")
+	backend, err := stores.Parse("sqlite:x.db")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +100,7 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 		filepath.Join(dir, "none", "x.key"): "no such file or directory: make its folder",
 		dir:                                 "others can read it",
 	} {
-		if _, err := (&config{KeyFile: name, Store: backend}).openRing(); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := openRing(&config.Config{KeyFile: name, Store: backend}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v, want %q", name, err, says)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"example.com/curfew/cmd/curfew/internal/config"
 )
 
 // at is a listener that is nowhere.
@@ -31,8 +31,9 @@ func TestAPrivateListenerThatOthersReachIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]bool{"127.0.0.1:4181": false, "[::1]:4181": false, "0.0.0.0:4181": true, "[::]:4181": true, "10.0.0.7:4181": true} {
 		logs := newBuffer()
-		c := &config{URL: &url.URL{Scheme: "https", Host: "app.example.com"}}
-		warnAtStart(slog.New(slog.NewTextHandler(logs, nil)), c, []*server{{listener: at{addr: "127.0.0.1:1"}}, {listener: at{addr: addr}}})
+		c := &config.Config{URL: &url.URL{Scheme: "https", Host: "app.example.com"}}
+		warnAtStart(slog.New(slog.NewTextHandler(logs, nil)), c,
+			[]*server{{listener: at{addr: "127.0.0.1:1"}}, {listener: at{addr: addr}}})
 		if got := strings.Contains(logs.String(), "event=private_listener_open"); got != want {
 			t.Errorf("%s: warned %t, want %t", addr, got, want)
 		}
@@ -70,26 +71,4 @@ func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
 	}
 	close(draining)
 	soon(t, "the stream ends", ended) // or else serve would wait for an open tab
-}
-
-func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
-	t.Parallel()
-	draining := make(chan struct{})
-	r := &readiness{ask: func(context.Context) error { return nil }, draining: draining, log: slog.New(slog.DiscardHandler)}
-	h := private(r, prometheus.NewRegistry(), nil, hosts{"example.com"})
-	ask := func(path string) (int, string) {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
-		return w.Code, w.Body.String()
-	}
-	if status, body := ask("/readyz"); status != http.StatusOK {
-		t.Errorf("got %d %s, want 200", status, body)
-	}
-	close(draining)
-	if status, body := ask("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
-		t.Errorf("got %d %s, want 503 and stopping", status, body)
-	}
-	if status, _ := ask("/healthz"); status != http.StatusOK {
-		t.Errorf("/healthz: got %d, want 200", status)
-	}
 }

@@ -4,10 +4,12 @@ import (
 	"io"
 	"log"
 	"log/slog"
+
+	"example.com/curfew/cmd/curfew/internal/config"
 )
 
 // newLog returns the log that the configuration asks for.
-func newLog(w io.Writer, c *config) *slog.Logger {
+func newLog(w io.Writer, c *config.Config) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, options))

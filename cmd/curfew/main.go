@@ -13,6 +13,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/terminal"
 )
 
 func main() {
@@ -46,7 +49,9 @@ func (p *process) getenv(name string) string {
 	return ""
 }
 
-// exit ends a command with a status. Without an error what there was to say has been said.
+func (p *process) painter() terminal.Painter { return terminal.NewPainter(p.stdout, p.getenv) }
+
+// exit ends a command with a status. Without an error, nothing is left to say.
 type exit struct {
 	status int
 	err    error
@@ -105,9 +110,9 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 			return status
 		}
 	}
-	var wrong faults
+	var wrong config.Faults
 	if errors.As(err, &wrong) {
-		fmt.Fprintf(p.stderr, "curfew: the configuration has %s\n%s\n", count(len(wrong), "fault"), wrong)
+		fmt.Fprintf(p.stderr, "curfew: the configuration has %s\n%s\n", terminal.Count(len(wrong), "fault"), wrong)
 		return 2
 	}
 	fmt.Fprintf(p.stderr, "curfew: %v\n", err)
@@ -123,13 +128,6 @@ func chooseCommand(cmd *cobra.Command, args []string) error {
 		return cmd.Help()
 	}
 	return exit{2, fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath())}
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func newVersionCmd(p *process) *cobra.Command {

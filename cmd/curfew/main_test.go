@@ -39,7 +39,8 @@ func (l leakless) Run() int {
 // talk to is the real thing, on loopback.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	provider := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app", Secret: "geheim", RedirectURIs: []string{"http://127.0.0.1:4180/auth/callback"}, BackchannelLogoutURI: "http://127.0.0.1:4180/auth/backchannel-logout"}}})
+	provider := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app", Secret: "geheim",
+		RedirectURIs: []string{"http://127.0.0.1:4180/auth/callback"}, BackchannelLogoutURI: "http://127.0.0.1:4180/auth/backchannel-logout"}}})
 	stranger := oidctest.Start(t, oidctest.Config{})
 	slow := oidctest.Start(t, oidctest.Config{Now: func() time.Time { return time.Now().Add(-10 * time.Minute) }})
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -94,4 +95,14 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want || neg {
 		ts.Fatalf("exit status %d, want %d", got, want)
 	}
+}
+
+// writeFile writes a configuration file.
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "curfew.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }

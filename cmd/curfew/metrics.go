@@ -19,11 +19,14 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	logouts := counter("curfew_logout_requests_total", "Logout requests, by what became of them.", "channel", "provider", "result", "reason")
+	logouts := counter("curfew_logout_requests_total", "Logout requests, by what became of them.", "channel", "provider",
+		"result", "reason")
 	created := counter("curfew_sessions_created_total", "Sessions begun.", "provider")
 	ended := counter("curfew_sessions_ended_total", "Sessions ended before their time, by cause.", "cause")
-	notices := counter("curfew_notice_attempts_total", "Attempts to tell an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
-	fetches := counter("curfew_key_fetches_total", "Fetches of a provider's keys; refused are those over the rate.", "provider", "result")
+	notices := counter("curfew_notice_attempts_total",
+		"Attempts to tell an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
+	fetches := counter("curfew_key_fetches_total", "Fetches of a provider's keys; refused are those over the rate.",
+		"provider", "result")
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "curfew_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
@@ -102,7 +105,8 @@ type logoutOutcome struct {
 func logoutOutcomes() []logoutOutcome {
 	const back, front, user = "backchannel", "frontchannel", "user"
 	all := []logoutOutcome{
-		{back, "ok", "", false}, {back, "replayed", "jti", false}, {back, "unavailable", "store", false}, {back, "failed", "internal", false},
+		{back, "ok", "", false}, {back, "replayed", "jti", false}, {back, "unavailable", "store", false}, {back, "failed",
+			"internal", false},
 		{back, "unavailable", "keys", true}, {back, "failed", "internal", true},
 		{front, "ok", "", false}, {front, "unavailable", "store", false},
 		{front, "nobody", "", true}, {front, "ignored", "", true}, {front, "unavailable", "store", true},
@@ -130,7 +134,8 @@ func newOutbox(from store.Outbox) *outbox {
 		from:    from,
 		pending: prometheus.NewDesc("curfew_notices_pending", "Notices that are still to be carried out.", labels, nil),
 		oldest:  prometheus.NewDesc("curfew_notices_oldest_seconds", "Age of the oldest of them.", labels, nil),
-		dead:    prometheus.NewDesc("curfew_notices_dead", "Notices that were given up, and wait for somebody to look.", labels, nil),
+		dead: prometheus.NewDesc("curfew_notices_dead", "Notices that were given up, and wait for somebody to look.",
+			labels, nil),
 	}
 }
 

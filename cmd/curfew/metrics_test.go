@@ -150,7 +150,8 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	}
 
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'sqlite:"+filepath.Join(t.TempDir(), "m.db")+"'\n"+
-		"providers:\n  - {name: one, issuer: 'http://127.0.0.1:9', client_id: app}\n  - {name: two, issuer: 'http://127.0.0.1:9/two', client_id: app}\n"+
+		"providers:\n  - {name: one, issuer: 'http://127.0.0.1:9', client_id: app}\n  - {name: two, issuer: "+
+		"'http://127.0.0.1:9/two', client_id: app}\n"+
 		"apps:\n  - {client_id: wiki, backchannel_logout_uri: 'http://127.0.0.1:9/wiki'}\n")
 	g := startGateway(t, "--config", config)
 	_, text := g.get(t, g.private+"/metrics")
@@ -177,7 +178,8 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	same := func(what string, have, want words) {
 		t.Helper()
 		if len(want) == 0 || !maps.Equal(have, want) {
-			t.Errorf("%s: /metrics begins with %q, and the code can say %q", what, slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(want)))
+			t.Errorf("%s: /metrics begins with %q, and the code can say %q", what, slices.Sorted(maps.Keys(have)),
+				slices.Sorted(maps.Keys(want)))
 		}
 	}
 	each := func(prefixes []string, w words) words {

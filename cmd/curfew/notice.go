@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"example.com/curfew/cmd/curfew/internal/terminal"
+	"example.com/curfew/console"
 )
 
 // adminClient asks a running gateway, on its private listener.
@@ -26,7 +29,7 @@ func adminFlag(cmd *cobra.Command) *adminClient {
 }
 
 func (c *adminClient) ask(ctx context.Context, method, path string, to any) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*adminTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*console.Timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, nil)
 	if err != nil || r.URL.Host == "" {
@@ -49,7 +52,7 @@ func (c *adminClient) ask(ctx context.Context, method, path string, to any) erro
 		if json.Unmarshal(body, &said) != nil || said.Error == "" {
 			said.Error = "this is not the private listener of a curfew of this release: it answered " + resp.Status
 		}
-		return errors.New(printable(said.Error))
+		return errors.New(terminal.Printable(said.Error))
 	}
 	return json.Unmarshal(body, to)
 }
@@ -71,8 +74,8 @@ func newNoticeCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "notice",
 		Short: "See and steer what sessions left behind: apps to tell, tokens to revoke",
-		Long: `Every session that ends leaves notices: an app is to be told, a refresh token is to be revoked. Each is tried until
-it is done; one that is given up stays, as a dead letter, until somebody has it tried again or drops it.`,
+		Long: `Every session that ends leaves notices: an app is to be told, a refresh token is to be revoked. Each is
+tried until it is done; one that is given up stays, as a dead letter, until somebody has it tried again or drops it.`,
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
 	client := adminFlag(cmd)
@@ -84,7 +87,10 @@ it is done; one that is given up stays, as a dead letter, until somebody has it 
 
 func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 	var f noticeFilter
-	cmd := &cobra.Command{Use: "list", Short: "List notices", Args: cobra.NoArgs, Example: "  curfew notice list --state dead --target wiki"}
+	cmd := &cobra.Command{
+		Use: "list", Short: "List notices", Args: cobra.NoArgs,
+		Example: "  curfew notice list --state dead --target wiki",
+	}
 	limit := cmd.Flags().Int("limit", 100, "how many at most")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON, one notice a line")
 	cmd.Flags().StringVar(&f.state, "state", "", "pending or dead")
@@ -94,10 +100,10 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		if *limit < 1 {
 			return exit{2, errors.New("--limit: want 1 or more")}
 		}
-		var all []noticeView
+		var all []console.Notice
 		more := ""
 		for after := ""; len(all) < *limit; {
-			var page noticePage
+			var page console.NoticePage
 			if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, min(1000, *limit-len(all))), &page); err != nil {
 				return err
 			}
@@ -118,8 +124,9 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "ID\tSTATE\tKIND\tTARGET\tSUBJECT\tCREATED\tTRIES\tREASON")
 		for _, n := range all {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind, printable(n.Target), printable(n.Subject),
-				n.Created.Format(time.RFC3339), n.Attempts, printable(n.Reason))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.ID, n.State, n.Kind,
+				terminal.Printable(n.Target), terminal.Printable(n.Subject),
+				n.Created.Format(time.RFC3339), n.Attempts, terminal.Printable(n.Reason))
 		}
 		if more != "" {
 			fmt.Fprintln(t, "… and more: raise --limit")
@@ -132,7 +139,7 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
 	return &cobra.Command{Use: "show ID", Short: "Show all that may be shown of a notice", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var n noticeView
+			var n console.Notice
 			if err := client.ask(cmd.Context(), http.MethodGet, "/api/notices/"+url.PathEscape(args[0]), &n); err != nil {
 				return err
 			}
@@ -155,7 +162,8 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		}
 		act := func(ids []string) error {
 			for _, id := range ids {
-				if err := client.ask(cmd.Context(), http.MethodPost, "/api/notices/"+url.PathEscape(id)+"/"+verb, &struct{}{}); err != nil {
+				path := "/api/notices/" + url.PathEscape(id) + "/" + verb
+				if err := client.ask(cmd.Context(), http.MethodPost, path, &struct{}{}); err != nil {
 					return fmt.Errorf("notice %s: %w", id, err)
 				}
 			}
@@ -163,7 +171,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		}
 		if *dead {
 			for after := ""; ; {
-				var page noticePage
+				var page console.NoticePage
 				if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, 1000), &page); err != nil {
 					return err
 				}
@@ -178,7 +186,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		if err := act(ids); err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "%s %s\n", count(len(ids), "notice"), done)
+		fmt.Fprintf(p.stdout, "%s %s\n", terminal.Count(len(ids), "notice"), done)
 		return nil
 	}
 	return cmd
@@ -190,7 +198,7 @@ func newKeyCmd(p *process) *cobra.Command {
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
 	client := adminFlag(cmd)
-	show := func(all keyList) error {
+	show := func(all console.KeyList) error {
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "KID\tALG\tCREATED\tSIGNS FROM\tNOW")
 		for _, k := range all.Keys {
@@ -198,17 +206,21 @@ func newKeyCmd(p *process) *cobra.Command {
 			if k.Signs {
 				now = "signs"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Alg, k.Created.Format(time.RFC3339), k.Active.Format(time.RFC3339), now)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n",
+				k.ID, k.Alg, k.Created.Format(time.RFC3339), k.Active.Format(time.RFC3339), now)
 		}
 		return t.Flush()
 	}
-	list := &cobra.Command{Use: "list", Short: "List the keys", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		var all keyList
-		if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
-			return err
-		}
-		return show(all)
-	}}
+	list := &cobra.Command{
+		Use: "list", Short: "List the keys", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var all console.KeyList
+			if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
+				return err
+			}
+			return show(all)
+		},
+	}
 	rotate := &cobra.Command{
 		Use: "rotate", Short: "Make new keys: published from now on, they sign after an hour", Args: cobra.NoArgs,
 		Long: `Makes a new key for each algorithm in use. It is published from now on and signs after an hour, when apps that keep
@@ -219,8 +231,9 @@ fetch keys anew will refuse our tokens until they do; they are tried again.`,
 	}
 	now := rotate.Flags().Bool("now", false, "at once; the old keys are gone")
 	rotate.RunE = func(cmd *cobra.Command, _ []string) error {
-		var all keyList
-		if err := client.ask(cmd.Context(), http.MethodPost, "/api/keys/rotate?now="+strconv.FormatBool(*now), &all); err != nil {
+		var all console.KeyList
+		path := "/api/keys/rotate?now=" + strconv.FormatBool(*now)
+		if err := client.ask(cmd.Context(), http.MethodPost, path, &all); err != nil {
 			return err
 		}
 		return show(all)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/console"
 	"example.com/curfew/oidc/oidctest"
 )
 
@@ -57,14 +58,14 @@ apps:
 		t.Fatal(status, body)
 	}
 	admin := []string{"--admin", "http://" + g.private}
-	list := func(more ...string) []noticeView {
+	list := func(more ...string) []console.Notice {
 		out, stderr, status := command(append(append([]string{"notice", "list", "--json"}, admin...), more...)...)
 		if status != 0 {
 			t.Fatalf("notice list: %d %s", status, stderr)
 		}
-		var all []noticeView
+		var all []console.Notice
 		for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
-			var n noticeView
+			var n console.Notice
 			if err := d.Decode(&n); err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +74,7 @@ apps:
 		return all
 	}
 	g.logs.await(t, "next=\"given up\"")
-	var dead []noticeView
+	var dead []console.Notice
 	for late := time.Now().Add(time.Minute); len(dead) == 0; { // it is logged a moment before it is written
 		if time.Now().After(late) {
 			t.Fatal("there is no dead letter")
@@ -150,7 +151,8 @@ apps:
 func TestNoOtherSiteSteersNotices(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{})
-	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store", "memory:")
+	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store",
+		"memory:")
 	for _, path := range []string{"/api/notices/1/drop", "/api/notices/1/retry", "/api/keys/rotate"} {
 		r, _ := http.NewRequest(http.MethodPost, "http://"+g.private+path, nil)
 		r.Header.Set("Sec-Fetch-Site", "cross-site")
@@ -176,7 +178,8 @@ func TestNoOtherSiteSteersNotices(t *testing.T) {
 func TestThePrivateListenerAnswersToItsOwnNamesAlone(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{})
-	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store", "memory:")
+	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store",
+		"memory:")
 	for host, want := range map[string]int{
 		"127.0.0.1:4181": 200, "localhost": 200, "LOCALHOST:4181": 200, "[::1]:4181": 200, "[::1]": 200, "10.0.0.7:4181": 200,
 		"evil.example": 421, "evil.example:4181": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example:4181": 421,
@@ -194,46 +197,4 @@ func TestThePrivateListenerAnswersToItsOwnNamesAlone(t *testing.T) {
 	if status, body := g.get(t, g.private+"/metrics"); status != 200 {
 		t.Errorf("by its address: %d %s", status, body)
 	}
-	named := hosts{"admin.internal:4181", "curfew.curfew.svc"}
-	for host, want := range map[string]bool{
-		"admin.internal:4181": true, "Admin.internal": true, "internal": false, "curfew.curfew.svc:4181": true, "curfew.curfew.svc.": true,
-		"svc": false, "x.curfew.curfew.svc": false, "app.localhost:1": true, "[fd00::7]:4181": true, "2130706433": false, "127.0.0.1@evil.example": false,
-	} {
-		if named.meant(host) != want {
-			t.Errorf("%q is meant: %t, want %t", host, !want, want)
-		}
-	}
-}
-
-func TestAppsThatCannotBeToldAreFaultsOfTheConfiguration(t *testing.T) {
-	t.Parallel()
-	const head = "url: http://127.0.0.1:4180\nproviders: [{issuer: https://id.example.com, client_id: app}]\n"
-	for _, row := range []struct{ text, want string }{
-		{"apps: []", "apps: want a list with one entry for each app"},
-		{"apps: [{client_id: wiki}]", "curfew.yaml:3: apps[0].backchannel_logout_uri: is missing"},
-		{"apps: [{backchannel_logout_uri: https://a.example}]", "apps[0].client_id: is missing"},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: http://10.0.0.7/}]", `app "wiki": backchannel_logout_uri is http`},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: 'https://a.example/#x'}]", `app "wiki": backchannel_logout_uri must have no fragment`},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: 'https://u:p@a.example/'}]", `app "wiki": backchannel_logout_uri must have no user`},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: /logout}]", `app "wiki": backchannel_logout_uri must be absolute`},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: 'gopher://a.example/'}]", `app "wiki": backchannel_logout_uri has the unknown scheme "gopher"`},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: https://a.example, signing_alg: HS256}]", `apps[0].signing_alg: "HS256" is not one of`},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: https://a.example, secret: x}]", "apps[0].secret: there is no such setting"},
-		{"apps: [{client_id: wiki, backchannel_logout_uri: https://a.example}, {client_id: wiki, backchannel_logout_uri: https://b.example}]", `"wiki" is another app`},
-		{"app: mail\napps: [{client_id: wiki, backchannel_logout_uri: https://a.example}]", `app: there is no app "mail"`},
-		{"key_rotation: 1h", "key_rotation: 1h is too short"},
-		{"key_rotation: never", ""},
-	} {
-		_, err := loadConfig(map[string]string{"config": writeFile(t, head+row.text+"\n")}, nil)
-		if got := strings.TrimSpace(errorText(err)); !strings.Contains(got, row.want) || (row.want == "") != (err == nil) {
-			t.Errorf("%s: %q, want %q", row.text, got, row.want)
-		}
-	}
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

@@ -20,6 +20,9 @@ import (
 	"google.golang.org/grpc"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/console"
+	"example.com/curfew/fanout"
 	room "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/web"
@@ -50,7 +53,7 @@ Flags and environment describe one provider; several are a list in the file.`,
   curfew serve --config curfew.yaml`,
 		Args: cobra.NoArgs,
 	}
-	load := configFlags(cmd, p)
+	load := config.Flags(cmd.Flags(), p.environ)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load()
 		if err != nil {
@@ -65,12 +68,12 @@ Flags and environment describe one provider; several are a list in the file.`,
 //
 //  1. the store and its key file are opened: a store in use, locked or damaged ends it here, before anybody is served;
 //  2. the relying party is built, which asks nothing of the network;
-//  3. both listeners are opened, and the start is told;
+//  3. the listeners are opened, and the start is printed;
 //  4. at the end the public listener drains, the background work stops, the store is closed, and last the private
 //     listener, which answered /healthz all the while.
-func serve(ctx context.Context, p *process, c *config) (err error) {
+func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	log := newLog(p.stderr, c)
-	backend, ring, err := c.openStore(ctx, log)
+	backend, ring, err := openStore(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -85,34 +88,39 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		apps[i] = a.ClientID
 	}
 	registry, observer := newMetrics(names, apps)
-	rp, err := curfew.New(context.WithoutCancel(ctx), c.relyingParty(backend, ring, log, observer))
+	rp, err := curfew.New(context.WithoutCancel(ctx), c.RelyingParty(backend, ring, log, observer))
 	if err != nil {
 		return exit{2, err}
 	}
 	defer func() { err = errors.Join(rp.Close(), err) }()
 
-	most, err := c.connections()
+	most, err := connections(c)
 	if err != nil {
 		return exit{2, err}
 	}
 	rp.Gateway().MaxOpen = most - most/8 // so that sign-ins and logouts find room whatever goes on at the apps
-	router, err := c.router(rp)
+	router, err := c.Router(rp)
 	if err != nil {
-		return exit{2, flat(err)}
+		return exit{2, config.OneLine(err)}
 	}
 	public, err := listen(ctx, "listen", c.Listen)
 	if err != nil {
 		return err
 	}
-	registry.MustRegister(newOutbox(backend))
-	operator := &admin{outbox: backend, sender: rp.Notices(), keys: rp.Keys(), log: log}
 	draining := make(chan struct{})
-	ready := &readiness{ask: rp.Ready, draining: draining, log: log}
+	ready := &console.Readiness{Ask: rp.Ready, Draining: draining, Log: log}
 	if router != nil {
-		ready.upstreams = router.Health
+		ready.Upstreams = router.Health
 	}
-	servers := []*server{newHTTP(newGate(public, "public", most, log), newServer(publicHandler(c, rp, router, log, draining, most), log))}
-	servers[0].last = rp.Gateway().Drain
+	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
+	registry.MustRegister(newOutbox(backend))
+	private.Notices, private.Retried = backend, rp.Notices().Wake
+	if keys := rp.Keys(); keys != nil {
+		private.Keys = signingKeys{keys}
+	}
+	servers := []*server{newHTTP(newGate(public, "public", most, log),
+		newServer(publicHandler(c, rp, router, log, draining, most), log))}
+	servers[0].drain = rp.Gateway().Drain
 	if c.TLSCert != "" {
 		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
 		if err != nil {
@@ -125,8 +133,7 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		if err != nil {
 			return errors.Join(err, closeAll(servers))
 		}
-		names := append(hosts{c.AdminListen}, c.AdminHosts...)
-		s := newPrivate(private(ready, registry, operator, names), log)
+		s := newPrivate(private.Handler(), log)
 		servers = append(servers, newHTTP(newGate(l, "private", maxPrivate, log), s))
 	}
 	if c.GRPCListen != "" {
@@ -139,9 +146,21 @@ func serve(ctx context.Context, p *process, c *config) (err error) {
 		servers = append(servers, &server{listener: gate, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
-	tellStart(p.stdout, c, rp.Registrations(), servers)
+	printStart(p.stdout, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)
+}
+
+// signingKeys shows the keys of package fanout to the console.
+type signingKeys struct{ *fanout.Keys }
+
+func (k signingKeys) List(ctx context.Context) ([]console.Key, error) {
+	infos, err := k.Keys.List(ctx)
+	all := make([]console.Key, len(infos))
+	for i, info := range infos {
+		all[i] = console.Key(info)
+	}
+	return all, err
 }
 
 // server is a listener and what serves it: http or grpc.
@@ -149,7 +168,7 @@ type server struct {
 	listener net.Listener
 	http     *http.Server
 	grpc     *grpc.Server
-	last     func() // called when it begins to drain
+	drain    func() // called when it begins to shut down
 }
 
 func newHTTP(g *gate, s *http.Server) *server {
@@ -186,8 +205,8 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// newServer bounds what a client can hold without having said anything. There is no WriteTimeout: an app behind us may
-// stream for hours.
+// newServer returns a server that limits how long a client can hold a connection without a request. It has no
+// WriteTimeout: an app behind us may stream for hours.
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -208,7 +227,9 @@ func newPrivate(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // runServers serves until ctx is done or a listener fails, and then drains.
-func runServers(ctx context.Context, servers []*server, ready *readiness, draining chan struct{}, log *slog.Logger) error {
+func runServers(ctx context.Context, servers []*server, ready *console.Readiness, draining chan struct{},
+	log *slog.Logger,
+) error {
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
 	for _, s := range servers {
@@ -220,7 +241,7 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 	}
 	background, stop := context.WithCancel(ctx)
 	defer stop()
-	running.Go(func() { ready.watch(background) })
+	running.Go(func() { ready.Watch(background) })
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -229,13 +250,14 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 	var err error
 	select {
 	case <-ctx.Done():
-		log.Info("stopping: no new connections, those under way are finished", "event", "stopping", "at_most", drainTimeout.String())
+		log.Info("stopping: no new connections, those under way are finished",
+			"event", "stopping", "at_most", drainTimeout.String())
 	case err = <-failed:
 	}
 	stop()
 	close(draining)
 	for _, s := range servers {
-		err = errors.Join(err, s.drain(log))
+		err = errors.Join(err, s.shutdown(log))
 	}
 	running.Wait()
 	if err == nil {
@@ -244,8 +266,8 @@ func runServers(ctx context.Context, servers []*server, ready *readiness, draini
 	return err
 }
 
-// drain waits for the requests under way, but not for ever.
-func (s *server) drain(log *slog.Logger) error {
+// shutdown waits for the requests under way, for drainTimeout at most.
+func (s *server) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if s.grpc != nil {
@@ -253,12 +275,12 @@ func (s *server) drain(log *slog.Logger) error {
 		s.grpc.GracefulStop()
 		return nil
 	}
-	var last sync.WaitGroup
-	if s.last != nil {
-		last.Go(s.last)
+	var drained sync.WaitGroup
+	if s.drain != nil {
+		drained.Go(s.drain)
 	}
 	err := s.http.Shutdown(ctx)
-	last.Wait()
+	drained.Wait()
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("some requests took too long and were cut", "event", "drain_timeout")
 		return s.http.Close()
@@ -278,10 +300,10 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 	}
 }
 
-// publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would:
-// what the app makes of `//` is the app's affair.
-func publicHandler(
-	c *config, rp *curfew.RP, router *room.Router, log *slog.Logger, draining <-chan struct{}, most int,
+// publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would: the
+// app decides what `//` means.
+func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *slog.Logger,
+	draining <-chan struct{}, most int,
 ) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
 	logouts, others := atMost(most, own), atMost(most, own) // only over HTTP/2 can there be more requests than connections
@@ -321,8 +343,8 @@ func atMost(most int, h http.Handler) http.Handler {
 	})
 }
 
-// bound limits how long our own routes may take: nobody feeds us a form a byte at a time. The stream of events goes on
-// until its browser leaves or we stop.
+// bound limits how long our own routes may take, so that no client holds one by sending a form byte by byte. The stream
+// of events goes on until its browser leaves or we stop.
 func bound(h http.Handler, stream string, draining <-chan struct{}) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == stream {

@@ -17,11 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew"
 	"example.com/curfew/oidc/oidctest"
 )
-
-func observerOfNothing() curfew.Observer { return curfew.Observer{} }
 
 // gateway is a running `curfew serve`.
 type gateway struct {
@@ -144,7 +141,8 @@ func (g *gateway) get(t *testing.T, where string) (int, string) {
 
 func (g *gateway) logout(t *testing.T, token string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodPost, "http://"+g.public+"/auth/backchannel-logout", strings.NewReader(url.Values{"logout_token": {token}}.Encode()))
+	r, err := http.NewRequest(http.MethodPost, "http://"+g.public+"/auth/backchannel-logout",
+		strings.NewReader(url.Values{"logout_token": {token}}.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +164,8 @@ func (g *gateway) metric(t *testing.T, series string) string {
 
 func memoryGateway(t *testing.T, issuer string, more ...string) *gateway {
 	t.Helper()
-	return startGateway(t, append([]string{"--url", "http://127.0.0.1:4180", "--issuer", issuer, "--client-id", "app", "--store", "memory:"}, more...)...)
+	return startGateway(t, append([]string{"--url", "http://127.0.0.1:4180", "--issuer", issuer, "--client-id", "app",
+		"--store", "memory:"}, more...)...)
 }
 
 func TestServeTellsWhatToRegister(t *testing.T) {
@@ -331,7 +330,8 @@ func TestAProviderThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 func TestASecondGatewayOnTheSameDatabaseIsRefused(t *testing.T) {
 	t.Parallel()
 	database := filepath.Join(t.TempDir(), "curfew.db")
-	args := []string{"--url", "http://127.0.0.1:4180", "--issuer", "http://127.0.0.1:9", "--client-id", "app", "--store", "sqlite:" + database}
+	args := []string{"--url", "http://127.0.0.1:4180", "--issuer", "http://127.0.0.1:9", "--client-id", "app", "--store",
+		"sqlite:" + database}
 	first := startGateway(t, args...)
 	if !strings.Contains(first.start, "keys in "+strings.TrimSuffix(database, ".db")+".key") {
 		t.Errorf("want the key file beside the database in:\n%s", first.start)

@@ -10,11 +10,12 @@ import (
 	"text/tabwriter"
 
 	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/web"
 )
 
-// tellStart prints, for a person, what runs where and what to register at each provider.
-func tellStart(w io.Writer, c *config, registrations []curfew.Registration, servers []*server) {
+// printStart prints, for people, what runs where and what to register at each provider.
+func printStart(w io.Writer, c *config.Config, registrations []curfew.Registration, servers []*server) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
 	scheme := "http"
@@ -58,7 +59,7 @@ func tellStart(w io.Writer, c *config, registrations []curfew.Registration, serv
 		fmt.Fprintf(t, "  back-channel logout URI\t%s\tsession required: yes\n", r.BackchannelURI)
 		fmt.Fprintf(t, "  front-channel logout URI\t%s\tsession required: yes\n", r.FrontchannelURI)
 		fmt.Fprintf(t, "  post-logout redirect URI\t%s\n", r.PostLogoutURI)
-		if quirks := c.Providers[i].quirks(); len(quirks) > 0 {
+		if quirks := config.Quirks(c.Providers[i].Quirks); len(quirks) > 0 {
 			fmt.Fprintf(t, "  quirks in force\t%s\n", strings.Join(quirks, ", "))
 		}
 	}
@@ -73,11 +74,12 @@ func withoutQuery(raw string) string {
 	return where
 }
 
-// warnAtStart logs what whoever reads the log later must know: each departure from the standards, and what is open.
-func warnAtStart(log *slog.Logger, c *config, servers []*server) {
-	log.Info("serving", "event", "serving", "version", version(), "public", servers[0].listener.Addr().String(), "url", c.URL.String())
+// warnAtStart logs each departure from the standards, and each listener that other machines can reach.
+func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
+	log.Info("serving", "event", "serving", "version", version(),
+		"public", servers[0].listener.Addr().String(), "url", c.URL.String())
 	for _, p := range c.Providers {
-		for _, q := range p.quirks() {
+		for _, q := range config.Quirks(p.Quirks) {
 			log.Warn("a quirk is in force", "event", "quirk", "provider", p.Name, "quirk", q)
 		}
 	}
@@ -89,8 +91,8 @@ func warnAtStart(log *slog.Logger, c *config, servers []*server) {
 	for _, private := range servers[1:] {
 		addr := private.listener.Addr()
 		if host, _, err := net.SplitHostPort(addr.String()); err != nil || !web.Loopback(host) {
-			log.Warn("the private listener can be reached from other machines, and asks nobody who they are; see that only yours can",
-				"event", "private_listener_open", "address", addr.String())
+			log.Warn("the private listener can be reached from other machines, and asks nobody who they are; "+
+				"see that only yours can", "event", "private_listener_open", "address", addr.String())
 		}
 	}
 }

@@ -11,7 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/stores"
+	"example.com/curfew/cmd/curfew/internal/terminal"
 	"example.com/curfew/store"
+	storecopy "example.com/curfew/store/copy"
 )
 
 func newStoreCmd(p *process) *cobra.Command {
@@ -46,55 +50,48 @@ docs/moving.md.`,
   curfew store copy --mirror @/etc/curfew/old-store @/etc/curfew/new-store`,
 		Args: cobra.ExactArgs(2),
 	}
-	mirror := cmd.Flags().Bool("mirror", false, "end at TO what is not at FROM, and replace TO's signing keys: no gateway uses TO yet")
+	mirror := cmd.Flags().Bool("mirror", false,
+		"end at TO what is not at FROM, and replace TO's signing keys: no gateway uses TO yet")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		from, to, err := parseStores(args[0], args[1])
 		if err != nil {
 			return exit{2, err}
 		}
-		return storeCopy(cmd.Context(), p, from, to, *mirror)
+		return copyStores(cmd.Context(), p, from, to, *mirror)
 	}
 	return cmd
 }
 
-// parseStores reads both addresses, and tells what is wrong with both.
-func parseStores(from, to string) (a, b storeURL, err error) {
+// parseStores reads both addresses. The error says what is wrong with each of them.
+func parseStores(from, to string) (a, b stores.Address, err error) {
 	a, errA := parseCopied("FROM", from)
 	b, errB := parseCopied("TO", to)
 	if err := errors.Join(errA, errB); err != nil {
-		return a, b, flat(err)
+		return a, b, config.OneLine(err)
 	}
-	if a.scheme == b.scheme && a.rest == b.rest || a.file() != "" && sameFile(a.file(), b.file()) {
+	if a == b || a.File() != "" && sameFile(a.File(), b.File()) {
 		return a, b, errors.New("FROM and TO are the same store")
 	}
 	return a, b, nil
 }
 
-func parseCopied(what, address string) (storeURL, error) {
+func parseCopied(what, address string) (stores.Address, error) {
 	if name, ok := strings.CutPrefix(address, "@"); ok {
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return storeURL{}, fmt.Errorf("%s: %w", what, err)
+			return stores.Address{}, fmt.Errorf("%s: %w", what, err)
 		}
 		address, _, _ = strings.Cut(string(text), "\n")
 		address = strings.TrimSpace(address)
 	}
-	s, err := parseStore(address)
+	a, err := stores.Parse(address)
 	switch {
 	case err != nil:
-		return s, fmt.Errorf("%s: %w", what, err)
-	case s.scheme == "memory":
-		return s, fmt.Errorf("%s: memory: is seen by the process alone whose memory it is, so there is nothing to copy", what)
+		return a, fmt.Errorf("%s: %w", what, err)
+	case a.InMemory():
+		return a, fmt.Errorf("%s: memory: is seen by the process alone whose memory it is, so there is nothing to copy", what)
 	}
-	return s, nil
-}
-
-// file is the one file that holds the store, or empty.
-func (s storeURL) file() string {
-	if s.kind.file == nil {
-		return ""
-	}
-	return s.kind.file(s.rest)
+	return a, nil
 }
 
 func sameFile(a, b string) bool {
@@ -103,106 +100,98 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// openCopied opens a store; FROM as it is.
-func openCopied(ctx context.Context, p *process, what string, s storeURL, asItIs bool) (store.Store, error) {
-	open := s.kind.open
-	if asItIs && s.kind.openAsItIs != nil {
-		open = s.kind.openAsItIs
-	}
-	r := new(report)
-	backend, err := open(ctx, s.rest, slog.New(storeWarnings{r}))
-	if err != nil && s.kind.inUse != nil && s.kind.inUse(err) {
-		return nil, fmt.Errorf("%s: %w; an SQLite file is for one process: stop the gateway, copy, then start it with --store TO", what, err)
-	}
-	if err != nil && asItIs && s.kind.older != nil && s.kind.older(err) {
-		return nil, fmt.Errorf("%s: %w; it is not changed by a copy: use the curfew that runs there, or let serve of this one bring it forward first", what, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	for _, f := range r.all {
-		if what == "TO" {
-			fmt.Fprintf(p.stderr, "%s: warning: %s: %s\n", what, f.Detail, f.Do)
-		}
+// openFrom opens the store to copy from, and changes nothing there.
+func openFrom(ctx context.Context, a stores.Address) (store.Store, error) {
+	backend, err := a.OpenUnchanged(ctx, slog.New(slog.DiscardHandler))
+	switch {
+	case stores.IsInUse(err):
+		return nil, errInUse("FROM", err)
+	case stores.IsOlder(err):
+		return nil, fmt.Errorf("FROM: %w; it is not changed by a copy: "+
+			"use the curfew that runs there, or let serve of this one bring it forward first", err)
+	case err != nil:
+		return nil, fmt.Errorf("FROM: %w", err)
 	}
 	return backend, nil
 }
 
-// inService is the exit status of a copy that is not the last, since FROM goes on changing.
-const inService = 3
+// openTo opens the store to copy to, and prints what it warns of.
+func openTo(ctx context.Context, p *process, a stores.Address) (store.Store, error) {
+	r := new(report)
+	backend, err := a.Open(ctx, slog.New(storeWarnings{r}))
+	switch {
+	case stores.IsInUse(err):
+		return nil, errInUse("TO", err)
+	case err != nil:
+		return nil, fmt.Errorf("TO: %w", err)
+	}
+	for _, f := range r.all {
+		fmt.Fprintf(p.stderr, "TO: warning: %s: %s\n", f.Detail, f.Do)
+	}
+	return backend, nil
+}
+
+func errInUse(what string, err error) error {
+	return fmt.Errorf("%s: %w; an SQLite file is for one process: "+
+		"stop the gateway, copy, then start it with --store TO", what, err)
+}
+
+// statusInService is the exit status of a copy that is not the last, since FROM goes on changing.
+const statusInService = 3
 
 var errInterrupted = errors.New("interrupted; what was copied stays at TO, and nothing is lost: run it again")
 
-func storeCopy(ctx context.Context, p *process, fromURL, toURL storeURL, mirror bool) (err error) {
-	settled := true
-	defer func() {
-		if err == nil && !settled {
-			err = exit{status: inService}
-		}
-	}()
-	from, errFrom := openCopied(ctx, p, "FROM", fromURL, true)
-	to, errTo := openCopied(ctx, p, "TO", toURL, false)
-	for _, s := range []store.Store{from, to} {
-		if s != nil {
-			defer func() { err = errors.Join(err, s.Close()) }()
-		}
+// copyStores opens both stores and copies.
+func copyStores(ctx context.Context, p *process, fromURL, toURL stores.Address, mirror bool) (err error) {
+	from, errFrom := openFrom(ctx, fromURL)
+	if from != nil {
+		defer func() { err = errors.Join(err, from.Close()) }()
 	}
-	now, errClock := clock(ctx, from, to)
-	switch err := errors.Join(errFrom, errTo, errClock); {
+	to, errTo := openTo(ctx, p, toURL)
+	if to != nil {
+		defer func() { err = errors.Join(err, to.Close()) }()
+	}
+	switch err := errors.Join(errFrom, errTo); {
 	case ctx.Err() != nil:
 		return errInterrupted
 	case err != nil:
-		return flat(err)
+		return config.OneLine(err)
 	}
-	shown := p.progress()
-	m := &mover{from: from, to: to, now: now, mirror: mirror, moved: shown.show}
-	var total tally
-	total, settled, err = m.run(ctx)
-	shown.end()
-	var refused *refusal
+	return copySessions(ctx, p, from, to, toURL, mirror)
+}
+
+// copySessions copies, and prints the result. The error is an [exit] with [statusInService] if FROM went on changing.
+func copySessions(ctx context.Context, p *process, from, to store.Store, toURL stores.Address, mirror bool) error {
+	shown := terminal.NewProgress(p.stderr, p.getenv)
+	result, err := storecopy.Copy(ctx, from, to, storecopy.Options{Mirror: mirror, Now: time.Now, Progress: shown.Show})
+	shown.End()
+	refused, isRefused := errors.AsType[*storecopy.RefusedError](err)
 	switch {
 	case ctx.Err() != nil:
 		return errInterrupted
-	case errors.As(err, &refused):
-		return refuse(p, refused, total.changes() > 0)
+	case isRefused:
+		return explainRefusal(p, refused)
 	case err != nil:
 		return fmt.Errorf("%w\nWhat was copied stays at TO, and nothing is lost: run it again", err)
 	}
-	tellCopy(p, total, settled, toURL)
-	return tellNotices(ctx, p, from)
+	printResult(p, result, toURL)
+	if err := warnOfNotices(ctx, p, from); err != nil || result.Settled {
+		return err
+	}
+	return exit{status: statusInService}
 }
 
-// clock is the time by the store whose clock all replicas will see, or have seen, or else by our own.
-func clock(ctx context.Context, from, to store.Store) (func() time.Time, error) {
-	for _, s := range []store.Store{to, from} {
-		if s == nil { // it could not be opened
-			continue
-		}
-		read := s.Clock().Now
-		if read == nil {
-			continue
-		}
-		began := time.Now()
-		at, err := read(ctx)
-		if err != nil {
-			return nil, err
-		}
-		offset := at.Sub(began)
-		return func() time.Time { return store.Time(time.Now().Add(offset)) }, nil
+// explainRefusal prints what TO has and FROM has not, and returns an error that says what this means.
+func explainRefusal(p *process, r *storecopy.RefusedError) error {
+	for _, s := range r.Extra {
+		fmt.Fprintf(p.stdout, "at TO alone: session %s of %s, since %s\n",
+			s.Key.Handle(), terminal.Printable(s.Subject), s.Created.Format(time.RFC3339))
 	}
-	return func() time.Time { return store.Time(time.Now()) }, nil
-}
-
-// refuse says what TO has that FROM has not, and what that means.
-func refuse(p *process, r *refusal, changed bool) error {
-	for _, s := range r.extra {
-		fmt.Fprintf(p.stdout, "at TO alone: session %s of %s, since %s\n", s.Key.Handle(), printable(s.Subject), s.Created.Format(time.RFC3339))
-	}
-	if n := r.extras - len(r.extra); n > 0 && len(r.extra) > 0 {
+	if n := r.Extras - len(r.Extra); n > 0 && len(r.Extra) > 0 {
 		fmt.Fprintf(p.stdout, "and %d more\n", n)
 	}
 	after := "Nothing was changed."
-	if changed {
+	if r.Changed {
 		after = "There were none when the copy began, so people sign in at TO already."
 	}
 	return fmt.Errorf(`%w. %s
@@ -210,44 +199,47 @@ If no gateway uses TO yet, an earlier copy has left this: run it again with --mi
 If one does, TO is in service, and nothing can be copied there: sessions that ended there would live again`, r, after)
 }
 
-func tellCopy(p *process, t tally, settled bool, to storeURL) {
-	for _, r := range []struct {
+func printResult(p *process, r storecopy.Result, to stores.Address) {
+	for _, row := range []struct {
 		n    int
 		what string
 	}{
-		{t.created, "copied"},
-		{t.updated, "brought up to date"},
-		{t.same, "there already"},
-		{t.ended, "ended at TO: they had ended at FROM"},
-		{t.barred, "not copied: a logout at TO has named them"},
+		{r.Created, "copied"},
+		{r.Updated, "brought up to date"},
+		{r.Same, "there already"},
+		{r.Ended, "ended at TO: they had ended at FROM"},
+		{r.Barred, "not copied: a logout at TO has named them"},
 	} {
-		if r.n > 0 || r.what == "copied" {
-			fmt.Fprintf(p.stdout, "%8d  %s\n", r.n, r.what)
+		if row.n > 0 || row.what == "copied" {
+			fmt.Fprintf(p.stdout, "%8d  %s\n", row.n, row.what)
 		}
 	}
-	if !settled {
-		fmt.Fprintf(p.stdout, "FROM is in service: it changed while it was copied. Before gateways start on TO, stop those on FROM and run this again, with --mirror.\n")
+	if !r.Settled {
+		fmt.Fprintln(p.stdout, "FROM is in service: it changed while it was copied. "+
+			"Before gateways start on TO, stop those on FROM and run this again, with --mirror.")
 		return
 	}
-	fmt.Fprintf(p.stdout, "TO has every session of FROM, as it was there just now: %d.\n", t.living-t.barred)
+	fmt.Fprintf(p.stdout, "TO has every session of FROM, as it was there just now: %d.\n", r.Living-r.Barred)
 	fmt.Fprintf(p.stdout, "Gateways that start with --store %s need the key file of those on FROM.\n", to)
 }
 
-// tellNotices says what FROM has yet to deliver: that stays there, where what it holds may be claimed.
-func tellNotices(ctx context.Context, p *process, from store.Store) error {
+// warnOfNotices prints how many notices FROM has yet to deliver: they are not copied.
+func warnOfNotices(ctx context.Context, p *process, from store.Store) error {
 	all, err := from.Stats(ctx)
 	if err != nil {
-		return fmt.Errorf("the sessions are copied; but whether notices are to be delivered from FROM cannot be seen: %w", err)
+		return fmt.Errorf("the sessions are copied; "+
+			"but whether notices are to be delivered from FROM cannot be seen: %w", err)
 	}
 	pending, dead := 0, 0
 	for _, t := range all {
 		pending, dead = pending+t.Pending, dead+t.Dead
 	}
 	if pending > 0 {
-		fmt.Fprintf(p.stdout, "warning: %s still to be delivered from FROM, and not copied: let one gateway go on with --store FROM, reached by nobody, until `curfew notice list` is empty there.\n", count(pending, "notice"))
+		fmt.Fprintf(p.stdout, "warning: %s still to be delivered from FROM, and not copied: let one gateway go on with "+
+			"--store FROM, reached by nobody, until `curfew notice list` is empty there.\n", terminal.Count(pending, "notice"))
 	}
 	if dead > 0 {
-		fmt.Fprintf(p.stdout, "warning: %s given up, to be seen at FROM alone.\n", count(dead, "notice"))
+		fmt.Fprintf(p.stdout, "warning: %s given up, to be seen at FROM alone.\n", terminal.Count(dead, "notice"))
 	}
 	return nil
 }

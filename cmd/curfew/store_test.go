@@ -10,11 +10,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/fanout"
 	"example.com/curfew/keyring"
 	"example.com/curfew/session"
@@ -40,12 +41,14 @@ func TestWhatCannotBeCopiedIsSaidAtOnce(t *testing.T) {
 	}{
 		{"two faults are two", []string{"memory:", "mysql://root:s3cret@db/x"}, 2,
 			[]string{"FROM: memory: is seen by the process alone", `TO: "mysql" is not a store`}},
-		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2, []string{"the same store"}},
+		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2,
+			[]string{"the same store"}},
 		{"an address that is not there", []string{"@" + dir + "/none", fresh}, 2, []string{"FROM: open", "none"}},
 		{"one store", []string{fresh}, 2, []string{"accepts 2 arg(s)"}},
 		{"neither can be opened", []string{"sqlite:" + dir + "/none.db", "redis://:s3cret@127.0.0.1:1"}, 1,
 			[]string{"FROM: sqlite: ", "none.db", "TO: redis: "}},
-		{"a file in use", []string{"sqlite:" + held, fresh}, 1, []string{"FROM: ", "another curfew is using this file", "stop the gateway, copy, then start it with --store TO"}},
+		{"a file in use", []string{"sqlite:" + held, fresh}, 1,
+			[]string{"FROM: ", "another curfew is using this file", "stop the gateway, copy, then start it with --store TO"}},
 	} {
 		stdout, stderr, status := command(append([]string{"store", "copy"}, row.args...)...)
 		if status != row.status || strings.Contains(stderr, "s3cret") || stdout != "" {
@@ -138,7 +141,8 @@ func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
 	backend := openSQLite(t, full)
 	now := store.Time(time.Now())
 	b := session.NewBearer("i", "c", "alice")
-	r := store.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+	r := store.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: "alice", Created: now, LastSeen: now,
+		IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
 	if err := backend.Create(t.Context(), r, now, now); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +172,8 @@ func (b *busy) List(ctx context.Context, q store.Query, now time.Time) (store.Pa
 	if !b.quiet && q.After.IsZero() {
 		b.people++
 		bearer := session.NewBearer("i", "c", fmt.Sprint("person ", b.people))
-		r := store.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people), Created: now, LastSeen: now,
+		r := store.Record{Key: bearer.Key(), Issuer: "i", ClientID: "c", Subject: fmt.Sprint("person ", b.people),
+			Created: now, LastSeen: now,
 			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
 		if err := b.Create(ctx, r, now, now); err != nil {
 			return store.Page{}, err
@@ -177,18 +182,13 @@ func (b *busy) List(ctx context.Context, q store.Query, now time.Time) (store.Pa
 	return b.Store.List(ctx, q, now)
 }
 
-func (b *busy) Close() error { return nil }
-
 // A script that moves a store has to know whether a gateway was forgotten.
 func TestTheExitStatusSaysWhetherFROMIsInService(t *testing.T) {
 	t.Parallel()
 	from := &busy{Store: memory.New()}
-	defer from.Store.Close()
-	to, err := parseStore("sqlite:" + filepath.Join(t.TempDir(), "to.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fromURL := storeURL{scheme: "test", kind: storeKind{open: func(context.Context, string, *slog.Logger) (store.Store, error) { return from, nil }}}
+	defer from.Close()
+	to := memory.New()
+	defer to.Close()
 	for _, row := range []struct {
 		quiet, mirror bool
 		status        int
@@ -200,7 +200,7 @@ func TestTheExitStatusSaysWhetherFROMIsInService(t *testing.T) {
 	} {
 		from.quiet = row.quiet
 		var out bytes.Buffer
-		err := storeCopy(t.Context(), &process{stdout: &out, stderr: io.Discard}, fromURL, to, row.mirror)
+		err := copySessions(t.Context(), &process{stdout: &out, stderr: io.Discard}, from, to, stores.Address{}, row.mirror)
 		var e exit
 		if err != nil && !errors.As(err, &e) || e.status != row.status || e.err != nil || !strings.Contains(out.String(), row.says) {
 			t.Errorf("quiet %t, mirror %t: %v, want exit status %d\n%s", row.quiet, row.mirror, err, row.status, &out)
@@ -215,54 +215,6 @@ func TestAnAddressCanBeReadFromAFile(t *testing.T) {
 	file := writeFile(t, "sqlite:"+filepath.Join(dir, "from.db")+"\n# the old one\n")
 	if stdout, stderr, status := command("store", "copy", "@"+file, "sqlite:"+filepath.Join(dir, "to.db")); status != 0 {
 		t.Errorf("%d %s%s", status, stdout, stderr)
-	}
-}
-
-func TestProgressIsABarOnATerminalAndLinesElsewhere(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		name        string
-		bar, colour bool
-		want        string
-	}{
-		{"a terminal", true, false, "" +
-			"\r\x1b[Kcopying       [===============               ]  50 %  1000 sessions, 500/s, 2s left" +
-			"\r\x1b[Kcopying       [==============================] 100 %  2000 sessions, 182/s\n" +
-			"\r\x1b[Klooking again [==============================] 100 %  2000 sessions\n"},
-		{"a terminal in colour", true, true, "" +
-			"\r\x1b[Kcopying       [\x1b[32m===============\x1b[0m               ]  50 %  1000 sessions, 500/s, 2s left" +
-			"\r\x1b[Kcopying       [\x1b[32m==============================\x1b[0m] 100 %  2000 sessions, 182/s\n" +
-			"\r\x1b[Klooking again [\x1b[32m==============================\x1b[0m] 100 %  2000 sessions\n"},
-		{"a file", false, false, "copying: 100 %  2000 sessions, 182/s\n"},
-	} {
-		var out strings.Builder
-		now := time.Unix(0, 0)
-		g := &progress{w: &out, bar: row.bar, paint: painter(row.colour), now: func() time.Time { return now }}
-		g.show("copying", 0, 0)
-		now = now.Add(2 * time.Second)
-		g.show("copying", 0.5, 1000)
-		now = now.Add(10 * time.Millisecond)
-		g.show("copying", 0.6, 1200) // too soon after the last
-		now = now.Add(9 * time.Second)
-		g.show("copying", 1, 2000)
-		g.show("looking again", 1, 2000)
-		g.end()
-		g.end()
-		if out.String() != row.want {
-			t.Errorf("%s:\n%q\nwant\n%q", row.name, out.String(), row.want)
-		}
-	}
-	if runtime.GOOS == "linux" {
-		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer null.Close()
-		for environ, want := range map[string][2]bool{"TERM=xterm": {true, true}, "NO_COLOR=1": {true, false}, "TERM=dumb": {false, false}} {
-			if g := (&process{stderr: null, environ: []string{environ}}).progress(); g.bar != want[0] || bool(g.paint) != want[1] {
-				t.Errorf("%s: a bar %t, colours %t, want %v", environ, g.bar, g.paint, want)
-			}
-		}
 	}
 }
 
@@ -290,14 +242,72 @@ func TestAStoreOfAnOlderReleaseIsNotBroughtForwardByWhoOnlyLooks(t *testing.T) {
 		t.Errorf("%d %s", status, stderr)
 	}
 	unchanged()
-	s, err := parseStore("sqlite:" + path)
+	s, err := stores.Parse("sqlite:" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := new(report)
-	checkStore(t.Context(), r, &config{Store: s})
+	checkStore(t.Context(), r, &config.Config{Store: s})
 	if len(r.all) != 1 || r.all[0].Status != "ok" || !strings.Contains(r.all[0].Detail, "serve brings it to the schema of this release") {
 		t.Errorf("check says %+v", r.all)
 	}
 	unchanged()
+}
+
+// What each number of a copy is called.
+func TestACopySaysWhatItDid(t *testing.T) {
+	t.Parallel()
+	from, to := filepath.Join(t.TempDir(), "from.db"), filepath.Join(t.TempDir(), "to.db")
+	now := store.Time(time.Now())
+	person := func(name string) store.Record {
+		b := session.NewBearer("i", "c", name)
+		return store.Record{Key: b.Key(), Issuer: "i", ClientID: "c", Subject: name, Created: now, LastSeen: now,
+			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+	}
+	var people []store.Record
+	for i := range 11 {
+		people = append(people, person(fmt.Sprint("person ", i)))
+	}
+	change := func(do func(*sqlite.Store) error) {
+		t.Helper()
+		backend := openSQLite(t, from)
+		defer backend.Close()
+		if err := do(backend); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(s *sqlite.Store) (err error) {
+		for _, r := range people[:10] {
+			err = errors.Join(err, s.Create(t.Context(), r, now, now))
+		}
+		return err
+	})
+	wantOut := func(status int, all []string, more ...string) {
+		t.Helper()
+		stdout, stderr, got := copyNow(from, to, more...)
+		if got != status {
+			t.Errorf("exit status %d, want %d", got, status)
+		}
+		for _, want := range all {
+			if !strings.Contains(stdout+stderr, want) {
+				t.Errorf("it does not say %q:\n%s%s", want, stdout, stderr)
+			}
+		}
+	}
+	wantOut(0, []string{"      10  copied\n", "as it was there just now: 10."})
+	change(func(s *sqlite.Store) (err error) {
+		for _, r := range people[:6] {
+			who := store.Selector{Issuer: "i", ClientID: "c", Key: r.Key}
+			_, gone := s.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseUser}, now)
+			err = errors.Join(err, gone)
+		}
+		used, missing := s.Find(t.Context(), people[6].Key, now)
+		used.LastSeen = now.Add(time.Second)
+		return errors.Join(err, missing, s.Update(t.Context(), used, now), s.Create(t.Context(), people[10], now, now))
+	})
+	wantOut(1, []string{"6 sessions at TO and not at FROM. Nothing was changed.", "at TO alone: session ",
+		"and 1 more\n", "--mirror"})
+	wantOut(0, []string{"       1  copied\n       1  brought up to date\n       3  there already\n       6  ended at TO",
+		"as it was there just now: 5."}, "--mirror")
+	wantOut(0, []string{"       0  copied\n       5  there already\n"})
 }

@@ -13,7 +13,7 @@ import (
 const certificateLook = 5 * time.Second
 
 // certificate is our own certificate, read anew when its files have changed. A change that cannot be used leaves the old
-// one in force: who renews certificates writes two files, and not at the same instant.
+// one in force, since the two files of a new certificate are not written at the same instant.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -68,7 +68,8 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.current, nil
 	}
 	if err := c.read(); err != nil {
-		c.log.Warn("the changed certificate cannot be used; the old one stays in force", "event", "certificate_refused", "error", err.Error())
+		c.log.Warn("the changed certificate cannot be used; the old one stays in force",
+			"event", "certificate_refused", "error", err.Error())
 		return c.current, nil
 	}
 	c.log.Info("the certificate was read anew", "event", "certificate_reloaded")

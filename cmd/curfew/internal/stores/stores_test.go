@@ -1,4 +1,4 @@
-package main
+package stores
 
 import "testing"
 
@@ -11,7 +11,7 @@ func TestAStoreIsShownWithoutItsPassword(t *testing.T) {
 		"postgresql://db:5432/app?password=s3cret": "postgresql://db:5432/app",
 		"postgres://curfew:s3cret@a:1,b:x/app":     "postgres://a:1,b:x/app",
 	} {
-		s, err := parseStore(address)
+		s, err := Parse(address)
 		if err != nil || s.String() != want {
 			t.Errorf("%s is shown as %s (error %v), want %s", address, s, err, want)
 		}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package storecopy
 
 import (
 	"bytes"
@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,34 +17,41 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"go.uber.org/goleak"
+
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
+	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/redis"
+	"example.com/curfew/store/sqlite"
 )
 
-// storeAddresses makes a new store of each kind, on a server of its own.
-func storeAddresses() map[string]func(t testing.TB) string {
-	return map[string]func(t testing.TB) string{
-		"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "curfew.db") },
-		"postgres": func(t testing.TB) string { return servers.Postgres(t).URL },
-		"redis":    func(t testing.TB) string { return servers.Redis(t).URL },
+// newStores makes a store of each kind, on a server of its own. It is closed when the test ends.
+func newStores() map[string]func(t testing.TB) store.Store {
+	open := func(t testing.TB, backend store.Store, err error) store.Store {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { backend.Close() })
+		return backend
 	}
-}
-
-// withStore opens a store for as long as do takes: SQLite lets nobody else in meanwhile.
-func withStore(t testing.TB, address string, do func(store.Store)) {
-	t.Helper()
-	s, err := parseStore(address)
-	if err != nil {
-		t.Fatal(err)
+	return map[string]func(t testing.TB) store.Store{
+		"sqlite": func(t testing.TB) store.Store {
+			s, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "curfew.db"), sqlite.Options{})
+			return open(t, s, err)
+		},
+		"postgres": func(t testing.TB) store.Store {
+			s, err := postgres.Open(context.Background(), servers.Postgres(t).URL, postgres.Options{})
+			return open(t, s, err)
+		},
+		"redis": func(t testing.TB) store.Store {
+			s, err := redis.Open(context.Background(), servers.Redis(t).URL, redis.Options{Log: slog.New(slog.DiscardHandler)})
+			return open(t, s, err)
+		},
 	}
-	backend, err := s.kind.open(context.Background(), s.rest, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer backend.Close()
-	do(backend)
 }
 
 // person is a session of a person, signed in at a time. Every third has no sid, and every third had others before.
@@ -125,12 +131,6 @@ func living(t testing.TB, backend store.Store) map[store.Key]store.Record {
 	}
 }
 
-func livingAt(t testing.TB, address string) (all map[store.Key]store.Record) {
-	t.Helper()
-	withStore(t, address, func(s store.Store) { all = living(t, s) })
-	return all
-}
-
 // wantSame fails unless exactly the same sessions live.
 func wantSame(t testing.TB, got, want map[store.Key]store.Record) {
 	t.Helper()
@@ -150,67 +150,66 @@ func wantSame(t testing.TB, got, want map[store.Key]store.Record) {
 	}
 }
 
-// copied runs the command, which must end with a status.
-func copied(t testing.TB, want int, args ...string) (stdout, stderr string) {
+// copied copies, as a process with the system's clock does. It fails the test unless nothing is left to do.
+func copied(t testing.TB, from, to store.Store, mirror bool) Result {
 	t.Helper()
-	stdout, stderr, status := command(append([]string{"store", "copy"}, args...)...)
-	if status != want {
-		t.Fatalf("store copy %s: exit status %d, want %d\n%s%s", args, status, want, stdout, stderr)
+	result, err := Copy(t.Context(), from, to, Options{Mirror: mirror, Now: time.Now})
+	if err != nil || !result.Settled {
+		t.Fatalf("%+v, %v", result, err)
 	}
-	return stdout, stderr
+	return result
 }
 
 func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
 	t.Parallel()
-	address := storeAddresses()
-	for _, row := range []struct{ from, to string }{{"sqlite", "sqlite"}, {"sqlite", "postgres"}, {"postgres", "redis"}, {"redis", "sqlite"}} {
+	stores := newStores()
+	for _, row := range []struct{ from, to string }{
+		{"sqlite", "sqlite"}, {"sqlite", "postgres"}, {"postgres", "redis"}, {"redis", "sqlite"},
+	} {
 		t.Run(row.from+" to "+row.to, func(t *testing.T) {
 			t.Parallel()
-			from, to := address[row.from](t), address[row.to](t)
+			from, to := stores[row.from](t), stores[row.to](t)
 			began := time.Now().Add(-time.Hour) // long before what end marks reach back to
 			people := make([]store.Record, 1100)
 			for i := range people {
 				people[i] = person(i, began)
 			}
-			withStore(t, from, func(s store.Store) { many(t, len(people), func(i int) error { return signIn(s, people[i]) }) })
+			many(t, len(people), func(i int) error { return signIn(from, people[i]) })
 
-			out, _ := copied(t, 0, from, to)
-			if !strings.Contains(out, " 1100  copied\n") || !strings.Contains(out, "as it was there just now: 1100.") {
-				t.Errorf("the first copy says\n%s", out)
+			if got := copied(t, from, to, false); got.Created != 1100 || got.Living != 1100 {
+				t.Errorf("the first copy: %+v", got)
 			}
-			first := livingAt(t, from)
+			first := living(t, from)
 			if len(first) != len(people) {
 				t.Fatalf("%d live at FROM after the copy, want %d", len(first), len(people))
 			}
-			wantSame(t, livingAt(t, to), first)
+			wantSame(t, living(t, to), first)
 
 			// Life goes on at FROM.
-			withStore(t, from, func(s store.Store) {
-				many(t, 100, func(i int) error { return signIn(s, person(i, time.Now())) })
-				many(t, 40, func(i int) error { return signOut(s, people[i]) })
-				many(t, 60, func(i int) error {
-					at := time.Now()
-					if i%2 > 0 {
-						at = began // as seen by a replica whose clock is behind: all that is new is what it holds
-					}
-					return use(s, people[100+i].Key, at)
-				})
-			})
-			out, stderr := copied(t, 1, from, to)
-			if !strings.Contains(stderr, "40 sessions at TO and not at FROM") || !strings.Contains(stderr, "--mirror") || strings.Count(out, "at TO alone") != copyShown {
-				t.Errorf("a copy that would leave what ended says\n%s%s", out, stderr)
-			}
-			wantSame(t, livingAt(t, to), first)
-			out, _ = copied(t, 0, "--mirror", from, to)
-			for _, want := range []string{" 100  copied\n", " 60  brought up to date\n", " 1000  there already\n", " 40  ended at TO"} {
-				if !strings.Contains(out, want) {
-					t.Errorf("the second copy does not say %q:\n%s", want, out)
+			many(t, 100, func(i int) error { return signIn(from, person(i, time.Now())) })
+			many(t, 40, func(i int) error { return signOut(from, people[i]) })
+			many(t, 60, func(i int) error {
+				at := time.Now()
+				if i%2 > 0 {
+					at = began // as seen by a replica whose clock is behind: all that is new is what it holds
 				}
+				return use(from, people[100+i].Key, at)
+			})
+			_, err := Copy(t.Context(), from, to, Options{Now: time.Now})
+			refused, ok := errors.AsType[*RefusedError](err)
+			if !ok || refused.Extras != 40 || len(refused.Extra) != shown || refused.Changed ||
+				err.Error() != "40 sessions at TO and not at FROM" {
+				t.Errorf("a copy that would leave what ended: %v", err)
 			}
-			wantSame(t, livingAt(t, to), livingAt(t, from))
+			wantSame(t, living(t, to), first)
+			want := Result{Living: 1160, Same: 1000, Created: 100, Updated: 60, Ended: 40, Settled: true}
+			if got := copied(t, from, to, true); got != want {
+				t.Errorf("the second copy: %+v, want %+v", got, want)
+			}
+			wantSame(t, living(t, to), living(t, from))
 
-			if out, _ = copied(t, 0, from, to); !strings.Contains(out, "       0  copied\n    1160  there already\n") {
-				t.Errorf("a copy with nothing to do says\n%s", out)
+			if got := copied(t, from, to, false); got != (Result{Living: 1160, Same: 1160, Settled: true}) {
+				t.Errorf("a copy with nothing to do: %+v", got)
 			}
 		})
 	}
@@ -220,53 +219,51 @@ func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
 // lives.
 func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T) {
 	t.Parallel()
-	from, to := servers.Redis(t).URL, servers.Postgres(t).URL
-	withStore(t, from, func(s store.Store) {
-		people := make([]store.Record, 300)
-		for i := range people {
-			people[i] = person(i, time.Now())
-		}
-		many(t, len(people), func(i int) error { return signIn(s, people[i]) })
-		stop := make(chan struct{})
-		var gateways sync.WaitGroup
-		for g := range 3 {
-			gateways.Go(func() {
-				mine := people[100*g : 100*g+100]
-				for i := 0; ; i++ {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					r := &mine[i%len(mine)]
-					if i%3 > 0 {
-						if err := use(s, r.Key, time.Now()); err != nil {
-							t.Error(err)
-						}
-						continue
-					}
-					next := person(i, time.Now())
-					if err := errors.Join(signOut(s, *r), signIn(s, next)); err != nil {
+	from, to := newStores()["redis"](t), newStores()["postgres"](t)
+	people := make([]store.Record, 300)
+	for i := range people {
+		people[i] = person(i, time.Now())
+	}
+	many(t, len(people), func(i int) error { return signIn(from, people[i]) })
+	stop := make(chan struct{})
+	var gateways sync.WaitGroup
+	for g := range 3 {
+		gateways.Go(func() {
+			mine := people[100*g : 100*g+100]
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r := &mine[i%len(mine)]
+				if i%3 > 0 {
+					if err := use(from, r.Key, time.Now()); err != nil {
 						t.Error(err)
 					}
-					*r = next
+					continue
 				}
-			})
-		}
-		for range 2 {
-			if stdout, stderr, status := command("store", "copy", "--mirror", from, to); status != inService && status != 0 {
-				t.Errorf("exit status %d\n%s%s", status, stdout, stderr)
+				next := person(i, time.Now())
+				if err := errors.Join(signOut(from, *r), signIn(from, next)); err != nil {
+					t.Error(err)
+				}
+				*r = next
 			}
+		})
+	}
+	for range 2 {
+		if result, err := Copy(t.Context(), from, to, Options{Mirror: true, Now: time.Now}); err != nil {
+			t.Errorf("%+v, %v", result, err)
 		}
-		close(stop)
-		gateways.Wait()
-		copied(t, 0, "--mirror", from, to)
-		want := living(t, s)
-		if len(want) != 300 {
-			t.Errorf("%d live at FROM, want 300", len(want))
-		}
-		wantSame(t, livingAt(t, to), want)
-	})
+	}
+	close(stop)
+	gateways.Wait()
+	copied(t, from, to, true)
+	want := living(t, from)
+	if len(want) != 300 {
+		t.Errorf("%d live at FROM, want 300", len(want))
+	}
+	wantSame(t, living(t, to), want)
 }
 
 // hooked is a store that does something right after it has listed a page.
@@ -283,9 +280,13 @@ func (h *hooked) List(ctx context.Context, q store.Query, now time.Time) (store.
 	return page, err
 }
 
-func newMover(t *testing.T, from, to store.Store) *mover {
+func newCopier(t *testing.T, from, to store.Store) *copier {
 	t.Cleanup(func() { errors.Join(from.Close(), to.Close()) })
-	return &mover{from: from, to: to, now: func() time.Time { return store.Time(time.Now()) }, moved: func(string, float64, int) {}}
+	return &copier{
+		from: from, to: to,
+		now:      func() time.Time { return store.Time(time.Now()) },
+		progress: func(string, float64, int) {},
+	}
 }
 
 func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
@@ -307,15 +308,15 @@ func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
 			left = left[1:]
 		}
 	}}
-	m := newMover(t, h, memory.New())
-	total, settled, err := m.run(t.Context())
-	if err != nil || total.extras > 0 {
+	c := newCopier(t, h, memory.New())
+	total, err := c.run(t.Context())
+	if err != nil {
 		t.Fatalf("%+v, %v", total, err)
 	}
-	if settled {
+	if total.Settled {
 		t.Error("FROM went on changing, and the copy says that TO has everything")
 	}
-	wantSame(t, living(t, m.to), living(t, from))
+	wantSame(t, living(t, c.to), living(t, from))
 }
 
 // shaky fails now and then: at times before it has done what it was asked for, at times after.
@@ -352,9 +353,9 @@ func TestACopyGoesOnAfterAServerThatWasAwayForAMoment(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m := newMover(t, from, &shaky{Store: to})
-		if total, settled, err := m.run(t.Context()); err != nil || !settled {
-			t.Fatalf("%+v, settled %t, %v", total, settled, err)
+		c := newCopier(t, from, &shaky{Store: to})
+		if total, err := c.run(t.Context()); err != nil || !total.Settled {
+			t.Fatalf("%+v, %v", total, err)
 		}
 		wantSame(t, living(t, to), living(t, from))
 	})
@@ -372,9 +373,9 @@ func TestSomebodyWhoSignsInAtTOMeanwhileIsNotTouched(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	m := newMover(t, &hooked{Store: from, listed: meanwhile}, to)
-	_, _, err := m.run(t.Context())
-	if refused, ok := errors.AsType[*refusal](err); !ok || refused.extras != 1 {
+	c := newCopier(t, &hooked{Store: from, listed: meanwhile}, to)
+	_, err := c.run(t.Context())
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Extras != 1 {
 		t.Fatalf("want the copy refused for a session at TO alone, got %v", err)
 	}
 	if _, err := to.Find(t.Context(), stranger.Key, time.Now()); err != nil {
@@ -395,10 +396,10 @@ func TestASessionThatAnotherCopyBroughtIsNotEnded(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	m := newMover(t, &hooked{Store: from, listed: meanwhile}, to)
-	m.mirror = true
-	if total, settled, err := m.run(t.Context()); err != nil || !settled || total.ended > 0 {
-		t.Fatalf("%+v, settled %t, %v; want nobody ended", total, settled, err)
+	c := newCopier(t, &hooked{Store: from, listed: meanwhile}, to)
+	c.mirror = true
+	if total, err := c.run(t.Context()); err != nil || !total.Settled || total.Ended > 0 {
+		t.Fatalf("%+v, %v; want nobody ended", total, err)
 	}
 	wantSame(t, living(t, to), living(t, from))
 }
@@ -406,33 +407,32 @@ func TestASessionThatAnotherCopyBroughtIsNotEnded(t *testing.T) {
 // A copy that nobody uses runs out at TO while the session goes on at FROM.
 func TestACopyThatRanOutIsMadeAnew(t *testing.T) {
 	t.Parallel()
-	for name, address := range storeAddresses() {
+	for name, open := range newStores() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			withStore(t, address(t), func(to store.Store) {
-				now := store.Time(time.Now())
-				r := person(1, now)
-				from := memory.New()
-				if err := signIn(from, r); err != nil {
-					t.Fatal(err)
-				}
-				m := newMover(t, from, to)
-				m.now = func() time.Time { return now }
-				if _, _, err := m.run(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				if err := use(from, r.Key, now.Add(110*time.Minute)); err != nil {
-					t.Fatal(err)
-				}
-				now = now.Add(130 * time.Minute)
-				if total, settled, err := m.run(t.Context()); err != nil || !settled || total.created != 1 {
-					t.Fatalf("%+v, settled %t, %v", total, settled, err)
-				}
-				got, err := to.Find(t.Context(), r.Key, now)
-				if want, _ := from.Find(t.Context(), r.Key, now); err != nil || !same(&got, &want) {
-					t.Errorf("at TO: %+v, %v", got, err)
-				}
-			})
+			to := open(t)
+			now := store.Time(time.Now())
+			r := person(1, now)
+			from := memory.New()
+			if err := signIn(from, r); err != nil {
+				t.Fatal(err)
+			}
+			c := newCopier(t, from, to)
+			c.now = func() time.Time { return now }
+			if _, err := c.run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := use(from, r.Key, now.Add(110*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			now = now.Add(130 * time.Minute)
+			if total, err := c.run(t.Context()); err != nil || !total.Settled || total.Created != 1 {
+				t.Fatalf("%+v, %v", total, err)
+			}
+			got, err := to.Find(t.Context(), r.Key, now)
+			if want, _ := from.Find(t.Context(), r.Key, now); err != nil || !same(&got, &want) {
+				t.Errorf("at TO: %+v, %v", got, err)
+			}
 		})
 	}
 }
@@ -449,25 +449,26 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 	}{
 		{"a minute before it", now.Add(-2 * time.Minute), now.Add(-time.Minute), true, "it signed in before the logout"},
 		{"hours before it", now.Add(-5 * time.Hour), now.Add(-time.Minute), true, "it signed in before the logout"},
-		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour), now.Add(time.Microsecond - store.AttemptLifetime), true, "the mark is still there"},
+		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour),
+			now.Add(time.Microsecond - store.AttemptLifetime), true, "the mark is still there"},
 		{"after it", now.Add(-time.Minute), now.Add(-2 * time.Minute), false, "the logout meant an earlier session"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			r := person(1, row.created)
 			r.IdleExpires = now.Add(time.Hour)
-			m := newMover(t, memory.New(), memory.New())
-			m.now = func() time.Time { return now }
-			if err := signIn(m.from, r); err != nil {
+			c := newCopier(t, memory.New(), memory.New())
+			c.now = func() time.Time { return now }
+			if err := signIn(c.from, r); err != nil {
 				t.Fatal(err)
 			}
 			who := store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject}
-			if _, err := m.to.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}, row.logout); err != nil {
+			if _, err := c.to.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}, row.logout); err != nil {
 				t.Fatal(err)
 			}
-			total, settled, err := m.run(t.Context())
-			if _, found := m.to.Find(t.Context(), r.Key, now); err != nil || !settled || (found != nil) != row.barred || total.barred != len(living(t, m.from))-total.created {
-				t.Errorf("%+v, settled %t, %v, found %v; want barred %t, since %s", total, settled, err, found, row.barred, row.explanation)
+			total, err := c.run(t.Context())
+			if _, found := c.to.Find(t.Context(), r.Key, now); err != nil || !total.Settled || (found != nil) != row.barred || total.Barred != len(living(t, c.from))-total.Created {
+				t.Errorf("%+v, %v, found %v; want barred %t, since %s", total, err, found, row.barred, row.explanation)
 			}
 		})
 	}
@@ -477,7 +478,8 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 	t.Parallel()
 	rename := func(backend store.Store, r *store.Record, sid string, now time.Time) {
 		t.Helper()
-		r.SID, r.Former, r.Payload, r.Revision = sid, append(r.Former, r.SID), append([]byte("renamed "), r.Payload...), r.Revision+1
+		r.SID, r.Former, r.Payload, r.Revision = sid, append(r.Former, r.SID), append([]byte("renamed "),
+			r.Payload...), r.Revision+1
 		if err := backend.Rename(t.Context(), *r, now, now); err != nil {
 			t.Fatal(err)
 		}
@@ -495,38 +497,38 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 			t.Parallel()
 			for _, sid := range append([]string{"a"}, append(row.before, row.between...)...) {
 				now := store.Time(time.Now())
-				m := newMover(t, memory.New(), memory.New())
-				m.now = func() time.Time { return now }
+				c := newCopier(t, memory.New(), memory.New())
+				c.now = func() time.Time { return now }
 				r := person(1, now.Add(-time.Minute))
 				r.SID = "a"
-				if err := signIn(m.from, r); err != nil {
+				if err := signIn(c.from, r); err != nil {
 					t.Fatal(err)
 				}
-				copy := func() tally {
+				copied := func() Result {
 					t.Helper()
-					total, settled, err := m.run(t.Context())
-					if err != nil || !settled {
-						t.Fatalf("settled %t, %v", settled, err)
+					total, err := c.run(t.Context())
+					if err != nil || !total.Settled {
+						t.Fatalf("%+v, %v", total, err)
 					}
 					return total
 				}
 				in := store.Selector{Issuer: r.Issuer, ClientID: r.ClientID}
 				for _, to := range row.before {
-					rename(m.from, &r, to, now)
+					rename(c.from, &r, to, now)
 				}
-				copy()
+				copied()
 				barred := in
 				barred.SID = "barred"
-				if _, err := m.to.End(t.Context(), store.Ending{Selector: barred, Cause: store.CauseBackChannel}, now); err != nil {
+				if _, err := c.to.End(t.Context(), store.Ending{Selector: barred, Cause: store.CauseBackChannel}, now); err != nil {
 					t.Fatal(err)
 				}
 				for _, to := range row.between {
-					rename(m.from, &r, to, now)
+					rename(c.from, &r, to, now)
 				}
-				total := copy()
-				got, err := m.to.Find(t.Context(), r.Key, now)
+				total := copied()
+				got, err := c.to.Find(t.Context(), r.Key, now)
 				if row.barred {
-					if !errors.Is(err, store.ErrNotFound) || total.barred != 1 {
+					if !errors.Is(err, store.ErrNotFound) || total.Barred != 1 {
 						t.Errorf("a logout at TO names it: found %v, %+v", err, total)
 					}
 					continue
@@ -535,7 +537,7 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 					t.Fatalf("at TO it is %+v, %v", got, err)
 				}
 				in.SID = sid
-				ended, err := m.to.End(t.Context(), store.Ending{Selector: in, Cause: store.CauseBackChannel}, now)
+				ended, err := c.to.End(t.Context(), store.Ending{Selector: in, Cause: store.CauseBackChannel}, now)
 				if err != nil || len(ended) != 1 {
 					t.Errorf("by %q %d ended, %v", sid, len(ended), err)
 				}
@@ -546,66 +548,65 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 
 func TestWhatWasUsedAtTOIsNotOverwritten(t *testing.T) {
 	t.Parallel()
-	m := newMover(t, memory.New(), memory.New())
+	c := newCopier(t, memory.New(), memory.New())
 	r := person(1, time.Now().Add(-time.Minute))
-	if err := signIn(m.from, r); err != nil {
+	if err := signIn(c.from, r); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := m.run(t.Context()); err != nil {
+	if _, err := c.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := use(m.to, r.Key, time.Now()); err != nil {
+	if err := use(c.to, r.Key, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	before := living(t, m.to)
-	_, _, err := m.run(t.Context())
-	if refused, ok := errors.AsType[*refusal](err); !ok || refused.newer != 1 {
+	before := living(t, c.to)
+	_, err := c.run(t.Context())
+	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Newer != 1 {
 		t.Errorf("want the copy refused for a session that was used at TO, got %v", err)
 	}
-	wantSame(t, living(t, m.to), before)
-	m.mirror = true
-	if _, _, err := m.run(t.Context()); err != nil {
+	wantSame(t, living(t, c.to), before)
+	c.mirror = true
+	if _, err := c.run(t.Context()); err != nil {
 		t.Error(err)
 	}
-	wantSame(t, living(t, m.to), living(t, m.from))
+	wantSame(t, living(t, c.to), living(t, c.from))
 }
 
 func TestAnInterruptedCopyIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
-	m := newMover(t, memory.New(), memory.New())
+	c := newCopier(t, memory.New(), memory.New())
 	for i := range 2500 {
-		if err := signIn(m.from, person(i, time.Now())); err != nil {
+		if err := signIn(c.from, person(i, time.Now())); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	m.moved = func(string, float64, int) { cancel() }
-	if _, _, err := m.run(ctx); !errors.Is(err, context.Canceled) {
+	c.progress = func(string, float64, int) { cancel() }
+	if _, err := c.run(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("want it interrupted, got %v", err)
 	}
-	if n := len(living(t, m.to)); n == 0 || n == 2500 {
+	if n := len(living(t, c.to)); n == 0 || n == 2500 {
 		t.Fatalf("%d sessions were copied before it was interrupted; want some", n)
 	}
-	if total, settled, err := m.run(t.Context()); err != nil || !settled || total.same == 0 || total.created == 0 {
-		t.Fatalf("%+v, settled %t, %v", total, settled, err)
+	if total, err := c.run(t.Context()); err != nil || !total.Settled || total.Same == 0 || total.Created == 0 {
+		t.Fatalf("%+v, %v", total, err)
 	}
-	wantSame(t, living(t, m.to), living(t, m.from))
+	wantSame(t, living(t, c.to), living(t, c.from))
 }
 
 // Sessions a second, first when all are new, then when all are there already.
 func BenchmarkCopy(b *testing.B) {
 	const n = 50_000
-	from := "sqlite:" + filepath.Join(b.TempDir(), "curfew.db")
-	withStore(b, from, func(s store.Store) {
-		many(b, n, func(i int) error { return signIn(s, person(i, time.Now())) })
-	})
-	for name, address := range storeAddresses() {
+	stores := newStores()
+	from := stores["sqlite"](b)
+	many(b, n, func(i int) error { return signIn(from, person(i, time.Now())) })
+	for name, open := range stores {
 		b.Run("sqlite to "+name, func(b *testing.B) {
 			for b.Loop() {
-				to := address(b)
+				to := open(b)
 				for _, what := range []string{"new", "there"} {
 					began := time.Now()
-					copied(b, 0, from, to)
+					copied(b, from, to, false)
 					b.ReportMetric(n/time.Since(began).Seconds(), what+"/s")
 				}
 			}
@@ -613,22 +614,4 @@ func BenchmarkCopy(b *testing.B) {
 	}
 }
 
-func TestADatabaseThatNoCurfewUsesIsLeftAlone(t *testing.T) {
-	t.Parallel()
-	address := servers.Postgres(t).URL
-	_, stderr := copied(t, 1, address, "sqlite:"+filepath.Join(t.TempDir(), "to.db"))
-	if !strings.Contains(stderr, "no curfew of this release has been here") {
-		t.Error(stderr)
-	}
-	s, err := parseStore(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := new(report)
-	for range 2 {
-		checkStore(t.Context(), r, &config{Store: s})
-	}
-	if len(r.all) != 2 || r.all[1].Status != "ok" || !strings.Contains(r.all[1].Detail, "serve brings it to the schema") {
-		t.Errorf("check says %+v; want the database to have been left as it was", r.all)
-	}
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"os"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew"
 	"example.com/curfew/oidc"
 )
 
@@ -33,7 +34,7 @@ func writeFile(t *testing.T, text string) string {
 
 func TestDefaultsAreThoseOfTheDesign(t *testing.T) {
 	t.Parallel()
-	c, err := loadConfig(needed(), nil)
+	c, err := Load(needed(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestDefaultsAreThoseOfTheDesign(t *testing.T) {
 		{"name", c.Providers[0].Name, "main"},
 		{"scopes", c.Providers[0].Scopes, []string{"openid", "profile", "email"}},
 		{"id_token_signed_response_alg", c.Providers[0].SigningAlg, "RS256"},
-		{"quirks", c.Providers[0].quirks(), []string(nil)},
+		{"quirks", Quirks(c.Providers[0].Quirks), []string(nil)},
 	} {
 		if !reflect.DeepEqual(row.got, row.want) {
 			t.Errorf("%s: got %v, want %v", row.what, row.got, row.want)
@@ -94,7 +95,7 @@ providers:
 			if row.flag != "" {
 				flags["idle-timeout"], flags["issuer"] = row.flag, "https://flag.example.com"
 			}
-			c, err := loadConfig(flags, environ)
+			c, err := Load(flags, environ)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +111,7 @@ providers:
 
 func TestEverySettingReachesTheRelyingParty(t *testing.T) {
 	t.Parallel()
-	c, err := loadConfig(map[string]string{"config": writeFile(t, `
+	c, err := Load(map[string]string{"config": writeFile(t, `
 url: https://app.example.com
 prefix: /session
 home: /welcome
@@ -157,7 +158,7 @@ providers:
 	if err != nil {
 		t.Fatal(err)
 	}
-	rp := c.relyingParty(nil, nil, nil, observerOfNothing())
+	rp := c.RelyingParty(nil, nil, nil, curfew.Observer{})
 	one := rp.Providers[0]
 	for _, row := range []struct {
 		what      string
@@ -190,7 +191,8 @@ providers:
 		{"SigningAlg", one.SigningAlg, "ES256"},
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"SkipUserinfo", one.SkipUserinfo, true},
-		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true, LogoutScope: "subject", SIDFromTokenResponse: true}},
+		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true,
+			LogoutScope: "subject", SIDFromTokenResponse: true}},
 		{"second provider", rp.Providers[1].Issuer, "https://other.example.com"},
 		{"admin_listen", c.AdminListen, ""},
 		{"upstream", c.Upstream.String(), "http://127.0.0.1:3000/app"},
@@ -205,13 +207,14 @@ providers:
 
 func TestTheDocsListEverySettingWithItsDefault(t *testing.T) {
 	t.Parallel()
-	docs, err := os.ReadFile("../../docs/configuration.md")
+	docs, err := os.ReadFile("../../../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range slices.Concat(new(config).settings(), new(provider).settings(), new(app).settings()) {
+	for _, s := range slices.Concat(new(Config).settings(), new(Provider).settings(), new(app).settings()) {
 		// A quirk is shown as it is written to turn it on, and what belongs together on one line.
-		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key, '_')+1:] + ")(`|: ).*$")
+		listed := regexp.MustCompile("(?m)^\\| .*`(" + s.key + "|…" + s.key[strings.LastIndexByte(s.key,
+			'_')+1:] + ")(`|: ).*$")
 		line := listed.FindString(strings.ReplaceAll(string(docs), "…_", "…"))
 		if line == "" {
 			t.Errorf("docs/configuration.md does not list %s", s.key)
@@ -269,7 +272,7 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := loadConfig(map[string]string{"config": writeFile(t, row.file)}, nil)
+			_, err := Load(map[string]string{"config": writeFile(t, row.file)}, nil)
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("want %q, got:\n%v", row.want, err)
 			}
@@ -285,7 +288,7 @@ func FuzzConfigFile(f *testing.F) {
 	f.Add("a: {b: [c, !!binary d]}\n\"x\\ny\": &a [*a]\n---\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		name := writeFile(t, text)
-		c, err := loadConfig(map[string]string{"config": name}, nil)
+		c, err := Load(map[string]string{"config": name}, nil)
 		if err == nil {
 			if c.URL == nil || len(c.Providers) == 0 || c.Providers[0].Issuer == "" || c.Listen == "" {
 				t.Fatalf("half a configuration of %q", text)

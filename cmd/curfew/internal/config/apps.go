@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"example.com/curfew/fanout"
 )
 
-// app is one entry under `apps:` in the configuration.
+// app is one entry under `apps:` in the file.
 type app struct{ fanout.App }
 
 // settings of one app. They are in the file alone: apps are a list.
@@ -26,15 +26,15 @@ func (a *app) settings() []setting {
 	}
 }
 
-// applyApps makes the apps, and sees that the one behind us is among them.
-func (l *loader) applyApps(c *config, given map[string]value) {
+// applyApps makes the apps, and checks that the one behind us is among them.
+func (l *loader) applyApps(c *Config, given map[string]value) {
 	names := map[string]string{}
 	for i, b := range l.apps {
 		a, path := new(app), fmt.Sprintf("apps[%d].", i)
-		before := len(l.faults)
-		said := l.apply(a.settings(), b.values, path)
+		before, given := len(l.faults), b.values
+		l.apply(a.settings(), given, path)
 		for _, key := range []string{"client_id", "backchannel_logout_uri"} {
-			if _, ok := said[key]; !ok {
+			if _, ok := given[key]; !ok {
 				at := b.at
 				at.path = path + key
 				l.faults.add(at, errors.New("is missing: every app needs it"))
@@ -49,7 +49,7 @@ func (l *loader) applyApps(c *config, given map[string]value) {
 			}
 		}
 		if first, taken := names[a.ClientID]; taken {
-			l.faults.add(said["client_id"], fmt.Errorf("%q is another app (%s)", a.ClientID, first))
+			l.faults.add(given["client_id"], fmt.Errorf("%q is another app (%s)", a.ClientID, first))
 		}
 		names[a.ClientID] = b.at.where
 		c.Apps = append(c.Apps, a.App)
@@ -61,28 +61,10 @@ func (l *loader) applyApps(c *config, given map[string]value) {
 	}
 	switch _, known := names[c.App]; {
 	case c.Assertion && c.App == "" && len(l.apps) == 0:
-		l.faults.add(given["assertion"], errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))
-	case c.Assertion && len(l.apps) == 0: // it is told of no logout, and has a name all the same
+		l.faults.add(given["assertion"],
+			errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))
+	case c.Assertion && len(l.apps) == 0: // a name is enough: no app is told of logouts
 	case c.App != "" && !known:
 		l.faults.add(given["app"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", c.App))
 	}
-}
-
-// setKeyRotation takes how often the signing keys are replaced, or never.
-func (c *config) setKeyRotation(v value) error {
-	if s, err := v.scalar(); err == nil && s == "never" {
-		c.KeyRotation = -1
-		return nil
-	}
-	return duration(&c.KeyRotation, 24*time.Hour)(v)
-}
-
-// setOfflineAccess says what becomes of refresh tokens for offline use when their session ends.
-func (p *provider) setOfflineAccess(v value) error {
-	var policy string
-	if err := oneOf(&policy, "keep", "revoke")(v); err != nil {
-		return err
-	}
-	p.RevokeOffline = policy == "revoke"
-	return nil
 }

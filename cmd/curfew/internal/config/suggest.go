@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -6,12 +6,10 @@ import (
 	"slices"
 )
 
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
 // nearest returns a hint at the known key that differs least from key, if one is near.
 func nearest(key string, known map[string]bool) string {
 	best, least := "", 3
-	for _, k := range sortedKeys(known) {
+	for _, k := range slices.Sorted(maps.Keys(known)) {
 		if d := distance(key, k); d < least {
 			best, least = k, d
 		}

@@ -1,7 +1,6 @@
-package main
+package console
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,9 +12,9 @@ import (
 // hosts are the names that the private listener answers to, beside addresses and localhost.
 type hosts []string
 
-// only lets through requests whose Host names this machine. A page of another site could otherwise read what is answered
-// here: it gives its own name our address (DNS rebinding). An address cannot be made to lead elsewhere, and a request
-// without a host, as HTTP/1.0 has it, comes from no browser.
+// only lets through requests whose Host names this machine. Otherwise a page of another site could read the answers, by
+// giving its own name our address (DNS rebinding). An address always leads here, and a request without a host, as in
+// HTTP/1.0, comes from no browser.
 func (names hosts) only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !names.meant(r.Host) {
@@ -47,19 +46,4 @@ func hostName(hostport string) string {
 		hostport = host
 	}
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(hostport, "[]"), "."))
-}
-
-// setAdminHosts takes names, without ports.
-func (c *config) setAdminHosts(v value) error {
-	all, err := v.list()
-	if err != nil {
-		return err
-	}
-	for _, name := range all {
-		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-			return fmt.Errorf("%q is no name of a host; write it like curfew.internal, without a port", name)
-		}
-	}
-	c.AdminHosts = all
-	return nil
 }

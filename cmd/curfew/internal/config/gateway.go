@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"crypto/x509"
@@ -12,20 +12,19 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"example.com/curfew"
-	room "example.com/curfew/gateway"
+	"example.com/curfew/gateway"
 	"example.com/curfew/web"
 )
 
-// gatewayConfig is what the settings say about the apps, and about who may use them.
-type gatewayConfig struct {
+// Gateway is what the settings say about the apps, and about who may use them.
+type Gateway struct {
 	Upstream        *url.URL // what no route takes; nil: forward-auth alone, or routes alone
 	UpstreamCA      *x509.CertPool
 	UpstreamTimeout time.Duration
 	UpstreamHealth  string
-	Routes          []room.Route
-	Policy          room.Policy
-	Identity        room.Identity
+	Routes          []gateway.Route
+	Policy          gateway.Policy
+	Identity        gateway.Identity
 	GroupsClaim     string
 	StreamsAreUse   bool
 	SocketOrigins   []string
@@ -40,13 +39,11 @@ type gatewayConfig struct {
 }
 
 // settings of the gateway.
-func (g *gatewayConfig) settings() []setting {
+func (g *Gateway) settings() []setting {
 	return []setting{
-		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", parsed(func(s string) (err error) {
-			g.Upstream, err = parseUpstream(s)
-			return err
-		})},
-		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)", readCA(&g.UpstreamCA)},
+		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", upstream(&g.Upstream)},
+		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)",
+			readCA(&g.UpstreamCA)},
 		{"upstream_timeout", "5m", "", "", duration(&g.UpstreamTimeout, 0)},
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
@@ -64,17 +61,11 @@ func (g *gatewayConfig) settings() []setting {
 	}
 }
 
-// entries reads a list of maps, of which each is given to settings of its own. It tells every fault, with its line.
+// entries reads a list of maps: each sets the settings that a call of settings returns. The error has every fault, with
+// its line.
 func entries(v value, example string, settings func() []setting) error {
-	n := v.node
-	if n == nil {
-		var doc yaml.Node
-		if err := yaml.Unmarshal([]byte(v.text), &doc); err != nil || len(doc.Content) != 1 {
-			return fmt.Errorf("want a list, like %s", example)
-		}
-		n = doc.Content[0]
-	}
-	if n = resolve(n); n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+	n := v.tree()
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 		return fmt.Errorf("want a list, like %s", example)
 	}
 	var faults []error
@@ -85,8 +76,8 @@ func entries(v value, example string, settings func() []setting) error {
 			continue
 		}
 		all, seen := settings(), map[string]bool{}
-		for i := 0; i < len(item.Content); i += 2 {
-			key := resolve(item.Content[i])
+		for k, node := range pairs(item) {
+			key := resolve(k)
 			at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
 			switch {
 			case at < 0:
@@ -94,42 +85,36 @@ func entries(v value, example string, settings func() []setting) error {
 			case seen[key.Value]:
 				faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
 			default:
-				if err := all[at].set(value{node: item.Content[i+1]}); err != nil {
-					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, flat(err)))
+				if err := all[at].set(value{node: node}); err != nil {
+					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
 				}
 			}
 			seen[key.Value] = true
 		}
 	}
-	if len(faults) > 0 {
-		return flat(errors.Join(faults...))
-	}
-	return nil
+	return OneLine(errors.Join(faults...))
 }
 
-func (g *gatewayConfig) setSocketOrigins(v value) error {
+func (g *Gateway) setSocketOrigins(v value) error {
 	all, err := v.list()
 	faults := []error{err}
 	for _, raw := range all {
-		origin, err := room.ParseOrigin(raw)
+		origin, err := gateway.ParseOrigin(raw)
 		faults, g.SocketOrigins = append(faults, err), append(g.SocketOrigins, origin)
 	}
-	if err := errors.Join(faults...); err != nil {
-		return flat(err)
-	}
-	return nil
+	return OneLine(errors.Join(faults...))
 }
 
-func (g *gatewayConfig) setRoutes(v value) error {
-	var routes []*room.Route
+func (g *Gateway) setRoutes(v value) error {
+	var routes []*gateway.Route
 	err := entries(v, "[{path: /api/*, upstream: http://127.0.0.1:3001}]", func() []setting {
-		r := new(room.Route)
+		r := new(gateway.Route)
 		routes = append(routes, r)
 		return []setting{
 			{key: "host", set: text(&r.Host)},
 			{key: "path", set: text(&r.Path)},
 			{key: "app", set: text(&r.App)},
-			{key: "upstream", set: parsed(func(s string) (err error) { r.Upstream.URL, err = parseUpstream(s); return err })},
+			{key: "upstream", set: upstream(&r.Upstream.URL)},
 			{key: "ca_file", set: readCA(&r.Upstream.CA)},
 			{key: "health", set: text(&r.Upstream.Health)},
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
@@ -141,25 +126,22 @@ func (g *gatewayConfig) setRoutes(v value) error {
 			if err == nil {
 				faults = append(faults, fmt.Errorf("route %d: upstream is missing", i+1))
 			}
-			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // has been told
+			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // so that Route says nothing of it
 		}
 		g.Routes = append(g.Routes, *r)
 	}
-	// The router knows what a path and a host are.
-	_, wrong := (&room.Handler{Site: &web.Site{URL: new(url.URL)}}).Route(g.Routes...)
+	// Package gateway knows what a path and a host are.
+	_, wrong := (&gateway.Handler{Site: &web.Site{URL: new(url.URL)}}).Route(g.Routes...)
 	if wrong != nil {
-		faults = append(faults, flat(wrong))
+		faults = append(faults, OneLine(wrong))
 	}
-	if err := errors.Join(faults...); err != nil {
-		return flat(err)
-	}
-	return nil
+	return OneLine(errors.Join(faults...))
 }
 
-func (g *gatewayConfig) setPolicy(v value) error {
-	var rules []*room.Rule
+func (g *Gateway) setPolicy(v value) error {
+	var rules []*gateway.Rule
 	err := entries(v, "[{path: /admin/*, groups: [admins]}]", func() []setting {
-		r := new(room.Rule)
+		r := new(gateway.Rule)
 		rules = append(rules, r)
 		return []setting{
 			{key: "path", set: text(&r.Path)},
@@ -173,71 +155,64 @@ func (g *gatewayConfig) setPolicy(v value) error {
 	if err != nil {
 		return err
 	}
-	all := make([]room.Rule, len(rules))
+	all := make([]gateway.Rule, len(rules))
 	for i, r := range rules {
 		all[i] = *r
 	}
-	if g.Policy, err = room.NewPolicy(all...); err != nil {
-		return flat(err)
+	if g.Policy, err = gateway.NewPolicy(all...); err != nil {
+		return OneLine(err)
 	}
 	return nil
 }
 
 // setClaims reads a map of claims, each to a value or a list of values.
 func setClaims(to *map[string][]string, v value) error {
-	n := resolve(v.node)
+	n := v.tree()
 	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
 		return errors.New("want claims and their values, like {department: [it, hr]}")
 	}
 	*to = make(map[string][]string)
-	for i := 0; i < len(n.Content); i += 2 {
-		values, err := value{node: n.Content[i+1]}.list()
+	for key, node := range pairs(n) {
+		values, err := value{node: node}.list()
 		if err != nil {
-			return fmt.Errorf("%s: %w", n.Content[i].Value, err)
+			return fmt.Errorf("%s: %w", key.Value, err)
 		}
-		(*to)[n.Content[i].Value] = append((*to)[n.Content[i].Value], values...)
+		(*to)[key.Value] = append((*to)[key.Value], values...)
 	}
 	return nil
 }
 
-// setHeaders reads a map of header names to what they tell.
-func (g *gatewayConfig) setHeaders(v value) error {
+// setHeaders reads a map of header names to what they say.
+func (g *Gateway) setHeaders(v value) error {
 	g.headers = make(map[string]string)
-	var n yaml.Node
-	if v.node != nil {
-		n = *resolve(v.node)
-	} else if err := yaml.Unmarshal([]byte(v.text), &n); err == nil && len(n.Content) == 1 {
-		n = *n.Content[0]
-	}
+	n := v.tree()
 	if n.Kind != yaml.MappingNode || n.Decode(&g.headers) != nil {
 		return errors.New("want names of headers and what each tells, like {X-Remote-User: subject}")
 	}
 	return nil
 }
 
-// setAssertionClaims reads a list of what an assertion says of a person.
-func (g *gatewayConfig) setAssertionClaims(v value) (err error) {
+// setAssertionClaims reads the list of claims that an assertion holds.
+func (g *Gateway) setAssertionClaims(v value) (err error) {
 	if g.AssertionClaims, err = v.list(); err != nil {
 		return err
 	}
-	return flat(room.CheckAssertionClaims(g.AssertionClaims))
+	return OneLine(gateway.CheckAssertionClaims(g.AssertionClaims))
 }
 
-// finish puts together what takes more than one setting.
-func (g *gatewayConfig) finish() error {
+// finish sets what more than one setting takes part in.
+func (g *Gateway) finish() error {
 	if g.policyDefault == "deny" {
 		g.Policy = g.Policy.DenyRest()
 	}
 	headers := map[string]string{}
 	switch g.preset {
 	case "curfew":
-		headers = room.CurfewHeaders()
+		headers = gateway.CurfewHeaders()
 	case "oauth2-proxy":
-		headers = room.OAuth2ProxyHeaders()
+		headers = gateway.OAuth2ProxyHeaders()
 	}
-	for name, fact := range g.headers {
-		headers[name] = fact
-	}
+	maps.Copy(headers, g.headers)
 	if g.token {
 		headers["Authorization"] = "bearer"
 	}
@@ -245,44 +220,28 @@ func (g *gatewayConfig) finish() error {
 		headers["X-Auth-Assertion"] = "assertion"
 	}
 	var err error
-	if g.Identity, err = room.NewIdentity(headers); err != nil {
-		return flat(err)
+	if g.Identity, err = gateway.NewIdentity(headers); err != nil {
+		return OneLine(err)
 	}
 	return nil
 }
 
-// router returns the reverse proxy, or nil when there is no app behind us.
-func (g *gatewayConfig) router(rp *curfew.RP) (*room.Router, error) {
-	routes := slices.Clone(g.Routes)
-	if g.Upstream != nil {
-		routes = append(routes, room.Route{App: rp.Gateway().App, Upstream: room.Upstream{URL: g.Upstream, Health: g.UpstreamHealth}})
-	}
-	for i := range routes {
-		u := &routes[i].Upstream
-		if u.CA == nil {
-			u.CA = g.UpstreamCA
+// upstream sets the address of an app.
+func upstream(to **url.URL) func(value) error {
+	return parsed(func(s string) error {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "h2c"}, u.Scheme):
+			return fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
+		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+			return errors.New("must have no user, no query and no fragment")
 		}
-		if u.Timeout == 0 {
-			u.Timeout = g.UpstreamTimeout
-		}
-	}
-	if len(routes) == 0 {
-		return nil, nil
-	}
-	return rp.Gateway().Route(routes...)
+		*to = u
+		return nil
+	})
 }
 
-func parseUpstream(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c" || u.Host == "":
-		return nil, fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, errors.New("must have no user, no query and no fragment")
-	}
-	return u, nil
-}
-
+// readCA sets the certificates of a file.
 func readCA(to **x509.CertPool) func(value) error {
 	return parsed(func(name string) error {
 		pem, err := os.ReadFile(name)
@@ -296,12 +255,4 @@ func readCA(to **x509.CertPool) func(value) error {
 		*to = pool
 		return nil
 	})
-}
-
-// texts is for a list of texts.
-func texts(to *[]string) func(value) error {
-	return func(v value) (err error) {
-		*to, err = v.list()
-		return err
-	}
 }

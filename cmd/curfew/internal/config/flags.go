@@ -1,19 +1,18 @@
-package main
+package config
 
 import (
 	"errors"
 	"fmt"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// configFlags gives a command the flags of the configuration. What it returns loads that.
-func configFlags(cmd *cobra.Command, p *process) func() (*config, error) {
-	flags := cmd.Flags()
+// Flags adds the flags of the configuration. What it returns loads the configuration once the flags have been parsed;
+// environ has the form of [os.Environ].
+func Flags(flags *pflag.FlagSet, environ []string) (load func() (*Config, error)) {
 	flags.SortFlags = false
 	flags.Var(&once{arg: "FILE"}, "config", "the configuration file")
-	for _, list := range [][]setting{new(config).settings(), new(provider).settings()} {
+	for _, list := range [][]setting{new(Config).settings(), new(Provider).settings()} {
 		for _, s := range list {
 			if s.usage == "" {
 				continue
@@ -25,18 +24,18 @@ func configFlags(cmd *cobra.Command, p *process) func() (*config, error) {
 			flags.Var(&once{arg: s.arg}, s.flag(), usage)
 		}
 	}
-	return func() (*config, error) {
+	return func() (*Config, error) {
 		given := map[string]string{}
 		flags.Visit(func(f *pflag.Flag) {
 			if v, ok := f.Value.(*once); ok {
 				given[f.Name] = v.text
 			}
 		})
-		return loadConfig(given, p.environ)
+		return Load(given, environ)
 	}
 }
 
-// once is a flag that is given at most once: the second time one of the two would be forgotten.
+// once is a flag that can be given once only: the second time, one of the two values would be lost without a word.
 type once struct {
 	arg   string
 	text  string

@@ -1,0 +1,148 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"example.com/curfew/cmd/curfew/internal/stores"
+	"example.com/curfew/fanout"
+)
+
+const envPrefix = "CURFEW_"
+
+// Config is a finished configuration: every value has been read and checked.
+type Config struct {
+	Listen         string
+	AdminListen    string // empty: no private listener
+	AdminHosts     []string
+	URL            *url.URL
+	Prefix         string
+	CookieName     string
+	Home           string
+	AfterLogout    string // empty: a page of ours
+	GRPCListen     string // empty: no ext_authz
+	MaxConnections int    // of the public listener; 0: as many as the open files permit
+	TLSCert        string // empty: no TLS of our own
+	TLSKey         string
+	Store          stores.Address
+	KeyFile        string // empty: the keys live as long as the process
+	Idle           time.Duration
+	Lifetime       time.Duration
+	Grace          time.Duration
+	Ceiling        time.Duration // 0: no cache
+	CacheSize      int
+	PerSubject     int // 0: any number
+	SuccessStatus  int
+	FailureStatus  int
+	TrustedProxies []netip.Prefix
+	LogFormat      string
+	LogLevel       slog.Level
+	Providers      []*Provider
+	Apps           []fanout.App  // told of logouts
+	App            string        // the one behind us; empty: the only one
+	KeyRotation    time.Duration // negative: never
+	RevokeExpired  bool
+
+	Gateway
+}
+
+// Load reads what the flags, the environment and the file say. Flags holds the values of flags by their names, and
+// environ has the form of [os.Environ]. A later one of defaults, file, environment and flags overrides an earlier one.
+// The error is [Faults], with every fault.
+func Load(flags map[string]string, environ []string) (*Config, error) {
+	l := &loader{globals: map[string]value{}, single: map[string]value{}}
+	for k, v := range flags {
+		if k == "config" {
+			l.file = v
+			continue
+		}
+		l.put(strings.ReplaceAll(k, "-", "_"), value{text: v, where: "--" + k, layer: layerFlag})
+	}
+	l.readEnviron(environ)
+	if l.file != "" {
+		l.readFile()
+	}
+	c := new(Config)
+	given := l.globals
+	l.apply(c.settings(), given, "")
+	l.applyProviders(c)
+	l.applyApps(c, given)
+	l.finish(c, given)
+	if len(l.faults) > 0 {
+		l.faults.sort()
+		return nil, l.faults
+	}
+	return c, nil
+}
+
+// finish looks at what more than one setting takes part in, and sets what follows from others.
+func (l *loader) finish(c *Config, given map[string]value) {
+	fault := func(key string, err error) {
+		at, ok := given[key]
+		if !ok {
+			at = value{path: key}
+		}
+		l.faults.add(at, err)
+	}
+	if _, ok := given["url"]; !ok {
+		fault("url", fmt.Errorf("is missing: %s", howToSay("url")))
+	}
+	if c.Idle > c.Lifetime && c.Lifetime > 0 {
+		fault("idle_timeout", fmt.Errorf("%s is longer than the session_lifetime of %s", c.Idle, c.Lifetime))
+	}
+	if c.Listen == c.AdminListen && !strings.HasSuffix(c.Listen, ":0") {
+		fault("admin_listen", fmt.Errorf("%s is the public listener's address as well", c.AdminListen))
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		fault("tls_cert_file",
+			errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
+	}
+	if _, ok := given["policy"]; !ok && c.policyDefault == "deny" {
+		fault("policy_default",
+			errors.New("with deny and no policy nobody could use any path: say under policy who may use which"))
+	}
+	if err := c.Gateway.finish(); err != nil {
+		fault("identity_headers", err)
+	}
+	reached := false
+	for _, key := range []string{"upstream", "routes", "trusted_proxies", "grpc_listen"} {
+		_, ok := given[key]
+		reached = reached || ok
+	}
+	unreached := errors.New("nobody would be given it: " +
+		"name the proxy that asks /auth/verify under trusted_proxies, or the app under upstream")
+	if c.Assertion && !reached {
+		fault("assertion", unreached)
+	}
+	if c.token && !reached {
+		fault("pass_access_token", unreached)
+	}
+	if c.Upstream != nil && c.Upstream.Host == c.Listen {
+		fault("upstream", fmt.Errorf("%s is our own public listener", c.Upstream.Host))
+	}
+	if c.KeyFile == "" {
+		c.KeyFile = c.Store.KeyFile()
+	}
+	if c.KeyFile == "" && !c.Store.IsZero() && !c.Store.Embedded() {
+		fault("key_file", fmt.Errorf("is missing: with %s: all replicas share one; "+
+			"make it once, with %s, give every replica the same, and name it here",
+			c.Store.Scheme(), KeyCommand("curfew.key")))
+	}
+}
+
+// KeyCommand returns what makes a key file, for a shell.
+func KeyCommand(name string) string {
+	plain := func(c rune) bool {
+		return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("/._-+@%:", c)
+	}
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) {
+		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return "(umask 077; head -c 32 /dev/urandom | base64 > " + name + ")"
+}

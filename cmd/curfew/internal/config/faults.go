@@ -1,0 +1,68 @@
+package config
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strings"
+
+	"example.com/curfew/cmd/curfew/internal/terminal"
+)
+
+// Faults is everything that is wrong with a configuration.
+type Faults []error
+
+// Error returns a line for each fault.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, err := range f {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (f *Faults) add(v value, err error) { *f = append(*f, fault{v, err}) }
+
+// sort puts the faults of the file in the order of its lines, before all others.
+func (f Faults) sort() {
+	line := func(err error) int {
+		if f, ok := errors.AsType[fault](err); ok && f.layer == layerFile {
+			return f.line
+		}
+		return math.MaxInt
+	}
+	slices.SortStableFunc(f, func(a, b error) int { return line(a) - line(b) })
+}
+
+// fault is something wrong with one value.
+type fault struct {
+	value
+	err error
+}
+
+func (f fault) Unwrap() error { return f.err }
+
+// Error says where the fault is: the file and line, variable or flag, and in a file the setting too.
+func (f fault) Error() string {
+	at := make([]string, 0, 3)
+	for _, s := range []string{f.where, f.path} {
+		if s != "" {
+			at = append(at, s)
+		}
+	}
+	key := f.path[strings.LastIndexByte(f.path, '.')+1:]
+	text := strings.TrimPrefix(f.err.Error(), key+": ")
+	return terminal.Printable(strings.Join(append(at, text), ": "))
+}
+
+// OneLine puts the errors that are joined in err on one line.
+func OneLine(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []string
+		for _, e := range joined.Unwrap() {
+			all = append(all, e.Error())
+		}
+		return errors.New(strings.Join(all, "; "))
+	}
+	return err
+}

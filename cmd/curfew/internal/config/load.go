@@ -1,0 +1,81 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// loader gathers values by setting, and faults.
+type loader struct {
+	file      string
+	globals   map[string]value
+	single    map[string]value // what flags and environment say about the one provider
+	providers []block
+	apps      []block
+	faults    Faults
+}
+
+// put keeps the value of a setting, unless a later layer has one. It says whether there is such a setting.
+func (l *loader) put(key string, v value) bool {
+	for _, half := range []struct {
+		settings []setting
+		values   map[string]value
+	}{{new(Config).settings(), l.globals}, {new(Provider).settings(), l.single}} {
+		if slices.ContainsFunc(half.settings, func(s setting) bool { return s.key == key }) {
+			if half.values[key].layer < v.layer {
+				half.values[key] = v
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// readEnviron takes CURFEW_*. Empty variables are left out, and so are those that Kubernetes sets for a service with
+// the name curfew (CURFEW_PORT_4180_TCP and the like).
+func (l *loader) readEnviron(environ []string) {
+	seen := map[string]bool{}
+	for _, line := range slices.Sorted(slices.Values(environ)) {
+		name, text, _ := strings.Cut(line, "=")
+		key, ours := strings.CutPrefix(name, envPrefix)
+		if !ours || text == "" || key == "PORT" || strings.HasPrefix(key, "PORT_") || strings.HasPrefix(key, "SERVICE_") {
+			continue
+		}
+		v := value{text: text, where: name, layer: layerEnv}
+		if seen[name] {
+			l.faults.add(v, errors.New("is set twice"))
+		}
+		seen[name] = true
+		switch {
+		case key == "CONFIG":
+			if l.file == "" {
+				l.file = text
+			}
+		case key != strings.ToUpper(key) || !l.put(strings.ToLower(key), v):
+			l.faults.add(v, errors.New("there is no such setting; see curfew serve --help for the names"))
+		}
+	}
+}
+
+// apply sets what was given, and the default of everything else.
+func (l *loader) apply(settings []setting, values map[string]value, path string) {
+	for _, s := range settings {
+		v, given := values[s.key]
+		if !given {
+			if s.def == "" {
+				continue
+			}
+			v = value{text: s.def, path: path + s.key}
+		}
+		if err := s.set(v); err != nil {
+			l.faults.add(v, err)
+		}
+	}
+}
+
+func howToSay(key string) string {
+	s := setting{key: key}
+	return fmt.Sprintf("give --%s, %s, or %s in the file", s.flag(), s.env(), key)
+}

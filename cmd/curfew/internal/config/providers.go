@@ -1,0 +1,296 @@
+package config
+
+import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"example.com/curfew/oidc"
+)
+
+// Provider is one provider of the configuration.
+type Provider struct {
+	oidc.Config
+
+	encryptionAlg, encryptionEnc string
+	decryptionKey                any
+}
+
+// settings of one provider.
+func (p *Provider) settings() []setting {
+	return []setting{
+		{"name", "main", "", "", p.set(func(c *oidc.Config) *string { return &c.Name })},
+		{"label", "", "", "", text(&p.Label)},
+		{"issuer", "", "URL", "the provider's issuer", p.set(func(c *oidc.Config) *string { return &c.Issuer })},
+		{"client_id", "", "ID", "what the provider calls us", p.set(func(c *oidc.Config) *string { return &c.ClientID })},
+		{"client_secret", "", "", "", text(&p.ClientSecret)},
+		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)",
+			p.readSecret},
+		{"token_endpoint_auth_method", "", "METHOD", "client_secret_basic, client_secret_post or none",
+			oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthNone)},
+		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens",
+			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
+		{"scopes", "openid,profile,email", "LIST", "what to ask for, with commas between", p.setScopes},
+		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
+		{"userinfo", "always", "", "", p.setUserinfo},
+		{"id_token_encrypted_response_alg", "", "", "",
+			oneOf(&p.encryptionAlg, "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")},
+		{"id_token_encrypted_response_enc", "", "", "",
+			oneOf(&p.encryptionEnc, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")},
+		{"decryption_key_file", "", "", "", p.readDecryptionKey},
+		{"require", "", "", "", p.setRequire},
+		{"require_verified_email", "false", "", "", boolean(&p.RequireVerifiedEmail)},
+		{"offline_access", "keep", "", "", p.setOfflineAccess},
+		{"allow_missing_exp", "false", "", "", boolean(&p.Quirks.AllowMissingExp)},
+		{"logout_token_signed_response_alg", "", "", "",
+			p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
+		{"require_typ", "false", "", "", boolean(&p.Quirks.RequireTyp)},
+		{"logout_scope", "session", "", "", oneOf(&p.Quirks.LogoutScope, "session", "subject")},
+		{"sid_from_token_response", "false", "", "", boolean(&p.Quirks.SIDFromTokenResponse)},
+	}
+}
+
+// set makes a setter for a text that package oidc has rules about. They are applied to this one value alone, so that a
+// fault can be shown with its line.
+func (p *Provider) set(field func(*oidc.Config) *string) func(value) error {
+	return parsed(func(s string) error {
+		*field(&p.Config) = s
+		return checkAlone(func(c *oidc.Config) { *field(c) = s })
+	})
+}
+
+// checkAlone returns what package oidc says against one value, in a configuration that is right otherwise.
+func checkAlone(apply func(*oidc.Config)) error {
+	c := oidc.Config{Name: "main", Issuer: "https://provider.invalid", ClientID: "client"}
+	apply(&c)
+	if _, err := oidc.New(c); err != nil {
+		// The place of the fault says which provider it is.
+		return errors.New(strings.ReplaceAll(OneLine(err).Error(), fmt.Sprintf("provider %q: ", c.Name), ""))
+	}
+	return nil
+}
+
+func (p *Provider) setScopes(v value) (err error) {
+	if p.Scopes, err = v.list(); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.Scopes = p.Scopes })
+}
+
+func (p *Provider) setUserinfo(v value) error {
+	var when string
+	if err := oneOf(&when, "always", "never")(v); err != nil {
+		return err
+	}
+	p.SkipUserinfo = when == "never"
+	return nil
+}
+
+// setOfflineAccess takes what happens to refresh tokens for offline use when their session ends.
+func (p *Provider) setOfflineAccess(v value) error {
+	var policy string
+	if err := oneOf(&policy, "keep", "revoke")(v); err != nil {
+		return err
+	}
+	p.RevokeOffline = policy == "revoke"
+	return nil
+}
+
+func (p *Provider) readSecret(v value) error {
+	return parsed(func(name string) error {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		p.ClientSecret = strings.TrimRight(string(b), "\r\n")
+		if p.ClientSecret == "" {
+			return fmt.Errorf("%s is empty; write the client secret into it", name)
+		}
+		return nil
+	})(v)
+}
+
+func (p *Provider) readDecryptionKey(v value) error {
+	return parsed(func(name string) error {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		block, _ := pem.Decode(b)
+		if block == nil {
+			return fmt.Errorf("%s holds no PEM block", name)
+		}
+		if p.decryptionKey, err = parseKey(block.Bytes); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	})(v)
+}
+
+func parseKey(der []byte) (any, error) {
+	if k, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		switch k.(type) {
+		case *rsa.PrivateKey, *ecdsa.PrivateKey:
+			return k, nil
+		}
+		return nil, errors.New("want an RSA or an EC private key")
+	}
+	if k, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return k, nil
+	}
+	if k, err := x509.ParseECPrivateKey(der); err == nil {
+		return k, nil
+	}
+	return nil, errors.New("want a private key without a passphrase, as PKCS#8, PKCS#1 or SEC 1")
+}
+
+// setRequire reads a map of claims to a value or a list of values, also as text (`{groups: [staff]}`).
+func (p *Provider) setRequire(v value) error {
+	n := v.tree()
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return errors.New("want claims and their values, like {groups: [staff]}")
+	}
+	p.Require = make(map[string][]any)
+	for key, values := range pairs(n) {
+		claim := key.Value
+		if _, twice := p.Require[claim]; twice {
+			return fmt.Errorf("the claim %q is there twice", claim)
+		}
+		accepted := []*yaml.Node{resolve(values)}
+		if accepted[0].Kind == yaml.SequenceNode {
+			accepted = accepted[0].Content
+		}
+		for _, a := range accepted {
+			var one any
+			if err := resolve(a).Decode(&one); err != nil || resolve(a).Kind != yaml.ScalarNode || one == nil {
+				return fmt.Errorf("%s: want a text, a number, true or false, or a list of these", claim)
+			}
+			if _, inexact := one.(float64); inexact && json.Valid([]byte(resolve(a).Value)) {
+				one = json.Number(resolve(a).Value) // with all its digits
+			}
+			p.Require[claim] = append(p.Require[claim], one)
+		}
+		if len(p.Require[claim]) == 0 {
+			return fmt.Errorf("%s: the list is empty, so nobody could sign in", claim)
+		}
+	}
+	return nil
+}
+
+// finish sets what more than one setting takes part in, and checks all of it by the rules of package oidc.
+func (p *Provider) finish() error {
+	if p.encryptionAlg != "" || p.encryptionEnc != "" || p.decryptionKey != nil {
+		if p.encryptionAlg == "" || p.decryptionKey == nil {
+			return errors.New("encrypted ID Tokens need id_token_encrypted_response_alg and decryption_key_file, both")
+		}
+		p.Encryption = &oidc.Encryption{Alg: p.encryptionAlg, Enc: p.encryptionEnc, Key: p.decryptionKey}
+	}
+	_, err := oidc.New(p.Config)
+	return OneLine(err)
+}
+
+// Quirks returns the departures from the standards that are in force, as they are written in the file.
+func Quirks(q oidc.Quirks) []string {
+	var all []string
+	add := func(on bool, text string) {
+		if on {
+			all = append(all, text)
+		}
+	}
+	add(q.AllowMissingExp, "allow_missing_exp: true")
+	add(q.LogoutSigningAlg != "", "logout_token_signed_response_alg: "+q.LogoutSigningAlg)
+	add(q.RequireTyp, "require_typ: true")
+	add(q.LogoutScope == "subject", "logout_scope: subject")
+	add(q.SIDFromTokenResponse, "sid_from_token_response: true")
+	return all
+}
+
+// applyProviders makes the providers. Flags and environment describe one; with a list of one in the file they override
+// it; beside a list of several they are faults, since they do not say which one they are for.
+func (l *loader) applyProviders(c *Config) {
+	switch {
+	case len(l.providers) == 0:
+		l.providers = []block{{values: l.single}}
+	case len(l.providers) == 1:
+		for key, v := range l.single {
+			l.providers[0].values[key] = v
+		}
+	default:
+		for _, key := range slices.Sorted(maps.Keys(l.single)) {
+			l.faults.add(l.single[key], fmt.Errorf("the file lists %d providers, and this does not say which it is for; "+
+				"set it in the file", len(l.providers)))
+		}
+	}
+	names, clients := map[string]string{}, map[[2]string]string{}
+	for i, b := range l.providers {
+		p, path := new(Provider), ""
+		if b.at.where != "" {
+			path = fmt.Sprintf("providers[%d].", i)
+		}
+		l.oneSecret(b.values)
+		before, given := len(l.faults), b.values
+		l.apply(p.settings(), given, path)
+		for _, key := range []string{"issuer", "client_id", "name"} {
+			if _, ok := given[key]; ok || key == "name" && len(l.providers) == 1 {
+				continue
+			}
+			at := b.at
+			at.path = path + key
+			l.faults.add(at, fmt.Errorf("is missing: %s", l.howToSay(key)))
+		}
+		c.Providers = append(c.Providers, p)
+		if len(l.faults) > before {
+			continue
+		}
+		if err := p.finish(); err != nil {
+			at := b.at
+			if at.where == "" {
+				at.path = "provider"
+			}
+			l.faults.add(at, err)
+		}
+		client := [2]string{p.Issuer, p.ClientID}
+		if first, taken := names[p.Name]; taken {
+			l.faults.add(given["name"], fmt.Errorf("%q is the name of another provider (%s)", p.Name, first))
+		}
+		if first, taken := clients[client]; taken {
+			l.faults.add(given["client_id"], fmt.Errorf("this client of this issuer is there already (%s)", first))
+		}
+		names[p.Name], clients[client] = b.at.where, b.at.where
+	}
+}
+
+// oneSecret lets the secret of the later layer win, whether it is given as a text or as a file.
+func (l *loader) oneSecret(values map[string]value) {
+	secret, a := values["client_secret"]
+	file, b := values["client_secret_file"]
+	switch {
+	case !a || !b:
+	case secret.layer > file.layer:
+		delete(values, "client_secret_file")
+	case secret.layer < file.layer:
+		delete(values, "client_secret")
+	default:
+		l.faults.add(file, errors.New("there is a client_secret as well; keep one of the two"))
+	}
+}
+
+func (l *loader) howToSay(key string) string {
+	switch {
+	case key == "name":
+		return "with several providers each needs a name of its own"
+	case len(l.providers) > 1:
+		return "every provider needs it"
+	}
+	return howToSay(key)
+}

@@ -1,0 +1,178 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/curfew/cmd/curfew/internal/stores"
+	"example.com/curfew/session"
+	"example.com/curfew/web"
+)
+
+// setting is one thing that can be configured: `key` in the file, `CURFEW_KEY` in the environment and, if it has a
+// usage, `--key` with dashes on the command line.
+type setting struct {
+	key   string
+	def   string // the default; empty: none
+	arg   string // the name of the flag's argument, for help
+	usage string // of the flag; empty: there is no flag
+	set   func(value) error
+}
+
+func (s setting) env() string  { return envPrefix + strings.ToUpper(s.key) }
+func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
+
+// settings of the whole program.
+func (c *Config) settings() []setting {
+	return slices.Concat([]setting{
+		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers",
+			address(&c.Listen)},
+		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none",
+			c.setAdminListen},
+		{"admin_hosts", "", "", "", c.setAdminHosts},
+		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
+			address(&c.GRPCListen)},
+		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
+		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)",
+			text(&c.TLSCert)},
+		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
+		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
+		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
+		{"cookie_name", "", "", "", c.setCookieName},
+		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
+		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)",
+			sitePath(&c.AfterLogout)},
+	}, c.Gateway.settings(), []setting{
+		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + stores.Shapes(), c.setStore},
+		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)",
+			text(&c.KeyFile)},
+		{"idle_timeout", "2h", "DURATION", "a session that is not used for so long ends",
+			duration(&c.Idle, time.Second)},
+		{"session_lifetime", "24h", "DURATION", "a session ends after so long in any case",
+			duration(&c.Lifetime, time.Second)},
+		{"refresh_grace", "1h", "", "", duration(&c.Grace, time.Second)},
+		{"cache_ceiling", "1s", "", "", duration(&c.Ceiling, 0)},
+		{"cache_size", "100000", "", "", whole(&c.CacheSize, 1, 100_000_000)},
+		{"max_sessions_per_subject", "1000", "", "", whole(&c.PerSubject, 0, 10_000)},
+		{"success_status", "200", "", "", status(&c.SuccessStatus, 200, 204)},
+		{"failure_status", "503", "", "", status(&c.FailureStatus, 503, 400)},
+		{"app", "", "", "", text(&c.App)},
+		{"revoke_expired", "false", "", "", boolean(&c.RevokeExpired)},
+		{"key_rotation", "2160h", "", "", c.setKeyRotation},
+		{"trusted_proxies", "", "", "", c.setTrustedProxies},
+		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},
+		{"log_level", "info", "LEVEL", "debug, info, warn or error", c.setLogLevel},
+	})
+}
+
+func (c *Config) setAdminListen(v value) error {
+	// "" is how a shell says that there is to be none.
+	if s, err := v.scalar(); s == "off" || v.node == nil && s == "" && err != nil {
+		c.AdminListen = ""
+		return nil
+	}
+	return address(&c.AdminListen)(v)
+}
+
+func (c *Config) setURL(v value) error {
+	return parsed(func(s string) error {
+		u, err := web.ParseURL(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", strconv.Quote(withoutUser(s)), OneLine(err))
+		}
+		c.URL = u
+		return nil
+	})(v)
+}
+
+// setPrefix takes only what a browser, a proxy and net/http all leave as it is.
+func (c *Config) setPrefix(v value) error {
+	return parsed(func(s string) error {
+		plain := !strings.ContainsFunc(s, func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./", r)
+		})
+		if !plain || s == "/" || !strings.HasPrefix(s, "/") || path.Clean(s) != s {
+			return fmt.Errorf("%q is not a prefix; write it like /auth, without a slash at the end", s)
+		}
+		c.Prefix = s
+		return nil
+	})(v)
+}
+
+func (c *Config) setCookieName(v value) error {
+	return parsed(func(s string) error {
+		c.CookieName = s
+		return session.CheckCookieName(s)
+	})(v)
+}
+
+func (c *Config) setStore(v value) error {
+	return parsed(func(s string) (err error) {
+		c.Store, err = stores.Parse(s)
+		return err
+	})(v)
+}
+
+func (c *Config) setTrustedProxies(v value) error {
+	all, err := v.list()
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, errAddr := netip.ParseAddr(s)
+			if errAddr != nil || a.Zone() != "" {
+				return fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or 10.0.0.0/8", s)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		c.TrustedProxies = append(c.TrustedProxies, p.Masked())
+	}
+	return nil
+}
+
+func (c *Config) setLogLevel(v value) error {
+	var name string
+	if err := oneOf(&name, "debug", "info", "warn", "error")(v); err != nil {
+		return err
+	}
+	return c.LogLevel.UnmarshalText([]byte(name))
+}
+
+// withoutUser leaves out of an address what may be a password.
+func withoutUser(raw string) string {
+	if i := strings.LastIndex(raw, "@"); i >= 0 {
+		return "…" + raw[i:]
+	}
+	return raw
+}
+
+// setKeyRotation takes how often the signing keys are replaced, or never.
+func (c *Config) setKeyRotation(v value) error {
+	if s, err := v.scalar(); err == nil && s == "never" {
+		c.KeyRotation = -1
+		return nil
+	}
+	return duration(&c.KeyRotation, 24*time.Hour)(v)
+}
+
+// setAdminHosts takes names, without ports.
+func (c *Config) setAdminHosts(v value) error {
+	all, err := v.list()
+	if err != nil {
+		return err
+	}
+	for _, name := range all {
+		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
+			return fmt.Errorf("%q is no name of a host; write it like curfew.internal, without a port", name)
+		}
+	}
+	c.AdminHosts = all
+	return nil
+}

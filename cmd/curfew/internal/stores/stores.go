@@ -1,0 +1,186 @@
+package stores
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"example.com/curfew/store"
+	"example.com/curfew/store/memory"
+	"example.com/curfew/store/postgres"
+	"example.com/curfew/store/redis"
+	"example.com/curfew/store/sqlite"
+)
+
+// Address says which store to use: its scheme names the kind, and what follows the colon is for that kind to read. The
+// zero Address names no store. Two addresses that are equal name the same store.
+type Address struct{ scheme, rest string }
+
+// kind is what is known about the stores of one scheme.
+type kind struct {
+	shape string // how an address is written, for help; empty: not listed there
+	check func(rest string) error
+	// open opens a store. With unchanged it does not create one, and does not migrate one of an older release.
+	open func(ctx context.Context, a Address, unchanged bool, log *slog.Logger) (store.Store, error)
+}
+
+// kinds is every scheme that can be named.
+func kinds() map[string]kind {
+	return map[string]kind{
+		"memory":          {"memory:", checkMemory, openMemory},
+		"sqlite":          {"sqlite:PATH", checkSQLite, openSQLite},
+		"postgres":        {"postgres://…", checkPostgres("postgres"), openPostgres},
+		"postgresql":      {"", checkPostgres("postgresql"), openPostgres}, // libpq knows both names
+		"redis":           {"redis://HOST", checkRedis("redis"), openRedis},
+		"rediss":          {"", checkRedis("rediss"), openRedis},
+		"redis+cluster":   {"redis+cluster://HOST,HOST", checkRedis("redis+cluster"), openRedis},
+		"rediss+cluster":  {"", checkRedis("rediss+cluster"), openRedis},
+		"redis+sentinel":  {"redis+sentinel://HOST,HOST/NAME", checkRedis("redis+sentinel"), openRedis},
+		"rediss+sentinel": {"", checkRedis("rediss+sentinel"), openRedis},
+	}
+}
+
+// Shapes lists how the addresses of stores are written, for help.
+func Shapes() string {
+	var all []string
+	for _, k := range kinds() {
+		if k.shape != "" {
+			all = append(all, k.shape)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// Parse reads an address. The error holds nothing that may be a password.
+func Parse(s string) (Address, error) {
+	scheme, rest, ok := strings.Cut(s, ":")
+	k, known := kinds()[scheme]
+	if !ok || !known {
+		return Address{}, fmt.Errorf("%q is not a store; there are: %s", scheme, Shapes())
+	}
+	if err := k.check(rest); err != nil {
+		return Address{}, err
+	}
+	return Address{scheme, rest}, nil
+}
+
+// String returns the address without what may hold a password: the user of a server, and what follows a question mark.
+func (a Address) String() string {
+	rest, remote := strings.CutPrefix(a.rest, "//")
+	if !remote || a.Embedded() {
+		return a.scheme + ":" + a.rest
+	}
+	rest, _, _ = strings.Cut(rest, "?")
+	hosts, path, _ := strings.Cut(rest, "/")
+	shown := a.scheme + "://" + hosts[strings.LastIndexByte(hosts, '@')+1:]
+	if path != "" {
+		shown += "/" + path
+	}
+	return shown
+}
+
+// IsZero says whether the address names no store.
+func (a Address) IsZero() bool { return a.scheme == "" }
+
+// Scheme returns what stands before the colon.
+func (a Address) Scheme() string { return a.scheme }
+
+// Embedded says whether only one process can use the store, so that its key file can be made for it.
+func (a Address) Embedded() bool { return a.InMemory() || a.scheme == "sqlite" }
+
+// InMemory says whether the store ends with the process.
+func (a Address) InMemory() bool { return a.scheme == "memory" }
+
+// File returns the name of the one file that holds the store, or "" if there is none.
+func (a Address) File() string {
+	if a.scheme == "sqlite" {
+		return a.rest
+	}
+	return ""
+}
+
+// KeyFile returns where the key file of the store is by default, or "" if there is no default.
+func (a Address) KeyFile() string {
+	name := a.File()
+	if name == "" {
+		return ""
+	}
+	return strings.TrimSuffix(name, filepath.Ext(name)) + ".key"
+}
+
+// Open opens the store, creates what is missing there, and migrates what an older release has left.
+func (a Address) Open(ctx context.Context, log *slog.Logger) (store.Store, error) {
+	return a.open(ctx, false, log)
+}
+
+// OpenUnchanged opens the store and changes nothing there. [IsOlder] says of its error whether [Address.Open] would
+// change something.
+func (a Address) OpenUnchanged(ctx context.Context, log *slog.Logger) (store.Store, error) {
+	return a.open(ctx, true, log)
+}
+
+func (a Address) open(ctx context.Context, unchanged bool, log *slog.Logger) (store.Store, error) {
+	s, err := kinds()[a.scheme].open(ctx, a, unchanged, log)
+	if err != nil {
+		return nil, err // and no store: s may be an interface that holds a nil pointer
+	}
+	return s, nil
+}
+
+// IsOlder says whether a store could not be opened unchanged because an older release, or none, has used it.
+func IsOlder(err error) bool {
+	return errors.Is(err, sqlite.ErrNotMigrated) || errors.Is(err, postgres.ErrNotMigrated)
+}
+
+// IsInUse says whether a store could not be opened because a running curfew has it.
+func IsInUse(err error) bool { return errors.Is(err, sqlite.ErrInUse) }
+
+func checkMemory(rest string) error {
+	if rest != "" {
+		return errors.New("memory: takes nothing after the colon")
+	}
+	return nil
+}
+
+func openMemory(context.Context, Address, bool, *slog.Logger) (store.Store, error) {
+	return memory.New(), nil
+}
+
+func checkSQLite(rest string) error {
+	remote := strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///")
+	if rest == "" || strings.HasSuffix(rest, "/") || remote {
+		return errors.New("sqlite: takes the path of a file, like sqlite:curfew.db or sqlite:/var/lib/curfew/curfew.db")
+	}
+	return nil
+}
+
+func openSQLite(ctx context.Context, a Address, unchanged bool, _ *slog.Logger) (store.Store, error) {
+	return sqlite.Open(ctx, a.rest, sqlite.Options{AsItIs: unchanged})
+}
+
+func checkPostgres(scheme string) func(string) error {
+	return func(rest string) error {
+		if !strings.HasPrefix(rest, "//") {
+			return errors.New(scheme + ": is written like " + scheme + "://user:password@host:5432/database")
+		}
+		return nil
+	}
+}
+
+func openPostgres(ctx context.Context, a Address, unchanged bool, _ *slog.Logger) (store.Store, error) {
+	return postgres.Open(ctx, a.scheme+":"+a.rest, postgres.Options{AsItIs: unchanged})
+}
+
+func checkRedis(scheme string) func(string) error {
+	return func(rest string) error { return redis.CheckAddress(scheme + ":" + rest) }
+}
+
+// openRedis needs no migration, so there is nothing that it could leave unchanged.
+func openRedis(ctx context.Context, a Address, _ bool, log *slog.Logger) (store.Store, error) {
+	return redis.Open(ctx, a.scheme+":"+a.rest, redis.Options{Log: log})
+}

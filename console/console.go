@@ -1,0 +1,80 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"example.com/curfew/store"
+	"example.com/curfew/web"
+)
+
+// Timeout is how long a request for notices or keys may take.
+const Timeout = 15 * time.Second
+
+// Console is the HTTP interface of operators.
+type Console struct {
+	Ready   *Readiness
+	Metrics *prometheus.Registry
+	// Hosts are names that the listener is reached by, with or without a port. Addresses and localhost always are.
+	Hosts []string
+	// Notices is where notices wait.
+	Notices store.Outbox
+	// Retried, if it is not nil, is called after a notice has been made due.
+	Retried func()
+	Keys    Keys // nil: nothing is signed
+	Log     *slog.Logger
+}
+
+// Handler returns the handler for the whole listener.
+func (c *Console) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /api/notices", c.answer(c.listNotices))
+	mux.Handle("GET /api/notices/{id}", c.answer(c.showNotice))
+	mux.Handle("POST /api/notices/{id}/retry", c.answer(c.retryNotice))
+	mux.Handle("POST /api/notices/{id}/drop", c.answer(c.dropNotice))
+	mux.Handle("GET /api/keys", c.answer(c.listKeys))
+	mux.Handle("POST /api/keys/rotate", c.answer(c.rotateKeys))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		web.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+	})
+	mux.Handle("GET /readyz", c.Ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics,
+		promhttp.HandlerOpts{Registry: c.Metrics, ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Write([]byte("Curfew, private listener: /healthz /readyz /metrics /api/notices /api/keys\n"))
+	})
+	return hosts(c.Hosts).only(mux)
+}
+
+// answer writes what ask returns, or why it failed. Nothing is done for a page of another site; [hosts] keeps such a
+// page from reading anything.
+func (c *Console) answer(ask func(context.Context, *http.Request) (any, error)) http.Handler {
+	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		v, err := ask(ctx, r)
+		if err == nil {
+			web.WriteJSON(w, http.StatusOK, v)
+			return
+		}
+		status, say := http.StatusInternalServerError, "it did not work; the log of the gateway says why"
+		if f, ok := errors.AsType[*web.Failure](err); ok {
+			status, say = f.Status, f.Message.Text
+		} else if errors.Is(err, store.ErrNoNotice) {
+			status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
+		}
+		if status >= 500 {
+			c.Log.Error("a request on the private listener failed",
+				"event", "admin_failed", "path", r.URL.Path, "error", err)
+		}
+		web.WriteJSON(w, status, map[string]string{"error": say})
+	}))
+}

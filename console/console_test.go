@@ -1,0 +1,48 @@
+package console
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
+	t.Parallel()
+	draining := make(chan struct{})
+	r := &Readiness{Ask: func(context.Context) error { return nil }, Draining: draining,
+		Log: slog.New(slog.DiscardHandler)}
+	h := (&Console{Ready: r, Metrics: prometheus.NewRegistry(), Hosts: []string{"example.com"}}).Handler()
+	ask := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	if status, body := ask("/readyz"); status != http.StatusOK {
+		t.Errorf("got %d %s, want 200", status, body)
+	}
+	close(draining)
+	if status, body := ask("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+		t.Errorf("got %d %s, want 503 and stopping", status, body)
+	}
+	if status, _ := ask("/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: got %d, want 200", status)
+	}
+}
+
+func TestAListenerIsReachedByItsConfiguredNames(t *testing.T) {
+	t.Parallel()
+	named := hosts{"admin.internal:4181", "curfew.curfew.svc"}
+	for host, want := range map[string]bool{
+		"admin.internal:4181": true, "Admin.internal": true, "internal": false, "curfew.curfew.svc:4181": true, "curfew.curfew.svc.": true,
+		"svc": false, "x.curfew.curfew.svc": false, "app.localhost:1": true, "[fd00::7]:4181": true, "2130706433": false, "127.0.0.1@evil.example": false,
+	} {
+		if named.meant(host) != want {
+			t.Errorf("%q is meant: %t, want %t", host, !want, want)
+		}
+	}
+}

@@ -1,0 +1,53 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"example.com/curfew/web"
+)
+
+// Keys are the keys that sign logout tokens for apps.
+type Keys interface {
+	List(context.Context) ([]Key, error)
+	// Rotate makes a new key for each algorithm. With now they sign at once, and the old ones are gone.
+	Rotate(ctx context.Context, now bool) error
+}
+
+// Key is what is shown of a signing key.
+type Key struct {
+	ID      string    `json:"kid"`
+	Alg     string    `json:"alg"`
+	Created time.Time `json:"created"`
+	Active  time.Time `json:"active"` // from when on it signs
+	Signs   bool      `json:"signs"`  // now, for its algorithm
+}
+
+// KeyList is the answer about keys.
+type KeyList struct {
+	Keys []Key `json:"keys"`
+}
+
+func (c *Console) listKeys(ctx context.Context, _ *http.Request) (any, error) {
+	if c.Keys == nil {
+		return nil, errNoKeys()
+	}
+	all, err := c.Keys.List(ctx)
+	return KeyList{all}, err
+}
+
+func (c *Console) rotateKeys(ctx context.Context, r *http.Request) (any, error) {
+	if c.Keys == nil {
+		return nil, errNoKeys()
+	}
+	if err := c.Keys.Rotate(ctx, r.URL.Query().Get("now") == "true"); err != nil {
+		return nil, err
+	}
+	return c.listKeys(ctx, r)
+}
+
+func errNoKeys() error {
+	return web.Fail(http.StatusNotFound,
+		"there are no signing keys: no apps are configured, so nothing is signed", nil)
+}

@@ -1,0 +1,127 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"example.com/curfew/store"
+	"example.com/curfew/web"
+)
+
+const retryDeadline = 24 * time.Hour // of a notice that an operator has tried again
+
+// Notice is what is shown of a notice: neither the key of its session nor what it held.
+type Notice struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"`
+	Target   string    `json:"target"`
+	State    string    `json:"state"`
+	Issuer   string    `json:"issuer"`
+	ClientID string    `json:"client_id"`
+	Subject  string    `json:"sub,omitempty"`
+	SID      string    `json:"sid,omitempty"`     // as the target knows it
+	Session  string    `json:"session,omitempty"` // as log lines name it
+	Cause    string    `json:"cause"`
+	Created  time.Time `json:"created"`
+	Due      time.Time `json:"due"`
+	Deadline time.Time `json:"deadline"`
+	Attempts int       `json:"attempts"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// NoticePage is the answer about several notices.
+type NoticePage struct {
+	Notices []Notice `json:"notices"`
+	Next    string   `json:"next,omitempty"` // ask for what is after it; empty: nothing
+}
+
+func view(n store.Notice) Notice {
+	v := Notice{
+		ID: n.ID, Kind: string(n.Kind), Target: n.Target, State: string(store.NoticePending),
+		Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID, Cause: string(n.Cause),
+		Created: n.Created, Due: n.Due, Deadline: n.Deadline, Attempts: n.Attempts, Reason: n.Reason,
+	}
+	if n.GivenUp {
+		v.State = string(store.NoticeDead)
+	}
+	if !n.Key.IsZero() {
+		v.Session = n.Key.Handle()
+		if n.Kind == store.NoticeTell {
+			v.SID = n.Key.SIDFor(n.Target)
+		}
+	}
+	return v
+}
+
+func (c *Console) listNotices(ctx context.Context, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	limit := 0
+	if text := q.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return nil, web.Fail(http.StatusBadRequest, "limit: want 1 to 1000", err)
+		}
+		limit = n
+	}
+	state := store.NoticeState(q.Get("state"))
+	switch state {
+	case "", store.NoticePending, store.NoticeDead:
+	default:
+		return nil, web.Fail(http.StatusBadRequest, "state: want pending or dead", nil)
+	}
+	page, err := c.Notices.Notices(ctx, store.NoticeQuery{
+		Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"), Limit: limit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := NoticePage{Notices: make([]Notice, len(page.Notices)), Next: page.Next}
+	for i, n := range page.Notices {
+		all.Notices[i] = view(n)
+	}
+	return all, nil
+}
+
+func (c *Console) showNotice(ctx context.Context, r *http.Request) (any, error) {
+	n, err := c.notice(ctx, r)
+	return view(n), err
+}
+
+// notice returns the notice that the path names.
+func (c *Console) notice(ctx context.Context, r *http.Request) (store.Notice, error) {
+	page, err := c.Notices.Notices(ctx, store.NoticeQuery{ID: r.PathValue("id")})
+	if err == nil && len(page.Notices) == 0 {
+		err = store.ErrNoNotice
+	}
+	if err != nil {
+		return store.Notice{}, err
+	}
+	return page.Notices[0], nil
+}
+
+func (c *Console) retryNotice(ctx context.Context, r *http.Request) (any, error) {
+	now := store.Time(time.Now())
+	if err := c.Notices.Retry(ctx, r.PathValue("id"), now, now.Add(retryDeadline)); err != nil {
+		return nil, err
+	}
+	if c.Retried != nil {
+		c.Retried()
+	}
+	c.Log.Info("a notice is tried again on demand", "event", "notice_retried", "notice", r.PathValue("id"))
+	return struct{}{}, nil
+}
+
+func (c *Console) dropNotice(ctx context.Context, r *http.Request) (any, error) {
+	n, err := c.notice(ctx, r)
+	if err == nil {
+		err = c.Notices.Drop(ctx, n.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Log.Warn("a notice was dropped undone, on demand",
+		"event", "notice_dropped", "notice", n.ID, "kind", n.Kind, "target", n.Target, "sub", n.Subject)
+	return struct{}{}, nil
+}
