@@ -223,7 +223,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
 	mux.Handle("/", rp.site.NotFound())
-	routes := rp.gateway.Ahead(mux)
+	routes := rp.gateway.VerifyFirst(mux)
 	rp.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w, done := web.Steady(w)
 		defer done()

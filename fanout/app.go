@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	usualWidth    = 4
-	usualDeadline = 24 * time.Hour
+	defaultConcurrency = 4
+	defaultDeadline    = 24 * time.Hour
 )
 
 // App is a relying party that is told of logouts: an app behind us, or a client of a provider.
@@ -30,8 +30,8 @@ type App struct {
 func (a App) withDefaults() App {
 	a.Scope = cmp.Or(a.Scope, ScopeSession)
 	a.Alg = cmp.Or(a.Alg, ES256)
-	a.Concurrency = cmp.Or(a.Concurrency, usualWidth)
-	a.Deadline = cmp.Or(a.Deadline, usualDeadline)
+	a.Concurrency = cmp.Or(a.Concurrency, defaultConcurrency)
+	a.Deadline = cmp.Or(a.Deadline, defaultDeadline)
 	return a
 }
 

@@ -21,17 +21,17 @@ import (
 )
 
 const (
-	vaultName = "signing keys"    // in the vault
+	keysValue = "signing keys"    // in the vault
 	purpose   = "signing keys v1" // of the ring
 
 	// fresh is how old our copy of the keys may grow. It bounds how long a replica does not know of a rotation.
 	fresh = 30 * time.Second
 	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's
 	// clock may be off by as much, and a replica may not have heard yet.
-	linger = 10 * time.Minute
+	retirement = 10 * time.Minute
 
-	usualLead  = time.Hour
-	usualEvery = 90 * 24 * time.Hour
+	defaultLead     = time.Hour
+	defaultRotation = 90 * 24 * time.Hour
 )
 
 // KeysConfig is what [Keys] need. Vault and Ring are required.
@@ -94,10 +94,10 @@ func NewKeys(cfg KeysConfig) (*Keys, error) {
 		}
 	}
 	if cfg.Every == 0 {
-		cfg.Every = usualEvery
+		cfg.Every = defaultRotation
 	}
 	if cfg.Lead == 0 {
-		cfg.Lead = usualLead
+		cfg.Lead = defaultLead
 	}
 	if cfg.Lead < 0 || cfg.Every > 0 && cfg.Every < 2*cfg.Lead {
 		return nil, errors.New("fanout: a key must be published for less than half of its life before it signs")
@@ -254,7 +254,7 @@ func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 	kept := make([]signingKey, 0, before)
 	for i, key := range set.Keys {
 		replaced := slices.ContainsFunc(set.Keys[i+1:], func(later signingKey) bool {
-			return later.JWK.Algorithm == key.JWK.Algorithm && !now.Before(later.Active.Add(linger))
+			return later.JWK.Algorithm == key.JWK.Algorithm && !now.Before(later.Active.Add(retirement))
 		})
 		if !replaced {
 			kept = append(kept, key)
@@ -269,7 +269,7 @@ func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.Time) (bool, error)) error {
 	for range 10 {
 		now := k.cfg.Now()
-		sealed, revision, err := k.cfg.Values.Load(ctx, vaultName)
+		sealed, revision, err := k.cfg.Values.Load(ctx, keysValue)
 		if err != nil {
 			return fmt.Errorf("signing keys: %w", err)
 		}
@@ -288,7 +288,7 @@ func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.
 			if err != nil {
 				return fmt.Errorf("signing keys: %w", err)
 			}
-			err = k.cfg.Values.Save(ctx, vaultName, k.cfg.Keyring.Seal(purpose, []byte(vaultName), plain), revision)
+			err = k.cfg.Values.Save(ctx, keysValue, k.cfg.Keyring.Seal(purpose, []byte(keysValue), plain), revision)
 			if errors.Is(err, store.ErrConflict) {
 				continue
 			}
@@ -305,7 +305,7 @@ func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.
 }
 
 func (k *Keys) open(sealed []byte) (set keySet, err error) {
-	plain, err := k.cfg.Keyring.Open(purpose, []byte(vaultName), sealed)
+	plain, err := k.cfg.Keyring.Open(purpose, []byte(keysValue), sealed)
 	if err == nil {
 		err = json.Unmarshal(plain, &set)
 	}

@@ -63,7 +63,7 @@ func public(a netip.Addr) bool {
 }
 
 // tell sends an app a logout token (Back-Channel Logout §2.5).
-func (s *Sender) tell(ctx context.Context, app App, n store.Notice) result {
+func (s *Sender) deliver(ctx context.Context, app App, n store.Notice) result {
 	claims, err := claimsFor(s.cfg.Issuer, app, n, s.cfg.Now())
 	if err != nil {
 		return result{verdict: never, name: "impossible", reason: err.Error()}
@@ -98,7 +98,7 @@ func (s *Sender) post(ctx context.Context, uri, token string) result {
 	defer late.Stop()
 	io.CopyN(io.Discard, resp.Body, maxAnswer)
 	resp.Body.Close()
-	return judge(resp.StatusCode, resp.Header.Get("Retry-After"), s.cfg.Now())
+	return resultOf(resp.StatusCode, resp.Header.Get("Retry-After"), s.cfg.Now())
 }
 
 // failedTo says what became of a request that had no answer.
@@ -113,7 +113,7 @@ func failedTo(ctx context.Context, err error) result {
 }
 
 // judge says what an answer means: see the table in docs/fanout.md.
-func judge(status int, retryAfter string, now time.Time) result {
+func resultOf(status int, retryAfter string, now time.Time) result {
 	r := result{verdict: later, name: "error", status: status, reason: fmt.Sprintf("it answered %d", status)}
 	switch {
 	case status == http.StatusOK || status == http.StatusNoContent: // Back-Channel Logout §2.8

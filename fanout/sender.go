@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	usualLease  = 30 * time.Second
-	usualPoll   = 2 * time.Second
-	revokeWidth = 4
-	strayEvery  = time.Minute
+	defaultLease      = 30 * time.Second
+	defaultPoll       = 2 * time.Second
+	revokeConcurrency = 4
+	unknownEvery      = time.Minute
 )
 
 // Config is what a [Sender] needs. Desk is required, and Issuer and Signer to tell apps.
@@ -54,10 +54,10 @@ type Sender struct {
 	apps    map[string]App
 	order   []string
 	changed chan struct{} // closed, and replaced, when the apps have changed
-	lanes   map[laneName]*lane
+	queues  map[queueName]*queue
 }
 
-type laneName struct {
+type queueName struct {
 	kind   store.NoticeKind
 	target string
 }
@@ -75,10 +75,10 @@ func New(cfg Config) (*Sender, error) {
 		faults = append(faults, errors.New("fanout: Lease and Poll must not be negative"))
 	}
 	if cfg.Lease == 0 {
-		cfg.Lease = usualLease
+		cfg.Lease = defaultLease
 	}
 	if cfg.Poll == 0 {
-		cfg.Poll = usualPoll
+		cfg.Poll = defaultPoll
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -86,7 +86,7 @@ func New(cfg Config) (*Sender, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}), lanes: make(map[laneName]*lane)}
+	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}), queues: make(map[queueName]*queue)}
 	if err := s.SetApps(cfg.Apps); err != nil {
 		faults = append(faults, err)
 	}
@@ -171,11 +171,11 @@ func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
 		notices[i] = store.Notice{Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
 			Subject: l.Subject, SID: l.SID, Cause: store.CauseUser, Created: now, Due: now, Deadline: now.Add(app.Deadline)}
 	}
-	return s.leave(ctx, notices)
+	return s.enqueue(ctx, notices)
 }
 
 // leave leaves notices and has them looked for.
-func (s *Sender) leave(ctx context.Context, notices []store.Notice) error {
+func (s *Sender) enqueue(ctx context.Context, notices []store.Notice) error {
 	if err := s.cfg.Outbox.Enqueue(ctx, notices); err != nil {
 		return err
 	}
@@ -190,8 +190,8 @@ func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Ses
 		return err
 	}
 	now := store.Time(s.cfg.Now())
-	return s.leave(ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
-		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(usualDeadline)}})
+	return s.enqueue(ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
+		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(defaultDeadline)}})
 }
 
 // orphanTimeout bounds how long a notice is enqueued for whose caller has gone away.
@@ -223,12 +223,12 @@ func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 		}
 		notices = append(notices, store.Notice{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
 			Subject: r.Subject, SID: r.SID, Key: r.Key, Cause: store.CauseExpired, Payload: r.Payload,
-			Created: now, Due: now, Deadline: now.Add(usualDeadline)})
+			Created: now, Due: now, Deadline: now.Add(defaultDeadline)})
 	}
 	if len(notices) == 0 {
 		return nil
 	}
-	return s.leave(ctx, notices)
+	return s.enqueue(ctx, notices)
 }
 
 // Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see
@@ -253,7 +253,7 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 	}
 	if p := oidc.Find(s.cfg.Providers, e.Selector.Issuer, e.Selector.ClientID); p != nil {
 		plan = append(plan, store.NoticeRequest{Kind: store.NoticeRevoke, Target: p.Name(),
-			Offline: e.RevokeOffline || p.Config().RevokeOffline, Deadline: now.Add(usualDeadline)})
+			Offline: e.RevokeOffline || p.Config().RevokeOffline, Deadline: now.Add(defaultDeadline)})
 	}
 	return plan
 }
@@ -263,12 +263,12 @@ func (s *Sender) severalIssuers() bool {
 	return slices.ContainsFunc(s.cfg.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
 }
 
-// Wake has every lane look for notices now: some have just been left.
+// Wake has every queue look for notices now: some have just been left.
 func (s *Sender) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lanes {
-		l.nudge()
+	for _, l := range s.queues {
+		l.wake()
 	}
 }
 
@@ -279,27 +279,27 @@ func (s *Sender) Run(ctx context.Context) {
 	defer s.http.CloseIdleConnections()
 	defer running.Wait()
 	running.Go(func() { s.askProviders(ctx) })
-	running.Go(func() { s.tendStrays(ctx) })
-	stops := make(map[laneName]context.CancelFunc)
+	running.Go(func() { s.expireUnknown(ctx) })
+	stops := make(map[queueName]context.CancelFunc)
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		changed := s.changed
-		wanted := make(map[laneName]*lane)
+		wanted := make(map[queueName]*queue)
 		for _, p := range s.cfg.Providers {
-			wanted[laneName{store.NoticeRevoke, p.Name()}] = s.revoking(p)
+			wanted[queueName{store.NoticeRevoke, p.Name()}] = s.revocationQueue(p)
 		}
 		for id, a := range s.apps {
-			wanted[laneName{store.NoticeTell, id}] = s.telling(a)
+			wanted[queueName{store.NoticeTell, id}] = s.appQueue(a)
 		}
-		for name, l := range s.lanes {
+		for name, l := range s.queues {
 			if w := wanted[name]; w == nil || w.width != l.width {
 				stops[name]()
-				delete(s.lanes, name)
+				delete(s.queues, name)
 			}
 		}
 		for name, l := range wanted {
-			if s.lanes[name] == nil {
-				s.lanes[name] = l
+			if s.queues[name] == nil {
+				s.queues[name] = l
 				var laneCtx context.Context
 				laneCtx, stops[name] = context.WithCancel(ctx)
 				running.Go(func() { l.run(laneCtx) })
@@ -316,54 +316,54 @@ func (s *Sender) Run(ctx context.Context) {
 	for _, stop := range stops {
 		stop()
 	}
-	clear(s.lanes)
+	clear(s.queues)
 }
 
-func (s *Sender) telling(a App) *lane {
-	return s.lane(laneName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
+func (s *Sender) appQueue(a App) *queue {
+	return s.newQueue(queueName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
 		app, known := s.app(n.Target) // as it is now
 		if !known {
-			return result{verdict: ours, name: "internal", reason: strayReason}
+			return result{verdict: ours, name: "internal", reason: unknownReason}
 		}
-		return s.tell(ctx, app, n)
+		return s.deliver(ctx, app, n)
 	})
 }
 
-func (s *Sender) revoking(p *oidc.Provider) *lane {
-	return s.lane(laneName{store.NoticeRevoke, p.Name()}, revokeWidth, 2*s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
+func (s *Sender) revocationQueue(p *oidc.Provider) *queue {
+	return s.newQueue(queueName{store.NoticeRevoke, p.Name()}, revokeConcurrency, 2*s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
 		return s.revoke(ctx, oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID), n)
 	})
 }
 
-func (s *Sender) lane(name laneName, width int, lease time.Duration, try func(context.Context, store.Notice) result) *lane {
-	return &lane{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try, wake: make(chan struct{}, 1)}
+func (s *Sender) newQueue(name queueName, width int, lease time.Duration, try func(context.Context, store.Notice) result) *queue {
+	return &queue{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try, woken: make(chan struct{}, 1)}
 }
 
-const strayReason = "nobody of this name is configured"
+const unknownReason = "nobody of this name is configured"
 
 // tendStrays gives up the notices of targets that nobody has configured any more when their time is over. Until then
 // they wait: another replica, or a configuration to come, may know the target.
-func (s *Sender) tendStrays(ctx context.Context) {
-	for sleep(ctx, strayEvery); ctx.Err() == nil; sleep(ctx, strayEvery) {
+func (s *Sender) expireUnknown(ctx context.Context) {
+	for sleep(ctx, unknownEvery); ctx.Err() == nil; sleep(ctx, unknownEvery) {
 		all, err := s.cfg.Outbox.Stats(ctx)
 		if err != nil {
 			continue // who claims says so
 		}
 		for _, t := range all {
 			s.mu.Lock()
-			known := s.lanes[laneName{t.Kind, t.Target}] != nil
+			known := s.queues[queueName{t.Kind, t.Target}] != nil
 			s.mu.Unlock()
 			if known || t.Pending == 0 {
 				continue
 			}
-			l := s.lane(laneName{t.Kind, t.Target}, 1, s.cfg.Lease, nil)
+			l := s.newQueue(queueName{t.Kind, t.Target}, 1, s.cfg.Lease, nil)
 			now := s.cfg.Now()
 			notices, err := s.cfg.Outbox.Claim(ctx, t.Kind, t.Target, store.Time(now), s.cfg.Lease, 100)
 			for _, n := range notices {
 				if now.Before(n.Deadline) {
-					l.settle(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: now.Add(strayEvery), Reason: strayReason})
+					l.complete(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: now.Add(unknownEvery), Reason: unknownReason})
 				} else {
-					l.conclude(context.WithoutCancel(ctx), n, result{verdict: never, name: "expired", reason: strayReason}, now)
+					l.report(context.WithoutCancel(ctx), n, result{verdict: never, name: "expired", reason: unknownReason}, now)
 				}
 			}
 			if err != nil {

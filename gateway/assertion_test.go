@@ -352,7 +352,7 @@ func TestAQuestionBelowOurPathIsAnsweredAsItStands(t *testing.T) {
 	st := newStage(t)
 	mux := http.NewServeMux()
 	st.gateway.Mount(mux)
-	server := st.gateway.Ahead(mux)
+	server := st.gateway.VerifyFirst(mux)
 	b, _ := st.signIn(nil)
 	for _, path := range []string{"/auth/verify//x", "/auth/verify/a/../b", "/auth/verify/./a", "/auth/verify/a//"} {
 		for want, header := range map[int]string{200: cookie(b), 401: "other=x"} {

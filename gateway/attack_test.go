@@ -35,7 +35,7 @@ func (st *stage) ask(headers ...string) *httptest.ResponseRecorder {
 func (st *stage) askAt(path string, headers ...string) *httptest.ResponseRecorder {
 	mux := http.NewServeMux()
 	st.gateway.Mount(mux)
-	return request(st.gateway.Ahead(mux), path, append([]string{"Host", st.gateway.Site.URL.Host}, headers...)...)
+	return request(st.gateway.VerifyFirst(mux), path, append([]string{"Host", st.gateway.Site.URL.Host}, headers...)...)
 }
 
 // request has the trusted proxy 127.0.0.9 send a request to h.

@@ -2,7 +2,7 @@
 //
 // It owns the question "who is this, and may they?" in all its forms: the middleware around a Go app ([Handler.Require],
 // [Handler.Optional]), the reverse proxy in front of any app ([Handler.Proxy], [Handler.Route]), forward-auth for other
-// proxies (GET /auth/verify, [Handler.Ask]), what a page may know of its own session (GET /auth/session), and the word to
+// proxies (GET /auth/verify, [Handler.Decide]), what a page may know of its own session (GET /auth/session), and the word to
 // an open tab that the session has ended (GET /auth/events). What it lets through it also ends: a WebSocket, an event
 // stream or a long poll that the proxy passes on is closed when its session ends.
 //

@@ -66,7 +66,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 
 // Ahead serves, before next, the paths below /auth/verify/ as they are: a [http.ServeMux] would clean them, and redirect
 // whoever asked about `//x` to an answer about another path.
-func (h *Handler) Ahead(next http.Handler) http.Handler {
+func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
 	below := h.Site.Path("verify/")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.NoForwardAuth && strings.HasPrefix(r.URL.Path, below) {
@@ -78,29 +78,29 @@ func (h *Handler) Ahead(next http.Handler) http.Handler {
 }
 
 // visit is what a request carries on its way to the app.
-type visit struct {
+type requestState struct {
 	session *session.Session // nil when nobody is signed in
 	// In the middleware, for [UntilEnded]:
 	home   *Handler
 	bearer session.Bearer // if streams are use
 	// In the proxy:
-	stream *stream
-	told   http.Header // who it is
+	stream   *stream
+	identity http.Header // who it is
 }
 
 type contextKey struct{}
 
-func visitFrom(ctx context.Context) visit {
-	v, _ := ctx.Value(contextKey{}).(visit)
+func stateFrom(ctx context.Context) requestState {
+	v, _ := ctx.Value(contextKey{}).(requestState)
 	return v
 }
 
 // SessionFrom returns the session of a request that went through [Handler.Require] or [Handler.Optional], or nil.
-func SessionFrom(ctx context.Context) *session.Session { return visitFrom(ctx).session }
+func SessionFrom(ctx context.Context) *session.Session { return stateFrom(ctx).session }
 
 // visit is what the middleware puts into the context of a request.
-func (h *Handler) visit(r *http.Request, s *session.Session) visit {
-	v := visit{session: s, home: h}
+func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
+	v := requestState{session: s, home: h}
 	if h.StreamsAreUse {
 		v.bearer, _ = h.Cookie.Read(r)
 	}
@@ -173,8 +173,8 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
 			return
 		}
-		r = h.letIn(r, "require", r.Method, r.URL.EscapedPath(), s, by)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
+		r = h.logAllowed(r, "require", r.Method, r.URL.EscapedPath(), s, by)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.newState(r, s))))
 	})
 }
 
@@ -191,7 +191,7 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 			h.deny(w, r, r.Method, err, nil)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.visit(r, s))))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.newState(r, s))))
 	})
 }
 
@@ -260,7 +260,7 @@ func wanted(r *http.Request) string {
 // wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead: to
 // these a redirect to a sign-in page would be noise, or would lose what they sent.
 func wantsPage(r *http.Request, method string) bool {
-	return (method == http.MethodGet || method == http.MethodHead) && !web.LooksAhead(r) && navigates(r)
+	return (method == http.MethodGet || method == http.MethodHead) && !web.IsPrefetch(r) && navigates(r)
 }
 
 // navigates says whether a person's browser shows the answer as a page. What the browser itself says comes first; an

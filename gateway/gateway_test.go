@@ -533,7 +533,7 @@ func TestWhatNoRuleCoversMayBeForbidden(t *testing.T) {
 			t.Errorf("Require, %s: %d, want %d", path, w.Code, want)
 		}
 		r.Host = st.gateway.Site.URL.Host
-		if a := st.gateway.Ask(r); a.Allowed != (want == 200) || !a.Allowed && a.Status != want {
+		if a := st.gateway.Decide(r); a.Allowed != (want == 200) || !a.Allowed && a.Status != want {
 			t.Errorf("ext_authz, %s: %v %d, want %d", path, a.Allowed, a.Status, want)
 		}
 	}

@@ -88,7 +88,7 @@ func TestTheLogIsWarnedOfAHostOnceAndOfNotTooMany(t *testing.T) {
 		for range 2 {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Host = fmt.Sprintf("%d.example.com", i)
-			if a := st.gateway.Ask(r); a.Allowed || a.Status != 403 {
+			if a := st.gateway.Decide(r); a.Allowed || a.Status != 403 {
 				t.Fatalf("%s: %v %d", r.Host, a.Allowed, a.Status)
 			}
 		}

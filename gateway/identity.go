@@ -83,7 +83,7 @@ func token(name string) bool {
 // tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider.
 // One that would not arrive as it is (see [printable]) is left out; without its subject nobody is let in. app is the client ID of the app that is told, or empty; it is given an
 // assertion if it is certainly that one. Assertions and access tokens are for whoever may have more than a header's word.
-func (h *Handler) tell(r *http.Request, to http.Header, s *session.Session, app string, certain, may bool) error {
+func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, app string, certain, may bool) error {
 	headers := h.Identity.headers
 	if headers == nil {
 		headers = curfewHeaders

@@ -117,7 +117,7 @@ func TestAValueArrivesAsItIsOrNotAtAll(t *testing.T) {
 			st := newStage(t)
 			b, _ := st.signIn(map[string]any{"groups": row.groups, "name": row.groups[0]})
 			st.send("GET", "/", "Cookie", cookie(b))
-			asked := st.gateway.Ask(carrying(t, cookie(b)))
+			asked := st.gateway.Decide(carrying(t, cookie(b)))
 			for way, h := range map[string]http.Header{
 				"proxy": (<-st.seen).Header, "verify": st.ask("Cookie", cookie(b)).Header(), "ext_authz": asked.Header,
 			} {
@@ -156,7 +156,7 @@ func TestWhoseSubjectCannotBeToldIsNotLetIn(t *testing.T) {
 	if w := st.ask("Cookie", cookie(b)); w.Code != 403 || len(w.Header()["X-Auth-Subject"]) > 0 {
 		t.Errorf("verify: %d %v", w.Code, w.Header())
 	}
-	if a := st.gateway.Ask(carrying(t, cookie(b))); a.Allowed || a.Status != 403 {
+	if a := st.gateway.Decide(carrying(t, cookie(b))); a.Allowed || a.Status != 403 {
 		t.Errorf("ext_authz: %+v", a)
 	}
 	if !strings.Contains(st.logs.String(), `"event":"identity_refused"`) {

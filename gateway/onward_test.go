@@ -82,7 +82,7 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 	for surface, do := range map[string]func(){
 		"proxy":     func() { st.send("GET", "/admin/x?secret=1", "Cookie", cookie(b)) },
 		"require":   func() { require.ServeHTTP(httptest.NewRecorder(), asked()) },
-		"ext_authz": func() { st.gateway.Ask(asked()) },
+		"ext_authz": func() { st.gateway.Decide(asked()) },
 		"verify": func() {
 			st.ask("X-Forwarded-Uri", "/admin/x?secret=1", "X-Forwarded-Method", "GET", "Cookie", cookie(b))
 		},

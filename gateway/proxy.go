@@ -49,14 +49,14 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = h.checkOrigin(r, to.ownOrigin())
 	}
-	var v visit
+	var v requestState
 	var by *rule
 	if err == nil {
 		v.session, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 	}
 	if err == nil && v.session != nil && to != nil {
-		v.told = make(http.Header, 8)
-		err = h.tell(r, v.told, v.session, cmp.Or(to.App, h.App), to.named, true)
+		v.identity = make(http.Header, 8)
+		err = h.identify(r, v.identity, v.session, cmp.Or(to.App, h.App), to.named, true)
 	}
 	if err != nil {
 		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
@@ -73,7 +73,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	r = h.letIn(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
+	r = h.logAllowed(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if v.session != nil {
@@ -115,7 +115,7 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			}
 			r.Out.Header["X-Forwarded-Host"] = []string{host}
 			r.Out.Header["X-Forwarded-Proto"] = []string{h.Site.URL.Scheme}
-			maps.Copy(r.Out.Header, visitFrom(r.In.Context()).told)
+			maps.Copy(r.Out.Header, stateFrom(r.In.Context()).identity)
 		},
 		ModifyResponse: func(r *http.Response) error {
 			if r.StatusCode == http.StatusSwitchingProtocols {
@@ -125,7 +125,7 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			}
 			stripSetCookies(r.Header, h.Cookie)
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
-				visitFrom(r.Request.Context()).stream.endless()
+				stateFrom(r.Request.Context()).stream.endless()
 			}
 			return nil
 		},
@@ -154,7 +154,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 		status, say = http.StatusGatewayTimeout, "The app behind this gateway takes too long to answer. Please try again in a moment."
 	}
 	h.deny(w, r, r.Method, &web.Failure{Status: status, Err: err,
-		Message: web.Message{Text: say, Actions: h.onward(r, visitFrom(r.Context()).session, true)}}, nil)
+		Message: web.Message{Text: say, Actions: h.onward(r, stateFrom(r.Context()).session, true)}}, nil)
 }
 
 // broken logs what goes wrong in the middle of an answer, save what was cut on purpose or by the client.

@@ -16,7 +16,7 @@ import (
 const (
 	slowGrace = 30 * time.Second
 	slowRate  = 16 << 10 // bytes in a second
-	slowMost  = 10 * time.Minute
+	slowLimit = 10 * time.Minute
 )
 
 var errSlow = errors.New("the body of a request by nobody who is signed in came too slowly")
@@ -43,7 +43,7 @@ type slowBody struct {
 
 // deadline is when what comes next has to be there.
 func (b *slowBody) deadline() time.Time {
-	return b.began.Add(min(slowGrace+time.Duration(b.read.Load())*time.Second/slowRate, slowMost))
+	return b.began.Add(min(slowGrace+time.Duration(b.read.Load())*time.Second/slowRate, slowLimit))
 }
 
 func (b *slowBody) allow() { _ = b.control.SetReadDeadline(b.deadline()) }

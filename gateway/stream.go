@@ -64,7 +64,7 @@ type group struct {
 // The context of a request is done when its handler returns. One that hijacks the connection and returns hands over
 // context.WithoutCancel(ctx).
 func UntilEnded(ctx context.Context) (until context.Context, stop context.CancelFunc) {
-	v := visitFrom(ctx)
+	v := stateFrom(ctx)
 	until, cancel := context.WithCancelCause(ctx)
 	if v.session == nil || v.home == nil {
 		return until, func() { cancel(nil) }

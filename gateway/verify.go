@@ -38,10 +38,10 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	told := make(http.Header, 8)
 	if err == nil && s != nil {
 		app, may := h.asked(r)
-		err = h.tell(r, told, s, app, true, may && h.Site.FromTrustedProxy(r))
+		err = h.identify(r, told, s, app, true, may && h.Site.FromTrustedProxy(r))
 	}
 	if err == nil {
-		h.letIn(r, "verify", o.method, o.target, s, by)
+		h.logAllowed(r, "verify", o.method, o.target, s, by)
 		header := w.Header()
 		maps.Copy(header, told)
 		header["Cache-Control"] = []string{"no-store"}
@@ -133,11 +133,11 @@ type Answer struct {
 // Ask decides about a request that somebody else holds, as /auth/verify does, for proxies that speak another protocol.
 // Method, URL, host, headers and remote address of r are those of the request itself, as the proxy received it. It is on
 // its way to [Handler.App]. One for a host that is neither the site's nor a route's is refused with 403.
-func (h *Handler) Ask(r *http.Request) Answer { return h.ask(r, h.App, nil) }
+func (h *Handler) Decide(r *http.Request) Answer { return h.ask(r, h.App, nil) }
 
-// AskFor is [Handler.Ask] for a request on its way to another app. One that is not configured gets nothing to see: the
+// AskFor is [Handler.Decide] for a request on its way to another app. One that is not configured gets nothing to see: the
 // answer is 500, and the log says which it was.
-func (h *Handler) AskFor(r *http.Request, app string) Answer {
+func (h *Handler) DecideFor(r *http.Request, app string) Answer {
 	if h.knows(app) {
 		return h.ask(r, app, nil)
 	}
@@ -160,14 +160,14 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 	}
 	if err == nil && s != nil {
-		err = h.tell(r, a.Header, s, app, true, true)
+		err = h.identify(r, a.Header, s, app, true, true)
 	}
 	if err != nil {
 		w := &held{header: http.Header{}, status: http.StatusOK}
 		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r, wanted(r)) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
-	h.letIn(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)
+	h.logAllowed(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)
 	opens := hasToken(r.Header["Upgrade"], "websocket") // the rest of its form is the proxy's affair
 	for name := range r.Header {
 		if name == "Http2-Settings" || name == "Upgrade" && !opens {

@@ -287,14 +287,14 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 	}
 }
 
-// asked is the status that a request gets of [gateway.Handler.Ask].
+// asked is the status that a request gets of [gateway.Handler.Decide].
 func (st *stage) asked(headers ...string) int {
 	r := httptest.NewRequest("GET", "/ws", nil)
 	r.Host = st.gateway.Site.URL.Host
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
-	if a := st.gateway.Ask(r); !a.Allowed {
+	if a := st.gateway.Decide(r); !a.Allowed {
 		return a.Status
 	}
 	return 200
@@ -310,7 +310,7 @@ func TestWhoAsksForAnotherProtocolIsRelievedOfIt(t *testing.T) {
 		r.Header.Set("Cookie", cookie(b))
 		r.Header.Set("Upgrade", upgrade)
 		r.Header.Set("HTTP2-Settings", "AAMA")
-		a := st.gateway.Ask(r)
+		a := st.gateway.Decide(r)
 		var got []string
 		for _, name := range []string{"Http2-Settings", "Upgrade"} {
 			for _, is := range a.Remove {

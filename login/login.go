@@ -59,7 +59,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 // away what is answered with an error, and ask again when somebody does.
 func opened(h web.HandlerFunc) web.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if web.LooksAhead(r) {
+		if web.IsPrefetch(r) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return nil
 		}

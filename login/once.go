@@ -25,7 +25,7 @@ const (
 	// exchangeTime bounds all that is asked of the provider and the store for one attempt, and how long a second
 	// callback waits for the first.
 	exchangeTime = 30 * time.Second
-	settleTime   = 5 * time.Second // to keep the outcome
+	saveTime     = 5 * time.Second // to keep the outcome
 
 	firstLook = 50 * time.Millisecond // at what another replica is doing, then at longer and longer intervals
 	lastLook  = time.Second
@@ -93,7 +93,7 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 	h.carryOut(r, p, a, code, o)
 	done, err := h.seal(a, o)
 	if err == nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTime)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), saveTime)
 		defer cancel()
 		err = h.Sessions.CompleteAttempt(ctx, a.id(), done)
 	}

@@ -103,7 +103,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	switch {
 	case err == nil:
 		m.troubled.Delete(provider)
-		next, err := m.settle(ctx, s.Key, began, era, func(s *Session) {
+		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
 			s.rename(got.SID)
 		})
@@ -132,7 +132,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		}
 		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this is told once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		return m.settle(ctx, s.Key, began, era, func(s *Session) {
+		return m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
@@ -171,7 +171,7 @@ func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 
 // settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
 // done: the refresh token that the store holds may be worth nothing any more.
-func (m *Manager) settle(ctx context.Context, key store.Key, began time.Time, era string, change func(*Session)) (*Session, error) {
+func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string, change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)

@@ -132,7 +132,7 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		if err == nil {
 			return
 		}
-		f := s.judge(r, err)
+		f := s.failureOf(r, err)
 		if w.wrote { // it is too late to say anything
 			return
 		}
@@ -203,7 +203,7 @@ func (s *Site) run(h HandlerFunc, methods []string, w *writer, r *http.Request) 
 }
 
 // judge turns any error into a failure, and logs it.
-func (s *Site) judge(r *http.Request, err error) *Failure {
+func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	f, ok := errors.AsType[*Failure](err)
 	if !ok {
 		f = &Failure{Status: http.StatusInternalServerError, Err: err,

@@ -108,7 +108,7 @@ func (s *Site) SameOrigin(r *http.Request) error {
 }
 
 // LooksAhead says whether a browser asks for a page that nobody has opened yet (Sec-Purpose, and its older forms).
-func LooksAhead(r *http.Request) bool {
+func IsPrefetch(r *http.Request) bool {
 	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
 		if v := strings.ToLower(r.Header.Get(name)); strings.HasPrefix(v, "prefetch") || v == "preview" || v == "instant" {
 			return true

@@ -62,9 +62,9 @@ func (s *server) Check(ctx context.Context, in *auth.CheckRequest) (*auth.CheckR
 	}
 	var a gateway.Answer
 	if app, named := in.GetAttributes().GetContextExtensions()["app"]; named { // by the route that the request takes
-		a = s.gateway.AskFor(r, app)
+		a = s.gateway.DecideFor(r, app)
 	} else {
-		a = s.gateway.Ask(r)
+		a = s.gateway.Decide(r)
 	}
 	if !a.Allowed {
 		return denied(a.Status, a.Header, string(a.Body)), nil

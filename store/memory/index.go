@@ -12,14 +12,14 @@ import (
 type entry struct {
 	timer
 	rec       store.Record
-	in        realm
+	in        namespace
 	bySubject links
 	bySID     links
 	place     int // on its shelf
 }
 
 func newEntry(r store.Record) *entry {
-	in := realmOf(r.Issuer, r.ClientID)
+	in := namespaceOf(r.Issuer, r.ClientID)
 	scope := in.Value()
 	// The caller's strings may be parts of something larger, which they would keep alive.
 	r.Issuer, r.ClientID = scope.issuer, scope.clientID
@@ -47,7 +47,7 @@ func (e *entry) runsOut() int64 {
 // name is what sessions are found by: in the index of subjects a subject; in the index of sids a sid, or the subject of
 // those that have none.
 type name struct {
-	realm        realm
+	realm        namespace
 	subject, sid string
 }
 
@@ -107,7 +107,7 @@ func (x *index) appendTo(found []*entry, n name, w store.Selector, skip, limit i
 
 // named returns the sessions that w names, up to limit, after the newest skip of them.
 func (s *Store) named(w store.Selector, skip, limit int) []*entry {
-	in := realmOf(w.Issuer, w.ClientID)
+	in := namespaceOf(w.Issuer, w.ClientID)
 	switch {
 	case !w.Key.IsZero():
 		if e := s.sessions[w.Key]; e != nil && w.Names(&e.rec) {
@@ -173,18 +173,18 @@ func (s *Store) dropFormer(e *entry) {
 
 // shelves keep the sessions in the rough order of their keys, by the first twelve bits, which are those of a hash. A
 // page of a list sorts the few shelves that it needs; nothing else pays for the order.
-type shelves [1 << 12][]*entry
+type keyIndex [1 << 12][]*entry
 
-func shelfOf(k store.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
+func slotOf(k store.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
 
-func (s *shelves) add(e *entry) {
-	shelf := &s[shelfOf(e.rec.Key)]
+func (s *keyIndex) add(e *entry) {
+	shelf := &s[slotOf(e.rec.Key)]
 	e.place = len(*shelf)
 	*shelf = append(*shelf, e)
 }
 
-func (s *shelves) drop(e *entry) {
-	shelf := &s[shelfOf(e.rec.Key)]
+func (s *keyIndex) drop(e *entry) {
+	shelf := &s[slotOf(e.rec.Key)]
 	last := len(*shelf) - 1
 	moved := (*shelf)[last]
 	(*shelf)[e.place] = moved
@@ -194,7 +194,7 @@ func (s *shelves) drop(e *entry) {
 }
 
 // after returns a shelf's sessions whose keys come after k, in order.
-func (s *shelves) after(shelf int, k store.Key) []*entry {
+func (s *keyIndex) after(shelf int, k store.Key) []*entry {
 	return inOrder(s[shelf], k)
 }
 

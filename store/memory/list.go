@@ -30,7 +30,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 			}
 			return false
 		}
-		in := realmOf(q.Issuer, q.ClientID)
+		in := namespaceOf(q.Issuer, q.ClientID)
 		switch {
 		case q.SID != "":
 			who := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
@@ -39,7 +39,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 			who := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
 			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, who, 0, math.MaxInt), q.After))
 		default:
-			for shelf := shelfOf(q.After); shelf < len(s.shelves); shelf++ {
+			for shelf := slotOf(q.After); shelf < len(s.shelves); shelf++ {
 				if take(s.shelves.after(shelf, q.After)) {
 					break
 				}

@@ -33,19 +33,19 @@ type Store struct {
 	subjects index                        // every session, by its subject
 	sids     index                        // every session, by its sid; or, when it has none, by its subject
 	former   map[name]map[*entry]struct{} // the sessions that had a sid before the one that they have
-	shelves  shelves
+	shelves  keyIndex
 	expiry   queue[*entry]
 
-	marks     map[mark]*memo[mark]
-	markTimes queue[*memo[mark]]
-	jtis      map[jti]*memo[jti]
-	jtiTimes  queue[*memo[jti]]
+	marks     map[mark]*remembered[mark]
+	markTimes queue[*remembered[mark]]
+	jtis      map[jti]*remembered[jti]
+	jtiTimes  queue[*remembered[jti]]
 
 	attempts     map[store.AttemptID]*attempt
 	attemptTimes queue[*attempt]
 
 	outbox outbox
-	vault  map[string]valuable
+	vault  map[string]sharedValue
 	hub    store.Hub
 }
 
@@ -58,37 +58,37 @@ func New() *Store {
 		subjects: index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySubject }},
 		sids:     index{heads: make(map[name]*entry), links: func(e *entry) *links { return &e.bySID }},
 		former:   make(map[name]map[*entry]struct{}),
-		marks:    make(map[mark]*memo[mark]),
-		jtis:     make(map[jti]*memo[jti]),
+		marks:    make(map[mark]*remembered[mark]),
+		jtis:     make(map[jti]*remembered[jti]),
 		attempts: make(map[store.AttemptID]*attempt),
 		outbox:   newOutbox(),
-		vault:    make(map[string]valuable),
+		vault:    make(map[string]sharedValue),
 	}
 }
 
 // realm is the scope of all names: one issuer and client. It is a handle, so that a million sessions of one provider
 // hold one copy of its name and comparing two is comparing two pointers.
-type realm = unique.Handle[scope]
+type namespace = unique.Handle[scope]
 
 type scope struct{ issuer, clientID string }
 
-func realmOf(issuer, clientID string) realm { return unique.Make(scope{issuer, clientID}) }
+func namespaceOf(issuer, clientID string) namespace { return unique.Make(scope{issuer, clientID}) }
 
 // mark names who is barred: those that a [store.Selector] of the same subject and sid names. With bare set it is the
 // other half of a mark with both: the sessions of the subject that have no sid.
 type mark struct {
-	realm        realm
+	realm        namespace
 	subject, sid string
 	bare         bool
 }
 
 type jti struct {
-	realm realm
+	realm namespace
 	id    string
 }
 
 // memo is something to be remembered for a while.
-type memo[K comparable] struct {
+type remembered[K comparable] struct {
 	timer
 	key K
 	at  time.Time // of a mark: when the ending was; of a jti: when it runs out
@@ -127,7 +127,7 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 
 // barred says whether a mark at or after began names r.
 func (s *Store) barred(r *store.Record, began time.Time) bool {
-	in := realmOf(r.Issuer, r.ClientID)
+	in := namespaceOf(r.Issuer, r.ClientID)
 	shapes := []mark{{in, r.Subject, "", false}, {in, r.Subject, "", true}}
 	if r.SID != "" {
 		shapes = []mark{{in, r.Subject, "", false}}
@@ -234,7 +234,7 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 // endBatch is one step of End. Everything that can fail comes before the first change.
 func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	err = s.do(ctx, func() error {
-		scope := realmOf(e.Selector.Issuer, e.Selector.ClientID)
+		scope := namespaceOf(e.Selector.Issuer, e.Selector.ClientID)
 		if known := s.jtis[jti{scope, e.JTI}]; e.JTI != "" && known != nil && now.Before(known.at) {
 			return store.ErrReplayed
 		}
@@ -266,7 +266,7 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (en
 }
 
 // leaveMarks bars the logins under way that w names. A key names a session that exists, so no login.
-func (s *Store) leaveMarks(in realm, w store.Selector, now time.Time) {
+func (s *Store) leaveMarks(in namespace, w store.Selector, now time.Time) {
 	if !w.Key.IsZero() {
 		return
 	}
@@ -284,14 +284,14 @@ func (s *Store) leaveMark(k mark, now time.Time) {
 }
 
 // remember keeps k until at and a while longer, in place of what was remembered of it before.
-func remember[K comparable](all map[K]*memo[K], times *queue[*memo[K]], k K, at time.Time, longer time.Duration) {
+func remember[K comparable](all map[K]*remembered[K], times *queue[*remembered[K]], k K, at time.Time, longer time.Duration) {
 	until := at.Add(longer).UnixMicro()
 	if m := all[k]; m != nil {
 		m.at = at
 		times.move(m, until)
 		return
 	}
-	m := &memo[K]{key: k, at: at}
+	m := &remembered[K]{key: k, at: at}
 	all[k] = m
 	times.add(m, until)
 }
@@ -336,7 +336,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.sessions, s.subjects.heads, s.sids.heads, s.former, s.shelves, s.expiry = nil, nil, nil, nil, shelves{}, nil
+	s.sessions, s.subjects.heads, s.sids.heads, s.former, s.shelves, s.expiry = nil, nil, nil, nil, keyIndex{}, nil
 	s.attempts, s.attemptTimes = nil, nil
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
 	return nil

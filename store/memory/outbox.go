@@ -16,13 +16,13 @@ import (
 type notice struct {
 	timer
 	store.Notice
-	state  state
-	inLane slip // among those that wait for the same target
-	byAge  slip // among those of the same target that are not given up
+	state    state
+	inTarget place // among those that wait for the same target
+	byAge    place // among those of the same target that are not given up
 }
 
-// slip is a notice's place in one more queue.
-type slip struct {
+// place is a notice's place in one more queue.
+type place struct {
 	timer
 	n *notice
 }
@@ -36,79 +36,79 @@ const (
 )
 
 type outbox struct {
-	all    map[string]*notice
-	leased queue[*notice] // by when the lease runs out
-	lanes  map[laneName]*lane
-	count  uint64
+	all     map[string]*notice
+	leased  queue[*notice] // by when the lease runs out
+	targets map[targetName]*target
+	count   uint64
 }
 
-// lane is what there is for one target.
-type lane struct {
-	waiting queue[*slip] // by when they are due
-	pending queue[*slip] // by when they were created
+// target is what there is for one target.
+type target struct {
+	waiting queue[*place] // by when they are due
+	pending queue[*place] // by when they were created
 	dead    int
 }
 
-type laneName struct {
+type targetName struct {
 	kind   store.NoticeKind
 	target string
 }
 
 func newOutbox() outbox {
-	return outbox{all: make(map[string]*notice), lanes: make(map[laneName]*lane)}
+	return outbox{all: make(map[string]*notice), targets: make(map[targetName]*target)}
 }
 
-func (o *outbox) lane(n *notice) *lane { return o.lanes[laneName{n.Kind, n.Target}] }
+func (o *outbox) target(n *notice) *target { return o.targets[targetName{n.Kind, n.Target}] }
 
 func (o *outbox) add(n store.Notice) {
 	o.count++
 	n.ID = strconv.FormatUint(o.count, 10)
 	n.Payload = bytes.Clone(n.Payload)
 	kept := &notice{Notice: n, timer: timer{order: o.count}}
-	kept.inLane = slip{timer{order: o.count}, kept}
-	kept.byAge = slip{timer{order: o.count}, kept}
-	name := laneName{n.Kind, n.Target}
-	if o.lanes[name] == nil {
-		o.lanes[name] = new(lane)
+	kept.inTarget = place{timer{order: o.count}, kept}
+	kept.byAge = place{timer{order: o.count}, kept}
+	name := targetName{n.Kind, n.Target}
+	if o.targets[name] == nil {
+		o.targets[name] = new(target)
 	}
 	o.all[n.ID] = kept
-	o.lanes[name].pending.add(&kept.byAge, n.Created.UnixMicro())
+	o.targets[name].pending.add(&kept.byAge, n.Created.UnixMicro())
 	o.wait(kept)
 }
 
 // wait puts n, which is neither waiting nor leased, to those that wait.
 func (o *outbox) wait(n *notice) {
 	n.state = waiting
-	o.lane(n).waiting.add(&n.inLane, n.Due.UnixMicro())
+	o.target(n).waiting.add(&n.inTarget, n.Due.UnixMicro())
 }
 
 // lift takes n out of the queues that say what is to be done next.
-func (o *outbox) lift(n *notice) {
+func (o *outbox) dequeue(n *notice) {
 	switch n.state {
 	case waiting:
-		o.lane(n).waiting.drop(&n.inLane)
+		o.target(n).waiting.drop(&n.inTarget)
 	case leased:
 		o.leased.drop(n)
 	}
 }
 
 // bury makes n, which has been lifted, a dead letter.
-func (o *outbox) bury(n *notice) {
+func (o *outbox) giveUp(n *notice) {
 	n.state, n.GivenUp = givenUp, true
-	o.lane(n).pending.drop(&n.byAge)
-	o.lane(n).dead++
+	o.target(n).pending.drop(&n.byAge)
+	o.target(n).dead++
 }
 
 // forget removes n, which has been lifted.
 func (o *outbox) forget(n *notice) {
-	l := o.lane(n)
+	l := o.target(n)
 	if n.state == givenUp {
 		l.dead--
 	} else {
 		l.pending.drop(&n.byAge)
 	}
 	if l.dead == 0 && len(l.pending) == 0 {
-		delete(o.lanes, laneName{n.Kind, n.Target})
+		delete(o.targets, targetName{n.Kind, n.Target})
 	}
 	delete(o.all, n.ID)
 }
@@ -121,10 +121,10 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 	err := s.do(ctx, func() error {
 		o := &s.outbox
 		for n, ok := o.leased.until(at); ok; n, ok = o.leased.until(at) {
-			o.lift(n)
+			o.dequeue(n)
 			o.wait(n)
 		}
-		l := o.lanes[laneName{kind, target}]
+		l := o.targets[targetName{kind, target}]
 		token := rand.Text()
 		for l != nil && len(claimed) < limit {
 			next, ok := l.waiting.until(at)
@@ -132,7 +132,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 				break
 			}
 			n := next.n
-			o.lift(n)
+			o.dequeue(n)
 			n.state = leased
 			n.Lease = token
 			n.Attempts++
@@ -157,14 +157,14 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, out store.Outcome)
 			return store.ErrLeaseLost
 		}
 		o := &s.outbox
-		o.lift(kept)
+		o.dequeue(kept)
 		if out.Done {
 			o.forget(kept)
 			return nil
 		}
 		kept.Lease, kept.Reason = "", out.Reason
 		if out.GiveUp {
-			o.bury(kept)
+			o.giveUp(kept)
 			return nil
 		}
 		kept.Due = store.Time(out.RetryAt)
@@ -241,11 +241,11 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 		switch n.state {
 		case givenUp:
 			n.GivenUp = false
-			o.lane(n).dead--
-			o.lane(n).pending.add(&n.byAge, n.Created.UnixMicro())
+			o.target(n).dead--
+			o.target(n).pending.add(&n.byAge, n.Created.UnixMicro())
 			o.wait(n)
 		case waiting:
-			o.lane(n).waiting.move(&n.inLane, n.Due.UnixMicro())
+			o.target(n).waiting.move(&n.inTarget, n.Due.UnixMicro())
 		}
 	})
 }
@@ -253,7 +253,7 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 // Drop implements [store.Outbox].
 func (s *Store) Drop(ctx context.Context, id string) error {
 	return s.onNotice(ctx, id, func(o *outbox, n *notice) {
-		o.lift(n)
+		o.dequeue(n)
 		o.forget(n)
 	})
 }
@@ -262,7 +262,7 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	var all []store.NoticeStats
 	err := s.do(ctx, func() error {
-		for name, l := range s.outbox.lanes {
+		for name, l := range s.outbox.targets {
 			t := store.NoticeStats{Kind: name.kind, Target: name.target, Pending: len(l.pending), Dead: l.dead}
 			if len(l.pending) > 0 {
 				t.Oldest = l.pending[0].item.n.Created

@@ -10,24 +10,24 @@ import (
 func TestQueueGivesWhatIsDueFirst(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		var q queue[*memo[int]]
-		due := make(map[*memo[int]]int64)
-		var members []*memo[int]
+		var q queue[*remembered[int]]
+		due := make(map[*remembered[int]]int64)
+		var members []*remembered[int]
 		time := rapid.Int64Range(0, 20)
-		member := func(t *rapid.T) *memo[int] {
+		member := func(t *rapid.T) *remembered[int] {
 			if len(members) == 0 {
 				t.Skip("empty")
 			}
 			return rapid.SampledFrom(members).Draw(t, "member")
 		}
-		remove := func(m *memo[int]) {
+		remove := func(m *remembered[int]) {
 			q.drop(m)
 			delete(due, m)
-			members = slices.DeleteFunc(members, func(other *memo[int]) bool { return other == m })
+			members = slices.DeleteFunc(members, func(other *remembered[int]) bool { return other == m })
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
-				m := &memo[int]{key: len(due)}
+				m := &remembered[int]{key: len(due)}
 				due[m] = time.Draw(t, "due")
 				members = append(members, m)
 				q.add(m, due[m])

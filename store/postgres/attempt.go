@@ -16,8 +16,8 @@ const (
 	// Of two at once one waits for the other at the key, and then finds a row that has not run out.
 	claimAttemptSQL = `INSERT INTO curfew_attempts AS a (id, expires, value) VALUES ($1, $2, $3)
 		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, value = excluded.value WHERE a.expires <= $4`
-	settleAttemptSQL = `UPDATE curfew_attempts SET value = $2 WHERE id = $1 AND expires > $3`
-	attemptSQL       = `SELECT value FROM curfew_attempts WHERE id = $1 AND expires > $2`
+	completeAttemptSQL = `UPDATE curfew_attempts SET value = $2 WHERE id = $1 AND expires > $3`
+	attemptSQL         = `SELECT value FROM curfew_attempts WHERE id = $1 AND expires > $2`
 )
 
 // ClaimAttempt implements [store.Attempts].
@@ -45,7 +45,7 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 		return fmt.Errorf("postgres: %w", err)
 	}
 	return s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return oneRow(store.ErrNotFound)(conn.Exec(ctx, settleAttemptSQL, id[:], value, micros(now)))
+		return oneRow(store.ErrNotFound)(conn.Exec(ctx, completeAttemptSQL, id[:], value, micros(now)))
 	})
 }
 

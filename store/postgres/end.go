@@ -71,7 +71,7 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, args []any) (gone 
 		gone, more = gone[:last], true
 	}
 	if len(gone) > 0 {
-		s.tail.ring()
+		s.feed.announce()
 	}
 	return gone, more, nil
 }

@@ -35,7 +35,7 @@ var Planning = planning
 
 // FeedPID is the server's process behind the connection that follows what ends.
 func (s *Store) FeedPID(ctx context.Context) (pid uint32, err error) {
-	_, err = s.tail.ask(ctx, func(int64) error { pid = s.tail.pid; return nil })
+	_, err = s.feed.ask(ctx, func(int64) error { pid = s.feed.pid; return nil })
 	return pid, err
 }
 
@@ -57,27 +57,27 @@ func (s *Store) FillPool(ctx context.Context) error {
 // Statements are all that the store sends, the functions apart, with arguments for each.
 func Statements() map[string][]any {
 	return map[string][]any{
-		findSQL:          {make([]byte, 32), 1},
-		updateSQL:        {1, 1, 1, 1, []byte{}, make([]byte, 32), 1, 1},
-		livesSQL:         {make([]byte, 32), 1},
-		listSQL:          {make([]byte, 32), 1, 10, "https://id.example", ""},
-		listSubjectSQL(): {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
-		listSIDSQL():     {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
-		pruneSQL:         {1, 1, 1},
-		claimSQL:         {"x", 1, 1, 1, "tell", "t"},
-		settleDoneSQL:    {1, "x"},
-		settleRetrySQL:   {1, "x", 1, ""},
-		settleGiveUpSQL:  {1, "x", ""},
-		lookSQL:          {"19990:19995:19991"},
-		noticesSQL:       {1, 10, "", "t", nil, 1 << 40},
-		retrySQL:         {1, 1, 1},
-		dropSQL:          {1},
-		tallySQL:         {},
-		overdueSQL:       {1, make([]byte, 32), 10},
-		loadSQL:          {"keys"},
-		settleAttemptSQL: {make([]byte, 32), []byte{1}, 1},
-		attemptSQL:       {make([]byte, 32), 1},
-		saveSQL:          {"keys", []byte{}, 1},
+		findSQL:            {make([]byte, 32), 1},
+		updateSQL:          {1, 1, 1, 1, []byte{}, make([]byte, 32), 1, 1},
+		livesSQL:           {make([]byte, 32), 1},
+		listSQL:            {make([]byte, 32), 1, 10, "https://id.example", ""},
+		listSubjectSQL():   {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
+		listSIDSQL():       {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
+		pruneSQL:           {1, 1, 1},
+		claimSQL:           {"x", 1, 1, 1, "tell", "t"},
+		completeDoneSQL:    {1, "x"},
+		completeRetrySQL:   {1, "x", 1, ""},
+		completeGiveUpSQL:  {1, "x", ""},
+		lookSQL:            {"19990:19995:19991"},
+		noticesSQL:         {1, 10, "", "t", nil, 1 << 40},
+		retrySQL:           {1, 1, 1},
+		dropSQL:            {1},
+		statsSQL:           {},
+		overdueSQL:         {1, make([]byte, 32), 10},
+		loadSQL:            {"keys"},
+		completeAttemptSQL: {make([]byte, 32), []byte{1}, 1},
+		attemptSQL:         {make([]byte, 32), 1},
+		saveSQL:            {"keys", []byte{}, 1},
 	}
 }
 

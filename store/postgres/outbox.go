@@ -36,10 +36,10 @@ const (
 
 	noticeColumns = `id, attempts, reason, given_up, kind, target, issuer, client, subject, sid, key, cause, created, due, deadline`
 
-	settleDoneSQL  = `DELETE FROM curfew_notices WHERE id = $1 AND lease = $2`
-	settleRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4 WHERE id = $1 AND lease = $2`
+	completeDoneSQL  = `DELETE FROM curfew_notices WHERE id = $1 AND lease = $2`
+	completeRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4 WHERE id = $1 AND lease = $2`
 	// A given up notice leaves the index of those to be claimed.
-	settleGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3 WHERE id = $1 AND lease = $2`
+	completeGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3 WHERE id = $1 AND lease = $2`
 )
 
 // Claim implements [store.Outbox].
@@ -104,11 +104,11 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	return s.write(ctx, "settle", func(ctx context.Context, conn *pgxpool.Conn) error {
 		switch {
 		case o.Done:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, settleDoneSQL, id, n.Lease))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeDoneSQL, id, n.Lease))
 		case o.GiveUp:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, settleGiveUpSQL, id, n.Lease, o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeGiveUpSQL, id, n.Lease, o.Reason))
 		default:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, settleRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason))
 		}
 	})
 }

@@ -36,7 +36,7 @@ type Options struct {
 	// leave the caller not knowing. 0 means 1 s.
 	Grace time.Duration
 	// AsItIs opens only what has our schema already: [ErrNotMigrated] otherwise.
-	AsItIs bool
+	NoMigration bool
 }
 
 func (o Options) withDefaults() Options {
@@ -56,7 +56,7 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	o    Options
 	pool *pgxpool.Pool
-	tail *tail
+	feed *follower
 
 	clock *clockConn
 
@@ -79,7 +79,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, a, o.AsItIs); err != nil {
+	if err := migrate(ctx, a, o.NoMigration); err != nil {
 		return nil, err
 	}
 	s := &Store{o: o, clock: newClockConn(a)}
@@ -88,7 +88,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	}
 	table, err := s.inspect(ctx)
 	if err == nil {
-		s.tail, err = follow(ctx, a, table, o.StatementTimeout, s.pool)
+		s.feed, err = follow(ctx, a, table, o.StatementTimeout, s.pool)
 	}
 	if err != nil {
 		s.pool.Close()
@@ -144,7 +144,7 @@ func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Conte
 		return fmt.Errorf("postgres: %s: %w", what, err)
 	}
 	defer conn.Release()
-	return s.judge(what, fn(ctx, conn))
+	return s.failed(what, fn(ctx, conn))
 }
 
 // write runs a change. The wait for a connection ends with ctx; the change, once it can have been sent, is given a
@@ -176,12 +176,12 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 	if warning := warningOf(conn); warning != nil && (err == nil || isVerdict(err)) {
 		return fmt.Errorf("postgres: %s: %w: %s", what, errUncertain, warning.Message)
 	}
-	return s.judge(what, err)
+	return s.failed(what, err)
 }
 
 // judge says what went wrong. After trouble with a connection the others in the pool are not trusted either: a server
 // that was started anew has cut them all.
-func (s *Store) judge(what string, err error) error {
+func (s *Store) failed(what string, err error) error {
 	if err == nil || isVerdict(err) {
 		return err
 	}
@@ -213,7 +213,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	s.tail.close()
+	s.feed.close()
 	s.clock.close()
 	s.pool.Close()
 	return nil
@@ -225,7 +225,7 @@ func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, er
 		return nil, err
 	}
 	defer s.leave()
-	return s.tail.watch(ctx, fn)
+	return s.feed.watch(ctx, fn)
 }
 
 // one reads the only row of rows into dest; [pgx.ErrNoRows] if there is none.

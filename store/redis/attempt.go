@@ -39,7 +39,7 @@ func (s *Store) attempt(ctx context.Context, id store.AttemptID, value []byte, e
 		return "", "", err
 	}
 	defer leave()
-	answer, err := s.run(ctx, call{s.scripts.attempt, []string{s.attemptKey(id), s.key(id[0], keyQueue)},
+	answer, err := s.run(ctx, call{s.scripts.attempt, []string{s.attemptKey(id), s.key(id[0], keyExpiry)},
 		[]string{decimal(now), string(value), expires, cleanUp, keyAttempt + string(id[:])}})
 	if err != nil {
 		return "", "", err

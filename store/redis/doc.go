@@ -56,9 +56,9 @@
 //
 // # A jti
 //
-// On one server the record of a jti is written by the script of the deed, wherever it is. On a Cluster the deed reaches no
+// On one server the record of a jti is written by the script of the step, wherever it is. On a Cluster the step reaches no
 // further than its slot: the jti is recorded there, and a binding in the jti's own slot makes it count for all subjects (see
-// bind). An ending of a sid alone has several deeds, so its jti is claimed before them and recorded after them (see
+// bind). An ending of a sid alone has several steps, so its jti is claimed before them and recorded after them (see
 // endInSteps). In each case a failure in the middle uses nothing up, and of several at once one succeeds.
 //
 // # While a slot moves
@@ -71,5 +71,5 @@
 // Each method says what its steps are, and each can die after any of them: what it has done by then is harmless, and doing it all
 // again does the rest. Nothing is ever recorded as done before it is.
 //
-// The feed is described in feed.go, and how the notices for one app are found in bell.go.
+// The feed is described in feed.go, and how the notices for one app are found in wake-up.go.
 package redis

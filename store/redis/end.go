@@ -11,8 +11,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the deed.
-// Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the deed (replicas to be waited
+// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the step.
+// Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the step (replicas to be waited
 // for), there are steps before and after it; steps.go has them.
 //
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same token
@@ -57,7 +57,7 @@ func (s *Store) carryOut(
 	if e.Selector.Key.IsZero() && e.Selector.Subject == "" || s.waits() {
 		return s.endInSteps(ctx, e, now, done)
 	}
-	return s.deed(ctx, s.deedAt(e, tagOf(e.Selector), e.JTI != "", now), e, now)
+	return s.endTag(ctx, s.endCall(e, tagOf(e.Selector), e.JTI != "", now), e, now)
 }
 
 // tagOf is the tag of those whom w names; a sid alone does not say.
@@ -70,7 +70,7 @@ func tagOf(w store.Selector) []byte {
 }
 
 // deedAt is the script that ends those of one tag whom e names.
-func (s *Store) deedAt(e store.Ending, tag []byte, recordJTI bool, now time.Time) call {
+func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Time) call {
 	b := bucket(tag[0])
 	w := e.Selector
 	in := store.Record{Issuer: w.Issuer, ClientID: w.ClientID, Subject: w.Subject, SID: w.SID}
@@ -95,12 +95,12 @@ func (s *Store) deedAt(e store.Ending, tag []byte, recordJTI bool, now time.Time
 		mark(bothMark(&in))
 		mark(bareMark(&in))
 	}
-	keys := []string{s.key(b, keyQueue), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast), s.key(b, keyLanes)}
+	keys := []string{s.key(b, keyExpiry), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast), s.key(b, keyQueues)}
 	var jti, jtiRunsOut, jtiUntil string
 	if recordJTI {
 		n := jtiName(w.Issuer, w.ClientID, e.JTI)
-		home := s.jtiHome(n, b)
-		keys = append(keys, s.named(home, keyJTI, n[:]), s.key(home, keyQueue))
+		home := s.jtiBucket(n, b)
+		keys = append(keys, s.named(home, keyJTI, n[:]), s.key(home, keyExpiry))
 		jti, jtiRunsOut, jtiUntil = string(n[:]), decimal(e.JTIExpires), until(e.JTIExpires, margin)
 	}
 	publish, channel := "PUBLISH", s.channel
@@ -112,14 +112,14 @@ func (s *Store) deedAt(e store.Ending, tag []byte, recordJTI bool, now time.Time
 	over := now.Add(store.MarkLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
-		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.trace(), s.bells(),
+		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.traceLife(), s.wakeupPrefix(),
 		strconv.Itoa(store.EndBatch), strconv.Itoa(e.Spare)}
-	return call{s.scripts.end, keys, append(args, tellings(e, now)...)}
+	return call{s.scripts.end, keys, append(args, noticeArgs(e, now)...)}
 }
 
 // jtiHome is the bucket that records a jti: on one server its own, so that it counts whomever it names; on a Cluster that of
-// the deed, for a script reaches no further.
-func (s *Store) jtiHome(jti name, deed bucket) bucket {
+// the step, for a script reaches no further.
+func (s *Store) jtiBucket(jti name, deed bucket) bucket {
 	if s.cluster {
 		return deed
 	}
@@ -136,8 +136,8 @@ func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	return string(appendMicros(head, now))
 }
 
-// deed carries out what deedAt made.
-func (s *Store) deed(ctx context.Context, c call, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
+// step carries out what deedAt made.
+func (s *Store) endTag(ctx context.Context, c call, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	answer, err := s.run(ctx, c)
 	if err != nil {
 		return nil, false, err
@@ -145,7 +145,7 @@ func (s *Store) deed(ctx context.Context, c call, e store.Ending, now time.Time)
 	return s.finish(ctx, c, answer, e, now)
 }
 
-// finish reads what a deed answered, and rings for the notices that it left.
+// finish reads what a step answered, and rings for the notices that it left.
 func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage,
 	if len(texts) == 0 {
 		return nil, false, errAnswer
 	}
-	s.ringDeed(ctx, bucket(c.args[2][0]), texts[0], now)
+	s.wakeAfter(ctx, bucket(c.args[2][0]), texts[0], now)
 	for _, raw := range texts[1:] {
 		d := decoder{rest: raw}
 		ended = append(ended, d.endedSession(e.Cause, now))
@@ -177,7 +177,7 @@ func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage,
 }
 
 // trace is how long a script leaves a trace for replicas, if any are waited for.
-func (s *Store) trace() string {
+func (s *Store) traceLife() string {
 	if !s.waits() {
 		return ""
 	}

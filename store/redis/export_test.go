@@ -19,10 +19,10 @@ func (s *Store) PointerOf(issuer, clientID, sid string) string {
 	return s.named(n[0], keyPointer, n[:])
 }
 
-// LaneKeys are the keys of the lists of lanes of all buckets.
+// LaneKeys are the keys of the lists of queues of all buckets.
 func (s *Store) LaneKeys() (keys []string) {
 	for b := range buckets {
-		keys = append(keys, s.key(bucket(b), keyLanes))
+		keys = append(keys, s.key(bucket(b), keyQueues))
 	}
 	return keys
 }
@@ -38,7 +38,7 @@ func (s *Store) LastKeys() (keys []string) {
 // OrderedKeys are the ordered lists that grow with the sessions, of all buckets.
 func (s *Store) OrderedKeys() (keys []string) {
 	for b := range buckets {
-		keys = append(keys, s.key(bucket(b), keyQueue), s.key(bucket(b), keyTags))
+		keys = append(keys, s.key(bucket(b), keyExpiry), s.key(bucket(b), keyTags))
 	}
 	return keys
 }
@@ -72,7 +72,7 @@ func (s *Store) FormerSIDs(ctx context.Context, k store.Key) (int64, error) {
 }
 
 // EndSteps are the steps of an ending of a sid alone, to be done one by one.
-func (s *Store) EndSteps(ctx context.Context, e store.Ending, now time.Time) (begin func() error, deeds func() ([]store.Ended, error), confirm func() error) {
+func (s *Store) EndSteps(ctx context.Context, e store.Ending, now time.Time) (begin func() error, endTags func() ([]store.Ended, error), confirm func() error) {
 	now = store.Time(now)
 	st := s.stepsOf(e, now)
 	var tags []string
@@ -80,7 +80,7 @@ func (s *Store) EndSteps(ctx context.Context, e store.Ending, now time.Time) (be
 			tags, err = st.begin(ctx)
 			return err
 		}, func() ([]store.Ended, error) {
-			ended, _, err := s.deeds(ctx, tags, e, now, false, map[string]bool{})
+			ended, _, err := s.endTags(ctx, tags, e, now, false, map[string]bool{})
 			return ended, err
 		}, func() error { return st.confirm(ctx) }
 }
@@ -96,31 +96,31 @@ func (s *Store) Bind(ctx context.Context, e store.Ending, now time.Time) error {
 
 // LeaveSteps are the steps of Leave on a Cluster.
 func (s *Store) LeaveSteps(ctx context.Context, n store.Notice) (leave, ring func() error) {
-	var first map[spot]string
+	var first map[place]string
 	return func() (err error) {
 		first, err = s.put(ctx, []store.Notice{n})
 		return err
-	}, func() error { s.ringAll(ctx, first); return nil }
+	}, func() error { s.wakeAll(ctx, first); return nil }
 }
 
 // ClaimSteps are the steps of ClaimFor.
 func (s *Store) ClaimSteps(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration) (hear, claim, hush func() error, claimed *[]store.Notice) {
-	lane := laneName(kind, target)
-	var bells []rung
-	var next map[spot]string
+	queue := queueName(kind, target)
+	var wakeups []wakeup
+	var next map[place]string
 	claimed = new([]store.Notice)
 	return func() (err error) {
-			bells, err = s.heard(ctx, lane)
+			wakeups, err = s.wakeups(ctx, queue)
 			return err
 		}, func() (err error) {
-			_, *claimed, next, err = s.answer(ctx, bells, now, lease, 100)
+			_, *claimed, next, err = s.claimDue(ctx, wakeups, now, lease, 100)
 			return err
-		}, func() error { s.hush(ctx, lane, bells, next); return nil }, claimed
+		}, func() error { s.reschedule(ctx, queue, wakeups, next); return nil }, claimed
 }
 
-// BellOf is the key of the bell of a lane.
+// BellOf is the key of the wake-up of a queue.
 func (s *Store) BellOf(kind store.NoticeKind, target string) string {
-	return s.bell(laneName(kind, target))
+	return s.wakeupKey(queueName(kind, target))
 }
 
 // RoundTrip encodes and decodes a session.

@@ -79,11 +79,11 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 				e := endingOf(store.Selector{SID: sid})
 				e.JTI, e.JTIExpires = sid, now.Add(time.Hour)
 				point, insert := backend.CreateSteps(t.Context(), r, now.Add(began))
-				begin, deeds, confirm := backend.EndSteps(t.Context(), e, now)
+				begin, endTags, confirm := backend.EndSteps(t.Context(), e, now)
 				var ended []store.Ended
 				var created error
 				creates := []func() error{point, insert}
-				ends := []func() error{begin, func() (err error) { ended, err = deeds(); return err }, confirm}
+				ends := []func() error{begin, func() (err error) { ended, err = endTags(); return err }, confirm}
 				for _, step := range order {
 					if step == 'E' {
 						if err := ends[0](); err != nil {
@@ -146,11 +146,11 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 						e := endingOf(store.Selector{SID: sid(named)})
 						e.JTI, e.JTIExpires = sid("jti"), now.Add(time.Hour)
 						point, replace := backend.RenameSteps(t.Context(), next, now.Add(began), now)
-						begin, deeds, confirm := backend.EndSteps(t.Context(), e, now)
+						begin, endTags, confirm := backend.EndSteps(t.Context(), e, now)
 						var ended []store.Ended
 						var renamed error
 						renames := []func() error{point, replace}
-						ends := []func() error{begin, func() (err error) { ended, err = deeds(); return err }, confirm}
+						ends := []func() error{begin, func() (err error) { ended, err = endTags(); return err }, confirm}
 						for _, step := range order {
 							if step == 'E' {
 								if err := ends[0](); err != nil {
@@ -203,8 +203,8 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 			e := endingOf(store.Selector{SID: "s1"})
 			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
 			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
-			begin, deeds, confirm := crashes.EndSteps(t.Context(), e, now)
-			steps := []func() error{begin, func() error { _, err := deeds(); return err }, confirm}
+			begin, endTags, confirm := crashes.EndSteps(t.Context(), e, now)
+			steps := []func() error{begin, func() error { _, err := endTags(); return err }, confirm}
 			for _, step := range steps[:crash] {
 				if err := step(); err != nil {
 					t.Fatal(err)

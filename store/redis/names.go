@@ -26,7 +26,7 @@ const (
 	keyIndex   = "u" // * the sessions of one tag: hint of the sid, then the rest of the session's key, by lex
 	keyFormer  = "k" // * the sessions of one tag that had other sids, by these, in the same form
 	keyTags    = "t" // the tags that have sessions, by lex
-	keyQueue   = "q" // what runs out, by when
+	keyExpiry  = "q" // what runs out, by when
 	keyLast    = "l" // the token of the last message of the bucket's feed
 	keyMark    = "m" // * an end mark: when the ending was
 	keyJTI     = "j" // * a jti that was carried out: when it runs out
@@ -34,13 +34,13 @@ const (
 	keyBind    = "w" // * where to ask whether a jti was carried out
 	keyPointer = "i" // * the tags that have sessions with a sid
 	keyNotice  = "n" // * a notice
-	keyDue     = "d" // * notices of a lane that wait, by when they are due
-	keyLeased  = "e" // * notices of a lane that are leased, by when the lease ends
+	keyDue     = "d" // * notices of a queue that wait, by when they are due
+	keyLeased  = "e" // * notices of a queue that are leased, by when the lease ends
 	keyPending = "o" // * all of these, by when they were created
-	keyDead    = "g" // * dead letters of a lane, as those
-	keyLanes   = "y" // the lanes that have notices
-	keyBell    = "b" // * the buckets that have something of a lane to be done, and when
-	keyVault   = "v" // * a value of the vault
+	keyDead    = "g" // * dead letters of a queue, as those
+	keyQueues  = "y" // the queues that have notices
+	keyWakeup  = "b" // * the buckets that have something of a queue to be done, and when
+	keyValue   = "v" // * a shared value
 	keyAttempt = "a" // * a login that was carried out: when that runs out, and what came of it
 	keyTrace   = "x" // for replicas to acknowledge (see lua/shared.lua)
 	keyFeed    = "f" // the channel of the feed, on a Cluster
@@ -69,7 +69,7 @@ func appendText(b []byte, s string) []byte {
 }
 
 // laneName names the notices of one kind for one target.
-func laneName(kind store.NoticeKind, target string) name { return hash('l', string(kind), target) }
+func queueName(kind store.NoticeKind, target string) name { return hash('l', string(kind), target) }
 
 func jtiName(issuer, clientID, jti string) name { return hash('j', issuer, clientID, jti) }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// template is all of a notice but whom it is about: kind and target, which name its lane; issuer, client, cause; when it was
+// template is all of a notice but whom it is about: kind and target, which name its queue; issuer, client, cause; when it was
 // created; and at the end its deadline.
 func template(n store.Notice) string {
 	var b []byte
@@ -30,8 +30,8 @@ func about(issuer, clientID, subject, sid string) string {
 	return string(appendText(nil, string(names(issuer, clientID, subject, sid))))
 }
 
-// tellings are the arguments of the script for the notices that e asks for: what is wanted, template, names, lane.
-func tellings(e store.Ending, now time.Time) (args []string) {
+// tellings are the arguments of the script for the notices that e asks for: what is wanted, template, names, queue.
+func noticeArgs(e store.Ending, now time.Time) (args []string) {
 	for _, t := range e.Notices {
 		wants, whom := "t", ""
 		switch {
@@ -42,22 +42,22 @@ func tellings(e store.Ending, now time.Time) (args []string) {
 		case e.WholeSubject(t):
 			wants, whom = "w", about(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, "")
 		}
-		lane := laneName(t.Kind, t.Target)
+		queue := queueName(t.Kind, t.Target)
 		args = append(args, wants, template(store.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Selector.Issuer,
-			ClientID: e.Selector.ClientID, Cause: e.Cause, Created: now, Deadline: t.Deadline}), whom, string(lane[:]))
+			ClientID: e.Selector.ClientID, Cause: e.Cause, Created: now, Deadline: t.Deadline}), whom, string(queue[:]))
 	}
 	return args
 }
 
-// spot is one lane in one bucket.
-type spot struct {
+// place is one queue in one bucket.
+type place struct {
 	bucket bucket
-	lane   name
+	queue  name
 }
 
 // candidate is a notice that is due.
 type candidate struct {
-	spot
+	place
 	id  string
 	due float64
 }
@@ -89,18 +89,18 @@ func oldest(due []candidate, max int) []candidate {
 	return due[:min(max, len(due))]
 }
 
-// peek looks what is due at some spots, up to max at each, and when there is something to be done there next. The error is of
+// peek looks what is due at some places, up to max at each, and when there is something to be done there next. The error is of
 // those that could not be looked at.
-func (s *Store) peek(ctx context.Context, spots []spot, now time.Time, max int) (due []candidate, next map[spot]string, err error) {
+func (s *Store) findDue(ctx context.Context, places []place, now time.Time, max int) (due []candidate, next map[place]string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout/2) // time is needed to claim what was found elsewhere
 	defer cancel()
-	calls := make([]call, len(spots))
-	for i, at := range spots {
-		calls[i] = call{s.scripts.due, s.queues(at), []string{decimal(now), strconv.Itoa(max), s.key(at.bucket, ""), string(at.lane[:])}}
+	calls := make([]call, len(places))
+	for i, at := range places {
+		calls[i] = call{s.scripts.due, s.queueKeys(at), []string{decimal(now), strconv.Itoa(max), s.key(at.bucket, ""), string(at.queue[:])}}
 	}
 	answers, faults := s.runEach(ctx, calls)
-	next = make(map[spot]string)
-	for i, at := range spots {
+	next = make(map[place]string)
+	for i, at := range places {
 		if faults[i] != nil {
 			err = faults[i]
 			continue
@@ -121,29 +121,29 @@ func (s *Store) peek(ctx context.Context, spots []spot, now time.Time, max int) 
 	return due, next, err
 }
 
-func (s *Store) queues(at spot) []string {
-	return []string{s.named(at.bucket, keyDue, at.lane[:]), s.named(at.bucket, keyLeased, at.lane[:])}
+func (s *Store) queueKeys(at place) []string {
+	return []string{s.named(at.bucket, keyDue, at.queue[:]), s.named(at.bucket, keyLeased, at.queue[:])}
 }
 
-// claim leases what is due, and says when there is something to be done next at the spots where it was.
-func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []store.Notice, next map[spot]string, err error) {
+// claim leases what is due, and says when there is something to be done next at the places where it was.
+func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []store.Notice, next map[place]string, err error) {
 	lease := rand.Text()
-	var spots []spot
-	ids := make(map[spot][]string)
+	var places []place
+	ids := make(map[place][]string)
 	for _, d := range due {
-		if ids[d.spot] == nil {
-			spots = append(spots, d.spot)
+		if ids[d.place] == nil {
+			places = append(places, d.place)
 		}
-		ids[d.spot] = append(ids[d.spot], d.id)
+		ids[d.place] = append(ids[d.place], d.id)
 	}
-	calls := make([]call, len(spots))
-	for i, at := range spots {
-		calls[i] = call{s.scripts.claim, s.queues(at),
-			append([]string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.lane[:])}, ids[at]...)}
+	calls := make([]call, len(places))
+	for i, at := range places {
+		calls[i] = call{s.scripts.claim, s.queueKeys(at),
+			append([]string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.queue[:])}, ids[at]...)}
 	}
 	answers, faults := s.runEach(ctx, calls)
-	next = make(map[spot]string)
-	for i, at := range spots {
+	next = make(map[place]string)
+	for i, at := range places {
 		if faults[i] != nil {
 			err = faults[i]
 			continue
@@ -237,8 +237,8 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	case !o.GiveUp:
 		outcome = "retry"
 	}
-	answer, err := s.run(ctx, call{s.scripts.settle, []string{s.named(b, keyNotice, []byte(n.ID))},
-		[]string{n.Lease, outcome, n.ID, decimal(o.RetryAt), o.Reason, s.key(b, ""), s.bells()}})
+	answer, err := s.run(ctx, call{s.scripts.complete, []string{s.named(b, keyNotice, []byte(n.ID))},
+		[]string{n.Lease, outcome, n.ID, decimal(o.RetryAt), o.Reason, s.key(b, ""), s.wakeupPrefix()}})
 	if err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 		return store.ErrLeaseLost
 	}
 	if outcome == "retry" {
-		s.ring(ctx, spot{b, laneName(n.Kind, n.Target)}, decimal(o.RetryAt))
+		s.wake(ctx, place{b, queueName(n.Kind, n.Target)}, decimal(o.RetryAt))
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	defer leave()
 	queues := make([]rueidis.Completed, buckets)
 	for b := range queues {
-		queues[b] = s.client.B().Zrangebyscore().Key(s.key(bucket(b), keyQueue)).Min("-inf").Max(decimal(now)).Limit(0, 1).Build()
+		queues[b] = s.client.B().Zrangebyscore().Key(s.key(bucket(b), keyExpiry)).Min("-inf").Max(decimal(now)).Limit(0, 1).Build()
 	}
 	total := 0
 	for b, result := range s.do(ctx, queues) {
@@ -48,7 +48,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 // on until there is one, or nothing is due.
 func (s *Store) pruneBucket(ctx context.Context, b bucket, now time.Time, limit int) (int, error) {
 	for {
-		answer, err := s.run(ctx, call{s.scripts.prune, []string{s.key(b, keyQueue), s.key(b, keyTags)},
+		answer, err := s.run(ctx, call{s.scripts.prune, []string{s.key(b, keyExpiry), s.key(b, keyTags)},
 			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit), strconv.FormatInt(store.MarkLifetime.Microseconds(), 10)}})
 		if err != nil {
 			return 0, err

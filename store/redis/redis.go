@@ -42,13 +42,13 @@ type Options struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Store keeps sessions, notices and the vault in Redis or Valkey.
+// Store keeps sessions, notices and the shared values in Redis or Valkey.
 type Store struct {
 	client  rueidis.Client
 	option  rueidis.ClientOption // for the connections of the feed and of the clock
 	cluster bool
 	timeout time.Duration
-	round   time.Duration // of the deeds of an ending, before others have their turn; see deeds
+	round   time.Duration // of the steps of an ending, before others have their turn; see steps
 	channel string        // of the feed, where all buckets share one
 	tags    *[buckets]string
 	scripts *scripts

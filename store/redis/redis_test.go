@@ -100,7 +100,7 @@ func open(t testing.TB, url string, o redis.Options) *redis.Store {
 	return backend
 }
 
-// breakNotices puts something else in the place of the lists of lanes, so that no notice can be left.
+// breakNotices puts something else in the place of the lists of queues, so that no notice can be left.
 func breakNotices(t *testing.T, url string, backend *redis.Store) (restore func()) {
 	option := rueidis.ClientOption{InitAddress: strings.Split(url[strings.Index(url, "://")+3:], ","), DisableCache: true}
 	c, err := rueidis.NewClient(option)

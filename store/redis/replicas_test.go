@@ -245,7 +245,7 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 			t.Errorf("%s lives after a logout that was carried out and not acknowledged: %v", r.Subject, err)
 		}
 	}
-	// And where notices and the vault are concerned, what was done is no error.
+	// And where notices and the shared values are concerned, what was done is no error.
 	if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("app", "alice", now)}); err != nil {
 		t.Errorf("Leave: %v", err)
 	}

@@ -19,10 +19,10 @@ var luaFiles embed.FS
 type script struct{ name, text, sha string }
 
 type scripts struct {
-	create, point, update, rename             *script
-	end, begin, confirm, release, bind, prune *script
-	due, claim, settle, leave, retry, drop    *script
-	ring, hush, tally, ids, save, attempt     *script
+	create, point, update, rename               *script
+	end, begin, confirm, release, bind, prune   *script
+	due, claim, complete, enqueue, retry, drop  *script
+	wake, reschedule, stats, ids, save, attempt *script
 }
 
 func loadScripts() (*scripts, error) {
@@ -30,7 +30,7 @@ func loadScripts() (*scripts, error) {
 	if err != nil {
 		return nil, err
 	}
-	lane, err := luaFiles.ReadFile("lua/lane.lua")
+	queue, err := luaFiles.ReadFile("lua/queue.lua")
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +38,8 @@ func loadScripts() (*scripts, error) {
 	for name, to := range map[string]**script{
 		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
 		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
-		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "settle": &all.settle, "leave": &all.leave,
-		"retry": &all.retry, "drop": &all.drop, "ring": &all.ring, "hush": &all.hush, "tally": &all.tally, "ids": &all.ids,
+		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
+		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule, "stats": &all.stats, "ids": &all.ids,
 		"save": &all.save, "attempt": &all.attempt,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
@@ -48,8 +48,8 @@ func loadScripts() (*scripts, error) {
 		}
 		sc := &script{name: name, text: string(shared) + string(text)}
 		switch name {
-		case "end", "due", "claim", "settle", "leave", "retry", "drop", "ring", "tally":
-			sc.text = string(shared) + string(lane) + string(text)
+		case "end", "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats":
+			sc.text = string(shared) + string(queue) + string(text)
 		}
 		sum := sha1.Sum([]byte(sc.text)) // how Redis names scripts
 		sc.sha = hex.EncodeToString(sum[:])

@@ -88,7 +88,7 @@ func (s *Store) place(
 	ctx context.Context, r *store.Record, script *script, revision, pointed int64, began, now time.Time,
 ) error {
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
-	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, tag),
+	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, tag),
 		s.named(b, keyFormer, tag), s.key(b, keyTags)}
 	for _, m := range marksFor(r) {
 		keys = append(keys, s.named(b, keyMark, m[:]))
@@ -144,7 +144,7 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 		c := call{s.scripts.point,
 			[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 			// Twice the margin: the session may be on another machine, whose clock may be behind.
-			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.trace()}}
+			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.traceLife()}}
 		word, few, err := s.pointOne(ctx, b, c, pointed != 0)
 		switch {
 		case err != nil:
@@ -244,7 +244,7 @@ func (s *Store) replace(ctx context.Context, r *store.Record, now time.Time, poi
 	next.Revision++
 	end := runsOut(r)
 	answer, err := s.run(ctx, call{s.scripts.update,
-		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyQueue), s.named(b, keyIndex, r.Key[:4]),
+		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, r.Key[:4]),
 			s.named(b, keyFormer, r.Key[:4])},
 		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
 			until(end, keepFor(r)), until(end, margin+keepFor(r)), pointed}})

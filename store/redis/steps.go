@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// atOnce is how many deeds of one ending are under way at a time: those of a sid that very many subjects have do not fill
+// atOnce is how many steps of one ending are under way at a time: those of a sid that very many subjects have do not fill
 // the connection, and others have their turn in between.
 const atOnce = 64
 
@@ -30,7 +30,7 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 //
 //  1. begin, where the jti is recorded: refuse a replay; claim the jti for a while; for a sid alone leave its mark and read
 //     the tags that it points to.
-//  2. the deed, for each tag.
+//  2. the step, for each tag.
 //  3. confirm, where the jti is recorded: record it, if the claim still holds.
 //
 // A failure or a crash before 3 leaves the jti unused: the next try claims it (at once if the claim could be given back, else
@@ -38,7 +38,7 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 // for the first; then it is a replay, or its turn. If the first was delayed for so long that its claim ran out and the
 // second did it all, the first finds at 3 that it has lost the claim, and does not answer nil.
 //
-// Where replicas are too few, the mark is left and the deeds are done all the same: nobody is kept signed in for want of a
+// Where replicas are too few, the mark is left and the steps are done all the same: nobody is kept signed in for want of a
 // replica. But nothing is confirmed, and the answer is no success.
 func (s *Store) endInSteps(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
@@ -54,7 +54,7 @@ func (s *Store) endInSteps(
 			st.giveBack(ctx)
 		}
 	}()
-	if ended, more, err = s.deeds(ctx, tags, e, now, few, done); err != nil || more {
+	if ended, more, err = s.endTags(ctx, tags, e, now, few, done); err != nil || more {
 		return ended, more, err
 	}
 	if err = st.confirm(ctx); err != nil {
@@ -63,10 +63,10 @@ func (s *Store) endInSteps(
 	return ended, false, nil
 }
 
-// deeds carries out the deeds of the tags that are not done yet, a few at a time. When that has taken a round's time it says
+// steps carries out the steps of the tags that are not done yet, a few at a time. When that has taken a round's time it says
 // that there is more. Replicas are waited for unless it is known that they are too few; when they turn out to be, the rest is
 // done without them, and the error is [errReplicas].
-func (s *Store) deeds(
+func (s *Store) endTags(
 	ctx context.Context, tags []string, e store.Ending, now time.Time, few bool, done map[string]bool,
 ) (all []store.Ended, more bool, err error) {
 	round, cancel := context.WithTimeout(ctx, s.round)
@@ -82,7 +82,7 @@ func (s *Store) deeds(
 		}
 		some := make([]call, n)
 		for i, tag := range tags[:n] {
-			some[i] = s.deedAt(e, []byte(tag), false, now)
+			some[i] = s.endCall(e, []byte(tag), false, now)
 		}
 		var answers []rueidis.RedisMessage
 		if s.waits() && !few {
@@ -110,7 +110,7 @@ func (s *Store) deeds(
 	return all, more, nil
 }
 
-// steps are what comes before and after the deeds of one ending.
+// steps are what comes before and after the steps of one ending.
 type steps struct {
 	s     *Store
 	e     store.Ending
@@ -139,8 +139,8 @@ func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
 
 // jtiKeys are the queue, the record and the claim of the jti. On one server they are in the jti's own bucket, see jtiHome.
 func (st *steps) jtiKeys() []string {
-	at := st.s.jtiHome(st.jti, st.home)
-	return []string{st.s.key(at, keyQueue), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
+	at := st.s.jtiBucket(st.jti, st.home)
+	return []string{st.s.key(at, keyExpiry), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
 }
 
 // begin does the first step and returns the tags of those who are named, also with [errReplicas]. Only the mark of a sid needs
@@ -159,9 +159,9 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		jti[1], jti[2] = st.s.named(st.home, keyJTI, nil), st.s.named(st.home, keyClaim, nil)
 	}
 	c := call{st.s.scripts.begin,
-		[]string{st.s.key(st.home, keyQueue), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]), st.s.named(st.home, keyPointer, st.sid[:])},
+		[]string{st.s.key(st.home, keyExpiry), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]), st.s.named(st.home, keyPointer, st.sid[:])},
 		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over), until(over, margin),
-			st.s.key(st.home, ""), st.s.trace()}}
+			st.s.key(st.home, ""), st.s.traceLife()}}
 	for {
 		var answer rueidis.RedisMessage
 		var err, few error
@@ -232,10 +232,10 @@ func (st *steps) giveBack(ctx context.Context) {
 	_, _ = st.s.run(ctx, call{st.s.scripts.release, st.jtiKeys()[2:], []string{st.owner}})
 }
 
-// bind is for a Cluster, where the jti is recorded in the slot of the deed. The same token always names the same sessions,
-// so it comes to the same slot, and there the replay check and the deed are one script. But a jti counts whomever it names:
+// bind is for a Cluster, where the jti is recorded in the slot of the step. The same token always names the same sessions,
+// so it comes to the same slot, and there the replay check and the step are one script. But a jti counts whomever it names:
 // a second token with the same jti and another subject would come to another slot, whose script knows nothing. So the jti's
-// own slot says which ending it belongs to, before the deed. It is no record: a crash after it burns nothing, since the same
+// own slot says which ending it belongs to, before the step. It is no record: a crash after it burns nothing, since the same
 // token finds itself bound. Another ending with that jti looks where the first is recorded:
 //
 //   - recorded: a replay.
@@ -258,7 +258,7 @@ func (s *Store) bind(ctx context.Context, e store.Ending, now time.Time, anew bo
 	}
 	for {
 		answer, err := s.run(ctx, call{s.scripts.bind,
-			[]string{s.named(b, keyBind, jti[:]), s.key(b, keyQueue)},
+			[]string{s.named(b, keyBind, jti[:]), s.key(b, keyExpiry)},
 			[]string{decimal(now), mine, decimal(e.JTIExpires), until(e.JTIExpires, margin), string(jti[:]), failed}})
 		if err != nil {
 			return 0, err

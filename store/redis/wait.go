@@ -17,7 +17,7 @@ const (
 	// waitIdle is how often such connections that nobody uses are closed.
 	waitIdle = 5 * time.Second
 	// lookAgain is how often it is looked which masters have replicas, besides after a connection was lost.
-	lookAgain = 10 * time.Second
+	checkEvery = 10 * time.Second
 )
 
 // errReplicas: what was asked for is done, and may be undone by a failover.
@@ -102,7 +102,7 @@ func (r *replicas) nowAway(id string, away bool) (news bool) {
 
 // watchReplicas looks again which masters have replicas: now and then, and when a connection was lost.
 func (s *Store) watchReplicas(ctx context.Context) {
-	t := time.NewTicker(lookAgain)
+	t := time.NewTicker(checkEvery)
 	defer t.Stop()
 	for {
 		select {

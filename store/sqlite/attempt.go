@@ -13,9 +13,9 @@ import (
 const (
 	claimAttemptSQL = `INSERT INTO attempts (id, expires, value) VALUES (?1, ?2, ?3)
 		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, value = excluded.value WHERE attempts.expires <= ?4`
-	settleAttemptSQL = `UPDATE attempts SET value = ?2 WHERE id = ?1 AND expires > ?3`
-	attemptSQL       = `SELECT value FROM attempts WHERE id = ?1 AND expires > ?2`
-	pruneAttemptsSQL = `DELETE FROM attempts WHERE id IN (SELECT id FROM attempts WHERE expires <= ? LIMIT 100)`
+	completeAttemptSQL = `UPDATE attempts SET value = ?2 WHERE id = ?1 AND expires > ?3`
+	attemptSQL         = `SELECT value FROM attempts WHERE id = ?1 AND expires > ?2`
+	pruneAttemptsSQL   = `DELETE FROM attempts WHERE id IN (SELECT id FROM attempts WHERE expires <= ? LIMIT 100)`
 )
 
 // ClaimAttempt implements [store.Attempts].

@@ -83,7 +83,7 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (en
 			return err
 		}
 		for _, n := range e.NoticesFor(gone, more, now) {
-			if err := w.leaveNotice(n); err != nil {
+			if err := w.enqueue(n); err != nil {
 				return err
 			}
 		}

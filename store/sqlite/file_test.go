@@ -238,7 +238,7 @@ func damage(t *testing.T, path string, from, to int64) {
 
 func TestAsItIsOpensWhatIsThereAndChangesNothing(t *testing.T) {
 	t.Parallel()
-	asItIs := sqlite.Options{AsItIs: true}
+	asItIs := sqlite.Options{NoMigration: true}
 	path := filepath.Join(t.TempDir(), "curfew.db")
 	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what is not there: %v", err)

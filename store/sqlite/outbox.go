@@ -25,13 +25,13 @@ const (
 		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
 		RETURNING id, attempts, reason, given_up, ` + noticeColumns
 
-	settleDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
-	settleRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4 WHERE id = ?1 AND lease = ?2`
+	completeDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
+	completeRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4 WHERE id = ?1 AND lease = ?2`
 	// A given up notice leaves the index of those to be claimed.
-	settleGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3 WHERE id = ?1 AND lease = ?2`
+	completeGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3 WHERE id = ?1 AND lease = ?2`
 )
 
-func (w *writer) leaveNotice(n store.Notice) error {
+func (w *writer) enqueue(n store.Notice) error {
 	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:], string(n.Cause),
 		blob(n.Payload), micros(n.Created), micros(n.Due), micros(n.Deadline))
 	if err != nil {
@@ -99,11 +99,11 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	return s.write(ctx, func(w *writer) error {
 		switch {
 		case o.Done:
-			return oneRow(store.ErrLeaseLost, "settle", w.settleDone, id, n.Lease)
+			return oneRow(store.ErrLeaseLost, "settle", w.completeDone, id, n.Lease)
 		case o.GiveUp:
-			return oneRow(store.ErrLeaseLost, "settle", w.settleGiveUp, id, n.Lease, o.Reason)
+			return oneRow(store.ErrLeaseLost, "settle", w.completeGiveUp, id, n.Lease, o.Reason)
 		default:
-			return oneRow(store.ErrLeaseLost, "settle", w.settleRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
+			return oneRow(store.ErrLeaseLost, "settle", w.completeRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
 		}
 	})
 }

@@ -26,7 +26,7 @@ const (
 // reader is a connection that reads.
 type reader struct {
 	find, list, listSubject, listID                *sql.Stmt
-	notices, notice, tally, created, load, overdue *sql.Stmt
+	notices, notice, stats, created, load, overdue *sql.Stmt
 	crowded                                        *sql.Stmt
 	attempt                                        *sql.Stmt
 }
@@ -38,7 +38,7 @@ func (r *reader) statements() []statement {
 		{&r.listSubject, listSubjectSQL},
 		{&r.listID, listSIDSQL},
 		{&r.notices, noticesSQL},
-		{&r.tally, tallySQL},
+		{&r.stats, statsSQL},
 		{&r.created, createdSQL},
 		{&r.load, loadSQL},
 		{&r.overdue, overdueSQL},

@@ -38,7 +38,7 @@ type Options struct {
 	Readers int
 	// AsItIs opens only what is there and has our schema already: [ErrNotMigrated] otherwise. The schema and what is kept are not
 	// changed by opening it.
-	AsItIs bool
+	NoMigration bool
 }
 
 // Store keeps sessions and notices in an SQLite database. It is a [store.Store].
@@ -82,7 +82,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		stopped: make(chan struct{}),
 		readers: make(chan *reader, o.Readers),
 	}
-	if o.AsItIs {
+	if o.NoMigration {
 		if _, err := os.Stat(named); err != nil {
 			return nil, err
 		}
@@ -101,7 +101,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 
 // start brings the database to our schema and opens the connections.
 func (s *Store) start(ctx context.Context, o Options) error {
-	err := migrate(ctx, s.db, o.AsItIs)
+	err := migrate(ctx, s.db, o.NoMigration)
 	if err != nil {
 		return err
 	}

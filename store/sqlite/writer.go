@@ -58,7 +58,7 @@ type writer struct {
 	insertNotice, claim, retry, drop                                  *sql.Stmt
 	saveFirst, save                                                   *sql.Stmt
 	claimAttempt, settleAttempt, attempt, pruneAttempts               *sql.Stmt
-	settleDone, settleRetry, settleGiveUp                             *sql.Stmt
+	completeDone, completeRetry, completeGiveUp                       *sql.Stmt
 }
 
 // statement is a statement to be prepared.
@@ -98,12 +98,12 @@ func (w *writer) statements() []statement {
 		{&w.saveFirst, saveFirstSQL},
 		{&w.save, saveSQL},
 		{&w.claimAttempt, claimAttemptSQL},
-		{&w.settleAttempt, settleAttemptSQL},
+		{&w.settleAttempt, completeAttemptSQL},
 		{&w.attempt, attemptSQL},
 		{&w.pruneAttempts, pruneAttemptsSQL},
-		{&w.settleDone, settleDoneSQL},
-		{&w.settleRetry, settleRetrySQL},
-		{&w.settleGiveUp, settleGiveUpSQL},
+		{&w.completeDone, completeDoneSQL},
+		{&w.completeRetry, completeRetrySQL},
+		{&w.completeGiveUp, completeGiveUpSQL},
 	}
 }
 

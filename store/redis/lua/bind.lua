@@ -1,6 +1,6 @@
 -- Binds a jti to the one ending that it may carry out. Only on a Cluster, where the record of the jti is in the slot of
 -- that ending and another ending with the same jti would not see it.
--- KEYS: 1 binding, 2 queue
+-- KEYS: 1 binding, 2 expiry
 -- ARGV: 1 now, 2 the ending, 3 when the jti runs out, 4 until when Redis keeps it, 5 name of the jti, 6 an ending whose
 --       binding is to be replaced
 -- Answers whom it is bound to, for how long that has been so, and when it runs out.

@@ -1,8 +1,8 @@
--- Leases those of the named notices of a lane that are still due.
--- KEYS: 1 due, 2 leased    ARGV: 1 now, 2 until, 3 lease, 4 start of the keys of the bucket, 5 lane, then ids
--- Answers when there is something to be done next in the lane, and then the notices.
-local start, lane = ARGV[4], ARGV[5]
-check_lane(start, '', lane)
+-- Leases those of the named notices of a queue that are still due.
+-- KEYS: 1 due, 2 leased    ARGV: 1 now, 2 until, 3 lease, 4 start of the keys of the bucket, 5 queue, then ids
+-- Answers when there is something to be done next in the queue, and then the notices.
+local start, queue = ARGV[4], ARGV[5]
+check_queue(start, '', queue)
 local answer = {''}
 for i = 6, #ARGV do
   local at = redis.call('ZSCORE', KEYS[1], ARGV[i])
@@ -17,5 +17,5 @@ for i = 6, #ARGV do
     end
   end
 end
-answer[1] = upcoming(start, lane)
+answer[1] = upcoming(start, queue)
 return answer

@@ -1,5 +1,5 @@
 -- Records the jti of an ending of several steps, now that all of them are done.
--- KEYS: 1 queue, 2 jti, 3 claim
+-- KEYS: 1 expiry, 2 jti, 3 claim
 -- ARGV: 1 now, 2 owner, 3 when the jti runs out, 4 until when Redis keeps it, 5 name of the jti
 local till = redis.call('GET', KEYS[2])
 if till and tonumber(ARGV[1]) < tonumber(till) then return 'replayed' end

@@ -1,5 +1,5 @@
 -- Keeps a session in its bucket, unless a mark there bars it.
--- KEYS: 1 session, 2 queue, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
+-- KEYS: 1 session, 2 expiry, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
 -- ARGV: 3 began, 4 the session, 5 when it runs out, 6 tag, 7 rest of the key, 8 until when Redis keeps the session and 9 the
 --       indexes, in its milliseconds; the others are for rename.lua
 for i = 6, #KEYS do

@@ -1,13 +1,13 @@
--- Ends the sessions of one tag that an ending names: the deed itself, whole or not at all. Everything that can be refused
+-- Ends the sessions of one tag that an ending names: the step itself, whole or not at all. Everything that can be refused
 -- or fail is read first: while a slot is moving, a key that is not here is an error, and then nothing has been written.
--- KEYS: 1 queue, 2 index, 3 tags, 4 last message, 5 lanes; if there is a jti: 6 jti, 7 queue of its bucket
+-- KEYS: 1 expiry, 2 index, 3 tags, 4 last message, 5 queues; if there is a jti: 6 jti, 7 expiry of its bucket
 -- ARGV: 1 now, 2 start of the keys of the bucket, 3 tag, 4 shape, 5 scope (issuer and client), 6 subject, 7 sid, 8 rest of
 --       the key, 9 hints, 10 marks, 11 when marks run out, 12 until when Redis keeps marks, 13 name of the jti,
 --       14 when it runs out, 15 until when Redis keeps it, 16 how to publish, 17 channel, 18 head of the message, 19 id of
---       the notices, 20 how long a trace is kept if replicas are waited for, 21 bells, 22 how many sessions to
+--       the notices, 20 how long a trace is kept if replicas are waited for, 21 wakeups, 22 how many sessions to
 --       remove at most, 23 how many of the newest to spare (0: it is not that kind of ending), then for each telling: what it
---       wants (w, t, r, o), its template, its names, its lane
--- Answers a word ('more' if there may be more to be ended: then the jti is not recorded yet), the lanes in which it left
+--       wants (w, t, r, o), its template, its names, its queue
+-- Answers a word ('more' if there may be more to be ended: then the jti is not recorded yet), the queues in which it left
 -- notices, and who ended.
 local now, start, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
@@ -113,30 +113,30 @@ for at = 1, #ARGV[10], 16 do
   if not before or tonumber(before) < tonumber(marked) then marks[#marks + 1] = name end
 end
 
-local notices, lanes = {}, {}
-local function note(lane, template, key, who, what)
+local notices, queues = {}, {}
+local function note(queue, template, key, who, what)
   local id = ARGV[19] .. '-' .. (#notices + 1)
   redis.call('EXISTS', start .. 'n' .. id)
-  notices[#notices + 1] = {lane, id, template, key, who, what}
-  if lanes[#lanes] ~= lane then lanes[#lanes + 1] = lane end
+  notices[#notices + 1] = {queue, id, template, key, who, what}
+  if queues[#queues] ~= queue then queues[#queues + 1] = queue end
 end
 for i = 24, #ARGV, 4 do
-  local wants, template, lane = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local wants, template, queue = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   if wants == 'w' then
-    if not more then note(lane, template, '', ARGV[i + 2], '') end
+    if not more then note(queue, template, '', ARGV[i + 2], '') end
   else
     for j = 1, #found do
       local v = found[j][3]
       if wants == 't' then
-        note(lane, template, tag .. found[j][2], names(v), '')
+        note(queue, template, tag .. found[j][2], names(v), '')
       elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
-        note(lane, template, tag .. found[j][2], names(v),
+        note(queue, template, tag .. found[j][2], names(v),
           part(start .. 's' .. tag .. found[j][2], payload_at(v) - 1, -1))
       end
     end
   end
 end
-for i = 1, #lanes do check_lane(start, ARGV[21], lanes[i]) end
+for i = 1, #queues do check_queue(start, ARGV[21], queues[i]) end
 local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
 for _, key in ipairs({KEYS[1], KEYS[3], had}) do redis.call('ZCARD', key) end
 
@@ -153,7 +153,7 @@ for i = 1, #marks do
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], had, tag, stale[i][1], stale[i][2]) end
-local answer, heard = {more and 'more' or 'ended', table.concat(lanes)}, {}
+local answer, heard = {more and 'more' or 'ended', table.concat(queues)}, {}
 for _, list in ipairs({over, found}) do
   for i = 1, #list do
     redis.call('UNLINK', start .. 's' .. tag .. list[i][2])
@@ -166,10 +166,10 @@ for i = 1, #found do
 end
 for i = 1, #notices do
   local n = notices[i]
-  leave(start, n[1], n[2], ARGV[1], n[3], n[4], n[5], n[6])
+  enqueue(start, n[1], n[2], ARGV[1], n[3], n[4], n[5], n[6])
 end
 if ARGV[21] ~= '' then
-  for i = 1, #lanes do ring(ARGV[21] .. lanes[i], string.sub(ARGV[19], 1, 2), ARGV[1]) end
+  for i = 1, #queues do wake(ARGV[21] .. queues[i], string.sub(ARGV[19], 1, 2), ARGV[1]) end
 end
 if #heard > 0 then
   local head = ARGV[18]

@@ -1,5 +1,5 @@
--- Lists the notices of some lanes of a bucket.
--- KEYS: 1 lanes    ARGV: 1 start of the keys of the bucket, 2 pending, dead or nothing, then the lanes
+-- Lists the notices of some queues of a bucket.
+-- KEYS: 1 queues    ARGV: 1 start of the keys of the bucket, 2 pending, dead or nothing, then the queues
 local answer = {}
 for i = 3, #ARGV do
   for letter, state in pairs({o = 'pending', g = 'dead'}) do

@@ -1,5 +1,5 @@
 -- Removes a batch of what has run out from one bucket. Answers how much was removed, and how much was looked at.
--- KEYS: 1 queue, 2 tags
+-- KEYS: 1 expiry, 2 tags
 -- ARGV: 1 now, 2 start of the keys of the bucket, 3 size of a batch, 4 how long marks hold, in microseconds
 local now, start = tonumber(ARGV[1]), ARGV[2]
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])

@@ -1,5 +1,5 @@
 -- Replaces what may change of a session, and its sid, unless a mark here bars it.
--- KEYS: 1 session, 2 queue, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
+-- KEYS: 1 session, 2 expiry, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
 -- ARGV: 1 now, 2 revision as stored, 3 began, 4 the session as it shall be, 5 when it runs out, 6 tag, 7 rest of the key,
 --       8 until when Redis keeps the session and 9 the indexes
 local v = redis.call('GET', KEYS[1])

@@ -1,5 +1,5 @@
 -- Replaces what may change of a session.
--- KEYS: 1 session, 2 queue, 3 index, 4 index of former sids
+-- KEYS: 1 session, 2 expiry, 3 index, 4 index of former sids
 -- ARGV: 1 now, 2 revision as stored, 3 the new head, 4 the new payload, 5 when it runs out, 6 the key,
 --       7 until when Redis keeps the session and 8 the index, 9 until when the pointer is sure to be kept, in microseconds,
 --       if that was seen to

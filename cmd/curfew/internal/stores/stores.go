@@ -160,7 +160,7 @@ func checkSQLite(rest string) error {
 }
 
 func openSQLite(ctx context.Context, a Address, unchanged bool, _ *slog.Logger) (store.Store, error) {
-	return sqlite.Open(ctx, a.rest, sqlite.Options{AsItIs: unchanged})
+	return sqlite.Open(ctx, a.rest, sqlite.Options{NoMigration: unchanged})
 }
 
 func checkPostgres(scheme string) func(string) error {
@@ -173,7 +173,7 @@ func checkPostgres(scheme string) func(string) error {
 }
 
 func openPostgres(ctx context.Context, a Address, unchanged bool, _ *slog.Logger) (store.Store, error) {
-	return postgres.Open(ctx, a.scheme+":"+a.rest, postgres.Options{AsItIs: unchanged})
+	return postgres.Open(ctx, a.scheme+":"+a.rest, postgres.Options{NoMigration: unchanged})
 }
 
 func checkRedis(scheme string) func(string) error {

@@ -7,15 +7,15 @@ import (
 	"example.com/curfew/store"
 )
 
-// valuable is a value of the vault.
-type valuable struct {
+// valuable is a value of the shared values.
+type sharedValue struct {
 	value    []byte
 	revision int64
 }
 
 // Load implements [store.SharedValues].
 func (s *Store) Load(ctx context.Context, name string) ([]byte, int64, error) {
-	var found valuable
+	var found sharedValue
 	err := s.do(ctx, func() error {
 		found = s.vault[name]
 		return nil
@@ -32,7 +32,7 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 		if s.vault[name].revision != revision {
 			return store.ErrConflict
 		}
-		s.vault[name] = valuable{bytes.Clone(value), revision + 1}
+		s.vault[name] = sharedValue{bytes.Clone(value), revision + 1}
 		return nil
 	})
 }

@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	settleTimeout = 10 * time.Second
-	tryTimeout    = 25 * time.Second // of one attempt, all included
+	completeTimeout = 10 * time.Second
+	tryTimeout      = 25 * time.Second // of one attempt, all included
 )
 
-// lane carries out the notices of one kind for one target. Lanes know nothing of one another: what one app does, delays
+// queue carries out the notices of one kind for one target. Queues know nothing of one another: what one app does, delays
 // no other.
-type lane struct {
+type queue struct {
 	s      *Sender
 	kind   store.NoticeKind
 	target string
@@ -27,13 +27,13 @@ type lane struct {
 	try    func(context.Context, store.Notice) result
 
 	breaker breaker
-	wake    chan struct{}
+	woken   chan struct{}
 	mu      sync.Mutex
-	next    time.Time // when the first of those is due that this lane put off; zero: none is known
+	next    time.Time // when the first of those is due that this queue put off; zero: none is known
 }
 
 // run claims and carries out until ctx is done. What it holds then is finished, or given back.
-func (l *lane) run(ctx context.Context) {
+func (l *queue) run(ctx context.Context) {
 	jobs := make(chan store.Notice)
 	var workers sync.WaitGroup
 	for range l.width {
@@ -68,18 +68,18 @@ func (l *lane) run(ctx context.Context) {
 		failures = 0
 		switch {
 		case len(notices) == 0:
-			l.rest(ctx)
+			l.waitForWork(ctx)
 		case probe:
 			l.probe(ctx, notices[0])
 		default:
-			l.hand(ctx, jobs, notices)
+			l.dispatch(ctx, jobs, notices)
 		}
 	}
 }
 
 // hand gives notices to the workers. What is left when the app stops answering, or when we are to stop, goes back
 // unharmed.
-func (l *lane) hand(ctx context.Context, jobs chan<- store.Notice, notices []store.Notice) {
+func (l *queue) dispatch(ctx context.Context, jobs chan<- store.Notice, notices []store.Notice) {
 	for i, n := range notices {
 		_, tripped := l.breaker.hold(l.s.cfg.Now())
 		if !tripped {
@@ -90,38 +90,38 @@ func (l *lane) hand(ctx context.Context, jobs chan<- store.Notice, notices []sto
 			}
 		}
 		for _, n := range notices[i:] {
-			l.settle(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: n.Due, Reason: n.Reason})
+			l.complete(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: n.Due, Reason: n.Reason})
 		}
 		return
 	}
 }
 
 // probe tries one notice of an app that did not answer. One that is past its time is not worth it.
-func (l *lane) probe(ctx context.Context, n store.Notice) {
+func (l *queue) probe(ctx context.Context, n store.Notice) {
 	ctx = context.WithoutCancel(ctx)
 	if now := l.s.cfg.Now(); !now.Before(n.Deadline) {
 		reason := n.Reason
 		if reason == "" {
 			reason = "never tried: the app did not answer before its deadline"
 		}
-		l.conclude(ctx, n, result{verdict: never, name: "expired", reason: reason}, now)
+		l.report(ctx, n, result{verdict: never, name: "expired", reason: reason}, now)
 		return
 	}
 	l.attempt(ctx, n)
 }
 
 // attempt carries out one notice and settles it.
-func (l *lane) attempt(ctx context.Context, n store.Notice) {
+func (l *queue) attempt(ctx context.Context, n store.Notice) {
 	began := l.s.cfg.Now()
 	trying, cancel := context.WithTimeout(ctx, tryTimeout)
 	r := l.try(trying, n)
 	cancel()
 	l.breaker.record(r, began, l.s.cfg.Now())
-	l.conclude(ctx, n, r, began)
+	l.report(ctx, n, r, began)
 }
 
 // conclude tells what became of a notice: the store, the log and the metrics.
-func (l *lane) conclude(ctx context.Context, n store.Notice, r result, began time.Time) {
+func (l *queue) report(ctx context.Context, n store.Notice, r result, began time.Time) {
 	now := l.s.cfg.Now()
 	o := r.outcome(n, now)
 	level, next := slog.LevelInfo, "done"
@@ -144,13 +144,13 @@ func (l *lane) conclude(ctx context.Context, n store.Notice, r result, began tim
 	if l.s.cfg.OnAttempt != nil {
 		l.s.cfg.OnAttempt(n.Kind, n.Target, r.name)
 	}
-	l.settle(ctx, n, o)
+	l.complete(ctx, n, o)
 }
 
 // settle writes what becomes of a notice. If that fails it is carried out once more when its lease has run out, which
 // does no harm.
-func (l *lane) settle(ctx context.Context, n store.Notice, o store.Outcome) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+func (l *queue) complete(ctx context.Context, n store.Notice, o store.Outcome) {
+	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
 	o.RetryAt = store.Time(o.RetryAt)
 	switch err := l.s.cfg.Outbox.Complete(ctx, n, o); {
@@ -164,8 +164,8 @@ func (l *lane) settle(ctx context.Context, n store.Notice, o store.Outcome) {
 	}
 }
 
-// due notes when a notice that this lane put off comes due.
-func (l *lane) due(at time.Time) {
+// due notes when a notice that this queue put off comes due.
+func (l *queue) due(at time.Time) {
 	if at.IsZero() {
 		return
 	}
@@ -176,21 +176,21 @@ func (l *lane) due(at time.Time) {
 	}
 	l.mu.Unlock()
 	if earlier {
-		l.nudge()
+		l.wake()
 	}
 }
 
-// nudge has the lane look for notices.
-func (l *lane) nudge() {
+// nudge has the queue look for notices.
+func (l *queue) wake() {
 	select {
-	case l.wake <- struct{}{}:
+	case l.woken <- struct{}{}:
 	default:
 	}
 }
 
 // rest waits until there may be something to do: somebody nudged, one that was put off is due, or other replicas may have
 // left something.
-func (l *lane) rest(ctx context.Context) {
+func (l *queue) waitForWork(ctx context.Context) {
 	poll := l.s.cfg.Poll
 	t := time.NewTimer(poll - poll/10 + rand.N(poll/5))
 	defer t.Stop()
@@ -206,7 +206,7 @@ func (l *lane) rest(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-t.C:
-	case <-l.wake:
+	case <-l.woken:
 	case <-due:
 		l.mu.Lock()
 		if l.next.Equal(next) {

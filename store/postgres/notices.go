@@ -15,7 +15,7 @@ import (
 
 const (
 	// Their ids are in the order of the arrays.
-	leaveSQL = `INSERT INTO curfew_notices (kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline)
+	enqueueSQL = `INSERT INTO curfew_notices (kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
 			$9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[])`
 
@@ -25,7 +25,7 @@ const (
 	retrySQL = `UPDATE curfew_notices SET due = $2, deadline = $3, given_up = false WHERE id = $1`
 	dropSQL  = `DELETE FROM curfew_notices WHERE id = $1`
 
-	tallySQL = `SELECT kind, target, count(*) FILTER (WHERE NOT given_up), count(*) FILTER (WHERE given_up),
+	statsSQL = `SELECT kind, target, count(*) FILTER (WHERE NOT given_up), count(*) FILTER (WHERE given_up),
 		min(created) FILTER (WHERE NOT given_up) FROM curfew_notices GROUP BY kind, target`
 
 	// All that are old are read for each page: what comes after a key is not together in the index by slot. Only the keys
@@ -61,7 +61,7 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 		created, due, deadlines = append(created, micros(n.Created)), append(due, micros(n.Due)), append(deadlines, micros(n.Deadline))
 	}
 	return s.write(ctx, "leave", func(ctx context.Context, conn *pgxpool.Conn) error {
-		_, err := conn.Exec(ctx, leaveSQL, kinds, targets, issuers, clients, subjects, sids, keys, causes, payloads, created, due, deadlines)
+		_, err := conn.Exec(ctx, enqueueSQL, kinds, targets, issuers, clients, subjects, sids, keys, causes, payloads, created, due, deadlines)
 		return err
 	})
 }
@@ -135,7 +135,7 @@ func (s *Store) onNotice(ctx context.Context, what, id, statement string, args .
 // Stats implements [store.Outbox].
 func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) {
 	err = s.read(ctx, "tally", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, tallySQL)
+		rows, err := conn.Query(ctx, statsSQL)
 		if err != nil {
 			return err
 		}

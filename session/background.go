@@ -71,7 +71,7 @@ func (m *Manager) distrust() {
 // so often twice.
 func (m *Manager) drop(e store.Ended) {
 	m.cache.forget(e.Key)
-	m.tell(e.Key, e.Cause)
+	m.notifyWatchers(e.Key, e.Cause)
 	if m.cfg.OnHeard != nil {
 		m.cfg.OnHeard(e)
 	}
@@ -85,7 +85,7 @@ func (m *Manager) prune(ctx context.Context) {
 		}
 		early, _ := m.clock.between()
 		now := store.Time(early)
-		if err := m.handOver(ctx, now); err != nil {
+		if err := m.revokeExpired(ctx, now); err != nil {
 			if ctx.Err() == nil {
 				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for the next time, and not served",
 					"event", "expired_kept", "error", err)
@@ -106,7 +106,7 @@ func (m *Manager) prune(ctx context.Context) {
 }
 
 // handOver hands over what is overdue at now, before it is pruned.
-func (m *Manager) handOver(ctx context.Context, now time.Time) error {
+func (m *Manager) revokeExpired(ctx context.Context, now time.Time) error {
 	if m.cfg.Notices == nil || !m.cfg.RevokeExpired {
 		return nil
 	}
@@ -147,7 +147,7 @@ func (m *Manager) Watch(k store.Key) (ended <-chan store.Cause, stop func()) {
 	}
 }
 
-func (m *Manager) tell(k store.Key, c store.Cause) {
+func (m *Manager) notifyWatchers(k store.Key, c store.Cause) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for w := range m.watchers[k] {
@@ -166,7 +166,7 @@ func (m *Manager) recheck(ctx context.Context) {
 	m.mu.Unlock()
 	for _, k := range keys {
 		if _, err := m.Peek(ctx, k); errors.Is(err, store.ErrNotFound) {
-			m.tell(k, "")
+			m.notifyWatchers(k, "")
 		}
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"example.com/curfew/store"
 )
 
-func (s *Store) vaultKey(of string) string {
+func (s *Store) valueKey(of string) string {
 	n := hash('v', of)
-	return s.named(n[0], keyVault, n[:])
+	return s.named(n[0], keyValue, n[:])
 }
 
 // Load implements [store.SharedValues].
@@ -22,7 +22,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 		return nil, 0, err
 	}
 	defer leave()
-	parts, err := s.client.Do(ctx, s.client.B().Hmget().Key(s.vaultKey(name)).Field("r", "v").Build()).AsStrSlice()
+	parts, err := s.client.Do(ctx, s.client.B().Hmget().Key(s.valueKey(name)).Field("r", "v").Build()).AsStrSlice()
 	if err != nil || len(parts) != 2 {
 		return nil, 0, fmt.Errorf("redis: vault: %w", cmp.Or(err, errAnswer))
 	}
@@ -46,7 +46,7 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	}
 	defer leave()
 	n := hash('v', name)
-	answer, err := s.runReplicated(ctx, n[0], call{s.scripts.save, []string{s.vaultKey(name)},
+	answer, err := s.runReplicated(ctx, n[0], call{s.scripts.save, []string{s.valueKey(name)},
 		[]string{strconv.FormatInt(revision, 10), string(value)}}, s.timeout/2)
 	if err != nil && !errors.Is(err, errReplicas) {
 		return err

@@ -1,5 +1,5 @@
--- Says of some buckets when there is something to be done next, unless the bell rang since they were looked at.
--- KEYS: 1 bell    ARGV: for each: bucket, what the bell said, when, or nothing
+-- Says of some buckets when there is something to be done next, unless it was set since they were looked at.
+-- KEYS: 1 wakeup    ARGV: for each: bucket, what the wake-up said, when, or nothing
 for i = 1, #ARGV, 3 do
   if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
     if ARGV[i + 2] == '' then
@@ -9,4 +9,4 @@ for i = 1, #ARGV, 3 do
     end
   end
 end
-return 'hushed'
+return 'rescheduled'

@@ -18,7 +18,7 @@ const (
 	noticesSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices
 		WHERE id > ?1 AND id <= ?6 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4) AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
 	// From the index alone. A notice that was left earlier has a lower id.
-	tallySQL = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
+	statsSQL = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
 	// refresh = 0 is a session without a refresh token.
 	overdueSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_until
 		WHERE until <= ?1 AND refresh <> 0 AND key > ?2 ORDER BY key LIMIT ?3`
@@ -33,7 +33,7 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	}
 	return s.write(ctx, func(w *writer) error {
 		for _, n := range left {
-			if err := w.leaveNotice(n); err != nil {
+			if err := w.enqueue(n); err != nil {
 				return err
 			}
 		}
@@ -130,7 +130,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	counts := make(map[name]*store.NoticeStats)
 	err := s.read(ctx, func(r *reader) error {
 		for givenUp := range 2 {
-			rows, err := r.tally.Query(givenUp)
+			rows, err := r.stats.Query(givenUp)
 			if err != nil {
 				return fmt.Errorf("sqlite: tally: %w", err)
 			}

@@ -73,7 +73,7 @@ func (f *fixture) wantTally(want ...store.NoticeStats) {
 	}
 }
 
-func deskCases() []testCase {
+func targetCases() []testCase {
 	done := store.Outcome{Done: true}
 	dead := store.Outcome{GiveUp: true, Reason: "410"}
 	return []testCase{
@@ -376,7 +376,7 @@ func (f *fixture) save(name string, value []byte, revision int64) {
 	}
 }
 
-func vaultCases() []testCase {
+func sharedValueCases() []testCase {
 	return []testCase{
 		{"a value is saved over the revision that it was loaded at", func(f *fixture) {
 			f.wantValue("keys", nil, 0)
@@ -424,7 +424,7 @@ func vaultCases() []testCase {
 			f.wantFault("Save under a longer name", f.store.Save(f.ctx, name+"n", nil, 0))
 			f.wantFault("Save under no name", f.store.Save(f.ctx, "", nil, 0))
 		}},
-		{"the vault is there after a restart, and is not pruned", func(f *fixture) {
+		{"the shared values is there after a restart, and is not pruned", func(f *fixture) {
 			if f.h.Reopen == nil {
 				f.Skip("this store keeps nothing over a restart")
 			}

@@ -29,7 +29,7 @@ import (
 // What cannot be made good is told as a gap: a connection that was lost, since a server that crashed or was replaced may give
 // the same transaction numbers out again; a pooler that changed the server behind the connection; and endings
 // that were pruned before they were looked at.
-type tail struct {
+type follower struct {
 	address *address
 	channel string
 	timeout time.Duration
@@ -82,7 +82,7 @@ const (
 			n.at, n.key, n.issuer, n.client, n.subject, n.sid, n.cause
 		FROM look CROSS JOIN curfew_ended_pruned p LEFT JOIN news n ON pg_visible_in_snapshot(n.xid, look.snapshot)`
 
-	ringSQL = `SELECT pg_notify($1, '')`
+	announceSQL = `SELECT pg_notify($1, '')`
 )
 
 var (
@@ -92,9 +92,9 @@ var (
 
 // follow begins to follow what ends in the table with this number. It returns when it has heard a bell that was rung through
 // the pool.
-func follow(ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool) (*tail, error) {
+func follow(ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool) (*follower, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	t := &tail{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop, stopped: make(chan struct{})}
+	t := &follower{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop, stopped: make(chan struct{})}
 	err := t.begin(ctx)
 	if err == nil {
 		if err = t.prove(ctx, pool); err != nil {
@@ -110,7 +110,7 @@ func follow(ctx context.Context, a *address, table uint32, timeout time.Duration
 }
 
 // begin connects, and looks from now on.
-func (t *tail) begin(ctx context.Context) error {
+func (t *follower) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.address.direct.ConnectTimeout+t.timeout)
 	defer cancel()
 	conn, err := t.address.connect(ctx, func(pid uint32) {
@@ -134,10 +134,10 @@ func (t *tail) begin(ctx context.Context) error {
 }
 
 // prove rings and waits until it is heard. Behind a pooler that lends its connections for a transaction, nothing is.
-func (t *tail) prove(ctx context.Context, pool *pgxpool.Pool) error {
+func (t *follower) prove(ctx context.Context, pool *pgxpool.Pool) error {
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	if _, err := pool.Exec(ctx, ringSQL, t.channel); err != nil {
+	if _, err := pool.Exec(ctx, announceSQL, t.channel); err != nil {
 		return err
 	}
 	for !t.heard.Load() {
@@ -149,7 +149,7 @@ func (t *tail) prove(ctx context.Context, pool *pgxpool.Pool) error {
 }
 
 // run looks whenever there is a reason to, until ctx is done, and connects again when the connection is lost.
-func (t *tail) run(ctx context.Context) {
+func (t *follower) run(ctx context.Context) {
 	defer close(t.stopped)
 	defer t.refuse(errClosed)
 	for {
@@ -170,11 +170,11 @@ func (t *tail) run(ctx context.Context) {
 }
 
 // watchOver waits and looks until the connection is lost or ctx is done.
-func (t *tail) watchOver(ctx context.Context) error {
+func (t *follower) watchOver(ctx context.Context) error {
 	for {
 		asks, ring, err := t.wait(ctx)
 		if err == nil && ring {
-			err = t.exec(ctx, ringSQL, t.channel)
+			err = t.exec(ctx, announceSQL, t.channel)
 		}
 		if err == nil {
 			err = t.look(ctx)
@@ -193,7 +193,7 @@ func (t *tail) watchOver(ctx context.Context) error {
 }
 
 // wait returns when there is a reason to look, and takes what is asked for. No look that began before may answer it.
-func (t *tail) wait(ctx context.Context) (asks []ask, ring bool, err error) {
+func (t *follower) wait(ctx context.Context) (asks []ask, ring bool, err error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
@@ -218,7 +218,7 @@ func (t *tail) wait(ctx context.Context) (asks []ask, ring bool, err error) {
 	}
 }
 
-func (t *tail) exec(ctx context.Context, statement string, args ...any) error {
+func (t *follower) exec(ctx context.Context, statement string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	_, err := t.conn.Exec(ctx, statement, args...)
@@ -226,7 +226,7 @@ func (t *tail) exec(ctx context.Context, statement string, args ...any) error {
 }
 
 // look hands on what has ended since the look before.
-func (t *tail) look(ctx context.Context) error {
+func (t *follower) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	rows, err := t.conn.Query(ctx, lookSQL, pgx.QueryExecModeCacheStatement, t.snapshot)
@@ -272,7 +272,7 @@ func (t *tail) look(ctx context.Context) error {
 }
 
 // ring has the others told that something ended.
-func (t *tail) ring() {
+func (t *follower) announce() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ringing = true
@@ -282,7 +282,7 @@ func (t *tail) ring() {
 }
 
 // ask looks, and returns how many gaps there have been.
-func (t *tail) ask(ctx context.Context, then func(gaps int64) error) (int64, error) {
+func (t *follower) ask(ctx context.Context, then func(gaps int64) error) (int64, error) {
 	a := ask{then: then, answer: make(chan answer, 1)}
 	t.mu.Lock()
 	if t.gone {
@@ -303,7 +303,7 @@ func (t *tail) ask(ctx context.Context, then func(gaps int64) error) (int64, err
 }
 
 // refuse answers all who ask with err.
-func (t *tail) refuse(err error) {
+func (t *follower) refuse(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, a := range t.asks {
@@ -314,7 +314,7 @@ func (t *tail) refuse(err error) {
 }
 
 // pause waits, but not when somebody asks.
-func (t *tail) pause(ctx context.Context, d time.Duration) {
+func (t *follower) pause(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	t.mu.Lock()
@@ -326,7 +326,7 @@ func (t *tail) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (t *tail) close() {
+func (t *follower) close() {
 	t.hub.Close()
 	t.stop()
 	<-t.stopped
@@ -342,11 +342,11 @@ func drop(conn *pgx.Conn) {
 // subscription is one [store.Feed].
 type subscription struct {
 	store.Feed // of the hub
-	tail       *tail
+	tail       *follower
 	seen       atomic.Int64 // how many of the gaps its watcher knows of
 }
 
-func (t *tail) watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
+func (t *follower) watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	s := &subscription{tail: t}
 	if _, err := t.ask(ctx, func(gaps int64) (err error) {
 		s.seen.Store(gaps)

@@ -14,33 +14,33 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// laneID is what the name of a lane is made of.
-type laneID struct {
+// laneID is what the name of a queue is made of.
+type queueID struct {
 	kind   store.NoticeKind
 	target string
 }
 
-// lanes returns the lanes of each bucket that have notices.
-func (s *Store) lanes(ctx context.Context) (*[buckets]map[name]laneID, error) {
+// queues returns the queues of each bucket that have notices.
+func (s *Store) allQueues(ctx context.Context) (*[buckets]map[name]queueID, error) {
 	asks := make([]rueidis.Completed, buckets)
 	for b := range asks {
-		asks[b] = s.client.B().Hgetall().Key(s.key(bucket(b), keyLanes)).Build()
+		asks[b] = s.client.B().Hgetall().Key(s.key(bucket(b), keyQueues)).Build()
 	}
-	var all [buckets]map[name]laneID
+	var all [buckets]map[name]queueID
 	for b, result := range s.do(ctx, asks) {
 		found, err := result.AsStrMap()
 		if err != nil {
 			return nil, fmt.Errorf("redis: notices: %w", err)
 		}
-		for lane, raw := range found {
+		for queue, raw := range found {
 			if all[b] == nil {
-				all[b] = make(map[name]laneID)
+				all[b] = make(map[name]queueID)
 			}
-			if len(lane) != nameSize {
+			if len(queue) != nameSize {
 				return nil, errDamaged
 			}
 			d := decoder{rest: raw}
-			all[b][name([]byte(lane))] = laneID{store.NoticeKind(d.text()), d.text()}
+			all[b][name([]byte(queue))] = queueID{store.NoticeKind(d.text()), d.text()}
 		}
 	}
 	return &all, nil
@@ -63,32 +63,32 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	defer leave()
 	first, err := s.put(ctx, left)
 	if err == nil {
-		s.ringAll(ctx, first)
+		s.wakeAll(ctx, first)
 	}
 	return err
 }
 
 // put leaves notices, and says what is to be rung for.
-func (s *Store) put(ctx context.Context, left []store.Notice) (first map[spot]string, err error) {
+func (s *Store) put(ctx context.Context, left []store.Notice) (first map[place]string, err error) {
 	tag := store.Tag(left[0].Issuer, left[0].ClientID, left[0].Subject)
 	b := bucket(tag[0])
 	ids := noticeIDs(b)
-	args := []string{s.key(b, ""), s.bells()}
-	first = make(map[spot]string)
+	args := []string{s.key(b, ""), s.wakeupPrefix()}
+	first = make(map[place]string)
 	for i, n := range left {
-		lane := laneName(n.Kind, n.Target)
+		queue := queueName(n.Kind, n.Target)
 		key := ""
 		if !n.Key.IsZero() {
 			key = string(n.Key[:])
 		}
-		args = append(args, string(lane[:]), ids+"-"+strconv.Itoa(i+1), decimal(n.Due), template(n), key,
+		args = append(args, string(queue[:]), ids+"-"+strconv.Itoa(i+1), decimal(n.Due), template(n), key,
 			about(n.Issuer, n.ClientID, n.Subject, n.SID), string(n.Payload))
-		at := spot{b, lane}
+		at := place{b, queue}
 		if before, ok := first[at]; !ok || micros(n.Due) < number(before) {
 			first[at] = decimal(n.Due)
 		}
 	}
-	_, err = s.runReplicated(ctx, b, call{s.scripts.leave, []string{s.key(b, keyLanes)}, args}, s.timeout/2)
+	_, err = s.runReplicated(ctx, b, call{s.scripts.enqueue, []string{s.key(b, keyQueues)}, args}, s.timeout/2)
 	if errors.Is(err, errReplicas) {
 		err = nil
 	}
@@ -115,17 +115,17 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 	if q.ID != "" {
 		return s.oneNotice(ctx, q)
 	}
-	lanes, err := s.lanes(ctx)
+	queues, err := s.allQueues(ctx)
 	if err != nil {
 		return store.NoticePage{}, err
 	}
 	from, _ := bucketOf(q.After)
 	var calls []call
 	for b := int(from); b < buckets; b++ {
-		c := call{s.scripts.ids, []string{s.key(bucket(b), keyLanes)}, []string{s.key(bucket(b), ""), string(q.State)}}
-		for lane, id := range lanes[b] {
+		c := call{s.scripts.ids, []string{s.key(bucket(b), keyQueues)}, []string{s.key(bucket(b), ""), string(q.State)}}
+		for queue, id := range queues[b] {
 			if (q.Kind == "" || q.Kind == id.kind) && (q.Target == "" || q.Target == id.target) {
-				c.args = append(c.args, string(lane[:]))
+				c.args = append(c.args, string(queue[:]))
 			}
 		}
 		if len(c.args) > 2 {
@@ -133,7 +133,7 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 		}
 	}
 	var ids []string
-	for chunk := range slices.Chunk(calls, looks) {
+	for chunk := range slices.Chunk(calls, bucketsAtOnce) {
 		answers, err := s.runAll(ctx, chunk)
 		if err != nil {
 			return store.NoticePage{}, err
@@ -201,10 +201,10 @@ func (s *Store) shown(ctx context.Context, ids []string) ([]store.Notice, error)
 // Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(b bucket) call {
-		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)), s.key(b, ""), s.bells()}}
-	}, func(ctx context.Context, b bucket, lane string) {
-		if len(lane) == nameSize {
-			s.ring(ctx, spot{b, name([]byte(lane))}, decimal(due))
+		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)), s.key(b, ""), s.wakeupPrefix()}}
+	}, func(ctx context.Context, b bucket, queue string) {
+		if len(queue) == nameSize {
+			s.wake(ctx, place{b, name([]byte(queue))}, decimal(due))
 		}
 	})
 }
@@ -264,34 +264,34 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	return all, nil
 }
 
-// count counts the notices of each lane, and says when there is something to be done first in each of its spots.
-func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, upcoming map[spot]string, err error) {
+// count counts the notices of each queue, and says when there is something to be done first in each of its places.
+func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, upcoming map[place]string, err error) {
 	calls := make([]call, buckets)
 	for b := range calls {
-		calls[b] = call{s.scripts.tally, []string{s.key(bucket(b), keyLanes)}, []string{s.key(bucket(b), "")}}
+		calls[b] = call{s.scripts.stats, []string{s.key(bucket(b), keyQueues)}, []string{s.key(bucket(b), "")}}
 	}
 	answers, err := s.runAll(ctx, calls)
 	if err != nil {
 		return nil, nil, err
 	}
 	counts = make(map[name]*store.NoticeStats)
-	upcoming = make(map[spot]string)
+	upcoming = make(map[place]string)
 	for b, answer := range answers {
-		lanes, err := answer.ToArray()
+		queues, err := answer.ToArray()
 		if err != nil {
 			return nil, nil, errAnswer
 		}
-		for _, m := range lanes {
+		for _, m := range queues {
 			parts, err := m.AsStrSlice()
 			if err != nil || len(parts) != 6 || len(parts[0]) != nameSize {
 				return nil, nil, errAnswer
 			}
-			lane := name([]byte(parts[0]))
-			t := counts[lane]
+			queue := name([]byte(parts[0]))
+			t := counts[queue]
 			if t == nil {
 				d := decoder{rest: parts[1]}
 				t = &store.NoticeStats{Kind: store.NoticeKind(d.text()), Target: d.text()}
-				counts[lane] = t
+				counts[queue] = t
 			}
 			t.Pending += int(number(parts[2]))
 			t.Dead += int(number(parts[3]))
@@ -301,38 +301,38 @@ func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, 
 				}
 			}
 			if parts[5] != "" {
-				upcoming[spot{bucket(b), lane}] = parts[5]
+				upcoming[place{bucket(b), queue}] = parts[5]
 			}
 		}
 	}
 	return counts, upcoming, nil
 }
 
-// repair rings the bells of a Cluster that nobody could ring.
+// repair rings the wakeups of a Cluster that nobody could ring.
 func (s *Store) repair(ctx context.Context) error {
 	if !s.cluster {
 		return nil
 	}
 	counts, upcoming, err := s.count(ctx)
-	for lane := range counts {
-		err = cmp.Or(err, s.ringAnew(ctx, lane, upcoming))
+	for queue := range counts {
+		err = cmp.Or(err, s.wakeAnew(ctx, queue, upcoming))
 	}
 	return err
 }
 
-// ringAnew rings for what there is to be done in a lane where its bell does not tell of it.
-func (s *Store) ringAnew(ctx context.Context, lane name, upcoming map[spot]string) error {
-	bells, err := s.heard(ctx, lane)
+// wakeAnew sets wake-ups for what there is to be done in a queue where its wake-up does not tell of it.
+func (s *Store) wakeAnew(ctx context.Context, queue name, upcoming map[place]string) error {
+	wakeups, err := s.wakeups(ctx, queue)
 	if err != nil {
 		return err
 	}
-	silent := make(map[spot]string)
+	silent := make(map[place]string)
 	for at, due := range upcoming {
-		if at.lane == lane && !slices.ContainsFunc(bells, func(r rung) bool { return r.spot == at && r.at <= float64(number(due)) }) {
+		if at.queue == queue && !slices.ContainsFunc(wakeups, func(r wakeup) bool { return r.place == at && r.at <= float64(number(due)) }) {
 			silent[at] = due
 		}
 	}
-	s.ringAll(ctx, silent)
+	s.wakeAll(ctx, silent)
 	return nil
 }
 
@@ -348,8 +348,8 @@ func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now tim
 	var all []store.Record
 	for b := int(after[0]); b < buckets && len(all) < limit; {
 		var asks []rueidis.Completed
-		for at := b; at < min(b+looks, buckets); at++ {
-			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyQueue)).Min("-inf").Max(decimal(now)).Build())
+		for at := b; at < min(b+bucketsAtOnce, buckets); at++ {
+			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyExpiry)).Min("-inf").Max(decimal(now)).Build())
 		}
 		b += len(asks)
 		var keys []store.Key

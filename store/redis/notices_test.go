@@ -79,20 +79,20 @@ func TestANoticeWhoseBellWasLostIsFoundByWhoTallies(t *testing.T) {
 			t.Fatalf("Tally: %+v, %v", all, err)
 		}
 	}
-	for i, subject := range []string{"alice", "bob"} { // a crash before the bell
+	for i, subject := range []string{"alice", "bob"} { // a crash before the wake-up
 		leave, _ := backend.LeaveSteps(t.Context(), noticeFor("app", subject, now.Add(time.Duration(i)*time.Second)))
 		if err := leave(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := claim(now); len(n) != 0 {
-		t.Fatalf("%d claimed; is there a bell that this test does not know of?", len(n))
+		t.Fatalf("%d claimed; is there a wakeup that this test does not know of?", len(n))
 	}
 	tally()
 	if n := claim(now); len(n) != 1 {
 		t.Errorf("%d claimed after the tally, want the one that is due", len(n))
 	}
-	// A failover that has lost the bell, while one is leased and one waits.
+	// A failover that has lost the wake-up, while one is leased and one waits.
 	c := clusterClient(t)
 	do(t, c, "DEL", backend.BellOf(store.NoticeTell, "app"))
 	tally()
