@@ -27,11 +27,12 @@ func rooms() map[string][]string {
 	return map[string][]string{
 		// The ground imports none of ours, but for session, which is built on the contract of the stores.
 		"keyring": nil, "oidc": nil, "store": nil, "web": nil,
-		"session": {"keyring", "store"},
+		"session": {"internal/wait", "keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
-		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground, "fanout": ground, "console": ground,
+		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground, "fanout": append(slices.Clone(ground), "internal/wait"), "console": ground,
 		// A store knows the contract, and nothing else.
-		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"}, "store/redis": {"store"},
+		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"},
+		"store/redis":     {"internal/wait", "store"},
 		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
@@ -53,6 +54,8 @@ func rooms() map[string][]string {
 		"e2e":      {},
 		// What starts servers for the tests of several rooms knows none of them.
 		"internal/servers": {},
+		// What several rooms would each have to write.
+		"internal/wait": {},
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/keyring"
 	"example.com/curfew/store"
 )
@@ -202,7 +203,7 @@ func (k *Keys) Run(ctx context.Context) {
 			k.cfg.Log.ErrorContext(ctx, "the keys that sign logout tokens cannot be had: no app is told until they can",
 				"event", "signing_keys_failed", "error", err)
 		}
-		sleep(ctx, 2*fresh)
+		wait.Sleep(ctx, 2*fresh)
 	}
 }
 

@@ -126,12 +126,12 @@ func resultOf(status int, retryAfter string, now time.Time) result {
 	case status >= 300 && status < 400:
 		r.name, r.reason = "redirect", r.reason+": redirects are not followed"
 	}
-	r.retryAfter = wait(retryAfter, now)
+	r.retryAfter = retryAfterHeader(retryAfter, now)
 	return r
 }
 
-// wait reads a Retry-After (RFC 9110 §10.2.3). What makes no sense is passed over.
-func wait(header string, now time.Time) time.Duration {
+// retryAfterHeader reads a Retry-After (RFC 9110 §10.2.3). What makes no sense is passed over.
+func retryAfterHeader(header string, now time.Time) time.Duration {
 	if n, err := strconv.ParseUint(header, 10, 31); err == nil {
 		return time.Duration(n) * time.Second
 	}

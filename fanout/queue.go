@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 )
 
@@ -49,7 +50,7 @@ func (l *queue) run(ctx context.Context) {
 		now := l.s.cfg.Now()
 		hold, probe := l.breaker.hold(now)
 		if hold > 0 {
-			sleep(ctx, hold)
+			wait.Sleep(ctx, hold)
 			continue
 		}
 		// No more than can be tried well within the lease.
@@ -61,7 +62,7 @@ func (l *queue) run(ctx context.Context) {
 		if err != nil {
 			if failures++; ctx.Err() == nil {
 				l.s.cfg.Log.WarnContext(ctx, "notices could not be claimed", "event", "notice_claim_failed", "kind", l.kind, "target", l.target, "error", err)
-				sleep(ctx, backoff(failures, retryFirst, time.Minute))
+				wait.Sleep(ctx, backoff(failures, retryFirst, time.Minute))
 			}
 			continue
 		}

@@ -1,7 +1,6 @@
 package fanout
 
 import (
-	"context"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -103,14 +102,4 @@ func (b *breaker) record(r result, began, now time.Time) {
 	b.trips++
 	b.tripped = now
 	b.until = now.Add(max(backoff(b.trips, breakFirst, breakMost), min(r.retryAfter, obeyMost)))
-}
-
-// sleep waits, unless ctx is done first.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

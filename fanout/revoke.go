@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -62,7 +63,7 @@ func (s *Sender) askProviders(ctx context.Context) {
 		for pause := retryFirst; ctx.Err() == nil; pause = min(2*pause, retryMost) {
 			m, err := p.Metadata(ctx)
 			if err != nil {
-				sleep(ctx, pause)
+				wait.Sleep(ctx, pause)
 				continue
 			}
 			if m.RevocationEndpoint == "" {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
@@ -344,7 +345,7 @@ const unknownReason = "nobody of this name is configured"
 // tendStrays gives up the notices of targets that nobody has configured any more when their time is over. Until then
 // they wait: another replica, or a configuration to come, may know the target.
 func (s *Sender) expireUnknown(ctx context.Context) {
-	for sleep(ctx, unknownEvery); ctx.Err() == nil; sleep(ctx, unknownEvery) {
+	for wait.Sleep(ctx, unknownEvery); ctx.Err() == nil; wait.Sleep(ctx, unknownEvery) {
 		all, err := s.cfg.Outbox.Stats(ctx)
 		if err != nil {
 			continue // who claims says so

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 )
 
@@ -26,7 +27,7 @@ func (m *Manager) Run(ctx context.Context) {
 			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is whole again",
 				"event", "feed_broken", "error", err)
 		}
-		sleep(ctx, min(time.Second, max(m.cfg.MaxStale, 100*time.Millisecond)))
+		wait.Sleep(ctx, min(time.Second, max(m.cfg.MaxStale, 100*time.Millisecond)))
 	}
 }
 
@@ -79,7 +80,7 @@ func (m *Manager) drop(e store.Ended) {
 
 // prune removes what is past its time, once a minute.
 func (m *Manager) prune(ctx context.Context) {
-	for sleep(ctx, time.Minute) {
+	for wait.Sleep(ctx, time.Minute) {
 		if m.clock.sure(ctx) != nil {
 			continue // nothing is pruned by a clock that may be wrong
 		}
@@ -168,17 +169,5 @@ func (m *Manager) recheck(ctx context.Context) {
 		if _, err := m.Peek(ctx, k); errors.Is(err, store.ErrNotFound) {
 			m.notifyWatchers(k, "")
 		}
-	}
-}
-
-// sleep waits and answers true, or false when ctx was done first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 )
 
@@ -80,7 +81,7 @@ func (c *Clock) run(ctx context.Context) {
 				"event", "clock_unread", "error", err)
 		}
 		failed = err != nil
-		if !sleep(ctx, clockEvery) {
+		if !wait.Sleep(ctx, clockEvery) {
 			return
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 )
 
@@ -62,7 +63,7 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 		case s.refreshFailed && now.Before(s.refreshHeld):
 			return s, nil
 		case !s.refreshFailed && m.held(s):
-			if !sleep(ctx, refreshPoll) {
+			if !wait.Sleep(ctx, refreshPoll) {
 				return nil, unavailable(ctx.Err())
 			}
 			continue
@@ -152,7 +153,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		if err == nil {
 			break
 		}
-		if !sleep(ctx, refreshPoll) { // who is to be out must not stay in because the store was away for a moment
+		if !wait.Sleep(ctx, refreshPoll) { // who is to be out must not stay in because the store was away for a moment
 			return nil, err
 		}
 	}
@@ -191,7 +192,7 @@ func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Tim
 		case err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded):
 			return s, err
 		case errors.Is(err, store.ErrConflict):
-		case !sleep(ctx, refreshPoll):
+		case !wait.Sleep(ctx, refreshPoll):
 			return nil, err
 		}
 	}

@@ -166,3 +166,9 @@ func Time(t time.Time) time.Time {
 	}
 	return time.UnixMicro(t.UnixMicro()).UTC()
 }
+
+// Micros returns t as microseconds since 1970, which is how stores keep it.
+func Micros(t time.Time) int64 { return Time(t).UnixMicro() }
+
+// FromMicros returns the time that [Micros] made a number of.
+func FromMicros(micros int64) time.Time { return Time(time.UnixMicro(micros)) }

@@ -26,12 +26,12 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	err = s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
-		done, err := conn.Exec(ctx, claimAttemptSQL, id[:], micros(expires), value, micros(now))
+		done, err := conn.Exec(ctx, claimAttemptSQL, id[:], store.Micros(expires), value, store.Micros(now))
 		if err != nil || done.RowsAffected() == 1 {
 			return err
 		}
 		// In a statement of its own, which sees what the first waited for.
-		return conn.QueryRow(ctx, attemptSQL, id[:], micros(now)).Scan(&held)
+		return conn.QueryRow(ctx, attemptSQL, id[:], store.Micros(now)).Scan(&held)
 	})
 	if err != nil {
 		return nil, err
@@ -45,14 +45,14 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 		return fmt.Errorf("postgres: %w", err)
 	}
 	return s.write(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return oneRow(store.ErrNotFound)(conn.Exec(ctx, completeAttemptSQL, id[:], value, micros(now)))
+		return oneRow(store.ErrNotFound)(conn.Exec(ctx, completeAttemptSQL, id[:], value, store.Micros(now)))
 	})
 }
 
 // Attempt implements [store.Attempts].
 func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) (value []byte, err error) {
 	err = s.read(ctx, "attempt", func(ctx context.Context, conn *pgxpool.Conn) error {
-		err := conn.QueryRow(ctx, attemptSQL, id[:], micros(now)).Scan(&value)
+		err := conn.QueryRow(ctx, attemptSQL, id[:], store.Micros(now)).Scan(&value)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return store.ErrNotFound
 		}

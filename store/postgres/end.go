@@ -83,7 +83,7 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 	kinds, targets := make([]string, len(e.Notices)), make([]string, len(e.Notices))
 	deadlines, whole, each := make([]int64, len(e.Notices)), make([]bool, len(e.Notices)), make([]int32, len(e.Notices))
 	for i, t := range e.Notices {
-		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, micros(t.Deadline)
+		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, store.Micros(t.Deadline)
 		whole[i], each[i] = leaves(e, t)
 	}
 	if err := writable(append(names, targets...)...); err != nil {
@@ -104,7 +104,7 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
 		jti = d[:]
 	}
-	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, micros(e.JTIExpires), micros(now),
+	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now),
 		kinds, targets, deadlines, whole, each, e.Spare, store.EndBatch}, nil
 }
 

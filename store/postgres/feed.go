@@ -249,7 +249,7 @@ func (t *follower) look(ctx context.Context) error {
 		}
 		copy(e.Key[:], key)
 		e.Issuer, e.ClientID, e.Subject, e.SID = *issuer, *client, *subject, *sid
-		e.Cause, e.At = store.Cause(*cause), instant(*at)
+		e.Cause, e.At = store.Cause(*cause), store.FromMicros(*at)
 		return e, nil
 	})
 	switch {

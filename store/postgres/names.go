@@ -5,10 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
-	"time"
 	"unicode/utf8"
-
-	"example.com/curfew/store"
 )
 
 // digest is the same for the same texts, and for no others. It is kept in the database, so it never changes.
@@ -54,10 +51,6 @@ func writable(names ...string) error {
 }
 
 // micros is how a time is kept.
-func micros(t time.Time) int64 { return store.Time(t).UnixMicro() }
-
-func instant(micros int64) time.Time { return store.Time(time.UnixMicro(micros)) }
-
 // blob is never NULL.
 func blob(b []byte) []byte {
 	if b == nil {

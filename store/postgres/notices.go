@@ -58,7 +58,7 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 			key = n.Key[:]
 		}
 		keys, payloads = append(keys, key), append(payloads, blob(n.Payload))
-		created, due, deadlines = append(created, micros(n.Created)), append(due, micros(n.Due)), append(deadlines, micros(n.Deadline))
+		created, due, deadlines = append(created, store.Micros(n.Created)), append(due, store.Micros(n.Due)), append(deadlines, store.Micros(n.Deadline))
 	}
 	return s.write(ctx, "leave", func(ctx context.Context, conn *pgxpool.Conn) error {
 		_, err := conn.Exec(ctx, enqueueSQL, kinds, targets, issuers, clients, subjects, sids, keys, causes, payloads, created, due, deadlines)
@@ -113,7 +113,7 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 
 // Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
-	return s.onNotice(ctx, "retry", id, retrySQL, micros(due), micros(deadline))
+	return s.onNotice(ctx, "retry", id, retrySQL, store.Micros(due), store.Micros(deadline))
 }
 
 // Drop implements [store.Outbox].
@@ -144,7 +144,7 @@ func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) 
 			var oldest *int64
 			err = row.Scan(&kind, &t.Target, &t.Pending, &t.Dead, &oldest)
 			if t.Kind = store.NoticeKind(kind); oldest != nil {
-				t.Oldest = instant(*oldest)
+				t.Oldest = store.FromMicros(*oldest)
 			}
 			return t, err
 		})
@@ -156,7 +156,7 @@ func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) 
 // Overdue implements [store.Sessions].
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
 	err = s.read(ctx, "overdue", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, overdueSQL, micros(now), after[:], max(0, limit))
+		rows, err := conn.Query(ctx, overdueSQL, store.Micros(now), after[:], max(0, limit))
 		found, err = collect(rows, err)
 		return err
 	})

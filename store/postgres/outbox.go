@@ -53,7 +53,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 	token := rand.Text()
 	var claimed []store.Notice
 	err := s.write(ctx, "claim", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, claimSQL, token, micros(now.Add(lease)), micros(now), limit, string(kind), target)
+		rows, err := conn.Query(ctx, claimSQL, token, store.Micros(now.Add(lease)), store.Micros(now), limit, string(kind), target)
 		if err != nil {
 			return err
 		}
@@ -67,7 +67,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 		claimed[i].Lease = token
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(store.Micros(a.Due), store.Micros(b.Due)) })
 	return claimed, nil
 }
 
@@ -86,7 +86,7 @@ func readNotice(row pgx.CollectableRow) (store.Notice, error) {
 	}
 	copy(n.Key[:], key)
 	n.ID, n.Kind, n.Cause = strconv.FormatInt(id, 10), store.NoticeKind(kind), store.Cause(cause)
-	n.Created, n.Due, n.Deadline = instant(created), instant(due), instant(deadline)
+	n.Created, n.Due, n.Deadline = store.FromMicros(created), store.FromMicros(due), store.FromMicros(deadline)
 	return n, nil
 }
 
@@ -108,7 +108,7 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 		case o.GiveUp:
 			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeGiveUpSQL, id, n.Lease, o.Reason))
 		default:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, micros(o.RetryAt), o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, store.Micros(o.RetryAt), o.Reason))
 		}
 	})
 }

@@ -47,7 +47,7 @@ SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT 
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for ended := 1; n == 0 && ended > 0; {
 		err := s.write(ctx, "prune", func(ctx context.Context, conn *pgxpool.Conn) error {
-			rows, err := conn.Query(ctx, pruneSQL, micros(now), micros(now.Add(-store.MarkLifetime)), micros(now.Add(-feedLifetime)))
+			rows, err := conn.Query(ctx, pruneSQL, store.Micros(now), store.Micros(now.Add(-store.MarkLifetime)), store.Micros(now.Add(-feedLifetime)))
 			return one(rows, err, &n, &ended)
 		})
 		if err != nil {

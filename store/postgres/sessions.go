@@ -51,15 +51,15 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 func createArgs(r store.Record, began time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
-		micros(r.Created), micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh), blob(r.Payload),
-		micros(began)}
+		store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh), blob(r.Payload),
+		store.Micros(began)}
 }
 
 // Find implements [store.Store].
 func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	var found []store.Record
 	err := s.read(ctx, "find", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, findSQL, key[:], micros(now))
+		rows, err := conn.Query(ctx, findSQL, key[:], store.Micros(now))
 		found, err = collect(rows, err)
 		return err
 	})
@@ -75,14 +75,14 @@ func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.R
 // Update implements [store.Store].
 func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	return s.write(ctx, "update", func(ctx context.Context, conn *pgxpool.Conn) error {
-		done, err := conn.Exec(ctx, updateSQL, micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh),
-			blob(r.Payload), r.Key[:], r.Revision, micros(now))
+		done, err := conn.Exec(ctx, updateSQL, store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh),
+			blob(r.Payload), r.Key[:], r.Revision, store.Micros(now))
 		if err != nil || done.RowsAffected() == 1 {
 			return err
 		}
 		// Asked in a statement of its own: the first may have waited for an ending, and does not see what that left.
 		var lives bool
-		rows, err := conn.Query(ctx, livesSQL, r.Key[:], micros(now))
+		rows, err := conn.Query(ctx, livesSQL, r.Key[:], store.Micros(now))
 		if err := one(rows, err, &lives); err != nil {
 			return err
 		}
@@ -101,8 +101,8 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 func renameArgs(r store.Record, began, now time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
-		micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int16(r.Refresh), blob(r.Payload), micros(began),
-		r.Revision, micros(now)}
+		store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh), blob(r.Payload), store.Micros(began),
+		r.Revision, store.Micros(now)}
 }
 
 // verdict calls a function that keeps r, unless a mark at or after began names it.
@@ -158,7 +158,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 	if err := writable(q.Issuer, q.ClientID, q.Subject, q.SID); err != nil {
 		return store.Page{}, err
 	}
-	statement, args := listSQL, []any{q.After[:], micros(now), limit + 1}
+	statement, args := listSQL, []any{q.After[:], store.Micros(now), limit + 1}
 	switch {
 	case q.Subject != "":
 		statement = listSubjectSQL()
@@ -207,8 +207,8 @@ func collect(rows pgx.Rows, err error) ([]store.Record, error) {
 			r.Former = nil
 		}
 		copy(r.Key[:], key)
-		r.Created, r.LastSeen = instant(created), instant(lastSeen)
-		r.IdleExpires, r.Expires = instant(idleExpires), instant(expires)
+		r.Created, r.LastSeen = store.FromMicros(created), store.FromMicros(lastSeen)
+		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
 		r.Refresh = store.Refresh(refresh)
 		return r, nil
 	})

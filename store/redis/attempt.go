@@ -70,7 +70,7 @@ func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) 
 	if !ok || err != nil {
 		return nil, errDamaged
 	}
-	if micros(now) >= expires {
+	if store.Micros(now) >= expires {
 		return nil, store.ErrNotFound
 	}
 	return []byte(value), nil

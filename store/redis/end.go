@@ -45,7 +45,7 @@ func (s *Store) endBatch(
 		return nil, false, err
 	}
 	ended, more, err = s.carryOut(ctx, e, now, done)
-	if err == nil && !more && till < micros(e.JTIExpires) {
+	if err == nil && !more && till < store.Micros(e.JTIExpires) {
 		_, _ = s.bind(ctx, e, now, true) // it is done, whatever comes of this
 	}
 	return ended, more, err

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
@@ -137,7 +138,7 @@ func (l *listener) keep(life context.Context, sub *subscribed) {
 		cancel()
 		l.lost(sub)
 		l.s.suspectTopology()
-		_ = sleep(life, 50*time.Millisecond)
+		wait.Sleep(life, 50*time.Millisecond)
 	}
 }
 
@@ -203,7 +204,7 @@ func (l *listener) hear(m rueidis.PubSubMessage) {
 	copy(own[:], d.take(tokenSize))
 	b := d.byte()
 	cause := store.Cause(d.text())
-	at := instant(d.int64())
+	at := store.FromMicros(d.int64())
 	var ended []store.Ended
 	for d.rest != "" && !d.short {
 		ended = append(ended, d.endedSession(cause, at))

@@ -84,7 +84,7 @@ func (s *Store) put(ctx context.Context, left []store.Notice) (first map[place]s
 		args = append(args, string(queue[:]), ids+"-"+strconv.Itoa(i+1), decimal(n.Due), template(n), key,
 			about(n.Issuer, n.ClientID, n.Subject, n.SID), string(n.Payload))
 		at := place{b, queue}
-		if before, ok := first[at]; !ok || micros(n.Due) < number(before) {
+		if before, ok := first[at]; !ok || store.Micros(n.Due) < number(before) {
 			first[at] = decimal(n.Due)
 		}
 	}
@@ -296,7 +296,7 @@ func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, 
 			t.Pending += int(number(parts[2]))
 			t.Dead += int(number(parts[3]))
 			if parts[4] != "" {
-				if at := instant(number(parts[4])); t.Oldest.IsZero() || at.Before(t.Oldest) {
+				if at := store.FromMicros(number(parts[4])); t.Oldest.IsZero() || at.Before(t.Oldest) {
 					t.Oldest = at
 				}
 			}

@@ -184,11 +184,11 @@ func noticeOf(parts []string) (store.Notice, error) {
 	if err != nil {
 		return n, errDamaged
 	}
-	n.Due = instant(due)
+	n.Due = store.FromMicros(due)
 	d := decoder{rest: parts[1]}
 	n.Kind, n.Target = store.NoticeKind(d.text()), d.text()
 	n.Issuer, n.ClientID, n.Cause = d.text(), d.text(), store.Cause(d.text())
-	n.Created, n.Deadline = instant(d.int64()), instant(d.int64())
+	n.Created, n.Deadline = store.FromMicros(d.int64()), store.FromMicros(d.int64())
 	framed := decoder{rest: parts[3]}
 	who := decoder{rest: framed.text()}
 	who.text()

@@ -26,12 +26,8 @@ const (
 
 var errDamaged = errors.New("redis: what is stored is damaged, or was written by another release")
 
-func micros(t time.Time) int64 { return store.Time(t).UnixMicro() }
-
-func instant(micros int64) time.Time { return store.Time(time.UnixMicro(micros)) }
-
 func appendMicros(b []byte, t time.Time) []byte {
-	return binary.BigEndian.AppendUint64(b, uint64(micros(t)))
+	return binary.BigEndian.AppendUint64(b, uint64(store.Micros(t)))
 }
 
 // runsOut is the last moment of r.
@@ -92,10 +88,10 @@ func decode(key store.Key, raw string) (store.Record, error) {
 		return r, errDamaged
 	}
 	r.Revision = d.int64()
-	r.LastSeen, r.IdleExpires, r.Expires = instant(d.int64()), instant(d.int64()), instant(d.int64())
+	r.LastSeen, r.IdleExpires, r.Expires = store.FromMicros(d.int64()), store.FromMicros(d.int64()), store.FromMicros(d.int64())
 	d.int64() // pointed
 	r.Refresh = store.Refresh(d.byte())
-	r.Created = instant(d.int64())
+	r.Created = store.FromMicros(d.int64())
 	d.take(hintSize)
 	who := decoder{rest: d.text()}
 	r.Issuer, r.ClientID, r.Subject, r.SID = who.text(), who.text(), who.text(), who.text()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"github.com/redis/rueidis"
 )
 
@@ -129,9 +130,9 @@ func (s *Store) runEach(ctx context.Context, calls []call) ([]rueidis.RedisMessa
 		if todo = again; len(todo) == 0 {
 			break
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if !wait.Sleep(ctx, pause) {
 			for _, at := range todo {
-				faults[at] = fmt.Errorf("redis: %s: %w", calls[at].script.name, errors.Join(err, faults[at]))
+				faults[at] = fmt.Errorf("redis: %s: %w", calls[at].script.name, errors.Join(ctx.Err(), faults[at]))
 			}
 			break
 		}
@@ -156,21 +157,6 @@ func unknownScript(err error) bool {
 func didNotRun(err error) bool {
 	refused, ok := rueidis.IsRedisErr(err)
 	return ok && (refused.IsTryAgain() || refused.IsClusterDown() || refused.IsLoading())
-}
-
-// sleep waits, or answers why it did not.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d == 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 var errAnswer = errors.New("redis: an answer has a shape that it cannot have")

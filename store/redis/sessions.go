@@ -41,7 +41,7 @@ func until(t time.Time, extra time.Duration) string {
 	return strconv.FormatInt(max(1, t.Add(extra).UnixMilli()), 10)
 }
 
-func decimal(t time.Time) string { return strconv.FormatInt(micros(t), 10) }
+func decimal(t time.Time) string { return strconv.FormatInt(store.Micros(t), 10) }
 
 func tagNumber(tag []byte) string {
 	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(tag)), 10)
@@ -137,7 +137,7 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 		return math.MaxInt64, nil
 	}
 	till := runsOut(r).Add(slack)
-	pointed := micros(till)
+	pointed := store.Micros(till)
 	for _, text := range sidsOf(r) {
 		sid := sidName(r.Issuer, r.ClientID, text)
 		b := bucket(sid[0])

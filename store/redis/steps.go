@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
@@ -183,7 +184,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		case word == "replayed":
 			return nil, store.ErrReplayed
 		case word == "busy":
-			if sleep(ctx, pause) != nil {
+			if !wait.Sleep(ctx, pause) {
 				return nil, errBusy
 			}
 			continue
@@ -282,7 +283,7 @@ func (s *Store) bind(ctx context.Context, e store.Ending, now time.Time, anew bo
 			return 0, store.ErrReplayed
 		case recorded != nil || time.Duration(age)*time.Millisecond > s.lease():
 			failed = theirs
-		case sleep(ctx, pause) != nil:
+		case !wait.Sleep(ctx, pause):
 			return 0, errBusy
 		}
 	}
@@ -304,6 +305,6 @@ func (s *Store) recorded(ctx context.Context, theirs string, jti name) (*time.Ti
 	if err != nil {
 		return nil, err
 	}
-	at := instant(till)
+	at := store.FromMicros(till)
 	return &at, nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"github.com/redis/rueidis"
 )
 
@@ -114,7 +115,7 @@ func (s *Store) watchReplicas(ctx context.Context) {
 		looking, cancel := context.WithTimeout(ctx, s.timeout)
 		_ = s.look(looking) // what is known stays as it is
 		cancel()
-		if sleep(ctx, time.Second) != nil {
+		if !wait.Sleep(ctx, time.Second) {
 			return
 		}
 	}
@@ -275,7 +276,7 @@ func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience ti
 		if !ok {
 			return answer, err
 		}
-		if _, moved := refused.IsMoved(); !moved && !didNotRun(err) || sleep(ctx, 20*time.Millisecond) != nil {
+		if _, moved := refused.IsMoved(); !moved && !didNotRun(err) || !wait.Sleep(ctx, 20*time.Millisecond) {
 			return answer, fmt.Errorf("redis: %s: %w", c.script.name, err)
 		}
 	}

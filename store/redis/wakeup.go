@@ -127,7 +127,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 
 // answer claims where a wake-up has called, and says when there is something to be done next in the buckets that it has seen to.
 func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, lease time.Duration, max int) (due []candidate, got []store.Notice, next map[place]string, fault error) {
-	silent := slices.IndexFunc(wakeups, func(r wakeup) bool { return r.at > float64(micros(now)) })
+	silent := slices.IndexFunc(wakeups, func(r wakeup) bool { return r.at > float64(store.Micros(now)) })
 	if silent >= 0 {
 		wakeups = wakeups[:silent]
 	}

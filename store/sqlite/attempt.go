@@ -25,14 +25,14 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 	}
 	err = s.write(ctx, func(w *writer) error {
 		held = nil
-		res, err := exec(w.claimAttempt, id[:], micros(expires), value, micros(now))
+		res, err := exec(w.claimAttempt, id[:], store.Micros(expires), value, store.Micros(now))
 		if err != nil {
 			return fmt.Errorf("sqlite: attempt: %w", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 1 {
 			return err
 		}
-		if err := w.attempt.QueryRow(id[:], micros(now)).Scan(&held); err != nil {
+		if err := w.attempt.QueryRow(id[:], store.Micros(now)).Scan(&held); err != nil {
 			return fmt.Errorf("sqlite: attempt: %w", err)
 		}
 		return nil
@@ -49,14 +49,14 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {
-		return oneRow(store.ErrNotFound, "attempt", w.settleAttempt, id[:], value, micros(now))
+		return oneRow(store.ErrNotFound, "attempt", w.settleAttempt, id[:], value, store.Micros(now))
 	})
 }
 
 // Attempt implements [store.Attempts].
 func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) (value []byte, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		switch err := r.attempt.QueryRow(id[:], micros(now)).Scan(&value); {
+		switch err := r.attempt.QueryRow(id[:], store.Micros(now)).Scan(&value); {
 		case errors.Is(err, sql.ErrNoRows):
 			return store.ErrNotFound
 		case err != nil:

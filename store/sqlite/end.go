@@ -104,11 +104,11 @@ func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 	}
 	var known bool
 	if more {
-		if err := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, micros(now)).Scan(&known); err != nil {
+		if err := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now)).Scan(&known); err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
 	} else {
-		res, err := exec(w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI, micros(e.JTIExpires), micros(now))
+		res, err := exec(w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(e.JTIExpires), store.Micros(now))
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
@@ -129,7 +129,7 @@ func (w *writer) leaveMark(who store.Selector, now time.Time) error {
 	if !who.Key.IsZero() {
 		return nil
 	}
-	if _, err := exec(w.insertMark, who.Issuer, who.ClientID, who.Subject, who.SID, micros(now)); err != nil {
+	if _, err := exec(w.insertMark, who.Issuer, who.ClientID, who.Subject, who.SID, store.Micros(now)); err != nil {
 		return fmt.Errorf("sqlite: end: %w", err)
 	}
 	return nil
@@ -177,7 +177,7 @@ func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Recor
 			return nil, 0, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
 		}
 		copy(r.Key[:], key)
-		r.IdleExpires, r.Expires = instant(idleExpires), instant(expires)
+		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
 		if r.Lives(now) {
 			lived = append(lived, r)
 		}
@@ -210,11 +210,9 @@ func readRecords(rows *sql.Rows) (records []store.Record, err error) {
 				return nil, fmt.Errorf("read the former sids of a session: %w", err)
 			}
 		}
-		r.Created, r.LastSeen = instant(created), instant(lastSeen)
-		r.IdleExpires, r.Expires = instant(idleExpires), instant(expires)
+		r.Created, r.LastSeen = store.FromMicros(created), store.FromMicros(lastSeen)
+		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
 		records = append(records, r)
 	}
 	return records, rows.Err()
 }
-
-func instant(micros int64) time.Time { return store.Time(time.UnixMicro(micros)) }

@@ -86,7 +86,7 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 
 // Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
-	return s.onNotice(ctx, id, func(w *writer) *sql.Stmt { return w.retry }, micros(due), micros(deadline))
+	return s.onNotice(ctx, id, func(w *writer) *sql.Stmt { return w.retry }, store.Micros(due), store.Micros(deadline))
 }
 
 // Drop implements [store.Outbox].
@@ -162,7 +162,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 				case err != nil:
 					return fmt.Errorf("sqlite: tally: %w", err)
 				default:
-					counts[of].Oldest = instant(created)
+					counts[of].Oldest = store.FromMicros(created)
 				}
 			}
 		}
@@ -178,7 +178,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 // Overdue implements [store.Sessions].
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		rows, err := r.overdue.Query(micros(now), after[:], max(0, limit))
+		rows, err := r.overdue.Query(store.Micros(now), after[:], max(0, limit))
 		if err == nil {
 			found, err = readRecords(rows)
 		}

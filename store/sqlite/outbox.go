@@ -33,7 +33,7 @@ const (
 
 func (w *writer) enqueue(n store.Notice) error {
 	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:], string(n.Cause),
-		blob(n.Payload), micros(n.Created), micros(n.Due), micros(n.Deadline))
+		blob(n.Payload), store.Micros(n.Created), store.Micros(n.Due), store.Micros(n.Deadline))
 	if err != nil {
 		return fmt.Errorf("sqlite: leave a notice: %w", err)
 	}
@@ -48,7 +48,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 	var claimed []store.Notice
 	err := s.write(ctx, func(w *writer) error {
 		token := rand.Text()
-		rows, err := w.claim.Query(token, micros(now.Add(lease)), micros(now), limit, string(kind), target)
+		rows, err := w.claim.Query(token, store.Micros(now.Add(lease)), store.Micros(now), limit, string(kind), target)
 		if err == nil {
 			claimed, err = readNotices(rows, token)
 		}
@@ -61,7 +61,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 		return nil, err
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(micros(a.Due), micros(b.Due)) })
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(store.Micros(a.Due), store.Micros(b.Due)) })
 	return claimed, nil
 }
 
@@ -81,7 +81,7 @@ func readNotices(rows *sql.Rows, lease string) (notices []store.Notice, err erro
 		}
 		copy(n.Key[:], key)
 		n.ID = strconv.FormatInt(id, 10)
-		n.Created, n.Due, n.Deadline = instant(created), instant(due), instant(deadline)
+		n.Created, n.Due, n.Deadline = store.FromMicros(created), store.FromMicros(due), store.FromMicros(deadline)
 		notices = append(notices, n)
 	}
 	return notices, rows.Err()
@@ -103,7 +103,7 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 		case o.GiveUp:
 			return oneRow(store.ErrLeaseLost, "settle", w.completeGiveUp, id, n.Lease, o.Reason)
 		default:
-			return oneRow(store.ErrLeaseLost, "settle", w.completeRetry, id, n.Lease, micros(o.RetryAt), o.Reason)
+			return oneRow(store.ErrLeaseLost, "settle", w.completeRetry, id, n.Lease, store.Micros(o.RetryAt), o.Reason)
 		}
 	})
 }

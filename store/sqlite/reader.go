@@ -66,7 +66,7 @@ func (s *Store) read(ctx context.Context, fn func(*reader) error) error {
 func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	var found []store.Record
 	err := s.read(ctx, func(r *reader) error {
-		rows, err := r.find.Query(key[:], micros(now))
+		rows, err := r.find.Query(key[:], store.Micros(now))
 		if err == nil {
 			found, err = readRecords(rows)
 		}
@@ -92,7 +92,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 	}
 	var page store.Page
 	err = s.read(ctx, func(r *reader) error {
-		st, args := r.list, []any{q.After[:], micros(now), limit + 1, q.Issuer, q.ClientID}
+		st, args := r.list, []any{q.After[:], store.Micros(now), limit + 1, q.Issuer, q.ClientID}
 		switch {
 		case q.Subject != "":
 			st, args = r.listSubject, append(args, q.Subject, q.SID)

@@ -41,8 +41,6 @@ const (
 )
 
 // micros is how a time is kept.
-func micros(t time.Time) int64 { return store.Time(t).UnixMicro() }
-
 // blob is never NULL.
 func blob(b []byte) []byte {
 	if b == nil {
@@ -61,8 +59,8 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 		if err := w.welcome(&r, began); err != nil {
 			return err
 		}
-		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former, micros(r.Created),
-			micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh), blob(r.Payload))
+		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former, store.Micros(r.Created),
+			store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh), blob(r.Payload))
 		if err != nil {
 			return fmt.Errorf("sqlite: create: %w", err)
 		}
@@ -111,7 +109,7 @@ func begun(r *store.Record, began, now time.Time) (former string, err error) {
 func (w *writer) welcome(r *store.Record, began time.Time) error {
 	for _, sid := range append([]string{r.SID}, r.Former...) {
 		var barred bool
-		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, micros(began)).Scan(&barred)
+		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, store.Micros(began)).Scan(&barred)
 		if err != nil {
 			return fmt.Errorf("sqlite: look for end marks: %w", err)
 		}
@@ -125,7 +123,7 @@ func (w *writer) welcome(r *store.Record, began time.Time) error {
 // lives returns [store.ErrNotFound] unless the session lives.
 func (w *writer) lives(r store.Record, now time.Time) error {
 	var lives bool
-	if err := w.sessionLives.QueryRow(r.Key[:], micros(now)).Scan(&lives); err != nil {
+	if err := w.sessionLives.QueryRow(r.Key[:], store.Micros(now)).Scan(&lives); err != nil {
 		return fmt.Errorf("sqlite: update: %w", err)
 	}
 	if !lives {
@@ -136,8 +134,8 @@ func (w *writer) lives(r store.Record, now time.Time) error {
 
 // replace does an update; more are the parameters beyond those of each.
 func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...any) error {
-	res, err := exec(st, append([]any{micros(r.LastSeen), micros(r.IdleExpires), micros(r.Expires), int64(r.Refresh),
-		blob(r.Payload), r.Key[:], r.Revision, micros(now)}, more...)...)
+	res, err := exec(st, append([]any{store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh),
+		blob(r.Payload), r.Key[:], r.Revision, store.Micros(now)}, more...)...)
 	if err != nil {
 		return fmt.Errorf("sqlite: update: %w", err)
 	}
@@ -168,7 +166,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			{w.pruneJTIs, now},
 			{w.pruneAttempts, now},
 		} {
-			res, err := exec(batch.statement, micros(batch.until))
+			res, err := exec(batch.statement, store.Micros(batch.until))
 			if err != nil {
 				return fmt.Errorf("sqlite: prune: %w", err)
 			}
