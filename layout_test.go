@@ -46,7 +46,7 @@ func rooms() map[string][]string {
 		"cmd/curfew/internal/config": slices.Concat([]string{
 			"", "gateway", "fanout", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
 		}, ground),
-		"cmd/curfew/internal/stores":   append([]string{"session"}, stores...),
+		"cmd/curfew/internal/stores":   append([]string{"store"}, stores...),
 		"cmd/curfew/internal/terminal": nil,
 		// What shows or measures the house stands outside it.
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),

@@ -18,6 +18,8 @@ import (
 // lasting is a store of one process that keeps its marks over a restart, as a file does.
 type lasting struct{ store.Store }
 
+func (lasting) Clock() store.Clock { return store.Clock{} }
+
 // A process that was started anew may have another clock than the one before: its stamps tell nothing, and any mark that is
 // still there bars a login from before.
 func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {

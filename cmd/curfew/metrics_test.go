@@ -139,7 +139,7 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 		channels["backchannel"]["refused "+reason] = true
 	}
 	tell, revoke := words{}, words{}
-	for file, kinds := range map[string][]words{"post.go": {tell}, "revoke.go": {revoke}, "sender.go": {tell, revoke}, "lane.go": {tell, revoke}} {
+	for file, kinds := range map[string][]words{"post.go": {tell}, "revoke.go": {revoke}, "sender.go": {tell, revoke}, "queue.go": {tell, revoke}} {
 		source(t, "fanout/"+file, func(n ast.Node) {
 			for _, v := range member(n, "name") {
 				for _, w := range kinds {
