@@ -86,7 +86,7 @@ func member(n ast.Node, name string) []ast.Expr {
 func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	t.Parallel()
 	causes := words{}
-	source(t, "session/*.go", func(n ast.Node) {
+	source(t, "store/*.go", func(n ast.Node) {
 		if v, ok := n.(*ast.ValueSpec); ok && len(v.Values) == 1 {
 			if id, ok := v.Type.(*ast.Ident); ok && id.Name == "Cause" {
 				causes.add(v.Values[0])
