@@ -77,7 +77,8 @@ type replica struct {
 }
 
 // asserting opens replicas of one gateway at one URL. Its clock is moved by skew.
-func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*replica, v *verifier, skew *atomic.Int64) {
+func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*replica, v *verifier,
+	skew *atomic.Int64) {
 	t.Helper()
 	backend, keys := memory.New(), ring(t)
 	t.Cleanup(func() { backend.Close() })
@@ -98,8 +99,10 @@ func asserting(t *testing.T, count int, change ...func(*curfew.Config)) (all []*
 			r.told.Store(&h)
 		}))
 		t.Cleanup(behind.Close)
-		cfg := curfew.Config{URL: address, CookieName: "curfew", Store: backend, Keyring: keys, Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
-			Providers:      []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app", HTTPClient: &http.Client{Transport: nowhere{}}}},
+		cfg := curfew.Config{URL: address, CookieName: "curfew", Store: backend, Keyring: keys,
+			Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
+			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app",
+				HTTPClient: &http.Client{Transport: nowhere{}}}},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 			Now:            func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }}
 		for _, f := range change {
@@ -126,8 +129,10 @@ func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, er
 
 func signIn(t *testing.T, rp *curfew.RP) (session.Bearer, *session.Session) {
 	t.Helper()
-	b, s, err := rp.Sessions().Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1",
-		Claims: map[string]any{"email": "alice@example.com", "name": "Alice", "groups": []any{"staff"}}, Began: rp.Sessions().Now()})
+	b, s, err := rp.Sessions().Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com",
+		ClientID: "app", Subject: "alice", SID: "s1",
+		Claims: map[string]any{"email": "alice@example.com", "name": "Alice", "groups": []any{"staff"}},
+		Began:  rp.Sessions().Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +173,9 @@ func TestAnAssertionIsVerifiedWithThePublishedKeysOfAnyReplicaBeforeAndAfterARot
 		for i, r := range replicas {
 			for surface, token := range r.assertions(v, b) {
 				p, err := v.verify(token, r.Sessions().Now())
-				if err != nil || p.Subject != "alice" || p.Session != s.Key.SIDFor("wiki") || p.Email != "alice@example.com" || p.Name != "Alice" || len(p.Groups) != 1 || p.Groups[0] != "staff" {
+				if err != nil || p.Subject != "alice" || p.Session != s.Key.SIDFor("wiki") ||
+					p.Email != "alice@example.com" || p.Name != "Alice" || len(p.Groups) != 1 ||
+					p.Groups[0] != "staff" {
 					t.Fatalf("%s, replica %d, surface %d: %+v, %v", when, i, surface, p, err)
 				}
 			}
@@ -217,7 +224,8 @@ func TestAnAppMayAskForRS256(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := v.verify(token, time.Now()); err != nil || p.Email == "" || p.Name != "" || jws.Headers[0].Algorithm != "RS256" {
+	if p, err := v.verify(token, time.Now()); err != nil || p.Email == "" || p.Name != "" ||
+		jws.Headers[0].Algorithm != "RS256" {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
@@ -227,7 +235,10 @@ func TestAnAppMayAskForRS256(t *testing.T) {
 func TestAnAssertionIsNoLogoutTokenAndNoIDTokenAndALogoutTokenIsNoAssertion(t *testing.T) {
 	t.Parallel()
 	heard := make(chan string, 1)
-	wiki := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { heard <- r.PostFormValue("logout_token") }))
+	wiki := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter,
+		r *http.Request) {
+		heard <- r.PostFormValue("logout_token")
+	}))
 	t.Cleanup(wiki.Close)
 	replicas, v, _ := asserting(t, 1, func(c *curfew.Config) {
 		c.Apps = []fanout.App{{ClientID: "wiki", URI: wiki.URL}}
@@ -235,7 +246,8 @@ func TestAnAssertionIsNoLogoutTokenAndNoIDTokenAndALogoutTokenIsNoAssertion(t *t
 	rp := replicas[0].RP
 	b, s := signIn(t, rp)
 	assertion := replicas[0].assertions(v, b)[0]
-	if _, err := rp.Sessions().End(t.Context(), store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: store.CauseUser}); err != nil {
+	if _, err := rp.Sessions().End(t.Context(), store.Ending{Selector: store.Selector{Issuer: s.Issuer,
+		ClientID: s.ClientID, Key: s.Key}, Cause: store.CauseUser}); err != nil {
 		t.Fatal(err)
 	}
 	logout := soon(t, "the app is told", heard)
@@ -287,13 +299,15 @@ func TestAssertionsThatCouldNotBeMadeAreAFaultOfTheConfiguration(t *testing.T) {
 		change func(*curfew.Config)
 		reason string
 	}{
-		"no name":                   {func(c *curfew.Config) { c.App = "" }, "the app needs a name"},
-		"a claim that is the JWT's": {func(c *curfew.Config) { c.AssertionClaims = []string{"aud"} }, `"aud" cannot be chosen`},
+		"no name": {func(c *curfew.Config) { c.App = "" }, "the app needs a name"},
+		"a claim that is the JWT's": {func(c *curfew.Config) { c.AssertionClaims = []string{"aud"} },
+			`"aud" cannot be chosen`},
 		"a name that is no app's": {func(c *curfew.Config) {
 			c.App, c.Apps = "wikki", []fanout.App{{ClientID: "wiki", URI: "https://wiki.example.com/logout"}}
 		}, `there is no app "wikki"`},
 	} {
-		cfg := curfew.Config{URL: "https://app.example.com", Keyring: ring(t), Log: slog.New(slog.DiscardHandler), Assertion: true, App: "wiki",
+		cfg := curfew.Config{URL: "https://app.example.com", Keyring: ring(t), Log: slog.New(slog.DiscardHandler),
+			Assertion: true, App: "wiki",
 			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}}
 		row.change(&cfg)
 		rp, err := curfew.New(t.Context(), cfg)

@@ -60,9 +60,11 @@ func checkPrefix(prefix string) error {
 		return nil
 	}
 	plain := func(c rune) bool {
-		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("/-_.", c))
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.ContainsRune("/-_.", c))
 	}
-	if prefix == "/" || !strings.HasPrefix(prefix, "/") || path.Clean(prefix) != prefix || strings.ContainsFunc(prefix, plain) {
+	if prefix == "/" || !strings.HasPrefix(prefix, "/") || path.Clean(prefix) != prefix ||
+		strings.ContainsFunc(prefix, plain) {
 		return errors.New(`must be a path like "/auth": a slash, then letters, digits, "-", "_", ".", and no slash at its end`)
 	}
 	return nil

@@ -34,16 +34,19 @@ type Config struct {
 	CookieName string
 	Providers  []oidc.Config // who signs people in; the page to choose shows them in this order
 
-	Store   store.Store      // default: in memory, so everybody is signed out by a restart. New does not close it.
-	Keyring *keyring.Keyring // the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
+	Store store.Store // default: in memory, so everybody is signed out by a restart. New does not close it.
+	// the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
+	Keyring *keyring.Keyring
 
-	IdleTimeout  time.Duration // a session that is not used for so long ends; default 2 h
-	Lifetime     time.Duration // a session ends after so long in any case; default 24 h
-	RefreshGrace time.Duration // for how long a session outlives a provider that is away when it should be refreshed; default 1 h
-	MaxStale     time.Duration // how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
-	CacheSize    int           // how many sessions are cached; default 100,000
-	// PerSubject is how many sessions one person may have at a provider; default 1,000, at most 10,000, negative: any number.
-	// Who signs in once more loses the oldest.
+	IdleTimeout time.Duration // a session that is not used for so long ends; default 2 h
+	Lifetime    time.Duration // a session ends after so long in any case; default 24 h
+	// for how long a session outlives a provider that is away when it should be refreshed; default 1 h
+	RefreshGrace time.Duration
+	// how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
+	MaxStale  time.Duration
+	CacheSize int // how many sessions are cached; default 100,000
+	// PerSubject is how many sessions one person may have at a provider; default 1,000, at most 10,000, negative: any
+	// number. Who signs in once more loses the oldest.
 	MaxPerSubject int
 
 	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the
@@ -62,11 +65,11 @@ type Config struct {
 	// RevokeExpired revokes also what sessions held that nobody ended: those that ran out.
 	RevokeExpired bool
 
-	// OnLogin is called at each sign-in, before the session begins, and again at each refresh of its tokens, with all claims.
-	// It may add to them; an error refuses the sign-in, and if it is made by [web.Fail] the person is told why. At a refresh
-	// an error ends the session, unless it is made by web.Fail with a status of 500 or more, or by a context that was done:
-	// that is trouble that may pass (see Grace). What is said of an address (email_verified) goes when it puts another in
-	// its place.
+	// OnLogin is called at each sign-in, before the session begins, and again at each refresh of its tokens, with all
+	// claims. It may add to them; an error refuses the sign-in, and if it is made by [web.Fail] the person is told why.
+	// At a refresh an error ends the session, unless it is made by web.Fail with a status of 500 or more, or by a
+	// context that was done: that is trouble that may pass (see Grace). What is said of an address (email_verified)
+	// goes when it puts another in its place.
 	OnLogin func(ctx context.Context, claims map[string]any) error
 	// Home is where people go after signing in without a better place; default "/".
 	Home string
@@ -78,8 +81,8 @@ type Config struct {
 	Identity      gateway.Identity // in which headers an app behind [RP.Proxy] is told who is there
 	GroupsClaim   string           // the claim that lists a person's groups; default "groups"
 	StreamsAreUse bool             // an open stream counts as use of its session; by default it does not
-	// WebSocketOrigins are other sites whose pages may open a WebSocket here, like "https://other.example.com". Pages of
-	// this site may in any case; those of any other are answered 403 (RFC 6455 §10.2).
+	// WebSocketOrigins are other sites whose pages may open a WebSocket here, like "https://other.example.com". Pages
+	// of this site may in any case; those of any other are answered 403 (RFC 6455 §10.2).
 	WebSocketOrigins []string
 
 	SuccessStatus int // of the back-channel endpoint: 200 (default; §2.8) or 204
@@ -173,8 +176,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.quiet = &quiet{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
-		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale, CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
-		Refresh: rp.refresh, Serves: rp.serves, Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock, Now: cfg.Now, Log: log,
+		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
+		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
+		Refresh: rp.refresh, Serves: rp.serves, Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
+		Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)
 			call(cfg.Observe.SessionCreated, s.Provider)
@@ -206,7 +211,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.logout = &logout.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
-		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus, OnResult: func(channel, provider, result, reason string) {
+		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus,
+		OnResult: func(channel, provider, result, reason string) {
 			if channel != "user" && (result == "ok" || result == "replayed") { // also one that named nobody here
 				rp.quiet.heard(provider)
 			}
@@ -324,7 +330,8 @@ func (rp *RP) Providers() []*oidc.Provider { return rp.providers }
 // amiss.
 func (rp *RP) Ready(ctx context.Context) error {
 	var faults []error
-	if _, err := rp.store.Find(ctx, store.Key{}, store.Time(rp.sessions.Now())); err != nil && !errors.Is(err, store.ErrNotFound) {
+	if _, err := rp.store.Find(ctx, store.Key{}, store.Time(rp.sessions.Now())); err != nil &&
+		!errors.Is(err, store.ErrNotFound) {
 		faults = append(faults, fmt.Errorf("store: %w", err))
 	}
 	for _, p := range rp.providers {
@@ -363,7 +370,8 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 		}
 		client := [2]string{p.Config().Issuer, p.Config().ClientID}
 		if names[p.Name()] {
-			faults = append(faults, fmt.Errorf("number %d: the name %q is taken; give each provider its own", i+1, p.Name()))
+			faults = append(faults, fmt.Errorf("number %d: the name %q is taken; give each provider its own", i+1,
+				p.Name()))
 		}
 		if clients[client] {
 			faults = append(faults, fmt.Errorf("number %d: this issuer with this client is there already", i+1))

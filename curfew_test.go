@@ -151,7 +151,8 @@ func TestALogoutAtTheProviderEndsTheSessionThatItNamesAndNoOther(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	first, second := newBrowser(t), newBrowser(t)
-	if at, status, text := first.open(a.server.URL + "/deep?link=1"); status != 200 || text != "alice" || at.RequestURI() != "/deep?link=1" {
+	if at, status, text := first.open(a.server.URL + "/deep?link=1"); status != 200 || text != "alice" ||
+		at.RequestURI() != "/deep?link=1" {
 		t.Fatalf("%d %q at %s", status, text, at)
 	}
 	second.open(a.server.URL + "/")
@@ -196,12 +197,20 @@ func TestAnExpiredAccessTokenIsRefreshedAtTheProvider(t *testing.T) {
 		alive    bool
 		cause    string
 	}{
-		"new tokens":                              {alive: true},
-		"the provider refuses for good":           {provider: oidctest.OAuthError(400, "invalid_grant"), cause: "refresh_rejected"},
-		"the provider is away":                    {provider: oidctest.Status(503), alive: true},
-		"a new ID Token is about somebody else":   {mangle: func(m *oidctest.Mangle) { m.IDToken = sub("bob") }, cause: "refresh_rejected"},
-		"a new ID Token is for another audience":  {mangle: func(m *oidctest.Mangle) { m.IDToken = claim("aud", "other") }, cause: "refresh_rejected"},
-		"a new ID Token is of a different issuer": {mangle: func(m *oidctest.Mangle) { m.IDToken = claim("iss", "https://evil.example") }, cause: "refresh_rejected"},
+		"new tokens": {alive: true},
+		"the provider refuses for good": {provider: oidctest.OAuthError(400, "invalid_grant"),
+			cause: "refresh_rejected"},
+		"the provider is away": {provider: oidctest.Status(503), alive: true},
+		"a new ID Token is about somebody else": {mangle: func(m *oidctest.Mangle) { m.IDToken = sub("bob") },
+			cause: "refresh_rejected"},
+		"a new ID Token is for another audience": {mangle: func(m *oidctest.Mangle) {
+			m.IDToken = claim("aud",
+				"other")
+		}, cause: "refresh_rejected"},
+		"a new ID Token is of a different issuer": {mangle: func(m *oidctest.Mangle) {
+			m.IDToken = claim("iss",
+				"https://evil.example")
+		}, cause: "refresh_rejected"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -215,7 +224,8 @@ func TestAnExpiredAccessTokenIsRefreshedAtTheProvider(t *testing.T) {
 				a.op.Mangle(c.mangle)
 			}
 			before := a.op.Count("token")
-			a.skew.Store(int64(5*time.Minute + 30*time.Second)) // beyond the access token, within the skew of an ID Token
+			// beyond the access token, within the skew of an ID Token
+			a.skew.Store(int64(5*time.Minute + 30*time.Second))
 			if alive := b.signedIn(a); alive != c.alive {
 				t.Errorf("signed in: %v, want %v", alive, c.alive)
 			}
@@ -246,7 +256,8 @@ func TestASessionOfAProviderThatWasTakenOutOfTheConfigurationIsNotServed(t *test
 		return a.open(curfew.Config{URL: "https://app.example.com", Store: a.store, Keyring: keys,
 			Providers: []oidc.Config{{Issuer: a.op.Issuer(), ClientID: client, ClientSecret: "secret"}}})
 	}
-	bearer, _, err := with("old").Sessions().Create(t.Context(), session.SignIn{Issuer: a.op.Issuer(), ClientID: "old", Subject: "alice", Began: now})
+	bearer, _, err := with("old").Sessions().Create(t.Context(),
+		session.SignIn{Issuer: a.op.Issuer(), ClientID: "old", Subject: "alice", Began: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +289,8 @@ func TestARefusedSignInHasItsTokenRevokedAlsoWhenTheBrowserHangsUp(t *testing.T)
 	revoked(1)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	a.rp.Sessions().Refuse(gone, session.SignIn{Issuer: a.op.Issuer(), ClientID: "app", Subject: "alice", Tokens: session.Tokens{RefreshToken: "rt"}})
+	a.rp.Sessions().Refuse(gone, session.SignIn{Issuer: a.op.Issuer(), ClientID: "app", Subject: "alice",
+		Tokens: session.Tokens{RefreshToken: "rt"}})
 	revoked(2)
 }
 
@@ -300,13 +312,16 @@ func TestReadyTellsWhatIsAmiss(t *testing.T) {
 func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := curfew.New(t.Context(), curfew.Config{
-		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example", CookieName: "a=b", WebSocketOrigins: []string{"*"}, SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
+		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example",
+		CookieName: "a=b", WebSocketOrigins: []string{"*"}, SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
 		Providers: []oidc.Config{{Issuer: "http://id.example.com", ClientID: "app"}},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path", "AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is no origin`, "SuccessStatus: must be one of [200 204]",
+	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path",
+		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is no origin`,
+		"SuccessStatus: must be one of [200 204]",
 		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a store needs a key ring"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
@@ -318,7 +333,8 @@ func TestTwoProvidersOfOneNameOrOneClientAreAFault(t *testing.T) {
 	t.Parallel()
 	c := oidc.Config{Issuer: "https://id.example.com", ClientID: "app", ClientSecret: "s"}
 	_, err := curfew.New(t.Context(), curfew.Config{URL: "https://app.example.com", Providers: []oidc.Config{c, c}})
-	if err == nil || !strings.Contains(err.Error(), `the name "main" is taken`) || !strings.Contains(err.Error(), "this issuer with this client") {
+	if err == nil || !strings.Contains(err.Error(), `the name "main" is taken`) ||
+		!strings.Contains(err.Error(), "this issuer with this client") {
 		t.Error(err)
 	}
 }
@@ -337,7 +353,8 @@ func TestAKeyFileIsMadeOnceAndReadableByNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain, err := second.Open("test", nil, first.Seal("test", nil, []byte("x"))); err != nil || string(plain) != "x" {
+	if plain, err := second.Open("test", nil, first.Seal("test", nil, []byte("x"))); err != nil ||
+		string(plain) != "x" {
 		t.Errorf("the second time it is another key: %v", err)
 	}
 	os.Chmod(name, 0o644)
@@ -372,7 +389,8 @@ func TestTheCookiesNameSaysThePortOnLoopback(t *testing.T) {
 		{"https://app.example.com:8443", "wiki", "__Host-wiki"},
 		{"http://127.0.0.1:4180", "wiki", "wiki"},
 	} {
-		rp, err := curfew.New(t.Context(), curfew.Config{URL: row.url, CookieName: row.name, Log: slog.New(slog.DiscardHandler),
+		rp, err := curfew.New(t.Context(), curfew.Config{URL: row.url, CookieName: row.name,
+			Log:       slog.New(slog.DiscardHandler),
 			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
 		if err != nil {
 			t.Fatal(err)

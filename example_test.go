@@ -30,9 +30,10 @@ func Example() {
 		log.Fatal(err)
 	}
 	rp, err := curfew.New(ctx, curfew.Config{
-		URL:       "http://127.0.0.1:3000",
-		Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app", ClientSecret: os.Getenv("CLIENT_SECRET")}},
-		Store:     store, Keyring: ring,
+		URL: "http://127.0.0.1:3000",
+		Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app",
+			ClientSecret: os.Getenv("CLIENT_SECRET")}},
+		Store: store, Keyring: ring,
 	})
 	if err != nil {
 		log.Fatal(err)

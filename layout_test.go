@@ -29,7 +29,8 @@ func rooms() map[string][]string {
 		"keyring": nil, "oidc": nil, "store": nil, "web": nil,
 		"session": {"internal/wait", "keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
-		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground, "fanout": append(slices.Clone(ground), "internal/wait"), "console": ground,
+		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground,
+		"fanout": append(slices.Clone(ground), "internal/wait"), "console": ground,
 		// A store knows the contract, and nothing else.
 		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"},
 		"store/redis":     {"internal/wait", "store"},
@@ -79,7 +80,8 @@ func (f *file) room() string {
 }
 
 func (f *file) fault(n ast.Node, format string, args ...any) string {
-	return fmt.Sprintf("%s:%d: ", path.Join(f.dir, f.name), f.fset.Position(n.Pos()).Line) + fmt.Sprintf(format, args...)
+	return fmt.Sprintf("%s:%d: ", path.Join(f.dir, f.name), f.fset.Position(n.Pos()).Line) +
+		fmt.Sprintf(format, args...)
 }
 
 // rule looks at the files of one folder and says what is wrong.
@@ -166,7 +168,8 @@ func roomDoc(files []*file) []string {
 		return f.name == "doc.go" || strings.Contains(f.dir, "internal/") && f.ast.Doc != nil
 	})
 	if i < 0 {
-		return []string{fmt.Sprintf("%s: has no doc.go that says what it owns and what it does not", path.Join(f.dir, "."))}
+		return []string{fmt.Sprintf("%s: has no doc.go that says what it owns and what it does not",
+			path.Join(f.dir, "."))}
 	}
 	want := "Package " + files[i].ast.Name.Name + " "
 	if files[i].ast.Name.Name == "main" {
@@ -183,7 +186,8 @@ func onlyCmd(files []*file) []string {
 		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers"}, f.room())
 	},
 		"only cmd reads flags and the environment, and only main exits",
-		"os.Args", "os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "flag.*", "log.Fatal", "log.Fatalf",
+		"os.Args", "os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "flag.*", "log.Fatal",
+		"log.Fatalf",
 		"log.Fatalln", "runtime.Goexit", "slog.SetDefault", "signal.Notify", "signal.NotifyContext")
 }
 
@@ -209,7 +213,8 @@ func noSQL(files []*file) (faults []string) {
 			continue
 		}
 		for _, spec := range f.ast.Imports {
-			if p := unquote(spec); strings.HasPrefix(p, "database/sql") || strings.Contains(p, "/sqlite") && !strings.HasPrefix(p, module) || strings.Contains(p, "/pgx") {
+			if p := unquote(spec); strings.HasPrefix(p, "database/sql") || strings.Contains(p, "/sqlite") &&
+				!strings.HasPrefix(p, module) || strings.Contains(p, "/pgx") {
 				faults = append(faults, f.fault(spec, "only the stores speak SQL: %s", p))
 			}
 		}
@@ -239,7 +244,8 @@ func noInit(files []*file) (faults []string) {
 // files, or a table that no statement of the package writes to.
 func noMutable(files []*file) (faults []string) {
 	constant := []string{
-		"errors.New", "fmt.Errorf", "regexp.MustCompile", "template.Must", "strings.NewReplacer", "netip.MustParsePrefix",
+		"errors.New", "fmt.Errorf", "regexp.MustCompile", "template.Must", "strings.NewReplacer",
+		"netip.MustParsePrefix",
 		"netip.MustParseAddr", "string", "[]byte", "time.Date", "big.NewInt", "prometheus.NewDesc",
 	}
 	names := map[string]bool{}
@@ -261,7 +267,8 @@ func noMutable(files []*file) (faults []string) {
 					case name.Name == "_" || embedded:
 						continue
 					case i >= len(spec.Values):
-						faults = append(faults, f.fault(name, "the package variable %s has no value, so somebody means to change it", name.Name))
+						faults = append(faults, f.fault(name,
+							"the package variable %s has no value, so somebody means to change it", name.Name))
 						continue
 					}
 					names[name.Name] = true
@@ -269,10 +276,13 @@ func noMutable(files []*file) (faults []string) {
 					case *ast.CompositeLit, *ast.BasicLit, *ast.BinaryExpr, *ast.SelectorExpr:
 					case *ast.CallExpr:
 						if !slices.Contains(constant, text(v.Fun)) && !makesString(v.Fun) {
-							faults = append(faults, f.fault(name, "the package variable %s holds what %s returns, which can change", name.Name, text(v.Fun)))
+							faults = append(faults, f.fault(name,
+								"the package variable %s holds what %s returns, which can change", name.Name,
+								text(v.Fun)))
 						}
 					default:
-						faults = append(faults, f.fault(name, "the package variable %s holds something that can change", name.Name))
+						faults = append(faults, f.fault(name, "the package variable %s holds something that can change",
+							name.Name))
 					}
 				}
 			}
@@ -289,7 +299,8 @@ func noMutable(files []*file) (faults []string) {
 // makesString allows a text that is worked out where it stands: nobody can change a string.
 func makesString(e ast.Expr) bool {
 	fn, ok := e.(*ast.FuncLit)
-	return ok && fn.Type.Results != nil && len(fn.Type.Results.List) == 1 && text(fn.Type.Results.List[0].Type) == "string"
+	return ok && fn.Type.Results != nil && len(fn.Type.Results.List) == 1 &&
+		text(fn.Type.Results.List[0].Type) == "string"
 }
 
 // writes finds statements that change one of the package variables.
@@ -342,7 +353,8 @@ func (f *file) writes(names map[string]bool) (faults []string) {
 
 func (f *file) topLevel(declared any) bool {
 	for _, d := range f.ast.Decls {
-		if decl, ok := d.(*ast.GenDecl); ok && slices.ContainsFunc(decl.Specs, func(s ast.Spec) bool { return declared == s }) {
+		if decl, ok := d.(*ast.GenDecl); ok && slices.ContainsFunc(decl.Specs,
+			func(s ast.Spec) bool { return declared == s }) {
 			return true
 		}
 	}
@@ -427,7 +439,8 @@ func parseTree(t *testing.T) map[string][]*file {
 		}
 		if d.IsDir() {
 			name := d.Name()
-			if name != "." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata" || name == "node_modules") {
+			if name != "." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata" ||
+				name == "node_modules") {
 				return fs.SkipDir
 			}
 			return nil
@@ -453,7 +466,8 @@ func parseTree(t *testing.T) map[string][]*file {
 
 func parseFile(p, src string) (*file, error) {
 	dir, name := path.Split(p)
-	f := &file{dir: strings.TrimSuffix(dir, "/"), name: name, test: strings.HasSuffix(name, "_test.go"), fset: token.NewFileSet()}
+	f := &file{dir: strings.TrimSuffix(dir, "/"), name: name, test: strings.HasSuffix(name, "_test.go"),
+		fset: token.NewFileSet()}
 	var err error
 	f.ast, err = parser.ParseFile(f.fset, p, src, parser.ParseComments)
 	return f, err
@@ -464,23 +478,37 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 	t.Parallel()
 	const m = `import _ "` + module
 	for _, row := range []struct{ name, path, src, want string }{
-		{"ground imports ground", "session/x.go", "package session\n" + m + `/oidc"`, `"session" may not import "oidc"`},
+		{"ground imports ground", "session/x.go", "package session\n" + m + `/oidc"`,
+			`"session" may not import "oidc"`},
 		{"ground imports the root", "web/x.go", "package web\n" + m + `"`, `"web" may not import ""`},
-		{"middle imports a neighbour", "login/x.go", "package login\n" + m + `/logout"`, `"login" may not import "logout"`},
-		{"middle imports a store", "gateway/x.go", "package gateway\n" + m + `/store/memory"`, `"gateway" may not import "store/memory"`},
-		{"store imports more than the contract", "store/sqlite/x.go", "package sqlite\n" + m + `/session"`, `"store/sqlite" may not import "session"`},
-		{"the contract imports session", "store/x.go", "package store\n" + m + `/session"`, `"store" may not import "session"`},
+		{"middle imports a neighbour", "login/x.go", "package login\n" + m + `/logout"`,
+			`"login" may not import "logout"`},
+		{"middle imports a store", "gateway/x.go", "package gateway\n" + m + `/store/memory"`,
+			`"gateway" may not import "store/memory"`},
+		{"store imports more than the contract", "store/sqlite/x.go", "package sqlite\n" + m + `/session"`,
+			`"store/sqlite" may not import "session"`},
+		{"the contract imports session", "store/x.go", "package store\n" + m + `/session"`,
+			`"store" may not import "session"`},
 		{"root imports the demo", "x.go", "package curfew\n" + m + `/demo"`, `"" may not import "demo"`},
-		{"cmd imports a store", "cmd/curfew/x.go", "package main\n" + m + `/store/redis"`, `"cmd/curfew" may not import "store/redis"`},
-		{"the configuration imports the command's listeners", "cmd/curfew/internal/config/x.go", "package config\n" + m + `/console"`, `"cmd/curfew/internal/config" may not import "console"`},
-		{"the configuration reads the environment", "cmd/curfew/internal/config/x.go", "package config\nimport \"os\"\nvar s = os.Getenv(\"X\")", "os.Getenv: only cmd"},
-		{"cmd imports the test provider", "cmd/curfew/x.go", "package main\n" + m + `/oidc/oidctest"`, `"cmd/curfew" may not import "oidc/oidctest"`},
+		{"cmd imports a store", "cmd/curfew/x.go", "package main\n" + m + `/store/redis"`,
+			`"cmd/curfew" may not import "store/redis"`},
+		{"the configuration imports the command's listeners", "cmd/curfew/internal/config/x.go",
+			"package config\n" + m + `/console"`, `"cmd/curfew/internal/config" may not import "console"`},
+		{"the configuration reads the environment", "cmd/curfew/internal/config/x.go",
+			"package config\nimport \"os\"\nvar s = os.Getenv(\"X\")", "os.Getenv: only cmd"},
+		{"cmd imports the test provider", "cmd/curfew/x.go", "package main\n" + m + `/oidc/oidctest"`,
+			`"cmd/curfew" may not import "oidc/oidctest"`},
 		{"a new folder", "utils/x.go", "package utils", `"utils" is no room`},
-		{"storetest in shipped code", "store/memory/x.go", "package memory\n" + m + `/store/storetest"`, `only the tests of a store`},
-		{"storetest in the tests of another room", "logout/x_test.go", "package logout\n" + m + `/store/storetest"`, `only the tests of a store`},
-		{"oidctest in shipped code", "login/x.go", "package login\n" + m + `/oidc/oidctest"`, `only tests and demo may import`},
-		{"servers for tests in shipped code", "cmd/curfew/x.go", "package main\n" + m + `/internal/servers"`, `only tests may import`},
-		{"demo in a test elsewhere", "gateway/x_test.go", "package gateway\n" + m + `/demo"`, `only cmd may import "demo"`},
+		{"storetest in shipped code", "store/memory/x.go", "package memory\n" + m + `/store/storetest"`,
+			`only the tests of a store`},
+		{"storetest in the tests of another room", "logout/x_test.go", "package logout\n" + m + `/store/storetest"`,
+			`only the tests of a store`},
+		{"oidctest in shipped code", "login/x.go", "package login\n" + m + `/oidc/oidctest"`,
+			`only tests and demo may import`},
+		{"servers for tests in shipped code", "cmd/curfew/x.go", "package main\n" + m + `/internal/servers"`,
+			`only tests may import`},
+		{"demo in a test elsewhere", "gateway/x_test.go", "package gateway\n" + m + `/demo"`,
+			`only cmd may import "demo"`},
 		{"no doc.go", "web/x.go", "// Package web is.\npackage web", "has no doc.go"},
 		{"an empty doc.go", "web/doc.go", "package web", `does not begin with "Package web "`},
 		{"os.Exit", "oidc/x.go", "package oidc\nimport \"os\"\nfunc f() { os.Exit(1) }", "os.Exit: only cmd"},
@@ -488,17 +516,26 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 		{"flag", "web/x.go", "package web\nimport \"flag\"\nfunc f() { flag.Parse() }", "flag.Parse: only cmd"},
 		{"init", "web/x.go", "package web\nfunc init() {}", "func init"},
 		{"variable without a value", "web/x.go", "package web\nvar n int", "n has no value"},
-		{"variable that holds a map made", "web/x.go", "package web\nvar m = make(map[string]int)", "m holds what make returns"},
-		{"variable that holds a function", "web/x.go", "package web\nvar now = func() {}", "now holds something that can change"},
-		{"table that is written to", "web/x.go", "package web\nvar m = map[string]int{}\nfunc f() { m[\"a\"] = 1 }", "m is written to"},
-		{"table that loses a row", "web/x.go", "package web\nvar m = map[string]int{}\nfunc f() { delete(m, \"a\") }", "m is written to"},
+		{"variable that holds a map made", "web/x.go", "package web\nvar m = make(map[string]int)",
+			"m holds what make returns"},
+		{"variable that holds a function", "web/x.go", "package web\nvar now = func() {}",
+			"now holds something that can change"},
+		{"table that is written to", "web/x.go", "package web\nvar m = map[string]int{}\nfunc f() { m[\"a\"] = 1 }",
+			"m is written to"},
+		{"table that loses a row", "web/x.go", "package web\nvar m = map[string]int{}\nfunc f() { delete(m, \"a\") }",
+			"m is written to"},
 		{"number that is counted up", "web/x.go", "package web\nvar n = 0\nfunc f() { n++ }", "n is written to"},
-		{"variable whose address is taken", "web/x.go", "package web\nvar n = 0\nfunc f() *int { return &n }", "n is written to"},
-		{"clock in a store", "store/redis/x.go", "package redis\nimport \"time\"\nvar t = time.Now", "time.Now: a store has no clock"},
-		{"status in a store", "store/redis/x.go", "package redis\nimport \"net/http\"\nconst n = http.StatusOK", "http.StatusOK: below the middle"},
-		{"status in session", "session/x.go", "package session\nimport \"net/http\"\nconst n = http.StatusOK", "http.StatusOK: below the middle"},
+		{"variable whose address is taken", "web/x.go", "package web\nvar n = 0\nfunc f() *int { return &n }",
+			"n is written to"},
+		{"clock in a store", "store/redis/x.go", "package redis\nimport \"time\"\nvar t = time.Now",
+			"time.Now: a store has no clock"},
+		{"status in a store", "store/redis/x.go", "package redis\nimport \"net/http\"\nconst n = http.StatusOK",
+			"http.StatusOK: below the middle"},
+		{"status in session", "session/x.go", "package session\nimport \"net/http\"\nconst n = http.StatusOK",
+			"http.StatusOK: below the middle"},
 		{"SQL in the middle", "logout/x.go", "package logout\nimport _ \"database/sql\"", "only the stores speak SQL"},
-		{"a value in a context", "login/x.go", "package login\nimport \"context\"\nvar _ = context.WithValue", "no dependency travels"},
+		{"a value in a context", "login/x.go", "package login\nimport \"context\"\nvar _ = context.WithValue",
+			"no dependency travels"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

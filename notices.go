@@ -19,7 +19,10 @@ func (rp *RP) addFanout(cfg Config, clock *session.Clock, log *slog.Logger) (err
 	config := fanout.Config{Outbox: rp.store, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers,
 		Keyring: cfg.Keyring, Now: clock.Now, Log: log}
 	if cfg.Observe.Notice != nil {
-		config.OnAttempt = func(kind store.NoticeKind, target, result string) { cfg.Observe.Notice(string(kind), target, result) }
+		config.OnAttempt = func(kind store.NoticeKind, target,
+			result string) {
+			cfg.Observe.Notice(string(kind), target, result)
+		}
 	}
 	if len(cfg.Apps) > 0 || cfg.Assertion {
 		var algs []string
@@ -31,7 +34,8 @@ func (rp *RP) addFanout(cfg Config, clock *session.Clock, log *slog.Logger) (err
 		}
 		slices.Sort(algs)
 		algs = slices.Compact(algs)
-		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: rp.store, Keyring: cfg.Keyring, Algs: algs, Every: cfg.KeyRotation, Now: clock.Now, Log: log})
+		rp.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: rp.store, Keyring: cfg.Keyring, Algs: algs,
+			Every: cfg.KeyRotation, Now: clock.Now, Log: log})
 		if err != nil {
 			return fmt.Errorf("curfew: %w", err)
 		}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A provider that has signed in so many people, over so long, and has sent no logout is worth a warning: its back-channel
-// logout URI may never have been registered, and nothing else would tell.
+// A provider that has signed in so many people, over so long, and has sent no logout is worth a warning: its
+// back-channel logout URI may never have been registered, and nothing else would tell.
 const (
 	quietSignIns = 10
 	quietFor     = 24 * time.Hour

@@ -48,7 +48,8 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 }
 
 // renewClaims sets the claims of a refreshed session, or says why it is not to go on.
-func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Session, id *oidc.IDToken, access string, r *session.Renewal) (err error) {
+func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Session, id *oidc.IDToken, access string,
+	r *session.Renewal) (err error) {
 	var fromID, info map[string]any
 	if !p.Config().SkipUserinfo {
 		info, err = p.Userinfo(ctx, access, s.Subject, rp.sessions.Now())

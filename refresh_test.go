@@ -76,20 +76,25 @@ func TestWhatARefreshIsAnsweredEndsASessionOnlyIfItIsFinal(t *testing.T) {
 		lie    func(*oidctest.JWT)
 		cause  string // with which the session ends; empty: it does not
 	}{
-		"invalid_grant":            {answer: oidctest.OAuthError(400, "invalid_grant"), cause: "refresh_rejected"},
-		"invalid_grant with 403":   {answer: oidctest.OAuthError(403, "invalid_grant")},
-		"invalid_client":           {answer: oidctest.OAuthError(401, "invalid_client")},
-		"unauthorized_client":      {answer: oidctest.OAuthError(400, "unauthorized_client")},
-		"a page of an ingress":     {answer: page(404)},
-		"a page that says 400":     {answer: page(400)},
-		"a page that says 200":     {answer: page(200)},
-		"an empty 200":             {answer: oidctest.Status(200)},
-		"429":                      {answer: oidctest.Status(429)},
-		"503":                      {answer: oidctest.Status(503)},
-		"another sub":              {lie: func(j *oidctest.JWT) { j.Claims["sub"] = "bob" }, cause: "refresh_rejected"},
-		"another iss":              {lie: func(j *oidctest.JWT) { j.Claims["iss"] = "https://evil.example" }, cause: "refresh_rejected"},
-		"another aud":              {lie: func(j *oidctest.JWT) { j.Claims["aud"] = "other" }, cause: "refresh_rejected"},
-		"another sub, not signed":  {lie: func(j *oidctest.JWT) { j.Claims["sub"], j.Key = "bob", oidctest.NewKey("RS256") }},
+		"invalid_grant":          {answer: oidctest.OAuthError(400, "invalid_grant"), cause: "refresh_rejected"},
+		"invalid_grant with 403": {answer: oidctest.OAuthError(403, "invalid_grant")},
+		"invalid_client":         {answer: oidctest.OAuthError(401, "invalid_client")},
+		"unauthorized_client":    {answer: oidctest.OAuthError(400, "unauthorized_client")},
+		"a page of an ingress":   {answer: page(404)},
+		"a page that says 400":   {answer: page(400)},
+		"a page that says 200":   {answer: page(200)},
+		"an empty 200":           {answer: oidctest.Status(200)},
+		"429":                    {answer: oidctest.Status(429)},
+		"503":                    {answer: oidctest.Status(503)},
+		"another sub":            {lie: func(j *oidctest.JWT) { j.Claims["sub"] = "bob" }, cause: "refresh_rejected"},
+		"another iss": {lie: func(j *oidctest.JWT) { j.Claims["iss"] = "https://evil.example" },
+			cause: "refresh_rejected"},
+		"another aud": {lie: func(j *oidctest.JWT) { j.Claims["aud"] = "other" },
+			cause: "refresh_rejected"},
+		"another sub, not signed": {lie: func(j *oidctest.JWT) {
+			j.Claims["sub"], j.Key = "bob",
+				oidctest.NewKey("RS256")
+		}},
 		"an ID Token that ran out": {lie: func(j *oidctest.JWT) { j.Claims["exp"], j.Claims["iat"] = 1000, 900 }},
 		"no sub":                   {lie: func(j *oidctest.JWT) { delete(j.Claims, "sub") }},
 		"no JSON":                  {lie: func(j *oidctest.JWT) { j.ClaimsJSON = "<html>" }},
@@ -156,7 +161,8 @@ func TestClaimsRequireAndPolicyAreThoseOfTheLastRefresh(t *testing.T) {
 	var no error
 	a := newApp(t, func(c *curfew.Config) {
 		c.Providers[0].Require = map[string][]any{"groups": {"staff"}}
-		c.Policy, _ = gateway.NewPolicy(gateway.Rule{Path: "/admin", Groups: []string{"admins"}}, gateway.Rule{Path: "/own", Claims: map[string][]string{"mine": {"yes"}}})
+		c.Policy, _ = gateway.NewPolicy(gateway.Rule{Path: "/admin", Groups: []string{"admins"}},
+			gateway.Rule{Path: "/own", Claims: map[string][]string{"mine": {"yes"}}})
 		c.OnLogin = func(_ context.Context, claims map[string]any) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -275,17 +281,20 @@ func TestASIDFromBeforeARefreshIsOneThatALogoutMayStillName(t *testing.T) {
 		sibling bool // lives on: it is of the same sid, and was not refreshed
 	}{
 		"a logout token": {func(a *app, b browser) int {
-			return logout(a, b, a.op.SignLogoutToken("app", "", "old", func(j *oidctest.JWT) { delete(j.Claims, "sub") }))
+			return logout(a, b, a.op.SignLogoutToken("app", "", "old",
+				func(j *oidctest.JWT) { delete(j.Claims, "sub") }))
 		}, store.CauseBackChannel, false},
 		"a logout token with sub": {func(a *app, b browser) int {
 			return logout(a, b, a.op.SignLogoutToken("app", "alice", "old"))
 		}, store.CauseBackChannel, false},
 		"the front channel": {func(a *app, b browser) int {
-			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?sid=old&iss=" + url.QueryEscape(a.op.Issuer()))
+			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?sid=old&iss=" +
+				url.QueryEscape(a.op.Issuer()))
 			return status
 		}, store.CauseFrontChannel, true},
 		"the front channel, undecoded": {func(a *app, b browser) int {
-			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?iss=" + url.QueryEscape(a.op.Issuer()) + "&sid=ol%64")
+			_, status, _ := b.open(a.server.URL + "/auth/frontchannel-logout?iss=" + url.QueryEscape(a.op.Issuer()) +
+				"&sid=ol%64")
 			return status
 		}, store.CauseFrontChannel, true},
 		"the person": {func(a *app, b browser) int {
@@ -312,7 +321,8 @@ func TestASIDFromBeforeARefreshIsOneThatALogoutMayStillName(t *testing.T) {
 			if status := row.logout(a, b); status != 200 {
 				t.Fatalf("the logout was answered %d", status)
 			}
-			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || soon(t, "the end", a.ended) != string(row.cause) {
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" ||
+				soon(t, "the end", a.ended) != string(row.cause) {
 				t.Errorf("alive after a 200: %s", text)
 			}
 			if _, _, text := sibling.open(a.server.URL + "/public"); text != strconv.FormatBool(row.sibling) {
@@ -335,7 +345,8 @@ func TestAClaimThatIsNullEndsNoSessionAtARefresh(t *testing.T) {
 	if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
 		t.Errorf("the session ended: %s", text)
 	}
-	if s, err := a.store.List(t.Context(), store.Query{}, time.Now()); err != nil || len(s.Records) != 1 || s.Records[0].SID == "" {
+	if s, err := a.store.List(t.Context(), store.Query{}, time.Now()); err != nil || len(s.Records) != 1 ||
+		s.Records[0].SID == "" {
 		t.Errorf("sid: %+v, %v", s, err)
 	}
 }

@@ -73,7 +73,9 @@ func BenchmarkCheck(b *testing.B) {
 	defer backend.Close()
 	rp := relyingParty(b, op, backend)
 	for i := range cookies {
-		bearer, _, err := rp.Sessions().Create(b.Context(), session.SignIn{Provider: "main", Issuer: op.Issuer(), ClientID: "app", Subject: fmt.Sprint(i), Began: time.Now()})
+		bearer, _, err := rp.Sessions().Create(b.Context(),
+			session.SignIn{Provider: "main", Issuer: op.Issuer(), ClientID: "app", Subject: fmt.Sprint(i),
+				Began: time.Now()})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -82,8 +84,8 @@ func BenchmarkCheck(b *testing.B) {
 	b.Run("verify", func(b *testing.B) { get(b, rp.Handler(), cookies) })
 }
 
-// floor does what no relying party could leave out: it parses the form, verifies the signature with the standard library,
-// and decodes the claims.
+// floor does what no relying party could leave out: it parses the form, verifies the signature with the standard
+// library, and decodes the claims.
 func floor(b *testing.B, op *oidctest.Provider) http.Handler {
 	key := publicKey(b, op)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +98,8 @@ func floor(b *testing.B, op *oidctest.Provider) http.Handler {
 		payload, err2 := base64.RawURLEncoding.DecodeString(parts[1])
 		digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 		var claims map[string]any
-		if err != nil || err2 != nil || rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) != nil || json.Unmarshal(payload, &claims) != nil {
+		if err != nil || err2 != nil || rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) != nil ||
+			json.Unmarshal(payload, &claims) != nil {
 			w.WriteHeader(http.StatusBadRequest)
 		}
 	})
@@ -153,7 +156,8 @@ func fill(b *testing.B, op *oidctest.Provider, backend store.Store, sessions int
 		now := store.Time(time.Now())
 		bearer := session.NewBearer(op.Issuer(), "app", sid)
 		err := backend.Create(context.Background(), store.Record{
-			Key: bearer.Key(), Issuer: op.Issuer(), ClientID: "app", Subject: "subject of " + sid, SID: sid, Created: now, LastSeen: now,
+			Key: bearer.Key(), Issuer: op.Issuer(), ClientID: "app", Subject: "subject of " + sid, SID: sid,
+			Created: now, LastSeen: now,
 			IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Payload: make([]byte, 600),
 		}, now, now)
 		if err != nil {

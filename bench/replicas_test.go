@@ -40,9 +40,9 @@ func shared() []engine {
 	}
 }
 
-// BenchmarkRefused ends a session at one replica while another is asked about it over and over, on one connection. late is by how
-// much its last 200 came after the 200 of the logout; it is negative where the session was refused before whoever ended it knew.
-// check is how long such a question takes while nothing ends: what the machine adds by itself.
+// BenchmarkRefused ends a session at one replica while another is asked about it over and over, on one connection. late
+// is by how much its last 200 came after the 200 of the logout; it is negative where the session was refused before
+// whoever ended it knew. check is how long such a question takes while nothing ends: what the machine adds by itself.
 func BenchmarkRefused(b *testing.B) {
 	curfew := build(b)
 	for _, e := range shared() {
@@ -56,7 +56,8 @@ func BenchmarkRefused(b *testing.B) {
 			for name, all := range map[string][]time.Duration{"late": late, "check": check} {
 				slices.Sort(all)
 				for p, permille := range map[string]int{"p50": 500, "p90": 900, "p99": 990, "max": 1000} {
-					b.ReportMetric(float64(all[min(len(all)*permille/1000, len(all)-1)].Microseconds())/1000, name+"-"+p+"-ms")
+					b.ReportMetric(float64(all[min(len(all)*permille/1000, len(all)-1)].Microseconds())/1000,
+						name+"-"+p+"-ms")
 				}
 			}
 			b.ReportMetric(0, "ns/op") // which has a sign-in in it
@@ -64,14 +65,16 @@ func BenchmarkRefused(b *testing.B) {
 	}
 }
 
-// BenchmarkWarm asks one process on each store about sessions that it has in its cache: the store behind it must not tell. The
-// stores take turns, so that a machine that has something else to do has it for all of them. An operation is a check on each.
+// BenchmarkWarm asks one process on each store about sessions that it has in its cache: the store behind it must not
+// tell. The stores take turns, so that a machine that has something else to do has it for all of them. An operation is
+// a check on each.
 func BenchmarkWarm(b *testing.B) {
 	curfew := build(b)
 	stores := append(shared(),
 		engine{"sqlite", func(b *testing.B) string { return "sqlite:" + filepath.Join(b.TempDir(), "curfew.db") }},
 		engine{"memory", func(b *testing.B) string { return "memory:" }})
-	sites, cookies, took := make([]*site, len(stores)), make([][]string, len(stores)), make([]time.Duration, len(stores))
+	sites, cookies, took := make([]*site, len(stores)), make([][]string, len(stores)),
+		make([]time.Duration, len(stores))
 	for i, e := range stores {
 		sites[i] = serve(b, curfew, e.start(b), 1)
 		for range 200 {
@@ -133,7 +136,8 @@ func serve(b *testing.B, curfew, backend string, n int) *site {
 	b.Helper()
 	dir := b.TempDir()
 	secret, keys := filepath.Join(dir, "secret"), filepath.Join(dir, "curfew.key")
-	if err := errors.Join(os.WriteFile(secret, []byte("secret"), 0o600), os.WriteFile(keys, keyring.NewFile(), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(secret, []byte("secret"), 0o600),
+		os.WriteFile(keys, keyring.NewFile(), 0o600)); err != nil {
 		b.Fatal(err)
 	}
 	s := &site{client: &http.Client{Timeout: time.Minute,
@@ -146,10 +150,13 @@ func serve(b *testing.B, curfew, backend string, n int) *site {
 	}
 	url := "http://" + s.listen[0]
 	s.op = oidctest.Start(b, oidctest.Config{SigningAlg: "ES256", AutoLogin: "alice",
-		Clients: []oidctest.Client{{ID: "app", Secret: "secret", RedirectURIs: []string{url + "/auth/callback"}, NoRefreshToken: true}}})
+		Clients: []oidctest.Client{{ID: "app", Secret: "secret", RedirectURIs: []string{url + "/auth/callback"},
+			NoRefreshToken: true}}})
 	for _, addr := range s.listen {
-		run(b, dir, curfew, "serve", "--listen", addr, "--admin-listen", "off", "--url", url, "--issuer", s.op.Issuer(), "--client-id", "app",
-			"--client-secret-file", secret, "--id-token-signed-response-alg", "ES256", "--scopes", "openid", "--store", backend, "--key-file", keys)
+		run(b, dir, curfew, "serve", "--listen", addr, "--admin-listen", "off", "--url", url, "--issuer", s.op.Issuer(),
+			"--client-id", "app",
+			"--client-secret-file", secret, "--id-token-signed-response-alg", "ES256", "--scopes", "openid", "--store",
+			backend, "--key-file", keys)
 	}
 	return s
 }
@@ -244,8 +251,8 @@ func (s *site) signIn(b *testing.B) (cookie, sid string) {
 	return cookie, at.SID
 }
 
-// refused ends a session at the first replica, and returns by how much the last 200 of the other came after that was done, and how
-// long that took for one of the answers before.
+// refused ends a session at the first replica, and returns by how much the last 200 of the other came after that was
+// done, and how long that took for one of the answers before.
 func (s *site) refused(b *testing.B) (late, check time.Duration) {
 	cookie, sid := s.signIn(b)
 	token := url.Values{"logout_token": {s.op.SignLogoutToken("app", "", sid)}}

@@ -38,8 +38,10 @@ func TestAListenerIsReachedByItsConfiguredNames(t *testing.T) {
 	t.Parallel()
 	named := hosts{"admin.internal:4181", "curfew.curfew.svc"}
 	for host, want := range map[string]bool{
-		"admin.internal:4181": true, "Admin.internal": true, "internal": false, "curfew.curfew.svc:4181": true, "curfew.curfew.svc.": true,
-		"svc": false, "x.curfew.curfew.svc": false, "app.localhost:1": true, "[fd00::7]:4181": true, "2130706433": false, "127.0.0.1@evil.example": false,
+		"admin.internal:4181": true, "Admin.internal": true, "internal": false, "curfew.curfew.svc:4181": true,
+		"curfew.curfew.svc.": true,
+		"svc":                false, "x.curfew.curfew.svc": false, "app.localhost:1": true, "[fd00::7]:4181": true,
+		"2130706433": false, "127.0.0.1@evil.example": false,
 	} {
 		if named.meant(host) != want {
 			t.Errorf("%q is meant: %t, want %t", host, !want, want)

@@ -18,8 +18,9 @@ type hosts []string
 func (names hosts) only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !names.meant(r.Host) {
-			web.WriteJSON(w, http.StatusMisdirectedRequest, map[string]string{"error": "this listener goes by its address, " +
-				"by localhost, by the host of admin_listen and by those of admin_hosts; ask it by one of these"})
+			web.WriteJSON(w, http.StatusMisdirectedRequest,
+				map[string]string{"error": "this listener goes by its address, " +
+					"by localhost, by the host of admin_listen and by those of admin_hosts; ask it by one of these"})
 			return
 		}
 		next.ServeHTTP(w, r)

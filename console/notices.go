@@ -72,7 +72,8 @@ func (c *Console) listNotices(ctx context.Context, r *http.Request) (any, error)
 		return nil, web.Fail(http.StatusBadRequest, "state: want pending or dead", nil)
 	}
 	page, err := c.Notices.Notices(ctx, store.NoticeQuery{
-		Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"), Limit: limit,
+		Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"),
+		Limit: limit,
 	})
 	if err != nil {
 		return nil, err

@@ -24,8 +24,8 @@ type Readiness struct {
 	Ask      func(context.Context) error
 	Draining <-chan struct{} // closed when the process stops
 	Log      *slog.Logger
-	// Upstreams says which of the apps behind us take no connection; nil without any. It is asked on request only: an app
-	// that is down is no reason to take the gateway away from the others.
+	// Upstreams says which of the apps behind us take no connection; nil without any. It is asked on request only: an
+	// app that is down is no reason to take the gateway away from the others.
 	Upstreams func(context.Context) error
 
 	mu    sync.Mutex

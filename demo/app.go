@@ -12,8 +12,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// app is a small app and the gateway before it. The app itself knows nothing of OpenID Connect: it is told in headers who
-// is there.
+// app is a small app and the gateway before it. The app itself knows nothing of OpenID Connect: it is told in headers
+// who is there.
 type app struct {
 	id, name string
 	url      string // of the gateway
@@ -105,7 +105,8 @@ func (a *app) handler() http.Handler {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		render(w, a.id+".html", a.overview, visitor{
 			App: a.id, Name: a.name, Overview: a.overview,
-			Subject: r.Header.Get("X-Auth-Subject"), User: r.Header.Get("X-Auth-Name"), Email: r.Header.Get("X-Auth-Email"),
+			Subject: r.Header.Get("X-Auth-Subject"), User: r.Header.Get("X-Auth-Name"),
+			Email: r.Header.Get("X-Auth-Email"),
 		})
 	})
 	return mux

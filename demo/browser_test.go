@@ -45,7 +45,8 @@ func chromium(t *testing.T, h *house) *screen {
 	if path == "" {
 		t.Skip("SKIPPED: no Chromium on this machine, so the pages of the demo were not looked at")
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience) // the test's own ends before it has cleaned up
+	// the test's own ends before it has cleaned up
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	t.Cleanup(cancel)
 	ctx, stop := chromedp.NewExecAllocator(ctx,
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
@@ -103,7 +104,8 @@ func (s *screen) do(steps ...chromedp.Action[chromedp.Void]) {
 
 func (s *screen) colours(scheme string) {
 	s.t.Helper()
-	params := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+	params := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme",
+		Value: scheme}}}
 	if _, err := chromedp.Call(s.ctx, emulation.SetEmulatedMedia, params); err != nil {
 		s.t.Fatal(err)
 	}
@@ -112,8 +114,10 @@ func (s *screen) colours(scheme string) {
 // until waits for an expression of the overview to be true.
 func (s *screen) until(expression string) {
 	s.t.Helper()
-	if _, err := chromedp.Run(s.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(patience))); err != nil {
-		shows, _ := chromedp.Run(s.ctx, chromedp.Evaluate[string](`[...document.querySelectorAll(".window")].map((w) => w.id + " " + w.dataset.state).join(", ") + "\n" + document.querySelector("main").innerText`))
+	if _, err := chromedp.Run(s.ctx, chromedp.Poll[bool](expression,
+		chromedp.WithPollingTimeout(patience))); err != nil {
+		shows, _ := chromedp.Run(s.ctx,
+			chromedp.Evaluate[string](`[...document.querySelectorAll(".window")].map((w) => w.id + " " + w.dataset.state).join(", ") + "\n" + document.querySelector("main").innerText`))
 		s.t.Fatalf("%s: %v\nThe page shows: %s", expression, err, shows)
 	}
 }
@@ -160,7 +164,8 @@ func in[T any](s *screen, window, expression string) T {
 // click clicks what a selector finds in a frame.
 func (s *screen) click(window, selector string) {
 	s.t.Helper()
-	if !in[bool](s, window, fmt.Sprintf(`(() => { const e = document.querySelector(%q); e?.click(); return !!e; })()`, selector)) {
+	if !in[bool](s, window, fmt.Sprintf(`(() => { const e = document.querySelector(%q); e?.click(); return !!e; })()`,
+		selector)) {
 		s.t.Fatalf("%s shows no %s", window, selector)
 	}
 }
@@ -178,7 +183,8 @@ func (s *screen) shot(name string) {
 		return
 	}
 	// Two frames, so that what has just changed is drawn, and nothing that moves is still on its way.
-	if _, err := chromedp.Run(s.ctx, chromedp.Evaluate[bool](`Promise.all(document.getAnimations().map((a) => a.finished)).
+	if _, err := chromedp.Run(s.ctx,
+		chromedp.Evaluate[bool](`Promise.all(document.getAnimations().map((a) => a.finished)).
 		then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))`, chromedp.EvalAwaitPromise)); err != nil {
 		s.t.Fatal(err)
 	}
@@ -265,7 +271,8 @@ func TestInABrowserBothAppsSayAtOnceThatTheSessionIsOver(t *testing.T) {
 	s.shot("demo-one-app.png")
 
 	s.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
-	if wide, err := chromedp.Run(s.ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > 390`)); err != nil || wide {
+	if wide, err := chromedp.Run(s.ctx,
+		chromedp.Evaluate[bool](`document.documentElement.scrollWidth > 390`)); err != nil || wide {
 		t.Errorf("on a phone the page is wider than the screen (%v)", err)
 	}
 	s.shot("demo-phone.png")

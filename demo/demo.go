@@ -62,7 +62,8 @@ func start(ctx context.Context, cfg Config) (*house, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.ctx, h.end = context.WithCancelCause(ctx)
-	ports := []int{cfg.Port, cfg.Port + 1, cfg.Port + 2, cfg.Port + 3, 0, 0} // the last two are the apps behind their gateways
+	// the last two are the apps behind their gateways
+	ports := []int{cfg.Port, cfg.Port + 1, cfg.Port + 2, cfg.Port + 3, 0, 0}
 	if cfg.Port == 0 {
 		clear(ports)
 	}

@@ -162,7 +162,8 @@ func TestSignedInOnceAndOutAnywhereTwoAppsAgree(t *testing.T) {
 			b.page(http.MethodPost, h.provider.url+"/end_session", url.Values{})
 		}, [2]string{"backchannel", "backchannel"}},
 		{"at one app", func(b *browser, h *house) {
-			if at, _ := b.page(http.MethodPost, h.apps[0].url+"/auth/logout", url.Values{}); at != h.apps[0].url+"/?signed-out" {
+			if at, _ := b.page(http.MethodPost, h.apps[0].url+"/auth/logout", url.Values{}); at != h.apps[0].url+
+				"/?signed-out" {
 				t.Errorf("signing out leads to %s", at)
 			}
 		}, [2]string{"user", "backchannel"}},
@@ -257,7 +258,8 @@ func TestJournalTellsASignOutFromTheClickToTheAnswer(t *testing.T) {
 	if claims.Iss != h.provider.url || claims.Aud != "notes" || claims.Sub != "carol" {
 		t.Errorf("the token shown has the claims %+v", claims)
 	}
-	if raw := h.provider.op.Deliveries()[0].Token; strings.Contains(string(h.journal.state()), raw[strings.LastIndex(raw, "."):]) {
+	if raw := h.provider.op.Deliveries()[0].Token; strings.Contains(string(h.journal.state()),
+		raw[strings.LastIndex(raw, "."):]) {
 		t.Error("the journal shows the signature of a token: it could be sent again by whoever sees it")
 	}
 }
@@ -266,7 +268,8 @@ func TestJournalPutsTheEndOfASessionBeforeTheTabThatWasTold(t *testing.T) {
 	t.Parallel()
 	j := newJournal()
 	j.begin("Sign-out", "provider", "click")
-	for _, s := range []step{{Who: "notes", Kind: "told"}, {Who: "photos", Kind: "told"}, {Who: "photos", Kind: "end"}, {Who: "notes", Kind: "end"}} {
+	for _, s := range []step{{Who: "notes", Kind: "told"}, {Who: "photos", Kind: "told"}, {Who: "photos", Kind: "end"},
+		{Who: "notes", Kind: "end"}} {
 		j.add("Sign-out", s)
 	}
 	var got []string

@@ -38,13 +38,15 @@ func render(w http.ResponseWriter, page, ancestors string, data any) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "same-origin")
 	// No form-action: browsers hold the redirects after a form to it, and signing out leads to the provider.
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "+
-		"frame-src http://127.0.0.1:*; base-uri 'none'; frame-ancestors "+ancestors)
+	h.Set("Content-Security-Policy",
+		"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "+
+			"frame-src http://127.0.0.1:*; base-uri 'none'; frame-ancestors "+ancestors)
 	_, _ = w.Write(body.Bytes())
 }
 
 // onlyAt keeps visitors on one name of this machine: whoever comes by another one ("localhost") is sent on. On the page
-// that shows all three, the apps would be strangers to it under another name, and browsers would keep their cookies back.
+// that shows all three, the apps would be strangers to it under another name, and browsers would keep their cookies
+// back.
 func onlyAt(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

@@ -43,7 +43,9 @@ type step struct {
 	At   float64 `json:"at"` // milliseconds since the story began
 	Who  string  `json:"who"`
 	What string  `json:"what"`
-	Kind string  `json:"kind"` // "", "open" for a new session, "end" for an ended session, "told" for a tab that hears of it, "done" for a 2xx, "fault"
+	// "", "open" for a new session, "end" for an ended session, "told" for a tab that hears of it, "done" for a 2xx,
+	// "fault"
+	Kind string `json:"kind"`
 }
 
 // token is a logout token as people can read it, and what became of it.
@@ -115,7 +117,8 @@ func (j *journal) continueOr(title string) {
 func (j *journal) open(title string) {
 	now := time.Now()
 	j.number++
-	j.stories = slices.Insert(j.stories, 0, &story{Number: j.number, Title: title, Clock: now.Format("15:04:05"), began: now})
+	j.stories = slices.Insert(j.stories, 0, &story{Number: j.number, Title: title, Clock: now.Format("15:04:05"),
+		began: now})
 	j.stories = j.stories[:min(len(j.stories), keptStories)]
 }
 
@@ -180,7 +183,8 @@ func (j *journal) stream(say func() []byte) http.HandlerFunc {
 		w.Header().Set("Cache-Control", "no-store")
 		out := http.NewResponseController(w)
 		for {
-			if _, err := w.Write(slices.Concat([]byte("data: "), say(), []byte("\n\n"))); err != nil || out.Flush() != nil {
+			if _, err := w.Write(slices.Concat([]byte("data: "), say(), []byte("\n\n"))); err != nil ||
+				out.Flush() != nil {
 				return
 			}
 			select {

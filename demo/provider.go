@@ -60,12 +60,14 @@ func (p *provider) handler() http.Handler {
 		if r.Method == http.MethodPost {
 			p.journal.begin("Sign-out at the provider", "provider", p.whose(r)+" signs out, so the apps are told")
 		} else {
-			p.journal.add("Sign-out", step{Who: "provider", What: "The browser asks to sign out here too, so the apps are told"})
+			p.journal.add("Sign-out", step{Who: "provider",
+				What: "The browser asks to sign out here too, so the apps are told"})
 		}
 		op.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
-		if r.Body = http.MaxBytesReader(w, r.Body, 64<<10); r.ParseForm() == nil && r.PostForm.Get("grant_type") == "authorization_code" {
+		if r.Body = http.MaxBytesReader(w, r.Body, 64<<10); r.ParseForm() == nil &&
+			r.PostForm.Get("grant_type") == "authorization_code" {
 			// By now the browser has the cookie of a new session, so that the provider's own page, too, can look again.
 			p.journal.add("Sign-in", step{Who: "provider", What: "Exchanges the code for an ID Token"})
 		}
@@ -107,7 +109,8 @@ func (p *provider) loginPage(w http.ResponseWriter, _ *http.Request, l oidctest.
 }
 
 func (p *provider) delivered(d oidctest.Delivery) {
-	s := step{Who: d.ClientID, What: fmt.Sprintf("Answers the provider: %d %s", d.Status, http.StatusText(d.Status)), Kind: "done"}
+	s := step{Who: d.ClientID, What: fmt.Sprintf("Answers the provider: %d %s", d.Status, http.StatusText(d.Status)),
+		Kind: "done"}
 	if !d.OK() {
 		s.Kind = "fault"
 		if d.Err != nil {
@@ -142,8 +145,8 @@ func (p *provider) app(id string) *app {
 	return p.apps[i]
 }
 
-// readable returns header and claims of a token as JSON, with null for what cannot be read. It verifies nothing: it is for
-// the eye.
+// readable returns header and claims of a token as JSON, with null for what cannot be read. It verifies nothing: it is
+// for the eye.
 func readable(raw string) (header, claims json.RawMessage) {
 	parts := append(strings.Split(raw, "."), "", "")
 	read := func(part string) json.RawMessage {

@@ -248,7 +248,8 @@ func (a appServer) try(t *testing.T, p *provider, g *gateway, app string) {
 	bob.mustBeIn(t, g, "bob")
 }
 
-// takesH2C shows that an attack by h2c succeeds on an app that nothing protects, if it speaks that; or the attack is none.
+// takesH2C shows that an attack by h2c succeeds on an app that nothing protects, if it speaks that; or the attack is
+// none.
 func (a appServer) takesH2C(t *testing.T, app string) {
 	t.Helper()
 	if !a.h2c {
@@ -307,7 +308,8 @@ func h2c(t *testing.T, site, path, hidden string, cookies []*http.Cookie, closes
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	head := "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" +
+	head := "GET " + path + " HTTP/1.1\r\nHost: " + host +
+		"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" +
 		"HTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 	for _, c := range cookies {
 		head += "Cookie: " + c.Name + "=" + c.Value + "\r\n"

@@ -152,14 +152,15 @@ func (p *page) form(t *testing.T, values url.Values) (string, url.Values) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hidden := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)"`).FindAllStringSubmatch(p.body, -1) {
+	for _, hidden := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)"`).
+		FindAllStringSubmatch(p.body, -1) {
 		values.Set(hidden[1], hidden[2])
 	}
 	return to.String(), values
 }
 
-// open goes to a page, signs in as login where the provider asks for it, and returns where that led, and what the provider asked
-// for ("login", "consent") on the way.
+// open goes to a page, signs in as login where the provider asks for it, and returns where that led, and what the
+// provider asked for ("login", "consent") on the way.
 func (b *browser) open(t *testing.T, address, login string) (*page, []string) {
 	t.Helper()
 	var asked []string
@@ -203,7 +204,8 @@ func (b *browser) isIn(g *gateway, login string) string {
 			return err.Error()
 		}
 		var s seen
-		if json.Unmarshal([]byte(p.body), &s) != nil || p.status != http.StatusOK || s.Header.Get("X-Auth-Subject") != login {
+		if json.Unmarshal([]byte(p.body), &s) != nil || p.status != http.StatusOK ||
+			s.Header.Get("X-Auth-Subject") != login {
 			return fmt.Sprintf("%s is not signed in as %s: %v", b.name, login, p)
 		}
 	}
@@ -222,7 +224,8 @@ func (b *browser) mustBeIn(t *testing.T, g *gateway, login string) {
 func (b *browser) mustBeOut(t *testing.T, g *gateway) {
 	t.Helper()
 	p := b.get(t, g.url+"/private", "Accept", "text/html")
-	if p.status != http.StatusSeeOther || p.location.Path != "/auth/login" || p.location.Query().Get("return_to") != "/private" {
+	if p.status != http.StatusSeeOther || p.location.Path != "/auth/login" ||
+		p.location.Query().Get("return_to") != "/private" {
 		t.Fatalf("%s opens a page, and should be sent to sign in: %v", b.name, p)
 	}
 	if p := b.get(t, g.url+"/private", "Accept", "application/json"); p.status != http.StatusUnauthorized {

@@ -33,7 +33,8 @@ func start(t *testing.T, name, dir string, env []string, argv ...string) *child 
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &child{name: name, cmd: exec.Command(argv[0], argv[1:]...), gone: make(chan struct{}), news: make(chan struct{})}
+	c := &child{name: name, cmd: exec.Command(argv[0], argv[1:]...), gone: make(chan struct{}),
+		news: make(chan struct{})}
 	c.cmd.Dir, c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr, c.cmd.SysProcAttr = dir, env, w, w, orphan()
 	err = c.cmd.Start()
 	w.Close()

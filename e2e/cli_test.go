@@ -49,7 +49,9 @@ func TestCheckSaysWhatThisProviderCanDo(t *testing.T) {
 	p, gs := world(t, "app")
 	g := gs[0]
 	status, out := g.run(t, "", "check")
-	says(t, "check without the provider", status, 1, out, "fault discovery the provider could not be asked: its metadata: "+p.issuer, "→ see that this machine reaches", "1 fault")
+	says(t, "check without the provider", status, 1, out,
+		"fault discovery the provider could not be asked: its metadata: "+p.issuer, "→ see that this machine reaches",
+		"1 fault")
 
 	p.start(t)
 	g.start(t)
@@ -88,10 +90,12 @@ func TestCheckSaysWhatThisProviderCanDo(t *testing.T) {
 
 	g.stop(t)
 	status, out = g.run(t, "", "check")
-	says(t, "check of a gateway that is not running", status, 0, out, "ok store sqlite:"+g.dir+"/curfew.db answers", "0 faults, 0 warnings")
+	says(t, "check of a gateway that is not running", status, 0, out, "ok store sqlite:"+g.dir+"/curfew.db answers",
+		"0 faults, 0 warnings")
 
 	status, out = g.run(t, "", "check", "--id-token-signed-response-alg", "ES256")
-	says(t, "check with another algorithm than the client's", status, 1, out, "fault signing algorithm ES256", "fault keys none can be used")
+	says(t, "check with another algorithm than the client's", status, 1, out, "fault signing algorithm ES256",
+		"fault keys none can be used")
 	status, out = g.run(t, "", "check", "--id-token-signed-response-alg", "HS256")
 	says(t, "check with an algorithm that is never taken", status, 2, out, "curfew: the configuration has 1 fault")
 }
@@ -109,7 +113,8 @@ func TestExplainShowsEachStepForATokenOfThisProvider(t *testing.T) {
 	p.loggedOut(t, from, "backchannel.success", g)
 	post, _ := p.event(t, from, "backchannel.post")
 
-	steps := []string{"shape", "jwe", "header", "alg", "typ", "json", "iss", "aud", "registration", "iat", "exp", "nbf", "jti", "events", "nonce", "sub", "signature"}
+	steps := []string{"shape", "jwe", "header", "alg", "typ", "json", "iss", "aud", "registration", "iat", "exp", "nbf",
+		"jti", "events", "nonce", "sub", "signature"}
 	passed := make([]string, len(steps))
 	for i, name := range steps {
 		passed[i] = "ok " + name + " "
@@ -132,8 +137,10 @@ func TestExplainShowsEachStepForATokenOfThisProvider(t *testing.T) {
 	status, out := other.run(t, post.Token, "token", "explain", "-")
 	says(t, "explain a token for another client", status, 1, out, "ok iss ", "failed aud ", "refused: ")
 	status, out = g.run(t, post.Token[:len(post.Token)-8]+"AAAAAAAA", "token", "explain", "-")
-	says(t, "explain a token whose signature was changed", status, 1, out, append(passed[:len(passed)-1:len(passed)-1], "failed signature ", "refused: 1 step of 17 did not pass")...)
+	says(t, "explain a token whose signature was changed", status, 1, out,
+		append(passed[:len(passed)-1:len(passed)-1], "failed signature ", "refused: 1 step of 17 did not pass")...)
 	p.kill()
 	status, out = g.run(t, post.Token, "token", "explain", "-")
-	says(t, "explain while the provider is away", status, 1, out, append(passed[:len(passed)-1:len(passed)-1], "failed signature ")...)
+	says(t, "explain while the provider is away", status, 1, out,
+		append(passed[:len(passed)-1:len(passed)-1], "failed signature ")...)
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The moment of the crash is not ours to choose: of many logouts at once, some were answered, some were not, and some were
-// just being written. Whatever the provider counts as done stays done.
+// The moment of the crash is not ours to choose: of many logouts at once, some were answered, some were not, and some
+// were just being written. Whatever the provider counts as done stays done.
 func TestOfManyLogoutsAtOnceEachThatWasAnsweredOutlivesACrash(t *testing.T) {
 	t.Parallel()
 	p, gs := world(t, "app")
@@ -37,7 +37,8 @@ func TestOfManyLogoutsAtOnceEachThatWasAnsweredOutlivesACrash(t *testing.T) {
 	var all sync.WaitGroup
 	for login, q := range questions {
 		all.Go(func() {
-			if got, err := browsers[login].try(http.MethodPost, q.to, q.form); err != nil || got.status != http.StatusSeeOther {
+			if got, err := browsers[login].try(http.MethodPost, q.to, q.form); err != nil ||
+				got.status != http.StatusSeeOther {
 				t.Errorf("%s signs out at the provider: %v, %v", login, got, err)
 			}
 		})
@@ -51,7 +52,8 @@ func TestOfManyLogoutsAtOnceEachThatWasAnsweredOutlivesACrash(t *testing.T) {
 
 	done, lost := p.events(t, from, "backchannel.success"), p.events(t, from, "backchannel.error")
 	if len(done)+len(lost) != people {
-		t.Fatalf("the provider counts %d logouts as done and %d as failed, want %d together", len(done), len(lost), people)
+		t.Fatalf("the provider counts %d logouts as done and %d as failed, want %d together", len(done), len(lost),
+			people)
 	}
 	t.Logf("the crash came after %d of %d logouts were answered", len(done), people)
 	for _, e := range done {
@@ -65,7 +67,8 @@ func TestOfManyLogoutsAtOnceEachThatWasAnsweredOutlivesACrash(t *testing.T) {
 		tokens[subject(t, e.Token)] = e.Token
 	}
 	for _, e := range lost {
-		again := newBrowser("the provider").post(t, g.url+"/auth/backchannel-logout", url.Values{"logout_token": {tokens[e.Sub]}})
+		again := newBrowser("the provider").post(t, g.url+"/auth/backchannel-logout",
+			url.Values{"logout_token": {tokens[e.Sub]}})
 		written := again.status == http.StatusBadRequest && strings.Contains(again.body, "already processed")
 		if again.status != http.StatusOK && !written {
 			t.Errorf("the logout of %s is sent again: %v", e.Sub, again)

@@ -28,8 +28,8 @@ const (
 	bySub   = 200 // of these; so many people are named by their subject alone
 	waiting = 100 // sign-ins that begin before the logouts and come back after them
 
-	// slack bounds what clocks add: replicas know the store's time within bounds (docs/adr/0014). A sign-in that began so soon
-	// after a logout may be let in or refused; one that began before it never comes in.
+	// slack bounds what clocks add: replicas know the store's time within bounds (docs/adr/0014). A sign-in that began
+	// so soon after a logout may be let in or refused; one that began before it never comes in.
 	slack = time.Second
 )
 
@@ -78,11 +78,13 @@ type crowd struct {
 
 func newCrowd(t *testing.T, store string, n int) *crowd {
 	t.Helper()
-	last := &gateway{client: "app", secret: "app-secret-0123456789abcdef0123456789", listen: reserve(t), admin: reserve(t), dir: t.TempDir()}
+	last := &gateway{client: "app", secret: "app-secret-0123456789abcdef0123456789", listen: reserve(t),
+		admin: reserve(t), dir: t.TempDir()}
 	last.url = "http://" + last.listen
 	config := oidctest.Config{
 		SigningAlg: "ES256", AutoLogin: "nobody", Users: []oidctest.User{{Subject: "nobody"}},
-		Clients: []oidctest.Client{{ID: last.client, Secret: last.secret, RedirectURIs: []string{last.url + "/auth/callback"}}},
+		Clients: []oidctest.Client{{ID: last.client, Secret: last.secret,
+			RedirectURIs: []string{last.url + "/auth/callback"}}},
 	}
 	for i := range people {
 		config.Users = append(config.Users, oidctest.User{Subject: person(i)})
@@ -102,13 +104,16 @@ func newCrowd(t *testing.T, store string, n int) *crowd {
 			}
 		}
 	})
-	last.flags = []string{"--listen", last.listen, "--url", last.url, "--issuer", c.op.Issuer(), "--client-id", last.client,
-		"--client-secret-file", last.write(t, "secret", last.secret), "--admin-listen", last.admin, "--id-token-signed-response-alg", "ES256",
+	last.flags = []string{"--listen", last.listen, "--url", last.url, "--issuer", c.op.Issuer(), "--client-id",
+		last.client,
+		"--client-secret-file", last.write(t, "secret", last.secret), "--admin-listen", last.admin,
+		"--id-token-signed-response-alg", "ES256",
 		"--scopes", "openid"}
 	last.configure(t, "providers: [{userinfo: never}]\n") // it would say nothing, and be one request more
 	c.gs = replicas(t, last, store, n)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	c.client = &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c.client = &http.Client{Transport: transport, Timeout: patience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(transport.CloseIdleConnections)
 	return c
 }
@@ -252,9 +257,11 @@ func (c *crowd) end(e *ending, sub string) {
 	c.endings[name] = append(c.endings[name], e)
 	c.mu.Unlock()
 	for tries := 1; ; tries++ {
-		resp, body, err := c.do(c.any(), http.MethodPost, "/auth/backchannel-logout", "", url.Values{"logout_token": {token}})
+		resp, body, err := c.do(c.any(), http.MethodPost, "/auth/backchannel-logout", "",
+			url.Values{"logout_token": {token}})
 		switch {
-		case err == nil && resp.StatusCode == http.StatusOK, err == nil && tries > 1 && strings.Contains(body, "already processed"):
+		case err == nil && resp.StatusCode == http.StatusOK, err == nil && tries > 1 &&
+			strings.Contains(body, "already processed"):
 			c.mu.Lock()
 			e.done = time.Now()
 			c.mu.Unlock()
@@ -359,10 +366,12 @@ func (c *crowd) judge(t *testing.T) {
 		}
 		v := c.verdict(m)
 		want := map[verdict][]int{
-			alive: {http.StatusOK}, dead: {http.StatusUnauthorized}, refused: {0}, either: {http.StatusOK, http.StatusUnauthorized, 0},
+			alive: {http.StatusOK}, dead: {http.StatusUnauthorized}, refused: {0},
+			either: {http.StatusOK, http.StatusUnauthorized, 0},
 		}[v]
 		if same := slices.Compact(slices.Clone(statuses)); len(same) != 1 || !slices.Contains(want, same[0]) {
-			c.fault("%s should be %s, and the replicas answer %d (began %v, in %v; %+v)", m.user, v, statuses, m.began, m.in, c.naming(m))
+			c.fault("%s should be %s, and the replicas answer %d (began %v, in %v; %+v)", m.user, v, statuses, m.began,
+				m.in, c.naming(m))
 		}
 		mu.Lock()
 		count[v]++
@@ -419,8 +428,8 @@ func spread(n, atOnce int, do func(i int)) {
 	all.Wait()
 }
 
-// Promises 1 to 3 in a crowd: of 5,000 sessions of 500 people, 1,000 logouts end those that they name and no others, while people sign
-// in, use the app and have their tokens refreshed, wherever a load balancer sends them.
+// Promises 1 to 3 in a crowd: of 5,000 sessions of 500 people, 1,000 logouts end those that they name and no others,
+// while people sign in, use the app and have their tokens refreshed, wherever a load balancer sends them.
 func TestInACrowdExactlyThoseAreLoggedOutWhomALogoutNames(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -463,7 +472,8 @@ func (c *crowd) live(t *testing.T) {
 	}
 	named := map[string]*member{}
 	for _, m := range first {
-		if i, _ := strconv.Atoi(strings.TrimPrefix(m.user, "person")); i >= bySub && len(names) < logouts && named[m.sid] == nil {
+		if i, _ := strconv.Atoi(strings.TrimPrefix(m.user, "person")); i >= bySub && len(names) < logouts &&
+			named[m.sid] == nil {
 			named[m.sid] = m
 			e, sub := &ending{sid: m.sid}, ""
 			if len(names)%2 == 0 {

@@ -24,7 +24,8 @@ func (g *gateway) configure(t *testing.T, text string) {
 func (p *provider) redeem(t *testing.T, g *gateway, token string) bool {
 	t.Helper()
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.issuer+"/token", strings.NewReader(form.Encode()))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.issuer+"/token",
+		strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +43,8 @@ func (p *provider) redeem(t *testing.T, g *gateway, token string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// Back-Channel Logout §2.7: what a session held is dead with it; what was granted for offline use is kept, unless we are told
-// otherwise.
+// Back-Channel Logout §2.7: what a session held is dead with it; what was granted for offline use is kept, unless we
+// are told otherwise.
 func TestAfterALogoutTheRefreshTokenIsDeadAtTheProviderOrKeptAsThePolicySays(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -75,7 +76,8 @@ func TestAfterALogoutTheRefreshTokenIsDeadAtTheProviderOrKeptAsThePolicySays(t *
 			alice.mustBeOut(t, g)
 			if c.asked {
 				g.await(t, "the notice is done", 0, func(line string) bool {
-					return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=revoke") && strings.Contains(line, "next=done")
+					return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=revoke") &&
+						strings.Contains(line, "next=done")
 				})
 			}
 			if lives := p.redeem(t, g, issued.Token); lives != c.lives {
@@ -112,7 +114,8 @@ func fromNPM(t *testing.T, kind string, took func(line, sid string) bool) *relyi
 	addr := reserve(t)
 	rp := &relyingParty{client: kind, uri: "http://" + addr + "/backchannel-logout", took: took}
 	rp.start = func(t *testing.T, issuer string) {
-		env := append(os.Environ(), "RP_PORT="+addr[strings.LastIndex(addr, ":")+1:], "RP_ISSUER="+issuer, "RP_KIND="+kind)
+		env := append(os.Environ(), "RP_PORT="+addr[strings.LastIndex(addr, ":")+1:], "RP_ISSUER="+issuer,
+			"RP_KIND="+kind)
 		rp.child = start(t, kind, "", env, "node", "relying-parties/rp.mjs")
 		rp.await(t, "listening", 0, func(line string) bool { return strings.Contains(line, `"listening"`) })
 	}
@@ -145,7 +148,8 @@ func apache(t *testing.T) *relyingParty {
 			}
 		}
 		name := strings.ReplaceAll(url.QueryEscape(strings.TrimPrefix(issuer, "http://")), "+", "%20")
-		write(name+".provider", fmt.Sprintf(`{"issuer":%q,"authorization_endpoint":%q,"token_endpoint":%q,"jwks_uri":%q}`,
+		write(name+".provider", fmt.Sprintf(
+			`{"issuer":%q,"authorization_endpoint":%q,"token_endpoint":%q,"jwks_uri":%q}`,
 			issuer, issuer+"/none", issuer+"/none", issuer+"/jwks.json"))
 		write(name+".client", `{"client_id":"apache","client_secret":"unused"}`)
 		write(name+".conf", `{"id_token_signed_response_alg":"ES256"}`)
@@ -194,7 +198,8 @@ func lacking(t *testing.T, missing string) {
 	t.Skip(missing)
 }
 
-// Relying parties that none of us wrote take our tokens, with their own verification and our published keys, and refuse what is not ours.
+// Relying parties that none of us wrote take our tokens, with their own verification and our published keys, and refuse
+// what is not ours.
 func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -202,7 +207,10 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 		make func(t *testing.T) *relyingParty
 	}{
 		{"openid-client and jose, strictly", func(t *testing.T) *relyingParty {
-			return fromNPM(t, "strict", func(line, sid string) bool { return strings.Contains(line, `"told","id":"`+sid+`"`) })
+			return fromNPM(t, "strict", func(line, sid string) bool {
+				return strings.Contains(line,
+					`"told","id":"`+sid+`"`)
+			})
 		}},
 		{"express-openid-connect", func(t *testing.T) *relyingParty {
 			return fromNPM(t, "express", func(line, sid string) bool {
@@ -216,7 +224,8 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 			p, gs := world(t, "app")
 			g := gs[0]
 			rp := c.make(t)
-			g.configure(t, fmt.Sprintf("apps: [{client_id: %s, backchannel_logout_uri: %q, session_required: true}]\n", rp.client, rp.uri))
+			g.configure(t, fmt.Sprintf("apps: [{client_id: %s, backchannel_logout_uri: %q, session_required: true}]\n",
+				rp.client, rp.uri))
 			p.start(t)
 			g.start(t)
 			rp.start(t, g.url+"/auth")
@@ -235,7 +244,8 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 			alice.signOutAt(t, p)
 			p.loggedOut(t, said, "backchannel.success", g)
 			g.await(t, "the notice is done", 0, func(line string) bool {
-				return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=tell") && strings.Contains(line, "next=done")
+				return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=tell") &&
+					strings.Contains(line, "next=done")
 			})
 			rp.await(t, "that it was told of "+sid, from, func(line string) bool { return rp.took(line, sid) })
 
@@ -249,8 +259,9 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 	}
 }
 
-// Signing in again in the same browser ends the session before. What that held is of the same grant at this provider, as long as the sign-in
-// there is the same: to revoke it would end the new session too. It is revoked with the new one's.
+// Signing in again in the same browser ends the session before. What that held is of the same grant at this provider,
+// as long as the sign-in there is the same: to revoke it would end the new session too. It is revoked with the new
+// one's.
 func TestSigningInAgainEndsNoNewSessionAndLeavesNoOldTokenAlive(t *testing.T) {
 	t.Parallel()
 	p, gs := world(t, "app")
@@ -285,7 +296,8 @@ func TestSigningInAgainEndsNoNewSessionAndLeavesNoOldTokenAlive(t *testing.T) {
 	}
 	third := again()
 	g.await(t, "the notice is done", 0, func(line string) bool {
-		return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=revoke") && strings.Contains(line, "next=done")
+		return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=revoke") &&
+			strings.Contains(line, "next=done")
 	})
 	for name, token := range map[string]string{"first": first, "second": second} {
 		if p.redeem(t, g, token) {

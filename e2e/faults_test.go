@@ -36,7 +36,8 @@ func newFaulty(t *testing.T, k kind) *faulty {
 	p, gs := site(t, e.url, 2)
 	p.start(t)
 	run(t, gs)
-	f := &faulty{p, e, gs, gs[len(gs)-1], newBrowser("alice's browser"), newBrowser("bob's browser"), newBrowser("carol's browser")}
+	f := &faulty{p, e, gs, gs[len(gs)-1], newBrowser("alice's browser"), newBrowser("bob's browser"),
+		newBrowser("carol's browser")}
 	f.alice.via(gs[0]).signIn(t, gs[0], "alice")
 	f.bob.via(gs[0]).signIn(t, gs[0], "bob")
 	f.carol.via(f.last).signIn(t, f.last, "carol")
@@ -47,8 +48,8 @@ func newFaulty(t *testing.T, k kind) *faulty {
 	return f
 }
 
-// logout signs somebody out at the provider, who tells the last replica. Where that is not done the provider gives up; then the
-// token is sent again, as a better provider would, until it is.
+// logout signs somebody out at the provider, who tells the last replica. Where that is not done the provider gives up;
+// then the token is sent again, as a better provider would, until it is.
 func (f *faulty) logout(t *testing.T, b *browser) (done time.Time) {
 	t.Helper()
 	from := f.said()
@@ -71,11 +72,13 @@ func (f *faulty) again(t *testing.T, token string) {
 	eventually(t, "a logout that was not done is done", func() string {
 		g := f.gs[n%len(f.gs)]
 		n++
-		got, err := newBrowser("the provider").via(g).try(http.MethodPost, g.url+"/auth/backchannel-logout", url.Values{"logout_token": {token}})
+		got, err := newBrowser("the provider").via(g).try(http.MethodPost, g.url+"/auth/backchannel-logout",
+			url.Values{"logout_token": {token}})
 		if err != nil {
 			return err.Error()
 		}
-		if got.status != http.StatusOK && got.status != http.StatusServiceUnavailable && !strings.Contains(got.body, "already processed") {
+		if got.status != http.StatusOK && got.status != http.StatusServiceUnavailable &&
+			!strings.Contains(got.body, "already processed") {
 			t.Errorf("a logout token is sent again: %v", got)
 		}
 		return unless(got.status != http.StatusServiceUnavailable, "%v", got)
@@ -127,7 +130,8 @@ func observe(t *testing.T, gs []*gateway, b *browser) (stop func() []answer) {
 	}
 }
 
-// stayed expects that somebody was never signed out, and was let in only while the store could be asked and for the ceiling after.
+// stayed expects that somebody was never signed out, and was let in only while the store could be asked and for the
+// ceiling after.
 func stayed(t *testing.T, all []answer, cut, back time.Time) {
 	t.Helper()
 	served, told := 0, 0
@@ -205,7 +209,8 @@ func (f *faulty) recovered(t *testing.T) {
 	}
 }
 
-// Promises 1 to 3 when the engine crashes the moment after it took a logout: replicas say 503 while it is away, and go on by themselves.
+// Promises 1 to 3 when the engine crashes the moment after it took a logout: replicas say 503 while it is away, and go
+// on by themselves.
 func TestAnEngineThatIsKilledAndStartedAgainSignsNobodyInOrOut(t *testing.T) {
 	t.Parallel()
 	for _, k := range engines() {
@@ -232,7 +237,8 @@ func TestAnEngineThatIsKilledAndStartedAgainSignsNobodyInOrOut(t *testing.T) {
 			back := time.Now()
 			f.engine.each((*servers.Server).Start)
 			for _, g := range f.gs {
-				eventually(t, "carol, whose logout was not done, is served", func() string { return f.carol.via(g).isIn(g, "carol") })
+				eventually(t, "carol, whose logout was not done, is served",
+					func() string { return f.carol.via(g).isIn(g, "carol") })
 			}
 			within := f.carol.outEverywhere(t, f.gs)
 			f.again(t, post.Token)
@@ -268,7 +274,8 @@ func TestAnEngineThatIsFrozenForTenSecondsSignsNobodyInOrOut(t *testing.T) {
 
 			back := time.Now()
 			f.engine.each((*servers.Server).Thaw)
-			within := f.carol.outEverywhere(t, f.gs) // the frozen server may have read that logout: it is done now, or with the next try
+			// the frozen server may have read that logout: it is done now, or with the next try
+			within := f.carol.outEverywhere(t, f.gs)
 			f.again(t, post.Token)
 			within(time.Now())
 			f.recovered(t)
@@ -309,7 +316,8 @@ func TestAReplicaThatWasSuspendedLetsNobodyInWhoWasLoggedOutMeanwhile(t *testing
 						case err != nil:
 							answers <- err.Error()
 						case got.status != want && got.status != http.StatusServiceUnavailable:
-							answers <- fmt.Sprintf("%s asks a replica that has just woken up: %v, want %d", b.name, got, want)
+							answers <- fmt.Sprintf("%s asks a replica that has just woken up: %v, want %d", b.name, got,
+								want)
 						}
 					})
 				}

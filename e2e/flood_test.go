@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// The endpoint is open to everybody. Rubbish must not become requests to the provider, nor stand in the way of a logout.
+// The endpoint is open to everybody. Rubbish must not become requests to the provider, nor stand in the way of a
+// logout.
 func TestAFloodOfBadTokensNeitherReachesTheProviderNorHindersALogout(t *testing.T) {
 	t.Parallel()
 	p, gs := world(t, "app")
@@ -44,11 +45,13 @@ func TestAFloodOfBadTokensNeitherReachesTheProviderNorHindersALogout(t *testing.
 			if kind.kid == "" {
 				kind.kid = rand.Text()
 			}
-			got, err := sender.try(http.MethodPost, g.url+"/auth/backchannel-logout", url.Values{"logout_token": {rubbish(g.client, kind.kid, kind.alg, kind.iss)}})
+			got, err := sender.try(http.MethodPost, g.url+"/auth/backchannel-logout",
+				url.Values{"logout_token": {rubbish(g.client, kind.kid, kind.alg, kind.iss)}})
 			switch {
 			case err != nil:
 				t.Errorf("a token %s: %v", kind.name, err)
-			case kind.status == 0 && (got.status == http.StatusBadRequest || got.status == http.StatusServiceUnavailable):
+			case kind.status == 0 && (got.status == http.StatusBadRequest ||
+				got.status == http.StatusServiceUnavailable):
 			case got.status != kind.status:
 				t.Errorf("a token %s: %v, want %d", kind.name, got, kind.status)
 			}
@@ -57,8 +60,8 @@ func TestAFloodOfBadTokensNeitherReachesTheProviderNorHindersALogout(t *testing.
 	all.Wait()
 	sender.client.CloseIdleConnections()
 
-	// Three fetches may follow each other, then one in two seconds, for tokens that anybody can send and for those of the
-	// provider each.
+	// Three fetches may follow each other, then one in two seconds, for tokens that anybody can send and for those of
+	// the provider each.
 	most := 4 + int(time.Since(began)/(2*time.Second))
 	if n := len(p.events(t, from, "jwks")); n > most {
 		t.Errorf("500 bad tokens made %d requests for the provider's keys, want at most %d", n, most)
@@ -81,8 +84,9 @@ func rubbish(client, kid, alg, iss string) string {
 	now := time.Now().Unix()
 	signature := make([]byte, 256)
 	rand.Read(signature)
-	return fmt.Sprintf("%s.%s.%s", part(map[string]any{"alg": alg, "kid": kid, "typ": "logout+jwt"}), part(map[string]any{
-		"iss": iss, "aud": client, "iat": now, "exp": now + 120, "jti": rand.Text(), "sub": "alice",
-		"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
-	}), base64.RawURLEncoding.EncodeToString(signature))
+	return fmt.Sprintf("%s.%s.%s", part(map[string]any{"alg": alg, "kid": kid, "typ": "logout+jwt"}),
+		part(map[string]any{
+			"iss": iss, "aud": client, "iat": now, "exp": now + 120, "jti": rand.Text(), "sub": "alice",
+			"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
+		}), base64.RawURLEncoding.EncodeToString(signature))
 }

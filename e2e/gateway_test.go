@@ -39,15 +39,16 @@ type seen struct {
 	Trailer http.Header
 }
 
-// world has a provider with one gateway, or several, before one app each. None of them runs yet. Options change them before
-// the provider is told of its clients.
+// world has a provider with one gateway, or several, before one app each. None of them runs yet. Options change them
+// before the provider is told of its clients.
 func world(t *testing.T, clients ...string) (*provider, []*gateway) {
 	t.Helper()
 	need(t)
 	addr := reserve(t)
 	p := &provider{issuer: "http://" + addr, port: addr[strings.LastIndex(addr, ":")+1:], alg: "RS256"}
 	for _, client := range clients {
-		g := &gateway{client: client, secret: client + "-secret-0123456789abcdef0123456789", listen: reserve(t), admin: reserve(t), dir: t.TempDir()}
+		g := &gateway{client: client, secret: client + "-secret-0123456789abcdef0123456789", listen: reserve(t),
+			admin: reserve(t), dir: t.TempDir()}
 		g.url = "http://" + g.listen
 		g.flags = []string{"--listen", g.listen, "--url", g.url, "--issuer", p.issuer, "--client-id", g.client,
 			"--client-secret-file", g.write(t, "secret", g.secret), "--upstream", app(t), "--admin-listen", g.admin,
@@ -70,7 +71,8 @@ func (g *gateway) write(t *testing.T, name, content string) string {
 // start has it run on the database that it had before, if there was one.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
-	g.child = start(t, "the gateway of "+g.client, g.dir, environ(), append([]string{curfew(t), "serve"}, g.flags...)...)
+	g.child = start(t, "the gateway of "+g.client, g.dir, environ(),
+		append([]string{curfew(t), "serve"}, g.flags...)...)
 	g.await(t, "event=serving", 0, func(line string) bool { return strings.Contains(line, "event=serving") })
 }
 

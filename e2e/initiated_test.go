@@ -80,8 +80,10 @@ func TestASignOutWithALargeIDTokenReachesTheProviderAndTheOtherApp(t *testing.T)
 			var asked *page
 			if post == "yes" {
 				to, form := sent.form(t, url.Values{})
-				if sent.status != http.StatusOK || to != p.issuer+"/session/end" || len(form.Get("id_token_hint")) < 8<<10 {
-					t.Fatalf("there should be a form for the provider: %d to %s, with an ID Token of %d bytes", sent.status, to, len(form.Get("id_token_hint")))
+				if sent.status != http.StatusOK || to != p.issuer+"/session/end" ||
+					len(form.Get("id_token_hint")) < 8<<10 {
+					t.Fatalf("there should be a form for the provider: %d to %s, with an ID Token of %d bytes",
+						sent.status, to, len(form.Get("id_token_hint")))
 				}
 				asked = alice.submit(t, sent, url.Values{})
 			} else {
@@ -91,7 +93,8 @@ func TestASignOutWithALargeIDTokenReachesTheProviderAndTheOtherApp(t *testing.T)
 				asked = alice.follow(t, sent)
 			}
 			back := alice.confirm(t, asked)
-			if back.location == nil || !strings.HasPrefix(back.location.String(), g[0].url+"/auth/logout/callback?state=") {
+			if back.location == nil || !strings.HasPrefix(back.location.String(),
+				g[0].url+"/auth/logout/callback?state=") {
 				t.Fatalf("the provider should send the browser back, with the state: %v", back)
 			}
 			if done := alice.follow(t, back); done.status != http.StatusOK {
@@ -120,6 +123,7 @@ func TestInChromiumASignOutWithALargeIDTokenComesBackFromTheProvider(t *testing.
 	b.run(`document.querySelector("form button").click()`)
 	b.until(fmt.Sprintf(`location.origin === %q && document.querySelector("button[name=logout]")`, p.issuer))
 	b.run(`document.querySelector("button[name=logout]").click()`)
-	b.until(fmt.Sprintf(`location.href.startsWith(%q) && document.body.innerText.includes("You are signed out")`, g[0].url+"/auth/logout/callback?state="))
+	b.until(fmt.Sprintf(`location.href.startsWith(%q) && document.body.innerText.includes("You are signed out")`,
+		g[0].url+"/auth/logout/callback?state="))
 	p.loggedOut(t, from, "backchannel.success", g[0])
 }

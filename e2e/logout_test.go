@@ -27,16 +27,19 @@ func TestASignOutAtTheProviderEndsExactlyThatSession(t *testing.T) {
 }
 
 func signedOutAt(t *testing.T, p *provider, g *gateway) {
-	first, second, other := newBrowser("alice's first browser"), newBrowser("alice's second browser"), newBrowser("bob's browser")
+	first, second, other := newBrowser("alice's first browser"), newBrowser("alice's second browser"),
+		newBrowser("bob's browser")
 	told := first.signIn(t, g, "alice")
 	for name, want := range map[string]string{
-		"X-Auth-Subject": "alice", "X-Auth-Name": "alice of the tests", "X-Auth-Email": "alice@example.test", "X-Auth-Provider": "main",
+		"X-Auth-Subject": "alice", "X-Auth-Name": "alice of the tests", "X-Auth-Email": "alice@example.test",
+		"X-Auth-Provider": "main",
 	} {
 		if got := told.Header.Get(name); got != want {
 			t.Errorf("the app was told %s %q, want %q", name, got, want)
 		}
 	}
-	if got := told.Header.Get("Cookie"); strings.Contains(got, "curfew") { // the provider's are there: cookies know no ports
+	// the provider's are there: cookies know no ports
+	if got := told.Header.Get("Cookie"); strings.Contains(got, "curfew") {
 		t.Errorf("the app was told the cookies %q, want none of the gateway's", got)
 	}
 	second.signIn(t, g, "alice")
@@ -122,7 +125,8 @@ func TestALogoutOutlivesTheGatewayBeingKilledAfterItsAnswer(t *testing.T) {
 	g := gs[0]
 	p.start(t)
 	g.start(t)
-	first, second, other := newBrowser("alice's first browser"), newBrowser("alice's second browser"), newBrowser("bob's browser")
+	first, second, other := newBrowser("alice's first browser"), newBrowser("alice's second browser"),
+		newBrowser("bob's browser")
 	first.signIn(t, g, "alice")
 	second.signIn(t, g, "alice")
 	other.signIn(t, g, "bob")
@@ -164,7 +168,8 @@ func TestALogoutThatFindsTheGatewayDownEndsNothing(t *testing.T) {
 	second.mustBeIn(t, g, "alice")
 
 	// Had the provider tried again, that would have been welcome.
-	again := newBrowser("the provider").post(t, g.url+"/auth/backchannel-logout", url.Values{"logout_token": {post.Token}})
+	again := newBrowser("the provider").post(t, g.url+"/auth/backchannel-logout",
+		url.Values{"logout_token": {post.Token}})
 	if again.status != http.StatusOK || again.body != "" {
 		t.Fatalf("a logout token that was never carried out should be, with 200 and nothing else: %v", again)
 	}

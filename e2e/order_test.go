@@ -23,8 +23,10 @@ import (
 )
 
 // margins are between the begin of a login and a logout that names it.
-var margins = []time.Duration{100 * time.Microsecond, 300 * time.Microsecond, time.Millisecond, 3 * time.Millisecond, 10 * time.Millisecond,
-	30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, 2 * time.Second}
+var margins = []time.Duration{100 * time.Microsecond, 300 * time.Microsecond, time.Millisecond, 3 * time.Millisecond,
+	10 * time.Millisecond,
+	30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond,
+	2 * time.Second}
 
 // order has people begin logins at the first replica, and ends them at the last; of one replica, the first is the last.
 type order struct {
@@ -44,7 +46,8 @@ func (o *order) last() *gateway  { return o.gs[len(o.gs)-1] }
 func newOrder(t *testing.T, e *engine, store string, replicas int) *order {
 	o := &order{crowd: newCrowd(t, store, replicas), engine: e}
 	run(t, o.gs)
-	// Each is signed in already, so that the sid is known when the next login begins. The first replica has no copy of that.
+	// Each is signed in already, so that the sid is known when the next login begins. The first replica has no copy of
+	// that.
 	for i := range 160 {
 		o.ready = append(o.ready, &member{user: person(i)})
 	}
@@ -99,7 +102,8 @@ func (o *order) end(m *member, i int) {
 	for tries, end := 1, time.Now().Add(patience); ; tries++ {
 		resp, body, err := o.do(o.last(), http.MethodPost, "/auth/backchannel-logout", "", form)
 		switch {
-		case err == nil && (resp.StatusCode == http.StatusOK || tries > 1 && strings.Contains(body, "already processed")):
+		case err == nil && (resp.StatusCode == http.StatusOK || tries > 1 &&
+			strings.Contains(body, "already processed")):
 			return
 		case err == nil && resp.StatusCode == http.StatusServiceUnavailable && time.Now().Before(end):
 		default:
@@ -122,7 +126,8 @@ func (o *order) arrive(m *member, how string) {
 			o.refused++
 			return
 		case resp.StatusCode == http.StatusSeeOther:
-			o.fault("%s: the login of %s began before the logout that was answered 200, and was let in after it", how, m.user)
+			o.fault("%s: the login of %s began before the logout that was answered 200, and was let in after it", how,
+				m.user)
 			return
 		case resp.StatusCode != http.StatusServiceUnavailable:
 			err = fmt.Errorf("a sign-in comes back: %d %.300s", resp.StatusCode, body)
@@ -133,8 +138,8 @@ func (o *order) arrive(m *member, how string) {
 	o.try(err)
 }
 
-// sweep begins a login for each margin, ends it so much later, and has it come back: one after the other where that takes no
-// time, and the others at once.
+// sweep begins a login for each margin, ends it so much later, and has it come back: one after the other where that
+// takes no time, and the others at once.
 func (o *order) sweep(t *testing.T, how string) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -185,8 +190,8 @@ func (o *order) suspended(t *testing.T) {
 	all.Wait()
 }
 
-// stumbling: the first replica is stopped again and again, wherever that meets it: before it has asked for the time, while it
-// waits for the answer, and before it looks at its own clock again.
+// stumbling: the first replica is stopped again and again, wherever that meets it: before it has asked for the time,
+// while it waits for the answer, and before it looks at its own clock again.
 func (o *order) stumbling(t *testing.T) {
 	t.Helper()
 	over := make(chan struct{})
@@ -210,8 +215,8 @@ func (o *order) stumbling(t *testing.T) {
 	stopping.Wait()
 }
 
-// behind: logins begin, and go on, beside checks at the first replica that wait for an engine, or all connections of a pool, that
-// something holds. hold returns when it is held; what it returns gives it free.
+// behind: logins begin, and go on, beside checks at the first replica that wait for an engine, or all connections of a
+// pool, that something holds. hold returns when it is held; what it returns gives it free.
 func (o *order) behind(t *testing.T, how string, lasts time.Duration, hold func() (free func())) {
 	t.Helper()
 	crowded := o.ready[len(o.ready)-24:] // of whom the first replica has no copy
@@ -266,7 +271,8 @@ func (o *order) unanswered(t *testing.T, masters []*servers.Server) {
 	for _, lasts := range []time.Duration{900 * time.Millisecond, 1400 * time.Millisecond} {
 		o.behind(t, fmt.Sprint(len(masters), " masters answered nobody for ", lasts), lasts, func() func() {
 			for _, s := range masters {
-				out, err := exec.Command("redis-cli", "-p", strconv.Itoa(s.Port), "CLIENT", "PAUSE", fmt.Sprint(lasts.Milliseconds()), "ALL").
+				out, err := exec.Command("redis-cli", "-p", strconv.Itoa(s.Port), "CLIENT", "PAUSE",
+					fmt.Sprint(lasts.Milliseconds()), "ALL").
 					CombinedOutput()
 				if err != nil || strings.TrimSpace(string(out)) != "OK" {
 					t.Fatalf("CLIENT PAUSE: %s, %v", out, err)
@@ -291,7 +297,8 @@ func (o *order) judge(t *testing.T) {
 		}
 	}
 	if o.refused < len(o.done)*9/10 {
-		t.Errorf("%d of %d logins were refused because of a logout: the test does not test that", o.refused, len(o.done))
+		t.Errorf("%d of %d logins were refused because of a logout: the test does not test that", o.refused,
+			len(o.done))
 	}
 	for _, wrong := range o.wrong {
 		t.Error(wrong)
@@ -317,8 +324,8 @@ func (o *order) judge(t *testing.T) {
 	})
 }
 
-// Promise 1: a logout that was answered 200 on one replica bars the logins that began before it on another, however little
-// before, and whatever delays the readings of the clock by which the two are compared.
+// Promise 1: a logout that was answered 200 on one replica bars the logins that began before it on another, however
+// little before, and whatever delays the readings of the clock by which the two are compared.
 func TestALoginFromBeforeALogoutAtAnotherReplicaLetsNobodyIn(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

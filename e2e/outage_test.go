@@ -22,14 +22,16 @@ func TestAGatewayStartsWithoutItsProviderAndRecovers(t *testing.T) {
 	g.stop(t)
 	p.kill()
 	g.start(t)
-	if got := g.ready(t); got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "provider main") || !strings.Contains(got.body, p.issuer) {
+	if got := g.ready(t); got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "provider main") ||
+		!strings.Contains(got.body, p.issuer) {
 		t.Errorf("without its provider it should not be ready, and say why: %v", got)
 	}
 	if got := bob.get(t, "http://"+g.admin+"/healthz"); got.status != http.StatusOK {
 		t.Errorf("it should be alive, whoever is away: %v", got)
 	}
 	if got := bob.get(t, g.url+"/auth/login?return_to=/private"); got.status != http.StatusServiceUnavailable ||
-		!strings.HasPrefix(got.header.Get("Content-Type"), "text/html") || !strings.Contains(got.body, "not available") {
+		!strings.HasPrefix(got.header.Get("Content-Type"), "text/html") ||
+		!strings.Contains(got.body, "not available") {
 		t.Errorf("a sign-in should find a page that says that it is not available: %v", got)
 	}
 	alice.mustBeIn(t, g, "alice")

@@ -28,8 +28,8 @@ events.onopen = () => say("listening");
 events.addEventListener("ended", (e) => { say("told: " + JSON.parse(e.data).cause); events.close(); });
 </script>`
 
-// liveApp is an app with a WebSocket at /socket, an event stream at /stream and a page that uses them at /live. To anything
-// else it answers with what it was told.
+// liveApp is an app with a WebSocket at /socket, an event stream at /stream and a page that uses them at /live. To
+// anything else it answers with what it was told.
 func liveApp(t *testing.T) string {
 	t.Helper()
 	s := httptest.NewServer(liveHandler(t))
@@ -44,14 +44,16 @@ func liveHandler(t *testing.T) http.Handler {
 		io.WriteString(w, livePage)
 	})
 	mux.HandleFunc("/socket", func(w http.ResponseWriter, r *http.Request) {
-		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455 §4.2.2
+		// RFC 6455 §4.2.2
+		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 		conn, in, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer conn.Close()
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "+
+			"Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 			base64.StdEncoding.EncodeToString(sum[:]))
 		hello := "hello " + r.Header.Get("X-Auth-Subject")
 		for name, values := range r.Header {
@@ -79,7 +81,8 @@ func liveHandler(t *testing.T) http.Handler {
 		if upgrade == "" {
 			upgrade = "h2c"
 		}
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Tunnel: %s%s\r\n\r\n",
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Tunnel: "+
+			"%s%s\r\n\r\n",
 			upgrade, r.Header.Get("Upgrade"), r.Header.Get("HTTP2-Settings"))
 		conn.SetDeadline(time.Now().Add(5 * time.Second)) // nginx passes the 101 on, and waits for a body
 		if line, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
@@ -101,8 +104,8 @@ func liveHandler(t *testing.T) http.Handler {
 	return mux
 }
 
-// socket opens a WebSocket with the cookies of a browser, and has the app echo what it is sent. What it returns waits for
-// its end, and says how it came.
+// socket opens a WebSocket with the cookies of a browser, and has the app echo what it is sent. What it returns waits
+// for its end, and says how it came.
 func (b *browser) socket(t *testing.T, site string) (hello string, end func() string) {
 	t.Helper()
 	u, err := url.Parse(site)
@@ -119,8 +122,9 @@ func (b *browser) socket(t *testing.T, site string) (hello string, end func() st
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": site} {
+	for name, value := range map[string]string{"Upgrade": "websocket", "Connection": "Upgrade",
+		"Sec-WebSocket-Version": "13",
+		"Sec-WebSocket-Key":     "dGhlIHNhbXBsZSBub25jZQ==", "Origin": site} {
 		r.Header.Set(name, value)
 	}
 	for _, c := range b.client.Jar.Cookies(u) {

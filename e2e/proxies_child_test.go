@@ -40,7 +40,8 @@ var proxies = []proxy{
 		}},
 	{name: "Envoy over gRPC", binary: []string{"envoy", pip + "/envoy/_bin/envoy"}, folder: "envoy",
 		argv: func(dir string) []string {
-			return []string{"-c", dir + "/envoy-grpc.yaml", "--concurrency", "1", "--disable-hot-restart", "-l", "warning"}
+			return []string{"-c", dir + "/envoy-grpc.yaml", "--concurrency", "1", "--disable-hot-restart", "-l",
+				"warning"}
 		}},
 }
 
@@ -92,8 +93,8 @@ type front struct {
 	proxy    *child
 }
 
-// fronts are all proxies, each with a gateway and an app of its own, and one provider for them all, which runs. The others
-// are to be run.
+// fronts are all proxies, each with a gateway and an app of its own, and one provider for them all, which runs. The
+// others are to be run.
 func fronts(t *testing.T) []*front {
 	t.Helper()
 	p, all := world(t, clients(proxies)...)
@@ -131,8 +132,10 @@ func beside(t *testing.T, x proxy, p *provider, g *gateway, app string) *front {
 	f.set("--config", f.write(t, "curfew.yaml", settings))
 
 	places := []string{"/etc/" + x.folder + "/", f.files + "/"}
-	for from, to := range map[string]string{"8080": site, "4180": f.listen, "4182": grpc, "3000": strings.TrimPrefix(app, "http://")} {
-		places = append(places, "127.0.0.1:"+from, to, "127.0.0.1, port_value: "+from, strings.Replace(to, ":", ", port_value: ", 1))
+	for from, to := range map[string]string{"8080": site, "4180": f.listen, "4182": grpc,
+		"3000": strings.TrimPrefix(app, "http://")} {
+		places = append(places, "127.0.0.1:"+from, to, "127.0.0.1, port_value: "+from,
+			strings.Replace(to, ":", ", port_value: ", 1))
 	}
 	files, err := os.ReadDir("../deploy/" + x.folder)
 	if err != nil {
@@ -144,7 +147,8 @@ func beside(t *testing.T, x proxy, p *provider, g *gateway, app string) *front {
 			t.Fatal(err)
 		}
 		placed := strings.NewReplacer(places...).Replace(string(text))
-		if left := regexp.MustCompile(`(?m)^[^#\n]*(:|port_value: )(8080|4180|4182|3000)\b.*`).FindString(placed); left != "" {
+		if left := regexp.MustCompile(`(?m)^[^#\n]*(:|port_value: )(8080|4180|4182|3000)\b.*`).
+			FindString(placed); left != "" {
 			t.Fatalf("%s has an address that deploy/README.md does not name: %s", file.Name(), left)
 		}
 		if err := os.WriteFile(filepath.Join(f.files, file.Name()), []byte(placed), 0o600); err != nil {
@@ -164,7 +168,8 @@ func (f *front) run(t *testing.T) {
 	t.Helper()
 	x, dir, binary := f.kind, f.files, f.kind.find(t)
 	f.start(t)
-	env := append(environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir, "CADDY_ADMIN=unix/"+dir+"/admin.sock")
+	env := append(environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir,
+		"CADDY_ADMIN=unix/"+dir+"/admin.sock")
 	f.proxy = start(t, x.name, dir, env, append([]string{binary}, x.argv(dir)...)...)
 	nobody := newBrowser("nobody's browser")
 	eventually(t, x.name+" passes requests on", func() string {

@@ -35,7 +35,8 @@ func chromium(t *testing.T) *tab {
 	default:
 		t.Skip("SKIPPED: no Chromium on this machine, so no real browser went through the proxies")
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience) // the test's own ends before it has cleaned up
+	// the test's own ends before it has cleaned up
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
 	t.Cleanup(cancel)
 	ctx, stop := chromedp.NewExecAllocator(ctx,
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
@@ -96,14 +97,16 @@ func (b *tab) until(expression string) {
 		if err == nil && is {
 			return
 		}
-		if shows, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`)); err == nil {
+		if shows, err := chromedp.Run(b.ctx,
+			chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`)); err == nil {
 			last = shows
 		}
 	}
 	b.t.Fatalf("waited %v in vain for %s\nThe page shows %s", patience, expression, last)
 }
 
-// What people see: a deep link that survives the sign-in, and a page that is told at once when the provider signs them out.
+// What people see: a deep link that survives the sign-in, and a page that is told at once when the provider signs them
+// out.
 func TestBehindAProxyAnOpenPageIsToldAndTheNextClickAsksToSignIn(t *testing.T) {
 	t.Parallel()
 	browser := chromium(t)
@@ -113,7 +116,8 @@ func TestBehindAProxyAnOpenPageIsToldAndTheNextClickAsksToSignIn(t *testing.T) {
 			f.run(t)
 			app := browser.somebody(t)
 			app.open(f.url + "/live?deep=link&x=%26")
-			app.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`, f.provider.issuer))
+			app.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`,
+				f.provider.issuer))
 			app.run(`document.querySelector("[name=login]").value = "alice"; document.forms[0].submit()`)
 			app.until(fmt.Sprintf(`location.href === %q`, f.url+"/live?deep=link&x=%26"))
 			app.until(`document.body.innerText.includes("socket: hello alice") && document.body.innerText.includes("listening")`)
@@ -134,7 +138,8 @@ func TestBehindAProxyAnOpenPageIsToldAndTheNextClickAsksToSignIn(t *testing.T) {
 				}
 			}
 			app.run(`document.querySelector("a").click()`)
-			app.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`, f.provider.issuer))
+			app.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`,
+				f.provider.issuer))
 		})
 	}
 }

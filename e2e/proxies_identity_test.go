@@ -20,7 +20,8 @@ import (
 // identityNames are the names of both presets, and what else oauth2-proxy is known to set: whichever an app knows, only
 // the gateway may say it.
 func identityNames() []string {
-	names := []string{"X-Forwarded-Access-Token", "X-Auth-Request-Access-Token", "X-Forwarded-Uri", "X-Original-Url", "X-Rewrite-Url"}
+	names := []string{"X-Forwarded-Access-Token", "X-Auth-Request-Access-Token", "X-Forwarded-Uri", "X-Original-Url",
+		"X-Rewrite-Url"}
 	names = slices.AppendSeq(names, maps.Keys(room.CurfewHeaders()))
 	return slices.Sorted(slices.Values(slices.AppendSeq(names, maps.Keys(room.OAuth2ProxyHeaders()))))
 }
@@ -74,7 +75,8 @@ func TestBehindAProxyNoNameOfEitherPresetIsTheClients(t *testing.T) {
 			cookies = append(cookies, c.String())
 		}
 		with := func(method, path, more string, who bool) string {
-			head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n", method, path, u.Host)
+			head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n", method,
+				path, u.Host)
 			if who {
 				head += "Cookie: " + strings.Join(cookies, "; ") + "\r\n"
 			}
@@ -119,17 +121,19 @@ func TestBehindAProxyNoNameOfEitherPresetIsTheClients(t *testing.T) {
 			fmt.Fprintf(&twice, "%s: mallory\r\n%s:mallory\r\n", name, strings.ToLower(name))
 			fmt.Fprintf(&trailers, "%s: mallory\r\n", name)
 		}
-		chunked := "Trailer: " + names + "\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + trailers.String() + "\r\n"
+		chunked := "Trailer: " + names + "\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + trailers.String() +
+			"\r\n"
 		for what, more := range map[string]string{
-			"several lines":               twice.String() + "\r\n",
-			"hop by hop":                  "Connection: " + names + "\r\n\r\n",
-			"hop by hop, with values":     "connection: " + strings.ToLower(names) + "\r\n" + twice.String() + "\r\n",
-			"a space before the colon":    "X-Auth-Request-User : mallory\r\nX-Auth-Subject : mallory\r\n\r\n",
-			"a line that goes on":         "X-A: a\r\n X-Auth-Subject: mallory\r\n\r\n",
-			"a bare line end":             "X-A: a\nX-Auth-Subject: mallory\r\n\r\n",
-			"a bare carriage return":      "X-A: a\rX-Auth-Subject: mallory\r\n\r\n",
-			"an upgrade to another thing": "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n" + twice.String() + "\r\n",
-			"trailers":                    chunked,
+			"several lines":            twice.String() + "\r\n",
+			"hop by hop":               "Connection: " + names + "\r\n\r\n",
+			"hop by hop, with values":  "connection: " + strings.ToLower(names) + "\r\n" + twice.String() + "\r\n",
+			"a space before the colon": "X-Auth-Request-User : mallory\r\nX-Auth-Subject : mallory\r\n\r\n",
+			"a line that goes on":      "X-A: a\r\n X-Auth-Subject: mallory\r\n\r\n",
+			"a bare line end":          "X-A: a\nX-Auth-Subject: mallory\r\n\r\n",
+			"a bare carriage return":   "X-A: a\rX-Auth-Subject: mallory\r\n\r\n",
+			"an upgrade to another thing": "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n" +
+				twice.String() + "\r\n",
+			"trailers": chunked,
 		} {
 			method := "GET"
 			if what == "trailers" {
@@ -157,7 +161,8 @@ func TestBehindAProxyNoNameOfEitherPresetIsTheClients(t *testing.T) {
 		for _, name := range identityNames() {
 			r := with("GET", "/socket", name+": mallory\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
 				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: "+f.url+"\r\n\r\n", true)
-			if hello := greeting(t, f.url, strings.Replace(r, "Connection: close", "Connection: Upgrade", 1)); hello != "hello bob" {
+			if hello := greeting(t, f.url, strings.Replace(r, "Connection: close", "Connection: Upgrade",
+				1)); hello != "hello bob" {
 				t.Errorf("a WebSocket with %s: the app says %q", name, hello)
 			}
 		}
@@ -191,7 +196,8 @@ func greeting(t *testing.T, site, request string) string {
 	return string(text)
 }
 
-// What a header cannot carry as it is does not arrive as something else; the rest does, under the names of both presets.
+// What a header cannot carry as it is does not arrive as something else; the rest does, under the names of both
+// presets.
 func TestBehindAProxyValuesArriveAsTheyAre(t *testing.T) {
 	each(t, func(t *testing.T, f *front) {
 		zoe := newBrowser("zoe's browser")
@@ -199,8 +205,10 @@ func TestBehindAProxyValuesArriveAsTheyAre(t *testing.T) {
 		for name, want := range map[string]string{
 			"X-Auth-Subject": "zoe", "X-Forwarded-User": "zoe", "X-Auth-Request-User": "zoe",
 			"X-Auth-Name":   "Zoë Ünal",
-			"X-Auth-Groups": "staff,Zürich,a b", "X-Forwarded-Groups": "staff,Zürich,a b", "X-Auth-Request-Groups": "staff,Zürich,a b",
-			"X-Auth-Email": "zoe@example.test", "X-Forwarded-Email": "zoe@example.test", "X-Auth-Request-Email": "zoe@example.test",
+			"X-Auth-Groups": "staff,Zürich,a b", "X-Forwarded-Groups": "staff,Zürich,a b",
+			"X-Auth-Request-Groups": "staff,Zürich,a b",
+			"X-Auth-Email":          "zoe@example.test", "X-Forwarded-Email": "zoe@example.test",
+			"X-Auth-Request-Email":           "zoe@example.test",
 			"X-Forwarded-Preferred-Username": "", "X-Auth-Request-Preferred-Username": "",
 		} {
 			if got := strings.Join(told.Header.Values(name), "|"); got != want {

@@ -18,7 +18,8 @@ func TestBehindAProxyThePolicyHolds(t *testing.T) {
 
 		p := nobody.get(t, f.url+"/public/a?b", "X-Auth-Subject", "mallory", "X-Forwarded-User", "mallory")
 		var got seen
-		if err := json.Unmarshal([]byte(p.body), &got); err != nil || p.status != http.StatusOK || got.Path != "/public/a?b" || strings.Contains(p.body, "mallory") {
+		if err := json.Unmarshal([]byte(p.body), &got); err != nil || p.status != http.StatusOK ||
+			got.Path != "/public/a?b" || strings.Contains(p.body, "mallory") {
 			t.Errorf("what is public should be open, to nobody in particular: %v", p)
 		}
 		if p := nobody.request(t, http.MethodPost, f.url+"/public/a", nil); p.status != http.StatusOK {
@@ -35,7 +36,8 @@ func TestBehindAProxyThePolicyHolds(t *testing.T) {
 		}
 
 		// CVE-2026-40575: what a client says of the path is not the path.
-		for _, name := range []string{"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url", "X_Forwarded_Uri"} {
+		for _, name := range []string{"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url",
+			"X_Forwarded_Uri"} {
 			if p := nobody.get(t, f.url+"/private", name, "/public/a"); p.status == http.StatusOK {
 				t.Errorf("%s opens what is private: %v", name, p)
 			}
@@ -44,10 +46,13 @@ func TestBehindAProxyThePolicyHolds(t *testing.T) {
 			}
 		}
 		// CVE-2025-66490 and its kin: a path that two servers read in two ways is read in none.
-		for _, path := range []string{"/public/../private", "/public/%2e%2e/private", "/public/..%2fprivate", "/public%2f..%2fprivate",
-			"/public/..;/private", "/public/;/../private", "/public/%5c../private", "//public/../private", "/./private", "/public/.%2e/private", "/public/%252e%252e/private"} {
+		for _, path := range []string{"/public/../private", "/public/%2e%2e/private", "/public/..%2fprivate",
+			"/public%2f..%2fprivate",
+			"/public/..;/private", "/public/;/../private", "/public/%5c../private", "//public/../private", "/./private",
+			"/public/.%2e/private", "/public/%252e%252e/private"} {
 			status, told := raw(t, f.url, path)
-			if told != nil && !strings.HasPrefix(told.Path, "/public/") || told != nil && strings.Contains(told.Path, "..") {
+			if told != nil && !strings.HasPrefix(told.Path, "/public/") || told != nil &&
+				strings.Contains(told.Path, "..") {
 				t.Errorf("%s is answered %s by the app, as %s", path, status, told.Path)
 			}
 		}

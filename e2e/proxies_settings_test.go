@@ -12,7 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The configurations of Curfew itself in deploy/, and what the page for those who come from oauth2-proxy says, have no fault but that nobody is at the made-up provider's address.
+// The configurations of Curfew itself in deploy/, and what the page for those who come from oauth2-proxy says, have no
+// fault but that nobody is at the made-up provider's address.
 func TestTheSettingsInDeployAndDocsAreUnderstood(t *testing.T) {
 	t.Parallel()
 	inMap := func(text []byte) (string, error) {
@@ -25,7 +26,8 @@ func TestTheSettingsInDeployAndDocsAreUnderstood(t *testing.T) {
 	inPage := func(text []byte) (string, error) {
 		_, block, _ := strings.Cut(string(text), "```yaml\n")
 		block, _, _ = strings.Cut(block, "```\n")
-		for _, m := range regexp.MustCompile("`((?:policy|routes|identity_headers): [^`]*)`").FindAllStringSubmatch(string(text), -1) {
+		for _, m := range regexp.MustCompile("`((?:policy|routes|identity_headers): [^`]*)`").
+			FindAllStringSubmatch(string(text), -1) {
 			block += "---\n" + m[1] + "\n" // each is tried by itself
 		}
 		return block, nil
@@ -47,13 +49,17 @@ func TestTheSettingsInDeployAndDocsAreUnderstood(t *testing.T) {
 			}
 			g := &gateway{dir: t.TempDir()}
 			g.write(t, "client_secret", "app-secret-0123456789abcdef0123456789")
-			settings = strings.NewReplacer("/run/credentials/curfew.service/", g.dir+"/", "/run/secrets/app", g.dir+"/client_secret", "/etc/curfew/", g.dir+"/", "/var/lib/curfew/", g.dir+"/",
+			settings = strings.NewReplacer("/run/credentials/curfew.service/", g.dir+"/", "/run/secrets/app",
+				g.dir+"/client_secret", "/etc/curfew/", g.dir+"/", "/var/lib/curfew/", g.dir+"/",
 				"https://id.example.com", "http://"+reserve(t)).Replace(settings)
 			settings, others, _ := strings.Cut(settings, "---\n")
 			for _, other := range strings.Split(others, "---\n") {
-				g.flags = []string{"--config", g.write(t, "curfew.yaml", strings.ReplaceAll(settings+other, "…", "127.0.0.1:3001"))}
+				g.flags = []string{"--config", g.write(t, "curfew.yaml",
+					strings.ReplaceAll(settings+other, "…", "127.0.0.1:3001"))}
 				status, out := g.run(t, "", "check")
-				says(t, "check with "+other, status, 1, out, "not checked back-channel URL https://app.example.com/auth/backchannel-logout", "fault discovery", "1 fault, 0 warnings")
+				says(t, "check with "+other, status, 1, out,
+					"not checked back-channel URL https://app.example.com/auth/backchannel-logout", "fault discovery",
+					"1 fault, 0 warnings")
 			}
 		})
 	}

@@ -26,13 +26,15 @@ func each(t *testing.T, test func(t *testing.T, f *front)) {
 
 // asked returns what is wrong if a page is not answered by being sent to sign in and back to the same page.
 func asked(p *page, returnTo string) string {
-	ok := (p.status == http.StatusFound || p.status == http.StatusSeeOther) && p.location.Path == "/auth/login" && p.location.Query().Get("return_to") == returnTo
+	ok := (p.status == http.StatusFound || p.status == http.StatusSeeOther) && p.location.Path == "/auth/login" &&
+		p.location.Query().Get("return_to") == returnTo
 	return unless(ok, "should be sent to sign in and back to %s: %v", returnTo, p)
 }
 
 func TestBehindAProxyPeopleSignInAndOutAsWithoutOne(t *testing.T) {
 	each(t, func(t *testing.T, f *front) {
-		alice, second, bob := newBrowser("alice's browser"), newBrowser("alice's second browser"), newBrowser("bob's browser")
+		alice, second, bob := newBrowser("alice's browser"), newBrowser("alice's second browser"),
+			newBrowser("bob's browser")
 
 		// A page asks to sign in, and the deep link is kept, its query too.
 		deep := "/private/a%20b?page=1&q=x%26y"
@@ -44,14 +46,17 @@ func TestBehindAProxyPeopleSignInAndOutAsWithoutOne(t *testing.T) {
 		}
 		told := alice.signIn(t, f.gateway, "alice")
 		for name, want := range map[string]string{
-			"X-Auth-Subject": "alice", "X-Auth-Name": "alice of the tests", "X-Auth-Email": "alice@example.test", "X-Auth-Provider": "main",
-			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": strings.TrimPrefix(f.url, "http://"),
+			"X-Auth-Subject": "alice", "X-Auth-Name": "alice of the tests", "X-Auth-Email": "alice@example.test",
+			"X-Auth-Provider": "main",
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http",
+			"X-Forwarded-Host": strings.TrimPrefix(f.url, "http://"),
 		} {
 			if got := told.Header.Values(name); len(got) != 1 || got[0] != want {
 				t.Errorf("the app was told %s %q, want %q", name, got, want)
 			}
 		}
-		if got := verified(t, f, told.Header["X-Auth-Assertion"]); got.Subject != "alice" || got.Email != "alice@example.test" || got.Session != told.Header.Get("X-Auth-Session") || got.Session == "" {
+		if got := verified(t, f, told.Header["X-Auth-Assertion"]); got.Subject != "alice" ||
+			got.Email != "alice@example.test" || got.Session != told.Header.Get("X-Auth-Session") || got.Session == "" {
 			t.Errorf("the app was told %+v, signed", got)
 		}
 		second.signIn(t, f.gateway, "alice")
@@ -106,7 +111,8 @@ func TestBehindAProxyPeopleSignInAndOutAsWithoutOne(t *testing.T) {
 		default:
 		}
 		sent := bob.post(t, f.url+"/auth/logout", url.Values{})
-		if sent.status != http.StatusSeeOther || sent.location.Host != strings.TrimPrefix(f.provider.issuer, "http://") {
+		if sent.status != http.StatusSeeOther || sent.location.Host != strings.TrimPrefix(f.provider.issuer,
+			"http://") {
 			t.Errorf("bob signs out here, and should be sent to the provider: %v", sent)
 		}
 		if got := <-bobs; got != "close 1008" {
@@ -152,8 +158,10 @@ func TestBehindAProxyOnlyAPageLeadsToTheSignIn(t *testing.T) {
 			method string
 			header []string
 		}{
-			"a form":                   {http.MethodPost, []string{"Content-Type", "application/x-www-form-urlencoded"}},
-			"a form that lies":         {http.MethodPost, []string{"X-Forwarded-Method", "GET", "X-Original-Method", "GET"}},
+			"a form": {http.MethodPost,
+				[]string{"Content-Type", "application/x-www-form-urlencoded"}},
+			"a form that lies": {http.MethodPost,
+				[]string{"X-Forwarded-Method", "GET", "X-Original-Method", "GET"}},
 			"an upload":                {http.MethodPut, nil},
 			"an API request":           {http.MethodGet, []string{"Accept", "application/json"}},
 			"a script":                 {http.MethodGet, []string{"X-Requested-With", "XMLHttpRequest"}},
@@ -166,9 +174,12 @@ func TestBehindAProxyOnlyAPageLeadsToTheSignIn(t *testing.T) {
 			}
 		}
 		for what, header := range map[string][]string{
-			"where it says it comes from":    {"X-Forwarded-Uri", "/evil", "X-Original-Uri", "/evil", "X-Original-Url", "http://evil.example/"},
-			"which site it says it is":       {"X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "gopher", "Forwarded", "host=evil.example"},
-			"that it would rather be let in": {"X-Forwarded-Uri", "/auth/login", "X-Auth-Subject", "alice", "User-Agent", "GoogleHC/1.0"},
+			"where it says it comes from": {"X-Forwarded-Uri", "/evil", "X-Original-Uri", "/evil", "X-Original-Url",
+				"http://evil.example/"},
+			"which site it says it is": {"X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "gopher",
+				"Forwarded", "host=evil.example"},
+			"that it would rather be let in": {"X-Forwarded-Uri", "/auth/login", "X-Auth-Subject", "alice",
+				"User-Agent", "GoogleHC/1.0"},
 		} {
 			p := nobody.get(t, f.url+"/private?x=1", header...)
 			if wrong := asked(p, "/private?x=1"); wrong != "" {
@@ -181,12 +192,15 @@ func TestBehindAProxyOnlyAPageLeadsToTheSignIn(t *testing.T) {
 		if p := nobody.get(t, f.url+"/auth/verify"); p.status == http.StatusOK {
 			t.Errorf("what is for the proxy is open to everybody: %v", p)
 		}
-		// Who is signed in gets to see no answer that is for the proxy: it would show him the assertion that is for the app.
+		// Who is signed in gets to see no answer that is for the proxy: it would show him the assertion that is for the
+		// app.
 		alice := newBrowser("alice's browser")
 		alice.signIn(t, f.gateway, "alice")
-		for _, path := range []string{"/auth/verify", "/auth/verify/", "/auth/verify/x", "/auth/verif%79", "/auth/verif%79/x", "/auth//verify"} {
+		for _, path := range []string{"/auth/verify", "/auth/verify/", "/auth/verify/x", "/auth/verif%79",
+			"/auth/verif%79/x", "/auth//verify"} {
 			for _, accept := range []string{"*/*", "text/event-stream"} {
-				if p := alice.request(t, http.MethodGet, f.url+path, nil, "Accept", accept); len(p.header.Values("X-Auth-Assertion"))+len(p.header.Values("X-Auth-Subject")) > 0 {
+				if p := alice.request(t, http.MethodGet, f.url+path, nil, "Accept",
+					accept); len(p.header.Values("X-Auth-Assertion"))+len(p.header.Values("X-Auth-Subject")) > 0 {
 					t.Errorf("%s for %s shows what is for the proxy: %v", path, accept, p)
 				}
 			}
@@ -204,17 +218,23 @@ func TestBehindAProxyNothingThatAClientMadeUpReachesTheApp(t *testing.T) {
 			t.Fatal(err)
 		}
 		for what, lies := range map[string][]string{
-			"the names themselves":       {"X-Auth-Subject", "mallory", "X-Auth-Email", "mallory@example.test", "X-Auth-Name", "mallory"},
+			"the names themselves": {"X-Auth-Subject", "mallory", "X-Auth-Email", "mallory@example.test",
+				"X-Auth-Name", "mallory"},
 			"another case":               {"x-auth-subject", "mallory", "X-AUTH-SUBJECT", "mallory"},
 			"names that Curfew left out": {"X-Auth-Groups", "mallory", "X-Auth-Session", "mallory"},
-			"a signed word":              {"X-Auth-Assertion", "mallory", "x_auth_assertion", "mallory", "X.Auth-Assertion", "mallory"},
-			"underscores":                {"X_Auth_Subject", "mallory", "X-Auth_Subject", "mallory", "x_auth_groups", "mallory"},
-			"dots":                       {"X.Auth.Subject", "mallory", "X.Auth-Groups", "mallory"},
-			"hop by hop":                 {"Connection", "X-Auth-Subject, x-auth-email, X-Auth-Name, X-Forwarded-For"},
-			"hop by hop, lower case":     {"connection", "x-auth-subject", "X-Auth-Subject", "mallory"},
-			"where it comes from":        {"X-Forwarded-For", "6.6.6.6", "X-Real-Ip", "6.6.6.6", "Forwarded", "for=6.6.6.6"},
-			"where it goes":              {"X-Forwarded-Uri", "/mallory", "X-Forwarded-Method", "MALLORY", "X-Forwarded-Host", "mallory.example", "X-Forwarded-Prefix", "/mallory", "X-Forwarded-Port", "666"},
-			"a user of another proxy's":  {"X-Forwarded-User", "mallory", "X_Forwarded_User", "mallory", "X-Forwarded-Email", "mallory@example.test"},
+			"a signed word": {"X-Auth-Assertion", "mallory", "x_auth_assertion", "mallory",
+				"X.Auth-Assertion", "mallory"},
+			"underscores": {"X_Auth_Subject", "mallory", "X-Auth_Subject", "mallory", "x_auth_groups",
+				"mallory"},
+			"dots":                   {"X.Auth.Subject", "mallory", "X.Auth-Groups", "mallory"},
+			"hop by hop":             {"Connection", "X-Auth-Subject, x-auth-email, X-Auth-Name, X-Forwarded-For"},
+			"hop by hop, lower case": {"connection", "x-auth-subject", "X-Auth-Subject", "mallory"},
+			"where it comes from": {"X-Forwarded-For", "6.6.6.6", "X-Real-Ip", "6.6.6.6", "Forwarded",
+				"for=6.6.6.6"},
+			"where it goes": {"X-Forwarded-Uri", "/mallory", "X-Forwarded-Method", "MALLORY",
+				"X-Forwarded-Host", "mallory.example", "X-Forwarded-Prefix", "/mallory", "X-Forwarded-Port", "666"},
+			"a user of another proxy's": {"X-Forwarded-User", "mallory", "X_Forwarded_User", "mallory",
+				"X-Forwarded-Email", "mallory@example.test"},
 		} {
 			r, err := http.NewRequest(http.MethodGet, f.url+"/private", nil)
 			if err != nil {
@@ -231,7 +251,8 @@ func TestBehindAProxyNothingThatAClientMadeUpReachesTheApp(t *testing.T) {
 				}
 			}
 			// Those of other instances on this host too, which it is not to see either.
-			r.Header.Set("Cookie", r.Header.Get("Cookie")+"; curfew-1-login-aa=x; lang=en; curfew=y; zone=; __Host-curfew=z; curfewish=1")
+			r.Header.Set("Cookie", r.Header.Get("Cookie")+
+				"; curfew-1-login-aa=x; lang=en; curfew=y; zone=; __Host-curfew=z; curfewish=1")
 			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
@@ -251,12 +272,14 @@ func TestBehindAProxyNothingThatAClientMadeUpReachesTheApp(t *testing.T) {
 			}
 			for name, values := range got.Header {
 				for _, v := range values {
-					if l := strings.ToLower(v); strings.Contains(l, "mallory") || strings.Contains(l, "6.6.6.6") || v == "666" {
+					if l := strings.ToLower(v); strings.Contains(l, "mallory") || strings.Contains(l, "6.6.6.6") ||
+						v == "666" {
 						t.Errorf("%s: the app was told %s: %s", what, name, v)
 					}
 				}
 			}
-			if is := got.Header.Values("Cookie"); !f.kind.leaks && (len(is) != 1 || is[0] != "theme=dark; lang=en; zone=; curfewish=1") {
+			if is := got.Header.Values("Cookie"); !f.kind.leaks &&
+				(len(is) != 1 || is[0] != "theme=dark; lang=en; zone=; curfewish=1") {
 				t.Errorf("%s: the app was told the cookies %q, want its own alone", what, is)
 			}
 		}
@@ -274,7 +297,8 @@ func TestBehindAProxyNobodyGetsInOrOutWhileTheGatewayIsAway(t *testing.T) {
 				asking.Go(func() {
 					p, err := b.try(method, f.url+"/private", nil)
 					if err != nil || p.status < 500 || len(p.header.Values("Set-Cookie")) > 0 {
-						t.Errorf("%s sends a %s while the gateway is away, and should be told that it cannot be said: %v, %v", b.name, method, p, err)
+						t.Errorf("%s sends a %s while the gateway is away, and should be told that it cannot be "+
+							"said: %v, %v", b.name, method, p, err)
 					}
 				})
 			}

@@ -22,16 +22,18 @@ func TestBehindAProxyNothingButAWebSocketBecomesATunnel(t *testing.T) {
 			path, head string
 			tunnel     bool
 		}{
-			"a WebSocket":                 {"/socket", "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: " + f.url + "\r\n" + ws, true},
-			"a WebSocket of another site": {"/socket", "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://evil.example\r\n" + ws, false},
-			"a WebSocket without a key":   {"/socket", "Connection: Upgrade\r\nUpgrade: websocket\r\n", false},
-			"h2c":                         {"/tunnel", settings + "Upgrade: h2c\r\n", false},
-			"h2c, in capitals":            {"/tunnel", settings + "Upgrade: H2C\r\n", false},
-			"a WebSocket and h2c":         {"/tunnel", settings + "Upgrade: websocket, h2c\r\n" + ws, false},
-			"h2c and a WebSocket":         {"/tunnel", settings + "Upgrade: h2c\r\nUpgrade: websocket\r\n" + ws, false},
-			"another protocol":            {"/tunnel", "Connection: Upgrade\r\nUpgrade: chat\r\n", false},
-			"an app that was not asked":   {"/tunnel", "", false},
-			"a public path":               {"/public/tunnel", settings + "Upgrade: h2c\r\n", false},
+			"a WebSocket": {"/socket", "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: " + f.url +
+				"\r\n" + ws, true},
+			"a WebSocket of another site": {"/socket",
+				"Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://evil.example\r\n" + ws, false},
+			"a WebSocket without a key": {"/socket", "Connection: Upgrade\r\nUpgrade: websocket\r\n", false},
+			"h2c":                       {"/tunnel", settings + "Upgrade: h2c\r\n", false},
+			"h2c, in capitals":          {"/tunnel", settings + "Upgrade: H2C\r\n", false},
+			"a WebSocket and h2c":       {"/tunnel", settings + "Upgrade: websocket, h2c\r\n" + ws, false},
+			"h2c and a WebSocket":       {"/tunnel", settings + "Upgrade: h2c\r\nUpgrade: websocket\r\n" + ws, false},
+			"another protocol":          {"/tunnel", "Connection: Upgrade\r\nUpgrade: chat\r\n", false},
+			"an app that was not asked": {"/tunnel", "", false},
+			"a public path":             {"/public/tunnel", settings + "Upgrade: h2c\r\n", false},
 		} {
 			u, err := url.Parse(f.url)
 			if err != nil {

@@ -108,19 +108,21 @@ func TestReadmeProgram(t *testing.T) {
 	}
 }
 
-// The gateway is built and started by the commands of the README, and what it prints to be registered at the provider is
-// what the README says.
+// The gateway is built and started by the commands of the README, and what it prints to be registered at the provider
+// is what the README says.
 func TestReadmeGateway(t *testing.T) {
 	t.Parallel()
 	p, gs := world(t, "app")
 	g := gs[0]
 	p.start(t)
 	blocks := readme(t, "sh", map[string]string{
-		"https://id.example.com": p.issuer, "127.0.0.1:4180": g.listen, "127.0.0.1:3000": strings.TrimPrefix(app(t), "http://"),
+		"https://id.example.com": p.issuer, "127.0.0.1:4180": g.listen,
+		"127.0.0.1:3000":     strings.TrimPrefix(app(t), "http://"),
 		"go build -o curfew": "go build -C '" + source(t) + "' -o '" + filepath.Join(g.dir, "curfew") + "'",
 		"--upstream":         "--listen " + g.listen + " --admin-listen " + g.admin + " --upstream",
 	})
-	g.child = script(t, g.dir, append(environ(), "CGO_ENABLED=0", "CLIENT_SECRET="+g.secret), blocks[1], "./curfew serve")
+	g.child = script(t, g.dir, append(environ(), "CGO_ENABLED=0", "CLIENT_SECRET="+g.secret), blocks[1],
+		"./curfew serve")
 	g.await(t, "event=serving", 0, func(line string) bool { return strings.Contains(line, "event=serving") })
 	text, err := os.ReadFile("../README.md")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// offline is a world whose provider gives refresh tokens, and access tokens that live for so many seconds: the first of a
-// session, and those after it.
+// offline is a world whose provider gives refresh tokens, and access tokens that live for so many seconds: the first of
+// a session, and those after it.
 func offline(t *testing.T, first, next string) (*provider, *gateway) {
 	t.Helper()
 	p, g := world(t, "app")
@@ -91,7 +91,8 @@ func TestASessionEndsWhenTheProviderNoLongerRefreshesIt(t *testing.T) {
 	if len(failed) != 1 || failed[0].Error != "invalid_grant" {
 		t.Errorf("the provider said %v, want invalid_grant, once", failed)
 	}
-	got := slices.DeleteFunc(g.metric(t, "curfew_sessions_ended_total{"), func(line string) bool { return strings.HasSuffix(line, " 0") })
+	got := slices.DeleteFunc(g.metric(t, "curfew_sessions_ended_total{"),
+		func(line string) bool { return strings.HasSuffix(line, " 0") })
 	if len(got) != 1 || !strings.HasSuffix(got[0], `cause="refresh_rejected"} 1`) {
 		t.Errorf("the sessions that ended are counted as %q, want one by refresh_rejected", got)
 	}

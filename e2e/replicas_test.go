@@ -57,8 +57,8 @@ func engines() []kind {
 	}
 }
 
-// site has a provider, and so many replicas of one gateway, which share a store, a key file and an app. None of them runs yet.
-// Who comes by the URL of the site, as the provider does, reaches the last of them.
+// site has a provider, and so many replicas of one gateway, which share a store, a key file and an app. None of them
+// runs yet. Who comes by the URL of the site, as the provider does, reaches the last of them.
 func site(t *testing.T, backend string, n int) (*provider, []*gateway) {
 	t.Helper()
 	p, gs := world(t, "app")
@@ -72,7 +72,8 @@ func replicas(t *testing.T, last *gateway, backend string, n int) []*gateway {
 	last.set("--key-file", last.write(t, "curfew.key", string(keyring.NewFile())))
 	var all []*gateway
 	for range n - 1 {
-		g := &gateway{client: last.client, secret: last.secret, url: last.url, listen: reserve(t), admin: reserve(t), dir: t.TempDir()}
+		g := &gateway{client: last.client, secret: last.secret, url: last.url, listen: reserve(t), admin: reserve(t),
+			dir: t.TempDir()}
 		g.flags = slices.Clone(last.flags)
 		g.set("--listen", g.listen)
 		g.set("--admin-listen", g.admin)
@@ -85,7 +86,8 @@ func replicas(t *testing.T, last *gateway, backend string, n int) []*gateway {
 func run(t *testing.T, gs []*gateway) {
 	t.Helper()
 	for i, g := range gs {
-		g.child = start(t, fmt.Sprintf("replica %d", i), g.dir, environ(), append([]string{curfew(t), "serve"}, g.flags...)...)
+		g.child = start(t, fmt.Sprintf("replica %d", i), g.dir, environ(),
+			append([]string{curfew(t), "serve"}, g.flags...)...)
 	}
 	for _, g := range gs {
 		g.await(t, "event=serving", 0, func(line string) bool { return strings.Contains(line, "event=serving") })
@@ -95,12 +97,13 @@ func run(t *testing.T, gs []*gateway) {
 // via is the same browser, which reaches the site through that replica: a load balancer picked it.
 func (b *browser) via(g *gateway) *browser {
 	client := *b.client
-	client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if addr == strings.TrimPrefix(g.url, "http://") {
-			addr = g.listen
-		}
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}
+	client.Transport = &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr == strings.TrimPrefix(g.url, "http://") {
+				addr = g.listen
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}}
 	return &browser{b.name + " at " + g.listen, &client}
 }
 
@@ -131,8 +134,8 @@ func (b *browser) untilRefused(ctx context.Context, g *gateway) (served time.Tim
 	}
 }
 
-// outEverywhere watches a session on all replicas while it is ended. What it returns waits until all refuse it, and fails the
-// test if one of them served it to somebody who asked more than the ceiling after done.
+// outEverywhere watches a session on all replicas while it is ended. What it returns waits until all refuse it, and
+// fails the test if one of them served it to somebody who asked more than the ceiling after done.
 func (b *browser) outEverywhere(t *testing.T, gs []*gateway) (within func(done time.Time)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -154,7 +157,8 @@ func (b *browser) outEverywhere(t *testing.T, gs []*gateway) (within func(done t
 			case late > ceiling:
 				t.Errorf("replica %d served %s to who asked %v after the logout was done", i, b.name, late)
 			case !served[i].IsZero():
-				t.Logf("replica %d served %s to who asked %v after the test knew that the logout was done", i, b.name, late)
+				t.Logf("replica %d served %s to who asked %v after the test knew that the logout was done", i, b.name,
+					late)
 			}
 		}
 	}
@@ -179,7 +183,8 @@ func TestEveryReplicaRefusesASessionThatWasEndedAtAnother(t *testing.T) {
 
 func endedAtAnother(t *testing.T, p *provider, gs []*gateway) {
 	last := gs[len(gs)-1]
-	first, second, other := newBrowser("alice's first browser"), newBrowser("alice's second browser"), newBrowser("bob's browser")
+	first, second, other := newBrowser("alice's first browser"), newBrowser("alice's second browser"),
+		newBrowser("bob's browser")
 	first.via(gs[0]).signIn(t, gs[0], "alice")
 	second.via(gs[1]).signIn(t, gs[1], "alice")
 	other.via(last).signIn(t, last, "bob")
@@ -212,7 +217,8 @@ func endedAtAnother(t *testing.T, p *provider, gs []*gateway) {
 	post, _ := p.event(t, from, "backchannel.post")
 	first.via(gs[1]).signIn(t, gs[1], "alice")
 	for _, g := range gs {
-		again := newBrowser("somebody").via(g).post(t, g.url+"/auth/backchannel-logout", url.Values{"logout_token": {post.Token}})
+		again := newBrowser("somebody").via(g).post(t, g.url+"/auth/backchannel-logout",
+			url.Values{"logout_token": {post.Token}})
 		if again.status != http.StatusBadRequest || !strings.Contains(again.body, "already processed") {
 			t.Errorf("a logout token that comes again should be refused as already processed: %v", again)
 		}

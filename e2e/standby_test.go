@@ -15,13 +15,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A logout that only the primary has is not answered with 200; sent again after the failover it is, and the session is dead.
-// The replicas know both servers, and go over to the new primary by themselves.
+// A logout that only the primary has is not answered with 200; sent again after the failover it is, and the session is
+// dead. The replicas know both servers, and go over to the new primary by themselves.
 func TestALogoutThatTheStandbyDidNotGetIsAnsweredAfterTheFailover(t *testing.T) {
 	t.Parallel()
 	nodes := servers.PostgresPair(t).Nodes
 	primary, standby := nodes[0], nodes[1]
-	c := newCrowd(t, fmt.Sprintf("postgres://curfew@%s,%s/postgres?sslmode=disable&target_session_attrs=primary", primary.Addr(), standby.Addr()), 2)
+	c := newCrowd(t, fmt.Sprintf("postgres://curfew@%s,%s/postgres?sslmode=disable&target_session_attrs=primary",
+		primary.Addr(), standby.Addr()), 2)
 	run(t, c.gs)
 	const n = 6
 	all := make([]*member, n)
@@ -67,7 +68,8 @@ func TestALogoutThatTheStandbyDidNotGetIsAnsweredAfterTheFailover(t *testing.T) 
 				return ""
 			default:
 			}
-			_, err := admin.Exec(t.Context(), `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
+			_, err := admin.Exec(t.Context(),
+				`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
 			if err != nil {
 				t.Fatal(err)
 			}

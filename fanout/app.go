@@ -17,14 +17,17 @@ const (
 
 // App is a relying party that is told of logouts: an app behind us, or a client of a provider.
 type App struct {
-	ClientID        string        // `aud` of its logout tokens, and its name here
-	URI             string        // backchannel_logout_uri (Back-Channel Logout §2.2): https, or http on loopback; may have a query
-	SessionRequired bool          // backchannel_logout_session_required: it is never told of a whole subject
-	Scope           string        // "session" (the default): a token ends one session, where we know which; "subject": all of that person
-	Alg             string        // that signs its tokens: ES256 (the default) or RS256
-	Insecure        bool          // http to another machine is taken: whoever is on the way can read and hold back its tokens
-	Concurrency     int           // how many requests it gets at a time, of each replica; default 4
-	Deadline        time.Duration // for how long it is tried; default 24 h
+	ClientID string // `aud` of its logout tokens, and its name here
+	// backchannel_logout_uri (Back-Channel Logout §2.2): https, or http on loopback; may have a query
+	URI             string
+	SessionRequired bool // backchannel_logout_session_required: it is never told of a whole subject
+	// "session" (the default): a token ends one session, where we know which; "subject": all of that person
+	Scope string
+	Alg   string // that signs its tokens: ES256 (the default) or RS256
+	// http to another machine is taken: whoever is on the way can read and hold back its tokens
+	Insecure    bool
+	Concurrency int           // how many requests it gets at a time, of each replica; default 4
+	Deadline    time.Duration // for how long it is tried; default 24 h
 }
 
 func (a App) withDefaults() App {
@@ -50,7 +53,8 @@ func (a App) Validate() error {
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("app %q: %w", a.ClientID, fmt.Errorf(format, args...)))
 	}
-	if a.ClientID == "" || len(a.ClientID) > 255 || strings.ContainsFunc(a.ClientID, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if a.ClientID == "" || len(a.ClientID) > 255 || strings.ContainsFunc(a.ClientID,
+		func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		fault("client_id must have 1 to 255 bytes, and none that does not print")
 	}
 	if err := checkURI(a.URI, a.Insecure); err != nil {

@@ -20,10 +20,12 @@ func TestAnAppThatCannotBeToldIsAFaultThatNamesIt(t *testing.T) {
 		{fanout.App{URI: "https://wiki.example/logout?tenant=a%20b"}, ""},
 		{fanout.App{URI: "http://127.0.0.1:3000/logout"}, ""},
 		{fanout.App{URI: "http://[::1]:3000/logout"}, ""},
-		{fanout.App{URI: "http://localhost/logout", Alg: "RS256", Scope: "subject", Concurrency: 1, Deadline: time.Hour}, ""},
+		{fanout.App{URI: "http://localhost/logout", Alg: "RS256", Scope: "subject", Concurrency: 1,
+			Deadline: time.Hour}, ""},
 		{fanout.App{URI: "http://10.0.0.7/logout", Insecure: true}, ""},
 		{fanout.App{}, "backchannel_logout_uri is missing"},
-		{fanout.App{URI: "http://10.0.0.7/logout"}, "backchannel_logout_uri is http: use https, or say `insecure: true`"},
+		{fanout.App{URI: "http://10.0.0.7/logout"},
+			"backchannel_logout_uri is http: use https, or say `insecure: true`"},
 		{fanout.App{URI: "https://wiki.example/logout#top"}, "must have no fragment"},
 		{fanout.App{URI: "https://wiki.example/logout#"}, "must have no fragment"},
 		{fanout.App{URI: "https://user:hunter2@wiki.example/logout"}, "must have no user and no password"},
@@ -52,7 +54,8 @@ func TestAnAppThatCannotBeToldIsAFaultThatNamesIt(t *testing.T) {
 		switch {
 		case c.reason == "" && err != nil:
 			t.Errorf("%q: %v", c.app.URI, err)
-		case c.reason != "" && (err == nil || !strings.Contains(err.Error(), c.reason) || !strings.Contains(err.Error(), "app \"")):
+		case c.reason != "" && (err == nil || !strings.Contains(err.Error(), c.reason) ||
+			!strings.Contains(err.Error(), "app \"")):
 			t.Errorf("%q: %v, want the app and %q", c.app.URI, err, c.reason)
 		case err != nil && strings.Contains(err.Error(), "hunter2"):
 			t.Errorf("the fault tells a password: %v", err)
@@ -62,8 +65,10 @@ func TestAnAppThatCannotBeToldIsAFaultThatNamesIt(t *testing.T) {
 
 func TestASenderTellsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
-	_, err := fanout.New(fanout.Config{Apps: []fanout.App{{ClientID: "a"}, {ClientID: "b", URI: "https://b.example"}, {ClientID: "b", URI: "ftp://b"}}, Lease: -1})
-	for _, want := range []string{"Desk is missing", `app "a": backchannel_logout_uri is missing`, `app "b": is there twice`, "ftp", "Issuer and Signer", "Lease"} {
+	_, err := fanout.New(fanout.Config{Apps: []fanout.App{{ClientID: "a"}, {ClientID: "b", URI: "https://b.example"},
+		{ClientID: "b", URI: "ftp://b"}}, Lease: -1})
+	for _, want := range []string{"Desk is missing", `app "a": backchannel_logout_uri is missing`,
+		`app "b": is there twice`, "ftp", "Issuer and Signer", "Lease"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}
@@ -79,7 +84,8 @@ func TestALogoutThatCannotBeToldIsRefused(t *testing.T) {
 	t.Parallel()
 	backend := memory.New()
 	s, err := fanout.New(fanout.Config{Outbox: backend, Issuer: issuer, Signer: &fanout.Keys{}, Apps: []fanout.App{
-		{ClientID: "wiki", URI: "https://wiki.example"}, {ClientID: "mail", URI: "https://mail.example", SessionRequired: true}}})
+		{ClientID: "wiki", URI: "https://wiki.example"},
+		{ClientID: "mail", URI: "https://mail.example", SessionRequired: true}}})
 	must(t, err)
 	for _, c := range []struct {
 		logout fanout.Logout

@@ -84,7 +84,8 @@ func (m *mortal) die() {
 	select {}
 }
 
-func (m *mortal) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, max int) ([]store.Notice, error) {
+func (m *mortal) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
+	max int) ([]store.Notice, error) {
 	n, err := m.Store.Claim(ctx, kind, target, now, lease, max)
 	if m.step == "claimed" && len(n) > 0 {
 		m.die()
@@ -119,7 +120,8 @@ func childMain(step string) int {
 		panic(err)
 	}
 	dying := &mortal{Store: backend, step: step}
-	s, err := fanout.New(fanout.Config{Outbox: dying, Issuer: issuer, Signer: keys, Apps: crashApps(os.Getenv(childApps)), Log: discard()})
+	s, err := fanout.New(fanout.Config{Outbox: dying, Issuer: issuer, Signer: keys,
+		Apps: crashApps(os.Getenv(childApps)), Log: discard()})
 	if err != nil {
 		panic(err)
 	}
@@ -128,7 +130,8 @@ func childMain(step string) int {
 		panic(err)
 	}
 	for i := range crashLogouts {
-		n := session.SignIn{Provider: "main", Issuer: "https://id.example", ClientID: "curfew", Subject: fmt.Sprint("user", i), SID: fmt.Sprint("s", i), Began: time.Now()}
+		n := session.SignIn{Provider: "main", Issuer: "https://id.example", ClientID: "curfew",
+			Subject: fmt.Sprint("user", i), SID: fmt.Sprint("s", i), Began: time.Now()}
 		_, about, err := m.Create(ctx, n)
 		if err != nil {
 			panic(err)
@@ -188,7 +191,8 @@ func crashedAt(t *testing.T, step, backend, place string) {
 	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: next, Keyring: ring, Log: discard()})
 	must(t, err)
 	watched := &emptied{Store: next, empty: make(chan struct{})}
-	s, err := fanout.New(fanout.Config{Outbox: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL), Log: discard(), Now: later})
+	s, err := fanout.New(fanout.Config{Outbox: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL),
+		Log: discard(), Now: later})
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup

@@ -1,5 +1,6 @@
 // Package fanout carries out notices until each is done: it tells the apps behind us that a session has ended, with a
-// logout token of our own (Back-Channel Logout §2.4, §2.7), and has the provider revoke what the session held (RFC 7009).
+// logout token of our own (Back-Channel Logout §2.4, §2.7), and has the provider revoke what the session held (RFC
+// 7009).
 //
 // It owns what an ending leaves behind ([Sender.Plan]), when a notice is tried again and when it is given up, the
 // tokens that Curfew signs, and the keys that sign them ([Keys], [Publisher]). A notice is carried out at least once:

@@ -15,8 +15,8 @@ import (
 )
 
 // An OpenID Provider tells its relying parties of a logout, and goes on trying until each has taken it. The store makes
-// that durable: with store/sqlite in place of store/memory it survives a crash, and several replicas of the provider may
-// share one.
+// that durable: with store/sqlite in place of store/memory it survives a crash, and several replicas of the provider
+// may share one.
 func Example() {
 	relyingParty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println("a logout token came:", len(r.PostFormValue("logout_token")) > 100)

@@ -171,7 +171,8 @@ func (k *Keys) List(ctx context.Context) ([]KeyInfo, error) {
 	all := make([]KeyInfo, len(set.Keys))
 	for i, key := range set.Keys {
 		signs := set.signing(key.JWK.Algorithm, now)
-		all[i] = KeyInfo{key.JWK.KeyID, key.JWK.Algorithm, key.Created, key.Active, signs != nil && signs.JWK.KeyID == key.JWK.KeyID}
+		all[i] = KeyInfo{key.JWK.KeyID, key.JWK.Algorithm, key.Created, key.Active, signs != nil &&
+			signs.JWK.KeyID == key.JWK.KeyID}
 	}
 	return all, nil
 }
@@ -220,7 +221,8 @@ func (k *Keys) current(ctx context.Context) (keySet, error) {
 	if err != nil && len(k.set.Keys) > 0 {
 		if ctx.Err() == nil {
 			k.at = now
-			k.cfg.Log.WarnContext(ctx, "the keys that sign logout tokens could not be looked at again: those at hand go on being used",
+			k.cfg.Log.WarnContext(ctx, "the keys that sign logout tokens could not be looked at again: those at "+
+				"hand go on being used",
 				"event", "signing_keys_stale", "error", err)
 		}
 		return k.set, nil
@@ -296,7 +298,8 @@ func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.
 			if err != nil {
 				return fmt.Errorf("signing keys: %w", err)
 			}
-			k.cfg.Log.InfoContext(ctx, "the keys that sign logout tokens have changed", "event", "signing_keys_changed", "keys", len(set.Keys))
+			k.cfg.Log.InfoContext(ctx, "the keys that sign logout tokens have changed", "event", "signing_keys_changed",
+				"keys", len(set.Keys))
 		}
 		k.set, k.at = set, now
 		clear(k.signers)
@@ -312,7 +315,8 @@ func (k *Keys) open(sealed []byte) (set keySet, err error) {
 	}
 	if err != nil {
 		// The words of a decoder might be a piece of a key.
-		return keySet{}, fmt.Errorf("signing keys: what lies in the store %w; if that key is lost, run `curfew key rotate --now`", keyring.ErrUnsealed)
+		return keySet{}, fmt.Errorf("signing keys: what lies in the store %w; if that key is lost, run `curfew key "+
+			"rotate --now`", keyring.ErrUnsealed)
 	}
 	return set, nil
 }

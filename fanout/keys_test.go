@@ -162,7 +162,8 @@ func TestAKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 			time.Sleep(step)
 		}
 		if len(signers) != 5 {
-			t.Errorf("%d keys have signed in 40 days, want the first, the one asked for, and three by schedule", len(signers))
+			t.Errorf("%d keys have signed in 40 days, want the first, the one asked for, and three by schedule",
+				len(signers))
 		}
 		if n := len(published(t, replicas[1])); n > 2 {
 			t.Errorf("%d keys are published at the end", n)
@@ -229,7 +230,8 @@ func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 			t.Error("another key after the old key of the ring was dropped")
 		}
 		lost := newKeys(t, v, ring(make([]byte, 32)))
-		if _, err := lost.Public(t.Context()); !errors.Is(err, keyring.ErrUnsealed) || !strings.Contains(err.Error(), "curfew key rotate --now") {
+		if _, err := lost.Public(t.Context()); !errors.Is(err, keyring.ErrUnsealed) ||
+			!strings.Contains(err.Error(), "curfew key rotate --now") {
 			t.Errorf("with another key ring: %v", err)
 		}
 		must(t, lost.Rotate(t.Context(), true))
@@ -286,7 +288,8 @@ func TestAProviderMaySignWithAKeyOfItsOwn(t *testing.T) {
 	must(t, err)
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	must(t, err)
-	if payload, err := jws.Verify(private.Public()); err != nil || string(payload) != `{"a":1}` || jws.Signatures[0].Header.KeyID != "mine" {
+	if payload, err := jws.Verify(private.Public()); err != nil || string(payload) != `{"a":1}` ||
+		jws.Signatures[0].Header.KeyID != "mine" {
 		t.Errorf("%s, %v", payload, err)
 	}
 	if _, err := s.Sign(t.Context(), fanout.RS256, nil); err == nil {

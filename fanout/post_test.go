@@ -64,15 +64,22 @@ func TestWhateverAnAppAnswersHasItsOutcome(t *testing.T) {
 			panic("somebody waited for an hour")
 		}), "ok", done, "", time.Second},
 		{"202", answers("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"), "refused", third, "it answered 202", 0},
-		{"302", answers("HTTP/1.1 302 Found\r\nLocation: http://other.example/\r\nContent-Length: 0\r\n\r\n"), "redirect", again, "it answered 302: redirects are not followed", 0},
-		{"307", answers("HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"), "redirect", again, "it answered 307: redirects are not followed", 0},
-		{"400", answers("HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n{\"error\":\"invalid_request\"}"), "refused", third, "it answered 400", 0},
-		{"401", answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"), "error", again, "it answered 401", 0},
+		{"302", answers("HTTP/1.1 302 Found\r\nLocation: http://other.example/\r\nContent-Length: 0\r\n\r\n"),
+			"redirect", again, "it answered 302: redirects are not followed", 0},
+		{"307", answers("HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"),
+			"redirect", again, "it answered 307: redirects are not followed", 0},
+		{"400", answers("HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n{\"error\":\"invalid_request\"}"),
+			"refused", third, "it answered 400", 0},
+		{"401", answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"), "error", again, "it answered 401",
+			0},
 		{"404", answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), "error", again, "it answered 404", 0},
 		{"410", answers("HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"), "error", never, "it answered 410", 0},
-		{"429", answers("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"), "error", again, "it answered 429", 0},
-		{"500", answers("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"), "error", again, "it answered 500", 0},
-		{"503", answers("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), "error", again, "it answered 503", 0},
+		{"429", answers("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"), "error", again,
+			"it answered 429", 0},
+		{"500", answers("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"), "error", again,
+			"it answered 500", 0},
+		{"503", answers("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), "error", again,
+			"it answered 503", 0},
 		{"garbage", answers("\x00\x01\x02 this is no HTTP\r\n\r\n"), "unreachable", again, "no answer: ", 0},
 		{"headers without end", says(func(w io.Writer) {
 			io.WriteString(w, ok)
@@ -82,8 +89,10 @@ func TestWhateverAnAppAnswersHasItsOutcome(t *testing.T) {
 				}
 			}
 		}), "unreachable", again, "no answer: ", 0},
-		{"one byte a second", dribble(ok + "Content-Length: 0\r\n\r\n"), "timeout", again, "no answer within 5s", 5 * time.Second},
-		{"nothing", says(func(io.Writer) { time.Sleep(time.Hour) }), "timeout", again, "no answer within 5s", 5 * time.Second},
+		{"one byte a second", dribble(ok + "Content-Length: 0\r\n\r\n"), "timeout", again, "no answer within 5s",
+			5 * time.Second},
+		{"nothing", says(func(io.Writer) { time.Sleep(time.Hour) }), "timeout", again, "no answer within 5s",
+			5 * time.Second},
 		{"a connection that is closed at once", func(net.Conn) {}, "unreachable", again, "no answer: ", 0},
 		{"no machine at all", nil, "unreachable", again, "no answer: ", 0},
 	} {

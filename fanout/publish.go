@@ -30,8 +30,8 @@ func (p *Publisher) jwks(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// metadata is a discovery document as far as it goes: Curfew signs nobody in for others, so there is nothing to authorize
-// and no token to be had (Discovery §3; Back-Channel Logout §2.1).
+// metadata is a discovery document as far as it goes: Curfew signs nobody in for others, so there is nothing to
+// authorize and no token to be had (Discovery §3; Back-Channel Logout §2.1).
 func (p *Publisher) metadata(w http.ResponseWriter, _ *http.Request) error {
 	web.WriteJSON(w, http.StatusOK, map[string]any{
 		"issuer":                                Issuer(p.Site),

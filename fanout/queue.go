@@ -17,8 +17,8 @@ const (
 	tryTimeout      = 25 * time.Second // of one attempt, all included
 )
 
-// queue carries out the notices of one kind for one target. Queues know nothing of one another: what one app does, delays
-// no other.
+// queue carries out the notices of one kind for one target. Queues know nothing of one another: what one app does,
+// delays no other.
 type queue struct {
 	s      *Sender
 	kind   store.NoticeKind
@@ -61,7 +61,8 @@ func (l *queue) run(ctx context.Context) {
 		notices, err := l.s.cfg.Outbox.Claim(ctx, l.kind, l.target, store.Time(now), l.lease, most)
 		if err != nil {
 			if failures++; ctx.Err() == nil {
-				l.s.cfg.Log.WarnContext(ctx, "notices could not be claimed", "event", "notice_claim_failed", "kind", l.kind, "target", l.target, "error", err)
+				l.s.cfg.Log.WarnContext(ctx, "notices could not be claimed", "event", "notice_claim_failed", "kind",
+					l.kind, "target", l.target, "error", err)
 				wait.Sleep(ctx, backoff(failures, retryFirst, time.Minute))
 			}
 			continue
@@ -132,8 +133,10 @@ func (l *queue) report(ctx context.Context, n store.Notice, r result, began time
 	case !o.Done:
 		level, next = slog.LevelWarn, "again in "+o.RetryAt.Sub(now).Round(time.Second).String()
 	}
-	attrs := []slog.Attr{slog.String("event", "notice"), slog.String("kind", string(n.Kind)), slog.String("target", n.Target),
-		slog.String("notice", n.ID), slog.Int("attempt", n.Attempts), slog.String("result", r.name), slog.String("next", next),
+	attrs := []slog.Attr{slog.String("event", "notice"), slog.String("kind", string(n.Kind)),
+		slog.String("target", n.Target),
+		slog.String("notice", n.ID), slog.Int("attempt", n.Attempts), slog.String("result", r.name),
+		slog.String("next", next),
 		slog.Duration("took", now.Sub(began)), slog.String("cause", string(n.Cause))}
 	if r.status != 0 {
 		attrs = append(attrs, slog.Int("status", r.status))
@@ -158,7 +161,8 @@ func (l *queue) complete(ctx context.Context, n store.Notice, o store.Outcome) {
 	case err == nil:
 		l.due(o.RetryAt)
 	case errors.Is(err, store.ErrLeaseLost):
-		l.s.cfg.Log.DebugContext(ctx, "a notice was taken over by somebody else, or dropped", "event", "notice_lease_lost", "notice", n.ID)
+		l.s.cfg.Log.DebugContext(ctx, "a notice was taken over by somebody else, or dropped", "event",
+			"notice_lease_lost", "notice", n.ID)
 	default:
 		l.s.cfg.Log.WarnContext(ctx, "what became of a notice could not be written: it will be carried out once more",
 			"event", "notice_settle_failed", "notice", n.ID, "error", err)
@@ -189,8 +193,8 @@ func (l *queue) wake() {
 	}
 }
 
-// rest waits until there may be something to do: somebody nudged, one that was put off is due, or other replicas may have
-// left something.
+// rest waits until there may be something to do: somebody nudged, one that was put off is due, or other replicas may
+// have left something.
 func (l *queue) waitForWork(ctx context.Context) {
 	poll := l.s.cfg.Poll
 	t := time.NewTimer(poll - poll/10 + rand.N(poll/5))

@@ -18,7 +18,8 @@ func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n store.Notice) r
 	tokens, err := session.NoticeTokens(s.cfg.Keyring, n)
 	switch {
 	case errors.Is(err, session.ErrAltered):
-		return result{verdict: never, name: "impossible", reason: "the notice was altered in the store: it names another session than its token is of"}
+		return result{verdict: never, name: "impossible",
+			reason: "the notice was altered in the store: it names another session than its token is of"}
 	case err != nil:
 		return result{verdict: never, name: "impossible", reason: "the token was sealed with a key that is gone"}
 	}
@@ -67,7 +68,8 @@ func (s *Sender) askProviders(ctx context.Context) {
 				continue
 			}
 			if m.RevocationEndpoint == "" {
-				s.cfg.Log.WarnContext(ctx, "the provider has no revocation endpoint: refresh tokens of sessions that end live on there until they run out",
+				s.cfg.Log.WarnContext(ctx, "the provider has no revocation endpoint: refresh tokens of sessions "+
+					"that end live on there until they run out",
 					"event", "revocation_unsupported", "provider", p.Name())
 			}
 			break

@@ -47,7 +47,8 @@ func (p *revoker) RoundTrip(r *http.Request) (*http.Response, error) {
 			status, body = p.answer(kind)
 		}
 	}
-	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{}, Request: r}, nil
+	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{},
+		Request: r}, nil
 }
 
 func (p *revoker) asked() string {
@@ -88,9 +89,12 @@ func TestARefreshTokenIsRevokedOrTheReasonIsKept(t *testing.T) {
 				return 400, unsupported
 			}
 			return 200, ""
-		}}, session.Tokens{AccessToken: "a-secret"}, once + ", access_token a-secret", "unsupported", "the provider does not revoke refresh tokens; the access token is revoked"},
-		{"unsupported_token_type for both", &revoker{answer: always(400, unsupported)}, session.Tokens{AccessToken: "a-secret"},
-			once + ", access_token a-secret", "unsupported", "the provider does not revoke refresh tokens, nor access tokens"},
+		}}, session.Tokens{AccessToken: "a-secret"}, once + ", access_token a-secret", "unsupported",
+			"the provider does not revoke refresh tokens; the access token is revoked"},
+		{"unsupported_token_type for both", &revoker{answer: always(400, unsupported)},
+			session.Tokens{AccessToken: "a-secret"},
+			once + ", access_token a-secret", "unsupported",
+			"the provider does not revoke refresh tokens, nor access tokens"},
 		{"invalid_client", &revoker{answer: always(401, `{"error":"invalid_client"}`)}, session.Tokens{},
 			once + ", " + once + ", " + once, "refused", `revocation: it answered 401: \"invalid_client\"`},
 	} {
@@ -150,7 +154,8 @@ func TestWhatASessionInheritedIsRevokedWithWhatItHeld(t *testing.T) {
 		s.leaveRevocation(t, p, tokens)
 		s.run()
 		s.pass(500 * time.Millisecond)
-		if got := op.asked(); got != "refresh_token first, refresh_token second" || len(s.letters(store.NoticePending)) != 1 {
+		if got := op.asked(); got != "refresh_token first, refresh_token second" ||
+			len(s.letters(store.NoticePending)) != 1 {
 			t.Errorf("asked %q until the provider was away, %d left", got, len(s.letters("")))
 		}
 		mu.Lock()
@@ -189,7 +194,8 @@ func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
 		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
 		s.run()
 		s.pass(time.Second)
-		if dead := s.letters(store.NoticeDead); len(dead) != 1 || dead[0].Reason != "the token was sealed with a key that is gone" {
+		if dead := s.letters(store.NoticeDead); len(dead) != 1 ||
+			dead[0].Reason != "the token was sealed with a key that is gone" {
 			t.Errorf("%+v", dead)
 		}
 	})
@@ -197,7 +203,8 @@ func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
 
 func revoking(t *testing.T, op *revoker, configure ...func(*oidc.Config)) (*stage, *oidc.Provider) {
 	t.Helper()
-	c := oidc.Config{Name: "main", Issuer: "https://id.example", ClientID: "curfew", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: op}}
+	c := oidc.Config{Name: "main", Issuer: "https://id.example", ClientID: "curfew", ClientSecret: "s3cret",
+		HTTPClient: &http.Client{Transport: op}}
 	for _, f := range configure {
 		f(&c)
 	}
@@ -210,11 +217,14 @@ func revoking(t *testing.T, op *revoker, configure ...func(*oidc.Config)) (*stag
 func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.Tokens) {
 	t.Helper()
 	bearer := session.NewBearer(p.Config().Issuer, p.Config().ClientID, "alice")
-	about := session.Session{Key: bearer.Key(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID, Subject: "alice"}
+	about := session.Session{Key: bearer.Key(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID,
+		Subject: "alice"}
 	payload, err := session.NoticePayload(s.ring, &about, tokens)
 	must(t, err)
-	must(t, s.store.Enqueue(context.Background(), []store.Notice{{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: p.Config().Issuer,
-		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(), Deadline: time.Now().Add(24 * time.Hour)}}))
+	must(t, s.store.Enqueue(context.Background(), []store.Notice{{Kind: store.NoticeRevoke, Target: p.Name(),
+		Issuer:   p.Config().Issuer,
+		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(),
+		Deadline: time.Now().Add(24 * time.Hour)}}))
 }
 
 func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
@@ -226,10 +236,13 @@ func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
 		}{{false, "online"}, {true, "offline online"}} {
 			s, p := revoking(t, &revoker{}, func(p *oidc.Config) { p.RevokeOffline = c.offline })
 			var all []store.Record
-			for subject, r := range map[string]store.Refresh{"online": store.RefreshOnline, "offline": store.RefreshOffline, "none": store.RefreshNone} {
-				all = append(all, store.Record{Issuer: p.Config().Issuer, ClientID: "curfew", Subject: subject, Refresh: r, Payload: []byte(subject)})
+			for subject, r := range map[string]store.Refresh{"online": store.RefreshOnline,
+				"offline": store.RefreshOffline, "none": store.RefreshNone} {
+				all = append(all, store.Record{Issuer: p.Config().Issuer, ClientID: "curfew", Subject: subject,
+					Refresh: r, Payload: []byte(subject)})
 			}
-			all = append(all, store.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger", Refresh: store.RefreshOnline})
+			all = append(all, store.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger",
+				Refresh: store.RefreshOnline})
 			must(t, s.sender.Expired(t.Context(), all))
 			got, err := s.store.Claim(t.Context(), store.NoticeRevoke, "main", time.Now(), time.Minute, 10)
 			must(t, err)

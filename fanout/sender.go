@@ -38,7 +38,8 @@ type Config struct {
 	// apps from strangers.
 	PublicOnly bool
 
-	Lease time.Duration // how long a notice is held by a replica that may have died; default 30 s, and twice that to revoke
+	// how long a notice is held by a replica that may have died; default 30 s, and twice that to revoke
+	Lease time.Duration
 	Poll  time.Duration // how often to look for what other replicas left; default 2 s
 	Now   func() time.Time
 	Log   *slog.Logger
@@ -87,7 +88,8 @@ func New(cfg Config) (*Sender, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}), queues: make(map[queueName]*queue)}
+	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}),
+		queues: make(map[queueName]*queue)}
 	if err := s.SetApps(cfg.Apps); err != nil {
 		faults = append(faults, err)
 	}
@@ -97,8 +99,8 @@ func New(cfg Config) (*Sender, error) {
 	return s, nil
 }
 
-// SetApps replaces the apps, also while the sender runs. What is pending for one that is gone waits until it is back, or
-// for its deadline. The error holds every fault, and then nothing has changed.
+// SetApps replaces the apps, also while the sender runs. What is pending for one that is gone waits until it is back,
+// or for its deadline. The error holds every fault, and then nothing has changed.
 func (s *Sender) SetApps(apps []App) error {
 	var faults []error
 	known, order := make(map[string]App, len(apps)), make([]string, 0, len(apps))
@@ -107,7 +109,9 @@ func (s *Sender) SetApps(apps []App) error {
 			faults = append(faults, err)
 		}
 		if a.Scope == ScopeSubject && s.severalIssuers() {
-			faults = append(faults, fmt.Errorf("app %q: logout_scope: subject needs a single issuer: with several the same subject may be somebody else", a.ClientID))
+			faults = append(faults, fmt.Errorf(
+				"app %q: logout_scope: subject needs a single issuer: with several the same subject may be somebody "+
+					"else", a.ClientID))
 		}
 		if _, twice := known[a.ClientID]; twice {
 			faults = append(faults, fmt.Errorf("app %q: is there twice", a.ClientID))
@@ -169,8 +173,10 @@ func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
 		case l.SID == "" && app.SessionRequired:
 			return fmt.Errorf("fanout: a logout at %q without the sid that it requires", l.ClientID)
 		}
-		notices[i] = store.Notice{Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
-			Subject: l.Subject, SID: l.SID, Cause: store.CauseUser, Created: now, Due: now, Deadline: now.Add(app.Deadline)}
+		notices[i] = store.Notice{Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer,
+			ClientID: l.ClientID,
+			Subject:  l.Subject, SID: l.SID, Cause: store.CauseUser, Created: now, Due: now,
+			Deadline: now.Add(app.Deadline)}
 	}
 	return s.enqueue(ctx, notices)
 }
@@ -191,8 +197,10 @@ func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Ses
 		return err
 	}
 	now := store.Time(s.cfg.Now())
-	return s.enqueue(ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
-		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now, Deadline: now.Add(defaultDeadline)}})
+	return s.enqueue(ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer,
+		ClientID: about.ClientID,
+		Subject:  about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now,
+		Deadline: now.Add(defaultDeadline)}})
 }
 
 // orphanTimeout bounds how long a notice is enqueued for whose caller has gone away.
@@ -219,11 +227,13 @@ func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 	var notices []store.Notice
 	for _, r := range records {
 		p := oidc.Find(s.cfg.Providers, r.Issuer, r.ClientID)
-		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline && !p.Config().RevokeOffline {
+		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline &&
+			!p.Config().RevokeOffline {
 			continue
 		}
-		notices = append(notices, store.Notice{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
-			Subject: r.Subject, SID: r.SID, Key: r.Key, Cause: store.CauseExpired, Payload: r.Payload,
+		notices = append(notices, store.Notice{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer,
+			ClientID: r.ClientID,
+			Subject:  r.Subject, SID: r.SID, Key: r.Key, Cause: store.CauseExpired, Payload: r.Payload,
 			Created: now, Due: now, Deadline: now.Add(defaultDeadline)})
 	}
 	if len(notices) == 0 {
@@ -261,7 +271,8 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 
 // severalIssuers says whether a subject alone might be somebody else's at another issuer.
 func (s *Sender) severalIssuers() bool {
-	return slices.ContainsFunc(s.cfg.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
+	return slices.ContainsFunc(s.cfg.Providers,
+		func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
 }
 
 // Wake has every queue look for notices now: some have just been left.
@@ -321,23 +332,27 @@ func (s *Sender) Run(ctx context.Context) {
 }
 
 func (s *Sender) appQueue(a App) *queue {
-	return s.newQueue(queueName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
-		app, known := s.app(n.Target) // as it is now
-		if !known {
-			return result{verdict: ours, name: "internal", reason: unknownReason}
-		}
-		return s.deliver(ctx, app, n)
-	})
+	return s.newQueue(queueName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease,
+		func(ctx context.Context, n store.Notice) result {
+			app, known := s.app(n.Target) // as it is now
+			if !known {
+				return result{verdict: ours, name: "internal", reason: unknownReason}
+			}
+			return s.deliver(ctx, app, n)
+		})
 }
 
 func (s *Sender) revocationQueue(p *oidc.Provider) *queue {
-	return s.newQueue(queueName{store.NoticeRevoke, p.Name()}, revokeConcurrency, 2*s.cfg.Lease, func(ctx context.Context, n store.Notice) result {
-		return s.revoke(ctx, oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID), n)
-	})
+	return s.newQueue(queueName{store.NoticeRevoke, p.Name()}, revokeConcurrency, 2*s.cfg.Lease,
+		func(ctx context.Context, n store.Notice) result {
+			return s.revoke(ctx, oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID), n)
+		})
 }
 
-func (s *Sender) newQueue(name queueName, width int, lease time.Duration, try func(context.Context, store.Notice) result) *queue {
-	return &queue{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try, woken: make(chan struct{}, 1)}
+func (s *Sender) newQueue(name queueName, width int, lease time.Duration,
+	try func(context.Context, store.Notice) result) *queue {
+	return &queue{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try,
+		woken: make(chan struct{}, 1)}
 }
 
 const unknownReason = "nobody of this name is configured"
@@ -362,9 +377,11 @@ func (s *Sender) expireUnknown(ctx context.Context) {
 			notices, err := s.cfg.Outbox.Claim(ctx, t.Kind, t.Target, store.Time(now), s.cfg.Lease, 100)
 			for _, n := range notices {
 				if now.Before(n.Deadline) {
-					l.complete(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: now.Add(unknownEvery), Reason: unknownReason})
+					l.complete(context.WithoutCancel(ctx), n,
+						store.Outcome{RetryAt: now.Add(unknownEvery), Reason: unknownReason})
 				} else {
-					l.report(context.WithoutCancel(ctx), n, result{verdict: never, name: "expired", reason: unknownReason}, now)
+					l.report(context.WithoutCancel(ctx), n,
+						result{verdict: never, name: "expired", reason: unknownReason}, now)
 				}
 			}
 			if err != nil {

@@ -21,7 +21,8 @@ import (
 func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 	t.Parallel()
 	key := session.NewBearer("https://id.example", "curfew", "alice")
-	about := store.Notice{Kind: store.NoticeTell, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice", SID: "the provider's", Key: key.Key()}
+	about := store.Notice{Kind: store.NoticeTell, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice",
+		SID: "the provider's", Key: key.Key()}
 	whole := about
 	whole.Key, whole.SID = store.Key{}, ""
 	for _, c := range []struct {
@@ -32,8 +33,10 @@ func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 		sub, sid any
 	}{
 		{"one session", app("wiki"), about, "ES256", nil, key.Key().SIDFor("wiki")},
-		{"one session, to an app that requires it", app("wiki", func(a *fanout.App) { a.SessionRequired = true }), about, "ES256", nil, key.Key().SIDFor("wiki")},
-		{"one session, to an app that knows subjects alone", app("wiki", func(a *fanout.App) { a.Scope = "subject" }), about, "ES256", "alice", nil},
+		{"one session, to an app that requires it", app("wiki", func(a *fanout.App) { a.SessionRequired = true }),
+			about, "ES256", nil, key.Key().SIDFor("wiki")},
+		{"one session, to an app that knows subjects alone", app("wiki", func(a *fanout.App) { a.Scope = "subject" }),
+			about, "ES256", "alice", nil},
 		{"a whole subject", app("wiki"), whole, "ES256", "alice", nil},
 		{"RS256 on request", app("wiki", func(a *fanout.App) { a.Alg = "RS256" }), whole, "RS256", "alice", nil},
 	} {
@@ -51,7 +54,8 @@ func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 				if len(tokens) != 2 {
 					t.Fatalf("%d tokens came, want one that failed and one more", len(tokens))
 				}
-				if m.urls[0] != "POST wiki.example/logout?tenant=7" || m.forms[0] != "application/x-www-form-urlencoded" {
+				if m.urls[0] != "POST wiki.example/logout?tenant=7" ||
+					m.forms[0] != "application/x-www-form-urlencoded" {
 					t.Errorf("%s as %s", m.urls[0], m.forms[0])
 				}
 				header, claims := s.verify(tokens[1])
@@ -69,7 +73,8 @@ func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 				delete(claims, "jti")
 				delete(claims, "iat")
 				delete(claims, "exp")
-				want := map[string]any{"iss": issuer, "aud": "wiki", "events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}}
+				want := map[string]any{"iss": issuer, "aud": "wiki",
+					"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}}
 				if c.sub != nil {
 					want["sub"] = c.sub
 				}
@@ -88,7 +93,8 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, nil, app("wiki"))
-		s.net.machine("wiki", answers("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n"))
+		s.net.machine("wiki", answers("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 600\r\nContent-Length: "+
+			"0\r\n\r\n"))
 		s.tell("wiki", "alice", "bob")
 		s.run()
 		s.pass(9 * time.Minute)
@@ -261,7 +267,8 @@ func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
 		// A replica that has claimed ten, and is never heard of again.
 		_, err := s.store.Claim(t.Context(), store.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
 		must(t, err)
-		other, err := fanout.New(fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: []fanout.App{app("wiki")}, Log: discard()})
+		other, err := fanout.New(fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys,
+			Apps: []fanout.App{app("wiki")}, Log: discard()})
 		must(t, err)
 		other.Dial(s.net.dial)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -295,16 +302,19 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 		s.pass(time.Second)
 		must(t, s.sender.SetApps([]fanout.App{app("mail")}))
 		s.tell("mail", "alice")
-		n := store.Notice{Kind: store.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(), Deadline: time.Now().Add(time.Hour)}
+		n := store.Notice{Kind: store.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(),
+			Deadline: time.Now().Add(time.Hour)}
 		must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
 		s.pass(30 * time.Minute)
 		if len(mail.got()) != 1 || len(wiki.got()) != 0 {
 			t.Errorf("mail has heard of %d, wiki of %d", len(mail.got()), len(wiki.got()))
 		}
-		if left := s.letters(store.NoticePending); len(left) != 1 || left[0].Reason != "nobody of this name is configured" {
+		if left := s.letters(store.NoticePending); len(left) != 1 ||
+			left[0].Reason != "nobody of this name is configured" {
 			t.Errorf("%v waits, want what is for wiki", left)
 		}
-		must(t, s.sender.SetApps([]fanout.App{app("mail"), app("wiki", func(a *fanout.App) { a.URI = "http://wiki.example/moved" })}))
+		must(t, s.sender.SetApps([]fanout.App{app("mail"),
+			app("wiki", func(a *fanout.App) { a.URI = "http://wiki.example/moved" })}))
 		s.pass(2 * time.Minute)
 		if len(wiki.got()) != 1 || wiki.urls[0] != "POST wiki.example/moved" {
 			t.Errorf("wiki, which is back, got %v", wiki.urls)
@@ -323,7 +333,8 @@ func TestAPersonIsNotNamedAloneWhereSeveralIssuersMayMeanDifferentPeople(t *test
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, func(c *fanout.Config) {
-			c.Providers = []*oidc.Provider{provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")}
+			c.Providers = []*oidc.Provider{provider(t, "main", "https://id.example"),
+				provider(t, "second", "https://other.example")}
 		})
 		err := s.sender.SetApps([]fanout.App{app("wiki", func(a *fanout.App) { a.Scope = "subject" })})
 		if err == nil || !strings.Contains(err.Error(), `app "wiki": logout_scope: subject needs a single issuer`) {
@@ -338,9 +349,13 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 		who := store.Selector{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}
 		revokingOffline := provider(t, "main", "https://id.example", func(p *oidc.Config) { p.RevokeOffline = true })
 		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
-		second, err := oidc.New(oidc.Config{Name: "again", Issuer: "https://id.example", ClientID: "other", HTTPClient: &http.Client{Transport: nowhere{}}})
+		second, err := oidc.New(oidc.Config{Name: "again", Issuer: "https://id.example", ClientID: "other",
+			HTTPClient: &http.Client{Transport: nowhere{}}})
 		must(t, err)
-		apps := []fanout.App{app("wiki"), app("mail", func(a *fanout.App) { a.SessionRequired, a.Deadline = true, time.Hour }),
+		apps := []fanout.App{app("wiki"), app("mail", func(a *fanout.App) {
+			a.SessionRequired, a.Deadline = true,
+				time.Hour
+		}),
 			app("chat", func(a *fanout.App) { a.Scope = "subject" })}
 		for _, c := range []struct {
 			name   string
@@ -348,18 +363,28 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 			ending store.Ending
 			want   string
 		}{
-			{"back-channel", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel}, "wiki, mail each 1h, chat, revoke main"},
-			{"the person", nil, store.Ending{Selector: who, Cause: store.CauseUser}, "wiki, mail each 1h, chat, revoke main"},
-			{"somebody on duty", nil, store.Ending{Selector: who, Cause: store.CauseAdmin}, "wiki, mail each 1h, chat, revoke main"},
-			{"a provider that is silent", nil, store.Ending{Selector: who, Cause: store.CauseProviderSilent}, "wiki, mail each 1h, chat, revoke main"},
-			{"the front channel", nil, store.Ending{Selector: who, Cause: store.CauseFrontChannel}, "wiki, mail each 1h, chat, revoke main"},
-			{"a token that is dead is not revoked", nil, store.Ending{Selector: who, Cause: store.CauseRefreshRejected}, "wiki, mail each 1h, chat"},
-			{"who signed in again is not signed out by name", nil, store.Ending{Selector: who, Cause: store.CauseReplaced}, "wiki, mail each 1h, revoke main"},
-			{"the session that took its place answers for the token", nil, store.Ending{Selector: who, Cause: store.CauseReplaced, KeepTokens: true}, "wiki, mail each 1h"},
-			{"Keycloak asks for offline tokens", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel, RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
+			{"back-channel", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel},
+				"wiki, mail each 1h, chat, revoke main"},
+			{"the person", nil, store.Ending{Selector: who, Cause: store.CauseUser},
+				"wiki, mail each 1h, chat, revoke main"},
+			{"somebody on duty", nil, store.Ending{Selector: who, Cause: store.CauseAdmin},
+				"wiki, mail each 1h, chat, revoke main"},
+			{"a provider that is silent", nil, store.Ending{Selector: who, Cause: store.CauseProviderSilent},
+				"wiki, mail each 1h, chat, revoke main"},
+			{"the front channel", nil, store.Ending{Selector: who, Cause: store.CauseFrontChannel},
+				"wiki, mail each 1h, chat, revoke main"},
+			{"a token that is dead is not revoked", nil, store.Ending{Selector: who, Cause: store.CauseRefreshRejected},
+				"wiki, mail each 1h, chat"},
+			{"who signed in again is not signed out by name", nil,
+				store.Ending{Selector: who, Cause: store.CauseReplaced}, "wiki, mail each 1h, revoke main"},
+			{"the session that took its place answers for the token", nil,
+				store.Ending{Selector: who, Cause: store.CauseReplaced, KeepTokens: true}, "wiki, mail each 1h"},
+			{"Keycloak asks for offline tokens", nil, store.Ending{Selector: who, Cause: store.CauseBackChannel,
+				RevokeOffline: true}, "wiki, mail each 1h, chat, revoke main offline"},
 			{"offline_access: revoke", func(c *fanout.Config) { c.Providers = []*oidc.Provider{revokingOffline} },
 				store.Ending{Selector: who, Cause: store.CauseUser}, "wiki, mail each 1h, chat, revoke main offline"},
-			{"a provider that we do not know", nil, store.Ending{Selector: store.Selector{Issuer: "https://x.example", ClientID: "curfew"}, Cause: store.CauseUser}, "wiki, mail each 1h, chat"},
+			{"a provider that we do not know", nil, store.Ending{Selector: store.Selector{Issuer: "https://x.example",
+				ClientID: "curfew"}, Cause: store.CauseUser}, "wiki, mail each 1h, chat"},
 			{"several providers", func(c *fanout.Config) { c.Providers, c.Apps = append(c.Providers, two), c.Apps[:2] },
 				store.Ending{Selector: who, Cause: store.CauseBackChannel}, "wiki each, mail each 1h, revoke main"},
 			{"two clients of one issuer", func(c *fanout.Config) { c.Providers = append(c.Providers, second) },
@@ -455,7 +480,8 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 	defer server.Close()
 	backend := newStoreWithKeys(t)
 	results := make(chan string, 10)
-	s, err := fanout.New(fanout.Config{Outbox: backend.store, Issuer: issuer, Signer: backend.keys, PublicOnly: true, Log: discard(),
+	s, err := fanout.New(fanout.Config{Outbox: backend.store, Issuer: issuer, Signer: backend.keys, PublicOnly: true,
+		Log:       discard(),
 		Apps:      []fanout.App{{ClientID: "evil", URI: "http://127.0.0.1:1/metadata"}},
 		OnAttempt: func(_ store.NoticeKind, _, result string) { results <- result }})
 	must(t, err)

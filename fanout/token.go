@@ -45,7 +45,8 @@ type logoutClaims struct {
 // take a token with both sub and sid for an order to end everything of the person.
 func claimsFor(issuer string, app App, n store.Notice, now time.Time) ([]byte, error) {
 	c := logoutClaims{
-		Issuer: issuer, Audience: app.ClientID, IssuedAt: now.Unix(), Expiry: now.Add(tokenLife).Unix(), ID: rand.Text(),
+		Issuer: issuer, Audience: app.ClientID, IssuedAt: now.Unix(), Expiry: now.Add(tokenLife).Unix(),
+		ID:     rand.Text(),
 		Events: map[string]struct{}{"http://schemas.openid.net/event/backchannel-logout": {}},
 	}
 	switch {
@@ -95,7 +96,8 @@ func (k oneKey) Sign(_ context.Context, alg string, claims []byte) (string, erro
 }
 
 func newSigner(kid, typ, alg string, key any) (jose.Signer, error) {
-	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: key, KeyID: kid}},
+	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg),
+		Key: jose.JSONWebKey{Key: key, KeyID: kid}},
 		new(jose.SignerOptions).WithType(jose.ContentType(typ)))
 }
 

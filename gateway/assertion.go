@@ -49,7 +49,8 @@ func CheckAssertionClaims(names []string) error {
 	var faults []error
 	for i, name := range names {
 		switch {
-		case slices.Contains([]string{"", "iss", "aud", "sub", "sid", "provider", "iat", "exp", "nbf", "jti", "nonce", "events", "azp", "cnf"}, name):
+		case slices.Contains([]string{"", "iss", "aud", "sub", "sid", "provider", "iat", "exp", "nbf", "jti", "nonce",
+			"events", "azp", "cnf"}, name):
 			faults = append(faults, fmt.Errorf("%q cannot be chosen", name))
 		case slices.Contains(names[:i], name):
 			faults = append(faults, fmt.Errorf("%q is there twice", name))

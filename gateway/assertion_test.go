@@ -52,13 +52,21 @@ func TestAnAssertionSaysWhoIsThere(t *testing.T) {
 		claims map[string]any
 		want   map[string]any // beside what every assertion says
 	}{
-		"what is usual": {nil, map[string]any{"name": "Alice", "email": "a@b.c", "groups": []any{"x", "y"}, "secret": 1},
+		"what is usual": {nil, map[string]any{"name": "Alice", "email": "a@b.c", "groups": []any{"x", "y"},
+			"secret": 1},
 			map[string]any{"name": "Alice", "email": "a@b.c", "groups": []any{"x", "y"}}},
-		"one group is a list too":                        {nil, map[string]any{"groups": "x"}, map[string]any{"groups": []any{"x"}}},
-		"an address that is not verified is none":        {nil, map[string]any{"email": "a@b.c", "email_verified": false}, map[string]any{}},
-		"what was chosen, as far as it is there":         {[]string{"age", "org.unit", "gone"}, map[string]any{"age": 7.0, "org": map[string]any{"unit": "R"}, "name": "Alice"}, map[string]any{"age": 7.0, "org.unit": "R"}},
-		"nothing":                                        {[]string{}, map[string]any{"name": "Alice"}, map[string]any{}},
-		"a claim of the provider takes no claim's place": {[]string{"name"}, map[string]any{"aud": "other", "sub": "bob", "sid": "s", "exp": 9e9, "name": "Alice"}, map[string]any{"name": "Alice"}},
+		"one group is a list too": {nil, map[string]any{"groups": "x"},
+			map[string]any{"groups": []any{"x"}}},
+		"an address that is not verified is none": {nil,
+			map[string]any{"email": "a@b.c", "email_verified": false}, map[string]any{}},
+		"what was chosen, as far as it is there": {[]string{"age", "org.unit", "gone"},
+			map[string]any{"age": 7.0, "org": map[string]any{"unit": "R"}, "name": "Alice"},
+			map[string]any{"age": 7.0, "org.unit": "R"}},
+		"nothing": {[]string{}, map[string]any{"name": "Alice"},
+			map[string]any{}},
+		"a claim of the provider takes no claim's place": {[]string{"name"},
+			map[string]any{"aud": "other", "sub": "bob", "sid": "s", "exp": 9e9, "name": "Alice"},
+			map[string]any{"name": "Alice"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -79,7 +87,8 @@ func TestAnAssertionSaysWhoIsThere(t *testing.T) {
 			}
 			delete(got, "iat")
 			delete(got, "exp")
-			row.want["iss"], row.want["aud"], row.want["sub"], row.want["provider"] = "https://app.example.com/auth", "wiki", "alice", "main"
+			row.want["iss"], row.want["aud"], row.want["sub"], row.want["provider"] = "https://app.example.com/auth",
+				"wiki", "alice", "main"
 			row.want["sid"] = s.Key.SIDFor("wiki")
 			if fmt.Sprint(got) != fmt.Sprint(row.want) || app != "wiki" {
 				t.Errorf("%v, want %v", got, row.want)
@@ -119,7 +128,8 @@ func TestAnAssertionIsToldAgainForAWhileAndNeverOfASessionThatHasEnded(t *testin
 	if again := ask("wiki", b); again != first || signer.count.Load() != 1 {
 		t.Errorf("%d signatures: %q after %q", signer.count.Load(), again, first)
 	}
-	if app, got := claimsOf(t, ask("mail", b)); app != "mail" || got["aud"] != "mail" || got["sid"] != s.Key.SIDFor("mail") {
+	if app, got := claimsOf(t, ask("mail", b)); app != "mail" || got["aud"] != "mail" ||
+		got["sid"] != s.Key.SIDFor("mail") {
 		t.Errorf("another app was told %v", got)
 	}
 	other, _ := st.signIn(nil) // of the same person
@@ -168,7 +178,8 @@ func TestOnlyATrustedProxyIsGivenAnAssertion(t *testing.T) {
 	b, _ := st.signIn(nil)
 	for _, path := range []string{"/auth/verify", "/auth/verify?app=wiki", "/auth/verify/x"} {
 		resp, _ := st.send("GET", path, "Cookie", cookie(b), "X-Forwarded-For", "127.0.0.9")
-		if resp.StatusCode != 200 || resp.Header.Get("X-Auth-Subject") != "alice" || resp.Header["X-Auth-Assertion"] != nil {
+		if resp.StatusCode != 200 || resp.Header.Get("X-Auth-Subject") != "alice" ||
+			resp.Header["X-Auth-Assertion"] != nil {
 			t.Errorf("%s: %d %v", path, resp.StatusCode, resp.Header)
 		}
 	}
@@ -180,13 +191,14 @@ func TestOnlyATrustedProxyIsGivenAnAssertion(t *testing.T) {
 	}
 }
 
-// A proxy may keep /auth/verify to itself and pass on whatever else lies below /auth/: what it asks for a browser is answered
-// to the browser.
+// A proxy may keep /auth/verify to itself and pass on whatever else lies below /auth/: what it asks for a browser is
+// answered to the browser.
 func TestAProxyThatPassesOnWhatLiesBelowOurPathGivesNoBrowserAnAssertion(t *testing.T) {
 	t.Parallel()
 	st, signer, _ := asserting(t, "wiki")
 	b, _ := st.signIn(nil)
-	for _, path := range []string{"/auth/verify/", "/auth/verify/x", "/auth/verif%79", "/auth/verif%79?app=wiki", "/auth/verif%79/x", "/auth%2fverify/x", "/auth/verify/?app=wiki"} {
+	for _, path := range []string{"/auth/verify/", "/auth/verify/x", "/auth/verif%79", "/auth/verif%79?app=wiki",
+		"/auth/verif%79/x", "/auth%2fverify/x", "/auth/verify/?app=wiki"} {
 		if w := st.askAt(path, "Cookie", cookie(b)); w.Header()["X-Auth-Assertion"] != nil {
 			t.Errorf("%s: %d %v", path, w.Code, w.Header())
 		}
@@ -207,18 +219,21 @@ func TestOnlyATrustedProxyIsGivenAnAccessToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.gateway.Identity = id
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com", ClientID: "app",
-		Subject: "alice", Began: st.sessions.Now(), Tokens: session.Tokens{AccessToken: "opens-much"}})
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com",
+		ClientID: "app",
+		Subject:  "alice", Began: st.sessions.Now(), Tokens: session.Tokens{AccessToken: "opens-much"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/auth/verify", "/auth/verify?app=wiki", "/auth/verify/x"} {
 		resp, _ := st.send("GET", path, "Cookie", cookie(b), "X-Forwarded-For", "127.0.0.9")
-		if resp.StatusCode != 200 || resp.Header.Get("X-Auth-Subject") != "alice" || strings.Contains(fmt.Sprint(resp.Header), "opens-much") {
+		if resp.StatusCode != 200 || resp.Header.Get("X-Auth-Subject") != "alice" ||
+			strings.Contains(fmt.Sprint(resp.Header), "opens-much") {
 			t.Errorf("%s: %d %v", path, resp.StatusCode, resp.Header)
 		}
 	}
-	if h := st.ask("Cookie", cookie(b)).Header(); h.Get("Authorization") != "Bearer opens-much" || h.Get("X-Token") != "opens-much" {
+	if h := st.ask("Cookie", cookie(b)).Header(); h.Get("Authorization") != "Bearer opens-much" ||
+		h.Get("X-Token") != "opens-much" {
 		t.Errorf("the trusted proxy is given %v", h)
 	}
 	if h := st.askAt("/auth/verify/x", "Cookie", cookie(b)).Header(); strings.Contains(fmt.Sprint(h), "opens-much") {
@@ -233,7 +248,8 @@ func TestWithoutForwardAuthNobodyThatAsksIsGivenWhatIsForTheApp(t *testing.T) {
 	st.gateway.NoForwardAuth = true
 	b, _ := st.signIn(nil)
 	for _, path := range []string{"/auth/verify", "/auth/verify?app=wiki", "/auth/verify/x"} {
-		if w := st.askAt(path, "Cookie", cookie(b)); w.Code != 404 || w.Header()["X-Auth-Subject"] != nil || signer.count.Load() != 0 {
+		if w := st.askAt(path, "Cookie", cookie(b)); w.Code != 404 || w.Header()["X-Auth-Subject"] != nil ||
+			signer.count.Load() != 0 {
 			t.Errorf("%s: %d %v", path, w.Code, w.Header())
 		}
 	}
@@ -248,7 +264,8 @@ func TestBelowOurPathTheQueryIsTheClientsAndNamesNoApp(t *testing.T) {
 	st, _, _ := asserting(t, "wiki")
 	st.gateway.Apps = []string{"wiki", "mail"}
 	b, s := st.signIn(nil)
-	for _, path := range []string{"/auth/verify/x?app=mail", "/auth/verify/?app=mail", "/auth/verify//x?app=", "/auth/verify/x?app=nobody"} {
+	for _, path := range []string{"/auth/verify/x?app=mail", "/auth/verify/?app=mail", "/auth/verify//x?app=",
+		"/auth/verify/x?app=nobody"} {
 		h := st.askAt(path, "Cookie", cookie(b)).Header()
 		if h.Get("X-Auth-Session") != s.Key.SIDFor("wiki") {
 			t.Errorf("%s: the app was told the session is %q", path, h.Get("X-Auth-Session"))
@@ -269,11 +286,17 @@ func TestEachAppOfSeveralIsToldInItsOwnName(t *testing.T) {
 		aud    string // empty: no assertion
 		sid    string
 	}{
-		"a route of its own":                     {[]gateway.Route{{Path: "/mail/*", App: "mail", Upstream: gateway.Upstream{URL: to}}}, "/mail/x", "mail", "mail"},
-		"one upstream is the app":                {[]gateway.Route{{Path: "/a/*", Upstream: gateway.Upstream{URL: to}}, {Upstream: gateway.Upstream{URL: to}}}, "/a/x", "wiki", "wiki"},
-		"one of several that says no name":       {[]gateway.Route{{Path: "/a/*", Upstream: gateway.Upstream{URL: elsewhere}}, {Upstream: gateway.Upstream{URL: to}}}, "/x", "", "wiki"},
-		"one of several that says its name":      {[]gateway.Route{{Path: "/a/*", Upstream: gateway.Upstream{URL: elsewhere}}, {App: "wiki", Upstream: gateway.Upstream{URL: to}}}, "/x", "wiki", "wiki"},
-		"one upstream under two names, as asked": {[]gateway.Route{{Path: "/a/*", App: "mail", Upstream: gateway.Upstream{URL: to}}, {Upstream: gateway.Upstream{URL: to}}}, "/x", "wiki", "wiki"},
+		"a route of its own": {[]gateway.Route{{Path: "/mail/*", App: "mail",
+			Upstream: gateway.Upstream{URL: to}}}, "/mail/x", "mail", "mail"},
+		"one upstream is the app": {[]gateway.Route{{Path: "/a/*", Upstream: gateway.Upstream{URL: to}},
+			{Upstream: gateway.Upstream{URL: to}}}, "/a/x", "wiki", "wiki"},
+		"one of several that says no name": {[]gateway.Route{{Path: "/a/*",
+			Upstream: gateway.Upstream{URL: elsewhere}}, {Upstream: gateway.Upstream{URL: to}}}, "/x", "", "wiki"},
+		"one of several that says its name": {[]gateway.Route{{Path: "/a/*",
+			Upstream: gateway.Upstream{URL: elsewhere}}, {App: "wiki", Upstream: gateway.Upstream{URL: to}}}, "/x",
+			"wiki", "wiki"},
+		"one upstream under two names, as asked": {[]gateway.Route{{Path: "/a/*", App: "mail",
+			Upstream: gateway.Upstream{URL: to}}, {Upstream: gateway.Upstream{URL: to}}}, "/x", "wiki", "wiki"},
 	} {
 		st.routed(row.routes...)
 		st.send("GET", row.path, "Cookie", cookie(b), "X-Auth-Assertion", "mine")
@@ -288,11 +311,13 @@ func TestEachAppOfSeveralIsToldInItsOwnName(t *testing.T) {
 			}
 			continue
 		}
-		if aud, claims := claimsOf(t, jwt); aud != row.aud || claims["aud"] != row.aud || claims["sid"] != s.Key.SIDFor(row.aud) {
+		if aud, claims := claimsOf(t, jwt); aud != row.aud || claims["aud"] != row.aud ||
+			claims["sid"] != s.Key.SIDFor(row.aud) {
 			t.Errorf("%s: %v", name, claims)
 		}
 	}
-	if _, err := st.gateway.Route(gateway.Route{App: "wikki", Upstream: gateway.Upstream{URL: to}}); err == nil || !strings.Contains(err.Error(), `there is no app "wikki"`) {
+	if _, err := st.gateway.Route(gateway.Route{App: "wikki", Upstream: gateway.Upstream{URL: to}}); err == nil ||
+		!strings.Contains(err.Error(), `there is no app "wikki"`) {
 		t.Errorf("an app that nobody knows: %v", err)
 	}
 }
@@ -306,7 +331,8 @@ func TestWithoutAssertionsNobodyElsesReachesTheApp(t *testing.T) {
 	}
 	st.gateway.Identity = id
 	b, _ := st.signIn(nil)
-	st.send("GET", "/", "Cookie", cookie(b), "X-Auth-Assertion", "mine", "x_auth_assertion", "mine", "X.Auth.Assertion", "mine", "X-Proof", "mine", "X_Proof", "mine")
+	st.send("GET", "/", "Cookie", cookie(b), "X-Auth-Assertion", "mine", "x_auth_assertion", "mine", "X.Auth.Assertion",
+		"mine", "X-Proof", "mine", "X_Proof", "mine")
 	for name, values := range receive(t, st.seen, "a request to reach the app").Header {
 		if strings.Contains(fmt.Sprint(values), "mine") {
 			t.Errorf("the app received %s", name)
@@ -336,13 +362,15 @@ func TestManyAtOnceAreEachToldOfThemselves(t *testing.T) {
 func TestClaimsThatMeanSomethingElseCannotBeChosen(t *testing.T) {
 	t.Parallel()
 	for name, reason := range map[string]string{
-		"sub": `"sub" cannot be chosen`, "events": `"events" cannot be chosen`, "": `"" cannot be chosen`, "name": `"name" is there twice`,
+		"sub": `"sub" cannot be chosen`, "events": `"events" cannot be chosen`, "": `"" cannot be chosen`,
+		"name": `"name" is there twice`,
 	} {
 		if err := gateway.CheckAssertionClaims([]string{"name", name}); err == nil || err.Error() != reason {
 			t.Errorf("%q: %v, want %s", name, err, reason)
 		}
 	}
-	if err := errors.Join(gateway.CheckAssertionClaims(nil), gateway.CheckAssertionClaims([]string{"name", "email"})); err != nil {
+	if err := errors.Join(gateway.CheckAssertionClaims(nil),
+		gateway.CheckAssertionClaims([]string{"name", "email"})); err != nil {
 		t.Error(err)
 	}
 }
@@ -356,12 +384,14 @@ func TestAQuestionBelowOurPathIsAnsweredAsItStands(t *testing.T) {
 	b, _ := st.signIn(nil)
 	for _, path := range []string{"/auth/verify//x", "/auth/verify/a/../b", "/auth/verify/./a", "/auth/verify/a//"} {
 		for want, header := range map[int]string{200: cookie(b), 401: "other=x"} {
-			if w := request(server, path, "Host", st.gateway.Site.URL.Host, "Cookie", header); w.Code != want || w.Header().Get("Location") != "" {
+			if w := request(server, path, "Host", st.gateway.Site.URL.Host, "Cookie", header); w.Code != want ||
+				w.Header().Get("Location") != "" {
 				t.Errorf("%s: %d %q, want %d", path, w.Code, w.Header().Get("Location"), want)
 			}
 		}
 		w := request(server, path, "Host", st.gateway.Site.URL.Host, "Accept", "text/html")
-		if to, err := url.Parse(w.Header().Get("Location")); err != nil || w.Code != 302 || to.Path != "/auth/login" || strings.HasPrefix(to.Query().Get("return_to"), "//") {
+		if to, err := url.Parse(w.Header().Get("Location")); err != nil || w.Code != 302 || to.Path != "/auth/login" ||
+			strings.HasPrefix(to.Query().Get("return_to"), "//") {
 			t.Errorf("%s: %d %q", path, w.Code, w.Header().Get("Location"))
 		}
 	}

@@ -73,8 +73,10 @@ func TestCVE_2025_64484_NoSpellingOfAnIdentityHeaderSurvives(t *testing.T) {
 	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
 	var headers []string
 	for _, name := range []string{
-		"X-Remote-User", "x-remote-user", "X_Remote_User", "X.Remote.User", "X-Remote_User", "X~Remote!User", "X-REMOTE-USER", "X-Team", "X_Team",
-		"X-Auth-Subject", "X_Auth_Groups", "X-Auth-Assertion", "X.Auth.Session", "X-Forwarded-User", "X_Forwarded_Email", "X-Auth-Request-User",
+		"X-Remote-User", "x-remote-user", "X_Remote_User", "X.Remote.User", "X-Remote_User", "X~Remote!User",
+		"X-REMOTE-USER", "X-Team", "X_Team",
+		"X-Auth-Subject", "X_Auth_Groups", "X-Auth-Assertion", "X.Auth.Session", "X-Forwarded-User",
+		"X_Forwarded_Email", "X-Auth-Request-User",
 		"X_Auth_Request_Groups", "X-Original-Url", "X_Original_Uri", "X-Rewrite-Url",
 	} {
 		headers = append(headers, name, "mallory")
@@ -88,7 +90,8 @@ func TestCVE_2025_64484_NoSpellingOfAnIdentityHeaderSurvives(t *testing.T) {
 			}
 		}
 	}
-	if r.Header.Get("X-Remote-User") != "alice" || r.Header.Get("X-Team") != "users" || r.Header.Get("X-Auth-Subject") != "" {
+	if r.Header.Get("X-Remote-User") != "alice" || r.Header.Get("X-Team") != "users" ||
+		r.Header.Get("X-Auth-Subject") != "" {
 		t.Errorf("told %v", r.Header)
 	}
 }
@@ -97,7 +100,8 @@ func TestCVE_2024_45410_ConnectionCannotRemoveWhatTheAppIsTold(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
-	st.send("GET", "/", "Cookie", cookie(b), "Connection", "close, X-Auth-Subject, x-auth-groups, X-Forwarded-For, x-forwarded-proto")
+	st.send("GET", "/", "Cookie", cookie(b), "Connection",
+		"close, X-Auth-Subject, x-auth-groups, X-Forwarded-For, x-forwarded-proto")
 	r := receive(st.t, st.seen, "a request to reach the app")
 	for _, name := range []string{"X-Auth-Subject", "X-Auth-Groups", "X-Forwarded-For", "X-Forwarded-Proto"} {
 		if len(r.Header.Values(name)) != 1 {
@@ -115,18 +119,28 @@ func TestCVE_2026_40575_AClientCannotNameThePathThatIsChecked(t *testing.T) {
 		headers []string
 		status  int
 	}{
-		"the proxy names a public path":              {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Method", "GET"}, 200},
-		"the proxy names another":                    {[]string{"X-Forwarded-Uri", "/private"}, 401},
-		"the client names one beside nginx":          {[]string{"X-Forwarded-Uri", "/public/x", "X-Original-Uri", "/private"}, 400},
-		"the client's header is there twice":         {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Uri", "/private"}, 400},
-		"the client names a URL":                     {[]string{"X-Original-Url", site + "/public/x", "X-Original-Uri", "/private"}, 400},
-		"an empty header beside it":                  {[]string{"X-Forwarded-Uri", "/public/x", "X-Original-Uri", "", "X-Original-Url", ""}, 200},
-		"an empty header before it":                  {[]string{"X-Forwarded-Uri", "", "X-Original-Uri", "/public/x"}, 200},
-		"an empty method beside one":                 {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Method", "GET", "X-Original-Method", ""}, 200},
-		"an empty header, and a closed":              {[]string{"X-Forwarded-Uri", "", "X-Original-Uri", "/private"}, 401},
-		"nothing but empty headers":                  {[]string{"X-Forwarded-Uri", "", "X-Original-Uri", ""}, 400},
-		"an empty host":                              {[]string{"X-Forwarded-Host", "", "X-Forwarded-Uri", "/public/x"}, 200},
-		"a URL and a path that agree":                {[]string{"X-Original-Url", site + "/public/x", "X-Original-Uri", "/public/x"}, 200},
+		"the proxy names a public path": {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Method",
+			"GET"}, 200},
+		"the proxy names another": {[]string{"X-Forwarded-Uri", "/private"}, 401},
+		"the client names one beside nginx": {[]string{"X-Forwarded-Uri", "/public/x", "X-Original-Uri",
+			"/private"}, 400},
+		"the client's header is there twice": {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Uri",
+			"/private"}, 400},
+		"the client names a URL": {[]string{"X-Original-Url", site + "/public/x", "X-Original-Uri",
+			"/private"}, 400},
+		"an empty header beside it": {[]string{"X-Forwarded-Uri", "/public/x", "X-Original-Uri", "",
+			"X-Original-Url", ""}, 200},
+		"an empty header before it": {[]string{"X-Forwarded-Uri", "", "X-Original-Uri", "/public/x"},
+			200},
+		"an empty method beside one": {[]string{"X-Forwarded-Uri", "/public/x", "X-Forwarded-Method",
+			"GET", "X-Original-Method", ""}, 200},
+		"an empty header, and a closed": {[]string{"X-Forwarded-Uri", "", "X-Original-Uri", "/private"},
+			401},
+		"nothing but empty headers": {[]string{"X-Forwarded-Uri", "", "X-Original-Uri", ""}, 400},
+		"an empty host": {[]string{"X-Forwarded-Host", "", "X-Forwarded-Uri", "/public/x"},
+			200},
+		"a URL and a path that agree": {[]string{"X-Original-Url", site + "/public/x", "X-Original-Uri",
+			"/public/x"}, 200},
 		"nobody names one":                           {nil, 400},
 		"a URL without a path, and one in its query": {[]string{"X-Original-Url", site + "?x=/public/x"}, 400},
 		"a URL without a path, and one after a hash": {[]string{"X-Original-Url", site + "#/public/x"}, 400},
@@ -161,7 +175,8 @@ func TestCVE_2026_40575_AMethodThatNobodyNamedIsNotTakenForGET(t *testing.T) {
 			t.Errorf("method %q: %d, want %d", method, w.Code, want)
 		}
 	}
-	for _, name := range []string{"X-HTTP-Method-Override", "x-http-method", "X-Method-Override", "X_HTTP_Method_Override", "X.Method-Override"} {
+	for _, name := range []string{"X-HTTP-Method-Override", "x-http-method", "X-Method-Override",
+		"X_HTTP_Method_Override", "X.Method-Override"} {
 		if resp, _ := st.send("GET", "/x", name, "DELETE"); resp.StatusCode != 400 {
 			t.Errorf("%s beside the method: %d, want 400", name, resp.StatusCode)
 		}
@@ -186,7 +201,8 @@ func TestCVE_2026_41059_CVE_2025_66490_APathWithTwoMeaningsReachesNoApp(t *testi
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/public/*", Public: true})
 	for _, path := range []string{
-		"/public/..%2fadmin", "/public/%2e%2e/admin", "/public/../admin", "//admin", "/public;/../admin", "/public%23/admin", `/public\..\admin`, "/public/%252e%252e/admin", "/public#/admin",
+		"/public/..%2fadmin", "/public/%2e%2e/admin", "/public/../admin", "//admin", "/public;/../admin",
+		"/public%23/admin", `/public\..\admin`, "/public/%252e%252e/admin", "/public#/admin",
 	} {
 		answer := st.raw("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		if !strings.HasPrefix(answer, "HTTP/1.1 400 ") {
@@ -225,14 +241,17 @@ func TestCVE_2026_35051_StrangersForwardingHeadersAreNotBelieved(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(nil)
 	site, _ := url.Parse(st.public.URL)
-	st.send("GET", "/", "Cookie", cookie(b), "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https", "X-Forwarded-Port", "1", "X-Forwarded-Prefix", "//evil.example",
+	st.send("GET", "/", "Cookie", cookie(b), "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https",
+		"X-Forwarded-Port", "1", "X-Forwarded-Prefix", "//evil.example",
 		"Forwarded", "host=evil.example;proto=https", "X-Forwarded-For", "6.6.6.6", "Host", "evil.example")
 	r := receive(st.t, st.seen, "a request to reach the app")
-	if r.Host != site.Host || r.Header.Get("X-Forwarded-Host") != site.Host || r.Header.Get("X-Forwarded-Proto") != "http" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" ||
+	if r.Host != site.Host || r.Header.Get("X-Forwarded-Host") != site.Host ||
+		r.Header.Get("X-Forwarded-Proto") != "http" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" ||
 		r.Header.Get("X-Forwarded-Port")+r.Header.Get("X-Forwarded-Prefix")+r.Header.Get("Forwarded") != "" {
 		t.Errorf("host %q, headers %v", r.Host, r.Header)
 	}
-	resp, _ := st.send("GET", "/x", "Accept", "text/html", "X-Forwarded-Host", "evil.example", "Host", "evil.example", "X-Forwarded-Prefix", "//evil.example")
+	resp, _ := st.send("GET", "/x", "Accept", "text/html", "X-Forwarded-Host", "evil.example", "Host", "evil.example",
+		"X-Forwarded-Prefix", "//evil.example")
 	if to := resp.Header.Get("Location"); strings.Contains(to, "evil") {
 		t.Errorf("redirected to %s", to)
 	}
@@ -287,7 +306,8 @@ func TestCVE_2026_71326_NobodyIsGivenAnotherPersonsAnswer(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		subject := fmt.Sprintf("user-%d", i)
-		b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: subject, Began: st.sessions.Now()})
+		b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: subject,
+			Began: st.sessions.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -325,9 +345,11 @@ func TestCVE_2021_29652_NoTokenLeavesInARedirect(t *testing.T) {
 	b, s := st.signIn(nil)
 	st.end(s)
 	for _, target := range []string{"/deep", "//evil.example/", "/\\evil.example", "/%2f%2fevil.example"} {
-		w := st.askAt("/auth/verify?redirect=true", "Cookie", cookie(b), "Accept", "text/html", "X-Forwarded-Uri", target)
+		w := st.askAt("/auth/verify?redirect=true", "Cookie", cookie(b), "Accept", "text/html", "X-Forwarded-Uri",
+			target)
 		to, err := url.Parse(w.Header().Get("Location"))
-		if err != nil || w.Code != 302 || to.Scheme+"://"+to.Host != st.public.URL || strings.Contains(to.String(), "signed") || strings.Contains(to.String(), b.Reveal()) {
+		if err != nil || w.Code != 302 || to.Scheme+"://"+to.Host != st.public.URL ||
+			strings.Contains(to.String(), "signed") || strings.Contains(to.String(), b.Reveal()) {
 			t.Errorf("%s: %d %s", target, w.Code, to)
 		}
 		if back := to.Query().Get("return_to"); back != "/" && back != "/deep" {
@@ -341,8 +363,10 @@ func TestCVE_2026_40574_AnAddressWithTwoAtSignsIsAtNoDomain(t *testing.T) {
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/*", EmailDomains: []string{"corp.example"}})
 	for address, want := range map[string]int{
-		"a@corp.example": 200, "a@CORP.example": 200, "a@evil.example@corp.example": 403, `"a@evil.example"@corp.example`: 403, "@corp.example": 403,
-		"a@evil.example, b@corp.example": 403, "a@evilcorp.example": 403, "a@corp.example.evil.example": 403, "corp.example": 403,
+		"a@corp.example": 200, "a@CORP.example": 200, "a@evil.example@corp.example": 403,
+		`"a@evil.example"@corp.example`: 403, "@corp.example": 403,
+		"a@evil.example, b@corp.example": 403, "a@evilcorp.example": 403, "a@corp.example.evil.example": 403,
+		"corp.example": 403,
 	} {
 		b, _ := st.signIn(map[string]any{"email": address})
 		if resp, _ := st.send("GET", "/x", "Cookie", cookie(b)); resp.StatusCode != want {
@@ -358,8 +382,10 @@ func TestCVE_2026_40574_AnAddressWithTwoAtSignsIsAtNoDomain(t *testing.T) {
 func TestCVE_2024_39315_ASessionKnowsItselfAndShowsNoToken(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "i", ClientID: "c", Subject: "alice",
-		Tokens: session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"}, Began: st.sessions.Now()})
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "i", ClientID: "c",
+		Subject: "alice",
+		Tokens:  session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"},
+		Began:   st.sessions.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +401,8 @@ func TestCVE_2024_39315_ASessionKnowsItselfAndShowsNoToken(t *testing.T) {
 func TestCVE_2024_21492_AHeaderCannotBeMadeOfAClaim(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _ := st.signIn(map[string]any{"name": "x\r\nX-Auth-Groups: admins", "email": "a@b\x00", "groups": []any{"users,admins", "x\ny", "ok"}})
+	b, _ := st.signIn(map[string]any{"name": "x\r\nX-Auth-Groups: admins", "email": "a@b\x00",
+		"groups": []any{"users,admins", "x\ny", "ok"}})
 	w := st.ask("Cookie", cookie(b))
 	if w.Header().Get("X-Auth-Name")+w.Header().Get("X-Auth-Email") != "" || w.Header().Get("X-Auth-Groups") != "ok" {
 		t.Errorf("told %v", w.Header())
@@ -387,8 +414,11 @@ func TestCVE_2026_33525_ARefusalShowsNothingOfTheRequestUnescaped(t *testing.T) 
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/*", Groups: []string{"admins"}})
 	b, _ := st.signIn(map[string]any{"name": "<script>alert(1)</script>"})
-	for _, path := range []string{`/"><script>alert(1)</script>`, "/%3Cscript%3Ealert(1)%3C/script%3E;", "/?x=<script>alert(1)</script>"} {
-		answer := st.raw("GET " + path + " HTTP/1.1\r\nHost: <script>alert(1)</script>\r\nAccept: text/html\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n\r\n")
+	for _, path := range []string{`/"><script>alert(1)</script>`, "/%3Cscript%3Ealert(1)%3C/script%3E;",
+		"/?x=<script>alert(1)</script>"} {
+		answer := st.raw("GET " + path +
+			" HTTP/1.1\r\nHost: <script>alert(1)</script>\r\nAccept: text/html\r\nConnection: close\r\nCookie: " +
+			cookie(b) + "\r\n\r\n")
 		if strings.Contains(answer, "<script") || strings.HasPrefix(answer, "HTTP/1.1 200") {
 			t.Errorf("%s: %s", path, answer)
 		}
@@ -399,7 +429,8 @@ func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/admin", Groups: []string{"admins"}})
-	b, s, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
+	b, s, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
+		Began:  st.sessions.Now(),
 		Tokens: session.Tokens{AccessToken: "secret-at", IDToken: "secret-id", RefreshToken: "secret-rt"}})
 	if err != nil {
 		t.Fatal(err)
@@ -414,7 +445,8 @@ func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
 	st.end(s)
 	st.send("GET", "/", "Cookie", cookie(b))
 	logged := st.logs.String()
-	if logged == "" || strings.Contains(logged, b.Reveal()) || strings.Contains(logged, "secret") || strings.Contains(logged, "curfew=") {
+	if logged == "" || strings.Contains(logged, b.Reveal()) || strings.Contains(logged, "secret") ||
+		strings.Contains(logged, "curfew=") {
 		t.Errorf("logged: %s", logged)
 	}
 	if strings.Contains(logged, `"status":401`) {
@@ -442,20 +474,24 @@ func TestRequestSmugglingShapesCarryNoSecondRequest(t *testing.T) {
 		rest   string
 		status string // of the one answer
 	}{
-		"length and chunked":          {"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"}, // chunked counts, the length is dropped (RFC 9112 §6.3)
-		"two lengths":                 {"Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + smuggled, "400"},
-		"a list of lengths":           {"Content-Length: 0, 44\r\n\r\n" + smuggled, "400"},
-		"a signed length":             {"Content-Length: +0\r\n\r\n" + smuggled, "400"},
-		"chunked with a prefix":       {"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + smuggled, "501"},
-		"chunked twice":               {"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + smuggled, "501"},
+		// chunked counts, the length is dropped (RFC 9112 §6.3)
+		"length and chunked":    {"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"two lengths":           {"Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + smuggled, "400"},
+		"a list of lengths":     {"Content-Length: 0, 44\r\n\r\n" + smuggled, "400"},
+		"a signed length":       {"Content-Length: +0\r\n\r\n" + smuggled, "400"},
+		"chunked with a prefix": {"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + smuggled, "501"},
+		"chunked twice": {"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" +
+			smuggled, "501"},
 		"a space before the colon":    {"Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
 		"a vertical tab in the value": {"Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n" + smuggled, "400"},
-		"a folded line":               {"X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + smuggled, ""},
+		"a folded line": {"X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + smuggled,
+			""},
 		"a broken chunk size":         {"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n" + smuggled, "502"},
 		"a bare line feed in a chunk": {"Transfer-Encoding: chunked\r\n\r\n0;\n\r\n" + smuggled, ""},
 		"a NUL in a header":           {"X-A: a\x00b\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
 		"two hosts":                   {"Host: y\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
-		"a trailer that names us":     {"Transfer-Encoding: chunked\r\nTrailer: X-Auth-Subject\r\n\r\n0\r\nX-Auth-Subject: mallory\r\n\r\n" + smuggled, "200"},
+		"a trailer that names us": {"Transfer-Encoding: chunked\r\nTrailer: " +
+			"X-Auth-Subject\r\n\r\n0\r\nX-Auth-Subject: mallory\r\n\r\n" + smuggled, "200"},
 	} {
 		answer := st.raw(head + row.rest)
 		if n := strings.Count(answer, "HTTP/1.1 "); n != 1 {
@@ -466,7 +502,8 @@ func TestRequestSmugglingShapesCarryNoSecondRequest(t *testing.T) {
 		}
 		select {
 		case r := <-st.seen:
-			if r.URL.Path == "/smuggled" || r.Header.Get("X-Auth-Subject") != "alice" || len(r.Header.Values("X-Auth-Subject")) != 1 || len(r.Trailer) > 0 {
+			if r.URL.Path == "/smuggled" || r.Header.Get("X-Auth-Subject") != "alice" ||
+				len(r.Header.Values("X-Auth-Subject")) != 1 || len(r.Trailer) > 0 {
 				t.Errorf("%s: the app received %s %v %v", name, r.URL, r.Header, r.Trailer)
 			}
 		default:
@@ -478,24 +515,29 @@ func TestAnOversizedHeadIsRefused(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	for name, header := range map[string]string{
-		"one long header": "X-A: " + strings.Repeat("a", 80<<10), "a long cookie": "Cookie: curfew=" + strings.Repeat("a", 80<<10),
+		"one long header": "X-A: " + strings.Repeat("a", 80<<10), "a long cookie": "Cookie: curfew=" +
+			strings.Repeat("a", 80<<10),
 		"many headers": strings.Repeat("X-A: b\r\n", 12_000) + "X-B: c",
 	} {
-		if answer := st.raw("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + header + "\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 431 ") {
+		if answer := st.raw("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + header +
+			"\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 431 ") {
 			t.Errorf("%s: %.60q", name, answer)
 		}
 	}
 	st.untouched()
 }
 
-// FuzzForwardedHeaders: whatever a client sends, in whatever spelling, the app is told who is signed in and nobody else.
+// FuzzForwardedHeaders: whatever a client sends, in whatever spelling, the app is told who is signed in and nobody
+// else.
 func FuzzForwardedHeaders(f *testing.F) {
-	for _, seed := range []string{"X-Auth-Subject", "x_auth_subject", "X.Forwarded.User", "X-Forwarded-Email", "X\u2010Auth-Subject", "Connection", "Cookie", "Forwarded", "Te", "Trailer", "X-Remote-User"} {
+	for _, seed := range []string{"X-Auth-Subject", "x_auth_subject", "X.Forwarded.User", "X-Forwarded-Email",
+		"X\u2010Auth-Subject", "Connection", "Cookie", "Forwarded", "Te", "Trailer", "X-Remote-User"} {
 		f.Add(seed, "mallory")
 	}
 	f.Add("Connection", "X-Auth-Subject, X-Remote-User")
 	st := newStage(f)
-	st.gateway.Identity, _ = gateway.NewIdentity(map[string]string{"X-Remote-User": "subject", "X-Auth-Subject": "subject"})
+	st.gateway.Identity, _ = gateway.NewIdentity(map[string]string{"X-Remote-User": "subject",
+		"X-Auth-Subject": "subject"})
 	b, _ := st.signIn(nil)
 	f.Fuzz(func(t *testing.T, name, value string) {
 		r := httptest.NewRequest("GET", "/", nil)

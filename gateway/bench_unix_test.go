@@ -26,8 +26,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// Figures are ratios of one run: both sides take turns, a thousand requests at a time, so that what else the machine does
-// meets both.
+// Figures are ratios of one run: both sides take turns, a thousand requests at a time, so that what else the machine
+// does meets both.
 
 // client sends one fixed request again and again on one connection, and does as little else as it can.
 type client struct {
@@ -89,7 +89,8 @@ func against(b *testing.B, ours, theirs *client) {
 // cached is a stage whose manager caches, as it does in production.
 func cached(b *testing.B) (*stage, session.Bearer) {
 	st := newStageWith(b, session.Config{MaxStale: time.Hour})
-	bearer, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com", "groups": []any{"users", "staff"}})
+	bearer, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com",
+		"groups": []any{"users", "staff"}})
 	return st, bearer
 }
 
@@ -124,9 +125,12 @@ func BenchmarkVerify(b *testing.B) {
 		h.Set("Cache-Control", "no-store")
 	}))
 	defer bare.Close()
-	request := "GET /auth/verify HTTP/1.1\r\nHost: x\r\nCookie: theme=dark; " + cookie(bearer) + "\r\nAccept: text/html\r\nX-Forwarded-Uri: /a/b\r\nX-Forwarded-Method: GET\r\n" +
-		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: en\r\n\r\n"
-	against(b, newClient(b, ours.Listener.Addr().String(), request), newClient(b, bare.Listener.Addr().String(), request))
+	request := "GET /auth/verify HTTP/1.1\r\nHost: x\r\nCookie: theme=dark; " + cookie(bearer) +
+		"\r\nAccept: text/html\r\nX-Forwarded-Uri: /a/b\r\nX-Forwarded-Method: GET\r\n" +
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: " +
+		"en\r\n\r\n"
+	against(b, newClient(b, ours.Listener.Addr().String(), request),
+		newClient(b, bare.Listener.Addr().String(), request))
 }
 
 func BenchmarkProxy(b *testing.B) {
@@ -142,8 +146,10 @@ func BenchmarkProxy(b *testing.B) {
 	}})
 	defer bare.Close()
 	request := "GET /a/b HTTP/1.1\r\nHost: x\r\nCookie: theme=dark; " + cookie(bearer) + "\r\nAccept: text/html\r\n" +
-		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: en\r\n\r\n"
-	against(b, newClient(b, st.public.Listener.Addr().String(), request), newClient(b, bare.Listener.Addr().String(), request))
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: " +
+		"en\r\n\r\n"
+	against(b, newClient(b, st.public.Listener.Addr().String(), request),
+		newClient(b, bare.Listener.Addr().String(), request))
 }
 
 // BenchmarkStreams opens WebSockets of one person in a hundred sessions, and ends them by one logout. So that a process
@@ -249,7 +255,8 @@ func heldBy(b *testing.B, count, sessions int) holding {
 				conn, there := net.Pipe()
 				listener.made <- there
 				fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-					"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+openingKey+"\r\nCookie: %s\r\n\r\n", cookie(bearers[i%len(bearers)]))
+					"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+openingKey+"\r\nCookie: %s\r\n\r\n",
+					cookie(bearers[i%len(bearers)]))
 				var head [512]byte
 				if n, err := conn.Read(head[:]); err != nil || string(head[:12]) != "HTTP/1.1 101" {
 					b.Errorf("%v %q", err, head[:n])
@@ -268,7 +275,8 @@ func heldBy(b *testing.B, count, sessions int) holding {
 	if sessions > 0 {
 		began := time.Now()
 		who := store.Selector{Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
-		if _, err := st.sessions.End(b.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
+		if _, err := st.sessions.End(b.Context(), store.Ending{Selector: who,
+			Cause: store.CauseBackChannel}); err != nil {
 			b.Fatal(err)
 		}
 		for range count {

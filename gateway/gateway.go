@@ -24,28 +24,30 @@ type Handler struct {
 	Identity    Identity // in which headers an app is told who is there; default [CurfewHeaders]
 	GroupsClaim string   // the claim that lists a person's groups, for policy and identity; default "groups"
 
-	// Apps are the client IDs of the apps that are told of logouts, and App the one behind [Handler.Proxy], and behind a
-	// forward-auth or a route that names no other. An app is told what the session will be called then.
+	// Apps are the client IDs of the apps that are told of logouts, and App the one behind [Handler.Proxy], and behind
+	// a forward-auth or a route that names no other. An app is told what the session will be called then.
 	Apps []string
 	App  string
-	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At /auth/verify
-	// only a trusted proxy is given one, and not below it: it proves to an app that the request went through here.
+	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At
+	// /auth/verify only a trusted proxy is given one, and not below it: it proves to an app that the request went
+	// through here.
 	Assertion *Assertion
-	// NoForwardAuth says that the apps are reached through [Handler.Proxy] or [Handler.Route] alone: there is no /auth/verify.
-	// A load balancer that is trusted, and passes everything on, would hand what is for an app to whoever's browser asks.
+	// NoForwardAuth says that the apps are reached through [Handler.Proxy] or [Handler.Route] alone: there is no
+	// /auth/verify. A load balancer that is trusted, and passes everything on, would hand what is for an app to
+	// whoever's browser asks.
 	NoForwardAuth bool
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps
 	// nobody signed in.
 	StreamsAreUse bool
 
-	// WebSocketOrigins are other sites whose pages may open a WebSocket here, each as [ParseOrigin] returns it. Pages of
-	// this site may in any case.
+	// WebSocketOrigins are other sites whose pages may open a WebSocket here, each as [ParseOrigin] returns it. Pages
+	// of this site may in any case.
 	WebSocketOrigins []string
 
-	// MaxOpen is how many requests may be with the apps at a time, WebSockets and the event streams of open tabs included,
-	// and half of it how many of those by nobody who is signed in. Who comes then is answered 503. 0: any number. It is
-	// set before the first request.
+	// MaxOpen is how many requests may be with the apps at a time, WebSockets and the event streams of open tabs
+	// included, and half of it how many of those by nobody who is signed in. Who comes then is answered 503. 0: any
+	// number. It is set before the first request.
 	MaxOpen int
 
 	streams streams
@@ -64,8 +66,8 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
 }
 
-// Ahead serves, before next, the paths below /auth/verify/ as they are: a [http.ServeMux] would clean them, and redirect
-// whoever asked about `//x` to an answer about another path.
+// Ahead serves, before next, the paths below /auth/verify/ as they are: a [http.ServeMux] would clean them, and
+// redirect whoever asked about `//x` to an answer about another path.
 func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
 	below := h.Site.Path("verify/")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -111,10 +113,10 @@ func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
 var errNobody = errors.New("nobody is signed in")
 
 // decide is the one decision behind every surface: may the sender of r, by its cookie, do method to target (path and
-// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed in
-// and the rule that covers it, if there is one;
-// on a public path that may be nobody. Otherwise the error is [errNobody] or a [web.Failure]: 400 for a path that has
-// more than one meaning, 403 for a person who may not, 503 when the store cannot say.
+// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed
+// in and the rule that covers it, if there is one; on a public path that may be nobody. Otherwise the error is
+// [errNobody] or a [web.Failure]: 400 for a path that has more than one meaning, 403 for a person who may not, 503 when
+// the store cannot say.
 func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
 	rule, err := h.Policy.find(r, method, target)
 	if err != nil {
@@ -155,7 +157,8 @@ func (h *Handler) get(r *http.Request) (*session.Session, error) {
 }
 
 func unchecked(err error) error {
-	return web.Fail(http.StatusServiceUnavailable, "It cannot be checked at the moment whether you are signed in. Please try again.", err)
+	return web.Fail(http.StatusServiceUnavailable,
+		"It cannot be checked at the moment whether you are signed in. Please try again.", err)
 }
 
 // Require lets a request through to next if somebody is signed in, and the policy allows it. Otherwise a browser that
@@ -195,8 +198,8 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 	})
 }
 
-// deny answers a request that is not let through. A page that needs a sign-in is redirected to where login says; what is
-// no page, or when login is nil, is answered 401, and that is not logged: it happens all day.
+// deny answers a request that is not let through. A page that needs a sign-in is redirected to where login says; what
+// is no page, or when login is nil, is answered 401, and that is not logged: it happens all day.
 func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
 	page := navigates(r)
 	answer := func(w http.ResponseWriter, r *http.Request) error {
@@ -213,10 +216,12 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 		case page && login != nil && method != http.MethodGet && method != http.MethodHead:
 			to := login()
 			if from := r.Header.Get("Referer"); strings.HasPrefix(from, h.Site.Origin()+"/") { // the page with the form
-				to = h.Site.Origin() + h.Site.Path("login") + "?" + url.Values{"return_to": {h.Site.ReturnTo(from)}}.Encode()
+				to = h.Site.Origin() + h.Site.Path("login") + "?" +
+					url.Values{"return_to": {h.Site.ReturnTo(from)}}.Encode()
 			}
 			h.Site.Render(w, r, http.StatusUnauthorized, web.Message{Title: "You are not signed in",
-				Text:    "What you sent did not arrive: your session has ended, or there was none.\n\nYour browser may still have it. Go back to copy it before you sign in.",
+				Text: "What you sent did not arrive: your session has ended, or there was none.\n\nYour browser " +
+					"may still have it. Go back to copy it before you sign in.",
 				Actions: []web.Action{{Label: "Sign in", Href: to}}})
 			return nil
 		}
@@ -248,8 +253,8 @@ func (h *Handler) returnTo(r *http.Request, raw string) string {
 	return "/"
 }
 
-// wanted returns path and query of a request as the browser sent them, byte for byte, also where a router in front of us
-// has cut a prefix off.
+// wanted returns path and query of a request as the browser sent them, byte for byte, also where a router in front of
+// us has cut a prefix off.
 func wanted(r *http.Request) string {
 	if strings.HasPrefix(r.RequestURI, "/") {
 		return r.RequestURI
@@ -257,8 +262,8 @@ func wanted(r *http.Request) string {
 	return r.URL.RequestURI()
 }
 
-// wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead: to
-// these a redirect to a sign-in page would be noise, or would lose what they sent.
+// wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead:
+// to these a redirect to a sign-in page would be noise, or would lose what they sent.
 func wantsPage(r *http.Request, method string) bool {
 	return (method == http.MethodGet || method == http.MethodHead) && !web.IsPrefetch(r) && navigates(r)
 }

@@ -81,7 +81,8 @@ func newStage(t testing.TB) *stage {
 
 func newStageWith(t testing.TB, cfg session.Config) *stage {
 	t.Helper()
-	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true}, seen: make(chan *http.Request, 10)}
+	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true},
+		seen: make(chan *http.Request, 10)}
 	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +112,10 @@ func newStageWith(t testing.TB, cfg session.Config) *stage {
 	}))
 	t.Cleanup(app.Close)
 	var front http.Handler
-	st.public = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { front.ServeHTTP(w, r) }))
+	st.public = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		front.ServeHTTP(w, r)
+	}))
 	st.public.Config.MaxHeaderBytes = 64 << 10 // as curfew serve has it
 	st.public.Start()
 	t.Cleanup(st.public.Close)
@@ -135,7 +139,8 @@ func newStageWith(t testing.TB, cfg session.Config) *stage {
 func (st *stage) signIn(claims map[string]any) (session.Bearer, *session.Session) {
 	st.t.Helper()
 	b, s, err := st.sessions.Create(st.t.Context(), session.SignIn{
-		Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1", Claims: claims, Began: st.sessions.Now(),
+		Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1",
+		Claims: claims, Began: st.sessions.Now(),
 	})
 	if err != nil {
 		st.t.Fatal(err)
@@ -146,7 +151,8 @@ func (st *stage) signIn(claims map[string]any) (session.Bearer, *session.Session
 func (st *stage) end(s *session.Session) {
 	st.t.Helper()
 	who := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
-	if _, err := st.sessions.End(st.t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
+	if _, err := st.sessions.End(st.t.Context(), store.Ending{Selector: who,
+		Cause: store.CauseBackChannel}); err != nil {
 		st.t.Fatal(err)
 	}
 }
@@ -188,32 +194,41 @@ func TestWhoIsNotSignedInIsSentToSignInOrAnswered401(t *testing.T) {
 		headers []string
 		to      string // "" for a 401
 	}{
-		"a page":                      {"GET", []string{"Accept", page}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
-		"a page, from a browser":      {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "navigate"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a page": {"GET", []string{"Accept", page}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a page, from a browser": {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "navigate"},
+			"/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
 		"an API request":              {"GET", []string{"Accept", "application/json"}, ""},
 		"a request that says nothing": {"GET", nil, ""},
 		"a script's fetch of HTML":    {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "cors"}, ""},
 		"a script that says so":       {"GET", []string{"Accept", page, "X-Requested-With", "XMLHttpRequest"}, ""},
-		"an Android WebView":          {"GET", []string{"Accept", page, "X-Requested-With", "com.example.android"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
-		"a WebView's fetch":           {"GET", []string{"Accept", page, "X-Requested-With", "com.example.android", "Sec-Fetch-Mode", "cors"}, ""},
-		"a navigation to anything":    {"GET", []string{"Accept", "*/*", "Sec-Fetch-Mode", "navigate"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
-		"an empty word":               {"GET", []string{"Accept", page, "X-Requested-With", ""}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
-		"a script in small letters":   {"GET", []string{"Accept", page, "X-Requested-With", "xmlhttprequest"}, ""},
-		"a page that is not taken":    {"GET", []string{"Accept", "text/html;q=0, application/json"}, ""},
-		"nor so":                      {"GET", []string{"Accept", "application/json, TEXT/HTML ; level=1; Q=0.000"}, ""},
-		"not in a word":               {"GET", []string{"Accept", "text/html-not, application/json"}, ""},
-		"a page that is taken least":  {"GET", []string{"Accept", "application/json, Text/Html;q=0.001"}, "/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
-		"a look ahead, of old":        {"GET", []string{"Accept", page, "Purpose", "prefetch"}, ""},
-		"a look ahead, in Firefox":    {"GET", []string{"Accept", page, "X-Moz", "prefetch"}, ""},
-		"a look ahead":                {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "navigate", "Sec-Purpose", "prefetch;prerender"}, ""},
-		"a script's post":             {"POST", []string{"Accept", "application/json"}, ""},
-		"a cookie that is no bearer":  {"GET", []string{"Cookie", "curfew=x"}, ""},
-		"a bearer that nobody has":    {"GET", []string{"Cookie", cookie(session.NewBearer("i", "c", "s"))}, ""},
+		"an Android WebView": {"GET", []string{"Accept", page, "X-Requested-With", "com.example.android"},
+			"/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a WebView's fetch": {"GET", []string{"Accept", page, "X-Requested-With", "com.example.android",
+			"Sec-Fetch-Mode", "cors"}, ""},
+		"a navigation to anything": {"GET", []string{"Accept", "*/*", "Sec-Fetch-Mode", "navigate"},
+			"/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"an empty word": {"GET", []string{"Accept", page, "X-Requested-With", ""},
+			"/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a script in small letters": {"GET", []string{"Accept", page, "X-Requested-With", "xmlhttprequest"}, ""},
+		"a page that is not taken":  {"GET", []string{"Accept", "text/html;q=0, application/json"}, ""},
+		"nor so": {"GET", []string{"Accept", "application/json, TEXT/HTML ; level=1; Q=0.000"},
+			""},
+		"not in a word": {"GET", []string{"Accept", "text/html-not, application/json"}, ""},
+		"a page that is taken least": {"GET", []string{"Accept", "application/json, Text/Html;q=0.001"},
+			"/auth/login?return_to=%2Fa%2Fb%3Fc%3Dd%26e"},
+		"a look ahead, of old":     {"GET", []string{"Accept", page, "Purpose", "prefetch"}, ""},
+		"a look ahead, in Firefox": {"GET", []string{"Accept", page, "X-Moz", "prefetch"}, ""},
+		"a look ahead": {"GET", []string{"Accept", page, "Sec-Fetch-Mode", "navigate", "Sec-Purpose",
+			"prefetch;prerender"}, ""},
+		"a script's post":            {"POST", []string{"Accept", "application/json"}, ""},
+		"a cookie that is no bearer": {"GET", []string{"Cookie", "curfew=x"}, ""},
+		"a bearer that nobody has":   {"GET", []string{"Cookie", cookie(session.NewBearer("i", "c", "s"))}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, body := st.send(c.method, "/a/b?c=d&e", c.headers...)
 			switch {
-			case c.to == "" && (resp.StatusCode != 401 || resp.Header.Get("Location") != "" || !strings.Contains(body, `"error":"unauthorized"`)):
+			case c.to == "" && (resp.StatusCode != 401 || resp.Header.Get("Location") != "" ||
+				!strings.Contains(body, `"error":"unauthorized"`)):
 				t.Errorf("%d %s %s, want 401 and JSON", resp.StatusCode, resp.Header.Get("Location"), body)
 			case c.to != "" && (resp.StatusCode != 303 || resp.Header.Get("Location") != c.to):
 				t.Errorf("%d %s, want 303 %s", resp.StatusCode, resp.Header.Get("Location"), c.to)
@@ -247,7 +262,8 @@ func TestAStoreThatIsAwayIs503AndTakesNoCookie(t *testing.T) {
 	st.store.gone.Store(true)
 	for _, path := range []string{"/", "/auth/verify", "/auth/session", "/auth/events"} {
 		resp, body := st.send("GET", path, "Cookie", cookie(b))
-		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || len(resp.Cookies()) != 0 || strings.Contains(body, "refused") {
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || len(resp.Cookies()) != 0 ||
+			strings.Contains(body, "refused") {
 			t.Errorf("%s: %d %v %s", path, resp.StatusCode, resp.Header, body)
 		}
 	}
@@ -261,9 +277,12 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	b, _ := st.signIn(map[string]any{"name": "Alice Ahn", "email": "alice@example.com", "email_verified": true})
-	st.send("GET", "/x%2Fy/../z//?q=%20&r", "Cookie", "theme=dark; "+cookie(b)+"; curfew-login-abc=sealed; lang=en", "Host", "evil.example",
-		"X-Auth-Subject", "mallory", "x-auth-subject", "mallory", "X_Auth_Subject", "mallory", "X.Auth.Subject", "mallory", "X-AUTH_subject", "mallory",
-		"X-Auth-Groups", "admins", "X-Auth-Session", "made-up", "X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil.example", "X_Forwarded_Proto", "gopher",
+	st.send("GET", "/x%2Fy/../z//?q=%20&r", "Cookie", "theme=dark; "+cookie(b)+"; curfew-login-abc=sealed; lang=en",
+		"Host", "evil.example",
+		"X-Auth-Subject", "mallory", "x-auth-subject", "mallory", "X_Auth_Subject", "mallory", "X.Auth.Subject",
+		"mallory", "X-AUTH_subject", "mallory",
+		"X-Auth-Groups", "admins", "X-Auth-Session", "made-up", "X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host",
+		"evil.example", "X_Forwarded_Proto", "gopher",
 		"X-Forwarded-User", "mallory", "Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6",
 		"Connection", "X-Auth-Subject, x-auth-email, Cookie", "X-Auth-Token", "the app's own")
 	r := receive(st.t, st.seen, "a request to reach the app")
@@ -275,8 +294,10 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 		t.Errorf("host %q", r.Host)
 	}
 	want := map[string]string{
-		"X-Auth-Subject": "alice", "X-Auth-Name": "Alice Ahn", "X-Auth-Email": "alice@example.com", "X-Auth-Provider": "main",
-		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": site.Host, "X-Forwarded-Proto": "http", "X-Auth-Token": "the app's own",
+		"X-Auth-Subject": "alice", "X-Auth-Name": "Alice Ahn", "X-Auth-Email": "alice@example.com",
+		"X-Auth-Provider": "main",
+		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": site.Host, "X-Forwarded-Proto": "http",
+		"X-Auth-Token": "the app's own",
 	}
 	for name, value := range want {
 		if got := r.Header.Values(name); len(got) != 1 || got[0] != value {
@@ -288,7 +309,8 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 			continue
 		}
 		for _, v := range values {
-			for _, lie := range []string{"mallory", "6.6.6.6", "evil", "admins", "made-up", "gopher", b.Reveal(), "sealed"} {
+			for _, lie := range []string{"mallory", "6.6.6.6", "evil", "admins", "made-up", "gopher", b.Reveal(),
+				"sealed"} {
 				if strings.Contains(v, lie) {
 					t.Errorf("%s: %q reached the app", name, v)
 				}
@@ -315,11 +337,13 @@ func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
 		return resp
 	}
 	ask("/")
-	if got := receive(st.t, st.seen, "a request to reach the app").Header["X-Auth-Session"]; len(got) != 1 || got[0] != s.Key.SIDFor("wiki") {
+	if got := receive(st.t, st.seen, "a request to reach the app").Header["X-Auth-Session"]; len(got) != 1 ||
+		got[0] != s.Key.SIDFor("wiki") {
 		t.Errorf("the app behind the proxy was told %q", got)
 	}
 	for path, want := range map[string]string{
-		"/auth/verify": s.Key.SIDFor("wiki"), "/auth/verify?app=mail": s.Key.SIDFor("mail"), "/auth/verify?app=stranger": "", "/auth/verify?app=": "",
+		"/auth/verify": s.Key.SIDFor("wiki"), "/auth/verify?app=mail": s.Key.SIDFor("mail"),
+		"/auth/verify?app=stranger": "", "/auth/verify?app=": "",
 	} {
 		if got := ask(path).Header.Get("X-Auth-Session"); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
@@ -337,7 +361,8 @@ func TestTheAppGetsItsOwnCookiesOnly(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(nil)
 	st.send("GET", "/", "Cookie", `theme=dark; `+cookie(b)+`; curfew-login-abc=sealed;odd ; q="a b"`)
-	if got := receive(st.t, st.seen, "a request to reach the app").Header.Values("Cookie"); len(got) != 1 || got[0] != `theme=dark; odd; q="a b"` {
+	if got := receive(st.t, st.seen, "a request to reach the app").Header.Values("Cookie"); len(got) != 1 ||
+		got[0] != `theme=dark; odd; q="a b"` {
 		t.Errorf("got %q", got)
 	}
 }
@@ -347,7 +372,8 @@ func TestAnUnverifiedAddressIsNoIdentity(t *testing.T) {
 	for _, c := range []struct {
 		verified any
 		want     string
-	}{{true, "a@example.com"}, {false, ""}, {nil, "a@example.com"}, {"true", "a@example.com"}, {"false", ""}, {0, ""}, {1, ""}} {
+	}{{true, "a@example.com"}, {false, ""}, {nil, "a@example.com"}, {"true", "a@example.com"}, {"false", ""}, {0, ""},
+		{1, ""}} {
 		st := newStage(t)
 		all := map[string]string{"X-Auth-Name": "name", "X-Auth-Email": "email", "X-Claim": "claim:email"}
 		maps.Copy(all, gateway.OAuth2ProxyHeaders())
@@ -484,7 +510,8 @@ func TestNumbersKeepTheirDigitsOnTheWayToTheApp(t *testing.T) {
 	t.Parallel()
 	for _, n := range []string{"1234567", "12345678901234567890123", "1.0", "1e3", "-0", "0.1", "1e400"} {
 		st := newStage(t)
-		identity, err := gateway.NewIdentity(map[string]string{"X-Number": "claim:n", "X-Inner": "claim:a.n", "X-Auth-Groups": "groups"})
+		identity, err := gateway.NewIdentity(map[string]string{"X-Number": "claim:n", "X-Inner": "claim:a.n",
+			"X-Auth-Groups": "groups"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -503,7 +530,8 @@ func TestNumbersKeepTheirDigitsOnTheWayToTheApp(t *testing.T) {
 func TestAFormWithoutASessionIsAnsweredWithAPage(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	for from, back := range map[string]string{"": "%2Fsave", st.public.URL + "/form?a=b": "%2Fform%3Fa%3Db", "https://evil.example/x": "%2Fsave"} {
+	for from, back := range map[string]string{"": "%2Fsave", st.public.URL + "/form?a=b": "%2Fform%3Fa%3Db",
+		"https://evil.example/x": "%2Fsave"} {
 		resp, body := st.send("POST", "/save", "Accept", "text/html", "Referer", from)
 		if resp.StatusCode != 401 || resp.Header.Get("Location") != "" || !strings.Contains(body, "did not arrive") ||
 			!strings.Contains(body, "/auth/login?return_to="+back+`"`) {
@@ -515,14 +543,16 @@ func TestAFormWithoutASessionIsAnsweredWithAPage(t *testing.T) {
 func TestWhatNoRuleCoversMayBeForbidden(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	p, err := gateway.NewPolicy(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}}, gateway.Rule{Path: "/wiki/*"})
+	p, err := gateway.NewPolicy(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}},
+		gateway.Rule{Path: "/wiki/*"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	st.gateway.Policy = p.DenyRest()
 	b, _ := st.signIn(map[string]any{"groups": []any{"admins"}})
 	require := st.gateway.Require(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	for path, want := range map[string]int{"/admin": 200, "/Admin/x": 200, "/wiki/x": 200, "/admin.json": 403, "/adminx": 403, "/": 403} {
+	for path, want := range map[string]int{"/admin": 200, "/Admin/x": 200, "/wiki/x": 200, "/admin.json": 403,
+		"/adminx": 403, "/": 403} {
 		if resp, _ := st.send("GET", path, "Cookie", cookie(b)); resp.StatusCode != want {
 			t.Errorf("proxy, %s: %d, want %d", path, resp.StatusCode, want)
 		}

@@ -46,7 +46,8 @@ func (h *Handler) checkHost(named ...string) error {
 		}
 		return &web.Failure{Status: http.StatusForbidden, Warn: warn, Event: "host_refused",
 			Message: web.Message{Title: "This site is not set up yet",
-				Text: "The gateway in front of this site signs people in at another host, and not here.\n\nAsk whoever looks after this site."},
+				Text: "The gateway in front of this site signs people in at another host, and not here.\n\nAsk " +
+					"whoever looks after this site."},
 			Err: errors.New("a proxy asks about a host that is neither that of url (" + h.Site.URL.Host +
 				") nor that of a route: give each host a Curfew of its own"),
 			Attrs: []slog.Attr{slog.String("host", host)}}
@@ -54,8 +55,8 @@ func (h *Handler) checkHost(named ...string) error {
 	return nil
 }
 
-// ourHost says whether host, as a request or a proxy spells it, is that of the site. The port counts only where there is
-// one: some proxies pass the name on alone.
+// ourHost says whether host, as a request or a proxy spells it, is that of the site. The port counts only where there
+// is one: some proxies pass the name on alone.
 func ourHost(site *url.URL, host string) bool {
 	name, port := strings.ToLower(host), ""
 	if n, p, err := net.SplitHostPort(name); err == nil {

@@ -56,7 +56,8 @@ func NewIdentity(headers map[string]string) (Identity, error) {
 		switch folded := fold(name); {
 		case name == "" || strings.Trim(folded, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || !token(name):
 			faults = append(faults, fmt.Errorf("%q is no name of a header", name))
-		case slices.Contains([]string{"connection", "content-length", "cookie", "forwarded", "host", "te", "trailer", "transfer-encoding",
+		case slices.Contains([]string{"connection", "content-length", "cookie", "forwarded", "host", "te", "trailer",
+			"transfer-encoding",
 			"upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}, folded):
 			faults = append(faults, fmt.Errorf("%s means something else already", name))
 		case id.ours[folded]:
@@ -64,7 +65,8 @@ func NewIdentity(headers map[string]string) (Identity, error) {
 		default:
 			id.ours[folded] = true
 		}
-		known := slices.Contains([]string{"subject", "provider", "name", "username", "email", "groups", "session", "assertion", "access_token", "bearer"}, fact)
+		known := slices.Contains([]string{"subject", "provider", "name", "username", "email", "groups", "session",
+			"assertion", "access_token", "bearer"}, fact)
 		if !known && (!strings.HasPrefix(fact, "claim:") || fact == "claim:") {
 			faults = append(faults, fmt.Errorf("%s: there is nothing called %q to tell", name, fact))
 		}
@@ -81,8 +83,9 @@ func token(name string) bool {
 }
 
 // tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider.
-// One that would not arrive as it is (see [printable]) is left out; without its subject nobody is let in. app is the client ID of the app that is told, or empty; it is given an
-// assertion if it is certainly that one. Assertions and access tokens are for whoever may have more than a header's word.
+// One that would not arrive as it is (see [printable]) is left out; without its subject nobody is let in. app is the
+// client ID of the app that is told, or empty; it is given an assertion if it is certainly that one. Assertions and
+// access tokens are for whoever may have more than a header's word.
 func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, app string, certain, may bool) error {
 	headers := h.Identity.headers
 	if headers == nil {
@@ -95,7 +98,8 @@ func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, 
 			}
 			jwt, err := h.assert(r.Context(), s, app)
 			if err != nil {
-				return web.Fail(http.StatusServiceUnavailable, "The app cannot be told at the moment who you are. Please try again.", err)
+				return web.Fail(http.StatusServiceUnavailable,
+					"The app cannot be told at the moment who you are. Please try again.", err)
 			}
 			to[n.name] = []string{jwt}
 			continue
@@ -109,9 +113,10 @@ func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, 
 		} else if value != "" && n.fact == "subject" {
 			// An app that is told the rest could take the person for somebody else.
 			return &web.Failure{
-				Status:  http.StatusForbidden,
-				Message: web.Message{Text: "The name of your account cannot be told to the app: it has spaces around it, or signs that no header can hold."},
-				Err:     errors.New("the subject would not arrive at the app as it is"), Event: "identity_refused",
+				Status: http.StatusForbidden,
+				Message: web.Message{Text: "The name of your account cannot be told to the app: it has spaces " +
+					"around it, or signs that no header can hold."},
+				Err: errors.New("the subject would not arrive at the app as it is"), Event: "identity_refused",
 				Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.String("header", n.name)},
 			}
 		}
@@ -181,7 +186,10 @@ func printable(s string) string {
 		return s
 	}
 	if !utf8.ValidString(s) || strings.TrimFunc(s, invisible) != s ||
-		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) }) {
+		strings.ContainsFunc(s, func(r rune) bool {
+			return unicode.IsControl(r) ||
+				unicode.In(r, unicode.Zl, unicode.Zp)
+		}) {
 		return ""
 	}
 	return s

@@ -52,9 +52,11 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 	if st.gateway.Identity, err = gateway.NewIdentity(headers); err != nil {
 		t.Fatal(err)
 	}
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: st.sessions.Now(),
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
+		Began:  st.sessions.Now(),
 		Tokens: session.Tokens{AccessToken: "at"}, Claims: map[string]any{
-			"email": "a@b.c", "preferred_username": "al", "groups": []any{"x"}, "org": map[string]any{"department": "R, D"},
+			"email": "a@b.c", "preferred_username": "al", "groups": []any{"x"},
+			"org": map[string]any{"department": "R, D"},
 		}})
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +64,10 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 	st.send("GET", "/", "Cookie", cookie(b), "Authorization", "Basic mine", "X-Forwarded-User", "mallory")
 	r := receive(t, st.seen, "a request to reach the app")
 	for name, want := range map[string]string{
-		"X-Forwarded-User": "alice", "X-Forwarded-Email": "a@b.c", "X-Forwarded-Preferred-Username": "al", "X-Forwarded-Groups": "x",
-		"X-Auth-Request-User": "alice", "X-Auth-Request-Groups": "x", "Authorization": "Bearer at", "X-Department": "R, D",
+		"X-Forwarded-User": "alice", "X-Forwarded-Email": "a@b.c", "X-Forwarded-Preferred-Username": "al",
+		"X-Forwarded-Groups":  "x",
+		"X-Auth-Request-User": "alice", "X-Auth-Request-Groups": "x", "Authorization": "Bearer at",
+		"X-Department": "R, D",
 	} {
 		if got := r.Header.Values(name); len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
@@ -79,16 +83,20 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 func TestNamesThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"Cookie": "means something else", "X-Forwarded-For": "means something else", "X User": "no name of a header", "": "no name of a header", "X-A\r\nB": "no name",
+		"Cookie": "means something else", "X-Forwarded-For": "means something else", "X User": "no name of a header",
+		"": "no name of a header", "X-A\r\nB": "no name",
 	} {
-		if _, err := gateway.NewIdentity(map[string]string{name: "subject"}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := gateway.NewIdentity(map[string]string{name: "subject"}); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}
-	if _, err := gateway.NewIdentity(map[string]string{"X-A": "password"}); err == nil || !strings.Contains(err.Error(), `nothing called "password"`) {
+	if _, err := gateway.NewIdentity(map[string]string{"X-A": "password"}); err == nil ||
+		!strings.Contains(err.Error(), `nothing called "password"`) {
 		t.Errorf("%v", err)
 	}
-	if _, err := gateway.NewIdentity(map[string]string{"X-A": "subject", "X_A": "email"}); err == nil || !strings.Contains(err.Error(), "two spellings") {
+	if _, err := gateway.NewIdentity(map[string]string{"X-A": "subject", "X_A": "email"}); err == nil ||
+		!strings.Contains(err.Error(), "two spellings") {
 		t.Errorf("%v", err)
 	}
 }
@@ -145,7 +153,8 @@ func carrying(t *testing.T, cookie string) *http.Request {
 func TestWhoseSubjectCannotBeToldIsNotLetIn(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "root ", Began: st.sessions.Now()})
+	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "root ",
+		Began: st.sessions.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

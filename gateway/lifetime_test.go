@@ -54,7 +54,8 @@ func lasting(t *testing.T, test func(t *testing.T, h *Handler, backend *hiccups,
 			Site: &web.Site{URL: &url.URL{Scheme: "http", Host: "localhost"}, Log: log}, Sessions: sessions,
 			Cookie: session.Cookie{Insecure: true},
 		}
-		b, s, err := sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: time.Now()})
+		b, s, err := sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
+			Began: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +74,8 @@ func TestAStreamThatIsNoUseLastsAsLongAsAnIdleSession(t *testing.T) {
 		began := time.Now()
 		st.endless()
 		<-ctx.Done()
-		if d := time.Since(began); d < 2*time.Hour || d > 2*time.Hour+time.Second || !errors.Is(context.Cause(ctx), ErrEnded) {
+		if d := time.Since(began); d < 2*time.Hour || d > 2*time.Hour+time.Second ||
+			!errors.Is(context.Cause(ctx), ErrEnded) {
 			t.Errorf("ended after %v: %v; want the idle lifetime of 2 h", d, context.Cause(ctx))
 		}
 	})
@@ -114,7 +116,8 @@ func TestAnEndingThatTheFeedMissedIsFoundWithinAMinute(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		who := store.Selector{Issuer: "i", ClientID: "c", Subject: "alice"}
-		if _, err := backend.End(ctx, store.Ending{Selector: who, Cause: store.CauseAdmin}, store.Time(time.Now())); err != nil {
+		if _, err := backend.End(ctx, store.Ending{Selector: who, Cause: store.CauseAdmin},
+			store.Time(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		<-ctx.Done()

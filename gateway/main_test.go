@@ -77,7 +77,8 @@ func dialTCP(t testing.TB, address string) net.Conn {
 
 // bounded is a transport for one request each; the whole answer comes within patience.
 func bounded() *http.Transport {
-	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network,
+		address string) (net.Conn, error) {
 		conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, network, address)
 		if err == nil {
 			err = conn.SetDeadline(time.Now().Add(patience))

@@ -28,9 +28,10 @@ func (h *Handler) onward(r *http.Request, s *session.Session, again bool) []web.
 }
 
 // letIn logs, at debug, a request that is let through: where it was asked about, what for, by whose session, by which
-// rule. The sub and the session are absent where nobody is signed in, the rule where none covers the path. It returns the
-// request with the id of that line, which is that of all lines to come.
-func (h *Handler) logAllowed(r *http.Request, surface, method, target string, s *session.Session, by *rule) *http.Request {
+// rule. The sub and the session are absent where nobody is signed in, the rule where none covers the path. It returns
+// the request with the id of that line, which is that of all lines to come.
+func (h *Handler) logAllowed(r *http.Request, surface, method, target string, s *session.Session,
+	by *rule) *http.Request {
 	if !cmp.Or(h.Site.Log, slog.Default()).Enabled(r.Context(), slog.LevelDebug) {
 		return r
 	}
@@ -40,7 +41,8 @@ func (h *Handler) logAllowed(r *http.Request, surface, method, target string, s 
 		attrs = append(attrs, slog.String("asked_method", method), slog.String("asked_path", pathAlone(target)))
 	}
 	if s != nil {
-		attrs = append(attrs, slog.String("session", s.Key.Handle()), slog.String("provider", s.Provider), slog.String("sub", s.Subject))
+		attrs = append(attrs, slog.String("session", s.Key.Handle()), slog.String("provider", s.Provider),
+			slog.String("sub", s.Subject))
 	}
 	if by != nil {
 		attrs = append(attrs, slog.Int("rule", by.number))

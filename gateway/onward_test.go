@@ -17,7 +17,8 @@ func TestAPageWithoutAnAnswerOfTheAppHasAWayOn(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(nil)
 	st.app.Close()
-	const again, home, out = `<a href="/deep?a=b">Try again</a>`, `<a href="/">Go to the first page</a>`, `action="/auth/logout"`
+	const again, home, out = `<a href="/deep?a=b">Try again</a>`, `<a href="/">Go to the first page</a>`,
+		`action="/auth/logout"`
 	for name, row := range map[string]struct {
 		method, path string
 		has, hasNot  []string
@@ -48,7 +49,8 @@ func TestAPageWithoutAnAnswerOfTheAppHasAWayOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.front = router
-	if resp, body := st.send("GET", "/deep", "Cookie", cookie(b), "Accept", "text/html"); resp.StatusCode != 404 || !strings.Contains(body, home) || !strings.Contains(body, out) {
+	if resp, body := st.send("GET", "/deep", "Cookie", cookie(b), "Accept", "text/html"); resp.StatusCode != 404 ||
+		!strings.Contains(body, home) || !strings.Contains(body, out) {
 		t.Errorf("no route: %d %s", resp.StatusCode, body)
 	}
 }
@@ -59,7 +61,8 @@ func TestWhomARuleRefusesMayTakeAnotherAccountOrSignOut(t *testing.T) {
 	st.policed(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
 	b, _ := st.signIn(nil)
 	resp, body := st.send("GET", "/admin/x?a=b", "Cookie", cookie(b), "Accept", "text/html")
-	for _, want := range []string{`href="/auth/login?prompt=select_account&amp;return_to=%2Fadmin%2Fx%3Fa%3Db"`, `<form method="post" action="/auth/logout">`} {
+	for _, want := range []string{`href="/auth/login?prompt=select_account&amp;return_to=%2Fadmin%2Fx%3Fa%3Db"`,
+		`<form method="post" action="/auth/logout">`} {
 		if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, want) {
 			t.Errorf("%d, no %s in %s", resp.StatusCode, want, body)
 		}
@@ -72,7 +75,10 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 	st.policed(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/admin/*"})
 	b, s := st.signIn(nil)
 	ids, inner := map[string]bool{}, []string(nil)
-	require := st.gateway.Require(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { inner = append(inner, web.RequestID(r.Context())) }))
+	require := st.gateway.Require(http.HandlerFunc(func(_ http.ResponseWriter,
+		r *http.Request) {
+		inner = append(inner, web.RequestID(r.Context()))
+	}))
 	asked := func() *http.Request {
 		r := httptest.NewRequest("GET", "/admin/x?secret=1", nil)
 		r.Host = st.gateway.Site.URL.Host
@@ -90,8 +96,10 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 		before := st.logs.String()
 		do()
 		said := strings.TrimPrefix(st.logs.String(), before)
-		if strings.Count(said, `"event":"let_in"`) != 1 || !strings.Contains(said, `"surface":"`+surface+`"`) || !strings.Contains(said, `"session":"`+s.Key.Handle()+`"`) ||
-			!strings.Contains(said, `"sub":"alice"`) || !strings.Contains(said, `"rule":2`) || strings.Contains(said, "secret") || !strings.Contains(said, "/admin/x") {
+		if strings.Count(said, `"event":"let_in"`) != 1 || !strings.Contains(said, `"surface":"`+surface+`"`) ||
+			!strings.Contains(said, `"session":"`+s.Key.Handle()+`"`) ||
+			!strings.Contains(said, `"sub":"alice"`) || !strings.Contains(said, `"rule":2`) ||
+			strings.Contains(said, "secret") || !strings.Contains(said, "/admin/x") {
 			t.Errorf("%s: %s", surface, said)
 		}
 		id := regexp.MustCompile(`"event":"let_in","request_id":"(\w{20,})"`).FindStringSubmatch(said)
@@ -107,7 +115,8 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 	before := st.logs.String()
 	st.send("GET", "/public/x")
 	st.send("GET", "/admin/x")
-	if said := strings.TrimPrefix(st.logs.String(), before); strings.Count(said, `"event":"let_in"`) != 1 || !strings.Contains(said, `"rule":1`) || strings.Contains(said, `"session"`) {
+	if said := strings.TrimPrefix(st.logs.String(), before); strings.Count(said, `"event":"let_in"`) != 1 ||
+		!strings.Contains(said, `"rule":1`) || strings.Contains(said, `"session"`) {
 		t.Errorf("nobody: %s", said)
 	}
 	st.app.Close() // the answer that there is none has the id under which the request was let in

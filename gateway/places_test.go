@@ -50,7 +50,8 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 		if resp.StatusCode != status {
 			t.Errorf("%s: %d %s, want %d", what, resp.StatusCode, body, status)
 		}
-		if status == http.StatusServiceUnavailable && (resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "Too many people")) {
+		if status == http.StatusServiceUnavailable && (resp.Header.Get("Retry-After") == "" ||
+			!strings.Contains(body, "Too many people")) {
 			t.Errorf("%s: %v %s", what, resp.Header, body)
 		}
 	}

@@ -86,8 +86,8 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 	return p, errors.Join(faults...)
 }
 
-// covers says whether the rule is about this request. A rule that opens is taken by the letter. One that demands is taken
-// widely, since many apps serve /Admin as /admin and treat a `delete` as DELETE.
+// covers says whether the rule is about this request. A rule that opens is taken by the letter. One that demands is
+// taken widely, since many apps serve /Admin as /admin and treat a `delete` as DELETE.
 func (r *rule) covers(method, path string) bool {
 	equal := strings.EqualFold
 	if r.Public {
@@ -115,7 +115,8 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		for name := range r.Header {
 			switch fold(name) {
 			case "x-http-method-override", "x-http-method", "x-method-override":
-				return nil, web.Fail(http.StatusBadRequest, "A request must not name a second method.", errors.New("a method override under a policy that looks at methods"))
+				return nil, web.Fail(http.StatusBadRequest, "A request must not name a second method.",
+					errors.New("a method override under a policy that looks at methods"))
 			}
 		}
 	}
@@ -125,15 +126,18 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		}
 	}
 	if p.deny {
-		return nil, &web.Failure{Status: http.StatusForbidden, Message: web.Message{Text: "This address is open to nobody."},
-			Event: "forbidden", Attrs: []slog.Attr{slog.String("missing", "a rule for this path"), slog.String("target", path)}}
+		return nil, &web.Failure{Status: http.StatusForbidden,
+			Message: web.Message{Text: "This address is open to nobody."},
+			Event:   "forbidden", Attrs: []slog.Attr{slog.String("missing", "a rule for this path"),
+				slog.String("target", path)}}
 	}
 	return nil, nil
 }
 
 func ambiguous(target string) error {
-	return &web.Failure{Status: http.StatusBadRequest, Message: web.Message{Text: "This address can be read in more than one way."},
-		Event: "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
+	return &web.Failure{Status: http.StatusBadRequest,
+		Message: web.Message{Text: "This address can be read in more than one way."},
+		Event:   "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
 }
 
 // allowed returns nil if the session has all that the rule asks for. A person is told what kind of thing is missing;
@@ -143,7 +147,8 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	switch {
 	case len(r.Groups) > 0 && !session.MeetsText(s.Claims, h.groupsClaim(), r.Groups):
 		missing, why = "membership of a group", "groups"
-	case len(r.EmailDomains) > 0 && !slices.ContainsFunc(r.EmailDomains, func(d string) bool { return session.EqualFold(d, emailDomain(s)) }):
+	case len(r.EmailDomains) > 0 && !slices.ContainsFunc(r.EmailDomains,
+		func(d string) bool { return session.EqualFold(d, emailDomain(s)) }):
 		missing, why = "an e-mail address of a certain domain", "email_domains"
 	}
 	for name, values := range r.Claims {
@@ -154,16 +159,20 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	if missing == "" {
 		return nil
 	}
-	again := h.Site.Path("login") + "?" + url.Values{"prompt": {"select_account"}, "return_to": {web.ReturnTo(target)}}.Encode()
+	again := h.Site.Path("login") + "?" + url.Values{"prompt": {"select_account"},
+		"return_to": {web.ReturnTo(target)}}.Encode()
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{
-			Text: "You are signed in, but for this page your account lacks " + missing + ".\n\nAsk whoever looks after this site if you should have it.",
+			Text: "You are signed in, but for this page your account lacks " + missing +
+				".\n\nAsk whoever looks after this site if you should have it.",
 			// Where the provider lets the same account through again, signing out there helps.
-			Actions: []web.Action{{Label: "Use another account", Href: again}, {Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},
+			Actions: []web.Action{{Label: "Use another account", Href: again},
+				{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},
 		},
 		Event: "forbidden",
-		Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.Int("rule", r.number), slog.String("missing", why)},
+		Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.Int("rule", r.number),
+			slog.String("missing", why)},
 	}
 }
 

@@ -136,29 +136,41 @@ func TestWhatARuleAsksForMustBeThere(t *testing.T) {
 		{group, map[string]any{"groups": "admins"}, "", "a single group may come as a text"},
 		{group, map[string]any{"groups": []any{"Admins"}}, "membership of a group", "groups are taken by the letter"},
 		{group, map[string]any{"groups": "admins,users"}, "membership of a group", "a text is one group"},
-		{group, map[string]any{"groups": []any{[]any{"admins"}}}, "membership of a group", "a list in a list is none of ours"},
+		{group, map[string]any{"groups": []any{[]any{"admins"}}}, "membership of a group",
+			"a list in a list is none of ours"},
 		{group, nil, "membership of a group", "no claim at all"},
 		{domain, map[string]any{"email": "a@corp.com"}, "", ""},
 		{domain, map[string]any{"email": "a@CORP.com", "email_verified": "true"}, "", "domains have no case"},
-		{domain, map[string]any{"email": "a@evil@corp.com"}, "an e-mail address of a certain domain", "CVE-2026-40574: two @"},
-		{domain, map[string]any{"email": `"a@evil"@corp.com`}, "an e-mail address of a certain domain", "two @, quoted"},
-		{domain, map[string]any{"email": "a@corp.com, b@evil"}, "an e-mail address of a certain domain", "two addresses"},
-		{domain, map[string]any{"email": "a@evilcorp.com"}, "an e-mail address of a certain domain", "the end of another domain"},
-		{domain, map[string]any{"email": "a@sub.corp.com"}, "an e-mail address of a certain domain", "a sub-domain is another domain"},
+		{domain, map[string]any{"email": "a@evil@corp.com"}, "an e-mail address of a certain domain",
+			"CVE-2026-40574: two @"},
+		{domain, map[string]any{"email": `"a@evil"@corp.com`}, "an e-mail address of a certain domain",
+			"two @, quoted"},
+		{domain, map[string]any{"email": "a@corp.com, b@evil"}, "an e-mail address of a certain domain",
+			"two addresses"},
+		{domain, map[string]any{"email": "a@evilcorp.com"}, "an e-mail address of a certain domain",
+			"the end of another domain"},
+		{domain, map[string]any{"email": "a@sub.corp.com"}, "an e-mail address of a certain domain",
+			"a sub-domain is another domain"},
 		{domain, map[string]any{"email": "@corp.com"}, "an e-mail address of a certain domain", "nobody before the @"},
 		{domain, map[string]any{"email": "a@corp.com\n"}, "an e-mail address of a certain domain", "a line end"},
-		{domain, map[string]any{"email": "a@corp.com", "email_verified": false}, "an e-mail address of a certain domain", "not verified"},
-		{domain, map[string]any{"email": "a@corp.com", "email_verified": "false"}, "an e-mail address of a certain domain", "CVE-2026-55076: not verified, said as a text"},
+		{domain, map[string]any{"email": "a@corp.com", "email_verified": false},
+			"an e-mail address of a certain domain", "not verified"},
+		{domain, map[string]any{"email": "a@corp.com", "email_verified": "false"},
+			"an e-mail address of a certain domain", "CVE-2026-55076: not verified, said as a text"},
 		{domain, map[string]any{"email": []any{"a@corp.com"}}, "an e-mail address of a certain domain", "no text"},
 		{claims, map[string]any{"department": "it", "realm_access": map[string]any{"roles": []any{"boss"}}}, "", ""},
-		{claims, map[string]any{"department": "it", "realm_access.roles": "boss"}, "", "a claim may have dots in its name"},
+		{claims, map[string]any{"department": "it", "realm_access.roles": "boss"}, "",
+			"a claim may have dots in its name"},
 		{address, map[string]any{"email": "BOSS@Corp.com"}, "", "an address has no case"},
 		{address, map[string]any{"email": "boss@corp.com", "email_verified": false}, "a permission", "not verified"},
-		{address, map[string]any{"email": "boss@corp.com", "email_verified": json.Number("0")}, "a permission", "not true"},
+		{address, map[string]any{"email": "boss@corp.com", "email_verified": json.Number("0")}, "a permission",
+			"not true"},
 		{address, map[string]any{"email": "boss@corp.com", "email_verified": nil}, "", "null is absent"},
 		{address, map[string]any{"email": "bo\u017f\u017f@corp.com"}, "a permission", "a long s is no s"},
-		{inner, map[string]any{"user": map[string]any{"email": "boss@corp.com", "email_verified": false}}, "a permission", "not verified"},
-		{kelvin, map[string]any{"email": "a@\u212aorp.com"}, "an e-mail address of a certain domain", "the Kelvin sign is no K"},
+		{inner, map[string]any{"user": map[string]any{"email": "boss@corp.com", "email_verified": false}},
+			"a permission", "not verified"},
+		{kelvin, map[string]any{"email": "a@\u212aorp.com"}, "an e-mail address of a certain domain",
+			"the Kelvin sign is no K"},
 		{number, map[string]any{"employee": json.Number("1234567")}, "", ""},
 		{number, map[string]any{"employee": json.Number("1.234567e+06")}, "", "numbers are equal by value"},
 		{number, map[string]any{"employee": json.Number("1234567.5")}, "a permission", "another number"},
@@ -173,9 +185,11 @@ func TestWhatARuleAsksForMustBeThere(t *testing.T) {
 		switch {
 		case row.lacks == "" && err != nil:
 			t.Errorf("%v: refused: %s", row.claims, row.why)
-		case row.lacks != "" && (f == nil || f.Status != http.StatusForbidden || !strings.Contains(f.Message.Text, "lacks "+row.lacks+".")):
+		case row.lacks != "" && (f == nil || f.Status != http.StatusForbidden ||
+			!strings.Contains(f.Message.Text, "lacks "+row.lacks+".")):
 			t.Errorf("%v: %v, want a 403 for lack of %s: %s", row.claims, err, row.lacks, row.why)
-		case f != nil && (strings.Contains(f.Message.Text, "admins") || strings.Contains(f.Message.Text, "corp.com") || strings.Contains(f.Message.Text, "department")):
+		case f != nil && (strings.Contains(f.Message.Text, "admins") || strings.Contains(f.Message.Text, "corp.com") ||
+			strings.Contains(f.Message.Text, "department")):
 			t.Errorf("the page tells what would do: %q", f.Message.Text)
 		}
 	}
@@ -189,8 +203,10 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 		Rule{Path: "/x", Methods: []string{"get"}}, Rule{Path: "/x", Claims: map[string][]string{"c": nil}},
 	)
 	for _, want := range []string{
-		`rule 1: "admin" is no path`, `rule 2: "/a/*/b" is no path`, `rule 3: "/a//b"`, `rule 4: "/a%2fb"`, `rule 5: "" is no path`,
-		"rule 6: is public, and asks", `rule 7: "@corp.com" is no domain`, `rule 8: "get" is no method`, `rule 9: claim "c" has no value`,
+		`rule 1: "admin" is no path`, `rule 2: "/a/*/b" is no path`, `rule 3: "/a//b"`, `rule 4: "/a%2fb"`,
+		`rule 5: "" is no path`,
+		"rule 6: is public, and asks", `rule 7: "@corp.com" is no domain`, `rule 8: "get" is no method`,
+		`rule 9: claim "c" has no value`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no fault %q in: %v", want, err)
@@ -201,7 +217,8 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 // FuzzPolicyPath: what the policy matched is what the app receives, in every reading of a path that some server has.
 func FuzzPolicyPath(f *testing.F) {
 	for _, seed := range []string{
-		"/admin", "/public/../admin", "/public/%2e%2e/admin", "/public%2fadmin", "/a;b/admin", "//admin", `/public\admin`, "/%2561dmin", "/caf%c3%a9/x",
+		"/admin", "/public/../admin", "/public/%2e%2e/admin", "/public%2fadmin", "/a;b/admin", "//admin",
+		`/public\admin`, "/%2561dmin", "/caf%c3%a9/x",
 		"/public#/admin", "/x?y=/../admin", "/a%20b/", "/a:b@c!$&'()*+,=~/\"<>^`{|}", "/%7e%22",
 	} {
 		f.Add(seed)
@@ -246,11 +263,13 @@ func FuzzPolicyPath(f *testing.F) {
 		if !ok {
 			return
 		}
-		proxy.ServeHTTP(httptest.NewRecorder(), (&http.Request{Method: "GET", URL: u, Header: http.Header{}, Body: http.NoBody}).WithContext(t.Context()))
+		proxy.ServeHTTP(httptest.NewRecorder(), (&http.Request{Method: "GET", URL: u, Header: http.Header{},
+			Body: http.NoBody}).WithContext(t.Context()))
 		raw, _, _ := strings.Cut(received, "?")
 		for name, read := range readings {
 			if got := read(raw); got != matched {
-				t.Errorf("%q was matched as %q; the app received %q and, %s, reads %q", target, matched, received, name, got)
+				t.Errorf("%q was matched as %q; the app received %q and, %s, reads %q", target, matched, received, name,
+					got)
 			}
 		}
 	})

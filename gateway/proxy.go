@@ -64,7 +64,8 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if to == nil {
 		h.deny(w, r, r.Method, &web.Failure{Status: http.StatusNotFound,
-			Message: web.Message{Text: "There is nothing at this address.", Actions: h.onward(r, v.session, false)}}, nil)
+			Message: web.Message{Text: "There is nothing at this address.", Actions: h.onward(r, v.session, false)}},
+			nil)
 		return
 	}
 	leave, err := h.places.enter(h.MaxOpen, v.session == nil)
@@ -145,13 +146,15 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case late(r):
 		status, say, err = http.StatusRequestTimeout, "The body of the request did not come in time.", errSlow
 	case errors.Is(context.Cause(r.Context()), errDraining):
-		status, say, err = http.StatusServiceUnavailable, "This gateway is being restarted. Please try again in a moment.", errDraining
+		status, say, err = http.StatusServiceUnavailable,
+			"This gateway is being restarted. Please try again in a moment.", errDraining
 	case errors.Is(err, context.Canceled):
 		panic(http.ErrAbortHandler) // the client went away
 	case errors.Is(err, errProtocol):
 		say = "The app behind this gateway gave an answer that cannot be passed on."
 	case isNet && timeout.Timeout():
-		status, say = http.StatusGatewayTimeout, "The app behind this gateway takes too long to answer. Please try again in a moment."
+		status, say = http.StatusGatewayTimeout,
+			"The app behind this gateway takes too long to answer. Please try again in a moment."
 	}
 	h.deny(w, r, r.Method, &web.Failure{Status: status, Err: err,
 		Message: web.Message{Text: say, Actions: h.onward(r, stateFrom(r.Context()).session, true)}}, nil)
@@ -162,7 +165,8 @@ type broken struct{ log *slog.Logger }
 
 func (b broken) Write(line []byte) (int, error) {
 	if !bytes.Contains(line, []byte("context canceled")) {
-		b.log.Warn("an answer of the app broke off", "event", "upstream_broke", "error", web.Clip(strings.TrimSpace(string(line))))
+		b.log.Warn("an answer of the app broke off", "event", "upstream_broke", "error",
+			web.Clip(strings.TrimSpace(string(line))))
 	}
 	return len(line), nil
 }

@@ -85,7 +85,8 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 			fault("the upstream is no http, https or h2c URL")
 			continue
 		}
-		if health := r.Upstream.Health; health != "" && (!strings.HasPrefix(health, "/") || strings.HasPrefix(health, "//") || strings.Contains(health, "#")) {
+		if health := r.Upstream.Health; health != "" &&
+			(!strings.HasPrefix(health, "/") || strings.HasPrefix(health, "//") || strings.Contains(health, "#")) {
 			fault("%q is no path for its health; write it like /healthz", health)
 		}
 		if r.App != "" && len(h.Apps) > 0 && !slices.Contains(h.Apps, r.App) {
@@ -99,7 +100,8 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 			}
 		}
 		router.byPath = router.byPath || r.Path != ""
-		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(), pool), r.App != "", origin})
+		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(), pool), r.App != "",
+			origin})
 		several = several || u.Host != router.routes[0].Upstream.URL.Host
 	}
 	for i := range router.routes {
@@ -129,7 +131,8 @@ func (p *Router) find(r *http.Request) (*route, error) {
 		path = plain
 	}
 	for i := range p.routes {
-		if to := &p.routes[i]; (to.Host == "" || sameHost(to.Host, r.Host)) && (to.pattern == pattern{"", true} || to.pattern.covers(path, same)) {
+		if to := &p.routes[i]; (to.Host == "" || sameHost(to.Host, r.Host)) &&
+			(to.pattern == pattern{"", true} || to.pattern.covers(path, same)) {
 			return to, nil
 		}
 	}
@@ -163,15 +166,15 @@ func (p *Router) Health(ctx context.Context) error {
 
 const maxResponseHeader = 256 << 10
 
-// maxIdle is how many connections to an app are kept that nothing uses: a burst leaves no more behind. Go's default of two
-// would open a new one for most requests.
+// maxIdle is how many connections to an app are kept that nothing uses: a burst leaves no more behind. Go's default of
+// two would open a new one for most requests.
 const maxIdle = 128
 
 // dialer opens connections to apps.
 func dialer() *net.Dialer { return &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second} }
 
-// transport returns what sends requests to the app. There is no bound on the connections in use: event streams that stay
-// open would keep everybody else out.
+// transport returns what sends requests to the app. There is no bound on the connections in use: event streams that
+// stay open would keep everybody else out.
 func (u *Upstream) transport() http.RoundTripper {
 	t := &http.Transport{
 		DialContext:            dialer().DialContext,
@@ -197,10 +200,10 @@ func (u *Upstream) transport() http.RoundTripper {
 	return &clearText{h1: t, h2: h2}
 }
 
-// keeping sends each request over a connection that suits it. An app may close an idle connection at any time, also just
-// when a request is on its way: net/http then sends a request without effect again on another connection, but must not
-// repeat any other (RFC 9110 §9.2.2), which would be answered 502. So these get a connection of their own, save over
-// HTTP/2, where the app says which requests it has not seen (RFC 9113 §6.8).
+// keeping sends each request over a connection that suits it. An app may close an idle connection at any time, also
+// just when a request is on its way: net/http then sends a request without effect again on another connection, but must
+// not repeat any other (RFC 9110 §9.2.2), which would be answered 502. So these get a connection of their own, save
+// over HTTP/2, where the app says which requests it has not seen (RFC 9113 §6.8).
 type keeping struct {
 	kept, fresh http.RoundTripper
 	h2          atomic.Bool // the app has answered over HTTP/2

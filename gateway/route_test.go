@@ -86,10 +86,12 @@ func TestRoutesThatMeanNothingAreRefused(t *testing.T) {
 	st := newStage(t)
 	ok := gateway.Upstream{URL: &url.URL{Scheme: "http", Host: "app"}}
 	_, err := st.gateway.Route(
-		gateway.Route{Upstream: gateway.Upstream{}}, gateway.Route{Upstream: gateway.Upstream{URL: &url.URL{Scheme: "ftp", Host: "app"}}},
+		gateway.Route{Upstream: gateway.Upstream{}},
+		gateway.Route{Upstream: gateway.Upstream{URL: &url.URL{Scheme: "ftp", Host: "app"}}},
 		gateway.Route{Path: "api/*", Upstream: ok}, gateway.Route{Host: "http://x", Upstream: ok},
 	)
-	for _, want := range []string{"route 1: the upstream", "route 2: the upstream", `route 3: "api/*" is no path`, `route 4: "http://x" is no host`} {
+	for _, want := range []string{"route 1: the upstream", "route 2: the upstream", `route 3: "api/*" is no path`,
+		`route 4: "http://x" is no host`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no fault %q in: %v", want, err)
 		}
@@ -101,7 +103,10 @@ func TestConnectionsToTheAppAreKept(t *testing.T) {
 	const clients, each = 64, 20
 	st := newStage(t)
 	var made atomic.Int64
-	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		io.WriteString(w, "hello")
+	}))
 	up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			made.Add(1)
@@ -131,7 +136,8 @@ func TestConnectionsToTheAppAreKept(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Go dials while it waits for a connection that is just being given back, and keeps both: so there may be a few more.
+	// Go dials while it waits for a connection that is just being given back, and keeps both: so there may be a few
+	// more.
 	if n := made.Load(); n > 2*clients {
 		t.Errorf("%d clients made %d connections to the app in %d requests", clients, n, clients*each)
 	}
@@ -162,8 +168,9 @@ func TestAnAppMaySpeakHTTP2WithAndWithoutTLS(t *testing.T) {
 	}{
 		"TLS, by a CA that is configured": {gateway.Upstream{URL: to(secure.URL), CA: ca}, 200, "HTTP/2.0"},
 		"TLS, by a CA that nobody knows":  {gateway.Upstream{URL: to(secure.URL)}, 502, ""},
-		"h2c":                             {gateway.Upstream{URL: to(strings.Replace(plain.URL, "http", "h2c", 1))}, 200, "HTTP/2.0"},
-		"HTTP/1.1":                        {gateway.Upstream{URL: to(plain.URL)}, 200, "HTTP/1.1"},
+		"h2c": {gateway.Upstream{URL: to(strings.Replace(plain.URL, "http", "h2c", 1))},
+			200, "HTTP/2.0"},
+		"HTTP/1.1": {gateway.Upstream{URL: to(plain.URL)}, 200, "HTTP/1.1"},
 	} {
 		router := st.routed(gateway.Route{Upstream: row.upstream})
 		resp, body := st.send("GET", "/", "Cookie", cookie(b))
@@ -198,8 +205,10 @@ func TestHealthNamesTheAppsThatDoNotAnswer(t *testing.T) {
 	}
 	l.Close()
 	dead := &url.URL{Scheme: "http", Host: l.Addr().String()}
-	router := st.routed(gateway.Route{Path: "/dead/*", Upstream: gateway.Upstream{URL: dead}}, gateway.Route{Upstream: gateway.Upstream{URL: app(t, "alive")}})
-	if err := router.Health(t.Context()); err == nil || !strings.Contains(err.Error(), dead.Host) || strings.Contains(err.Error(), "\n") {
+	router := st.routed(gateway.Route{Path: "/dead/*", Upstream: gateway.Upstream{URL: dead}},
+		gateway.Route{Upstream: gateway.Upstream{URL: app(t, "alive")}})
+	if err := router.Health(t.Context()); err == nil || !strings.Contains(err.Error(), dead.Host) ||
+		strings.Contains(err.Error(), "\n") {
 		t.Errorf("health: %v", err)
 	}
 }
@@ -210,7 +219,8 @@ func TestHealthIsWhatAnAppSaysOfItself(t *testing.T) {
 	var ill atomic.Bool
 	serve := func(h2c bool) *url.URL {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.RequestURI != "/healthz?deep=1" || ill.Load() || h2c != (r.ProtoMajor == 2) || len(r.Header["Cookie"]) > 0 {
+			if r.RequestURI != "/healthz?deep=1" || ill.Load() || h2c != (r.ProtoMajor == 2) ||
+				len(r.Header["Cookie"]) > 0 {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}))
@@ -226,17 +236,20 @@ func TestHealthIsWhatAnAppSaysOfItself(t *testing.T) {
 		return u
 	}
 	one, two := serve(false), serve(true)
-	router := st.routed(gateway.Route{Path: "/a", Upstream: gateway.Upstream{URL: one, Health: "/healthz?deep=1"}}, gateway.Route{Upstream: gateway.Upstream{URL: two, Health: "/healthz?deep=1"}})
+	router := st.routed(gateway.Route{Path: "/a", Upstream: gateway.Upstream{URL: one, Health: "/healthz?deep=1"}},
+		gateway.Route{Upstream: gateway.Upstream{URL: two, Health: "/healthz?deep=1"}})
 	if err := router.Health(t.Context()); err != nil {
 		t.Errorf("well: %v", err)
 	}
 	ill.Store(true)
 	err := router.Health(t.Context())
-	if err == nil || strings.Count(err.Error(), "/healthz?deep=1 answers 503") != 2 || !strings.Contains(err.Error(), one.Host) || !strings.Contains(err.Error(), two.Host) {
+	if err == nil || strings.Count(err.Error(), "/healthz?deep=1 answers 503") != 2 ||
+		!strings.Contains(err.Error(), one.Host) || !strings.Contains(err.Error(), two.Host) {
 		t.Errorf("ill: %v", err)
 	}
 	for _, health := range []string{"healthz", "//evil.example/healthz", "https://evil.example/"} {
-		if _, err := st.gateway.Route(gateway.Route{Upstream: gateway.Upstream{URL: one, Health: health}}); err == nil || !strings.Contains(err.Error(), "is no path for its health") {
+		if _, err := st.gateway.Route(gateway.Route{Upstream: gateway.Upstream{URL: one,
+			Health: health}}); err == nil || !strings.Contains(err.Error(), "is no path for its health") {
 			t.Errorf("%s: %v", health, err)
 		}
 	}
@@ -277,7 +290,8 @@ func TestABodyIsPassedOnWhileItIsSent(t *testing.T) {
 func TestOnlyAPublicPathIsOpenToWhoIsNotSignedIn(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	st.policed(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}}, gateway.Rule{Path: "/plain"})
+	st.policed(gateway.Rule{Path: "/public/*", Public: true},
+		gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}}, gateway.Rule{Path: "/plain"})
 	for _, path := range []string{"/admin/x", "/plain", "/other"} {
 		if resp, _ := st.send("GET", path); resp.StatusCode != 401 {
 			t.Errorf("%s: %d to who is not signed in", path, resp.StatusCode)
@@ -303,11 +317,13 @@ func TestAnAssertionThatFailsLetsNobodyThrough(t *testing.T) {
 	st.gateway.Assertion = assertion("signed", nil)
 	st.gateway.App = "wiki"
 	st.send("GET", "/", "Cookie", cookie(b))
-	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Assertion") != "signed" || r.Header.Get("X-Auth-Session") == "" {
+	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Assertion") != "signed" ||
+		r.Header.Get("X-Auth-Session") == "" {
 		t.Errorf("told %v", r.Header)
 	}
 	st.gateway.Assertion = assertion("", errors.New("no key"))
-	if resp, _ := st.send("GET", "/", "Cookie", cookie(b)); resp.StatusCode != 503 || resp.Header.Get("X-Auth-Subject") != "" {
+	if resp, _ := st.send("GET", "/", "Cookie", cookie(b)); resp.StatusCode != 503 ||
+		resp.Header.Get("X-Auth-Subject") != "" {
 		t.Errorf("the proxy: %d %v", resp.StatusCode, resp.Header)
 	}
 	if w := st.ask("Cookie", cookie(b)); w.Code != 503 {

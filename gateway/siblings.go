@@ -14,8 +14,8 @@ type Gap struct {
 	By   int    // the number of the rule that covers it; 0: none does
 }
 
-// Gaps returns, for each rule that demands something, the paths beside it that an app may take for its own: with another
-// ending, a slash, something below, or in another case. A policy cannot know which of them the app does.
+// Gaps returns, for each rule that demands something, the paths beside it that an app may take for its own: with
+// another ending, a slash, something below, or in another case. A policy cannot know which of them the app does.
 func (p *Policy) Gaps() (gaps []Gap) {
 	methods := []string{http.MethodGet, http.MethodPost}
 	for i := range p.rules {

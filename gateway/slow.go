@@ -11,8 +11,8 @@ import (
 	"example.com/curfew/web"
 )
 
-// What the body of a request may take when nobody is signed in: slowGrace, and the time that its bytes take at slowRate,
-// but no more than slowMost in all.
+// What the body of a request may take when nobody is signed in: slowGrace, and the time that its bytes take at
+// slowRate, but no more than slowMost in all.
 const (
 	slowGrace = 30 * time.Second
 	slowRate  = 16 << 10 // bytes in a second
@@ -48,8 +48,8 @@ func (b *slowBody) deadline() time.Time {
 
 func (b *slowBody) allow() { _ = b.control.SetReadDeadline(b.deadline()) }
 
-// late says whether a request was given up because its body came too slowly. The server cancels the request's context for
-// that, as it does for a client that went away.
+// late says whether a request was given up because its body came too slowly. The server cancels the request's context
+// for that, as it does for a client that went away.
 func late(r *http.Request) bool {
 	b, ok := r.Body.(*slowBody)
 	return ok && !time.Now().Before(b.deadline())
@@ -84,7 +84,8 @@ func (p *places) enter(most int, stranger bool) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all >= most || stranger && p.strangers >= max(1, most/2) {
-		return nil, web.Fail(http.StatusServiceUnavailable, "Too many people are here at the moment. Please try again.", errFull)
+		return nil, web.Fail(http.StatusServiceUnavailable, "Too many people are here at the moment. Please try again.",
+			errFull)
 	}
 	count := func(n int) {
 		p.all += n

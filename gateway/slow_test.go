@@ -24,8 +24,8 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// trickle sends a request by nobody who is signed in, whose body comes in pieces, and returns after how long it was given
-// up, if that is before the body was whole.
+// trickle sends a request by nobody who is signed in, whose body comes in pieces, and returns after how long it was
+// given up, if that is before the body was whole.
 func trickle(t *testing.T, size, piece int, every time.Duration) (after time.Duration, gaveUp bool) {
 	t.Helper()
 	listener := make(pipes, 1)

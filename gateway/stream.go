@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// streamAfter is how long a request may take before it counts as a stream. What is shorter has been checked just now.
+	// streamAfter is how long a request may take before it counts as a stream. What is shorter has been checked just
+	// now.
 	streamAfter = 200 * time.Millisecond
 	// recheck is how often a session with open streams is looked up, whatever the feed says.
 	recheck = time.Minute

@@ -236,7 +236,8 @@ func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
 	b, _ := st.signIn(nil)
 	client := st.dial(b)
 	defer receive(t, opened, "the app to open a WebSocket").Close()
-	if opcode, payload, err := client.read(); err != nil || opcode != 8 || binary.BigEndian.Uint16([]byte(payload)) != 1008 {
+	if opcode, payload, err := client.read(); err != nil || opcode != 8 ||
+		binary.BigEndian.Uint16([]byte(payload)) != 1008 {
 		t.Errorf("opcode %d, %q, %v", opcode, payload, err)
 	}
 }
@@ -250,7 +251,8 @@ func TestDrainSaysGoingAwayToWhatWouldNotEnd(t *testing.T) {
 	client := st.dial(b)
 	defer receive(t, opened, "the app to open a WebSocket").Close()
 	st.gateway.Drain()
-	if opcode, payload, err := client.read(); err != nil || opcode != 8 || binary.BigEndian.Uint16([]byte(payload)) != 1001 {
+	if opcode, payload, err := client.read(); err != nil || opcode != 8 ||
+		binary.BigEndian.Uint16([]byte(payload)) != 1001 {
 		t.Errorf("opcode %d, %q, %v; want a close with 1001", opcode, payload, err)
 	}
 	if _, err := st.sessions.Peek(t.Context(), s.Key); err != nil {

@@ -62,7 +62,8 @@ func TestAStreamOfAGoAppEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 			st.end(s)
 			for _, resp := range []*http.Response{one, two} {
 				body, err := io.ReadAll(resp.Body)
-				if cause := receive(t, over, "the handler to end"); !errors.Is(cause, gateway.ErrEnded) || err != nil || !strings.HasSuffix(string(body), "goodbye\n\n") {
+				if cause := receive(t, over, "the handler to end"); !errors.Is(cause, gateway.ErrEnded) || err != nil ||
+					!strings.HasSuffix(string(body), "goodbye\n\n") {
 					t.Errorf("%q, %v; the cause is %v", body, err, cause)
 				}
 			}
@@ -72,7 +73,8 @@ func TestAStreamOfAGoAppEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 			default:
 			}
 			st.end(otherSession)
-			if _, err := io.ReadAll(third.Body); err != nil || !errors.Is(receive(t, over, "the handler to end"), gateway.ErrEnded) {
+			if _, err := io.ReadAll(third.Body); err != nil ||
+				!errors.Is(receive(t, over, "the handler to end"), gateway.ErrEnded) {
 				t.Errorf("the other's: %v", err)
 			}
 		})
@@ -92,7 +94,8 @@ func TestAStreamOfAGoAppWhoseClientLeavesIsNotTakenForEnded(t *testing.T) {
 	})
 	b, _ := st.signIn(nil)
 	st.openAt(app, b).Body.Close()
-	if cause := receive(t, over, "the handler to end"); !errors.Is(cause, context.Canceled) || errors.Is(cause, gateway.ErrEnded) {
+	if cause := receive(t, over, "the handler to end"); !errors.Is(cause, context.Canceled) ||
+		errors.Is(cause, gateway.ErrEnded) {
 		t.Errorf("the cause is %v", cause)
 	}
 }
@@ -114,7 +117,8 @@ func TestAConnectionThatAGoAppTookOverEndsWithItsSessionToo(t *testing.T) {
 	b, s := st.signIn(nil)
 	open := func() net.Conn {
 		conn := dialTCP(t, app.Listener.Addr().String())
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\nCookie: "+cookie(b)+"\r\n\r\n")
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\nCookie: "+cookie(b)+
+			"\r\n\r\n")
 		head := make([]byte, len("HTTP/1.1 101 "))
 		if _, err := io.ReadFull(conn, head); err != nil || string(head) != "HTTP/1.1 101 " {
 			t.Fatalf("%q, %v", head, err)

@@ -203,8 +203,8 @@ func pump(read func([]byte) (int, error), write func([]byte) error) (total int64
 	}
 }
 
-// frames follows the server's side of a WebSocket: the answer that switches protocols, then frames (RFC 6455 §5.2). On a
-// connection that has become something else it never finds itself between two frames.
+// frames follows the server's side of a WebSocket: the answer that switches protocols, then frames (RFC 6455 §5.2). On
+// a connection that has become something else it never finds itself between two frames.
 type frames struct {
 	line   []byte // of the answer's head, as far as it is of interest
 	opened bool   // the head is over
@@ -278,7 +278,8 @@ func (f *frames) answer(p []byte) []byte {
 			return p[i+1:]
 		}
 		name, value, _ := strings.Cut(line, ":")
-		f.socket = f.socket || strings.EqualFold(name, "Upgrade") && strings.EqualFold(strings.TrimSpace(value), "websocket")
+		f.socket = f.socket || strings.EqualFold(name, "Upgrade") &&
+			strings.EqualFold(strings.TrimSpace(value), "websocket")
 	}
 	return nil
 }

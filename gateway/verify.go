@@ -17,9 +17,10 @@ import (
 // verify answers a proxy that asks before it lets a request through:
 //
 //   - 200, always that, with the identity in headers;
-//   - 401 without a Location when somebody has to sign in; or, for a page and with ?redirect=true, a redirect to sign in
-//     that remembers the original URL;
-//   - 403 when the policy forbids it, or it is for a host that is not ours; 400 when it cannot be judged, 503 when the store cannot say.
+//   - 401 without a Location when somebody has to sign in; or, for a page and with ?redirect=true, a redirect to sign
+//     in that remembers the original URL;
+//   - 403 when the policy forbids it, or it is for a host that is not ours; 400 when it cannot be judged, 503 when the
+//     store cannot say.
 //
 // Refusals for want of a session are not logged: every page of a signed-out browser makes some.
 func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
@@ -95,12 +96,14 @@ func (h *Handler) original(r *http.Request) (original, error) {
 	}
 	if (len(h.Policy.rules) > 0 || h.Policy.deny) && (o.target == "" || method == "" && h.Policy.byMethods) {
 		return o, web.Fail(http.StatusBadRequest, "It is not known which request this is about.",
-			errors.New("the policy needs the original request: have the proxy send X-Forwarded-Uri and X-Forwarded-Method, and name it among the trusted proxies"))
+			errors.New("the policy needs the original request: have the proxy send X-Forwarded-Uri and "+
+				"X-Forwarded-Method, and name it among the trusted proxies"))
 	}
 	return o, nil
 }
 
-// one returns the one value of several headers that say the same thing; those that are empty say nothing. A URL is cut to its path and query.
+// one returns the one value of several headers that say the same thing; those that are empty say nothing. A URL is cut
+// to its path and query.
 func one(headers ...[]string) (string, error) {
 	var found string
 	for _, values := range headers {
@@ -113,7 +116,8 @@ func one(headers ...[]string) (string, error) {
 				continue
 			}
 			if found != "" && v != found {
-				return "", errors.New("the headers that name the original request do not agree: have the proxy set or remove each of them")
+				return "", errors.New("the headers that name the original request do not agree: have the proxy set " +
+					"or remove each of them")
 			}
 			found = v
 		}
@@ -131,17 +135,18 @@ type Answer struct {
 }
 
 // Ask decides about a request that somebody else holds, as /auth/verify does, for proxies that speak another protocol.
-// Method, URL, host, headers and remote address of r are those of the request itself, as the proxy received it. It is on
-// its way to [Handler.App]. One for a host that is neither the site's nor a route's is refused with 403.
+// Method, URL, host, headers and remote address of r are those of the request itself, as the proxy received it. It is
+// on its way to [Handler.App]. One for a host that is neither the site's nor a route's is refused with 403.
 func (h *Handler) Decide(r *http.Request) Answer { return h.ask(r, h.App, nil) }
 
-// AskFor is [Handler.Decide] for a request on its way to another app. One that is not configured gets nothing to see: the
-// answer is 500, and the log says which it was.
+// AskFor is [Handler.Decide] for a request on its way to another app. One that is not configured gets nothing to see:
+// the answer is 500, and the log says which it was.
 func (h *Handler) DecideFor(r *http.Request, app string) Answer {
 	if h.knows(app) {
 		return h.ask(r, app, nil)
 	}
-	return h.ask(r, "", web.Fail(http.StatusInternalServerError, "The proxy in front of this site asks for an app that is not configured.",
+	return h.ask(r, "", web.Fail(http.StatusInternalServerError,
+		"The proxy in front of this site asks for an app that is not configured.",
 		fmt.Errorf("the proxy asks for the app %q, and there is none of that name", web.Clip(app))))
 }
 
@@ -210,9 +215,9 @@ func (h *held) WriteHeader(status int)      { h.status = status }
 func (h *held) Write(p []byte) (int, error) { return h.body.Write(p) }
 
 // asked returns the app that a forward-auth asks for, with ?app=CLIENT_ID where several are behind one gateway, and
-// whether an assertion or an access token may be told. Below our path, and in any other spelling of it, the query is the client's and names
-// nothing; and a proxy that keeps the one path to itself may pass these on for a browser, which would get the assertion
-// to see.
+// whether an assertion or an access token may be told. Below our path, and in any other spelling of it, the query is
+// the client's and names nothing; and a proxy that keeps the one path to itself may pass these on for a browser, which
+// would get the assertion to see.
 func (h *Handler) asked(r *http.Request) (app string, may bool) {
 	if r.URL.EscapedPath() != h.Site.Path("verify") {
 		return h.App, false

@@ -13,8 +13,8 @@ import (
 	"example.com/curfew/web"
 )
 
-// opensWebSocket says whether a request is a well-formed opening of a WebSocket (RFC 6455 §4.1). Nothing else may ask an
-// app for another protocol: what follows a 101 is a tunnel, in which nobody checks a session, a path or a header.
+// opensWebSocket says whether a request is a well-formed opening of a WebSocket (RFC 6455 §4.1). Nothing else may ask
+// an app for another protocol: what follows a 101 is a tunnel, in which nobody checks a session, a path or a header.
 func opensWebSocket(r *http.Request) bool {
 	version, key := r.Header["Sec-Websocket-Version"], r.Header["Sec-Websocket-Key"]
 	upgrade := r.Header["Upgrade"]
@@ -75,7 +75,8 @@ func checkSwitch(r *http.Response) error {
 	switch key := r.Request.Header["Sec-Websocket-Key"]; {
 	case len(r.Request.Header["Upgrade"]) != 1 || len(key) != 1:
 		return fmt.Errorf("%w: none was", errProtocol)
-	case len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") || !hasToken(r.Header["Connection"], "Upgrade"):
+	case len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") ||
+		!hasToken(r.Header["Connection"], "Upgrade"):
 		return fmt.Errorf("%w: Upgrade or Connection is not right", errProtocol)
 	case len(accept) != 1 || accept[0] != acceptKey(key[0]):
 		return fmt.Errorf("%w: Sec-WebSocket-Accept is not right", errProtocol)
@@ -96,9 +97,9 @@ func asksForWebSocket(h http.Header) bool {
 		strings.EqualFold(h.Get("Sec-Fetch-Mode"), "websocket")
 }
 
-// checkOrigin refuses a WebSocket that a page of another site opens: browsers send cookies with it, and no other rule of
-// theirs stands in the way (RFC 6455 §10.2). Pages of this site may, and those in [Handler.WebSocketOrigins]; own is the
-// origin of a route with a host of its own.
+// checkOrigin refuses a WebSocket that a page of another site opens: browsers send cookies with it, and no other rule
+// of theirs stands in the way (RFC 6455 §10.2). Pages of this site may, and those in [Handler.WebSocketOrigins]; own is
+// the origin of a route with a host of its own.
 //
 // A request without Origin is not from a browser, which always sends it (RFC 6455 §4.1), so nobody's cookie is in it
 // without its owner's doing. Where a browser shows by Sec-Fetch-Site or Sec-Fetch-Mode, a proxy has dropped Origin.
@@ -124,7 +125,8 @@ func (h *Handler) checkOrigin(r *http.Request, own string) error {
 	if is(h.Site.Origin()) || is(own) || slices.ContainsFunc(h.WebSocketOrigins, is) {
 		return nil
 	}
-	return refuse(fmt.Errorf("a page of %q opens a WebSocket; it is neither this site nor among the origins that may", web.Clip(origins[0])))
+	return refuse(fmt.Errorf("a page of %q opens a WebSocket; it is neither this site nor among the origins that may",
+		web.Clip(origins[0])))
 }
 
 // ParseOrigin reads the origin of a site for [Handler.WebSocketOrigins], and returns it as browsers write it (RFC 6454

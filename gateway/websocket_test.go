@@ -19,7 +19,8 @@ import (
 
 // opening is a well-formed opening of a WebSocket, without its end; more is put into it.
 func opening(path string, more ...string) string {
-	return "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+	return "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " +
+		"websocket\r\nSec-WebSocket-Version: 13\r\n" +
 		"Sec-WebSocket-Key: " + openingKey + "\r\n" + strings.Join(more, "")
 }
 
@@ -48,36 +49,49 @@ func TestOnlyAWebSocketOpeningAsksTheAppForAnotherProtocol(t *testing.T) {
 		opens  bool
 		status int
 	}{
-		"a WebSocket":                  {get + both + ws, true, 200},
-		"in other words":               {get + "connection: keep-alive , uPGRADE\r\nupgrade: \tWebSocket \r\n" + ws, true, 200},
-		"two lines of Connection":      {get + "Connection: keep-alive\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" + ws, true, 200},
-		"a folded line":                {get + "Connection: Upgrade\r\nUpgrade:\r\n websocket\r\n" + ws, true, 200},
-		"with more in Connection":      {get + "Connection: Upgrade, HTTP2-Settings, X-Auth-Subject\r\nUpgrade: websocket\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + ws, true, 200},
-		"h2c":                          {get + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", false, 200},
-		"h2c, with a WebSocket's rest": {get + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + ws, false, 200},
-		"settings alone":               {get + "HTTP2-Settings: AAMAAABkAAQAAP__\r\n", false, 200},
-		"TLS":                          {get + "Connection: Upgrade\r\nUpgrade: TLS/1.3\r\n", false, 200},
-		"a list":                       {get + "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n" + ws, false, 200},
-		"a list, the other way":        {get + "Connection: Upgrade\r\nUpgrade: h2c,websocket\r\n" + ws, false, 200},
-		"two lines":                    {get + "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n" + ws, false, 200},
-		"with a version":               {get + "Connection: Upgrade\r\nUpgrade: websocket/13\r\n" + ws, false, 200},
-		"no text":                      {get + "Connection: Upgrade\r\nUpgrade: h2\xffc\r\n", false, 200},
-		"no Connection":                {get + "Upgrade: websocket\r\n" + ws, false, 200},
-		"Connection says otherwise":    {get + "Connection: x-upgrade\r\nUpgrade: websocket\r\n" + ws, false, 200},
-		"Connection takes the key":     {get + "Connection: Upgrade, sec-websocket-key\r\nUpgrade: websocket\r\n" + ws, false, 200},
-		"no key":                       {get + both + "Sec-WebSocket-Version: 13\r\n", false, 200},
-		"a short key":                  {get + both + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2hvcnQ=\r\n", false, 200},
-		"a key that is no base64":      {get + both + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZ!==\r\n", false, 200},
-		"two keys":                     {get + both + ws + "Sec-WebSocket-Key: " + openingKey + "\r\n", false, 200},
-		"no version":                   {get + both + "Sec-WebSocket-Key: " + openingKey + "\r\n", false, 200},
-		"an old version":               {get + both + "Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: " + openingKey + "\r\n", false, 200},
-		"a body":                       {get + both + ws + "Content-Length: 1\r\n", false, 200},
-		"a chunked body":               {get + both + ws + "Transfer-Encoding: chunked\r\n", false, 200},
-		"HTTP/1.0":                     {"GET %s HTTP/1.0\r\nHost: x\r\n" + both + ws, false, 200},
-		"POST":                         {"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + both + ws, false, 200},
-		"HEAD":                         {"HEAD %s HTTP/1.1\r\nHost: x\r\n" + both + ws, false, 200},
-		"CONNECT":                      {"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n" + both + ws, false, 501},
-		"a space before the colon":     {get + "Connection: Upgrade\r\nUpgrade : websocket\r\n" + ws, false, 400},
+		"a WebSocket": {get + both + ws, true, 200},
+		"in other words": {get + "connection: keep-alive , uPGRADE\r\nupgrade: \tWebSocket \r\n" + ws,
+			true, 200},
+		"two lines of Connection": {get +
+			"Connection: keep-alive\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" + ws, true, 200},
+		"a folded line": {get + "Connection: Upgrade\r\nUpgrade:\r\n websocket\r\n" + ws, true, 200},
+		"with more in Connection": {get +
+			"Connection: Upgrade, HTTP2-Settings, X-Auth-Subject\r\nUpgrade: websocket\r\nHTTP2-Settings: " +
+			"AAMAAABkAAQAAP__\r\n" + ws, true, 200},
+		"h2c": {get +
+			"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", false, 200},
+		"h2c, with a WebSocket's rest": {get +
+			"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + ws, false,
+			200},
+		"settings alone":        {get + "HTTP2-Settings: AAMAAABkAAQAAP__\r\n", false, 200},
+		"TLS":                   {get + "Connection: Upgrade\r\nUpgrade: TLS/1.3\r\n", false, 200},
+		"a list":                {get + "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n" + ws, false, 200},
+		"a list, the other way": {get + "Connection: Upgrade\r\nUpgrade: h2c,websocket\r\n" + ws, false, 200},
+		"two lines": {get + "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n" + ws,
+			false, 200},
+		"with a version":            {get + "Connection: Upgrade\r\nUpgrade: websocket/13\r\n" + ws, false, 200},
+		"no text":                   {get + "Connection: Upgrade\r\nUpgrade: h2\xffc\r\n", false, 200},
+		"no Connection":             {get + "Upgrade: websocket\r\n" + ws, false, 200},
+		"Connection says otherwise": {get + "Connection: x-upgrade\r\nUpgrade: websocket\r\n" + ws, false, 200},
+		"Connection takes the key": {get + "Connection: Upgrade, sec-websocket-key\r\nUpgrade: websocket\r\n" + ws,
+			false, 200},
+		"no key": {get + both + "Sec-WebSocket-Version: 13\r\n", false, 200},
+		"a short key": {get + both + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2hvcnQ=\r\n",
+			false, 200},
+		"a key that is no base64": {get + both + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " +
+			"dGhlIHNhbXBsZSBub25jZ!==\r\n", false, 200},
+		"two keys":   {get + both + ws + "Sec-WebSocket-Key: " + openingKey + "\r\n", false, 200},
+		"no version": {get + both + "Sec-WebSocket-Key: " + openingKey + "\r\n", false, 200},
+		"an old version": {get + both + "Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: " + openingKey +
+			"\r\n", false, 200},
+		"a body":         {get + both + ws + "Content-Length: 1\r\n", false, 200},
+		"a chunked body": {get + both + ws + "Transfer-Encoding: chunked\r\n", false, 200},
+		"HTTP/1.0":       {"GET %s HTTP/1.0\r\nHost: x\r\n" + both + ws, false, 200},
+		"POST": {"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + both + ws, false,
+			200},
+		"HEAD":                     {"HEAD %s HTTP/1.1\r\nHost: x\r\n" + both + ws, false, 200},
+		"CONNECT":                  {"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n" + both + ws, false, 501},
+		"a space before the colon": {get + "Connection: Upgrade\r\nUpgrade : websocket\r\n" + ws, false, 400},
 	} {
 		for path, signedIn := range map[string]string{"/ws": "Cookie: " + cookie(b) + "\r\n", "/public/ws": ""} {
 			head := row.head
@@ -95,7 +109,9 @@ func TestOnlyAWebSocketOpeningAsksTheAppForAnotherProtocol(t *testing.T) {
 				continue
 			}
 			r := receive(t, st.seen, "a request to reach the app")
-			if opens := strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && r.Header.Get("Connection") == "Upgrade" && r.Header.Get("Sec-WebSocket-Key") == openingKey; opens != row.opens {
+			if opens := strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
+				r.Header.Get("Connection") == "Upgrade" &&
+				r.Header.Get("Sec-WebSocket-Key") == openingKey; opens != row.opens {
 				t.Errorf("%s: the app received %v; it opens a WebSocket: %v, want %v", name, r.Header, opens, row.opens)
 			}
 			for _, gone := range []string{"Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version"} {
@@ -103,7 +119,8 @@ func TestOnlyAWebSocketOpeningAsksTheAppForAnotherProtocol(t *testing.T) {
 					t.Errorf("%s: the app received %s: %q", name, gone, r.Header[gone])
 				}
 			}
-			if r.Header["Http2-Settings"] != nil || strings.Contains(strings.Join(r.Header["Connection"], ","), "HTTP2") {
+			if r.Header["Http2-Settings"] != nil || strings.Contains(strings.Join(r.Header["Connection"], ","),
+				"HTTP2") {
 				t.Errorf("%s: the app received %v", name, r.Header)
 			}
 		}
@@ -117,22 +134,28 @@ func TestA101ThatNobodyAskedForIs502AndCostsNothing(t *testing.T) {
 	b, _ := st.signIn(nil)
 	signedIn := "Cookie: " + cookie(b) + "\r\n"
 	plain := "GET /private HTTP/1.1\r\nHost: x\r\n" + signedIn
-	const upgrade, accept = "Connection: Upgrade\r\nUpgrade: websocket\r\n", "Sec-WebSocket-Accept: " + openingAccept + "\r\n"
+	const upgrade, accept = "Connection: Upgrade\r\nUpgrade: websocket\r\n", "Sec-WebSocket-Accept: " + openingAccept +
+		"\r\n"
 	for name, row := range map[string]struct{ request, answer string }{
-		"to a page":                        {plain, upgrade + accept},
-		"to a page, h2c":                   {plain, "Connection: Upgrade\r\nUpgrade: h2c\r\n"},
-		"to h2c":                           {plain + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\n"},
-		"to a page, without Upgrade":       {plain, ""},
-		"to a POST":                        {"POST /private HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n" + signedIn, upgrade + accept},
-		"to HEAD":                          {"HEAD /private HTTP/1.1\r\nHost: x\r\n" + signedIn, upgrade + accept},
-		"to who is not signed in":          {"GET /public/x HTTP/1.1\r\nHost: x\r\n", upgrade + accept},
-		"to an opening, without Upgrade":   {opening("/private", signedIn), accept},
-		"to an opening, with two":          {opening("/private", signedIn), upgrade + "Upgrade: h2c\r\n" + accept},
-		"to an opening, h2c":               {opening("/private", signedIn), "Connection: Upgrade\r\nUpgrade: h2c\r\n" + accept},
+		"to a page":      {plain, upgrade + accept},
+		"to a page, h2c": {plain, "Connection: Upgrade\r\nUpgrade: h2c\r\n"},
+		"to h2c": {plain +
+			"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n",
+			"Connection: Upgrade\r\nUpgrade: h2c\r\n"},
+		"to a page, without Upgrade": {plain, ""},
+		"to a POST": {"POST /private HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n" + signedIn,
+			upgrade + accept},
+		"to HEAD":                        {"HEAD /private HTTP/1.1\r\nHost: x\r\n" + signedIn, upgrade + accept},
+		"to who is not signed in":        {"GET /public/x HTTP/1.1\r\nHost: x\r\n", upgrade + accept},
+		"to an opening, without Upgrade": {opening("/private", signedIn), accept},
+		"to an opening, with two":        {opening("/private", signedIn), upgrade + "Upgrade: h2c\r\n" + accept},
+		"to an opening, h2c": {opening("/private", signedIn), "Connection: Upgrade\r\nUpgrade: h2c\r\n" +
+			accept},
 		"to an opening, without an accept": {opening("/private", signedIn), upgrade},
-		"to an opening, with a wrong one":  {opening("/private", signedIn), upgrade + "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n"},
-		"to an opening, with two accepts":  {opening("/private", signedIn), upgrade + accept + accept},
-		"to an opening that is public":     {opening("/public/ws"), upgrade},
+		"to an opening, with a wrong one": {opening("/private", signedIn),
+			upgrade + "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n"},
+		"to an opening, with two accepts": {opening("/private", signedIn), upgrade + accept + accept},
+		"to an opening that is public":    {opening("/public/ws"), upgrade},
 	} {
 		closed := make(chan error, 1)
 		st.upstream = func(w http.ResponseWriter, r *http.Request) {
@@ -149,10 +172,12 @@ func TestA101ThatNobodyAskedForIs502AndCostsNothing(t *testing.T) {
 			}()
 		}
 		_, resp := st.answerTo(row.request + "\r\nx")
-		if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 502 || strings.Contains(string(body), "another protocol") {
+		if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 502 ||
+			strings.Contains(string(body), "another protocol") {
 			t.Errorf("%s: %d %s, want 502", name, resp.StatusCode, body)
 		}
-		if err := receive(t, closed, "the gateway to let go of the app"); err != nil && strings.Contains(err.Error(), "timeout") {
+		if err := receive(t, closed, "the gateway to let go of the app"); err != nil &&
+			strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: the connection stays open: %v", name, err)
 		}
 		receive(t, st.seen, "a request to reach the app")
@@ -189,7 +214,8 @@ func TestAnInterimAnswerIsPassedOnAsAHintAlone(t *testing.T) {
 		u.Scheme = scheme
 		st.routed(gateway.Route{Upstream: gateway.Upstream{URL: u}})
 		answer := st.raw("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n\r\n")
-		if strings.Count(answer, "HTTP/1.1 103 ") != 2 || strings.Contains(answer, "planted") || strings.Contains(answer, "X-Hint") ||
+		if strings.Count(answer, "HTTP/1.1 103 ") != 2 || strings.Contains(answer, "planted") ||
+			strings.Contains(answer, "X-Hint") ||
 			!strings.Contains(answer, "Link: </style.css>") || !strings.Contains(answer, "HTTP/1.1 200 OK") {
 			t.Errorf("%s: %q", scheme, answer)
 		}
@@ -228,7 +254,8 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 	// One host of a route's own, at the port of the site.
 	u, _ := url.Parse(st.app.URL)
 	port := st.gateway.Site.URL.Port()
-	st.routed(gateway.Route{Host: "status.example.com", Upstream: gateway.Upstream{URL: u}}, gateway.Route{Upstream: gateway.Upstream{URL: u}})
+	st.routed(gateway.Route{Host: "status.example.com", Upstream: gateway.Upstream{URL: u}},
+		gateway.Route{Upstream: gateway.Upstream{URL: u}})
 	for name, row := range map[string]struct {
 		headers []string
 		status  int
@@ -250,23 +277,37 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 		"a browser, and it is missing": {[]string{"Sec-Fetch-Site", "cross-site"}, 403},
 		"another route's host":         {[]string{"Origin", "http://status.example.com:" + port}, 403},
 		"what Host says":               {[]string{"Origin", "http://evil.example", "Host", "evil.example"}, 403},
-		"a route's own host":           {[]string{"Origin", "http://status.example.com:" + port, "Host", "status.example.com:" + port}, 200},
-		"a route's host, elsewhere":    {[]string{"Origin", "https://status.example.com", "Host", "status.example.com:" + port}, 403},
+		"a route's own host": {[]string{"Origin", "http://status.example.com:" + port, "Host",
+			"status.example.com:" + port}, 200},
+		"a route's host, elsewhere": {[]string{"Origin", "https://status.example.com", "Host",
+			"status.example.com:" + port}, 403},
 	} {
-		socket := append([]string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-Websocket-Version", "13", "Sec-Websocket-Key", openingKey}, row.headers...)
+		socket := append([]string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-Websocket-Version", "13",
+			"Sec-Websocket-Key", openingKey}, row.headers...)
 		in := append([]string{"Cookie", cookie(b)}, socket...)
 		for what, ask := range map[string]func() int{
-			"the proxy":                 func() int { resp, _ := st.send("GET", "/ws", in...); return resp.StatusCode },
-			"the proxy, a public path":  func() int { resp, _ := st.send("GET", "/public/ws", socket...); return resp.StatusCode },
-			"verify":                    func() int { return st.askAt("/auth/verify/ws", in...).Code },
-			"the middleware":            func() int { return request(st.gateway.Require(http.NotFoundHandler()), "/ws", in...).Code },
-			"the middleware, who may":   func() int { return request(st.gateway.Optional(http.NotFoundHandler()), "/ws", in...).Code },
+			"the proxy": func() int { resp, _ := st.send("GET", "/ws", in...); return resp.StatusCode },
+			"the proxy, a public path": func() int {
+				resp,
+					_ := st.send("GET", "/public/ws", socket...)
+				return resp.StatusCode
+			},
+			"verify": func() int { return st.askAt("/auth/verify/ws", in...).Code },
+			"the middleware": func() int {
+				return request(st.gateway.Require(http.NotFoundHandler()), "/ws",
+					in...).Code
+			},
+			"the middleware, who may": func() int {
+				return request(st.gateway.Optional(http.NotFoundHandler()), "/ws",
+					in...).Code
+			},
 			"ext_authz":                 func() int { return st.asked(in...) },
 			"ext_authz, a public path ": func() int { return st.asked(socket...) },
 		} {
 			want := row.status
 			switch {
-			case strings.Contains(strings.Join(row.headers, " "), "status.example.com:") && !strings.Contains(what, "proxy"):
+			case strings.Contains(strings.Join(row.headers, " "), "status.example.com:") &&
+				!strings.Contains(what, "proxy"):
 				want = 403 // only a route has a host of its own
 			case want == 200 && strings.HasPrefix(what, "the middleware"):
 				want = 404
@@ -279,7 +320,8 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 		}
 	}
 	// What is no WebSocket may come from anywhere: that is for the app and its CORS to say.
-	if resp, _ := st.send("GET", "/private", "Cookie", cookie(b), "Origin", "https://evil.example"); resp.StatusCode != 200 {
+	if resp, _ := st.send("GET", "/private", "Cookie", cookie(b), "Origin",
+		"https://evil.example"); resp.StatusCode != 200 {
 		t.Errorf("an ordinary request: %d", resp.StatusCode)
 	}
 	if !strings.Contains(st.logs.String(), `https://evil.example`) {
@@ -329,14 +371,17 @@ func TestAnOriginIsReadAsBrowsersWriteIt(t *testing.T) {
 	t.Parallel()
 	for raw, want := range map[string]string{
 		"https://app.example.com": "https://app.example.com", "HTTPS://App.Example.com:443": "https://app.example.com",
-		"http://localhost:80": "http://localhost", "http://[::1]:3000": "http://[::1]:3000", "chrome-extension://abc": "chrome-extension://abc",
+		"http://localhost:80": "http://localhost", "http://[::1]:3000": "http://[::1]:3000",
+		"chrome-extension://abc": "chrome-extension://abc",
 	} {
 		if got, err := gateway.ParseOrigin(raw); got != want || err != nil {
 			t.Errorf("%s: %s, %v", raw, got, err)
 		}
 	}
-	for _, raw := range []string{"", "*", "null", "app.example.com", "https://", "https://*.example.com", "https://a/", "https://a?b", "https://a#b", "https://u@a", "https://a:"} {
-		if got, err := gateway.ParseOrigin(raw); err == nil || !strings.Contains(err.Error(), "is no origin; write it like") {
+	for _, raw := range []string{"", "*", "null", "app.example.com", "https://", "https://*.example.com", "https://a/",
+		"https://a?b", "https://a#b", "https://u@a", "https://a:"} {
+		if got, err := gateway.ParseOrigin(raw); err == nil ||
+			!strings.Contains(err.Error(), "is no origin; write it like") {
 			t.Errorf("%q: %q, %v", raw, got, err)
 		}
 	}

@@ -72,7 +72,8 @@ func Parse(text []byte) (*Keyring, error) {
 			wrong = fmt.Sprintf("holds %d bytes", len(k))
 		}
 		if wrong != "" {
-			return nil, fmt.Errorf("key file line %d %s: want the base64 of 32 random bytes, as `openssl rand -base64 32` prints it", i+1, wrong)
+			return nil, fmt.Errorf("key file line %d %s: want the base64 of 32 random bytes, as `openssl rand "+
+				"-base64 32` prints it", i+1, wrong)
 		}
 		keys = append(keys, k)
 	}
@@ -86,7 +87,8 @@ func Parse(text []byte) (*Keyring, error) {
 func NewFile() []byte {
 	k := make([]byte, 32)
 	rand.Read(k)
-	return fmt.Appendf(nil, "# The keys that seal cookies and tokens: the first seals, all open. Keep this file secret.\n%s\n",
+	return fmt.Appendf(nil, "# The keys that seal cookies and tokens: the first seals, all open. Keep this file "+
+		"secret.\n%s\n",
 		base64.StdEncoding.EncodeToString(k))
 }
 

@@ -43,12 +43,13 @@ const (
 var (
 	errForeignState = errors.New("the state is not one of ours")
 	errRanOut       = errors.New("the login took longer than 15 minutes")
-	errNoCookie     = errors.New("the browser sent no cookie of this login: it was finished already, made room for newer ones, or was begun in another browser")
+	errNoCookie     = errors.New("the browser sent no cookie of this login: it was finished already, made room for " +
+		"newer ones, or was begun in another browser")
 )
 
-// attempt is a login under way. It travels sealed in its own state parameter, and so in no store and no large cookie. The
-// browser keeps a secret in a small cookie: the state is worth nothing without it (RFC 9700 §4.7), and nonce and PKCE
-// verifier are derived from both, so that neither the state nor the cookie alone gives them away.
+// attempt is a login under way. It travels sealed in its own state parameter, and so in no store and no large cookie.
+// The browser keeps a secret in a small cookie: the state is worth nothing without it (RFC 9700 §4.7), and nonce and
+// PKCE verifier are derived from both, so that neither the state nor the cookie alone gives them away.
 type attempt struct {
 	State    string `json:"-"`
 	Nonce    string `json:"-"`
@@ -66,8 +67,8 @@ type attempt struct {
 	Prompt   string    `json:"m,omitempty"` // what the provider was asked to prompt, if this login asked for something
 }
 
-// begin completes an attempt: all that must be known of it later goes into the state, and the secret into the cookie that
-// it returns.
+// begin completes an attempt: all that must be known of it later goes into the state, and the secret into the cookie
+// that it returns.
 func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	a.ID = make([]byte, 16)
 	rand.Read(a.ID)
@@ -93,8 +94,8 @@ func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	return h.Cookie.New(h.cookieName(a.Slot), cookieValue(h.Sessions.Now(), secret), store.AttemptLifetime), nil
 }
 
-// derive makes what is sent to the provider out of the browser's secret and the attempt's ID, which the browser does not
-// know.
+// derive makes what is sent to the provider out of the browser's secret and the attempt's ID, which the browser does
+// not know.
 func (a *attempt) derive(secret []byte) {
 	from := func(what string) string {
 		mac := hmac.New(sha256.New, secret)
@@ -133,8 +134,8 @@ func (h *Handler) read(state string) (*attempt, error) {
 	return a, nil
 }
 
-// take returns the attempt of a state if it is one of this browser and has not run out. With an error too it returns what
-// the state says, if it is one of ours: that may be a stranger's, and serves to lead back to a page of this site.
+// take returns the attempt of a state if it is one of this browser and has not run out. With an error too it returns
+// what the state says, if it is one of ours: that may be a stranger's, and serves to lead back to a page of this site.
 func (h *Handler) take(r *http.Request, state string) (*attempt, error) {
 	a, err := h.read(state)
 	if err != nil {
@@ -177,8 +178,8 @@ func parseCookie(value string) (began time.Time, secret []byte, ok bool) {
 
 func cookieSize(c *http.Cookie) int { return len(c.Name) + len(c.Value) + len("=; ") }
 
-// cookieName returns the name of an attempt's cookie. Names are few, so that they are short, and many enough that tabs which
-// are opened at the same moment do not meet in one.
+// cookieName returns the name of an attempt's cookie. Names are few, so that they are short, and many enough that tabs
+// which are opened at the same moment do not meet in one.
 func (h *Handler) cookieName(slot int) string {
 	b := binary.BigEndian.AppendUint16(nil, uint16(slot)<<4)
 	return h.cookiePrefix() + base64.RawURLEncoding.EncodeToString(b)[:2]
@@ -232,14 +233,15 @@ func (h *Handler) forget(w http.ResponseWriter, name string) {
 	http.SetCookie(w, h.Cookie.New(name, "", -time.Second))
 }
 
-// storeReturn keeps the return path of an attempt in the store, and says whether it could. Anybody can start a login, so
-// what is kept in this way is bounded, and what does not fit is given up.
+// storeReturn keeps the return path of an attempt in the store, and says whether it could. Anybody can start a login,
+// so what is kept in this way is bounded, and what does not fit is given up.
 func (h *Handler) storeReturn(r *http.Request, a *attempt) bool {
 	h.onceLong.Do(func() { h.long = rate.NewLimiter(rate.Every(2*time.Second), 100) })
 	err := errors.New("too many of that length at the moment")
 	if h.long.AllowN(h.Sessions.Now(), 1) {
 		id := a.returnID()
-		_, err = h.Sessions.ClaimAttempt(r.Context(), id, h.Ring.Seal(returnPurpose, id[:], []byte(a.ReturnTo)), returnLife)
+		_, err = h.Sessions.ClaimAttempt(r.Context(), id, h.Ring.Seal(returnPurpose, id[:], []byte(a.ReturnTo)),
+			returnLife)
 	}
 	if err != nil {
 		h.returnLost(r, err)

@@ -23,7 +23,8 @@ import (
 //  2. The iss parameter (RFC 9207 §2.4), then the provider's error, then the code.
 //  3. The code is exchanged, once (see [Handler.once]), and the ID Token verified (Core §3.1.3.7).
 //  4. Only then userinfo is asked, for the same subject (Core §5.3.2).
-//  5. The claims that the site requires, and the app's own say. Who is refused here leaves a refresh token to be revoked.
+//  5. The claims that the site requires, and the app's own say. Who is refused here leaves a refresh token to be
+//     revoked.
 //  6. The session is created, unless a logout overtook this login; the browser gets a new bearer, and the session that
 //     it had is ended.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provider) error {
@@ -65,17 +66,19 @@ func answered(r *http.Request) (map[string]string, error) {
 	q := make(map[string]string)
 	for _, name := range []string{"state", "iss", "error", "error_description", "code"} {
 		if len(values[name]) > 1 {
-			return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", fmt.Errorf("%s comes more than once", name))
+			return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.",
+				fmt.Errorf("%s comes more than once", name))
 		}
 		q[name] = values.Get(name)
 	}
 	return q, nil
 }
 
-// lost answers for a callback that belongs to no login of this browser: err says why. a is what its state says, if that is
-// one of ours, else nil; it may have been begun by a stranger, so it gets nobody further than a link to a page of this
-// site. The same goes for what the provider says: the page names its error, and the log has the rest.
-func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string, err error) error {
+// lost answers for a callback that belongs to no login of this browser: err says why. a is what its state says, if that
+// is one of ours, else nil; it may have been begun by a stranger, so it gets nobody further than a link to a page of
+// this site. The same goes for what the provider says: the page names its error, and the log has the rest.
+func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string,
+	err error) error {
 	back := &attempt{Provider: p.Name()}
 	if a != nil {
 		back.ReturnTo = a.ReturnTo
@@ -94,13 +97,15 @@ func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider,
 	m := web.Message{Title: "This sign-in cannot be continued", Actions: actions}
 	switch {
 	case q["error"] != "":
-		err = fmt.Errorf("%w; the provider answered %q: %q", err, web.Clip(q["error"]), web.Clip(q["error_description"]))
+		err = fmt.Errorf("%w; the provider answered %q: %q", err, web.Clip(q["error"]),
+			web.Clip(q["error_description"]))
 		m.Text = fmt.Sprintf("%s did not sign you in. It reports the error “%s”.", label(p), printable(q["error"]))
 	case in && a == nil:
 		redirect(w, h.home())
 		return nil
 	case in:
-		h.Site.Event(r, slog.LevelInfo, "login", append(attrs, slog.String("result", "repeated"), slog.String("error", err.Error()))...)
+		h.Site.Event(r, slog.LevelInfo, "login", append(attrs, slog.String("result", "repeated"),
+			slog.String("error", err.Error()))...)
 		h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed in",
 			Text: "This sign-in was finished already, or another one took its place.", Actions: actions})
 		return nil
@@ -118,13 +123,15 @@ func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider,
 // check is steps 1 (its last part) and 2 of [Handler.callback].
 func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map[string]string) error {
 	if a.Provider != p.Name() {
-		return h.asked(p, a, &oidc.Error{Check: "redirect_uri", Err: errors.New("the answer came to another provider's redirect URI")})
+		return h.asked(p, a, &oidc.Error{Check: "redirect_uri",
+			Err: errors.New("the answer came to another provider's redirect URI")})
 	}
 	if err := p.CheckIssParameter(ctx, q["iss"]); err != nil {
 		return h.asked(p, a, err)
 	}
 	if refusesSelection(a, q["error"]) {
-		return fmt.Errorf("%w: it answered %q: %q", errNoSelection, web.Clip(q["error"]), web.Clip(q["error_description"]))
+		return fmt.Errorf("%w: it answered %q: %q", errNoSelection, web.Clip(q["error"]),
+			web.Clip(q["error_description"]))
 	}
 	if q["error"] != "" {
 		return h.declined(p, a, q["error"], q["error_description"])
@@ -138,14 +145,17 @@ func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map
 // errNoSelection: the provider was asked to let the person select an account, and does not do that.
 var errNoSelection = errors.New("the provider takes no select_account and is asked to sign the person in anew")
 
-// refusesSelection says whether an error may be about select_account. Once that is not asked for any more, an error is one.
+// refusesSelection says whether an error may be about select_account. Once that is not asked for any more, an error is
+// one.
 func refusesSelection(a *attempt, code string) bool {
 	return withLogin(a.Prompt) != a.Prompt &&
-		slices.Contains([]string{"invalid_request", "account_selection_required", "interaction_required", "login_required"}, code)
+		slices.Contains([]string{"invalid_request", "account_selection_required", "interaction_required",
+			"login_required"}, code)
 }
 
 // finish is steps 3 to 6 of [Handler.callback]. It returns the bearer for the browser.
-func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code string) (bearer session.Bearer, err error) {
+func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code string) (bearer session.Bearer,
+	err error) {
 	ctx := r.Context()
 	tokens, err := p.Exchange(ctx, code, a.Verifier, h.RedirectURI(p.Name()))
 	if err != nil {
@@ -196,7 +206,8 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 		h.replace(r, old, inherited)
 	}
 	h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "ok"), slog.String("provider", p.Name()),
-		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.String("sid", s.SID), slog.Bool("silent", a.Silent))
+		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.String("sid", s.SID),
+		slog.Bool("silent", a.Silent))
 	return bearer, nil
 }
 
@@ -220,7 +231,8 @@ func (h *Handler) refused(ctx context.Context, p *oidc.Provider, a *attempt, id 
 	text, note := "You have signed in, but this site did not let you in.", ""
 	if missing, ok := errors.AsType[lackingError](err); ok {
 		attrs[1], note = slog.String("check", "require"), "Whoever runs this site can change that."
-		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” is not one of those let in.", missing.claim)
+		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” "+
+			"is not one of those let in.", missing.claim)
 	}
 	f := refuse(http.StatusForbidden, "", err, attrs...)
 	f.Message = web.Message{Title: "You cannot come in", Text: text, Note: note, Actions: h.another(ctx, p, a)}
@@ -248,7 +260,8 @@ func (h *Handler) another(ctx context.Context, p *oidc.Provider, a *attempt) []w
 // declined says what it means that the provider answered with an error (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and
 // its description come by way of the browser, so anybody may have written them.
 func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description string) error {
-	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %q: %q", web.Clip(code), web.Clip(description)),
+	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %q: %q", web.Clip(code),
+		web.Clip(description)),
 		slog.String("provider", p.Name()), slog.String("check", "error"))
 	switch code {
 	case "access_denied":
@@ -256,12 +269,15 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 		f.Message = web.Message{Title: "Sign-in was cancelled",
 			Text: fmt.Sprintf("You, or %s, said no. Nobody was signed in.", label(p))}
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
-		f.Message = web.Message{Title: "Please sign in", Text: fmt.Sprintf("%s needs you to take part in this sign-in.", label(p))}
+		f.Message = web.Message{Title: "Please sign in",
+			Text: fmt.Sprintf("%s needs you to take part in this sign-in.", label(p))}
 	case "temporarily_unavailable":
 		f.Status, f.Err = http.StatusServiceUnavailable, fmt.Errorf("%w: %w", oidc.ErrUnavailable, f.Err)
-		f.Message = web.Message{Title: "Sign-in is not available just now", Text: fmt.Sprintf("%s asks you to try again in a moment.", label(p))}
+		f.Message = web.Message{Title: "Sign-in is not available just now",
+			Text: fmt.Sprintf("%s asks you to try again in a moment.", label(p))}
 	default:
-		f.Message = web.Message{Title: "This sign-in failed", Text: fmt.Sprintf("%s reports the error “%s”.", label(p), printable(code))}
+		f.Message = web.Message{Title: "This sign-in failed",
+			Text: fmt.Sprintf("%s reports the error “%s”.", label(p), printable(code))}
 	}
 	if code != "access_denied" && description != "" {
 		f.Message.Note = "It adds: " + printable(description)
@@ -277,13 +293,16 @@ func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
 		return &web.Failure{Status: http.StatusConflict, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 			Message: web.Message{Title: "You were signed out",
-				Text:    "A sign-out arrived while you were signing in, so this sign-in was not completed.\n\nIf you want to come in all the same, sign in again.",
+				Text: "A sign-out arrived while you were signing in, so this sign-in was not completed.\n\nIf " +
+					"you want to come in all the same, sign in again.",
 				Actions: h.again(a)}}
 	case errors.Is(err, session.ErrUnavailable):
 		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
-			Message: web.Message{Title: "Not just now", Text: "This site cannot reach its store of sessions. Please try again in a moment.",
-				Actions: []web.Action{{Label: "Try again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}}
+			Message: web.Message{Title: "Not just now",
+				Text: "This site cannot reach its store of sessions. Please try again in a moment.",
+				Actions: []web.Action{{Label: "Try again",
+					Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}}
 	}
 	return err
 }
@@ -301,8 +320,8 @@ func (h *Handler) before(r *http.Request) (*session.Session, error) {
 	return s, err
 }
 
-// sameSignIn says whether a session and the one that is about to take its place may be of one sign-in at the provider. Without a
-// sid nobody can tell.
+// sameSignIn says whether a session and the one that is about to take its place may be of one sign-in at the provider.
+// Without a sid nobody can tell.
 func sameSignIn(old *session.Session, n *session.SignIn) bool {
 	return old.Issuer == n.Issuer && old.ClientID == n.ClientID && old.Subject == n.Subject &&
 		(old.SID == n.SID || old.HasSID(n.SID))
@@ -320,7 +339,8 @@ func (h *Handler) replace(r *http.Request, old *session.Session, inherited bool)
 
 func (h *Handler) notReplaced(r *http.Request, err error) {
 	b, _ := h.Cookie.Read(r)
-	h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()), slog.String("error", err.Error()))
+	h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()),
+		slog.String("error", err.Error()))
 }
 
 // printable keeps of a stranger's text what RFC 6749 §4.1.2.1 allows in it, and not too much.

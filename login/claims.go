@@ -25,9 +25,9 @@ var together = [...][2]string{
 	{"_claim_names", "_claim_sources"}, // Core §5.6.2
 }
 
-// merge returns the claims of a session: those of the ID Token, and over them those of userinfo, which are fresher. What
-// is null is absent. Claims that belong together come from one source: the one whose address it is says whether that is
-// verified.
+// merge returns the claims of a session: those of the ID Token, and over them those of userinfo, which are fresher.
+// What is null is absent. Claims that belong together come from one source: the one whose address it is says whether
+// that is verified.
 func merge(id, info map[string]any) map[string]any {
 	absent := func(_ string, v any) bool { return v == nil }
 	claims, fresh := maps.Clone(id), maps.Clone(info)
@@ -104,7 +104,8 @@ func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[str
 	// What was said of the old address says nothing of one that the app put in its place.
 	for _, pair := range together {
 		what, about := pair[0], pair[1]
-		if !sameAddress(before[what], claims[what]) && before[what] != nil && scalarEqual(before[about], claims[about]) {
+		if !sameAddress(before[what], claims[what]) && before[what] != nil &&
+			scalarEqual(before[about], claims[about]) {
 			delete(claims, about)
 		}
 	}

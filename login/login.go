@@ -32,9 +32,9 @@ type Handler struct {
 	Ring      *keyring.Keyring // seals the attempts
 	Cookie    session.Cookie
 
-	// OnLogin is the app's own say, after all checks: it may add to the claims, and refuses by an error. The person hears
-	// the text of a [web.Fail], and of any other error nothing. What the ID Token says about itself (iss, sub, sid, …)
-	// cannot be changed.
+	// OnLogin is the app's own say, after all checks: it may add to the claims, and refuses by an error. The person
+	// hears the text of a [web.Fail], and of any other error nothing. What the ID Token says about itself (iss, sub,
+	// sid, …) cannot be changed.
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
 	Home string // where a login without return_to leads; default "/"
@@ -146,7 +146,8 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 		}
 		q.provider = h.Providers[i].Name()
 	}
-	if len(q.loginHint) > 256 || !utf8.ValidString(q.loginHint) || strings.ContainsFunc(q.loginHint, unicode.IsControl) {
+	if len(q.loginHint) > 256 || !utf8.ValidString(q.loginHint) ||
+		strings.ContainsFunc(q.loginHint, unicode.IsControl) {
 		return request{}, refuse(http.StatusBadRequest, "The login_hint is too long or malformed.", nil)
 	}
 	switch values.Get("silent") {
@@ -289,16 +290,22 @@ func (h *Handler) asked(p *oidc.Provider, a *attempt, err error) error {
 	case errors.Is(err, oidc.ErrUnavailable):
 		f.Status, f.Attrs = http.StatusServiceUnavailable, append(f.Attrs, slog.String("result", "unavailable"))
 		f.Message = web.Message{Title: "Sign-in is not available just now",
-			Text:    fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a moment.", label(p)),
-			Actions: []web.Action{{Label: "Try again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}
+			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
+				"moment.", label(p)),
+			Actions: []web.Action{{Label: "Try again", Href: h.link(request{provider: a.Provider,
+				returnTo: a.ReturnTo})}}}
 	case errors.Is(err, oidc.ErrInvalidGrant):
-		f.Status, f.Attrs = http.StatusBadRequest, append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))
+		f.Status, f.Attrs = http.StatusBadRequest, append(f.Attrs, slog.String("result", "refused"),
+			slog.String("check", "code"))
 		f.Message = web.Message{Title: "This sign-in has run out",
-			Text: "The provider no longer accepts it. That happens when it took too long, or when the page was loaded twice.", Actions: h.again(a)}
+			Text: "The provider no longer accepts it. That happens when it took too long, or when the page was " +
+				"loaded twice.", Actions: h.again(a)}
 	case failed:
-		f.Status, f.Attrs = http.StatusBadRequest, append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
+		f.Status, f.Attrs = http.StatusBadRequest, append(f.Attrs, slog.String("result", "refused"),
+			slog.String("check", check.Check))
 		f.Message = web.Message{Title: "This sign-in was refused",
-			Text: fmt.Sprintf("What %s answered did not pass a check (%s), so nobody was signed in.", label(p), check.Check), Actions: h.again(a)}
+			Text: fmt.Sprintf("What %s answered did not pass a check (%s), so nobody was signed in.", label(p),
+				check.Check), Actions: h.again(a)}
 	default:
 		return fmt.Errorf("login with %s: %w", p.Name(), err)
 	}

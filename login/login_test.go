@@ -38,10 +38,12 @@ func TestASignInOpensASession(t *testing.T) {
 		t.Fatalf("the callback answers %d to %q: %s", p.status, p.to, p.body)
 	}
 	got := b.session()
-	if got == nil || got.Subject != "alice" || got.SID != s.ops[0].Sessions()[0].SID || got.Provider != "main" || got.Issuer != s.ops[0].Issuer() || got.ClientID != "app" {
+	if got == nil || got.Subject != "alice" || got.SID != s.ops[0].Sessions()[0].SID || got.Provider != "main" ||
+		got.Issuer != s.ops[0].Issuer() || got.ClientID != "app" {
 		t.Fatalf("the session is %+v", got)
 	}
-	if got.Claim("email") == "" || got.Claim("iss") != s.ops[0].Issuer() || got.Tokens.IDToken == "" || got.Tokens.RefreshToken == "" || got.Tokens.Offline {
+	if got.Claim("email") == "" || got.Claim("iss") != s.ops[0].Issuer() || got.Tokens.IDToken == "" ||
+		got.Tokens.RefreshToken == "" || got.Tokens.Offline {
 		t.Errorf("its claims are %v", got.Claims)
 	}
 	if got.Claims["nonce"] != nil {
@@ -50,7 +52,8 @@ func TestASignInOpensASession(t *testing.T) {
 	if n := len(b.attempts()); len(attempt) != 1 || n != 0 {
 		t.Errorf("%d attempts before the callback, %d after it", len(attempt), n)
 	}
-	for what, secret := range map[string]string{"bearer": b.cookie("curfew"), "attempt": attempt[0].Value, "ID Token": got.Tokens.IDToken,
+	for what, secret := range map[string]string{"bearer": b.cookie("curfew"), "attempt": attempt[0].Value,
+		"ID Token":     got.Tokens.IDToken,
 		"access token": got.Tokens.AccessToken, "query of the callback": callback[strings.Index(callback, "?"):]} {
 		if strings.Contains(s.log.String(), secret) {
 			t.Errorf("the log holds the %s", what)
@@ -70,7 +73,8 @@ func TestTheAuthorizationRequestIsBoundToThisBrowser(t *testing.T) {
 		u, err := url.Parse(p.to)
 		must(t, err)
 		q := u.Query()
-		if q.Get("code_challenge_method") != "S256" || q.Get("login_hint") != "bob" || q.Get("prompt") != "login consent" || q.Get("redirect_uri") != s.url+"/auth/callback" {
+		if q.Get("code_challenge_method") != "S256" || q.Get("login_hint") != "bob" ||
+			q.Get("prompt") != "login consent" || q.Get("redirect_uri") != s.url+"/auth/callback" {
 			t.Errorf("the request says %v", q)
 		}
 		for _, name := range []string{"state", "nonce", "code_challenge"} {
@@ -109,23 +113,38 @@ func TestTheCallbackRefuses(t *testing.T) {
 		status  int
 		askedUI bool // userinfo may have been asked
 	}{
-		{why: "a state of nobody", change: query(func(q url.Values) { q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA") }), check: "state", status: 400},
+		{why: "a state of nobody", change: query(func(q url.Values) { q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA") }),
+			check: "state", status: 400},
 		{why: "no state", change: query(func(q url.Values) { q.Del("state") }), check: "state", status: 400},
-		{why: "a state that is cut", change: query(func(q url.Values) { q.Set("state", q.Get("state")[:25]) }), check: "state", status: 400},
-		{why: "an answer of another issuer", change: query(func(q url.Values) { q.Set("iss", "https://evil.example") }), check: "iss", status: 400},
-		{why: "the promised iss is missing", change: query(func(q url.Values) { q.Del("iss") }), check: "iss", status: 400},
-		{why: "neither code nor error", change: query(func(q url.Values) { q.Del("code") }), check: "code", status: 400},
+		{why: "a state that is cut", change: query(func(q url.Values) { q.Set("state", q.Get("state")[:25]) }),
+			check: "state", status: 400},
+		{why: "an answer of another issuer", change: query(func(q url.Values) { q.Set("iss", "https://evil.example") }),
+			check: "iss", status: 400},
+		{why: "the promised iss is missing", change: query(func(q url.Values) { q.Del("iss") }), check: "iss",
+			status: 400},
+		{why: "neither code nor error", change: query(func(q url.Values) { q.Del("code") }), check: "code",
+			status: 400},
 		{why: "a code of nobody", change: query(func(q url.Values) { q.Set("code", "x") }), check: "code", status: 400},
-		{why: "an error", change: query(func(q url.Values) { q.Set("error", "server_error") }), check: "error", status: 400},
-		{why: "the person, or the provider, said no", change: query(func(q url.Values) { q.Set("error", "access_denied") }), check: "error", status: 403},
-		{why: "another nonce", mangle: idToken(func(j *oidctest.JWT) { j.Claims["nonce"] = "other" }), check: "nonce", status: 400},
-		{why: "another issuer", mangle: idToken(func(j *oidctest.JWT) { j.Claims["iss"] = "https://evil.example" }), check: "iss", status: 400},
-		{why: "another audience", mangle: idToken(func(j *oidctest.JWT) { j.Claims["aud"] = "other" }), check: "aud", status: 400},
+		{why: "an error", change: query(func(q url.Values) { q.Set("error", "server_error") }), check: "error",
+			status: 400},
+		{why: "the person, or the provider, said no", change: query(func(q url.Values) {
+			q.Set("error",
+				"access_denied")
+		}), check: "error", status: 403},
+		{why: "another nonce", mangle: idToken(func(j *oidctest.JWT) { j.Claims["nonce"] = "other" }), check: "nonce",
+			status: 400},
+		{why: "another issuer", mangle: idToken(func(j *oidctest.JWT) { j.Claims["iss"] = "https://evil.example" }),
+			check: "iss", status: 400},
+		{why: "another audience", mangle: idToken(func(j *oidctest.JWT) { j.Claims["aud"] = "other" }), check: "aud",
+			status: 400},
 		{why: "no sub", mangle: idToken(func(j *oidctest.JWT) { delete(j.Claims, "sub") }), check: "sub", status: 400},
 		{why: "no iat", mangle: idToken(func(j *oidctest.JWT) { delete(j.Claims, "iat") }), check: "iat", status: 400},
-		{why: "not signed", mangle: idToken(func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }), check: "alg", status: 400},
-		{why: "signed by a stranger", mangle: idToken(func(j *oidctest.JWT) { j.Key = oidctest.NewKey("RS256") }), check: "signature", status: 400},
-		{why: "another access token", mangle: idToken(func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }), check: "at_hash", status: 400},
+		{why: "not signed", mangle: idToken(func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }),
+			check: "alg", status: 400},
+		{why: "signed by a stranger", mangle: idToken(func(j *oidctest.JWT) { j.Key = oidctest.NewKey("RS256") }),
+			check: "signature", status: 400},
+		{why: "another access token", mangle: idToken(
+			func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }), check: "at_hash", status: 400},
 		{why: "userinfo of another person", mangle: func(m *oidctest.Mangle) {
 			m.Userinfo = func(claims map[string]any) { claims["sub"] = "bob" }
 		}, check: "sub", status: 400, askedUI: true},
@@ -167,7 +186,8 @@ func TestParametersMustNotComeTwice(t *testing.T) {
 	for _, name := range []string{"state", "code", "iss", "error"} {
 		b := s.browser()
 		callback := b.begin("/auth/login")
-		if p := b.get(callback + "&error=a&" + name + "=b&" + name + "=c"); p.status != 400 || !strings.Contains(fmt.Sprint(s.log.last("login")["error"]), name+" comes more than once") {
+		if p := b.get(callback + "&error=a&" + name + "=b&" + name + "=c"); p.status != 400 ||
+			!strings.Contains(fmt.Sprint(s.log.last("login")["error"]), name+" comes more than once") {
 			t.Errorf("%s: it answers %d, and the log says %v", name, p.status, s.log.last("login"))
 		}
 	}
@@ -240,7 +260,8 @@ func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 			s := newStage(t, 1, nil)
 			b := s.browser()
 			callback := c.then(s, b, b.begin("/auth/login"))
-			if p := b.get(callback); p.status != 400 || s.log.last("login")["check"] != "state" || s.ops[0].Count(oidctest.Token) != 0 {
+			if p := b.get(callback); p.status != 400 || s.log.last("login")["check"] != "state" ||
+				s.ops[0].Count(oidctest.Token) != 0 {
 				t.Errorf("it answers %d, and the log says %v", p.status, s.log.last("login"))
 			}
 		})
@@ -251,7 +272,8 @@ func TestSeveralTabsSignInAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
 	b := s.browser()
-	one, two, three := b.begin("/auth/login?return_to=/1"), b.begin("/auth/login?return_to=/2"), b.begin("/auth/login?return_to=/3")
+	one, two, three := b.begin("/auth/login?return_to=/1"), b.begin("/auth/login?return_to=/2"),
+		b.begin("/auth/login?return_to=/3")
 	for want, callback := range map[string]string{"/2": two, "/1": one, "/3": three} {
 		if p := b.get(callback); p.to != s.url+want {
 			t.Errorf("sent to %q, want %s", p.to, want)
@@ -339,7 +361,8 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 						t.Errorf("it is not quiet: %d %s", p.status, p.body)
 					}
 				default:
-					if p.status != http.StatusConflict || !strings.Contains(p.body, "signed out") || !strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
+					if p.status != http.StatusConflict || !strings.Contains(p.body, "signed out") ||
+						!strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
 						t.Errorf("no page that says so, with a button: %d %s", p.status, p.body)
 					}
 				}
@@ -358,7 +381,8 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 // endAll ends every session by its key, which leaves no mark.
 func endAll(s *stage) error {
 	for _, r := range s.sessions() {
-		if _, err := s.m.End(context.Background(), store.Ending{Selector: store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}}); err != nil {
+		if _, err := s.m.End(context.Background(), store.Ending{Selector: store.Selector{Issuer: r.Issuer,
+			ClientID: r.ClientID, Key: r.Key}}); err != nil {
 			return err
 		}
 	}
@@ -391,7 +415,8 @@ func TestSigningInAgainReplacesTheSessionOfThisBrowserAlone(t *testing.T) {
 	}
 }
 
-// To revoke what the old session held would end the new one at providers that revoke a whole grant, if both are of one sign-in.
+// To revoke what the old session held would end the new one at providers that revoke a whole grant, if both are of one
+// sign-in.
 func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
@@ -428,10 +453,12 @@ func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked
 			if now == nil || now.Key == old.Key || old.Tokens.RefreshToken == "" {
 				t.Fatalf("the new session is %+v", now)
 			}
-			if len(endings) != 1 || endings[0].Cause != store.CauseReplaced || endings[0].Selector.Key != old.Key || endings[0].KeepTokens != row.inherited {
+			if len(endings) != 1 || endings[0].Cause != store.CauseReplaced || endings[0].Selector.Key != old.Key ||
+				endings[0].KeepTokens != row.inherited {
 				t.Errorf("ended: %+v", endings)
 			}
-			if got := now.Tokens.Inherited; (len(got) == 1 && got[0] == old.Tokens.RefreshToken) != row.inherited || len(got) > 1 {
+			if got := now.Tokens.Inherited; (len(got) == 1 && got[0] == old.Tokens.RefreshToken) != row.inherited ||
+				len(got) > 1 {
 				t.Errorf("inherited %d tokens", len(got))
 			}
 		})
@@ -490,17 +517,24 @@ func TestAnythingAwayIsA503AndNobodyIsSignedIn(t *testing.T) {
 		says string
 	}{
 		{"discovery", func(s *stage) { s.ops[0].Override(oidctest.Discovery, oidctest.Status(502)) },
-			func(s *stage) { s.ops[0].Override(oidctest.Discovery, nil); s.pass(2 * time.Second) }, false, "does not answer"},
+			func(s *stage) { s.ops[0].Override(oidctest.Discovery, nil); s.pass(2 * time.Second) }, false,
+			"does not answer"},
 		{"the token endpoint", func(s *stage) { s.ops[0].Override(oidctest.Token, oidctest.Status(503)) },
 			func(s *stage) { s.ops[0].Override(oidctest.Token, nil) }, true, "does not answer"},
 		{"the keys", func(s *stage) { s.ops[0].Override(oidctest.JWKS, oidctest.Status(500)) },
 			func(s *stage) { s.ops[0].Override(oidctest.JWKS, nil); s.pass(time.Minute) }, true, "does not answer"},
 		{"userinfo", func(s *stage) { s.ops[0].Override(oidctest.Userinfo, oidctest.Status(500)) },
 			func(s *stage) { s.ops[0].Override(oidctest.Userinfo, nil) }, true, "does not answer"},
-		{"the store", func(s *stage) { s.store.away.Store(true) }, func(s *stage) { s.store.away.Store(false) }, true, "store of sessions"},
+		{"the store", func(s *stage) { s.store.away.Store(true) }, func(s *stage) { s.store.away.Store(false) }, true,
+			"store of sessions"},
 		{"the store's clock, before it was ever read", func(s *stage) { s.store.unread.Store(true) },
 			func(s *stage) { s.store.unread.Store(false) }, false, "store of sessions"},
-		{"the store's clock, for a minute", func(s *stage) { s.browser().begin("/auth/login"); s.pass(time.Minute); s.store.unread.Store(true) },
+		{"the store's clock, for a minute", func(s *stage) {
+			s.browser().
+				begin("/auth/login")
+			s.pass(time.Minute)
+			s.store.unread.Store(true)
+		},
 			func(s *stage) { s.store.unread.Store(false) }, false, "store of sessions"},
 	} {
 		t.Run(c.why, func(t *testing.T) {
@@ -514,7 +548,8 @@ func TestAnythingAwayIsA503AndNobodyIsSignedIn(t *testing.T) {
 			} else {
 				p = b.get("/auth/login?return_to=/a")
 			}
-			if p.status != 503 || p.header.Get("Retry-After") == "" || !strings.Contains(p.body, c.says) || !strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
+			if p.status != 503 || p.header.Get("Retry-After") == "" || !strings.Contains(p.body, c.says) ||
+				!strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
 				t.Errorf("%d %s", p.status, p.body)
 			}
 			if b.cookie("curfew") != "" || len(s.sessions()) != 0 {
@@ -579,7 +614,8 @@ func TestALinkThatAsksForNonsenseIsRefused(t *testing.T) {
 			resp, err := s.browser().c.Do(r)
 			must(t, err)
 			resp.Body.Close()
-			if resp.StatusCode != want.status || resp.Header.Get("Allow") != want.allow || resp.Header.Get("Cache-Control") != "no-store" ||
+			if resp.StatusCode != want.status || resp.Header.Get("Allow") != want.allow ||
+				resp.Header.Get("Cache-Control") != "no-store" ||
 				resp.Header.Get("Location") != "" || len(resp.Cookies()) != 0 {
 				t.Errorf("%s %s: %d %v", method, path, resp.StatusCode, resp.Header)
 			}
@@ -616,20 +652,23 @@ func TestSeveralProvidersAreKeptApart(t *testing.T) {
 			c.Label = "The Second <b>House</b>"
 		}
 	})
-	if got := []string{s.h.RedirectURI("main"), s.h.RedirectURI("second")}; got[0] != s.url+"/auth/callback" || got[1] != s.url+"/auth/callback/second" {
+	if got := []string{s.h.RedirectURI("main"), s.h.RedirectURI("second")}; got[0] != s.url+"/auth/callback" ||
+		got[1] != s.url+"/auth/callback/second" {
 		t.Errorf("the redirect URIs are %v", got)
 	}
 	b := s.browser()
 	p := b.get("/auth/login?return_to=/a&login_hint=bob")
 	for _, want := range []string{
-		"/auth/login?login_hint=bob&amp;provider=main&amp;return_to=%2Fa", "provider=second&amp;return_to=%2Fa", "provider=third",
+		"/auth/login?login_hint=bob&amp;provider=main&amp;return_to=%2Fa", "provider=second&amp;return_to=%2Fa",
+		"provider=third",
 		"The Second &lt;b&gt;House&lt;/b&gt;", strings.TrimPrefix(s.ops[0].Issuer(), "http://"),
 	} {
 		if p.status != 200 || !strings.Contains(p.body, want) {
 			t.Errorf("the page to choose (%d) does not say %q: %s", p.status, want, p.body)
 		}
 	}
-	if b.follow("/auth/login?provider=second"); b.session() == nil || b.session().Provider != "second" || b.session().Issuer != s.ops[1].Issuer() {
+	if b.follow("/auth/login?provider=second"); b.session() == nil || b.session().Provider != "second" ||
+		b.session().Issuer != s.ops[1].Issuer() {
 		t.Error("not signed in with the second provider")
 	}
 	if b.follow("/auth/login?iss=" + url.QueryEscape(s.ops[2].Issuer())); b.session().Provider != "third" {
@@ -639,10 +678,12 @@ func TestSeveralProvidersAreKeptApart(t *testing.T) {
 	for from, to := range map[string]string{"second": "/auth/callback", "main": "/auth/callback/third"} {
 		before := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) + s.ops[2].Count(oidctest.Token)
 		callback := b.begin("/auth/login?provider=" + from)
-		if p := b.get(to + callback[strings.Index(callback, "?"):]); p.status != 400 || s.log.last("login")["check"] != "redirect_uri" {
+		if p := b.get(to + callback[strings.Index(callback, "?"):]); p.status != 400 ||
+			s.log.last("login")["check"] != "redirect_uri" {
 			t.Errorf("%s at %s: %d, and the log says %v", from, to, p.status, s.log.last("login"))
 		}
-		if after := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) + s.ops[2].Count(oidctest.Token); after != before {
+		if after := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) +
+			s.ops[2].Count(oidctest.Token); after != before {
 			t.Error("the code was taken to a token endpoint")
 		}
 	}
@@ -670,16 +711,25 @@ func TestWhatTheSiteRequires(t *testing.T) {
 		{"a number written in another way", map[string]any{"level": 3.0}, map[string][]any{"level": {uint8(3)}}, ""},
 		{"another number", map[string]any{"level": 3}, map[string][]any{"level": {30}}, "level"},
 		{"a number is no string", map[string]any{"level": "3"}, map[string][]any{"level": {3}}, "level"},
-		{"a dotted name", map[string]any{"realm_access": map[string]any{"roles": []any{"x", "staff"}}}, map[string][]any{"realm_access.roles": {"staff"}}, ""},
-		{"a name that holds dots", map[string]any{"https://example.com/roles": []any{"staff"}}, map[string][]any{"https://example.com/roles": {"staff"}}, ""},
-		{"a dotted name that leads nowhere", map[string]any{"realm_access": "staff"}, map[string][]any{"realm_access.roles": {"staff"}}, "realm_access.roles"},
-		{"a number of many digits", map[string]any{"id": json.Number("12345678901234567891")}, map[string][]any{"id": {json.Number("12345678901234567891")}}, ""},
-		{"one of them differs", map[string]any{"id": json.Number("12345678901234567890")}, map[string][]any{"id": {json.Number("12345678901234567891")}}, "id"},
+		{"a dotted name", map[string]any{"realm_access": map[string]any{"roles": []any{"x", "staff"}}},
+			map[string][]any{"realm_access.roles": {"staff"}}, ""},
+		{"a name that holds dots", map[string]any{"https://example.com/roles": []any{"staff"}},
+			map[string][]any{"https://example.com/roles": {"staff"}}, ""},
+		{"a dotted name that leads nowhere", map[string]any{"realm_access": "staff"},
+			map[string][]any{"realm_access.roles": {"staff"}}, "realm_access.roles"},
+		{"a number of many digits", map[string]any{"id": json.Number("12345678901234567891")},
+			map[string][]any{"id": {json.Number("12345678901234567891")}}, ""},
+		{"one of them differs", map[string]any{"id": json.Number("12345678901234567890")},
+			map[string][]any{"id": {json.Number("12345678901234567891")}}, "id"},
 		{"a number of an odd size", map[string]any{"n": json.Number("1e400")}, map[string][]any{"n": {1}}, "n"},
-		{"an address has no case", map[string]any{"email": "Boss@Corp.example"}, map[string][]any{"email": {"boss@corp.example"}}, ""},
-		{"an address that is not verified", map[string]any{"email": "boss@corp.example", "email_verified": false}, map[string][]any{"email": {"boss@corp.example"}}, "email"},
-		{"an address of which it is not said", map[string]any{"email": "boss@corp.example", "email_verified": nil}, map[string][]any{"email": {"boss@corp.example"}}, ""},
-		{"an object is nothing", map[string]any{"dept": map[string]any{"it": true}}, map[string][]any{"dept": {"it"}}, "dept"},
+		{"an address has no case", map[string]any{"email": "Boss@Corp.example"},
+			map[string][]any{"email": {"boss@corp.example"}}, ""},
+		{"an address that is not verified", map[string]any{"email": "boss@corp.example", "email_verified": false},
+			map[string][]any{"email": {"boss@corp.example"}}, "email"},
+		{"an address of which it is not said", map[string]any{"email": "boss@corp.example", "email_verified": nil},
+			map[string][]any{"email": {"boss@corp.example"}}, ""},
+		{"an object is nothing", map[string]any{"dept": map[string]any{"it": true}}, map[string][]any{"dept": {"it"}},
+			"dept"},
 		{"all of them", map[string]any{"a": "1"}, map[string][]any{"a": {"1"}, "b": {"2"}}, "b"},
 		{"no value would do", map[string]any{"a": "1"}, map[string][]any{"a": {}}, "a"},
 	} {
@@ -701,12 +751,14 @@ func TestWhatTheSiteRequires(t *testing.T) {
 				}
 				return
 			}
-			for _, link := range []string{"Use another account", "prompt=select_account", "Sign out at ", s.ops[0].Issuer()} {
+			for _, link := range []string{"Use another account", "prompt=select_account", "Sign out at ",
+				s.ops[0].Issuer()} {
 				if !strings.Contains(p.body, link) {
 					t.Errorf("the page does not offer %q: %s", link, p.body)
 				}
 			}
-			if p.status != 403 || !strings.Contains(p.body, "“"+c.missing+"”") || s.log.last("login")["check"] != "require" || len(s.sessions()) != 0 {
+			if p.status != 403 || !strings.Contains(p.body, "“"+c.missing+"”") ||
+				s.log.last("login")["check"] != "require" || len(s.sessions()) != 0 {
 				t.Errorf("%d %s, and the log says %v", p.status, p.body, s.log.last("login"))
 			}
 		})
@@ -729,7 +781,8 @@ func TestTheAppHasItsSay(t *testing.T) {
 		return nil
 	}
 	b.follow("/auth/login")
-	if got := b.session(); got == nil || got.Claims["user_id"] == nil || got.Subject != "alice" || got.Claim("sub") != "alice" || got.Claim("iss") == "" || got.SID == "other" {
+	if got := b.session(); got == nil || got.Claims["user_id"] == nil || got.Subject != "alice" ||
+		got.Claim("sub") != "alice" || got.Claim("iss") == "" || got.SID == "other" {
 		t.Errorf("the session is %+v", got)
 	}
 	must(t, endAll(s))
@@ -803,12 +856,14 @@ func TestUserinfoCannotSpeakForTheIDToken(t *testing.T) {
 	s.client(0, func(c *oidctest.Client) { c.NoSID = true })
 	s.ops[0].Mangle(func(m *oidctest.Mangle) {
 		m.Userinfo = func(claims map[string]any) {
-			claims["sid"], claims["iss"], claims["acr"], claims["name"] = "forged", "https://evil.example", "high", "Alice Again"
+			claims["sid"], claims["iss"], claims["acr"], claims["name"] = "forged", "https://evil.example", "high",
+				"Alice Again"
 		}
 	})
 	b := s.browser()
 	b.follow("/auth/login")
-	if got := b.session(); got.SID != "" || got.Claims["sid"] != nil || got.Claims["acr"] != nil || got.Claim("iss") != s.ops[0].Issuer() || got.Claim("name") != "Alice Again" {
+	if got := b.session(); got.SID != "" || got.Claims["sid"] != nil || got.Claims["acr"] != nil ||
+		got.Claim("iss") != s.ops[0].Issuer() || got.Claim("name") != "Alice Again" {
 		t.Errorf("the session is %+v", got)
 	}
 }
@@ -825,7 +880,8 @@ func TestWhatOneProviderNeeds(t *testing.T) {
 	b := s.browser()
 	b.follow("/auth/login")
 	if got := b.session(); got.SID != "state-as-sid" || !got.Tokens.Offline || s.ops[0].Count(oidctest.Userinfo) != 0 {
-		t.Errorf("sid %q, offline %v, userinfo asked %d times", got.SID, got.Tokens.Offline, s.ops[0].Count(oidctest.Userinfo))
+		t.Errorf("sid %q, offline %v, userinfo asked %d times", got.SID, got.Tokens.Offline,
+			s.ops[0].Count(oidctest.Userinfo))
 	}
 	s.client(0, func(*oidctest.Client) {})
 	b = s.browser()
@@ -857,14 +913,21 @@ func TestClaimsThatBelongTogetherComeFromOneSource(t *testing.T) {
 		demand   bool // that an address is verified
 		email    string
 	}{
-		{"another address in userinfo", mallory(true), map[string]any{"email": "boss@corp.example"}, false, "boss@corp.example"},
-		{"another address in userinfo, of which nobody says that it is verified", mallory(true), map[string]any{"email": "boss@corp.example"}, true, ""},
-		{"another address in userinfo, which is not verified", mallory(true), map[string]any{"email": "boss@corp.example", "email_verified": false}, false, ""},
-		{"another address in userinfo, which is", mallory(false), map[string]any{"email": "boss@corp.example", "email_verified": true}, true, "boss@corp.example"},
+		{"another address in userinfo", mallory(true), map[string]any{"email": "boss@corp.example"}, false,
+			"boss@corp.example"},
+		{"another address in userinfo, of which nobody says that it is verified", mallory(true),
+			map[string]any{"email": "boss@corp.example"}, true, ""},
+		{"another address in userinfo, which is not verified", mallory(true),
+			map[string]any{"email": "boss@corp.example", "email_verified": false}, false, ""},
+		{"another address in userinfo, which is", mallory(false),
+			map[string]any{"email": "boss@corp.example", "email_verified": true}, true, "boss@corp.example"},
 		{"userinfo says verified, and not what", mallory(false), map[string]any{"email_verified": true}, false, ""},
-		{"userinfo says verified, and of null", mallory(false), map[string]any{"email": nil, "email_verified": true}, false, ""},
-		{"the same address again, without a word", mallory(false), map[string]any{"email": "Mallory@Free.example"}, false, ""},
-		{"the same address again", mallory(true), map[string]any{"email": "mallory@free.example", "email_verified": nil}, true, "mallory@free.example"},
+		{"userinfo says verified, and of null", mallory(false), map[string]any{"email": nil, "email_verified": true},
+			false, ""},
+		{"the same address again, without a word", mallory(false), map[string]any{"email": "Mallory@Free.example"},
+			false, ""},
+		{"the same address again", mallory(true), map[string]any{"email": "mallory@free.example",
+			"email_verified": nil}, true, "mallory@free.example"},
 		{"demanded, and said as a text", mallory("true"), nil, true, "mallory@free.example"},
 		{"demanded, and not said", mallory(nil), nil, true, ""},
 		{"demanded, and 1", mallory(1), nil, true, ""},
@@ -907,7 +970,10 @@ func TestAnAddressThatTheAppPutsInPlaceIsNotVerifiedByWhatWasSaidOfTheOldOne(t *
 			h.OnLogin = func(_ context.Context, claims map[string]any) error { c.hook(claims); return nil }
 		}, func(p *oidc.Config) { p.RequireVerifiedEmail = c.demand })
 		s.ops[0].Mangle(func(m *oidctest.Mangle) {
-			m.Userinfo = func(claims map[string]any) { claims["email"], claims["email_verified"] = "old@free.example", true }
+			m.Userinfo = func(claims map[string]any) {
+				claims["email"], claims["email_verified"] = "old@free.example",
+					true
+			}
 		})
 		b := s.browser()
 		b.follow("/auth/login")
@@ -927,7 +993,8 @@ func TestWhoIsRefusedGetsToAnotherAccountAtAnyProvider(t *testing.T) {
 		clicks  int    // on "Use another account" until the provider is asked to sign in anew
 		again   int    // logins that were begun anew for want of select_account
 	}{
-		"it offers select_account":               {[]any{"none", "login", "select_account"}, "", 2, 0}, // and passes over it all the same
+		// and passes over it all the same
+		"it offers select_account":               {[]any{"none", "login", "select_account"}, "", 2, 0},
 		"it offers login alone":                  {[]any{"none", "login"}, "", 1, 0},
 		"it offers neither":                      {[]any{"none"}, "", 1, 0},
 		"it does not say, and passes over it":    {nil, "", 2, 0},
@@ -1001,7 +1068,8 @@ func TestAnErrorIsTakenForAWantOfSelectAccountOnlyWhereThatWasAsked(t *testing.T
 			want = append(want, row.again)
 		}
 		if !slices.Equal(asked, want) || p.status < 400 || !strings.Contains(p.body, "return_to=%2Fa") {
-			t.Errorf("%q answered %s: asked %q, want %q; then %d %s", row.prompt, row.code, asked, want, p.status, p.body)
+			t.Errorf("%q answered %s: asked %q, want %q; then %d %s", row.prompt, row.code, asked, want, p.status,
+				p.body)
 		}
 	}
 }
@@ -1010,7 +1078,8 @@ func TestAnErrorIsTakenForAWantOfSelectAccountOnlyWhereThatWasAsked(t *testing.T
 func TestAParameterThatIsEmptyIsAbsent(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
-	if p := s.browser().follow("/auth/login?provider=&iss=&login_hint=&prompt=&silent=&return_to="); p.status != 200 || p.body != "the app at /" {
+	if p := s.browser().follow("/auth/login?provider=&iss=&login_hint=&prompt=&silent=&return_to="); p.status != 200 ||
+		p.body != "the app at /" {
 		t.Errorf("a login: %d %s", p.status, p.body)
 	}
 	for _, row := range []struct {
@@ -1032,7 +1101,8 @@ func TestAParameterThatIsEmptyIsAbsent(t *testing.T) {
 		row.change(q)
 		u.RawQuery = q.Encode()
 		p := b.get(u.String())
-		if in := b.session() != nil; in != (row.check == "") || !in && (p.status != 400 || s.log.last("login")["check"] != row.check) {
+		if in := b.session() != nil; in != (row.check == "") || !in &&
+			(p.status != 400 || s.log.last("login")["check"] != row.check) {
 			t.Errorf("%s: %d %s, and the log says %v", row.name, p.status, p.body, s.log.last("login"))
 		}
 	}
@@ -1047,11 +1117,17 @@ func TestWhomTheAppRefusesIsOfferedAnotherAccount(t *testing.T) {
 		not    string
 		result string
 	}{
-		"an error":      {errors.New("the database knows no alice"), 403, []string{"did not let you in", "Use another account", "Sign out at "}, "database", "refused"},
-		"web.Fail":      {web.Fail(403, "You have left us.", errors.New("gone")), 403, []string{"You have left us.", "Use another account", "Sign out at "}, "gone", "refused"},
-		"web.Fail 400":  {fmt.Errorf("wrapped: %w", web.Fail(400, "No.", nil)), 400, []string{"No.", "Use another account"}, "wrapped", "refused"},
-		"web.Fail 503":  {web.Fail(503, "Not now.", nil), 503, []string{"Not now.", "Sign in again", "return_to=%2Fa"}, "another account", "unavailable"},
-		"its own links": {&web.Failure{Status: 403, Message: web.Message{Text: "No.", Actions: []web.Action{{Label: "Ask for access", Href: "/ask"}}}}, 403, []string{"Ask for access"}, "another account", "refused"},
+		"an error": {errors.New("the database knows no alice"), 403,
+			[]string{"did not let you in", "Use another account", "Sign out at "}, "database", "refused"},
+		"web.Fail": {web.Fail(403, "You have left us.", errors.New("gone")), 403,
+			[]string{"You have left us.", "Use another account", "Sign out at "}, "gone", "refused"},
+		"web.Fail 400": {fmt.Errorf("wrapped: %w", web.Fail(400, "No.", nil)), 400,
+			[]string{"No.", "Use another account"}, "wrapped", "refused"},
+		"web.Fail 503": {web.Fail(503, "Not now.", nil), 503, []string{"Not now.", "Sign in again", "return_to=%2Fa"},
+			"another account", "unavailable"},
+		"its own links": {&web.Failure{Status: 403, Message: web.Message{Text: "No.",
+			Actions: []web.Action{{Label: "Ask for access", Href: "/ask"}}}}, 403, []string{"Ask for access"},
+			"another account", "refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -1065,7 +1141,8 @@ func TestWhomTheAppRefusesIsOfferedAnotherAccount(t *testing.T) {
 				}
 			}
 			l := s.log.last("login")
-			if p.status != row.status || strings.Contains(p.body, row.not) || l["result"] != row.result || l["check"] != "app" || l["sub"] != "alice" || l["provider"] != "main" {
+			if p.status != row.status || strings.Contains(p.body, row.not) || l["result"] != row.result ||
+				l["check"] != "app" || l["sub"] != "alice" || l["provider"] != "main" {
 				t.Errorf("%d %s, and the log says %v", p.status, p.body, l)
 			}
 		})

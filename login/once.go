@@ -31,8 +31,8 @@ const (
 	lastLook  = time.Second
 )
 
-// outcome is what came of an attempt. It lies in the store, sealed, until the attempt has run out. Until Done it says that
-// a replica is at work.
+// outcome is what came of an attempt. It lies in the store, sealed, until the attempt has run out. Until Done it says
+// that a replica is at work.
 type outcome struct {
 	Code []byte    `json:"c"` // hash of the code that was, or is being, exchanged
 	At   time.Time `json:"t"` // when that began
@@ -98,7 +98,8 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 		err = h.Sessions.CompleteAttempt(ctx, a.id(), done)
 	}
 	if err != nil { // this process knows the outcome all the same
-		h.Site.Event(r, slog.LevelWarn, "login_outcome_not_kept", slog.String("provider", p.Name()), slog.String("error", err.Error()))
+		h.Site.Event(r, slog.LevelWarn, "login_outcome_not_kept", slog.String("provider", p.Name()),
+			slog.String("error", err.Error()))
 	}
 	return o, nil
 }
@@ -137,7 +138,8 @@ func (h *Handler) await(r *http.Request, p *oidc.Provider, a *attempt, held, sum
 		}
 		switch {
 		case !bytes.Equal(o.Code, sum):
-			return nil, h.asked(p, a, &oidc.Error{Check: "code", Err: errors.New("another code was brought for this login before")})
+			return nil, h.asked(p, a, &oidc.Error{Check: "code",
+				Err: errors.New("another code was brought for this login before")})
 		case o.Done:
 			return o, nil
 		case h.Sessions.Now().Sub(o.At) >= exchangeTime || !rest(r.Context(), pause):

@@ -45,7 +45,8 @@ func (p page) bearer() string {
 
 // replica starts another replica, which shares the provider, the store and the ring, and returns its URL.
 func (s *stage) replica() string {
-	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Ring: s.h.Ring, Cookie: s.h.Cookie, Providers: s.h.Providers, OnLogin: s.h.OnLogin}
+	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Ring: s.h.Ring, Cookie: s.h.Cookie, Providers: s.h.Providers,
+		OnLogin: s.h.OnLogin}
 	mux := http.NewServeMux()
 	other.Mount(mux)
 	return serve(s.t, mux)
@@ -70,8 +71,10 @@ func TestACallbackThatComesTwiceIsOneExchange(t *testing.T) {
 	}
 	all.Wait()
 	for i, p := range pages {
-		if p.status != http.StatusSeeOther || !strings.HasSuffix(p.to, "/a") || p.bearer() == "" || p.bearer() != pages[0].bearer() {
-			t.Errorf("callback %d: %d to %q, with another cookie than the first: %v", i, p.status, p.to, p.bearer() != pages[0].bearer())
+		if p.status != http.StatusSeeOther || !strings.HasSuffix(p.to, "/a") || p.bearer() == "" ||
+			p.bearer() != pages[0].bearer() {
+			t.Errorf("callback %d: %d to %q, with another cookie than the first: %v", i, p.status, p.to,
+				p.bearer() != pages[0].bearer())
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 1 {
@@ -103,7 +106,8 @@ func TestOneAttemptIsGoodForOneCode(t *testing.T) {
 		}
 	}
 	for range 3 {
-		if p := b.send(callback, cookies); p.status != 400 || p.bearer() != "" || s.log.last("login")["check"] != "code" {
+		if p := b.send(callback, cookies); p.status != 400 || p.bearer() != "" ||
+			s.log.last("login")["check"] != "code" {
 			t.Errorf("another code: %d, and the log says %v", p.status, s.log.last("login"))
 		}
 	}
@@ -121,7 +125,8 @@ func TestADeadEndLeadsBackAndTellsTheLogWhatTheProviderSaid(t *testing.T) {
 		callback := b.begin("/auth/login?return_to=" + url.QueryEscape(to))
 		s.pass(store.AttemptLifetime)
 		p := b.get(callback)
-		if p.status != 400 || !strings.Contains(p.body, "return_to="+url.QueryEscape(to)) || !strings.Contains(p.body, "too long") {
+		if p.status != 400 || !strings.Contains(p.body, "return_to="+url.QueryEscape(to)) ||
+			!strings.Contains(p.body, "too long") {
 			t.Errorf("%.20s: %d %s", to, p.status, p.body)
 		}
 		if p := b.get(b.begin("/auth/login?return_to=" + url.QueryEscape(to))); p.to != s.url+to {
@@ -130,7 +135,8 @@ func TestADeadEndLeadsBackAndTellsTheLogWhatTheProviderSaid(t *testing.T) {
 	}
 	p := s.browser().get("/auth/callback?error=server_error&error_description=the+moon%0ais+full")
 	why, _ := s.log.last("login")["error"].(string)
-	if p.status != 400 || !strings.Contains(p.body, "server_error") || strings.Contains(p.body, "moon") || !strings.Contains(why, `"the moon\nis full"`) {
+	if p.status != 400 || !strings.Contains(p.body, "server_error") || strings.Contains(p.body, "moon") ||
+		!strings.Contains(why, `"the moon\nis full"`) {
 		t.Errorf("%d %s; the log says %q", p.status, p.body, why)
 	}
 }
@@ -217,7 +223,8 @@ func TestAnAttemptWhoseReplicaDiedIsBegunAnew(t *testing.T) {
 	s.pass(time.Minute)
 	for _, to := range []string{callback, strings.Replace(callback, s.url, second, 1)} {
 		p := b.send(to, cookies)
-		if why, _ := s.log.last("login")["error"].(string); p.status != http.StatusServiceUnavailable || p.bearer() != "" || !strings.Contains(why, "left no outcome") {
+		if why, _ := s.log.last("login")["error"].(string); p.status != http.StatusServiceUnavailable ||
+			p.bearer() != "" || !strings.Contains(why, "left no outcome") {
 			t.Errorf("a later callback: %d, and the log says %q", p.status, why)
 		}
 	}
@@ -235,7 +242,8 @@ func TestALogoutBetweenTheClaimAndTheSessionWins(t *testing.T) {
 	var s *stage
 	s = newStage(t, 1, func(h *login.Handler) {
 		h.OnLogin = func(ctx context.Context, claims map[string]any) error {
-			_, err := s.m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.ops[0].Issuer(), ClientID: "app", Subject: "alice"}})
+			_, err := s.m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.ops[0].Issuer(), ClientID: "app",
+				Subject: "alice"}})
 			return err
 		}
 	})

@@ -61,18 +61,21 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 	rand.Read(key)
 	ring, err := keyring.New(key)
 	must(t, err)
-	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Notices: notifier{s}, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Notices: notifier{s},
+		Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	must(t, err)
 	s.h = &login.Handler{
-		Site:     &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
+		Site: &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log,
+			&slog.HandlerOptions{Level: slog.LevelDebug}))},
 		Sessions: s.m, Ring: ring, Cookie: session.Cookie{Insecure: true},
 	}
 	for i := range n {
 		op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: s.now})
 		transport := &http.Transport{}
 		t.Cleanup(transport.CloseIdleConnections)
-		c := oidc.Config{Name: []string{"main", "second", "third"}[i], Issuer: op.Issuer(), ClientID: "app", ClientSecret: "s3cret",
-			HTTPClient: &http.Client{Transport: transport}, Now: s.now}
+		c := oidc.Config{Name: []string{"main", "second", "third"}[i], Issuer: op.Issuer(), ClientID: "app",
+			ClientSecret: "s3cret",
+			HTTPClient:   &http.Client{Transport: transport}, Now: s.now}
 		for _, f := range providers {
 			f(&c)
 		}
@@ -85,7 +88,10 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 		configure(s.h)
 	}
 	s.h.Mount(mux)
-	mux.HandleFunc("/{path...}", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "the app at "+r.URL.RequestURI()) })
+	mux.HandleFunc("/{path...}", func(w http.ResponseWriter,
+		r *http.Request) {
+		io.WriteString(w, "the app at "+r.URL.RequestURI())
+	})
 	return s
 }
 
@@ -240,7 +246,8 @@ func (s *shaky) Create(ctx context.Context, r store.Record, began, now time.Time
 	return s.Store.Create(ctx, r, began, now)
 }
 
-func (s *shaky) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
+func (s *shaky) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte,
+	error) {
 	held, err := s.Store.ClaimAttempt(ctx, id, value, expires, now)
 	if s.dies.Load() {
 		return nil, errAway

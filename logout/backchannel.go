@@ -34,7 +34,8 @@ const (
 //  4. 200 and nothing else; 400 `already processed` for a token that was carried out before.
 //
 // When the provider's keys or the store cannot be reached the answer is 503, and nothing has been used up: the same
-// token is welcome again. §2.8 says 400 for a logout that failed; providers take that as final, so it is not the default.
+// token is welcome again. §2.8 says 400 for a logout that failed; providers take that as final, so it is not the
+// default.
 //
 // It is carried out even if the caller hangs up meanwhile: providers wait for as little as 2.5 s, and a verified wish
 // to end sessions stays one.
@@ -48,21 +49,24 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	t, err := oidc.VerifyLogoutToken(ctx, h.Providers, raw, h.Sessions.Now())
 	if err != nil {
 		if errors.Is(err, oidc.ErrUnavailable) {
-			return h.unavailable("unknown", "keys", "the keys of the provider cannot be had just now; send the token again", err,
+			return h.unavailable("unknown", "keys", "the keys of the provider cannot be had just now; send the "+
+				"token again", err,
 				h.claimed(raw)...)
 		}
 		return h.refused(err, h.claimed(raw)...)
 	}
 	ended, err := h.carryOut(ctx, t)
 	provider := t.Provider.Name()
-	verified := []slog.Attr{slog.String("provider", provider), slog.String("jti", t.JTI), slog.String("sub", t.Subject), slog.String("sid", t.SID)}
+	verified := []slog.Attr{slog.String("provider", provider), slog.String("jti", t.JTI), slog.String("sub", t.Subject),
+		slog.String("sid", t.SID)}
 	switch {
 	case err == nil:
 	case errors.Is(err, store.ErrReplayed):
 		h.result(backchannel, provider, "replayed", "jti")
 		return refusal("already processed", "replayed", "jti", err, verified...)
 	case errors.Is(err, session.ErrUnavailable):
-		return h.unavailable(provider, "store", "the logout could not be carried out; send the token again", err, verified...)
+		return h.unavailable(provider, "store", "the logout could not be carried out; send the token again", err,
+			verified...)
 	default:
 		h.result(backchannel, provider, "failed", "internal")
 		return err
@@ -78,8 +82,8 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// carryOut ends what a logout token names, of each client of ours that it is for. Each is a step of its own: when one fails the
-// token is welcome again, and those that it was carried out for before are passed over.
+// carryOut ends what a logout token names, of each client of ours that it is for. Each is a step of its own: when one
+// fails the token is welcome again, and those that it was carried out for before are passed over.
 func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []store.Ended, err error) {
 	replayed := 0
 	for _, p := range append([]*oidc.Provider{t.Provider}, t.Others...) {
@@ -145,12 +149,13 @@ func (h *Handler) refused(err error, attrs ...slog.Attr) error {
 	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err, attrs...)
 }
 
-// claimed is whom a token that was not taken says that it is about, so that somebody can find out whose logout that was.
-// It is not verified, and its names in the log say so.
+// claimed is whom a token that was not taken says that it is about, so that somebody can find out whose logout that
+// was. It is not verified, and its names in the log say so.
 func (h *Handler) claimed(raw string) []slog.Attr {
 	iss, sub, sid := oidc.Claimed(raw)
 	var attrs []slog.Attr
-	for _, a := range []slog.Attr{slog.String("claimed_iss", iss), slog.String("claimed_sub", sub), slog.String("claimed_sid", sid)} {
+	for _, a := range []slog.Attr{slog.String("claimed_iss", iss), slog.String("claimed_sub", sub),
+		slog.String("claimed_sid", sid)} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)
 		}
@@ -164,7 +169,8 @@ func (h *Handler) claimed(raw string) []slog.Attr {
 }
 
 func refusal(say, result, check string, err error, attrs ...slog.Attr) error {
-	return &web.Failure{Status: http.StatusBadRequest, Message: web.Message{Text: say}, Err: err, Event: "backchannel_logout", Warn: true,
+	return &web.Failure{Status: http.StatusBadRequest, Message: web.Message{Text: say}, Err: err,
+		Event: "backchannel_logout", Warn: true,
 		Attrs: append([]slog.Attr{slog.String("result", result), slog.String("check", check)}, attrs...)}
 }
 

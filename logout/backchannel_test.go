@@ -19,8 +19,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// names of the certification suite (oidcc-client-test-…), whose tokens have sub and sid, an ignored claim and no typ, and
-// are sent with a second parameter.
+// names of the certification suite (oidcc-client-test-…), whose tokens have sub and sid, an ignored claim and no typ,
+// and are sent with a second parameter.
 func TestTheModulesOfTheCertificationSuite(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -29,18 +29,33 @@ func TestTheModulesOfTheCertificationSuite(t *testing.T) {
 		check  string // "": accepted
 	}{
 		{"rp-backchannel-rpinitlogout", func(*oidctest.Provider, *oidctest.JWT) {}, ""},
-		{"rp-backchannel-rpinitlogout-alg-none", func(_ *oidctest.Provider, j *oidctest.JWT) { j.Header, j.Alg = map[string]any{"alg": "none"}, "none" }, "alg"},
+		{"rp-backchannel-rpinitlogout-alg-none", func(_ *oidctest.Provider, j *oidctest.JWT) {
+			j.Header,
+				j.Alg = map[string]any{"alg": "none"}, "none"
+		}, "alg"},
 		{"rp-backchannel-rpinitlogout-wrong-alg", func(op *oidctest.Provider, j *oidctest.JWT) {
 			j.Key, j.Alg = op.Key("ES256"), "ES256" // published and advertised
 			j.Header["alg"], j.Header["kid"] = "ES256", j.Key.KID
 		}, "alg"},
-		{"rp-backchannel-rpinitlogout-wrong-iss", func(op *oidctest.Provider, j *oidctest.JWT) { j.Claims["iss"] = op.Issuer() + "INVALID" }, "iss"},
-		{"rp-backchannel-rpinitlogout-wrong-aud", func(_ *oidctest.Provider, j *oidctest.JWT) { j.Claims["aud"] = "appINVALID" }, "aud"},
-		{"rp-backchannel-rpinitlogout-no-event", func(_ *oidctest.Provider, j *oidctest.JWT) { delete(j.Claims, "events") }, "events"},
+		{"rp-backchannel-rpinitlogout-wrong-iss", func(op *oidctest.Provider,
+			j *oidctest.JWT) {
+			j.Claims["iss"] = op.Issuer() + "INVALID"
+		}, "iss"},
+		{"rp-backchannel-rpinitlogout-wrong-aud", func(_ *oidctest.Provider,
+			j *oidctest.JWT) {
+			j.Claims["aud"] = "appINVALID"
+		}, "aud"},
+		{"rp-backchannel-rpinitlogout-no-event", func(_ *oidctest.Provider,
+			j *oidctest.JWT) {
+			delete(j.Claims, "events")
+		}, "events"},
 		{"rp-backchannel-rpinitlogout-wrong-event", func(_ *oidctest.Provider, j *oidctest.JWT) {
 			j.Claims["events"] = map[string]any{"http://schemas.openid.net/event/foobar": map[string]any{}}
 		}, "events"},
-		{"rp-backchannel-rpinitlogout-with-nonce", func(_ *oidctest.Provider, j *oidctest.JWT) { j.Claims["nonce"] = "n" }, "nonce"},
+		{"rp-backchannel-rpinitlogout-with-nonce", func(_ *oidctest.Provider,
+			j *oidctest.JWT) {
+			j.Claims["nonce"] = "n"
+		}, "nonce"},
 	} {
 		t.Run(c.module, func(t *testing.T) {
 			t.Parallel()
@@ -52,7 +67,8 @@ func TestTheModulesOfTheCertificationSuite(t *testing.T) {
 				j.Claims["ignored_claim"] = "ignored"
 				c.lie(s.op, j)
 			})
-			p := s.browser().do("POST", "/auth/backchannel-logout", url.Values{"logout_token": {token}, "ignored_parameter": {"a", "b"}}.Encode(), "Content-Type", form)
+			p := s.browser().do("POST", "/auth/backchannel-logout",
+				url.Values{"logout_token": {token}, "ignored_parameter": {"a", "b"}}.Encode(), "Content-Type", form)
 			if p.header.Get("Cache-Control") != "no-store" {
 				t.Error("the answer may be stored (Back-Channel Logout §2.8)")
 			}
@@ -81,13 +97,15 @@ func (s *stage) refused(p page, status int, check string) {
 	if err := json.Unmarshal([]byte(p.body), &body); err != nil || p.header.Get("Content-Type") != "application/json" {
 		s.t.Errorf("no JSON but %s: %s", p.header.Get("Content-Type"), p.body)
 	}
-	if p.status != status || body.Error != "invalid_request" || !strings.HasSuffix(body.Error_description, "check: "+check) {
+	if p.status != status || body.Error != "invalid_request" ||
+		!strings.HasSuffix(body.Error_description, "check: "+check) {
 		s.t.Errorf("%d %s, want %d by the check %s", p.status, p.body, status, check)
 	}
 	if want := "backchannel unknown refused " + check; s.heard() != want {
 		s.t.Errorf("heard %q, want %q", s.heard(), want)
 	}
-	if l := s.log.last("backchannel_logout"); l["check"] != check || l["result"] != "refused" || l["level"] != "WARN" || l["jti"] != nil || l["sub"] != nil || l["sid"] != nil {
+	if l := s.log.last("backchannel_logout"); l["check"] != check || l["result"] != "refused" || l["level"] != "WARN" ||
+		l["jti"] != nil || l["sub"] != nil || l["sid"] != nil {
 		s.t.Errorf("the log says %v", l)
 	}
 }
@@ -103,7 +121,9 @@ func TestTheFormOfALogoutRequest(t *testing.T) {
 		{"no content type", path, "", "logout_token=" + good(), "content_type"},
 		{"JSON", path, "application/json", `{"logout_token":"` + good() + `"}`, "content_type"},
 		{"a token by itself", path, "application/logout+jwt", good(), "content_type"},
-		{"multipart", path, "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + good() + "\r\n--x--\r\n", "content_type"},
+		{"multipart", path, "multipart/form-data; boundary=x",
+			"--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + good() + "\r\n--x--\r\n",
+			"content_type"},
 		{"nothing", path, form, "", "logout_token"},
 		{"in the query", path + "?logout_token=" + good(), form, "", "logout_token"},
 		{"twice", path, form, "logout_token=" + good() + "&logout_token=" + good(), "logout_token"},
@@ -121,7 +141,8 @@ func TestTheFormOfALogoutRequest(t *testing.T) {
 	for _, c := range []struct{ why, path, kind, body string }{
 		{"a charset", path, form + "; charset=utf-8", "logout_token=" + good()},
 		{"a content type in capitals", path, "Application/X-WWW-Form-URLEncoded", "logout_token=" + good()},
-		{"a query, which is not read (Back-Channel Logout §2.2)", path + "?logout_token=x&%zz", form, "logout_token=" + good()},
+		{"a query, which is not read (Back-Channel Logout §2.2)", path + "?logout_token=x&%zz", form,
+			"logout_token=" + good()},
 		{"many parameters", path, form, strings.Repeat("a=b&", 2000) + "logout_token=" + good()},
 	} {
 		if p := s.browser().do("POST", c.path, c.body, "Content-Type", c.kind); p.status != 200 {
@@ -129,7 +150,8 @@ func TestTheFormOfALogoutRequest(t *testing.T) {
 		}
 	}
 	for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "OPTIONS"} {
-		if p := s.browser().do(method, path, ""); p.status != 405 || p.header.Get("Allow") != "POST" || p.header.Get("Cache-Control") != "no-store" {
+		if p := s.browser().do(method, path, ""); p.status != 405 || p.header.Get("Allow") != "POST" ||
+			p.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %v", method, p.status, p.header)
 		}
 	}
@@ -140,7 +162,8 @@ func TestARequestOfAProviderIsNoForgery(t *testing.T) {
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
 	body := "logout_token=" + s.op.SignLogoutToken("app", "alice", "")
-	p := b.do("POST", "/auth/backchannel-logout", body, "Content-Type", form, "Origin", "https://id.example", "Sec-Fetch-Site", "cross-site")
+	p := b.do("POST", "/auth/backchannel-logout", body, "Content-Type", form, "Origin", "https://id.example",
+		"Sec-Fetch-Site", "cross-site")
 	if p.status != 200 || b.session() != nil {
 		t.Errorf("with cookies and an Origin: %d %s", p.status, p.body)
 	}
@@ -177,7 +200,8 @@ func TestWhoeverIsNamedIsSignedOutAndNobodyElse(t *testing.T) {
 				t.Error("still signed in")
 			}
 			if (laptop.session() == nil) != c.laptopOut {
-				t.Errorf("the same person's other browser: signed out %v, want %v", laptop.session() == nil, c.laptopOut)
+				t.Errorf("the same person's other browser: signed out %v, want %v", laptop.session() == nil,
+					c.laptopOut)
 			}
 			if bob.session() == nil {
 				t.Error("somebody else was signed out")
@@ -189,7 +213,8 @@ func TestWhoeverIsNamedIsSignedOutAndNobodyElse(t *testing.T) {
 			if c.laptopOut {
 				n = 2
 			}
-			if l := s.log.last("backchannel_logout"); l["result"] != "ok" || l["ended"] != n || l["provider"] != "main" || l["jti"] == "" {
+			if l := s.log.last("backchannel_logout"); l["result"] != "ok" || l["ended"] != n ||
+				l["provider"] != "main" || l["jti"] == "" {
 				t.Errorf("the log says %v", l)
 			}
 		})
@@ -203,12 +228,14 @@ func sidOf(s *session.Session) string { return s.SID }
 func TestASIDWithOddPunctuationArrivesAsItIs(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
-	for _, sid := range []string{`a+b/c=d e`, `"quoted" & 100% <b>`, `*`, `a:b`, `x'; DROP TABLE sessions`, "\u00e4\u20ac"} {
+	for _, sid := range []string{`a+b/c=d e`, `"quoted" & 100% <b>`, `*`, `a:b`, `x'; DROP TABLE sessions`,
+		"\u00e4\u20ac"} {
 		s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = sid } })
 		b := s.signedIn("alice")
 		s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = sid + "x" } })
 		other := s.signedIn("alice")
-		if p := s.send(s.op.SignLogoutToken("app", "", sid)); p.status != 200 || b.session() != nil || other.session() == nil {
+		if p := s.send(s.op.SignLogoutToken("app", "", sid)); p.status != 200 || b.session() != nil ||
+			other.session() == nil {
 			t.Errorf("%q: %d %s", sid, p.status, p.body)
 		}
 	}
@@ -225,7 +252,8 @@ func TestATokenIsGoodOnce(t *testing.T) {
 	s.pass(time.Second)
 	b := s.signedIn("alice")
 	p := s.send(token)
-	if p.status != 400 || !strings.Contains(p.body, "already processed") || s.heard() != "backchannel main replayed jti" {
+	if p.status != 400 || !strings.Contains(p.body, "already processed") ||
+		s.heard() != "backchannel main replayed jti" {
 		t.Errorf("%d %s, heard %q", p.status, p.body, s.heard())
 	}
 	if b.session() == nil {
@@ -250,7 +278,8 @@ func TestAFailureUsesNothingUp(t *testing.T) {
 		if want == 0 {
 			want = 503
 		}
-		if p.status != want || p.header.Get("Retry-After") == "" || strings.Contains(p.body, "disk") || !strings.Contains(p.body, `"error"`) {
+		if p.status != want || p.header.Get("Retry-After") == "" || strings.Contains(p.body, "disk") ||
+			!strings.Contains(p.body, `"error"`) {
 			t.Errorf("%d %s", p.status, p.body)
 		}
 		if s.heard() != "backchannel main unavailable store" || s.log.last("backchannel_logout")["jti"] == nil {
@@ -271,7 +300,8 @@ func TestKeysThatCannotBeHadAreNoRefusal(t *testing.T) {
 	s := newStage(t, nil)
 	s.op.Override(oidctest.JWKS, oidctest.Status(500))
 	token := s.op.SignLogoutToken("app", "alice", "")
-	if p := s.send(token); p.status != 503 || p.header.Get("Retry-After") == "" || s.heard() != "backchannel unknown unavailable keys" {
+	if p := s.send(token); p.status != 503 || p.header.Get("Retry-After") == "" ||
+		s.heard() != "backchannel unknown unavailable keys" {
 		t.Errorf("%d %s, heard %q", p.status, p.body, s.heard())
 	}
 	s.op.Override(oidctest.JWKS, nil)
@@ -311,7 +341,8 @@ func TestALogoutGoesOnWhenTheCallerHangsUp(t *testing.T) {
 		}
 	}
 	// The server notices that the caller is gone at some time; a logout that heeds it has ended by then or never does.
-	r, err := http.NewRequestWithContext(ctx, "POST", s.url+"/auth/backchannel-logout", strings.NewReader("logout_token="+token))
+	r, err := http.NewRequestWithContext(ctx, "POST", s.url+"/auth/backchannel-logout",
+		strings.NewReader("logout_token="+token))
 	must(t, err)
 	r.Header.Set("Content-Type", form)
 	if resp, err := s.browser().c.Do(r); err == nil {
@@ -331,7 +362,8 @@ func TestEveryWayOutLeavesNotices(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	notices := func() int {
-		all, err := s.store.Claim(context.Background(), store.NoticeTell, "another app", store.Time(s.now()), time.Hour, 10)
+		all, err := s.store.Claim(context.Background(), store.NoticeTell, "another app", store.Time(s.now()), time.Hour,
+			10)
 		must(t, err)
 		return len(all)
 	}
@@ -399,7 +431,8 @@ func TestALogoutTokenOvertakesASignIn(t *testing.T) {
 	}
 }
 
-// A token for two clients of ours is carried out for both before it is answered 200. When it fails in between it is welcome again.
+// A token for two clients of ours is carried out for both before it is answered 200. When it fails in between it is
+// welcome again.
 func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(h *logout.Handler) {
@@ -410,7 +443,8 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 	})
 	alive := func() (clients []string) {
 		for _, client := range []string{"app", "second", "third"} {
-			page, err := s.store.List(t.Context(), store.Query{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice"}, s.now())
+			page, err := s.store.List(t.Context(), store.Query{Issuer: s.op.Issuer(), ClientID: client,
+				Subject: "alice"}, s.now())
 			must(t, err)
 			if len(page.Records) > 0 {
 				clients = append(clients, client)
@@ -419,10 +453,14 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 		return clients
 	}
 	for _, client := range []string{"app", "second", "third"} {
-		_, _, err := s.m.Create(t.Context(), session.SignIn{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice", SID: "s", Began: s.now()})
+		_, _, err := s.m.Create(t.Context(), session.SignIn{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice",
+			SID: "s", Began: s.now()})
 		must(t, err)
 	}
-	token := s.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Claims["aud"] = []string{"second", "app", "third"} })
+	token := s.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) {
+		j.Claims["aud"] = []string{"second",
+			"app", "third"}
+	})
 	endings := 0
 	s.store.ending = func(context.Context) {
 		endings++
@@ -451,7 +489,8 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	s.send(s.op.SignLogoutToken("app", "bob", "", func(j *oidctest.JWT) { j.Claims["iss"] = evil }))
 	s.send(evil)
 	b.do("POST", "/auth/logout", "")
-	for what, secret := range map[string]string{"cookie": cookie, "ID Token": tokens.IDToken, "access token": tokens.AccessToken, "logout token": good} {
+	for what, secret := range map[string]string{"cookie": cookie, "ID Token": tokens.IDToken,
+		"access token": tokens.AccessToken, "logout token": good} {
 		if strings.Contains(s.log.String(), secret) {
 			t.Errorf("the log holds the %s", what)
 		}
@@ -496,7 +535,8 @@ func TestTheLogSaysWhoseLogoutWasRefused(t *testing.T) {
 		if got, _ := l["claimed_"+row.claim].(string); got != row.logged || l["level"] != "WARN" {
 			t.Errorf("%s %.40q: the log says %v", row.claim, row.sent, l)
 		}
-		if known := row.claim != "iss"; known != (l["claimed_provider"] == "main") || known != (l["claimed_iss"] == s.op.Issuer()) {
+		if known := row.claim != "iss"; known != (l["claimed_provider"] == "main") ||
+			known != (l["claimed_iss"] == s.op.Issuer()) {
 			t.Errorf("%s %.40q: the log says %v", row.claim, row.sent, l)
 		}
 	}

@@ -15,9 +15,10 @@ import (
 
 const frontchannel = "frontchannel" // the channel, in metrics
 
-// framedLogout ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout §2,
-// §3). Without them anybody's page could sign people out, so then nothing is ended. It ends nobody else's session: whoever wrote the
-// page that frames this one has proved nothing. What is ended is this browser's own, and what that held is revoked as after any ending.
+// framedLogout ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout
+// §2, §3). Without them anybody's page could sign people out, so then nothing is ended. It ends nobody else's session:
+// whoever wrote the page that frames this one has proved nothing. What is ended is this browser's own, and what that
+// held is revoked as after any ending.
 //
 // Do not rely on it. A provider shows this address in a frame on its own site, and browsers send our SameSite cookie
 // there only if the provider is on the same site (id.example.com and app.example.com). Everywhere else this answers
@@ -49,9 +50,11 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 }
 
 // framed is the answer: the logout may already have happened, so all of these are a success (Front-Channel Logout §2).
-func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, result, say string, attrs ...slog.Attr) error {
+func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, result, say string,
+	attrs ...slog.Attr) error {
 	h.result(frontchannel, provider, result, "")
-	h.Site.Event(r, slog.LevelInfo, "frontchannel_logout", append(attrs, slog.String("provider", provider), slog.String("result", result))...)
+	h.Site.Event(r, slog.LevelInfo, "frontchannel_logout",
+		append(attrs, slog.String("provider", provider), slog.String("result", result))...)
 	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign-out", Text: say})
 	return nil
 }

@@ -16,14 +16,19 @@ func TestTheFrontChannelEndsTheSessionOfThisBrowserAlone(t *testing.T) {
 		result string
 		out    bool
 	}{
-		{"iss and sid are its own", func(iss, sid string) url.Values { return url.Values{"iss": {iss}, "sid": {sid}} }, "main ok", true},
+		{"iss and sid are its own", func(iss, sid string) url.Values { return url.Values{"iss": {iss}, "sid": {sid}} },
+			"main ok", true},
 		{"neither", func(_, _ string) url.Values { return nil }, "unknown ignored", false},
 		{"no iss", func(_, sid string) url.Values { return url.Values{"sid": {sid}} }, "unknown ignored", false},
 		{"no sid", func(iss, _ string) url.Values { return url.Values{"iss": {iss}} }, "unknown ignored", false},
-		{"an empty sid", func(iss, _ string) url.Values { return url.Values{"iss": {iss}, "sid": {""}} }, "unknown ignored", false},
-		{"another sid", func(iss, sid string) url.Values { return url.Values{"iss": {iss}, "sid": {sid + "x"}} }, "unknown ignored", false},
-		{"another issuer", func(iss, sid string) url.Values { return url.Values{"iss": {iss + "/x"}, "sid": {sid}} }, "unknown ignored", false},
-		{"two issuers", func(iss, sid string) url.Values { return url.Values{"iss": {iss, "x"}, "sid": {sid}} }, "unknown ignored", false},
+		{"an empty sid", func(iss, _ string) url.Values { return url.Values{"iss": {iss}, "sid": {""}} },
+			"unknown ignored", false},
+		{"another sid", func(iss, sid string) url.Values { return url.Values{"iss": {iss}, "sid": {sid + "x"}} },
+			"unknown ignored", false},
+		{"another issuer", func(iss, sid string) url.Values { return url.Values{"iss": {iss + "/x"}, "sid": {sid}} },
+			"unknown ignored", false},
+		{"two issuers", func(iss, sid string) url.Values { return url.Values{"iss": {iss, "x"}, "sid": {sid}} },
+			"unknown ignored", false},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
@@ -31,7 +36,8 @@ func TestTheFrontChannelEndsTheSessionOfThisBrowserAlone(t *testing.T) {
 			b, other, stranger := s.signedIn("alice"), s.signedIn("alice"), s.browser()
 			q := c.query(s.op.Issuer(), b.session().SID).Encode()
 			refresh := b.session().Tokens.RefreshToken
-			if p := stranger.get("/auth/frontchannel-logout?" + q); p.status != 200 || b.session() == nil || s.heard() != "frontchannel unknown nobody" {
+			if p := stranger.get("/auth/frontchannel-logout?" + q); p.status != 200 || b.session() == nil ||
+				s.heard() != "frontchannel unknown nobody" {
 				t.Errorf("a stranger's browser: %d, heard %q", p.status, s.heard())
 			}
 			p := b.get("/auth/frontchannel-logout?" + q)
@@ -47,7 +53,8 @@ func TestTheFrontChannelEndsTheSessionOfThisBrowserAlone(t *testing.T) {
 			if s.op.Count(oidctest.Revoke) != 0 || !s.op.Alive(refresh) {
 				t.Error("a token was revoked")
 			}
-			if csp := p.header.Get("Content-Security-Policy"); !strings.HasSuffix(csp, "frame-ancestors "+s.op.Issuer()) {
+			if csp := p.header.Get("Content-Security-Policy"); !strings.HasSuffix(csp,
+				"frame-ancestors "+s.op.Issuer()) {
 				t.Errorf("who may frame it: %s", csp)
 			}
 		})
@@ -70,7 +77,8 @@ func TestAFrontChannelSIDIsTakenAsProvidersWriteIt(t *testing.T) {
 	} {
 		s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = sid } })
 		b := s.signedIn("alice")
-		if p := b.get("/auth/frontchannel-logout?iss=" + url.QueryEscape(s.op.Issuer()) + "&sid=" + written); p.status != 200 || b.session() != nil {
+		if p := b.get("/auth/frontchannel-logout?iss=" + url.QueryEscape(s.op.Issuer()) + "&sid=" +
+			written); p.status != 200 || b.session() != nil {
 			t.Errorf("sid %q written as %q: %d, heard %q", sid, written, p.status, s.heard())
 		}
 	}
@@ -83,7 +91,8 @@ func TestTheFrontChannelTouchesNoCookieWhileTheStoreIsAway(t *testing.T) {
 	path := "/auth/frontchannel-logout?" + url.Values{"iss": {s.op.Issuer()}, "sid": {b.session().SID}}.Encode()
 	for _, away := range []func(bool){s.store.away.Store, s.store.endless.Store} {
 		away(true)
-		if p := b.get(path); p.status != 503 || p.header.Get("Set-Cookie") != "" || !strings.HasSuffix(s.heard(), "unavailable store") {
+		if p := b.get(path); p.status != 503 || p.header.Get("Set-Cookie") != "" ||
+			!strings.HasSuffix(s.heard(), "unavailable store") {
 			t.Errorf("%d %v, heard %q", p.status, p.header, s.heard())
 		}
 		away(false)

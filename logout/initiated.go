@@ -25,8 +25,8 @@ const user = "user" // the channel, in metrics
 //  1. A GET only shows the button, and a POST from another site is refused: nobody is signed out by a link.
 //  2. The session here is ended first, with those that share its sid: the provider may never call back, and what is
 //     done here must not depend on it. If the store cannot do it, nothing has happened, and the page says so.
-//  3. The cookie is taken back, and the browser sent to the provider's end_session_endpoint, by a form if the ID Token is
-//     large.
+//  3. The cookie is taken back, and the browser sent to the provider's end_session_endpoint, by a form if the ID Token
+//     is large.
 //
 // A provider that has none, or does not answer, leaves the person signed in there; the page says that too.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
@@ -35,8 +35,10 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := h.Site.SameOrigin(r); err != nil {
 		h.result(user, "unknown", "refused", "cross_site")
-		return &web.Failure{Status: http.StatusForbidden, Err: err, Event: "user_logout", Attrs: []slog.Attr{slog.String("result", "refused")},
-			Message: web.Message{Title: "You are still signed in", Text: "Another site asked to sign you out, and that is yours to decide.",
+		return &web.Failure{Status: http.StatusForbidden, Err: err, Event: "user_logout",
+			Attrs: []slog.Attr{slog.String("result", "refused")},
+			Message: web.Message{Title: "You are still signed in",
+				Text:    "Another site asked to sign you out, and that is yours to decide.",
 				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}}}}
 	}
 	bearer, ok := h.Cookie.Read(r)
@@ -97,7 +99,8 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 }
 
 // endAgain repeats the ending of a session that is not found. It may have ended a moment ago at a store that could not
-// say that its replicas have the ending too, and has not until an ending says so. Who it was is no longer known, nor needed.
+// say that its replicas have the ending too, and has not until an ending says so. Who it was is no longer known, nor
+// needed.
 func (h *Handler) endAgain(r *http.Request, key store.Key) error {
 	for _, p := range h.Providers {
 		c := p.Config()
@@ -109,8 +112,8 @@ func (h *Handler) endAgain(r *http.Request, key store.Key) error {
 	return nil
 }
 
-// maxAddress is how long an address may be for a redirect. Many servers take a request line, or all headers together, of
-// 8 KiB, and there are cookies beside it.
+// maxAddress is how long an address may be for a redirect. Many servers take a request line, or all headers together,
+// of 8 KiB, and there are cookies beside it.
 const maxAddress = 4 << 10
 
 // leave sends the browser on to the provider, to be signed out there as well: by a redirect, or by a form where the ID
@@ -118,8 +121,9 @@ const maxAddress = 4 << 10
 // redirect without the ID Token, and the provider asks the person (RP-Initiated Logout §2).
 func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	p, to, err := oidc.Find(h.Providers, s.Issuer, s.ClientID), "", oidc.ErrUnsupported
-	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, PostLogoutRedirectURI: h.Site.Absolute("logout/callback"),
-		State: rand.Text()}
+	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken,
+		PostLogoutRedirectURI: h.Site.Absolute("logout/callback"),
+		State:                 rand.Text()}
 	if p != nil {
 		to, err = p.EndSessionURL(r.Context(), ask)
 	}
@@ -134,9 +138,11 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Sessi
 		}
 	}
 	if err != nil {
-		h.Site.Event(r, slog.LevelWarn, "user_logout_only_here", slog.String("provider", s.Provider), slog.String("error", err.Error()))
+		h.Site.Event(r, slog.LevelWarn, "user_logout_only_here", slog.String("provider", s.Provider),
+			slog.String("error", err.Error()))
 		h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed out here",
-			Text:    "Your provider could not be asked to sign you out as well. You may still be signed in there, and could come back in without a password.",
+			Text: "Your provider could not be asked to sign you out as well. You may still be signed in there, " +
+				"and could come back in without a password.",
 			Note:    "On a shared computer, sign out at your provider too, or close the browser.",
 			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, "/")}}})
 		return
@@ -237,7 +243,8 @@ func (h *Handler) away(channel, provider string, err error) error {
 	return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: cmp.Or(channel, user) + "_logout",
 		Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("check", "store")},
 		Message: web.Message{Title: "You are not signed out yet",
-			Text: "This site cannot reach its store of sessions, so you may still be signed in. Please try again in a moment."}}
+			Text: "This site cannot reach its store of sessions, so you may still be signed in. Please try again in " +
+				"a moment."}}
 }
 
 func redirect(w http.ResponseWriter, to string) {

@@ -25,7 +25,8 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 	s := newStage(t, nil)
 	b, bob := s.signedIn("alice"), s.signedIn("bob")
 	before := b.session()
-	if p := b.get("/auth/logout"); p.status != 200 || !strings.Contains(p.body, `<form method="post" action="/auth/logout">`) || b.session() == nil {
+	if p := b.get("/auth/logout"); p.status != 200 || !strings.Contains(p.body,
+		`<form method="post" action="/auth/logout">`) || b.session() == nil {
 		t.Errorf("a GET does not just ask: %d %s", p.status, p.body)
 	}
 	ended, stop := s.m.Watch(before.Key)
@@ -34,8 +35,10 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 	to, err := url.Parse(p.to)
 	must(t, err)
 	q := to.Query()
-	if p.status != http.StatusSeeOther || !strings.HasPrefix(p.to, s.op.URL(oidctest.EndSession)+"?") || q.Get("id_token_hint") != before.Tokens.IDToken ||
-		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" || len(q.Get("state")) < 22 {
+	if p.status != http.StatusSeeOther || !strings.HasPrefix(p.to, s.op.URL(oidctest.EndSession)+"?") ||
+		q.Get("id_token_hint") != before.Tokens.IDToken ||
+		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" ||
+		len(q.Get("state")) < 22 {
 		t.Fatalf("%d to %s", p.status, p.to)
 	}
 	if cause := soon(t, "the end", ended); cause != store.CauseUser {
@@ -52,7 +55,8 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 		t.Fatalf("the provider sends the browser to %q: %s", back.to, back.body)
 	}
 	last := b.get(back.to)
-	if last.status != 200 || !strings.Contains(last.body, "You are signed out") || s.log.last("user_logout_returned")["result"] != "ok" || b.cookie("curfew-logout") != "" {
+	if last.status != 200 || !strings.Contains(last.body, "You are signed out") ||
+		s.log.last("user_logout_returned")["result"] != "ok" || b.cookie("curfew-logout") != "" {
 		t.Errorf("%d %s", last.status, last.body)
 	}
 	if bob.session() == nil {
@@ -85,7 +89,8 @@ func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 		to, err := url.Parse(p.to)
 		must(t, err)
 		q := to.Query()
-		return p.status == http.StatusSeeOther && len(p.to) < 4<<10 && !q.Has("id_token_hint") && q.Get("client_id") == "app" &&
+		return p.status == http.StatusSeeOther && len(p.to) < 4<<10 && !q.Has("id_token_hint") &&
+			q.Get("client_id") == "app" &&
 			q.Get("post_logout_redirect_uri") == s.url+"/auth/logout/callback" && q.Get("state") != ""
 	}
 	b, live := large(t)
@@ -93,26 +98,31 @@ func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 	if p.status != 200 || p.to != "" || b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {
 		t.Fatalf("%d to %q, signed in %v, heard %q", p.status, p.to, b.session() != nil, s.heard())
 	}
-	for _, want := range []string{`<form method="post" action="` + s.op.URL(oidctest.EndSession) + `">`, "<button>", "<script>document.forms[0].submit()</script>"} {
+	for _, want := range []string{`<form method="post" action="` + s.op.URL(oidctest.EndSession) + `">`, "<button>",
+		"<script>document.forms[0].submit()</script>"} {
 		if !strings.Contains(p.body, want) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
 	policy := p.header.Get("Content-Security-Policy")
-	for _, want := range []string{"default-src 'none'", "script-src 'sha256-", "form-action 'self' https: " + s.op.Issuer(), "frame-ancestors 'none'"} {
+	for _, want := range []string{"default-src 'none'", "script-src 'sha256-",
+		"form-action 'self' https: " + s.op.Issuer(), "frame-ancestors 'none'"} {
 		if !strings.Contains(policy, want) {
 			t.Errorf("the policy %s lacks %s", policy, want)
 		}
 	}
-	if p.header.Get("Referrer-Policy") != "strict-origin" || p.header.Get("Cache-Control") != "no-store" || strings.Contains(policy, "unsafe") {
+	if p.header.Get("Referrer-Policy") != "strict-origin" || p.header.Get("Cache-Control") != "no-store" ||
+		strings.Contains(policy, "unsafe") {
 		t.Errorf("%v", p.header)
 	}
 	fields := url.Values{}
-	for _, f := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`).FindAllStringSubmatch(p.body, -1) {
+	for _, f := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`).
+		FindAllStringSubmatch(p.body, -1) {
 		fields.Add(f[1], html.UnescapeString(f[2]))
 	}
 	if len(fields) != 4 || fields.Get("id_token_hint") != live.Tokens.IDToken || fields.Get("client_id") != "app" ||
-		fields.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" || fields.Get("state") != b.cookie("curfew-logout") {
+		fields.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" ||
+		fields.Get("state") != b.cookie("curfew-logout") {
 		t.Errorf("the form sends %v", slices.Sorted(maps.Keys(fields)))
 	}
 	back := b.do("POST", s.op.URL(oidctest.EndSession), fields.Encode(), "Content-Type", form)
@@ -123,7 +133,8 @@ func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 		t.Error("the log holds the ID Token")
 	}
 	// A script gets a redirect as ever, to an address that a server takes.
-	for _, headers := range [][]string{{"Sec-Fetch-Mode", "cors", "Accept", "text/html"}, {"Accept", "application/json"}, {"X-Requested-With", "XMLHttpRequest"}} {
+	for _, headers := range [][]string{{"Sec-Fetch-Mode", "cors", "Accept", "text/html"},
+		{"Accept", "application/json"}, {"X-Requested-With", "XMLHttpRequest"}} {
 		b, _ := large(t)
 		p := b.do("POST", "/auth/logout", "", headers...)
 		if !asks(p) || b.session() != nil {
@@ -152,7 +163,8 @@ func TestAFormGoesToTheEndpointWithItsQuery(t *testing.T) {
 	})
 	b := s.signedIn("alice")
 	p := b.do("POST", "/auth/logout", "")
-	if p.status != 200 || !strings.Contains(p.body, ` action="`+s.op.URL(oidctest.EndSession)+`?tenant=%22a%22&amp;b=c"`) {
+	if p.status != 200 || !strings.Contains(p.body, ` action="`+s.op.URL(oidctest.EndSession)+
+		`?tenant=%22a%22&amp;b=c"`) {
 		t.Errorf("%d %s", p.status, regexp.MustCompile(`<form[^>]*>`).FindString(p.body))
 	}
 }
@@ -179,7 +191,8 @@ func TestSigningOutWithoutASIDEndsThisSessionAlone(t *testing.T) {
 	s := newStage(t, nil)
 	s.client(func(c *oidctest.Client) { c.NoSID = true })
 	b, other := s.signedIn("alice"), s.signedIn("alice")
-	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil || other.session() == nil {
+	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil ||
+		other.session() == nil {
 		t.Errorf("%d; here %v, elsewhere %v", p.status, b.session(), other.session())
 	}
 }
@@ -196,7 +209,8 @@ func TestAnotherSiteCannotSignAnybodyOut(t *testing.T) {
 		{"Origin", "null"},
 	} {
 		p := b.do("POST", "/auth/logout", "", headers...)
-		if p.status != 403 || b.session() == nil || b.cookie("curfew") == "" || s.heard() != "user unknown refused cross_site" {
+		if p.status != 403 || b.session() == nil || b.cookie("curfew") == "" ||
+			s.heard() != "user unknown refused cross_site" {
 			t.Errorf("%v: %d, heard %q", headers, p.status, s.heard())
 		}
 	}
@@ -217,7 +231,9 @@ func TestAStoreThatIsAwaySignsNobodyOut(t *testing.T) {
 	for what, away := range map[string]func(bool){"finding": s.store.away.Store, "ending": s.store.endless.Store} {
 		away(true)
 		p := b.do("POST", "/auth/logout", "")
-		if p.status != 503 || p.to != "" || p.header.Get("Set-Cookie") != "" || !strings.Contains(p.body, "You are not signed out yet") || !strings.HasSuffix(s.heard(), "unavailable store") {
+		if p.status != 503 || p.to != "" || p.header.Get("Set-Cookie") != "" ||
+			!strings.Contains(p.body, "You are not signed out yet") ||
+			!strings.HasSuffix(s.heard(), "unavailable store") {
 			t.Errorf("%s: %d to %q, %v, heard %q", what, p.status, p.to, p.header, s.heard())
 		}
 		if p := b.get("/auth/logout/callback"); what == "finding" && p.status != 503 {
@@ -233,7 +249,8 @@ func TestAStoreThatIsAwaySignsNobodyOut(t *testing.T) {
 	}
 }
 
-// A store may have ended the session and not know whether its replicas have the ending: "signed out" has to wait for that.
+// A store may have ended the session and not know whether its replicas have the ending: "signed out" has to wait for
+// that.
 func TestASignOutThatIsNotSureIsRepeatedUntilItIs(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
@@ -243,14 +260,16 @@ func TestASignOutThatIsNotSureIsRepeatedUntilItIs(t *testing.T) {
 	for click := range 3 {
 		p := b.do("POST", "/auth/logout", "")
 		if p.status != 503 || b.cookie("curfew") != bearer || !strings.HasSuffix(s.heard(), "unavailable store") {
-			t.Errorf("click %d: %d %s, and the browser keeps its cookie: %v", click, p.status, p.body, b.cookie("curfew") == bearer)
+			t.Errorf("click %d: %d %s, and the browser keeps its cookie: %v", click, p.status, p.body,
+				b.cookie("curfew") == bearer)
 		}
 	}
 	if b.session() != nil {
 		t.Fatal("the store did not end the session")
 	}
 	s.store.unsure.Store(false)
-	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" || !strings.Contains(p.body, "You are signed out") {
+	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" ||
+		!strings.Contains(p.body, "You are signed out") {
 		t.Errorf("%d %s", p.status, p.body)
 	}
 }
@@ -277,7 +296,8 @@ func TestWithoutTheProviderThePageSaysWhatIsLeft(t *testing.T) {
 				s.h.Providers = nil
 			}
 			p := b.do("POST", "/auth/logout", "")
-			if p.status != 200 || b.session() != nil || b.cookie("curfew") != "" || !strings.Contains(p.body, "may still be signed in there") {
+			if p.status != 200 || b.session() != nil || b.cookie("curfew") != "" ||
+				!strings.Contains(p.body, "may still be signed in there") {
 				t.Errorf("%d %s", p.status, p.body)
 			}
 		})
@@ -292,7 +312,8 @@ func TestAnIDTokenIsShownToItsOwnIssuerAlone(t *testing.T) {
 	other := oidctest.Start(t, oidctest.Config{})
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	p, err := oidc.New(oidc.Config{Issuer: other.Issuer(), ClientID: "app", HTTPClient: &http.Client{Transport: transport}})
+	p, err := oidc.New(oidc.Config{Issuer: other.Issuer(), ClientID: "app",
+		HTTPClient: &http.Client{Transport: transport}})
 	must(t, err)
 	s.h.Providers = []*oidc.Provider{p}
 	if got := b.do("POST", "/auth/logout", ""); strings.HasPrefix(got.to, other.Issuer()) || b.session() != nil {
@@ -305,7 +326,8 @@ func TestSigningOutTwiceIsNoError(t *testing.T) {
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
 	s.send(s.op.SignLogoutToken("app", "alice", ""))
-	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" || !strings.Contains(p.body, "You are signed out") {
+	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" ||
+		!strings.Contains(p.body, "You are signed out") {
 		t.Errorf("the session is gone: %d %s", p.status, p.body)
 	}
 	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || s.heard() != "user unknown nobody" {
@@ -329,7 +351,8 @@ func TestTheReturnFromTheProviderLeadsToOnePlace(t *testing.T) {
 			{"another state", func(string) string { return "?state=other" }, "unasked"},
 			{"no state", func(string) string { return "" }, "unasked"},
 			{"the state twice", func(state string) string { return "?state=" + state + "&state=" + state }, "unasked"},
-			{"an open redirect", func(state string) string { return "?state=x&return_to=https://evil.example" }, "unasked"},
+			{"an open redirect", func(state string) string { return "?state=x&return_to=https://evil.example" },
+				"unasked"},
 		} {
 			t.Run(c.why+home, func(t *testing.T) {
 				t.Parallel()
@@ -341,7 +364,8 @@ func TestTheReturnFromTheProviderLeadsToOnePlace(t *testing.T) {
 				if l := s.log.last("user_logout_returned"); l["result"] != c.result {
 					t.Errorf("the log says %v", l)
 				}
-				if home == "" && (p.status != 200 || !strings.Contains(p.body, "You are signed out")) || home != "" && p.to != s.url+home {
+				if home == "" && (p.status != 200 || !strings.Contains(p.body, "You are signed out")) || home != "" &&
+					p.to != s.url+home {
 					t.Errorf("%d to %q %s", p.status, p.to, p.body)
 				}
 			})
@@ -368,7 +392,8 @@ func TestSigningOutRacesALogoutToken(t *testing.T) {
 	s.store.ending = func(ctx context.Context) {
 		if once {
 			once = false
-			_, err := s.store.Store.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.op.Issuer(), ClientID: "app", SID: sid}}, store.Time(s.now()))
+			_, err := s.store.Store.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.op.Issuer(),
+				ClientID: "app", SID: sid}}, store.Time(s.now()))
 			if err != nil {
 				t.Error(err)
 			}

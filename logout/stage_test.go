@@ -62,12 +62,14 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 	ring, err := keyring.New(key)
 	must(t, err)
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
-	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Log: log, Notices: notifier{s}})
+	s.m, err = session.NewManager(session.Config{Store: s.store, Keyring: ring, Now: s.now, Log: log,
+		Notices: notifier{s}})
 	must(t, err)
 	s.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: s.now})
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	c := oidc.Config{Issuer: s.op.Issuer(), ClientID: "app", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: transport}, Now: s.now}
+	c := oidc.Config{Issuer: s.op.Issuer(), ClientID: "app", ClientSecret: "s3cret",
+		HTTPClient: &http.Client{Transport: transport}, Now: s.now}
 	for _, f := range provider {
 		f(&c)
 	}
@@ -80,7 +82,8 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 		OnResult: func(channel, provider, result, reason string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.results = append(s.results, strings.TrimSpace(strings.Join([]string{channel, provider, result, reason}, " ")))
+			s.results = append(s.results, strings.TrimSpace(strings.Join([]string{channel, provider, result, reason},
+				" ")))
 		},
 	}
 	if configure != nil {
@@ -88,7 +91,10 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 	}
 	s.h.Mount(mux)
 	(&login.Handler{Site: site, Providers: s.h.Providers, Sessions: s.m, Ring: ring, Cookie: cookie}).Mount(mux)
-	mux.HandleFunc("/{path...}", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "the app at "+r.URL.RequestURI()) })
+	mux.HandleFunc("/{path...}", func(w http.ResponseWriter,
+		r *http.Request) {
+		io.WriteString(w, "the app at "+r.URL.RequestURI())
+	})
 	s.client(func(*oidctest.Client) {})
 	return s
 }
@@ -96,7 +102,8 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 // client registers the site at the provider.
 func (s *stage) client(change func(*oidctest.Client)) {
 	c := oidctest.Client{ID: "app", Secret: "s3cret", RedirectURIs: []string{s.url + "/auth/callback"},
-		PostLogoutRedirectURIs: []string{s.url + "/auth/logout/callback"}, BackchannelLogoutURI: s.url + "/auth/backchannel-logout"}
+		PostLogoutRedirectURIs: []string{s.url + "/auth/logout/callback"},
+		BackchannelLogoutURI:   s.url + "/auth/backchannel-logout"}
 	change(&c)
 	s.op.SetClient(c)
 }
@@ -233,7 +240,8 @@ const form = "application/x-www-form-urlencoded"
 // send posts a logout token, as a provider does.
 func (s *stage) send(token string) page {
 	s.t.Helper()
-	return s.browser().do("POST", "/auth/backchannel-logout", url.Values{"logout_token": {token}}.Encode(), "Content-Type", form)
+	return s.browser().do("POST", "/auth/backchannel-logout", url.Values{"logout_token": {token}}.Encode(),
+		"Content-Type", form)
 }
 
 // shaky is a store that can be away, wholly or for endings alone.

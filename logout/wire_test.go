@@ -19,7 +19,8 @@ func TestEveryAnswerOfTheBackChannelClosesTheConnection(t *testing.T) {
 		must(t, err)
 		defer c.Close()
 		must(t, c.SetDeadline(time.Now().Add(time.Minute)))
-		fmt.Fprintf(c, "%s /auth/backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+		fmt.Fprintf(c, "%s /auth/backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: "+
+			"%d\r\n\r\n%s",
 			method, kind, len(body), body)
 		all, err := io.ReadAll(c) // until it is closed
 		must(t, err)
@@ -48,7 +49,8 @@ func TestALogoutWhoseBodyDoesNotComeIsAnswered408(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	must(t, c.SetDeadline(time.Now().Add(time.Minute)))
-	fmt.Fprintf(c, "POST /auth/backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 1000\r\n\r\nlogout", form)
+	fmt.Fprintf(c, "POST /auth/backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: "+
+		"1000\r\n\r\nlogout", form)
 	all, err := io.ReadAll(c)
 	must(t, err)
 	if !strings.HasPrefix(string(all), "HTTP/1.1 408 ") {

@@ -15,8 +15,8 @@ import (
 	"example.com/curfew/oidc/oidctest"
 )
 
-// BenchmarkVerifyLogoutToken sets the whole verification of a token beside the bare check of its signature by the standard
-// library. Compare within one run.
+// BenchmarkVerifyLogoutToken sets the whole verification of a token beside the bare check of its signature by the
+// standard library. Compare within one run.
 func BenchmarkVerifyLogoutToken(b *testing.B) {
 	for _, alg := range []string{"RS256", "PS256", "ES256", "EdDSA"} {
 		h := build(b, func(c *oidctest.Client, cfg *oidc.Config) { c.SigningAlg, cfg.SigningAlg = alg, alg })
@@ -54,7 +54,8 @@ func bare(alg string, key crypto.PublicKey, input, sig []byte) bool {
 	case "PS256":
 		return rsa.VerifyPSS(key.(*rsa.PublicKey), crypto.SHA256, sum[:], sig, nil) == nil
 	case "ES256":
-		return ecdsa.Verify(key.(*ecdsa.PublicKey), sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+		return ecdsa.Verify(key.(*ecdsa.PublicKey), sum[:], new(big.Int).SetBytes(sig[:32]),
+			new(big.Int).SetBytes(sig[32:]))
 	default:
 		return ed25519.Verify(key.(ed25519.PublicKey), input, sig)
 	}

@@ -12,7 +12,8 @@ import (
 type cached[T any] struct {
 	fetch func(context.Context) (T, error) // must return within a bounded time
 	now   func() time.Time
-	fresh time.Duration // older than this it is fetched again, behind the callers' backs; twice as old, they wait for it
+	// older than this it is fetched again, behind the callers' backs; twice as old, they wait for it
+	fresh time.Duration
 	stale time.Duration // older than this it is not served any more; 0: always served
 
 	mu     sync.Mutex
@@ -85,8 +86,8 @@ func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 	return c.doc, nil
 }
 
-// renew has the document fetched anew: by the fetch in flight, or by a new one if allow says so. It says whether there is
-// one, and does not wait for it.
+// renew has the document fetched anew: by the fetch in flight, or by a new one if allow says so. It says whether there
+// is one, and does not wait for it.
 func (c *cached[T]) renew(allow func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -12,13 +12,14 @@ func TestARefreshThatFailedIsTriedAgainAfterAMinuteBehindTheCallersBack(t *testi
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asked, broken := 0, false
-		c := &cached[int]{now: time.Now, fresh: time.Hour, stale: 24 * time.Hour, fetch: func(context.Context) (int, error) {
-			asked++
-			if broken {
-				return 0, errors.New("broken")
-			}
-			return asked, nil
-		}}
+		c := &cached[int]{now: time.Now, fresh: time.Hour, stale: 24 * time.Hour,
+			fetch: func(context.Context) (int, error) {
+				asked++
+				if broken {
+					return 0, errors.New("broken")
+				}
+				return asked, nil
+			}}
 		get := func(want, fetches int) {
 			t.Helper()
 			v, err := c.get(t.Context())
@@ -47,12 +48,13 @@ func TestADocumentThatNobodyHasNeededForLongIsNotServedBeforeItWasFetchedAgain(t
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asked, broken := 0, false
-		c := &cached[int]{now: time.Now, fresh: time.Hour, stale: 24 * time.Hour, fetch: func(context.Context) (int, error) {
-			if asked++; broken {
-				return 0, errors.New("broken")
-			}
-			return asked, nil
-		}}
+		c := &cached[int]{now: time.Now, fresh: time.Hour, stale: 24 * time.Hour,
+			fetch: func(context.Context) (int, error) {
+				if asked++; broken {
+					return 0, errors.New("broken")
+				}
+				return asked, nil
+			}}
 		get := func(want int) {
 			t.Helper()
 			if v, err := c.get(t.Context()); err != nil || v != want {

@@ -29,28 +29,32 @@ type Config struct {
 	Issuer       string // https, or http on loopback
 	ClientID     string
 	ClientSecret string
-	AuthMethod   string   // client_secret_basic (the default with a secret), client_secret_post, none (the default without)
-	SigningAlg   string   // the registered id_token_signed_response_alg; default RS256
-	Scopes       []string // default openid, profile, email; openid is added when missing
-	Prompt       string   // what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
-	SkipUserinfo bool     // userinfo: never
-	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an address
-	// of which the provider does not say whether it is verified counts too.
+	// client_secret_basic (the default with a secret), client_secret_post, none (the default without)
+	AuthMethod string
+	SigningAlg string   // the registered id_token_signed_response_alg; default RS256
+	Scopes     []string // default openid, profile, email; openid is added when missing
+	// what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
+	Prompt       string
+	SkipUserinfo bool // userinfo: never
+	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an
+	// address of which the provider does not say whether it is verified counts too.
 	RequireVerifiedEmail bool
-	// Require is what the claims of a person must be to sign in and to stay signed in, by the claim's name: one of the values
-	// or, if the claim is a list, one of its elements is.
+	// Require is what the claims of a person must be to sign in and to stay signed in, by the claim's name: one of the
+	// values or, if the claim is a list, one of its elements is.
 	Require map[string][]any
-	// RevokeOffline has refresh tokens that were granted for offline use revoked when their session ends, as all others are.
-	// By default they are kept (Back-Channel Logout §2.7).
+	// RevokeOffline has refresh tokens that were granted for offline use revoked when their session ends, as all others
+	// are. By default they are kept (Back-Channel Logout §2.7).
 	RevokeOffline bool
 
 	Encryption *Encryption
 	Quirks     Quirks
 
-	HTTPClient *http.Client                  // default: its own, with timeouts; either way no redirect is followed
-	Now        func() time.Time              // for the key cache, discovery and the expiry of fresh access tokens alone; default time.Now
-	Log        *slog.Logger                  // default: nothing is logged
-	OnKeyFetch func(provider, result string) // "ok", "error", "refused" (over the rate; a token waits); may be nil; must not block
+	HTTPClient *http.Client // default: its own, with timeouts; either way no redirect is followed
+	// for the key cache, discovery and the expiry of fresh access tokens alone; default time.Now
+	Now func() time.Time
+	Log *slog.Logger // default: nothing is logged
+	// "ok", "error", "refused" (over the rate; a token waits); may be nil; must not block
+	OnKeyFetch func(provider, result string)
 }
 
 // Quirks are departures from the standards that one provider needs. All off by default.
@@ -156,7 +160,8 @@ func (c *Config) validate() error {
 			fault("token_endpoint_auth_method is none, but there is a client secret: remove one of the two")
 		}
 	default:
-		fault("token_endpoint_auth_method %s: it is client_secret_basic, client_secret_post or none", quote(c.AuthMethod))
+		fault("token_endpoint_auth_method %s: it is client_secret_basic, client_secret_post or none",
+			quote(c.AuthMethod))
 	}
 	if _, err := findAlgorithm(c.SigningAlg); err != nil {
 		fault("id_token_signed_response_alg: %w", err)
@@ -168,14 +173,19 @@ func (c *Config) validate() error {
 	}
 	for _, s := range c.Scopes {
 		// RFC 6749 §3.3
-		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool {
+			return r <= ' ' || r > '~' || r == '"' ||
+				r == '\\'
+		}) {
 			fault("scope %s: it is empty or holds a space or another character that a scope cannot have", quote(s))
 		}
 	}
 	prompts := strings.Fields(c.Prompt)
 	for i, s := range prompts {
-		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, s) || s == "none" && len(prompts) > 1 || slices.Contains(prompts[:i], s) {
-			fault("prompt: %s: it is none alone, or some of login, consent and select_account (Core §3.1.2.1)", quote(c.Prompt))
+		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, s) || s == "none" &&
+			len(prompts) > 1 || slices.Contains(prompts[:i], s) {
+			fault("prompt: %s: it is none alone, or some of login, consent and select_account (Core §3.1.2.1)",
+				quote(c.Prompt))
 			break
 		}
 	}
@@ -194,10 +204,12 @@ func (e *Encryption) validate() error {
 	var faults []error
 	rsaAlg := slices.Contains([]string{"RSA-OAEP", "RSA-OAEP-256"}, e.Alg)
 	if !rsaAlg && !slices.Contains([]string{"ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"}, e.Alg) {
-		faults = append(faults, fmt.Errorf("alg %s: it is RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW or ECDH-ES+A256KW", quote(e.Alg)))
+		faults = append(faults, fmt.Errorf(
+			"alg %s: it is RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW or ECDH-ES+A256KW", quote(e.Alg)))
 	}
 	if !slices.Contains([]string{"A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM"}, e.Enc) {
-		faults = append(faults, fmt.Errorf("enc %s: it is A128CBC-HS256, A256CBC-HS512, A128GCM or A256GCM", quote(e.Enc)))
+		faults = append(faults, fmt.Errorf("enc %s: it is A128CBC-HS256, A256CBC-HS512, A128GCM or A256GCM",
+			quote(e.Enc)))
 	}
 	switch k := e.Key.(type) {
 	case *rsa.PrivateKey:

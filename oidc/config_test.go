@@ -35,25 +35,37 @@ func TestAConfigurationIsRefusedWithEveryFault(t *testing.T) {
 		{"http on loopback", func(c *oidc.Config) { c.Issuer = "http://127.0.0.1:8080/op" }, nil},
 		{"http on localhost", func(c *oidc.Config) { c.Issuer = "http://localhost:8080" }, nil},
 		{"http on ::1", func(c *oidc.Config) { c.Issuer = "http://[::1]:8080" }, nil},
-		{"http elsewhere", func(c *oidc.Config) { c.Issuer = "http://id.example.com" }, []string{"issuer", "not https"}},
-		{"http on a name that begins like loopback", func(c *oidc.Config) { c.Issuer = "http://127.0.0.1.example.com" }, []string{"not https"}},
+		{"http elsewhere", func(c *oidc.Config) { c.Issuer = "http://id.example.com" },
+			[]string{"issuer", "not https"}},
+		{"http on a name that begins like loopback", func(c *oidc.Config) { c.Issuer = "http://127.0.0.1.example.com" },
+			[]string{"not https"}},
 		{"issuer with a query", func(c *oidc.Config) { c.Issuer += "?a=b" }, []string{"no query"}},
 		{"issuer with a fragment", func(c *oidc.Config) { c.Issuer += "#a" }, []string{"fragment"}},
 		{"issuer with a user", func(c *oidc.Config) { c.Issuer = "https://a:b@id.example.com" }, []string{"user name"}},
 		{"nothing", func(c *oidc.Config) { *c = oidc.Config{} }, []string{"issuer is missing", "client_id is missing"}},
 		{"name", func(c *oidc.Config) { c.Name = "a/b" }, []string{"name: letters"}},
-		{"alg none", func(c *oidc.Config) { c.SigningAlg = "none" }, []string{"id_token_signed_response_alg", "no signature"}},
-		{"alg HS256", func(c *oidc.Config) { c.SigningAlg = "HS256" }, []string{"id_token_signed_response_alg", "secret"}},
-		{"logout alg none", func(c *oidc.Config) { c.Quirks.LogoutSigningAlg = "none" }, []string{"logout_token_signed_response_alg"}},
-		{"a secret is needed", func(c *oidc.Config) { c.AuthMethod = "client_secret_post" }, []string{"needs a client secret"}},
-		{"a secret too many", func(c *oidc.Config) { c.AuthMethod, c.ClientSecret = "none", "x" }, []string{"remove one"}},
-		{"a method nobody knows", func(c *oidc.Config) { c.AuthMethod = "tls" }, []string{"token_endpoint_auth_method"}},
+		{"alg none", func(c *oidc.Config) { c.SigningAlg = "none" },
+			[]string{"id_token_signed_response_alg", "no signature"}},
+		{"alg HS256", func(c *oidc.Config) { c.SigningAlg = "HS256" },
+			[]string{"id_token_signed_response_alg", "secret"}},
+		{"logout alg none", func(c *oidc.Config) { c.Quirks.LogoutSigningAlg = "none" },
+			[]string{"logout_token_signed_response_alg"}},
+		{"a secret is needed", func(c *oidc.Config) { c.AuthMethod = "client_secret_post" },
+			[]string{"needs a client secret"}},
+		{"a secret too many", func(c *oidc.Config) { c.AuthMethod, c.ClientSecret = "none", "x" },
+			[]string{"remove one"}},
+		{"a method nobody knows", func(c *oidc.Config) { c.AuthMethod = "tls" },
+			[]string{"token_endpoint_auth_method"}},
 		{"a scope with a space", func(c *oidc.Config) { c.Scopes = []string{"openid profile"} }, []string{"scope"}},
 		{"logout_scope", func(c *oidc.Config) { c.Quirks.LogoutScope = "everybody" }, []string{"logout_scope"}},
-		{"encryption", func(c *oidc.Config) { c.Encryption = &oidc.Encryption{Alg: "RSA1_5", Enc: "x"} }, []string{"alg", "enc", "key"}},
-		{"a small key", func(c *oidc.Config) { c.Encryption = &oidc.Encryption{Alg: "RSA-OAEP", Key: small} }, []string{"less than 2048"}},
-		{"a key of another kind", func(c *oidc.Config) { c.Encryption = &oidc.Encryption{Alg: "RSA-OAEP", Key: ec} }, []string{"does not go with"}},
-		{"several", func(c *oidc.Config) { c.Name, c.SigningAlg, c.AuthMethod = "ä", "none", "x" }, []string{"name", "id_token_signed", "auth_method"}},
+		{"encryption", func(c *oidc.Config) { c.Encryption = &oidc.Encryption{Alg: "RSA1_5", Enc: "x"} },
+			[]string{"alg", "enc", "key"}},
+		{"a small key", func(c *oidc.Config) { c.Encryption = &oidc.Encryption{Alg: "RSA-OAEP", Key: small} },
+			[]string{"less than 2048"}},
+		{"a key of another kind", func(c *oidc.Config) { c.Encryption = &oidc.Encryption{Alg: "RSA-OAEP", Key: ec} },
+			[]string{"does not go with"}},
+		{"several", func(c *oidc.Config) { c.Name, c.SigningAlg, c.AuthMethod = "ä", "none", "x" },
+			[]string{"name", "id_token_signed", "auth_method"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -74,17 +86,21 @@ func TestAConfigurationIsRefusedWithEveryFault(t *testing.T) {
 
 func TestTheDefaultsOfAConfiguration(t *testing.T) {
 	t.Parallel()
-	p, err := oidc.New(oidc.Config{Issuer: "https://id.example.com/r", ClientID: "app", ClientSecret: "x", Scopes: []string{"email"}})
+	p, err := oidc.New(oidc.Config{Issuer: "https://id.example.com/r", ClientID: "app", ClientSecret: "x",
+		Scopes: []string{"email"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := p.Config()
-	if p.Name() != "main" || c.Label != "id.example.com" || c.AuthMethod != "client_secret_basic" || c.SigningAlg != "RS256" ||
-		!slices.Equal(c.Scopes, []string{"openid", "email"}) || c.Quirks.LogoutSigningAlg != "RS256" || c.Quirks.LogoutScope != "session" {
+	if p.Name() != "main" || c.Label != "id.example.com" || c.AuthMethod != "client_secret_basic" ||
+		c.SigningAlg != "RS256" ||
+		!slices.Equal(c.Scopes, []string{"openid", "email"}) || c.Quirks.LogoutSigningAlg != "RS256" ||
+		c.Quirks.LogoutScope != "session" {
 		t.Fatalf("got %q %q %q %q %q %+v", p.Name(), c.Label, c.AuthMethod, c.SigningAlg, c.Scopes, c.Quirks)
 	}
 	p, err = oidc.New(oidc.Config{Issuer: "https://id.example.com/r", ClientID: "app"})
-	if err != nil || p.Config().AuthMethod != "none" || !slices.Equal(p.Config().Scopes, []string{"openid", "profile", "email"}) {
+	if err != nil || p.Config().AuthMethod != "none" ||
+		!slices.Equal(p.Config().Scopes, []string{"openid", "profile", "email"}) {
 		t.Fatalf("got %q, %v", p.Config().AuthMethod, err)
 	}
 }
@@ -100,11 +116,13 @@ func TestMetadataIsTakenOnlyFromTheIssuerItself(t *testing.T) {
 		{"another issuer", set("issuer", "https://evil.example.com"), "it speaks for the issuer"},
 		{"a slash more", func(d map[string]any) { d["issuer"] = d["issuer"].(string) + "/" }, "identical"},
 		{"no issuer", func(d map[string]any) { delete(d, "issuer") }, "it speaks for the issuer"},
-		{"Issuer for issuer", func(d map[string]any) { d["Issuer"] = d["issuer"]; delete(d, "issuer") }, "it speaks for the issuer"},
+		{"Issuer for issuer", func(d map[string]any) { d["Issuer"] = d["issuer"]; delete(d, "issuer") },
+			"it speaks for the issuer"},
 		{"no jwks_uri", func(d map[string]any) { delete(d, "jwks_uri") }, "`jwks_uri` is missing"},
 		{"jwks_uri without https", set("jwks_uri", "http://id.example.com/jwks"), "`jwks_uri`"},
 		{"token_endpoint without https", set("token_endpoint", "http://id.example.com/token"), "`token_endpoint`"},
-		{"authorization_endpoint a script", set("authorization_endpoint", "javascript:alert(1)"), "`authorization_endpoint`"},
+		{"authorization_endpoint a script", set("authorization_endpoint", "javascript:alert(1)"),
+			"`authorization_endpoint`"},
 		{"token_endpoint a number", set("token_endpoint", 1), "not a string"},
 		{"token_endpoint empty", set("token_endpoint", ""), "`token_endpoint` is empty"},
 		{"token_endpoint null", set("token_endpoint", nil), "`token_endpoint` is missing"},
@@ -113,7 +131,8 @@ func TestMetadataIsTakenOnlyFromTheIssuerItself(t *testing.T) {
 			t.Parallel()
 			h := build(t)
 			h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = row.lie })
-			_, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "s", Nonce: "n", Verifier: verifier})
+			_, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "s", Nonce: "n",
+				Verifier: verifier})
 			wantUnavailable(t, err, row.reason)
 			wantUnavailable(t, h.try(t), row.reason)
 		})
@@ -129,7 +148,8 @@ func TestMetadataIsRenewedDailyBehindTheCallersBack(t *testing.T) {
 	t.Parallel()
 	h := build(t)
 	m, err := h.rp.Metadata(t.Context())
-	if err != nil || !m.BackchannelLogout || !m.BackchannelSession || !m.IssParameter || m.Date.IsZero() || !m.At.Equal(h.Now()) {
+	if err != nil || !m.BackchannelLogout || !m.BackchannelSession || !m.IssParameter || m.Date.IsZero() ||
+		!m.At.Equal(h.Now()) {
 		t.Fatalf("got %+v, %v", m, err)
 	}
 	asked := make(chan struct{})
@@ -182,11 +202,13 @@ func TestThePublishedKeysAreShownWithWhatKeepsThemFromUse(t *testing.T) {
 	}), "kid", "1024 bits")
 }
 
-// The issuer's scheme is that of all: on loopback, too, nothing secret is sent in the clear for an issuer that is https.
+// The issuer's scheme is that of all: on loopback, too, nothing secret is sent in the clear for an issuer that is
+// https.
 func TestAnOptionalEndpointThatCannotBeUsedIsAsGoodAsAbsent(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"end_session_endpoint", "revocation_endpoint", "userinfo_endpoint"} {
-		for _, v := range []any{"", nil, 1, []any{}, "http://id.example.com/x", "http://127.0.0.1/x", "javascript:alert(1)"} {
+		for _, v := range []any{"", nil, 1, []any{}, "http://id.example.com/x", "http://127.0.0.1/x",
+			"javascript:alert(1)"} {
 			inBubble(t, func(t *testing.T, h *house) {
 				h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = func(d map[string]any) { d[name] = v } })
 				m, err := h.rp.Metadata(t.Context())

@@ -11,8 +11,9 @@ import (
 // What could not be decided is an [ErrUnavailable] instead.
 type Error struct {
 	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
-	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time" besides for ID Tokens;
-	// "token_response", "userinfo", "revocation" for what an endpoint answered. It may be a label of metrics.
+	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time" besides for
+	// ID Tokens; "token_response", "userinfo", "revocation" for what an endpoint answered. It may be a label of
+	// metrics.
 	Check string
 	// Err says what was wrong and, where something can be done about it, what. It never holds a token or a secret. What
 	// it quotes of its input is escaped and cut.
@@ -29,17 +30,21 @@ var (
 	ErrUnavailable = errors.New("the provider could not be asked")
 	// ErrInvalidGrant: the provider refuses the refresh token, or the code, for good (RFC 6749 §5.2).
 	ErrInvalidGrant = errors.New("the provider refuses the grant (invalid_grant)")
-	// ErrInvalidClient: the token endpoint does not take this client's id, secret or way of authentication (RFC 6749 §5.2).
+	// ErrInvalidClient: the token endpoint does not take this client's id, secret or way of authentication (RFC 6749
+	// §5.2).
 	ErrInvalidClient = errors.New("the provider does not take this client's credentials")
-	// ErrOtherPerson: a refreshed ID Token that the provider signed is of another issuer, client or subject (Core §12.2).
-	ErrOtherPerson = errors.New("the refreshed ID Token is of another issuer, client or subject than the session (Core §12.2)")
+	// ErrOtherPerson: a refreshed ID Token that the provider signed is of another issuer, client or subject (Core
+	// §12.2).
+	ErrOtherPerson = errors.New("the refreshed ID Token is of another issuer, client or subject than the session " +
+		"(Core §12.2)")
 	// ErrUnsupported: the provider has no such endpoint.
 	ErrUnsupported = errors.New("the provider has no such endpoint")
 	// ErrUnsupportedTokenType: the provider does not revoke tokens of this kind (RFC 7009 §2.2.1).
 	ErrUnsupportedTokenType = errors.New("the provider does not revoke tokens of this kind (unsupported_token_type)")
 )
 
-// Refusal is what an endpoint answered that did not do what it was asked, as far as that is known. It is wrapped in an [Error] or an [ErrUnavailable].
+// Refusal is what an endpoint answered that did not do what it was asked, as far as that is known. It is wrapped in an
+// [Error] or an [ErrUnavailable].
 type Refusal struct {
 	Status   int    // of HTTP
 	Code     string // `error` of RFC 6749 §5.2, a short word; empty when there is none

@@ -25,8 +25,8 @@ type AuthRequest struct {
 	Extra       url.Values // more parameters; those above are not replaced
 }
 
-// AuthURL returns where to send a browser so that a person signs in: the code flow (Core §3.1.2.1) with PKCE S256 (RFC 7636
-// §4.3), a state and a nonce, none of which can be left out.
+// AuthURL returns where to send a browser so that a person signs in: the code flow (Core §3.1.2.1) with PKCE S256 (RFC
+// 7636 §4.3), a state and a nonce, none of which can be left out.
 func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	if r.State == "" || r.Nonce == "" || r.RedirectURI == "" {
 		return "", errors.New("an authentication request needs a redirect URI, a state and a nonce")
@@ -66,13 +66,14 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	return addQuery(m.AuthorizationEndpoint, q)
 }
 
-// CheckIssParameter checks the `iss` parameter of an authorization response (RFC 9207 §2.4); empty means that it was not
-// there. It must be the issuer, and must be there when the provider promises it: otherwise the answer may come from
+// CheckIssParameter checks the `iss` parameter of an authorization response (RFC 9207 §2.4); empty means that it was
+// not there. It must be the issuer, and must be there when the provider promises it: otherwise the answer may come from
 // another provider.
 func (p *Provider) CheckIssParameter(ctx context.Context, iss string) error {
 	if iss != "" {
 		if iss != p.cfg.Issuer {
-			return failed("iss", "the answer comes from %s; the question went to %s (RFC 9207)", quote(iss), quote(p.cfg.Issuer))
+			return failed("iss", "the answer comes from %s; the question went to %s (RFC 9207)", quote(iss),
+				quote(p.cfg.Issuer))
 		}
 		return nil
 	}
@@ -103,9 +104,10 @@ func (p *Provider) EndSessionURL(ctx context.Context, r EndSessionRequest) (stri
 	return addQuery(endpoint, form)
 }
 
-// EndSessionForm is [Provider.EndSessionURL] for a POST, which takes an ID Token of any size: it returns the endpoint and
-// the fields of the form. A provider must take a POST (RP-Initiated Logout §2), but some do not unless so configured, so it
-// is asked with a POST that names nobody: [ErrUnsupported] when it knows of none, [ErrUnavailable] when it does not answer.
+// EndSessionForm is [Provider.EndSessionURL] for a POST, which takes an ID Token of any size: it returns the endpoint
+// and the fields of the form. A provider must take a POST (RP-Initiated Logout §2), but some do not unless so
+// configured, so it is asked with a POST that names nobody: [ErrUnsupported] when it knows of none, [ErrUnavailable]
+// when it does not answer.
 func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (string, url.Values, error) {
 	endpoint, form, err := p.endSession(ctx, r)
 	if err != nil {
@@ -113,7 +115,8 @@ func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (str
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(url.Values{"client_id": {p.cfg.ClientID}}.Encode()))
+	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint,
+		strings.NewReader(url.Values{"client_id": {p.cfg.ClientID}}.Encode()))
 	if err != nil {
 		return "", nil, unavailable("%s is not a URL", quote(endpoint))
 	}
@@ -121,7 +124,8 @@ func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (str
 	switch a, err := p.do(ask); {
 	case err != nil:
 		return "", nil, unavailable("%w", err)
-	case a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed || a.status == http.StatusNotImplemented:
+	case a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed ||
+		a.status == http.StatusNotImplemented:
 		return "", nil, ErrUnsupported
 	}
 	return endpoint, form, nil

@@ -53,7 +53,8 @@ func visit(t testing.TB, b *http.Client, where string) (*url.URL, int) {
 // signIn has a browser sign in, and returns the code.
 func (h *house) signIn(t testing.TB, b *http.Client) string {
 	t.Helper()
-	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n", Verifier: verifier})
+	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n",
+		Verifier: verifier})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,8 @@ func (h *house) tokens(t testing.TB) (*oidc.Tokens, *oidc.IDToken) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := h.rp.VerifyIDToken(t.Context(), tok.IDToken, oidc.Expect{Nonce: "n", AccessToken: tok.AccessToken}, h.Now())
+	id, err := h.rp.VerifyIDToken(t.Context(), tok.IDToken, oidc.Expect{Nonce: "n", AccessToken: tok.AccessToken},
+		h.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,8 @@ func TestAPersonSignsInAndOut(t *testing.T) {
 			t.Parallel()
 			h := build(t, change)
 			tok, id := h.tokens(t)
-			if id.Subject != "alice" || id.SID == "" || !tok.Expires.Equal(h.Now().Add(5*60e9)) || len(tok.Scopes) != 3 {
+			if id.Subject != "alice" || id.SID == "" || !tok.Expires.Equal(h.Now().Add(5*60e9)) ||
+				len(tok.Scopes) != 3 {
 				t.Fatalf("got %+v, expires %v, scopes %v", id.Claims, tok.Expires, tok.Scopes)
 			}
 			info, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
@@ -144,7 +147,8 @@ func TestAProviderPromptsAsConfiguredUnlessAskedOtherwise(t *testing.T) {
 		{"none", "login", "login", "who asks for something gets that"},
 	} {
 		h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.Prompt = row.configured })
-		where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n", Verifier: verifier, Prompt: row.asked})
+		where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n",
+			Verifier: verifier, Prompt: row.asked})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +157,8 @@ func TestAProviderPromptsAsConfiguredUnlessAskedOtherwise(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := u.Query().Get("prompt"); got != row.want || u.Query().Has("prompt") != (row.want != "") {
-			t.Errorf("%q configured, %q asked: prompt is %q; want %q, since %s", row.configured, row.asked, got, row.want, row.why)
+			t.Errorf("%q configured, %q asked: prompt is %q; want %q, since %s", row.configured, row.asked, got,
+				row.want, row.why)
 		}
 	}
 }
@@ -172,8 +177,11 @@ func TestAProviderWithoutMetadataIsToldOfOnceAndWhenItHasSome(t *testing.T) {
 		if err := h.rp.Ready(t.Context()); (err == nil) != (row.broken == nil) {
 			t.Fatalf("Ready: %v", err)
 		}
-		if failed, recovered := strings.Count(log.String(), "event=oidc.discovery.failed"), strings.Count(log.String(), "event=oidc.discovery.recovered"); failed != row.failed || recovered != row.recovered {
-			t.Errorf("told of %d failures and %d recoveries, want %d and %d:\n%s", failed, recovered, row.failed, row.recovered, &log)
+		if failed, recovered := strings.Count(log.String(), "event=oidc.discovery.failed"),
+			strings.Count(log.String(), "event=oidc.discovery.recovered"); failed != row.failed ||
+			recovered != row.recovered {
+			t.Errorf("told of %d failures and %d recoveries, want %d and %d:\n%s", failed, recovered, row.failed,
+				row.recovered, &log)
 		}
 	}
 }
@@ -186,7 +194,8 @@ func TestTheAuthenticationRequestSaysWhatItMust(t *testing.T) {
 	})
 	age := 0
 	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{
-		RedirectURI: callback, State: "st", Nonce: "n", Verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", LoginHint: "alice", Prompt: "login", MaxAge: &age,
+		RedirectURI: callback, State: "st", Nonce: "n", Verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+		LoginHint: "alice", Prompt: "login", MaxAge: &age,
 		Extra: url.Values{"ui_locales": {"de"}, "state": {"stolen"}, "response_type": {"token"}},
 	})
 	if err != nil {
@@ -197,8 +206,10 @@ func TestTheAuthenticationRequestSaysWhatItMust(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"tenant": "a b", "response_type": "code", "client_id": "app", "redirect_uri": callback, "scope": "openid profile email",
-		"state": "st", "nonce": "n", "code_challenge_method": "S256", "login_hint": "alice", "prompt": "login", "max_age": "0", "ui_locales": "de",
+		"tenant": "a b", "response_type": "code", "client_id": "app", "redirect_uri": callback,
+		"scope": "openid profile email",
+		"state": "st", "nonce": "n", "code_challenge_method": "S256", "login_hint": "alice", "prompt": "login",
+		"max_age": "0", "ui_locales": "de",
 		"code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", // RFC 7636 Appendix B
 	} {
 		if got := u.Query()[name]; len(got) != 1 || got[0] != want {
@@ -297,9 +308,13 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 		wantUnavailable(t, refresh(oidctest.Status(status)), fmt.Sprint(status))
 	}
 	wantUnavailable(t, refresh(oidctest.Huge(1<<20)), "more than 524288")
-	wantUnavailable(t, refresh(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>the-refresh-token") }), "not with a JSON object")
+	wantUnavailable(t, refresh(func(w http.ResponseWriter,
+		_ *http.Request) {
+		fmt.Fprint(w, "<html>the-refresh-token")
+	}), "not with a JSON object")
 	wantUnavailable(t, refresh(oidctest.OAuthError(400, "temporarily_unavailable")), "temporarily")
-	if err := refresh(oidctest.OAuthError(400, "invalid_grant")); !errors.Is(err, oidc.ErrInvalidGrant) || errors.Is(err, oidc.ErrUnavailable) {
+	if err := refresh(oidctest.OAuthError(400, "invalid_grant")); !errors.Is(err, oidc.ErrInvalidGrant) ||
+		errors.Is(err, oidc.ErrUnavailable) {
 		t.Fatalf("got %v; want ErrInvalidGrant", err)
 	}
 	// Whatever has not the form of RFC 6749 §5.2 is no word of the provider's about the grant.
@@ -322,7 +337,8 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 		`{"access_token":1}`:                         "not a string",
 		`{"Access_Token":"a","token_type":"Bearer"}`: "`access_token` is missing",
 	} {
-		wantCheck(t, refresh(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }), "token_response", reason)
+		wantCheck(t, refresh(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }), "token_response",
+			reason)
 	}
 	h.op.Override(oidctest.Token, nil)
 	_, err := h.rp.Exchange(t.Context(), "unknown", verifier, callback)
@@ -386,7 +402,10 @@ func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 		for name, v := range all {
 			body = append(body, fmt.Sprintf("%q:%s", name, v))
 		}
-		h.op.Override(oidctest.Token, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{"+strings.Join(body, ",")+"}") })
+		h.op.Override(oidctest.Token, func(w http.ResponseWriter,
+			_ *http.Request) {
+			fmt.Fprint(w, "{"+strings.Join(body, ",")+"}")
+		})
 		got, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
 		if row.reason != "" {
 			wantCheck(t, err, "token_response", row.reason)
@@ -400,7 +419,8 @@ func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 		if row.expires > 0 {
 			want = h.Now().Add(row.expires)
 		}
-		if newID != nil || got.RefreshToken != tok.RefreshToken || !got.Expires.Equal(want) || got.SessionState != "" || !slices.Equal(got.Scopes, h.rp.Config().Scopes) {
+		if newID != nil || got.RefreshToken != tok.RefreshToken || !got.Expires.Equal(want) || got.SessionState != "" ||
+			!slices.Equal(got.Scopes, h.rp.Config().Scopes) {
 			t.Errorf("%s: %s: got %#v, %v until %v", row.member, row.json, *got, newID, got.Expires)
 		}
 	}
@@ -413,8 +433,10 @@ func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 
 func TestAMemberOfTheMetadataThatSaysNothingIsAbsent(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"id_token_signing_alg_values_supported", "code_challenge_methods_supported", "token_endpoint_auth_methods_supported",
-		"scopes_supported", "prompt_values_supported", "authorization_response_iss_parameter_supported", "backchannel_logout_supported",
+	for _, name := range []string{"id_token_signing_alg_values_supported", "code_challenge_methods_supported",
+		"token_endpoint_auth_methods_supported",
+		"scopes_supported", "prompt_values_supported", "authorization_response_iss_parameter_supported",
+		"backchannel_logout_supported",
 		"backchannel_logout_session_supported", "frontchannel_logout_supported"} {
 		for _, v := range []any{nil, "", 1, []any{}, []any{nil, 1}, map[string]any{}, "true"} {
 			inBubble(t, func(t *testing.T, h *house) {
@@ -424,11 +446,15 @@ func TestAMemberOfTheMetadataThatSaysNothingIsAbsent(t *testing.T) {
 					t.Fatalf("%s %v: %v", name, v, err)
 				}
 				said := map[string]bool{
-					"id_token_signing_alg_values_supported": len(m.IDTokenSigningAlgs) > 0, "code_challenge_methods_supported": len(m.PKCEMethods) > 0,
-					"token_endpoint_auth_methods_supported": len(m.TokenAuthMethods) > 0, "scopes_supported": len(m.Scopes) > 0,
-					"prompt_values_supported": len(m.Prompts) > 0, "authorization_response_iss_parameter_supported": m.IssParameter,
-					"backchannel_logout_supported": m.BackchannelLogout, "backchannel_logout_session_supported": m.BackchannelSession,
-					"frontchannel_logout_supported": m.FrontchannelLogout,
+					"id_token_signing_alg_values_supported":          len(m.IDTokenSigningAlgs) > 0,
+					"code_challenge_methods_supported":               len(m.PKCEMethods) > 0,
+					"token_endpoint_auth_methods_supported":          len(m.TokenAuthMethods) > 0,
+					"scopes_supported":                               len(m.Scopes) > 0,
+					"prompt_values_supported":                        len(m.Prompts) > 0,
+					"authorization_response_iss_parameter_supported": m.IssParameter,
+					"backchannel_logout_supported":                   m.BackchannelLogout,
+					"backchannel_logout_session_supported":           m.BackchannelSession,
+					"frontchannel_logout_supported":                  m.FrontchannelLogout,
 				}
 				if said[name] {
 					t.Errorf("%s: %v says something: %+v", name, v, *m)
@@ -449,7 +475,8 @@ func TestAMemberOfAKeyThatIsNullIsAbsent(t *testing.T) {
 					}
 				}
 			})
-			if _, err := h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""), oidc.Expect{Nonce: "n"}, h.Now()); err != nil {
+			if _, err := h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""),
+				oidc.Expect{Nonce: "n"}, h.Now()); err != nil {
 				t.Errorf("%s: null: %v", name, err)
 			}
 		})
@@ -501,7 +528,8 @@ func TestARefusedClientIsWarnedOfOncePerChange(t *testing.T) {
 			t.Errorf("step %d: logged %q, want %q once", i, said, step.warned)
 		}
 		if strings.Contains(said, "refused") {
-			for _, want := range []string{"level=WARN", "provider=main", "client_id=app", "token_endpoint_auth_method=client_secret_basic", "See that client_id, client_secret"} {
+			for _, want := range []string{"level=WARN", "provider=main", "client_id=app",
+				"token_endpoint_auth_method=client_secret_basic", "See that client_id, client_secret"} {
 				if !strings.Contains(said, want) {
 					t.Errorf("step %d: no %s in %s", i, want, said)
 				}
@@ -530,7 +558,8 @@ func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 		{"signed, another iss", true, set("iss", "https://evil.example.com"), "iss", "another issuer"},
 		{"signed, another aud", true, set("aud", "other"), "aud", "not for this client"},
 		{"signed, run out", true, set("exp", 1), "exp", "ran out"},
-		{"signed, a logout token", true, set("events", map[string]any{oidctest.LogoutEvent: map[string]any{}}), "events", "logout token"},
+		{"signed, a logout token", true, set("events", map[string]any{oidctest.LogoutEvent: map[string]any{}}),
+			"events", "logout token"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -557,8 +586,10 @@ func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 	wantUnavailable(t, ask(oidctest.Huge(1<<20)), "more than")
 	wantUnavailable(t, ask(oidctest.Status(307)), "not followed")
 	wantCheck(t, ask(oidctest.Status(403)), "userinfo", "403")
-	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))), "signature", "not the signature")
-	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }))), "alg", "registered")
+	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "",
+		func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))), "signature", "not the signature")
+	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "",
+		func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }))), "alg", "registered")
 	h.op.Override(oidctest.Userinfo, nil)
 	wantCheck(t, ask(nil), "userinfo", "401") // an access token that is none
 }
@@ -578,7 +609,8 @@ func TestWhatTheRevocationEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) 
 	wantUnavailable(t, revoke(oidctest.Status(503)), "503")
 	wantUnavailable(t, revoke(oidctest.Status(302)), "not followed")
 	wantCheck(t, revoke(oidctest.OAuthError(401, "invalid_client")), "revocation", "invalid_client")
-	if err := revoke(oidctest.OAuthError(400, "unsupported_token_type")); !errors.Is(err, oidc.ErrUnsupportedTokenType) {
+	if err := revoke(oidctest.OAuthError(400, "unsupported_token_type")); !errors.Is(err,
+		oidc.ErrUnsupportedTokenType) {
 		t.Fatalf("got %v; want ErrUnsupportedTokenType", err)
 	}
 }

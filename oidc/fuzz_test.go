@@ -11,8 +11,8 @@ import (
 	"example.com/curfew/oidc/oidctest"
 )
 
-// FuzzLogoutToken: what is accepted is, to the letter, a token that the provider signed as a logout token for us. The input is a
-// token, or a payload to be put under a genuine header and signature.
+// FuzzLogoutToken: what is accepted is, to the letter, a token that the provider signed as a logout token for us. The
+// input is a token, or a payload to be put under a genuine header and signature.
 func FuzzLogoutToken(f *testing.F) {
 	h := build(f, func(c *oidctest.Client, cfg *oidc.Config) { c.SigningAlg, cfg.SigningAlg = "EdDSA", "EdDSA" })
 	h.op.SetClient(oidctest.Client{ID: "other", SigningAlg: "EdDSA"})
@@ -38,8 +38,13 @@ func FuzzLogoutToken(f *testing.F) {
 		h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }),
 		h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" }),
 		h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("EdDSA") }),
-		h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("EdDSA"); delete(j.Header, "kid") }),
-		strings.Repeat(".", 4), "a.b.c", "a.b.c.d.e", "", `{"iss":"x"}`, `{"iss":"x","iss":"y"}`, "\xff", `{"a":` + strings.Repeat("[", 5000),
+		h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) {
+			j.Key = oidctest.NewKey("EdDSA")
+			delete(
+				j.Header, "kid")
+		}),
+		strings.Repeat(".", 4), "a.b.c", "a.b.c.d.e", "", `{"iss":"x"}`, `{"iss":"x","iss":"y"}`, "\xff",
+		`{"a":` + strings.Repeat("[", 5000),
 	} {
 		f.Add(raw)
 	}

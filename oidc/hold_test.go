@@ -105,7 +105,8 @@ func TestAKeyThatIsMissingForLongIsRefusedAndOneThatIsNewIsNot(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, h *house) {
 		h.must(t)
-		absent := h.op.SignLogoutToken("app", "alice", "s", head("kid", "absent"), claim("exp", h.Now().Add(time.Hour).Unix()))
+		absent := h.op.SignLogoutToken("app", "alice", "s", head("kid", "absent"),
+			claim("exp", h.Now().Add(time.Hour).Unix()))
 		for range 10 {
 			_, err := h.verify(t, absent)
 			outcome{err, 0}.putOff(t)
@@ -147,7 +148,8 @@ func TestAnotherKeyUnderTheSameNameIsFound(t *testing.T) {
 			// The token of the key that is gone is refused.
 			wantCheck(t, h.try(t, func(j *oidctest.JWT) { j.Key = old }), "signature", "sign")
 			// And for a moment the keys cannot be had.
-			for _, trouble := range []http.HandlerFunc{oidctest.Status(404), oidctest.Status(500), oidctest.Huge(1 << 20), oidctest.Hang()} {
+			for _, trouble := range []http.HandlerFunc{oidctest.Status(404), oidctest.Status(500),
+				oidctest.Huge(1 << 20), oidctest.Hang()} {
 				h.Add(10 * time.Second)
 				h.replace(true)
 				h.op.Override(oidctest.JWKS, trouble)
@@ -180,7 +182,8 @@ func TestSignInsFindAnotherKeyUnderTheSameName(t *testing.T) {
 		if err := id(); err != nil {
 			t.Fatal(err)
 		}
-		raw := h.op.SignIDToken("app", "alice", "s", "n", "access", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") })
+		raw := h.op.SignIDToken("app", "alice", "s", "n", "access",
+			func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") })
 		_, err := h.rp.VerifyIDToken(t.Context(), raw, oidc.Expect{Nonce: "n", AccessToken: "access"}, h.Now())
 		wantCheck(t, err, "signature", "not the signature")
 	})
@@ -282,7 +285,8 @@ func TestAFloodOfJunkNeitherHidesANewKeyNorTakesMoreThanItsShare(t *testing.T) {
 		// Sign-ins have fetches of their own.
 		h.op.Rotate("ES256")
 		raw, began := h.op.SignIDToken("app", "alice", "s", "n", "access"), h.Now()
-		if _, err := h.rp.VerifyIDToken(t.Context(), raw, oidc.Expect{Nonce: "n", AccessToken: "access"}, h.Now()); err != nil {
+		if _, err := h.rp.VerifyIDToken(t.Context(), raw, oidc.Expect{Nonce: "n", AccessToken: "access"},
+			h.Now()); err != nil {
 			t.Error(err)
 		}
 		if took := h.Now().Sub(began); took > 0 {
@@ -365,7 +369,8 @@ func TestGarbageUnderAKnownKeyIsRefusedAndAsksForNoMoreFetches(t *testing.T) {
 		// What is older than the keys is known to be garbage.
 		fetches := h.op.Count(oidctest.JWKS)
 		for range 100 {
-			err := h.try(t, func(j *oidctest.JWT) { j.Key = stranger }, claim("iat", h.Now().Add(-10*time.Minute).Unix()))
+			err := h.try(t, func(j *oidctest.JWT) { j.Key = stranger },
+				claim("iat", h.Now().Add(-10*time.Minute).Unix()))
 			wantCheck(t, err, "signature", "not the signature")
 		}
 		h.wantFetches(t, fetches)

@@ -143,8 +143,8 @@ func (a *answer) describe() string {
 	return fmt.Sprintf("it answered %d", a.status)
 }
 
-// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. Descriptions that repeat one
-// of the secrets are left out.
+// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. Descriptions that
+// repeat one of the secrets are left out.
 func (a *answer) oauthError(secrets ...string) (code, sentence string) {
 	sentence = a.describe()
 	c, err := decodeObject(a.body)

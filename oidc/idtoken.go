@@ -26,7 +26,8 @@ type Expect struct {
 
 // IDToken is a verified ID Token. It prints as "[ID token]".
 type IDToken struct {
-	Raw      string // the signed token; decrypted, if it came encrypted, since that is what id_token_hint takes (Core §3.1.2.1)
+	// the signed token; decrypted, if it came encrypted, since that is what id_token_hint takes (Core §3.1.2.1)
+	Raw      string
 	Issuer   string
 	ClientID string
 	Subject  string
@@ -41,15 +42,16 @@ func (IDToken) String() string       { return "[ID token]" }
 func (IDToken) GoString() string     { return "[ID token]" }
 func (IDToken) LogValue() slog.Value { return slog.StringValue("[ID token]") }
 
-// VerifyIDToken verifies an ID Token (Core §3.1.3.7). The signature is checked last, so that no key is fetched for a token that
-// could not pass. The error is an [Error], or an [ErrUnavailable] when the keys could not be had.
+// VerifyIDToken verifies an ID Token (Core §3.1.3.7). The signature is checked last, so that no key is fetched for a
+// token that could not pass. The error is an [Error], or an [ErrUnavailable] when the keys could not be had.
 func (p *Provider) VerifyIDToken(ctx context.Context, raw string, e Expect, now time.Time) (*IDToken, error) {
 	t, err := p.openToken(raw, true)
 	if err != nil {
 		return nil, err
 	}
 	if canonicalAlg(t.header.alg) != p.alg.name { // step 7
-		return nil, failed("alg", "the token is signed with %s; registered is %s (id_token_signed_response_alg)", quote(t.header.alg), p.alg.name)
+		return nil, failed("alg", "the token is signed with %s; registered is %s (id_token_signed_response_alg)",
+			quote(t.header.alg), p.alg.name)
 	}
 	if typ := mediaType(t.header.typ); t.header.hasTyp && typ != "jwt" { // RFC 8725 §3.11
 		return nil, failed("typ", "%s is not the type of an ID Token", quote(t.header.typ))
@@ -87,7 +89,8 @@ func (p *Provider) checkIDToken(id *IDToken, c claims, e Expect, now time.Time) 
 	case hasAzp && azp != p.cfg.ClientID:
 		return failed("azp", "the token was issued to another client")
 	case others && !hasAzp:
-		return failed("azp", "the token is for several (%s) and does not say that it was issued to this client", quoteAll(aud))
+		return failed("azp", "the token is for several (%s) and does not say that it was issued to this client",
+			quoteAll(aud))
 	}
 	if c.hasLogoutEvent() { // Back-Channel Logout §4.1: never the one for the other
 		return failed("events", "this is a logout token")
@@ -152,7 +155,8 @@ func (p *Provider) checkIDTokenTimes(id *IDToken, c claims, e Expect, now time.T
 	if e.MaxAge != nil { // step 13
 		limit := time.Duration(*e.MaxAge)*time.Second + skew
 		if id.AuthTime.IsZero() || now.Sub(id.AuthTime) > limit {
-			return failed("auth_time", "the person did not sign in at the provider within the last %d seconds, as was asked", *e.MaxAge)
+			return failed("auth_time", "the person did not sign in at the provider within the last %d seconds, as "+
+				"was asked", *e.MaxAge)
 		}
 	}
 	return nil

@@ -30,7 +30,8 @@ func TestAnIDTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		reason string
 	}{
 		{"alg none", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg", "registered is ES256"},
-		{"alg HS256 under the public key", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" }, "alg", "registered is ES256"},
+		{"alg HS256 under the public key", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" }, "alg",
+			"registered is ES256"},
 		{"another algorithm by a published key", func(j *oidctest.JWT) {
 			k := h.op.Key("EdDSA")
 			j.Header["alg"], j.Header["kid"], j.Alg, j.Key = "EdDSA", k.KID, "EdDSA", k
@@ -40,13 +41,17 @@ func TestAnIDTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"typ of an access token", head("typ", "at+jwt"), "typ", "not the type of an ID Token"},
 		{"iss another", claim("iss", h.op.Issuer()+"INVALID"), "iss", "not of"},
 		{"iss missing", claim("iss", nil), "iss", "not of"},
-		{"iss in the wrong case", func(j *oidctest.JWT) { j.Claims["Iss"] = j.Claims["iss"]; delete(j.Claims, "iss") }, "iss", "not of"},
+		{"iss in the wrong case", func(j *oidctest.JWT) { j.Claims["Iss"] = j.Claims["iss"]; delete(j.Claims, "iss") },
+			"iss", "not of"},
 		{"aud another", claim("aud", "appINVALID"), "aud", "not for"},
 		{"aud missing", claim("aud", nil), "aud", "missing"},
 		{"aud of several without azp", claim("aud", []string{"app", "other"}), "azp", "does not say"},
 		{"azp another", claim("azp", "other"), "azp", "another client"},
 		{"azp not a string", claim("azp", map[string]any{}), "azp", "another client"},
-		{"azp another, aud of several", func(j *oidctest.JWT) { j.Claims["aud"], j.Claims["azp"] = []string{"app", "other"}, "other" }, "azp", "another client"},
+		{"azp another, aud of several", func(j *oidctest.JWT) {
+			j.Claims["aud"],
+				j.Claims["azp"] = []string{"app", "other"}, "other"
+		}, "azp", "another client"},
 		{"exp missing", claim("exp", nil), "exp", "missing"},
 		{"exp past", claim("exp", now.Add(-time.Minute).Unix()), "exp", "ran out"},
 		{"exp null", claim("exp", null{}), "exp", "missing"},
@@ -61,7 +66,8 @@ func TestAnIDTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"iss null", claim("iss", null{}), "iss", "not of"},
 		{"iss empty", claim("iss", ""), "iss", "not of"},
 		{"azp empty", claim("azp", ""), "azp", "another client"},
-		{"events with a logout that is null", claim("events", map[string]any{oidctest.LogoutEvent: null{}}), "events", "logout token"},
+		{"events with a logout that is null", claim("events", map[string]any{oidctest.LogoutEvent: null{}}), "events",
+			"logout token"},
 		{"exp 1e300", claim("exp", literal("1e300")), "exp", "not a date"},
 		{"iat missing", claim("iat", nil), "iat", "missing"},
 		{"iat in the future", claim("iat", now.Add(2*time.Minute).Unix()), "iat", "do the clocks agree"},
@@ -70,14 +76,16 @@ func TestAnIDTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"auth_time a string", claim("auth_time", "1"), "auth_time", "not a number"},
 		{"nonce another", claim("nonce", "m"), "nonce", "not the answer to this sign-in"},
 		{"nonce missing", claim("nonce", nil), "nonce", "not the answer to this sign-in"},
-		{"nonce in the wrong case", func(j *oidctest.JWT) { j.Claims["Nonce"] = "n"; delete(j.Claims, "nonce") }, "nonce", "not the answer"},
+		{"nonce in the wrong case", func(j *oidctest.JWT) { j.Claims["Nonce"] = "n"; delete(j.Claims, "nonce") },
+			"nonce", "not the answer"},
 		{"sub missing", claim("sub", nil), "sub", "missing"},
 		{"sub empty", claim("sub", ""), "sub", "empty"},
 		{"sub too long", claim("sub", strings.Repeat("a", 256)), "sub", "more than 255"},
 		{"sub with NUL", claim("sub", "a\x00"), "sub", "control character"},
 		{"sid empty", claim("sid", ""), "sid", "empty"},
 		{"sid a number", claim("sid", 1), "sid", "not a string"},
-		{"at_hash of another access token", claim("at_hash", "AAAAAAAAAAAAAAAAAAAAAA"), "at_hash", "not the one that came"},
+		{"at_hash of another access token", claim("at_hash", "AAAAAAAAAAAAAAAAAAAAAA"), "at_hash",
+			"not the one that came"},
 		{"at_hash a number", claim("at_hash", 1), "at_hash", "not the one that came"},
 		{"a logout token without typ", func(j *oidctest.JWT) {
 			delete(j.Header, "typ")
@@ -106,12 +114,15 @@ func TestAnIDTokenIsTaken(t *testing.T) {
 	}
 	expect := oidc.Expect{Nonce: "n", AccessToken: "access"}
 	for name, lie := range map[string]func(*oidctest.JWT){
-		"as the provider sends it":      func(*oidctest.JWT) {},
-		"without typ":                   head("typ", nil),
-		"typ application/jwt":           head("typ", "application/JWT"),
-		"without kid":                   head("kid", nil),
-		"without at_hash":               claim("at_hash", nil),
-		"for several, with azp":         func(j *oidctest.JWT) { j.Claims["aud"], j.Claims["azp"] = []string{"x", "app"}, "app" },
+		"as the provider sends it": func(*oidctest.JWT) {},
+		"without typ":              head("typ", nil),
+		"typ application/jwt":      head("typ", "application/JWT"),
+		"without kid":              head("kid", nil),
+		"without at_hash":          claim("at_hash", nil),
+		"for several, with azp": func(j *oidctest.JWT) {
+			j.Claims["aud"],
+				j.Claims["azp"] = []string{"x", "app"}, "app"
+		},
 		"without sid":                   claim("sid", nil),
 		"exp within the skew":           claim("exp", now.Add(-59*time.Second).Unix()),
 		"typ: null":                     head("typ", null{}),
@@ -137,10 +148,12 @@ func TestAnIDTokenIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id.SID != "s" || id.Issuer != h.op.Issuer() || id.ClientID != "app" || !id.IssuedAt.Equal(now) || !id.AuthTime.Equal(now) || !id.Expiry.Equal(now.Add(5*time.Minute)) {
+	if id.SID != "s" || id.Issuer != h.op.Issuer() || id.ClientID != "app" || !id.IssuedAt.Equal(now) ||
+		!id.AuthTime.Equal(now) || !id.Expiry.Equal(now.Add(5*time.Minute)) {
 		t.Fatalf("got %#v", *id)
 	}
-	if id.Claims["big"] != json.Number("9007199254740993") || id.Claims["deep"].([]any)[0].(map[string]any)["n"] != json.Number("2") {
+	if id.Claims["big"] != json.Number("9007199254740993") ||
+		id.Claims["deep"].([]any)[0].(map[string]any)["n"] != json.Number("2") {
 		t.Fatalf("numbers arrived as %#v", id.Claims)
 	}
 	if s := fmt.Sprintf("%v %+v %#v %s", id, *id, *id, id); strings.Contains(s, "ey") {
@@ -153,7 +166,8 @@ func TestAnIDTokenIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	age := 30
-	if _, err = verify(oidc.Expect{Nonce: "n", MaxAge: &age}, claim("auth_time", now.Add(-90*time.Second).Unix())); err != nil {
+	if _, err = verify(oidc.Expect{Nonce: "n", MaxAge: &age},
+		claim("auth_time", now.Add(-90*time.Second).Unix())); err != nil {
 		t.Fatal(err)
 	}
 	_, err = verify(oidc.Expect{Nonce: "n", MaxAge: &age}, claim("auth_time", now.Add(-91*time.Second).Unix()))
@@ -166,7 +180,8 @@ func TestNeitherKindOfTokenPassesForTheOther(t *testing.T) {
 	t.Parallel()
 	h := build(t)
 	for _, typ := range []any{"JWT", nil, "logout+jwt"} {
-		_, err := h.rp.VerifyIDToken(t.Context(), h.op.SignLogoutToken("app", "alice", "s", head("typ", typ)), oidc.Expect{NoNonce: true}, h.Now())
+		_, err := h.rp.VerifyIDToken(t.Context(), h.op.SignLogoutToken("app", "alice", "s", head("typ", typ)),
+			oidc.Expect{NoNonce: true}, h.Now())
 		if err == nil {
 			t.Fatalf("a logout token of typ %v passes for an ID Token", typ)
 		}
@@ -206,7 +221,8 @@ func TestEncryptedTokens(t *testing.T) {
 			if _, err := h.verify(t, raw); err != nil {
 				t.Fatal(err)
 			}
-			id, err := h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""), oidc.Expect{Nonce: "n"}, h.Now())
+			id, err := h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""),
+				oidc.Expect{Nonce: "n"}, h.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,10 +254,12 @@ func TestEncryptedTokens(t *testing.T) {
 			}
 
 			// Signed by nobody, encrypted for us: anybody can do that.
-			_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))
+			_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s",
+				func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))
 			wantCheck(t, err, "signature", "not the signature")
 			// A JWE in a JWE.
-			_, err = h.verify(t, oidctest.Encrypt(raw, &oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public}))
+			_, err = h.verify(t, oidctest.Encrypt(raw, &oidctest.Encryption{Alg: row.alg, Enc: row.enc,
+				Key: row.public}))
 			wantCheck(t, err, "shape", "this has 5")
 			// Plain ones are refused.
 			h.op.SetClient(oidctest.Client{ID: "app", SigningAlg: "ES256"})
@@ -249,14 +267,17 @@ func TestEncryptedTokens(t *testing.T) {
 			wantCheck(t, err, "jwe", "not encrypted")
 			// Beside a provider that does not encrypt, too.
 			plain := build(t)
-			_, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp}, h.op.SignLogoutToken("app", "alice", "s"), h.Now())
+			_, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp},
+				h.op.SignLogoutToken("app", "alice", "s"), h.Now())
 			wantCheck(t, err, "jwe", "not encrypted")
-			if _, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp}, raw, h.Now()); err != nil {
+			if _, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp}, raw,
+				h.Now()); err != nil {
 				t.Fatal(err)
 			}
 			// What our key opens is ours, not the neighbour's.
 			_, err = oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{plain.rp, h.rp},
-				oidctest.Encrypt(plain.op.SignLogoutToken("app", "alice", "s"), &oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public}), h.Now())
+				oidctest.Encrypt(plain.op.SignLogoutToken("app", "alice", "s"),
+					&oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public}), h.Now())
 			wantCheck(t, err, "iss", "configured are")
 		})
 	}

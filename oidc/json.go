@@ -98,7 +98,8 @@ func fault(d *jsontext.Decoder, err error) error {
 	return fmt.Errorf("at byte %d", d.InputOffset())
 }
 
-// plain turns numbers into [json.Number], which keeps their digits, for callers who know nothing of this package's JSON.
+// plain turns numbers into [json.Number], which keeps their digits, for callers who know nothing of this package's
+// JSON.
 func (c claims) plain() map[string]any {
 	plain(map[string]any(c))
 	return c

@@ -51,7 +51,8 @@ func (p *Provider) decrypt(raw string, parts []string) (string, error) {
 	if h.alg != e.Alg {
 		return "", failed("jwe", "the token is encrypted with alg %s; registered is %s", quote(h.alg), e.Alg)
 	}
-	enc, err := jose.ParseEncryptedCompact(raw, []jose.KeyAlgorithm{jose.KeyAlgorithm(e.Alg)}, []jose.ContentEncryption{jose.ContentEncryption(e.Enc)})
+	enc, err := jose.ParseEncryptedCompact(raw, []jose.KeyAlgorithm{jose.KeyAlgorithm(e.Alg)},
+		[]jose.ContentEncryption{jose.ContentEncryption(e.Enc)})
 	if err != nil {
 		return "", failed("jwe", "the encryption cannot be read, or its enc is not the registered %s", e.Enc)
 	}

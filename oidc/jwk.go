@@ -107,7 +107,8 @@ func parseKey(m claims) publicKey {
 	}
 	var j jose.JSONWebKey
 	if err := j.UnmarshalJSON(data); err != nil || !j.Valid() || !j.IsPublic() {
-		k.problem = fmt.Sprintf("a key of kty %s, crv %s that cannot be read here", quote(k.info.Kty), quote(k.info.Crv))
+		k.problem = fmt.Sprintf("a key of kty %s, crv %s that cannot be read here", quote(k.info.Kty),
+			quote(k.info.Crv))
 		return k
 	}
 	k.key = j.Key

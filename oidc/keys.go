@@ -31,23 +31,23 @@ const (
 
 // keySet is the guarded cache of a provider's keys. Anybody can make it look for a key, so looking is what is guarded.
 //
-// A token whose signature a key confirms costs one look. For any other, nothing is known at first: the provider may have
-// new keys, under new names or under the same ones. So the keys are fetched again, at most keyBurst times at once and then
-// once in keyEvery, however many ask, and meanwhile the token is held, for at most holdFor. It is refused
+// A token whose signature a key confirms costs one look. For any other, nothing is known at first: the provider may
+// have new keys, under new names or under the same ones. So the keys are fetched again, at most keyBurst times at once
+// and then once in keyEvery, however many ask, and meanwhile the token is held, for at most holdFor. It is refused
 //
 //   - for its signature, when keys whose fetch began after the token came say so;
-//   - for its key id, when keys that were fetched long after the token was signed do not have it (see settled). A set of
-//     keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has been
+//   - for its key id, when keys that were fetched long after the token was signed do not have it (see settled). A set
+//     of keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has been
 //     missing, since anybody can name a key before the provider does.
 //
 // What is not decided within holdFor is an [ErrUnavailable], and so is everything while the keys cannot be fetched.
 //
-// Tokens that anybody can send and those that come from the provider itself (ID Tokens) have fetches and places of their
-// own, so that a flood of the former leaves the latter alone; see waitingList.
+// Tokens that anybody can send and those that come from the provider itself (ID Tokens) have fetches and places of
+// their own, so that a flood of the former leaves the latter alone; see waitingList.
 //
 // Keys older than keysFresh are fetched again without anybody waiting, and what the provider has withdrawn is then no
-// longer trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch that
-// fails leaves the keys there are, until they are keysStale.
+// longer trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch
+// that fails leaves the keys there are, until they are keysStale.
 type keySet struct {
 	docs      *cached[keyRing]
 	strangers *waitingList
@@ -67,9 +67,10 @@ func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Tim
 	}
 }
 
-// verify says whether one of the provider's keys signed the token with the algorithm a. iat is when the token says that it
-// was signed; zero when it does not. It waits at d; without one, it decides by a single fetch what the token is worth now,
-// as `curfew token explain` wants it. The error is an [Error] of the check "kid" or "signature", or an [ErrUnavailable].
+// verify says whether one of the provider's keys signed the token with the algorithm a. iat is when the token says that
+// it was signed; zero when it does not. It waits at d; without one, it decides by a single fetch what the token is
+// worth now, as `curfew token explain` wants it. The error is an [Error] of the check "kid" or "signature", or an
+// [ErrUnavailable].
 func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.Time, d *waitingList) error {
 	if iat.IsZero() {
 		iat = s.docs.now()
@@ -136,8 +137,8 @@ func (s *keySet) ask(limit *rate.Limiter, first bool) time.Duration {
 	return max(time.Duration((1-limit.Tokens())*float64(keyEvery)), time.Millisecond)
 }
 
-// undecided is the answer when a token has waited for as long as it may. It does not wrap what is open, which is final for
-// whoever finds an [Error].
+// undecided is the answer when a token has waited for as long as it may. It does not wrap what is open, which is final
+// for whoever finds an [Error].
 func (s *keySet) undecided(ctx context.Context, open error) error {
 	if _, refused := open.(*Error); !refused {
 		return open
@@ -185,7 +186,8 @@ func (ring keyRing) verify(t *signed, a *algorithm) (verdict, error) {
 	case kid == "" && tried == 0:
 		return missing, failed("kid", "the token names no key, and the provider has none for %s", a.name)
 	case kid == "":
-		return wrong, failed("signature", "the token names no key, and none of the provider's keys for %s signed it", a.name)
+		return wrong, failed("signature", "the token names no key, and none of the provider's keys for %s signed it",
+			a.name)
 	case tried == 0:
 		return wrong, failed("kid", "the provider's key %s is not for %s: %s", quote(kid), a.name, problem)
 	default:
@@ -202,9 +204,9 @@ func (ring keyRing) all() []publicKey {
 	return all
 }
 
-// waitingList holds the tokens that wait for a key: at most holdMost, of holdBytes in all. When it is full, the token that
-// has waited longest makes room. That one has seen the most fetches go by without its key: a genuine token is served by the next
-// fetch, at most keyEvery away, unless so many come within that time.
+// waitingList holds the tokens that wait for a key: at most holdMost, of holdBytes in all. When it is full, the token
+// that has waited longest makes room. That one has seen the most fetches go by without its key: a genuine token is
+// served by the next fetch, at most keyEvery away, unless so many come within that time.
 type waitingList struct {
 	limit *rate.Limiter // of the fetches that are made for those who wait here
 

@@ -50,7 +50,8 @@ func TestKeysAreFetchedOnceForAllWhoWait(t *testing.T) {
 	h.op.Override(oidctest.JWKS, func(w http.ResponseWriter, _ *http.Request) {
 		asked <- struct{}{}
 		<-answer
-		fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}]}`, jwks["kid"], jwks["x"], jwks["y"])
+		fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}]}`, jwks["kid"], jwks["x"],
+			jwks["y"])
 	})
 	var wg sync.WaitGroup
 	errs := make(chan error, 50)
@@ -208,7 +209,8 @@ func TestAProviderThatIsAwayIsAskedOnceASecondAndRecovers(t *testing.T) {
 		for range 20 {
 			wg.Go(func() { wantUnavailable(t, h.rp.Ready(t.Context()), "answered 503") })
 			wg.Go(func() {
-				if err := h.try(t); !errors.Is(err, oidc.ErrUnavailable) || !strings.Contains(err.Error(), "answered 503") {
+				if err := h.try(t); !errors.Is(err, oidc.ErrUnavailable) ||
+					!strings.Contains(err.Error(), "answered 503") {
 					t.Error(err)
 				}
 			})
@@ -242,11 +244,15 @@ func TestAKeySetThatIsNoneIsNoReasonToRefuse(t *testing.T) {
 	}{
 		{"huge", oidctest.Huge(1 << 20), "more than 524288 bytes"},
 		{"an error", oidctest.Status(404), "answered 404"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, "redirects are not followed"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere",
+				http.StatusFound)
+		}, "redirects are not followed"},
 		{"not JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "not a JSON object"},
 		{"no keys", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }, "no array `keys`"},
 		{"an empty set", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }, "no key"},
-		{"keys twice", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[],"keys":[]}`) }, "duplicate"},
+		{"keys twice", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[],"keys":[]}`) },
+			"duplicate"},
 		{"too many", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"keys":[{}`+strings.Repeat(",{}", 256)+`]}`)
 		}, "more than 256"},

@@ -15,9 +15,9 @@ type Step struct {
 	Section string // "Back-Channel Logout §2.6"
 }
 
-// ExplainLogoutToken runs every step by which [VerifyLogoutToken] judges a token, also those after one that failed where
-// that makes sense, and says what each found. The signature is checked whenever the provider is known, so that an old token
-// can be explained too.
+// ExplainLogoutToken runs every step by which [VerifyLogoutToken] judges a token, also those after one that failed
+// where that makes sense, and says what each found. The signature is checked whenever the provider is known, so that an
+// old token can be explained too.
 func ExplainLogoutToken(ctx context.Context, providers []*Provider, raw string, now time.Time) []Step {
 	v := &logoutVerification{candidates: providers, raw: raw, now: now, once: true}
 	checks := logoutChecks()
@@ -72,23 +72,31 @@ func logoutChecks() [17]logoutCheck {
 	const bcl = "Back-Channel Logout "
 	type v = logoutVerification
 	return [17]logoutCheck{
-		{"shape", "RFC 7515 §3.1", (*v).checkShape, (*v).hasRaw, func(v *v) string { return fmt.Sprintf("%d parts, %d bytes", len(v.parts), len(v.raw)) }},
+		{"shape", "RFC 7515 §3.1", (*v).checkShape, (*v).hasRaw,
+			func(v *v) string { return fmt.Sprintf("%d parts, %d bytes", len(v.parts), len(v.raw)) }},
 		{"jwe", bcl + "§2.6 (1)", (*v).decrypt, (*v).hasParts, (*v).foundEncryption},
-		{"header", "RFC 7515 §4", (*v).checkHeader, (*v).hasParts, func(v *v) string { return "kid " + quote(v.signed.header.kid) }},
+		{"header", "RFC 7515 §4", (*v).checkHeader, (*v).hasParts,
+			func(v *v) string { return "kid " + quote(v.signed.header.kid) }},
 		{"alg", bcl + "§2.6 (3)", (*v).checkAlg, (*v).hasHeader, func(v *v) string { return v.signed.header.alg }},
 		{"typ", bcl + "§4.1", (*v).checkTyp, (*v).hasHeader, (*v).foundTyp},
-		{"json", "RFC 7519 §4", (*v).decodeClaims, (*v).hasHeader, func(v *v) string { return fmt.Sprintf("%d claims", len(v.claims)) }},
+		{"json", "RFC 7519 §4", (*v).decodeClaims, (*v).hasHeader,
+			func(v *v) string { return fmt.Sprintf("%d claims", len(v.claims)) }},
 		{"iss", bcl + "§2.6 (4)", (*v).checkIss, (*v).hasClaims, func(v *v) string { return quote(v.token.Issuer) }},
 		{"aud", bcl + "§2.6 (4)", (*v).checkAud, (*v).hasIssuer, func(v *v) string { return quote(v.token.ClientID) }},
-		{"registration", bcl + "§2.6 (3)", (*v).checkRegistration, (*v).hasProvider, func(v *v) string { return "as registered for the provider " + quote(v.token.Provider.cfg.Name) }},
-		{"iat", bcl + "§2.6 (4)", (*v).checkIat, (*v).hasClaims, func(v *v) string { return v.token.IssuedAt.UTC().Format(time.RFC3339) }},
+		{"registration", bcl + "§2.6 (3)", (*v).checkRegistration, (*v).hasProvider,
+			func(v *v) string { return "as registered for the provider " + quote(v.token.Provider.cfg.Name) }},
+		{"iat", bcl + "§2.6 (4)", (*v).checkIat, (*v).hasClaims,
+			func(v *v) string { return v.token.IssuedAt.UTC().Format(time.RFC3339) }},
 		{"exp", bcl + "§2.6 (4)", (*v).checkExp, (*v).hasIat, (*v).foundExp},
 		{"nbf", "RFC 7519 §4.1.5", (*v).checkNbf, (*v).hasClaims, func(*v) string { return "absent or past" }},
 		{"jti", bcl + "§2.4", (*v).checkJTI, (*v).hasClaims, func(v *v) string { return quote(v.token.JTI) }},
-		{"events", bcl + "§2.6 (6)", (*v).checkEvents, (*v).hasClaims, func(*v) string { return "holds " + backchannelEvent }},
+		{"events", bcl + "§2.6 (6)", (*v).checkEvents, (*v).hasClaims,
+			func(*v) string { return "holds " + backchannelEvent }},
 		{"nonce", bcl + "§2.6 (7)", (*v).checkNonce, (*v).hasClaims, func(*v) string { return "absent" }},
-		{"sub", bcl + "§2.6 (5)", (*v).checkNames, (*v).hasClaims, func(v *v) string { return "sub " + quote(v.token.Subject) + ", sid " + quote(v.token.SID) }},
-		{"signature", bcl + "§2.6 (2)", (*v).checkSignature, (*v).canVerify, func(*v) string { return "made by the provider" }},
+		{"sub", bcl + "§2.6 (5)", (*v).checkNames, (*v).hasClaims,
+			func(v *v) string { return "sub " + quote(v.token.Subject) + ", sid " + quote(v.token.SID) }},
+		{"signature", bcl + "§2.6 (2)", (*v).checkSignature, (*v).canVerify,
+			func(*v) string { return "made by the provider" }},
 	}
 }
 

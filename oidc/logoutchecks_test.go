@@ -9,9 +9,11 @@ import (
 	"example.com/curfew/oidc/oidctest"
 )
 
-func (h *house) explain(t testing.TB, lies ...func(*oidctest.JWT)) (failed, skipped []string, all map[string]oidc.Step) {
+func (h *house) explain(t testing.TB, lies ...func(*oidctest.JWT)) (failed, skipped []string,
+	all map[string]oidc.Step) {
 	t.Helper()
-	return sum(oidc.ExplainLogoutToken(t.Context(), []*oidc.Provider{h.rp}, h.op.SignLogoutToken("app", "alice", "s", lies...), h.Now()))
+	return sum(oidc.ExplainLogoutToken(t.Context(), []*oidc.Provider{h.rp},
+		h.op.SignLogoutToken("app", "alice", "s", lies...), h.Now()))
 }
 
 func sum(steps []oidc.Step) (failed, skipped []string, all map[string]oidc.Step) {
@@ -46,13 +48,16 @@ func TestAnExplanationTellsEveryStepAndGoesOnAfterAFault(t *testing.T) {
 		{"alg", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg registration", "signature"},
 		{"iss", claim("iss", "https://evil.example.com"), "iss", "aud registration signature"},
 		{"aud", claim("aud", "x"), "aud", "registration signature"},
-		{"header", func(j *oidctest.JWT) { j.HeaderJSON = "{" }, "header", "alg typ json iss aud registration iat exp nbf jti events nonce sub signature"},
-		{"payload", func(j *oidctest.JWT) { j.ClaimsJSON = "{" }, "json", "iss aud registration iat exp nbf jti events nonce sub signature"},
+		{"header", func(j *oidctest.JWT) { j.HeaderJSON = "{" }, "header",
+			"alg typ json iss aud registration iat exp nbf jti events nonce sub signature"},
+		{"payload", func(j *oidctest.JWT) { j.ClaimsJSON = "{" }, "json",
+			"iss aud registration iat exp nbf jti events nonce sub signature"},
 		{"signature", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }, "signature", ""},
 	} {
 		failed, skipped, all := h.explain(t, row.lie)
 		if strings.Join(failed, " ") != row.failed || strings.Join(skipped, " ") != row.skipped || len(all) != 17 {
-			t.Errorf("%s: failed %v, skipped %v; want failed %s, skipped %s\n%v", row.name, failed, skipped, row.failed, row.skipped, all)
+			t.Errorf("%s: failed %v, skipped %v; want failed %s, skipped %s\n%v", row.name, failed, skipped, row.failed,
+				row.skipped, all)
 		}
 		for _, s := range all {
 			if s.Section == "" || s.Detail == "" {
@@ -79,7 +84,8 @@ func TestAnExplanationAgreesWithTheVerdict(t *testing.T) {
 	t.Parallel()
 	h := build(t)
 	for i, lie := range []func(*oidctest.JWT){
-		func(*oidctest.JWT) {}, head("typ", "x"), claim("aud", "x"), claim("iat", h.Now().Add(time.Hour).Unix()), claim("sub", 1), claim("events", 1),
+		func(*oidctest.JWT) {}, head("typ", "x"), claim("aud", "x"), claim("iat", h.Now().Add(time.Hour).Unix()),
+		claim("sub", 1), claim("events", 1),
 		head("kid", "x"), head("crit", 1), claim("nbf", "x"),
 	} {
 		raw := h.op.SignLogoutToken("app", "alice", "s", lie)

@@ -10,8 +10,8 @@ const (
 	// backchannelEvent is the member of `events` that makes a token a logout token (Back-Channel Logout §2.4).
 	backchannelEvent = "http://schemas.openid.net/event/backchannel-logout"
 
-	// longest is the most that may lie between `iat` and `exp`: a slow provider's logout is still a logout, and the jti is
-	// remembered for as long.
+	// longest is the most that may lie between `iat` and `exp`: a slow provider's logout is still a logout, and the jti
+	// is remembered for as long.
 	longest = 24 * time.Hour
 	// withoutExp is how old a token without `exp` may be, where a quirk allows it.
 	withoutExp = 10 * time.Minute
@@ -35,12 +35,12 @@ type LogoutToken struct {
 	RevokeOffline bool
 }
 
-// VerifyLogoutToken verifies a logout token of one of the providers (Back-Channel Logout §2.6 steps 1 to 7; the eighth, the jti,
-// is the store's). Its steps are logoutChecks, in that order: what costs nothing first, the signature last, and no key is
-// fetched for a token that could not pass.
+// VerifyLogoutToken verifies a logout token of one of the providers (Back-Channel Logout §2.6 steps 1 to 7; the eighth,
+// the jti, is the store's). Its steps are logoutChecks, in that order: what costs nothing first, the signature last,
+// and no key is fetched for a token that could not pass.
 //
-// Two providers may share an issuer with different clients. A token for both is judged by what is registered for the one that
-// comes first, and names those of the others whose registration it meets too.
+// Two providers may share an issuer with different clients. A token for both is judged by what is registered for the
+// one that comes first, and names those of the others whose registration it meets too.
 //
 // The error is an [Error], which is final, or an [ErrUnavailable]: the keys could not be had, and the token may be
 // presented again.
@@ -78,8 +78,8 @@ func (v *logoutVerification) checkShape(context.Context) (err error) {
 	return err
 }
 
-// decrypt opens an encrypted token with the key of whichever provider's it is, and from then on only those providers come into question
-// whose key that was (§2.6 step 1).
+// decrypt opens an encrypted token with the key of whichever provider's it is, and from then on only those providers
+// come into question whose key that was (§2.6 step 1).
 func (v *logoutVerification) decrypt(context.Context) error {
 	if len(v.parts) == 3 {
 		return v.someCandidate(func(p *Provider) error {
@@ -130,7 +130,8 @@ func (p *Provider) checkLogoutAlg(got string) error {
 	if canonicalAlg(got) == p.logoutAlg.name {
 		return nil
 	}
-	return failed("alg", "the token is signed with %s; registered is %s (if the provider signs logout tokens so, set `logout_token_signed_response_alg: %s` for it)", quote(got), p.logoutAlg.name, canonicalAlg(got))
+	return failed("alg", "the token is signed with %s; registered is %s (if the provider signs logout tokens so, "+
+		"set `logout_token_signed_response_alg: %s` for it)", quote(got), p.logoutAlg.name, canonicalAlg(got))
 }
 
 // checkTyp: §2.4 and §4.1. Other kinds of token of the same issuer are refused (RFC 8725 §3.12).
@@ -147,7 +148,8 @@ func (v *logoutVerification) checkTyp(context.Context) error {
 
 func (p *Provider) checkUntyped() error {
 	if p.cfg.Quirks.RequireTyp {
-		return failed("typ", "the token does not say that it is a logout token (typ logout+jwt), and `require_typ` is set")
+		return failed("typ", "the token does not say that it is a logout token (typ logout+jwt), and `require_typ` "+
+			"is set")
 	}
 	return nil
 }
@@ -173,8 +175,8 @@ func (v *logoutVerification) checkIss(context.Context) error {
 	return nil
 }
 
-// checkAud: §2.6 step 4. Other audiences beside this client are no reason to refuse: the issuer and its keys are known, and
-// the token names the client.
+// checkAud: §2.6 step 4. Other audiences beside this client are no reason to refuse: the issuer and its keys are known,
+// and the token names the client.
 func (v *logoutVerification) checkAud(context.Context) error {
 	aud, err := v.claims.audience()
 	if err != nil {
@@ -204,7 +206,8 @@ func (v *logoutVerification) checkRegistration(context.Context) error {
 	aud, err := v.claims.audience()
 	hasExp := v.claims.has("exp")
 	for _, p := range v.candidates {
-		if p != t.Provider && p.cfg.Issuer == t.Issuer && slices.Contains(aud, p.cfg.ClientID) && (hasExp || p.cfg.Quirks.AllowMissingExp) && v.meets(p) == nil {
+		if p != t.Provider && p.cfg.Issuer == t.Issuer && slices.Contains(aud, p.cfg.ClientID) &&
+			(hasExp || p.cfg.Quirks.AllowMissingExp) && v.meets(p) == nil {
 			t.Others = append(t.Others, p)
 		}
 	}
@@ -230,7 +233,8 @@ func (v *logoutVerification) checkIat(context.Context) (err error) {
 		return err
 	}
 	if v.token.IssuedAt.After(v.now.Add(skew)) {
-		return failed("iat", "the token is of %v, and it is %v; do the clocks agree?", v.token.IssuedAt.UTC(), v.now.UTC())
+		return failed("iat", "the token is of %v, and it is %v; do the clocks agree?", v.token.IssuedAt.UTC(),
+			v.now.UTC())
 	}
 	return nil
 }
@@ -244,7 +248,8 @@ func (v *logoutVerification) checkExp(context.Context) (err error) {
 			return failed("exp", "`exp` is missing")
 		}
 		if v.now.Sub(t.IssuedAt) > withoutExp {
-			return failed("exp", "`exp` is missing, and the token is of %v, more than %v ago", t.IssuedAt.UTC(), withoutExp)
+			return failed("exp", "`exp` is missing, and the token is of %v, more than %v ago", t.IssuedAt.UTC(),
+				withoutExp)
 		}
 		t.Remember = t.IssuedAt.Add(withoutExp + skew)
 		return nil
@@ -366,7 +371,8 @@ func (v *logoutVerification) passesOtherwise(ctx context.Context, left []logoutC
 }
 
 func (v *logoutVerification) missingExpHint() error {
-	return failed("exp", "`exp` is missing, and nothing else is wrong with the token's claims; if this provider never sends it, set `allow_missing_exp: true` for the provider %s", quote(v.token.Provider.cfg.Name))
+	return failed("exp", "`exp` is missing, and nothing else is wrong with the token's claims; if this provider "+
+		"never sends it, set `allow_missing_exp: true` for the provider %s", quote(v.token.Provider.cfg.Name))
 }
 
 func (c claims) hasLogoutEvent() bool {
@@ -375,8 +381,8 @@ func (c claims) hasLogoutEvent() bool {
 	return there
 }
 
-// Claimed returns what a logout token says of itself, for the log alone: nothing of it is verified. Empty when it cannot
-// be read, as an encrypted one cannot. The values have no bound but that of a token, and hold any character.
+// Claimed returns what a logout token says of itself, for the log alone: nothing of it is verified. Empty when it
+// cannot be read, as an encrypted one cannot. The values have no bound but that of a token, and hold any character.
 func Claimed(raw string) (iss, sub, sid string) {
 	parts, err := splitCompact(raw)
 	if err != nil {

@@ -50,7 +50,8 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 	event := func(v any) func(*oidctest.JWT) { return claim("events", map[string]any{oidctest.LogoutEvent: v}) }
 	payload := func(old, new string) func(*oidctest.JWT) {
 		return func(j *oidctest.JWT) {
-			j.ClaimsJSON = strings.Replace(`{"iss":"`+h.op.Issuer()+`","aud":"app","iat":`+sec(now)+`,"exp":`+sec(now.Add(time.Minute))+
+			j.ClaimsJSON = strings.Replace(`{"iss":"`+h.op.Issuer()+`","aud":"app","iat":`+sec(now)+`,"exp":`+
+				sec(now.Add(time.Minute))+
 				`,"jti":"j","sub":"alice","sid":"s","events":{"`+oidctest.LogoutEvent+`":{}}}`, old, new, 1)
 		}
 	}
@@ -60,9 +61,11 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		check  string
 		reason string
 	}{
-		{"header: alg none", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg", "`none` is no signature"},
+		{"header: alg none", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }, "alg",
+			"`none` is no signature"},
 		{"header: alg None", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "NoNe", "none" }, "alg", "no signature"},
-		{"header: alg HS256 under the public key", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" }, "alg", "needs a secret"},
+		{"header: alg HS256 under the public key", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" },
+			"alg", "needs a secret"},
 		{"header: another algorithm by a published key", func(j *oidctest.JWT) {
 			k := h.op.Key("EdDSA")
 			j.Header["alg"], j.Header["kid"], j.Alg, j.Key = "EdDSA", k.KID, "EdDSA", k
@@ -72,7 +75,8 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"header: alg a number", head("alg", 256), "alg", "not a string"},
 		{"header: kid a number", head("kid", 1), "kid", "not a string"},
 		{"header: kid without end", head("kid", strings.Repeat("k", 1025)), "kid", "more than 1024"},
-		{"header: crit", func(j *oidctest.JWT) { j.Header["crit"], j.Header["exp"] = []string{"exp"}, 1 }, "crit", "`crit`"},
+		{"header: crit", func(j *oidctest.JWT) { j.Header["crit"], j.Header["exp"] = []string{"exp"}, 1 }, "crit",
+			"`crit`"},
 		{"header: b64", head("b64", true), "crit", "`b64`"},
 		{"header: typ of an access token", head("typ", "at+jwt"), "typ", "not the type"},
 		{"header: typ of a security event", head("typ", "secevent+jwt"), "typ", "not the type"},
@@ -80,8 +84,14 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"header: typ a number", head("typ", 1), "typ", "not a string"},
 		{"header: typ under another tree", head("typ", "text/logout+jwt"), "typ", "not the type"},
 		{"header: not an object", func(j *oidctest.JWT) { j.HeaderJSON = `["ES256"]` }, "json", "not a JSON object"},
-		{"header: alg twice", func(j *oidctest.JWT) { j.HeaderJSON = `{"alg":"none","alg":"ES256","kid":"` + j.Key.KID + `"}` }, "json", "duplicate"},
-		{"header: ALG beside alg is not alg", func(j *oidctest.JWT) { j.HeaderJSON = `{"ALG":"ES256","kid":"` + j.Key.KID + `"}` }, "alg", "names no algorithm"},
+		{"header: alg twice", func(j *oidctest.JWT) {
+			j.HeaderJSON = `{"alg":"none","alg":"ES256","kid":"` + j.Key.KID +
+				`"}`
+		}, "json", "duplicate"},
+		{"header: ALG beside alg is not alg", func(j *oidctest.JWT) {
+			j.HeaderJSON = `{"ALG":"ES256","kid":"` +
+				j.Key.KID + `"}`
+		}, "alg", "names no algorithm"},
 
 		{"payload: not JSON", func(j *oidctest.JWT) { j.ClaimsJSON = `{"iss":` }, "json", "not valid JSON"},
 		{"payload: an array", func(j *oidctest.JWT) { j.ClaimsJSON = `[{"iss":"x"}]` }, "json", "not a JSON object"},
@@ -91,9 +101,11 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"payload: garbage after it", payload("}}}", "}}}x"), "json", "something follows"},
 		{"payload: not UTF-8", payload(`"alice"`, "\"al\xffice\""), "json", "not UTF-8"},
 		{"payload: a claim twice", payload(`"sub":"alice"`, `"sub":"alice","sub":"bob"`), "json", "duplicate"},
-		{"payload: a claim twice, once escaped", payload(`"sub":"alice"`, `"sub":"alice","\u0073ub":"bob"`), "json", "duplicate"},
+		{"payload: a claim twice, once escaped", payload(`"sub":"alice"`, `"sub":"alice","\u0073ub":"bob"`), "json",
+			"duplicate"},
 		{"payload: a member of the event twice", payload(`:{}}`, `:{"a":1,"a":2}}`), "json", "duplicate"},
-		{"payload: a member of an unknown claim twice", payload(`"jti"`, `"x":[{"a":1,"a":2}],"jti"`), "json", "duplicate"},
+		{"payload: a member of an unknown claim twice", payload(`"jti"`, `"x":[{"a":1,"a":2}],"jti"`), "json",
+			"duplicate"},
 
 		{"iss: missing", claim("iss", nil), "iss", "missing"},
 		{"iss: another", claim("iss", h.op.Issuer()+"INVALID"), "iss", "configured are"},
@@ -117,7 +129,8 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"exp: 1e300", claim("exp", literal("1e300")), "exp", "not a date"},
 		{"exp: 1e999", claim("exp", literal("1e999")), "exp", "not a date"},
 		{"exp: beyond int64", claim("exp", literal("99999999999999999999")), "exp", "not a date"},
-		{"exp: more than a day after iat", claim("exp", now.Add(24*time.Hour+time.Second).Unix()), "exp", "longer than 24h"},
+		{"exp: more than a day after iat", claim("exp", now.Add(24*time.Hour+time.Second).Unix()), "exp",
+			"longer than 24h"},
 		{"exp: in the wrong case", payload(`"exp"`, `"EXP"`), "exp", "allow_missing_exp: true"},
 		{"nbf: in the future", claim("nbf", now.Add(62*time.Second).Unix()), "nbf", "not valid before"},
 		{"nbf: a string", claim("nbf", "soon"), "nbf", "not a number"},
@@ -127,7 +140,8 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"jti: NUL", claim("jti", "a\x00b"), "jti", "control character"},
 		{"events: missing", claim("events", nil), "events", "missing"},
 		{"events: an array", claim("events", []string{oidctest.LogoutEvent}), "events", "not a JSON object"},
-		{"events: another event", claim("events", map[string]any{oidctest.LogoutEvent + "/foobar": map[string]any{}}), "events", "does not hold"},
+		{"events: another event", claim("events", map[string]any{oidctest.LogoutEvent + "/foobar": map[string]any{}}),
+			"events", "does not hold"},
 		{"events: null", event(null{}), "events", "not a JSON object"},
 		{"events: true", event(true), "events", "not a JSON object"},
 		{"events: an array in it", event([]any{}), "events", "not a JSON object"},
@@ -145,9 +159,11 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"jti: null", claim("jti", null{}), "jti", "missing"},
 		{"jti: empty", claim("jti", ""), "jti", "empty"},
 		{"events: null itself", claim("events", null{}), "events", "missing"},
-		{"sub and sid: null", func(j *oidctest.JWT) { j.Claims["sub"], j.Claims["sid"] = null{}, null{} }, "sub", "names nobody"},
+		{"sub and sid: null", func(j *oidctest.JWT) { j.Claims["sub"], j.Claims["sid"] = null{}, null{} }, "sub",
+			"names nobody"},
 		{"nonce: empty", claim("nonce", ""), "nonce", "never has one"},
-		{"neither sub nor sid", func(j *oidctest.JWT) { delete(j.Claims, "sub"); delete(j.Claims, "sid") }, "sub", "names nobody"},
+		{"neither sub nor sid", func(j *oidctest.JWT) { delete(j.Claims, "sub"); delete(j.Claims, "sid") }, "sub",
+			"names nobody"},
 		{"sub and sid in the wrong case", func(j *oidctest.JWT) {
 			payload(`"sub"`, `"Sub"`)(j)
 			j.ClaimsJSON = strings.Replace(j.ClaimsJSON, `"sid"`, `"SID"`, 1)
@@ -162,13 +178,22 @@ func TestALogoutTokenIsRefusedByTheCheckThatItFails(t *testing.T) {
 		{"sid: 1,025 bytes", claim("sid", strings.Repeat("a", 1025)), "sid", "more than 1024"},
 		{"sid: a C1 control", claim("sid", "a\u0085b"), "sid", "control character"},
 
-		{"signature: by a stranger under our kid", func(j *oidctest.JWT) { j.Key = stranger }, "signature", "not the signature"},
-		{"signature: by a stranger under his kid", func(j *oidctest.JWT) { j.Key, j.Header["kid"] = stranger, stranger.KID }, "kid", "no key"},
+		{"signature: by a stranger under our kid", func(j *oidctest.JWT) { j.Key = stranger }, "signature",
+			"not the signature"},
+		{"signature: by a stranger under his kid", func(j *oidctest.JWT) {
+			j.Key, j.Header["kid"] = stranger,
+				stranger.KID
+		}, "kid", "no key"},
 		{"signature: by a stranger whose key is in the header", func(j *oidctest.JWT) {
 			j.Key, j.Header["kid"], j.Header["jwk"] = stranger, stranger.KID, stranger.JWK()
 		}, "kid", "no key"},
-		{"signature: by a stranger who names no key", func(j *oidctest.JWT) { j.Key = stranger; delete(j.Header, "kid") }, "signature", "names no key"},
-		{"signature: under a key of another kind", func(j *oidctest.JWT) { j.Header["kid"] = h.op.Key("EdDSA").KID }, "kid", "not for ES256"},
+		{"signature: by a stranger who names no key", func(j *oidctest.JWT) {
+			j.Key = stranger
+			delete(j.Header,
+				"kid")
+		}, "signature", "names no key"},
+		{"signature: under a key of another kind", func(j *oidctest.JWT) { j.Header["kid"] = h.op.Key("EdDSA").KID },
+			"kid", "not for ES256"},
 		{"signature: empty", func(j *oidctest.JWT) { j.Alg = "none" }, "signature", "not the signature"},
 		{"an ID Token", func(j *oidctest.JWT) {
 			delete(j.Claims, "events")
@@ -231,7 +256,8 @@ func TestALogoutTokenIsTaken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Subject != row.sub || got.SID != row.sid || got.Issuer != h.op.Issuer() || got.ClientID != "app" || got.Provider != h.rp || got.JTI == "" {
+			if got.Subject != row.sub || got.SID != row.sid || got.Issuer != h.op.Issuer() || got.ClientID != "app" ||
+				got.Provider != h.rp || got.JTI == "" {
 				t.Fatalf("got %+v", got)
 			}
 		})
@@ -256,7 +282,8 @@ func TestALogoutTokenOfTheWrongShapeIsRefused(t *testing.T) {
 		{"a space before it", " " + good, "shape", "header"},
 		{"the alphabet of plain base64", parts[0] + "." + parts[1] + ".+/" + parts[2], "shape", "signature"},
 		{"stray bits at the end", good[:len(good)-1] + stray(good), "shape", "signature"},
-		{"JSON serialization", `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`, "shape", "this has 1"},
+		{"JSON serialization", `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] +
+			`"}`, "shape", "this has 1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -314,7 +341,8 @@ func TestATokenWithoutExp(t *testing.T) {
 	if !got.Expiry.IsZero() || !got.Remember.Equal(lax.Now().Add(11*time.Minute)) {
 		t.Fatalf("Expiry %v, Remember %v; want zero, and iat + 10 min + 60 s", got.Expiry, got.Remember)
 	}
-	_, err = lax.verify(t, lax.op.SignLogoutToken("app", "alice", "s", without, claim("iat", lax.Now().Add(-10*time.Minute-time.Second).Unix())))
+	_, err = lax.verify(t, lax.op.SignLogoutToken("app", "alice", "s", without,
+		claim("iat", lax.Now().Add(-10*time.Minute-time.Second).Unix())))
 	wantCheck(t, err, "exp", "more than 10m0s ago")
 	_, err = lax.verify(t, lax.op.SignLogoutToken("app", "alice", "s", without, claim("iat", nil)))
 	wantCheck(t, err, "iat", "missing")
@@ -344,7 +372,8 @@ func TestTheProviderOfATokenIsFoundByIssuerAndClient(t *testing.T) {
 	h.op.SetClient(oidctest.Client{ID: "second", SigningAlg: "EdDSA"})
 	other := build(t)
 	other.settle(t)
-	second, err := oidc.New(oidc.Config{Name: "second", Issuer: h.op.Issuer(), ClientID: "second", SigningAlg: "EdDSA", Now: h.Now})
+	second, err := oidc.New(oidc.Config{Name: "second", Issuer: h.op.Issuer(), ClientID: "second", SigningAlg: "EdDSA",
+		Now: h.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,13 +395,17 @@ func TestTheProviderOfATokenIsFoundByIssuerAndClient(t *testing.T) {
 		}
 	}
 	// A token for two clients names both, if it is signed as both have registered.
-	third, err := oidc.New(oidc.Config{Name: "third", Issuer: h.op.Issuer(), ClientID: "third", SigningAlg: h.rp.Config().SigningAlg, Quirks: h.rp.Config().Quirks, Now: h.Now})
+	third, err := oidc.New(oidc.Config{Name: "third", Issuer: h.op.Issuer(), ClientID: "third",
+		SigningAlg: h.rp.Config().SigningAlg, Quirks: h.rp.Config().Quirks, Now: h.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{other.rp, h.rp, second, third}, h.op.SignLogoutToken("app", "alice", "s", claim("aud", []string{"third", "app", "second", "stranger"})), h.Now())
+	got, err := oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{other.rp, h.rp, second, third},
+		h.op.SignLogoutToken("app", "alice", "s", claim("aud", []string{"third", "app", "second", "stranger"})),
+		h.Now())
 	if err != nil || got.Provider != h.rp || len(got.Others) != 1 || got.Others[0] != third {
-		t.Errorf("got %+v, %v; want the third beside the first, and not the second, whose algorithm is another", got, err)
+		t.Errorf("got %+v, %v; want the third beside the first, and not the second, whose algorithm is another", got,
+			err)
 	}
 	// Each client has its own algorithm: that of a neighbour does not do.
 	_, err = verify(h.op.SignLogoutToken("second", "alice", "s", func(j *oidctest.JWT) {

@@ -90,7 +90,8 @@ func buildAt(t testing.TB, c *clock, change ...func(*oidctest.Client, *oidc.Conf
 	for _, f := range change {
 		f(&client, &cfg)
 	}
-	provider := oidctest.Config{Clients: []oidctest.Client{client}, SigningAlg: client.SigningAlg, AutoLogin: "alice", Now: h.Now}
+	provider := oidctest.Config{Clients: []oidctest.Client{client}, SigningAlg: client.SigningAlg, AutoLogin: "alice",
+		Now: h.Now}
 	if c.bubble {
 		provider.Issuer = "https://id.example.com"
 		h.op = oidctest.New(provider)
@@ -106,8 +107,8 @@ func buildAt(t testing.TB, c *clock, change ...func(*oidctest.Client, *oidc.Conf
 	return h
 }
 
-// settle has the keys fetched two minutes after what is signed from now on, so that a token is refused without waiting for
-// keys to come.
+// settle has the keys fetched two minutes after what is signed from now on, so that a token is refused without waiting
+// for keys to come.
 func (h *house) settle(t testing.TB) {
 	t.Helper()
 	h.Add(2 * time.Minute)

@@ -39,7 +39,8 @@ type Metadata struct {
 	At   time.Time // when we received it
 }
 
-// Metadata returns what discovery said, and asks if that is not known. It is shared: do not change it. The error is an [ErrUnavailable].
+// Metadata returns what discovery said, and asks if that is not known. It is shared: do not change it. The error is an
+// [ErrUnavailable].
 func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) { return p.meta.get(ctx) }
 
 // discover asks the provider about itself (Discovery §4).
@@ -70,9 +71,11 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	// Whoever is without metadata asks all the time; what is told is when that begins and ends.
 	switch was := p.silent.Swap(err != nil); {
 	case err != nil && !was:
-		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can", "event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can", "event",
+			"oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
 	case err == nil && was:
-		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered", "provider", p.cfg.Name)
+		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered",
+			"provider", p.cfg.Name)
 	}
 	return m, err
 }
@@ -82,7 +85,8 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 func checkEndpoint(raw, issuer string) error {
 	u, err := checkURL(raw)
 	if err == nil && u.Scheme != "https" && strings.HasPrefix(strings.ToLower(issuer), "https:") {
-		return fmt.Errorf("%s is not https, and the issuer is: codes, secrets and tokens would be sent in the clear", quote(raw))
+		return fmt.Errorf("%s is not https, and the issuer is: codes, secrets and tokens would be sent in the clear",
+			quote(raw))
 	}
 	return err
 }
@@ -95,7 +99,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	var m Metadata
 	// Discovery §4.3: identical, so that nobody speaks for another issuer.
 	if m.Issuer, _ = c["issuer"].(string); m.Issuer != issuer {
-		return nil, fmt.Errorf("it speaks for the issuer %s, not for %s (they must be identical, to the last slash): correct `issuer` in the configuration, or the provider's", quote(m.Issuer), quote(issuer))
+		return nil, fmt.Errorf("it speaks for the issuer %s, not for %s (they must be identical, to the last "+
+			"slash): correct `issuer` in the configuration, or the provider's", quote(m.Issuer), quote(issuer))
 	}
 	var faults []error
 	for _, e := range []struct {

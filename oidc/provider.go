@@ -8,8 +8,8 @@ import (
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
 //
-// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed behind the callers' backs.
-// Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
+// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed behind the
+// callers' backs. Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
 type Provider struct {
 	cfg       Config
 	alg       *algorithm // of ID Tokens
@@ -98,7 +98,8 @@ func (p *Provider) fetchKeys(ctx context.Context) (keyRing, error) {
 	if err != nil {
 		p.meta.expire() // they may have moved
 		p.cfg.OnKeyFetch(p.cfg.Name, "error")
-		p.cfg.Log.Warn("the provider's keys could not be fetched", "event", "oidc.keys.failed", "provider", p.cfg.Name, "error", err)
+		p.cfg.Log.Warn("the provider's keys could not be fetched", "event", "oidc.keys.failed", "provider", p.cfg.Name,
+			"error", err)
 		return nil, err
 	}
 	p.cfg.OnKeyFetch(p.cfg.Name, "ok")

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// algorithm is a way of signing (RFC 7518 §3.1, RFC 8037). There is no `none` and nothing with a shared secret, so no mistake
-// elsewhere can let one in.
+// algorithm is a way of signing (RFC 7518 §3.1, RFC 8037). There is no `none` and nothing with a shared secret, so no
+// mistake elsewhere can let one in.
 type algorithm struct {
 	name  string
 	kty   string // of the keys it works with
@@ -51,14 +51,16 @@ func findAlgorithm(name string) (*algorithm, error) {
 	case strings.EqualFold(name, "none"):
 		return nil, errors.New("`none` is no signature")
 	case strings.HasPrefix(name, "HS"):
-		return nil, errors.New(quote(name) + " needs a secret that both sides know, and is never taken here; register RS256, PS256, ES256 or EdDSA")
+		return nil, errors.New(quote(name) +
+			" needs a secret that both sides know, and is never taken here; register RS256, PS256, ES256 or EdDSA")
 	default:
-		return nil, errors.New(quote(name) + " is not known here; known are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA")
+		return nil, errors.New(quote(name) +
+			" is not known here; known are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA")
 	}
 }
 
-// canonicalAlg gives the two names of one algorithm the same spelling: RFC 9864 calls "Ed25519" what RFC 8037 called "EdDSA"
-// with an Ed25519 key, which is the only kind taken here.
+// canonicalAlg gives the two names of one algorithm the same spelling: RFC 9864 calls "Ed25519" what RFC 8037 called
+// "EdDSA" with an Ed25519 key, which is the only kind taken here.
 func canonicalAlg(name string) string {
 	if name == "Ed25519" {
 		return "EdDSA"

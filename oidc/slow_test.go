@@ -55,7 +55,8 @@ func TestAnAnswerWithoutEndIsGivenUp(t *testing.T) {
 	body := new(endless)
 	p, err := oidc.New(oidc.Config{Issuer: "https://id.example.com", ClientID: "app", HTTPClient: &http.Client{
 		Transport: transport(func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(body)}, nil
+			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: io.NopCloser(body)}, nil
 		}),
 	}})
 	if err != nil {

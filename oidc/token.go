@@ -27,7 +27,8 @@ func (Tokens) GoString() string     { return "[tokens]" }
 func (Tokens) LogValue() slog.Value { return slog.StringValue("[tokens]") }
 
 // Exchange turns a code into tokens (Core §3.1.3). The ID Token among them is there, and not verified yet.
-// [ErrInvalidGrant] when the provider does not take the code, [ErrUnavailable] when it cannot be asked, else an [Error].
+// [ErrInvalidGrant] when the provider does not take the code, [ErrUnavailable] when it cannot be asked, else an
+// [Error].
 func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI string) (*Tokens, error) {
 	t, err := p.grant(ctx, url.Values{
 		"grant_type":    {"authorization_code"},
@@ -39,22 +40,24 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 		return nil, err
 	}
 	if t.IDToken == "" {
-		return nil, failed("token_response", "the provider sent no ID Token; is the scope openid granted to this client?")
+		return nil, failed("token_response",
+			"the provider sent no ID Token; is the scope openid granted to this client?")
 	}
 	return t, nil
 }
 
-// Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID Token is
-// verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came. Of before only
-// Issuer, ClientID and Subject are read.
+// Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID Token
+// is verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came. Of
+// before only Issuer, ClientID and Subject are read.
 //
 // [ErrInvalidGrant] when the provider refuses the refresh token for good, in the form of RFC 6749 §5.2, and
-// [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be asked;
-// an [Error] when what it sent is wrong, or it refuses for another reason: both may pass.
+// [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be
+// asked; an [Error] when what it sent is wrong, or it refuses for another reason: both may pass.
 //
 // When new tokens came but the ID Token among them could not be verified, they are returned beside the error: the
 // provider may have spent the old refresh token. They must not be used as they are, but they can be revoked.
-func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDToken, now time.Time) (*Tokens, *IDToken, error) {
+func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDToken, now time.Time) (*Tokens, *IDToken,
+	error) {
 	t, err := p.grant(ctx, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
@@ -78,8 +81,8 @@ func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDTo
 	return t, id, nil
 }
 
-// otherPerson returns the claim by which an ID Token that the provider has signed is of somebody else than before, or "".
-// One that is not signed, or does not say, is no word of the provider's.
+// otherPerson returns the claim by which an ID Token that the provider has signed is of somebody else than before, or
+// "". One that is not signed, or does not say, is no word of the provider's.
 func (p *Provider) otherPerson(ctx context.Context, raw string, before IDToken) string {
 	t, err := p.openToken(raw, true)
 	if err != nil || canonicalAlg(t.header.alg) != p.alg.name {
@@ -148,10 +151,12 @@ func (p *Provider) refused(a *answer, secrets ...string) error {
 		return fmt.Errorf("%w: %w", ErrInvalidGrant, r)
 	case code == "temporarily_unavailable" || code == "server_error" || a.status < 400:
 		return unavailable("the token endpoint: %w", r)
-	// Keycloak answers a wrong secret with 401 and unauthorized_client. A 401 about the grant says nothing of the client.
+	// Keycloak answers a wrong secret with 401 and unauthorized_client. A 401 about the grant says nothing of the
+	// client.
 	case code == "invalid_client" || a.status == http.StatusUnauthorized && code != "invalid_grant":
 		p.clientRefused(r)
-		return failed("token_response", "%w: %w: check client_id, client_secret and token_endpoint_auth_method (it is %s here)",
+		return failed("token_response",
+			"%w: %w: check client_id, client_secret and token_endpoint_auth_method (it is %s here)",
 			ErrInvalidClient, r, p.cfg.AuthMethod)
 	}
 	return failed("token_response", "%w", r)
@@ -164,7 +169,8 @@ func (p *Provider) clientRefused(r *Refusal) {
 	if before := p.barred.Swap(&why); before != nil && *before == why {
 		return
 	}
-	p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in there, and no session is refreshed. "+
+	p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in there, and no session "+
+		"is refreshed. "+
 		"See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
 		"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
 		"token_endpoint_auth_method", p.cfg.AuthMethod, "error", r.Error())
@@ -172,7 +178,8 @@ func (p *Provider) clientRefused(r *Refusal) {
 
 func (p *Provider) clientTaken() {
 	if p.barred.Load() != nil && p.barred.Swap(nil) != nil {
-		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken", "provider", p.cfg.Name)
+		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken", "provider",
+			p.cfg.Name)
 	}
 }
 

@@ -52,7 +52,8 @@ func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, no
 	return c.plain(), nil
 }
 
-// verifyUserinfo verifies an answer that is a JWT: signed as ID Tokens are, and its `iss` and `aud`, if it has them, as there.
+// verifyUserinfo verifies an answer that is a JWT: signed as ID Tokens are, and its `iss` and `aud`, if it has them, as
+// there.
 func (p *Provider) verifyUserinfo(ctx context.Context, raw string, now time.Time) (claims, error) {
 	t, err := p.openToken(raw, false)
 	if err != nil {

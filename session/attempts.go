@@ -7,9 +7,10 @@ import (
 	"example.com/curfew/store"
 )
 
-// ClaimAttempt is the method of [store.Attempts], by the manager's clock; life is how long the value is kept. [ErrUnavailable]
-// when the store cannot do it.
-func (m *Manager) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, life time.Duration) (held []byte, err error) {
+// ClaimAttempt is the method of [store.Attempts], by the manager's clock; life is how long the value is kept.
+// [ErrUnavailable] when the store cannot do it.
+func (m *Manager) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, life time.Duration) (held []byte,
+	err error) {
 	now := m.Now()
 	if held, err = m.cfg.Store.ClaimAttempt(ctx, id, value, store.Time(now.Add(life)), store.Time(now)); err != nil {
 		return nil, unavailable(err)

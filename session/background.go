@@ -24,7 +24,8 @@ func (m *Manager) Run(ctx context.Context) {
 		m.distrust()
 		if ctx.Err() == nil && !told {
 			told = true // and not again before it has been whole
-			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is whole again",
+			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is whole "+
+				"again",
 				"event", "feed_broken", "error", err)
 		}
 		wait.Sleep(ctx, min(time.Second, max(m.cfg.MaxStale, 100*time.Millisecond)))
@@ -88,7 +89,8 @@ func (m *Manager) prune(ctx context.Context) {
 		now := store.Time(early)
 		if err := m.revokeExpired(ctx, now); err != nil {
 			if ctx.Err() == nil {
-				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for the next time, and not served",
+				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for "+
+					"the next time, and not served",
 					"event", "expired_kept", "error", err)
 			}
 			continue
@@ -127,9 +129,9 @@ func (m *Manager) revokeExpired(ctx context.Context, now time.Time) error {
 // watcher is told once that its session has ended.
 type watcher struct{ ended chan store.Cause }
 
-// Watch tells when a session ends: ended receives the cause, once; it is "" when the session ended while this process did
-// not hear the feed. Expiry is not told: who holds something open asks [Manager.Peek] when Expires or IdleExpires has
-// passed. stop must be called.
+// Watch tells when a session ends: ended receives the cause, once; it is "" when the session ended while this process
+// did not hear the feed. Expiry is not told: who holds something open asks [Manager.Peek] when Expires or IdleExpires
+// has passed. stop must be called.
 func (m *Manager) Watch(k store.Key) (ended <-chan store.Cause, stop func()) {
 	w := &watcher{make(chan store.Cause, 1)}
 	m.mu.Lock()

@@ -15,8 +15,8 @@ const (
 	bearerSize = tagSize + 32
 )
 
-// Bearer is the random value in the cookie: 256 random bits after a tag. Who has it is signed in, so it is never stored,
-// logged or printed: it prints as "[bearer]".
+// Bearer is the random value in the cookie: 256 random bits after a tag. Who has it is signed in, so it is never
+// stored, logged or printed: it prints as "[bearer]".
 type Bearer struct{ raw [bearerSize]byte }
 
 // NewBearer makes the bearer of a new session.

@@ -39,7 +39,8 @@ func (w *world) read(t *rapid.T, b *bounds) {
 	b.observe(store.Time(at), before, w.here)
 }
 
-// TestTheStoresTimeIsWithinItsBounds, however slow the readings are, while machines are suspended and wall clocks are set.
+// TestTheStoresTimeIsWithinItsBounds, however slow the readings are, while machines are suspended and wall clocks are
+// set.
 func TestTheStoresTimeIsWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -60,7 +61,8 @@ func TestTheStoresTimeIsWithinItsBounds(t *testing.T) {
 				}
 			case 3:
 				if !suspends {
-					w.here.wall += time.Duration(rapid.Int64Range(-int64(time.Hour), int64(time.Hour)).Draw(t, "the wall clock is set by"))
+					w.here.wall += time.Duration(rapid.Int64Range(-int64(time.Hour), int64(time.Hour)).
+						Draw(t, "the wall clock is set by"))
 				}
 			}
 			earliest, latest := b.at(w.here)
@@ -95,7 +97,8 @@ func TestASlowReadingNarrowsNothingAndHarmsNothing(t *testing.T) {
 	}
 }
 
-// TestALoginFromBeforeALogoutHasTheLowerStamp on whatever replicas, while the server's clock is set as somebody pleases.
+// TestALoginFromBeforeALogoutHasTheLowerStamp on whatever replicas, while the server's clock is set as somebody
+// pleases.
 func TestALoginFromBeforeALogoutHasTheLowerStamp(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -184,7 +187,8 @@ func TestThatAClockWasSetBackIsForgottenWhenNoLoginIsLeftFromBefore(t *testing.T
 	b.observe(start.Add(-by), at(0), at(0))
 	by += time.Microsecond
 	for after, want := range map[time.Duration]time.Duration{
-		0: by, store.AttemptLifetime: by, store.AttemptLifetime + by - 1: by, store.AttemptLifetime + by: 0, 24 * time.Hour: 0,
+		0: by, store.AttemptLifetime: by, store.AttemptLifetime + by - 1: by, store.AttemptLifetime + by: 0,
+		24 * time.Hour: 0,
 	} {
 		if got := b.setBack(at(after)); got != want {
 			t.Errorf("after %v it is %v behind, want %v", after, got, want)

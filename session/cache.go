@@ -30,7 +30,8 @@ const shards = 64
 func (c *cache) init(size int) {
 	c.shards = make([]shard, shards)
 	for i := range c.shards {
-		c.shards[i].lru, _ = simplelru.NewLRU[store.Key, *entry](max(1, size/shards), nil) // errs on sizes below 1 alone
+		// errs on sizes below 1 alone
+		c.shards[i].lru, _ = simplelru.NewLRU[store.Key, *entry](max(1, size/shards), nil)
 	}
 }
 

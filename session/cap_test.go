@@ -34,7 +34,8 @@ func TestTheOldestSessionsMakeRoomForANewOne(t *testing.T) {
 			b.want(b.m, bearer, want)
 			b.want(other, bearer, want)
 		}
-		if len(ended) != 2 || ended[0].Key != all[0].Key() || ended[1].Key != all[1].Key() || ended[0].Cause != store.CauseCapped {
+		if len(ended) != 2 || ended[0].Key != all[0].Key() || ended[1].Key != all[1].Key() ||
+			ended[0].Cause != store.CauseCapped {
 			t.Errorf("%+v ended, want the two oldest, for being too many", ended)
 		}
 	})

@@ -40,8 +40,8 @@ func Lookup(claims map[string]any, name string) any {
 }
 
 // address returns an `email`, unless the `email_verified` beside it says that it is not verified. Without that, or when
-// it is null, nothing is known against the address. Some providers write "true" for true; whatever else stands there does
-// not say that it is verified.
+// it is null, nothing is known against the address. Some providers write "true" for true; whatever else stands there
+// does not say that it is verified.
 func address(claims map[string]any, name string) string {
 	switch v := claims[name+"_verified"]; v {
 	case nil, true, "true":
@@ -54,8 +54,8 @@ func address(claims map[string]any, name string) string {
 // Email returns the address that the person is known by, or "": see [Lookup].
 func (s *Session) Email() string { return s.Claim("email") }
 
-// Claim returns a claim that is a text or a number as text, and "" for anything else; see [Lookup]. The digits of a number
-// are those that the provider wrote.
+// Claim returns a claim that is a text or a number as text, and "" for anything else; see [Lookup]. The digits of a
+// number are those that the provider wrote.
 func (s *Session) Claim(name string) string {
 	switch v := Lookup(s.Claims, name).(type) {
 	case string:
@@ -124,8 +124,8 @@ func same(a, b any, fold bool) bool {
 	return false
 }
 
-// EqualFold compares without regard to the case of ASCII letters, and of no others: [strings.EqualFold] takes the Kelvin
-// sign for a K, and so one domain for another.
+// EqualFold compares without regard to the case of ASCII letters, and of no others: [strings.EqualFold] takes the
+// Kelvin sign for a K, and so one domain for another.
 func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -182,7 +182,8 @@ func parseDecimal(s string) (decimal, bool) {
 		mantissa = s[:i]
 	}
 	whole, fraction, point := strings.Cut(mantissa, ".")
-	if whole == "" || len(whole) > 1 && whole[0] == '0' || point && fraction == "" || strings.Trim(whole+fraction, "0123456789") != "" {
+	if whole == "" || len(whole) > 1 && whole[0] == '0' || point && fraction == "" ||
+		strings.Trim(whole+fraction, "0123456789") != "" {
 		return decimal{}, false
 	}
 	d.digits, d.exponent = whole+fraction, power-len(fraction)

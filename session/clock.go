@@ -22,14 +22,14 @@ const (
 	clockOff     = 5 * time.Second        // an operator is told from here on
 )
 
-// Clock compares times that were taken on different replicas. It knows bounds of the store's time, never the time itself:
-// a reading takes a while, and the answer may have been made at any moment of it.
+// Clock compares times that were taken on different replicas. It knows bounds of the store's time, never the time
+// itself: a reading takes a while, and the answer may have been made at any moment of it.
 //
 //   - A login is stamped with the earliest time that the store may have.
 //   - An ending is stamped by the store itself, when it is carried out; see [store.Store.End].
 //
-// So a login that began before an ending has the lower stamp, however slow the reading was. A slow reading costs only this:
-// a login that begins within its length after the ending may be refused.
+// So a login that began before an ending has the lower stamp, however slow the reading was. A slow reading costs only
+// this: a login that begins within its length after the ending may be refused.
 //
 // A store without a clock belongs to one process, whose own clock is then read in place of a server's.
 type Clock struct {
@@ -55,8 +55,8 @@ type reading struct {
 	err  error
 }
 
-// sharedEra is the era of every store with a clock. Where a process has its own clock, that of each process is another: the
-// one before may have been ahead.
+// sharedEra is the era of every store with a clock. Where a process has its own clock, that of each process is another:
+// the one before may have been ahead.
 const sharedEra = "store"
 
 // NewClock returns the clock of a store. now is the clock of this process.
@@ -161,7 +161,8 @@ func (c *Clock) observe(at, before, after time.Time) {
 	back := c.bounds.observe(store.Time(at), c.instant(before), c.instant(after))
 	c.read = c.instant(before)
 	if back > 0 {
-		c.log.Warn("the clock that orders logins and logouts was set back: until logins from before that have run out, "+
+		c.log.Warn("the clock that orders logins and logouts was set back: until logins from before that have run "+
+			"out, "+
 			"somebody who signs out has to wait for so long before signing in again",
 			"event", "clock_back", "by", back.String())
 	}
@@ -213,9 +214,9 @@ func (c *Clock) begin(ctx context.Context) (began time.Time, era string, err err
 	return store.Time(began), c.era, nil
 }
 
-// compared returns a login's stamp as it is to be compared with the marks of endings now, and the time to judge its age by.
-// Marks that were left after the clock was set back may be lower than stamps from before that; and the stamps of another
-// process tell nothing where each process has its own clock: any mark that is still there bars such a login.
+// compared returns a login's stamp as it is to be compared with the marks of endings now, and the time to judge its age
+// by. Marks that were left after the clock was set back may be lower than stamps from before that; and the stamps of
+// another process tell nothing where each process has its own clock: any mark that is still there bars such a login.
 func (c *Clock) compared(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
 	if c.volatile && era != "" && era != c.era {
 		return time.Time{}, time.Time{}, store.ErrEnded // a logout may have named it, and that is forgotten
@@ -247,8 +248,8 @@ type bounds struct {
 	// own: the clock is this machine's own wall clock, and what tells that it was set is the monotonic clock alone.
 	own bool
 	// drift: in a second either clock may gain or lose one drift-th of a second on the other. Linux lets no clock be
-	// slewed by more than a tenth (adjtimex(2); chrony does up to a twelfth), so two differ by less than a quarter. The two
-	// clocks of one machine are slewed alike.
+	// slewed by more than a tenth (adjtimex(2); chrony does up to a twelfth), so two differ by less than a quarter. The
+	// two clocks of one machine are slewed alike.
 	drift time.Duration
 
 	known            bool
@@ -274,8 +275,9 @@ func (b *bounds) at(now instant) (earliest, latest time.Time) {
 	return b.earliest.Add(least - least/b.drift), b.latest.Add(most + most/b.drift)
 }
 
-// observe takes in that it was at at some moment between before and after. What was known before still counts, so a slow
-// reading makes the bounds no wider. It returns by how much the clock was set back, if that is what the reading shows.
+// observe takes in that it was at at some moment between before and after. What was known before still counts, so a
+// slow reading makes the bounds no wider. It returns by how much the clock was set back, if that is what the reading
+// shows.
 func (b *bounds) observe(at time.Time, before, after instant) (back time.Duration) {
 	_, took := b.elapsed(before, after)
 	earliest, latest := at, at.Add(took+took/b.drift+time.Microsecond) // at has no fractions of one

@@ -20,8 +20,8 @@ type lasting struct{ store.Store }
 
 func (lasting) Clock() store.Clock { return store.Clock{} }
 
-// A process that was started anew may have another clock than the one before: its stamps tell nothing, and any mark that is
-// still there bars a login from before.
+// A process that was started anew may have another clock than the one before: its stamps tell nothing, and any mark
+// that is still there bars a login from before.
 func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 	t.Parallel()
 	alice := store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}
@@ -31,21 +31,24 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 		early, late store.Selector // who is logged out before the restart, and after it
 		want        error
 	}{
-		{"the clock was ahead, the logout came after the restart", 10 * time.Minute, store.Selector{}, alice, store.ErrEnded},
+		{"the clock was ahead, the logout came after the restart", 10 * time.Minute, store.Selector{}, alice,
+			store.ErrEnded},
 		{"the clock was ahead, the logout came before", 10 * time.Minute, alice, store.Selector{}, store.ErrEnded},
 		{"the clock was behind, the logout came after", -10 * time.Minute, store.Selector{}, alice, store.ErrEnded},
 		{"the clock was behind, the logout came before", -10 * time.Minute, alice, store.Selector{}, store.ErrEnded},
 		{"the clock was right, the logout came after", 0, store.Selector{}, alice, store.ErrEnded},
 		{"the clock was ahead for longer than a login may take", time.Hour, store.Selector{}, alice, store.ErrEnded},
 		{"nobody was logged out", 10 * time.Minute, store.Selector{}, store.Selector{}, nil},
-		{"another person was", 10 * time.Minute, store.Selector{}, store.Selector{Issuer: issuer, ClientID: client, Subject: "bob"}, nil},
+		{"another person was", 10 * time.Minute, store.Selector{},
+			store.Selector{Issuer: issuer, ClientID: client, Subject: "bob"}, nil},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				backend := lasting{memory.New()}
 				process := func(off time.Duration) *session.Manager {
-					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
+					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+						Log: slog.New(slog.DiscardHandler),
 						Now: func() time.Time { return time.Now().Add(off) }})
 					if err != nil {
 						t.Fatal(err)
@@ -57,7 +60,8 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 					if who.Issuer == "" {
 						return
 					}
-					if _, err := m.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
+					if _, err := m.End(t.Context(), store.Ending{Selector: who,
+						Cause: store.CauseBackChannel}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -69,7 +73,8 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 				end(before, row.early)
 				after := process(0)
 				end(after, row.late)
-				_, _, err = after.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began, Era: era})
+				_, _, err = after.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+					Began: began, Era: era})
 				if !errors.Is(err, row.want) {
 					t.Errorf("got %v, want %v", err, row.want)
 				}
@@ -105,7 +110,8 @@ func muted(t *testing.T, test func(t *testing.T, m *session.Manager, away func(b
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				backend := mute{memory.New(), new(atomic.Pointer[error]), new(atomic.Bool)}
-				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.DiscardHandler)})
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+					Log: slog.New(slog.DiscardHandler)})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -138,9 +144,14 @@ func TestBeforeTheFirstReadingOfTheClockNothingIsDecided(t *testing.T) {
 		for what, do := range map[string]func() error{
 			"Begin":  func() error { _, _, err := m.Begin(t.Context()); return err },
 			"Create": func() error { _, _, err := m.Create(t.Context(), alice(began, era)); return err },
-			"Get":    func() error { _, err := m.Get(t.Context(), session.NewBearer(issuer, client, "alice")); return err },
+			"Get": func() error {
+				_, err := m.Get(t.Context(),
+					session.NewBearer(issuer, client, "alice"))
+				return err
+			},
 			"End": func() error {
-				_, err := m.End(t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}})
+				_, err := m.End(t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client,
+					Subject: "alice"}})
 				return err
 			},
 		} {
@@ -186,7 +197,8 @@ func TestWithoutANewReadingOfTheClockForAMinuteNobodySignsIn(t *testing.T) {
 		if _, err := m.Get(t.Context(), bearer); err != nil {
 			t.Errorf("Get: %v", err)
 		}
-		ended, err := m.End(t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Key: s.Key}})
+		ended, err := m.End(t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client,
+			Key: s.Key}})
 		if err != nil || len(ended) != 1 {
 			t.Errorf("End: %d ended, %v", len(ended), err)
 		}

@@ -56,12 +56,14 @@ func TestAColumnThatWasChangedInTheStoreIsNotServed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				backend := &written{Store: memory.New()}
 				var log bytes.Buffer
-				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.NewTextHandler(&log, nil))})
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+					Log: slog.New(slog.NewTextHandler(&log, nil))})
 				if err != nil {
 					t.Fatal(err)
 				}
-				bearer, _, err := m.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
-					Tokens: session.Tokens{RefreshToken: "r"}, Began: m.Now()})
+				bearer, _, err := m.Create(t.Context(),
+					session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
+						Tokens: session.Tokens{RefreshToken: "r"}, Began: m.Now()})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -78,7 +80,8 @@ func TestAColumnThatWasChangedInTheStoreIsNotServed(t *testing.T) {
 				if s, err := m.Peek(t.Context(), bearer.Key()); !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("Peek: %+v, %v", s, err)
 				}
-				if !strings.Contains(log.String(), "session_altered") || !strings.Contains(log.String(), "sealed: "+column+"\"") {
+				if !strings.Contains(log.String(), "session_altered") ||
+					!strings.Contains(log.String(), "sealed: "+column+"\"") {
 					t.Errorf("the log does not name the column %s: %s", column, &log)
 				}
 			})
@@ -86,19 +89,22 @@ func TestAColumnThatWasChangedInTheStoreIsNotServed(t *testing.T) {
 	}
 }
 
-// Whoever writes to the database can give a session other names, another session's payload, or the place of another one.
+// Whoever writes to the database can give a session other names, another session's payload, or the place of another
+// one.
 func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		statement string // ?1 is the key of the attacker's own session, ?2 that of another person
 		event     string
 	}{
-		"another subject":       {`UPDATE sessions SET subject = 'bob' WHERE key = ?1 AND ?2 <> ''`, "session_altered"},
-		"another lifetime":      {`UPDATE sessions SET expires = expires + 86400000000 WHERE key = ?1 AND ?2 <> ''`, "session_altered"},
+		"another subject": {`UPDATE sessions SET subject = 'bob' WHERE key = ?1 AND ?2 <> ''`, "session_altered"},
+		"another lifetime": {`UPDATE sessions SET expires = expires + 86400000000 WHERE key = ?1 AND ?2 <> ''`,
+			"session_altered"},
 		"all of it":             {`UPDATE sessions SET (issuer, client, subject, sid, created, last_seen, idle_expires, expires) = (SELECT issuer, client, subject, sid, created, last_seen, idle_expires, expires FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_altered"},
 		"another one's payload": {`UPDATE sessions SET payload = (SELECT payload FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_unreadable"},
 		"another one's row":     {`UPDATE sessions SET (issuer, client, subject, sid, created, last_seen, idle_expires, expires, refresh, payload) = (SELECT issuer, client, subject, sid, created, last_seen, idle_expires, expires, refresh, payload FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_unreadable"},
-		"no payload":            {`UPDATE sessions SET payload = x'' WHERE key = ?1 AND ?2 <> ''`, "session_unreadable"},
+		"no payload": {`UPDATE sessions SET payload = x'' WHERE key = ?1 AND ?2 <> ''`,
+			"session_unreadable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -109,7 +115,8 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.NewTextHandler(&log, nil))})
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+					Log: slog.New(slog.NewTextHandler(&log, nil))})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -118,7 +125,8 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 			m, backend := open()
 			var bearers []session.Bearer
 			for _, subject := range []string{"alice", "bob"} {
-				bearer, _, err := m.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, Began: m.Now()})
+				bearer, _, err := m.Create(t.Context(),
+					session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, Began: m.Now()})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -160,7 +168,8 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 // payloadV1 is what an earlier release sealed.
 func payloadV1(t *testing.T, r *keyring.Keyring, k store.Key, claims map[string]any) []byte {
 	t.Helper()
-	plain, err := json.Marshal(map[string]any{"provider": "main", "claims": claims, "tokens": map[string]any{"refresh": "old-refresh"}})
+	plain, err := json.Marshal(map[string]any{"provider": "main", "claims": claims,
+		"tokens": map[string]any{"refresh": "old-refresh"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,14 +208,16 @@ func TestAPayloadOfAnEarlierReleaseOpensForWhomItWasSealedAndIsRewritten(t *test
 			t.Parallel()
 			backend, r := memory.New(), ring(t, 1)
 			var log bytes.Buffer
-			m, err := session.NewManager(session.Config{Store: backend, Keyring: r, Lifetime: absolute, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			m, err := session.NewManager(session.Config{Store: backend, Keyring: r, Lifetime: absolute,
+				Log: slog.New(slog.NewTextHandler(&log, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}
 			now := store.Time(m.Now())
 			bearer := session.NewBearer(issuer, client, "alice")
 			rec := store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
-				Created: now.Add(-old), LastSeen: now.Add(-old), IdleExpires: now.Add(time.Hour), Expires: now.Add(1000 * time.Hour), Refresh: store.RefreshOnline}
+				Created: now.Add(-old), LastSeen: now.Add(-old), IdleExpires: now.Add(time.Hour),
+				Expires: now.Add(1000 * time.Hour), Refresh: store.RefreshOnline}
 			of := map[string]any{"iss": issuer, "sub": "alice", "aud": client, "sid": "s1", "iat": now.Add(-old).Unix()}
 			c.alter(of, &rec)
 			rec.Payload = payloadV1(t, r, rec.Key, of)
@@ -250,7 +261,8 @@ func TestANoticeOfAnEarlierReleaseIsForTheProviderOfItsToken(t *testing.T) {
 	bearer := session.NewBearer(issuer, client, "alice")
 	k := bearer.Key()
 	n := store.Notice{Key: k, Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1",
-		Payload: payloadV1(t, r, k, map[string]any{"iss": issuer, "sub": "alice", "aud": client, "sid": "s1", "iat": 1_800_000_000})}
+		Payload: payloadV1(t, r, k, map[string]any{"iss": issuer, "sub": "alice", "aud": client, "sid": "s1",
+			"iat": 1_800_000_000})}
 	if got, err := session.NoticeTokens(r, n); err != nil || got.RefreshToken != "old-refresh" {
 		t.Errorf("as it was: %v, %v", got.RefreshToken, err)
 	}

@@ -29,7 +29,8 @@ type Cookie struct {
 func CheckCookieName(name string) error {
 	switch {
 	case !cookieName.MatchString(name):
-		return fmt.Errorf("%q is no name for a cookie here: want 1 to 32 letters, digits and hyphens, and a letter first", name)
+		return fmt.Errorf("%q is no name for a cookie here: want 1 to 32 letters, digits and hyphens, and a letter "+
+			"first", name)
 	case strings.Contains(name, "-login") || strings.Contains(name, "-logout"):
 		return fmt.Errorf("%q could be taken for a cookie of a sign-in or sign-out: leave out -login and -logout", name)
 	}
@@ -63,8 +64,8 @@ func (c Cookie) Ours(name string) bool {
 	return false
 }
 
-// Read returns the bearer of a request. It answers false when there is none, or when there is more than one cookie of the
-// name: then somebody else set one of them, and neither is believed.
+// Read returns the bearer of a request. It answers false when there is none, or when there is more than one cookie of
+// the name: then somebody else set one of them, and neither is believed.
 func (c Cookie) Read(r *http.Request) (Bearer, bool) {
 	cookies := r.CookiesNamed(c.Name())
 	if len(cookies) != 1 {

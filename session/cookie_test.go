@@ -24,7 +24,8 @@ func TestTheCookieHasTheAttributesThatProtectIt(t *testing.T) {
 	}{
 		{session.Cookie{}, "__Host-curfew=" + b.Reveal() + "; Path=/; HttpOnly; Secure; SameSite=Lax"},
 		{session.Cookie{Base: "wiki"}, "__Host-wiki=" + b.Reveal() + "; Path=/; HttpOnly; Secure; SameSite=Lax"},
-		{session.Cookie{Insecure: true, Base: "curfew-4180"}, "curfew-4180=" + b.Reveal() + "; Path=/; HttpOnly; SameSite=Lax"},
+		{session.Cookie{Insecure: true, Base: "curfew-4180"},
+			"curfew-4180=" + b.Reveal() + "; Path=/; HttpOnly; SameSite=Lax"},
 		{session.Cookie{Insecure: true}, "curfew=" + b.Reveal() + "; Path=/; HttpOnly; SameSite=Lax"},
 	} {
 		w := httptest.NewRecorder()
@@ -47,8 +48,10 @@ func FuzzCookie(f *testing.F) {
 	good := b.Reveal()
 	for _, seed := range []string{
 		"curfew=" + good, `curfew="` + good + `"`, "curfew=" + good + "; curfew=" + good, "a=b; curfew=" + good,
-		"Curfew=" + good, "curfew=" + good[:47] + "\n", "curfew=" + good + "=", "curfew=" + strings.Repeat("_", 48), "curfew", "",
-		"curfew=" + good + "; curfew=", "curfew =" + good, "curfew=" + good[:46] + "%0", "curfew=" + strings.Repeat("-", 47) + "+",
+		"Curfew=" + good, "curfew=" + good[:47] + "\n", "curfew=" + good + "=", "curfew=" + strings.Repeat("_", 48),
+		"curfew", "",
+		"curfew=" + good + "; curfew=", "curfew =" + good, "curfew=" + good[:46] + "%0",
+		"curfew=" + strings.Repeat("-", 47) + "+",
 	} {
 		f.Add(seed)
 	}
@@ -72,7 +75,8 @@ func FuzzCookie(f *testing.F) {
 func TestABearerPrintsAsNothing(t *testing.T) {
 	t.Parallel()
 	b := session.NewBearer(issuer, client, "alice")
-	s := &session.Session{Tokens: session.Tokens{AccessToken: "secret-at", RefreshToken: "secret-rt", IDToken: "secret-id"}}
+	s := &session.Session{Tokens: session.Tokens{AccessToken: "secret-at", RefreshToken: "secret-rt",
+		IDToken: "secret-id"}}
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "bearer", b, "tokens", s.Tokens)
 	out := log.String() + fmt.Sprintf("%v %+v %#v %s %v %+v %#v", b, b, b, b, s.Tokens, s, s.Tokens)
@@ -119,15 +123,19 @@ func TestWhatIsSealedOpensOnlyWhereItBelongs(t *testing.T) {
 		change           func([]byte) []byte
 		want             error
 	}{
-		"as it was sealed":      {ring: first, purpose: "purpose", context: "context"},
-		"after a rotation":      {ring: rotated, purpose: "purpose", context: "context"},
-		"with its key gone":     {ring: without, purpose: "purpose", context: "context", want: keyring.ErrUnsealed},
-		"for another purpose":   {ring: first, purpose: "other", context: "context", want: keyring.ErrUnsealed},
-		"in another context":    {ring: first, purpose: "purpose", context: "other", want: keyring.ErrUnsealed},
-		"changed in one bit":    {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, want: keyring.ErrUnsealed},
-		"cut short":             {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { return b[:len(b)-1] }, want: keyring.ErrUnsealed},
-		"cut to its key's name": {ring: first, purpose: "purpose", context: "context", change: func(b []byte) []byte { return b[:4] }, want: keyring.ErrUnsealed},
-		"nothing":               {ring: first, purpose: "purpose", context: "context", change: func([]byte) []byte { return nil }, want: keyring.ErrUnsealed},
+		"as it was sealed":    {ring: first, purpose: "purpose", context: "context"},
+		"after a rotation":    {ring: rotated, purpose: "purpose", context: "context"},
+		"with its key gone":   {ring: without, purpose: "purpose", context: "context", want: keyring.ErrUnsealed},
+		"for another purpose": {ring: first, purpose: "other", context: "context", want: keyring.ErrUnsealed},
+		"in another context":  {ring: first, purpose: "purpose", context: "other", want: keyring.ErrUnsealed},
+		"changed in one bit": {ring: first, purpose: "purpose", context: "context",
+			change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, want: keyring.ErrUnsealed},
+		"cut short": {ring: first, purpose: "purpose", context: "context",
+			change: func(b []byte) []byte { return b[:len(b)-1] }, want: keyring.ErrUnsealed},
+		"cut to its key's name": {ring: first, purpose: "purpose", context: "context",
+			change: func(b []byte) []byte { return b[:4] }, want: keyring.ErrUnsealed},
+		"nothing": {ring: first, purpose: "purpose", context: "context",
+			change: func([]byte) []byte { return nil }, want: keyring.ErrUnsealed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -159,7 +167,8 @@ func TestAKeyFileIsReadLineByLineAndItsFaultsNameTheLineAlone(t *testing.T) {
 	} {
 		_, err := keyring.Parse([]byte(c.text))
 		switch {
-		case c.want == "" && err != nil, c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret")):
+		case c.want == "" && err != nil, c.want != "" &&
+			(err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret")):
 			t.Errorf("%q: %v, want %q", c.text, err, c.want)
 		}
 	}
@@ -172,7 +181,8 @@ func TestACookieKnowsItsOwnAndThoseOfOtherInstances(t *testing.T) {
 		t.Error(got)
 	}
 	for name, want := range map[string]bool{
-		"__Host-wiki": true, "wiki": true, "wiki-login-ab": true, "curfew": true, "__Host-curfew": true, "curfew-4280": true,
+		"__Host-wiki": true, "wiki": true, "wiki-login-ab": true, "curfew": true, "__Host-curfew": true,
+		"curfew-4280":            true,
 		"__Host-curfew-login-ab": true, "curfewish": false, "wikipedia": false, "theme": false, "": false, "-": false,
 	} {
 		if got := wiki.Ours(name); got != want {
@@ -181,11 +191,13 @@ func TestACookieKnowsItsOwnAndThoseOfOtherInstances(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"curfew": "", "curfew-4180": "", "a": "", strings.Repeat("a", 32): "",
-		"": "is no name", "__Host-x": "is no name", "a b": "is no name", "a=b": "is no name", "a;b": "is no name", "é": "is no name",
+		"": "is no name", "__Host-x": "is no name", "a b": "is no name", "a=b": "is no name", "a;b": "is no name",
+		"é":  "is no name",
 		"1a": "is no name", "a\n": "is no name", strings.Repeat("a", 33): "is no name",
 		"curfew-login-aa": "sign-in", "curfew-logout": "sign-in",
 	} {
-		if err := session.CheckCookieName(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := session.CheckCookieName(name); (err == nil) != (want == "") || err != nil &&
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}

@@ -31,23 +31,25 @@ type Config struct {
 	Keyring     *keyring.Keyring
 	IdleTimeout time.Duration // a session that is not used for so long ends; default 2 h
 	Lifetime    time.Duration // a session ends after so long in any case; default 24 h
-	MaxStale    time.Duration // how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
-	CacheSize   int           // how many sessions are cached; default 100,000
-	// PerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000, negative:
-	// any number. Who signs in once more loses the oldest, with [store.CauseCapped].
+	// how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
+	MaxStale  time.Duration
+	CacheSize int // how many sessions are cached; default 100,000
+	// PerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000,
+	// negative: any number. Who signs in once more loses the oldest, with [store.CauseCapped].
 	MaxPerSubject int
 
 	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
-	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same is
-	// in the Renewal beside the error. nil: no session is ever refreshed.
-	Refresh      func(ctx context.Context, s *Session) (Renewal, error)
-	RefreshGrace time.Duration // for how long after its access token a session outlives a provider that is away; default 1 h
+	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same
+	// is in the Renewal beside the error. nil: no session is ever refreshed.
+	Refresh func(ctx context.Context, s *Session) (Renewal, error)
+	// for how long after its access token a session outlives a provider that is away; default 1 h
+	RefreshGrace time.Duration
 
 	Notices       Notifier // plans and carries out the notices that endings leave; nil: they leave none
 	RevokeExpired bool     // Notices is also passed the sessions that ran out; by default they are forgotten
 
-	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that is
-	// no longer configured must not be: its logout tokens could not end them.
+	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that
+	// is no longer configured must not be: its logout tokens could not end them.
 	Serves func(issuer, clientID string) bool
 
 	Clock     *Clock           // by which times are compared; default a new one for Store and Now
@@ -55,11 +57,12 @@ type Config struct {
 	Log       *slog.Logger     // default slog.Default()
 	OnCreated func(*Session)
 	OnEnded   func(store.Ended) // for each session that this process ended
-	OnHeard   func(store.Ended) // for each ended session that this process hears of, on whatever replica; sometimes twice
+	// for each ended session that this process hears of, on whatever replica; sometimes twice
+	OnHeard func(store.Ended)
 }
 
-// Notifier plans the notices that endings leave, and carries them out: it tells apps, and revokes tokens. Package fanout has
-// one.
+// Notifier plans the notices that endings leave, and carries them out: it tells apps, and revokes tokens. Package
+// fanout has one.
 type Notifier interface {
 	// Plan returns the notices that an ending leaves, in the same step, whatever called [Manager.End].
 	Plan(store.Ending) []store.NoticeRequest
@@ -68,8 +71,8 @@ type Notifier interface {
 	// Orphaned takes tokens that came for a session which had ended meanwhile, or which never began: a logout named it
 	// ([store.ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
 	Orphaned(ctx context.Context, s *Session, t Tokens)
-	// Expired takes sessions with a refresh token that ran out, before they are forgotten. After an error they are kept, and
-	// passed to it again. It may get the same sessions more than once in any case.
+	// Expired takes sessions with a refresh token that ran out, before they are forgotten. After an error they are
+	// kept, and passed to it again. It may get the same sessions more than once in any case.
 	Expired(ctx context.Context, sessions []store.Record) error
 }
 
@@ -98,11 +101,12 @@ type SignIn struct {
 // A check is answered from a bounded cache while the store's feed proves that it is whole (see [Manager.Run]), and from
 // the store otherwise. A session that is not in the store is not alive, whatever else is remembered of it.
 type Manager struct {
-	cfg       Config
-	touch     time.Duration // how old LastSeen may grow before it is written
-	cache     cache
-	clock     *Clock
-	synced    atomic.Pointer[time.Time] // by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
+	cfg   Config
+	touch time.Duration // how old LastSeen may grow before it is written
+	cache cache
+	clock *Clock
+	// by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
+	synced    atomic.Pointer[time.Time]
 	refreshes singleflight.Group
 
 	troubled sync.Map // the providers at which refreshes fail, by issuer and client: that has been told
@@ -124,7 +128,8 @@ func NewManager(cfg Config) (*Manager, error) {
 		faults = append(faults, errors.New("session: Idle, Absolute, Grace and Cached must not be negative"))
 	}
 	if cfg.MaxPerSubject > mostPerSubject {
-		faults = append(faults, fmt.Errorf("session: PerSubject must not be above %d, or be negative for any number", mostPerSubject))
+		faults = append(faults, fmt.Errorf("session: PerSubject must not be above %d, or be negative for any number",
+			mostPerSubject))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -142,8 +147,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4), watchers: make(map[store.Key]map[*watcher]struct{}),
-		clock: cfg.Clock}
+	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4),
+		watchers: make(map[store.Key]map[*watcher]struct{}),
+		clock:    cfg.Clock}
 	if cfg.MaxStale > 0 {
 		m.cache.init(cfg.CacheSize)
 	}
@@ -157,12 +163,14 @@ func or[T comparable](v *T, otherwise T) {
 	}
 }
 
-// Now is the time by which sessions expire. Where replicas share a store that is a [store.Clock], it is about the store's, as soon
-// as that has been read. It is not exact enough to say whether a login or a logout came first; see [Manager.Begin].
+// Now is the time by which sessions expire. Where replicas share a store that is a [store.Clock], it is about the
+// store's, as soon as that has been read. It is not exact enough to say whether a login or a logout came first; see
+// [Manager.Begin].
 func (m *Manager) Now() time.Time { return m.clock.Now() }
 
-// Begin returns the stamp of a login that begins now, for [SignIn]. It is no later than the time of any ending that comes after,
-// on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be read.
+// Begin returns the stamp of a login that begins now, for [SignIn]. It is no later than the time of any ending that
+// comes after, on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be
+// read.
 func (m *Manager) Begin(ctx context.Context) (began time.Time, era string, err error) {
 	return m.clock.begin(ctx)
 }
@@ -183,7 +191,8 @@ func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error
 	err = m.cfg.Store.Create(ctx, rec, began, at)
 	if err == nil && m.clock.since(asked) > store.AttemptLifetime/2 {
 		// This process was suspended meanwhile, and the mark that would have barred the login may be gone.
-		_, err = m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}, Cause: store.CauseExpired, KeepTokens: true})
+		_, err = m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key},
+			Cause: store.CauseExpired, KeepTokens: true})
 		err = errors.Join(store.ErrEnded, err)
 	}
 	if errors.Is(err, store.ErrEnded) {
@@ -204,20 +213,22 @@ const (
 	roomTimeout    = 10 * time.Second
 )
 
-// makeRoom ends the oldest sessions of a subject that has more than it may. It is done after the sign-in, so that nothing ends
-// for one that fails: each sign-in sees to it when it has its own session, so there are never more too many than sign-ins under
-// way. It goes on when the browser has hung up, which would be a way round it.
+// makeRoom ends the oldest sessions of a subject that has more than it may. It is done after the sign-in, so that
+// nothing ends for one that fails: each sign-in sees to it when it has its own session, so there are never more too
+// many than sign-ins under way. It goes on when the browser has hung up, which would be a way round it.
 func (m *Manager) makeRoom(ctx context.Context, s *Session) {
 	if m.cfg.MaxPerSubject < 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roomTimeout)
 	defer cancel()
-	ended, err := m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}, Cause: store.CauseCapped,
+	ended, err := m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID,
+		Subject: s.Subject}, Cause: store.CauseCapped,
 		Spare: m.cfg.MaxPerSubject})
 	switch {
 	case err != nil:
-		m.cfg.Log.WarnContext(ctx, "a person may have more sessions than allowed: the oldest could not be ended; the next sign-in tries again",
+		m.cfg.Log.WarnContext(ctx, "a person may have more sessions than allowed: the oldest could not be ended; "+
+			"the next sign-in tries again",
 			"event", "session_cap_failed", "session", s.Key.Handle(), "error", err)
 	case len(ended) > 0:
 		m.cfg.Log.InfoContext(ctx, "a person signed in more often than allowed: the oldest sessions have ended",
@@ -250,8 +261,8 @@ func (m *Manager) orphaned(ctx context.Context, s *Session) {
 	}
 }
 
-// Get answers with the session of a bearer, and counts as a use of it. [store.ErrNotFound] when nobody is signed in with it,
-// [ErrUnavailable] when the store cannot say.
+// Get answers with the session of a bearer, and counts as a use of it. [store.ErrNotFound] when nobody is signed in
+// with it, [ErrUnavailable] when the store cannot say.
 //
 // When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
@@ -297,8 +308,8 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if err := m.clock.sure(ctx); err != nil {
 		return nil, err
 	}
-	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken for
-	// expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
+	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken
+	// for expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
 	now, _ := m.clock.between()
 	ended, err := m.cfg.Store.End(ctx, e, store.Time(now))
 	if err != nil {
@@ -353,11 +364,13 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
 	switch {
 	case errors.Is(err, ErrAltered):
-		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, and its browser has to sign in again",
+		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, "+
+			"and its browser has to sign in again",
 			"event", "session_altered", "session", key.Handle(), "error", err)
 		return nil, store.ErrNotFound
 	case err != nil:
-		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to sign in again",
+		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to "+
+			"sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
 		return nil, store.ErrNotFound
 	case !now.Before(s.Expires): // a payload of an earlier release that was put back
@@ -378,8 +391,10 @@ func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Sessio
 	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, store.Time(now)) })
 }
 
-// rename is write for a session whose sid has changed in a refresh that began at began, in the era (see [Manager.Begin]).
-func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time) (*Session, error) {
+// rename is write for a session whose sid has changed in a refresh that began at began, in the era (see
+// [Manager.Begin]).
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time) (*Session,
+	error) {
 	began, at, err := m.clock.compared(ctx, began, era)
 	if err != nil {
 		return nil, err
@@ -422,7 +437,8 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 
 // unavailable marks an error of a store as trouble, unless it is one of the contract's own answers.
 func unavailable(err error) error {
-	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict, store.ErrNobody} {
+	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
+		store.ErrNobody} {
 		if errors.Is(err, answer) {
 			return err
 		}

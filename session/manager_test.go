@@ -25,8 +25,9 @@ const (
 // faulty is a real store with a hand on it: a test may come between, and may silence the feed.
 type faulty struct {
 	*memory.Store
-	updates    atomic.Int64
-	find       atomic.Pointer[func(store.Key)]             // called after the store was read, before the answer is given
+	updates atomic.Int64
+	// called after the store was read, before the answer is given
+	find       atomic.Pointer[func(store.Key)]
 	away       atomic.Pointer[error]                       // the answer to everything
 	sync       atomic.Pointer[func(context.Context) error] // in place of the feed's own
 	deaf       atomic.Bool                                 // the feed hands nothing on
@@ -153,7 +154,8 @@ func TestASessionIsWhatWasSignedInWith(t *testing.T) {
 		for range 2 { // from the store, then from the cache
 			s := b.want(b.m, bearer, nil)
 			if s.Subject != "alice" || s.SID != "s1" || s.Provider != "main" || s.Claim("name") != "Alice" ||
-				!reflect.DeepEqual(s.Tokens, session.Tokens{IDToken: "id", AccessToken: "at", RefreshToken: "rt", Offline: true}) {
+				!reflect.DeepEqual(s.Tokens, session.Tokens{IDToken: "id", AccessToken: "at", RefreshToken: "rt",
+					Offline: true}) {
 				t.Errorf("got %+v", s)
 			}
 		}
@@ -293,7 +295,8 @@ func TestAGapInTheFeedDropsAllCopiesAndChecksReadThroughUntilItIsWhole(t *testin
 		b.store.deaf.Store(true)
 		time.Sleep(300 * time.Millisecond)
 		b.want(b.m, bearer, nil)
-		if _, err := b.store.End(b.t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Key: s.Key}}, b.m.Now()); err != nil {
+		if _, err := b.store.End(b.t.Context(), store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client,
+			Key: s.Key}}, b.m.Now()); err != nil {
 			t.Fatal(err)
 		}
 		b.want(b.m, bearer, store.ErrNotFound)
@@ -379,7 +382,8 @@ func TestALoginThatBeganBeforeALogoutMakesNoSession(t *testing.T) {
 		began := b.m.Now()
 		time.Sleep(time.Second)
 		b.end(b.m, store.Selector{Subject: "alice"})
-		_, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
+		_, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+			Began: began})
 		if !errors.Is(err, store.ErrEnded) {
 			t.Errorf("Create: %v, want %v", err, store.ErrEnded)
 		}
@@ -449,7 +453,8 @@ func BenchmarkGetCached(b *testing.B) {
 	const n = 10_000
 	bearers := make([]session.Bearer, n)
 	for i := range bearers {
-		if bearers[i], _, err = m.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: m.Now()}); err != nil {
+		if bearers[i], _, err = m.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+			Began: m.Now()}); err != nil {
 			b.Fatal(err)
 		}
 		m.Get(ctx, bearers[i])
@@ -503,7 +508,8 @@ func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 				var done sync.WaitGroup
 				ctx, cancel := context.WithCancel(t.Context())
 				replica := func(off time.Duration) *session.Manager {
-					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1), Log: slog.New(slog.DiscardHandler),
+					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+						Log: slog.New(slog.DiscardHandler),
 						Now: func() time.Time { return time.Now().Add(off) }})
 					if err != nil {
 						t.Fatal(err)
@@ -514,12 +520,14 @@ func TestReplicasWhoseClocksDifferAgreeOnWhatCameFirst(t *testing.T) {
 				login, logout := replica(c.login), replica(c.logout)
 				synctest.Wait()
 				create := func(began time.Time) error {
-					_, _, err := login.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began})
+					_, _, err := login.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+						Began: began})
 					return err
 				}
 				began := login.Now()
 				time.Sleep(time.Second)
-				if _, err := logout.End(ctx, store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}}); err != nil {
+				if _, err := logout.End(ctx, store.Ending{Selector: store.Selector{Issuer: issuer, ClientID: client,
+					Subject: "alice"}}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Second)

@@ -16,7 +16,8 @@ import (
 
 func TestAnAppKnowsASessionByANameOfItsOwn(t *testing.T) {
 	t.Parallel()
-	a, b := session.NewBearer("https://id.example", "app", "alice"), session.NewBearer("https://id.example", "app", "alice")
+	a, b := session.NewBearer("https://id.example", "app", "alice"),
+		session.NewBearer("https://id.example", "app", "alice")
 	names := make(map[string]bool)
 	for _, k := range []store.Key{a.Key(), b.Key()} {
 		for _, app := range []string{"wiki", "mail", ""} {
@@ -40,7 +41,8 @@ func TestAnEndingLeavesTheNoticesOfTheOnePlanWithTheTokensInside(t *testing.T) {
 	told := 0
 	cfg := session.Config{Notices: &notifier{
 		plan: func(e store.Ending) []store.NoticeRequest {
-			return []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Offline: e.RevokeOffline, Deadline: time.Now().Add(time.Hour)}}
+			return []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Offline: e.RevokeOffline,
+				Deadline: time.Now().Add(time.Hour)}}
 		},
 		woken: func() { told++ },
 	}}
@@ -60,14 +62,16 @@ func TestAnEndingLeavesTheNoticesOfTheOnePlanWithTheTokensInside(t *testing.T) {
 		time.Sleep(time.Second) // past the mark
 		b.signIn(session.Tokens{RefreshToken: "refresh-secret", AccessToken: "access-secret", Offline: true})
 		who := store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}
-		if _, err := b.m.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel, RevokeOffline: true}); err != nil {
+		if _, err := b.m.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel,
+			RevokeOffline: true}); err != nil {
 			t.Fatal(err)
 		}
 		notices := claim()
 		if len(notices) != 1 || told != 2 {
 			t.Fatalf("%d notices, told %d times", len(notices), told)
 		}
-		if got, err := session.NoticeTokens(b.ring, notices[0]); err != nil || got.RefreshToken != "refresh-secret" || got.AccessToken != "access-secret" {
+		if got, err := session.NoticeTokens(b.ring, notices[0]); err != nil || got.RefreshToken != "refresh-secret" ||
+			got.AccessToken != "access-secret" {
 			t.Errorf("the notice holds other tokens (error %v)", err)
 		}
 	})
@@ -77,8 +81,10 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 	t.Parallel()
 	r, other := ring(t, 1), ring(t, 2)
 	bearer := session.NewBearer("https://id.example", "app", "alice")
-	about := session.Session{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: "alice", SID: "s1"}
-	n := store.Notice{Key: about.Key, Issuer: about.Issuer, ClientID: about.ClientID, Subject: about.Subject, SID: about.SID}
+	about := session.Session{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: "alice",
+		SID: "s1"}
+	n := store.Notice{Key: about.Key, Issuer: about.Issuer, ClientID: about.ClientID, Subject: about.Subject,
+		SID: about.SID}
 	var err error
 	if n.Payload, err = session.NoticePayload(r, &about, session.Tokens{RefreshToken: "refresh-secret"}); err != nil {
 		t.Fatal(err)
@@ -100,7 +106,8 @@ func TestWhatSealsANoticeOpensItAndNothingElseDoes(t *testing.T) {
 	} {
 		altered := n
 		alter(&altered)
-		if _, err := session.NoticeTokens(r, altered); !errors.Is(err, session.ErrAltered) || !strings.HasSuffix(err.Error(), ": "+what) {
+		if _, err := session.NoticeTokens(r, altered); !errors.Is(err, session.ErrAltered) ||
+			!strings.HasSuffix(err.Error(), ": "+what) {
 			t.Errorf("another %s: %v", what, err)
 		}
 	}
@@ -115,15 +122,16 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 	var handed []store.Key
 	var fails atomic.Bool
 	fails.Store(true)
-	cfg := session.Config{IdleTimeout: time.Hour, RevokeExpired: true, Notices: &notifier{expired: func(all []store.Record) error {
-		if fails.Load() {
-			return errors.New("on purpose")
-		}
-		for _, r := range all {
-			handed = append(handed, r.Key)
-		}
-		return nil
-	}}}
+	cfg := session.Config{IdleTimeout: time.Hour, RevokeExpired: true,
+		Notices: &notifier{expired: func(all []store.Record) error {
+			if fails.Load() {
+				return errors.New("on purpose")
+			}
+			for _, r := range all {
+				handed = append(handed, r.Key)
+			}
+			return nil
+		}}}
 	bubble(t, cfg, func(b *bench) {
 		want := make(map[store.Key]bool)
 		for range 250 {
@@ -145,7 +153,8 @@ func TestWhatRanOutIsHandedOverBeforeItIsForgotten(t *testing.T) {
 		for _, k := range handed {
 			delete(want, k)
 		}
-		if due, err := b.store.Overdue(b.t.Context(), store.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 || len(want) != 0 {
+		if due, err := b.store.Overdue(b.t.Context(), store.Key{}, 1000, b.m.Now()); err != nil || len(due) != 0 ||
+			len(want) != 0 {
 			t.Errorf("%d are left, %d were not handed over (error %v)", len(due), len(want), err)
 		}
 	})

@@ -7,9 +7,9 @@ import (
 	"example.com/curfew/store"
 )
 
-// NoticeTokens opens the tokens in the payload of a [store.NoticeRevoke]. [keyring.ErrUnsealed] when no key of the ring opens it,
-// [ErrAltered] when the notice names another issuer, client or person than the payload: its tokens must not be sent to
-// another provider.
+// NoticeTokens opens the tokens in the payload of a [store.NoticeRevoke]. [keyring.ErrUnsealed] when no key of the ring
+// opens it, [ErrAltered] when the notice names another issuer, client or person than the payload: its tokens must not
+// be sent to another provider.
 func NoticeTokens(r *keyring.Keyring, n store.Notice) (Tokens, error) {
 	p, v1, err := openPayload(r, n.Key, n.Payload)
 	if err != nil {
@@ -18,7 +18,8 @@ func NoticeTokens(r *keyring.Keyring, n store.Notice) (Tokens, error) {
 	about := noticeColumns(n.Issuer, n.ClientID, n.Subject, n.SID)
 	if v1 {
 		_, err = p.ownerV1(about)
-	} else if names := noticeColumns(p.Columns.Issuer, p.Columns.ClientID, p.Columns.Subject, p.Columns.SID).differ(about); names != "" {
+	} else if names := noticeColumns(p.Columns.Issuer, p.Columns.ClientID, p.Columns.Subject, p.Columns.SID).
+		differ(about); names != "" {
 		err = fmt.Errorf("%w: %s", ErrAltered, names)
 	}
 	if err != nil {
@@ -29,7 +30,8 @@ func NoticeTokens(r *keyring.Keyring, n store.Notice) (Tokens, error) {
 
 // NoticePayload seals tokens as the payload of a [store.NoticeRevoke] about a session.
 func NoticePayload(r *keyring.Keyring, s *Session, t Tokens) ([]byte, error) {
-	return sealPayload(r, s.Key, payload{Provider: s.Provider, Tokens: t, Columns: noticeColumns(s.Issuer, s.ClientID, s.Subject, s.SID)})
+	return sealPayload(r, s.Key, payload{Provider: s.Provider, Tokens: t,
+		Columns: noticeColumns(s.Issuer, s.ClientID, s.Subject, s.SID)})
 }
 
 func noticeColumns(issuer, clientID, subject, sid string) columns {

@@ -46,8 +46,8 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 // refresh does it:
 //
 //  1. Read the session anew: another replica may have been faster.
-//  2. Hold it, by an update that only one replica can win. The others wait until it has been released, or the hold has run
-//     out because its holder died.
+//  2. Hold it, by an update that only one replica can win. The others wait until it has been released, or the hold has
+//     run out because its holder died.
 //  3. Ask the provider.
 //  4. Write what came of it. The update never creates: when a logout came meanwhile, the session stays dead.
 func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) {
@@ -131,7 +131,8 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		if _, told := m.troubled.LoadOrStore(provider, true); !told && !failedBefore {
 			level = slog.LevelWarn
 		}
-		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this is told once until it works again",
+		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this "+
+			"is told once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 		return m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
@@ -172,7 +173,8 @@ func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 
 // settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
 // done: the refresh token that the store holds may be worth nothing any more.
-func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string, change func(*Session)) (*Session, error) {
+func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string,
+	change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)

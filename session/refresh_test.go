@@ -41,7 +41,9 @@ func (p *provider) config() session.Config {
 			if p.answer != nil {
 				return session.Renewal{}, p.answer
 			}
-			return session.Renewal{SID: p.sid, Claims: s.Claims, Tokens: session.Tokens{AccessToken: "new", RefreshToken: s.Tokens.RefreshToken + "+", Expires: time.Now().Add(5 * time.Minute)}}, nil
+			return session.Renewal{SID: p.sid, Claims: s.Claims,
+				Tokens: session.Tokens{AccessToken: "new", RefreshToken: s.Tokens.RefreshToken + "+",
+					Expires: time.Now().Add(5 * time.Minute)}}, nil
 		},
 		Notices: &notifier{orphaned: func(t session.Tokens) { p.orphaned = append(p.orphaned, t) }},
 	}
@@ -121,7 +123,8 @@ func TestTheTokensOfASignInThatALogoutOvertookAreHandedBack(t *testing.T) {
 		began := b.m.Now()
 		time.Sleep(time.Second)
 		b.end(b.m, store.Selector{Subject: "alice"})
-		_, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", Began: began,
+		_, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+			Began:  began,
 			Tokens: session.Tokens{RefreshToken: "rt", Inherited: []string{"of a session that may live"}}})
 		if !errors.Is(err, store.ErrEnded) {
 			t.Fatalf("Create: %v, want %v", err, store.ErrEnded)
@@ -215,7 +218,8 @@ func TestARefreshWhoseReplicaDiedIsTakenOverWhenItsHoldRunsOut(t *testing.T) {
 		mine := b.store
 		b.store = &faulty{Store: mine.Store} // the dying replica's own way to the same store
 		killed := errors.New("killed")
-		dying := &provider{between: func() { b.store.failUpdate.Store(&killed) }} // so that nothing of the refresh is written
+		// so that nothing of the refresh is written
+		dying := &provider{between: func() { b.store.failUpdate.Store(&killed) }}
 		dead := b.replica(dying.config())
 		ctx, cancel := context.WithTimeout(b.t.Context(), time.Second)
 		defer cancel()

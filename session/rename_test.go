@@ -14,37 +14,38 @@ func TestEverySIDThatASessionHadEndsItOnEveryReplica(t *testing.T) {
 	for _, brings := range [][]string{{"s2"}, {"s2", "s1"}, {"s2", "s3"}, {"s2", "", "s3", "s2", "s2"}} {
 		for _, sid := range []string{"s1", "s2", "s3"} {
 			for _, subject := range []string{"", "alice", "bob"} {
-				t.Run(fmt.Sprintf("refreshes brought %q, a logout names %q of %q", brings, sid, subject), func(t *testing.T) {
-					t.Parallel()
-					p := &provider{}
-					bubble(t, p.config(), func(b *bench) {
-						other := b.replica(p.config())
-						bearer, _ := b.signInFor(time.Minute)
-						sibling, _ := b.signIn(session.Tokens{}) // which keeps s1
-						has := map[string]bool{"s1": true}
-						for _, to := range brings {
-							p.sid, has[to] = to, true
-							time.Sleep(5 * time.Minute)
-							b.want(b.m, bearer, nil)
-						}
-						s := b.want(other, bearer, nil)
-						if len(s.Former) > 2 || !s.HasSID("s1") || s.HasSID("") || s.HasSID("s4") {
-							t.Errorf("it has %q, and had %q", s.SID, s.Former)
-						}
-						b.end(b.m, store.Selector{Subject: subject, SID: sid})
-						time.Sleep(time.Second)
-						var want error
-						if has[sid] && subject != "bob" {
-							want = store.ErrNotFound
-						}
-						b.want(b.m, bearer, want)
-						b.want(other, bearer, want)
-						if want = nil; sid == "s1" && subject != "bob" {
-							want = store.ErrNotFound
-						}
-						b.want(other, sibling, want)
+				t.Run(fmt.Sprintf("refreshes brought %q, a logout names %q of %q", brings, sid, subject),
+					func(t *testing.T) {
+						t.Parallel()
+						p := &provider{}
+						bubble(t, p.config(), func(b *bench) {
+							other := b.replica(p.config())
+							bearer, _ := b.signInFor(time.Minute)
+							sibling, _ := b.signIn(session.Tokens{}) // which keeps s1
+							has := map[string]bool{"s1": true}
+							for _, to := range brings {
+								p.sid, has[to] = to, true
+								time.Sleep(5 * time.Minute)
+								b.want(b.m, bearer, nil)
+							}
+							s := b.want(other, bearer, nil)
+							if len(s.Former) > 2 || !s.HasSID("s1") || s.HasSID("") || s.HasSID("s4") {
+								t.Errorf("it has %q, and had %q", s.SID, s.Former)
+							}
+							b.end(b.m, store.Selector{Subject: subject, SID: sid})
+							time.Sleep(time.Second)
+							var want error
+							if has[sid] && subject != "bob" {
+								want = store.ErrNotFound
+							}
+							b.want(b.m, bearer, want)
+							b.want(other, bearer, want)
+							if want = nil; sid == "s1" && subject != "bob" {
+								want = store.ErrNotFound
+							}
+							b.want(other, sibling, want)
+						})
 					})
-				})
 			}
 		}
 	}
@@ -114,7 +115,8 @@ func TestASessionWhoseProviderGivesItSIDAfterSIDEnds(t *testing.T) {
 			b.want(b.m, bearer, nil)
 		}
 		page, err := b.store.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, SID: "s1"}, b.m.Now())
-		if err != nil || len(page.Records) != 1 || page.Records[0].Key != first.Key || page.Records[0].SID != "other15" {
+		if err != nil || len(page.Records) != 1 || page.Records[0].Key != first.Key ||
+			page.Records[0].SID != "other15" {
 			t.Errorf("by the sid of its sign-in there are %d (error %v)", len(page.Records), err)
 		}
 		p.sid = "other3" // one that it had: there are no more than before

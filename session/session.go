@@ -29,13 +29,14 @@ type Session struct {
 	IdleExpires time.Time
 	Expires     time.Time
 
-	// Claims are those of the ID Token, userinfo and the app's own hook, as they were said; numbers are [json.Number], with
-	// the digits that the provider wrote. Ask [Session.Claim] and [Session.Email] for what may be relied on.
+	// Claims are those of the ID Token, userinfo and the app's own hook, as they were said; numbers are [json.Number],
+	// with the digits that the provider wrote. Ask [Session.Claim] and [Session.Email] for what may be relied on.
 	Claims map[string]any
 	Tokens Tokens
 
 	revision int64
-	// No refresh before this: one is under way on some replica, or (refreshFailed) the last one found the provider away.
+	// No refresh before this: one is under way on some replica, or (refreshFailed) the last one found the provider
+	// away.
 	refreshHeld   time.Time
 	refreshFailed bool
 }
@@ -66,9 +67,10 @@ type Tokens struct {
 	IDToken      string    `json:"id,omitempty"` // the latest, as the hint for RP-Initiated Logout
 	AccessToken  string    `json:"access,omitempty"`
 	RefreshToken string    `json:"refresh,omitempty"`
-	Expires      time.Time `json:"expires,omitzero"`    // of the access token; zero when the provider did not say
-	Offline      bool      `json:"offline,omitempty"`   // the refresh token was granted with offline_access
-	Inherited    []string  `json:"inherited,omitempty"` // refresh tokens of earlier sessions of the same sign-in, to be revoked with this one's
+	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero when the provider did not say
+	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with offline_access
+	// refresh tokens of earlier sessions of the same sign-in, to be revoked with this one's
+	Inherited []string `json:"inherited,omitempty"`
 }
 
 // maxInherited bounds what a browser that signs in again and again piles up.
@@ -115,9 +117,10 @@ type payload struct {
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
-// columns are what a [store.Record] says beside its payload, but for the revision, which the store counts: what a session is
-// found and judged by. They are sealed with it, so that nobody who can write to the store, and has no key, can make a
-// session another person's or let it live longer. The key is bound to the payload as its context (see [keyring.Keyring]).
+// columns are what a [store.Record] says beside its payload, but for the revision, which the store counts: what a
+// session is found and judged by. They are sealed with it, so that nobody who can write to the store, and has no key,
+// can make a session another person's or let it live longer. The key is bound to the payload as its context (see
+// [keyring.Keyring]).
 type columns struct {
 	Issuer      string        `json:"iss"`
 	ClientID    string        `json:"client"`
@@ -149,7 +152,8 @@ func (a columns) differ(b columns) string {
 		{"issuer", a.Issuer == b.Issuer}, {"client", a.ClientID == b.ClientID}, {"subject", a.Subject == b.Subject},
 		{"sid", a.SID == b.SID}, {"former", slices.Equal(a.Former, b.Former)},
 		{"created", a.Created == b.Created}, {"last_seen", a.LastSeen == b.LastSeen},
-		{"idle_expires", a.IdleExpires == b.IdleExpires}, {"expires", a.Expires == b.Expires}, {"refresh", a.Refresh == b.Refresh},
+		{"idle_expires", a.IdleExpires == b.IdleExpires}, {"expires", a.Expires == b.Expires},
+		{"refresh", a.Refresh == b.Refresh},
 	} {
 		if !c.same {
 			names = append(names, c.name)
@@ -162,8 +166,8 @@ func (a columns) differ(b columns) string {
 // written to the store.
 var ErrAltered = errors.New("the store holds other columns than were sealed")
 
-// The purposes under which payloads are sealed, and with that the versions of their form. A payload opens as what it was
-// sealed as, and as nothing else: without a key nobody makes a version 1 of a version 2.
+// The purposes under which payloads are sealed, and with that the versions of their form. A payload opens as what it
+// was sealed as, and as nothing else: without a key nobody makes a version 1 of a version 2.
 const (
 	sealed   = "session payload v2"
 	sealedV1 = "session payload v1" // without columns; still opened, never written
@@ -173,7 +177,8 @@ const (
 func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	rec := store.Record{
 		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID, Former: s.Former,
-		Created: store.Time(s.Created), LastSeen: store.Time(s.LastSeen), IdleExpires: store.Time(s.IdleExpires), Expires: store.Time(s.Expires),
+		Created: store.Time(s.Created), LastSeen: store.Time(s.LastSeen), IdleExpires: store.Time(s.IdleExpires),
+		Expires:  store.Time(s.Expires),
 		Revision: s.revision,
 	}
 	switch {
@@ -215,8 +220,8 @@ func openPayload(r *keyring.Keyring, k store.Key, text []byte) (p payload, v1 bo
 	return p, v1, nil
 }
 
-// decode turns what a store kept into a session, which never lives longer than lifetime. [keyring.ErrUnsealed] when no key
-// opens the payload, [ErrAltered] when it belongs to other columns.
+// decode turns what a store kept into a session, which never lives longer than lifetime. [keyring.ErrUnsealed] when no
+// key opens the payload, [ErrAltered] when it belongs to other columns.
 func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Session, error) {
 	p, v1, err := openPayload(r, rec.Key, rec.Payload)
 	if err != nil {
@@ -235,16 +240,18 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		return nil, fmt.Errorf("session %s: %w: %s", rec.Key.Handle(), ErrAltered, names)
 	}
 	return &Session{
-		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject, SID: rec.SID,
+		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject,
+		SID:     rec.SID,
 		Former:  rec.Former,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
-		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld, refreshFailed: p.RefreshFail,
+		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
+		refreshFailed: p.RefreshFail,
 	}, nil
 }
 
-// ownerV1 compares the columns of a payload of version 1, which does not hold them, with the claims of the ID Token that
-// it does hold, and returns when that token was issued: when the session began. So a payload of an old backup cannot be
-// put back as another person's session, nor for longer than it would have lived.
+// ownerV1 compares the columns of a payload of version 1, which does not hold them, with the claims of the ID Token
+// that it does hold, and returns when that token was issued: when the session began. So a payload of an old backup
+// cannot be put back as another person's session, nor for longer than it would have lived.
 func (p *payload) ownerV1(c columns) (issued time.Time, err error) {
 	iss, _ := p.Claims["iss"].(string)
 	sub, _ := p.Claims["sub"].(string)

@@ -81,17 +81,17 @@ type Ending struct {
 	JTIExpires time.Time       // until when JTI is remembered
 	Notices    []NoticeRequest // the notices to leave
 
-	// Spare, if it is not 0, has an ending of a subject make room and no more: the Spare sessions of the subject that were
-	// created last stay, and of the others one [EndBatch] at most is removed. It leaves no mark, since a new sign-in is
-	// welcome. Such an ending has neither a SID, nor a Key, nor a JTI, and looks at Spare+EndBatch sessions at most. A
-	// session that has run out and is not pruned counts as one.
+	// Spare, if it is not 0, has an ending of a subject make room and no more: the Spare sessions of the subject that
+	// were created last stay, and of the others one [EndBatch] at most is removed. It leaves no mark, since a new
+	// sign-in is welcome. Such an ending has neither a SID, nor a Key, nor a JTI, and looks at Spare+EndBatch sessions
+	// at most. A session that has run out and is not pruned counts as one.
 	Spare int
 
-	// RevokeOffline: refresh tokens for offline use are to be revoked as well. It is for what plans the notices; stores do
-	// not read it.
+	// RevokeOffline: refresh tokens for offline use are to be revoked as well. It is for what plans the notices; stores
+	// do not read it.
 	RevokeOffline bool
-	// KeepTokens: what the session held is not to be revoked now, since the session that takes its place answers for it. It
-	// is for what plans the notices; stores do not read it.
+	// KeepTokens: what the session held is not to be revoked now, since the session that takes its place answers for
+	// it. It is for what plans the notices; stores do not read it.
 	KeepTokens bool
 }
 
@@ -108,9 +108,9 @@ type Ended struct {
 
 // NoticeRequest asks [Sessions.End] for notices.
 //
-//   - NoticeTell leaves one notice for each session that ended. When the ending named a subject without a sid, and neither
-//     PerSession nor Spare is set, it leaves a single one that has the subject and no key and no sid, even if no session was
-//     here.
+//   - NoticeTell leaves one notice for each session that ended. When the ending named a subject without a sid, and
+//     neither PerSession nor Spare is set, it leaves a single one that has the subject and no key and no sid, even if
+//     no session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh token:
 //     those with RefreshOnline always, those with RefreshOffline if Offline is set.
 type NoticeRequest struct {
@@ -122,8 +122,8 @@ type NoticeRequest struct {
 	PerSession bool // for NoticeTell: the app is to hear of each session, never of a whole subject
 }
 
-// Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions where that means nothing, and an
-// unknown kind of notice.
+// Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions where that means nothing,
+// and an unknown kind of notice.
 func (e *Ending) Validate() error {
 	if err := e.Selector.Validate(); err != nil {
 		return err
@@ -147,18 +147,20 @@ func (e *Ending) Ended(gone []Record, now time.Time) []Ended {
 	ended := make([]Ended, len(gone))
 	for i := range gone {
 		r := &gone[i]
-		ended[i] = Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID, Cause: e.Cause, At: now}
+		ended[i] = Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
+			Cause: e.Cause, At: now}
 	}
 	return ended
 }
 
-// NoticesFor returns the notices that the ending leaves for the sessions in gone, as [NoticeRequest] says, without their ID.
-// more: gone is not the last batch.
+// NoticesFor returns the notices that the ending leaves for the sessions in gone, as [NoticeRequest] says, without
+// their ID. more: gone is not the last batch.
 func (e *Ending) NoticesFor(gone []Record, more bool, now time.Time) []Notice {
 	var notices []Notice
 	for _, request := range e.Notices {
-		about := Notice{Kind: request.Kind, Target: request.Target, Issuer: e.Selector.Issuer, ClientID: e.Selector.ClientID,
-			Cause: e.Cause, Created: now, Due: now, Deadline: Time(request.Deadline)}
+		about := Notice{Kind: request.Kind, Target: request.Target, Issuer: e.Selector.Issuer,
+			ClientID: e.Selector.ClientID,
+			Cause:    e.Cause, Created: now, Due: now, Deadline: Time(request.Deadline)}
 		if e.WholeSubject(request) {
 			if about.Subject = e.Selector.Subject; !more {
 				notices = append(notices, about)
@@ -181,15 +183,18 @@ func (e *Ending) NoticesFor(gone []Record, more bool, now time.Time) []Notice {
 	return notices
 }
 
-// WholeSubject reports whether a request of the ending is for one notice about the whole subject. It is left with the last
-// batch.
+// WholeSubject reports whether a request of the ending is for one notice about the whole subject. It is left with the
+// last batch.
 func (e *Ending) WholeSubject(r NoticeRequest) bool {
 	return r.Kind == NoticeTell && e.Selector.Key.IsZero() && e.Selector.SID == "" && !r.PerSession && e.Spare == 0
 }
 
 // Revokes reports whether the ending leaves a notice with the payload of a session that holds such a refresh token.
 func (e *Ending) Revokes(held Refresh) bool {
-	return slices.ContainsFunc(e.Notices, func(r NoticeRequest) bool { return r.Kind == NoticeRevoke && r.revokes(held) })
+	return slices.ContainsFunc(e.Notices, func(r NoticeRequest) bool {
+		return r.Kind == NoticeRevoke &&
+			r.revokes(held)
+	})
 }
 
 func (r *NoticeRequest) revokes(held Refresh) bool {
@@ -199,9 +204,10 @@ func (r *NoticeRequest) revokes(held Refresh) bool {
 // endFor is how long an ending goes on after its caller has gone.
 const endFor = time.Minute
 
-// EndInBatches carries out an ending batch by batch, until step reports that there is no more. It is for stores, which call
-// it in [Sessions.End]. After the first batch it goes on when ctx is done: most providers ask only once.
-func EndInBatches(ctx context.Context, step func(context.Context) (ended []Ended, more bool, err error)) ([]Ended, error) {
+// EndInBatches carries out an ending batch by batch, until step reports that there is no more. It is for stores, which
+// call it in [Sessions.End]. After the first batch it goes on when ctx is done: most providers ask only once.
+func EndInBatches(ctx context.Context, step func(context.Context) (ended []Ended, more bool, err error)) ([]Ended,
+	error) {
 	var all []Ended
 	for first := true; ; first = false {
 		ended, more, err := step(ctx)

@@ -9,8 +9,8 @@ import (
 // errClosed: the subscription or its store is closed, so nothing more will be heard.
 var errClosed = errors.New("the feed is closed")
 
-// Hub hands what ends in this process to those who watch it. It is for stores, each of which uses one for its own half of
-// [Sessions.Watch]. The zero Hub is ready for use.
+// Hub hands what ends in this process to those who watch it. It is for stores, each of which uses one for its own half
+// of [Sessions.Watch]. The zero Hub is ready for use.
 type Hub struct {
 	mu     sync.Mutex // held while watching functions run: one call at a time, and none after a Close that returned
 	closed bool

@@ -9,27 +9,29 @@ import (
 
 // Outbox is the part of a [Store] that keeps the notices that [Sessions.End] left, each until it is done.
 type Outbox interface {
-	// Claim leases up to limit notices of one kind for one target that are due and not leased, those that have been due for
-	// longest first, and counts an attempt for each. Until now+lease no other Claim returns them. A limit below 1 claims
-	// none. The work for one target never waits behind that for another: Claim costs a few index look-ups for each notice
-	// that it returns or that another claim holds, however many notices wait for other targets.
-	Claim(ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]Notice, error)
-	// Complete records what became of a claimed notice. [ErrLeaseLost], and nothing is changed, when it has been claimed anew
-	// or completed since. A lease that ran out can still be completed while no other claim holds the notice.
+	// Claim leases up to limit notices of one kind for one target that are due and not leased, those that have been due
+	// for longest first, and counts an attempt for each. Until now+lease no other Claim returns them. A limit below 1
+	// claims none. The work for one target never waits behind that for another: Claim costs a few index look-ups for
+	// each notice that it returns or that another claim holds, however many notices wait for other targets.
+	Claim(ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]Notice,
+		error)
+	// Complete records what became of a claimed notice. [ErrLeaseLost], and nothing is changed, when it has been
+	// claimed anew or completed since. A lease that ran out can still be completed while no other claim holds the
+	// notice.
 	Complete(ctx context.Context, n Notice, o Outcome) error
 	// Enqueue puts notices into the outbox as End does, all of them or none. It gives each its ID, and ignores that and
 	// Attempts, Lease, Reason and GivenUp. An unknown kind is an error.
 	Enqueue(ctx context.Context, notices []Notice) error
-	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change. Their
-	// Payload and Lease are left out. An invalid query is an error.
+	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change.
+	// Their Payload and Lease are left out. An invalid query is an error.
 	Notices(ctx context.Context, q NoticeQuery) (NoticePage, error)
-	// Retry makes a notice due at due, with a new deadline, and a dead letter a notice again. One that is leased stays so,
-	// and what its holder reports counts. [ErrNoNotice].
+	// Retry makes a notice due at due, with a new deadline, and a dead letter a notice again. One that is leased stays
+	// so, and what its holder reports counts. [ErrNoNotice].
 	Retry(ctx context.Context, id string, due, deadline time.Time) error
 	// Drop forgets a notice, undone. Its holder gets [ErrLeaseLost] from Complete. [ErrNoNotice].
 	Drop(ctx context.Context, id string) error
-	// Stats counts the notices of each kind and target that has any, in no particular order. It may look at all of them, but
-	// not at what they hold.
+	// Stats counts the notices of each kind and target that has any, in no particular order. It may look at all of
+	// them, but not at what they hold.
 	Stats(ctx context.Context) ([]NoticeStats, error)
 }
 
@@ -118,7 +120,8 @@ type NoticePage struct {
 
 // Matches reports whether q asks for n, apart from the page.
 func (q *NoticeQuery) Matches(n *Notice) bool {
-	return (q.ID == "" || q.ID == n.ID) && (q.Kind == "" || q.Kind == n.Kind) && (q.Target == "" || q.Target == n.Target) &&
+	return (q.ID == "" || q.ID == n.ID) && (q.Kind == "" || q.Kind == n.Kind) &&
+		(q.Target == "" || q.Target == n.Target) &&
 		(q.State == "" || n.GivenUp == (q.State == NoticeDead))
 }
 

@@ -15,8 +15,9 @@ type Record struct {
 	ClientID string
 	Subject  string
 	SID      string // the `sid` of the latest ID Token that had one; empty when none had
-	// Former are the sids that the session had before, without SID, each once, none of them empty. They name the session
-	// too: a logout token may have been made before the provider changed the sid, or with the one from the sign-in.
+	// Former are the sids that the session had before, without SID, each once, none of them empty. They name the
+	// session too: a logout token may have been made before the provider changed the sid, or with the one from the
+	// sign-in.
 	Former []string
 
 	Created     time.Time
@@ -39,11 +40,13 @@ func (r *Record) HasSID(sid string) bool {
 	return sid != "" && (sid == r.SID || slices.Contains(r.Former, sid))
 }
 
-// ValidateSIDs refuses former sids that are not as [Record.Former] says: an index would hold the session twice, or miss it.
+// ValidateSIDs refuses former sids that are not as [Record.Former] says: an index would hold the session twice, or miss
+// it.
 func (r *Record) ValidateSIDs() error {
 	for i, sid := range r.Former {
 		if sid == "" || r.SID == "" || sid == r.SID || slices.Contains(r.Former[:i], sid) {
-			return errors.New("former sids are each named once, without the one that the session has, and none is empty")
+			return errors.New("former sids are each named once, without the one that the session has, and none is " +
+				"empty")
 		}
 	}
 	return nil
@@ -58,8 +61,8 @@ const (
 	RefreshOffline                // granted with offline_access: normally kept (Back-Channel Logout §2.7)
 )
 
-// Query asks for living sessions; an empty field does not restrict. Subject and SID need Issuer and ClientID. A SID finds
-// what an ending of it would: also the sessions that had it before.
+// Query asks for living sessions; an empty field does not restrict. Subject and SID need Issuer and ClientID. A SID
+// finds what an ending of it would: also the sessions that had it before.
 type Query struct {
 	Issuer   string
 	ClientID string

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// SharedValues is the part of a [Store] that keeps a few small values, each under a name, for all replicas. Whoever saves a
-// value seals it first. A name has 1 to 256 bytes, a value at most 256 KiB.
+// SharedValues is the part of a [Store] that keeps a few small values, each under a name, for all replicas. Whoever
+// saves a value seals it first. A name has 1 to 256 bytes, a value at most 256 KiB.
 type SharedValues interface {
-	// Load returns a value and its revision. A name under which nothing was saved has no value and the revision 0; that is
-	// no error.
+	// Load returns a value and its revision. A name under which nothing was saved has no value and the revision 0; that
+	// is no error.
 	Load(ctx context.Context, name string) (value []byte, revision int64, err error)
-	// Save replaces a value, if its revision is still the given one, and raises that by one. Revision 0 saves it for the
-	// first time. [ErrConflict], and nothing is changed, when the revision is another.
+	// Save replaces a value, if its revision is still the given one, and raises that by one. Revision 0 saves it for
+	// the first time. [ErrConflict], and nothing is changed, when the revision is another.
 	Save(ctx context.Context, name string, value []byte, revision int64) error
 }
 

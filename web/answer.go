@@ -112,7 +112,8 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // adapt runs h with the headers and bounds that all our answers have, and hands what failed to say.
-func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWriter, *http.Request, *Failure)) http.Handler {
+func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWriter, *http.Request,
+	*Failure)) http.Handler {
 	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
 		w := &writer{ResponseWriter: under}
 		r = s.Identify(r)
@@ -146,9 +147,9 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 	})
 }
 
-// boundBody has the body of a request come within a time, also that which net/http reads past after an answer. It returns
-// whether it came too late. What a body that has come leaves behind is no deadline: the answer may take as long as it
-// likes. Where the server cannot bound it, it is bounded in size all the same.
+// boundBody has the body of a request come within a time, also that which net/http reads past after an answer. It
+// returns whether it came too late. What a body that has come leaves behind is no deadline: the answer may take as long
+// as it likes. Where the server cannot bound it, it is bounded in size all the same.
 func boundBody(w http.ResponseWriter, r *http.Request, within time.Duration) (late func() bool) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return func() bool { return false }
@@ -188,7 +189,8 @@ func (s *Site) run(h HandlerFunc, methods []string, w *writer, r *http.Request) 
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if r.Method == http.MethodHead && slices.Contains(methods, http.MethodGet) && !slices.Contains(methods, http.MethodHead) {
+	if r.Method == http.MethodHead && slices.Contains(methods, http.MethodGet) &&
+		!slices.Contains(methods, http.MethodHead) {
 		return nil // 200, and nothing is begun or ended by a look
 	}
 	if len(methods) > 0 && !slices.Contains(methods, r.Method) {

@@ -56,7 +56,8 @@ func TestEveryAnswerHasTheHeadersThatItNeeds(t *testing.T) {
 				t.Errorf("%s: %s is %q", name, header, got)
 			}
 		}
-		if csp := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; ") || !strings.HasSuffix(csp, "frame-ancestors 'none'") {
+		if csp := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; ") ||
+			!strings.HasSuffix(csp, "frame-ancestors 'none'") {
 			t.Errorf("%s: %s", name, csp)
 		}
 		if w.Header().Get("X-Request-Id") == "" {
@@ -79,11 +80,16 @@ func TestWhatIsSaidAndWhatIsLoggedAreTwo(t *testing.T) {
 		level  string
 	}{
 		{why: "a failure", err: failure, status: 403, said: "You may not.", event: "request_refused", level: "INFO"},
-		{why: "a failure that is wrapped", err: errors.Join(errors.New("while at it"), failure), status: 403, said: "You may not.", event: "request_refused", level: "INFO"},
-		{why: "anything else", err: surprise, status: 500, said: "Something went wrong", event: "request_failed", level: "ERROR"},
-		{why: "a panic", err: surprise, panics: true, status: 500, said: "Something went wrong", event: "request_failed", level: "ERROR"},
-		{why: "away", err: web.Fail(503, "Later.", surprise), status: 503, said: "Later.", event: "request_failed", level: "WARN"},
-		{why: "with a name of its own", err: &web.Failure{Status: 409, Message: web.Message{Text: "Late."}, Err: surprise, Event: "login", Attrs: []slog.Attr{slog.String("result", "ended")}},
+		{why: "a failure that is wrapped", err: errors.Join(errors.New("while at it"), failure), status: 403,
+			said: "You may not.", event: "request_refused", level: "INFO"},
+		{why: "anything else", err: surprise, status: 500, said: "Something went wrong", event: "request_failed",
+			level: "ERROR"},
+		{why: "a panic", err: surprise, panics: true, status: 500, said: "Something went wrong",
+			event: "request_failed", level: "ERROR"},
+		{why: "away", err: web.Fail(503, "Later.", surprise), status: 503, said: "Later.", event: "request_failed",
+			level: "WARN"},
+		{why: "with a name of its own", err: &web.Failure{Status: 409, Message: web.Message{Text: "Late."},
+			Err: surprise, Event: "login", Attrs: []slog.Attr{slog.String("result", "ended")}},
 			status: 409, said: "Late.", event: "login", level: "INFO"},
 	} {
 		t.Run(c.why, func(t *testing.T) {
@@ -95,10 +101,12 @@ func TestWhatIsSaidAndWhatIsLoggedAreTwo(t *testing.T) {
 				}
 				return c.err
 			}
-			for name, adapter := range map[string]http.Handler{"page": s.Page(h), "json": s.JSON(h), "protocol": s.Protocol(h)} {
+			for name, adapter := range map[string]http.Handler{"page": s.Page(h), "json": s.JSON(h),
+				"protocol": s.Protocol(h)} {
 				log.Reset()
 				w := answer(adapter, "GET", "/auth/x?code=SECRET", nil)
-				if w.Code != c.status || !strings.Contains(w.Body.String(), c.said) || strings.Contains(w.Body.String(), "inner reason") {
+				if w.Code != c.status || !strings.Contains(w.Body.String(), c.said) ||
+					strings.Contains(w.Body.String(), "inner reason") {
 					t.Errorf("%s says %d %s", name, w.Code, w.Body)
 				}
 				if (w.Header().Get("Retry-After") != "") != (c.status == 503) {
@@ -108,7 +116,9 @@ func TestWhatIsSaidAndWhatIsLoggedAreTwo(t *testing.T) {
 				if err := json.Unmarshal(log.Bytes(), &l); err != nil {
 					t.Fatalf("%s does not log one line: %s", name, log)
 				}
-				if l["event"] != c.event || l["level"] != c.level || !strings.Contains(l["error"].(string), "inner reason") || l["request_id"] != w.Header().Get("X-Request-Id") || l["path"] != "/auth/x" {
+				if l["event"] != c.event || l["level"] != c.level ||
+					!strings.Contains(l["error"].(string), "inner reason") ||
+					l["request_id"] != w.Header().Get("X-Request-Id") || l["path"] != "/auth/x" {
 					t.Errorf("%s logs %v", name, l)
 				}
 				if strings.Contains(log.String(), "SECRET") {
@@ -130,7 +140,8 @@ func TestTheBodiesThatProgramsRead(t *testing.T) {
 		for i, adapter := range []http.Handler{s.JSON(h), s.Protocol(h)} {
 			w := answer(adapter, "GET", "/", nil)
 			var body map[string]string
-			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || w.Header().Get("Content-Type") != "application/json" ||
+			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil ||
+				w.Header().Get("Content-Type") != "application/json" ||
 				len(body) != 2 || body["error"] != words[i] || body["error_description"] != `a "<reason>"` {
 				t.Errorf("%d: %s %s", status, w.Header().Get("Content-Type"), w.Body)
 			}
@@ -174,10 +185,14 @@ func TestAnAnswerThatHasBegunIsNotSpoiled(t *testing.T) {
 		io.WriteString(w, "begun")
 		return errors.New("too late")
 	})
-	if w := answer(h, "GET", "/", nil); w.Code != 200 || w.Body.String() != "begun" || !strings.Contains(log.String(), "too late") {
+	if w := answer(h, "GET", "/", nil); w.Code != 200 || w.Body.String() != "begun" ||
+		!strings.Contains(log.String(), "too late") {
 		t.Errorf("%d %q, and the log says %s", w.Code, w.Body, log)
 	}
-	flushed := s.Page(func(w http.ResponseWriter, _ *http.Request) error { return http.NewResponseController(w).Flush() })
+	flushed := s.Page(func(w http.ResponseWriter, _ *http.Request) error {
+		return http.NewResponseController(w).
+			Flush()
+	})
 	if w := answer(flushed, "GET", "/", nil); !w.Flushed {
 		t.Error("a handler cannot flush")
 	}
@@ -197,7 +212,8 @@ func TestARequestHasOneIDAndStrangersDoNotChooseIt(t *testing.T) {
 		inner = web.RequestID(r.Context())
 		return nil
 	})
-	if w := answer(s.Page(func(w http.ResponseWriter, r *http.Request) error { h.ServeHTTP(w, r); return nil }), "GET", "/", nil, "X-Request-Id", "mine"); inner == "" || inner == "mine" || w.Header().Get("X-Request-Id") != inner {
+	if w := answer(s.Page(func(w http.ResponseWriter, r *http.Request) error { h.ServeHTTP(w, r); return nil }), "GET",
+		"/", nil, "X-Request-Id", "mine"); inner == "" || inner == "mine" || w.Header().Get("X-Request-Id") != inner {
 		t.Errorf("the id is %q", inner)
 	}
 	s.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} // where httptest's requests come from
@@ -215,7 +231,8 @@ func TestARequestHasOneIDAndStrangersDoNotChooseIt(t *testing.T) {
 func TestALongValueIsCutInTheLog(t *testing.T) {
 	t.Parallel()
 	s, log := logging(t)
-	s.Event(httptest.NewRequest("GET", "/"+strings.Repeat("p", 5000), nil), slog.LevelInfo, "x", slog.String("sub", strings.Repeat("s", 5000)+"\nforged"))
+	s.Event(httptest.NewRequest("GET", "/"+strings.Repeat("p", 5000), nil), slog.LevelInfo, "x",
+		slog.String("sub", strings.Repeat("s", 5000)+"\nforged"))
 	if n := strings.Count(log.String(), "\n"); n != 1 || log.Len() > 1000 {
 		t.Errorf("%d lines, %d bytes", n, log.Len())
 	}
@@ -229,10 +246,11 @@ func TestAPageIsTextAndNothingElse(t *testing.T) {
 	evil := `"><script>alert(1)</script>`
 	s.Name = evil
 	h := s.Page(func(w http.ResponseWriter, r *http.Request) error {
-		s.Render(w, r, 200, web.Message{Title: evil, Text: evil + "\n\nsecond", Note: evil, Choice: true, Actions: []web.Action{
-			{Label: evil, Href: "/a?b=" + evil}, {Label: "x", Href: "javascript:alert(1)"},
-			{Label: "go", Href: "/auth/logout", Post: true, Form: map[string]string{"a": evil}},
-		}})
+		s.Render(w, r, 200, web.Message{Title: evil, Text: evil + "\n\nsecond", Note: evil, Choice: true,
+			Actions: []web.Action{
+				{Label: evil, Href: "/a?b=" + evil}, {Label: "x", Href: "javascript:alert(1)"},
+				{Label: "go", Href: "/auth/logout", Post: true, Form: map[string]string{"a": evil}},
+			}})
 		return nil
 	})
 	w := answer(h, "GET", "/", nil)
@@ -240,7 +258,8 @@ func TestAPageIsTextAndNothingElse(t *testing.T) {
 	if strings.Contains(body, "<script") || strings.Contains(body, "javascript:") || strings.Count(body, "<p>") != 2 {
 		t.Error(body)
 	}
-	if w.Header().Get("Content-Type") != "text/html; charset=utf-8" || w.Header().Get("Referrer-Policy") != "same-origin" {
+	if w.Header().Get("Content-Type") != "text/html; charset=utf-8" ||
+		w.Header().Get("Referrer-Policy") != "same-origin" {
 		t.Error(w.Header())
 	}
 	sheet := style.FindStringSubmatch(body)
@@ -248,7 +267,8 @@ func TestAPageIsTextAndNothingElse(t *testing.T) {
 		t.Fatal("no style")
 	}
 	sum := sha256.Sum256([]byte(sheet[1]))
-	if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(w.Header().Get("Content-Security-Policy"), want) {
+	if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'"; !strings.Contains(w.Header().Get("Content-Security-Policy"), want) {
 		t.Errorf("browsers would not apply the style: %s", w.Header().Get("Content-Security-Policy"))
 	}
 	if strings.Contains(body, " style=") || strings.Contains(body, "Reference") {
@@ -259,7 +279,10 @@ func TestAPageIsTextAndNothingElse(t *testing.T) {
 func TestAnErrorPageNamesTheLogLine(t *testing.T) {
 	t.Parallel()
 	s, _ := logging(t)
-	if w := answer(s.NotFound(), "GET", "/", nil); w.Code != 404 || !strings.Contains(w.Body.String(), "Nothing here") || !strings.Contains(w.Body.String(), w.Header().Get("X-Request-Id")) || !strings.Contains(w.Body.String(), "app.example.com") {
+	if w := answer(s.NotFound(), "GET", "/", nil); w.Code != 404 ||
+		!strings.Contains(w.Body.String(), "Nothing here") ||
+		!strings.Contains(w.Body.String(), w.Header().Get("X-Request-Id")) ||
+		!strings.Contains(w.Body.String(), "app.example.com") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -273,7 +296,8 @@ func TestAPageThatSubmitsItselfAllowsOneScript(t *testing.T) {
 	} {
 		h := s.Page(func(w http.ResponseWriter, r *http.Request) error {
 			s.Render(w, r, 200, web.Message{Submit: true,
-				Actions: []web.Action{{Label: "Go on", Href: c.to, Post: true, Form: map[string]string{"state": `"><script>alert(1)</script>`}}}})
+				Actions: []web.Action{{Label: "Go on", Href: c.to, Post: true,
+					Form: map[string]string{"state": `"><script>alert(1)</script>`}}}})
 			return nil
 		})
 		w := answer(h, "POST", "/auth/x", nil)
@@ -283,7 +307,8 @@ func TestAPageThatSubmitsItselfAllowsOneScript(t *testing.T) {
 		}
 		sum := sha256.Sum256([]byte(scripts[0][1]))
 		script := "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; "
-		if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, script) || !strings.HasSuffix(policy, c.formAction) {
+		if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, script) ||
+			!strings.HasSuffix(policy, c.formAction) {
 			t.Errorf("the policy %s should have %s and end with %s", policy, script, c.formAction)
 		}
 	}
@@ -296,7 +321,11 @@ func TestFramingIsForThoseNamed(t *testing.T) {
 		origins []string
 		want    string
 	}{{nil, "'none'"}, {[]string{"https://a.example", "https://b.example"}, "https://a.example https://b.example"}} {
-		w := answer(s.Page(func(w http.ResponseWriter, _ *http.Request) error { s.AllowFraming(w, c.origins...); return nil }), "GET", "/", nil)
+		w := answer(s.Page(func(w http.ResponseWriter, _ *http.Request) error {
+			s.AllowFraming(w,
+				c.origins...)
+			return nil
+		}), "GET", "/", nil)
 		if csp := w.Header().Get("Content-Security-Policy"); !strings.HasSuffix(csp, "frame-ancestors "+c.want) {
 			t.Error(csp)
 		}
@@ -312,7 +341,8 @@ func TestHEADRunsNothingThatDoesNotAskForIt(t *testing.T) {
 	for _, c := range []struct {
 		methods   []string
 		code, ran int
-	}{{[]string{"GET"}, 200, 0}, {[]string{"GET", "POST"}, 200, 0}, {[]string{"POST"}, 405, 0}, {[]string{"GET", "HEAD"}, 200, 1}, {nil, 200, 1}} {
+	}{{[]string{"GET"}, 200, 0}, {[]string{"GET", "POST"}, 200, 0}, {[]string{"POST"}, 405, 0},
+		{[]string{"GET", "HEAD"}, 200, 1}, {nil, 200, 1}} {
 		ran = 0
 		if w := answer(s.Page(h, c.methods...), "HEAD", "/auth/x", nil); w.Code != c.code || ran != c.ran {
 			t.Errorf("HEAD where %v are taken: %d, ran %d times; want %d, %d", c.methods, w.Code, ran, c.code, c.ran)

@@ -38,7 +38,8 @@ var pageHTML string
 var pageCSS string
 
 var (
-	page = template.Must(template.New("page").Parse(strings.NewReplacer("/*style*/", pageCSS, "/*submit*/", submit).Replace(pageHTML)))
+	page = template.Must(template.New("page").Parse(strings.NewReplacer("/*style*/", pageCSS, "/*submit*/", submit).
+		Replace(pageHTML)))
 	// The hashes let our one style sheet and our one script through the Content-Security-Policy, and nothing else.
 	styleHash  = func() string { return hash(pageCSS) }()
 	submitHash = func() string { return hash(submit) }()
@@ -58,8 +59,8 @@ func policy(ancestors string) string {
 }
 
 // submitPolicy is the policy of a page that posts a form to an endpoint. Browsers hold the redirects after a form to
-// form-action too: they lead back here, and on the way through any provider behind the provider, which we do not know but
-// by its https.
+// form-action too: they lead back here, and on the way through any provider behind the provider, which we do not know
+// but by its https.
 func submitPolicy(endpoint string) string {
 	to := "'self' https:"
 	if u, err := url.Parse(endpoint); err == nil && u.Scheme == "http" {
@@ -79,7 +80,8 @@ func (s *Site) AllowFraming(w http.ResponseWriter, origins ...string) {
 func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Message) {
 	header := w.Header()
 	if slices.ContainsFunc(m.Actions, func(a Action) bool { return a.Post }) {
-		// Under no-referrer browsers post `Origin: null`, and those without Sec-Fetch-Site could not be told from strangers.
+		// Under no-referrer browsers post `Origin: null`, and those without Sec-Fetch-Site could not be told from
+		// strangers.
 		header.Set("Referrer-Policy", "same-origin")
 	}
 	if m.Submit {

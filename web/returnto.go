@@ -13,12 +13,13 @@ const (
 	maxDecoded  = 8 // times that a path may be encoded over
 )
 
-// ParseReturnTo returns where to go after a login or a logout: a path on this site, with its query and fragment, byte for
-// byte, save that characters which a URL cannot hold (RFC 3986 §2) are escaped. The error says why it may not be gone to.
+// ParseReturnTo returns where to go after a login or a logout: a path on this site, with its query and fragment, byte
+// for byte, save that characters which a URL cannot hold (RFC 3986 §2) are escaped. The error says why it may not be
+// gone to.
 //
 // Browsers read more as another host than RFC 3986 does: they strip tabs and line ends wherever they are, take \ for /,
-// and pass over dots and slashes in front of a host. Apps and proxies decode a path once more. So a path must begin with
-// one slash, however often it is decoded, and hold no control character and no dot segment.
+// and pass over dots and slashes in front of a host. Apps and proxies decode a path once more. So a path must begin
+// with one slash, however often it is decoded, and hold no control character and no dot segment.
 func ParseReturnTo(raw string) (string, error) {
 	if len(raw) > MaxReturnTo {
 		return "", fmt.Errorf("the return path has %d bytes, and no more than %d are kept", len(raw), MaxReturnTo)
@@ -31,7 +32,8 @@ func ParseReturnTo(raw string) (string, error) {
 	}
 	to := escapeRest(raw)
 	if len(to) > MaxReturnTo {
-		return "", fmt.Errorf("the return path has %d bytes when escaped, and no more than %d are kept", len(to), MaxReturnTo)
+		return "", fmt.Errorf("the return path has %d bytes when escaped, and no more than %d are kept", len(to),
+			MaxReturnTo)
 	}
 	return to, nil
 }
@@ -69,8 +71,8 @@ func (s *Site) ReturnTo(raw string) string {
 	return to
 }
 
-// DecodedPath returns the path of what [ParseReturnTo] returned as whoever decodes it, however often, may read it in the
-// end, without empty segments: to compare it with a path of our own.
+// DecodedPath returns the path of what [ParseReturnTo] returned as whoever decodes it, however often, may read it in
+// the end, without empty segments: to compare it with a path of our own.
 func DecodedPath(to string) string {
 	path := pathOf(to)
 	for decoded := unescape(path); decoded != path; decoded = unescape(path) {
@@ -144,8 +146,9 @@ func unhex(c byte) byte {
 	return c&^0x20 - 'A' + 10
 }
 
-// overlong says whether a text holds a character in more bytes than UTF-8 has for it, which careless decoders take for a
-// slash or a line end (RFC 3629 §10). Other text that is no UTF-8, in Latin-1 for instance, is somebody's name for a page.
+// overlong says whether a text holds a character in more bytes than UTF-8 has for it, which careless decoders take for
+// a slash or a line end (RFC 3629 §10). Other text that is no UTF-8, in Latin-1 for instance, is somebody's name for a
+// page.
 func overlong(s string) bool {
 	for i := 0; i+1 < len(s); i++ {
 		c, next := s[i], s[i+1]

@@ -38,11 +38,15 @@ func ParseURL(raw string) (*url.URL, error) {
 	case u.Scheme == "http" && !Loopback(host):
 		fault("http is for loopback (localhost, *.localhost, 127.0.0.0/8, [::1]) alone; use https")
 	}
-	if host == "" || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`%*\"<>^|{}`+"`", c) }) {
+	if host == "" || strings.ContainsFunc(host, func(c rune) bool {
+		return c <= ' ' || c > '~' ||
+			strings.ContainsRune(`%*\"<>^|{}`+"`", c)
+	}) {
 		fault("must have a plain host name or address (an international name in its xn-- form)")
 	}
 	port := u.Port()
-	if n, err := strconv.Atoi(port); strings.HasSuffix(u.Host, ":") || port != "" && (err != nil || n < 1 || n > 65535) {
+	if n, err := strconv.Atoi(port); strings.HasSuffix(u.Host, ":") || port != "" &&
+		(err != nil || n < 1 || n > 65535) {
 		fault("the port must be between 1 and 65535")
 	}
 	if u.User != nil {
@@ -110,7 +114,8 @@ func (s *Site) SameOrigin(r *http.Request) error {
 // LooksAhead says whether a browser asks for a page that nobody has opened yet (Sec-Purpose, and its older forms).
 func IsPrefetch(r *http.Request) bool {
 	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
-		if v := strings.ToLower(r.Header.Get(name)); strings.HasPrefix(v, "prefetch") || v == "preview" || v == "instant" {
+		if v := strings.ToLower(r.Header.Get(name)); strings.HasPrefix(v, "prefetch") || v == "preview" ||
+			v == "instant" {
 			return true
 		}
 	}
@@ -139,7 +144,8 @@ func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 	return addr
 }
 
-// FromTrustedProxy says whether the peer itself is a trusted proxy: then what it says of the original request is believed.
+// FromTrustedProxy says whether the peer itself is a trusted proxy: then what it says of the original request is
+// believed.
 func (s *Site) FromTrustedProxy(r *http.Request) bool { return s.trusted(parseAddr(r.RemoteAddr)) }
 
 func (s *Site) trusted(a netip.Addr) bool {

@@ -12,8 +12,8 @@ const WriteTime = time.Minute
 const writePart = 64 << 10 // bytes of one write
 
 // Steady has an answer make progress, over HTTP/1 and HTTP/2: a write that takes [WriteTime], since the client does not
-// read or opens no window for the stream, fails, and so do those after it. Between writes an answer may wait for as long as
-// it likes. done must be called when the handler returns: it bounds what the server has still to write then.
+// read or opens no window for the stream, fails, and so do those after it. Between writes an answer may wait for as
+// long as it likes. done must be called when the handler returns: it bounds what the server has still to write then.
 func Steady(w http.ResponseWriter) (steady http.ResponseWriter, done func()) {
 	s := &steadyWriter{ResponseWriter: w, control: http.NewResponseController(w)}
 	return s, s.done
@@ -46,8 +46,8 @@ func (s *steadyWriter) bounded(write func() error) error {
 	return err
 }
 
-// late gives up the write under way. It is no deadline that is set ahead: over HTTP/2 that would end the answer also when
-// nothing is being written.
+// late gives up the write under way. It is no deadline that is set ahead: over HTTP/2 that would end the answer also
+// when nothing is being written.
 func (s *steadyWriter) late() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

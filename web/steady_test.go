@@ -98,7 +98,8 @@ var steadyCases = []struct {
 }{
 	{"a large answer that is not read", handler{pieces: 1, size: 8 << 20}, reader{}, WriteTime},
 	{"an endless answer that is not read", handler{pieces: 1 << 20, size: 16 << 10}, reader{}, WriteTime},
-	{"a stream that is not read", handler{pieces: 1 << 20, size: 100, every: time.Second, flush: true}, reader{}, WriteTime},
+	{"a stream that is not read", handler{pieces: 1 << 20, size: 100, every: time.Second, flush: true}, reader{},
+		WriteTime},
 	{"a large answer, read slowly", handler{pieces: 1, size: 8 << 20}, reader{16 << 10, 10 * time.Second}, 0},
 	{"many pieces, read slowly", handler{pieces: 256, size: 16 << 10}, reader{16 << 10, 20 * time.Second}, 0},
 	{"a stream that says something in an hour",

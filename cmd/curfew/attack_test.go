@@ -28,19 +28,21 @@ func (l *single) Accept() (net.Conn, error) {
 func (l *single) Close() error   { close(l.done); return nil }
 func (l *single) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A client that says a byte now and then holds a connection for as long as we let it: until the head of its request should be over, or
-// the body of one that is for us.
+// A client that says a byte now and then holds a connection for as long as we let it: until the head of its request
+// should be over, or the body of one that is for us.
 func TestCVE_2026_26999_AClientThatNeverFinishesIsCut(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		says string // at once
 		cut  time.Duration
 	}{
-		"nothing":                 {"", headerTimeout},
-		"a head that goes on":     {"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", headerTimeout},
-		"a form a byte at a time": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", routeTimeout},
+		"nothing":             {"", headerTimeout},
+		"a head that goes on": {"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", headerTimeout},
+		"a form a byte at a time": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+			routeTimeout},
 		"no second request, ever": {"GET /auth/x HTTP/1.1\r\nHost: x\r\n\r\n", idleTimeout},
-		"chunks that say nothing much": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+		"chunks that say nothing much": {"POST /auth/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n1\r\nx\r\n",
 			routeTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -145,7 +145,8 @@ func (r *report) write(p *process) {
 	}
 	flush()
 	fmt.Fprintf(p.stdout, "%s, %s, %d not checked\n",
-		terminal.Count(r.count("fault"), "fault"), terminal.Count(r.count("warning"), "warning"), r.count("not checked"))
+		terminal.Count(r.count("fault"), "fault"), terminal.Count(r.count("warning"), "warning"),
+		r.count("not checked"))
 }
 
 func (r *report) writeJSON(p *process) error {

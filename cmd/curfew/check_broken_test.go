@@ -95,7 +95,8 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 		changed func(*oidc.Config)
 	}{
 		"all is well": {func(*oidctest.Provider) {},
-			[]look{clientOK, {"redirect URI", "ok", "is registered", ""}, {"iss parameter", "ok", "sent, and right", ""},
+			[]look{clientOK, {"redirect URI", "ok", "is registered", ""},
+				{"iss parameter", "ok", "sent, and right", ""},
 				{"back-channel URL", "not checked", "", "look for backchannel_logout"}, {"clock", "not checked",
 					"does not tell its time", "NTP"}}, nil, nil},
 
@@ -103,7 +104,8 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			{"discovery", "fault", `not a JSON object (its type is "text/html")`, "open " + issuer}, {"all else",
 				"not checked", "", "run this again"}}, []string{"keys", "client", "redirect URI"}, nil},
 		"discovery leads in a circle": {override(oidctest.Discovery, loop),
-			[]look{{"discovery", "fault", "answered 302: redirects are not followed", "moved"}}, []string{"client"}, nil},
+			[]look{{"discovery", "fault", "answered 302: redirects are not followed", "moved"}}, []string{"client"},
+			nil},
 		"discovery hangs": {override(oidctest.Discovery, hang),
 			[]look{{"discovery", "fault", "deadline exceeded",
 				"see that this machine reaches " + issuer}}, []string{"client"}, nil},
@@ -115,7 +117,8 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 		"discovery without a token endpoint": {discovery("token_endpoint", nil),
 			[]look{{"discovery", "fault", "`token_endpoint` is missing", ""}}, []string{"client"}, nil},
 		"an endpoint that cannot be used": {discovery("end_session_endpoint", "http://id.example.com/out"),
-			[]look{{"metadata", "warning", "`end_session_endpoint`", "correct it"}}, []string{"end_session_endpoint"}, nil},
+			[]look{{"metadata", "warning", "`end_session_endpoint`", "correct it"}}, []string{"end_session_endpoint"},
+			nil},
 
 		"no keys": {override(oidctest.JWKS,
 			func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }), []look{{"keys", "fault",
@@ -169,9 +172,11 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 		"401 and invalid_grant, client first": {bySecret(said(401, "invalid_grant"), said(401, "invalid_client")),
 			[]look{clientOK}, nil, nil},
 		"401 and invalid_grant, to anybody": {always(said(401, "invalid_grant")),
-			[]look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"}, nil},
+			[]look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"},
+			nil},
 		"the code is looked at first": {always(said(400, "invalid_grant")),
-			[]look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"}, nil},
+			[]look{{"client", "not checked", "the same to a client that cannot be", "sign in"}}, []string{"client"},
+			nil},
 		"another answer to another status": {bySecret(said(400, "invalid_grant"), said(403, "invalid_grant")),
 			[]look{clientOK}, nil, nil},
 		"it breaks when it is asked again": {bySecret(said(400, "invalid_grant"), oidctest.Status(500)),
@@ -190,7 +195,8 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 		"authorization endpoint: a page": {override(oidctest.Authorize, html),
 			[]look{{"redirect URI", "not checked", "answers 200", "sign in"}}, []string{"redirect URI"}, nil},
 		"authorization endpoint: hangs": {override(oidctest.Authorize, hang),
-			[]look{{"redirect URI", "not checked", "deadline exceeded", "browsers reach it"}}, []string{"redirect URI"}, nil},
+			[]look{{"redirect URI", "not checked", "deadline exceeded", "browsers reach it"}}, []string{"redirect URI"},
+			nil},
 		"authorization endpoint: a loop": {override(oidctest.Authorize, loop),
 			[]look{{"redirect URI", "not checked", "answers 302", ""}}, []string{"redirect URI"}, nil},
 		"another redirect URI than ours": {override(oidctest.Authorize, func(w http.ResponseWriter, r *http.Request) {
@@ -238,8 +244,9 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := &report{about: "provider main"}
-				checkProvider(context.Background(), r, p, curfew.Registration{ClientID: c.ClientID, RedirectURI: redirect,
-					BackchannelURI: "https://app.example.com/auth/backchannel-logout"})
+				checkProvider(context.Background(), r, p,
+					curfew.Registration{ClientID: c.ClientID, RedirectURI: redirect,
+						BackchannelURI: "https://app.example.com/auth/backchannel-logout"})
 				for _, want := range row.want {
 					n := 0
 					for _, f := range r.all {
@@ -299,7 +306,8 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		certFile, keyFile = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
-		for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+		for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der},
+			keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
 			if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -124,7 +124,8 @@ func checkCertificate(r *report, c *config.Config) {
 	}
 }
 
-// checkPolicy looks for paths beside those of a rule that an app may serve as the same page, and that less is asked for.
+// checkPolicy looks for paths beside those of a rule that an app may serve as the same page, and that less is asked
+// for.
 func checkPolicy(r *report, c *config.Config) {
 	gaps := c.Policy.Gaps()
 	for len(gaps) > 0 {

@@ -34,7 +34,8 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	if err != nil {
 		r.fault("discovery", err.Error(),
 			reach(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
-		r.unchecked("all else", "the provider's metadata says where to ask", "put the discovery right, and run this again")
+		r.unchecked("all else", "the provider's metadata says where to ask",
+			"put the discovery right, and run this again")
 		return
 	}
 	r.ok("discovery", "%s", m.Issuer)
@@ -57,7 +58,8 @@ func reach(err error, where string) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "see that the certificate of " + where + " is valid, and that this machine trusts whoever signed it"
 	}
-	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) {
+	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) ||
+		errors.Is(err, context.DeadlineExceeded) {
 		return "see that this machine reaches " + where + " (its name, firewalls, a proxy)"
 	}
 	return "open " + where + " to see who answers there: it may be a page to sign in, another server, or an address " +
@@ -72,7 +74,8 @@ func checkBackchannelURL(r *report, c oidc.Config, reg curfew.Registration) {
 		return
 	}
 	r.unchecked("back-channel URL", reg.BackchannelURI+": no provider says whether it is registered",
-		"register it, with session required, sign in and out at the provider, and look for backchannel_logout in the log")
+		"register it, with session required, sign in and out at the provider, and look for backchannel_logout in "+
+			"the log")
 }
 
 func hostOf(raw string) string {
@@ -89,9 +92,11 @@ func checkSecret(r *report, c oidc.Config) {
 		return
 	}
 	if url.QueryEscape(c.ClientSecret) != c.ClientSecret || url.QueryEscape(c.ClientID) != c.ClientID {
-		r.warn("client secret", "the client id or secret holds characters that form-encoding changes, and some providers "+
+		r.warn("client secret", "the client id or secret holds characters that form-encoding changes, and some "+
+			"providers "+
 			"never decode them",
-			"if the provider answers invalid_client, set token_endpoint_auth_method: client_secret_post, or choose a secret "+
+			"if the provider answers invalid_client, set token_endpoint_auth_method: client_secret_post, or choose "+
+				"a secret "+
 				"of letters and digits")
 	}
 }
@@ -151,7 +156,8 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	switch {
 	case !m.BackchannelLogout:
 		r.warn("backchannel_logout_supported", "the provider does not mention it",
-			"some send logout tokens all the same: register the URL above and try; without it a logout there is noticed at "+
+			"some send logout tokens all the same: register the URL above and try; without it a logout there is "+
+				"noticed at "+
 				"the next refresh or never")
 	case !m.BackchannelSession:
 		r.ok("backchannel_logout_supported", "yes")
@@ -188,7 +194,8 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 		r.warn(check, "there is no client secret here, and the provider does not mention public clients (none)",
 			"if it is not a public client, give its secret")
 	default:
-		r.fault(check, fmt.Sprintf("%s is used here, and the provider offers %s", c.AuthMethod, strings.Join(offered, ", ")),
+		r.fault(check, fmt.Sprintf("%s is used here, and the provider offers %s", c.AuthMethod,
+			strings.Join(offered, ", ")),
 			"set token_endpoint_auth_method to what the client is registered with there")
 	}
 }
@@ -196,9 +203,10 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 // impossible is a code and a PKCE verifier that no provider has seen.
 func impossible() string { return rand.Text() + rand.Text() }
 
-// checkClient asks the token endpoint with a code that cannot be. Who authenticates the client first, as all that we know
-// of do, refuses the code of one that it takes, and the client itself otherwise (RFC 6749 §5.2). To be sure of that it is
-// asked once more as a client that cannot be: where the answer is the same, it says nothing about the client.
+// checkClient asks the token endpoint with a code that cannot be. Who authenticates the client first, as all that we
+// know of do, refuses the code of one that it takes, and the client itself otherwise (RFC 6749 §5.2). To be sure of
+// that it is asked once more as a client that cannot be: where the answer is the same, it says nothing about the
+// client.
 func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "client"
 	_, err := p.Exchange(ctx, impossible(), impossible(), reg.RedirectURI)
@@ -216,8 +224,9 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 	case hasSaid && (said.Status >= 500 || said.Status == http.StatusTooManyRequests ||
 		said.Status == http.StatusRequestTimeout ||
 		said.Code == "temporarily_unavailable" || said.Code == "server_error"):
-		r.unchecked(check, err.Error(), "run this again later; if it stays so, look into the provider's log, and sign in "+
-			"to see")
+		r.unchecked(check, err.Error(),
+			"run this again later; if it stays so, look into the provider's log, and sign in "+
+				"to see")
 	case hasSaid && said.Code == "" && (said.Status == http.StatusNotFound ||
 		said.Status == http.StatusMethodNotAllowed || said.Status < 400):
 		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
@@ -225,7 +234,8 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 		other, err := askAsAnother(ctx, p, reg)
 		switch {
 		case err != nil:
-			r.unchecked(check, fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v", err),
+			r.unchecked(check, fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v",
+				err),
 				"sign in to see")
 		case other.Status == said.Status && other.Code == said.Code:
 			r.unchecked(check, "the token endpoint answers the same to a client that cannot be",
@@ -298,20 +308,24 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 	case answer != nil:
 		r.ok(check, "%s is registered", reg.RedirectURI)
 		checkAnswer(r, reg, answer, state)
-	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired ||
+	case status == http.StatusUnauthorized || status == http.StatusForbidden ||
+		status == http.StatusProxyAuthRequired ||
 		status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status < 400 || status >= 500:
-		r.unchecked(check, fmt.Sprintf("the authorization endpoint answers %d, which does not say whether %s is registered",
+		r.unchecked(check, fmt.Sprintf(
+			"the authorization endpoint answers %d, which does not say whether %s is registered",
 			status, reg.RedirectURI), "register it, and sign in to see")
 	default:
 		r.fault(check, fmt.Sprintf("the authorization endpoint %s answers %d, and not at %s", m.AuthorizationEndpoint,
 			status, reg.RedirectURI),
-			"register exactly this redirect URI for the client "+reg.ClientID+", and see that there is such a client, and "+
+			"register exactly this redirect URI for the client "+reg.ClientID+
+				", and see that there is such a client, and "+
 				"such an address")
 	}
 	checkIss(ctx, r, p, m, answer)
 }
 
-// answerAt returns the parameters with which a response leads to a redirect URI; nil when it leads elsewhere, or nowhere.
+// answerAt returns the parameters with which a response leads to a redirect URI; nil when it leads elsewhere, or
+// nowhere.
 func answerAt(resp *http.Response, redirectURI string) url.Values {
 	to, err := resp.Location()
 	if err != nil {
@@ -337,7 +351,8 @@ func checkAnswer(r *report, reg curfew.Registration, answer url.Values, state st
 	case "unauthorized_client", "invalid_client", "unsupported_response_type":
 		r.fault(check, said, "allow the client "+reg.ClientID+" the authorization code flow at the provider")
 	case "invalid_scope":
-		r.fault(check, said, "allow the client "+reg.ClientID+" the scopes at the provider, or leave them out of scopes")
+		r.fault(check, said, "allow the client "+reg.ClientID+
+			" the scopes at the provider, or leave them out of scopes")
 	default:
 		r.warn(check, said, "sign in to see whether it does so to people too")
 	}
@@ -452,7 +467,8 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
 			"leave out require_typ, or each of its logouts is refused")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
-		r.ok("quirks", "this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")
+		r.ok("quirks", "this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need "+
+			"nothing")
 	case kind == "authentik" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like authentik: older ones need allow_missing_exp: true")
 	}

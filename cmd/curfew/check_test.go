@@ -50,26 +50,31 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 		{"basic, which goes without saying (Discovery §3)", tokens("client_secret_basic", oidc.Metadata{}),
 			"token_endpoint_auth_method", "ok", ""},
 		{"a method that is not offered", tokens("client_secret_post",
-			oidc.Metadata{TokenAuthMethods: []string{"private_key_jwt"}}), "token_endpoint_auth_method", "fault", "the " +
-			"provider offers private_key_jwt"},
-		{"a public client that is not offered", tokens("none", oidc.Metadata{}), "token_endpoint_auth_method", "warning",
+			oidc.Metadata{TokenAuthMethods: []string{"private_key_jwt"}}), "token_endpoint_auth_method", "fault",
+			"the " +
+				"provider offers private_key_jwt"},
+		{"a public client that is not offered", tokens("none", oidc.Metadata{}), "token_endpoint_auth_method",
+			"warning",
 			"give its secret"},
 		{"clock right", clock(30 * time.Second), "clock", "ok", "30s ahead"},
 		{"clock ahead", clock(31 * time.Second), "clock", "warning", "31s ahead"},
 		{"clock behind", clock(-31 * time.Second), "clock", "warning", "31s behind"},
 		{"clock too far ahead", clock(61 * time.Second), "clock", "fault", "NTP"},
 		{"clock too far behind", clock(-61 * time.Second), "clock", "fault", "1m1s behind"},
-		{"no time", func(r *report) { checkClock(r, &oidc.Metadata{At: noon}) }, "clock", "not checked", "does not tell"},
+		{"no time", func(r *report) { checkClock(r, &oidc.Metadata{At: noon}) }, "clock", "not checked",
+			"does not tell"},
 		{"Hydra without its quirk", quirks(hydra, hydra+"/oauth2/auth", hydra+"/oauth2/sessions/logout", oidc.Quirks{}),
 			"quirks", "warning", "allow_missing_exp: true"},
 		{"Hydra with require_typ", quirks(hydra, hydra+"/oauth2/auth", hydra+"/oauth2/sessions/logout",
 			oidc.Quirks{AllowMissingExp: true, RequireTyp: true}), "quirks", "warning", "leave out require_typ"},
 		{"Keycloak", quirks(hydra+"/realms/main", hydra+"/realms/main/protocol/openid-connect/auth", "", oidc.Quirks{}),
 			"quirks", "ok", "23.0.3"},
-		{"authentik", quirks(hydra+"/application/o/app/", hydra+"/application/o/authorize/", "", oidc.Quirks{}), "quirks",
+		{"authentik", quirks(hydra+"/application/o/app/", hydra+"/application/o/authorize/", "", oidc.Quirks{}),
+			"quirks",
 			"ok", "authentik"},
 		{"a scope that is not offered", func(r *report) {
-			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}}, &oidc.Metadata{Scopes: []string{"openid"}})
+			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}},
+				&oidc.Metadata{Scopes: []string{"openid"}})
 		}, "scopes", "warning", "does not mention groups"},
 		{"a loopback URL for a provider elsewhere",
 			register("https://id.example.com", "http://127.0.0.1:4180/auth/backchannel-logout"), "back-channel " +
@@ -79,7 +84,8 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 				&config.Config{TLSCert: "none.pem", TLSKey: "none.pem"})
 		}, "certificate", "fault", "none.pem"},
 		{"a loopback URL for one on loopback", register("http://localhost:8080",
-			"http://127.0.0.1:4180/auth/backchannel-logout"), "back-channel URL", "not checked", "with session required"},
+			"http://127.0.0.1:4180/auth/backchannel-logout"), "back-channel URL", "not checked",
+			"with session required"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

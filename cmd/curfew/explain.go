@@ -119,7 +119,8 @@ func (p *process) explain(ctx context.Context, c *config.Config, raw string) err
 			colours.Paint("failed", "refused"), terminal.Count(failed, "step"), len(steps))
 		return exit{status: 1}
 	}
-	fmt.Fprintf(p.stdout, "\n%s: it would be carried out, unless it has been already\n", colours.Paint("ok", "accepted"))
+	fmt.Fprintf(p.stdout, "\n%s: it would be carried out, unless it has been already\n",
+		colours.Paint("ok", "accepted"))
 	return nil
 }
 

@@ -24,7 +24,8 @@ func connections(c *config.Config) (int, error) {
 	return connectionsOf(c, files)
 }
 
-// connectionsOf is connections of a process that may open so many files. A request to an app takes two, one on each side.
+// connectionsOf is connections of a process that may open so many files. A request to an app takes two, one on each
+// side.
 func connectionsOf(c *config.Config, files uint64) (int, error) {
 	each, others := uint64(1), uint64(otherFiles)
 	if c.Upstream != nil || len(c.Routes) > 0 {
@@ -38,7 +39,8 @@ func connectionsOf(c *config.Config, files uint64) (int, error) {
 	}
 	if n := uint64(c.MaxConnections); n > 0 {
 		if need := n*each + others; need > files {
-			return 0, fmt.Errorf("max_connections: %d may need %d open files, and this process may have %d: allow it more "+
+			return 0, fmt.Errorf("max_connections: %d may need %d open files, and this process may have %d: allow "+
+				"it more "+
 				"(ulimit -n; LimitNOFILE= of systemd), or say less", n, need, files)
 		}
 		return c.MaxConnections, nil

@@ -66,7 +66,8 @@ func (g *gate) Accept() (net.Conn, error) {
 	return in, nil
 }
 
-// makeRoom closes the connection that has been without a request for longest. If there is none, it waits for what changes.
+// makeRoom closes the connection that has been without a request for longest. If there is none, it waits for what
+// changes.
 func (g *gate) makeRoom() {
 	if first := g.waiting.Front(); first != nil {
 		c := first.Value.(*guest)
@@ -89,7 +90,8 @@ func (g *gate) makeRoom() {
 func (g *gate) tell() {
 	if now := time.Now(); g.told.IsZero() || now.Sub(g.told) >= fullEvery {
 		g.told = now
-		g.log.Warn("there is no room for more connections: those without a request are closed for new ones, the longest "+
+		g.log.Warn("there is no room for more connections: those without a request are closed for new ones, the "+
+			"longest "+
 			"first",
 			"event", "connections_full", "listener", g.name, "most", g.most)
 	}

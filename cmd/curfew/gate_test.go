@@ -268,7 +268,8 @@ func TestAConnectionThatEndsMakesRoom(t *testing.T) {
 			synctest.Wait()
 		}
 		if d.gate.open != 0 || d.gate.waiting.Len() != 0 {
-			t.Errorf("%d connections are counted, %d are said to wait, and there is none", d.gate.open, d.gate.waiting.Len())
+			t.Errorf("%d connections are counted, %d are said to wait, and there is none", d.gate.open,
+				d.gate.waiting.Len())
 		}
 	})
 }
@@ -432,7 +433,8 @@ func TestTheNumberOfConnectionsFollowsFromTheOpenFiles(t *testing.T) {
 			"max_connections: 500 may need 1256 open files, and this process may have 1255"},
 	} {
 		got, err := connectionsOf(&row.config, row.files)
-		if got != row.want || (err == nil) != (row.fault == "") || err != nil && !strings.Contains(err.Error(), row.fault) {
+		if got != row.want || (err == nil) != (row.fault == "") || err != nil &&
+			!strings.Contains(err.Error(), row.fault) {
 			t.Errorf("%s: %d %v, want %d %s", name, got, err, row.want, row.fault)
 		}
 	}

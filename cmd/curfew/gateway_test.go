@@ -35,7 +35,8 @@ func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) *x50
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter:    time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -46,7 +47,8 @@ func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) *x50
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der},
+		keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +123,8 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 	roots.AddCert(cert)
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
-	for path, want := range map[string]int{"/app/public/x": 200, "/app/x": 401, "/app/public/../x": 400, "/dead/x": 401} {
+	for path, want := range map[string]int{"/app/public/x": 200, "/app/x": 401, "/app/public/../x": 400,
+		"/dead/x": 401} {
 		r, _ := http.NewRequest(http.MethodGet, "https://"+g.public, nil)
 		r.URL.Path = path
 		resp, err := client.Do(r)
@@ -133,7 +136,8 @@ func TestServeSpeaksTLSAndRoutesAndAnswersEnvoy(t *testing.T) {
 			t.Errorf("%s: %s by %s, want %d by HTTP/2", path, resp.Status, resp.Proto, want)
 		}
 	}
-	if status, body := g.get(t, g.private+"/readyz?upstreams=true"); status != 503 || !strings.Contains(body, "upstream http://"+dead.Addr().String()) || strings.Contains(body, app.URL) {
+	if status, body := g.get(t, g.private+"/readyz?upstreams=true"); status != 503 ||
+		!strings.Contains(body, "upstream http://"+dead.Addr().String()) || strings.Contains(body, app.URL) {
 		t.Errorf("/readyz?upstreams=true: %d %s", status, body)
 	}
 	if _, body := g.get(t, g.private+"/readyz"); strings.Contains(body, "upstream") {
@@ -174,7 +178,8 @@ func TestSignInPromptsAsConfigured(t *testing.T) {
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'memory:'\nproviders: [{issuer: '"+op.Issuer()+"', "+
 		"client_id: app, prompt: login consent}]\n")
 	g := startGateway(t, "--config", config)
-	for path, want := range map[string]string{"/auth/login": "login consent", "/auth/login?prompt=select_account": "select_account", "/auth/login?silent=true": "none"} {
+	for path, want := range map[string]string{"/auth/login": "login consent",
+		"/auth/login?prompt=select_account": "select_account", "/auth/login?silent=true": "none"} {
 		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		resp, err := client.Get("http://" + g.public + path)

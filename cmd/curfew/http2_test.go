@@ -303,7 +303,8 @@ func TestThePrivateListenerCutsSlowClients(t *testing.T) {
 		"half a head": {"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: ", "x", true, headerTimeout},
 		"half a form": {"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "x", true,
 			routeTimeout},
-		"a body that is not asked":   {"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "x", true, routeTimeout},
+		"a body that is not asked": {"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "x", true,
+			routeTimeout},
 		"an answer that is not read": {"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "", false, 2 * routeTimeout},
 		"nothing more":               {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", true, idleTimeout},
 	} {

@@ -88,7 +88,8 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = openRing(&config.Config{KeyFile: name, Store: backend})
-		if err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "c2VjcmV0") || strings.Contains(err.Error(), "horse") {
+		if err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), name) ||
+			strings.Contains(err.Error(), "c2VjcmV0") || strings.Contains(err.Error(), "horse") {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
 		}
 	}
@@ -100,7 +101,8 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 		filepath.Join(dir, "none", "x.key"): "no such file or directory: make its folder",
 		dir:                                 "others can read it",
 	} {
-		if _, err := openRing(&config.Config{KeyFile: name, Store: backend}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := openRing(&config.Config{KeyFile: name, Store: backend}); err == nil ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v, want %q", name, err, says)
 		}
 	}

@@ -29,7 +29,8 @@ func (l at) Addr() net.Addr {
 
 func TestAPrivateListenerThatOthersReachIsWarnedOf(t *testing.T) {
 	t.Parallel()
-	for addr, want := range map[string]bool{"127.0.0.1:4181": false, "[::1]:4181": false, "0.0.0.0:4181": true, "[::]:4181": true, "10.0.0.7:4181": true} {
+	for addr, want := range map[string]bool{"127.0.0.1:4181": false, "[::1]:4181": false, "0.0.0.0:4181": true,
+		"[::]:4181": true, "10.0.0.7:4181": true} {
 		logs := newBuffer()
 		c := &config.Config{URL: &url.URL{Scheme: "https", Host: "app.example.com"}}
 		warnAtStart(slog.New(slog.NewTextHandler(logs, nil)), c,

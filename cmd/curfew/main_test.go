@@ -40,7 +40,8 @@ func (l leakless) Run() int {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	provider := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app", Secret: "geheim",
-		RedirectURIs: []string{"http://127.0.0.1:4180/auth/callback"}, BackchannelLogoutURI: "http://127.0.0.1:4180/auth/backchannel-logout"}}})
+		RedirectURIs:         []string{"http://127.0.0.1:4180/auth/callback"},
+		BackchannelLogoutURI: "http://127.0.0.1:4180/auth/backchannel-logout"}}})
 	stranger := oidctest.Start(t, oidctest.Config{})
 	slow := oidctest.Start(t, oidctest.Config{Now: func() time.Time { return time.Now().Add(-10 * time.Minute) }})
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -64,7 +65,8 @@ func TestScripts(t *testing.T) {
 				"away.txt":     provider.SignLogoutToken("app", "alice", "s1", claim("iss", "http://127.0.0.1:9")),
 				"nonce.txt":    provider.SignLogoutToken("app", "alice", "s1", claim("nonce", "x")),
 				"steering.txt": provider.SignLogoutToken("app", "\u202e\u009b31mevil", "s1"),
-				"noexp.txt":    provider.SignLogoutToken("app", "alice", "s1", func(j *oidctest.JWT) { delete(j.Claims, "exp") }),
+				"noexp.txt": provider.SignLogoutToken("app", "alice", "s1",
+					func(j *oidctest.JWT) { delete(j.Claims, "exp") }),
 			} {
 				if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(token+"\n"), 0o600); err != nil {
 					return err

@@ -19,7 +19,8 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	logouts := counter("curfew_logout_requests_total", "Logout requests, by what became of them.", "channel", "provider",
+	logouts := counter("curfew_logout_requests_total", "Logout requests, by what became of them.", "channel",
+		"provider",
 		"result", "reason")
 	created := counter("curfew_sessions_created_total", "Sessions begun.", "provider")
 	ended := counter("curfew_sessions_ended_total", "Sessions ended before their time, by cause.", "cause")
@@ -84,7 +85,8 @@ func endCauses() []store.Cause {
 // refusalReasons are the checks that a logout request can fail; see [oidc.Error].
 func refusalReasons() []string {
 	return []string{"content_type", "size", "form", "logout_token",
-		"shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti", "events", "nonce", "sub", "sid",
+		"shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti", "events", "nonce",
+		"sub", "sid",
 		"kid", "signature"}
 }
 
@@ -105,7 +107,8 @@ type logoutOutcome struct {
 func logoutOutcomes() []logoutOutcome {
 	const back, front, user = "backchannel", "frontchannel", "user"
 	all := []logoutOutcome{
-		{back, "ok", "", false}, {back, "replayed", "jti", false}, {back, "unavailable", "store", false}, {back, "failed",
+		{back, "ok", "", false}, {back, "replayed", "jti", false}, {back, "unavailable", "store", false},
+		{back, "failed",
 			"internal", false},
 		{back, "unavailable", "keys", true}, {back, "failed", "internal", true},
 		{front, "ok", "", false}, {front, "unavailable", "store", false},

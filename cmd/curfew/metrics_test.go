@@ -108,7 +108,8 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 			}
 		}
 	})
-	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation"} { // of other documents
+	// of other documents
+	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation"} {
 		delete(reasons, other)
 	}
 	channels := map[string]words{"backchannel": {}, "frontchannel": {}, "user": {}} // result, a space, reason
@@ -139,7 +140,8 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 		channels["backchannel"]["refused "+reason] = true
 	}
 	tell, revoke := words{}, words{}
-	for file, kinds := range map[string][]words{"post.go": {tell}, "revoke.go": {revoke}, "sender.go": {tell, revoke}, "queue.go": {tell, revoke}} {
+	for file, kinds := range map[string][]words{"post.go": {tell}, "revoke.go": {revoke}, "sender.go": {tell, revoke},
+		"queue.go": {tell, revoke}} {
 		source(t, "fanout/"+file, func(n ast.Node) {
 			for _, v := range member(n, "name") {
 				for _, w := range kinds {
@@ -203,7 +205,8 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 		maps.Copy(want, each([]string{channel}, w))
 	}
 	same("logouts", series("curfew_logout_requests_total", "channel", "result", "reason"), want)
-	for _, one := range []string{"backchannel one ok ", "frontchannel two ok ", "user one ok ", "user two unavailable store", "user unknown nobody ",
+	for _, one := range []string{"backchannel one ok ", "frontchannel two ok ", "user one ok ",
+		"user two unavailable store", "user unknown nobody ",
 		"backchannel unknown refused signature", "backchannel two replayed jti"} {
 		if !series("curfew_logout_requests_total", "channel", "provider", "result", "reason")[one] {
 			t.Errorf("/metrics does not begin with %q", one)

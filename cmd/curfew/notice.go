@@ -80,7 +80,8 @@ tried until it is done; one that is given up stays, as a dead letter, until some
 	}
 	client := adminFlag(cmd)
 	cmd.AddCommand(newNoticeListCmd(p, client), newNoticeShowCmd(p, client),
-		newNoticeActCmd(p, client, "retry", "Have notices tried now, dead letters too, for another 24 hours", "tried again"),
+		newNoticeActCmd(p, client, "retry", "Have notices tried now, dead letters too, for another 24 hours",
+			"tried again"),
 		newNoticeActCmd(p, client, "drop", "Forget notices, undone", "dropped"))
 	return cmd
 }
@@ -104,7 +105,8 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		more := ""
 		for after := ""; len(all) < *limit; {
 			var page console.NoticePage
-			if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, min(1000, *limit-len(all))), &page); err != nil {
+			if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, min(1000, *limit-len(all))),
+				&page); err != nil {
 				return err
 			}
 			all = append(all, page.Notices...)
@@ -140,7 +142,8 @@ func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
 	return &cobra.Command{Use: "show ID", Short: "Show all that may be shown of a notice", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n console.Notice
-			if err := client.ask(cmd.Context(), http.MethodGet, "/api/notices/"+url.PathEscape(args[0]), &n); err != nil {
+			if err := client.ask(cmd.Context(), http.MethodGet, "/api/notices/"+url.PathEscape(args[0]),
+				&n); err != nil {
 				return err
 			}
 			e := json.NewEncoder(p.stdout)

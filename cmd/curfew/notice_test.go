@@ -81,24 +81,29 @@ apps:
 		}
 		dead = list("--state", "dead")
 	}
-	if dead[0].Target != "wiki" || dead[0].Subject != "alice" || dead[0].Reason != "it answered 410" || len(list("--state", "pending")) != 0 {
+	if dead[0].Target != "wiki" || dead[0].Subject != "alice" || dead[0].Reason != "it answered 410" ||
+		len(list("--state", "pending")) != 0 {
 		t.Fatalf("dead letters %+v", dead)
 	}
-	if out, _, status := command(append([]string{"notice", "list"}, admin...)...); status != 0 || !strings.Contains(out, "dead") || !strings.Contains(out, "it answered 410") {
+	if out, _, status := command(append([]string{"notice", "list"}, admin...)...); status != 0 ||
+		!strings.Contains(out, "dead") || !strings.Contains(out, "it answered 410") {
 		t.Errorf("notice list: %s", out)
 	}
-	if out, _, status := command(append([]string{"notice", "show", dead[0].ID}, admin...)...); status != 0 || !strings.Contains(out, `"reason": "it answered 410"`) {
+	if out, _, status := command(append([]string{"notice", "show", dead[0].ID}, admin...)...); status != 0 ||
+		!strings.Contains(out, `"reason": "it answered 410"`) {
 		t.Errorf("notice show: %s", out)
 	}
 	_, metrics := g.get(t, g.private+"/metrics")
-	for _, want := range []string{`curfew_notices_dead{kind="tell",target="wiki"} 1`, `curfew_notices_pending{kind="tell",target="wiki"} 0`,
+	for _, want := range []string{`curfew_notices_dead{kind="tell",target="wiki"} 1`,
+		`curfew_notices_pending{kind="tell",target="wiki"} 0`,
 		`curfew_notice_attempts_total{kind="tell",result="error",target="wiki"} 1`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
 		}
 	}
 	well.Store(true)
-	if out, stderr, status := command(append([]string{"notice", "retry", "--dead", "--target", "wiki"}, admin...)...); status != 0 || out != "1 notice tried again\n" {
+	if out, stderr, status := command(append([]string{"notice", "retry", "--dead", "--target", "wiki"},
+		admin...)...); status != 0 || out != "1 notice tried again\n" {
 		t.Fatalf("notice retry: %s%s", out, stderr)
 	}
 	token := soon(t, "the app is told", told)
@@ -115,11 +120,13 @@ apps:
 		{[]string{"notice", "list", "--limit", "0"}, 2, "--limit"},
 		{[]string{"notice", "lose"}, 2, `"lose" is no command of curfew notice`},
 	} {
-		if _, stderr, status := command(append(row.args, admin...)...); status != row.status || !strings.Contains(stderr, row.says) {
+		if _, stderr, status := command(append(row.args, admin...)...); status != row.status ||
+			!strings.Contains(stderr, row.says) {
 			t.Errorf("%v: %d %q, want %d and %q", row.args, status, stderr, row.status, row.says)
 		}
 	}
-	if _, stderr, status := command("notice", "list", "--admin", "http://127.0.0.1:1"); status != 1 || !strings.Contains(stderr, "does not answer") {
+	if _, stderr, status := command("notice", "list", "--admin", "http://127.0.0.1:1"); status != 1 ||
+		!strings.Contains(stderr, "does not answer") {
 		t.Errorf("without a gateway: %d %s", status, stderr)
 	}
 
@@ -129,16 +136,20 @@ apps:
 	if first[1] != "ES256" || first[len(first)-1] != "signs" {
 		t.Errorf("key list: %s", out)
 	}
-	if out, _, _ = command(append([]string{"key", "rotate"}, admin...)...); strings.Count(out, "\n") != 3 || !strings.Contains(out, "published\n") {
+	if out, _, _ = command(append([]string{"key", "rotate"}, admin...)...); strings.Count(out, "\n") != 3 ||
+		!strings.Contains(out, "published\n") {
 		t.Errorf("key rotate: %s", out)
 	}
-	if _, body := g.get(t, g.public+"/auth/jwks.json"); strings.Count(body, `"kid"`) != 2 || strings.Contains(body, `"d"`) {
+	if _, body := g.get(t, g.public+"/auth/jwks.json"); strings.Count(body, `"kid"`) != 2 ||
+		strings.Contains(body, `"d"`) {
 		t.Errorf("jwks: %s", body)
 	}
-	if out, _, _ = command(append([]string{"key", "rotate", "--now"}, admin...)...); strings.Contains(out, first[0]) || strings.Count(out, "\n") != 2 {
+	if out, _, _ = command(append([]string{"key", "rotate", "--now"}, admin...)...); strings.Contains(out, first[0]) ||
+		strings.Count(out, "\n") != 2 {
 		t.Errorf("key rotate --now: %s", out)
 	}
-	if _, body := g.get(t, g.public+"/auth/.well-known/openid-configuration"); !strings.Contains(body, `"issuer":"http://127.0.0.1:4180/auth"`) {
+	if _, body := g.get(t, g.public+"/auth/.well-known/openid-configuration"); !strings.Contains(body,
+		`"issuer":"http://127.0.0.1:4180/auth"`) {
 		t.Errorf("discovery: %s", body)
 	}
 	g.stop()
@@ -159,14 +170,16 @@ func TestNoOtherSiteSteersNotices(t *testing.T) {
 		if status, _ := g.do(t, r); status != http.StatusForbidden {
 			t.Errorf("%s from another site: %d", path, status)
 		}
-		if status, _ := g.get(t, g.private+path); status != http.StatusMethodNotAllowed && status != http.StatusNotFound {
+		if status, _ := g.get(t, g.private+path); status != http.StatusMethodNotAllowed &&
+			status != http.StatusNotFound {
 			t.Errorf("GET %s: %d", path, status)
 		}
 		if status, _ := g.get(t, g.public+path); status != http.StatusNotFound {
 			t.Errorf("%s on the public listener: %d", path, status)
 		}
 	}
-	if status, body := g.get(t, g.private+"/api/keys"); status != 404 || !strings.Contains(body, "no apps are configured") {
+	if status, body := g.get(t, g.private+"/api/keys"); status != 404 ||
+		!strings.Contains(body, "no apps are configured") {
 		t.Errorf("keys without apps: %d %s", status, body)
 	}
 	if status, _ := g.get(t, g.public+"/auth/jwks.json"); status != 404 {
@@ -181,8 +194,10 @@ func TestThePrivateListenerAnswersToItsOwnNamesAlone(t *testing.T) {
 	g := startGateway(t, "--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app", "--store",
 		"memory:")
 	for host, want := range map[string]int{
-		"127.0.0.1:4181": 200, "localhost": 200, "LOCALHOST:4181": 200, "[::1]:4181": 200, "[::1]": 200, "10.0.0.7:4181": 200,
-		"evil.example": 421, "evil.example:4181": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example:4181": 421,
+		"127.0.0.1:4181": 200, "localhost": 200, "LOCALHOST:4181": 200, "[::1]:4181": 200, "[::1]": 200,
+		"10.0.0.7:4181": 200,
+		"evil.example":  421, "evil.example:4181": 421, "127.0.0.1.evil.example": 421,
+		"localhost.evil.example:4181": 421,
 	} {
 		for _, path := range []string{"/api/notices", "/healthz", "/readyz", "/metrics", "/"} {
 			r, _ := http.NewRequest(http.MethodGet, "http://"+g.private+path, nil)

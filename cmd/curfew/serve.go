@@ -295,7 +295,8 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			log.Warn("SIGHUP: reloading is not supported yet; restart to change the configuration", "event", "reload_refused")
+			log.Warn("SIGHUP: reloading is not supported yet; restart to change the configuration", "event",
+				"reload_refused")
 		}
 	}
 }
@@ -306,15 +307,18 @@ func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *sl
 	draining <-chan struct{}, most int,
 ) http.Handler {
 	own := bound(rp.Handler(), c.Prefix+"/events", draining)
-	logouts, others := atMost(most, own), atMost(most, own) // only over HTTP/2 can there be more requests than connections
+	// only over HTTP/2 can there be more requests than connections
+	logouts, others := atMost(most, own), atMost(most, own)
 	var rest http.Handler
 	if router != nil {
 		rest = router
 	} else {
 		site := &web.Site{URL: c.URL, Prefix: c.Prefix, Log: log, TrustedProxies: c.TrustedProxies}
 		rest = site.Page(func(http.ResponseWriter, *http.Request) error {
-			return web.Fail(http.StatusNotFound, "This gateway has no app behind it. It answers the proxy in front of your app "+
-				"(forward-auth, at "+site.Path("verify")+"); to put it in front of the app itself, start it with --upstream.", nil)
+			return web.Fail(http.StatusNotFound,
+				"This gateway has no app behind it. It answers the proxy in front of your app "+
+					"(forward-auth, at "+site.Path("verify")+
+					"); to put it in front of the app itself, start it with --upstream.", nil)
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

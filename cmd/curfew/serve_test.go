@@ -291,11 +291,13 @@ func TestUpstreamIsReachedBySessionsAlone(t *testing.T) {
 func TestAProviderThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
-	op.Override(oidctest.Discovery, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }) // hangs up
+	// hangs up
+	op.Override(oidctest.Discovery, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	g := memoryGateway(t, op.Issuer())
 
 	status, body := g.get(t, g.private+"/readyz")
-	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"faults":["provider main: `) || !strings.Contains(body, "EOF") {
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"faults":["provider main: `) ||
+		!strings.Contains(body, "EOF") {
 		t.Errorf("/readyz: got %d %s, want 503 and why", status, body)
 	}
 	if status, _ := g.get(t, g.private+"/healthz"); status != http.StatusOK {
@@ -306,7 +308,8 @@ func TestAProviderThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Accept", "text/html")
-	if status, body := g.do(t, r); status != http.StatusServiceUnavailable || !strings.Contains(body, "<html") || strings.Contains(body, "EOF") {
+	if status, body := g.do(t, r); status != http.StatusServiceUnavailable || !strings.Contains(body, "<html") ||
+		strings.Contains(body, "EOF") {
 		t.Errorf("sign-in: got %d %s, want a plain page with 503", status, body)
 	}
 
@@ -330,7 +333,8 @@ func TestAProviderThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 func TestASecondGatewayOnTheSameDatabaseIsRefused(t *testing.T) {
 	t.Parallel()
 	database := filepath.Join(t.TempDir(), "curfew.db")
-	args := []string{"--url", "http://127.0.0.1:4180", "--issuer", "http://127.0.0.1:9", "--client-id", "app", "--store",
+	args := []string{"--url", "http://127.0.0.1:4180", "--issuer", "http://127.0.0.1:9", "--client-id", "app",
+		"--store",
 		"sqlite:" + database}
 	first := startGateway(t, args...)
 	if !strings.Contains(first.start, "keys in "+strings.TrimSuffix(database, ".db")+".key") {
@@ -339,7 +343,8 @@ func TestASecondGatewayOnTheSameDatabaseIsRefused(t *testing.T) {
 
 	var out, errs bytes.Buffer
 	p := process{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}
-	status := runIn(t.Context(), p, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"}, args...))
+	status := runIn(t.Context(), p, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"},
+		args...))
 	if status != 1 || !strings.Contains(errs.String(), database) || !strings.Contains(errs.String(), "another curfew") {
 		t.Errorf("got status %d and %q, want 1 and who has the file", status, &errs)
 	}

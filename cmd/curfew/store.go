@@ -89,7 +89,8 @@ func parseCopied(what, address string) (stores.Address, error) {
 	case err != nil:
 		return a, fmt.Errorf("%s: %w", what, err)
 	case a.InMemory():
-		return a, fmt.Errorf("%s: memory: is seen by the process alone whose memory it is, so there is nothing to copy", what)
+		return a, fmt.Errorf("%s: memory: is seen by the process alone whose memory it is, so there is nothing to copy",
+			what)
 	}
 	return a, nil
 }
@@ -235,8 +236,10 @@ func warnOfNotices(ctx context.Context, p *process, from store.Store) error {
 		pending, dead = pending+t.Pending, dead+t.Dead
 	}
 	if pending > 0 {
-		fmt.Fprintf(p.stdout, "warning: %s still to be delivered from FROM, and not copied: let one gateway go on with "+
-			"--store FROM, reached by nobody, until `curfew notice list` is empty there.\n", terminal.Count(pending, "notice"))
+		fmt.Fprintf(p.stdout, "warning: %s still to be delivered from FROM, and not copied: let one gateway go on "+
+			"with "+
+			"--store FROM, reached by nobody, until `curfew notice list` is empty there.\n",
+			terminal.Count(pending, "notice"))
 	}
 	if dead > 0 {
 		fmt.Fprintf(p.stdout, "warning: %s given up, to be seen at FROM alone.\n", terminal.Count(dead, "notice"))

@@ -48,7 +48,8 @@ func TestWhatCannotBeCopiedIsSaidAtOnce(t *testing.T) {
 		{"neither can be opened", []string{"sqlite:" + dir + "/none.db", "redis://:s3cret@127.0.0.1:1"}, 1,
 			[]string{"FROM: sqlite: ", "none.db", "TO: redis: "}},
 		{"a file in use", []string{"sqlite:" + held, fresh}, 1,
-			[]string{"FROM: ", "another curfew is using this file", "stop the gateway, copy, then start it with --store TO"}},
+			[]string{"FROM: ", "another curfew is using this file",
+				"stop the gateway, copy, then start it with --store TO"}},
 	} {
 		stdout, stderr, status := command(append([]string{"store", "copy"}, row.args...)...)
 		if status != row.status || strings.Contains(stderr, "s3cret") || stdout != "" {
@@ -89,7 +90,8 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 	kids := func(path string, rotate bool) (all string) {
 		backend := openSQLite(t, path)
 		defer backend.Close()
-		keys, err := fanout.NewKeys(fanout.KeysConfig{Values: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler)})
+		keys, err := fanout.NewKeys(fanout.KeysConfig{Values: backend, Keyring: ring,
+			Log: slog.New(slog.DiscardHandler)})
 		if err == nil && rotate {
 			err = keys.Rotate(t.Context(), true)
 		}
@@ -108,7 +110,8 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 	want := kids(from, false)
 	backend := openSQLite(t, from)
 	now := store.Time(time.Now())
-	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeTell, Target: "wiki", Issuer: "i", ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
+	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeTell, Target: "wiki", Issuer: "i",
+		ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
 		t.Fatal(err)
 	}
 	backend.Close()
@@ -120,7 +123,8 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 		t.Errorf("TO signs with %s, want %s", got, want)
 	}
 	others := kids(to, true)
-	if stdout, stderr, status := copyNow(from, to); status != 1 || !strings.Contains(stderr, "TO has signing keys that are not those of FROM. Nothing was changed.") {
+	if stdout, stderr, status := copyNow(from, to); status != 1 ||
+		!strings.Contains(stderr, "TO has signing keys that are not those of FROM. Nothing was changed.") {
 		t.Errorf("%d\n%s%s", status, stdout, stderr)
 	}
 	if got := kids(to, false); got != others {
@@ -147,10 +151,12 @@ func TestACopyTheWrongWayRoundEndsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	backend.Close()
-	if _, stderr, status := copyNow(empty, full, "--mirror"); status != 1 || !strings.Contains(stderr, "have the two been swapped? Nothing was changed") {
+	if _, stderr, status := copyNow(empty, full, "--mirror"); status != 1 ||
+		!strings.Contains(stderr, "have the two been swapped? Nothing was changed") {
 		t.Errorf("%d %s", status, stderr)
 	}
-	if stdout, stderr, status := copyNow(empty, full); status != 1 || !strings.Contains(stderr, "1 session at TO and not at FROM. Nothing was changed.") ||
+	if stdout, stderr, status := copyNow(empty, full); status != 1 ||
+		!strings.Contains(stderr, "1 session at TO and not at FROM. Nothing was changed.") ||
 		!strings.Contains(stdout, "session "+r.Key.Handle()+" of alice") {
 		t.Errorf("%d %s%s", status, stdout, stderr)
 	}
@@ -200,9 +206,11 @@ func TestTheExitStatusSaysWhetherFROMIsInService(t *testing.T) {
 	} {
 		from.quiet = row.quiet
 		var out bytes.Buffer
-		err := copySessions(t.Context(), &process{stdout: &out, stderr: io.Discard}, from, to, stores.Address{}, row.mirror)
+		err := copySessions(t.Context(), &process{stdout: &out, stderr: io.Discard}, from, to, stores.Address{},
+			row.mirror)
 		var e exit
-		if err != nil && !errors.As(err, &e) || e.status != row.status || e.err != nil || !strings.Contains(out.String(), row.says) {
+		if err != nil && !errors.As(err, &e) || e.status != row.status || e.err != nil ||
+			!strings.Contains(out.String(), row.says) {
 			t.Errorf("quiet %t, mirror %t: %v, want exit status %d\n%s", row.quiet, row.mirror, err, row.status, &out)
 		}
 	}
@@ -213,7 +221,8 @@ func TestAnAddressCanBeReadFromAFile(t *testing.T) {
 	dir := t.TempDir()
 	openSQLite(t, filepath.Join(dir, "from.db")).Close()
 	file := writeFile(t, "sqlite:"+filepath.Join(dir, "from.db")+"\n# the old one\n")
-	if stdout, stderr, status := command("store", "copy", "@"+file, "sqlite:"+filepath.Join(dir, "to.db")); status != 0 {
+	if stdout, stderr, status := command("store", "copy", "@"+file,
+		"sqlite:"+filepath.Join(dir, "to.db")); status != 0 {
 		t.Errorf("%d %s%s", status, stdout, stderr)
 	}
 }
@@ -233,12 +242,14 @@ func TestAStoreOfAnOlderReleaseIsNotBroughtForwardByWhoOnlyLooks(t *testing.T) {
 	unchanged := func() {
 		t.Helper()
 		var version int
-		if err := db.QueryRow(`SELECT max(version_id) FROM goose_db_version`).Scan(&version); err != nil || version != 1 {
+		if err := db.QueryRow(`SELECT max(version_id) FROM goose_db_version`).Scan(&version); err != nil ||
+			version != 1 {
 			t.Fatalf("the schema is %d now, %v; want 1", version, err)
 		}
 	}
 	_, stderr, status := copyNow(path, filepath.Join(t.TempDir(), "to.db"))
-	if status != 1 || !strings.Contains(stderr, "no curfew of this release has been here (schema 1") || !strings.Contains(stderr, "it is not changed by a copy") {
+	if status != 1 || !strings.Contains(stderr, "no curfew of this release has been here (schema 1") ||
+		!strings.Contains(stderr, "it is not changed by a copy") {
 		t.Errorf("%d %s", status, stderr)
 	}
 	unchanged()
@@ -248,7 +259,8 @@ func TestAStoreOfAnOlderReleaseIsNotBroughtForwardByWhoOnlyLooks(t *testing.T) {
 	}
 	r := new(report)
 	checkStore(t.Context(), r, &config.Config{Store: s})
-	if len(r.all) != 1 || r.all[0].Status != "ok" || !strings.Contains(r.all[0].Detail, "serve brings it to the schema of this release") {
+	if len(r.all) != 1 || r.all[0].Status != "ok" || !strings.Contains(r.all[0].Detail,
+		"serve brings it to the schema of this release") {
 		t.Errorf("check says %+v", r.all)
 	}
 	unchanged()
@@ -307,7 +319,8 @@ func TestACopySaysWhatItDid(t *testing.T) {
 	})
 	wantOut(1, []string{"6 sessions at TO and not at FROM. Nothing was changed.", "at TO alone: session ",
 		"and 1 more\n", "--mirror"})
-	wantOut(0, []string{"       1  copied\n       1  brought up to date\n       3  there already\n       6  ended at TO",
+	wantOut(0, []string{"       1  copied\n       1  brought up to date\n       3  there already\n       6  ended " +
+		"at TO",
 		"as it was there just now: 5."}, "--mirror")
 	wantOut(0, []string{"       0  copied\n       5  there already\n"})
 }

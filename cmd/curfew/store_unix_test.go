@@ -27,7 +27,8 @@ func TestADatabaseThatNoCurfewUsesIsLeftAlone(t *testing.T) {
 	for range 2 {
 		checkStore(t.Context(), r, &config.Config{Store: s})
 	}
-	if len(r.all) != 2 || r.all[1].Status != "ok" || !strings.Contains(r.all[1].Detail, "serve brings it to the schema") {
+	if len(r.all) != 2 || r.all[1].Status != "ok" || !strings.Contains(r.all[1].Detail,
+		"serve brings it to the schema") {
 		t.Errorf("check says %+v; want the database to have been left as it was", r.all)
 	}
 }

@@ -12,8 +12,8 @@ import (
 // certificateLook is how often, at most, the files of our certificate are looked at for a change.
 const certificateLook = 5 * time.Second
 
-// certificate is our own certificate, read anew when its files have changed. A change that cannot be used leaves the old
-// one in force, since the two files of a new certificate are not written at the same instant.
+// certificate is our own certificate, read anew when its files have changed. A change that cannot be used leaves the
+// old one in force, since the two files of a new certificate are not written at the same instant.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger

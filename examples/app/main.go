@@ -59,7 +59,8 @@ func run(ctx context.Context) error {
 	}
 	defer rp.Close()
 	for _, r := range rp.Registrations() {
-		fmt.Printf("Register at %s, for the client %s:\n  redirect URI              %s\n  back-channel logout URI   %s\n  post-logout redirect URI  %s\n",
+		fmt.Printf("Register at %s, for the client %s:\n  redirect URI              %s\n  back-channel logout URI   "+
+			"%s\n  post-logout redirect URI  %s\n",
 			r.Issuer, r.ClientID, r.RedirectURI, r.BackchannelURI, r.PostLogoutURI)
 	}
 

@@ -34,10 +34,12 @@ const (
 // about a person without the cookie; it belongs on a private listener all the same.
 func NewServer(h *gateway.Handler) *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeader),
-		grpc.MaxConcurrentStreams(maxStreams), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(maxUnread),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.StaticStreamWindowSize(64<<10),
+		grpc.StaticConnWindowSize(maxUnread),
 		grpc.ConnectionTimeout(10*time.Second), grpc.InTapHandle(soon), grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: idleTime, Time: time.Minute, Timeout: 20 * time.Second,
-		}), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))
+		}), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second,
+			PermitWithoutStream: true}))
 	auth.RegisterAuthorizationServer(s, &server{gateway: h})
 	return s
 }
@@ -86,7 +88,8 @@ func request(ctx context.Context, a *auth.AttributeContext) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
-	r := (&http.Request{Method: from.GetMethod(), URL: u, RequestURI: from.GetPath(), Host: from.GetHost(), Header: http.Header{}}).WithContext(ctx)
+	r := (&http.Request{Method: from.GetMethod(), URL: u, RequestURI: from.GetPath(), Host: from.GetHost(),
+		Header: http.Header{}}).WithContext(ctx)
 	add := func(name, value string) {
 		if !strings.HasPrefix(name, ":") {
 			name = http.CanonicalHeaderKey(name)
@@ -118,7 +121,8 @@ func options(h http.Header) []*core.HeaderValueOption {
 			if i > 0 {
 				action = core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 			}
-			all = append(all, &core.HeaderValueOption{Header: &core.HeaderValue{Key: strings.ToLower(name), Value: v}, AppendAction: action})
+			all = append(all, &core.HeaderValueOption{Header: &core.HeaderValue{Key: strings.ToLower(name), Value: v},
+				AppendAction: action})
 		}
 	}
 	return all

@@ -36,18 +36,23 @@ func start(t *testing.T) (auth.AuthorizationClient, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, err := gateway.NewPolicy(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
+	policy, err := gateway.NewPolicy(gateway.Rule{Path: "/public/*", Public: true},
+		gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &gateway.Handler{
 		Site:     &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log},
 		Sessions: sessions, Policy: policy,
-		App:       "wiki",
-		Apps:      []string{"wiki", "mail"},
-		Assertion: &gateway.Assertion{Sign: func(_ context.Context, app string, _ []byte) (string, error) { return "signed for " + app, nil }},
+		App:  "wiki",
+		Apps: []string{"wiki", "mail"},
+		Assertion: &gateway.Assertion{Sign: func(_ context.Context, app string, _ []byte) (string,
+			error) {
+			return "signed for " + app, nil
+		}},
 	}
-	b, _, err := sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice", Began: sessions.Now()})
+	b, _, err := sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
+		Began: sessions.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,16 +92,18 @@ func TestEnvoyGetsTheDecisionsOfTheGateway(t *testing.T) {
 		status       int32  // of the denial; 0: let through
 		location     string // of the denial
 	}{
-		"nobody, a page":            {"GET", "/deep?a=b", map[string]string{"accept": page}, 303, "https://app.example.com/auth/login?return_to=%2Fdeep%3Fa%3Db"},
+		"nobody, a page": {"GET", "/deep?a=b", map[string]string{"accept": page}, 303,
+			"https://app.example.com/auth/login?return_to=%2Fdeep%3Fa%3Db"},
 		"nobody, an API":            {"GET", "/deep", nil, 401, ""},
 		"nobody, a form":            {"POST", "/deep", map[string]string{"accept": page}, 401, ""},
 		"nobody, a public path":     {"GET", "/public/x", nil, 0, ""},
 		"signed in":                 {"GET", "/deep", map[string]string{"cookie": cookie}, 0, ""},
 		"signed in, not in a group": {"GET", "/admin/x", map[string]string{"cookie": cookie}, 403, ""},
 		"two meanings":              {"GET", "/public/../admin", map[string]string{"cookie": cookie}, 400, ""},
-		"a header names a path":     {"GET", "/deep", map[string]string{"x-forwarded-uri": "/public/x", "x-original-uri": "/public/x"}, 401, ""},
-		"no path":                   {"GET", "", map[string]string{"cookie": cookie}, 400, ""},
-		"a path that is none":       {"GET", "\x7f", map[string]string{"cookie": cookie}, 400, ""},
+		"a header names a path": {"GET", "/deep", map[string]string{"x-forwarded-uri": "/public/x",
+			"x-original-uri": "/public/x"}, 401, ""},
+		"no path":             {"GET", "", map[string]string{"cookie": cookie}, 400, ""},
+		"a path that is none": {"GET", "\x7f", map[string]string{"cookie": cookie}, 400, ""},
 	} {
 		answer, err := envoy.Check(t.Context(), question(row.method, row.path, row.headers))
 		if err != nil {
@@ -109,7 +116,8 @@ func TestEnvoyGetsTheDecisionsOfTheGateway(t *testing.T) {
 			}
 			continue
 		}
-		if answer.GetStatus().GetCode() == 0 || int32(denied.GetStatus().GetCode()) != row.status || header(denied.GetHeaders(), "location") != row.location {
+		if answer.GetStatus().GetCode() == 0 || int32(denied.GetStatus().GetCode()) != row.status ||
+			header(denied.GetHeaders(), "location") != row.location {
 			t.Errorf("%s: %v, want %d %s", name, answer, row.status, row.location)
 		}
 	}
@@ -128,8 +136,10 @@ func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
 	t.Parallel()
 	envoy, cookie := start(t)
 	answer, err := envoy.Check(t.Context(), question("GET", "/", map[string]string{
-		"cookie": cookie + "; theme=dark", "x-auth-subject": "mallory", "x_auth_subject": "mallory", "x-auth-groups": "admins", "x.forwarded.user": "mallory", "accept": "x", "x-auth-assertion": "mallory", "x_auth_assertion": "mallory",
-		"x-forwarded-for": "192.0.2.7",
+		"cookie": cookie + "; theme=dark", "x-auth-subject": "mallory", "x_auth_subject": "mallory",
+		"x-auth-groups": "admins", "x.forwarded.user": "mallory", "accept": "x", "x-auth-assertion": "mallory",
+		"x_auth_assertion": "mallory",
+		"x-forwarded-for":  "192.0.2.7",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +160,8 @@ func TestEnvoyIsToldWhatTheAppMaySeeAndWhatNot(t *testing.T) {
 	for _, name := range ok.GetHeadersToRemove() {
 		removed[name] = true
 	}
-	if got := slices.Sorted(maps.Keys(removed)); strings.Join(got, " ") != "x-auth-groups x.forwarded.user x_auth_assertion x_auth_subject" {
+	if got := slices.Sorted(maps.Keys(removed)); strings.Join(got,
+		" ") != "x-auth-groups x.forwarded.user x_auth_assertion x_auth_subject" {
 		t.Errorf("removed %q", got)
 	}
 }
@@ -181,7 +192,8 @@ func TestARouteOfEnvoyNamesItsApp(t *testing.T) {
 			}
 			if row.app == "" {
 				denied := answer.GetDeniedResponse()
-				if answer.GetStatus().GetCode() == 0 || denied.GetStatus().GetCode() != 500 || !strings.Contains(denied.GetBody(), "asks for an app that is not configured") {
+				if answer.GetStatus().GetCode() == 0 || denied.GetStatus().GetCode() != 500 ||
+					!strings.Contains(denied.GetBody(), "asks for an app that is not configured") {
 					t.Errorf("%s at %s: %v", row.name, path, answer)
 				}
 				continue

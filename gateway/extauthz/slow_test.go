@@ -72,8 +72,9 @@ type raw struct {
 func speak(t *testing.T) *raw {
 	t.Helper()
 	conn, _ := serve(t)(t.Context(), "")
-	c := &raw{framer: http2.NewFramer(conn, conn), settings: map[http2.SettingID]uint32{}, ended: map[uint32]time.Duration{},
-		over: make(chan struct{})}
+	c := &raw{framer: http2.NewFramer(conn, conn), settings: map[http2.SettingID]uint32{},
+		ended: map[uint32]time.Duration{},
+		over:  make(chan struct{})}
 	began := time.Now()
 	pings := make(chan [8]byte, 100)
 	go func() {
@@ -128,10 +129,12 @@ func (c *raw) open(stream uint32) error {
 	var head bytes.Buffer
 	e := hpack.NewEncoder(&head)
 	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "x"},
-		{":path", "/envoy.service.auth.v3.Authorization/Check"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+		{":path", "/envoy.service.auth.v3.Authorization/Check"}, {"content-type", "application/grpc"},
+		{"te", "trailers"}} {
 		e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
-	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true})
+	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(),
+		EndHeaders: true})
 }
 
 func TestAQuestionThatIsTooLongIsRefused(t *testing.T) {

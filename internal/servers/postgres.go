@@ -19,12 +19,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Postgres starts a PostgreSQL server with an empty database, or makes a schema on one that was named. Settings are such as
-// "max_connections=50".
+// Postgres starts a PostgreSQL server with an empty database, or makes a schema on one that was named. Settings are
+// such as "max_connections=50".
 func Postgres(t T, settings ...string) *Server {
 	t.Helper()
 	if named := os.Getenv("CURFEW_TEST_POSTGRES"); named != "" {
-		return &Server{URL: Schema(t, named), t: t, lent: "the server that CURFEW_TEST_POSTGRES names is not ours to stop"}
+		return &Server{URL: Schema(t, named), t: t, lent: "the server that CURFEW_TEST_POSTGRES names is not ours " +
+			"to stop"}
 	}
 	return OwnPostgres(t, "", settings...)
 }
@@ -40,8 +41,8 @@ func SharedPostgres() *Shared {
 	}}
 }
 
-// OwnPostgres is [Postgres] whether or not one was named. What the server keeps is below parent, a folder that is open to
-// everybody; "" leaves it to this package.
+// OwnPostgres is [Postgres] whether or not one was named. What the server keeps is below parent, a folder that is open
+// to everybody; "" leaves it to this package.
 func OwnPostgres(t T, parent string, settings ...string) *Server {
 	t.Helper()
 	bin := postgresPrograms(t)
@@ -49,14 +50,17 @@ func OwnPostgres(t T, parent string, settings ...string) *Server {
 	s.orphan = syscall.SIGQUIT // which it hands on to its own
 	s.renounce()
 	data := filepath.Join(s.dir, "data")
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "curfew", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "curfew", "-A", "trust", "-E", "UTF8",
+		"--locale=C", "--no-sync")
 	initdb.Dir, initdb.SysProcAttr = s.dir, s.as
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatal(fmt.Sprintf("initdb: %v\n%s", err, out))
 	}
 	s.launch(func(port int) []string {
-		command := []string{filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1",
-			"-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=on", "-c", "logging_collector=off"}
+		command := []string{filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-c",
+			"listen_addresses=127.0.0.1",
+			"-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=on", "-c",
+			"logging_collector=off"}
 		for _, setting := range settings {
 			command = append(command, "-c", setting)
 		}
@@ -66,8 +70,9 @@ func OwnPostgres(t T, parent string, settings ...string) *Server {
 	return s
 }
 
-// PostgresPair starts a PostgreSQL server and a synchronous standby of it, which are the Nodes, in this order. The primary tells a
-// client that a transaction is committed when the standby has it on its disk; [Server.Promote] makes the standby a primary.
+// PostgresPair starts a PostgreSQL server and a synchronous standby of it, which are the Nodes, in this order. The
+// primary tells a client that a transaction is committed when the standby has it on its disk; [Server.Promote] makes
+// the standby a primary.
 func PostgresPair(t T) *Group {
 	t.Helper()
 	primary := OwnPostgres(t, "")
@@ -75,7 +80,8 @@ func PostgresPair(t T) *Group {
 	standby.orphan = syscall.SIGQUIT
 	standby.renounce()
 	bin, data := postgresPrograms(t), filepath.Join(standby.dir, "data")
-	backup := exec.Command(filepath.Join(bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+	backup := exec.Command(filepath.Join(bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast",
+		"--no-sync",
 		"-d", fmt.Sprintf("host=127.0.0.1 port=%d user=curfew application_name=standby", primary.Port))
 	backup.Dir, backup.SysProcAttr = standby.dir, standby.as
 	if out, err := backup.CombinedOutput(); err != nil {
@@ -87,7 +93,8 @@ func PostgresPair(t T) *Group {
 		return command
 	})
 	standby.URL = fmt.Sprintf("postgres://curfew@%s/postgres?sslmode=disable", standby.Addr())
-	for _, statement := range []string{`ALTER SYSTEM SET synchronous_standby_names = 'standby'`, `SELECT pg_reload_conf()`} {
+	for _, statement := range []string{`ALTER SYSTEM SET synchronous_standby_names = 'standby'`,
+		`SELECT pg_reload_conf()`} {
 		run(t, primary.URL, statement)
 	}
 	primary.awaitRow(`SELECT true FROM pg_stat_replication WHERE sync_state = 'sync'`)
@@ -174,7 +181,8 @@ func Schema(t T, address string) string {
 	return u.String()
 }
 
-// PgBouncer puts a PgBouncer, in transaction mode, before the server at host:port. It lets these roles in, and no others.
+// PgBouncer puts a PgBouncer, in transaction mode, before the server at host:port. It lets these roles in, and no
+// others.
 func PgBouncer(t T, server string, roles []string, settings ...string) *Server {
 	t.Helper()
 	program := "/usr/sbin/pgbouncer" // where only root looks
@@ -195,8 +203,10 @@ func PgBouncer(t T, server string, roles []string, settings ...string) *Server {
 	}
 	write(users, `"`+strings.Join(roles, "\" \"\"\n\"")+"\" \"\"\n")
 	s.launch(func(port int) []string {
-		write(conf, fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-			"auth_type = trust\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 4\nmax_db_connections = 40\nmax_client_conn = 500\n",
+		write(conf, fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = "+
+			"127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
+			"auth_type = trust\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 4\nmax_db_connections "+
+			"= 40\nmax_client_conn = 500\n",
 			host, at, port, users)+strings.Join(settings, "\n"))
 		return []string{program, conf}
 	})

@@ -17,7 +17,8 @@ const (
 
 func send(pid int, signal syscall.Signal) { syscall.Kill(pid, signal) }
 
-// unprivileged says as whom a program is to run that refuses root, and gives the folder to that user. Nil means as whoever we are.
+// unprivileged says as whom a program is to run that refuses root, and gives the folder to that user. Nil means as
+// whoever we are.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Getuid() != 0 {
 		return nil, nil

@@ -15,8 +15,8 @@ import (
 
 const getRedis = "apt-get install redis-server redis-sentinel, or name a server in CURFEW_TEST_REDIS"
 
-// Redis starts a Redis server that keeps what it is given on disk and evicts nothing, or takes a prefix of one that was named.
-// Args are such as "--hz", "100"; what is given twice, the second time counts.
+// Redis starts a Redis server that keeps what it is given on disk and evicts nothing, or takes a prefix of one that was
+// named. Args are such as "--hz", "100"; what is given twice, the second time counts.
 func Redis(t T, args ...string) *Server {
 	t.Helper()
 	if named := os.Getenv("CURFEW_TEST_REDIS"); named != "" {
@@ -37,7 +37,8 @@ func OwnRedis(t T, args ...string) *Server {
 	s := newServer(t, "", "eady to accept connections", syscall.SIGTERM)
 	s.launch(func(port int) []string {
 		return append([]string{program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
-			"--dir", s.dir, "--daemonize", "no", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction",
+			"--dir", s.dir, "--daemonize", "no", "--save", "", "--appendonly", "yes", "--maxmemory-policy",
+			"noeviction",
 			"--repl-diskless-sync-delay", "0"}, args...)
 	})
 	s.URL = "redis://" + s.Addr()
@@ -72,7 +73,8 @@ func RedisReplicas(t T, replicas int, args ...string) *Group {
 	return g
 }
 
-// RedisSentinels starts a master, two replicas, and three sentinels that watch them as "main" and are none of the Nodes.
+// RedisSentinels starts a master, two replicas, and three sentinels that watch them as "main" and are none of the
+// Nodes.
 func RedisSentinels(t T, args ...string) *Group {
 	t.Helper()
 	program := find(t, "redis-sentinel", getRedis)
@@ -83,7 +85,8 @@ func RedisSentinels(t T, args ...string) *Group {
 		s := newServer(t, "", "Sentinel ID is", syscall.SIGTERM)
 		file := filepath.Join(s.dir, "sentinel.conf") // which it writes to
 		s.launch(func(port int) []string {
-			config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %d 2\nsentinel down-after-milliseconds main 1000\n"+
+			config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %d 2\nsentinel "+
+				"down-after-milliseconds main 1000\n"+
 				"sentinel failover-timeout main 6000\nsentinel parallel-syncs main 2\n", port, s.dir, g.Nodes[0].Port)
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
@@ -112,7 +115,8 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 	g := new(Group)
 	create := []string{"--cluster", "create"}
 	for range masters * (1 + replicas) {
-		s := OwnRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(Port(t)), "--cluster-node-timeout", "2000"},
+		s := OwnRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(Port(t)),
+			"--cluster-node-timeout", "2000"},
 			args...)...)
 		g.Nodes, create = append(g.Nodes, s), append(create, s.Addr())
 	}
@@ -139,19 +143,20 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 	return g
 }
 
-// replicated returns when so many replicas of a master have acknowledged a write: one that has just been filled is called online, and
-// may be busy with its own files for a second.
+// replicated returns when so many replicas of a master have acknowledged a write: one that has just been filled is
+// called online, and may be busy with its own files for a second.
 func (s *Server) replicated(replicas int) {
 	s.t.Helper()
 	cmd := exec.Command(find(s.t, "redis-cli", getRedis), "-p", strconv.Itoa(s.Port))
 	cmd.Stdin = strings.NewReader(fmt.Sprintf("FLUSHALL\nWAIT %d %d\n", replicas, patience.Milliseconds()))
-	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != fmt.Sprintf("OK\n%d", replicas) {
+	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != fmt.Sprintf("OK\n%d",
+		replicas) {
 		s.t.Fatal(fmt.Sprintf("replicas do not follow: %v\n%s", err, out))
 	}
 }
 
-// await returns when a Redis server, asked for something again and again, answers with one of these: nobody tells when others
-// know of it.
+// await returns when a Redis server, asked for something again and again, answers with one of these: nobody tells when
+// others know of it.
 func (s *Server) await(question string, one ...string) {
 	s.t.Helper()
 	s.awaitThat(question, fmt.Sprintf("%q", one), func(out string) bool {
@@ -164,7 +169,8 @@ func (s *Server) awaitThat(question, wanted string, holds func(out string) bool)
 	s.t.Helper()
 	cli := find(s.t, "redis-cli", getRedis)
 	for giveUp := time.After(patience); ; {
-		out, _ := exec.Command(cli, append([]string{"-p", strconv.Itoa(s.Port)}, strings.Fields(question)...)...).CombinedOutput()
+		out, _ := exec.Command(cli, append([]string{"-p", strconv.Itoa(s.Port)}, strings.Fields(question)...)...).
+			CombinedOutput()
 		if holds(string(out)) {
 			return
 		}

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Server is a server that runs for one test, or for those that share it. URL is how `--store` names it. Port and URL stay the same
-// when it is stopped and started again, and so does what it keeps.
+// Server is a server that runs for one test, or for those that share it. URL is how `--store` names it. Port and URL
+// stay the same when it is stopped and started again, and so does what it keeps.
 type Server struct {
 	URL  string
 	Port int
@@ -71,7 +71,8 @@ func (s *Server) Own() {
 	}
 }
 
-// Start starts a server that was stopped, on the same port and with what it kept. It returns when that takes connections.
+// Start starts a server that was stopped, on the same port and with what it kept. It returns when that takes
+// connections.
 func (s *Server) Start() {
 	s.t.Helper()
 	s.Own()
@@ -108,8 +109,8 @@ func (s *Server) Thaw() {
 	s.signal(thaw)
 }
 
-// newServer returns a server that is still to be launched, with a folder of its own below parent, where "" means in memory if that is
-// possible; for a benchmark it means on a disk.
+// newServer returns a server that is still to be launched, with a folder of its own below parent, where "" means in
+// memory if that is possible; for a benchmark it means on a disk.
 func newServer(t T, parent, ready string, orderly syscall.Signal) *Server {
 	t.Helper()
 	if notHere != "" {
@@ -142,7 +143,8 @@ func (s *Server) launch(command func(port int) []string) {
 			return
 		}
 		release()
-		if !strings.Contains(err.Error(), "Address already in use") && !strings.Contains(err.Error(), "could not bind") {
+		if !strings.Contains(err.Error(), "Address already in use") &&
+			!strings.Contains(err.Error(), "could not bind") {
 			break
 		}
 	}
@@ -156,8 +158,8 @@ func (s *Server) start() error {
 	if s.shell != nil {
 		return errors.New("the server runs already")
 	}
-	// Beside the server somebody reads until this process dies, or all is over. What a shell leaves running ignores SIGINT and
-	// SIGQUIT, unless it says otherwise itself.
+	// Beside the server somebody reads until this process dies, or all is over. What a shell leaves running ignores
+	// SIGINT and SIGQUIT, unless it says otherwise itself.
 	script := fmt.Sprintf(`exec 3<&0; "$0" "$@" </dev/null 3<&- & server=$!; echo "pid $server"
 		{ cat <&3; kill -%d $server; kill -%d $server; } >/dev/null 2>&1 & wait $server; kill $!`, s.orphan, thaw)
 	shell := exec.Command("/bin/sh", append([]string{"-c", script}, s.command...)...)

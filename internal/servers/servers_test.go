@@ -88,7 +88,8 @@ func TestRedisKeepsWhatItWasGivenWhenItIsKilledAndStarted(t *testing.T) {
 func TestRedisClusterComesTogether(t *testing.T) {
 	t.Parallel()
 	c := servers.RedisCluster(t)
-	out, err := exec.Command("redis-cli", "-c", "-p", strconv.Itoa(c.Nodes[0].Port), "set", "anything", "1").CombinedOutput()
+	out, err := exec.Command("redis-cli", "-c", "-p", strconv.Itoa(c.Nodes[0].Port), "set", "anything", "1").
+		CombinedOutput()
 	if got := strings.TrimSpace(string(out)); err != nil || got != "OK" {
 		t.Fatalf("%q, %v", got, err)
 	}

@@ -79,12 +79,12 @@ func (l *life) Cleanup(f func())     { l.cleanups = append(l.cleanups, f) }
 func (l *life) Fatal(message ...any) { l.failed = fmt.Sprint(message...); runtime.Goexit() }
 func (l *life) Skip(message ...any)  { l.skipped = fmt.Sprint(message...); runtime.Goexit() }
 
-// The ports of the servers are below those that Linux gives to outgoing connections (from 32768), so that nobody gets one of them
-// by chance while its server is not running yet, or not at the moment.
+// The ports of the servers are below those that Linux gives to outgoing connections (from 32768), so that nobody gets
+// one of them by chance while its server is not running yet, or not at the moment.
 const firstPort, ports = 21000, 11000
 
-// reserve finds a port of loopback that nobody listens on. What says to others that do the same that it is taken is a socket with
-// the same number, of UDP, which nothing here uses: it ends with this process, whatever ends that.
+// reserve finds a port of loopback that nobody listens on. What says to others that do the same that it is taken is a
+// socket with the same number, of UDP, which nothing here uses: it ends with this process, whatever ends that.
 func reserve() (port int, release func(), err error) {
 	first := rand.IntN(ports)
 	for i := range ports {

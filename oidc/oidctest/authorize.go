@@ -119,7 +119,10 @@ func (p *Provider) serveLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) hinted(hint string) (User, bool) {
-	i := slices.IndexFunc(p.cfg.Users, func(u User) bool { return hint != "" && (u.Subject == hint || u.Email == hint) })
+	i := slices.IndexFunc(p.cfg.Users, func(u User) bool {
+		return hint != "" &&
+			(u.Subject == hint || u.Email == hint)
+	})
 	if i < 0 {
 		return User{}, false
 	}
@@ -187,5 +190,6 @@ func loginPage() *template.Template {
 func plainLoggedOutPage(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Signed out</title>\n<h1>You are signed out</h1></html>\n"))
+	_, _ = w.Write([]byte("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Signed " +
+		"out</title>\n<h1>You are signed out</h1></html>\n"))
 }

@@ -1,6 +1,6 @@
-// Package oidctest is a small OpenID Provider for tests and for the demo. It speaks the real protocol over HTTP: discovery,
-// keys, the code flow with PKCE, refresh with rotation, userinfo, revocation, RP-initiated and back-channel logout. It
-// keeps everything in memory.
+// Package oidctest is a small OpenID Provider for tests and for the demo. It speaks the real protocol over HTTP:
+// discovery, keys, the code flow with PKCE, refresh with rotation, userinfo, revocation, RP-initiated and back-channel
+// logout. It keeps everything in memory.
 //
 // It lies on demand: [Provider.Mangle] and [Provider.Override] change what it says, [Provider.SignLogoutToken] and
 // [Provider.SignIDToken] sign whatever they are told to.

@@ -147,8 +147,8 @@ func Sign(t JWT) string {
 	return input + "." + base64.RawURLEncoding.EncodeToString(t.Key.Sign(t.Alg, input))
 }
 
-// Sign returns the signature of input as RFC 7518 §3 lays it out; for "none" nothing, and for HS256 an HMAC under the PEM
-// of the public key, as the well-known attack has it.
+// Sign returns the signature of input as RFC 7518 §3 lays it out; for "none" nothing, and for HS256 an HMAC under the
+// PEM of the public key, as the well-known attack has it.
 func (k *Key) Sign(alg, input string) []byte {
 	var opts crypto.SignerOpts
 	digest := []byte(input)
@@ -189,7 +189,8 @@ func (k *Key) Sign(alg, input string) []byte {
 	return sig
 }
 
-// verifies says whether sig is the key's signature of input. It goes by way of go-jose, which knows nothing of how Sign does it.
+// verifies says whether sig is the key's signature of input. It goes by way of go-jose, which knows nothing of how Sign
+// does it.
 func (k *Key) verifies(input string, sig []byte) bool {
 	raw := input + "." + base64.RawURLEncoding.EncodeToString(sig)
 	obj, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(k.Alg)})
@@ -238,7 +239,8 @@ func (p *Provider) finish(t JWT, c Client) string {
 // Encrypt wraps a token in a JWE.
 func Encrypt(raw string, e *Encryption) string {
 	enc, err := jose.NewEncrypter(jose.ContentEncryption(e.Enc),
-		jose.Recipient{Algorithm: jose.KeyAlgorithm(e.Alg), Key: e.Key}, (&jose.EncrypterOptions{}).WithContentType("JWT"))
+		jose.Recipient{Algorithm: jose.KeyAlgorithm(e.Alg), Key: e.Key},
+		(&jose.EncrypterOptions{}).WithContentType("JWT"))
 	if err != nil {
 		panic(err)
 	}
@@ -256,8 +258,8 @@ func Encrypt(raw string, e *Encryption) string {
 // LogoutEvent is the member of `events` of a logout token.
 const LogoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
-// SignLogoutToken signs a logout token for a client (Back-Channel Logout §2.4). sub or sid may be empty. Each lie may change
-// it before it is signed.
+// SignLogoutToken signs a logout token for a client (Back-Channel Logout §2.4). sub or sid may be empty. Each lie may
+// change it before it is signed.
 func (p *Provider) SignLogoutToken(clientID, sub, sid string, lies ...func(*JWT)) string {
 	c, _ := p.client(clientID)
 	now := p.cfg.Now()
@@ -284,7 +286,8 @@ func (p *Provider) SignLogoutToken(clientID, sub, sid string, lies ...func(*JWT)
 
 // SignIDToken signs an ID Token for a client (Core §2). sid, nonce and accessToken may be empty.
 func (p *Provider) SignIDToken(clientID, sub, sid, nonce, accessToken string, lies ...func(*JWT)) string {
-	return p.signIDToken(&grant{client: clientID, subject: sub, sid: sid, nonce: nonce, authTime: p.cfg.Now()}, accessToken, lies...)
+	return p.signIDToken(&grant{client: clientID, subject: sub, sid: sid, nonce: nonce, authTime: p.cfg.Now()},
+		accessToken, lies...)
 }
 
 func (p *Provider) signIDToken(g *grant, accessToken string, lies ...func(*JWT)) string {

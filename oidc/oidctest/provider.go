@@ -188,8 +188,8 @@ func (p *Provider) Issuer() string { return p.cfg.Issuer }
 // Users returns those who can sign in.
 func (p *Provider) Users() []User { return slices.Clone(p.cfg.Users) }
 
-// SetClient registers a client, or changes the one with that ID. Tests need it, because a client's addresses are often not
-// known before it has been started, which needs the issuer.
+// SetClient registers a client, or changes the one with that ID. Tests need it, because a client's addresses are often
+// not known before it has been started, which needs the issuer.
 func (p *Provider) SetClient(c Client) {
 	p.mu.Lock()
 	if i := slices.IndexFunc(p.clients, func(o Client) bool { return o.ID == c.ID }); i >= 0 {

@@ -59,8 +59,10 @@ func browser(t *testing.T) *http.Client {
 func request(client string, change ...string) url.Values {
 	sum := sha256.Sum256([]byte(verifier))
 	q := url.Values{
-		"response_type": {"code"}, "client_id": {client}, "redirect_uri": {"https://" + client + ".example.com/cb"}, "scope": {"openid profile email"},
-		"state": {"st"}, "nonce": {"n"}, "code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
+		"response_type": {"code"}, "client_id": {client}, "redirect_uri": {"https://" + client + ".example.com/cb"},
+		"scope": {"openid profile email"},
+		"state": {"st"}, "nonce": {"n"}, "code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])},
+		"code_challenge_method": {"S256"},
 	}
 	for i := 0; i < len(change); i += 2 {
 		q.Set(change[i], change[i+1])
@@ -95,7 +97,8 @@ func read(t *testing.T, _ *http.Client, do func() (*http.Response, error)) (url.
 func token(t *testing.T, p *oidctest.Provider, form url.Values) (int, map[string]any) {
 	t.Helper()
 	b := browser(t)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.URL(oidctest.Token), strings.NewReader(form.Encode()))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.URL(oidctest.Token),
+		strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +118,8 @@ func token(t *testing.T, p *oidctest.Provider, form url.Values) (int, map[string
 
 func codeForm(code string) url.Values {
 	return url.Values{
-		"client": {"one"}, "grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {verifier}, "redirect_uri": {"https://one.example.com/cb"},
+		"client": {"one"}, "grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {verifier},
+		"redirect_uri": {"https://one.example.com/cb"},
 	}
 }
 
@@ -135,7 +139,8 @@ func TestARequestThatIsWrongIsRefused(t *testing.T) {
 			t.Errorf("%s=%s: sent back with %v; want %s", row.name, row.value, got, row.want)
 		}
 	}
-	for _, q := range []url.Values{request("one", "redirect_uri", "https://one.example.com/cb/"), request("one", "client_id", "three")} {
+	for _, q := range []url.Values{request("one", "redirect_uri", "https://one.example.com/cb/"),
+		request("one", "client_id", "three")} {
 		if got, status, _ := authorize(t, p, b, q); status != 400 || len(got) > 0 {
 			t.Errorf("%v: %d, sent to %v; want 400 and no redirect", q, status, got)
 		}
@@ -159,7 +164,8 @@ func TestOneSignInServesAllClientsOfABrowserAndNoOtherBrowser(t *testing.T) {
 	if got, _, _ := authorize(t, p, b, request("two", "prompt", "none")); got.Get("code") == "" {
 		t.Fatalf("the second client got %v", got)
 	}
-	if got, _, _ := authorize(t, p, browser(t), request("two", "prompt", "none")); got.Get("error") != "login_required" {
+	if got, _, _ := authorize(t, p, browser(t), request("two", "prompt",
+		"none")); got.Get("error") != "login_required" {
 		t.Fatalf("another browser got %v", got)
 	}
 	if _, status, _ := authorize(t, p, b, request("two", "prompt", "login")); status != 200 {
@@ -205,7 +211,8 @@ func TestARefreshTokenThatWasSpentEndsItsHeirs(t *testing.T) {
 	got, _, _ := authorize(t, p, browser(t), request("one"))
 	_, first := token(t, p, codeForm(got.Get("code")))
 	refresh := func(rt any) (int, map[string]any) {
-		return token(t, p, url.Values{"client": {"one"}, "grant_type": {"refresh_token"}, "refresh_token": {rt.(string)}})
+		return token(t, p, url.Values{"client": {"one"}, "grant_type": {"refresh_token"},
+			"refresh_token": {rt.(string)}})
 	}
 	status, second := refresh(first["refresh_token"])
 	if status != 200 || second["refresh_token"] == first["refresh_token"] {
@@ -270,24 +277,31 @@ func TestEndSessionLeadsBackOnlyToWhereIsRegistered(t *testing.T) {
 	_, tokens := token(t, p, codeForm(got.Get("code")))
 	hint := tokens["id_token"].(string)
 	end := func(change ...string) (url.Values, int, string) {
-		q := url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://one.example.com/bye?x=1"}, "state": {"a b"}}
+		q := url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://one.example.com/bye?x=1"},
+			"state": {"a b"}}
 		for i := 0; i < len(change); i += 2 {
 			q.Set(change[i], change[i+1])
 		}
-		return read(t, b, func() (*http.Response, error) { return b.Get(p.URL(oidctest.EndSession) + "?" + q.Encode()) })
+		return read(t, b, func() (*http.Response, error) {
+			return b.Get(p.URL(oidctest.EndSession) + "?" +
+				q.Encode())
+		})
 	}
 	for _, change := range [][]string{
-		{"post_logout_redirect_uri", "https://one.example.com/bye"}, {"post_logout_redirect_uri", "https://evil.example.com/"},
+		{"post_logout_redirect_uri", "https://one.example.com/bye"},
+		{"post_logout_redirect_uri", "https://evil.example.com/"},
 		{"id_token_hint", hint[:len(hint)-8] + "AAAAAAAA"}, {"id_token_hint", "x"}, {"client_id", "two"},
 	} {
 		if to, status, _ := end(change...); status != 400 || len(to) > 0 || len(p.Sessions()) != 1 {
 			t.Errorf("%v: %d, to %v, %d sessions; want 400, and nothing ended", change, status, to, len(p.Sessions()))
 		}
 	}
-	if _, status, page := end("id_token_hint", "", "post_logout_redirect_uri", ""); status != 200 || !strings.Contains(page, "<button>Sign out") || len(p.Sessions()) != 1 {
+	if _, status, page := end("id_token_hint", "", "post_logout_redirect_uri", ""); status != 200 ||
+		!strings.Contains(page, "<button>Sign out") || len(p.Sessions()) != 1 {
 		t.Errorf("without a hint: %d; want to be asked", status)
 	}
-	if to, status, _ := end(); status != 303 || to.Get("state") != "a b" || to.Get("x") != "1" || len(p.Sessions()) != 0 {
+	if to, status, _ := end(); status != 303 || to.Get("state") != "a b" || to.Get("x") != "1" ||
+		len(p.Sessions()) != 0 {
 		t.Errorf("%d, to %v, %d sessions", status, to, len(p.Sessions()))
 	}
 }
@@ -295,11 +309,13 @@ func TestEndSessionLeadsBackOnlyToWhereIsRegistered(t *testing.T) {
 // Sign lays signatures out by its own code, so go-jose, which does it by another, has to agree.
 func TestWhatIsSignedHereVerifiesElsewhere(t *testing.T) {
 	t.Parallel()
-	for _, alg := range []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"} {
+	for _, alg := range []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+		"EdDSA"} {
 		t.Run(alg, func(t *testing.T) {
 			t.Parallel()
 			k := oidctest.NewKey(alg)
-			raw := oidctest.Sign(oidctest.JWT{Header: map[string]any{"alg": alg, "kid": k.KID}, Claims: map[string]any{"a": 1}, Key: k, Alg: alg})
+			raw := oidctest.Sign(oidctest.JWT{Header: map[string]any{"alg": alg, "kid": k.KID},
+				Claims: map[string]any{"a": 1}, Key: k, Alg: alg})
 			obj, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
 			if err != nil {
 				t.Fatal(err)

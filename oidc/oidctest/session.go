@@ -184,8 +184,8 @@ func (p *Provider) Send(ctx context.Context, uri, token string) (d Delivery) {
 	return d
 }
 
-// serveEndSession is the end_session endpoint (RP-Initiated Logout §2). The cookie decides whose session ends; without one the
-// sid of id_token_hint does. Who comes without a hint is asked first (§2: the person must agree).
+// serveEndSession is the end_session endpoint (RP-Initiated Logout §2). The cookie decides whose session ends; without
+// one the sid of id_token_hint does. Who comes without a hint is asked first (§2: the person must agree).
 func (p *Provider) serveEndSession(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, "the request cannot be read", http.StatusBadRequest)

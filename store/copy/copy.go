@@ -80,8 +80,8 @@ var errSwapped = errors.New(
 // before anything has been changed.
 //
 // Copy watches FROM for sessions that end there meanwhile. They may be on the page that is being copied, so they are
-// ended at TO after the pass, when everything has been written. A session that is at TO though it has ended at FROM ends
-// at the next copy. So the last copy, when FROM is not used any more, leaves exactly what lives there.
+// ended at TO after the pass, when everything has been written. A session that is at TO though it has ended at FROM
+// ends at the next copy. So the last copy, when FROM is not used any more, leaves exactly what lives there.
 func Copy(ctx context.Context, from, to store.Store, o Options) (Result, error) {
 	now, err := clock(ctx, from, to, o.Now)
 	if err != nil {
@@ -149,7 +149,8 @@ func (c *copier) run(ctx context.Context) (total Result, err error) {
 			total.Same = t.Same
 		}
 		total.Living, total.Barred = t.Living, t.Barred
-		total.Created, total.Updated, total.Ended = total.Created+t.Created, total.Updated+t.Updated, total.Ended+t.Ended
+		total.Created, total.Updated, total.Ended = total.Created+t.Created, total.Updated+t.Updated,
+			total.Ended+t.Ended
 		if err != nil {
 			return total, err
 		}

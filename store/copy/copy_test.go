@@ -48,7 +48,8 @@ func newStores() map[string]func(t testing.TB) store.Store {
 			return open(t, s, err)
 		},
 		"redis": func(t testing.TB) store.Store {
-			s, err := redis.Open(context.Background(), servers.Redis(t).URL, redis.Options{Log: slog.New(slog.DiscardHandler)})
+			s, err := redis.Open(context.Background(), servers.Redis(t).URL,
+				redis.Options{Log: slog.New(slog.DiscardHandler)})
 			return open(t, s, err)
 		},
 	}
@@ -68,7 +69,8 @@ func person(n int, at time.Time) store.Record {
 	b := session.NewBearer(issuer, client, subject)
 	at = store.Time(at)
 	return store.Record{
-		Key: b.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Former: former, Created: at, LastSeen: at,
+		Key: b.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Former: former, Created: at,
+		LastSeen:    at,
 		IdleExpires: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Refresh: store.Refresh(n % 3),
 		Payload: bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 200),
 	}
@@ -215,8 +217,8 @@ func TestSessionsMoveBetweenAnyTwoStores(t *testing.T) {
 	}
 }
 
-// While gateways use FROM sessions begin, are used, and end there; when they have stopped, one more copy leaves exactly what
-// lives.
+// While gateways use FROM sessions begin, are used, and end there; when they have stopped, one more copy leaves exactly
+// what lives.
 func TestACopyBesideRunningGatewaysLosesNothingAndBringsNothingBack(t *testing.T) {
 	t.Parallel()
 	from, to := newStores()["redis"](t), newStores()["postgres"](t)
@@ -300,7 +302,8 @@ func TestASessionThatEndsWhileItIsCopiedDoesNotLiveAtTO(t *testing.T) {
 		}
 	}
 	left := people
-	h := &hooked{Store: from, listed: func() { // on the page that is at hand, or on one to come, or on one that was written
+	// on the page that is at hand, or on one to come, or on one that was written
+	h := &hooked{Store: from, listed: func() {
 		for range min(len(left), 300) {
 			if err := signOut(from, left[0]); err != nil {
 				t.Error(err)
@@ -447,7 +450,8 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 		barred      bool
 		explanation string
 	}{
-		{"a minute before it", now.Add(-2 * time.Minute), now.Add(-time.Minute), true, "it signed in before the logout"},
+		{"a minute before it", now.Add(-2 * time.Minute), now.Add(-time.Minute), true,
+			"it signed in before the logout"},
 		{"hours before it", now.Add(-5 * time.Hour), now.Add(-time.Minute), true, "it signed in before the logout"},
 		{"hours before one that is as old as marks get", now.Add(-5 * time.Hour),
 			now.Add(time.Microsecond - store.AttemptLifetime), true, "the mark is still there"},
@@ -463,11 +467,13 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			who := store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject}
-			if _, err := c.to.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel}, row.logout); err != nil {
+			if _, err := c.to.End(t.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel},
+				row.logout); err != nil {
 				t.Fatal(err)
 			}
 			total, err := c.run(t.Context())
-			if _, found := c.to.Find(t.Context(), r.Key, now); err != nil || !total.Settled || (found != nil) != row.barred || total.Barred != len(living(t, c.from))-total.Created {
+			if _, found := c.to.Find(t.Context(), r.Key, now); err != nil || !total.Settled ||
+				(found != nil) != row.barred || total.Barred != len(living(t, c.from))-total.Created {
 				t.Errorf("%+v, %v, found %v; want barred %t, since %s", total, err, found, row.barred, row.explanation)
 			}
 		})
@@ -519,7 +525,8 @@ func TestASessionThatGotAnotherSIDIsFoundByAllOfThemAtTO(t *testing.T) {
 				copied()
 				barred := in
 				barred.SID = "barred"
-				if _, err := c.to.End(t.Context(), store.Ending{Selector: barred, Cause: store.CauseBackChannel}, now); err != nil {
+				if _, err := c.to.End(t.Context(), store.Ending{Selector: barred, Cause: store.CauseBackChannel},
+					now); err != nil {
 					t.Fatal(err)
 				}
 				for _, to := range row.between {

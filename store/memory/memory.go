@@ -21,8 +21,8 @@ var (
 
 // Store keeps sessions and notices in memory. It is a [store.Store].
 //
-// One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and everything
-// else is a few map look-ups, less than handing the work to another shard would cost.
+// One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and
+// everything else is a few map look-ups, less than handing the work to another shard would cost.
 type Store struct {
 	incarnation string
 
@@ -228,11 +228,15 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 		return nil, err
 	}
 	now = store.Time(now)
-	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool,
+		error) {
+		return s.endBatch(ctx, e, now)
+	})
 }
 
 // endBatch is one step of End. Everything that can fail comes before the first change.
-func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
+func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool,
+	err error) {
 	err = s.do(ctx, func() error {
 		scope := namespaceOf(e.Selector.Issuer, e.Selector.ClientID)
 		if known := s.jtis[jti{scope, e.JTI}]; e.JTI != "" && known != nil && now.Before(known.at) {
@@ -284,7 +288,8 @@ func (s *Store) leaveMark(k mark, now time.Time) {
 }
 
 // remember keeps k until at and a while longer, in place of what was remembered of it before.
-func remember[K comparable](all map[K]*remembered[K], times *queue[*remembered[K]], k K, at time.Time, longer time.Duration) {
+func remember[K comparable](all map[K]*remembered[K], times *queue[*remembered[K]], k K, at time.Time,
+	longer time.Duration) {
 	until := at.Add(longer).UnixMicro()
 	if m := all[k]; m != nil {
 		m.at = at

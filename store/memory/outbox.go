@@ -114,7 +114,8 @@ func (o *outbox) forget(n *notice) {
 }
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
+	limit int) ([]store.Notice, error) {
 	now = store.Time(now)
 	at := now.UnixMicro()
 	var claimed []store.Notice

@@ -55,7 +55,8 @@ func TestQueueGivesWhatIsDueFirst(t *testing.T) {
 			"": func(t *rapid.T) {
 				for i, s := range q {
 					if s.item.place != i || s.due != due[s.item] {
-						t.Fatalf("a member at %d thinks it is at %d, due %d, want %d", i, s.item.place, s.due, due[s.item])
+						t.Fatalf("a member at %d thinks it is at %d, due %d, want %d", i, s.item.place, s.due,
+							due[s.item])
 					}
 				}
 				if len(q) != len(due) {

@@ -28,7 +28,8 @@ func TestASessionTakesLessThanTwoKilobytesBesideItsPayload(t *testing.T) {
 		subject := fmt.Sprintf("248289761001-%d", i)
 		bearer := session.NewBearer("https://id.example", "app", subject)
 		r := store.Record{Key: bearer.Key(), Issuer: "https://id.example", ClientID: "app", Subject: subject,
-			SID: fmt.Sprintf("08a5019c-17e1-4977-8f42-65a12843ea02-%d", i), Expires: now.Add(time.Hour), IdleExpires: now.Add(time.Hour)}
+			SID: fmt.Sprintf("08a5019c-17e1-4977-8f42-65a12843ea02-%d", i), Expires: now.Add(time.Hour),
+			IdleExpires: now.Add(time.Hour)}
 		if err := backend.Create(t.Context(), r, now, now); err != nil {
 			t.Fatal(err)
 		}

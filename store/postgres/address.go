@@ -83,8 +83,8 @@ func parseAddress(text string, o Options) (*address, error) {
 	}
 	setUnlessNamed(a.direct, planning())
 	if a.pooler {
-		// A statement that is prepared on one connection is not there on the next; and what a connection is to be set to when it
-		// begins, a pooler refuses.
+		// A statement that is prepared on one connection is not there on the next; and what a connection is to be set
+		// to when it begins, a pooler refuses.
 		a.pool.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 		return a, nil
 	}
@@ -98,8 +98,8 @@ func parseAddress(text string, o Options) (*address, error) {
 	return a, nil
 }
 
-// planning are settings for statements that search an index. A plan that was made while a table was small would scan it, or
-// fetch all of a name and sort them, for as long as it is kept.
+// planning are settings for statements that search an index. A plan that was made while a table was small would scan
+// it, or fetch all of a name and sort them, for as long as it is kept.
 func planning() map[string]string {
 	return map[string]string{"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
 }
@@ -136,7 +136,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %s", err, poolerHint)
 	case answer.Code == "42501":
 		return fmt.Errorf("%w: curfew makes tables in the first schema of the search_path: "+
-			"give its user one of its own, with CREATE SCHEMA curfew AUTHORIZATION …, and ALTER ROLE … SET search_path = curfew", err)
+			"give its user one of its own, with CREATE SCHEMA curfew AUTHORIZATION …, and ALTER ROLE … SET "+
+			"search_path = curfew", err)
 	}
 	return err
 }

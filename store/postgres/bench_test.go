@@ -36,7 +36,8 @@ func BenchmarkFloor(b *testing.B) {
 	run(b, address, `CREATE TABLE floor (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, text text)`)
 	conn := dial(b, address)
 	for b.Loop() {
-		if _, err := conn.Exec(b.Context(), `INSERT INTO floor (text) VALUES ($1)`, "4d3559ec-67504aaba65d"); err != nil {
+		if _, err := conn.Exec(b.Context(), `INSERT INTO floor (text) VALUES ($1)`,
+			"4d3559ec-67504aaba65d"); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -58,7 +59,8 @@ func BenchmarkFloorParallel(b *testing.B) {
 		for _, conn := range conns {
 			go func() {
 				for range each {
-					if _, err := conn.Exec(b.Context(), `INSERT INTO floor (text) VALUES ($1)`, "4d3559ec-67504aaba65d"); err != nil {
+					if _, err := conn.Exec(b.Context(), `INSERT INTO floor (text) VALUES ($1)`,
+						"4d3559ec-67504aaba65d"); err != nil {
 						done <- err
 						return
 					}
@@ -77,8 +79,8 @@ func BenchmarkFloorParallel(b *testing.B) {
 	b.ReportMetric(float64(n)/took.Seconds(), "tx/s")
 }
 
-// BenchmarkEndCopied measures End as BenchmarkEnd and BenchmarkEndParallel do, with sessions that are copied into the table: a
-// million of them are there in a minute.
+// BenchmarkEndCopied measures End as BenchmarkEnd and BenchmarkEndParallel do, with sessions that are copied into the
+// table: a million of them are there in a minute.
 func BenchmarkEndCopied(b *testing.B) {
 	for _, size := range []int{1_000, 100_000, 1_000_000} {
 		for _, callers := range []int{1, 16} {
@@ -97,7 +99,8 @@ func BenchmarkEndCopied(b *testing.B) {
 						return // and the figure is worthless: ask for fewer
 					}
 					r := all[n-1]
-					e := ending(store.Selector{Subject: r.Subject, SID: r.SID}, fmt.Sprint("4d3559ec-67504aaba65d-", n), now)
+					e := ending(store.Selector{Subject: r.Subject, SID: r.SID}, fmt.Sprint("4d3559ec-67504aaba65d-", n),
+						now)
 					e.Notices = nil
 					if ended, err := backend.End(context.Background(), e, now); err != nil || len(ended) != 1 {
 						b.Errorf("End: %d sessions, error %v", len(ended), err)
@@ -127,8 +130,9 @@ func copySessions(b *testing.B, address string, size int, now time.Time) []store
 	conn := dial(b, address)
 	var some []store.Record
 	i := 0
-	_, err := conn.CopyFrom(b.Context(), pgx.Identifier{"curfew_sessions"}, []string{"key", "subject_hash", "sid_hash", "created", "last_seen",
-		"idle_expires", "expires", "revision", "refresh", "issuer", "client", "subject", "sid", "payload"},
+	_, err := conn.CopyFrom(b.Context(), pgx.Identifier{"curfew_sessions"},
+		[]string{"key", "subject_hash", "sid_hash", "created", "last_seen",
+			"idle_expires", "expires", "revision", "refresh", "issuer", "client", "subject", "sid", "payload"},
 		pgx.CopyFromFunc(func() ([]any, error) {
 			if i == size {
 				return nil, nil
@@ -140,7 +144,8 @@ func copySessions(b *testing.B, address string, size int, now time.Time) []store
 			}
 			subject, sid := postgres.Hashes(r)
 			at, until := now.UnixMicro(), now.Add(time.Duration(i)*time.Second+time.Hour).UnixMicro()
-			return []any{r.Key[:], subject, sid, at, at, until, until, int64(1), int16(0), r.Issuer, r.ClientID, r.Subject, r.SID, r.Payload}, nil
+			return []any{r.Key[:], subject, sid, at, at, until, until, int64(1), int16(0), r.Issuer, r.ClientID,
+				r.Subject, r.SID, r.Payload}, nil
 		}))
 	if err != nil {
 		b.Fatal(err)
@@ -159,7 +164,8 @@ func BenchmarkHeard(b *testing.B) {
 	address := schema(b)
 	here, there := open(b, address, patient()), open(b, address, patient())
 	heard := listen(b, there)
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	var took []time.Duration
 	for b.Loop() {
 		r := signIn(b, here, "alice", "s1", now)
@@ -183,14 +189,16 @@ func BenchmarkSize(b *testing.B) {
 	o := patient()
 	o.MaxConns = 16
 	backend := open(b, address, o)
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	const sessions, workers = 100_000, 32
 	for b.Loop() {
 		done := make(chan error)
 		for w := range workers {
 			go func() {
 				for i := w; i < sessions; i += workers {
-					r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i), now)
+					r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i),
+						now)
 					err := backend.Create(b.Context(), r, now, now)
 					r.LastSeen, r.IdleExpires = now.Add(time.Minute), r.IdleExpires.Add(time.Minute)
 					if err == nil {
@@ -213,7 +221,8 @@ func BenchmarkSize(b *testing.B) {
 	conn := dial(b, address)
 	var total int64
 	var parts string
-	if err := conn.QueryRow(b.Context(), `SELECT pg_total_relation_size('curfew_sessions'), (SELECT string_agg(relname || ' ' || pg_relation_size(oid) / $1, ', ')
+	if err := conn.QueryRow(b.Context(),
+		`SELECT pg_total_relation_size('curfew_sessions'), (SELECT string_agg(relname || ' ' || pg_relation_size(oid) / $1, ', ')
 		FROM pg_class WHERE relname LIKE 'curfew_sessions%' AND relnamespace = current_schema()::regnamespace)`, sessions*b.N).Scan(&total, &parts); err != nil {
 		b.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// clockConn is the connection that the server's clock is read over. It is used for nothing else, so no full pool and no locked
-// table delays a reading.
+// clockConn is the connection that the server's clock is read over. It is used for nothing else, so no full pool and no
+// locked table delays a reading.
 type clockConn struct {
 	address *address
 	turn    chan struct{} // holds one token while nobody reads

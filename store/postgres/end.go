@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// endSQL makes an ending wait for the synchronous standby, if there is one, whatever it finds: on a repeat all may be done, and
-// not be on the standby yet. A transaction that writes nothing waits for nothing, so a message that nobody reads is written to
-// the log: what the standby confirms is that and all before it. And a level of synchronous_commit that does not wait (set for
-// the role, the database or the server) is raised, for this transaction.
+// endSQL makes an ending wait for the synchronous standby, if there is one, whatever it finds: on a repeat all may be
+// done, and not be on the standby yet. A transaction that writes nothing waits for nothing, so a message that nobody
+// reads is written to the log: what the standby confirms is that and all before it. And a level of synchronous_commit
+// that does not wait (set for the role, the database or the server) is raised, for this transaction.
 const endSQL = `SELECT e.* FROM (
 	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, CASE
 		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
@@ -104,12 +104,13 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
 		jti = d[:]
 	}
-	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now),
+	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, store.Micros(e.JTIExpires),
+		store.Micros(now),
 		kinds, targets, deadlines, whole, each, e.Spare, store.EndBatch}, nil
 }
 
-// leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for each
-// session whose [store.Refresh] is a bit of each.
+// leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for
+// each session whose [store.Refresh] is a bit of each.
 func leaves(e store.Ending, t store.NoticeRequest) (whole bool, each int32) {
 	if e.WholeSubject(t) {
 		return true, 0

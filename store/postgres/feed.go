@@ -16,18 +16,18 @@ import (
 
 // tail follows what ends, on whatever replica, over a connection of its own.
 //
-// End writes what ended into the table curfew_ended, in its own transaction. To look is to read what has been committed since
-// the look before: what was not visible in the snapshot of that one and is in the snapshot of this one. A number that
-// counts would not do, since numbers are given out before the commit, and the commits come in another order. So a look
-// proves itself: it sees every ending that was complete when it began, each once, and Sync is a look.
+// End writes what ended into the table curfew_ended, in its own transaction. To look is to read what has been committed
+// since the look before: what was not visible in the snapshot of that one and is in the snapshot of this one. A number
+// that counts would not do, since numbers are given out before the commit, and the commits come in another order. So a
+// look proves itself: it sees every ending that was complete when it began, each once, and Sync is a look.
 //
-// NOTIFY is only the bell that says when to look. An ending does not ring it in its own transaction: PostgreSQL lets those
-// that notify commit one at a time, each flush to the disk by itself, and 16 at once then make an eighth of the
+// NOTIFY is only the bell that says when to look. An ending does not ring it in its own transaction: PostgreSQL lets
+// those that notify commit one at a time, each flush to the disk by itself, and 16 at once then make an eighth of the
 // logouts. The replica that ended something rings when it has committed; if it dies before that, or the bell is lost,
 // the others see it when they look next: at the next Sync, which asks for no bell.
 //
-// What cannot be made good is told as a gap: a connection that was lost, since a server that crashed or was replaced may give
-// the same transaction numbers out again; a pooler that changed the server behind the connection; and endings
+// What cannot be made good is told as a gap: a connection that was lost, since a server that crashed or was replaced
+// may give the same transaction numbers out again; a pooler that changed the server behind the connection; and endings
 // that were pruned before they were looked at.
 type follower struct {
 	address *address
@@ -66,9 +66,9 @@ type answer struct {
 const (
 	beginSQL = `SELECT pg_current_snapshot()::text, pg_backend_pid()`
 
-	// What is not visible in a snapshot is from its xmax on, or in its list of those under way. If one of these has come to
-	// its end since, and is no newer than the newest of what was pruned, then it may have been pruned. (A number that
-	// is not given out yet is from another server, from which the tables were copied.)
+	// What is not visible in a snapshot is from its xmax on, or in its list of those under way. If one of these has
+	// come to its end since, and is no newer than the newest of what was pruned, then it may have been pruned. (A
+	// number that is not given out yet is from another server, from which the tables were copied.)
 	lookSQL = `WITH look AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 		news AS (
 			SELECT * FROM curfew_ended WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
@@ -90,11 +90,13 @@ var (
 	errMoved = errors.New("another process of the server answers than before")
 )
 
-// follow begins to follow what ends in the table with this number. It returns when it has heard a bell that was rung through
-// the pool.
-func follow(ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool) (*follower, error) {
+// follow begins to follow what ends in the table with this number. It returns when it has heard a bell that was rung
+// through the pool.
+func follow(ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool) (*follower,
+	error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	t := &follower{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop, stopped: make(chan struct{})}
+	t := &follower{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop,
+		stopped: make(chan struct{})}
 	err := t.begin(ctx)
 	if err == nil {
 		if err = t.prove(ctx, pool); err != nil {

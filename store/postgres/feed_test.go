@@ -175,8 +175,8 @@ func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
 	}
 }
 
-// quiet is a server where nobody else has a transaction under way: one that is older than what is pruned, and ends only now,
-// might have been an ending.
+// quiet is a server where nobody else has a transaction under way: one that is older than what is pruned, and ends only
+// now, might have been an ending.
 func quiet(t *testing.T) string { return servers.OwnPostgres(t, "", "autovacuum=off").URL }
 
 func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {

@@ -92,7 +92,8 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 		}
 		if i < 50 {
 			ended, again := backend.End(t.Context(), e(i), now)
-			if again == nil && len(ended) != 1 || again != nil && !errors.Is(again, store.ErrReplayed) || (again != nil) != (err != nil) {
+			if again == nil && len(ended) != 1 || again != nil && !errors.Is(again, store.ErrReplayed) ||
+				(again != nil) != (err != nil) {
 				t.Errorf("End again: %d sessions, error %v, after Find: %v", len(ended), again, err)
 			}
 			if again != nil {

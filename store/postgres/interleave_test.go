@@ -110,7 +110,8 @@ func TestOthersDoNotWaitForAnEnding(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
 	backend := open(t, address, patient())
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	r := signIn(t, backend, "alice", "s1", now)
 	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 		end := begin(t, address)
@@ -210,8 +211,8 @@ func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
 	}
 }
 
-// Endings by different names take the sessions that both name in the same order, that of their keys, or they could wait in a
-// circle; PostgreSQL would break it after a second with an error, and the provider would have to try again.
+// Endings by different names take the sessions that both name in the same order, that of their keys, or they could wait
+// in a circle; PostgreSQL would break it after a second with an error, and the provider would have to try again.
 func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 	t.Parallel()
 	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
@@ -235,7 +236,8 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 			done <- err
 		}()
 		waitBlocked(t, address, tx, 1)
-		if _, err := dial(t, address).Exec(t.Context(), `SELECT FROM curfew_sessions WHERE key = $1 FOR UPDATE NOWAIT`, last.Key[:]); err != nil {
+		if _, err := dial(t, address).Exec(t.Context(), `SELECT FROM curfew_sessions WHERE key = $1 FOR UPDATE NOWAIT`,
+			last.Key[:]); err != nil {
 			t.Errorf("an ending of %+v holds the last session while it waits for the first: %v", who, err)
 		}
 		tx.Rollback(context.Background())

@@ -73,7 +73,8 @@ func run(t testing.TB, address string, statements ...string) {
 
 // patient are options that no slow machine can exhaust.
 func patient() postgres.Options {
-	return postgres.Options{MaxConns: 6, ConnectTimeout: time.Minute, StatementTimeout: time.Minute, LockTimeout: time.Minute, Grace: time.Minute}
+	return postgres.Options{MaxConns: 6, ConnectTimeout: time.Minute, StatementTimeout: time.Minute,
+		LockTimeout: time.Minute, Grace: time.Minute}
 }
 
 func open(t testing.TB, address string, o postgres.Options) *postgres.Store {

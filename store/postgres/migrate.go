@@ -47,7 +47,8 @@ func migrate(ctx context.Context, a *address, asItIs bool) (err error) {
 	}
 	if asItIs {
 		var made bool // to ask for the version would make the table
-		if err := lock.QueryRow(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, schemaTable).Scan(&made); err != nil || !made {
+		if err := lock.QueryRow(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, schemaTable).Scan(&made); err != nil ||
+			!made {
 			return cmp.Or(err, ErrNotMigrated)
 		}
 	}

@@ -28,8 +28,8 @@ const (
 	statsSQL = `SELECT kind, target, count(*) FILTER (WHERE NOT given_up), count(*) FILTER (WHERE given_up),
 		min(created) FILTER (WHERE NOT given_up) FROM curfew_notices GROUP BY kind, target`
 
-	// All that are old are read for each page: what comes after a key is not together in the index by slot. Only the keys
-	// are carried so far.
+	// All that are old are read for each page: what comes after a key is not together in the index by slot. Only the
+	// keys are carried so far.
 	overdueSQL = `WITH over AS MATERIALIZED (SELECT key FROM curfew_sessions
 			WHERE slot <= $1::bigint / 300000000 AND least(idle_expires, expires) <= $1 AND refresh <> 0)
 		SELECT ` + columns + ` FROM curfew_sessions
@@ -58,10 +58,12 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 			key = n.Key[:]
 		}
 		keys, payloads = append(keys, key), append(payloads, blob(n.Payload))
-		created, due, deadlines = append(created, store.Micros(n.Created)), append(due, store.Micros(n.Due)), append(deadlines, store.Micros(n.Deadline))
+		created, due, deadlines = append(created, store.Micros(n.Created)), append(due, store.Micros(n.Due)),
+			append(deadlines, store.Micros(n.Deadline))
 	}
 	return s.write(ctx, "leave", func(ctx context.Context, conn *pgxpool.Conn) error {
-		_, err := conn.Exec(ctx, enqueueSQL, kinds, targets, issuers, clients, subjects, sids, keys, causes, payloads, created, due, deadlines)
+		_, err := conn.Exec(ctx, enqueueSQL, kinds, targets, issuers, clients, subjects, sids, keys, causes, payloads,
+			created, due, deadlines)
 		return err
 	})
 }
@@ -154,7 +156,8 @@ func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) 
 }
 
 // Overdue implements [store.Sessions].
-func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
+func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record,
+	err error) {
 	err = s.read(ctx, "overdue", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, overdueSQL, store.Micros(now), after[:], max(0, limit))
 		found, err = collect(rows, err)

@@ -106,10 +106,14 @@ func TestOpenRefuses(t *testing.T) {
 		{"a bad feed", func(*testing.T) string { return "postgres://curfew:s3cret@db/x?feed=db" }, "is not HOST:PORT"},
 		{"a newer schema", newer, "a newer curfew has been here (schema 999"},
 		{"a search_path without a schema", plain(func(u *url.URL) { u.RawQuery = "sslmode=disable&search_path=nowhere" }), "the search_path names no schema"},
-		{"a schema that is not ours", plain(func(u *url.URL) { u.RawQuery = "sslmode=disable&search_path=pg_catalog" }), "CREATE SCHEMA curfew"},
-		{"a user without a password", plain(func(u *url.URL) { u.User = url.UserPassword("nobody_here", "s3cret") }), "nobody_here"},
-		{"a server that is only read", plain(func(u *url.URL) { u.RawQuery += "&default_transaction_read_only=on" }), "read only"},
-		{"commits that are not waited for", plain(func(u *url.URL) { u.RawQuery += "&synchronous_commit=off" }), "may forget"},
+		{"a schema that is not ours", plain(func(u *url.URL) { u.RawQuery = "sslmode=disable&search_path=pg_catalog" }),
+			"CREATE SCHEMA curfew"},
+		{"a user without a password", plain(func(u *url.URL) { u.User = url.UserPassword("nobody_here", "s3cret") }),
+			"nobody_here"},
+		{"a server that is only read", plain(func(u *url.URL) { u.RawQuery += "&default_transaction_read_only=on" }),
+			"read only"},
+		{"commits that are not waited for", plain(func(u *url.URL) { u.RawQuery += "&synchronous_commit=off" }),
+			"may forget"},
 		{"nobody at the address", func(t *testing.T) string {
 			return fmt.Sprintf("postgres://curfew:s3cret@127.0.0.1:%d/x?sslmode=disable", servers.Port(t))
 		}, "refused"},
@@ -141,7 +145,8 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Path = "/" + name
-	if _, err := postgres.Open(t.Context(), u.String(), patient()); err == nil || !strings.Contains(err.Error(), "needs UTF8") {
+	if _, err := postgres.Open(t.Context(), u.String(), patient()); err == nil ||
+		!strings.Contains(err.Error(), "needs UTF8") {
 		t.Errorf("Open: got error %v, want one that says that it needs UTF8", err)
 	}
 }
@@ -149,7 +154,8 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 func TestAServerThatForgetsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := servers.OwnPostgres(t, "", "fsync=off")
-	if _, err := postgres.Open(t.Context(), s.URL, patient()); err == nil || !strings.Contains(err.Error(), "fsync off") {
+	if _, err := postgres.Open(t.Context(), s.URL, patient()); err == nil ||
+		!strings.Contains(err.Error(), "fsync off") {
 		t.Errorf("Open: got error %v, want one that says that fsync is off", err)
 	}
 }
@@ -162,7 +168,8 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 		for what, err := range map[string]error{
 			"Create": backend.Create(t.Context(), record(bad, "s1", now), now, now),
 			"End":    second(backend.End(t.Context(), ending(store.Selector{Subject: bad}, "j1", now), now)),
-			"List":   second(backend.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, Subject: bad}, now)),
+			"List": second(backend.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, Subject: bad},
+				now)),
 		} {
 			wantTrouble(t, what, err)
 			if err == nil || !strings.Contains(err.Error(), "cannot be kept here") {

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as many
-	// as the workers have in hand.
+	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as
+	// many as the workers have in hand.
 	//
-	// Compared as a row, and put in the order of what is the same in all of them, they can be found by the index of the target
-	// alone. With plain comparisons a plan might go by another and walk through all that is due for everybody: one that is kept
-	// is made for no target in particular, and the usual one may have all there are.
+	// Compared as a row, and put in the order of what is the same in all of them, they can be found by the index of the
+	// target alone. With plain comparisons a plan might go by another and walk through all that is due for everybody:
+	// one that is kept is made for no target in particular, and the usual one may have all there are.
 	//
-	// FOR UPDATE judges what another has committed meanwhile by the same conditions, and passes by what another is at. What
-	// it returns is ours until the commit, so the update finds it as it was judged.
+	// FOR UPDATE judges what another has committed meanwhile by the same conditions, and passes by what another is at.
+	// What it returns is ours until the commit, so the update finds it as it was judged.
 	claimSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
 			WHERE (given_up, kind, target) >= (false, $5::text, $6::text)
 				AND (given_up, kind, target, due) <= (false, $5::text, $6::text, $3) AND leased_till <= $3
@@ -43,7 +43,8 @@ const (
 )
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
+	limit int) ([]store.Notice, error) {
 	if err := writable(string(kind), target); err != nil {
 		return nil, err
 	}
@@ -53,7 +54,8 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 	token := rand.Text()
 	var claimed []store.Notice
 	err := s.write(ctx, "claim", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, claimSQL, token, store.Micros(now.Add(lease)), store.Micros(now), limit, string(kind), target)
+		rows, err := conn.Query(ctx, claimSQL, token, store.Micros(now.Add(lease)), store.Micros(now), limit,
+			string(kind), target)
 		if err != nil {
 			return err
 		}
@@ -67,7 +69,10 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 		claimed[i].Lease = token
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(store.Micros(a.Due), store.Micros(b.Due)) })
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int {
+		return cmp.Compare(store.Micros(a.Due),
+			store.Micros(b.Due))
+	})
 	return claimed, nil
 }
 
@@ -77,7 +82,8 @@ func readNotice(row pgx.CollectableRow) (store.Notice, error) {
 	var id, created, due, deadline int64
 	var key []byte
 	var kind, cause string
-	if err := row.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
+	if err := row.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject,
+		&n.SID, &key,
 		&cause, &created, &due, &deadline, &n.Payload); err != nil {
 		return n, err
 	}
@@ -108,7 +114,8 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 		case o.GiveUp:
 			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeGiveUpSQL, id, n.Lease, o.Reason))
 		default:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, store.Micros(o.RetryAt), o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, store.Micros(o.RetryAt),
+				o.Reason))
 		}
 	})
 }

@@ -33,13 +33,14 @@ func startPgBouncer(t *testing.T, settings ...string) string {
 	return servers.PgBouncer(t, mustHost(t, shared.Get(t).URL), all, settings...).Addr()
 }
 
-// bounced makes an empty schema on the shared server, and returns how to get there directly and through a PgBouncer. It hands
-// on no search_path, so each schema has a role of its own that has one; and it may do nothing else.
+// bounced makes an empty schema on the shared server, and returns how to get there directly and through a PgBouncer. It
+// hands on no search_path, so each schema has a role of its own that has one; and it may do nothing else.
 func bounced(t *testing.T, bouncer string) (direct, through string) {
 	t.Helper()
 	server := shared.Get(t).URL
 	name := role(int(roles.Add(1)) % maxRoles)
-	run(t, server, `CREATE ROLE `+name+` LOGIN`, `CREATE SCHEMA `+name+` AUTHORIZATION `+name, `ALTER ROLE `+name+` SET search_path = `+name)
+	run(t, server, `CREATE ROLE `+name+` LOGIN`, `CREATE SCHEMA `+name+` AUTHORIZATION `+name,
+		`ALTER ROLE `+name+` SET search_path = `+name)
 	t.Cleanup(func() { run(t, server, `DROP SCHEMA `+name+` CASCADE`, `DROP ROLE `+name) })
 	u, err := url.Parse(server)
 	if err != nil {
@@ -77,7 +78,8 @@ func TestStoreKeepsTheContractBehindPgBouncer(t *testing.T) {
 func TestOpenSaysWhatAPoolerNeeds(t *testing.T) {
 	t.Parallel()
 	for _, ignored := range []string{"extra_float_digits",
-		"extra_float_digits, enable_seqscan, enable_bitmapscan, jit, statement_timeout, lock_timeout, idle_in_transaction_session_timeout, default_transaction_isolation"} {
+		"extra_float_digits, enable_seqscan, enable_bitmapscan, jit, statement_timeout, lock_timeout, " +
+			"idle_in_transaction_session_timeout, default_transaction_isolation"} {
 		bouncer := startPgBouncer(t, "ignore_startup_parameters = "+ignored)
 		_, through := bounced(t, bouncer)
 		without, _, _ := strings.Cut(through, "?")
@@ -89,7 +91,8 @@ func TestOpenSaysWhatAPoolerNeeds(t *testing.T) {
 				backend.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), "feed=HOST:PORT") {
-				t.Errorf("Open with %q, ignoring %s: got error %v, want one that names feed=HOST:PORT", feed, ignored, err)
+				t.Errorf("Open with %q, ignoring %s: got error %v, want one that names feed=HOST:PORT", feed, ignored,
+					err)
 			}
 		}
 	}

@@ -42,7 +42,8 @@ func wantIndexed(t *testing.T, what, plan string) (scans int) {
 		if strings.Contains(line, "Seq Scan on curfew_") && !strings.Contains(line, "Seq Scan on curfew_ended_pruned") {
 			t.Errorf("%s\nscans: %s", what, strings.TrimSpace(line))
 		}
-		if strings.Contains(line, "Index Scan") || strings.Contains(line, "Index Only Scan") || strings.Contains(line, "Tid Scan") {
+		if strings.Contains(line, "Index Scan") || strings.Contains(line, "Index Only Scan") ||
+			strings.Contains(line, "Tid Scan") {
 			scans++
 		}
 	}
@@ -105,7 +106,8 @@ func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 		conn := dial(t, there)
 		statement, args := postgres.ClaimStatement("b")
 		claim := func(when string, wantRows int) {
-			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, BUFFERS) `+statement, append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
+			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, BUFFERS) `+statement,
+				append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +121,8 @@ func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 				return // when there is no index to be quicker by
 			}
 			wantIndexed(t, statement, plan)
-			if !strings.Contains(plan, "using curfew_notices_by_target") || strings.Contains(plan, "Sort") || strings.Contains(plan, "Rows Removed") {
+			if !strings.Contains(plan, "using curfew_notices_by_target") || strings.Contains(plan, "Sort") ||
+				strings.Contains(plan, "Rows Removed") {
 				t.Errorf("kept %v, %s: it does not go straight to the notices of the target\n%s", kept, when, plan)
 			}
 			var hit int
@@ -146,7 +149,8 @@ func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 	}
 }
 
-// The plans inside of functions are only told of as they run. One that is made while a table is small is kept while it grows.
+// The plans inside of functions are only told of as they run. One that is made while a table is small is kept while it
+// grows.
 func TestEveryStatementOfAFunctionSearchesAnIndex(t *testing.T) {
 	t.Parallel()
 	t.Run("of large tables", func(t *testing.T) {
@@ -160,7 +164,8 @@ func TestEveryStatementOfAFunctionSearchesAnIndex(t *testing.T) {
 		backend := open(t, address, patient())
 		now := time.Now()
 		for i := range 3 {
-			if _, err := backend.End(t.Context(), ending(store.Selector{SID: fmt.Sprint("x", i)}, fmt.Sprint("x", i), now), now); err != nil {
+			if _, err := backend.End(t.Context(), ending(store.Selector{SID: fmt.Sprint("x", i)}, fmt.Sprint("x", i),
+				now), now); err != nil {
 				t.Fatal(err)
 			}
 			signIn(t, backend, "bob", fmt.Sprint("y", i), now)
@@ -188,13 +193,15 @@ func testFunctionPlans(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	for _, s := range []string{`LOAD 'auto_explain'`, `SET auto_explain.log_min_duration = 0`, `SET auto_explain.log_nested_statements = on`,
+	for _, s := range []string{`LOAD 'auto_explain'`, `SET auto_explain.log_min_duration = 0`,
+		`SET auto_explain.log_nested_statements = on`,
 		`SET auto_explain.log_level = notice`, `SET client_min_messages = notice`} {
 		if _, err := conn.Exec(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	// More often than the five times after which a plan is made for good.
 	for i := range 8 {
 		sid := fmt.Sprint("sid", i)

@@ -32,8 +32,8 @@ type Options struct {
 	StatementTimeout time.Duration
 	// LockTimeout bounds the wait of a statement for one that works on the same names. 0 means 2 s.
 	LockTimeout time.Duration
-	// Grace is how long a change that has been sent may still be waited for when its context is done: to cut it short would
-	// leave the caller not knowing. 0 means 1 s.
+	// Grace is how long a change that has been sent may still be waited for when its context is done: to cut it short
+	// would leave the caller not knowing. 0 means 1 s.
 	Grace time.Duration
 	// AsItIs opens only what has our schema already: [ErrNotMigrated] otherwise.
 	NoMigration bool
@@ -65,9 +65,9 @@ type Store struct {
 }
 
 // Open connects to the database at url (postgres://user:password@host:port/database?…, as libpq writes it) and brings
-// our tables there to the newest schema; several may do so at once. Besides libpq's parameters there is feed=HOST:PORT, the
-// address of the server itself when url leads to a pooler that lends its connections for a transaction at a time. It is an
-// error if the server does not keep what it commits, or if a newer release has been here.
+// our tables there to the newest schema; several may do so at once. Besides libpq's parameters there is feed=HOST:PORT,
+// the address of the server itself when url leads to a pooler that lends its connections for a transaction at a time.
+// It is an error if the server does not keep what it commits, or if a newer release has been here.
 func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
@@ -233,6 +233,9 @@ func one(rows pgx.Rows, err error, dest ...any) error {
 	if err != nil {
 		return err
 	}
-	_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(dest...) })
+	_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
+		return struct{}{},
+			row.Scan(dest...)
+	})
 	return err
 }

@@ -18,7 +18,8 @@ import (
 type wire struct {
 	listener net.Listener
 	server   string
-	// cut says after how many more bytes from the server (or, if toServer, to it) the connection is cut; negative: never.
+	// cut says after how many more bytes from the server (or, if toServer, to it) the connection is cut; negative:
+	// never.
 	left     atomic.Int64
 	toServer atomic.Bool
 	held     sync.RWMutex // while it is held for writing nothing gets through, and nobody is told
@@ -175,7 +176,8 @@ func TestABackendThatIsTerminatedInTheMiddleOfEndIsNeverSuccessAndAlive(t *testi
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1)
-	run(t, address, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE `+fmtInt(tx.Conn().PgConn().PID())+` = ANY (pg_blocking_pids(pid))`)
+	run(t, address, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE `+
+		fmtInt(tx.Conn().PgConn().PID())+` = ANY (pg_blocking_pids(pid))`)
 	wantTrouble(t, "End", soon(t, "the answer", done))
 	tx.Rollback(t.Context())
 	wantAlive(t, backend, r, now)

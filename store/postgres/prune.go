@@ -9,12 +9,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// feedLifetime is how long what ended is kept for those who watch: longer than a replica can be out of touch and not notice
-// that it lost its connection. One that was suspended for longer is told that it missed something.
+// feedLifetime is how long what ended is kept for those who watch: longer than a replica can be out of touch and not
+// notice that it lost its connection. One that was suspended for longer is told that it missed something.
 const feedLifetime = store.AttemptLifetime
 
-// Batches are small, since a logout may be waiting behind one; what others hold is passed by. Of the sessions whose five
-// minutes have not passed only so many are looked at, so that those that still live cost little, however many.
+// Batches are small, since a logout may be waiting behind one; what others hold is passed by. Of the sessions whose
+// five minutes have not passed only so many are looked at, so that those that still live cost little, however many.
 const pruneSQL = `WITH
 	old AS MATERIALIZED (SELECT key FROM curfew_sessions WHERE slot <= $1::bigint / 300000000 ORDER BY slot LIMIT 1000),
 	over AS MATERIALIZED (SELECT s.key FROM curfew_sessions s WHERE s.key = ANY (ARRAY(SELECT key FROM old))
@@ -42,12 +42,13 @@ const pruneSQL = `WITH
 SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT count(*) FROM jtis)
 	+ (SELECT count(*) FROM attempts), (SELECT count(*) FROM ended)`
 
-// Prune implements [store.Store]. What it removes of curfew_ended is our own affair and not counted; so while that is all
-// there was, it goes on by itself, or those who call it until it says 0 would leave the rest there.
+// Prune implements [store.Store]. What it removes of curfew_ended is our own affair and not counted; so while that is
+// all there was, it goes on by itself, or those who call it until it says 0 would leave the rest there.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for ended := 1; n == 0 && ended > 0; {
 		err := s.write(ctx, "prune", func(ctx context.Context, conn *pgxpool.Conn) error {
-			rows, err := conn.Query(ctx, pruneSQL, store.Micros(now), store.Micros(now.Add(-store.MarkLifetime)), store.Micros(now.Add(-feedLifetime)))
+			rows, err := conn.Query(ctx, pruneSQL, store.Micros(now), store.Micros(now.Add(-store.MarkLifetime)),
+				store.Micros(now.Add(-feedLifetime)))
 			return one(rows, err, &n, &ended)
 		})
 		if err != nil {

@@ -71,7 +71,8 @@ func poll(t *testing.T, what string, ask func() bool) {
 
 func (r *replica) signIn(t *testing.T, subject, sid string) session.Bearer {
 	t.Helper()
-	b, _, err := r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Began: r.Now()})
+	b, _, err := r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
+		Began: r.Now()})
 	if err != nil {
 		t.Fatalf("Create: %v", err)
 	}
@@ -148,7 +149,8 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 		begin func(t *testing.T, w *wire, address string, pid uint32)
 		end   func(w *wire)
 	}{
-		{"its feed is held up", func(_ *testing.T, w *wire, _ string, _ uint32) { w.held.Lock() }, func(w *wire) { w.held.Unlock() }},
+		{"its feed is held up", func(_ *testing.T, w *wire, _ string, _ uint32) { w.held.Lock() },
+			func(w *wire) { w.held.Unlock() }},
 		{"its feed is cut", func(t *testing.T, _ *wire, address string, pid uint32) {
 			run(t, address, `SELECT pg_terminate_backend(`+fmtInt(pid)+`, 60000)`)
 		}, func(*wire) {}},
@@ -215,7 +217,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	s := servers.OwnPostgres(t, "")
 	address := s.URL
 	open(t, address, patient()).Close() // and has made the tables
-	o := postgres.Options{MaxConns: 6, ConnectTimeout: time.Second, StatementTimeout: time.Second, Grace: 500 * time.Millisecond}
+	o := postgres.Options{MaxConns: 6, ConnectTimeout: time.Second, StatementTimeout: time.Second,
+		Grace: 500 * time.Millisecond}
 	quick := func() (backend *postgres.Store) {
 		poll(t, "the store opens", func() bool { // which on a slow machine may take longer than that
 			var err error
@@ -257,7 +260,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 				<-often.C
 			}
 			if answers < 2 {
-				t.Errorf("%s: it was refused %d times in ten seconds; one waits for the statement timeout and not for the server", what, answers)
+				t.Errorf("%s: it was refused %d times in ten seconds; one waits for the statement timeout and not "+
+					"for the server", what, answers)
 			}
 		})
 	}
@@ -304,8 +308,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	}
 }
 
-// TestAFullPoolDoesNotLetALoginOutliveALogout: checks that wait for a locked table hold every connection of one replica, for as
-// long as it reads the clock.
+// TestAFullPoolDoesNotLetALoginOutliveALogout: checks that wait for a locked table hold every connection of one
+// replica, for as long as it reads the clock.
 func TestAFullPoolDoesNotLetALoginOutliveALogout(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
@@ -336,7 +340,8 @@ func TestAFullPoolDoesNotLetALoginOutliveALogout(t *testing.T) {
 			t.Fatal(err)
 		}
 		other.end(t, who)
-		_, _, err = full.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1", Began: began, Era: era})
+		_, _, err = full.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+			SID: "s1", Began: began, Era: era})
 		if !errors.Is(err, store.ErrEnded) {
 			t.Errorf("a login from before a logout of %+v: %v, want %v", who, err, store.ErrEnded)
 		}
@@ -348,27 +353,31 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 	address := schema(t)
 	right := replicate(t, open(t, address, patient()), session.Config{})
 	for name, off := range map[string]time.Duration{"fast": 30 * time.Second, "slow": -30 * time.Second} {
-		wrong := replicate(t, open(t, address, patient()), session.Config{Now: func() time.Time { return time.Now().Add(off) }})
+		wrong := replicate(t, open(t, address, patient()),
+			session.Config{Now: func() time.Time { return time.Now().Add(off) }})
 		for _, r := range []*replica{right, wrong} {
 			poll(t, "it has asked for the time", func() bool { return time.Until(r.Now()).Abs() < 2*time.Second })
 		}
 		// More than both can be off still.
 		const margin = 5 * time.Second
 		begun := func(who *replica, began time.Time) error {
-			_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name, Began: began})
+			_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name,
+				Began: began})
 			return err
 		}
 		before := wrong.Now().Add(-margin)
 		right.end(t, store.Selector{Subject: name})
 		if err := begun(right, before); !errors.Is(err, store.ErrEnded) {
-			t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err, store.ErrEnded)
+			t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err,
+				store.ErrEnded)
 		}
 		if err := begun(right, wrong.Now().Add(margin)); err != nil {
 			t.Errorf("a login from after the logout, by a clock that is %s: %v", name, err)
 		}
 		wrong.end(t, store.Selector{Subject: name})
 		if err := begun(right, right.Now().Add(-margin)); !errors.Is(err, store.ErrEnded) {
-			t.Errorf("a login from before a logout by a clock that is %s: got error %v, want %v", name, err, store.ErrEnded)
+			t.Errorf("a login from before a logout by a clock that is %s: got error %v, want %v", name, err,
+				store.ErrEnded)
 		}
 		if err := begun(right, right.Now().Add(margin)); err != nil {
 			t.Errorf("a login from after a logout by a clock that is %s: %v", name, err)

@@ -51,7 +51,8 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 func createArgs(r store.Record, began time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
-		store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh), blob(r.Payload),
+		store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires),
+		int16(r.Refresh), blob(r.Payload),
 		store.Micros(began)}
 }
 
@@ -75,7 +76,8 @@ func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.R
 // Update implements [store.Store].
 func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	return s.write(ctx, "update", func(ctx context.Context, conn *pgxpool.Conn) error {
-		done, err := conn.Exec(ctx, updateSQL, store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh),
+		done, err := conn.Exec(ctx, updateSQL, store.Micros(r.LastSeen), store.Micros(r.IdleExpires),
+			store.Micros(r.Expires), int16(r.Refresh),
 			blob(r.Payload), r.Key[:], r.Revision, store.Micros(now))
 		if err != nil || done.RowsAffected() == 1 {
 			return err
@@ -101,7 +103,8 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 func renameArgs(r store.Record, began, now time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
-		store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh), blob(r.Payload), store.Micros(began),
+		store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh),
+		blob(r.Payload), store.Micros(began),
 		r.Revision, store.Micros(now)}
 }
 
@@ -195,7 +198,8 @@ func collect(rows pgx.Rows, err error) ([]store.Record, error) {
 		var key []byte
 		var created, lastSeen, idleExpires, expires int64
 		var refresh int16
-		err := row.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &r.Former, &created, &lastSeen, &idleExpires, &expires,
+		err := row.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &r.Former, &created, &lastSeen, &idleExpires,
+			&expires,
 			&r.Revision, &refresh, &r.Payload)
 		if err == nil && len(key) != len(r.Key) {
 			err = fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))

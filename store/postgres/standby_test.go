@@ -46,7 +46,8 @@ func (p *pair) waits(t *testing.T, what string, change func() error) <-chan erro
 		default:
 		}
 		var waiting bool
-		if err := p.admin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`).Scan(&waiting); err != nil {
+		if err := p.admin.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`).
+			Scan(&waiting); err != nil {
 			t.Fatal(err)
 		}
 		if waiting {
@@ -59,7 +60,8 @@ func (p *pair) waits(t *testing.T, what string, change func() error) <-chan erro
 func (p *pair) interrupted(t *testing.T, what, how string, change func() error) error {
 	t.Helper()
 	done := p.waits(t, what, change)
-	if _, err := p.admin.Exec(t.Context(), `SELECT `+how+`(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
+	if _, err := p.admin.Exec(t.Context(), `SELECT `+how+
+		`(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
 		t.Fatal(err)
 	}
 	return soon(t, what, done)
@@ -80,7 +82,8 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 	}
 	bouncer := servers.PgBouncer(t, p.primary.Addr(), []string{"weak"})
 	direct, weak := open(t, p.primary.URL, patient()), open(t, as(p.primary.URL, "weak"), patient())
-	pooled := open(t, as("postgres://"+bouncer.Addr()+"/postgres?sslmode=disable&feed="+p.primary.Addr(), "weak"), patient())
+	pooled := open(t, as("postgres://"+bouncer.Addr()+"/postgres?sslmode=disable&feed="+p.primary.Addr(), "weak"),
+		patient())
 	now := time.Now()
 	for i, row := range []struct {
 		name  string
@@ -90,12 +93,15 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 		jti   string
 	}{
 		{"a subject, cancelled", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
-		{"a subject, terminated", direct, terminateWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
+		{"a subject, terminated", direct, terminateWait,
+			func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
 		{"a sid", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
 		{"both, without a jti", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject, SID: r.SID} }, ""},
 		{"a key", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, ""},
-		{"a role that does not wait for the standby", weak, cancelWait, func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
-		{"such a role, through PgBouncer", pooled, cancelWait, func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, "j"},
+		{"a role that does not wait for the standby", weak, cancelWait,
+			func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
+		{"such a role, through PgBouncer", pooled, cancelWait,
+			func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, "j"},
 	} {
 		r := signIn(t, row.store, fmt.Sprint("user", i), fmt.Sprint("s", i), now)
 		e := ending(row.who(r), "", now)
@@ -138,7 +144,11 @@ func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *tes
 	}
 	p.standby.Kill() // one that is frozen would read later what has been sent to it
 	e := ending(store.Selector{Subject: "bob"}, "j2", now)
-	err := p.interrupted(t, "End", cancelWait, func() error { _, err := backend.End(context.Background(), e, now); return err })
+	err := p.interrupted(t, "End", cancelWait, func() error {
+		_,
+			err := backend.End(context.Background(), e, now)
+		return err
+	})
 	wantTrouble(t, "End", err)
 	p.primary.Kill()
 	p.standby.Start()
@@ -192,16 +202,22 @@ func TestWarningsThatCastDoubtOnAChange(t *testing.T) {
 		notice pgconn.Notice
 		want   bool
 	}{
-		{"a cancelled wait", pgconn.Notice{SeverityUnlocalized: "WARNING", Severity: "WARNING", Code: "01000", Routine: "SyncRepWaitForLSN",
+		{"a cancelled wait", pgconn.Notice{SeverityUnlocalized: "WARNING", Severity: "WARNING", Code: "01000",
+			Routine: "SyncRepWaitForLSN",
 			Message: "canceling wait for synchronous replication due to user request"}, true},
-		{"the same in German", pgconn.Notice{SeverityUnlocalized: "WARNING", Severity: "WARNUNG", Code: "01000", Routine: "SyncRepWaitForLSN",
+		{"the same in German", pgconn.Notice{SeverityUnlocalized: "WARNING", Severity: "WARNUNG", Code: "01000",
+			Routine: "SyncRepWaitForLSN",
 			Message: "storniere Warten auf synchrone Replikation wegen Benutzeraufforderung"}, true},
-		{"the wait of a process that is ended", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "57P01", Routine: "SyncRepWaitForLSN"}, true},
-		{"one that is not known", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "SomethingNew"}, true},
+		{"the wait of a process that is ended", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "57P01",
+			Routine: "SyncRepWaitForLSN"}, true},
+		{"one that is not known", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "SomethingNew"},
+			true},
 		{"one that names no function", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000"}, true},
 		{"a warning by its code alone", pgconn.Notice{Severity: "ACHTUNG", Code: "01000"}, true},
-		{"RAISE WARNING", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "exec_stmt_raise"}, false},
-		{"transaction numbers run out", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "GetNewTransactionId"}, false},
+		{"RAISE WARNING", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Routine: "exec_stmt_raise"},
+			false},
+		{"transaction numbers run out", pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000",
+			Routine: "GetNewTransactionId"}, false},
 		{"a notice", pgconn.Notice{SeverityUnlocalized: "NOTICE", Severity: "HINWEIS", Code: "00000"}, false},
 		{"a notice with the code of a warning", pgconn.Notice{SeverityUnlocalized: "NOTICE", Code: "01000"}, false},
 	} {
@@ -219,7 +235,8 @@ func TestAWarningOfATriggerIsNoTrouble(t *testing.T) {
 	r := signIn(t, backend, "alice", "s1", now)
 	run(t, address, `CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'somebody ends'; RETURN OLD; END $$`,
 		`CREATE CONSTRAINT TRIGGER warns AFTER DELETE ON curfew_sessions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()`)
-	if gone, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil || len(gone) != 1 {
+	if gone, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil ||
+		len(gone) != 1 {
 		t.Errorf("End: %d ended, error %v; want 1", len(gone), err)
 	}
 	wantGone(t, backend, r, now)

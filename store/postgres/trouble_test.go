@@ -65,7 +65,8 @@ func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 			t.Errorf("End again: got error %v, want %v", err, store.ErrReplayed)
 		}
 	}
-	if n, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil || len(n) != 1 {
+	if n, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil ||
+		len(n) != 1 {
 		t.Errorf("End: %d sessions, error %v, want 1", len(n), err)
 	}
 }
@@ -108,7 +109,8 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 					continue
 				}
 				note(r, begun)
-				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now), now); err != nil {
+				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now),
+					now); err != nil {
 					return
 				}
 				if note(r, acknowledged) >= 200 {
@@ -149,7 +151,8 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 		again, err := backend.End(t.Context(), ending(store.Selector{SID: sids[key]}, "jti-"+sids[key], now), now)
 		switch {
 		case gone && !errors.Is(err, store.ErrReplayed):
-			t.Errorf("End again of one that is gone: %d sessions, error %v, want %v", len(again), err, store.ErrReplayed)
+			t.Errorf("End again of one that is gone: %d sessions, error %v, want %v", len(again), err,
+				store.ErrReplayed)
 		case !gone && (err != nil || len(again) != 1):
 			t.Errorf("End again of one that is not gone: %d sessions, error %v: the jti was burnt", len(again), err)
 		}

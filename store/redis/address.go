@@ -36,8 +36,8 @@ func CheckAddress(s string) error {
 	return err
 }
 
-// parseAddress reads an address. It is not left to net/url, which knows no list of hosts and whose errors repeat what may
-// be a password; so no error here says more than which part is wrong.
+// parseAddress reads an address. It is not left to net/url, which knows no list of hosts and whose errors repeat what
+// may be a password; so no error here says more than which part is wrong.
 func parseAddress(s string, config *tls.Config) (address, error) {
 	a := address{waitReplicas: -1}
 	scheme, rest, ok := strings.Cut(s, "://")
@@ -100,13 +100,15 @@ func (a *address) place(path string) error {
 		var master string
 		master, path, _ = strings.Cut(path, "/")
 		if master == "" {
-			return errors.New("an address of sentinels ends with the name of the master: redis+sentinel://host:port,…/NAME")
+			return errors.New("an address of sentinels ends with the name of the master: " +
+				"redis+sentinel://host:port,…/NAME")
 		}
 		a.option.Sentinel.MasterSet = master
 	}
 	if a.kind == kindSingle {
 		if len(a.option.InitAddress) > 1 {
-			return errors.New("several hosts are those of a Cluster or of sentinels: redis+cluster:// or redis+sentinel://")
+			return errors.New("several hosts are those of a Cluster or of sentinels: redis+cluster:// or " +
+				"redis+sentinel://")
 		}
 		a.option.ForceSingleClient = true
 	}
@@ -134,7 +136,8 @@ func (a *address) settings(q url.Values, encrypted bool, config *tls.Config) err
 			}
 		case "prefix", "wait_replicas":
 		default:
-			return errors.New("after the question mark there may be cacert, cert, key, sentinel_user, sentinel_password, prefix and wait_replicas")
+			return errors.New("after the question mark there may be cacert, cert, key, sentinel_user, " +
+				"sentinel_password, prefix and wait_replicas")
 		}
 		if len(values) != 1 || values[0] == "" {
 			return fmt.Errorf("%s is given once, with a value", name)

@@ -12,7 +12,8 @@ import (
 )
 
 // ClaimAttempt implements [store.Attempts]. Replicas are not waited for.
-func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte, error) {
+func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte,
+	error) {
 	word, held, err := s.attempt(ctx, id, value, decimal(expires), until(expires, margin), now)
 	if err != nil || word != "held" {
 		return nil, err
@@ -30,7 +31,8 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 }
 
 // attempt calls the script and returns its word, and the value that is held.
-func (s *Store) attempt(ctx context.Context, id store.AttemptID, value []byte, expires, cleanUp string, now time.Time) (word, held string, err error) {
+func (s *Store) attempt(ctx context.Context, id store.AttemptID, value []byte, expires, cleanUp string,
+	now time.Time) (word, held string, err error) {
 	if err := store.CheckAttempt(value); err != nil {
 		return "", "", fmt.Errorf("redis: %w", err)
 	}

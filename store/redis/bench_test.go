@@ -54,8 +54,8 @@ func BenchmarkPing(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory says how much memory Redis takes for a session with a payload of 600 bytes, two to a person, each with a
-// sid: all indexes included.
+// BenchmarkMemory says how much memory Redis takes for a session with a payload of 600 bytes, two to a person, each
+// with a sid: all indexes included.
 func BenchmarkMemory(b *testing.B) {
 	const sessions = 100_000
 	s := startServer(b)
@@ -77,7 +77,8 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal("INFO does not say")
 		return 0
 	}
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	for b.Loop() {
 		do(b, c, "FLUSHALL", "SYNC")
 		before := used()
@@ -113,7 +114,8 @@ func BenchmarkHeard(b *testing.B) {
 	}
 	defer feed.Close()
 	var took []time.Duration
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	for b.Loop() {
 		now = now.Add(time.Microsecond)
 		r := recordOf("alice", "s1", now)
@@ -146,7 +148,8 @@ const (
 func recordOf(subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(issuer, client, subject)
 	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: now,
-		LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1, Payload: []byte("sealed")}
+		LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1,
+		Payload: []byte("sealed")}
 }
 
 func endingOf(w store.Selector) store.Ending {
@@ -154,8 +157,8 @@ func endingOf(w store.Selector) store.Ending {
 	return store.Ending{Selector: w, Cause: store.CauseBackChannel}
 }
 
-// BenchmarkEndOnServer says how much time of its processor Redis spends on one End, whatever else this machine does. Each round
-// ends 1,000 sessions chosen at random, and then makes as many new ones, which is not counted.
+// BenchmarkEndOnServer says how much time of its processor Redis spends on one End, whatever else this machine does.
+// Each round ends 1,000 sessions chosen at random, and then makes as many new ones, which is not counted.
 func BenchmarkEndOnServer(b *testing.B) {
 	for _, size := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
@@ -212,8 +215,8 @@ func BenchmarkEndOnServer(b *testing.B) {
 	}
 }
 
-// rest lets Redis finish making its hash tables larger, of which it does a step whenever it looks into one. A server whose
-// sessions are as many as yesterday has none to make; one that was just filled may have them all.
+// rest lets Redis finish making its hash tables larger, of which it does a step whenever it looks into one. A server
+// whose sessions are as many as yesterday has none to make; one that was just filled may have them all.
 func rest(b *testing.B, c rueidis.Client, keys ...string) {
 	look := rueidis.NewLuaScript(`for i = 1, 10000 do redis.call('ZSCORE', KEYS[1], '') end return 1`)
 	for _, key := range keys {
@@ -239,9 +242,9 @@ func cpu(b *testing.B, c rueidis.Client) (total float64) {
 	return total
 }
 
-// BenchmarkFloorOnServer is what BenchmarkEndOnServer is to be compared with, size by size: the least that ends a session in
-// Redis, with nothing in order, nothing to be listed, and nobody named in two ways. One script finds the session by its
-// subject, takes it away, and leaves a mark, a jti and a message.
+// BenchmarkFloorOnServer is what BenchmarkEndOnServer is to be compared with, size by size: the least that ends a
+// session in Redis, with nothing in order, nothing to be listed, and nobody named in two ways. One script finds the
+// session by its subject, takes it away, and leaves a mark, a jti and a message.
 func BenchmarkFloorOnServer(b *testing.B) {
 	script := rueidis.NewLuaScript(`
 		if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
@@ -264,7 +267,8 @@ func BenchmarkFloorOnServer(b *testing.B) {
 				for part := range slices.Chunk(all, 1000) {
 					var sets rueidis.Commands
 					for _, name := range part {
-						sets = append(sets, c.B().Set().Key("by:"+name).Value("session:"+name).PxMilliseconds(86_400_000).Build(),
+						sets = append(sets, c.B().Set().Key("by:"+name).Value("session:"+name).
+							PxMilliseconds(86_400_000).Build(),
 							c.B().Set().Key("session:"+name).Value(payload).PxMilliseconds(86_400_000).Build())
 					}
 					for _, result := range c.DoMulti(b.Context(), sets...) {
@@ -289,7 +293,8 @@ func BenchmarkFloorOnServer(b *testing.B) {
 				before := cpu(b, c)
 				for _, name := range all[:round] {
 					keys := []string{"by:" + name, "mark:" + name, "jti:" + name}
-					if n, err := script.Exec(b.Context(), c, keys, []string{"now"}).AsInt64(); err != nil || n != int64(len(payload)) {
+					if n, err := script.Exec(b.Context(), c, keys, []string{"now"}).AsInt64(); err != nil ||
+						n != int64(len(payload)) {
 						b.Fatal(n, err)
 					}
 				}

@@ -10,8 +10,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// clockLine has the connections that the servers' clocks are read over, one to each. They are used for nothing else: an answer
-// on a connection of the feed would wait for whoever takes in what came before it.
+// clockLine has the connections that the servers' clocks are read over, one to each. They are used for nothing else: an
+// answer on a connection of the feed would wait for whoever takes in what came before it.
 type clockLine struct {
 	mu     sync.Mutex
 	client rueidis.Client // nil before the first reading
@@ -43,8 +43,8 @@ func (c *clockLine) close() {
 // Clock implements [store.Store].
 func (s *Store) Clock() store.Clock { return store.Clock{Now: s.now} }
 
-// now reads the server's time. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key of
-// each bucket: who has which slot may be changing.
+// now reads the server's time. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key
+// of each bucket: who has which slot may be changing.
 func (s *Store) now(ctx context.Context) (time.Time, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
@@ -61,7 +61,8 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 	}
 	commands := make([]rueidis.Completed, asked)
 	for b := range commands {
-		commands[b] = client.B().Eval().Script("return redis.call('TIME')").Numkeys(1).Key(s.named(bucket(b), "clock", nil)).Build()
+		commands[b] = client.B().Eval().Script("return redis.call('TIME')").Numkeys(1).
+			Key(s.named(bucket(b), "clock", nil)).Build()
 	}
 	var earliest time.Time
 	for _, result := range client.DoMulti(ctx, commands...) {

@@ -11,12 +11,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the step.
-// Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the step (replicas to be waited
-// for), there are steps before and after it; steps.go has them.
+// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the
+// step. Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the step (replicas to be
+// waited for), there are steps before and after it; steps.go has them.
 //
-// When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same token
-// can be sent again and does the rest.
+// When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same
+// token can be sent again and does the rest.
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -95,7 +95,8 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 		mark(bothMark(&in))
 		mark(bareMark(&in))
 	}
-	keys := []string{s.key(b, keyExpiry), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast), s.key(b, keyQueues)}
+	keys := []string{s.key(b, keyExpiry), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast),
+		s.key(b, keyQueues)}
 	var jti, jtiRunsOut, jtiUntil string
 	if recordJTI {
 		n := jtiName(w.Issuer, w.ClientID, e.JTI)
@@ -112,13 +113,14 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	over := now.Add(store.MarkLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
-		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.traceLife(), s.wakeupPrefix(),
+		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.traceLife(),
+		s.wakeupPrefix(),
 		strconv.Itoa(store.EndBatch), strconv.Itoa(e.Spare)}
 	return call{s.scripts.end, keys, append(args, noticeArgs(e, now)...)}
 }
 
-// jtiHome is the bucket that records a jti: on one server its own, so that it counts whomever it names; on a Cluster that of
-// the step, for a script reaches no further.
+// jtiHome is the bucket that records a jti: on one server its own, so that it counts whomever it names; on a Cluster
+// that of the step, for a script reaches no further.
 func (s *Store) jtiBucket(jti name, deed bucket) bucket {
 	if s.cluster {
 		return deed
@@ -137,7 +139,8 @@ func messageHead(b bucket, cause store.Cause, now time.Time) string {
 }
 
 // step carries out what deedAt made.
-func (s *Store) endTag(ctx context.Context, c call, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
+func (s *Store) endTag(ctx context.Context, c call, e store.Ending, now time.Time) (ended []store.Ended, more bool,
+	err error) {
 	answer, err := s.run(ctx, c)
 	if err != nil {
 		return nil, false, err
@@ -146,7 +149,8 @@ func (s *Store) endTag(ctx context.Context, c call, e store.Ending, now time.Tim
 }
 
 // finish reads what a step answered, and rings for the notices that it left.
-func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
+func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending,
+	now time.Time) (ended []store.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
 		return nil, false, err

@@ -47,16 +47,19 @@ func (s *Store) OrderedKeys() (keys []string) {
 func (s *Store) Channel() string { return s.channel }
 
 // CreateSteps are the steps of Create, to be done one by one.
-func (s *Store) CreateSteps(ctx context.Context, r store.Record, began time.Time) (point func() error, insert func() error) {
+func (s *Store) CreateSteps(ctx context.Context, r store.Record, began time.Time) (point func() error,
+	insert func() error) {
 	return s.keepSteps(ctx, r, s.scripts.create, 0, began, began)
 }
 
 // RenameSteps are the steps of Rename, to be done one by one.
-func (s *Store) RenameSteps(ctx context.Context, r store.Record, began, now time.Time) (point func() error, replace func() error) {
+func (s *Store) RenameSteps(ctx context.Context, r store.Record, began, now time.Time) (point func() error,
+	replace func() error) {
 	return s.keepSteps(ctx, r, s.scripts.rename, r.Revision, began, now)
 }
 
-func (s *Store) keepSteps(ctx context.Context, r store.Record, script *script, revision int64, began, now time.Time) (point func() error, place func() error) {
+func (s *Store) keepSteps(ctx context.Context, r store.Record, script *script, revision int64, began,
+	now time.Time) (point func() error, place func() error) {
 	var pointed int64
 	return func() (err error) {
 			pointed, err = s.point(ctx, &r, decimal(began))
@@ -72,7 +75,8 @@ func (s *Store) FormerSIDs(ctx context.Context, k store.Key) (int64, error) {
 }
 
 // EndSteps are the steps of an ending of a sid alone, to be done one by one.
-func (s *Store) EndSteps(ctx context.Context, e store.Ending, now time.Time) (begin func() error, endTags func() ([]store.Ended, error), confirm func() error) {
+func (s *Store) EndSteps(ctx context.Context, e store.Ending, now time.Time) (begin func() error,
+	endTags func() ([]store.Ended, error), confirm func() error) {
 	now = store.Time(now)
 	st := s.stepsOf(e, now)
 	var tags []string
@@ -104,7 +108,8 @@ func (s *Store) LeaveSteps(ctx context.Context, n store.Notice) (leave, ring fun
 }
 
 // ClaimSteps are the steps of ClaimFor.
-func (s *Store) ClaimSteps(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration) (hear, claim, hush func() error, claimed *[]store.Notice) {
+func (s *Store) ClaimSteps(ctx context.Context, kind store.NoticeKind, target string, now time.Time,
+	lease time.Duration) (hear, claim, hush func() error, claimed *[]store.Notice) {
 	queue := queueName(kind, target)
 	var wakeups []wakeup
 	var next map[place]string

@@ -28,8 +28,8 @@ func signInAll(t *testing.T, backend *redis.Store, n int, now time.Time) (all []
 	return all
 }
 
-// cutOff has a replica get nothing any more of what its master is told from now on: one that is only frozen reads later what was
-// sent to it.
+// cutOff has a replica get nothing any more of what its master is told from now on: one that is only frozen reads later
+// what was sent to it.
 func cutOff(t *testing.T, master, replica *servers.Server) {
 	t.Helper()
 	replica.Freeze()
@@ -46,8 +46,8 @@ func isMaster(c rueidis.Client) bool {
 	return err == nil && is == "master"
 }
 
-// failedOver is the end of the history: the master is lost, whose replicas lack the logouts that were not answered with success.
-// Nobody whose logout was is alive; and the others are dead as soon as theirs, sent again, is.
+// failedOver is the end of the history: the master is lost, whose replicas lack the logouts that were not answered with
+// success. Nobody whose logout was is alive; and the others are dead as soon as theirs, sent again, is.
 func failedOver(t *testing.T, backend *redis.Store, all []store.Record, failed []int, now time.Time) {
 	t.Helper()
 	again := make(map[int]bool)
@@ -80,7 +80,8 @@ func failedOver(t *testing.T, backend *redis.Store, all []store.Record, failed [
 			t.Errorf("user %d after the logout was sent again: %v", i, err)
 		}
 	}
-	t.Logf("%d of %d logouts were not answered with success, of which the failover lost %d", len(failed), len(all), alive)
+	t.Logf("%d of %d logouts were not answered with success, of which the failover lost %d", len(failed), len(all),
+		alive)
 }
 
 func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
@@ -146,7 +147,11 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	replicated(t, own)
 	// The last ten go to one replica only, and then to none.
 	for i := range 10 {
-		if err := eventually(t, func() error { _, err := backend.End(t.Context(), tokenOf(i, now), now); return err }); err != nil {
+		if err := eventually(t, func() error {
+			_, err := backend.End(t.Context(), tokenOf(i, now),
+				now)
+			return err
+		}); err != nil {
 			t.Fatalf("End: %v", err)
 		}
 	}
@@ -234,11 +239,18 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 	_, bus, _ := strings.Cut(of(bare, "CLUSTER", "NODES"), fmt.Sprintf(":%d@", bare.Port))
 	bus = bus[:strings.IndexFunc(bus, func(r rune) bool { return r < '0' || r > '9' })]
 	do(t, clients[single], "CLUSTER", "MEET", "127.0.0.1", fmt.Sprint(bare.Port), bus)
-	poll(t, "they have met", func() bool { return strings.Contains(of(single, "CLUSTER", "NODES"), of(bare, "CLUSTER", "MYID")) })
+	poll(t, "they have met", func() bool {
+		return strings.Contains(of(single, "CLUSTER", "NODES"),
+			of(bare, "CLUSTER", "MYID"))
+	})
 	do(t, clients[single], "CLUSTER", "REPLICATE", of(bare, "CLUSTER", "MYID"))
 	poll(t, "it follows", func() bool { return strings.Contains(of(bare, "INFO", "replication"), "state=online") })
 	now = now.Add(2 * time.Hour)
-	poll(t, "all succeed again", func() bool { now = now.Add(2 * time.Hour); return len(endAll(t, backend, people, now)) == 0 })
+	poll(t, "all succeed again", func() bool {
+		now = now.Add(2 * time.Hour)
+		return len(endAll(t, backend, people,
+			now)) == 0
+	})
 	cutOff(t, bare, single)
 	now = now.Add(2 * time.Hour)
 	if failed := len(endAll(t, backend, people, now)); failed == 0 || failed == people {
@@ -256,7 +268,8 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 	defer backend.Close()
 	id := func(s *servers.Server) string { text, _ := ask(t, adminOf(t, s), "CLUSTER", "MYID"); return text }
 	ended := logouts(t, backend, func() {
-		out, err := exec.Command("redis-cli", "--cluster", "reshard", own.Nodes[0].Addr(), "--cluster-from", id(own.Nodes[0]),
+		out, err := exec.Command("redis-cli", "--cluster", "reshard", own.Nodes[0].Addr(), "--cluster-from",
+			id(own.Nodes[0]),
 			"--cluster-to", id(own.Nodes[1]), "--cluster-slots", "2000", "--cluster-yes").CombinedOutput()
 		if err != nil {
 			t.Errorf("redis-cli --cluster reshard: %v\n%.2000s", err, out)
@@ -266,7 +279,11 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 	own.Nodes[1].Kill()
 	now := store.Time(time.Now())
 	for i, r := range ended {
-		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
+		if err := eventually(t, func() error {
+			_, err := backend.Find(t.Context(), r.Key,
+				now)
+			return err
+		}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d is alive after the failover: %v", i, err)
 		}
 	}

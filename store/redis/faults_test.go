@@ -67,7 +67,8 @@ func eventually(t testing.TB, ask func() error) error {
 	t.Helper()
 	for {
 		err := ask()
-		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrReplayed) || errors.Is(err, store.ErrEnded) {
+		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrReplayed) ||
+			errors.Is(err, store.ErrEnded) {
 			return err
 		}
 		if t.Context().Err() != nil {
@@ -89,7 +90,11 @@ func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 	l.hears(t, backend, now) // else there would be nothing to be missed
 	s.Kill()
 	s.Start()
-	if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
+	if err := eventually(t, func() error {
+		_, err := backend.Find(t.Context(), r.Key,
+			now)
+		return err
+	}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find after the restart: %v", err)
 	}
 	if err := l.Sync(t.Context()); err == nil {
@@ -191,7 +196,11 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 	close(strike)
 	cutter.Wait()
 	for _, r := range records {
-		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
+		if err := eventually(t, func() error {
+			_, err := backend.Find(t.Context(), r.Key,
+				now)
+			return err
+		}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("after its logout was answered: Find: %v", err)
 		}
 	}
@@ -224,7 +233,8 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 		}
 	}
 	now := store.Time(time.Now())
-	one, two, old, used := recordOf("alice", "s1", now), recordOf("bob", "s2", now), recordOf("carol", "s3", now), recordOf("dave", "s4", now)
+	one, two, old, used := recordOf("alice", "s1", now), recordOf("bob", "s2", now), recordOf("carol", "s3", now),
+		recordOf("dave", "s4", now)
 	one.Refresh = store.RefreshOnline
 	for _, r := range []*store.Record{&old, &used} {
 		r.IdleExpires = now.Add(time.Minute)
@@ -237,7 +247,8 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 		t.Fatal(err)
 	}
 	memory("1mb")
-	if err := backend.Create(t.Context(), recordOf("erin", "", now), now, now); err == nil || errors.Is(err, store.ErrEnded) {
+	if err := backend.Create(t.Context(), recordOf("erin", "", now), now, now); err == nil ||
+		errors.Is(err, store.ErrEnded) {
 		t.Errorf("Create on a full server: %v", err)
 	}
 	e := endingOf(store.Selector{Subject: "alice", SID: "s1"})
@@ -264,7 +275,8 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 		case 1:
 			err = backend.Complete(t.Context(), n, store.Outcome{RetryAt: at.Add(time.Minute), Reason: "away"})
 		case 2:
-			err = errors.Join(backend.Complete(t.Context(), n, store.Outcome{GiveUp: true, Reason: "away"}), backend.Retry(t.Context(), n.ID, at, at.Add(time.Hour)))
+			err = errors.Join(backend.Complete(t.Context(), n, store.Outcome{GiveUp: true, Reason: "away"}),
+				backend.Retry(t.Context(), n.ID, at, at.Add(time.Hour)))
 		case 3:
 			err = backend.Complete(t.Context(), n, store.Outcome{Done: true})
 		}
@@ -298,7 +310,8 @@ func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 		e := endingOf(who(r))
 		e.JTI, e.JTIExpires = fmt.Sprint("j", size, now), now.Add(time.Hour)
 		// Once for the script to be known.
-		if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "nobody", SID: "none"}), now); err != nil {
+		if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "nobody", SID: "none"}),
+			now); err != nil {
 			t.Fatal(err)
 		}
 		do(t, c, "CONFIG", "RESETSTAT")

@@ -13,15 +13,16 @@ import (
 )
 
 // The feed. Each message carries a random token and the token of the one before it in its bucket, and the script that
-// publishes it leaves its token in the bucket's last key, all in one step with the removal. So the messages of a bucket are a
-// chain, and its end can be read.
+// publishes it leaves its token in the bucket's last key, all in one step with the removal. So the messages of a bucket
+// are a chain, and its end can be read.
 //
-// Sync reads the ends of all chains from the masters and succeeds when the messages with these tokens were handed over, with
-// no link missing since the last Sync. That proves what it promises by itself, however messages travel: an ending that was
-// complete before Sync is at or before the end that Sync reads, and everything up to there has been handed over. A message
-// sent by us and received back would prove less: while a slot moves, endings are carried out and published where the slot goes
-// to, and our own message would still come back from where it came from. Nor is there any need to know whether a connection is
-// alive: if none ended meanwhile nothing was missed, and if some did, their tokens do not come.
+// Sync reads the ends of all chains from the masters and succeeds when the messages with these tokens were handed over,
+// with no link missing since the last Sync. That proves what it promises by itself, however messages travel: an ending
+// that was complete before Sync is at or before the end that Sync reads, and everything up to there has been handed
+// over. A message sent by us and received back would prove less: while a slot moves, endings are carried out and
+// published where the slot goes to, and our own message would still come back from where it came from. Nor is there any
+// need to know whether a connection is alive: if none ended meanwhile nothing was missed, and if some did, their tokens
+// do not come.
 //
 // A subscription that breaks, or moves to another server, counts as a gap all the same, and begins a new chain: after a
 // failover the new master may know less than the old one published.
@@ -95,7 +96,8 @@ func (s *Store) listen(ctx context.Context) (*listener, error) {
 		return nil, fmt.Errorf("redis: watch: %w", err)
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	l := &listener{s: s, client: client, cancel: cancel, changed: make(chan struct{}), waiting: make(map[*waiter]struct{})}
+	l := &listener{s: s, client: client, cancel: cancel, changed: make(chan struct{}),
+		waiting: make(map[*waiter]struct{})}
 	if s.cluster {
 		for b := range buckets {
 			l.lines = append(l.lines, &subscribed{line: line{s.key(bucket(b), keyFeed), b, 1}})
@@ -132,8 +134,8 @@ func (l *listener) keep(life context.Context, sub *subscribed) {
 				l.subscribed(sub)
 			}
 		})
-		// Receive ends when the connection breaks, when the server says that the slot has moved, and on our wish. All are
-		// the same here.
+		// Receive ends when the connection breaks, when the server says that the slot has moved, and on our wish. All
+		// are the same here.
 		_ = l.client.Receive(hooked, l.subscribe(sub.channel), l.hear)
 		cancel()
 		l.lost(sub)
@@ -186,7 +188,8 @@ func (l *listener) tellAll() {
 	l.changed = make(chan struct{})
 }
 
-// renew ends all subscriptions, to make them anew: messages did not come, though nobody said that a connection is broken.
+// renew ends all subscriptions, to make them anew: messages did not come, though nobody said that a connection is
+// broken.
 func (l *listener) renew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -292,8 +295,8 @@ func (l *listener) sync(ctx context.Context) (gaps int, err error) {
 	}
 }
 
-// await says whether all chains have been heard to their ends; what is missing, w waits for. A chain that nothing was heard
-// of since it was subscribed to begins at its end.
+// await says whether all chains have been heard to their ends; what is missing, w waits for. A chain that nothing was
+// heard of since it was subscribed to begins at its end.
 func (l *listener) await(w *waiter, ends *[buckets]token) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -178,7 +178,8 @@ func TestALinkThatIsMissingIsAGap(t *testing.T) {
 	}
 }
 
-// hearsOrGaps waits for an ending of bob to be heard, which comes after what was published before, and wants Sync to fail.
+// hearsOrGaps waits for an ending of bob to be heard, which comes after what was published before, and wants Sync to
+// fail.
 func (l *listening) hearsOrGaps(t testing.TB, backend *redis.Store, now time.Time) {
 	t.Helper()
 	r := recordOf("bob", "s9", now)
@@ -213,7 +214,8 @@ func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 						t.Errorf("End: %v", err)
 						return
 					}
-					// What was complete before Sync has been heard of when it returns nil; a Sync beside others' endings too.
+					// What was complete before Sync has been heard of when it returns nil; a Sync beside others'
+					// endings too.
 					if err := l.Sync(t.Context()); err != nil {
 						t.Errorf("Sync: %v", err)
 					} else if l.times(r.Key) != 1 {

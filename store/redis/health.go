@@ -15,8 +15,8 @@ import (
 
 var errSilent = errors.New("a server does not say what it is")
 
-// inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given. It says how
-// many replicas the master has that has fewest.
+// inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given. It says
+// how many replicas the master has that has fewest.
 func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -50,7 +50,8 @@ func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, er
 }
 
 // inspectServer inspects one server, and says how many replicas it has; one that is a replica itself needs none.
-func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) (replicas int, err error) {
+func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) (replicas int,
+	err error) {
 	info, err := readInfo(ctx, c)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", errSilent, err)
@@ -79,7 +80,8 @@ func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, 
 // warn tells of what a server may lose.
 func warn(ctx context.Context, c rueidis.Client, at string, info map[string]string, log *slog.Logger) {
 	if policy := info["maxmemory_policy"]; policy != "" && policy != "noeviction" {
-		log.WarnContext(ctx, "the server throws sessions, end marks and replay records away when its memory is full: set maxmemory-policy noeviction",
+		log.WarnContext(ctx, "the server throws sessions, end marks and replay records away when its memory is "+
+			"full: set maxmemory-policy noeviction",
 			"event", "redis_can_evict", "server", at, "maxmemory_policy", policy)
 	}
 	if info["aof_enabled"] != "0" {
@@ -91,10 +93,12 @@ func warn(ctx context.Context, c rueidis.Client, at string, info map[string]stri
 		log.WarnContext(ctx, "the server keeps no log of what it is given, so a crash may lose it: set appendonly yes",
 			"event", "redis_not_durable", "server", at)
 	case saves["save"] == "":
-		log.WarnContext(ctx, "the server keeps nothing on disk, so when it restarts everybody is signed out and used logout tokens can be used again: set appendonly yes",
+		log.WarnContext(ctx, "the server keeps nothing on disk, so when it restarts everybody is signed out and "+
+			"used logout tokens can be used again: set appendonly yes",
 			"event", "redis_not_durable", "server", at)
 	default:
-		log.WarnContext(ctx, "the server keeps snapshots alone, so after a crash sessions that ended since the last one are back: set appendonly yes",
+		log.WarnContext(ctx, "the server keeps snapshots alone, so after a crash sessions that ended since the last "+
+			"one are back: set appendonly yes",
 			"event", "redis_not_durable", "server", at, "save", saves["save"])
 	}
 }

@@ -25,7 +25,8 @@ func fresh(t testing.TB, on *servers.Shared, o redis.Options) *redis.Store {
 	return backend
 }
 
-// twins opens two stores on the same keys: one that is patient, and one whose time, and with that its claims, run out soon.
+// twins opens two stores on the same keys: one that is patient, and one whose time, and with that its claims, run out
+// soon.
 func twins(t testing.TB, on *servers.Shared, soon time.Duration) (patient, hasty *redis.Store) {
 	t.Helper()
 	url, o := on.Get(t).URL, redis.Options{Prefix: prefix()}
@@ -69,7 +70,8 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		backend := fresh(t, on, redis.Options{})
-		now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than Redis's own time, which a mark may have too
+		// later than Redis's own time, which a mark may have too
+		now := store.Time(time.Now().Add(store.AttemptLifetime))
 		for i, order := range orders(2, 3) {
 			for _, began := range []time.Duration{-time.Minute, 0, time.Microsecond} {
 				name := fmt.Sprintf("%s, login began %v after the logout", order, began)
@@ -122,12 +124,14 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		backend := fresh(t, on, redis.Options{})
-		now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than Redis's own time, which a mark may have too
+		// later than Redis's own time, which a mark may have too
+		now := store.Time(time.Now().Add(store.AttemptLifetime))
 		for i, order := range orders(2, 3) {
 			for _, had := range []string{"a", "b a", "a c"} {
 				for _, named := range []string{"a", "b"} {
 					for _, began := range []time.Duration{0, time.Microsecond} {
-						name := fmt.Sprintf("%s, %q becomes b, began %v after the logout of %s", order, had, began, named)
+						name := fmt.Sprintf("%s, %q becomes b, began %v after the logout of %s", order, had, began,
+							named)
 						sid := func(s string) string { return fmt.Sprint(i, had, named, began, " ", s) }
 						r := recordOf(fmt.Sprint("user", i, had, named, began), "", now)
 						sids := strings.Fields(had)
@@ -150,7 +154,8 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 						var ended []store.Ended
 						var renamed error
 						renames := []func() error{point, replace}
-						ends := []func() error{begin, func() (err error) { ended, err = endTags(); return err }, confirm}
+						ends := []func() error{begin, func() (err error) { ended, err = endTags(); return err },
+							confirm}
 						for _, step := range order {
 							if step == 'E' {
 								if err := ends[0](); err != nil {
@@ -162,7 +167,8 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 								renames = renames[1:]
 							}
 						}
-						if renamed != nil && !errors.Is(renamed, store.ErrEnded) && !errors.Is(renamed, store.ErrNotFound) {
+						if renamed != nil && !errors.Is(renamed, store.ErrEnded) &&
+							!errors.Is(renamed, store.ErrNotFound) {
 							t.Fatalf("%s: a step of the rename: %v", name, renamed)
 						}
 						_, err := backend.Find(t.Context(), r.Key, now)
@@ -178,7 +184,8 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 						case alive && renamed == nil && began <= 0:
 							t.Errorf("%s: it has the new sid in spite of the logout", name)
 						}
-						if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: r.Subject}), now); err != nil {
+						if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: r.Subject}),
+							now); err != nil {
 							t.Fatal(err)
 						}
 						if left, err := backend.FormerSIDs(t.Context(), r.Key); err != nil || left != 0 {
@@ -263,7 +270,8 @@ func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 	t.Parallel()
 	one, two := oneTag()
 	backend := fresh(t, single, redis.Options{})
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	shapes := map[string]func(string) store.Selector{
 		"a subject": func(s string) store.Selector { return store.Selector{Subject: s} },
 		"both":      func(s string) store.Selector { return store.Selector{Subject: s, SID: "s1"} },
@@ -272,7 +280,8 @@ func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 		a, b := recordOf(one, "s1", now), recordOf(two, "s1", now)
 		mustCreate(t, backend, a, now)
 		mustCreate(t, backend, b, now)
-		if ended, err := backend.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 || ended[0].Key != a.Key {
+		if ended, err := backend.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 ||
+			ended[0].Key != a.Key {
 			t.Errorf("%s: ended %v (error %v), want one", name, ended, err)
 		}
 		if _, err := backend.Find(t.Context(), b.Key, now); err != nil {
@@ -282,7 +291,8 @@ func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 		if err != nil || len(page.Records) != 0 {
 			t.Errorf("%s: %d listed (error %v), want none", name, len(page.Records), err)
 		}
-		if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s1"}), now); err != nil || len(ended) != 1 {
+		if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s1"}), now); err != nil ||
+			len(ended) != 1 {
 			t.Errorf("%s: a sid ended %d (error %v), want the one that is left", name, len(ended), err)
 		}
 		now = now.Add(time.Second)
@@ -336,7 +346,8 @@ func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
 			return e
 		}, now)
 		if done != 1 || replayed != 15 || ended > 1 {
-			t.Errorf("%d succeeded, %d were replays, %d sessions ended; want 1, 15 and one at most", done, replayed, ended)
+			t.Errorf("%d succeeded, %d were replays, %d sessions ended; want 1, 15 and one at most", done, replayed,
+				ended)
 		}
 	})
 }
@@ -422,7 +433,8 @@ func mustCreate(t testing.TB, backend *redis.Store, r store.Record, now time.Tim
 }
 
 // endTogether carries out n endings at once.
-func endTogether(t *testing.T, backend *redis.Store, n int, of func(int) store.Ending, now time.Time) (done, replayed, ended int32) {
+func endTogether(t *testing.T, backend *redis.Store, n int, of func(int) store.Ending, now time.Time) (done, replayed,
+	ended int32) {
 	t.Helper()
 	var all sync.WaitGroup
 	var d, r, s atomic.Int32

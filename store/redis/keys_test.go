@@ -68,7 +68,8 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			}
 		}
 	}
-	for _, who := range []store.Selector{{Subject: "MARK-subject"}, {SID: "MARK-sid2"}, {Subject: "MARK-subject", SID: "MARK-sid3"}} {
+	for _, who := range []store.Selector{{Subject: "MARK-subject"}, {SID: "MARK-sid2"},
+		{Subject: "MARK-subject", SID: "MARK-sid3"}} {
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = "MARK-jti"+who.SID, now.Add(time.Hour)
 		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
@@ -86,7 +87,8 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	if err := backend.Save(t.Context(), "MARK-name", []byte("MARK-value"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := backend.ClaimAttempt(t.Context(), store.AttemptID{1}, []byte("MARK-value"), now.Add(time.Hour), now); err != nil {
+	if _, err := backend.ClaimAttempt(t.Context(), store.AttemptID{1}, []byte("MARK-value"), now.Add(time.Hour),
+		now); err != nil {
 		t.Fatal(err)
 	}
 	var cursor uint64
@@ -112,8 +114,8 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Queues and lists are emptied by Prune, notices by Settle; the ends of the chains are one to a bucket, wakeups one
-			// to a queue.
+			// Queues and lists are emptied by Prune, notices by Settle; the ends of the chains are one to a bucket,
+			// wakeups one to a queue.
 			if fixed := strings.Contains("qtldeognybv", rest[:1]); (ms < 0) != fixed {
 				t.Errorf("the key %q runs out in %d ms", key, ms)
 			}
@@ -179,8 +181,10 @@ func TestASessionComesBackFromItsEncoding(t *testing.T) {
 			return store.Time(time.UnixMicro(rapid.Int64Range(-1<<50, 1<<50).Draw(t, name)))
 		}
 		text := rapid.String()
-		r := store.Record{Issuer: text.Draw(t, "issuer"), ClientID: text.Draw(t, "client"), Subject: text.Draw(t, "subject"),
-			SID: text.Draw(t, "sid"), Created: at("created"), LastSeen: at("seen"), IdleExpires: at("idle"), Expires: at("expires"),
+		r := store.Record{Issuer: text.Draw(t, "issuer"), ClientID: text.Draw(t, "client"),
+			Subject: text.Draw(t, "subject"),
+			SID:     text.Draw(t, "sid"), Created: at("created"), LastSeen: at("seen"), IdleExpires: at("idle"),
+			Expires:  at("expires"),
 			Revision: rapid.Int64().Draw(t, "revision"), Refresh: store.Refresh(rapid.Byte().Draw(t, "refresh")),
 			Payload: rapid.SliceOf(rapid.Byte()).Draw(t, "payload")}
 		if r.Former = rapid.SliceOf(text).Draw(t, "former"); len(r.Former) == 0 {

@@ -18,8 +18,8 @@ const (
 	tagPage = 100 // how many tags each tells at most
 )
 
-// List implements [store.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is bucket
-// by bucket, and in each the order of its tags: no more than a page of it is ever at hand.
+// List implements [store.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is
+// bucket by bucket, and in each the order of its tags: no more than a page of it is ever at hand.
 func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	limit, err := q.PageSize()
 	if err != nil {
@@ -101,7 +101,8 @@ func (l *lister) all() error {
 			if at == b && from != "" {
 				least = "[" + from
 			}
-			asks = append(asks, l.s.client.B().Zrangebylex().Key(l.s.key(bucket(at), keyTags)).Min(least).Max("+").Limit(0, tagPage).Build())
+			asks = append(asks, l.s.client.B().Zrangebylex().Key(l.s.key(bucket(at), keyTags)).Min(least).Max("+").
+				Limit(0, tagPage).Build())
 		}
 		next := b + len(asks)
 		from = ""

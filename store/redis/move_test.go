@@ -30,7 +30,8 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 		t.Errorf("%d replicas are waited for on a Cluster that has none; the log says %s", n, log.String())
 	}
 	l := watch(t, backend)
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	one, two, three := recordOf("alice", "s1", now), recordOf("alice", "s2", now), recordOf("alice", "", now)
 	for _, r := range []store.Record{one, two, three} {
 		mustCreate(t, backend, r, now)
@@ -74,7 +75,8 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End before the slot is settled: %v", err)
 	}
-	// It is settled there, and the server here does not know yet: endings are carried out there, and we still listen here.
+	// It is settled there, and the server here does not know yet: endings are carried out there, and we still listen
+	// here.
 	do(t, nodes[to], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
 	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 3 {
 		t.Errorf("End where the slot has gone to: %d ended, %v", len(ended), err)
@@ -86,7 +88,11 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 		do(t, nodes[i], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
 	}
 	for _, r := range []store.Record{one, two, three} {
-		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
+		if err := eventually(t, func() error {
+			_, err := backend.Find(t.Context(), r.Key,
+				now)
+			return err
+		}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Find after the logout, where the slot is now: %v", err)
 		}
 	}

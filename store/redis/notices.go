@@ -46,8 +46,8 @@ func (s *Store) allQueues(ctx context.Context) (*[buckets]map[name]queueID, erro
 	return &all, nil
 }
 
-// Enqueue implements [store.Outbox]. To be all or none they lie in one bucket, whomever they are about. Replicas are waited for, and
-// not insisted on: who heard an error would leave the notices once more, and again.
+// Enqueue implements [store.Outbox]. To be all or none they lie in one bucket, whomever they are about. Replicas are
+// waited for, and not insisted on: who heard an error would leave the notices once more, and again.
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	left, err := store.NewNotices(notices)
 	if err != nil {
@@ -178,7 +178,8 @@ func (s *Store) shown(ctx context.Context, ids []string) ([]store.Notice, error)
 	asks := make([]rueidis.Completed, len(ids))
 	for i, id := range ids {
 		b, _ := bucketOf(id)
-		asks[i] = s.client.B().Hmget().Key(s.named(b, keyNotice, []byte(id))).Field("t", "k", "s", "d", "r", "a", "g").Build()
+		asks[i] = s.client.B().Hmget().Key(s.named(b, keyNotice, []byte(id))).Field("t", "k", "s", "d", "r", "a", "g").
+			Build()
 	}
 	var all []store.Notice
 	for i, result := range s.do(ctx, asks) {
@@ -201,7 +202,8 @@ func (s *Store) shown(ctx context.Context, ids []string) ([]store.Notice, error)
 // Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(b bucket) call {
-		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)), s.key(b, ""), s.wakeupPrefix()}}
+		return call{script: s.scripts.retry, args: []string{id, decimal(due), string(appendMicros(nil, deadline)),
+			s.key(b, ""), s.wakeupPrefix()}}
 	}, func(ctx context.Context, b bucket, queue string) {
 		if len(queue) == nameSize {
 			s.wake(ctx, place{b, name([]byte(queue))}, decimal(due))
@@ -217,7 +219,8 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 }
 
 // onNotice runs a script on one notice, which answers something if there was one; then is called with that.
-func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call, then func(context.Context, bucket, string)) error {
+func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call,
+	then func(context.Context, bucket, string)) error {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return err
@@ -328,7 +331,8 @@ func (s *Store) wakeAnew(ctx context.Context, queue name, upcoming map[place]str
 	}
 	silent := make(map[place]string)
 	for at, due := range upcoming {
-		if at.queue == queue && !slices.ContainsFunc(wakeups, func(r wakeup) bool { return r.place == at && r.at <= float64(number(due)) }) {
+		if at.queue == queue && !slices.ContainsFunc(wakeups,
+			func(r wakeup) bool { return r.place == at && r.at <= float64(number(due)) }) {
 			silent[at] = due
 		}
 	}
@@ -336,8 +340,8 @@ func (s *Store) wakeAnew(ctx context.Context, queue name, upcoming map[place]str
 	return nil
 }
 
-// Overdue implements [store.Sessions]. Redis keeps a session with a refresh token for a day after it ran out (see keepFor): who
-// does not come for so long finds it gone.
+// Overdue implements [store.Sessions]. Redis keeps a session with a refresh token for a day after it ran out (see
+// keepFor): who does not come for so long finds it gone.
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) ([]store.Record, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
@@ -349,7 +353,8 @@ func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now tim
 	for b := int(after[0]); b < buckets && len(all) < limit; {
 		var asks []rueidis.Completed
 		for at := b; at < min(b+bucketsAtOnce, buckets); at++ {
-			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyExpiry)).Min("-inf").Max(decimal(now)).Build())
+			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyExpiry)).Min("-inf").
+				Max(decimal(now)).Build())
 		}
 		b += len(asks)
 		var keys []store.Key

@@ -30,12 +30,14 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 				want := 1
 				if rang {
 					want++
-					if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor(target, "alice", now)}); err != nil {
+					if err := backend.Enqueue(t.Context(),
+						[]store.Notice{noticeFor(target, "alice", now)}); err != nil {
 						t.Fatal(err)
 					}
 				}
 				leave, ring := backend.LeaveSteps(t.Context(), noticeFor(target, "alice", now))
-				hear, claim, hush, claimed := backend.ClaimSteps(t.Context(), store.NoticeTell, target, now, time.Minute)
+				hear, claim, hush, claimed := backend.ClaimSteps(t.Context(), store.NoticeTell, target, now,
+					time.Minute)
 				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, hush}
 				for _, step := range order {
 					steps := &leaves
@@ -49,12 +51,15 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 				}
 				rest, err := backend.Claim(t.Context(), store.NoticeTell, target, now, time.Minute, 10)
 				if err != nil || len(*claimed)+len(rest) != want {
-					t.Errorf("%s: %d claimed, then %d (error %v), want %d in all", target, len(*claimed), len(rest), err, want)
+					t.Errorf("%s: %d claimed, then %d (error %v), want %d in all", target, len(*claimed), len(rest),
+						err, want)
 				}
 				// And what is leased comes back when the lease is over.
 				later := now.Add(time.Minute)
-				if again, err := backend.Claim(t.Context(), store.NoticeTell, target, later, time.Minute, 10); err != nil || len(again) != want {
-					t.Errorf("%s: %d claimed when the leases are over (error %v), want %d", target, len(again), err, want)
+				if again, err := backend.Claim(t.Context(), store.NoticeTell, target, later, time.Minute,
+					10); err != nil || len(again) != want {
+					t.Errorf("%s: %d claimed when the leases are over (error %v), want %d", target, len(again), err,
+						want)
 				}
 			}
 		}
@@ -109,7 +114,8 @@ func TestPruneSetsAWakeUpThatWasLost(t *testing.T) {
 
 func clusterClient(t *testing.T) rueidis.Client {
 	t.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: strings.Split(strings.TrimPrefix(cluster.Get(t).URL, "redis+cluster://"), ","),
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: strings.Split(strings.TrimPrefix(cluster.Get(t).URL,
+		"redis+cluster://"), ","),
 		DisableCache: true})
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +130,8 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	backend := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
 	defer backend.Close()
 	c := adminOf(t, s)
-	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+	// later than the server's own time, which a mark may have too
+	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	claim := func(target string, max, want int) (asked []string) {
 		t.Helper()
 		do(t, c, "CONFIG", "RESETSTAT")
@@ -145,7 +152,8 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 		return asked
 	}
 	for i := range 500 {
-		if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("busy", fmt.Sprint("user", i), now.Add(time.Duration(i)*time.Microsecond))}); err != nil {
+		if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("busy", fmt.Sprint("user", i),
+			now.Add(time.Duration(i)*time.Microsecond))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,7 +162,8 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim("held", 1, 1)
-	for name, target := range map[string]string{"has nothing": "idle", "has something for later": "later", "has something that is leased": "held"} {
+	for name, target := range map[string]string{"has nothing": "idle", "has something for later": "later",
+		"has something that is leased": "held"} {
 		if asked := claim(target, 10, 0); !slices.Equal(asked, []string{"hgetall 1"}) {
 			t.Errorf("who %s asked %v, want one key", name, asked)
 		}

@@ -58,13 +58,15 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 			t.Errorf("Open %s: %v, want an error with %q and no password", address, err, want)
 		}
 	}
-	for _, address := range []string{"redis://u:SECRET@[::1]:6380/3", "rediss://h", "redis+cluster://:p@a:1,b,c:3", "redis+sentinel://a,b:2/main/4?prefix=x:&wait_replicas=2"} {
+	for _, address := range []string{"redis://u:SECRET@[::1]:6380/3", "rediss://h", "redis+cluster://:p@a:1,b,c:3",
+		"redis+sentinel://a,b:2/main/4?prefix=x:&wait_replicas=2"} {
 		if err := redis.CheckAddress(address); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
 	for _, o := range []redis.Options{{Prefix: "{x}"}, {Prefix: "x}"}} {
-		if _, err := redis.Open(t.Context(), "redis://127.0.0.1:1", o); err == nil || strings.Contains(err.Error(), "refused") {
+		if _, err := redis.Open(t.Context(), "redis://127.0.0.1:1", o); err == nil ||
+			strings.Contains(err.Error(), "refused") {
 			t.Errorf("Open with %+v: %v", o, err)
 		}
 	}
@@ -73,7 +75,8 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 func TestAServerThatIsNotThereIsAnError(t *testing.T) {
 	t.Parallel()
 	port := servers.Port(t)
-	for _, shape := range []string{"redis://u:SECRET@127.0.0.1:%d", "redis+cluster://u:SECRET@127.0.0.1:%d", "redis+sentinel://u:SECRET@127.0.0.1:%d/main"} {
+	for _, shape := range []string{"redis://u:SECRET@127.0.0.1:%d", "redis+cluster://u:SECRET@127.0.0.1:%d",
+		"redis+sentinel://u:SECRET@127.0.0.1:%d/main"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		_, err := redis.Open(ctx, fmt.Sprintf(shape, port), redis.Options{})
 		cancel()
@@ -91,7 +94,8 @@ func TestAClusterIsAddressedAsWhatItIs(t *testing.T) {
 		"redis://" + host: "address it as redis+cluster://",
 		"redis+cluster://" + strings.TrimPrefix(one, "redis://"): "",
 	} {
-		if _, err := redis.Open(t.Context(), address, redis.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := redis.Open(t.Context(), address, redis.Options{}); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("Open %s: %v, want an error with %q", address, err, want)
 		}
 	}
@@ -106,11 +110,14 @@ func TestAServerThatMayLoseThingsIsWarnedOf(t *testing.T) {
 		says   string
 	}{
 		{"a good one", []string{"--appendonly", "yes"}, nil, ""},
-		{"one that evicts", []string{"--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"}, []string{"redis_can_evict"}, "set maxmemory-policy noeviction"},
+		{"one that evicts", []string{"--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"},
+			[]string{"redis_can_evict"}, "set maxmemory-policy noeviction"},
 		{"one that keeps nothing", nil, []string{"redis_not_durable"}, "keeps nothing on disk"},
 		{"one that keeps snapshots", []string{"--save", "3600 1"}, []string{"redis_not_durable"}, "snapshots alone"},
-		{"one that does it all", []string{"--maxmemory-policy", "volatile-ttl"}, []string{"redis_can_evict", "redis_not_durable"}, ""},
-		{"one that forbids to ask", []string{"--rename-command", "CONFIG", ""}, []string{"redis_not_durable"}, "keeps no log"},
+		{"one that does it all", []string{"--maxmemory-policy", "volatile-ttl"},
+			[]string{"redis_can_evict", "redis_not_durable"}, ""},
+		{"one that forbids to ask", []string{"--rename-command", "CONFIG", ""}, []string{"redis_not_durable"},
+			"keeps no log"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -137,7 +144,8 @@ func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 	now := store.Time(time.Now())
 	var stores []*redis.Store
 	var feeds []*listening
-	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"}, {"/1?prefix=third:", "not:"}} {
+	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"},
+		{"/1?prefix=third:", "not:"}} {
 		backend := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix})
 		defer backend.Close()
 		stores, feeds = append(stores, backend), append(feeds, watch(t, backend))
@@ -176,7 +184,8 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := fmt.Sprint(servers.Port(t))
-	startServer(t, "--port", "0", "--tls-port", port, "--tls-cert-file", in("server.pem"), "--tls-key-file", in("server.key"),
+	startServer(t, "--port", "0", "--tls-port", port, "--tls-cert-file", in("server.pem"), "--tls-key-file",
+		in("server.key"),
 		"--tls-ca-cert-file", in("ca.pem"), "--tls-auth-clients", "yes",
 		// The rights that docs/stores-redis.md says are enough.
 		"--aclfile", in("users.acl"))
@@ -184,11 +193,12 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 	trust := "?cacert=" + in("ca.pem")
 	ours := trust + "&cert=" + in("client.pem") + "&key=" + in("client.key")
 	for name, address := range map[string]string{
-		"without TLS":                "redis://curfew:pass%2fword%401@" + host,
-		"a server that is not known": "rediss://curfew:pass%2fword%401@" + host + "?cert=" + in("client.pem") + "&key=" + in("client.key"),
-		"no certificate of ours":     "rediss://curfew:pass%2fword%401@" + host + trust,
-		"a wrong password":           "rediss://curfew:wrong@" + host + ours,
-		"nobody":                     "rediss://" + host + ours,
+		"without TLS": "redis://curfew:pass%2fword%401@" + host,
+		"a server that is not known": "rediss://curfew:pass%2fword%401@" + host + "?cert=" + in("client.pem") +
+			"&key=" + in("client.key"),
+		"no certificate of ours": "rediss://curfew:pass%2fword%401@" + host + trust,
+		"a wrong password":       "rediss://curfew:wrong@" + host + ours,
+		"nobody":                 "rediss://" + host + ours,
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		if _, err := redis.Open(ctx, address, redis.Options{}); err == nil {
@@ -283,8 +293,10 @@ func useOutbox(t *testing.T, backend *redis.Store, n store.Notice, now time.Time
 }
 
 // rights are the commands that a user of the server needs.
-const rights = "+@connection -select +info +get +mget +set +exists +unlink +pttl +pexpireat +sadd +smembers +hset +hget +hmget +hdel +hgetall +hlen +hincrby " +
-	"+zadd +zrem +zcard +zscore +zrange +zrangebylex +zrangebyscore +evalsha +eval +time +publish +subscribe +unsubscribe +wait"
+const rights = "+@connection -select +info +get +mget +set +exists +unlink +pttl +pexpireat +sadd +smembers +hset " +
+	"+hget +hmget +hdel +hgetall +hlen +hincrby " +
+	"+zadd +zrem +zcard +zscore +zrange +zrangebylex +zrangebyscore +evalsha +eval +time +publish +subscribe " +
+	"+unsubscribe +wait"
 
 // newCA returns a certificate authority, and what signs with it.
 func newCA(t *testing.T) (*x509.Certificate, func(name string) (cert, key []byte)) {
@@ -316,7 +328,8 @@ func newCA(t *testing.T) (*x509.Certificate, func(name string) (cert, key []byte
 			t.Fatal(err)
 		}
 		return make(&x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
-			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}},
 			ca, &k.PublicKey), key
 	}
 }
@@ -334,7 +347,8 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 	p := prefix()
 	for _, s := range cluster.Get(t).Nodes {
 		c := adminOf(t, s)
-		words := append([]string{"ACL", "SETUSER", "curfew", "on", ">password", "~" + p + "*", "&" + p + "*"}, strings.Fields(rights+rightsOnACluster)...)
+		words := append([]string{"ACL", "SETUSER", "curfew", "on", ">password", "~" + p + "*", "&" + p + "*"},
+			strings.Fields(rights+rightsOnACluster)...)
 		do(t, c, words...)
 	}
 	backend := open(t, strings.Replace(url, "://", "://curfew:password@", 1), redis.Options{Prefix: p, WaitReplicas: 1})

@@ -14,8 +14,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// template is all of a notice but whom it is about: kind and target, which name its queue; issuer, client, cause; when it was
-// created; and at the end its deadline.
+// template is all of a notice but whom it is about: kind and target, which name its queue; issuer, client, cause; when
+// it was created; and at the end its deadline.
 func template(n store.Notice) string {
 	var b []byte
 	for _, s := range []string{string(n.Kind), n.Target, n.Issuer, n.ClientID, string(n.Cause)} {
@@ -66,9 +66,10 @@ func (a candidate) compare(b candidate) int {
 	return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.id, b.id))
 }
 
-// claimUntil claims until there are max, or none is due: others may have been quicker with some, so it looks again. What was
-// claimed is handed out, also when a part of the buckets cannot be reached.
-func claimUntil(max int, claim func(max int) (due []candidate, got []store.Notice, err error)) (all []store.Notice, err error) {
+// claimUntil claims until there are max, or none is due: others may have been quicker with some, so it looks again.
+// What was claimed is handed out, also when a part of the buckets cannot be reached.
+func claimUntil(max int, claim func(max int) (due []candidate, got []store.Notice, err error)) (all []store.Notice,
+	err error) {
 	for len(all) < max {
 		due, got, err := claim(max - len(all))
 		all = append(all, got...)
@@ -89,14 +90,16 @@ func oldest(due []candidate, max int) []candidate {
 	return due[:min(max, len(due))]
 }
 
-// peek looks what is due at some places, up to max at each, and when there is something to be done there next. The error is of
-// those that could not be looked at.
-func (s *Store) findDue(ctx context.Context, places []place, now time.Time, max int) (due []candidate, next map[place]string, err error) {
+// peek looks what is due at some places, up to max at each, and when there is something to be done there next. The
+// error is of those that could not be looked at.
+func (s *Store) findDue(ctx context.Context, places []place, now time.Time, max int) (due []candidate,
+	next map[place]string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout/2) // time is needed to claim what was found elsewhere
 	defer cancel()
 	calls := make([]call, len(places))
 	for i, at := range places {
-		calls[i] = call{s.scripts.due, s.queueKeys(at), []string{decimal(now), strconv.Itoa(max), s.key(at.bucket, ""), string(at.queue[:])}}
+		calls[i] = call{s.scripts.due, s.queueKeys(at),
+			[]string{decimal(now), strconv.Itoa(max), s.key(at.bucket, ""), string(at.queue[:])}}
 	}
 	answers, faults := s.runEach(ctx, calls)
 	next = make(map[place]string)
@@ -126,7 +129,8 @@ func (s *Store) queueKeys(at place) []string {
 }
 
 // claim leases what is due, and says when there is something to be done next at the places where it was.
-func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []store.Notice, next map[place]string, err error) {
+func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []store.Notice,
+	next map[place]string, err error) {
 	lease := rand.Text()
 	var places []place
 	ids := make(map[place][]string)
@@ -139,7 +143,8 @@ func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time
 	calls := make([]call, len(places))
 	for i, at := range places {
 		calls[i] = call{s.scripts.claim, s.queueKeys(at),
-			append([]string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.queue[:])}, ids[at]...)}
+			append([]string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.queue[:])},
+				ids[at]...)}
 	}
 	answers, faults := s.runEach(ctx, calls)
 	next = make(map[place]string)

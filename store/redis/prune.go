@@ -22,7 +22,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	defer leave()
 	queues := make([]rueidis.Completed, buckets)
 	for b := range queues {
-		queues[b] = s.client.B().Zrangebyscore().Key(s.key(bucket(b), keyExpiry)).Min("-inf").Max(decimal(now)).Limit(0, 1).Build()
+		queues[b] = s.client.B().Zrangebyscore().Key(s.key(bucket(b), keyExpiry)).Min("-inf").Max(decimal(now)).
+			Limit(0, 1).Build()
 	}
 	total := 0
 	for b, result := range s.do(ctx, queues) {
@@ -44,12 +45,13 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	return total, nil
 }
 
-// pruneBucket removes up to limit from one bucket. What only runs out later than the queue has it is no removal, so it goes
-// on until there is one, or nothing is due.
+// pruneBucket removes up to limit from one bucket. What only runs out later than the queue has it is no removal, so it
+// goes on until there is one, or nothing is due.
 func (s *Store) pruneBucket(ctx context.Context, b bucket, now time.Time, limit int) (int, error) {
 	for {
 		answer, err := s.run(ctx, call{s.scripts.prune, []string{s.key(b, keyExpiry), s.key(b, keyTags)},
-			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit), strconv.FormatInt(store.MarkLifetime.Microseconds(), 10)}})
+			[]string{decimal(now), s.key(b, ""), strconv.Itoa(limit),
+				strconv.FormatInt(store.MarkLifetime.Microseconds(), 10)}})
 		if err != nil {
 			return 0, err
 		}

@@ -88,7 +88,8 @@ func decode(key store.Key, raw string) (store.Record, error) {
 		return r, errDamaged
 	}
 	r.Revision = d.int64()
-	r.LastSeen, r.IdleExpires, r.Expires = store.FromMicros(d.int64()), store.FromMicros(d.int64()), store.FromMicros(d.int64())
+	r.LastSeen, r.IdleExpires, r.Expires = store.FromMicros(d.int64()), store.FromMicros(d.int64()),
+		store.FromMicros(d.int64())
 	d.int64() // pointed
 	r.Refresh = store.Refresh(d.byte())
 	r.Created = store.FromMicros(d.int64())

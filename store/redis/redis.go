@@ -30,13 +30,13 @@ type Options struct {
 	// TLS is used for rediss, rediss+cluster and rediss+sentinel addresses, before what the address says. Nil means the
 	// certificates that this machine trusts.
 	TLS *tls.Config
-	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil: else a failover could bring
-	// sessions back that ended just before it. 0 means one for each master, behind sentinels or of a Cluster, that has a
-	// replica or is known to be meant to have one, also while that is away; and none for a single server. Less than 0 means
-	// none.
+	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil: else a failover could
+	// bring sessions back that ended just before it. 0 means one for each master, behind sentinels or of a Cluster,
+	// that has a replica or is known to be meant to have one, also while that is away; and none for a single server.
+	// Less than 0 means none.
 	WaitReplicas int
-	// Log is told when the server may lose what it is given, and when the replicas that are waited for change. Nil tells
-	// nobody.
+	// Log is told when the server may lose what it is given, and when the replicas that are waited for change. Nil
+	// tells nobody.
 	Log *slog.Logger
 }
 
@@ -75,8 +75,9 @@ type Store struct {
 //	redis+sentinel://[user:password@]host:port,…/master[/db]   rediss+sentinel://…
 //
 // With TLS, cacert=FILE, cert=FILE and key=FILE may follow a question mark; sentinel_user=… and sentinel_password=… for
-// sentinels that want to know who asks; and prefix=… and wait_replicas=…, which go before the options. It fails when no server answers, when one is too old (before 6.2, or 7.0 in a
-// Cluster) and when a Cluster is addressed as if it were none. No error repeats the address, which may hold a password.
+// sentinels that want to know who asks; and prefix=… and wait_replicas=…, which go before the options. It fails when no
+// server answers, when one is too old (before 6.2, or 7.0 in a Cluster) and when a Cluster is addressed as if it were
+// none. No error repeats the address, which may hold a password.
 func Open(ctx context.Context, address string, o Options) (_ *Store, err error) {
 	a, err := parseAddress(address, o.TLS)
 	if err != nil {
@@ -193,8 +194,8 @@ func (s *Store) read(ctx context.Context) (context.Context, func(), error) {
 	return s.begin(ctx, ctx)
 }
 
-// change begins a method that changes something. Once it has begun it does not end because its caller has gone: what was
-// sent is done, and the caller is to hear what became of it. Only the timeout ends it.
+// change begins a method that changes something. Once it has begun it does not end because its caller has gone: what
+// was sent is done, and the caller is to hear what became of it. Only the timeout ends it.
 func (s *Store) change(ctx context.Context) (context.Context, func(), error) {
 	return s.begin(ctx, context.WithoutCancel(ctx))
 }

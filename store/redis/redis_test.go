@@ -15,7 +15,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain is another replica when a test wants one; else it stops the servers that tests shared, and then looks for goroutines that were left.
+// TestMain is another replica when a test wants one; else it stops the servers that tests shared, and then looks for
+// goroutines that were left.
 func TestMain(m *testing.M) {
 	if os.Getenv(childURL) != "" {
 		if err := childReplica(); err != nil {
@@ -27,8 +28,8 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	single.Close()
 	cluster.Close()
-	// The client waits some seconds before it closes connections that the Cluster's map no longer names, and before it reads
-	// that map again. It is not told to stop.
+	// The client waits some seconds before it closes connections that the Cluster's map no longer names, and before it
+	// reads that map again. It is not told to stop.
 	late := []goleak.Option{
 		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
 		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
@@ -75,7 +76,8 @@ func TestStoreKeepsTheContractOnAClusterWhoseReplicasAreWaitedFor(t *testing.T) 
 func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
 	url := on.Get(t).URL
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, WaitReplicas: waitReplicas} // this machine may be slow
+		// this machine may be slow
+		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, WaitReplicas: waitReplicas}
 		backend := open(t, url, o)
 		return storetest.Harness{
 			Store: backend,
@@ -102,7 +104,8 @@ func open(t testing.TB, url string, o redis.Options) *redis.Store {
 
 // breakNotices puts something else in the place of the lists of queues, so that no notice can be left.
 func breakNotices(t *testing.T, url string, backend *redis.Store) (restore func()) {
-	option := rueidis.ClientOption{InitAddress: strings.Split(url[strings.Index(url, "://")+3:], ","), DisableCache: true}
+	option := rueidis.ClientOption{InitAddress: strings.Split(url[strings.Index(url, "://")+3:], ","),
+		DisableCache: true}
 	c, err := rueidis.NewClient(option)
 	if err != nil {
 		t.Fatal(err)

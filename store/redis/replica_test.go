@@ -89,7 +89,8 @@ func (r *replica) signIn(t *testing.T, subject, sid string) (b session.Bearer) {
 	t.Helper()
 	poll(t, "somebody signs in", func() (ok bool) {
 		var err error
-		b, _, err = r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Began: r.Now()})
+		b, _, err = r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
+			Began: r.Now()})
 		return err == nil
 	})
 	return b
@@ -245,7 +246,8 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 		begin func(t *testing.T, w *wire, c rueidis.Client)
 		end   func(w *wire)
 	}{
-		{"its feed is held up", func(_ *testing.T, w *wire, _ rueidis.Client) { w.held.Lock() }, func(w *wire) { w.held.Unlock() }},
+		{"its feed is held up", func(_ *testing.T, w *wire, _ rueidis.Client) { w.held.Lock() },
+			func(w *wire) { w.held.Unlock() }},
 		{"its feed is cut", func(t *testing.T, _ *wire, c rueidis.Client) {
 			do(t, c, "CLIENT", "KILL", "TYPE", "PUBSUB")
 		}, func(*wire) {}},
@@ -320,7 +322,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 				pauseFor(5 * time.Millisecond)
 			}
 			if refused < 2 {
-				t.Errorf("%s: it was refused %d times in ten seconds; one waits for our timeout and not for the server", what, refused)
+				t.Errorf("%s: it was refused %d times in ten seconds; one waits for our timeout and not for the server",
+					what, refused)
 			}
 		})
 	}
@@ -376,14 +379,16 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 			// More than both can be off still.
 			const margin = 5 * time.Second
 			begun := func(who *replica, began time.Time) error {
-				_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name, Began: began})
+				_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name,
+					Began: began})
 				return err
 			}
 			for _, ends := range []*replica{right, wrong} {
 				before := wrong.Now().Add(-margin)
 				ends.end(t, store.Selector{Subject: name})
 				if err := begun(right, before); !errors.Is(err, store.ErrEnded) {
-					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err, store.ErrEnded)
+					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err,
+						store.ErrEnded)
 				}
 				if err := begun(right, wrong.Now().Add(margin)); err != nil {
 					t.Errorf("a login from after the logout, by a clock that is %s: %v", name, err)
@@ -396,10 +401,11 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 // The part of another process of this test binary is in the environment: where the store is.
 const childURL, childPrefix = "CURFEW_REDIS_TEST_CHILD", "CURFEW_REDIS_TEST_PREFIX"
 
-// childReplica is a replica in a process of its own. For each bearer that it reads it says whether its session is served, and
-// whether that was from the cache.
+// childReplica is a replica in a process of its own. For each bearer that it reads it says whether its session is
+// served, and whether that was from the cache.
 func childReplica() error {
-	backend, err := redis.Open(context.Background(), os.Getenv(childURL), redis.Options{Prefix: os.Getenv(childPrefix), Timeout: 30 * time.Second})
+	backend, err := redis.Open(context.Background(), os.Getenv(childURL),
+		redis.Options{Prefix: os.Getenv(childPrefix), Timeout: 30 * time.Second})
 	if err != nil {
 		return err
 	}

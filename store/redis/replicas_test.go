@@ -16,8 +16,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// logouts signs people in, logs them out one after another while fault happens, each as often as a provider would send it,
-// and then wants nobody alive whose logout was answered with success. It returns all of them.
+// logouts signs people in, logs them out one after another while fault happens, each as often as a provider would send
+// it, and then wants nobody alive whose logout was answered with success. It returns all of them.
 func logouts(t *testing.T, backend *redis.Store, fault func()) []store.Record {
 	t.Helper()
 	now := store.Time(time.Now())
@@ -62,7 +62,11 @@ func logouts(t *testing.T, backend *redis.Store, fault func()) []store.Record {
 	close(half)
 	all.Wait()
 	for i, r := range records {
-		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); !errors.Is(err, store.ErrNotFound) {
+		if err := eventually(t, func() error {
+			_, err := backend.Find(t.Context(), r.Key,
+				now)
+			return err
+		}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d is alive after a logout that was answered with success: %v", i, err)
 		}
 	}
@@ -114,14 +118,22 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 	replicated(t, own)
 	own.Nodes[0].Kill()
 	for i, r := range records {
-		if err := eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err }); err != nil {
+		if err := eventually(t, func() error {
+			_, err := backend.Find(t.Context(), r.Key,
+				now)
+			return err
+		}); err != nil {
 			t.Errorf("a session that a replica had, after the failover: %v", err)
 		}
 		who := store.Selector{Subject: r.Subject}
 		if i%2 == 0 {
 			who = store.Selector{SID: r.SID}
 		}
-		if err := eventually(t, func() error { _, err := backend.End(t.Context(), endingOf(who), now); return err }); err != nil {
+		if err := eventually(t, func() error {
+			_, err := backend.End(t.Context(), endingOf(who),
+				now)
+			return err
+		}); err != nil {
 			t.Errorf("End after the failover: %v", err)
 		}
 		if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
@@ -233,7 +245,8 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	for _, r := range crowd[5:] {
 		mustCreate(t, backend, r, now)
 	}
-	for i, who := range []store.Selector{{SID: "s1"}, {Subject: "alice"}, {Subject: "bob", SID: "s3"}, {Key: crowd[7].Key}} {
+	for i, who := range []store.Selector{{SID: "s1"}, {Subject: "alice"}, {Subject: "bob", SID: "s3"},
+		{Key: crowd[7].Key}} {
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
 		if _, err := backend.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
@@ -276,7 +289,8 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	if err := backend.Update(t.Context(), late, now); err != nil {
 		t.Fatal(err)
 	}
-	if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s4"}), now.Add(time.Second)); err != nil || len(ended) != 1 {
+	if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s4"}), now.Add(time.Second)); err != nil ||
+		len(ended) != 1 {
 		t.Errorf("%d ended by the sid (error %v), want 1", len(ended), err)
 	}
 }
@@ -304,7 +318,8 @@ func TestReplicasAreWaitedForWhereThereAreAny(t *testing.T) {
 		{"one server", single.Get(t).URL, redis.Options{}, 0},
 		{"one server, as its address says", single.Get(t).URL + "?wait_replicas=2", redis.Options{}, 2},
 		{"a Cluster with replicas", cluster.Get(t).URL, redis.Options{}, 1},
-		{"a Cluster, not wanted by its address", cluster.Get(t).URL + "?wait_replicas=0", redis.Options{WaitReplicas: 1}, 0},
+		{"a Cluster, not wanted by its address", cluster.Get(t).URL + "?wait_replicas=0",
+			redis.Options{WaitReplicas: 1}, 0},
 		{"a Cluster, not wanted", cluster.Get(t).URL, redis.Options{WaitReplicas: -1}, 0},
 	} {
 		if got := waits(row.url, row.o); got != row.want {

@@ -40,7 +40,8 @@ func loadScripts() (*scripts, error) {
 		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
 		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
 		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
-		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule, "stats": &all.stats, "ids": &all.ids,
+		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule, "stats": &all.stats,
+		"ids":  &all.ids,
 		"save": &all.save, "attempt": &all.attempt,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
@@ -74,8 +75,8 @@ func (c call) byText(b rueidis.Builder) rueidis.Completed {
 	return b.Eval().Script(c.script.text).Numkeys(int64(len(c.keys))).Key(c.keys...).Arg(c.args...).Build()
 }
 
-// run calls a script. An answer that says that it did not run is no reason to fail while there is time: the server may be
-// starting, or the Cluster electing a master or moving the slot.
+// run calls a script. An answer that says that it did not run is no reason to fail while there is time: the server may
+// be starting, or the Cluster electing a master or moving the slot.
 func (s *Store) run(ctx context.Context, c call) (rueidis.RedisMessage, error) {
 	results, err := s.runAll(ctx, []call{c})
 	if err != nil {

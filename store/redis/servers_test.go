@@ -34,7 +34,8 @@ func pauseFor(d time.Duration) {
 
 // admin talks to one server as one who runs it.
 func admin(s *servers.Server) (rueidis.Client, error) {
-	return rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.Addr()}, ForceSingleClient: true, DisableCache: true,
+	return rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.Addr()}, ForceSingleClient: true,
+		DisableCache: true,
 		DisableRetry: true, PipelineMultiplex: -1})
 }
 

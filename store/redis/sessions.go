@@ -17,7 +17,8 @@ const (
 	// margin is how much longer Redis keeps a thing than the contract does. Its clock is not the caller's, and whether
 	// something has run out is judged by the caller's; so Redis's only cleans up what Prune did not come to.
 	margin = time.Hour
-	// slack is how much longer than a session a pointer to it is kept, so that not each Update has to see to the pointer.
+	// slack is how much longer than a session a pointer to it is kept, so that not each Update has to see to the
+	// pointer.
 	slack = time.Hour
 	// afterwards is what is added for a session that holds a refresh token: for who wants to revoke it (see Overdue).
 	afterwards = 23 * time.Hour

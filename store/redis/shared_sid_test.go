@@ -10,14 +10,16 @@ import (
 	"example.com/curfew/store/redis"
 )
 
-// A sid that very many subjects have is ended in rounds: none is left, none is told of twice, and the token counts once.
+// A sid that very many subjects have is ended in rounds: none is left, none is told of twice, and the token counts
+// once.
 func TestASidOfVeryManySubjectsEndsInRounds(t *testing.T) {
 	t.Parallel()
 	for _, jti := range []string{"", "j1"} {
 		backend := open(t, startServer(t).URL, redis.Options{Timeout: time.Minute})
 		t.Cleanup(func() { backend.Close() })
 		backend.ShortRounds()
-		now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than the server's own time, which a mark may have too
+		// later than the server's own time, which a mark may have too
+		now := store.Time(time.Now().Add(store.AttemptLifetime))
 		const subjects = 300
 		alive := map[store.Key]bool{}
 		for i := range subjects {

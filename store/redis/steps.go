@@ -15,8 +15,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// atOnce is how many steps of one ending are under way at a time: those of a sid that very many subjects have do not fill
-// the connection, and others have their turn in between.
+// atOnce is how many steps of one ending are under way at a time: those of a sid that very many subjects have do not
+// fill the connection, and others have their turn in between.
 const atOnce = 64
 
 // pause is how long to wait before looking again whether somebody else is done with a jti.
@@ -29,18 +29,18 @@ func (s *Store) lease() time.Duration { return 2 * s.timeout }
 
 // endInSteps carries out an ending of a sid alone, or one that replicas are to have seen:
 //
-//  1. begin, where the jti is recorded: refuse a replay; claim the jti for a while; for a sid alone leave its mark and read
-//     the tags that it points to.
+//  1. begin, where the jti is recorded: refuse a replay; claim the jti for a while; for a sid alone leave its mark and
+//     read the tags that it points to.
 //  2. the step, for each tag.
 //  3. confirm, where the jti is recorded: record it, if the claim still holds.
 //
-// A failure or a crash before 3 leaves the jti unused: the next try claims it (at once if the claim could be given back, else
-// when it has run out), finds in 2 what is left to do, and confirms. Of two at once with the same jti the second waits at 1
-// for the first; then it is a replay, or its turn. If the first was delayed for so long that its claim ran out and the
-// second did it all, the first finds at 3 that it has lost the claim, and does not answer nil.
+// A failure or a crash before 3 leaves the jti unused: the next try claims it (at once if the claim could be given
+// back, else when it has run out), finds in 2 what is left to do, and confirms. Of two at once with the same jti the
+// second waits at 1 for the first; then it is a replay, or its turn. If the first was delayed for so long that its
+// claim ran out and the second did it all, the first finds at 3 that it has lost the claim, and does not answer nil.
 //
-// Where replicas are too few, the mark is left and the steps are done all the same: nobody is kept signed in for want of a
-// replica. But nothing is confirmed, and the answer is no success.
+// Where replicas are too few, the mark is left and the steps are done all the same: nobody is kept signed in for want
+// of a replica. But nothing is confirmed, and the answer is no success.
 func (s *Store) endInSteps(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
 ) (ended []store.Ended, more bool, err error) {
@@ -64,9 +64,9 @@ func (s *Store) endInSteps(
 	return ended, false, nil
 }
 
-// steps carries out the steps of the tags that are not done yet, a few at a time. When that has taken a round's time it says
-// that there is more. Replicas are waited for unless it is known that they are too few; when they turn out to be, the rest is
-// done without them, and the error is [errReplicas].
+// steps carries out the steps of the tags that are not done yet, a few at a time. When that has taken a round's time it
+// says that there is more. Replicas are waited for unless it is known that they are too few; when they turn out to be,
+// the rest is done without them, and the error is [errReplicas].
 func (s *Store) endTags(
 	ctx context.Context, tags []string, e store.Ending, now time.Time, few bool, done map[string]bool,
 ) (all []store.Ended, more bool, err error) {
@@ -138,14 +138,15 @@ func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
 	return st
 }
 
-// jtiKeys are the queue, the record and the claim of the jti. On one server they are in the jti's own bucket, see jtiHome.
+// jtiKeys are the queue, the record and the claim of the jti. On one server they are in the jti's own bucket, see
+// jtiHome.
 func (st *steps) jtiKeys() []string {
 	at := st.s.jtiBucket(st.jti, st.home)
 	return []string{st.s.key(at, keyExpiry), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
 }
 
-// begin does the first step and returns the tags of those who are named, also with [errReplicas]. Only the mark of a sid needs
-// replicas: that a claim is lost with a master does no harm.
+// begin does the first step and returns the tags of those who are named, also with [errReplicas]. Only the mark of a
+// sid needs replicas: that a claim is lost with a master does no harm.
 func (st *steps) begin(ctx context.Context) ([]string, error) {
 	if !st.alone && st.owner == "" {
 		return []string{string(tagOf(st.e.Selector))}, nil
@@ -160,8 +161,10 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		jti[1], jti[2] = st.s.named(st.home, keyJTI, nil), st.s.named(st.home, keyClaim, nil)
 	}
 	c := call{st.s.scripts.begin,
-		[]string{st.s.key(st.home, keyExpiry), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]), st.s.named(st.home, keyPointer, st.sid[:])},
-		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over), until(over, margin),
+		[]string{st.s.key(st.home, keyExpiry), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]),
+			st.s.named(st.home, keyPointer, st.sid[:])},
+		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over),
+			until(over, margin),
 			st.s.key(st.home, ""), st.s.traceLife()}}
 	for {
 		var answer rueidis.RedisMessage
@@ -207,7 +210,8 @@ func (st *steps) confirm(ctx context.Context) error {
 		return nil
 	}
 	answer, err := st.s.run(ctx, call{st.s.scripts.confirm, st.jtiKeys(),
-		[]string{decimal(st.now), st.owner, decimal(st.e.JTIExpires), until(st.e.JTIExpires, margin), string(st.jti[:])}})
+		[]string{decimal(st.now), st.owner, decimal(st.e.JTIExpires), until(st.e.JTIExpires, margin),
+			string(st.jti[:])}})
 	if err != nil {
 		return err
 	}
@@ -233,22 +237,23 @@ func (st *steps) giveBack(ctx context.Context) {
 	_, _ = st.s.run(ctx, call{st.s.scripts.release, st.jtiKeys()[2:], []string{st.owner}})
 }
 
-// bind is for a Cluster, where the jti is recorded in the slot of the step. The same token always names the same sessions,
-// so it comes to the same slot, and there the replay check and the step are one script. But a jti counts whomever it names:
-// a second token with the same jti and another subject would come to another slot, whose script knows nothing. So the jti's
-// own slot says which ending it belongs to, before the step. It is no record: a crash after it burns nothing, since the same
-// token finds itself bound. Another ending with that jti looks where the first is recorded:
+// bind is for a Cluster, where the jti is recorded in the slot of the step. The same token always names the same
+// sessions, so it comes to the same slot, and there the replay check and the step are one script. But a jti counts
+// whomever it names: a second token with the same jti and another subject would come to another slot, whose script
+// knows nothing. So the jti's own slot says which ending it belongs to, before the step. It is no record: a crash after
+// it burns nothing, since the same token finds itself bound. Another ending with that jti looks where the first is
+// recorded:
 //
 //   - recorded: a replay.
 //   - its time is over: the binding is free.
-//   - not recorded: the first is under way, or it failed. It waits; when the binding is older than any method runs, it has
-//     failed, and the binding is free.
+//   - not recorded: the first is under way, or it failed. It waits; when the binding is older than any method runs, it
+//     has failed, and the binding is free.
 //
-// The binding runs out with the record: who finds itself bound leaves it as it is, and when that was a success after all,
-// with a later end (two tokens that share a jti and whom they name), End binds anew.
+// The binding runs out with the record: who finds itself bound leaves it as it is, and when that was a success after
+// all, with a later end (two tokens that share a jti and whom they name), End binds anew.
 //
-// What remains is a first that was frozen somewhere for all that time and is carried out after the second: two genuine tokens
-// are obeyed then, which is what both asked for.
+// What remains is a first that was frozen somewhere for all that time and is carried out after the second: two genuine
+// tokens are obeyed then, which is what both asked for.
 func (s *Store) bind(ctx context.Context, e store.Ending, now time.Time, anew bool) (till int64, err error) {
 	jti := jtiName(e.Selector.Issuer, e.Selector.ClientID, e.JTI)
 	_, mine := whose(e.Selector)

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// waitConns is how many connections to one master wait for its replicas at most. WAIT holds a connection of its own.
+	// waitConns is how many connections to one master wait for its replicas at most. WAIT holds a connection of its
+	// own.
 	waitConns = 16
 	// waitIdle is how often such connections that nobody uses are closed.
 	waitIdle = 5 * time.Second
@@ -26,10 +27,10 @@ var errReplicas = errors.New("redis: too few replicas have acknowledged")
 
 // replicas knows how many replicas have to acknowledge an ending.
 //
-// Unless a number was given it is one where a master has a replica, or is known to be meant to have one: a replica that the
-// sentinels or the Cluster know of counts while it is away too. On a Cluster that is said of each node by its id, of replicas
-// as well, since each can become a master. It is never taken back while this process runs: a failover leaves a master without
-// replicas, and that one needs them as much as the old one did.
+// Unless a number was given it is one where a master has a replica, or is known to be meant to have one: a replica that
+// the sentinels or the Cluster know of counts while it is away too. On a Cluster that is said of each node by its id,
+// of replicas as well, since each can become a master. It is never taken back while this process runs: a failover
+// leaves a master without replicas, and that one needs them as much as the old one did.
 type replicas struct {
 	auto  bool
 	fixed int // unless auto
@@ -249,11 +250,12 @@ func (s *Store) learn(ctx context.Context, known, need map[string]bool, home [bu
 	}
 }
 
-// runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last write of
-// that connection. So a redirection is not followed here, as the client would do it on another. With [errReplicas] there is an
-// answer all the same. That is so, too, when all connections that may wait are in use for as long as patience: then the script
-// is run without waiting.
-func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience time.Duration) (rueidis.RedisMessage, error) {
+// runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last
+// write of that connection. So a redirection is not followed here, as the client would do it on another. With
+// [errReplicas] there is an answer all the same. That is so, too, when all connections that may wait are in use for as
+// long as patience: then the script is run without waiting.
+func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience time.Duration) (rueidis.RedisMessage,
+	error) {
 	if !s.waits() {
 		return s.run(ctx, c)
 	}
@@ -296,14 +298,16 @@ func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duratio
 	if err != nil || n == 0 {
 		return answer, err
 	}
-	got, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(n)).Timeout(max(1, patience.Milliseconds())).Build()).AsInt64()
+	got, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(n)).Timeout(max(1, patience.Milliseconds())).
+		Build()).AsInt64()
 	if err != nil {
 		return answer, err
 	}
 	few := got < int64(n)
 	if s.replicas.nowAway(id, few) {
 		if few {
-			s.log.WarnContext(ctx, "too few replicas acknowledge logouts: they are carried out and answered 503 until enough do",
+			s.log.WarnContext(ctx, "too few replicas acknowledge logouts: they are carried out and answered 503 "+
+				"until enough do",
 				"event", "redis_replicas_away", "acknowledged", got, "wanted", n)
 		} else {
 			s.log.WarnContext(ctx, "enough replicas acknowledge logouts again", "event", "redis_replicas_back")
@@ -315,8 +319,8 @@ func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duratio
 	return answer, err
 }
 
-// requiredOn asks the node behind a connection who it is, and says how many of its replicas are to be waited for. A map of the
-// slots would not do: it may be older than a failover or a move.
+// requiredOn asks the node behind a connection who it is, and says how many of its replicas are to be waited for. A map
+// of the slots would not do: it may be older than a failover or a move.
 func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) (id string, n int, err error) {
 	if s.cluster && s.replicas.auto {
 		// Who may not ask is taken for one that has a replica.
@@ -355,8 +359,8 @@ func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) 
 	return id, n, nil
 }
 
-// tellReplicas warns, when a store is opened, of masters that have no replica, and of replicas that are away. Connected is how many
-// the master has that has fewest.
+// tellReplicas warns, when a store is opened, of masters that have no replica, and of replicas that are away. Connected
+// is how many the master has that has fewest.
 func (s *Store) tellReplicas(ctx context.Context, connected int) {
 	if s.replicas.auto {
 		if at, found := s.replicas.fewest(); found {
@@ -366,7 +370,9 @@ func (s *Store) tellReplicas(ctx context.Context, connected int) {
 		}
 	}
 	if want := max(1, s.replicas.fixed); s.waits() && connected < want {
-		s.log.WarnContext(ctx, "too few replicas are connected, so logouts are carried out and answered 503 until enough are: "+
-			"start them, or say wait_replicas=0", "event", "redis_replicas_away", "acknowledged", connected, "wanted", want)
+		s.log.WarnContext(ctx, "too few replicas are connected, so logouts are carried out and answered 503 until "+
+			"enough are: "+
+			"start them, or say wait_replicas=0", "event", "redis_replicas_away", "acknowledged", connected, "wanted",
+			want)
 	}
 }

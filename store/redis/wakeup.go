@@ -14,22 +14,23 @@ import (
 	"example.com/curfew/store"
 )
 
-// Notices lie with the person whom they are about, in 256 buckets, since End leaves them in the step that ends the session. Who
-// does the work of one app would have to look into all of them, every two seconds, and most often for nothing. So each queue
-// has a wake-up: it says which buckets have something to be done, and when first. Who finds it silent has asked one key.
+// Notices lie with the person whom they are about, in 256 buckets, since End leaves them in the step that ends the
+// session. Who does the work of one app would have to look into all of them, every two seconds, and most often for
+// nothing. So each queue has a wake-up: it says which buckets have something to be done, and when first. Who finds it
+// silent has asked one key.
 //
-// On one server a wake-up is rung by the script that leaves the notice, and all is one step. On a Cluster the wake-up is in another
-// slot, and is rung after that script (N then R). Who claims reads the wake-up, claims in the bucket, and then says of the
-// bucket when there is something to do next, unless the wake-up rang since it was read (B, C, H). In whatever order they come, a
-// notice that was left is told of, or has been claimed:
+// On one server a wake-up is rung by the script that leaves the notice, and all is one step. On a Cluster the wake-up
+// is in another slot, and is rung after that script (N then R). Who claims reads the wake-up, claims in the bucket, and
+// then says of the bucket when there is something to do next, unless the wake-up rang since it was read (B, C, H). In
+// whatever order they come, a notice that was left is told of, or has been claimed:
 //
 //   - N before C: C finds it.
 //   - C before N, H before R: R rings after all.
 //   - C before N, R before H: each ring leaves another value, so H does nothing.
 //
-// What is left is a crash between N and R, or a wake-up that cannot be reached then, or that a failover has lost. [Store.Prune],
-// which is called each minute, finds those notices and rings for them. A wake-up that rings for nothing costs a look into the
-// bucket.
+// What is left is a crash between N and R, or a wake-up that cannot be reached then, or that a failover has lost.
+// [Store.Prune], which is called each minute, finds those notices and rings for them. A wake-up that rings for nothing
+// costs a look into the bucket.
 
 // wake-up is where the wake-up of a queue is.
 func (s *Store) wakeupKey(queue name) string {
@@ -69,7 +70,8 @@ func (s *Store) wakeAll(ctx context.Context, all map[place]string) {
 	}
 	var calls []call
 	for at, due := range all {
-		calls = append(calls, call{s.scripts.wake, []string{s.wakeupKey(at.queue)}, []string{bucketText(at.bucket), due}})
+		calls = append(calls, call{s.scripts.wake, []string{s.wakeupKey(at.queue)},
+			[]string{bucketText(at.bucket), due}})
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout/4)
 	defer cancel()
@@ -99,7 +101,10 @@ func (s *Store) wakeups(ctx context.Context, queue name) ([]wakeup, error) {
 		}
 		all = append(all, wakeup{place{b, queue}, due, raw})
 	}
-	slices.SortFunc(all, func(a, b wakeup) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.bucket, b.bucket)) })
+	slices.SortFunc(all, func(a, b wakeup) int {
+		return cmp.Or(cmp.Compare(a.at, b.at),
+			cmp.Compare(a.bucket, b.bucket))
+	})
 	return all, nil
 }
 
@@ -107,7 +112,8 @@ func (s *Store) wakeups(ctx context.Context, queue name) ([]wakeup, error) {
 const bucketsAtOnce = 16
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
+	limit int) ([]store.Notice, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, err
@@ -125,8 +131,10 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 	})
 }
 
-// answer claims where a wake-up has called, and says when there is something to be done next in the buckets that it has seen to.
-func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, lease time.Duration, max int) (due []candidate, got []store.Notice, next map[place]string, fault error) {
+// answer claims where a wake-up has called, and says when there is something to be done next in the buckets that it has
+// seen to.
+func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, lease time.Duration,
+	max int) (due []candidate, got []store.Notice, next map[place]string, fault error) {
 	silent := slices.IndexFunc(wakeups, func(r wakeup) bool { return r.at > float64(store.Micros(now)) })
 	if silent >= 0 {
 		wakeups = wakeups[:silent]
@@ -145,7 +153,8 @@ func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, l
 		fault = cmp.Or(fault, err)
 		due = append(due, found...)
 		for _, at := range places {
-			if when, ok := upcoming[at]; ok && !slices.ContainsFunc(found, func(c candidate) bool { return c.place == at }) {
+			if when, ok := upcoming[at]; ok && !slices.ContainsFunc(found,
+				func(c candidate) bool { return c.place == at }) {
 				next[at] = when
 			}
 		}

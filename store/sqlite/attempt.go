@@ -19,7 +19,8 @@ const (
 )
 
 // ClaimAttempt implements [store.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) (held []byte, err error) {
+func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires,
+	now time.Time) (held []byte, err error) {
 	if err := store.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}

@@ -25,7 +25,8 @@ const (
 func record(subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(issuer, client, subject)
 	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
-		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Payload: make([]byte, 600)}
+		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour),
+		Payload: make([]byte, 600)}
 }
 
 func ending(who store.Selector, jti string, now time.Time) store.Ending {
@@ -34,7 +35,8 @@ func ending(who store.Selector, jti string, now time.Time) store.Ending {
 		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
 }
 
-// childWork signs people in and out until it is killed. It says what it is about to end, and what has been acknowledged.
+// childWork signs people in and out until it is killed. It says what it is about to end, and what has been
+// acknowledged.
 func childWork(path string) int {
 	backend, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {
@@ -62,7 +64,8 @@ func childWork(path string) int {
 					continue
 				}
 				line("ending", sid, r.Key)
-				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now), now); err != nil {
+				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now),
+					now); err != nil {
 					panic(err)
 				}
 				line("ended", sid, r.Key)

@@ -51,10 +51,14 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 			return nil, err
 		}
 	}
-	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) { return s.endBatch(ctx, e, now) })
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool,
+		error) {
+		return s.endBatch(ctx, e, now)
+	})
 }
 
-// crowded says whether a subject has more sessions than it is to keep. It is asked at each sign-in, so not of the writer.
+// crowded says whether a subject has more sessions than it is to keep. It is asked at each sign-in, so not of the
+// writer.
 func (s *Store) crowded(ctx context.Context, e store.Ending) (crowded bool, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		err := r.crowded.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, e.Spare).Scan(&crowded)
@@ -67,7 +71,8 @@ func (s *Store) crowded(ctx context.Context, e store.Ending) (crowded bool, err 
 }
 
 // endBatch is one step of End.
-func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool, err error) {
+func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool,
+	err error) {
 	err = s.write(ctx, func(w *writer) error {
 		if e.Spare == 0 {
 			if err := w.leaveMark(e.Selector, now); err != nil {
@@ -104,11 +109,13 @@ func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 	}
 	var known bool
 	if more {
-		if err := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now)).Scan(&known); err != nil {
+		if err := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now)).
+			Scan(&known); err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
 	} else {
-		res, err := exec(w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(e.JTIExpires), store.Micros(now))
+		res, err := exec(w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(e.JTIExpires),
+			store.Micros(now))
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
@@ -135,7 +142,8 @@ func (w *writer) leaveMark(who store.Selector, now time.Time) error {
 	return nil
 }
 
-// removeNamed removes a batch of the sessions that e names, and returns those of them that lived, and how many it removed.
+// removeNamed removes a batch of the sessions that e names, and returns those of them that lived, and how many it
+// removed.
 func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Record, removed int, err error) {
 	who, revoked := e.Selector, 0
 	for _, held := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
@@ -197,7 +205,8 @@ func readRecords(rows *sql.Rows) (records []store.Record, err error) {
 		var key []byte
 		var former string
 		var created, lastSeen, idleExpires, expires int64
-		if err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen, &idleExpires, &expires,
+		if err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen,
+			&idleExpires, &expires,
 			&r.Revision, &r.Refresh, &r.Payload); err != nil {
 			return nil, err
 		}

@@ -128,7 +128,8 @@ func TestOnlyTheOwnerMayReadTheFiles(t *testing.T) {
 
 func TestAnyFileNameWillDo(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"a b.db", "a?b=c&d.db", "a#b.db", "a%41b.db", "a'b\".db", ":memory:", "file:x", "ü.db", "-x"} {
+	for _, name := range []string{"a b.db", "a?b=c&d.db", "a#b.db", "a%41b.db", "a'b\".db", ":memory:", "file:x",
+		"ü.db", "-x"} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, name)
 		if err := open(t, path).Close(); err != nil {
@@ -145,7 +146,8 @@ func TestAFileThatCannotServeIsRefused(t *testing.T) {
 	t.Parallel()
 	t.Run("no name", func(t *testing.T) {
 		t.Parallel()
-		if _, err := sqlite.Open(t.Context(), "", sqlite.Options{}); err == nil || !strings.Contains(err.Error(), "no file named") {
+		if _, err := sqlite.Open(t.Context(), "", sqlite.Options{}); err == nil ||
+			!strings.Contains(err.Error(), "no file named") {
 			t.Errorf("Open: %v", err)
 		}
 	})
@@ -261,7 +263,8 @@ func TestAsItIsOpensWhatIsThereAndChangesNothing(t *testing.T) {
 	}
 	store.Close()
 	plain(t, path, `DELETE FROM goose_db_version WHERE version_id > 1`)
-	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrNotMigrated) || !strings.Contains(err.Error(), "schema 1") {
+	if _, err := sqlite.Open(t.Context(), path, asItIs); !errors.Is(err, sqlite.ErrNotMigrated) ||
+		!strings.Contains(err.Error(), "schema 1") {
 		t.Errorf("one of an older release: %v, want ErrOlder and its schema", err)
 	}
 }

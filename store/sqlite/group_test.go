@@ -81,7 +81,8 @@ func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
 					t.Errorf("Find after the End: %v", err)
 				}
 			}
-			if notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 100); err != nil || len(notices) != len(all) || heard != len(all) {
+			if notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 100); err != nil ||
+				len(notices) != len(all) || heard != len(all) {
 				t.Errorf("%d notices and %d heard of, want %d (error %v)", len(notices), heard, len(all), err)
 			}
 		})

@@ -20,8 +20,8 @@ func lockFile(f *os.File) error {
 	return err
 }
 
-// unlockFile gives the lock back and closes f. To close it is not enough: a child process that was just forked holds the
-// lock too, until it starts its program.
+// unlockFile gives the lock back and closes f. To close it is not enough: a child process that was just forked holds
+// the lock too, until it starts its program.
 func unlockFile(f *os.File) error {
 	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }

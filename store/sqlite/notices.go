@@ -176,7 +176,8 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 }
 
 // Overdue implements [store.Sessions].
-func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record, err error) {
+func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record,
+	err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, err := r.overdue.Query(store.Micros(now), after[:], max(0, limit))
 		if err == nil {

@@ -18,8 +18,8 @@ const (
 
 	insertNoticeSQL = `INSERT INTO notices (` + noticeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as many
-	// as the workers have in hand.
+	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as
+	// many as the workers have in hand.
 	claimSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
 		(SELECT id FROM notices INDEXED BY notices_by_target
 		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
@@ -32,7 +32,8 @@ const (
 )
 
 func (w *writer) enqueue(n store.Notice) error {
-	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:], string(n.Cause),
+	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:],
+		string(n.Cause),
 		blob(n.Payload), store.Micros(n.Created), store.Micros(n.Due), store.Micros(n.Deadline))
 	if err != nil {
 		return fmt.Errorf("sqlite: leave a notice: %w", err)
@@ -41,7 +42,8 @@ func (w *writer) enqueue(n store.Notice) error {
 }
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]store.Notice, error) {
+func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
+	limit int) ([]store.Notice, error) {
 	if limit < 1 { // which SQLite would take for no limit
 		return nil, nil
 	}
@@ -61,7 +63,10 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 		return nil, err
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return cmp.Compare(store.Micros(a.Due), store.Micros(b.Due)) })
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int {
+		return cmp.Compare(store.Micros(a.Due),
+			store.Micros(b.Due))
+	})
 	return claimed, nil
 }
 
@@ -75,7 +80,8 @@ func readNotices(rows *sql.Rows, lease string) (notices []store.Notice, err erro
 		n := store.Notice{Lease: lease}
 		var id, created, due, deadline int64
 		var key []byte
-		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject, &n.SID, &key,
+		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID,
+			&n.Subject, &n.SID, &key,
 			&n.Cause, &n.Payload, &created, &due, &deadline); err != nil {
 			return nil, err
 		}

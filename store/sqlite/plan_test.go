@@ -18,7 +18,8 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 	db := plainly(t, path)
 	planned := 0
 	for _, statement := range sqlite.Statements() {
-		if verb, _, _ := strings.Cut(statement, " "); strings.Contains("BEGIN COMMIT ROLLBACK SAVEPOINT RELEASE", verb) {
+		if verb, _, _ := strings.Cut(statement, " "); strings.Contains("BEGIN COMMIT ROLLBACK SAVEPOINT RELEASE",
+			verb) {
 			continue // which have no plan
 		}
 		rows, err := db.Query(`EXPLAIN QUERY PLAN `+statement, make([]any, parameters(statement))...)

@@ -59,8 +59,10 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 		if err := w.welcome(&r, began); err != nil {
 			return err
 		}
-		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former, store.Micros(r.Created),
-			store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh), blob(r.Payload))
+		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former,
+			store.Micros(r.Created),
+			store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh),
+			blob(r.Payload))
 		if err != nil {
 			return fmt.Errorf("sqlite: create: %w", err)
 		}
@@ -134,7 +136,8 @@ func (w *writer) lives(r store.Record, now time.Time) error {
 
 // replace does an update; more are the parameters beyond those of each.
 func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...any) error {
-	res, err := exec(st, append([]any{store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh),
+	res, err := exec(st, append([]any{store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires),
+		int64(r.Refresh),
 		blob(r.Payload), r.Key[:], r.Revision, store.Micros(now)}, more...)...)
 	if err != nil {
 		return fmt.Errorf("sqlite: update: %w", err)

@@ -36,8 +36,8 @@ type Options struct {
 	BusyTimeout time.Duration
 	// Readers is the number of connections that read. 0 means one for each processor, and at least two.
 	Readers int
-	// AsItIs opens only what is there and has our schema already: [ErrNotMigrated] otherwise. The schema and what is kept are not
-	// changed by opening it.
+	// AsItIs opens only what is there and has our schema already: [ErrNotMigrated] otherwise. The schema and what is
+	// kept are not changed by opening it.
 	NoMigration bool
 }
 

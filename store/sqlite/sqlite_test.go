@@ -43,8 +43,8 @@ func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
 	})
 }
 
-// The clock of the machine is set back while the process is not running: the mark of the logout is earlier than the stamp of the
-// login before it.
+// The clock of the machine is set back while the process is not running: the mark of the logout is earlier than the
+// stamp of the login before it.
 func TestALoginFromBeforeARestartIsBarredThoughTheClockWasSetBack(t *testing.T) {
 	t.Parallel()
 	ring, err := keyring.New(make([]byte, 32))
@@ -54,7 +54,8 @@ func TestALoginFromBeforeARestartIsBarredThoughTheClockWasSetBack(t *testing.T) 
 	path := filepath.Join(t.TempDir(), "curfew.db")
 	process := func(ahead time.Duration) (*session.Manager, *sqlite.Store) {
 		backend := open(t, path)
-		m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Now: func() time.Time { return time.Now().Add(ahead) }})
+		m, err := session.NewManager(session.Config{Store: backend, Keyring: ring,
+			Now: func() time.Time { return time.Now().Add(ahead) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +73,8 @@ func TestALoginFromBeforeARestartIsBarredThoughTheClockWasSetBack(t *testing.T) 
 	}
 	after, backend := process(0)
 	defer backend.Close()
-	e := store.Ending{Selector: store.Selector{Issuer: alice.Issuer, ClientID: alice.ClientID, Subject: alice.Subject}, Cause: store.CauseBackChannel}
+	e := store.Ending{Selector: store.Selector{Issuer: alice.Issuer, ClientID: alice.ClientID, Subject: alice.Subject},
+		Cause: store.CauseBackChannel}
 	if _, err := after.End(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}

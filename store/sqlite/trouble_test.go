@@ -42,7 +42,8 @@ func plain(t *testing.T, path, statement string) {
 func lockAll(t *testing.T, path string) (release func()) {
 	t.Helper()
 	db := plainly(t, path)
-	for _, statement := range []string{`PRAGMA locking_mode = EXCLUSIVE`, `BEGIN EXCLUSIVE`, `UPDATE marks SET at = 0`} {
+	for _, statement := range []string{`PRAGMA locking_mode = EXCLUSIVE`, `BEGIN EXCLUSIVE`,
+		`UPDATE marks SET at = 0`} {
 		if _, err := db.Exec(statement); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +57,8 @@ func wantTrouble(t *testing.T, what string, err error, reason string) {
 	if err == nil || !strings.Contains(err.Error(), reason) {
 		t.Errorf("%s: got error %v, want one with %q", what, err, reason)
 	}
-	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict, store.ErrLeaseLost} {
+	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
+		store.ErrLeaseLost} {
 		if errors.Is(err, known) {
 			t.Errorf("%s: got error %v, which says something about the session", what, err)
 		}

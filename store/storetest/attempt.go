@@ -73,7 +73,8 @@ func attemptCases() []testCase {
 			})
 			kept, err := f.store.Attempt(f.ctx, store.AttemptID{1}, f.now)
 			if won != 1 || err != nil || held[string(kept)] != many-1 {
-				f.Errorf("%d claims succeeded, want 1; %q is kept (error %v), and the others were told %v", won, kept, err, held)
+				f.Errorf("%d claims succeeded, want 1; %q is kept (error %v), and the others were told %v", won, kept,
+					err, held)
 			}
 		}},
 		{"an attempt runs out by the caller's time, and settling it does not prolong it", func(f *fixture) {

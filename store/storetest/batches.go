@@ -53,7 +53,8 @@ func batchCases() []testCase {
 					want = 1
 				}
 				if told != want || revoked != several/2 {
-					f.Errorf("%+v: %d notices to tell and %d to revoke, want %d and %d", who, told, revoked, want, several/2)
+					f.Errorf("%+v: %d notices to tell and %d to revoke, want %d and %d", who, told, revoked, want,
+						several/2)
 				}
 				f.end(store.Selector{Subject: "bob"})
 				f.now = f.now.Add(time.Second) // past the marks
@@ -93,7 +94,8 @@ func batchCases() []testCase {
 			}
 			defer feed.Close()
 			f.inSync(feed)
-			if _, err := f.store.End(ctx, ending(store.Selector{Subject: "alice"}), f.now); err != nil && !errors.Is(err, context.Canceled) {
+			if _, err := f.store.End(ctx, ending(store.Selector{Subject: "alice"}), f.now); err != nil &&
+				!errors.Is(err, context.Canceled) {
 				f.Errorf("End: %v", err)
 			}
 			f.inSync(feed)
@@ -153,7 +155,8 @@ func batchCases() []testCase {
 			r := f.signIn("alice", "s1")
 			for _, e := range []store.Ending{
 				{Selector: store.Selector{SID: "s1"}, Spare: 1}, {Selector: store.Selector{Key: r.Key}, Spare: 1},
-				{Selector: store.Selector{Subject: "alice", SID: "s1"}, Spare: 1}, {Selector: store.Selector{Subject: "alice"}, Spare: -1},
+				{Selector: store.Selector{Subject: "alice", SID: "s1"}, Spare: 1},
+				{Selector: store.Selector{Subject: "alice"}, Spare: -1},
 				{Selector: store.Selector{Subject: "alice"}, Spare: 1, JTI: "j"},
 			} {
 				e.Selector.Issuer, e.Selector.ClientID = issuer, client
@@ -165,7 +168,8 @@ func batchCases() []testCase {
 	}
 }
 
-// crowd keeps n sessions of alice with one sid, each second of which holds a refresh token, each created after the one before.
+// crowd keeps n sessions of alice with one sid, each second of which holds a refresh token, each created after the one
+// before.
 func (f *fixture) crowd(n int) []store.Record {
 	f.Helper()
 	all := make([]store.Record, n)

@@ -61,8 +61,10 @@ func (p *population) replace(from, to int) {
 		payload := make([]byte, 600)
 		for i := from + w; i < to; i += workers {
 			// Two sessions to a person, each with a sid, as a provider gives them out.
-			r := recordAt(issuer, client, fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("%016x-%d", rand.Uint64(), i), p.now)
-			r.IdleExpires, r.Expires = p.now.Add(1000*time.Hour+time.Duration(i)*time.Second), p.now.Add(10_000*time.Hour)
+			r := recordAt(issuer, client, fmt.Sprintf("248289761001-%d", i/2),
+				fmt.Sprintf("%016x-%d", rand.Uint64(), i), p.now)
+			r.IdleExpires, r.Expires = p.now.Add(1000*time.Hour+time.Duration(i)*time.Second),
+				p.now.Add(10_000*time.Hour)
 			r.Payload = payload
 			if err := p.store.Create(p.b.Context(), r, p.now, p.now); err != nil {
 				return err
@@ -188,8 +190,8 @@ func BenchFind(b *testing.B, open func(b *testing.B) store.Store) {
 	}
 }
 
-// BenchCrowd measures what others wait for while 150,000 sessions of one subject end: the longest of another person's logouts,
-// and of the checks, meanwhile.
+// BenchCrowd measures what others wait for while 150,000 sessions of one subject end: the longest of another person's
+// logouts, and of the checks, meanwhile.
 func BenchCrowd(b *testing.B, open func(b *testing.B) store.Store) {
 	size := 150_000
 	if testing.Short() {
@@ -256,8 +258,8 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) store.Store) {
 	b.ReportMetric(float64(logout.Microseconds())/1000, "ms/longest-logout")
 }
 
-// BenchClock measures how long a reading of the store's clock takes, and how much too early a login is stamped that begins by
-// itself: beside nothing, and beside callers who keep every connection of a pool busy.
+// BenchClock measures how long a reading of the store's clock takes, and how much too early a login is stamped that
+// begins by itself: beside nothing, and beside callers who keep every connection of a pool busy.
 func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, callers := range []int{0, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
@@ -266,7 +268,8 @@ func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			m, err := session.NewManager(session.Config{Store: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler)})
+			m, err := session.NewManager(session.Config{Store: backend, Keyring: ring,
+				Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				b.Fatal(err)
 			}

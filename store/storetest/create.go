@@ -14,7 +14,8 @@ func createCases() []testCase {
 		{"a session comes back as it was kept", func(f *fixture) {
 			r := f.record("alice", "s1")
 			r.Created, r.LastSeen = f.now.Add(-time.Minute), f.now.Add(time.Nanosecond)
-			r.IdleExpires, r.Expires = f.now.Add(time.Hour+7*time.Microsecond), f.now.Add(2*time.Hour+999*time.Nanosecond)
+			r.IdleExpires, r.Expires = f.now.Add(time.Hour+7*time.Microsecond),
+				f.now.Add(2*time.Hour+999*time.Nanosecond)
 			r.Refresh = store.RefreshOffline
 			f.wantAlive(f.create(r))
 		}},
@@ -41,7 +42,8 @@ func createCases() []testCase {
 			}
 			large := make([]byte, 64<<10)
 			rand.Read(large)
-			for _, payload := range [][]byte{nil, {}, {0}, all, []byte("'; DROP TABLE sessions; --"), {0xff, 0xfe}, large} {
+			for _, payload := range [][]byte{nil, {}, {0}, all, []byte("'; DROP TABLE sessions; --"), {0xff, 0xfe},
+				large} {
 				r := f.record("alice", "s1")
 				r.Payload = payload
 				f.wantAlive(f.create(r))
@@ -135,9 +137,12 @@ func createCases() []testCase {
 // oddTexts are subjects and sids that have meant something else to somebody.
 func oddTexts() []string {
 	return []string{
-		"'", `"`, "`", "''; DROP TABLE sessions; --", `\`, `\'`, "%", "_", "%%", "*", "?", "[a-z]*", "{alice}", "{", "}",
-		":", "|", "a:b", "a|b", "/", "a b", " alice", "alice ", "+", "=", "a+b/c==", "$1", "?1", "NULL", "null", "0", "-1",
-		"1e3", "0x10", "true", "Alice", "ALICE", "alice", "ålice", "a\u030alice", "élan", "e\u0301lan", "ß", "ss", "İ", "i", "ı",
+		"'", `"`, "`", "''; DROP TABLE sessions; --", `\`, `\'`, "%", "_", "%%", "*", "?", "[a-z]*", "{alice}", "{",
+		"}",
+		":", "|", "a:b", "a|b", "/", "a b", " alice", "alice ", "+", "=", "a+b/c==", "$1", "?1", "NULL", "null", "0",
+		"-1",
+		"1e3", "0x10", "true", "Alice", "ALICE", "alice", "ålice", "a\u030alice", "élan", "e\u0301lan", "ß", "ss", "İ",
+		"i", "ı",
 		"\u200b", "\u202ealice", "\ufeffalice", "\u00ad", "\u2028", "𝒜lice", "名前", "👩\u200d💻", "\U0010ffff",
 		strings.Repeat("x", 255), strings.Repeat("x", 254) + "y", strings.Repeat("é", 512), strings.Repeat("s", 1024),
 		strings.Repeat("s", 1023) + "t",

@@ -48,7 +48,8 @@ func endCases() []testCase {
 			f.wantEnded(f.end(store.Selector{Key: r.Key}))
 		}},
 		{"every cause comes back", func(f *fixture) {
-			for _, cause := range []store.Cause{store.CauseUser, store.CauseProviderSilent, "one that is not known yet"} {
+			for _, cause := range []store.Cause{store.CauseUser, store.CauseProviderSilent,
+				"one that is not known yet"} {
 				e := ending(store.Selector{Key: f.signIn("alice", "s1").Key})
 				e.Cause = cause
 				if ended := f.endWith(e); len(ended) != 1 || ended[0].Cause != cause {
@@ -101,8 +102,12 @@ func endNames(f *fixture) {
 		{"a key of another client", func(a store.Record) store.Selector {
 			return store.Selector{Issuer: issuer, ClientID: "app2", Key: a.Key}
 		}, nil},
-		{"a sid", func(store.Record) store.Selector { return store.Selector{SID: "s1"} }, []string{"a1", "a1 again", "b1"}},
-		{"a sid of another subject", func(store.Record) store.Selector { return store.Selector{Subject: "bob", SID: "s2"} },
+		{"a sid", func(store.Record) store.Selector { return store.Selector{SID: "s1"} },
+			[]string{"a1", "a1 again", "b1"}},
+		{"a sid of another subject", func(store.Record) store.Selector {
+			return store.Selector{Subject: "bob",
+				SID: "s2"}
+		},
 			[]string{"b without"}},
 		{"a subject", func(store.Record) store.Selector { return store.Selector{Subject: "alice"} },
 			[]string{"a1", "a1 again", "a2", "a without"}},
@@ -119,7 +124,8 @@ func endNames(f *fixture) {
 		{"a subject that is a sid", func(store.Record) store.Selector { return store.Selector{Subject: "s1"} }, nil},
 		{"a sid that is a subject", func(store.Record) store.Selector { return store.Selector{SID: "alice"} }, nil},
 		{"a sid in another case", func(store.Record) store.Selector { return store.Selector{SID: "S1"} }, nil},
-		{"a subject in another case", func(store.Record) store.Selector { return store.Selector{Subject: "Alice"} }, nil},
+		{"a subject in another case", func(store.Record) store.Selector { return store.Selector{Subject: "Alice"} },
+			nil},
 		{"the start of a subject", func(store.Record) store.Selector { return store.Selector{Subject: "ali"} }, nil},
 		{"a pattern for subjects", func(store.Record) store.Selector { return store.Selector{Subject: "%"} }, nil},
 		{"a pattern for sids", func(store.Record) store.Selector { return store.Selector{SID: "*"} }, nil},

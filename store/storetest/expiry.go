@@ -11,8 +11,12 @@ func expiryCases() []testCase {
 	// Each row lets a session run out in its own way.
 	ways := map[string]func(r *store.Record) time.Time{
 		"idle for too long": func(r *store.Record) time.Time { return r.IdleExpires },
-		"too old":           func(r *store.Record) time.Time { r.IdleExpires = r.Expires.Add(time.Hour); return r.Expires },
-		"both at once":      func(r *store.Record) time.Time { r.IdleExpires = r.Expires; return r.Expires },
+		"too old": func(r *store.Record) time.Time {
+			r.IdleExpires = r.Expires.Add(
+				time.Hour)
+			return r.Expires
+		},
+		"both at once": func(r *store.Record) time.Time { r.IdleExpires = r.Expires; return r.Expires },
 	}
 	var cases []testCase
 	for name, runOut := range ways {
@@ -84,7 +88,8 @@ func expiryCases() []testCase {
 			for _, r := range over[:10] {
 				f.wantGone(r)
 			}
-			f.wantEnded(f.end(store.Selector{Subject: "user1"}), pick(live, func(r store.Record) bool { return r.Subject == "user1" })...)
+			f.wantEnded(f.end(store.Selector{Subject: "user1"}),
+				pick(live, func(r store.Record) bool { return r.Subject == "user1" })...)
 		}},
 		testCase{"pruning an empty store removes nothing", func(f *fixture) {
 			if n := f.pruneAll(f.now.Add(1000 * time.Hour)); n != 0 {

@@ -32,7 +32,8 @@ func listCases() []testCase {
 			for limit, more := range map[int]bool{3: true, 4: false, 5: false} {
 				page, err := f.store.List(f.ctx, store.Query{Limit: limit}, f.now)
 				if err != nil || len(page.Records) != min(limit, 4) || page.Next.IsZero() == more {
-					f.Errorf("a page of %d has %d and goes on: %v (error %v)", limit, len(page.Records), !page.Next.IsZero(), err)
+					f.Errorf("a page of %d has %d and goes on: %v (error %v)", limit, len(page.Records),
+						!page.Next.IsZero(), err)
 				}
 			}
 		}},
@@ -58,7 +59,8 @@ func listCases() []testCase {
 			for _, q := range []store.Query{
 				{Issuer: issuer}, {ClientID: client}, {Issuer: issuer, ClientID: client}, {Issuer: "https://id"},
 				{Issuer: issuer, ClientID: client, Subject: "alice"}, {Issuer: issuer, ClientID: client, SID: "s1"},
-				{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1"}, {Issuer: issuer, ClientID: client, Subject: "%"},
+				{Issuer: issuer, ClientID: client, Subject: "alice", SID: "s1"},
+				{Issuer: issuer, ClientID: client, Subject: "%"},
 				{Issuer: issuer, ClientID: client, SID: "*"}, {Issuer: issuer, ClientID: client, Subject: "carol"},
 			} {
 				q.Limit = 3
@@ -85,7 +87,8 @@ func listCases() []testCase {
 			lives := f.signIn("alice", "s1")
 			f.end(store.Selector{Key: ended.Key})
 			f.now = f.now.Add(time.Minute)
-			for _, q := range []store.Query{{}, {Issuer: issuer, ClientID: client, Subject: "alice"}, {Issuer: issuer, ClientID: client, SID: "s1"}} {
+			for _, q := range []store.Query{{}, {Issuer: issuer, ClientID: client, Subject: "alice"},
+				{Issuer: issuer, ClientID: client, SID: "s1"}} {
 				f.wantListed(q, []store.Record{lives})
 			}
 		}},

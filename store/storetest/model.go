@@ -107,7 +107,8 @@ func modelCases() []testCase {
 				return
 			}
 			f.now = start
-			checkAgainstModel(f, t, []string{fmt.Sprintf("https://%d.example", round), fmt.Sprintf("https://%d.example/x", round)})
+			checkAgainstModel(f, t, []string{fmt.Sprintf("https://%d.example", round),
+				fmt.Sprintf("https://%d.example/x", round)})
 		})
 	}}}
 }
@@ -121,7 +122,8 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 	client := rapid.SampledFrom([]string{"app", "app2"})
 	subject := rapid.SampledFrom([]string{"alice", "bob", "s1"})
 	sid := rapid.SampledFrom([]string{"", "s1", "s2", "alice"})
-	span := rapid.SampledFrom([]time.Duration{0, time.Microsecond, time.Minute, 10 * time.Minute, store.AttemptLifetime})
+	span := rapid.SampledFrom([]time.Duration{0, time.Microsecond, time.Minute, 10 * time.Minute,
+		store.AttemptLifetime})
 	same := func(what string, got, want error) {
 		if !errors.Is(got, want) || want == nil && got != nil {
 			t.Fatalf("%s: got error %v, want %v", what, got, want)
@@ -147,7 +149,8 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 	t.Repeat(map[string]func(*rapid.T){
 		"time passes": func(t *rapid.T) { f.now = f.now.Add(span.Draw(t, "time")) },
 		"create": func(t *rapid.T) {
-			r := recordAt(issuer.Draw(t, "issuer"), client.Draw(t, "client"), subject.Draw(t, "subject"), sid.Draw(t, "sid"), f.now)
+			r := recordAt(issuer.Draw(t, "issuer"), client.Draw(t, "client"), subject.Draw(t, "subject"),
+				sid.Draw(t, "sid"), f.now)
 			r.IdleExpires = f.now.Add(span.Draw(t, "idle") + time.Minute)
 			r.Refresh = store.Refresh(rapid.IntRange(0, 2).Draw(t, "refresh"))
 			began := f.now.Add(-span.Draw(t, "took"))
@@ -184,7 +187,8 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 			began := f.now.Add(-span.Draw(t, "took"))
 			err := f.store.Rename(f.ctx, r, began, f.now)
 			want := m.rename(r, began, f.now)
-			if (err == nil) != (len(want) == 0) || err != nil && !slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
+			if (err == nil) != (len(want) == 0) || err != nil &&
+				!slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
 				t.Fatalf("Rename %s to %q: got error %v, want one of %v", describe(r), r.SID, err, want)
 			}
 		},

@@ -48,17 +48,21 @@ func noticeCases() []testCase {
 			f.wantNotices(f.about(store.NoticeTell, c))
 		}},
 		{"nobody is told when nobody ended", func(f *fixture) {
-			for _, who := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s1"}, {Key: f.record("alice", "s1").Key}} {
-				f.endWith(f.telling(who, store.NoticeRequest{Kind: store.NoticeTell}, store.NoticeRequest{Kind: store.NoticeRevoke, Offline: true}))
+			for _, who := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s1"},
+				{Key: f.record("alice", "s1").Key}} {
+				f.endWith(f.telling(who, store.NoticeRequest{Kind: store.NoticeTell},
+					store.NoticeRequest{Kind: store.NoticeRevoke, Offline: true}))
 			}
-			f.endWith(f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeRevoke, Offline: true}))
+			f.endWith(f.telling(store.Selector{Subject: "alice"},
+				store.NoticeRequest{Kind: store.NoticeRevoke, Offline: true}))
 			f.wantNotices()
 		}},
 		{"refresh tokens are revoked, those for offline use on demand", func(f *fixture) {
 			for _, offline := range []bool{false, true} {
 				for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 					var want []store.Notice
-					for _, refresh := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
+					for _, refresh := range []store.Refresh{store.RefreshNone, store.RefreshOnline,
+						store.RefreshOffline} {
 						r := f.record("alice", "s1")
 						r.Refresh = refresh
 						f.create(r)
@@ -85,8 +89,10 @@ func noticeCases() []testCase {
 			r := f.record("alice", "s1")
 			r.Refresh = store.RefreshOnline
 			f.create(r)
-			e := f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell, Target: "https://one.example/"},
-				store.NoticeRequest{Kind: store.NoticeTell, Target: "https://two.example/?a='b'&c=%"}, store.NoticeRequest{Kind: store.NoticeRevoke, Target: "main"})
+			e := f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell,
+				Target: "https://one.example/"},
+				store.NoticeRequest{Kind: store.NoticeTell, Target: "https://two.example/?a='b'&c=%"},
+				store.NoticeRequest{Kind: store.NoticeRevoke, Target: "main"})
 			f.endWith(e)
 			var want []store.Notice
 			for i, kind := range []store.NoticeKind{store.NoticeTell, store.NoticeTell, store.NoticeRevoke} {
@@ -121,8 +127,10 @@ func (f *fixture) telling(who store.Selector, tell ...store.NoticeRequest) store
 
 // about is the notice that telling leaves about r.
 func (f *fixture) about(kind store.NoticeKind, r store.Record) store.Notice {
-	n := store.Notice{Kind: kind, Target: target, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
-		Key: r.Key, Cause: store.CauseBackChannel, Created: f.now, Due: f.now, Deadline: f.now.Add(time.Hour), Attempts: 1}
+	n := store.Notice{Kind: kind, Target: target, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject,
+		SID: r.SID,
+		Key: r.Key, Cause: store.CauseBackChannel, Created: f.now, Due: f.now, Deadline: f.now.Add(time.Hour),
+		Attempts: 1}
 	if kind == store.NoticeRevoke {
 		n.Payload = r.Payload
 	}

@@ -14,8 +14,9 @@ import (
 	"example.com/curfew/store"
 )
 
-// Order begins logins at one replica and ends whom they name at another, with margins from 0.1 ms to 2 s between, while the
-// clock is read slowly at the first. replica opens the same store once more; of one process there is but one replica.
+// Order begins logins at one replica and ends whom they name at another, with margins from 0.1 ms to 2 s between, while
+// the clock is read slowly at the first. replica opens the same store once more; of one process there is but one
+// replica.
 func Order(t *testing.T, replica func(t *testing.T) store.Store) {
 	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
@@ -50,7 +51,8 @@ func Order(t *testing.T, replica func(t *testing.T) store.Store) {
 				logout = manager(t, replica(t)) // whose readings are quick
 			}
 			var all sync.WaitGroup // not subtests, of which no more run at once than there are processors
-			for _, margin := range []time.Duration{100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 5 * time.Millisecond,
+			for _, margin := range []time.Duration{100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond,
+				5 * time.Millisecond,
 				20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second} {
 				for i, who := range []store.Selector{{Subject: "s"}, {SID: "s"}, {Subject: "s", SID: "s"}} {
 					all.Go(func() {
@@ -65,7 +67,8 @@ func Order(t *testing.T, replica func(t *testing.T) store.Store) {
 	}
 }
 
-func ordered(ctx context.Context, login, logout *session.Manager, who store.Selector, name string, margin time.Duration) error {
+func ordered(ctx context.Context, login, logout *session.Manager, who store.Selector, name string,
+	margin time.Duration) error {
 	who.Issuer, who.ClientID = issuer, client
 	for _, s := range []*string{&who.Subject, &who.SID} {
 		if *s != "" {
@@ -73,7 +76,8 @@ func ordered(ctx context.Context, login, logout *session.Manager, who store.Sele
 		}
 	}
 	create := func(began time.Time, era string) error {
-		_, _, err := login.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: name, SID: name, Began: began, Era: era})
+		_, _, err := login.Create(ctx, session.SignIn{Issuer: issuer, ClientID: client, Subject: name, SID: name,
+			Began: began, Era: era})
 		return err
 	}
 	began, era, err := login.Begin(ctx)

@@ -59,7 +59,8 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(time.Microsecond)
 			second := f.one()
 			if second.ID != first.ID || second.Attempts != 2 || second.Lease == first.Lease {
-				f.Errorf("claimed anew: %+v after %+v, want the same notice, a second attempt and another lease", second, first)
+				f.Errorf("claimed anew: %+v after %+v, want the same notice, a second attempt and another lease",
+					second, first)
 			}
 		}},
 		{"a claim takes no more than it may", func(f *fixture) {
@@ -81,7 +82,8 @@ func outboxCases() []testCase {
 		{"a claim of none takes none", func(f *fixture) {
 			f.leave(2)
 			for _, max := range []int{0, -1} {
-				if n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max); err != nil || len(n) != 0 {
+				if n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max); err != nil ||
+					len(n) != 0 {
 					f.Errorf("Claim of %d: %d notices (error %v)", max, len(n), err)
 				}
 			}
@@ -134,7 +136,8 @@ func outboxCases() []testCase {
 			f.wantNone("before it is due")
 			f.now = due
 			again := f.one()
-			if again.ID != n.ID || again.Attempts != 2 || !again.Due.Equal(due) || again.Reason != "503 from the app's side: it's %s" {
+			if again.ID != n.ID || again.Attempts != 2 || !again.Due.Equal(due) ||
+				again.Reason != "503 from the app's side: it's %s" {
 				f.Errorf("claimed %+v, want the second attempt, due at %v, with the reason", again, due)
 			}
 			if !again.Created.Equal(n.Created) || !again.Deadline.Equal(n.Deadline) {
@@ -187,7 +190,8 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			for _, o := range []store.Outcome{
-				{}, {Reason: "none"}, {Done: true, GiveUp: true}, {Done: true, RetryAt: f.now}, {GiveUp: true, RetryAt: f.now},
+				{}, {Reason: "none"}, {Done: true, GiveUp: true}, {Done: true, RetryAt: f.now},
+				{GiveUp: true, RetryAt: f.now},
 			} {
 				f.wantFault(fmt.Sprintf("Complete %+v", o), f.store.Complete(f.ctx, n, o))
 			}

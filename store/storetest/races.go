@@ -54,7 +54,8 @@ func raceCases() []testCase {
 			f.together(16, func(int) error {
 				e := ending(store.Selector{Subject: "alice"})
 				e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-				e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+				e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target,
+					Deadline: f.now.Add(time.Hour)}}
 				ended, err := f.store.End(f.ctx, e, f.now)
 				reported.Add(int32(len(ended)))
 				switch {
@@ -68,7 +69,8 @@ func raceCases() []testCase {
 				return nil
 			})
 			if done.Load() != 1 || replayed.Load() != 15 || reported.Load() != 1 {
-				f.Errorf("%d succeeded, %d were replays, %d sessions reported; want 1, 15, 1", done.Load(), replayed.Load(), reported.Load())
+				f.Errorf("%d succeeded, %d were replays, %d sessions reported; want 1, 15, 1", done.Load(),
+					replayed.Load(), reported.Load())
 			}
 			f.wantHeard(h, r)
 			if n := len(f.claim()); n != 1 {
@@ -219,7 +221,8 @@ func racingUpdates(f *fixture) {
 			return nil
 		})
 		if won.Load() != 1 || conflicts.Load() != workers-1 {
-			f.Fatalf("revision %d: %d won and %d had a conflict, want 1 and %d", revision, won.Load(), conflicts.Load(), workers-1)
+			f.Fatalf("revision %d: %d won and %d had a conflict, want 1 and %d", revision, won.Load(), conflicts.Load(),
+				workers-1)
 		}
 		r.Revision++
 		r.Payload = []byte{byte(winner.Load())}

@@ -46,7 +46,8 @@ func renameCases() []testCase {
 				f.wantAlive(r)
 				stale := r
 				stale.Revision += 7
-				f.wantError("Rename of another revision", f.store.Rename(f.ctx, renamed(stale, "s9"), f.now, f.now), store.ErrConflict)
+				f.wantError("Rename of another revision", f.store.Rename(f.ctx, renamed(stale, "s9"), f.now, f.now),
+					store.ErrConflict)
 				f.wantAlive(r)
 				if err := f.store.Update(f.ctx, r, f.now); err != nil {
 					f.Fatalf("Update: %v", err)
@@ -55,7 +56,8 @@ func renameCases() []testCase {
 				f.wantAlive(r)
 				f.wantEnded(f.end(store.Selector{Subject: "alice"}), r)
 				f.now = f.now.Add(time.Second)
-				f.wantError(fmt.Sprint("Rename ", i, " of one who is gone"), f.store.Rename(f.ctx, r, f.now, f.now), store.ErrNotFound)
+				f.wantError(fmt.Sprint("Rename ", i, " of one who is gone"), f.store.Rename(f.ctx, r, f.now, f.now),
+					store.ErrNotFound)
 				f.wantGone(r)
 			}
 		}},
@@ -75,7 +77,8 @@ func renameCases() []testCase {
 		}},
 		{"former sids that make no sense are refused", func(f *fixture) {
 			r := f.signIn("alice", "s1")
-			for sid, former := range map[string][]string{"s2": {"s1", "s2"}, "s3": {"s1", "s1"}, "s4": {""}, "": {"s1"}} {
+			for sid, former := range map[string][]string{"s2": {"s1", "s2"}, "s3": {"s1", "s1"}, "s4": {""},
+				"": {"s1"}} {
 				bad := r
 				bad.SID, bad.Former = sid, former
 				f.wantFault("Rename", f.store.Rename(f.ctx, bad, f.now, f.now))
@@ -91,7 +94,8 @@ func renameCases() []testCase {
 			plain := f.signIn("alice", "s1")
 			bob := f.rename(f.signIn("bob", "s4"), "s1")
 			all := []store.Record{once, back, plain, bob}
-			for sid, want := range map[string][]store.Record{"s1": all, "s2": {once, back}, "s3": {back}, "s4": {bob}, "s5": nil} {
+			for sid, want := range map[string][]store.Record{"s1": all, "s2": {once, back}, "s3": {back}, "s4": {bob},
+				"s5": nil} {
 				f.wantListed(store.Query{Issuer: issuer, ClientID: client, SID: sid, Limit: 1}, want)
 				f.wantListed(store.Query{Issuer: issuer, ClientID: client, Subject: "bob", SID: sid},
 					pick(want, func(r store.Record) bool { return r.Subject == "bob" }))
@@ -119,7 +123,8 @@ func renameCases() []testCase {
 			r.Refresh = store.RefreshOnline
 			r = f.rename(r, "s2", "s3", "s2")
 			h := f.watch()
-			f.endWith(f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell}, store.NoticeRequest{Kind: store.NoticeRevoke}))
+			f.endWith(f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell},
+				store.NoticeRequest{Kind: store.NoticeRevoke}))
 			f.wantHeard(h, r)
 			revoke := f.about(store.NoticeRevoke, r)
 			revoke.Payload = r.Payload
@@ -132,7 +137,8 @@ func renameCases() []testCase {
 				f.now = f.now.Add(time.Second)
 				f.wantEnded(f.end(who))
 				f.wantError("Rename", f.store.Rename(f.ctx, renamed(r, "new"), began, f.now), store.ErrEnded)
-				f.wantError("Rename after the marks", f.store.Rename(f.ctx, renamed(r, "new"), f.now.Add(-store.AttemptLifetime), f.now),
+				f.wantError("Rename after the marks", f.store.Rename(f.ctx, renamed(r, "new"),
+					f.now.Add(-store.AttemptLifetime), f.now),
 					store.ErrEnded)
 				f.wantAlive(r)
 				f.now = f.now.Add(time.Second)
@@ -197,7 +203,8 @@ func renameCases() []testCase {
 			}
 		}},
 		{"sids are compared to the last byte, also former ones", func(f *fixture) {
-			texts := []string{"s", "S", "s ", " s", "s\x01", "sid", "si", "\u017f", "*", "%", "_", "[s]", `\s`, "'", `"`, "{s}", "{s,t}", ",",
+			texts := []string{"s", "S", "s ", " s", "s\x01", "sid", "si", "\u017f", "*", "%", "_", "[s]", `\s`, "'",
+				`"`, "{s}", "{s,t}", ",",
 				"NULL", strings.Repeat("s", 1024), strings.Repeat("s", 1023) + "t"}
 			var all []store.Record
 			for i, text := range texts {
@@ -219,14 +226,18 @@ func renameCases() []testCase {
 			}
 			f.createAll(all)
 			other := f.signIn("user1", "s2")
-			f.wantEnded(f.end(store.Selector{Subject: "user0", SID: "s1"}), pick(all, func(r store.Record) bool { return r.Subject == "user0" })...)
-			f.wantEnded(f.end(store.Selector{SID: "s1"}), pick(all, func(r store.Record) bool { return r.Subject != "user0" })...)
+			f.wantEnded(f.end(store.Selector{Subject: "user0", SID: "s1"}),
+				pick(all, func(r store.Record) bool { return r.Subject == "user0" })...)
+			f.wantEnded(f.end(store.Selector{SID: "s1"}),
+				pick(all, func(r store.Record) bool { return r.Subject != "user0" })...)
 			f.wantAlive(other)
 		}},
 		{"no logout misses a session that is being renamed", racingRenames},
 	}
-	for _, sids := range [][]string{{"s1", "s2"}, {"", "s2"}, {"s1", "s2", "s1"}, {"s1", "s2", "s3"}, {"", "s1", "s2", "s1", "s3"}} {
-		cases = append(cases, testCase{fmt.Sprintf("a session that had %q is named by each", sids), func(f *fixture) { namedByAll(f, sids) }})
+	for _, sids := range [][]string{{"s1", "s2"}, {"", "s2"}, {"s1", "s2", "s1"}, {"s1", "s2", "s3"},
+		{"", "s1", "s2", "s1", "s3"}} {
+		cases = append(cases, testCase{fmt.Sprintf("a session that had %q is named by each", sids),
+			func(f *fixture) { namedByAll(f, sids) }})
 	}
 	return cases
 }

@@ -45,7 +45,8 @@ func replayCases() []testCase {
 		}},
 		{"a jti is of its issuer and client", func(f *fixture) {
 			for _, scope := range [][2]string{
-				{issuer, client}, {"https://other.example", client}, {issuer, "app2"}, {issuer + "|", client}, {issuer, "|" + client},
+				{issuer, client}, {"https://other.example", client}, {issuer, "app2"}, {issuer + "|", client},
+				{issuer, "|" + client},
 			} {
 				f.endWith(withJTI(f, store.Selector{Issuer: scope[0], ClientID: scope[1], Subject: "alice"}, "j1"))
 			}

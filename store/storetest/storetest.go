@@ -22,8 +22,8 @@ type Harness struct {
 	// Reopen closes the store and opens what it kept. Nil: the store keeps nothing.
 	Reopen func(t *testing.T) store.Store
 
-	// FailEnd makes each End fail after some of its writes, until restore is called. The End that is made to fail names a
-	// session and leaves a notice. Nil: an End that has begun to write cannot fail.
+	// FailEnd makes each End fail after some of its writes, until restore is called. The End that is made to fail names
+	// a session and leaves a notice. Nil: an End that has begun to write cannot fail.
 	FailEnd func(t *testing.T) (restore func())
 }
 
@@ -90,8 +90,8 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T, h Harness) *fixture {
-	// The time is today's, so that a store may let the rest of what it keeps run out by a clock of its machine, and a little
-	// ahead, so that a store that has a clock leaves its marks with the times that the cases give.
+	// The time is today's, so that a store may let the rest of what it keeps run out by a clock of its machine, and a
+	// little ahead, so that a store that has a clock leaves its marks with the times that the cases give.
 	f := &fixture{T: t, ctx: t.Context(), h: h, store: h.Store, now: store.Time(time.Now().Add(ahead))}
 	t.Cleanup(func() {
 		if err := f.store.Close(); err != nil {
@@ -222,7 +222,8 @@ func (f *fixture) wantEnded(ended []store.Ended, want ...store.Record) {
 		}
 	}
 	for _, e := range got {
-		f.Errorf("(subject %q, sid %q) of (%q, %q) ended, which nobody asked for", e.Subject, e.SID, e.Issuer, e.ClientID)
+		f.Errorf("(subject %q, sid %q) of (%q, %q) ended, which nobody asked for", e.Subject, e.SID, e.Issuer,
+			e.ClientID)
 	}
 }
 
@@ -237,7 +238,8 @@ func (f *fixture) claim() []store.Notice {
 }
 
 // ClaimAll claims up to limit notices of every kind and target, those that have been due for longest first.
-func ClaimAll(ctx context.Context, from store.Outbox, now time.Time, lease time.Duration, limit int) (all []store.Notice, err error) {
+func ClaimAll(ctx context.Context, from store.Outbox, now time.Time, lease time.Duration,
+	limit int) (all []store.Notice, err error) {
 	targets, err := from.Stats(ctx)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,8 @@ func (f *fixture) leaveFor(target string, n int) {
 	for i := range n {
 		created := f.now.Add(time.Duration(i-n) * time.Second)
 		all = append(all, store.Notice{Kind: store.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
-			Subject: fmt.Sprint("user", i), Cause: store.CauseUser, Created: created, Due: created, Deadline: f.now.Add(time.Hour)})
+			Subject: fmt.Sprint("user", i), Cause: store.CauseUser, Created: created, Due: created,
+			Deadline: f.now.Add(time.Hour)})
 	}
 	if err := f.store.Enqueue(f.ctx, all); err != nil {
 		f.Fatalf("Enqueue: %v", err)
@@ -68,7 +69,8 @@ func (f *fixture) wantTally(want ...store.NoticeStats) {
 	}
 	slices.SortFunc(got, order)
 	slices.SortFunc(want, order)
-	if diff := gocmp.Diff(slices.Concat([]store.NoticeStats{}, want), slices.Concat([]store.NoticeStats{}, got)); diff != "" {
+	if diff := gocmp.Diff(slices.Concat([]store.NoticeStats{}, want),
+		slices.Concat([]store.NoticeStats{}, got)); diff != "" {
 		f.Errorf("Stats (-want +got):\n%s", diff)
 	}
 }
@@ -80,17 +82,20 @@ func targetCases() []testCase {
 		{"a claim for one target takes nothing of another", func(f *fixture) {
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 2)
-			if err := f.store.Enqueue(f.ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: "a", Payload: []byte{1}, Due: f.now}}); err != nil {
+			if err := f.store.Enqueue(f.ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: "a", Payload: []byte{1},
+				Due: f.now}}); err != nil {
 				f.Fatal(err)
 			}
 			f.leave(1) // by an ending, for yet another
 			got := f.claimFor("a", 10)
 			for i, n := range got {
-				if n.Target != "a" || n.Kind != store.NoticeTell || n.Subject != fmt.Sprint("user", i) || n.Attempts != 1 || n.Lease == "" {
+				if n.Target != "a" || n.Kind != store.NoticeTell || n.Subject != fmt.Sprint("user", i) ||
+					n.Attempts != 1 || n.Lease == "" {
 					f.Errorf("claimed %+v, want the notice %d for a, as a first attempt", n, i)
 				}
 			}
-			if len(got) != 3 || len(f.claimFor("b", 1)) != 1 || len(f.claimFor("nobody", 9)) != 0 || len(f.claimFor("b", 0)) != 0 {
+			if len(got) != 3 || len(f.claimFor("b", 1)) != 1 || len(f.claimFor("nobody", 9)) != 0 ||
+				len(f.claimFor("b", 0)) != 0 {
 				f.Errorf("claimed %d for a, want 3; then one for b, none for nobody, and none of none", len(got))
 			}
 			if rest := f.claim(); len(rest) != 3 {
@@ -111,7 +116,8 @@ func targetCases() []testCase {
 			if len(again) != 1 || again[0].ID != second[0].ID || again[0].Attempts != 2 {
 				f.Fatalf("claimed %+v after the lease had run out, want the second notice again", again)
 			}
-			f.wantError("Complete after the lease was lost", f.store.Complete(f.ctx, second[0], done), store.ErrLeaseLost)
+			f.wantError("Complete after the lease was lost", f.store.Complete(f.ctx, second[0], done),
+				store.ErrLeaseLost)
 			f.settle(again[0], done)
 			f.now = f.now.Add(time.Hour)
 			if last := f.claimFor("a", 9); len(last) != 1 || last[0].ID != first[0].ID || last[0].Reason != "503" {
@@ -157,7 +163,8 @@ func targetCases() []testCase {
 		}},
 		{"notices are left all or none", func(f *fixture) {
 			good := store.Notice{Kind: store.NoticeTell, Target: "a", Due: f.now}
-			f.wantFault("Enqueue of an unknown kind", f.store.Enqueue(f.ctx, []store.Notice{good, {Kind: "shout", Target: "a"}}))
+			f.wantFault("Enqueue of an unknown kind", f.store.Enqueue(f.ctx,
+				[]store.Notice{good, {Kind: "shout", Target: "a"}}))
 			if err := f.store.Enqueue(f.ctx, nil); err != nil {
 				f.Errorf("Enqueue of none: %v", err)
 			}
@@ -174,7 +181,8 @@ func targetCases() []testCase {
 			}{
 				{store.NoticeQuery{}, 5}, {store.NoticeQuery{Target: "a"}, 3}, {store.NoticeQuery{Target: "c"}, 0},
 				{store.NoticeQuery{State: store.NoticeDead}, 1}, {store.NoticeQuery{State: store.NoticePending}, 4},
-				{store.NoticeQuery{Target: "a", State: store.NoticePending}, 2}, {store.NoticeQuery{Target: "b", State: store.NoticeDead}, 0},
+				{store.NoticeQuery{Target: "a", State: store.NoticePending}, 2},
+				{store.NoticeQuery{Target: "b", State: store.NoticeDead}, 0},
 				{store.NoticeQuery{Kind: store.NoticeRevoke}, 0}, {store.NoticeQuery{Kind: store.NoticeTell}, 5},
 			} {
 				got := f.look(c.q)
@@ -197,7 +205,8 @@ func targetCases() []testCase {
 			if diff := gocmp.Diff(store.NoticePage{Notices: []store.Notice{letter}}, one); err != nil || diff != "" {
 				f.Errorf("Notices with an ID: error %v (-list +notice):\n%s", err, diff)
 			}
-			for _, q := range []store.NoticeQuery{{Target: "b"}, {Kind: store.NoticeRevoke}, {State: store.NoticePending}} {
+			for _, q := range []store.NoticeQuery{{Target: "b"}, {Kind: store.NoticeRevoke},
+				{State: store.NoticePending}} {
 				if q.ID = letter.ID; len(f.look(q)) != 0 {
 					f.Errorf("%+v shows a notice that it does not ask for", q)
 				}
@@ -224,7 +233,8 @@ func targetCases() []testCase {
 			f.wantNone("before it is due")
 			f.now = due
 			again := f.claimFor("a", 1)
-			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 2 || again[0].Reason != "410" {
+			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 2 ||
+				again[0].Reason != "410" {
 				f.Fatalf("claimed %+v, want it again, with the new deadline", again)
 			}
 			f.wantError("Complete by the claim before", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
@@ -291,7 +301,8 @@ func targetCases() []testCase {
 		}},
 		{"what ran out with a refresh token is overdue until it is pruned", func(f *fixture) {
 			want := make(map[store.Key]store.Record)
-			for i, refresh := range []store.Refresh{store.RefreshOnline, store.RefreshOffline, store.RefreshOnline, store.RefreshNone} {
+			for i, refresh := range []store.Refresh{store.RefreshOnline, store.RefreshOffline, store.RefreshOnline,
+				store.RefreshNone} {
 				r := f.record(fmt.Sprint("user", i), "")
 				r.Refresh = refresh
 				switch i {
@@ -386,9 +397,11 @@ func sharedValueCases() []testCase {
 			f.save("keys", []byte("two"), 1)
 			f.wantValue("keys", []byte("two"), 2)
 			for _, revision := range []int64{0, 1, 3, -1} {
-				f.wantError(fmt.Sprint("Save at ", revision), f.store.Save(f.ctx, "keys", []byte("no"), revision), store.ErrConflict)
+				f.wantError(fmt.Sprint("Save at ", revision), f.store.Save(f.ctx, "keys", []byte("no"), revision),
+					store.ErrConflict)
 			}
-			f.wantError("Save of what is not there at 1", f.store.Save(f.ctx, "new", []byte("no"), 1), store.ErrConflict)
+			f.wantError("Save of what is not there at 1", f.store.Save(f.ctx, "new", []byte("no"), 1),
+				store.ErrConflict)
 			f.save("keys", nil, 2)
 			f.wantValue("keys", nil, 3)
 			f.wantValue("other", []byte("x"), 1)

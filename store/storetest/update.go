@@ -26,7 +26,8 @@ func updateCases() []testCase {
 		{"an update leaves alone who and when it was", func(f *fixture) {
 			r := f.signIn("alice", "s1")
 			u := r
-			u.Issuer, u.ClientID, u.Subject, u.SID, u.Former = "https://evil.example", "other", "mallory", "s2", []string{"s3"}
+			u.Issuer, u.ClientID, u.Subject, u.SID, u.Former = "https://evil.example", "other", "mallory", "s2",
+				[]string{"s3"}
 			u.Created = r.Created.Add(-time.Hour)
 			if err := f.store.Update(f.ctx, u, f.now); err != nil {
 				f.Fatalf("Update: %v", err)

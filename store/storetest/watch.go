@@ -224,7 +224,8 @@ func watchCases() []testCase {
 			}
 		}},
 		{"who watches hears of it when the ending is told of", func(f *fixture) {
-			// The order that a cache relies on: after End and Sync, a Find that was answered from before is known to be old.
+			// The order that a cache relies on: after End and Sync, a Find that was answered from before is known to be
+			// old.
 			h := f.watch()
 			for range 20 {
 				r := f.signIn("alice", "s1")

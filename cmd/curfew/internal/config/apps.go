@@ -56,7 +56,8 @@ func (l *loader) applyApps(c *Config, given map[string]value) {
 	}
 	for _, r := range c.Routes {
 		if _, known := names[r.App]; r.App != "" && !known && len(l.apps) > 0 {
-			l.faults.add(given["routes"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", r.App))
+			l.faults.add(given["routes"], fmt.Errorf("there is no app %q; list it under apps, with this client_id",
+				r.App))
 		}
 	}
 	switch _, known := names[c.App]; {

@@ -238,32 +238,50 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`:4: providers[1].name: "one" is the name of another provider`},
 		{"one client of one issuer twice", two("{name: two, issuer: 'https://id.example.com', client_id: app}"),
 			":4: providers[1].client_id: this client of this issuer is there already"},
-		{"encryption without a key", two("{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: RSA-OAEP}"),
+		{"encryption without a key", two(
+			"{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: " +
+				"RSA-OAEP}"),
 			"need id_token_encrypted_response_alg and decryption_key_file, both"},
-		{"a prompt that there is not", two("{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"), `:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
-		{"a prompt for nothing and something", two("{name: two, issuer: 'https://other.example.com', client_id: app, prompt: none login}"), `providers[1].prompt: "none login": it is none alone`},
-		{"a prompt twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, prompt: login login}"), `providers[1].prompt: "login login": it is`},
-		{"idle for longer than it lives", "idle_timeout: 25h\n", ":1: idle_timeout: 25h0m0s is longer than the session_lifetime of 24h0m0s"},
-		{"both listeners at one address", "listen: 127.0.0.1:1\nadmin_listen: 127.0.0.1:1\n", ":2: admin_listen: 127.0.0.1:1 is the public listener's"},
-		{"in front of itself", "listen: 127.0.0.1:1\nupstream: http://127.0.0.1:1\n", ":2: upstream: 127.0.0.1:1 is our own"},
+		{"a prompt that there is not", two(
+			"{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"),
+			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
+		{"a prompt for nothing and something", two("{name: two, issuer: 'https://other.example.com', client_id: " +
+			"app, prompt: none login}"), `providers[1].prompt: "none login": it is none alone`},
+		{"a prompt twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, prompt: login login}"),
+			`providers[1].prompt: "login login": it is`},
+		{"idle for longer than it lives", "idle_timeout: 25h\n",
+			":1: idle_timeout: 25h0m0s is longer than the session_lifetime of 24h0m0s"},
+		{"both listeners at one address", "listen: 127.0.0.1:1\nadmin_listen: 127.0.0.1:1\n",
+			":2: admin_listen: 127.0.0.1:1 is the public listener's"},
+		{"in front of itself", "listen: 127.0.0.1:1\nupstream: http://127.0.0.1:1\n",
+			":2: upstream: 127.0.0.1:1 is our own"},
 		{"no list of providers", "providers: {issuer: x}\n", ":1: providers: want a list"},
 		{"a route without an app", "routes: [{path: /api/*}]\n", ":1: routes: route 1: upstream is missing"},
-		{"a route to something else", "routes:\n- {upstream: 'ftp://x', paht: /a}\n", `:1: routes: line 2: upstream: "ftp://x" is not the address of an app; write it like http://127.0.0.1:3000; line 2: there is no such setting: "paht"`},
-		{"routes to nowhere", "routes: [{path: api, upstream: 'http://127.0.0.1:1'}, {host: 'https://app.example.com', upstream: 'http://127.0.0.1:1'}, {path: /a*b}]\n",
+		{"a route to something else", "routes:\n- {upstream: 'ftp://x', paht: /a}\n",
+			`:1: routes: line 2: upstream: "ftp://x" is not the address of an app; write it like http://127.0.0.1:3000; line 2: there is no such setting: "paht"`},
+		{"routes to nowhere", "routes: [{path: api, upstream: 'http://127.0.0.1:1'}, {host: " +
+			"'https://app.example.com', upstream: 'http://127.0.0.1:1'}, {path: /a*b}]\n",
 			`:1: routes: route 3: upstream is missing; route 1: "api" is no path; write it like /a for one path, or /a/* for all below it; ` +
 				`route 2: "https://app.example.com" is no host; write it like app.example.com; route 3: "/a*b" is no path`},
 		{"a rule for no path", "policy: [{path: admin, groups: [a]}]\n", `:1: policy: rule 1: "admin" is no path`},
-		{"a rule that opens and asks", "policy: [{path: /a, public: true, groups: [a]}]\n", ":1: policy: rule 1: is public, and asks"},
+		{"a rule that opens and asks", "policy: [{path: /a, public: true, groups: [a]}]\n",
+			":1: policy: rule 1: is public, and asks"},
 		{"a policy that is no list", "policy: {path: /a}\n", ":1: policy: want a list"},
-		{"a header that means something else", "identity_headers: {Cookie: subject}\n", ":1: identity_headers: Cookie means something else"},
+		{"a header that means something else", "identity_headers: {Cookie: subject}\n",
+			":1: identity_headers: Cookie means something else"},
 		{"a fact that nobody has", "identity_headers: {X-A: password}\n", `there is nothing called "password" to tell`},
 		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
 			`:1: websocket_origins: "*" is no origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
 		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},
-		{"an assertion that nobody would get", "assertion: true\napp: wiki\n", ":1: assertion: nobody would be given it: name the proxy"},
-		{"an access token that nobody would get", "pass_access_token: true\n", ":1: pass_access_token: nobody would be given it"},
-		{"an assertion that says what every token says", "assertion_claims: [name, sub]\n", `:1: assertion_claims: "sub" cannot be chosen`},
-		{"a route to an app that there is not", "routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, backchannel_logout_uri: 'https://wiki/'}]\n",
+		{"an assertion that nobody would get", "assertion: true\napp: wiki\n",
+			":1: assertion: nobody would be given it: name the proxy"},
+		{"an access token that nobody would get", "pass_access_token: true\n",
+			":1: pass_access_token: nobody would be given it"},
+		{"an assertion that says what every token says", "assertion_claims: [name, sub]\n",
+			`:1: assertion_claims: "sub" cannot be chosen`},
+		{"a route to an app that there is not",
+			"routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, " +
+				"backchannel_logout_uri: 'https://wiki/'}]\n",
 			`:1: routes: there is no app "mail"`},
 		{"a certificate without its key", "tls_cert_file: x.pem\n", ":1: tls_cert_file: a certificate needs its key"},
 		{"a CA that is none", "upstream_ca_file: /dev/null\n", ":1: upstream_ca_file: /dev/null holds no certificate"},
@@ -280,10 +298,11 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 	}
 }
 
-// FuzzConfigFile: whatever a file holds, it is a configuration that has all it needs, or a list of faults, each on a line
-// of its own that says where it is.
+// FuzzConfigFile: whatever a file holds, it is a configuration that has all it needs, or a list of faults, each on a
+// line of its own that says where it is.
 func FuzzConfigFile(f *testing.F) {
-	f.Add("url: https://app.example.com\nproviders:\n  - {issuer: 'https://id.example.com', client_id: app, client_secret: geheim}\n")
+	f.Add("url: https://app.example.com\nproviders:\n  - {issuer: 'https://id.example.com', client_id: app, " +
+		"client_secret: geheim}\n")
 	f.Add("providers: [&a {client_secret: [geheim]}, *a]\n")
 	f.Add("a: {b: [c, !!binary d]}\n\"x\\ny\": &a [*a]\n---\n")
 	f.Fuzz(func(t *testing.T, text string) {

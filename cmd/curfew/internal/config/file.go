@@ -112,7 +112,8 @@ func (l *loader) readableByOthers(mode os.FileMode) {
 	}
 	for _, b := range l.providers {
 		if v, ok := b.values["client_secret"]; ok {
-			l.faults.add(v, fmt.Errorf("others can read this file (mode %04o): run chmod 600 %s, or use client_secret_file",
+			l.faults.add(v, fmt.Errorf("others can read this file (mode %04o): run chmod 600 %s, or use "+
+				"client_secret_file",
 				mode.Perm(), l.file))
 		}
 	}

@@ -40,7 +40,8 @@ func (l *loader) readEnviron(environ []string) {
 	for _, line := range slices.Sorted(slices.Values(environ)) {
 		name, text, _ := strings.Cut(line, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || text == "" || key == "PORT" || strings.HasPrefix(key, "PORT_") || strings.HasPrefix(key, "SERVICE_") {
+		if !ours || text == "" || key == "PORT" || strings.HasPrefix(key, "PORT_") ||
+			strings.HasPrefix(key, "SERVICE_") {
 			continue
 		}
 		v := value{text: text, where: name, layer: layerEnv}

@@ -32,7 +32,8 @@ func (p *Provider) settings() []setting {
 		{"name", "main", "", "", p.set(func(c *oidc.Config) *string { return &c.Name })},
 		{"label", "", "", "", text(&p.Label)},
 		{"issuer", "", "URL", "the provider's issuer", p.set(func(c *oidc.Config) *string { return &c.Issuer })},
-		{"client_id", "", "ID", "what the provider calls us", p.set(func(c *oidc.Config) *string { return &c.ClientID })},
+		{"client_id", "", "ID", "what the provider calls us",
+			p.set(func(c *oidc.Config) *string { return &c.ClientID })},
 		{"client_secret", "", "", "", text(&p.ClientSecret)},
 		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)",
 			p.readSecret},
@@ -227,8 +228,9 @@ func (l *loader) applyProviders(c *Config) {
 		}
 	default:
 		for _, key := range slices.Sorted(maps.Keys(l.single)) {
-			l.faults.add(l.single[key], fmt.Errorf("the file lists %d providers, and this does not say which it is for; "+
-				"set it in the file", len(l.providers)))
+			l.faults.add(l.single[key], fmt.Errorf(
+				"the file lists %d providers, and this does not say which it is for; "+
+					"set it in the file", len(l.providers)))
 		}
 	}
 	names, clients := map[string]string{}, map[[2]string]string{}

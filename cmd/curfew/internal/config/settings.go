@@ -38,7 +38,8 @@ func (c *Config) settings() []setting {
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
 			address(&c.GRPCListen)},
 		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
-		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: no TLS)",
+		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: " +
+			"no TLS)",
 			text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},

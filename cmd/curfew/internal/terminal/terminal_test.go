@@ -23,7 +23,8 @@ func TestProgressIsABarOnATerminalAndLinesElsewhere(t *testing.T) {
 			"\r\x1b[Kcopying       [==============================] 100 %  2000 sessions, 182/s\n" +
 			"\r\x1b[Klooking again [==============================] 100 %  2000 sessions\n"},
 		{"a terminal in colour", true, true, "" +
-			"\r\x1b[Kcopying       [\x1b[32m===============\x1b[0m               ]  50 %  1000 sessions, 500/s, 2s left" +
+			"\r\x1b[Kcopying       [\x1b[32m===============\x1b[0m               ]  50 %  1000 sessions, 500/s, 2s " +
+			"left" +
 			"\r\x1b[Kcopying       [\x1b[32m==============================\x1b[0m] 100 %  2000 sessions, 182/s\n" +
 			"\r\x1b[Klooking again [\x1b[32m==============================\x1b[0m] 100 %  2000 sessions\n"},
 		{"a file", false, false, "copying: 100 %  2000 sessions, 182/s\n"},
