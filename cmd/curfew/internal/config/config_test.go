@@ -261,17 +261,17 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`:1: routes: line 2: upstream: "ftp://x" is not the address of an app; write it like http://127.0.0.1:3000; line 2: there is no such setting: "paht"`},
 		{"routes to nowhere", "routes: [{path: api, upstream: 'http://127.0.0.1:1'}, {host: " +
 			"'https://app.example.com', upstream: 'http://127.0.0.1:1'}, {path: /a*b}]\n",
-			`:1: routes: route 3: upstream is missing; route 1: "api" is no path; write it like /a for one path, or /a/* for all below it; ` +
-				`route 2: "https://app.example.com" is no host; write it like app.example.com; route 3: "/a*b" is no path`},
-		{"a rule for no path", "policy: [{path: admin, groups: [a]}]\n", `:1: policy: rule 1: "admin" is no path`},
+			`:1: routes: route 3: upstream is missing; route 1: "api" is not a path; write it like /a for one path, or /a/* for all below it; ` +
+				`route 2: "https://app.example.com" is not a host; write it like app.example.com; route 3: "/a*b" is not a path`},
+		{"a rule for no path", "policy: [{path: admin, groups: [a]}]\n", `:1: policy: rule 1: "admin" is not a path`},
 		{"a rule that opens and asks", "policy: [{path: /a, public: true, groups: [a]}]\n",
 			":1: policy: rule 1: is public, and asks"},
 		{"a policy that is no list", "policy: {path: /a}\n", ":1: policy: want a list"},
 		{"a header that means something else", "identity_headers: {Cookie: subject}\n",
 			":1: identity_headers: Cookie means something else"},
-		{"a fact that nobody has", "identity_headers: {X-A: password}\n", `there is nothing called "password" to tell`},
+		{"a fact that nobody has", "identity_headers: {X-A: password}\n", `there is no value called "password"`},
 		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
-			`:1: websocket_origins: "*" is no origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
+			`:1: websocket_origins: "*" is not an origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
 		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},
 		{"an assertion that nobody would get", "assertion: true\napp: wiki\n",
 			":1: assertion: nobody would be given it: name the proxy"},
