@@ -66,11 +66,11 @@ func isSiteHost(site *url.URL, host string) bool {
 	if name != site.Hostname() {
 		return false
 	}
-	ours := site.Port()
-	if ours == "" {
-		ours = map[string]string{"https": "443", "http": "80"}[site.Scheme]
+	want := site.Port()
+	if want == "" {
+		want = map[string]string{"https": "443", "http": "80"}[site.Scheme]
 	}
-	return port == "" || port == ours
+	return port == "" || port == want
 }
 
 // splitHosts returns the hosts in headers that hold one host or a list.

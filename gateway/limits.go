@@ -78,19 +78,19 @@ var errTooManyOpen = errors.New("max_connections: too many requests are open")
 
 // acquire takes one of most slots; requests without a session may take half of them. release gives it back. The error
 // is a 503.
-func (p *slots) acquire(most int, stranger bool) (release func(), err error) {
+func (p *slots) acquire(most int, anonymous bool) (release func(), err error) {
 	if most <= 0 {
 		return func() {}, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.total >= most || stranger && p.anonymous >= max(1, most/2) {
+	if p.total >= most || anonymous && p.anonymous >= max(1, most/2) {
 		return nil, web.Fail(http.StatusServiceUnavailable,
 			"Too many requests are open at the moment. Please try again.", errTooManyOpen)
 	}
 	count := func(n int) {
 		p.total += n
-		if stranger {
+		if anonymous {
 			p.anonymous += n
 		}
 	}

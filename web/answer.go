@@ -243,7 +243,8 @@ func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...sl
 	}
 	all := make([]slog.Attr, 0, len(attrs)+5)
 	all = append(all, slog.String("event", name), slog.String("request_id", RequestID(r.Context())),
-		slog.String("method", escapeHidden(Clip(r.Method), "")), slog.String("path", escapeHidden(Clip(r.URL.Path), "")))
+		slog.String("method", escapeHidden(Clip(r.Method), "")),
+		slog.String("path", escapeHidden(Clip(r.URL.Path), "")))
 	if a := s.ClientAddr(r); a.IsValid() {
 		all = append(all, slog.String("client", a.String()))
 	}

@@ -85,7 +85,7 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 	}
 	for _, a := range c.Apps {
 		if a.Insecure {
-			log.Warn("an app is told of logouts over http", "event", "insecure_app", "app", a.ClientID)
+			log.Warn("an app is notified of logouts over http", "event", "insecure_app", "app", a.ClientID)
 		}
 	}
 	for _, private := range servers[1:] {
