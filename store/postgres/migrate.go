@@ -72,13 +72,13 @@ func up(ctx context.Context, db *sql.DB, asItIs bool) error {
 		return fmt.Errorf("read the version of the schema: %w", err)
 	}
 	if has > knows {
-		return fmt.Errorf("a newer curfew has been here (schema %d, this one knows up to %d)", has, knows)
+		return fmt.Errorf("a newer curfew has been here (schema %d, this release knows up to %d)", has, knows)
 	}
 	if has == knows {
 		return nil
 	}
 	if asItIs {
-		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrNotMigrated, has, knows)
+		return fmt.Errorf("%w (schema %d, this release has %d)", ErrNotMigrated, has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		var partial *goose.PartialError

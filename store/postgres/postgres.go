@@ -15,7 +15,7 @@ import (
 )
 
 // ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
-var ErrNotMigrated = errors.New("no curfew of this release has been here")
+var ErrNotMigrated = errors.New("the database does not have the schema of this release")
 
 // errClosed answers every method of a closed store.
 var errClosed = errors.New("postgres: the store is closed")
