@@ -41,7 +41,7 @@ func migrate(ctx context.Context, a *address, noMigration bool) (err error) {
 		return errors.New(poolerHint)
 	}
 	if schema == nil {
-		return errors.New("the search_path names no existing schema")
+		return errors.New("the search_path names no schema that exists")
 	}
 	if _, err := lock.Exec(ctx, `SELECT pg_advisory_lock($1::bigint)`, int64(schemaLock)); err != nil {
 		return fmt.Errorf("wait for another replica that migrates the schema: %w", err)
