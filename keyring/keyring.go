@@ -13,22 +13,22 @@ import (
 	"sync"
 )
 
-// ErrUnsealed: what was to be opened is not ours, was changed, belongs elsewhere, or was sealed with a key that the
-// ring does not hold.
-var ErrUnsealed = errors.New("cannot be opened with any key of the ring")
+// ErrUnsealed means that a value was not sealed by a [Keyring], was changed, was sealed for another purpose or context,
+// or was sealed with a key that the keyring does not have.
+var ErrUnsealed = errors.New("cannot be opened with any key of the keyring")
 
-// Ring is a key ring: the first key seals, all of them open. To rotate, put a new key first; drop the old one when
-// nothing that it sealed is alive.
+// Keyring holds keys: the first one seals, all of them open. To rotate, put a new key first, and remove the old one
+// when nothing that it sealed is in use any more. A Keyring is safe for concurrent use.
 //
-// What is sealed is bound to a purpose and to a context (a session's key, a cookie's name), so that it cannot be moved
-// from one place to another. AES-256-GCM with a random nonce, under a key derived for the purpose: one key of the ring
-// may seal 2^32 times for each purpose.
+// A sealed value is bound to a purpose and a context (a session's key, a cookie's name), so it cannot be moved from one
+// place to another. It is sealed with AES-256-GCM and a random nonce, under a key derived for the purpose. One key may
+// seal 2^32 values for each purpose.
 type Keyring struct {
-	keys []ringKey
-	aead sync.Map // of aeadOf → cipher.AEAD: a derived key for each purpose
+	keys []key
+	aead sync.Map // aeadOf → cipher.AEAD: a derived key for each purpose
 }
 
-type ringKey struct {
+type key struct {
 	id     [4]byte
 	secret [32]byte
 }
@@ -38,24 +38,24 @@ type aeadOf struct {
 	purpose string
 }
 
-// NewRing returns the ring of these keys, 32 random bytes each.
+// New returns a keyring with these keys, each of 32 random bytes.
 func New(keys ...[]byte) (*Keyring, error) {
 	if len(keys) == 0 {
-		return nil, errors.New("key ring: no keys")
+		return nil, errors.New("keyring: no keys")
 	}
 	r := new(Keyring)
 	for i, k := range keys {
 		if len(k) != 32 {
-			return nil, fmt.Errorf("key ring: key %d has %d bytes, want 32", i+1, len(k))
+			return nil, fmt.Errorf("keyring: key %d has %d bytes, want 32", i+1, len(k))
 		}
 		sum := sha256.Sum256(append([]byte("curfew key id\x00"), k...))
-		r.keys = append(r.keys, ringKey{id: [4]byte(sum[:]), secret: [32]byte(k)})
+		r.keys = append(r.keys, key{id: [4]byte(sum[:]), secret: [32]byte(k)})
 	}
 	return r, nil
 }
 
-// ParseRing reads a key file: one key a line, as base64 of 32 bytes; empty lines and lines that begin with # are
-// passed over. Its errors name the line and never its content.
+// Parse reads a key file. Each line holds one key: 32 bytes in base64. Empty lines and lines that begin with # are
+// ignored. Errors name the line and never its content.
 func Parse(text []byte) (*Keyring, error) {
 	var keys [][]byte
 	for i, line := range bytes.Split(text, []byte("\n")) {
@@ -72,8 +72,8 @@ func Parse(text []byte) (*Keyring, error) {
 			wrong = fmt.Sprintf("holds %d bytes", len(k))
 		}
 		if wrong != "" {
-			return nil, fmt.Errorf("key file line %d %s: want the base64 of 32 random bytes, as `openssl rand "+
-				"-base64 32` prints it", i+1, wrong)
+			return nil, fmt.Errorf("key file line %d %s: "+
+				"want the base64 of 32 random bytes, as `openssl rand -base64 32` prints it", i+1, wrong)
 		}
 		keys = append(keys, k)
 	}
@@ -83,12 +83,12 @@ func Parse(text []byte) (*Keyring, error) {
 	return New(keys...)
 }
 
-// NewKeyFile returns the text of a key file with one new key.
+// NewFile returns the text of a key file with one new key.
 func NewFile() []byte {
 	k := make([]byte, 32)
 	rand.Read(k)
-	return fmt.Appendf(nil, "# The keys that seal cookies and tokens: the first seals, all open. Keep this file "+
-		"secret.\n%s\n",
+	return fmt.Appendf(nil,
+		"# The keys that seal cookies and tokens: the first seals, all open. Keep this file secret.\n%s\n",
 		base64.StdEncoding.EncodeToString(k))
 }
 
@@ -100,7 +100,7 @@ func (r *Keyring) Seal(purpose string, context, plain []byte) []byte {
 	return r.cipher(0, purpose).Seal(out, nil, plain, context)
 }
 
-// Open decrypts what Seal made for the same purpose and context, or answers [ErrUnsealed].
+// Open decrypts what Seal returned for the same purpose and context. The error is [ErrUnsealed].
 func (r *Keyring) Open(purpose string, context, sealed []byte) ([]byte, error) {
 	if len(sealed) < 4 {
 		return nil, ErrUnsealed
@@ -116,13 +116,13 @@ func (r *Keyring) Open(purpose string, context, sealed []byte) ([]byte, error) {
 	return nil, ErrUnsealed
 }
 
-// Stale says whether something was sealed with another key than the one that seals now, so that its owner may seal it
-// anew before that key is dropped.
+// Stale reports whether a value was sealed with another key than the first one, so that its owner can seal it again
+// before that key is removed.
 func (r *Keyring) Stale(sealed []byte) bool {
 	return len(sealed) < 4 || r.keys[0].id != [4]byte(sealed)
 }
 
-// cipher returns the AEAD of one key for one purpose. It cannot fail: the sizes are fixed.
+// cipher returns the AEAD of one key for one purpose. It cannot fail, since the sizes are fixed.
 func (r *Keyring) cipher(key int, purpose string) cipher.AEAD {
 	at := aeadOf{key, purpose}
 	if a, ok := r.aead.Load(at); ok {

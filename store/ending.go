@@ -158,9 +158,9 @@ func (e *Ending) Ended(gone []Record, now time.Time) []Ended {
 func (e *Ending) NoticesFor(gone []Record, more bool, now time.Time) []Notice {
 	var notices []Notice
 	for _, request := range e.Notices {
-		about := Notice{Kind: request.Kind, Target: request.Target, Issuer: e.Selector.Issuer,
-			ClientID: e.Selector.ClientID,
-			Cause:    e.Cause, Created: now, Due: now, Deadline: Time(request.Deadline)}
+		about := Notice{Kind: request.Kind, Target: request.Target,
+			Issuer: e.Selector.Issuer, ClientID: e.Selector.ClientID, Cause: e.Cause,
+			Created: now, Due: now, Deadline: Time(request.Deadline)}
 		if e.WholeSubject(request) {
 			if about.Subject = e.Selector.Subject; !more {
 				notices = append(notices, about)
@@ -192,8 +192,7 @@ func (e *Ending) WholeSubject(r NoticeRequest) bool {
 // Revokes reports whether the ending leaves a notice with the payload of a session that holds such a refresh token.
 func (e *Ending) Revokes(held Refresh) bool {
 	return slices.ContainsFunc(e.Notices, func(r NoticeRequest) bool {
-		return r.Kind == NoticeRevoke &&
-			r.revokes(held)
+		return r.Kind == NoticeRevoke && r.revokes(held)
 	})
 }
 
@@ -206,8 +205,9 @@ const endFor = time.Minute
 
 // EndInBatches carries out an ending batch by batch, until step reports that there is no more. It is for stores, which
 // call it in [Sessions.End]. After the first batch it goes on when ctx is done: most providers ask only once.
-func EndInBatches(ctx context.Context, step func(context.Context) (ended []Ended, more bool, err error)) ([]Ended,
-	error) {
+func EndInBatches(
+	ctx context.Context, step func(context.Context) (ended []Ended, more bool, err error),
+) ([]Ended, error) {
 	var all []Ended
 	for first := true; ; first = false {
 		ended, more, err := step(ctx)

@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// errClosed: the subscription or its store is closed, so nothing more will be heard.
+// errClosed means that the subscription or its store is closed.
 var errClosed = errors.New("the feed is closed")
 
-// Hub hands what ends in this process to those who watch it. It is for stores, each of which uses one for its own half
-// of [Sessions.Watch]. The zero Hub is ready for use.
+// Hub passes the sessions that end to the watching functions of this process. It is for stores, which use one for
+// [Sessions.Watch]. The zero Hub is ready for use.
 type Hub struct {
 	mu     sync.Mutex // held while watching functions run: one call at a time, and none after a Close that returned
 	closed bool
@@ -43,7 +43,7 @@ func (h *Hub) Watch(ctx context.Context, fn func(Ended)) (Feed, error) {
 	return s, nil
 }
 
-// Publish hands each of ended to everybody who watches, before it returns.
+// Publish calls every watching function for each of ended, before it returns.
 func (h *Hub) Publish(ended []Ended) {
 	if len(ended) == 0 {
 		return

@@ -13,8 +13,8 @@ const (
 	keySize = tagSize + sha256.Size
 )
 
-// Key names a session in a store: the tag of the bearer and the bearer's SHA-256. From a key nobody gets back to a
-// bearer.
+// Key names a session in a store: the tag of the bearer and the bearer's SHA-256. A bearer cannot be computed from a
+// key.
 //
 // The tag depends on issuer, client and subject alone, so that a store which is spread over machines can keep all that
 // belongs to one person in one place. It is no secret and proves nothing.
@@ -44,7 +44,7 @@ func ParseKey(s string) (Key, error) {
 // Tag returns the part of the key that all sessions of one subject share.
 func (k Key) Tag() [tagSize]byte { return [tagSize]byte(k[:]) }
 
-// IsZero says whether k names no session.
+// IsZero reports whether k names no session.
 func (k Key) IsZero() bool { return k == Key{} }
 
 // String returns the key as 48 characters that are safe in a URL.
@@ -56,12 +56,12 @@ func (k Key) Handle() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
-// SIDFor returns what an app behind us knows the session by: it is told this in a header, and finds it as the `sid` of
-// a logout token. It stays the same as long as the session lives, another app gets another one, and nobody gets from it
-// to the key, or to what another app was told.
+// SIDFor returns the name by which the app with this client ID knows the session: it gets the name in a header, and as
+// the `sid` of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4). The name does not change while the session
+// lives. Each app gets another one, from which neither the key nor the name for another app can be computed.
 //
-// It is made of the key alone, which no app ever sees: a secret of the key ring would change what a living session is
-// called when the ring is rotated.
+// It is derived from the key alone, which no app ever sees. If it used a key of the keyring, a rotation would change
+// the names of living sessions.
 func (k Key) SIDFor(clientID string) string {
 	mac := hmac.New(sha256.New, k[:])
 	mac.Write([]byte("curfew sid of an app\x00" + clientID))

@@ -13,8 +13,9 @@ type Outbox interface {
 	// for longest first, and counts an attempt for each. Until now+lease no other Claim returns them. A limit below 1
 	// claims none. The work for one target never waits behind that for another: Claim costs a few index look-ups for
 	// each notice that it returns or that another claim holds, however many notices wait for other targets.
-	Claim(ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, limit int) ([]Notice,
-		error)
+	Claim(
+		ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, limit int,
+	) ([]Notice, error)
 	// Complete records what became of a claimed notice. [ErrLeaseLost], and nothing is changed, when it has been
 	// claimed anew or completed since. A lease that ran out can still be completed while no other claim holds the
 	// notice.

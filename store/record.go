@@ -45,8 +45,8 @@ func (r *Record) HasSID(sid string) bool {
 func (r *Record) ValidateSIDs() error {
 	for i, sid := range r.Former {
 		if sid == "" || r.SID == "" || sid == r.SID || slices.Contains(r.Former[:i], sid) {
-			return errors.New("former sids are each named once, without the one that the session has, and none is " +
-				"empty")
+			return errors.New(
+				"former sids are each named once, without the one that the session has, and none is empty")
 		}
 	}
 	return nil

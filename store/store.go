@@ -48,7 +48,7 @@ type Store interface {
 	SharedValues
 	Attempts
 
-	// Clock says by whose time the store goes. It returns the same at each call.
+	// Clock says which clock the store uses. It returns the same at each call.
 	Clock() Clock
 	// Close releases what the store holds, after the calls under way have returned. A closed store answers every method
 	// with an error that is none of those above, and its feeds are no longer in sync. A second Close does nothing.
@@ -148,7 +148,7 @@ type Feed interface {
 	Close() error
 }
 
-// Clock says by whose time a store goes.
+// Clock says which clock a store uses.
 type Clock struct {
 	// Now returns the time of the store's server, which is the one that all replicas see. It returns the time at some
 	// moment of the call, neither an earlier nor a later one: it is neither remembered nor corrected. Of several
@@ -175,5 +175,5 @@ func Time(t time.Time) time.Time {
 // Micros returns t as microseconds since 1970, which is how stores keep it.
 func Micros(t time.Time) int64 { return Time(t).UnixMicro() }
 
-// FromMicros returns the time that [Micros] made a number of.
+// FromMicros is the inverse of [Micros].
 func FromMicros(micros int64) time.Time { return Time(time.UnixMicro(micros)) }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// SharedValues is the part of a [Store] that keeps a few small values, each under a name, for all replicas. Whoever
-// saves a value seals it first. A name has 1 to 256 bytes, a value at most 256 KiB.
+// SharedValues is the part of a [Store] that keeps a few small values, each under a name, for all replicas. Callers
+// seal a value before they save it. A name has 1 to 256 bytes, a value at most 256 KiB.
 type SharedValues interface {
 	// Load returns a value and its revision. A name under which nothing was saved has no value and the revision 0; that
 	// is no error.

@@ -248,7 +248,7 @@ func TestAStoreOfAnOlderReleaseIsNotBroughtForwardByWhoOnlyLooks(t *testing.T) {
 		}
 	}
 	_, stderr, status := copyNow(path, filepath.Join(t.TempDir(), "to.db"))
-	if status != 1 || !strings.Contains(stderr, "no curfew of this release has been here (schema 1") ||
+	if status != 1 || !strings.Contains(stderr, "the database does not have the schema of this release (schema 1") ||
 		!strings.Contains(stderr, "it is not changed by a copy") {
 		t.Errorf("%d %s", status, stderr)
 	}

@@ -2,13 +2,13 @@ package servers
 
 import "syscall"
 
-// memory is a folder of a file system in memory, if the machine has one with room for what tests keep; else "". There
-// fsync costs nothing. A server that is killed keeps its files all the same; no test takes the power away.
+// memory returns a directory of a file system in memory, where fsync costs nothing, if the machine has one with enough
+// room for tests; else "". A server that is killed keeps its files there, and no test simulates a loss of power.
 func memory() string {
-	const folder, magic, enough = "/dev/shm", 0x01021994, 4 << 30 // TMPFS_MAGIC
+	const dir, magic, enough = "/dev/shm", 0x01021994, 4 << 30 // TMPFS_MAGIC
 	var fs syscall.Statfs_t
-	if syscall.Statfs(folder, &fs) != nil || fs.Type != magic || fs.Bavail*uint64(fs.Bsize) < enough {
+	if syscall.Statfs(dir, &fs) != nil || fs.Type != magic || fs.Bavail*uint64(fs.Bsize) < enough {
 		return ""
 	}
-	return folder
+	return dir
 }

@@ -19,18 +19,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Postgres starts a PostgreSQL server with an empty database, or makes a schema on one that was named. Settings are
-// such as "max_connections=50".
+// Postgres starts a PostgreSQL server with an empty database, or creates a schema on the server that
+// CURFEW_TEST_POSTGRES names. Settings are such as "max_connections=50".
 func Postgres(t T, settings ...string) *Server {
 	t.Helper()
 	if named := os.Getenv("CURFEW_TEST_POSTGRES"); named != "" {
-		return &Server{URL: Schema(t, named), t: t, lent: "the server that CURFEW_TEST_POSTGRES names is not ours " +
-			"to stop"}
+		return &Server{URL: Schema(t, named), t: t,
+			notOwned: "the server that CURFEW_TEST_POSTGRES names must not be stopped"}
 	}
 	return OwnPostgres(t, "", settings...)
 }
 
-// SharedPostgres is a PostgreSQL server for many tests, which are to ask for a [Schema] each.
+// SharedPostgres returns a PostgreSQL server for many tests, each of which creates its own [Schema].
 func SharedPostgres() *Shared {
 	return &Shared{start: func(t T) *Group {
 		if named := os.Getenv("CURFEW_TEST_POSTGRES"); named != "" {
@@ -41,14 +41,14 @@ func SharedPostgres() *Shared {
 	}}
 }
 
-// OwnPostgres is [Postgres] whether or not one was named. What the server keeps is below parent, a folder that is open
-// to everybody; "" leaves it to this package.
+// OwnPostgres is [Postgres], but always starts a server. Its data is below parent, a directory that every user can
+// access; "" means one that this package chooses.
 func OwnPostgres(t T, parent string, settings ...string) *Server {
 	t.Helper()
 	bin := postgresPrograms(t)
 	s := newServer(t, parent, "ready to accept connections", syscall.SIGINT)
-	s.orphan = syscall.SIGQUIT // which it hands on to its own
-	s.renounce()
+	s.orphan = syscall.SIGQUIT // which it passes on to its child processes
+	s.dropRoot()
 	data := filepath.Join(s.dir, "data")
 	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "curfew", "-A", "trust", "-E", "UTF8",
 		"--locale=C", "--no-sync")
@@ -57,10 +57,9 @@ func OwnPostgres(t T, parent string, settings ...string) *Server {
 		t.Fatal(fmt.Sprintf("initdb: %v\n%s", err, out))
 	}
 	s.launch(func(port int) []string {
-		command := []string{filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), "-c",
-			"listen_addresses=127.0.0.1",
-			"-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=on", "-c",
-			"logging_collector=off"}
+		command := []string{filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port),
+			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
+			"-c", "fsync=on", "-c", "logging_collector=off"}
 		for _, setting := range settings {
 			command = append(command, "-c", setting)
 		}
@@ -70,19 +69,17 @@ func OwnPostgres(t T, parent string, settings ...string) *Server {
 	return s
 }
 
-// PostgresPair starts a PostgreSQL server and a synchronous standby of it, which are the Nodes, in this order. The
-// primary tells a client that a transaction is committed when the standby has it on its disk; [Server.Promote] makes
-// the standby a primary.
+// PostgresPair starts a PostgreSQL server and its synchronous standby, which are the Nodes, in this order. The primary
+// reports a transaction as committed when the standby has it on its disk. [Server.Promote] makes the standby a primary.
 func PostgresPair(t T) *Group {
 	t.Helper()
 	primary := OwnPostgres(t, "")
 	standby := newServer(t, "", "ready to accept read-only connections", syscall.SIGINT)
 	standby.orphan = syscall.SIGQUIT
-	standby.renounce()
+	standby.dropRoot()
 	bin, data := postgresPrograms(t), filepath.Join(standby.dir, "data")
 	backup := exec.Command(filepath.Join(bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast",
-		"--no-sync",
-		"-d", fmt.Sprintf("host=127.0.0.1 port=%d user=curfew application_name=standby", primary.Port))
+		"--no-sync", "-d", fmt.Sprintf("host=127.0.0.1 port=%d user=curfew application_name=standby", primary.Port))
 	backup.Dir, backup.SysProcAttr = standby.dir, standby.as
 	if out, err := backup.CombinedOutput(); err != nil {
 		t.Fatal(fmt.Sprintf("pg_basebackup: %v\n%s", err, out))
@@ -101,14 +98,14 @@ func PostgresPair(t T) *Group {
 	return &Group{URL: primary.URL, Nodes: []*Server{primary, standby}}
 }
 
-// Promote makes a standby a primary, and returns when it takes changes.
+// Promote makes a standby a primary, and returns when it accepts changes.
 func (s *Server) Promote() {
 	s.t.Helper()
 	s.awaitRow(`SELECT pg_promote() FROM (SELECT true WHERE pg_is_in_recovery()) AS once`)
 	s.awaitRow(`SELECT true WHERE NOT pg_is_in_recovery()`)
 }
 
-// awaitRow returns when a query of one boolean, asked again and again, is answered with true.
+// awaitRow repeats a query for one boolean until the result is true.
 func (s *Server) awaitRow(query string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -147,8 +144,8 @@ func run(t T, address, statement string) {
 	}
 }
 
-// renounce has the server run as somebody whom PostgreSQL accepts: it refuses root.
-func (s *Server) renounce() {
+// dropRoot makes the server run as another user if this process runs as root, which PostgreSQL refuses.
+func (s *Server) dropRoot() {
 	s.t.Helper()
 	var err error
 	if s.as, err = unprivileged(s.dir); err != nil {
@@ -156,7 +153,7 @@ func (s *Server) renounce() {
 	}
 }
 
-// postgresPrograms returns the folder of PostgreSQL's programs.
+// postgresPrograms returns the directory of PostgreSQL's programs.
 func postgresPrograms(t T) string {
 	t.Helper()
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb"); len(found) > 0 {
@@ -165,12 +162,12 @@ func postgresPrograms(t T) string {
 	return filepath.Dir(find(t, "initdb", "apt-get install postgresql, or name a server in CURFEW_TEST_POSTGRES"))
 }
 
-// Schema makes an empty schema on a server, for as long as the test runs, and returns how to get there.
+// Schema creates an empty schema on a server, for as long as the test runs, and returns its URL.
 func Schema(t T, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
-		t.Fatal("the address of a server is no URL") // and may hold a password
+		t.Fatal("the address of a server is not a URL") // not shown, since it may contain a password
 	}
 	name := "curfew_test_" + strings.ToLower(rand.Text())
 	run(t, address, `CREATE SCHEMA `+name)
@@ -181,11 +178,10 @@ func Schema(t T, address string) string {
 	return u.String()
 }
 
-// PgBouncer puts a PgBouncer, in transaction mode, before the server at host:port. It lets these roles in, and no
-// others.
+// PgBouncer starts a PgBouncer in transaction mode for the server at host:port. It accepts only these roles.
 func PgBouncer(t T, server string, roles []string, settings ...string) *Server {
 	t.Helper()
-	program := "/usr/sbin/pgbouncer" // where only root looks
+	program := "/usr/sbin/pgbouncer" // which may not be in the PATH
 	if _, err := os.Stat(program); err != nil {
 		program = find(t, "pgbouncer", "apt-get install pgbouncer")
 	}
@@ -194,7 +190,7 @@ func PgBouncer(t T, server string, roles []string, settings ...string) *Server {
 		t.Fatal(err)
 	}
 	s := newServer(t, "", "process up", syscall.SIGTERM)
-	s.renounce()
+	s.dropRoot()
 	conf, users := filepath.Join(s.dir, "pgbouncer.ini"), filepath.Join(s.dir, "users.txt")
 	write := func(name, text string) {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
@@ -203,10 +199,10 @@ func PgBouncer(t T, server string, roles []string, settings ...string) *Server {
 	}
 	write(users, `"`+strings.Join(roles, "\" \"\"\n\"")+"\" \"\"\n")
 	s.launch(func(port int) []string {
-		write(conf, fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = "+
-			"127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-			"auth_type = trust\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 4\nmax_db_connections "+
-			"= 40\nmax_client_conn = 500\n",
+		write(conf, fmt.Sprintf("[databases]\n* = host=%s port=%s\n"+
+			"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
+			"auth_type = trust\nauth_file = %s\npool_mode = transaction\n"+
+			"default_pool_size = 4\nmax_db_connections = 40\nmax_client_conn = 500\n",
 			host, at, port, users)+strings.Join(settings, "\n"))
 		return []string{program, conf}
 	})

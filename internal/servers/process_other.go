@@ -5,8 +5,8 @@ package servers
 import "syscall"
 
 const (
-	notHere = "servers are started by a shell and stopped by signals, which only Unix has; name one to be used " +
-		"instead"
+	unsupported = "servers are started by a shell and stopped by signals, which only Unix has; " +
+		"name one to be used instead"
 	freeze, thaw = syscall.Signal(-1), syscall.Signal(-2)
 )
 

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	notHere      = "" // why nothing can be started: it can
+	unsupported  = "" // why servers cannot be started; empty: they can
 	freeze, thaw = syscall.SIGSTOP, syscall.SIGCONT
 )
 
 func send(pid int, signal syscall.Signal) { syscall.Kill(pid, signal) }
 
-// unprivileged says as whom a program is to run that refuses root, and gives the folder to that user. Nil means as
-// whoever we are.
+// unprivileged returns the user as which to run a program that refuses root, and makes that user the owner of dir. Nil
+// means the user of this process.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Getuid() != 0 {
 		return nil, nil

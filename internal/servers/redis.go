@@ -15,8 +15,8 @@ import (
 
 const getRedis = "apt-get install redis-server redis-sentinel, or name a server in CURFEW_TEST_REDIS"
 
-// Redis starts a Redis server that keeps what it is given on disk and evicts nothing, or takes a prefix of one that was
-// named. Args are such as "--hz", "100"; what is given twice, the second time counts.
+// Redis starts a Redis server that keeps its data on disk and evicts nothing, or uses a prefix on the server that
+// CURFEW_TEST_REDIS names. Args are such as "--hz", "100"; a later one overrides an earlier one.
 func Redis(t T, args ...string) *Server {
 	t.Helper()
 	if named := os.Getenv("CURFEW_TEST_REDIS"); named != "" {
@@ -25,27 +25,26 @@ func Redis(t T, args ...string) *Server {
 			separator = "&"
 		}
 		return &Server{URL: named + separator + "prefix=test:" + rand.Text() + ":", t: t,
-			lent: "the server that CURFEW_TEST_REDIS names is not ours to stop"}
+			notOwned: "the server that CURFEW_TEST_REDIS names must not be stopped"}
 	}
 	return OwnRedis(t, args...)
 }
 
-// OwnRedis is [Redis] whether or not one was named.
+// OwnRedis is [Redis], but always starts a server.
 func OwnRedis(t T, args ...string) *Server {
 	t.Helper()
 	program := find(t, "redis-server", getRedis)
 	s := newServer(t, "", "eady to accept connections", syscall.SIGTERM)
 	s.launch(func(port int) []string {
 		return append([]string{program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
-			"--dir", s.dir, "--daemonize", "no", "--save", "", "--appendonly", "yes", "--maxmemory-policy",
-			"noeviction",
-			"--repl-diskless-sync-delay", "0"}, args...)
+			"--dir", s.dir, "--daemonize", "no", "--save", "", "--appendonly", "yes",
+			"--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0"}, args...)
 	})
 	s.URL = "redis://" + s.Addr()
 	return s
 }
 
-// SharedRedis is a Redis server for many tests, which are to have a prefix each.
+// SharedRedis returns a Redis server for many tests, each of which uses its own prefix.
 func SharedRedis(args ...string) *Shared {
 	return &Shared{start: func(t T) *Group {
 		if named := os.Getenv("CURFEW_TEST_REDIS"); named != "" {
@@ -55,12 +54,12 @@ func SharedRedis(args ...string) *Shared {
 	}}
 }
 
-// SharedRedisCluster is a [RedisCluster] for many tests, which are to have a prefix each.
+// SharedRedisCluster returns a [RedisCluster] for many tests, each of which uses its own prefix.
 func SharedRedisCluster(args ...string) *Shared {
 	return &Shared{start: func(t T) *Group { return RedisCluster(t, args...) }}
 }
 
-// RedisReplicas starts a master, which is the first, and so many replicas that follow it.
+// RedisReplicas starts a master, which is the first node, and its replicas.
 func RedisReplicas(t T, replicas int, args ...string) *Group {
 	t.Helper()
 	master := OwnRedis(t, args...)
@@ -73,8 +72,7 @@ func RedisReplicas(t T, replicas int, args ...string) *Group {
 	return g
 }
 
-// RedisSentinels starts a master, two replicas, and three sentinels that watch them as "main" and are none of the
-// Nodes.
+// RedisSentinels starts a master and two replicas, which are the Nodes, and three sentinels that watch them as "main".
 func RedisSentinels(t T, args ...string) *Group {
 	t.Helper()
 	program := find(t, "redis-sentinel", getRedis)
@@ -85,9 +83,9 @@ func RedisSentinels(t T, args ...string) *Group {
 		s := newServer(t, "", "Sentinel ID is", syscall.SIGTERM)
 		file := filepath.Join(s.dir, "sentinel.conf") // which it writes to
 		s.launch(func(port int) []string {
-			config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %d 2\nsentinel "+
-				"down-after-milliseconds main 1000\n"+
-				"sentinel failover-timeout main 6000\nsentinel parallel-syncs main 2\n", port, s.dir, g.Nodes[0].Port)
+			config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %d 2\n"+
+				"sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 6000\n"+
+				"sentinel parallel-syncs main 2\n", port, s.dir, g.Nodes[0].Port)
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -95,20 +93,20 @@ func RedisSentinels(t T, args ...string) *Group {
 		})
 		sentinels, addrs = append(sentinels, s), append(addrs, s.Addr())
 	}
-	for _, s := range sentinels { // until then they would choose nobody
+	for _, s := range sentinels { // before that they cannot elect a master
 		s.await("info sentinel", "slaves=2,sentinels=3")
 	}
 	g.URL = "redis+sentinel://" + strings.Join(addrs, ",") + "/main"
 	return g
 }
 
-// RedisCluster starts a Cluster of three masters with a replica each. The masters are the first of its servers.
+// RedisCluster starts a Cluster of three masters with one replica each. The masters are the first of the Nodes.
 func RedisCluster(t T, args ...string) *Group {
 	t.Helper()
 	return RedisClusterOf(t, 1, args...)
 }
 
-// RedisClusterOf is [RedisCluster] with so many replicas of each master.
+// RedisClusterOf is [RedisCluster] with another number of replicas of each master.
 func RedisClusterOf(t T, replicas int, args ...string) *Group {
 	t.Helper()
 	const masters = 3
@@ -116,8 +114,7 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 	create := []string{"--cluster", "create"}
 	for range masters * (1 + replicas) {
 		s := OwnRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(Port(t)),
-			"--cluster-node-timeout", "2000"},
-			args...)...)
+			"--cluster-node-timeout", "2000"}, args...)...)
 		g.Nodes, create = append(g.Nodes, s), append(create, s.Addr())
 	}
 	g.URL = "redis+cluster://" + strings.Join(create[2:2+masters], ",")
@@ -131,32 +128,31 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 		s.awaitThat("cluster nodes", fmt.Sprint(masters*replicas, " times slave"), func(out string) bool {
 			return strings.Count(out, "slave ") == masters*replicas
 		})
-		if replicas > 0 { // of a master the one, of a replica the other
+		if replicas > 0 { // the first of a master, the second of a replica
 			s.await("info replication", "state=online", "master_link_status:up")
 		}
 	}
 	if replicas > 0 {
 		for _, s := range g.Nodes[:masters] {
-			s.replicated(replicas)
+			s.awaitReplicas(replicas)
 		}
 	}
 	return g
 }
 
-// replicated returns when so many replicas of a master have acknowledged a write: one that has just been filled is
-// called online, and may be busy with its own files for a second.
-func (s *Server) replicated(replicas int) {
+// awaitReplicas returns when this number of replicas have acknowledged a write of a master. A replica that is reported
+// as online after its first synchronization may still be busy with its own files for a second.
+func (s *Server) awaitReplicas(replicas int) {
 	s.t.Helper()
 	cmd := exec.Command(find(s.t, "redis-cli", getRedis), "-p", strconv.Itoa(s.Port))
 	cmd.Stdin = strings.NewReader(fmt.Sprintf("FLUSHALL\nWAIT %d %d\n", replicas, patience.Milliseconds()))
-	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != fmt.Sprintf("OK\n%d",
-		replicas) {
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != fmt.Sprintf("OK\n%d", replicas) {
 		s.t.Fatal(fmt.Sprintf("replicas do not follow: %v\n%s", err, out))
 	}
 }
 
-// await returns when a Redis server, asked for something again and again, answers with one of these: nobody tells when
-// others know of it.
+// await repeats a command until the answer of a Redis server contains one of these strings.
 func (s *Server) await(question string, one ...string) {
 	s.t.Helper()
 	s.awaitThat(question, fmt.Sprintf("%q", one), func(out string) bool {

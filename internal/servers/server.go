@@ -15,37 +15,37 @@ import (
 	"time"
 )
 
-// Server is a server that runs for one test, or for those that share it. URL is how `--store` names it. Port and URL
-// stay the same when it is stopped and started again, and so does what it keeps.
+// Server is a server that runs for one test, or for several tests that share it. URL is its address for `--store`.
+// Port, URL and data stay the same when it is stopped and started again.
 type Server struct {
 	URL  string
 	Port int
-	PID  int // of the process that listens; another one after each Start
+	PID  int // of the process that listens; it changes with each Start
 
-	t       T
-	lent    string // why this server cannot be stopped: somebody named it. Empty: it is our own.
-	dir     string
-	as      *syscall.SysProcAttr // as whom it runs; nil: as this process does
-	command []string
-	ready   string         // what it logs when it takes connections
-	orderly syscall.Signal // asks it to end in order
-	orphan  syscall.Signal // ends it at once, should this process die
-	log     tail
-	mu      sync.Mutex    // held over what is below
-	shell   *exec.Cmd     // the parent of the server, which ends it should this process die; nil: it does not run
-	gone    chan struct{} // closed when all it logged has been read, so when no process of it is left
+	t        T
+	notOwned string // why the server must not be stopped; empty: this package started it
+	dir      string
+	as       *syscall.SysProcAttr // the user it runs as; nil: that of this process
+	command  []string
+	ready    string         // what it logs when it accepts connections
+	orderly  syscall.Signal // makes it shut down
+	orphan   syscall.Signal // ends it at once if this process dies
+	log      logTail
+	mu       sync.Mutex    // guards the fields below
+	shell    *exec.Cmd     // the parent process, which ends the server if this process dies; nil: it is not running
+	gone     chan struct{} // closed at the end of the output, so when none of its processes is left
 }
 
-// patience is a bound for a machine that is very busy, not a pause.
+// patience bounds every wait. It is long, so that only a hang reaches it, even on a busy machine.
 const patience = 2 * time.Minute
 
-// tail is the end of what a server logged.
-type tail struct {
+// logTail is the end of a server's log.
+type logTail struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (l *tail) add(line string) {
+func (l *logTail) add(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lines = append(l.lines, line); len(l.lines) > 200 {
@@ -53,25 +53,25 @@ func (l *tail) add(line string) {
 	}
 }
 
-// Log is the end of what the server has logged.
+// Log returns the end of the server's log.
 func (s *Server) Log() string {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	return strings.Join(s.log.lines, "\n")
 }
 
-// Addr is where it listens.
+// Addr returns the address on which the server listens.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
-// Own skips the test, aloud, when the server is one that somebody named, and so none to stop or freeze.
+// Own skips the test if the server must not be stopped or frozen, since it was not started by this package.
 func (s *Server) Own() {
 	s.t.Helper()
-	if s.lent != "" {
-		need(s.t, s.lent)
+	if s.notOwned != "" {
+		need(s.t, s.notOwned)
 	}
 }
 
-// Start starts a server that was stopped, on the same port and with what it kept. It returns when that takes
+// Start starts a server that was stopped, on the same port and with its data. It returns when the server accepts
 // connections.
 func (s *Server) Start() {
 	s.t.Helper()
@@ -81,7 +81,7 @@ func (s *Server) Start() {
 	}
 }
 
-// Stop asks the server to end, and returns when it has.
+// Stop makes the server shut down, and returns when it has.
 func (s *Server) Stop() {
 	s.t.Helper()
 	s.Own()
@@ -95,31 +95,31 @@ func (s *Server) Kill() {
 	s.end(syscall.SIGKILL)
 }
 
-// Freeze stops the server and all its processes where they are: connections stay, and nobody answers.
+// Freeze suspends the server and all its processes: connections stay open and are not answered.
 func (s *Server) Freeze() {
 	s.t.Helper()
 	s.Own()
 	s.signal(freeze)
 }
 
-// Thaw lets a frozen server go on.
+// Thaw resumes a frozen server.
 func (s *Server) Thaw() {
 	s.t.Helper()
 	s.Own()
 	s.signal(thaw)
 }
 
-// newServer returns a server that is still to be launched, with a folder of its own below parent, where "" means in
-// memory if that is possible; for a benchmark it means on a disk.
+// newServer returns a server that is not running yet, with a directory of its own below parent. "" means in memory, if
+// possible; for a benchmark it means on a disk.
 func newServer(t T, parent, ready string, orderly syscall.Signal) *Server {
 	t.Helper()
-	if notHere != "" {
-		need(t, notHere)
+	if unsupported != "" {
+		need(t, unsupported)
 	}
 	if _, measured := t.(*testing.B); parent == "" && !measured {
 		parent = memory()
 	}
-	// A test's own folder is closed to others, and so to the server's user.
+	// t.TempDir is closed to other users, and so to the server's user.
 	dir, err := os.MkdirTemp(parent, "curfew-server-")
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func newServer(t T, parent, ready string, orderly syscall.Signal) *Server {
 	return &Server{t: t, dir: dir, ready: ready, orderly: orderly, orphan: syscall.SIGKILL}
 }
 
-// launch starts the server for the first time, on a port of its own: on another when somebody who reserves none had it.
+// launch starts the server for the first time, on a port of its own. If another program has that port, it tries others.
 func (s *Server) launch(command func(port int) []string) {
 	s.t.Helper()
 	var err error
@@ -151,15 +151,15 @@ func (s *Server) launch(command func(port int) []string) {
 	s.t.Fatal(err)
 }
 
-// start returns when the server takes connections.
+// start starts the server, and returns when it accepts connections.
 func (s *Server) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shell != nil {
 		return errors.New("the server runs already")
 	}
-	// Beside the server somebody reads until this process dies, or all is over. What a shell leaves running ignores
-	// SIGINT and SIGQUIT, unless it says otherwise itself.
+	// A second child of the shell reads from this process until it dies, and then ends the server. Background processes
+	// of a shell ignore SIGINT and SIGQUIT, unless they handle them.
 	script := fmt.Sprintf(`exec 3<&0; "$0" "$@" </dev/null 3<&- & server=$!; echo "pid $server"
 		{ cat <&3; kill -%d $server; kill -%d $server; } >/dev/null 2>&1 & wait $server; kill $!`, s.orphan, thaw)
 	shell := exec.Command("/bin/sh", append([]string{"-c", script}, s.command...)...)
@@ -167,18 +167,18 @@ func (s *Server) start() error {
 	if _, err := shell.StdinPipe(); err != nil {
 		return err
 	}
-	// One pipe for all that is said; it ends when the last process has gone.
-	said, saying, err := os.Pipe()
+	// One pipe for the output of all processes. It is at its end when the last of them has ended.
+	output, input, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	shell.Stdout, shell.Stderr = saying, saying
-	if err := errors.Join(shell.Start(), saying.Close()); err != nil {
-		return errors.Join(err, said.Close())
+	shell.Stdout, shell.Stderr = input, input
+	if err := errors.Join(shell.Start(), input.Close()); err != nil {
+		return errors.Join(err, output.Close())
 	}
 	s.shell, s.gone, s.PID = shell, make(chan struct{}), 0
 	ready, pid := make(chan struct{}), make(chan int, 1)
-	go s.read(said, ready, pid, s.gone)
+	go s.read(output, ready, pid, s.gone)
 	s.PID = <-pid
 	select {
 	case <-ready:
@@ -187,17 +187,17 @@ func (s *Server) start() error {
 	case <-time.After(patience):
 		s.kill(syscall.SIGKILL)
 	}
-	s.reap()
+	s.awaitEnd()
 	return fmt.Errorf("%s does not start:\n%s", filepath.Base(s.command[0]), s.Log())
 }
 
-// read reads what the shell and the server say until all are gone.
-func (s *Server) read(said *os.File, ready chan<- struct{}, pid chan<- int, gone chan<- struct{}) {
+// read reads the output of the shell and the server until all their processes have ended.
+func (s *Server) read(output *os.File, ready chan<- struct{}, pid chan<- int, gone chan<- struct{}) {
 	defer close(gone)
-	defer said.Close()
+	defer output.Close()
 	defer close(pid)
 	isReady := sync.OnceFunc(func() { close(ready) })
-	for lines := bufio.NewScanner(said); lines.Scan(); {
+	for lines := bufio.NewScanner(output); lines.Scan(); {
 		line := lines.Text()
 		if text, ok := strings.CutPrefix(line, "pid "); ok && len(pid) == 0 {
 			if n, err := strconv.Atoi(text); err == nil {
@@ -212,7 +212,7 @@ func (s *Server) read(said *os.File, ready chan<- struct{}, pid chan<- int, gone
 	}
 }
 
-// end ends the server with a signal; one that does not run has ended already.
+// end ends the server with a signal, if it is running.
 func (s *Server) end(signal syscall.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,11 +221,11 @@ func (s *Server) end(signal syscall.Signal) {
 	}
 	s.kill(thaw)
 	s.kill(signal)
-	s.reap()
+	s.awaitEnd()
 }
 
-// reap waits until the server has gone. The processes of one that was killed may need a moment to notice.
-func (s *Server) reap() {
+// awaitEnd waits until all processes have ended. Those of a killed server may need a moment to notice.
+func (s *Server) awaitEnd() {
 	select {
 	case <-s.gone:
 	case <-time.After(patience):
@@ -242,13 +242,13 @@ func (s *Server) signal(signal syscall.Signal) {
 	s.kill(signal)
 }
 
-// kill sends a signal to the server; what tells nobody of itself, or cannot be refused, to all its processes.
+// kill sends a signal to the server. Signals that the server does not pass on go to its child processes too.
 func (s *Server) kill(signal syscall.Signal) {
 	if s.PID <= 0 {
 		return
 	}
 	select {
-	case <-s.gone: // by itself, and the number may be another's by now
+	case <-s.gone: // it has ended by itself, and another process may have its number by now
 		return
 	default:
 	}

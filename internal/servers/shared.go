@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// T is what a server needs of the test that it runs for; a [testing.TB] has it.
+// T is the part of [testing.TB] that this package needs.
 type T interface {
 	Helper()
 	Fatal(...any)
@@ -22,22 +22,22 @@ type T interface {
 	Cleanup(func())
 }
 
-// Group are servers that belong together, and how `--store` names them.
+// Group is several servers that belong together, and their address for `--store`.
 type Group struct {
 	URL   string
 	Nodes []*Server
 }
 
-// Shared is a group that tests of a package share. It is started for the first who asks, and runs until it is closed.
+// Shared is a group that the tests of a package share. The first Get starts it, and it runs until Close.
 type Shared struct {
 	start           func(T) *Group
 	once            sync.Once
-	group           *Group // nil, when one of the next two says why
+	group           *Group // nil if one of the next two is set
 	failed, skipped string
 	cleanups        []func()
 }
 
-// Get returns the servers, for a test to use as many others do. It does not stop them.
+// Get returns the servers. The test must not stop them, since others use them.
 func (s *Shared) Get(t testing.TB) *Group {
 	t.Helper()
 	s.once.Do(func() {
@@ -54,24 +54,24 @@ func (s *Shared) Get(t testing.TB) *Group {
 	return s.group
 }
 
-// Own is Get for a test that asks the servers themselves: it is skipped, aloud, when somebody named others.
+// Own is Get for a test that inspects the servers themselves. It skips the test if they were not started here.
 func (s *Shared) Own(t testing.TB) *Group {
 	t.Helper()
 	g := s.Get(t)
 	if len(g.Nodes) == 0 {
-		t.Skip("NOT TESTED: the server that was named is not ours to look into")
+		t.Skip("NOT TESTED: the servers were named, not started, and must not be inspected")
 	}
 	return g
 }
 
-// Close stops the servers, if anybody asked for them. It is for TestMain to call, after the tests.
+// Close stops the servers, if they were started. TestMain calls it after the tests.
 func (s *Shared) Close() {
 	for _, cleanup := range slices.Backward(s.cleanups) {
 		cleanup()
 	}
 }
 
-// life is the [T] of servers that outlive the test which asked first.
+// life is the [T] of servers that outlive the test which started them.
 type life Shared
 
 func (l *life) Helper()              {}
@@ -79,12 +79,12 @@ func (l *life) Cleanup(f func())     { l.cleanups = append(l.cleanups, f) }
 func (l *life) Fatal(message ...any) { l.failed = fmt.Sprint(message...); runtime.Goexit() }
 func (l *life) Skip(message ...any)  { l.skipped = fmt.Sprint(message...); runtime.Goexit() }
 
-// The ports of the servers are below those that Linux gives to outgoing connections (from 32768), so that nobody gets
-// one of them by chance while its server is not running yet, or not at the moment.
+// The ports of the servers are below those of outgoing connections on Linux (from 32768), so that no connection gets
+// one of them by chance while its server is not running.
 const firstPort, ports = 21000, 11000
 
-// reserve finds a port of loopback that nobody listens on. What says to others that do the same that it is taken is a
-// socket with the same number, of UDP, which nothing here uses: it ends with this process, whatever ends that.
+// reserve finds a loopback port on which nothing listens. To reserve it among processes that use this function, it
+// opens a UDP socket with the same number, which is closed when this process ends, however it ends.
 func reserve() (port int, release func(), err error) {
 	first := rand.IntN(ports)
 	for i := range ports {
@@ -102,7 +102,7 @@ func reserve() (port int, release func(), err error) {
 	return 0, nil, errors.New("no port is free")
 }
 
-// Port is one that nobody listens on, and that no server gets while the test runs.
+// Port returns a port on which nothing listens, and which no other server gets while the test runs.
 func Port(t T) int {
 	t.Helper()
 	port, release, err := reserve()
@@ -113,8 +113,8 @@ func Port(t T) int {
 	return port
 }
 
-// find returns where a program is, which hint says how to get. Debian puts servers where not everybody looks, and
-// PostgreSQL's beside others of other versions: the last is taken.
+// find returns the path of a program. If it is missing, the test is skipped with hint, which says how to install it.
+// Debian installs servers outside the usual PATH, and PostgreSQL in a directory for each version: the last one is used.
 func find(t T, program, hint string) string {
 	t.Helper()
 	if path, err := exec.LookPath(program); err == nil {
@@ -133,7 +133,7 @@ func find(t T, program, hint string) string {
 	return found[len(found)-1]
 }
 
-// need skips a test for which something is missing, aloud. In CI, where that would go unseen, it fails.
+// need skips a test for which something is missing. In CI, where a skipped test would be overlooked, it fails.
 func need(t T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

@@ -1,4 +1,4 @@
-// Package wait is for loops that pause between two rounds.
+// Package wait pauses loops until their next round or until they are stopped.
 package wait
 
 import (

@@ -17,8 +17,9 @@ type attempt struct {
 }
 
 // ClaimAttempt implements [store.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires,
-	now time.Time) (held []byte, err error) {
+func (s *Store) ClaimAttempt(
+	ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time,
+) (held []byte, err error) {
 	if err := store.CheckAttempt(value); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 // Package memory keeps sessions in the memory of one process: for tests, for the demo, and for a single gateway whose
-// users may sign in again after a restart.
+// users can sign in again after a restart.
 //
-// It owns the maps, their indexes and the order in which things run out. It keeps nothing over a restart and shares
-// nothing between processes; package sqlite does the one, postgres and redis do both.
+// It loses everything when the process ends, and shares nothing between processes. Package sqlite survives a restart;
+// packages postgres and redis survive it and are shared.
 package memory

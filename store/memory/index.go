@@ -8,20 +8,20 @@ import (
 	"example.com/curfew/store"
 )
 
-// entry is a session in its places: each knows where it lies in every index, so that it leaves them without a search.
+// entry is a session and its position in every index, so that it can be removed from them without a search.
 type entry struct {
 	timer
 	rec       store.Record
 	in        namespace
 	bySubject links
 	bySID     links
-	place     int // on its shelf
+	place     int // in its shard of the keyIndex
 }
 
 func newEntry(r store.Record) *entry {
 	in := namespaceOf(r.Issuer, r.ClientID)
 	scope := in.Value()
-	// The caller's strings may be parts of something larger, which they would keep alive.
+	// Strings are cloned, since the caller's may be parts of larger ones, which they would keep in memory.
 	r.Issuer, r.ClientID = scope.issuer, scope.clientID
 	r.Subject, r.SID, r.Former = strings.Clone(r.Subject), strings.Clone(r.SID), cloneAll(r.Former)
 	r.Created, r.LastSeen = store.Time(r.Created), store.Time(r.LastSeen)
@@ -39,15 +39,15 @@ func cloneAll(texts []string) []string {
 	return all
 }
 
-// runsOut returns when the session stops living.
+// runsOut returns when the session stops living, in microseconds since 1970.
 func (e *entry) runsOut() int64 {
 	return min(e.rec.Expires.UnixMicro(), e.rec.IdleExpires.UnixMicro())
 }
 
-// name is what sessions are found by: in the index of subjects a subject; in the index of sids a sid, or the subject of
-// those that have none.
+// name is a key of an index. The index of subjects uses the subject. The index of sids uses the sid, or the subject for
+// sessions without a sid.
 type name struct {
-	realm        namespace
+	in           namespace
 	subject, sid string
 }
 
@@ -92,7 +92,7 @@ func (x *index) drop(n name, e *entry) {
 	*l = links{}
 }
 
-// appendTo appends those of name n that w names, after the first skip of them, until there are limit.
+// appendTo appends to found the sessions under n that w names, without the first skip of them, until found has limit.
 func (x *index) appendTo(found []*entry, n name, w store.Selector, skip, limit int) []*entry {
 	for e := x.heads[n]; e != nil && len(found) < limit; e = x.links(e).next {
 		if !w.Names(&e.rec) {
@@ -105,7 +105,7 @@ func (x *index) appendTo(found []*entry, n name, w store.Selector, skip, limit i
 	return found
 }
 
-// named returns the sessions that w names, up to limit, after the newest skip of them.
+// named returns up to limit sessions that w names, without the newest skip of them.
 func (s *Store) named(w store.Selector, skip, limit int) []*entry {
 	in := namespaceOf(w.Issuer, w.ClientID)
 	switch {
@@ -138,7 +138,7 @@ func (s *Store) insert(e *entry) {
 	s.subjects.add(bySubject, e)
 	s.sids.add(bySID, e)
 	s.addFormer(e)
-	s.shelves.add(e)
+	s.byKey.add(e)
 	s.expiry.add(e, e.runsOut())
 }
 
@@ -148,7 +148,7 @@ func (s *Store) remove(e *entry) {
 	s.subjects.drop(bySubject, e)
 	s.sids.drop(bySID, e)
 	s.dropFormer(e)
-	s.shelves.drop(e)
+	s.byKey.drop(e)
 	s.expiry.drop(e)
 }
 
@@ -171,33 +171,34 @@ func (s *Store) dropFormer(e *entry) {
 	}
 }
 
-// shelves keep the sessions in the rough order of their keys, by the first twelve bits, which are those of a hash. A
-// page of a list sorts the few shelves that it needs; nothing else pays for the order.
+// keyIndex keeps the sessions in shards, by the first twelve bits of their keys, which are part of a hash. So the
+// shards are in the order of the keys, and a page of a list sorts only the few shards that it needs.
 type keyIndex [1 << 12][]*entry
 
-func slotOf(k store.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
+func shardOf(k store.Key) int { return int(k[0])<<4 | int(k[1])>>4 }
 
 func (s *keyIndex) add(e *entry) {
-	shelf := &s[slotOf(e.rec.Key)]
-	e.place = len(*shelf)
-	*shelf = append(*shelf, e)
+	shard := &s[shardOf(e.rec.Key)]
+	e.place = len(*shard)
+	*shard = append(*shard, e)
 }
 
 func (s *keyIndex) drop(e *entry) {
-	shelf := &s[slotOf(e.rec.Key)]
-	last := len(*shelf) - 1
-	moved := (*shelf)[last]
-	(*shelf)[e.place] = moved
+	shard := &s[shardOf(e.rec.Key)]
+	last := len(*shard) - 1
+	moved := (*shard)[last]
+	(*shard)[e.place] = moved
 	moved.place = e.place
-	(*shelf)[last] = nil
-	*shelf = (*shelf)[:last]
+	(*shard)[last] = nil
+	*shard = (*shard)[:last]
 }
 
-// after returns a shelf's sessions whose keys come after k, in order.
-func (s *keyIndex) after(shelf int, k store.Key) []*entry {
-	return inOrder(s[shelf], k)
+// after returns the sessions of a shard whose keys come after k, in order.
+func (s *keyIndex) after(shard int, k store.Key) []*entry {
+	return inOrder(s[shard], k)
 }
 
+// inOrder returns the entries whose keys come after a key, in order.
 func inOrder(entries []*entry, after store.Key) []*entry {
 	var later []*entry
 	for _, e := range entries {

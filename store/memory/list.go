@@ -33,14 +33,14 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 		in := namespaceOf(q.Issuer, q.ClientID)
 		switch {
 		case q.SID != "":
-			who := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
-			take(inOrder(s.named(who, 0, math.MaxInt), q.After))
+			w := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, SID: q.SID}
+			take(inOrder(s.named(w, 0, math.MaxInt), q.After))
 		case q.Subject != "":
-			who := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
-			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, who, 0, math.MaxInt), q.After))
+			w := store.Selector{Issuer: q.Issuer, ClientID: q.ClientID, Subject: q.Subject}
+			take(inOrder(s.subjects.appendTo(nil, name{in, q.Subject, ""}, w, 0, math.MaxInt), q.After))
 		default:
-			for shelf := slotOf(q.After); shelf < len(s.shelves); shelf++ {
-				if take(s.shelves.after(shelf, q.After)) {
+			for shard := shardOf(q.After); shard < len(s.byKey); shard++ {
+				if take(s.byKey.after(shard, q.After)) {
 					break
 				}
 			}

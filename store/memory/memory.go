@@ -21,8 +21,8 @@ var (
 
 // Store keeps sessions and notices in memory. It is a [store.Store].
 //
-// One mutex guards it all: the longest thing done under it is a batch of End or Prune or one page of List, and
-// everything else is a few map look-ups, less than handing the work to another shard would cost.
+// One mutex guards everything. It is held longest for one batch of End or Prune, or one page of List. All other methods
+// are a few map look-ups, so several mutexes would cost more than they save.
 type Store struct {
 	incarnation string
 
@@ -32,8 +32,8 @@ type Store struct {
 	sessions map[store.Key]*entry
 	subjects index                        // every session, by its subject
 	sids     index                        // every session, by its sid; or, when it has none, by its subject
-	former   map[name]map[*entry]struct{} // the sessions that had a sid before the one that they have
-	shelves  keyIndex
+	former   map[name]map[*entry]struct{} // the sessions that had a sid before, by that sid
+	byKey    keyIndex
 	expiry   queue[*entry]
 
 	marks     map[mark]*remembered[mark]
@@ -45,7 +45,7 @@ type Store struct {
 	attemptTimes queue[*attempt]
 
 	outbox outbox
-	vault  map[string]sharedValue
+	values map[string]sharedValue
 	hub    store.Hub
 }
 
@@ -62,39 +62,39 @@ func New() *Store {
 		jtis:     make(map[jti]*remembered[jti]),
 		attempts: make(map[store.AttemptID]*attempt),
 		outbox:   newOutbox(),
-		vault:    make(map[string]sharedValue),
+		values:   make(map[string]sharedValue),
 	}
 }
 
-// realm is the scope of all names: one issuer and client. It is a handle, so that a million sessions of one provider
-// hold one copy of its name and comparing two is comparing two pointers.
+// namespace is one issuer and client, the scope of subjects and sids. It is a handle, so a million sessions of one
+// provider share one copy of its name, and a comparison is one of pointers.
 type namespace = unique.Handle[scope]
 
 type scope struct{ issuer, clientID string }
 
 func namespaceOf(issuer, clientID string) namespace { return unique.Make(scope{issuer, clientID}) }
 
-// mark names who is barred: those that a [store.Selector] of the same subject and sid names. With bare set it is the
-// other half of a mark with both: the sessions of the subject that have no sid.
+// mark is an end mark. It bars the sessions that a [store.Selector] with the same subject and sid names. An ending with
+// both leaves a second mark, with bare set, which bars the sessions of the subject without a sid.
 type mark struct {
-	realm        namespace
+	in           namespace
 	subject, sid string
 	bare         bool
 }
 
 type jti struct {
-	realm namespace
-	id    string
+	in namespace
+	id string
 }
 
-// memo is something to be remembered for a while.
+// remembered is a mark or a jti that is kept for a while.
 type remembered[K comparable] struct {
 	timer
 	key K
-	at  time.Time // of a mark: when the ending was; of a jti: when it runs out
+	at  time.Time // of a mark: when the ending was; of a jti: when it expires
 }
 
-// do runs fn alone, unless ctx is done or the store is closed.
+// do runs fn with the mutex held, unless ctx is done or the store is closed.
 func (s *Store) do(ctx context.Context, fn func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,18 +125,19 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 	})
 }
 
-// barred says whether a mark at or after began names r.
+// barred reports whether a mark at or after began names r.
 func (s *Store) barred(r *store.Record, began time.Time) bool {
 	in := namespaceOf(r.Issuer, r.ClientID)
-	shapes := []mark{{in, r.Subject, "", false}, {in, r.Subject, "", true}}
-	if r.SID != "" {
-		shapes = []mark{{in, r.Subject, "", false}}
+	marks := []mark{{in, r.Subject, "", false}}
+	if r.SID == "" {
+		marks = append(marks, mark{in, r.Subject, "", true})
+	} else {
 		for _, sid := range append([]string{r.SID}, r.Former...) {
-			shapes = append(shapes, mark{in, "", sid, false}, mark{in, r.Subject, sid, false})
+			marks = append(marks, mark{in, "", sid, false}, mark{in, r.Subject, sid, false})
 		}
 	}
-	for _, shape := range shapes {
-		if left := s.marks[shape]; left != nil && !left.at.Before(began) {
+	for _, m := range marks {
+		if found := s.marks[m]; found != nil && !found.at.Before(began) {
 			return true
 		}
 	}
@@ -195,7 +196,7 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 	})
 }
 
-// update does either; also may refuse, and then nothing has changed.
+// update carries out Update and Rename. also makes the further changes of Rename; if it fails, nothing has changed.
 func (s *Store) update(ctx context.Context, r store.Record, now time.Time, also func(*entry) error) error {
 	now = store.Time(now)
 	return s.do(ctx, func() error {
@@ -228,15 +229,15 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 		return nil, err
 	}
 	now = store.Time(now)
-	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool,
-		error) {
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now)
 	})
 }
 
-// endBatch is one step of End. Everything that can fail comes before the first change.
-func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool,
-	err error) {
+// endBatch carries out one batch of End. Everything that can fail comes before the first change.
+func (s *Store) endBatch(
+	ctx context.Context, e store.Ending, now time.Time,
+) (ended []store.Ended, more bool, err error) {
 	err = s.do(ctx, func() error {
 		scope := namespaceOf(e.Selector.Issuer, e.Selector.ClientID)
 		if known := s.jtis[jti{scope, e.JTI}]; e.JTI != "" && known != nil && now.Before(known.at) {
@@ -269,7 +270,7 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (en
 	return ended, more, err
 }
 
-// leaveMarks bars the logins under way that w names. A key names a session that exists, so no login.
+// leaveMarks leaves the marks that bar the logins under way that w names. A key names an existing session, so no login.
 func (s *Store) leaveMarks(in namespace, w store.Selector, now time.Time) {
 	if !w.Key.IsZero() {
 		return
@@ -287,9 +288,10 @@ func (s *Store) leaveMark(k mark, now time.Time) {
 	}
 }
 
-// remember keeps k until at and a while longer, in place of what was remembered of it before.
-func remember[K comparable](all map[K]*remembered[K], times *queue[*remembered[K]], k K, at time.Time,
-	longer time.Duration) {
+// remember keeps k with the time at, until at+longer. It replaces what was kept for k before.
+func remember[K comparable](
+	all map[K]*remembered[K], times *queue[*remembered[K]], k K, at time.Time, longer time.Duration,
+) {
 	until := at.Add(longer).UnixMicro()
 	if m := all[k]; m != nil {
 		m.at = at
@@ -301,7 +303,7 @@ func remember[K comparable](all map[K]*remembered[K], times *queue[*remembered[K
 	times.add(m, until)
 }
 
-// pruneBatch bounds what one Prune removes while everybody else waits.
+// pruneBatch is how many entries one Prune removes at most, since all other calls wait for it.
 const pruneBatch = 500
 
 // Prune implements [store.Store].
@@ -330,22 +332,22 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	return removed, err
 }
 
-// Watch implements [store.Store]. What End does is heard of before End returns.
+// Watch implements [store.Store]. fn is called before End returns.
 func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	return s.hub.Watch(ctx, fn)
 }
 
-// Close forgets everything.
+// Close implements [store.Store] and discards everything.
 func (s *Store) Close() error {
 	s.hub.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.sessions, s.subjects.heads, s.sids.heads, s.former, s.shelves, s.expiry = nil, nil, nil, nil, keyIndex{}, nil
+	s.sessions, s.subjects.heads, s.sids.heads, s.former, s.byKey, s.expiry = nil, nil, nil, nil, keyIndex{}, nil
 	s.attempts, s.attemptTimes = nil, nil
-	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.vault = nil, nil, nil, nil, outbox{}, nil
+	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.values = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }
 
-// Clock implements [store.Store]: a restart forgets all endings.
+// Clock implements [store.Store]. The incarnation is a new one for each store, since a restart loses all end marks.
 func (s *Store) Clock() store.Clock { return store.Clock{Incarnation: s.incarnation} }

@@ -12,16 +12,16 @@ import (
 	"example.com/curfew/store"
 )
 
-// notice is a notice in its place: waiting to be due, leased, or put aside for good.
+// notice is a notice and its position in every queue.
 type notice struct {
 	timer
 	store.Notice
-	state    state
-	inTarget place // among those that wait for the same target
-	byAge    place // among those of the same target that are not given up
+	state      state
+	inTarget   place // among those that wait for the same target
+	byCreation place // among those of the same target that are not given up
 }
 
-// place is a notice's place in one more queue.
+// place is the position of a notice in one more queue.
 type place struct {
 	timer
 	n *notice
@@ -30,9 +30,9 @@ type place struct {
 type state uint8
 
 const (
-	waiting state = iota
+	waiting state = iota // to be claimed when it is due
 	leased
-	givenUp
+	givenUp // a dead letter
 )
 
 type outbox struct {
@@ -42,7 +42,7 @@ type outbox struct {
 	count   uint64
 }
 
-// target is what there is for one target.
+// target holds the notices of one kind for one target.
 type target struct {
 	waiting queue[*place] // by when they are due
 	pending queue[*place] // by when they were created
@@ -66,23 +66,23 @@ func (o *outbox) add(n store.Notice) {
 	n.Payload = bytes.Clone(n.Payload)
 	kept := &notice{Notice: n, timer: timer{order: o.count}}
 	kept.inTarget = place{timer{order: o.count}, kept}
-	kept.byAge = place{timer{order: o.count}, kept}
+	kept.byCreation = place{timer{order: o.count}, kept}
 	name := targetName{n.Kind, n.Target}
 	if o.targets[name] == nil {
 		o.targets[name] = new(target)
 	}
 	o.all[n.ID] = kept
-	o.targets[name].pending.add(&kept.byAge, n.Created.UnixMicro())
+	o.targets[name].pending.add(&kept.byCreation, n.Created.UnixMicro())
 	o.wait(kept)
 }
 
-// wait puts n, which is neither waiting nor leased, to those that wait.
+// wait makes n, which must be neither waiting nor leased, a waiting notice.
 func (o *outbox) wait(n *notice) {
 	n.state = waiting
 	o.target(n).waiting.add(&n.inTarget, n.Due.UnixMicro())
 }
 
-// lift takes n out of the queues that say what is to be done next.
+// dequeue removes n from the queue of waiting or of leased notices.
 func (o *outbox) dequeue(n *notice) {
 	switch n.state {
 	case waiting:
@@ -92,20 +92,20 @@ func (o *outbox) dequeue(n *notice) {
 	}
 }
 
-// bury makes n, which has been lifted, a dead letter.
+// giveUp makes n, which must have been dequeued, a dead letter.
 func (o *outbox) giveUp(n *notice) {
 	n.state, n.GivenUp = givenUp, true
-	o.target(n).pending.drop(&n.byAge)
+	o.target(n).pending.drop(&n.byCreation)
 	o.target(n).dead++
 }
 
-// forget removes n, which has been lifted.
+// forget removes n, which must have been dequeued.
 func (o *outbox) forget(n *notice) {
 	l := o.target(n)
 	if n.state == givenUp {
 		l.dead--
 	} else {
-		l.pending.drop(&n.byAge)
+		l.pending.drop(&n.byCreation)
 	}
 	if l.dead == 0 && len(l.pending) == 0 {
 		delete(o.targets, targetName{n.Kind, n.Target})
@@ -114,8 +114,9 @@ func (o *outbox) forget(n *notice) {
 }
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
-	limit int) ([]store.Notice, error) {
+func (s *Store) Claim(
+	ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int,
+) ([]store.Notice, error) {
 	now = store.Time(now)
 	at := now.UnixMicro()
 	var claimed []store.Notice
@@ -176,19 +177,19 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, out store.Outcome)
 
 // Enqueue implements [store.Outbox].
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := store.NewNotices(notices)
+	added, err := store.NewNotices(notices)
 	if err != nil {
 		return err
 	}
 	return s.do(ctx, func() error {
-		for _, n := range left {
+		for _, n := range added {
 			s.outbox.add(n)
 		}
 		return nil
 	})
 }
 
-// Notices implements [store.Outbox]. They are in the order in which they were left.
+// Notices implements [store.Outbox]. The order is that in which the notices were added.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := q.PageSize()
 	if err != nil {
@@ -209,21 +210,16 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 				page.Next = found[i-1].ID
 				break
 			}
-			page.Notices = append(page.Notices, n.shown())
+			shown := n.Notice
+			shown.Payload, shown.Lease = nil, ""
+			page.Notices = append(page.Notices, shown)
 		}
 		return nil
 	})
 	return page, err
 }
 
-// shown is the notice as who looks at it sees it.
-func (n *notice) shown() store.Notice {
-	out := n.Notice
-	out.Payload, out.Lease = nil, ""
-	return out
-}
-
-// onNotice runs fn alone with a notice that is there.
+// onNotice runs fn on one notice, with the mutex held.
 func (s *Store) onNotice(ctx context.Context, id string, fn func(*outbox, *notice)) error {
 	return s.do(ctx, func() error {
 		n := s.outbox.all[id]
@@ -243,7 +239,7 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 		case givenUp:
 			n.GivenUp = false
 			o.target(n).dead--
-			o.target(n).pending.add(&n.byAge, n.Created.UnixMicro())
+			o.target(n).pending.add(&n.byCreation, n.Created.UnixMicro())
 			o.wait(n)
 		case waiting:
 			o.target(n).waiting.move(&n.inTarget, n.Due.UnixMicro())

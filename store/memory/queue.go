@@ -2,18 +2,18 @@ package memory
 
 import "iter"
 
-// timer gives a thing a place in a queue.
+// timer is embedded in what is put into a queue.
 type timer struct {
-	order uint64 // among those that are due at the same time
-	place int
+	order uint64 // of items that are due at the same time
+	place int    // in the queue
 }
 
 func (t *timer) clock() *timer { return t }
 
 type timed interface{ clock() *timer }
 
-// queue holds things in the order in which they fall due. It is a binary heap whose members know their place, so that
-// they leave it without a search; the times lie in the heap itself, so that keeping the order touches few members.
+// queue holds items in the order in which they become due. It is a binary heap whose items know their place, so that
+// they can be removed without a search. The times are in the heap itself, so that comparisons do not touch the items.
 type queue[T timed] []slot[T]
 
 type slot[T timed] struct {
@@ -22,10 +22,10 @@ type slot[T timed] struct {
 	item  T
 }
 
-// add puts x into the queue.
+// add adds x.
 func (q *queue[T]) add(x T, due int64) {
 	*q = append(*q, slot[T]{})
-	q.settle(len(*q)-1, slot[T]{due, x.clock().order, x})
+	q.place(len(*q)-1, slot[T]{due, x.clock().order, x})
 }
 
 // move changes when x, which is in the queue, is due.
@@ -33,22 +33,22 @@ func (q *queue[T]) move(x T, due int64) {
 	place := x.clock().place
 	if s := (*q)[place]; s.due != due {
 		s.due = due
-		q.settle(place, s)
+		q.place(place, s)
 	}
 }
 
-// drop takes x, which is in the queue, out of it.
+// drop removes x, which is in the queue.
 func (q *queue[T]) drop(x T) {
 	place, last := x.clock().place, len(*q)-1
 	s := (*q)[last]
 	(*q)[last] = slot[T]{}
 	*q = (*q)[:last]
 	if place != last {
-		q.settle(place, s)
+		q.place(place, s)
 	}
 }
 
-// until returns what is due first, if that is at the given time or before.
+// until returns the item that is due first, if it is due at the given time or before.
 func (q *queue[T]) until(at int64) (T, bool) {
 	if len(*q) == 0 || (*q)[0].due > at {
 		var none T
@@ -57,8 +57,8 @@ func (q *queue[T]) until(at int64) (T, bool) {
 	return (*q)[0].item, true
 }
 
-// upTo returns all that is due at the given time or before, in no particular order. No member of the heap is due before
-// the one above it, so what is not due hides nothing that is.
+// upTo returns all items that are due at the given time or before, in no particular order. In a heap no item is due
+// before its parent, so the children of an item that is not due need not be visited.
 func (q queue[T]) upTo(at int64) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		var walk func(i int) bool
@@ -72,8 +72,8 @@ func (q queue[T]) upTo(at int64) iter.Seq[T] {
 	}
 }
 
-// settle puts s where it belongs on the way through the free place i, up or down.
-func (q *queue[T]) settle(i int, s slot[T]) {
+// place moves the free place i up or down to where s belongs, and puts s there.
+func (q *queue[T]) place(i int, s slot[T]) {
 	h := *q
 	for i > 0 && s.before(h[(i-1)/2]) {
 		h.put(i, h[(i-1)/2])

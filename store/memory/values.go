@@ -7,7 +7,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// valuable is a value of the shared values.
+// sharedValue is a value of [store.SharedValues].
 type sharedValue struct {
 	value    []byte
 	revision int64
@@ -17,7 +17,7 @@ type sharedValue struct {
 func (s *Store) Load(ctx context.Context, name string) ([]byte, int64, error) {
 	var found sharedValue
 	err := s.do(ctx, func() error {
-		found = s.vault[name]
+		found = s.values[name]
 		return nil
 	})
 	return bytes.Clone(found.value), found.revision, err
@@ -29,10 +29,10 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 		return err
 	}
 	return s.do(ctx, func() error {
-		if s.vault[name].revision != revision {
+		if s.values[name].revision != revision {
 			return store.ErrConflict
 		}
-		s.vault[name] = sharedValue{bytes.Clone(value), revision + 1}
+		s.values[name] = sharedValue{bytes.Clone(value), revision + 1}
 		return nil
 	})
 }

@@ -15,20 +15,20 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// address is where the database is.
+// address is where the database is, and how to connect to it.
 type address struct {
 	pool   *pgxpool.Config
-	direct *pgx.ConnConfig // leads to the server itself
-	pooler bool            // the pool leads to a pooler
+	direct *pgx.ConnConfig // connects to the server itself
+	pooler bool            // whether the pool connects to a pooler
 }
 
-// parseAddress reads a URL. Its errors hold no password.
+// parseAddress parses a URL. Its errors contain no password.
 func parseAddress(text string, o Options) (*address, error) {
 	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
 		return nil, errors.New("the address must look like postgres://user:password@host:5432/database")
 	}
 	base, query, _ := strings.Cut(text, "?")
-	// What is not ours is handed on as it stands: libpq and net/url do not agree about a plus.
+	// Other parameters are passed on unchanged, since libpq and net/url decode a plus differently.
 	var feed string
 	var pool, direct []string
 	for param := range strings.SplitSeq(query, "&") {
@@ -61,7 +61,7 @@ func parseAddress(text string, o Options) (*address, error) {
 		return nil, err
 	}
 
-	a.direct.DefaultQueryExecMode = pgx.QueryExecModeExec // most of what is said there is said once
+	a.direct.DefaultQueryExecMode = pgx.QueryExecModeExec // most statements there are run only once
 	switch {
 	case o.MaxConns > 0:
 		a.pool.MaxConns = int32(o.MaxConns)
@@ -77,14 +77,14 @@ func parseAddress(text string, o Options) (*address, error) {
 		case !strings.Contains(query, "connect_timeout="):
 			c.ConnectTimeout = 5 * time.Second
 		}
-		// A standby may not know yet what has ended.
+		// A standby may not have the latest endings yet.
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 		setUnlessNamed(c, map[string]string{"application_name": "curfew"})
 	}
 	setUnlessNamed(a.direct, planning())
 	if a.pooler {
-		// A statement that is prepared on one connection is not there on the next; and what a connection is to be set
-		// to when it begins, a pooler refuses.
+		// Behind a pooler, a statement that was prepared on one connection does not exist on the next, and startup
+		// parameters are refused.
 		a.pool.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 		return a, nil
 	}
@@ -98,8 +98,8 @@ func parseAddress(text string, o Options) (*address, error) {
 	return a, nil
 }
 
-// planning are settings for statements that search an index. A plan that was made while a table was small would scan
-// it, or fetch all of a name and sort them, for as long as it is kept.
+// planning returns settings that make statements search an index. A plan that was made while a table was small would
+// scan the table, or sort all rows of a name, for as long as the plan is kept.
 func planning() map[string]string {
 	return map[string]string{"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
 }
@@ -118,14 +118,14 @@ func join(base string, params []string) string {
 
 func millis(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
 
-// connect makes a connection to the server itself.
-func (a *address) connect(ctx context.Context, heard func(pid uint32)) (*pgx.Conn, error) {
+// connect connects to the server itself. notified is called for each notification, with the process that sent it.
+func (a *address) connect(ctx context.Context, notified func(pid uint32)) (*pgx.Conn, error) {
 	c := a.direct.Copy()
-	c.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { heard(n.PID) }
+	c.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { notified(n.PID) }
 	return pgx.ConnectConfig(ctx, c)
 }
 
-// explain says what is likely meant by an error of a server that we have just met.
+// explain adds to an error of the first connection what it probably means.
 func explain(err error) error {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
@@ -135,12 +135,11 @@ func explain(err error) error {
 	case strings.Contains(answer.Message, "unsupported startup parameter"):
 		return fmt.Errorf("%w: %s", err, poolerHint)
 	case answer.Code == "42501":
-		return fmt.Errorf("%w: curfew makes tables in the first schema of the search_path: "+
-			"give its user one of its own, with CREATE SCHEMA curfew AUTHORIZATION …, and ALTER ROLE … SET "+
-			"search_path = curfew", err)
+		return fmt.Errorf("%w: curfew creates tables in the first schema of the search_path: give its user one of "+
+			"its own, with CREATE SCHEMA curfew AUTHORIZATION …, and ALTER ROLE … SET search_path = curfew", err)
 	}
 	return err
 }
 
-const poolerHint = "it looks as if a pooler such as PgBouncer were at this address: " +
+const poolerHint = "this seems to be the address of a pooler such as PgBouncer: " +
 	"add feed=HOST:PORT to it, with the address of the server itself"

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// Of two at once one waits for the other at the key, and then finds a row that has not run out.
+	// Of two claims at once one waits for the other at the key, and then finds a row that has not expired.
 	claimAttemptSQL = `INSERT INTO curfew_attempts AS a (id, expires, value) VALUES ($1, $2, $3)
 		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, value = excluded.value WHERE a.expires <= $4`
 	completeAttemptSQL = `UPDATE curfew_attempts SET value = $2 WHERE id = $1 AND expires > $3`
@@ -21,8 +21,9 @@ const (
 )
 
 // ClaimAttempt implements [store.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires,
-	now time.Time) (held []byte, err error) {
+func (s *Store) ClaimAttempt(
+	ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time,
+) (held []byte, err error) {
 	if err := store.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
@@ -31,7 +32,7 @@ func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []by
 		if err != nil || done.RowsAffected() == 1 {
 			return err
 		}
-		// In a statement of its own, which sees what the first waited for.
+		// A separate statement sees the row that the first one waited for.
 		return conn.QueryRow(ctx, attemptSQL, id[:], store.Micros(now)).Scan(&held)
 	})
 	if err != nil {

@@ -10,21 +10,21 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// clockConn is the connection that the server's clock is read over. It is used for nothing else, so no full pool and no
-// locked table delays a reading.
+// clockConn is the connection over which the server's clock is read. It is used for nothing else, so neither a full
+// pool nor a locked table delays a reading.
 type clockConn struct {
 	address *address
-	turn    chan struct{} // holds one token while nobody reads
+	turn    chan struct{} // a mutex whose wait can be cancelled: holds one value while it is unlocked
 	conn    *pgx.Conn     // nil before the first reading, and after one that failed
 }
 
 func newClockConn(a *address) *clockConn {
-	w := &clockConn{address: a, turn: make(chan struct{}, 1)}
-	w.turn <- struct{}{}
-	return w
+	c := &clockConn{address: a, turn: make(chan struct{}, 1)}
+	c.turn <- struct{}{}
+	return c
 }
 
-// A server that has become a standby is not the one whose clock endings are stamped by.
+// A server that has become a standby is no longer the one whose clock end marks use.
 const clockSQL = `SELECT clock_timestamp(), pg_is_in_recovery()`
 
 var errStandby = errors.New("the server has become a standby")
@@ -46,33 +46,33 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 	return at, nil
 }
 
-func (w *clockConn) read(ctx context.Context) (at time.Time, err error) {
+func (c *clockConn) read(ctx context.Context) (at time.Time, err error) {
 	select {
-	case <-w.turn:
+	case <-c.turn:
 	case <-ctx.Done():
 		return at, ctx.Err()
 	}
-	defer func() { w.turn <- struct{}{} }()
-	if w.conn == nil {
-		if w.conn, err = w.address.connect(ctx, func(uint32) {}); err != nil {
+	defer func() { c.turn <- struct{}{} }()
+	if c.conn == nil {
+		if c.conn, err = c.address.connect(ctx, func(uint32) {}); err != nil {
 			return at, err
 		}
 	}
 	var standby bool
-	err = w.conn.QueryRow(ctx, clockSQL).Scan(&at, &standby)
+	err = c.conn.QueryRow(ctx, clockSQL).Scan(&at, &standby)
 	if err == nil && standby {
 		err = errStandby
 	}
 	if err != nil {
-		drop(w.conn)
-		w.conn = nil
+		drop(c.conn)
+		c.conn = nil
 	}
 	return at, err
 }
 
-// close is called when nobody reads any more.
-func (w *clockConn) close() {
-	if w.conn != nil {
-		drop(w.conn)
+// close closes the connection. The clock must not be read any more.
+func (c *clockConn) close() {
+	if c.conn != nil {
+		drop(c.conn)
 	}
 }

@@ -11,17 +11,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// endSQL makes an ending wait for the synchronous standby, if there is one, whatever it finds: on a repeat all may be
-// done, and not be on the standby yet. A transaction that writes nothing waits for nothing, so a message that nobody
-// reads is written to the log: what the standby confirms is that and all before it. And a level of synchronous_commit
-// that does not wait (set for the role, the database or the server) is raised, for this transaction.
+// endSQL makes an ending wait for the synchronous standby, if there is one, even if it finds nothing to do: when an
+// ending is repeated, the first try may have done everything without the standby having it yet. A transaction that
+// writes nothing does not wait. So it writes a message to the write-ahead log, which nothing reads: the standby
+// confirms that message and everything before it. If synchronous_commit is set to a level that does not wait (for the
+// role, the database or the server), the level is raised for this transaction.
 const endSQL = `SELECT e.* FROM (
 	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, CASE
 		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
 		ELSE '' END AS level OFFSET 0) w,
-	LATERAL curfew_end(CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL THEN $1::text END, $2::text, $3::text, $4::text,
-		$5::bytea, $6::bigint, $7::text, $8::bytea, $9::bigint, $10::bigint, $11::text[], $12::text[], $13::bigint[],
-		$14::boolean[], $15::integer[], $16::integer, $17::integer) e`
+	LATERAL curfew_end(CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL THEN $1::text END,
+		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::text, $8::bytea, $9::bigint, $10::bigint,
+		$11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::integer[], $16::integer, $17::integer) e`
 
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
@@ -38,7 +39,7 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 	})
 }
 
-// endBatch is one step of End. It returns the sessions that lived, and whether there may be more to be ended.
+// endBatch carries out one batch of End. It returns the sessions that lived. more reports whether there may be another.
 func (s *Store) endBatch(ctx context.Context, e store.Ending, args []any) (gone []store.Record, more bool, err error) {
 	err = s.write(ctx, "end", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, endSQL, args...)
@@ -76,7 +77,7 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, args []any) (gone 
 	return gone, more, nil
 }
 
-// endArgs are the arguments of endSQL.
+// endArgs returns the arguments of endSQL.
 func endArgs(e store.Ending, now time.Time) ([]any, error) {
 	w := e.Selector
 	names := []string{w.Issuer, w.ClientID, w.Subject, w.SID, string(e.Cause)}
@@ -84,7 +85,7 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 	deadlines, whole, each := make([]int64, len(e.Notices)), make([]bool, len(e.Notices)), make([]int32, len(e.Notices))
 	for i, t := range e.Notices {
 		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, store.Micros(t.Deadline)
-		whole[i], each[i] = leaves(e, t)
+		whole[i], each[i] = noticesOf(e, t)
 	}
 	if err := writable(append(names, targets...)...); err != nil {
 		return nil, err
@@ -105,13 +106,12 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		jti = d[:]
 	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, store.Micros(e.JTIExpires),
-		store.Micros(now),
-		kinds, targets, deadlines, whole, each, e.Spare, store.EndBatch}, nil
+		store.Micros(now), kinds, targets, deadlines, whole, each, e.Spare, store.EndBatch}, nil
 }
 
-// leaves asks the rules what t leaves, since the sessions are in the database: one notice, whoever was here; or one for
+// noticesOf returns which notices t requests, in the form that curfew_end takes: one for the whole subject, or one for
 // each session whose [store.Refresh] is a bit of each.
-func leaves(e store.Ending, t store.NoticeRequest) (whole bool, each int32) {
+func noticesOf(e store.Ending, t store.NoticeRequest) (whole bool, each int32) {
 	if e.WholeSubject(t) {
 		return true, 0
 	}

@@ -35,7 +35,7 @@ var Planning = planning
 
 // FeedPID is the server's process behind the connection that follows what ends.
 func (s *Store) FeedPID(ctx context.Context) (pid uint32, err error) {
-	_, err = s.feed.ask(ctx, func(int64) error { pid = s.feed.pid; return nil })
+	_, err = s.feed.request(ctx, func(int64) error { pid = s.feed.pid; return nil })
 	return pid, err
 }
 
@@ -68,7 +68,7 @@ func Statements() map[string][]any {
 		completeDoneSQL:    {1, "x"},
 		completeRetrySQL:   {1, "x", 1, ""},
 		completeGiveUpSQL:  {1, "x", ""},
-		lookSQL:            {"19990:19995:19991"},
+		readSQL:            {"19990:19995:19991"},
 		noticesSQL:         {1, 10, "", "t", nil, 1 << 40},
 		retrySQL:           {1, 1, 1},
 		dropSQL:            {1},

@@ -14,21 +14,23 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// tail follows what ends, on whatever replica, over a connection of its own.
+// follower follows the endings of all replicas, over a connection of its own.
 //
-// End writes what ended into the table curfew_ended, in its own transaction. To look is to read what has been committed
-// since the look before: what was not visible in the snapshot of that one and is in the snapshot of this one. A number
-// that counts would not do, since numbers are given out before the commit, and the commits come in another order. So a
-// look proves itself: it sees every ending that was complete when it began, each once, and Sync is a look.
+// End inserts the ended sessions into the table curfew_ended, in its own transaction. A read of the feed selects the
+// rows that were committed since the previous read: those that were not visible in the snapshot of that read, and are
+// visible in the snapshot of this one. A sequence number would not do, since numbers are assigned before the commit,
+// and transactions commit in another order. So each read returns every ending that was complete when it began, once,
+// and Sync is a read.
 //
-// NOTIFY is only the bell that says when to look. An ending does not ring it in its own transaction: PostgreSQL lets
-// those that notify commit one at a time, each flush to the disk by itself, and 16 at once then make an eighth of the
-// logouts. The replica that ended something rings when it has committed; if it dies before that, or the bell is lost,
-// the others see it when they look next: at the next Sync, which asks for no bell.
+// NOTIFY only says when to read. An ending does not notify in its own transaction: PostgreSQL commits transactions that
+// notify one at a time, each with its own flush to the disk, so 16 concurrent callers would achieve an eighth of the
+// logouts. Instead the replica that ended sessions notifies after the commit. If it crashes before that, or the
+// notification is lost, the others find the ending at their next read, at the latest in the next Sync, which does not
+// depend on notifications.
 //
-// What cannot be made good is told as a gap: a connection that was lost, since a server that crashed or was replaced
-// may give the same transaction numbers out again; a pooler that changed the server behind the connection; and endings
-// that were pruned before they were looked at.
+// These are reported as a gap: a lost connection, since a server that crashed or was replaced may assign the same
+// transaction numbers again; a pooler that changed the server behind the connection; and endings that were pruned
+// before they were read.
 type follower struct {
 	address *address
 	channel string
@@ -37,24 +39,24 @@ type follower struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 
-	heard atomic.Bool // another replica rang
+	notified atomic.Bool // by another replica
 
-	mu      sync.Mutex
-	asks    []ask
-	ringing bool               // one of our own endings is to be told of
-	wake    context.CancelFunc // ends the wait for a bell
-	gone    bool
+	mu           sync.Mutex
+	requests     []request
+	announcement bool               // the other replicas are to be notified
+	wake         context.CancelFunc // ends the wait for a notification
+	closed       bool
 
-	// These are the goroutine's own.
+	// Only the goroutine of run uses these.
 	conn     *pgx.Conn
 	pid      uint32 // of the server's process behind conn
-	snapshot string // of the last look
+	snapshot string // of the last read
 	gaps     int64  // how often something may have been missed
 }
 
-// ask is a wish for a look that begins after it was asked for.
-type ask struct {
-	then   func(gaps int64) error // done before anything else is looked at; may be nil
+// request asks for a read that begins after the request.
+type request struct {
+	then   func(gaps int64) error // called before the next read; may be nil
 	answer chan answer
 }
 
@@ -66,10 +68,10 @@ type answer struct {
 const (
 	beginSQL = `SELECT pg_current_snapshot()::text, pg_backend_pid()`
 
-	// What is not visible in a snapshot is from its xmax on, or in its list of those under way. If one of these has
-	// come to its end since, and is no newer than the newest of what was pruned, then it may have been pruned. (A
-	// number that is not given out yet is from another server, from which the tables were copied.)
-	lookSQL = `WITH look AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
+	// A transaction that is not visible in a snapshot is at or after its xmax, or in its list of those in progress. If
+	// such a transaction has ended since, and is not newer than the newest pruned one, then its rows may have been
+	// pruned. (A pruned number that is not assigned yet is from another server, from which the tables were copied.)
+	readSQL = `WITH look AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 		news AS (
 			SELECT * FROM curfew_ended WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
 			UNION ALL
@@ -86,82 +88,84 @@ const (
 )
 
 var (
-	errGap   = errors.New("postgres: what ended may have been missed: the connection was lost, or it was too long ago")
-	errMoved = errors.New("another process of the server answers than before")
+	errGap = errors.New("postgres: endings may have been missed: the connection was lost, " +
+		"or the last check was too long ago")
+	errMoved = errors.New("the connection leads to another process of the server than before")
 )
 
-// follow begins to follow what ends in the table with this number. It returns when it has heard a bell that was rung
-// through the pool.
-func follow(ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool) (*follower,
-	error) {
+// follow starts a follower of the endings in the table with this OID. It returns when the follower has received a
+// notification that was sent through the pool.
+func follow(
+	ctx context.Context, a *address, table uint32, timeout time.Duration, pool *pgxpool.Pool,
+) (*follower, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	t := &follower{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop,
+	f := &follower{address: a, channel: fmt.Sprint("curfew_", table), timeout: timeout, stop: stop,
 		stopped: make(chan struct{})}
-	err := t.begin(ctx)
+	err := f.begin(ctx)
 	if err == nil {
-		if err = t.prove(ctx, pool); err != nil {
-			drop(t.conn)
+		if err = f.testNotify(ctx, pool); err != nil {
+			drop(f.conn)
 		}
 	}
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	go t.run(running)
-	return t, nil
+	go f.run(running)
+	return f, nil
 }
 
-// begin connects, and looks from now on.
-func (t *follower) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, t.address.direct.ConnectTimeout+t.timeout)
+// begin connects, and takes the snapshot from which the first read starts.
+func (f *follower) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.address.direct.ConnectTimeout+f.timeout)
 	defer cancel()
-	conn, err := t.address.connect(ctx, func(pid uint32) {
-		if pid != t.pid { // who rings has looked
-			t.heard.Store(true)
+	conn, err := f.address.connect(ctx, func(pid uint32) {
+		if pid != f.pid { // not by this follower
+			f.notified.Store(true)
 		}
 	})
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `LISTEN `+pgx.Identifier{t.channel}.Sanitize())
+	_, err = conn.Exec(ctx, `LISTEN `+pgx.Identifier{f.channel}.Sanitize())
 	if err == nil {
-		err = conn.QueryRow(ctx, beginSQL).Scan(&t.snapshot, &t.pid)
+		err = conn.QueryRow(ctx, beginSQL).Scan(&f.snapshot, &f.pid)
 	}
 	if err != nil {
 		drop(conn)
 		return err
 	}
-	t.conn = conn
+	f.conn = conn
 	return nil
 }
 
-// prove rings and waits until it is heard. Behind a pooler that lends its connections for a transaction, nothing is.
-func (t *follower) prove(ctx context.Context, pool *pgxpool.Pool) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+// testNotify sends a notification and waits until it arrives. Behind a pooler in transaction mode none arrives.
+func (f *follower) testNotify(ctx context.Context, pool *pgxpool.Pool) error {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	if _, err := pool.Exec(ctx, announceSQL, t.channel); err != nil {
+	if _, err := pool.Exec(ctx, announceSQL, f.channel); err != nil {
 		return err
 	}
-	for !t.heard.Load() {
-		if err := t.conn.PgConn().WaitForNotification(ctx); err != nil {
-			return fmt.Errorf("%w: no NOTIFY is heard here; %s", err, poolerHint)
+	for !f.notified.Load() {
+		if err := f.conn.PgConn().WaitForNotification(ctx); err != nil {
+			return fmt.Errorf("%w: no NOTIFY arrives; %s", err, poolerHint)
 		}
 	}
 	return nil
 }
 
-// run looks whenever there is a reason to, until ctx is done, and connects again when the connection is lost.
-func (t *follower) run(ctx context.Context) {
-	defer close(t.stopped)
-	defer t.refuse(errClosed)
+// run reads whenever there is a reason to, until ctx is done. It connects again when the connection is lost.
+func (f *follower) run(ctx context.Context) {
+	defer close(f.stopped)
+	defer f.refuse(errClosed)
 	for {
-		err := t.watchOver(ctx)
-		drop(t.conn)
-		t.gaps++
+		err := f.readLoop(ctx)
+		drop(f.conn)
+		f.gaps++
 		for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, time.Second) {
-			t.refuse(fmt.Errorf("postgres: the connection that hears what ends is lost: %w", err))
-			t.pause(ctx, pause)
-			if err = t.begin(ctx); err == nil {
+			f.refuse(fmt.Errorf("postgres: the connection of the feed is lost: %w", err))
+			f.pause(ctx, pause)
+			if err = f.begin(ctx); err == nil {
 				break
 			}
 		}
@@ -171,22 +175,22 @@ func (t *follower) run(ctx context.Context) {
 	}
 }
 
-// watchOver waits and looks until the connection is lost or ctx is done.
-func (t *follower) watchOver(ctx context.Context) error {
+// readLoop waits and reads until the connection is lost or ctx is done.
+func (f *follower) readLoop(ctx context.Context) error {
 	for {
-		asks, ring, err := t.wait(ctx)
-		if err == nil && ring {
-			err = t.exec(ctx, announceSQL, t.channel)
+		requests, announce, err := f.wait(ctx)
+		if err == nil && announce {
+			err = f.exec(ctx, announceSQL, f.channel)
 		}
 		if err == nil {
-			err = t.look(ctx)
+			err = f.read(ctx)
 		}
-		for _, a := range asks {
-			got := answer{gaps: t.gaps, err: err}
-			if err == nil && a.then != nil {
-				got.err = a.then(t.gaps)
+		for _, r := range requests {
+			a := answer{gaps: f.gaps, err: err}
+			if err == nil && r.then != nil {
+				a.err = r.then(f.gaps)
 			}
-			a.answer <- got
+			r.answer <- a
 		}
 		if err != nil {
 			return err
@@ -194,44 +198,44 @@ func (t *follower) watchOver(ctx context.Context) error {
 	}
 }
 
-// wait returns when there is a reason to look, and takes what is asked for. No look that began before may answer it.
-func (t *follower) wait(ctx context.Context) (asks []ask, ring bool, err error) {
+// wait waits for a reason to read, and takes the requests. A read that began before a request does not answer it.
+func (f *follower) wait(ctx context.Context) (requests []request, announce bool, err error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
 		}
-		t.mu.Lock()
-		heard := t.heard.Swap(false)
-		if len(t.asks) > 0 || t.ringing || heard {
-			asks, ring = t.asks, t.ringing
-			t.asks, t.ringing = nil, false
-			t.mu.Unlock()
-			return asks, ring, nil
+		f.mu.Lock()
+		notified := f.notified.Swap(false)
+		if len(f.requests) > 0 || f.announcement || notified {
+			requests, announce = f.requests, f.announcement
+			f.requests, f.announcement = nil, false
+			f.mu.Unlock()
+			return requests, announce, nil
 		}
 		waiting, wake := context.WithCancel(ctx)
-		t.wake = wake
-		t.mu.Unlock()
-		err := t.conn.PgConn().WaitForNotification(waiting)
+		f.wake = wake
+		f.mu.Unlock()
+		err := f.conn.PgConn().WaitForNotification(waiting)
 		woken := waiting.Err() != nil
 		wake()
-		if err != nil && !woken || t.conn.IsClosed() {
+		if err != nil && !woken || f.conn.IsClosed() {
 			return nil, false, errors.Join(err, ctx.Err())
 		}
 	}
 }
 
-func (t *follower) exec(ctx context.Context, statement string, args ...any) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+func (f *follower) exec(ctx context.Context, statement string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	_, err := t.conn.Exec(ctx, statement, args...)
+	_, err := f.conn.Exec(ctx, statement, args...)
 	return err
 }
 
-// look hands on what has ended since the look before.
-func (t *follower) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+// read hands over the sessions that ended since the previous read.
+func (f *follower) read(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	rows, err := t.conn.Query(ctx, lookSQL, pgx.QueryExecModeCacheStatement, t.snapshot)
+	rows, err := f.conn.Query(ctx, readSQL, pgx.QueryExecModeCacheStatement, f.snapshot)
 	if err != nil {
 		return err
 	}
@@ -239,7 +243,7 @@ func (t *follower) look(ctx context.Context) error {
 	var pid uint32
 	var pruned bool
 	ended, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e store.Ended, err error) {
-		var at *int64 // all of these are null in the one row of a look that sees nothing new
+		var at *int64 // these are null in the only row of a read that finds nothing new
 		var key []byte
 		var issuer, client, subject, sid, cause *string
 		err = row.Scan(&snapshot, &pid, &pruned, &at, &key, &issuer, &client, &subject, &sid, &cause)
@@ -259,82 +263,82 @@ func (t *follower) look(ctx context.Context) error {
 		return err
 	case len(ended) == 0:
 		return errors.New("the table curfew_ended_pruned has lost its row")
-	case pid != t.pid:
+	case pid != f.pid:
 		return errMoved
 	}
 	if ended[0].Key.IsZero() {
 		ended = nil
 	}
-	t.snapshot = snapshot
+	f.snapshot = snapshot
 	if pruned {
-		t.gaps++
+		f.gaps++
 	}
-	t.hub.Publish(ended)
+	f.hub.Publish(ended)
 	return nil
 }
 
-// ring has the others told that something ended.
-func (t *follower) announce() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.ringing = true
-	if t.wake != nil {
-		t.wake()
+// announce has the other replicas notified of an ending.
+func (f *follower) announce() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.announcement = true
+	if f.wake != nil {
+		f.wake()
 	}
 }
 
-// ask looks, and returns how many gaps there have been.
-func (t *follower) ask(ctx context.Context, then func(gaps int64) error) (int64, error) {
-	a := ask{then: then, answer: make(chan answer, 1)}
-	t.mu.Lock()
-	if t.gone {
-		t.mu.Unlock()
+// request has the feed read, and returns how many gaps there have been.
+func (f *follower) request(ctx context.Context, then func(gaps int64) error) (int64, error) {
+	r := request{then: then, answer: make(chan answer, 1)}
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
 		return 0, errClosed
 	}
-	t.asks = append(t.asks, a)
-	if t.wake != nil {
-		t.wake()
+	f.requests = append(f.requests, r)
+	if f.wake != nil {
+		f.wake()
 	}
-	t.mu.Unlock()
+	f.mu.Unlock()
 	select {
-	case got := <-a.answer:
-		return got.gaps, got.err
+	case a := <-r.answer:
+		return a.gaps, a.err
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 }
 
-// refuse answers all who ask with err.
-func (t *follower) refuse(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, a := range t.asks {
-		a.answer <- answer{err: err}
+// refuse answers all requests with err.
+func (f *follower) refuse(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.requests {
+		r.answer <- answer{err: err}
 	}
-	t.asks = nil
-	t.gone = t.gone || errors.Is(err, errClosed)
+	f.requests = nil
+	f.closed = f.closed || errors.Is(err, errClosed)
 }
 
-// pause waits, but not when somebody asks.
-func (t *follower) pause(ctx context.Context, d time.Duration) {
+// pause waits for d, or until there is a request.
+func (f *follower) pause(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	t.mu.Lock()
-	t.wake = cancel
-	asked := len(t.asks) > 0
-	t.mu.Unlock()
-	if !asked {
+	f.mu.Lock()
+	f.wake = cancel
+	requested := len(f.requests) > 0
+	f.mu.Unlock()
+	if !requested {
 		<-ctx.Done()
 	}
 }
 
-func (t *follower) close() {
-	t.hub.Close()
-	t.stop()
-	<-t.stopped
+func (f *follower) close() {
+	f.hub.Close()
+	f.stop()
+	<-f.stopped
 }
 
-// drop closes a connection, and does not wait for a server that is not there.
+// drop closes a connection. It does not wait long for a server that does not answer.
 func drop(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
@@ -344,15 +348,15 @@ func drop(conn *pgx.Conn) {
 // subscription is one [store.Feed].
 type subscription struct {
 	store.Feed // of the hub
-	tail       *follower
-	seen       atomic.Int64 // how many of the gaps its watcher knows of
+	follower   *follower
+	seen       atomic.Int64 // the number of gaps that Sync has reported
 }
 
-func (t *follower) watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
-	s := &subscription{tail: t}
-	if _, err := t.ask(ctx, func(gaps int64) (err error) {
+func (f *follower) watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
+	s := &subscription{follower: f}
+	if _, err := f.request(ctx, func(gaps int64) (err error) {
 		s.seen.Store(gaps)
-		s.Feed, err = t.hub.Watch(ctx, fn)
+		s.Feed, err = f.hub.Watch(ctx, fn)
 		return err
 	}); err != nil {
 		return nil, err
@@ -362,12 +366,12 @@ func (t *follower) watch(ctx context.Context, fn func(store.Ended)) (store.Feed,
 
 // Sync implements [store.Feed].
 func (s *subscription) Sync(ctx context.Context) error {
-	gaps, err := s.tail.ask(ctx, nil)
+	gaps, err := s.follower.request(ctx, nil)
 	if err != nil {
 		return err
 	}
 	if s.seen.Swap(gaps) != gaps {
 		return errGap
 	}
-	return s.Feed.Sync(ctx) // whether the subscription is over
+	return s.Feed.Sync(ctx) // fails if the subscription is over
 }

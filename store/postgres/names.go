@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// digest is the same for the same texts, and for no others. It is kept in the database, so it never changes.
+// digest returns a hash of texts and their lengths. Digests are stored in the database, so the function must not
+// change.
 func digest(kind string, texts ...string) [sha256.Size]byte {
 	b := append([]byte(kind), 0)
 	for _, t := range texts {
@@ -18,7 +19,7 @@ func digest(kind string, texts ...string) [sha256.Size]byte {
 	return sha256.Sum256(b)
 }
 
-// hash names a subject or a sid, in an index and as a lock. Two that collide share both, to no harm but a wait.
+// hash returns the number of a subject or a sid, in an index and as an advisory lock. A collision only costs a wait.
 func hash(kind, issuer, client, name string) int64 {
 	d := digest(kind, issuer, client, name)
 	return int64(binary.BigEndian.Uint64(d[:8]))
@@ -28,7 +29,7 @@ func subjectHash(issuer, client, subject string) int64 {
 	return hash("subject", issuer, client, subject)
 }
 
-// sidHash is nil without a sid.
+// sidHash returns nil without a sid.
 func sidHash(issuer, client, sid string) *int64 {
 	if sid == "" {
 		return nil
@@ -37,10 +38,10 @@ func sidHash(issuer, client, sid string) *int64 {
 	return &h
 }
 
-// errUnwritable: no identifier that OpenID Connect allows is refused by this.
-var errUnwritable = errors.New("postgres: a name holds a NUL byte, or is not UTF-8: it cannot be kept here")
+// errUnwritable does not occur for identifiers that OpenID Connect allows.
+var errUnwritable = errors.New("postgres: a name contains a NUL byte or is not UTF-8, so it cannot be stored")
 
-// writable refuses what a column of text cannot hold.
+// writable returns an error if a column of type text cannot hold one of names.
 func writable(names ...string) error {
 	for _, n := range names {
 		if !utf8.ValidString(n) || strings.IndexByte(n, 0) >= 0 {
@@ -50,8 +51,7 @@ func writable(names ...string) error {
 	return nil
 }
 
-// micros is how a time is kept.
-// blob is never NULL.
+// blob returns b, or an empty value in place of NULL.
 func blob(b []byte) []byte {
 	if b == nil {
 		return []byte{}

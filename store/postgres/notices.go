@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	// Their ids are in the order of the arrays.
-	enqueueSQL = `INSERT INTO curfew_notices (kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
-			$9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[])`
+	// The ids are in the order of the arrays.
+	enqueueSQL = `INSERT INTO curfew_notices
+			(kind, target, issuer, client, subject, sid, key, cause, payload, created, due, deadline)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
+			$8::text[], $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[])`
 
 	noticesSQL = `SELECT ` + noticeColumns + `, NULL::bytea FROM curfew_notices
 		WHERE id > $1 AND id <= $6 AND ($3::text = '' OR kind = $3) AND ($4::text = '' OR target = $4)
@@ -28,8 +29,8 @@ const (
 	statsSQL = `SELECT kind, target, count(*) FILTER (WHERE NOT given_up), count(*) FILTER (WHERE given_up),
 		min(created) FILTER (WHERE NOT given_up) FROM curfew_notices GROUP BY kind, target`
 
-	// All that are old are read for each page: what comes after a key is not together in the index by slot. Only the
-	// keys are carried so far.
+	// Each page reads all expired sessions, since the index by slot is not in the order of the keys. But of those it
+	// keeps only the keys until the page is selected.
 	overdueSQL = `WITH over AS MATERIALIZED (SELECT key FROM curfew_sessions
 			WHERE slot <= $1::bigint / 300000000 AND least(idle_expires, expires) <= $1 AND refresh <> 0)
 		SELECT ` + columns + ` FROM curfew_sessions
@@ -38,14 +39,14 @@ const (
 
 // Enqueue implements [store.Outbox].
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := store.NewNotices(notices)
+	added, err := store.NewNotices(notices)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	var kinds, targets, issuers, clients, subjects, sids, causes []string
 	var keys, payloads [][]byte
 	var created, due, deadlines []int64
-	for _, n := range left {
+	for _, n := range added {
 		texts := []string{string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, string(n.Cause)}
 		if err := writable(texts...); err != nil {
 			return err
@@ -58,17 +59,17 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 			key = n.Key[:]
 		}
 		keys, payloads = append(keys, key), append(payloads, blob(n.Payload))
-		created, due, deadlines = append(created, store.Micros(n.Created)), append(due, store.Micros(n.Due)),
-			append(deadlines, store.Micros(n.Deadline))
+		created, due = append(created, store.Micros(n.Created)), append(due, store.Micros(n.Due))
+		deadlines = append(deadlines, store.Micros(n.Deadline))
 	}
-	return s.write(ctx, "leave", func(ctx context.Context, conn *pgxpool.Conn) error {
+	return s.write(ctx, "enqueue", func(ctx context.Context, conn *pgxpool.Conn) error {
 		_, err := conn.Exec(ctx, enqueueSQL, kinds, targets, issuers, clients, subjects, sids, keys, causes, payloads,
 			created, due, deadlines)
 		return err
 	})
 }
 
-// Notices implements [store.Outbox]. They are in the order in which they were left.
+// Notices implements [store.Outbox]. The order is that in which the notices were added.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := q.PageSize()
 	if err != nil {
@@ -136,7 +137,7 @@ func (s *Store) onNotice(ctx context.Context, what, id, statement string, args .
 
 // Stats implements [store.Outbox].
 func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) {
-	err = s.read(ctx, "tally", func(ctx context.Context, conn *pgxpool.Conn) error {
+	err = s.read(ctx, "stats", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, statsSQL)
 		if err != nil {
 			return err
@@ -156,8 +157,9 @@ func (s *Store) Stats(ctx context.Context) (all []store.NoticeStats, err error) 
 }
 
 // Overdue implements [store.Sessions].
-func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record,
-	err error) {
+func (s *Store) Overdue(
+	ctx context.Context, after store.Key, limit int, now time.Time,
+) (found []store.Record, err error) {
 	err = s.read(ctx, "overdue", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, overdueSQL, store.Micros(now), after[:], max(0, limit))
 		found, err = collect(rows, err)

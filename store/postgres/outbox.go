@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -18,15 +17,15 @@ import (
 )
 
 const (
-	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as
-	// many as the workers have in hand.
+	// The inner select reads the due notices of one target, from the oldest, and skips those that are leased: no more
+	// than the workers hold at present.
 	//
-	// Compared as a row, and put in the order of what is the same in all of them, they can be found by the index of the
-	// target alone. With plain comparisons a plan might go by another and walk through all that is due for everybody:
-	// one that is kept is made for no target in particular, and the usual one may have all there are.
+	// The row comparisons and the full ORDER BY (whose first columns are the same in all rows) make the index by target
+	// the only one that fits. With plain comparisons the plan might use another index and read the due notices of all
+	// targets: a cached plan is made for no particular target, and one target may have most of the notices.
 	//
-	// FOR UPDATE judges what another has committed meanwhile by the same conditions, and passes by what another is at.
-	// What it returns is ours until the commit, so the update finds it as it was judged.
+	// FOR UPDATE checks rows that were changed meanwhile against the same conditions, and SKIP LOCKED skips those that
+	// another claim holds. The returned rows stay locked until the commit, so they are unchanged in the update.
 	claimSQL = `WITH due AS MATERIALIZED (SELECT id FROM curfew_notices
 			WHERE (given_up, kind, target) >= (false, $5::text, $6::text)
 				AND (given_up, kind, target, due) <= (false, $5::text, $6::text, $3) AND leased_till <= $3
@@ -34,21 +33,24 @@ const (
 		UPDATE curfew_notices n SET lease = $1, leased_till = $2, attempts = attempts + 1
 		WHERE n.id = ANY (ARRAY(SELECT id FROM due)) RETURNING ` + noticeColumns + `, payload`
 
-	noticeColumns = `id, attempts, reason, given_up, kind, target, issuer, client, subject, sid, key, cause, created, due, deadline`
+	noticeColumns = `id, attempts, reason, given_up,
+		kind, target, issuer, client, subject, sid, key, cause, created, due, deadline`
 
 	completeDoneSQL  = `DELETE FROM curfew_notices WHERE id = $1 AND lease = $2`
-	completeRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4 WHERE id = $1 AND lease = $2`
-	// A given up notice leaves the index of those to be claimed.
-	completeGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3 WHERE id = $1 AND lease = $2`
+	completeRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4
+		WHERE id = $1 AND lease = $2`
+	completeGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3
+		WHERE id = $1 AND lease = $2`
 )
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
-	limit int) ([]store.Notice, error) {
+func (s *Store) Claim(
+	ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int,
+) ([]store.Notice, error) {
 	if err := writable(string(kind), target); err != nil {
 		return nil, err
 	}
-	if limit < 1 { // which PostgreSQL would refuse
+	if limit < 1 { // PostgreSQL refuses a negative LIMIT
 		return nil, nil
 	}
 	token := rand.Text()
@@ -69,10 +71,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 		claimed[i].Lease = token
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b store.Notice) int {
-		return cmp.Compare(store.Micros(a.Due),
-			store.Micros(b.Due))
-	})
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return a.Due.Compare(b.Due) })
 	return claimed, nil
 }
 
@@ -82,9 +81,9 @@ func readNotice(row pgx.CollectableRow) (store.Notice, error) {
 	var id, created, due, deadline int64
 	var key []byte
 	var kind, cause string
-	if err := row.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject,
-		&n.SID, &key,
-		&cause, &created, &due, &deadline, &n.Payload); err != nil {
+	err := row.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &kind, &n.Target, &n.Issuer, &n.ClientID, &n.Subject,
+		&n.SID, &key, &cause, &created, &due, &deadline, &n.Payload)
+	if err != nil {
 		return n, err
 	}
 	if len(key) != 0 && len(key) != len(n.Key) {
@@ -105,9 +104,9 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	if err != nil || n.Lease == "" || writable(n.Lease) != nil {
 		return store.ErrLeaseLost
 	}
-	// A reason is what somebody else's server said; a notice must not stay leased for that.
+	// The reason may come from another server. PostgreSQL must not refuse it, or the notice would stay leased.
 	o.Reason = strings.ReplaceAll(strings.ToValidUTF8(o.Reason, "\uFFFD"), "\x00", "\uFFFD")
-	return s.write(ctx, "settle", func(ctx context.Context, conn *pgxpool.Conn) error {
+	return s.write(ctx, "complete", func(ctx context.Context, conn *pgxpool.Conn) error {
 		switch {
 		case o.Done:
 			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeDoneSQL, id, n.Lease))
@@ -120,7 +119,8 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	})
 }
 
-// oneRow judges a statement that changes a row: none, when there is no such row.
+// oneRow returns a function that checks the result of a statement which changes a row. It returns none when there was
+// no such row.
 func oneRow(none error) func(done pgconn.CommandTag, err error) error {
 	return func(done pgconn.CommandTag, err error) error {
 		if err == nil && done.RowsAffected() == 0 {

@@ -14,28 +14,27 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
-var ErrNotMigrated = errors.New("no curfew of this release has been here")
+// ErrNotMigrated means that the schema would have to be created or changed, which [Options] forbids.
+var ErrNotMigrated = errors.New("the database does not have the schema of this release")
 
-// errClosed answers every method of a closed store.
+// errClosed is what every method of a closed store returns.
 var errClosed = errors.New("postgres: the store is closed")
 
-// Options say how to open a store. The zero value is good.
+// Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
-	// MaxConns is how many connections the pool may hold, besides the two that follow what ends and read
-	// the clock. 0 means the
-	// pool_max_conns of the URL, or else 10.
+	// MaxConns is the largest number of connections in the pool. Two further connections follow the endings and read
+	// the clock. 0 means the pool_max_conns of the URL, or else 10.
 	MaxConns int
-	// ConnectTimeout bounds the making of a connection. 0 means the connect_timeout of the URL, or else 5 s.
+	// ConnectTimeout bounds the time to connect. 0 means the connect_timeout of the URL, or else 5 s.
 	ConnectTimeout time.Duration
-	// StatementTimeout bounds each statement, the wait for a connection included. 0 means 5 s.
+	// StatementTimeout bounds each statement, including the wait for a connection. 0 means 5 s.
 	StatementTimeout time.Duration
-	// LockTimeout bounds the wait of a statement for one that works on the same names. 0 means 2 s.
+	// LockTimeout bounds how long a statement waits for another one that locks the same subject or sid. 0 means 2 s.
 	LockTimeout time.Duration
-	// Grace is how long a change that has been sent may still be waited for when its context is done: to cut it short
-	// would leave the caller not knowing. 0 means 1 s.
+	// Grace is how much longer a change that has been sent is waited for when its context is done. To cut it short
+	// would leave its outcome unknown. 0 means 1 s.
 	Grace time.Duration
-	// AsItIs opens only what has our schema already: [ErrNotMigrated] otherwise.
+	// NoMigration opens the database only if it has the schema of this release: [ErrNotMigrated] otherwise.
 	NoMigration bool
 }
 
@@ -51,8 +50,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store keeps sessions, notices and what replicas share in a PostgreSQL database. It is a
-// [store.Store].
+// Store keeps sessions, notices and shared values in a PostgreSQL database. It is a [store.Store].
 type Store struct {
 	o    Options
 	pool *pgxpool.Pool
@@ -60,14 +58,15 @@ type Store struct {
 
 	clock *clockConn
 
-	gate   sync.RWMutex // held for reading while a method is under way, for writing to close
+	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
 	closed bool
 }
 
-// Open connects to the database at url (postgres://user:password@host:port/database?…, as libpq writes it) and brings
-// our tables there to the newest schema; several may do so at once. Besides libpq's parameters there is feed=HOST:PORT,
-// the address of the server itself when url leads to a pooler that lends its connections for a transaction at a time.
-// It is an error if the server does not keep what it commits, or if a newer release has been here.
+// Open connects to the database at url (postgres://user:password@host:port/database?…, in the form of libpq) and
+// migrates the tables there to the schema of this release. Several replicas may do so at once. Besides libpq's
+// parameters the url may have feed=HOST:PORT: the address of the server itself, which is needed if url is that of a
+// pooler in transaction mode. Open fails if the server does not keep what it commits, and if a newer release has
+// migrated the schema.
 func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
@@ -97,7 +96,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	return s, nil
 }
 
-// inspect refuses a server that cannot keep our promises, and returns the number of our table.
+// inspect refuses a server that may lose what it commits, and returns the OID of the table of sessions.
 func (s *Store) inspect(ctx context.Context) (table uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.StatementTimeout)
 	defer cancel()
@@ -106,7 +105,7 @@ func (s *Store) inspect(ctx context.Context) (table uint32, err error) {
 		current_setting('fsync'), current_setting('synchronous_commit')`).Scan(&table, &encoding, &fsync, &commit)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("look at the server: %w", err)
+		return 0, fmt.Errorf("inspect the server: %w", err)
 	case encoding != "UTF8":
 		return 0, fmt.Errorf("the database has the encoding %s, and needs UTF8", encoding)
 	case fsync != "on" || commit == "off":
@@ -116,22 +115,22 @@ func (s *Store) inspect(ctx context.Context) (table uint32, err error) {
 	return table, nil
 }
 
-// enter says that a method begins. Whoever got nil must leave.
+// enter begins a method. If it returns nil, the method must call leave at its end.
 func (s *Store) enter(ctx context.Context) error {
-	s.gate.RLock()
+	s.inUse.RLock()
 	err := ctx.Err()
 	if s.closed {
 		err = errClosed
 	}
 	if err != nil {
-		s.gate.RUnlock()
+		s.inUse.RUnlock()
 	}
 	return err
 }
 
-func (s *Store) leave() { s.gate.RUnlock() }
+func (s *Store) leave() { s.inUse.RUnlock() }
 
-// read runs a query that changes nothing; it ends with ctx.
+// read runs a query that changes nothing. It ends when ctx is done.
 func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -147,8 +146,8 @@ func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Conte
 	return s.failed(what, fn(ctx, conn))
 }
 
-// write runs a change. The wait for a connection ends with ctx; the change, once it can have been sent, is given a
-// grace to say what became of it.
+// write runs a change. The wait for a connection ends when ctx is done. A change that may have been sent is waited for
+// until [Options.Grace] later.
 func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -172,15 +171,15 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 	defer stop()
 	forgetWarning(conn)
 	err = fn(graceful, conn)
-	// Nor is an answer of the contract one, if what it was read from may be lost yet.
+	// This holds for errors of the contract too: what they were read from may still be lost.
 	if warning := warningOf(conn); warning != nil && (err == nil || isVerdict(err)) {
 		return fmt.Errorf("postgres: %s: %w: %s", what, errUncertain, warning.Message)
 	}
 	return s.failed(what, err)
 }
 
-// judge says what went wrong. After trouble with a connection the others in the pool are not trusted either: a server
-// that was started anew has cut them all.
+// failed adds what failed to an error. After an error of a connection it resets the pool: if the server was restarted,
+// all connections are broken.
 func (s *Store) failed(what string, err error) error {
 	if err == nil || isVerdict(err) {
 		return err
@@ -194,7 +193,7 @@ func (s *Store) failed(what string, err error) error {
 	return fmt.Errorf("postgres: %s: %w", what, err)
 }
 
-// isVerdict says whether err is an answer of the contract, and no trouble.
+// isVerdict reports whether err is an error of the contract, and not a failure.
 func isVerdict(err error) bool {
 	for _, verdict := range []error{store.ErrEnded, store.ErrNotFound, store.ErrConflict, store.ErrReplayed,
 		store.ErrLeaseLost, store.ErrNoNotice} {
@@ -205,10 +204,10 @@ func isVerdict(err error) bool {
 	return false
 }
 
-// Close finishes what is under way and gives the connections back.
+// Close waits for the methods that are running and closes the connections.
 func (s *Store) Close() error {
-	s.gate.Lock()
-	defer s.gate.Unlock()
+	s.inUse.Lock()
+	defer s.inUse.Unlock()
 	if s.closed {
 		return nil
 	}
@@ -219,7 +218,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Watch implements [store.Store]. See tail for how it is done.
+// Watch implements [store.Store]. See follower for how it works.
 func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, err
@@ -234,8 +233,7 @@ func one(rows pgx.Rows, err error, dest ...any) error {
 		return err
 	}
 	_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		return struct{}{},
-			row.Scan(dest...)
+		return struct{}{}, row.Scan(dest...)
 	})
 	return err
 }

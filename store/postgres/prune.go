@@ -9,12 +9,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// feedLifetime is how long what ended is kept for those who watch: longer than a replica can be out of touch and not
-// notice that it lost its connection. One that was suspended for longer is told that it missed something.
+// feedLifetime is how long endings are kept for the feeds of other replicas: longer than a replica can be out of touch
+// without noticing that its connection is lost. The feed of a replica that was suspended for longer has a gap.
 const feedLifetime = store.AttemptLifetime
 
-// Batches are small, since a logout may be waiting behind one; what others hold is passed by. Of the sessions whose
-// five minutes have not passed only so many are looked at, so that those that still live cost little, however many.
+// Batches are small, since a logout may be waiting behind one of them. Locked rows are skipped. A slot is five minutes,
+// so the sessions of the latest slots may still live; at most 1,000 sessions are read, however many there are.
 const pruneSQL = `WITH
 	old AS MATERIALIZED (SELECT key FROM curfew_sessions WHERE slot <= $1::bigint / 300000000 ORDER BY slot LIMIT 1000),
 	over AS MATERIALIZED (SELECT s.key FROM curfew_sessions s WHERE s.key = ANY (ARRAY(SELECT key FROM old))
@@ -42,8 +42,8 @@ const pruneSQL = `WITH
 SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT count(*) FROM jtis)
 	+ (SELECT count(*) FROM attempts), (SELECT count(*) FROM ended)`
 
-// Prune implements [store.Store]. What it removes of curfew_ended is our own affair and not counted; so while that is
-// all there was, it goes on by itself, or those who call it until it says 0 would leave the rest there.
+// Prune implements [store.Store]. It also removes rows of curfew_ended, which it does not count. While it finds only
+// those, it goes on: a caller stops when Prune returns 0, and the rest would stay there.
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for ended := 1; n == 0 && ended > 0; {
 		err := s.write(ctx, "prune", func(ctx context.Context, conn *pgxpool.Conn) error {

@@ -13,29 +13,31 @@ import (
 )
 
 const (
-	columns = `key, issuer, client, subject, sid, former, created, last_seen, idle_expires, expires, revision, refresh, payload`
+	columns = `key, issuer, client, subject, sid, former, created, last_seen, idle_expires, expires,
+		revision, refresh, payload`
 
-	createSQL = `SELECT curfew_create($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[], $8::bigint,
-		$9::bigint, $10::bigint, $11::bigint, $12::smallint, $13::bytea, $14::bigint)`
+	createSQL = `SELECT curfew_create($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
+		$8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::smallint, $13::bytea, $14::bigint)`
 
 	findSQL = `SELECT ` + columns + ` FROM curfew_sessions WHERE key = $1 AND expires > $2 AND idle_expires > $2`
 
 	updateSQL = `UPDATE curfew_sessions SET last_seen = $1, idle_expires = $2, expires = $3, refresh = $4, payload = $5,
 		revision = revision + 1 WHERE key = $6 AND revision = $7 AND expires > $8 AND idle_expires > $8`
-	renameSQL = `SELECT curfew_rename($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[], $8::bigint,
-		$9::bigint, $10::bigint, $11::smallint, $12::bytea, $13::bigint, $14::bigint, $15::bigint)`
+	renameSQL = `SELECT curfew_rename($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
+		$8::bigint, $9::bigint, $10::bigint, $11::smallint, $12::bytea, $13::bigint, $14::bigint, $15::bigint)`
 	livesSQL = `SELECT EXISTS (SELECT FROM curfew_sessions WHERE key = $1 AND expires > $2 AND idle_expires > $2)`
 
 	listSQL = `SELECT ` + columns + ` FROM curfew_sessions WHERE key > $1 AND expires > $2 AND idle_expires > $2
 		AND ($4::text = '' OR issuer = $4) AND ($5::text = '' OR client = $5) ORDER BY key LIMIT $3`
-	// Materialized, as the planner might think it quicker to walk through all keys until enough of the name were met.
-	// Without their payloads, as there may be many.
+	// MATERIALIZED, since the planner might otherwise read all keys in order until it has found enough of this name.
+	// Only the keys, since there may be many payloads.
 	listNamedSQL = `WITH named AS MATERIALIZED (SELECT key FROM curfew_sessions
 		WHERE %s AND issuer = $5 AND client = $6 AND ($7::text = '' OR subject = $7)
 		AND ($8::text = '' OR sid = $8 OR $8 = ANY (former))
 		AND key > $1 AND expires > $2 AND idle_expires > $2)
 		SELECT ` + columns + ` FROM curfew_sessions
-		WHERE key = ANY (ARRAY(SELECT key FROM named ORDER BY key LIMIT $3)) AND expires > $2 AND idle_expires > $2 ORDER BY key`
+		WHERE key = ANY (ARRAY(SELECT key FROM named ORDER BY key LIMIT $3)) AND expires > $2 AND idle_expires > $2
+		ORDER BY key`
 )
 
 func listSubjectSQL() string { return fmt.Sprintf(listNamedSQL, `subject_hash = $4`) }
@@ -52,8 +54,7 @@ func createArgs(r store.Record, began time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
 		store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires),
-		int16(r.Refresh), blob(r.Payload),
-		store.Micros(began)}
+		int16(r.Refresh), blob(r.Payload), store.Micros(began)}
 }
 
 // Find implements [store.Store].
@@ -77,12 +78,11 @@ func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.R
 func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
 	return s.write(ctx, "update", func(ctx context.Context, conn *pgxpool.Conn) error {
 		done, err := conn.Exec(ctx, updateSQL, store.Micros(r.LastSeen), store.Micros(r.IdleExpires),
-			store.Micros(r.Expires), int16(r.Refresh),
-			blob(r.Payload), r.Key[:], r.Revision, store.Micros(now))
+			store.Micros(r.Expires), int16(r.Refresh), blob(r.Payload), r.Key[:], r.Revision, store.Micros(now))
 		if err != nil || done.RowsAffected() == 1 {
 			return err
 		}
-		// Asked in a statement of its own: the first may have waited for an ending, and does not see what that left.
+		// A separate statement, since the first one may have waited for an ending, which it does not see.
 		var lives bool
 		rows, err := conn.Query(ctx, livesSQL, r.Key[:], store.Micros(now))
 		if err := one(rows, err, &lives); err != nil {
@@ -104,11 +104,10 @@ func renameArgs(r store.Record, began, now time.Time) []any {
 	sids, hashes := allSIDs(&r)
 	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, sids, subjectHash(r.Issuer, r.ClientID, r.Subject), hashes,
 		store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int16(r.Refresh),
-		blob(r.Payload), store.Micros(began),
-		r.Revision, store.Micros(now)}
+		blob(r.Payload), store.Micros(began), r.Revision, store.Micros(now)}
 }
 
-// verdict calls a function that keeps r, unless a mark at or after began names it.
+// verdict calls curfew_create or curfew_rename, which store r unless a mark at or after began names it.
 func (s *Store) verdict(
 	ctx context.Context, what string, r store.Record, began, now time.Time, statement string, args []any,
 ) error {
@@ -141,7 +140,7 @@ func (s *Store) verdict(
 	})
 }
 
-// allSIDs are the sid of r, if it has one, and then the former ones, and their hashes.
+// allSIDs returns the sid of r, if it has one, followed by the former ones, and their hashes.
 func allSIDs(r *store.Record) (sids []string, hashes []int64) {
 	sids, hashes = []string{}, []int64{}
 	for _, sid := range append([]string{r.SID}, r.Former...) {
@@ -188,7 +187,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 	return page, nil
 }
 
-// collect reads all of rows, whose columns are those of columns.
+// collect reads rows, which have the columns of the constant columns.
 func collect(rows pgx.Rows, err error) ([]store.Record, error) {
 	if err != nil {
 		return nil, err
@@ -199,8 +198,7 @@ func collect(rows pgx.Rows, err error) ([]store.Record, error) {
 		var created, lastSeen, idleExpires, expires int64
 		var refresh int16
 		err := row.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &r.Former, &created, &lastSeen, &idleExpires,
-			&expires,
-			&r.Revision, &refresh, &r.Payload)
+			&expires, &r.Revision, &refresh, &r.Payload)
 		if err == nil && len(key) != len(r.Key) {
 			err = fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
 		}

@@ -14,8 +14,8 @@ import (
 const (
 	loadSQL = `SELECT value, revision FROM curfew_vault WHERE name = $1`
 
-	// Of two who save over the same revision one waits for the other at the row, or at the key of the one that is to be
-	// inserted, and then finds another revision, or the row there.
+	// Of two calls with the same revision, one waits for the other at the row, or at the key to be inserted. Then it
+	// finds another revision, or an existing row.
 	saveFirstSQL = `INSERT INTO curfew_vault (name, value, revision) VALUES ($1, $2, 1) ON CONFLICT (name) DO NOTHING`
 	saveSQL      = `UPDATE curfew_vault SET value = $2, revision = revision + 1 WHERE name = $1 AND revision = $3`
 )

@@ -8,12 +8,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// errUncertain: the change is committed on this server, and may be lost with it.
-var errUncertain = errors.New("committed, but the server does not vouch for it")
+// errUncertain means that the change is committed on this server, but may be lost with it.
+var errUncertain = errors.New("committed, but the server warns that it may be lost")
 
-// A server that was told to stop waiting for its synchronous standby commits all the same, and says so in a warning
-// that comes before its answer is complete. A driver takes the answer for a success. So what the server warned of last
-// is kept with the connection until the change is judged.
+// When the wait for a synchronous standby is cancelled, the server commits all the same, and sends a warning before the
+// result. The driver takes the result for a success. So the last warning is kept with the connection until the result
+// of the change is checked.
 const warningKey = "curfew.warning"
 
 func forgetWarning(conn *pgxpool.Conn) { delete(conn.Conn().PgConn().CustomData(), warningKey) }
@@ -30,16 +30,16 @@ func keepWarning(c *pgconn.PgConn, n *pgconn.Notice) {
 	}
 }
 
-// harmless are the functions of the server whose warnings say nothing about a commit: RAISE WARNING of somebody's
-// trigger, and those that ask for a vacuum before transaction numbers run out.
+// harmless holds the functions of the server whose warnings have nothing to do with a commit: RAISE WARNING in a
+// trigger, and requests to vacuum before transaction numbers run out.
 var harmless = map[string]bool{"exec_stmt_raise": true, "GetNewTransactionId": true, "GetNewMultiXactId": true}
 
-// doubtful says whether a notice casts doubt on a change. The message is in whatever language lc_messages names, and
-// the SQLSTATE of a cancelled wait is that of any warning (01000); the severity that is not translated and the name of
-// the function can be relied on. A warning that is not known to be harmless casts doubt: a logout that is repeated
-// costs less than one that is lost.
+// doubtful reports whether a notice may mean that a change is not durable. The message is in the language of
+// lc_messages, and the SQLSTATE of a cancelled wait is that of any warning (01000). Only the untranslated severity and
+// the name of the function can be relied on. Every warning that is not known to be harmless counts: a repeated logout
+// costs less than a lost one.
 func doubtful(n *pgconn.Notice) bool {
-	if n.SeverityUnlocalized == "" { // only something that is no PostgreSQL leaves it out
+	if n.SeverityUnlocalized == "" { // PostgreSQL always sends it; other servers may not
 		return strings.HasPrefix(n.Code, "01") || strings.HasPrefix(n.Code, "57")
 	}
 	return n.SeverityUnlocalized == "WARNING" && !harmless[n.Routine]

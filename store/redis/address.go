@@ -22,35 +22,36 @@ const (
 	kindSentinel
 )
 
-// address is where the servers are and how to sign in there.
+// address is where the servers are, and how to connect to them.
 type address struct {
 	kind         kind
 	option       rueidis.ClientOption
 	prefix       string
-	waitReplicas int // -1 when it says nothing
+	waitReplicas int // -1 when it is not given
 }
 
-// CheckAddress says whether [Open] would understand an address, without connecting anywhere. It reads the certificates.
+// CheckAddress reports what is wrong with an address for [Open], without connecting anywhere. It reads the certificates
+// that the address names.
 func CheckAddress(s string) error {
 	_, err := parseAddress(s, nil)
 	return err
 }
 
-// parseAddress reads an address. It is not left to net/url, which knows no list of hosts and whose errors repeat what
-// may be a password; so no error here says more than which part is wrong.
+// parseAddress parses an address. It does not use net/url, which has no lists of hosts and whose errors repeat what may
+// be a password. So its errors say only which part is wrong.
 func parseAddress(s string, config *tls.Config) (address, error) {
 	a := address{waitReplicas: -1}
 	scheme, rest, ok := strings.Cut(s, "://")
-	base, way, _ := strings.Cut(scheme, "+")
+	base, kind, _ := strings.Cut(scheme, "+")
 	encrypted := base == "rediss"
 	port := "6379"
 	switch {
 	case !ok || base != "redis" && base != "rediss":
 		return a, errors.New("an address begins with redis:// or rediss://, redis+cluster:// or redis+sentinel://")
-	case way == "":
-	case way == "cluster":
+	case kind == "":
+	case kind == "cluster":
 		a.kind = kindCluster
-	case way == "sentinel":
+	case kind == "sentinel":
 		a.kind, port = kindSentinel, "26379"
 	default:
 		return a, errors.New("an address says +cluster, +sentinel or neither after redis or rediss")
@@ -73,14 +74,14 @@ func parseAddress(s string, config *tls.Config) (address, error) {
 			return a, err
 		}
 	}
-	if err := a.place(path); err != nil {
+	if err := a.setPath(path); err != nil {
 		return a, err
 	}
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		return a, errors.New("what follows the question mark is not encoded as in a URL")
 	}
-	return a, a.settings(q, encrypted, config)
+	return a, a.setOptions(q, encrypted, config)
 }
 
 func appendHost(hosts []string, host, port string) ([]string, error) {
@@ -94,8 +95,8 @@ func appendHost(hosts []string, host, port string) ([]string, error) {
 	return append(hosts, net.JoinHostPort(h, p)), nil
 }
 
-// place reads what follows the hosts: the master's name for sentinels, and a database.
-func (a *address) place(path string) error {
+// setPath reads what follows the hosts: the master's name for sentinels, and a database.
+func (a *address) setPath(path string) error {
 	if a.kind == kindSentinel {
 		var master string
 		master, path, _ = strings.Cut(path, "/")
@@ -123,7 +124,8 @@ func (a *address) place(path string) error {
 	return nil
 }
 
-func (a *address) settings(q url.Values, encrypted bool, config *tls.Config) error {
+// setOptions reads what follows the question mark.
+func (a *address) setOptions(q url.Values, encrypted bool, config *tls.Config) error {
 	for name, values := range q {
 		switch name {
 		case "cacert", "cert", "key":

@@ -11,14 +11,15 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// ClaimAttempt implements [store.Attempts]. Replicas are not waited for.
-func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time) ([]byte,
-	error) {
-	word, held, err := s.attempt(ctx, id, value, decimal(expires), until(expires, margin), now)
+// ClaimAttempt implements [store.Attempts]. It does not wait for replicas.
+func (s *Store) ClaimAttempt(
+	ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time,
+) (held []byte, err error) {
+	word, text, err := s.attempt(ctx, id, value, decimal(expires), until(expires, margin), now)
 	if err != nil || word != "held" {
 		return nil, err
 	}
-	return []byte(held), nil
+	return []byte(text), nil
 }
 
 // CompleteAttempt implements [store.Attempts].
@@ -30,9 +31,10 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 	return err
 }
 
-// attempt calls the script and returns its word, and the value that is held.
-func (s *Store) attempt(ctx context.Context, id store.AttemptID, value []byte, expires, cleanUp string,
-	now time.Time) (word, held string, err error) {
+// attempt calls the script and returns its answer: a word, and the value that is held.
+func (s *Store) attempt(
+	ctx context.Context, id store.AttemptID, value []byte, expires, cleanUp string, now time.Time,
+) (word, held string, err error) {
 	if err := store.CheckAttempt(value); err != nil {
 		return "", "", fmt.Errorf("redis: %w", err)
 	}

@@ -10,21 +10,21 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// clockLine has the connections that the servers' clocks are read over, one to each. They are used for nothing else: an
-// answer on a connection of the feed would wait for whoever takes in what came before it.
-type clockLine struct {
+// clockClient has one connection to each server, over which its clock is read. They are used for nothing else: on a
+// connection of the feed, an answer would wait until the messages before it have been handled.
+type clockClient struct {
 	mu     sync.Mutex
 	client rueidis.Client // nil before the first reading
 }
 
-func (c *clockLine) get(ctx context.Context, s *Store) (rueidis.Client, error) {
+func (c *clockClient) get(ctx context.Context, s *Store) (rueidis.Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client != nil {
 		return c.client, nil
 	}
 	option := s.option
-	option.DisableRetry = true    // a reading that fails is soon followed by another
+	option.DisableRetry = true    // the caller soon reads the clock again
 	option.PipelineMultiplex = -1 // one connection to each server
 	client, err := dial(ctx, option)
 	if err == nil {
@@ -33,8 +33,8 @@ func (c *clockLine) get(ctx context.Context, s *Store) (rueidis.Client, error) {
 	return client, err
 }
 
-// close is called when nobody reads any more.
-func (c *clockLine) close() {
+// close closes the connections. The clock must not be read any more.
+func (c *clockClient) close() {
 	if c.client != nil {
 		c.client.Close()
 	}
@@ -43,8 +43,8 @@ func (c *clockLine) close() {
 // Clock implements [store.Store].
 func (s *Store) Clock() store.Clock { return store.Clock{Now: s.now} }
 
-// now reads the server's time. On a Cluster each master stamps the endings of its own slots, so all are asked, by a key
-// of each bucket: who has which slot may be changing.
+// now returns the server's time. On a Cluster each master marks endings with its own time, so all are asked, with a key
+// of each bucket, since slots may be moving between masters. The earliest time counts.
 func (s *Store) now(ctx context.Context) (time.Time, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {

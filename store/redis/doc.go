@@ -1,76 +1,79 @@
 // Package redis keeps sessions in Redis or Valkey: one server, one behind sentinels, or a Cluster; for any number of
 // replicas of Curfew.
 //
-// It owns the keys under one prefix, the scripts that change them (folder lua) and the feed. It does not own the
-// server: how durable that is its operator decides (docs/stores-redis.md), and Open warns of what it sees. It keeps no
-// copies of sessions: the cache is the manager's.
+// The package owns the keys under one prefix, the Lua scripts that change them (directory lua) and the feed. How
+// durable the server is depends on its configuration (docs/stores-redis.md); Open logs a warning if it may lose data.
+// The package does not cache sessions: the session manager does.
 //
-// # Where things are
+// # Keys
 //
-// There are 256 buckets, and a session is in the one that the first byte of its key numbers. That byte is part of the
-// tag, which follows from issuer, client and subject. So a person's sessions, their indexes, end marks and notices are
-// in one bucket, a bucket is in one slot of a Cluster (its keys share a hash tag), and one script can do all that an
-// ending asks for.
+// There are 256 buckets. The first byte of a session's key is the number of its bucket. That byte is part of the tag,
+// which is computed from issuer, client and subject. So all sessions of a subject, their indexes, end marks and notices
+// are in one bucket. All keys of a bucket share a hash tag, so a bucket is in one slot of a Cluster, and one script can
+// do all that an ending asks for.
 //
-// Why 256: List, Tally and Prune walk the buckets, and every Sync of the feed reads one key of each, so fewer are
-// better; a slot moves between machines as a whole, and while it moves its people cannot sign in or out, so more are
-// better. With ten million sessions (14 GB) a bucket is 55 MB. The hash tags are chosen so that the buckets lie evenly
-// over the slots: with any whole number of machines the fullest has one bucket more than the others.
+// The number is a compromise. List, Stats and Prune visit every bucket, and every Sync of the feed reads one key of
+// each, so fewer would be better. A slot moves between machines as a whole, and while it moves the subjects in it
+// cannot sign in or out, so more would be better. With ten million sessions (14 GB) a bucket has 55 MB. The hash tags
+// are chosen so that the buckets are spread evenly over the slots: with any number of machines, no machine has more
+// than one bucket more than another.
 //
-// What others control (issuer, client, subject, sid, jti) is in names of keys as a part of its SHA-256, and in full in
-// values. Where a hash leads to a session the names are compared in full.
+// Values that others control (issuer, client, subject, sid, jti) are part of a key only as a truncated SHA-256, and are
+// stored in full in values. Where a session is found by a hash, the full values are compared.
 //
-// Redis's own expiry only cleans up: what has run out is judged by the caller's time, from the stored fields, and Redis
-// keeps everything for an hour longer, and for a day what holds a refresh token (see Overdue). So the clock of a server
-// may be wrong by most of an hour.
+// Redis's own expiry only cleans up. Whether an entry has expired depends on the caller's time and the stored fields.
+// Redis keeps every entry for one hour longer, and a session that holds a refresh token for one day (see Overdue). So
+// the clock of a server may be wrong by up to an hour.
 //
 // # A sid alone
 //
-// A logout token may name a sid and no subject. The sid has a bucket of its own, and there a pointer: the set of the
-// tags that have sessions with it. That makes two buckets, so two scripts, for Create and for End:
+// A logout token may name a sid and no subject (OpenID Connect Back-Channel Logout 1.0 §2.4). Each sid belongs to a
+// bucket, by its hash, where a pointer is kept: the set of the tags that have sessions with that sid. So Create and End
+// concern two buckets, and take two scripts each:
 //
-//	Create   C1, in the sid's bucket: refuse if a mark of the sid is at or after the login's beginning; add the tag to the
-//	         pointer.
-//	         C2, in the person's bucket: refuse if a mark there names the session; insert it.
+//	Create   C1, in the sid's bucket: refuse if there is a mark of the sid at or after the beginning of the login;
+//	         add the tag to the pointer.
+//	         C2, in the subject's bucket: refuse if a mark there names the session; insert the session.
 //	End      E1, in the sid's bucket: leave the mark of the sid; read the pointer.
 //	         E2, in the bucket of each tag in it: leave a copy of the mark; remove the sessions with the sid.
 //
-// A login that began at or before the mark is never alive after End has returned nil, and never found after Create has
-// returned an error. Each script is atomic, so only their order counts:
+// The session of a login that began at or before the mark never lives after End has returned nil, and is never found
+// after Create has returned an error. Each script is atomic, so only their order matters:
 //
 //   - E1 before C1: C1 finds the mark and refuses.
 //   - C1 before E1, C2 before E2: E1 reads the tag, E2 finds the session and removes it.
 //   - C1 before E1, E2 before C2: E1 reads the tag, E2 leaves the copy of the mark where C2 looks, and C2 refuses.
 //
-// A login that began after the mark passes C1 and C2, and the pointer is there before the session is. A crash between
-// C1 and C2 leaves a pointer to nothing, which is harmless. A pointer is never removed, since another login could be
-// between C1 and C2; it runs out, later than any session that it leads to (see slack). An Update that lets a session
-// live longer than that renews the pointer first. The orders are tested one by one.
+// A login that began after the mark passes C1 and C2, and its pointer exists before its session does. A crash between
+// C1 and C2 leaves a pointer without a session, which is harmless. A pointer is never removed, since another login
+// could be between C1 and C2. It expires, later than any session that it leads to (see slack). An Update that makes a
+// session live longer than that renews the pointer first. Tests run each of these orders.
 //
-// A session may have had other sids. Each has its pointer, and in the person's bucket an index of its own leads from
-// former sids to sessions. Rename does C1 for all of them, and in place of C2 refuses, or replaces the session and its
-// entries in both indexes. A logout of a sid that the session has before and after finds pointer and session in any
-// order of the steps; for the new sid the orders are those above.
+// A session may have had other sids before. Each of them has its pointer, and a second index in the subject's bucket
+// finds the sessions by their former sids. Rename does C1 for all sids of the session; in place of C2 it refuses, or
+// replaces the session and its entries in both indexes. A logout of a sid that the session has before and after the
+// Rename finds pointer and session in any order of the steps. For the new sid the orders are those above.
 //
-// The same reasoning holds for an ending with a subject: its marks and its sessions are in one bucket, so there E is
-// one script and so is C2.
+// For an ending with a subject, the marks and the sessions are in one bucket, so it takes one script, and C2 alone
+// decides.
 //
 // # A jti
 //
-// On one server the record of a jti is written by the script of the step, wherever it is. On a Cluster the step reaches
-// no further than its slot: the jti is recorded there, and a binding in the jti's own slot makes it count for all
-// subjects (see bind). An ending of a sid alone has several steps, so its jti is claimed before them and recorded after
-// them (see endInSteps). In each case a failure in the middle uses nothing up, and of several at once one succeeds.
+// On one server, the script that ends the sessions also records the jti, in whatever bucket. On a Cluster a script
+// reaches only its own slot: the jti is recorded there, and a binding in the jti's own slot finds a replay that names
+// another subject (see bind). An ending of a sid alone takes several scripts, so its jti is claimed before them and
+// recorded after them (see endInSteps). In each case a failure in between does not use the jti up, and of several
+// endings with the same jti at once one succeeds.
 //
 // # While a slot moves
 //
-// A script that asks for a key which is not here gets an error instead of nothing, and the scripts read everything
-// before they write anything; so an ending in a slot that is moving fails as a whole, and the provider sends it again.
+// A script that reads a key which has moved gets an error. The scripts read everything before they write anything. So
+// an ending in a slot that is moving fails as a whole, and the provider sends it again.
 //
-// # Steps over several slots
+// # Steps in several slots
 //
-// Each method says what its steps are, and each can die after any of them: what it has done by then is harmless, and
-// doing it all again does the rest. Nothing is ever recorded as done before it is.
+// The documentation of each method names its steps. The process may crash after each of them: what has been done by
+// then is harmless, and doing it all again does the rest. Nothing is recorded as done before it is done.
 //
-// The feed is described in feed.go, and how the notices for one app are found in wake-up.go.
+// The feed is described in feed.go, and how Claim finds notices in wakeup.go.
 package redis

@@ -11,24 +11,24 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket: the
-// step. Where more than one bucket is concerned (a sid alone; a jti on a Cluster) or more than the step (replicas to be
-// waited for), there are steps before and after it; steps.go has them.
+// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket. An
+// ending that concerns more than one bucket (a sid alone; a jti on a Cluster), or that waits for replicas, needs
+// further steps before and after that script: see steps.go.
 //
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same
-// token can be sent again and does the rest.
+// token can be sent again, and the next try ends the rest.
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	now = store.Time(now)
-	done := map[string]bool{} // tags of a sid whose sessions have ended
+	done := map[string]bool{} // the tags whose sessions have ended, for a sid alone
 	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now, done)
 	})
 }
 
-// endBatch is one step of End, which may be of several steps itself. It says whether there may be more to be ended.
+// endBatch ends one batch. more reports whether there may be another.
 func (s *Store) endBatch(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
 ) (ended []store.Ended, more bool, err error) {
@@ -46,7 +46,7 @@ func (s *Store) endBatch(
 	}
 	ended, more, err = s.carryOut(ctx, e, now, done)
 	if err == nil && !more && till < store.Micros(e.JTIExpires) {
-		_, _ = s.bind(ctx, e, now, true) // it is done, whatever comes of this
+		_, _ = s.bind(ctx, e, now, true) // the ending is done, even if this fails
 	}
 	return ended, more, err
 }
@@ -60,7 +60,7 @@ func (s *Store) carryOut(
 	return s.endTag(ctx, s.endCall(e, tagOf(e.Selector), e.JTI != "", now), e, now)
 }
 
-// tagOf is the tag of those whom w names; a sid alone does not say.
+// tagOf returns the tag of the sessions that w names. A sid alone has none.
 func tagOf(w store.Selector) []byte {
 	if !w.Key.IsZero() {
 		return w.Key[:4]
@@ -69,7 +69,7 @@ func tagOf(w store.Selector) []byte {
 	return tag[:]
 }
 
-// deedAt is the script that ends those of one tag whom e names.
+// endCall returns the call that ends the sessions of one tag that e names.
 func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Time) call {
 	b := bucket(tag[0])
 	w := e.Selector
@@ -82,12 +82,13 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 		shape, rest = "key", string(w.Key[4:])
 	case w.Subject == "":
 		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
-		// A copy of the sid's mark, for a login that has passed the sid's own bucket and is not in this one yet.
+		// A copy of the sid's mark, for a login that has left its pointer in the sid's bucket and is not in this bucket
+		// yet.
 		mark(sidName(w.Issuer, w.ClientID, w.SID))
 	case e.Spare > 0:
 		shape = "subject"
 	case w.SID == "":
-		// A session without a sid looks for no other mark of its subject than these two.
+		// Every session of the subject is barred by this mark: see marksFor.
 		shape = "subject"
 		mark(subjectMark(&in))
 	default:
@@ -100,8 +101,8 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	var jti, jtiRunsOut, jtiUntil string
 	if recordJTI {
 		n := jtiName(w.Issuer, w.ClientID, e.JTI)
-		home := s.jtiBucket(n, b)
-		keys = append(keys, s.named(home, keyJTI, n[:]), s.key(home, keyExpiry))
+		at := s.jtiBucket(n, b)
+		keys = append(keys, s.named(at, keyJTI, n[:]), s.key(at, keyExpiry))
 		jti, jtiRunsOut, jtiUntil = string(n[:]), decimal(e.JTIExpires), until(e.JTIExpires, margin)
 	}
 	publish, channel := "PUBLISH", s.channel
@@ -110,26 +111,25 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	}
 	var scope []byte
 	scope = appendText(appendText(scope, w.Issuer), w.ClientID)
-	over := now.Add(store.MarkLifetime)
+	expiry := now.Add(store.MarkLifetime)
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
-		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(over), until(over, margin),
+		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(expiry), until(expiry, margin),
 		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.traceLife(),
-		s.wakeupPrefix(),
-		strconv.Itoa(store.EndBatch), strconv.Itoa(e.Spare)}
+		s.wakeupPrefix(), strconv.Itoa(store.EndBatch), strconv.Itoa(e.Spare)}
 	return call{s.scripts.end, keys, append(args, noticeArgs(e, now)...)}
 }
 
-// jtiHome is the bucket that records a jti: on one server its own, so that it counts whomever it names; on a Cluster
-// that of the step, for a script reaches no further.
-func (s *Store) jtiBucket(jti name, deed bucket) bucket {
+// jtiBucket returns the bucket that records a jti. On one server it is the jti's own, so that a replay is found
+// whatever sessions it names. On a Cluster it is that of the script, which reaches no other.
+func (s *Store) jtiBucket(jti name, ending bucket) bucket {
 	if s.cluster {
-		return deed
+		return ending
 	}
 	return jti[0]
 }
 
-// messageHead is what a message of the feed begins with, after the token of the one before: its own token, the bucket,
-// the cause and the time.
+// messageHead returns the beginning of a message of the feed, which follows the token of the previous message: its own
+// token, the bucket, the cause and the time.
 func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	head := make([]byte, tokenSize, 64)
 	rand.Read(head)
@@ -138,9 +138,10 @@ func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	return string(appendMicros(head, now))
 }
 
-// step carries out what deedAt made.
-func (s *Store) endTag(ctx context.Context, c call, e store.Ending, now time.Time) (ended []store.Ended, more bool,
-	err error) {
+// endTag runs the call that endCall returned.
+func (s *Store) endTag(
+	ctx context.Context, c call, e store.Ending, now time.Time,
+) (ended []store.Ended, more bool, err error) {
 	answer, err := s.run(ctx, c)
 	if err != nil {
 		return nil, false, err
@@ -148,9 +149,10 @@ func (s *Store) endTag(ctx context.Context, c call, e store.Ending, now time.Tim
 	return s.finish(ctx, c, answer, e, now)
 }
 
-// finish reads what a step answered, and rings for the notices that it left.
-func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending,
-	now time.Time) (ended []store.Ended, more bool, err error) {
+// finish reads the answer of the script, and sets the wake-ups for the notices that it added.
+func (s *Store) finish(
+	ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time,
+) (ended []store.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
 		return nil, false, err
@@ -180,7 +182,8 @@ func (s *Store) finish(ctx context.Context, c call, answer rueidis.RedisMessage,
 	return ended, word == "more", nil
 }
 
-// trace is how long a script leaves a trace for replicas, if any are waited for.
+// traceLife returns how long the trace of a script is kept, in milliseconds (see leave_trace in shared.lua). It is
+// empty when replicas are not waited for.
 func (s *Store) traceLife() string {
 	if !s.waits() {
 		return ""
@@ -188,14 +191,18 @@ func (s *Store) traceLife() string {
 	return "60000"
 }
 
-// whose names an ending for a binding: the bucket that records its jti, and a hash of whom it names.
-func whose(w store.Selector) (home bucket, text string) {
+// stepsBucket returns the bucket of the first and last step of an ending with this selector: that of the sid for a sid
+// alone, else that of the sessions.
+func stepsBucket(w store.Selector) bucket {
 	if w.Key.IsZero() && w.Subject == "" {
-		sid := sidName(w.Issuer, w.ClientID, w.SID)
-		home = sid[0]
-	} else {
-		home = tagOf(w)[0]
+		return sidName(w.Issuer, w.ClientID, w.SID)[0]
 	}
+	return tagOf(w)[0]
+}
+
+// bindingID names an ending in the binding of a jti: the bucket that records the jti, and a hash of the selector, in
+// hexadecimal.
+func bindingID(w store.Selector) string {
 	n := hash('w', w.Issuer, w.ClientID, w.Subject, w.SID, string(w.Key[:]))
-	return home, fmt.Sprintf("%02x%x", home, n[:])
+	return fmt.Sprintf("%02x%x", stepsBucket(w), n[:])
 }

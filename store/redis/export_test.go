@@ -19,8 +19,8 @@ func (s *Store) PointerOf(issuer, clientID, sid string) string {
 	return s.named(n[0], keyPointer, n[:])
 }
 
-// LaneKeys are the keys of the lists of queues of all buckets.
-func (s *Store) LaneKeys() (keys []string) {
+// QueueKeys are the keys of the lists of queues of all buckets.
+func (s *Store) QueueKeys() (keys []string) {
 	for b := range buckets {
 		keys = append(keys, s.key(bucket(b), keyQueues))
 	}
@@ -49,23 +49,23 @@ func (s *Store) Channel() string { return s.channel }
 // CreateSteps are the steps of Create, to be done one by one.
 func (s *Store) CreateSteps(ctx context.Context, r store.Record, began time.Time) (point func() error,
 	insert func() error) {
-	return s.keepSteps(ctx, r, s.scripts.create, 0, began, began)
+	return s.writeSteps(ctx, r, s.scripts.create, 0, began, began)
 }
 
 // RenameSteps are the steps of Rename, to be done one by one.
 func (s *Store) RenameSteps(ctx context.Context, r store.Record, began, now time.Time) (point func() error,
 	replace func() error) {
-	return s.keepSteps(ctx, r, s.scripts.rename, r.Revision, began, now)
+	return s.writeSteps(ctx, r, s.scripts.rename, r.Revision, began, now)
 }
 
-func (s *Store) keepSteps(ctx context.Context, r store.Record, script *script, revision int64, began,
+func (s *Store) writeSteps(ctx context.Context, r store.Record, script *script, revision int64, began,
 	now time.Time) (point func() error, place func() error) {
 	var pointed int64
 	return func() (err error) {
 			pointed, err = s.point(ctx, &r, decimal(began))
 			return err
 		}, func() error {
-			return s.place(ctx, &r, script, revision, pointed, began, now)
+			return s.writeSession(ctx, &r, script, revision, pointed, began, now)
 		}
 }
 
@@ -98,8 +98,8 @@ func (s *Store) Bind(ctx context.Context, e store.Ending, now time.Time) error {
 	return err
 }
 
-// LeaveSteps are the steps of Leave on a Cluster.
-func (s *Store) LeaveSteps(ctx context.Context, n store.Notice) (leave, ring func() error) {
+// EnqueueSteps are the steps of Enqueue on a Cluster.
+func (s *Store) EnqueueSteps(ctx context.Context, n store.Notice) (put, wake func() error) {
 	var first map[place]string
 	return func() (err error) {
 		first, err = s.put(ctx, []store.Notice{n})
@@ -107,9 +107,9 @@ func (s *Store) LeaveSteps(ctx context.Context, n store.Notice) (leave, ring fun
 	}, func() error { s.wakeAll(ctx, first); return nil }
 }
 
-// ClaimSteps are the steps of ClaimFor.
+// ClaimSteps are the steps of Claim.
 func (s *Store) ClaimSteps(ctx context.Context, kind store.NoticeKind, target string, now time.Time,
-	lease time.Duration) (hear, claim, hush func() error, claimed *[]store.Notice) {
+	lease time.Duration) (read, claim, reschedule func() error, claimed *[]store.Notice) {
 	queue := queueName(kind, target)
 	var wakeups []wakeup
 	var next map[place]string
@@ -123,8 +123,8 @@ func (s *Store) ClaimSteps(ctx context.Context, kind store.NoticeKind, target st
 		}, func() error { s.reschedule(ctx, queue, wakeups, next); return nil }, claimed
 }
 
-// BellOf is the key of the wake-up of a queue.
-func (s *Store) BellOf(kind store.NoticeKind, target string) string {
+// WakeupOf is the key of the wake-up of a queue.
+func (s *Store) WakeupOf(kind store.NoticeKind, target string) string {
 	return s.wakeupKey(queueName(kind, target))
 }
 
@@ -141,7 +141,7 @@ func (s *Store) WaitFor() int {
 	if !s.replicas.auto {
 		return s.replicas.fixed
 	}
-	if _, found := s.replicas.fewest(); found {
+	if _, found := s.replicas.masterWithoutReplica(); found {
 		return 0
 	}
 	return 1
@@ -151,4 +151,4 @@ func (s *Store) WaitFor() int {
 const WaitConns = waitConns
 
 // Look looks which masters have replicas.
-func (s *Store) Look(ctx context.Context) error { return s.look(ctx) }
+func (s *Store) Look(ctx context.Context) error { return s.checkTopology(ctx) }

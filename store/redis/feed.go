@@ -12,71 +12,68 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// The feed. Each message carries a random token and the token of the one before it in its bucket, and the script that
-// publishes it leaves its token in the bucket's last key, all in one step with the removal. So the messages of a bucket
-// are a chain, and its end can be read.
+// The feed uses Redis's publish/subscribe, which does not report lost messages. So each message carries a random token
+// and the token of the previous message of its bucket. The script that ends sessions also publishes the message and
+// writes its token under keyLast of the bucket, in one atomic step. So the messages of a bucket form a chain, and the
+// end of the chain can be read.
 //
-// Sync reads the ends of all chains from the masters and succeeds when the messages with these tokens were handed over,
-// with no link missing since the last Sync. That proves what it promises by itself, however messages travel: an ending
-// that was complete before Sync is at or before the end that Sync reads, and everything up to there has been handed
-// over. A message sent by us and received back would prove less: while a slot moves, endings are carried out and
-// published where the slot goes to, and our own message would still come back from where it came from. Nor is there any
-// need to know whether a connection is alive: if none ended meanwhile nothing was missed, and if some did, their tokens
-// do not come.
+// Sync reads the ends of all chains from the masters, and succeeds when the messages with these tokens have been handed
+// to the watching functions, and no message of a chain is missing since the last Sync. That is what Sync promises,
+// however messages travel: an ending that was complete before Sync is at or before the end that Sync reads, and every
+// message up to there has been handed over. To publish a message and wait for it would prove less: while a slot moves,
+// endings are published by the new master, while that message could still come from the old one. Sync also need not
+// know whether a connection is alive: if no session ended meanwhile nothing was missed, and if some did, their tokens
+// do not arrive.
 //
-// A subscription that breaks, or moves to another server, counts as a gap all the same, and begins a new chain: after a
-// failover the new master may know less than the old one published.
+// A subscription that breaks, or moves to another server, always counts as a gap and begins a new chain: after a
+// failover the new master may know less than the old one has published.
 
-// tokenSize is 128 bits: nobody guesses one, and none comes twice.
+// tokenSize makes tokens of 128 bits, which cannot be guessed and do not repeat.
 const tokenSize = 16
 
 type token [tokenSize]byte
 
 var (
-	errGap       = errors.New("redis: the feed: something may have been missed")
-	errNotHeard  = errors.New("redis: the feed: what ended was not heard of in time")
-	errNotListen = errors.New("redis: the feed: not subscribed")
+	errGap           = errors.New("redis: the feed: something may have been missed")
+	errLate          = errors.New("redis: the feed: messages did not arrive in time")
+	errNotSubscribed = errors.New("redis: the feed: not subscribed")
 )
-
-// line is one subscription: of all buckets on one server, of one bucket on a Cluster.
-type line struct {
-	channel string
-	first   int // bucket
-	count   int
-}
 
 // listener keeps the subscriptions of a store and follows the chains. It is started by the first Watch.
 type listener struct {
 	s      *Store
-	client rueidis.Client // of its own: cutting the feed does not cut the store, nor the other way round
+	client rueidis.Client // of its own: the feed and the store lose their connections independently
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	mu      sync.Mutex
-	changed chan struct{} // closed, and made anew, when up or gaps change
-	up      int           // lines that are subscribed
-	lines   []*subscribed
-	gaps    int // how often something may have been missed
-	last    [buckets]token
-	known   [buckets]bool // whether last is the end of the chain as far as it was heard
-	waiting map[*waiter]struct{}
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced when up or gaps change
+	up       int           // how many channels are subscribed to
+	channels []*channel
+	gaps     int // how often something may have been missed
+	last     [buckets]token
+	known    [buckets]bool // whether last is the token of the last message received
+	waiting  map[*waiter]struct{}
 }
 
-type subscribed struct {
-	line
+// channel is one channel that the listener subscribes to: of all buckets on one server, of one bucket on a Cluster.
+type channel struct {
+	name   string
+	first  int // the first bucket
+	count  int // how many buckets
 	isUp   bool
-	cancel context.CancelFunc // ends the subscription; it is made anew
+	cancel context.CancelFunc // ends the subscription, which is then renewed
 }
 
 // waiter is a Sync under way.
 type waiter struct {
-	began   [buckets]token          // the ends of the chains as far as they were heard when it began
-	seen    map[heardToken]struct{} // heard since, until it knows what it waits for
-	pending map[heardToken]struct{} // what it waits for
+	began   [buckets]token        // the last tokens received when it began
+	seen    map[received]struct{} // received since then, until it knows what it waits for
+	pending map[received]struct{} // what it waits for
 	done    chan struct{}
 }
 
-type heardToken struct {
+type received struct {
 	bucket bucket
 	token  token
 }
@@ -89,7 +86,7 @@ func (s *Store) listen(ctx context.Context) (*listener, error) {
 		return s.listener, nil
 	}
 	option := s.option
-	option.DisableRetry = true    // which would subscribe again behind our back
+	option.DisableRetry = true    // a retry would hide a broken subscription
 	option.PipelineMultiplex = -1 // one connection to each server
 	client, err := dial(ctx, option)
 	if err != nil {
@@ -100,13 +97,13 @@ func (s *Store) listen(ctx context.Context) (*listener, error) {
 		waiting: make(map[*waiter]struct{})}
 	if s.cluster {
 		for b := range buckets {
-			l.lines = append(l.lines, &subscribed{line: line{s.key(bucket(b), keyFeed), b, 1}})
+			l.channels = append(l.channels, &channel{name: s.key(bucket(b), keyFeed), first: b, count: 1})
 		}
 	} else {
-		l.lines = []*subscribed{{line: line{s.channel, 0, buckets}}}
+		l.channels = []*channel{{name: s.channel, count: buckets}}
 	}
-	for _, sub := range l.lines {
-		l.done.Go(func() { l.keep(life, sub) })
+	for _, c := range l.channels {
+		l.done.Go(func() { l.keepSubscribed(life, c) })
 	}
 	s.listener = l
 	return l, nil
@@ -122,24 +119,24 @@ func (s *Store) stopListening() {
 	}
 }
 
-// keep subscribes, again and again.
-func (l *listener) keep(life context.Context, sub *subscribed) {
+// keepSubscribed subscribes to a channel, again and again.
+func (l *listener) keepSubscribed(life context.Context, c *channel) {
 	for life.Err() == nil {
 		ctx, cancel := context.WithCancel(life)
 		l.mu.Lock()
-		sub.cancel = cancel
+		c.cancel = cancel
 		l.mu.Unlock()
 		hooked := rueidis.WithOnSubscriptionHook(ctx, func(e rueidis.PubSubSubscription) {
 			if e.Kind == "subscribe" || e.Kind == "ssubscribe" {
-				l.subscribed(sub)
+				l.subscribed(c)
 			}
 		})
-		// Receive ends when the connection breaks, when the server says that the slot has moved, and on our wish. All
-		// are the same here.
-		_ = l.client.Receive(hooked, l.subscribe(sub.channel), l.hear)
+		// Receive returns when the connection breaks, when the slot moves, and when ctx is done. All have the same
+		// effect here.
+		_ = l.client.Receive(hooked, l.subscribe(c.name), l.receive)
 		cancel()
-		l.lost(sub)
-		l.s.suspectTopology()
+		l.lost(c)
+		l.s.recheckTopology()
 		wait.Sleep(life, 50*time.Millisecond)
 	}
 }
@@ -151,56 +148,56 @@ func (l *listener) subscribe(channel string) rueidis.Completed {
 	return l.client.B().Subscribe().Channel(channel).Build()
 }
 
-// subscribed begins the chains of a subscription: where they are is not known yet.
-func (l *listener) subscribed(sub *subscribed) {
+// subscribed begins the chains of a channel. Their last tokens are not known yet.
+func (l *listener) subscribed(c *channel) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if sub.isUp { // subscribed anew without a word
+	if c.isUp { // the client subscribed again without reporting a break
 		l.gap()
 	} else {
-		sub.isUp = true
+		c.isUp = true
 		l.up++
 	}
-	for b := sub.first; b < sub.first+sub.count; b++ {
+	for b := c.first; b < c.first+c.count; b++ {
 		l.known[b] = false
 	}
-	l.tellAll()
+	l.signal()
 }
 
-func (l *listener) lost(sub *subscribed) {
+func (l *listener) lost(c *channel) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if sub.isUp {
-		sub.isUp = false
+	if c.isUp {
+		c.isUp = false
 		l.up--
 		l.gap()
 	}
 }
 
-// gap says that something may have been missed. l.mu is held.
+// gap records that messages may have been missed. l.mu must be held.
 func (l *listener) gap() {
 	l.gaps++
-	l.tellAll()
+	l.signal()
 }
 
-func (l *listener) tellAll() {
+func (l *listener) signal() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// renew ends all subscriptions, to make them anew: messages did not come, though nobody said that a connection is
+// renew ends all subscriptions, so that they are made again: messages did not arrive, though no connection was reported
 // broken.
 func (l *listener) renew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gap()
-	for _, sub := range l.lines {
-		sub.cancel()
+	for _, c := range l.channels {
+		c.cancel()
 	}
 }
 
-// hear takes a message: it hands over what ended, and only then counts it as heard.
-func (l *listener) hear(m rueidis.PubSubMessage) {
+// receive handles a message: it hands over the ended sessions, and only then counts the message as received.
+func (l *listener) receive(m rueidis.PubSubMessage) {
 	var before, own token
 	d := decoder{rest: m.Message}
 	copy(before[:], d.take(tokenSize))
@@ -215,32 +212,32 @@ func (l *listener) hear(m rueidis.PubSubMessage) {
 	if d.short {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.gap() // no message of ours, or of another release
+		l.gap() // not a message of this package, or one of another release
 		return
 	}
 	l.s.hub.Publish(ended)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// The message whose token was read already was on its way while Sync read it.
+	// own equals last when Sync read the token from the server before the message arrived.
 	if l.known[b] && before != l.last[b] && own != l.last[b] {
 		l.gap()
 	}
 	first := !l.known[b]
 	l.last[b], l.known[b] = own, true
 	for w := range l.waiting {
-		if first { // who reads the end from before it has read where this chain begins
-			w.hear(heardToken{b, before})
+		if first { // a Sync may have read the token before this one as the end of the chain
+			w.receive(received{b, before})
 		}
-		w.hear(heardToken{b, own})
+		w.receive(received{b, own})
 	}
 }
 
-func (w *waiter) hear(h heardToken) {
+func (w *waiter) receive(h received) {
 	if w.pending == nil {
 		w.seen[h] = struct{}{}
 		return
 	}
-	if _, waits := w.pending[h]; !waits {
+	if _, ok := w.pending[h]; !ok {
 		return
 	}
 	if delete(w.pending, h); len(w.pending) == 0 {
@@ -248,14 +245,15 @@ func (w *waiter) hear(h heardToken) {
 	}
 }
 
-// sync returns how many gaps there were, when everything that ended before has been heard of.
+// sync waits until all messages published before the call have been received. It returns how many gaps there were in
+// all.
 func (l *listener) sync(ctx context.Context) (gaps int, err error) {
-	w := &waiter{seen: make(map[heardToken]struct{}), done: make(chan struct{})}
+	w := &waiter{seen: make(map[received]struct{}), done: make(chan struct{})}
 	l.mu.Lock()
 	gaps = l.gaps
-	if l.up < len(l.lines) {
+	if l.up < len(l.channels) {
 		l.mu.Unlock()
-		return gaps, errNotListen
+		return gaps, errNotSubscribed
 	}
 	l.waiting[w] = struct{}{}
 	w.began = l.last
@@ -290,19 +288,19 @@ func (l *listener) sync(ctx context.Context) (gaps int, err error) {
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				l.renew()
 			}
-			return gaps, errNotHeard
+			return gaps, errLate
 		}
 	}
 }
 
-// await says whether all chains have been heard to their ends; what is missing, w waits for. A chain that nothing was
-// heard of since it was subscribed to begins at its end.
+// await reports whether all chains have been received to their ends. If not, w waits for those that are missing. A
+// chain without a message since it was subscribed to begins at its end.
 func (l *listener) await(w *waiter, ends *[buckets]token) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w.pending = make(map[heardToken]struct{})
+	w.pending = make(map[received]struct{})
 	for b, end := range ends {
-		h := heardToken{bucket(b), end}
+		h := received{bucket(b), end}
 		_, seen := w.seen[h]
 		switch {
 		case !l.known[b]:
@@ -344,11 +342,11 @@ func (s *Store) ends(ctx context.Context) (*[buckets]token, error) {
 		}
 		return &ends, nil
 	}
-	asks := make([]rueidis.Completed, buckets)
-	for b := range asks {
-		asks[b] = s.client.B().Get().Key(s.key(bucket(b), keyLast)).Build()
+	commands := make([]rueidis.Completed, buckets)
+	for b := range commands {
+		commands[b] = s.client.B().Get().Key(s.key(bucket(b), keyLast)).Build()
 	}
-	for b, result := range s.client.DoMulti(ctx, asks...) {
+	for b, result := range s.client.DoMulti(ctx, commands...) {
 		raw, err := result.ToString()
 		if err := set(b, raw, err); err != nil {
 			return nil, err
@@ -364,10 +362,11 @@ type subscription struct {
 	listener   *listener
 
 	mu   sync.Mutex
-	gaps int // that it has told of
+	gaps int // that Sync has reported
 }
 
-// Watch implements [store.Store]. It returns when the store is subscribed, and fails when that takes too long.
+// Watch implements [store.Store]. It returns when the store is subscribed, and fails when that takes longer than the
+// timeout.
 func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	waiting, leave, err := s.read(ctx)
 	if err != nil {
@@ -389,26 +388,26 @@ func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, er
 	return &subscription{Feed: local, s: s, listener: l, gaps: gaps}, nil
 }
 
-// ready waits until all lines are subscribed.
+// ready waits until all channels are subscribed to.
 func (l *listener) ready(ctx context.Context) (gaps int, err error) {
 	for {
 		l.mu.Lock()
 		up, changed, gaps := l.up, l.changed, l.gaps
 		l.mu.Unlock()
-		if up == len(l.lines) {
+		if up == len(l.channels) {
 			return gaps, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return 0, errors.Join(errNotListen, ctx.Err())
+			return 0, errors.Join(errNotSubscribed, ctx.Err())
 		}
 	}
 }
 
 // Sync implements [store.Feed].
 func (f *subscription) Sync(ctx context.Context) error {
-	if err := f.Feed.Sync(ctx); err != nil { // over
+	if err := f.Feed.Sync(ctx); err != nil { // the subscription is over
 		return err
 	}
 	waiting, leave, err := f.s.read(ctx)

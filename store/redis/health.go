@@ -13,10 +13,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-var errSilent = errors.New("a server does not say what it is")
+var errSilent = errors.New("a server does not answer INFO")
 
-// inspect refuses servers that cannot do what is needed, and warns of those that may lose what they are given. It says
-// how many replicas the master has that has fewest.
+// inspect refuses servers that lack what is needed, and warns of those that may lose what they are given. It returns
+// the smallest number of replicas that a master has.
 func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -34,7 +34,7 @@ func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, er
 		asking, cancel := context.WithTimeout(ctx, s.timeout/2)
 		n, err := s.inspectServer(asking, node, at, log)
 		cancel()
-		if errors.Is(err, errSilent) { // a Cluster goes on without some of its nodes
+		if errors.Is(err, errSilent) { // a Cluster works without some of its nodes
 			silent = append(silent, err)
 			continue
 		}
@@ -49,9 +49,11 @@ func (s *Store) inspect(ctx context.Context, log *slog.Logger) (replicas int, er
 	return fewest, nil
 }
 
-// inspectServer inspects one server, and says how many replicas it has; one that is a replica itself needs none.
-func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, log *slog.Logger) (replicas int,
-	err error) {
+// inspectServer inspects one server, and returns how many replicas it has. A replica itself needs none: its number is
+// the largest.
+func (s *Store) inspectServer(
+	ctx context.Context, c rueidis.Client, at string, log *slog.Logger,
+) (replicas int, err error) {
 	info, err := readInfo(ctx, c)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", errSilent, err)
@@ -67,7 +69,7 @@ func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, 
 		if is {
 			return 0, errors.New("the server is a node of a Cluster: address it as redis+cluster://")
 		}
-		return 0, errors.New("the server is no node of a Cluster: address it as redis://")
+		return 0, errors.New("the server is not a node of a Cluster: address it as redis://")
 	}
 	replicas = math.MaxInt
 	if info["role"] == "master" {
@@ -77,7 +79,7 @@ func (s *Store) inspectServer(ctx context.Context, c rueidis.Client, at string, 
 	return replicas, nil
 }
 
-// warn tells of what a server may lose.
+// warn logs what a server may lose.
 func warn(ctx context.Context, c rueidis.Client, at string, info map[string]string, log *slog.Logger) {
 	if policy := info["maxmemory_policy"]; policy != "" && policy != "noeviction" {
 		log.WarnContext(ctx, "the server throws sessions, end marks and replay records away when its memory is "+
@@ -89,7 +91,7 @@ func warn(ctx context.Context, c rueidis.Client, at string, info map[string]stri
 	}
 	saves, err := c.Do(ctx, c.B().ConfigGet().Parameter("save").Build()).AsStrMap()
 	switch {
-	case err != nil: // many who run a server for others forbid the question
+	case err != nil: // many hosted servers forbid CONFIG
 		log.WarnContext(ctx, "the server keeps no log of what it is given, so a crash may lose it: set appendonly yes",
 			"event", "redis_not_durable", "server", at)
 	case saves["save"] == "":

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	window  = 16  // how many buckets are asked at once whom they hold
-	tagPage = 100 // how many tags each tells at most
+	bucketsAtOnce = 16  // how many buckets are read at once
+	tagPage       = 100 // how many tags of a bucket are read at once
 )
 
 // List implements [store.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is
-// bucket by bucket, and in each the order of its tags: no more than a page of it is ever at hand.
+// bucket by bucket, and in each bucket the order of its tags. So no more than a page is ever in memory.
 func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
 	limit, err := q.PageSize()
 	if err != nil {
@@ -52,12 +52,12 @@ type lister struct {
 	q     store.Query
 	now   time.Time
 	limit int
-	hint  []byte // of the sid that is asked for
+	hint  []byte // of the sid in the query
 	page  store.Page
 	full  bool
 }
 
-// pointed takes the sessions of the tags that the sid points to.
+// pointed adds the sessions of the tags that the sid points to.
 func (l *lister) pointed() error {
 	sid := sidName(l.q.Issuer, l.q.ClientID, l.q.SID)
 	key := l.s.named(bucket(sid[0]), keyPointer, sid[:])
@@ -91,22 +91,22 @@ func tagsOf(numbers []string) ([]string, error) {
 	return tags, nil
 }
 
-// all takes all sessions, from the tag of the page before on.
+// all adds all sessions, starting at the tag where the previous page ended.
 func (l *lister) all() error {
 	from := string(l.q.After[:4])
 	for b := int(l.q.After[0]); b < buckets && !l.full; {
-		asks := make([]rueidis.Completed, 0, window)
-		for at := b; at < min(b+window, buckets); at++ {
+		commands := make([]rueidis.Completed, 0, bucketsAtOnce)
+		for at := b; at < min(b+bucketsAtOnce, buckets); at++ {
 			least := "-"
 			if at == b && from != "" {
 				least = "[" + from
 			}
-			asks = append(asks, l.s.client.B().Zrangebylex().Key(l.s.key(bucket(at), keyTags)).Min(least).Max("+").
-				Limit(0, tagPage).Build())
+			commands = append(commands, l.s.client.B().Zrangebylex().Key(l.s.key(bucket(at), keyTags)).
+				Min(least).Max("+").Limit(0, tagPage).Build())
 		}
-		next := b + len(asks)
+		next := b + len(commands)
 		from = ""
-		for i, result := range l.s.do(l.ctx, asks) {
+		for i, result := range l.s.do(l.ctx, commands) {
 			tags, err := result.AsStrSlice()
 			if err != nil {
 				return fmt.Errorf("redis: list: %w", err)
@@ -114,7 +114,7 @@ func (l *lister) all() error {
 			if err := l.take(tags); err != nil || l.full {
 				return err
 			}
-			if len(tags) == tagPage { // there may be more in this bucket: those first
+			if len(tags) == tagPage { // there may be more in this bucket: they come first
 				next, from = b+i, tags[len(tags)-1]+"\x00"
 				break
 			}
@@ -124,7 +124,7 @@ func (l *lister) all() error {
 	return nil
 }
 
-// take puts the sessions of some tags, which are in order, on the page.
+// take adds the sessions of some tags, which are in order, to the page.
 func (l *lister) take(tags []string) error {
 	if len(tags) == 0 {
 		return nil
@@ -134,15 +134,15 @@ func (l *lister) take(tags []string) error {
 		least, most = "["+string(l.hint), "("+string(l.hint)+string(bytes.Repeat([]byte{0xff}, 33))
 		indexes = append(indexes, keyFormer) // in this order: see shared.lua
 	}
-	var asks []rueidis.Completed
+	var commands []rueidis.Completed
 	for _, tag := range tags {
 		for _, index := range indexes {
 			key := l.s.named(tag[0], index, []byte(tag))
-			asks = append(asks, l.s.client.B().Zrangebylex().Key(key).Min(least).Max(most).Build())
+			commands = append(commands, l.s.client.B().Zrangebylex().Key(key).Min(least).Max(most).Build())
 		}
 	}
 	var keys []store.Key
-	for i, result := range l.s.do(l.ctx, asks) {
+	for i, result := range l.s.do(l.ctx, commands) {
 		members, err := result.AsStrSlice()
 		if err != nil {
 			return fmt.Errorf("redis: list: %w", err)
@@ -168,7 +168,7 @@ func (l *lister) take(tags []string) error {
 	return nil
 }
 
-// fetch puts those of the keys on the page that live and are asked for.
+// fetch reads the sessions with these keys, and adds to the page those that live and match the query.
 func (l *lister) fetch(keys []store.Key) error {
 	found, err := l.s.records(l.ctx, keys)
 	if err != nil {
@@ -187,14 +187,14 @@ func (l *lister) fetch(keys []store.Key) error {
 	return nil
 }
 
-// records reads sessions. Those that are not there are left out.
+// records reads sessions. It leaves out those that do not exist.
 func (s *Store) records(ctx context.Context, keys []store.Key) ([]store.Record, error) {
-	asks := make([]rueidis.Completed, len(keys))
+	commands := make([]rueidis.Completed, len(keys))
 	for i, k := range keys {
-		asks[i] = s.client.B().Get().Key(s.named(k[0], keySession, k[:])).Build()
+		commands[i] = s.client.B().Get().Key(s.named(k[0], keySession, k[:])).Build()
 	}
 	var all []store.Record
-	for i, result := range s.do(ctx, asks) {
+	for i, result := range s.do(ctx, commands) {
 		raw, err := result.ToString()
 		if rueidis.IsRedisNil(err) {
 			continue

@@ -14,20 +14,20 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// laneID is what the name of a queue is made of.
+// queueID is what the name of a queue is the hash of.
 type queueID struct {
 	kind   store.NoticeKind
 	target string
 }
 
-// queues returns the queues of each bucket that have notices.
+// allQueues returns the queues of each bucket that have notices.
 func (s *Store) allQueues(ctx context.Context) (*[buckets]map[name]queueID, error) {
-	asks := make([]rueidis.Completed, buckets)
-	for b := range asks {
-		asks[b] = s.client.B().Hgetall().Key(s.key(bucket(b), keyQueues)).Build()
+	commands := make([]rueidis.Completed, buckets)
+	for b := range commands {
+		commands[b] = s.client.B().Hgetall().Key(s.key(bucket(b), keyQueues)).Build()
 	}
 	var all [buckets]map[name]queueID
-	for b, result := range s.do(ctx, asks) {
+	for b, result := range s.do(ctx, commands) {
 		found, err := result.AsStrMap()
 		if err != nil {
 			return nil, fmt.Errorf("redis: notices: %w", err)
@@ -46,36 +46,37 @@ func (s *Store) allQueues(ctx context.Context) (*[buckets]map[name]queueID, erro
 	return &all, nil
 }
 
-// Enqueue implements [store.Outbox]. To be all or none they lie in one bucket, whomever they are about. Replicas are
-// waited for, and not insisted on: who heard an error would leave the notices once more, and again.
+// Enqueue implements [store.Outbox]. All notices of one call are put into one bucket, whatever their subjects, so that
+// all or none are added. It waits for replicas, but succeeds without them: after an error the caller would add the
+// notices again.
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := store.NewNotices(notices)
+	added, err := store.NewNotices(notices)
 	if err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
 	ctx, leave, err := s.change(ctx)
-	if err != nil || len(left) == 0 {
+	if err != nil || len(added) == 0 {
 		if err == nil {
 			leave()
 		}
 		return err
 	}
 	defer leave()
-	first, err := s.put(ctx, left)
+	first, err := s.put(ctx, added)
 	if err == nil {
 		s.wakeAll(ctx, first)
 	}
 	return err
 }
 
-// put leaves notices, and says what is to be rung for.
-func (s *Store) put(ctx context.Context, left []store.Notice) (first map[place]string, err error) {
-	tag := store.Tag(left[0].Issuer, left[0].ClientID, left[0].Subject)
+// put adds notices. first is when the first of them is due at each place, for the wake-ups.
+func (s *Store) put(ctx context.Context, notices []store.Notice) (first map[place]string, err error) {
+	tag := store.Tag(notices[0].Issuer, notices[0].ClientID, notices[0].Subject)
 	b := bucket(tag[0])
 	ids := noticeIDs(b)
 	args := []string{s.key(b, ""), s.wakeupPrefix()}
 	first = make(map[place]string)
-	for i, n := range left {
+	for i, n := range notices {
 		queue := queueName(n.Kind, n.Target)
 		key := ""
 		if !n.Key.IsZero() {
@@ -95,13 +96,13 @@ func (s *Store) put(ctx context.Context, left []store.Notice) (first map[place]s
 	return first, err
 }
 
-// number reads what a script or ourselves have written.
+// number parses a number that a script or this package has written.
 func number(decimal string) int64 {
 	n, _ := strconv.ParseInt(decimal, 10, 64)
 	return n
 }
 
-// Notices implements [store.Outbox]. They are in the order of their ids, so bucket by bucket.
+// Notices implements [store.Outbox]. The order is that of the IDs, so bucket by bucket.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := q.PageSize()
 	if err != nil {
@@ -122,7 +123,9 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 	from, _ := bucketOf(q.After)
 	var calls []call
 	for b := int(from); b < buckets; b++ {
-		c := call{s.scripts.ids, []string{s.key(bucket(b), keyQueues)}, []string{s.key(bucket(b), ""), string(q.State)}}
+		c := call{
+			s.scripts.ids, []string{s.key(bucket(b), keyQueues)}, []string{s.key(bucket(b), ""), string(q.State)},
+		}
 		for queue, id := range queues[b] {
 			if (q.Kind == "" || q.Kind == id.kind) && (q.Target == "" || q.Target == id.target) {
 				c.args = append(c.args, string(queue[:]))
@@ -155,34 +158,34 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 		ids = ids[:limit]
 		page.Next = ids[limit-1]
 	}
-	page.Notices, err = s.shown(ctx, ids)
+	page.Notices, err = s.noticesByID(ctx, ids)
 	page.Notices = slices.DeleteFunc(page.Notices, func(n store.Notice) bool { return !q.Matches(&n) })
 	return page, err
 }
 
-// oneNotice is a page with the notice that q names by its ID, if q asks for it.
+// oneNotice returns a page with the notice whose ID is q.ID, if it matches q.
 func (s *Store) oneNotice(ctx context.Context, q store.NoticeQuery) (page store.NoticePage, err error) {
 	if _, ok := bucketOf(q.ID); !ok || q.ID <= q.After {
 		return page, nil
 	}
-	page.Notices, err = s.shown(ctx, []string{q.ID})
+	page.Notices, err = s.noticesByID(ctx, []string{q.ID})
 	page.Notices = slices.DeleteFunc(page.Notices, func(n store.Notice) bool { return !q.Matches(&n) })
 	return page, err
 }
 
-// shown reads notices for who looks at them. Those that are gone are left out.
-func (s *Store) shown(ctx context.Context, ids []string) ([]store.Notice, error) {
+// noticesByID reads notices, without their payloads and leases. It leaves out those that do not exist.
+func (s *Store) noticesByID(ctx context.Context, ids []string) ([]store.Notice, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	asks := make([]rueidis.Completed, len(ids))
+	commands := make([]rueidis.Completed, len(ids))
 	for i, id := range ids {
 		b, _ := bucketOf(id)
-		asks[i] = s.client.B().Hmget().Key(s.named(b, keyNotice, []byte(id))).Field("t", "k", "s", "d", "r", "a", "g").
-			Build()
+		commands[i] = s.client.B().Hmget().Key(s.named(b, keyNotice, []byte(id))).
+			Field("t", "k", "s", "d", "r", "a", "g").Build()
 	}
 	var all []store.Notice
-	for i, result := range s.do(ctx, asks) {
+	for i, result := range s.do(ctx, commands) {
 		f, err := result.AsStrSlice()
 		if err != nil || len(f) != 7 {
 			return nil, fmt.Errorf("redis: notices: %w", cmp.Or(err, errAnswer))
@@ -218,9 +221,11 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 	}, nil)
 }
 
-// onNotice runs a script on one notice, which answers something if there was one; then is called with that.
-func (s *Store) onNotice(ctx context.Context, id string, of func(bucket) call,
-	then func(context.Context, bucket, string)) error {
+// onNotice runs a script on one notice. The script returns an empty word if there is no such notice; any other is
+// passed to then, if that is not nil.
+func (s *Store) onNotice(
+	ctx context.Context, id string, of func(bucket) call, then func(context.Context, bucket, string),
+) error {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return err
@@ -267,7 +272,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 	return all, nil
 }
 
-// count counts the notices of each queue, and says when there is something to be done first in each of its places.
+// count counts the notices of each queue. upcoming is when the next notice is due at each place.
 func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, upcoming map[place]string, err error) {
 	calls := make([]call, buckets)
 	for b := range calls {
@@ -311,37 +316,37 @@ func (s *Store) count(ctx context.Context) (counts map[name]*store.NoticeStats, 
 	return counts, upcoming, nil
 }
 
-// repair rings the wakeups of a Cluster that nobody could ring.
+// repair sets the wake-ups that are missing on a Cluster: see wakeup.go.
 func (s *Store) repair(ctx context.Context) error {
 	if !s.cluster {
 		return nil
 	}
 	counts, upcoming, err := s.count(ctx)
 	for queue := range counts {
-		err = cmp.Or(err, s.wakeAnew(ctx, queue, upcoming))
+		err = cmp.Or(err, s.wakeMissing(ctx, queue, upcoming))
 	}
 	return err
 }
 
-// wakeAnew sets wake-ups for what there is to be done in a queue where its wake-up does not tell of it.
-func (s *Store) wakeAnew(ctx context.Context, queue name, upcoming map[place]string) error {
+// wakeMissing sets the wake-ups of a queue at those places of upcoming that have none, or a later one.
+func (s *Store) wakeMissing(ctx context.Context, queue name, upcoming map[place]string) error {
 	wakeups, err := s.wakeups(ctx, queue)
 	if err != nil {
 		return err
 	}
-	silent := make(map[place]string)
+	missing := make(map[place]string)
 	for at, due := range upcoming {
-		if at.queue == queue && !slices.ContainsFunc(wakeups,
-			func(r wakeup) bool { return r.place == at && r.at <= float64(number(due)) }) {
-			silent[at] = due
+		isSet := func(w wakeup) bool { return w.place == at && w.at <= float64(number(due)) }
+		if at.queue == queue && !slices.ContainsFunc(wakeups, isSet) {
+			missing[at] = due
 		}
 	}
-	s.wakeAll(ctx, silent)
+	s.wakeAll(ctx, missing)
 	return nil
 }
 
-// Overdue implements [store.Sessions]. Redis keeps a session with a refresh token for a day after it ran out (see
-// keepFor): who does not come for so long finds it gone.
+// Overdue implements [store.Sessions]. Redis keeps a session with a refresh token for a day after it expired (see
+// marginFor). A caller that does not look for longer than that misses it.
 func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) ([]store.Record, error) {
 	ctx, leave, err := s.read(ctx)
 	if err != nil {
@@ -351,21 +356,21 @@ func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now tim
 	now = store.Time(now)
 	var all []store.Record
 	for b := int(after[0]); b < buckets && len(all) < limit; {
-		var asks []rueidis.Completed
+		var commands []rueidis.Completed
 		for at := b; at < min(b+bucketsAtOnce, buckets); at++ {
-			asks = append(asks, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyExpiry)).Min("-inf").
+			commands = append(commands, s.client.B().Zrangebyscore().Key(s.key(bucket(at), keyExpiry)).Min("-inf").
 				Max(decimal(now)).Build())
 		}
-		b += len(asks)
+		b += len(commands)
 		var keys []store.Key
-		for _, result := range s.do(ctx, asks) {
+		for _, result := range s.do(ctx, commands) {
 			members, err := result.AsStrSlice()
 			if err != nil {
 				return nil, fmt.Errorf("redis: overdue: %w", err)
 			}
 			for _, m := range members {
 				var k store.Key
-				if len(m) == hintSize+len(k) { // all else in the queue is shorter
+				if len(m) == hintSize+len(k) { // every other kind of member is shorter
 					copy(k[:], m[hintSize:])
 					if bytes.Compare(k[:], after[:]) > 0 {
 						keys = append(keys, k)

@@ -35,7 +35,7 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				leave, ring := backend.LeaveSteps(t.Context(), noticeFor(target, "alice", now))
+				leave, ring := backend.EnqueueSteps(t.Context(), noticeFor(target, "alice", now))
 				hear, claim, hush, claimed := backend.ClaimSteps(t.Context(), store.NoticeTell, target, now,
 					time.Minute)
 				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, hush}
@@ -85,7 +85,7 @@ func TestPruneSetsAWakeUpThatWasLost(t *testing.T) {
 		}
 	}
 	for i, subject := range []string{"alice", "bob"} { // a crash before the wake-up
-		leave, _ := backend.LeaveSteps(t.Context(), noticeFor("app", subject, now.Add(time.Duration(i)*time.Second)))
+		leave, _ := backend.EnqueueSteps(t.Context(), noticeFor("app", subject, now.Add(time.Duration(i)*time.Second)))
 		if err := leave(); err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestPruneSetsAWakeUpThatWasLost(t *testing.T) {
 	}
 	// A failover that has lost the wake-up, while one is leased and one waits.
 	c := clusterClient(t)
-	do(t, c, "DEL", backend.BellOf(store.NoticeTell, "app"))
+	do(t, c, "DEL", backend.WakeupOf(store.NoticeTell, "app"))
 	prune()
 	if n := claim(now); len(n) != 0 {
 		t.Errorf("%d claimed while one is leased and one is not due", len(n))

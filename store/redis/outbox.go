@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +13,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// template is all of a notice but whom it is about: kind and target, which name its queue; issuer, client, cause; when
-// it was created; and at the end its deadline.
+// template encodes all of a notice except which session or subject it is about: kind and target, which name its queue;
+// issuer, client, cause; when it was created; and last its deadline.
 func template(n store.Notice) string {
 	var b []byte
 	for _, s := range []string{string(n.Kind), n.Target, n.Issuer, n.ClientID, string(n.Cause)} {
@@ -25,31 +24,33 @@ func template(n store.Notice) string {
 	return string(appendMicros(b, n.Deadline))
 }
 
-// about is whom a notice is about, as a session's names are kept: with their length in front.
+// about encodes which session or subject a notice is about, like the names in a session: preceded by their length.
 func about(issuer, clientID, subject, sid string) string {
 	return string(appendText(nil, string(names(issuer, clientID, subject, sid))))
 }
 
-// tellings are the arguments of the script for the notices that e asks for: what is wanted, template, names, queue.
+// noticeArgs returns the arguments of end.lua for the notices that e asks for: which sessions get one, template, names,
+// queue.
 func noticeArgs(e store.Ending, now time.Time) (args []string) {
 	for _, t := range e.Notices {
-		wants, whom := "t", ""
+		which, subject := "t", ""
 		switch {
 		case t.Kind == store.NoticeRevoke && t.Offline:
-			wants = "o"
+			which = "o"
 		case t.Kind == store.NoticeRevoke:
-			wants = "r"
+			which = "r"
 		case e.WholeSubject(t):
-			wants, whom = "w", about(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, "")
+			which, subject = "w", about(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, "")
 		}
 		queue := queueName(t.Kind, t.Target)
-		args = append(args, wants, template(store.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Selector.Issuer,
-			ClientID: e.Selector.ClientID, Cause: e.Cause, Created: now, Deadline: t.Deadline}), whom, string(queue[:]))
+		n := store.Notice{Kind: t.Kind, Target: t.Target, Issuer: e.Selector.Issuer, ClientID: e.Selector.ClientID,
+			Cause: e.Cause, Created: now, Deadline: t.Deadline}
+		args = append(args, which, template(n), subject, string(queue[:]))
 	}
 	return args
 }
 
-// place is one queue in one bucket.
+// place is the part of one queue that is in one bucket.
 type place struct {
 	bucket bucket
 	queue  name
@@ -66,10 +67,11 @@ func (a candidate) compare(b candidate) int {
 	return cmp.Or(cmp.Compare(a.due, b.due), strings.Compare(a.id, b.id))
 }
 
-// claimUntil claims until there are max, or none is due: others may have been quicker with some, so it looks again.
-// What was claimed is handed out, also when a part of the buckets cannot be reached.
-func claimUntil(max int, claim func(max int) (due []candidate, got []store.Notice, err error)) (all []store.Notice,
-	err error) {
+// claimUntil claims until there are max notices, or no more are due. It tries more than once, because others may have
+// claimed some of those that were due. It returns what was claimed even when some buckets cannot be reached.
+func claimUntil(
+	max int, claim func(max int) (due []candidate, got []store.Notice, err error),
+) (all []store.Notice, err error) {
 	for len(all) < max {
 		due, got, err := claim(max - len(all))
 		all = append(all, got...)
@@ -84,16 +86,17 @@ func claimUntil(max int, claim func(max int) (due []candidate, got []store.Notic
 	return all, nil
 }
 
-// oldest are those that have been due for longest, up to max.
+// oldest returns up to max candidates, those that have been due for longest.
 func oldest(due []candidate, max int) []candidate {
 	slices.SortFunc(due, candidate.compare)
 	return due[:min(max, len(due))]
 }
 
-// peek looks what is due at some places, up to max at each, and when there is something to be done there next. The
-// error is of those that could not be looked at.
-func (s *Store) findDue(ctx context.Context, places []place, now time.Time, max int) (due []candidate,
-	next map[place]string, err error) {
+// findDue returns what is due at some places, up to max at each, and when the next notice is due at each. The error is
+// that of places that could not be read; the results hold those of the others.
+func (s *Store) findDue(
+	ctx context.Context, places []place, now time.Time, max int,
+) (due []candidate, next map[place]string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout/2) // time is needed to claim what was found elsewhere
 	defer cancel()
 	calls := make([]call, len(places))
@@ -128,9 +131,10 @@ func (s *Store) queueKeys(at place) []string {
 	return []string{s.named(at.bucket, keyDue, at.queue[:]), s.named(at.bucket, keyLeased, at.queue[:])}
 }
 
-// claim leases what is due, and says when there is something to be done next at the places where it was.
-func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time) (claimed []store.Notice,
-	next map[place]string, err error) {
+// claim leases what is due. next is when the next notice is due at each of the places.
+func (s *Store) claim(
+	ctx context.Context, due []candidate, now, until time.Time,
+) (claimed []store.Notice, next map[place]string, err error) {
 	lease := rand.Text()
 	var places []place
 	ids := make(map[place][]string)
@@ -142,9 +146,8 @@ func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time
 	}
 	calls := make([]call, len(places))
 	for i, at := range places {
-		calls[i] = call{s.scripts.claim, s.queueKeys(at),
-			append([]string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.queue[:])},
-				ids[at]...)}
+		args := []string{decimal(now), decimal(until), lease, s.key(at.bucket, ""), string(at.queue[:])}
+		calls[i] = call{s.scripts.claim, s.queueKeys(at), append(args, ids[at]...)}
 	}
 	answers, faults := s.runEach(ctx, calls)
 	next = make(map[place]string)
@@ -170,7 +173,8 @@ func (s *Store) claim(ctx context.Context, due []candidate, now, until time.Time
 	return claimed, next, err
 }
 
-// readNotice reads a notice: id, template, key, names, payload, due, reason, attempts, and whether it is given up.
+// readNotice decodes a notice: id, template, key, names, payload, due, reason, attempts, and whether it is a dead
+// letter.
 func readNotice(m rueidis.RedisMessage) (store.Notice, error) {
 	parts, err := m.AsStrSlice()
 	if err != nil || len(parts) != 9 {
@@ -209,16 +213,16 @@ func noticeOf(parts []string) (store.Notice, error) {
 	return n, nil
 }
 
-// noticeIDs is the beginning of the ids of notices that are left at once. It tells the bucket.
-func noticeIDs(b bucket) string { return hex.EncodeToString([]byte{b}) + rand.Text() }
+// noticeIDs returns a new prefix for the IDs of the notices that one script adds. It begins with their bucket.
+func noticeIDs(b bucket) string { return bucketText(b) + rand.Text() }
 
-// bucketOf is where the notice with this id is, if there is one.
-func bucketOf(id string) (bucket, bool) {
+// bucketOf returns the bucket of the notice with this ID. ok is false if this cannot be an ID.
+func bucketOf(id string) (b bucket, ok bool) {
 	if len(id) < 2 || len(id) > 64 {
 		return 0, false
 	}
-	b, err := hex.DecodeString(id[:2])
-	return append(b, 0)[0], err == nil
+	n, err := strconv.ParseUint(id[:2], 16, 8)
+	return bucket(n), err == nil
 }
 
 // Complete implements [store.Outbox].

@@ -10,7 +10,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// batch is how much one Prune removes at most, and one script looks at: a logout may be waiting behind it.
+// batch is how many entries one Prune removes at most, and one script looks at: a logout may be waiting behind it.
 const batch = 100
 
 // Prune implements [store.Store].
@@ -45,8 +45,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	return total, nil
 }
 
-// pruneBucket removes up to limit from one bucket. What only runs out later than the queue has it is no removal, so it
-// goes on until there is one, or nothing is due.
+// pruneBucket removes up to limit entries from one bucket. An entry that expires later than listed is moved and does
+// not count, so it goes on until one is removed, or nothing is due.
 func (s *Store) pruneBucket(ctx context.Context, b bucket, now time.Time, limit int) (int, error) {
 	for {
 		answer, err := s.run(ctx, call{s.scripts.prune, []string{s.key(b, keyExpiry), s.key(b, keyTags)},

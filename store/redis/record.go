@@ -9,15 +9,17 @@ import (
 	"example.com/curfew/store"
 )
 
-// A session is kept as one string. The scripts read it too (see lua/shared.lua):
+// A session is kept as one string. The scripts read it too (see lua/shared.lua). Sizes are in bytes:
 //
-//	version 1 byte, revision 8, last seen 8, idle expires 8, expires 8, pointed 8, refresh 1: the head, which Update replaces
-//	created 8, hint of the sid 8, length of the names 4, the names: issuer, client, subject, sid, each with its length
-//	in version 2, length of the former sids 4, and for each of them: hint 8, the sid with its length
+//	head:        version 1, revision 8, last seen 8, idle expires 8, expires 8, pointed 8, refresh 1
+//	created 8, hint of the sid 8
+//	names:       their length 4, then issuer, client, subject, sid, each preceded by its length
+//	former sids: in version 2 only; their length 4, then for each: hint 8, the sid preceded by its length
 //	payload
 //
-// A session is of version 2 if it has former sids. Times are microseconds, big-endian. Pointed is until when the
-// pointers from its sids to the session are sure to be there; without a sid it is for ever.
+// Update replaces the head. A session has version 2 if it has former sids. Times are microseconds since 1970,
+// big-endian. Pointed is the time until which the pointers from its sids to the session are certain to exist; for a
+// session without a sid it is the largest number.
 const (
 	version       = 1
 	versionFormer = 2
@@ -30,7 +32,7 @@ func appendMicros(b []byte, t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(store.Micros(t)))
 }
 
-// runsOut is the last moment of r.
+// runsOut returns when r stops living.
 func runsOut(r *store.Record) time.Time {
 	if r.IdleExpires.Before(r.Expires) {
 		return r.IdleExpires
@@ -38,7 +40,7 @@ func runsOut(r *store.Record) time.Time {
 	return r.Expires
 }
 
-// head is the part of r that Update replaces.
+// head encodes the part of r that Update replaces.
 func head(r *store.Record, pointed int64) []byte {
 	b := make([]byte, 0, headSize)
 	if len(r.Former) > 0 {
@@ -54,7 +56,7 @@ func head(r *store.Record, pointed int64) []byte {
 	return append(b, byte(r.Refresh))
 }
 
-// names is the identity of a session as it is stored.
+// names encodes the identity of a session.
 func names(issuer, clientID, subject, sid string) []byte {
 	var b []byte
 	for _, s := range []string{issuer, clientID, subject, sid} {
@@ -106,10 +108,10 @@ func decode(key store.Key, raw string) (store.Record, error) {
 	return r, nil
 }
 
-// decoder reads what was encoded. It remembers when there was too little.
+// decoder reads encoded values.
 type decoder struct {
 	rest  string
-	short bool
+	short bool // rest was too short for what was read
 }
 
 func (d *decoder) take(n int) string {
@@ -149,7 +151,7 @@ func (d *decoder) text() string {
 	return d.take(int(n))
 }
 
-// former reads former sids.
+// former reads the former sids.
 func (d *decoder) former() (sids []string) {
 	list := decoder{rest: d.text()}
 	for list.rest != "" {
@@ -160,7 +162,7 @@ func (d *decoder) former() (sids []string) {
 	return sids
 }
 
-// endedSession reads a piece of an answer or of a message: the key, and the names with their length.
+// endedSession reads an ended session in an answer or a message: the key, and the names with their length.
 func (d *decoder) endedSession(cause store.Cause, at time.Time) store.Ended {
 	e := store.Ended{Cause: cause, At: at}
 	copy(e.Key[:], d.take(len(e.Key)))

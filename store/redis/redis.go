@@ -16,27 +16,26 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// errClosed answers every method of a closed store.
+// errClosed is what every method of a closed store returns.
 var errClosed = errors.New("redis: the store is closed")
 
-// Options say how to open a store. The zero value is good.
+// Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
-	// Prefix begins every key and channel. Empty means "curfew:". It may not hold "{".
+	// Prefix begins every key and channel. Empty means "curfew:". It must not contain a brace.
 	Prefix string
-	// Timeout bounds each method, however many steps it takes. 0 means 2 s.
+	// Timeout bounds each call of a method, however many steps it takes. 0 means 2 s.
 	Timeout time.Duration
 	// DialTimeout bounds how long connecting to one server takes. 0 means 1 s.
 	DialTimeout time.Duration
-	// TLS is used for rediss, rediss+cluster and rediss+sentinel addresses, before what the address says. Nil means the
-	// certificates that this machine trusts.
+	// TLS is used for rediss, rediss+cluster and rediss+sentinel addresses; what the address says takes precedence. Nil
+	// means the certificates that this machine trusts.
 	TLS *tls.Config
-	// WaitReplicas is how many replicas must have acknowledged an ending before End answers nil: else a failover could
-	// bring sessions back that ended just before it. 0 means one for each master, behind sentinels or of a Cluster,
-	// that has a replica or is known to be meant to have one, also while that is away; and none for a single server.
-	// Less than 0 means none.
+	// WaitReplicas is how many replicas must have acknowledged an ending before End returns nil. Without it a failover
+	// could bring sessions back that ended just before it. 0 means: one for each master, behind sentinels or of a
+	// Cluster, that has a replica, also while that replica is down; none for a single server. Less than 0 means none.
 	WaitReplicas int
-	// Log is told when the server may lose what it is given, and when the replicas that are waited for change. Nil
-	// tells nobody.
+	// Log reports when the server may lose what it is given, and when the replicas that endings wait for change. Nil
+	// means no log.
 	Log *slog.Logger
 }
 
@@ -48,36 +47,37 @@ type Store struct {
 	option  rueidis.ClientOption // for the connections of the feed and of the clock
 	cluster bool
 	timeout time.Duration
-	round   time.Duration // of the steps of an ending, before others have their turn; see steps
+	round   time.Duration // how long one batch of an ending may take; see endTags
 	channel string        // of the feed, where all buckets share one
 	tags    *[buckets]string
 	scripts *scripts
 	log     *slog.Logger
 
 	replicas replicas
-	suspect  chan struct{} // asks for a look at the replicas
+	recheck  chan struct{} // commands for a look at the replicas
 	watching sync.WaitGroup
 	unwatch  context.CancelFunc
 
-	clock     clockLine
+	clock     clockClient
 	hub       store.Hub
 	listening sync.Mutex // held to start and to stop the listener
 	listener  *listener
 
-	gate   sync.RWMutex // held for reading while a method is under way, for writing to close
+	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
 	closed bool
 }
 
 // Open connects to the server, or servers, that address names:
 //
-//	redis://[user:password@]host[:port][/db]          rediss://… with TLS
-//	redis+cluster://[user:password@]host:port,…       rediss+cluster://…
-//	redis+sentinel://[user:password@]host:port,…/master[/db]   rediss+sentinel://…
+//	redis://[user:password@]host[:port][/db]
+//	redis+cluster://[user:password@]host:port,…
+//	redis+sentinel://[user:password@]host:port,…/master[/db]
 //
-// With TLS, cacert=FILE, cert=FILE and key=FILE may follow a question mark; sentinel_user=… and sentinel_password=… for
-// sentinels that want to know who asks; and prefix=… and wait_replicas=…, which go before the options. It fails when no
-// server answers, when one is too old (before 6.2, or 7.0 in a Cluster) and when a Cluster is addressed as if it were
-// none. No error repeats the address, which may hold a password.
+// With rediss in place of redis the connections use TLS. After a question mark may follow: cacert=FILE, cert=FILE and
+// key=FILE for TLS; sentinel_user=… and sentinel_password=… for sentinels that require them; and prefix=… and
+// wait_replicas=…, which take precedence over the options. Open fails when no server answers, when one is too old
+// (before 6.2, or 7.0 in a Cluster), and when a Cluster is addressed as a single server or the reverse. No error
+// repeats the address, which may contain a password.
 func Open(ctx context.Context, address string, o Options) (_ *Store, err error) {
 	a, err := parseAddress(address, o.TLS)
 	if err != nil {
@@ -91,7 +91,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 		o.WaitReplicas = a.waitReplicas
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
-		return nil, errors.New("redis: a prefix with a brace would decide where keys lie")
+		return nil, errors.New("redis: a prefix must not contain a brace, which Redis Cluster takes for a hash tag")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 2 * time.Second
@@ -107,11 +107,11 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 		timeout: o.Timeout,
 		round:   o.Timeout / 4,
 		log:     o.Log,
-		suspect: make(chan struct{}, 1),
+		recheck: make(chan struct{}, 1),
 		unwatch: func() {},
 		replicas: replicas{auto: o.WaitReplicas == 0 && a.kind != kindSingle, fixed: max(0, o.WaitReplicas),
-			need: make(map[string]bool), places: make(map[string]chan struct{}), away: make(map[string]bool)},
-		// Channels are of all databases of a server; sessions are of one.
+			need: make(map[string]bool), conns: make(map[string]chan struct{}), away: make(map[string]bool)},
+		// All databases of a server share its channels, but sessions are in one database.
 		channel: fmt.Sprintf("%s%d:ended", o.Prefix, a.option.SelectDB),
 		tags:    hashTags(o.Prefix),
 	}
@@ -121,12 +121,12 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s.option = a.option
 	s.option.Dialer = net.Dialer{Timeout: o.DialTimeout, KeepAlive: time.Second}
 	s.option.Sentinel.Dialer = s.option.Dialer
-	// A frozen server is found out about when this has passed, which must not be long after the ceiling of the cache.
+	// A server that hangs is noticed after this time. It must not be much longer than copies of sessions are used.
 	s.option.ConnWriteTimeout = time.Second
 	s.option.ClusterOption = rueidis.ClusterOption{MaxMovedRedirections: 8}
-	s.option.DisableCache = true // the manager has one, which knows what to trust
+	s.option.DisableCache = true // the session manager has its own
 	s.option.ClientName = "curfew"
-	s.option.BlockingPoolCleanup = waitIdle
+	s.option.BlockingPoolCleanup = idleConnCleanup
 	if s.client, err = dial(ctx, s.option); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
@@ -134,13 +134,13 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	defer cancel()
 	connected, err := s.inspect(ctx, o.Log)
 	if err == nil {
-		err = s.look(ctx)
+		err = s.checkTopology(ctx)
 	}
 	if err != nil {
 		s.client.Close()
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	s.tellReplicas(ctx, connected)
+	s.warnAboutReplicas(ctx, connected)
 	if s.replicas.auto {
 		watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		s.unwatch = cancel
@@ -149,7 +149,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	return s, nil
 }
 
-// dial connects. What it is given up for when ctx is done goes on in the background and is closed when it is there.
+// dial connects. If ctx is done first, it goes on in the background and closes the connection.
 func dial(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, error) {
 	type dialled struct {
 		client rueidis.Client
@@ -176,42 +176,36 @@ func dial(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, err
 	}
 }
 
-// enter says that a method begins. Whoever got nil must leave.
-func (s *Store) enter(ctx context.Context) error {
-	s.gate.RLock()
-	err := ctx.Err()
-	if s.closed {
-		err = errClosed
-	}
-	if err != nil {
-		s.gate.RUnlock()
-	}
-	return err
-}
-
-// read begins a method that changes nothing.
+// read begins a method that changes nothing. The returned function ends it.
 func (s *Store) read(ctx context.Context) (context.Context, func(), error) {
 	return s.begin(ctx, ctx)
 }
 
-// change begins a method that changes something. Once it has begun it does not end because its caller has gone: what
-// was sent is done, and the caller is to hear what became of it. Only the timeout ends it.
+// change begins a method that changes something. The returned function ends it. Once begun, the method does not stop
+// when the caller's context is done, but only after the timeout: a command that was sent is carried out, so the method
+// waits for its result.
 func (s *Store) change(ctx context.Context) (context.Context, func(), error) {
 	return s.begin(ctx, context.WithoutCancel(ctx))
 }
 
 func (s *Store) begin(callers, ours context.Context) (context.Context, func(), error) {
-	if err := s.enter(callers); err != nil {
+	s.inUse.RLock()
+	err := callers.Err()
+	if s.closed {
+		err = errClosed
+	}
+	if err != nil {
+		s.inUse.RUnlock()
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ours, s.timeout)
-	return ctx, func() { cancel(); s.gate.RUnlock() }, nil
+	return ctx, func() { cancel(); s.inUse.RUnlock() }, nil
 }
 
-// Close finishes what is under way and closes the connections.
+// Close waits for the methods that are running and closes the connections.
 func (s *Store) Close() error {
-	s.gate.Lock()
-	defer s.gate.Unlock()
+	s.inUse.Lock()
+	defer s.inUse.Unlock()
 	if s.closed {
 		return nil
 	}

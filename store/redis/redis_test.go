@@ -111,7 +111,7 @@ func breakNotices(t *testing.T, url string, backend *redis.Store) (restore func(
 		t.Fatal(err)
 	}
 	each := func(build func(key string) rueidis.Completed) {
-		for _, key := range backend.LaneKeys() {
+		for _, key := range backend.QueueKeys() {
 			if err := c.Do(t.Context(), build(key)).Error(); err != nil {
 				t.Fatal(err)
 			}

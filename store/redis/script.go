@@ -40,9 +40,8 @@ func loadScripts() (*scripts, error) {
 		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
 		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
 		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
-		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule, "stats": &all.stats,
-		"ids":  &all.ids,
-		"save": &all.save, "attempt": &all.attempt,
+		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule,
+		"stats": &all.stats, "ids": &all.ids, "save": &all.save, "attempt": &all.attempt,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {
@@ -50,7 +49,7 @@ func loadScripts() (*scripts, error) {
 		}
 		sc := &script{name: name, text: string(shared) + string(text)}
 		switch name {
-		case "end", "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats":
+		case "end", "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats": // about notices
 			sc.text = string(shared) + string(queue) + string(text)
 		}
 		sum := sha1.Sum([]byte(sc.text)) // how Redis names scripts
@@ -60,7 +59,7 @@ func loadScripts() (*scripts, error) {
 	return all, nil
 }
 
-// call is a script with what it is called with.
+// call is a script and its arguments.
 type call struct {
 	script *script
 	keys   []string
@@ -75,8 +74,8 @@ func (c call) byText(b rueidis.Builder) rueidis.Completed {
 	return b.Eval().Script(c.script.text).Numkeys(int64(len(c.keys))).Key(c.keys...).Arg(c.args...).Build()
 }
 
-// run calls a script. An answer that says that it did not run is no reason to fail while there is time: the server may
-// be starting, or the Cluster electing a master or moving the slot.
+// run calls a script. While there is time it tries again after an error that says that the script did not run: the
+// server may be starting, or the Cluster electing a master or moving the slot.
 func (s *Store) run(ctx context.Context, c call) (rueidis.RedisMessage, error) {
 	results, err := s.runAll(ctx, []call{c})
 	if err != nil {
@@ -85,7 +84,7 @@ func (s *Store) run(ctx context.Context, c call) (rueidis.RedisMessage, error) {
 	return results[0], nil
 }
 
-// runAll calls scripts at once, each on its own, in no particular order. It fails if one of them does.
+// runAll calls scripts concurrently, in no particular order. It fails if one of them does.
 func (s *Store) runAll(ctx context.Context, calls []call) ([]rueidis.RedisMessage, error) {
 	answers, faults := s.runEach(ctx, calls)
 	for _, err := range faults {
@@ -96,7 +95,7 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]rueidis.RedisMessag
 	return answers, nil
 }
 
-// runEach is runAll for calls that do not need one another: each has its answer, or its fault.
+// runEach is runAll for calls that do not depend on one another: for each call it returns the answer or the error.
 func (s *Store) runEach(ctx context.Context, calls []call) ([]rueidis.RedisMessage, []error) {
 	answers, faults := make([]rueidis.RedisMessage, len(calls)), make([]error, len(calls))
 	todo := make([]int, len(calls))
@@ -141,7 +140,7 @@ func (s *Store) runEach(ctx context.Context, calls []call) ([]rueidis.RedisMessa
 	return answers, faults
 }
 
-// do sends one command, or several at once.
+// do sends commands, and returns their results in the same order.
 func (s *Store) do(ctx context.Context, commands []rueidis.Completed) []rueidis.RedisResult {
 	if len(commands) == 1 {
 		return []rueidis.RedisResult{s.client.Do(ctx, commands[0])}
@@ -154,15 +153,15 @@ func unknownScript(err error) bool {
 	return ok && refused.IsNoScript()
 }
 
-// didNotRun tells answers that say for certain that nothing was done.
+// didNotRun reports whether the server says for certain that nothing was done.
 func didNotRun(err error) bool {
 	refused, ok := rueidis.IsRedisErr(err)
 	return ok && (refused.IsTryAgain() || refused.IsClusterDown() || refused.IsLoading())
 }
 
-var errAnswer = errors.New("redis: an answer has a shape that it cannot have")
+var errAnswer = errors.New("redis: the server's answer does not have the expected form")
 
-// text reads an answer that is one word.
+// text reads an answer that is a string.
 func text(m rueidis.RedisMessage) (string, error) {
 	s, err := m.ToString()
 	if err != nil {
@@ -171,7 +170,7 @@ func text(m rueidis.RedisMessage) (string, error) {
 	return s, nil
 }
 
-// list reads an answer that is a list, and its first member, which is a word.
+// list reads an answer that is a list whose first member is a string, and returns that and the rest.
 func list(m rueidis.RedisMessage) (word string, rest []rueidis.RedisMessage, err error) {
 	all, err := m.ToArray()
 	if err != nil || len(all) == 0 {

@@ -14,53 +14,55 @@ import (
 )
 
 const (
-	// margin is how much longer Redis keeps a thing than the contract does. Its clock is not the caller's, and whether
-	// something has run out is judged by the caller's; so Redis's only cleans up what Prune did not come to.
+	// margin is how much longer Redis keeps an entry than the contract asks for. Whether an entry has expired depends
+	// on the caller's clock, which may differ from Redis's. Redis's expiry only removes what Prune has not removed.
 	margin = time.Hour
-	// slack is how much longer than a session a pointer to it is kept, so that not each Update has to see to the
-	// pointer.
+	// slack is how much longer a pointer to a session is kept than the session, so that not every Update has to renew
+	// the pointer.
 	slack = time.Hour
-	// afterwards is what is added for a session that holds a refresh token: for who wants to revoke it (see Overdue).
-	afterwards = 23 * time.Hour
+	// refreshMargin is added to margin for a session that holds a refresh token, so that the token can be revoked (see
+	// Overdue).
+	refreshMargin = 23 * time.Hour
 )
 
-// keepFor is how much longer than a session lives Redis keeps it.
-func keepFor(r *store.Record) time.Duration {
+// marginFor returns how much longer Redis keeps a session than it lives.
+func marginFor(r *store.Record) time.Duration {
 	if r.Refresh != store.RefreshNone {
-		return margin + afterwards
+		return margin + refreshMargin
 	}
 	return margin
 }
 
 var errExists = errors.New("redis: create: a session with this key exists already")
 
-// errTag: a store that is spread over machines finds a subject's sessions by the tag.
+// errTag: a subject's sessions are found by the tag.
 var errTag = errors.New("redis: create: the tag of the key is not that of issuer, client and subject")
 
-// until is a time in Redis's milliseconds, with extra time. Redis takes no time before 1970.
+// until returns t with extra time, in milliseconds since 1970 as Redis takes it. Redis takes no time before 1970.
 func until(t time.Time, extra time.Duration) string {
 	return strconv.FormatInt(max(1, t.Add(extra).UnixMilli()), 10)
 }
 
+// decimal returns t in microseconds since 1970.
 func decimal(t time.Time) string { return strconv.FormatInt(store.Micros(t), 10) }
 
 func tagNumber(tag []byte) string {
 	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(tag)), 10)
 }
 
-// Create implements [store.Store]. It takes two steps when there is a sid: the pointer from the sid, then the session.
-// Package documentation says why nothing can come between them.
+// Create implements [store.Store]. With a sid it takes two steps: the pointer from the sid, then the session. The
+// package documentation says why no ending is lost between them.
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
-	return s.keep(ctx, &r, s.scripts.create, 0, began, now)
+	return s.write(ctx, &r, s.scripts.create, 0, began, now)
 }
 
 // Rename implements [store.Store]. As in Create the pointer comes first.
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
-	return s.keep(ctx, &r, s.scripts.rename, r.Revision, began, now)
+	return s.write(ctx, &r, s.scripts.rename, r.Revision, began, now)
 }
 
-// keep carries out a Create or a Rename: it keeps r, at the revision after the given one, unless a mark bars it.
-func (s *Store) keep(
+// write carries out Create and Rename: it writes r with the revision after the given one, unless a mark bars it.
+func (s *Store) write(
 	ctx context.Context, r *store.Record, script *script, revision int64, began, now time.Time,
 ) error {
 	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
@@ -81,11 +83,11 @@ func (s *Store) keep(
 	if err != nil {
 		return err
 	}
-	return s.place(ctx, r, script, revision, pointed, began, now)
+	return s.writeSession(ctx, r, script, revision, pointed, began, now)
 }
 
-// place keeps r in its bucket.
-func (s *Store) place(
+// writeSession does the second step: it writes r in its bucket.
+func (s *Store) writeSession(
 	ctx context.Context, r *store.Record, script *script, revision, pointed int64, began, now time.Time,
 ) error {
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
@@ -100,7 +102,7 @@ func (s *Store) place(
 	answer, err := s.run(ctx, call{script, keys, []string{
 		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
 		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, keepFor(r)), until(end, margin+keepFor(r))}})
+		until(end, marginFor(r)), until(end, margin+marginFor(r))}})
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (s *Store) place(
 	return nil
 }
 
-// sidsOf are the sids that name r.
+// sidsOf returns the sids that name r.
 func sidsOf(r *store.Record) []string {
 	if r.SID == "" {
 		return nil
@@ -127,12 +129,11 @@ func sidsOf(r *store.Record) []string {
 	return append([]string{r.SID}, r.Former...)
 }
 
-// point leaves the pointers from r's sids to its tag, and says until when, in microseconds, they will be there. began
-// is empty for a session that is there already.
+// point writes the pointers from r's sids to its tag, and returns until when, in microseconds, they are certain to
+// exist. began is empty for a session that exists already.
 //
-// Replicas are waited for, if they are at all: a pointer that a failover loses is a session that its sid does not find.
-// Nobody is kept from signing in for want of a replica: then it is not sure how long the pointers will be there, which
-// is said by 0, and each Update sees to them anew.
+// It waits for replicas, since a session whose pointer is lost in a failover is not found by its sid. But a missing
+// replica keeps nobody from signing in: then point returns 0, and each Update writes the pointers again.
 func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64, error) {
 	if r.SID == "" {
 		return math.MaxInt64, nil
@@ -146,36 +147,36 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 			[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 			// Twice the margin: the session may be on another machine, whose clock may be behind.
 			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.traceLife()}}
-		word, few, err := s.pointOne(ctx, b, c, pointed != 0)
+		word, tooFew, err := s.pointOne(ctx, b, c, pointed != 0)
 		switch {
 		case err != nil:
 			return 0, err
 		case word == "ended":
 			return 0, store.ErrEnded
-		case few:
+		case tooFew:
 			pointed = 0
 		}
 	}
 	return pointed, nil
 }
 
-// pointOne leaves one pointer, and says whether there were too few replicas for it, which it does not wait for twice.
-func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (word string, few bool, err error) {
+// pointOne writes one pointer. With wait it waits for replicas, and tooFew reports whether there were too few.
+func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (word string, tooFew bool, err error) {
 	var answer rueidis.RedisMessage
 	if wait {
 		answer, err = s.runReplicated(ctx, b, c, s.timeout/8)
-		few = errors.Is(err, errReplicas)
+		tooFew = errors.Is(err, errReplicas)
 	} else {
 		answer, err = s.run(ctx, c)
 	}
-	if err != nil && !few {
+	if err != nil && !tooFew {
 		return "", false, err
 	}
 	word, err = text(answer)
-	return word, few, err
+	return word, tooFew, err
 }
 
-// marksFor are the marks in its own bucket that bar r.
+// marksFor returns the marks in the bucket of r that bar it.
 func marksFor(r *store.Record) []name {
 	if r.SID == "" {
 		return []name{subjectMark(r), bareMark(r)}
@@ -220,24 +221,24 @@ func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error
 		return err
 	}
 	defer leave()
-	who, err := s.replace(ctx, &r, now, "")
-	if err != nil || who == nil {
+	stored, err := s.replace(ctx, &r, now, "")
+	if err != nil || stored == nil {
 		return err
 	}
-	// It is to live longer than the pointers from its sids. They come first; then nobody sees the one without the
-	// other.
-	who.IdleExpires, who.Expires = r.IdleExpires, r.Expires
-	till, err := s.point(ctx, who, "")
+	// The session is to live longer than the pointers from its sids. So the pointers are renewed first.
+	stored.IdleExpires, stored.Expires = r.IdleExpires, r.Expires
+	till, err := s.point(ctx, stored, "")
 	if err != nil {
 		return err
 	}
-	if who, err = s.replace(ctx, &r, now, strconv.FormatInt(till, 10)); who != nil {
+	if stored, err = s.replace(ctx, &r, now, strconv.FormatInt(till, 10)); stored != nil {
 		return errAnswer
 	}
 	return err
 }
 
-// replace does the update, or answers who it is whose pointer has to be seen to first.
+// replace does the update, or returns the identity of the session if its pointers have to be renewed first. pointed is
+// until when they are certain to exist, if they have just been renewed.
 func (s *Store) replace(ctx context.Context, r *store.Record, now time.Time, pointed string) (*store.Record, error) {
 	b := bucket(r.Key[0])
 	old := binary.BigEndian.AppendUint64(nil, uint64(r.Revision))
@@ -248,7 +249,7 @@ func (s *Store) replace(ctx context.Context, r *store.Record, now time.Time, poi
 		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, r.Key[:4]),
 			s.named(b, keyFormer, r.Key[:4])},
 		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
-			until(end, keepFor(r)), until(end, margin+keepFor(r)), pointed}})
+			until(end, marginFor(r)), until(end, margin+marginFor(r)), pointed}})
 	if err != nil {
 		return nil, err
 	}

@@ -15,47 +15,48 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// atOnce is how many steps of one ending are under way at a time: those of a sid that very many subjects have do not
-// fill the connection, and others have their turn in between.
-const atOnce = 64
+// tagsAtOnce is how many tags of one ending are ended at a time. So an ending of a sid that very many subjects have
+// does not fill the connection, and other requests are served in between.
+const tagsAtOnce = 64
 
-// pause is how long to wait before looking again whether somebody else is done with a jti.
-const pause = 10 * time.Millisecond
+// pollInterval is how long to wait before checking again whether another ending with the same jti is done.
+const pollInterval = 10 * time.Millisecond
 
 var errBusy = errors.New("redis: end: another ending with the same jti is under way")
 
-// lease is how long a claim holds: longer than any method runs.
+// lease returns how long a claim of a jti holds: longer than any method runs.
 func (s *Store) lease() time.Duration { return 2 * s.timeout }
 
-// endInSteps carries out an ending of a sid alone, or one that replicas are to have seen:
+// endInSteps carries out an ending of a sid alone, or one that waits for replicas:
 //
-//  1. begin, where the jti is recorded: refuse a replay; claim the jti for a while; for a sid alone leave its mark and
-//     read the tags that it points to.
-//  2. the step, for each tag.
-//  3. confirm, where the jti is recorded: record it, if the claim still holds.
+//  1. begin, in the bucket that records the jti: refuse a replay; claim the jti for a while; for a sid alone leave its
+//     mark and read the tags that it points to.
+//  2. end, in the bucket of each tag.
+//  3. confirm, in the bucket of step 1: record the jti, if the claim still holds.
 //
-// A failure or a crash before 3 leaves the jti unused: the next try claims it (at once if the claim could be given
-// back, else when it has run out), finds in 2 what is left to do, and confirms. Of two at once with the same jti the
-// second waits at 1 for the first; then it is a replay, or its turn. If the first was delayed for so long that its
-// claim ran out and the second did it all, the first finds at 3 that it has lost the claim, and does not answer nil.
+// A failure or a crash before 3 leaves the jti unused. The next try claims it (at once if the claim could be released,
+// else when it has expired), does in 2 what is left to do, and confirms. Of two at once with the same jti the second
+// waits at 1 for the first; then either it is a replay, or it claims the jti itself. If the first was delayed for so
+// long that its claim expired and the second did everything, the first finds at 3 that it has lost the claim, and
+// returns an error.
 //
-// Where replicas are too few, the mark is left and the steps are done all the same: nobody is kept signed in for want
-// of a replica. But nothing is confirmed, and the answer is no success.
+// When too few replicas acknowledge, the mark is left and all sessions are ended all the same: nobody stays signed in
+// because a replica is missing. But the jti is not recorded, and the result is an error.
 func (s *Store) endInSteps(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
 ) (ended []store.Ended, more bool, err error) {
 	st := s.stepsOf(e, now)
 	tags, err := st.begin(ctx)
-	few := errors.Is(err, errReplicas)
-	if err != nil && !few {
+	tooFew := errors.Is(err, errReplicas)
+	if err != nil && !tooFew {
 		return nil, false, err
 	}
 	defer func() {
 		if err != nil || more {
-			st.giveBack(ctx)
+			st.release(ctx)
 		}
 	}()
-	if ended, more, err = s.endTags(ctx, tags, e, now, few, done); err != nil || more {
+	if ended, more, err = s.endTags(ctx, tags, e, now, tooFew, done); err != nil || more {
 		return ended, more, err
 	}
 	if err = st.confirm(ctx); err != nil {
@@ -64,21 +65,21 @@ func (s *Store) endInSteps(
 	return ended, false, nil
 }
 
-// steps carries out the steps of the tags that are not done yet, a few at a time. When that has taken a round's time it
-// says that there is more. Replicas are waited for unless it is known that they are too few; when they turn out to be,
-// the rest is done without them, and the error is [errReplicas].
+// endTags ends the sessions of the tags that are not done yet, a few tags at a time. After the time of one round it
+// stops, and more is true. It waits for replicas unless tooFew says that there are too few. When it finds that out
+// itself, it does the rest without them, and the error is [errReplicas].
 func (s *Store) endTags(
-	ctx context.Context, tags []string, e store.Ending, now time.Time, few bool, done map[string]bool,
+	ctx context.Context, tags []string, e store.Ending, now time.Time, tooFew bool, done map[string]bool,
 ) (all []store.Ended, more bool, err error) {
 	round, cancel := context.WithTimeout(ctx, s.round)
 	defer cancel()
 	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return done[tag] })
-	for first := true; len(tags) > 0; first = false {
-		if !first && !few && round.Err() != nil {
+	for first := true; len(tags) > 0; first = false { // at least one
+		if !first && !tooFew && round.Err() != nil {
 			return all, true, nil
 		}
-		n := min(atOnce, len(tags))
-		if s.waits() && !few {
+		n := min(tagsAtOnce, len(tags))
+		if s.waits() && !tooFew {
 			n = 1
 		}
 		some := make([]call, n)
@@ -86,9 +87,9 @@ func (s *Store) endTags(
 			some[i] = s.endCall(e, []byte(tag), false, now)
 		}
 		var answers []rueidis.RedisMessage
-		if s.waits() && !few {
+		if s.waits() && !tooFew {
 			answer, err := s.runReplicated(ctx, tags[0][0], some[0], s.timeout/2)
-			if few = errors.Is(err, errReplicas); !few && err != nil {
+			if tooFew = errors.Is(err, errReplicas); !tooFew && err != nil {
 				return nil, false, err
 			}
 			answers = append(answers, answer)
@@ -105,32 +106,29 @@ func (s *Store) endTags(
 		}
 		tags = tags[n:]
 	}
-	if few {
+	if tooFew {
 		return all, false, errReplicas
 	}
 	return all, more, nil
 }
 
-// steps are what comes before and after the steps of one ending.
+// steps are the first and the last step of one ending: begin and confirm.
 type steps struct {
-	s     *Store
-	e     store.Ending
-	now   time.Time
-	owner string // of the claim; empty without a jti
-	jti   name
-	sid   name // for a sid alone
-	alone bool
-	home  bucket // where the jti is recorded and, for a sid alone, its mark and its pointer are
+	s      *Store
+	e      store.Ending
+	now    time.Time
+	owner  string // of the claim; empty without a jti
+	jti    name
+	sid    name // for a sid alone
+	alone  bool
+	bucket bucket // has the record of the jti and, for a sid alone, its mark and its pointer
 }
 
 func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
-	st := &steps{s: s, e: e, now: now, alone: e.Selector.Key.IsZero() && e.Selector.Subject == ""}
 	w := e.Selector
+	st := &steps{s: s, e: e, now: now, alone: w.Key.IsZero() && w.Subject == "", bucket: stepsBucket(w)}
 	if st.alone {
 		st.sid = sidName(w.Issuer, w.ClientID, w.SID)
-		st.home = st.sid[0]
-	} else {
-		st.home = tagOf(w)[0]
 	}
 	if e.JTI != "" {
 		st.owner, st.jti = rand.Text(), jtiName(w.Issuer, w.ClientID, e.JTI)
@@ -138,44 +136,42 @@ func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
 	return st
 }
 
-// jtiKeys are the queue, the record and the claim of the jti. On one server they are in the jti's own bucket, see
-// jtiHome.
+// jtiKeys returns the keys of the expiry list, the record and the claim of the jti. See jtiBucket.
 func (st *steps) jtiKeys() []string {
-	at := st.s.jtiBucket(st.jti, st.home)
+	at := st.s.jtiBucket(st.jti, st.bucket)
 	return []string{st.s.key(at, keyExpiry), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
 }
 
-// begin does the first step and returns the tags of those who are named, also with [errReplicas]. Only the mark of a
-// sid needs replicas: that a claim is lost with a master does no harm.
+// begin does the first step and returns the tags of the sessions to end, also with [errReplicas]. Only the mark of a
+// sid needs replicas: a claim that is lost with its master does no harm.
 func (st *steps) begin(ctx context.Context) ([]string, error) {
 	if !st.alone && st.owner == "" {
 		return []string{string(tagOf(st.e.Selector))}, nil
 	}
-	over := st.now.Add(store.MarkLifetime)
+	expiry := st.now.Add(store.MarkLifetime)
 	mark := ""
 	if st.alone {
 		mark = string(st.sid[:])
 	}
 	jti := st.jtiKeys()
 	if st.owner == "" { // no jti: any key of this bucket will do
-		jti[1], jti[2] = st.s.named(st.home, keyJTI, nil), st.s.named(st.home, keyClaim, nil)
+		jti[1], jti[2] = st.s.named(st.bucket, keyJTI, nil), st.s.named(st.bucket, keyClaim, nil)
 	}
 	c := call{st.s.scripts.begin,
-		[]string{st.s.key(st.home, keyExpiry), jti[1], jti[2], st.s.named(st.home, keyMark, st.sid[:]),
-			st.s.named(st.home, keyPointer, st.sid[:])},
-		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(over),
-			until(over, margin),
-			st.s.key(st.home, ""), st.s.traceLife()}}
+		[]string{st.s.key(st.bucket, keyExpiry), jti[1], jti[2], st.s.named(st.bucket, keyMark, st.sid[:]),
+			st.s.named(st.bucket, keyPointer, st.sid[:])},
+		[]string{decimal(st.now), st.owner, strconv.FormatInt(st.s.lease().Milliseconds(), 10), mark, decimal(expiry),
+			until(expiry, margin), st.s.key(st.bucket, ""), st.s.traceLife()}}
 	for {
 		var answer rueidis.RedisMessage
-		var err, few error
+		var err, tooFew error
 		if st.alone {
-			answer, err = st.s.runReplicated(ctx, st.home, c, st.s.timeout/4)
+			answer, err = st.s.runReplicated(ctx, st.bucket, c, st.s.timeout/4)
 		} else {
 			answer, err = st.s.run(ctx, c)
 		}
 		if errors.Is(err, errReplicas) {
-			few, err = err, nil
+			tooFew, err = err, nil
 		}
 		if err != nil {
 			return nil, err
@@ -187,7 +183,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		case word == "replayed":
 			return nil, store.ErrReplayed
 		case word == "busy":
-			if !wait.Sleep(ctx, pause) {
+			if !wait.Sleep(ctx, pollInterval) {
 				return nil, errBusy
 			}
 			continue
@@ -201,10 +197,11 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 			return nil, errAnswer
 		}
 		tags, err := tagsOf(numbers)
-		return tags, cmp.Or(err, few)
+		return tags, cmp.Or(err, tooFew)
 	}
 }
 
+// confirm does the last step.
 func (st *steps) confirm(ctx context.Context) error {
 	if st.owner == "" {
 		return nil
@@ -227,8 +224,9 @@ func (st *steps) confirm(ctx context.Context) error {
 	return nil
 }
 
-// giveBack lets the next try begin at once. If it fails, that one waits until the claim has run out.
-func (st *steps) giveBack(ctx context.Context) {
+// release gives up the claim of the jti, so that the next try need not wait. If it fails, that try waits until the
+// claim has expired.
+func (st *steps) release(ctx context.Context) {
 	if st.owner == "" {
 		return
 	}
@@ -237,26 +235,27 @@ func (st *steps) giveBack(ctx context.Context) {
 	_, _ = st.s.run(ctx, call{st.s.scripts.release, st.jtiKeys()[2:], []string{st.owner}})
 }
 
-// bind is for a Cluster, where the jti is recorded in the slot of the step. The same token always names the same
-// sessions, so it comes to the same slot, and there the replay check and the step are one script. But a jti counts
-// whomever it names: a second token with the same jti and another subject would come to another slot, whose script
-// knows nothing. So the jti's own slot says which ending it belongs to, before the step. It is no record: a crash after
-// it burns nothing, since the same token finds itself bound. Another ending with that jti looks where the first is
-// recorded:
+// bind is for a Cluster, where a jti is recorded in the slot of the sessions that the ending names. The same token
+// always names the same sessions, so its script runs in the same slot, where it both checks for a replay and ends the
+// sessions. But a second token with the same jti and another subject would be carried out in another slot, where the
+// first is not recorded. So before that script, the jti's own slot records which ending the jti is bound to. A binding
+// is no record: a crash after it uses nothing up, since the same token finds the jti bound to itself. Another ending
+// with that jti checks the slot of the first:
 //
-//   - recorded: a replay.
-//   - its time is over: the binding is free.
-//   - not recorded: the first is under way, or it failed. It waits; when the binding is older than any method runs, it
-//     has failed, and the binding is free.
+//   - The jti is recorded there: this one is a replay.
+//   - The record has expired: the binding is free.
+//   - There is no record: the first is under way, or it failed. This one waits. When the binding is older than any
+//     method runs, the first has failed, and the binding is free.
 //
-// The binding runs out with the record: who finds itself bound leaves it as it is, and when that was a success after
-// all, with a later end (two tokens that share a jti and whom they name), End binds anew.
+// The binding expires with the record, and an ending that finds the jti bound to itself leaves it unchanged. If that
+// ending succeeds and its jti expires later (two tokens with the same jti and the same selector), End calls bind again
+// with anew set. bind returns when the binding expires, in microseconds.
 //
-// What remains is a first that was frozen somewhere for all that time and is carried out after the second: two genuine
-// tokens are obeyed then, which is what both asked for.
+// One case remains: the first was suspended for all that time, and is carried out after the second. Then two genuine
+// tokens are carried out, as both requested.
 func (s *Store) bind(ctx context.Context, e store.Ending, now time.Time, anew bool) (till int64, err error) {
 	jti := jtiName(e.Selector.Issuer, e.Selector.ClientID, e.JTI)
-	_, mine := whose(e.Selector)
+	mine := bindingID(e.Selector)
 	b := bucket(jti[0])
 	failed := ""
 	if anew {
@@ -288,28 +287,28 @@ func (s *Store) bind(ctx context.Context, e store.Ending, now time.Time, anew bo
 			return 0, store.ErrReplayed
 		case recorded != nil || time.Duration(age)*time.Millisecond > s.lease():
 			failed = theirs
-		case !wait.Sleep(ctx, pause):
+		case !wait.Sleep(ctx, pollInterval):
 			return 0, errBusy
 		}
 	}
 }
 
-// recorded is until when the jti is recorded in the slot of another ending, or nil.
+// recorded returns until when the jti is recorded in the slot of another ending, or nil if it is not.
 func (s *Store) recorded(ctx context.Context, theirs string, jti name) (*time.Time, error) {
 	if len(theirs) < 2 {
 		return nil, errDamaged
 	}
-	home, err := hex.DecodeString(theirs[:2])
+	at, err := hex.DecodeString(theirs[:2])
 	if err != nil {
 		return nil, errDamaged
 	}
-	till, err := s.client.Do(ctx, s.client.B().Get().Key(s.named(home[0], keyJTI, jti[:])).Build()).AsInt64()
+	till, err := s.client.Do(ctx, s.client.B().Get().Key(s.named(at[0], keyJTI, jti[:])).Build()).AsInt64()
 	if rueidis.IsRedisNil(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	at := store.FromMicros(till)
-	return &at, nil
+	expires := store.FromMicros(till)
+	return &expires, nil
 }

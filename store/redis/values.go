@@ -10,8 +10,8 @@ import (
 	"example.com/curfew/store"
 )
 
-func (s *Store) valueKey(of string) string {
-	n := hash('v', of)
+func (s *Store) valueKey(name string) string {
+	n := hash('v', name)
 	return s.named(n[0], keyValue, n[:])
 }
 
@@ -24,7 +24,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	defer leave()
 	parts, err := s.client.Do(ctx, s.client.B().Hmget().Key(s.valueKey(name)).Field("r", "v").Build()).AsStrSlice()
 	if err != nil || len(parts) != 2 {
-		return nil, 0, fmt.Errorf("redis: vault: %w", cmp.Or(err, errAnswer))
+		return nil, 0, fmt.Errorf("redis: shared value: %w", cmp.Or(err, errAnswer))
 	}
 	if parts[0] == "" {
 		return nil, 0, nil
@@ -35,7 +35,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	return []byte(parts[1]), revision, nil
 }
 
-// Save implements [store.SharedValues]. Replicas are waited for, and not insisted on: the value is saved.
+// Save implements [store.SharedValues]. It waits for replicas, but succeeds without them, since the value is saved.
 func (s *Store) Save(ctx context.Context, name string, value []byte, revision int64) error {
 	if err := store.CheckSharedValue(name, value); err != nil {
 		return fmt.Errorf("redis: %w", err)

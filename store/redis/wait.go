@@ -13,41 +13,40 @@ import (
 )
 
 const (
-	// waitConns is how many connections to one master wait for its replicas at most. WAIT holds a connection of its
-	// own.
+	// waitConns is how many connections to one master wait for its replicas at most. WAIT blocks its connection.
 	waitConns = 16
-	// waitIdle is how often such connections that nobody uses are closed.
-	waitIdle = 5 * time.Second
-	// lookAgain is how often it is looked which masters have replicas, besides after a connection was lost.
+	// idleConnCleanup is how often idle ones of these connections are closed.
+	idleConnCleanup = 5 * time.Second
+	// checkEvery is how often to check which masters have replicas, besides after a lost connection.
 	checkEvery = 10 * time.Second
 )
 
-// errReplicas: what was asked for is done, and may be undone by a failover.
+// errReplicas means that the work is done, but a failover may undo it.
 var errReplicas = errors.New("redis: too few replicas have acknowledged")
 
-// replicas knows how many replicas have to acknowledge an ending.
+// replicas holds how many replicas have to acknowledge an ending.
 //
-// Unless a number was given it is one where a master has a replica, or is known to be meant to have one: a replica that
-// the sentinels or the Cluster know of counts while it is away too. On a Cluster that is said of each node by its id,
-// of replicas as well, since each can become a master. It is never taken back while this process runs: a failover
-// leaves a master without replicas, and that one needs them as much as the old one did.
+// Unless a number is configured, that is one for a master that has a replica, and none for one that has no replica. A
+// replica that the sentinels or the Cluster know of counts even while it is down. On a Cluster this is kept for each
+// node by its ID, for replicas too, since each can become a master. Once it is one, it stays one while this process
+// runs: after a failover the new master has no replica for a while, and needs one as much as the old one did.
 type replicas struct {
 	auto  bool
 	fixed int // unless auto
 
-	mu     sync.Mutex
-	need   map[string]bool          // by the id of the node; "" behind sentinels
-	known  map[string]bool          // nodes that the last look saw
-	doubt  bool                     // a former master is away, and whose replica it will be is not known yet
-	home   [buckets]string          // the master of each bucket as of the last look
-	places map[string]chan struct{} // of connections that wait, by master
-	away   map[string]bool          // masters whose replicas are known to be too few
+	mu      sync.Mutex
+	need    map[string]bool          // whether a node has to wait, by its ID; "" behind sentinels
+	known   map[string]bool          // the nodes that the last check found
+	doubt   bool                     // a former master is down, and it is not known yet which master it will follow
+	masters [buckets]string          // the ID of each bucket's master as of the last check
+	conns   map[string]chan struct{} // limits the connections that wait, by master
+	away    map[string]bool          // the masters that have too few replicas at present
 }
 
-// waits says whether replicas may have to be waited for.
+// waits reports whether endings may have to wait for replicas.
 func (s *Store) waits() bool { return s.replicas.auto || s.replicas.fixed > 0 }
 
-// required is how many replicas the node with this id has to wait for, and whether that is known.
+// required returns how many replicas the node with this ID has to wait for, and whether that is known.
 func (r *replicas) required(id string) (n int, known bool) {
 	if !r.auto {
 		return r.fixed, true
@@ -60,11 +59,11 @@ func (r *replicas) required(id string) (n int, known bool) {
 	return 0, r.known[id]
 }
 
-// fewest is the id of a master that waits for none, if there is one.
-func (r *replicas) fewest() (id string, found bool) {
+// masterWithoutReplica returns the ID of a master that waits for no replica, if there is one.
+func (r *replicas) masterWithoutReplica() (id string, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range r.home {
+	for _, id := range r.masters {
 		if !r.need[id] && !r.doubt {
 			return id, true
 		}
@@ -72,37 +71,37 @@ func (r *replicas) fewest() (id string, found bool) {
 	return "", false
 }
 
-// place takes one of the places of connections to the master of a bucket, or gives up after patience.
-func (r *replicas) place(ctx context.Context, b bucket, patience time.Duration) (leave func(), ok bool) {
+// acquire gets the right to use a connection to the master of a bucket, or gives up after timeout.
+func (r *replicas) acquire(ctx context.Context, b bucket, timeout time.Duration) (release func(), ok bool) {
 	r.mu.Lock()
-	id := r.home[b]
-	places := r.places[id]
-	if places == nil {
-		places = make(chan struct{}, waitConns)
-		r.places[id] = places
+	id := r.masters[b]
+	conns := r.conns[id]
+	if conns == nil {
+		conns = make(chan struct{}, waitConns)
+		r.conns[id] = conns
 	}
 	r.mu.Unlock()
-	t := time.NewTimer(patience)
+	t := time.NewTimer(timeout)
 	defer t.Stop()
 	select {
-	case places <- struct{}{}:
-		return func() { <-places }, true
+	case conns <- struct{}{}:
+		return func() { <-conns }, true
 	case <-t.C:
 	case <-ctx.Done():
 	}
 	return nil, false
 }
 
-// nowAway notes whether a master's replicas are too few, and says whether that is news.
-func (r *replicas) nowAway(id string, away bool) (news bool) {
+// setAway records whether a master has too few replicas, and reports whether that has changed.
+func (r *replicas) setAway(id string, away bool) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	news = r.away[id] != away
+	changed = r.away[id] != away
 	r.away[id] = away
-	return news
+	return changed
 }
 
-// watchReplicas looks again which masters have replicas: now and then, and when a connection was lost.
+// watchReplicas checks which masters have replicas, from time to time and after a lost connection.
 func (s *Store) watchReplicas(ctx context.Context) {
 	t := time.NewTicker(checkEvery)
 	defer t.Stop()
@@ -111,10 +110,10 @@ func (s *Store) watchReplicas(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-		case <-s.suspect:
+		case <-s.recheck:
 		}
-		looking, cancel := context.WithTimeout(ctx, s.timeout)
-		_ = s.look(looking) // what is known stays as it is
+		checking, cancel := context.WithTimeout(ctx, s.timeout)
+		_ = s.checkTopology(checking) // on an error, what is known stays
 		cancel()
 		if !wait.Sleep(ctx, time.Second) {
 			return
@@ -122,28 +121,28 @@ func (s *Store) watchReplicas(ctx context.Context) {
 	}
 }
 
-// suspectTopology has it looked again soon.
-func (s *Store) suspectTopology() {
+// recheckTopology asks for a check soon.
+func (s *Store) recheckTopology() {
 	select {
-	case s.suspect <- struct{}{}:
+	case s.recheck <- struct{}{}:
 	default:
 	}
 }
 
-// look asks the Cluster, or the sentinels, which masters have replicas.
-func (s *Store) look(ctx context.Context) error {
+// checkTopology asks the Cluster, or the sentinels, which masters have replicas.
+func (s *Store) checkTopology(ctx context.Context) error {
 	if !s.replicas.auto {
 		return nil
 	}
 	if !s.cluster {
-		return s.lookAtSentinels(ctx)
+		return s.checkSentinels(ctx)
 	}
 	shards, err := s.client.Do(ctx, s.client.B().ClusterShards().Build()).ToArray()
 	if err != nil {
 		return fmt.Errorf("redis: which masters have replicas: %w", err)
 	}
 	known, need := make(map[string]bool), make(map[string]bool)
-	var home [buckets]string
+	var masters [buckets]string
 	var gone []string // masters that failed and have no slots: they were replaced
 	for _, shard := range shards {
 		parts, err := shard.AsMap()
@@ -179,20 +178,20 @@ func (s *Store) look(ctx context.Context) error {
 				gone = append(gone, id)
 			}
 			for i := 0; i+1 < len(slots); i += 2 {
-				for b := range home {
+				for b := range masters {
 					if at := int64(b) * 64; slots[i] <= at && at <= slots[i+1] {
-						home[b] = id
+						masters[b] = id
 					}
 				}
 			}
 		}
 	}
-	s.learn(ctx, known, need, home, gone)
+	s.learn(ctx, known, need, masters, gone)
 	return nil
 }
 
-// lookAtSentinels asks each sentinel: one that was just started may not know of a replica that is away.
-func (s *Store) lookAtSentinels(ctx context.Context) error {
+// checkSentinels asks every sentinel: one that was just started may not know of a replica that is down.
+func (s *Store) checkSentinels(ctx context.Context) error {
 	counts := make(chan int, len(s.option.InitAddress))
 	for _, at := range s.option.InitAddress {
 		go func() {
@@ -207,12 +206,12 @@ func (s *Store) lookAtSentinels(ctx context.Context) error {
 	for range s.option.InitAddress {
 		most = max(most, <-counts)
 	}
-	// Sentinels are there for masters with replicas; so when none of them says that there are none, there is one.
+	// Sentinels are for masters with replicas, so unless they say that there is none, assume one.
 	s.learn(ctx, map[string]bool{"": true}, map[string]bool{"": most != 0}, [buckets]string{}, nil)
 	return nil
 }
 
-// askSentinel asks a sentinel how many replicas the master has, those that are away included.
+// askSentinel asks a sentinel how many replicas the master has, including those that are down.
 func (s *Store) askSentinel(ctx context.Context, at string) (int, error) {
 	o, sentinel := s.option, s.option.Sentinel
 	o.InitAddress, o.ForceSingleClient, o.SelectDB = []string{at}, true, 0
@@ -228,39 +227,40 @@ func (s *Store) askSentinel(ctx context.Context, at string) (int, error) {
 	return len(all), err
 }
 
-// learn adds what a look saw to what is known.
-func (s *Store) learn(ctx context.Context, known, need map[string]bool, home [buckets]string, gone []string) {
+// learn adds the results of a check to what is known.
+func (s *Store) learn(ctx context.Context, known, need map[string]bool, masters [buckets]string, gone []string) {
 	r := &s.replicas
 	r.mu.Lock()
-	first, raised := r.known == nil, false
+	first, found := r.known == nil, false
 	for id, needs := range need {
 		if needs && !r.need[id] {
 			r.need[id] = true
-			raised = true
+			found = true
 		}
 	}
-	r.known, r.home, r.doubt = known, home, false
+	r.known, r.masters, r.doubt = known, masters, false
 	for _, id := range gone {
 		r.doubt = r.doubt || !r.need[id]
 	}
 	r.mu.Unlock()
-	if raised && !first {
+	if found && !first {
 		s.log.WarnContext(ctx, "a master has a replica that was not known before: logouts wait for it from now on",
 			"event", "redis_replica_awaited")
 	}
 }
 
-// runReplicated runs a script and waits until replicas have what it wrote, on one connection: WAIT asks for the last
-// write of that connection. So a redirection is not followed here, as the client would do it on another. With
-// [errReplicas] there is an answer all the same. That is so, too, when all connections that may wait are in use for as
-// long as patience: then the script is run without waiting.
-func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience time.Duration) (rueidis.RedisMessage,
-	error) {
+// runReplicated runs a script and waits until replicas have what it wrote. Both use one connection, since WAIT waits
+// for the last write of its own connection. The client would follow a redirection on another connection, so it is not
+// followed: the call is tried again. With [errReplicas] there is an answer too. That error is also returned when all
+// connections that may wait stay in use: then the script is run without waiting. timeout bounds both waits together.
+func (s *Store) runReplicated(
+	ctx context.Context, b bucket, c call, timeout time.Duration,
+) (rueidis.RedisMessage, error) {
 	if !s.waits() {
 		return s.run(ctx, c)
 	}
-	patience /= 2 // for a place, and as long for the replicas
-	leave, ok := s.replicas.place(ctx, b, patience)
+	timeout /= 2 // half for a connection, half for the replicas
+	release, ok := s.replicas.acquire(ctx, b, timeout)
 	if !ok {
 		answer, err := s.run(ctx, c)
 		if err == nil {
@@ -268,11 +268,11 @@ func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience ti
 		}
 		return answer, err
 	}
-	defer leave()
+	defer release()
 	for {
-		answer, err := s.tryReplicated(ctx, c, patience)
+		answer, err := s.tryReplicated(ctx, c, timeout)
 		if err != nil {
-			s.suspectTopology()
+			s.recheckTopology()
 		}
 		refused, ok := rueidis.IsRedisErr(err)
 		if !ok {
@@ -284,7 +284,7 @@ func (s *Store) runReplicated(ctx context.Context, b bucket, c call, patience ti
 	}
 }
 
-func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duration) (rueidis.RedisMessage, error) {
+func (s *Store) tryReplicated(ctx context.Context, c call, timeout time.Duration) (rueidis.RedisMessage, error) {
 	client, release := s.client.Dedicate()
 	defer release()
 	answer, err := client.Do(ctx, c.byDigest(client.B())).ToMessage()
@@ -298,32 +298,32 @@ func (s *Store) tryReplicated(ctx context.Context, c call, patience time.Duratio
 	if err != nil || n == 0 {
 		return answer, err
 	}
-	got, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(n)).Timeout(max(1, patience.Milliseconds())).
+	got, err := client.Do(ctx, client.B().Wait().Numreplicas(int64(n)).Timeout(max(1, timeout.Milliseconds())).
 		Build()).AsInt64()
 	if err != nil {
 		return answer, err
 	}
-	few := got < int64(n)
-	if s.replicas.nowAway(id, few) {
-		if few {
-			s.log.WarnContext(ctx, "too few replicas acknowledge logouts: they are carried out and answered 503 "+
-				"until enough do",
+	tooFew := got < int64(n)
+	if s.replicas.setAway(id, tooFew) {
+		if tooFew {
+			s.log.WarnContext(ctx,
+				"too few replicas acknowledge logouts: they are carried out and answered 503 until enough do",
 				"event", "redis_replicas_away", "acknowledged", got, "wanted", n)
 		} else {
 			s.log.WarnContext(ctx, "enough replicas acknowledge logouts again", "event", "redis_replicas_back")
 		}
 	}
-	if few {
+	if tooFew {
 		err = errReplicas
 	}
 	return answer, err
 }
 
-// requiredOn asks the node behind a connection who it is, and says how many of its replicas are to be waited for. A map
-// of the slots would not do: it may be older than a failover or a move.
+// requiredOn asks the node behind a connection for its ID, and returns how many of its replicas to wait for. A map of
+// the slots is not enough: it may be older than a failover or a move.
 func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) (id string, n int, err error) {
 	if s.cluster && s.replicas.auto {
-		// Who may not ask is taken for one that has a replica.
+		// If this user may not ask, assume that the node has a replica.
 		if id, err = client.Do(ctx, client.B().ClusterMyid().Build()).ToString(); err != nil {
 			if _, refused := rueidis.IsRedisErr(err); refused {
 				return "", 1, nil
@@ -333,7 +333,7 @@ func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) 
 	}
 	n, known := s.replicas.required(id)
 	if n == 0 && !known {
-		if err := s.look(ctx); err != nil {
+		if err := s.checkTopology(ctx); err != nil {
 			return id, 1, nil
 		}
 		if n, known = s.replicas.required(id); !known {
@@ -343,7 +343,7 @@ func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) 
 	if n > 0 {
 		return id, n, nil
 	}
-	// One may have come since the last look.
+	// A replica may have been added since the last check.
 	text, err := client.Do(ctx, client.B().Info().Section("replication").Build()).ToString()
 	if err != nil {
 		return id, 0, err
@@ -359,20 +359,19 @@ func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) 
 	return id, n, nil
 }
 
-// tellReplicas warns, when a store is opened, of masters that have no replica, and of replicas that are away. Connected
-// is how many the master has that has fewest.
-func (s *Store) tellReplicas(ctx context.Context, connected int) {
+// warnAboutReplicas warns, when a store is opened, of masters that have no replica, and of replicas that are down.
+// connected is the smallest number of replicas that are connected to a master.
+func (s *Store) warnAboutReplicas(ctx context.Context, connected int) {
 	if s.replicas.auto {
-		if at, found := s.replicas.fewest(); found {
+		if at, found := s.replicas.masterWithoutReplica(); found {
 			s.log.WarnContext(ctx, "a master has no replica, so its logouts wait for none until it has one: "+
-				"give it one, or say wait_replicas=0", "event", "redis_no_replica", "node", at)
+				"give it one, or set wait_replicas=0", "event", "redis_no_replica", "node", at)
 			return
 		}
 	}
 	if want := max(1, s.replicas.fixed); s.waits() && connected < want {
 		s.log.WarnContext(ctx, "too few replicas are connected, so logouts are carried out and answered 503 until "+
-			"enough are: "+
-			"start them, or say wait_replicas=0", "event", "redis_replicas_away", "acknowledged", connected, "wanted",
-			want)
+			"enough are: start them, or set wait_replicas=0",
+			"event", "redis_replicas_away", "acknowledged", connected, "wanted", want)
 	}
 }

@@ -14,25 +14,37 @@ import (
 	"example.com/curfew/store"
 )
 
-// Notices lie with the person whom they are about, in 256 buckets, since End leaves them in the step that ends the
-// session. Who does the work of one app would have to look into all of them, every two seconds, and most often for
-// nothing. So each queue has a wake-up: it says which buckets have something to be done, and when first. Who finds it
-// silent has asked one key.
+// How Claim finds notices.
 //
-// On one server a wake-up is rung by the script that leaves the notice, and all is one step. On a Cluster the wake-up
-// is in another slot, and is rung after that script (N then R). Who claims reads the wake-up, claims in the bucket, and
-// then says of the bucket when there is something to do next, unless the wake-up rang since it was read (B, C, H). In
-// whatever order they come, a notice that was left is told of, or has been claimed:
+// A notice is in the bucket of the subject that it is about, because End adds it in the script that ends the session.
+// So the notices of one queue (one kind for one target) are spread over 256 buckets. A worker would have to read all of
+// them every two seconds, mostly to find nothing. Therefore each queue has a hash of wake-ups, under one key: for each
+// bucket with work, when the first notice there is due. Claim reads that key, and then only the buckets that it names.
 //
-//   - N before C: C finds it.
-//   - C before N, H before R: R rings after all.
-//   - C before N, R before H: each ring leaves another value, so H does nothing.
+// On one server the script that adds the notice also sets the wake-up, so both are one atomic step. On a Cluster the
+// wake-ups are in another slot, and adding a notice takes two steps:
 //
-// What is left is a crash between N and R, or a wake-up that cannot be reached then, or that a failover has lost.
-// [Store.Prune], which is called each minute, finds those notices and rings for them. A wake-up that rings for nothing
-// costs a look into the bucket.
+//	N  add the notice in its bucket
+//	W  set the wake-up
+//
+// Claim takes three:
+//
+//	R  read the wake-ups
+//	C  claim in the buckets
+//	S  set the wake-up of each of these buckets to when its next notice is due, or remove it; but only if it was not
+//	   set again since R
+//
+// Whatever the order, each notice is claimed or has a wake-up:
+//
+//   - N before C: C finds the notice.
+//   - C before N, S before W: W sets the wake-up.
+//   - C before N, W before S: W has changed the value (each W writes a new one), so S does nothing.
+//
+// That leaves a crash between N and W, a server that W could not reach, and a wake-up that was lost in a failover. For
+// these [Store.Prune], which is called every minute, sets the missing wake-ups. A wake-up without a notice costs one
+// look into the bucket.
 
-// wake-up is where the wake-up of a queue is.
+// wakeupKey returns the key of the wake-ups of a queue.
 func (s *Store) wakeupKey(queue name) string {
 	if s.cluster {
 		return s.named(queue[0], keyWakeup, queue[:])
@@ -40,7 +52,8 @@ func (s *Store) wakeupKey(queue name) string {
 	return s.wakeupPrefix() + string(queue[:])
 }
 
-// wakeups is what the keys of all wakeups begin with, for scripts that ring themselves. On a Cluster they cannot.
+// wakeupPrefix returns the prefix of the keys of all wake-ups, for scripts that set them. It is empty on a Cluster,
+// where a script cannot reach them.
 func (s *Store) wakeupPrefix() string {
 	if s.cluster {
 		return ""
@@ -50,12 +63,13 @@ func (s *Store) wakeupPrefix() string {
 
 func bucketText(b bucket) string { return hex.EncodeToString([]byte{b}) }
 
-// ring rings for a place on a Cluster. What was done is done, so a failure fails nothing: see above.
+// wake sets one wake-up on a Cluster. An error does not matter: see above.
 func (s *Store) wake(ctx context.Context, at place, due string) {
 	s.wakeAll(ctx, map[place]string{at: due})
 }
 
-// ringDeed rings for the queues in which a step left notices.
+// wakeAfter sets the wake-ups of the queues to which a script for bucket b added notices. queues holds their names, one
+// after the other.
 func (s *Store) wakeAfter(ctx context.Context, b bucket, queues string, now time.Time) {
 	all := make(map[place]string)
 	for ; len(queues) >= nameSize; queues = queues[nameSize:] {
@@ -70,50 +84,48 @@ func (s *Store) wakeAll(ctx context.Context, all map[place]string) {
 	}
 	var calls []call
 	for at, due := range all {
-		calls = append(calls, call{s.scripts.wake, []string{s.wakeupKey(at.queue)},
-			[]string{bucketText(at.bucket), due}})
+		calls = append(calls, call{
+			s.scripts.wake, []string{s.wakeupKey(at.queue)}, []string{bucketText(at.bucket), due},
+		})
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout/4)
 	defer cancel()
 	s.runEach(ctx, calls)
 }
 
-// rung is what a wake-up says of one bucket.
+// wakeup says when the first notice of a queue in one bucket is due.
 type wakeup struct {
 	place
-	at  float64
-	raw string // as it was read
+	at  float64 // microseconds since 1970
+	raw string  // as stored
 }
 
-// wakeups returns what the wake-up of a queue says, in order.
+// wakeups returns the wake-ups of a queue, the earliest first.
 func (s *Store) wakeups(ctx context.Context, queue name) ([]wakeup, error) {
-	said, err := s.client.Do(ctx, s.client.B().Hgetall().Key(s.wakeupKey(queue)).Build()).AsStrMap()
+	stored, err := s.client.Do(ctx, s.client.B().Hgetall().Key(s.wakeupKey(queue)).Build()).AsStrMap()
 	if err != nil {
 		return nil, fmt.Errorf("redis: claim: %w", err)
 	}
 	var all []wakeup
-	for field, raw := range said {
+	for field, raw := range stored {
 		b, ok := bucketOf(field)
 		at, _, _ := strings.Cut(raw, " ")
 		due, err := strconv.ParseFloat(at, 64)
-		if !ok || err != nil { // the count of the rings
+		if !ok || err != nil { // the counter of queue.lua
 			continue
 		}
 		all = append(all, wakeup{place{b, queue}, due, raw})
 	}
 	slices.SortFunc(all, func(a, b wakeup) int {
-		return cmp.Or(cmp.Compare(a.at, b.at),
-			cmp.Compare(a.bucket, b.bucket))
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.bucket, b.bucket))
 	})
 	return all, nil
 }
 
-// looks is how many buckets are looked into at once.
-const bucketsAtOnce = 16
-
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
-	limit int) ([]store.Notice, error) {
+func (s *Store) Claim(
+	ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int,
+) ([]store.Notice, error) {
 	ctx, leave, err := s.change(ctx)
 	if err != nil {
 		return nil, err
@@ -131,17 +143,18 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 	})
 }
 
-// answer claims where a wake-up has called, and says when there is something to be done next in the buckets that it has
-// seen to.
-func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, lease time.Duration,
-	max int) (due []candidate, got []store.Notice, next map[place]string, fault error) {
-	silent := slices.IndexFunc(wakeups, func(r wakeup) bool { return r.at > float64(store.Micros(now)) })
-	if silent >= 0 {
-		wakeups = wakeups[:silent]
+// claimDue claims up to max notices from the buckets whose wake-up is due. next is when the next notice is due in each
+// bucket that was read.
+func (s *Store) claimDue(
+	ctx context.Context, wakeups []wakeup, now time.Time, lease time.Duration, max int,
+) (due []candidate, got []store.Notice, next map[place]string, fault error) {
+	later := slices.IndexFunc(wakeups, func(w wakeup) bool { return w.at > float64(store.Micros(now)) })
+	if later >= 0 {
+		wakeups = wakeups[:later]
 	}
 	next = make(map[place]string)
 	for chunk := range slices.Chunk(wakeups, bucketsAtOnce) {
-		// What is due in a bucket is never earlier than its wake-up says, so the rest may not have to be looked into.
+		// No notice in a bucket is due before its wake-up, so the remaining buckets may not have to be read.
 		if len(due) >= max && oldest(due, max)[max-1].due <= chunk[0].at {
 			break
 		}
@@ -153,8 +166,8 @@ func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, l
 		fault = cmp.Or(fault, err)
 		due = append(due, found...)
 		for _, at := range places {
-			if when, ok := upcoming[at]; ok && !slices.ContainsFunc(found,
-				func(c candidate) bool { return c.place == at }) {
+			found := slices.ContainsFunc(found, func(c candidate) bool { return c.place == at })
+			if when, ok := upcoming[at]; ok && !found {
 				next[at] = when
 			}
 		}
@@ -165,16 +178,16 @@ func (s *Store) claimDue(ctx context.Context, wakeups []wakeup, now time.Time, l
 	return due, got, next, cmp.Or(fault, err)
 }
 
-// reschedule says when there is something to be done next, where the wake-up has not rung since.
+// reschedule sets the wake-ups that were read to next, unless they were set again since.
 func (s *Store) reschedule(ctx context.Context, queue name, wakeups []wakeup, next map[place]string) {
 	var args []string
-	for _, r := range wakeups {
-		if when, ok := next[r.place]; ok {
-			args = append(args, bucketText(r.bucket), r.raw, when)
+	for _, w := range wakeups {
+		if when, ok := next[w.place]; ok {
+			args = append(args, bucketText(w.bucket), w.raw, when)
 		}
 	}
 	if len(args) > 0 {
-		// It does no harm when this fails: somebody looks there once more.
+		// An error is harmless: these buckets are read once more.
 		_, _ = s.run(ctx, call{s.scripts.reschedule, []string{s.wakeupKey(queue)}, args})
 	}
 }

@@ -19,8 +19,9 @@ const (
 )
 
 // ClaimAttempt implements [store.Attempts].
-func (s *Store) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires,
-	now time.Time) (held []byte, err error) {
+func (s *Store) ClaimAttempt(
+	ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time,
+) (held []byte, err error) {
 	if err := store.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
@@ -50,7 +51,7 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {
-		return oneRow(store.ErrNotFound, "attempt", w.settleAttempt, id[:], value, store.Micros(now))
+		return oneRow(store.ErrNotFound, "attempt", w.completeAttempt, id[:], value, store.Micros(now))
 	})
 }
 

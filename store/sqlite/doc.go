@@ -1,9 +1,10 @@
 // Package sqlite keeps sessions in one file: durable, with nothing to install, for one process at a time.
 //
-// It owns the file (its mode, its lock, its schema) and one goroutine that writes. Whoever wants to write hands that
-// goroutine a change; all changes that are waiting go into one transaction, each in a savepoint of its own, and
-// nobody is answered before the transaction is on the disk. That makes a durable logout (WAL, synchronous=FULL) cost a
-// share of one flush instead of a whole one. Readers have connections of their own and wait for nobody.
+// The package owns the file: its mode, its lock and its schema. One goroutine writes. Methods that change something
+// send their change to that goroutine. It puts all waiting changes into one transaction, each in a savepoint of its
+// own, and answers them when the transaction is on the disk. So durable logouts (WAL, synchronous=FULL) share the cost
+// of one flush. Reads use other connections and do not wait for writes.
 //
-// It shares nothing between processes: a second one is refused the file. Packages postgres and redis are for replicas.
+// Nothing is shared between processes: a second process cannot open the file. For several replicas, use package
+// postgres or redis.
 package sqlite

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// Nothing is inserted, and no row is affected, when the jti is known and has not run out.
+	// No row is affected when the jti is known and has not expired.
 	insertJTISQL = `INSERT INTO jtis (issuer, client, jti, expires) VALUES (?1, ?2, ?3, ?4)
 		ON CONFLICT DO UPDATE SET expires = excluded.expires WHERE jtis.expires <= ?5`
 
@@ -20,7 +20,7 @@ const (
 
 	jtiKnownSQL = `SELECT EXISTS (SELECT 1 FROM jtis WHERE issuer = ?1 AND client = ?2 AND jti = ?3 AND expires > ?4)`
 
-	// Up to ?1 sessions, with the payload of those alone whose kind of refresh token is a bit of ?2.
+	// Up to ?1 sessions. Payloads are returned only for sessions whose kind of refresh token is a bit of ?2.
 	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, idle_expires, expires, refresh,
 		CASE WHEN ?2 >> refresh & 1 THEN payload ELSE x'' END`
 	namedKeySQL = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1`
@@ -31,7 +31,7 @@ const (
 		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid IN (?6, '')
 		UNION ALL SELECT s.id FROM former_sids f CROSS JOIN sessions s ON s.id = f.session
 		WHERE f.issuer = ?3 AND f.client = ?4 AND f.sid = ?6 AND s.subject = ?5 LIMIT ?1`
-	// All but the newest ?6.
+	// All but the ?6 newest.
 	spareSQL = `SELECT id FROM sessions INDEXED BY sessions_by_newest
 		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 ORDER BY created DESC, sid DESC, id DESC LIMIT ?1 OFFSET ?6`
 	crowdedSQL = `SELECT EXISTS (SELECT 1 FROM sessions INDEXED BY sessions_by_newest
@@ -47,32 +47,32 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 	}
 	now = store.Time(now)
 	if e.Spare > 0 {
-		if crowded, err := s.crowded(ctx, e); err != nil || !crowded {
+		if tooMany, err := s.tooMany(ctx, e); err != nil || !tooMany {
 			return nil, err
 		}
 	}
-	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool,
-		error) {
+	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now)
 	})
 }
 
-// crowded says whether a subject has more sessions than it is to keep. It is asked at each sign-in, so not of the
-// writer.
-func (s *Store) crowded(ctx context.Context, e store.Ending) (crowded bool, err error) {
+// tooMany reports whether a subject has more than e.Spare sessions. It is called at each sign-in, so it does not use
+// the writer.
+func (s *Store) tooMany(ctx context.Context, e store.Ending) (tooMany bool, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		err := r.crowded.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, e.Spare).Scan(&crowded)
+		err := r.tooMany.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, e.Spare).Scan(&tooMany)
 		if err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
 		return nil
 	})
-	return crowded, err
+	return tooMany, err
 }
 
-// endBatch is one step of End.
-func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (ended []store.Ended, more bool,
-	err error) {
+// endBatch carries out one batch of End.
+func (s *Store) endBatch(
+	ctx context.Context, e store.Ending, now time.Time,
+) (ended []store.Ended, more bool, err error) {
 	err = s.write(ctx, func(w *writer) error {
 		if e.Spare == 0 {
 			if err := w.leaveMark(e.Selector, now); err != nil {
@@ -102,15 +102,16 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, now time.Time) (en
 	return ended, more, nil
 }
 
-// recordJTI refuses a jti that is known, with what was done before it, and records it unless there is more to come.
+// recordJTI returns [store.ErrReplayed] if the jti is known, which also undoes what the batch has done. Otherwise it
+// records the jti, unless there are more batches.
 func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 	if e.JTI == "" {
 		return nil
 	}
 	var known bool
 	if more {
-		if err := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now)).
-			Scan(&known); err != nil {
+		row := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now))
+		if err := row.Scan(&known); err != nil {
 			return fmt.Errorf("sqlite: end: %w", err)
 		}
 	} else {
@@ -131,39 +132,39 @@ func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 	return nil
 }
 
-// leaveMark bars the logins under way that who names. A key names a session that exists, so no login.
-func (w *writer) leaveMark(who store.Selector, now time.Time) error {
-	if !who.Key.IsZero() {
+// leaveMark leaves the mark that bars the logins under way that s names. A key names an existing session, so no login.
+func (w *writer) leaveMark(s store.Selector, now time.Time) error {
+	if !s.Key.IsZero() {
 		return nil
 	}
-	if _, err := exec(w.insertMark, who.Issuer, who.ClientID, who.Subject, who.SID, store.Micros(now)); err != nil {
+	if _, err := exec(w.insertMark, s.Issuer, s.ClientID, s.Subject, s.SID, store.Micros(now)); err != nil {
 		return fmt.Errorf("sqlite: end: %w", err)
 	}
 	return nil
 }
 
-// removeNamed removes a batch of the sessions that e names, and returns those of them that lived, and how many it
+// removeNamed removes a batch of the sessions that e names. It returns those of them that lived, and how many it
 // removed.
 func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Record, removed int, err error) {
-	who, revoked := e.Selector, 0
+	s, payloadsOf := e.Selector, 0
 	for _, held := range []store.Refresh{store.RefreshNone, store.RefreshOnline, store.RefreshOffline} {
 		if e.Revokes(held) {
-			revoked |= 1 << held
+			payloadsOf |= 1 << held
 		}
 	}
-	args := []any{store.EndBatch, revoked, who.Issuer, who.ClientID}
+	args := []any{store.EndBatch, payloadsOf, s.Issuer, s.ClientID}
 	var st *sql.Stmt
 	switch {
-	case !who.Key.IsZero():
-		st, args = w.endKey, append(args, who.Key[:])
-	case who.Subject == "":
-		st, args = w.endSID, append(args, who.SID)
+	case !s.Key.IsZero():
+		st, args = w.endKey, append(args, s.Key[:])
+	case s.Subject == "":
+		st, args = w.endSID, append(args, s.SID)
 	case e.Spare > 0:
-		st, args = w.endOldest, append(args, who.Subject, e.Spare)
-	case who.SID == "":
-		st, args = w.endSubject, append(args, who.Subject)
+		st, args = w.endSpare, append(args, s.Subject, e.Spare)
+	case s.SID == "":
+		st, args = w.endSubject, append(args, s.Subject)
 	default:
-		st, args = w.endBoth, append(args, who.Subject, who.SID)
+		st, args = w.endBoth, append(args, s.Subject, s.SID)
 	}
 	rows, err := st.Query(args...)
 	if err != nil {
@@ -175,7 +176,7 @@ func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Recor
 		}
 	}()
 	for ; rows.Next(); removed++ {
-		r := store.Record{Issuer: who.Issuer, ClientID: who.ClientID}
+		r := store.Record{Issuer: s.Issuer, ClientID: s.ClientID}
 		var key []byte
 		var idleExpires, expires int64
 		if err := rows.Scan(&key, &r.Subject, &r.SID, &idleExpires, &expires, &r.Refresh, &r.Payload); err != nil {
@@ -193,7 +194,7 @@ func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Recor
 	return lived, removed, rows.Err()
 }
 
-// readRecords reads all of rows, whose columns are those of columns, and closes it.
+// readRecords reads and closes rows, which have the columns of the constant columns.
 func readRecords(rows *sql.Rows) (records []store.Record, err error) {
 	defer func() {
 		if errClose := rows.Close(); err == nil {
@@ -205,9 +206,9 @@ func readRecords(rows *sql.Rows) (records []store.Record, err error) {
 		var key []byte
 		var former string
 		var created, lastSeen, idleExpires, expires int64
-		if err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen,
-			&idleExpires, &expires,
-			&r.Revision, &r.Refresh, &r.Payload); err != nil {
+		err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen,
+			&idleExpires, &expires, &r.Revision, &r.Refresh, &r.Payload)
+		if err != nil {
 			return nil, err
 		}
 		if len(key) != len(r.Key) {

@@ -11,14 +11,15 @@ import (
 	"strings"
 )
 
-// takeFile locks the database file for this process and sees to its mode. It returns the file's true name, since SQLite
-// names the files beside it by that, and so must we: two names of one file are one lock.
+// lockDatabase locks the database file for this process and sets its mode. It returns the file's name with all symbolic
+// links resolved, from which SQLite and this package derive the names of the other files. So the same file under two
+// names has one lock.
 //
-// The lock is on a file of its own (SQLite locks parts of the database itself, and would lose those locks when we close
-// ours). The kernel lets go of it when the process dies, however it dies.
-func takeFile(path string) (string, *os.File, error) {
-	if true_, err := filepath.EvalSymlinks(path); err == nil {
-		path = true_
+// The lock is on a separate file, because SQLite locks parts of the database itself, and would lose those locks if this
+// package closed the database file. The kernel releases the lock when the process ends, however it ends.
+func lockDatabase(path string) (string, *os.File, error) {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", nil, err
 	}
@@ -38,7 +39,7 @@ func takeFile(path string) (string, *os.File, error) {
 	return path, lock, nil
 }
 
-// holder says which process wrote its number into the lock file.
+// holder describes the process whose number is in the lock file.
 func holder(lock *os.File) string {
 	b, err := io.ReadAll(io.LimitReader(lock, 20))
 	pid, errNumber := strconv.Atoi(strings.TrimSpace(string(b)))
@@ -48,8 +49,8 @@ func holder(lock *os.File) string {
 	return fmt.Sprintf(" (process %d)", pid)
 }
 
-// prepare names us in the lock file, and makes the database file if there is none, so that it never has another mode
-// than 0600. The files that SQLite puts beside it have the mode of the database.
+// prepare writes this process's number into the lock file, and creates the database file if there is none, so that it
+// never has another mode than 0600. SQLite creates its other files with the mode of the database.
 func prepare(path string, lock *os.File) error {
 	if err := lock.Truncate(0); err != nil {
 		return err
@@ -62,14 +63,14 @@ func prepare(path string, lock *os.File) error {
 		return err
 	}
 	for _, name := range []string{path, path + "-wal", path + "-shm", path + ".lock"} {
-		if err := keepPrivate(name); err != nil {
+		if err := makePrivate(name); err != nil {
 			return errors.Join(err, db.Close())
 		}
 	}
-	return errors.Join(syncFolder(filepath.Dir(path)), db.Close())
+	return errors.Join(syncDir(filepath.Dir(path)), db.Close())
 }
 
-func keepPrivate(name string) error {
+func makePrivate(name string) error {
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -9,9 +9,9 @@ import (
 
 var errLocked = errors.New("locked")
 
-// lockFile locks f until it is closed, or answers errLocked at once.
+// lockFile locks f until it is closed, or returns errLocked at once.
 func lockFile(f *os.File) error {
-	const beyond = 1 << 30 // a byte that nobody reads: Windows locks bar reading, and the start names the holder
+	const beyond = 1 << 30 // a byte that is never read: a lock on Windows prevents reading, and holder reads the start
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,
 		0, 1, 0, &windows.Overlapped{Offset: beyond})
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
@@ -23,5 +23,5 @@ func lockFile(f *os.File) error {
 // unlockFile gives the lock back and closes f.
 func unlockFile(f *os.File) error { return f.Close() }
 
-// syncFolder does nothing: Windows has no such call.
-func syncFolder(string) error { return nil }
+// syncDir does nothing: Windows has no such call.
+func syncDir(string) error { return nil }

@@ -14,12 +14,12 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// application marks a database as ours: "crfw", which `file` and others can read in its header.
+// application is the application_id of Curfew's databases in the header of the file: "crfw".
 const application = 0x63726677
 
-// migrate brings the database to the newest schema that we know, or only sees that it has that.
-func migrate(ctx context.Context, db *sql.DB, asItIs bool) error {
-	if err := recognise(ctx, db, asItIs); err != nil {
+// migrate brings the database to the newest schema of this release, or with noMigration only checks that it has it.
+func migrate(ctx context.Context, db *sql.DB, noMigration bool) error {
+	if err := checkApplication(ctx, db, noMigration); err != nil {
 		return err
 	}
 	files, err := fs.Sub(migrations, "migrations")
@@ -36,9 +36,9 @@ func migrate(ctx context.Context, db *sql.DB, asItIs bool) error {
 	case err != nil:
 		return fmt.Errorf("read the version of its schema: %w", err)
 	case has > knows:
-		return fmt.Errorf("a newer curfew wrote this file (schema %d, this one knows up to %d)", has, knows)
-	case has < knows && asItIs:
-		return fmt.Errorf("%w (schema %d, this one's is %d)", ErrNotMigrated, has, knows)
+		return fmt.Errorf("a newer curfew wrote this file (schema %d, this release knows up to %d)", has, knows)
+	case has < knows && noMigration:
+		return fmt.Errorf("%w (schema %d, this release has %d)", ErrNotMigrated, has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bring its schema from %d to %d: %w", has, knows, err)
@@ -46,8 +46,8 @@ func migrate(ctx context.Context, db *sql.DB, asItIs bool) error {
 	return nil
 }
 
-// recognise takes a new database, or one of ours, and nobody else's.
-func recognise(ctx context.Context, db *sql.DB, asItIs bool) error {
+// checkApplication accepts a new database, which it marks as Curfew's, and one of Curfew's. It refuses all others.
+func checkApplication(ctx context.Context, db *sql.DB, noMigration bool) error {
 	var id, objects int
 	if err := db.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil {
 		return err
@@ -61,7 +61,7 @@ func recognise(ctx context.Context, db *sql.DB, asItIs bool) error {
 	switch {
 	case id != 0 || objects != 0:
 		return errors.New("this is a database, but not one of curfew's")
-	case asItIs:
+	case noMigration:
 		return ErrNotMigrated
 	}
 	_, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, application))

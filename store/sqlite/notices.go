@@ -16,10 +16,11 @@ const (
 	dropSQL  = `DELETE FROM notices WHERE id = ?1`
 
 	noticesSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices
-		WHERE id > ?1 AND id <= ?6 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4) AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
-	// From the index alone. A notice that was left earlier has a lower id.
+		WHERE id > ?1 AND id <= ?6 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4)
+			AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
+	// Reads only the index. A notice that was added earlier has a lower id.
 	statsSQL = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
-	// refresh = 0 is a session without a refresh token.
+	// A session with refresh = 0 has no refresh token.
 	overdueSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_until
 		WHERE until <= ?1 AND refresh <> 0 AND key > ?2 ORDER BY key LIMIT ?3`
 	createdSQL = `SELECT created FROM notices WHERE id = ?1`
@@ -27,12 +28,12 @@ const (
 
 // Enqueue implements [store.Outbox].
 func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
-	left, err := store.NewNotices(notices)
+	added, err := store.NewNotices(notices)
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	return s.write(ctx, func(w *writer) error {
-		for _, n := range left {
+		for _, n := range added {
 			if err := w.enqueue(n); err != nil {
 				return err
 			}
@@ -41,7 +42,7 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	})
 }
 
-// Notices implements [store.Outbox]. They are in the order in which they were left.
+// Notices implements [store.Outbox]. The order is that in which the notices were added.
 func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticePage, error) {
 	limit, err := q.PageSize()
 	if err != nil {
@@ -105,7 +106,7 @@ func (s *Store) onNotice(ctx context.Context, id string, of func(*writer) *sql.S
 	})
 }
 
-// oneRow runs a statement that changes a row, and answers none when there is no such row.
+// oneRow runs a statement that changes a row, and returns none when there is no such row.
 func oneRow(none error, what string, st *sql.Stmt, args ...any) error {
 	res, err := exec(st, args...)
 	if err != nil {
@@ -132,7 +133,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 		for givenUp := range 2 {
 			rows, err := r.stats.Query(givenUp)
 			if err != nil {
-				return fmt.Errorf("sqlite: tally: %w", err)
+				return fmt.Errorf("sqlite: stats: %w", err)
 			}
 			oldest := make(map[name]int64)
 			for rows.Next() {
@@ -141,7 +142,7 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 				var first int64
 				if err := rows.Scan(&of.kind, &of.target, &count, &first); err != nil {
 					rows.Close()
-					return fmt.Errorf("sqlite: tally: %w", err)
+					return fmt.Errorf("sqlite: stats: %w", err)
 				}
 				if counts[of] == nil {
 					counts[of] = &store.NoticeStats{Kind: of.kind, Target: of.target}
@@ -153,14 +154,14 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 				}
 			}
 			if err := rows.Err(); err != nil {
-				return fmt.Errorf("sqlite: tally: %w", err)
+				return fmt.Errorf("sqlite: stats: %w", err)
 			}
 			for of, id := range oldest {
 				var created int64
 				switch err := r.created.QueryRow(id).Scan(&created); {
 				case err == sql.ErrNoRows: // done meanwhile
 				case err != nil:
-					return fmt.Errorf("sqlite: tally: %w", err)
+					return fmt.Errorf("sqlite: stats: %w", err)
 				default:
 					counts[of].Oldest = store.FromMicros(created)
 				}
@@ -176,8 +177,9 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 }
 
 // Overdue implements [store.Sessions].
-func (s *Store) Overdue(ctx context.Context, after store.Key, limit int, now time.Time) (found []store.Record,
-	err error) {
+func (s *Store) Overdue(
+	ctx context.Context, after store.Key, limit int, now time.Time,
+) (found []store.Record, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, err := r.overdue.Query(store.Micros(now), after[:], max(0, limit))
 		if err == nil {

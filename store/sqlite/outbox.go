@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -18,33 +17,34 @@ const (
 
 	insertNoticeSQL = `INSERT INTO notices (` + noticeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-	// The inner select walks those of one target that are due, from the oldest, and passes by those that are leased: as
-	// many as the workers have in hand.
+	// The inner select reads the due notices of one target, from the oldest, and skips those that are leased: no more
+	// than the workers hold at present.
 	claimSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
 		(SELECT id FROM notices INDEXED BY notices_by_target
 		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
 		RETURNING id, attempts, reason, given_up, ` + noticeColumns
 
 	completeDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
-	completeRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4 WHERE id = ?1 AND lease = ?2`
-	// A given up notice leaves the index of those to be claimed.
-	completeGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3 WHERE id = ?1 AND lease = ?2`
+	completeRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4
+		WHERE id = ?1 AND lease = ?2`
+	completeGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3
+		WHERE id = ?1 AND lease = ?2`
 )
 
 func (w *writer) enqueue(n store.Notice) error {
 	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:],
-		string(n.Cause),
-		blob(n.Payload), store.Micros(n.Created), store.Micros(n.Due), store.Micros(n.Deadline))
+		string(n.Cause), blob(n.Payload), store.Micros(n.Created), store.Micros(n.Due), store.Micros(n.Deadline))
 	if err != nil {
-		return fmt.Errorf("sqlite: leave a notice: %w", err)
+		return fmt.Errorf("sqlite: enqueue: %w", err)
 	}
 	return nil
 }
 
 // Claim implements [store.Outbox].
-func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration,
-	limit int) ([]store.Notice, error) {
-	if limit < 1 { // which SQLite would take for no limit
+func (s *Store) Claim(
+	ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, limit int,
+) ([]store.Notice, error) {
+	if limit < 1 { // for SQLite a negative number is no limit
 		return nil, nil
 	}
 	var claimed []store.Notice
@@ -63,10 +63,7 @@ func (s *Store) Claim(ctx context.Context, kind store.NoticeKind, target string,
 		return nil, err
 	}
 	// RETURNING promises no order.
-	slices.SortStableFunc(claimed, func(a, b store.Notice) int {
-		return cmp.Compare(store.Micros(a.Due),
-			store.Micros(b.Due))
-	})
+	slices.SortStableFunc(claimed, func(a, b store.Notice) int { return a.Due.Compare(b.Due) })
 	return claimed, nil
 }
 
@@ -80,9 +77,9 @@ func readNotices(rows *sql.Rows, lease string) (notices []store.Notice, err erro
 		n := store.Notice{Lease: lease}
 		var id, created, due, deadline int64
 		var key []byte
-		if err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID,
-			&n.Subject, &n.SID, &key,
-			&n.Cause, &n.Payload, &created, &due, &deadline); err != nil {
+		err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID,
+			&n.Subject, &n.SID, &key, &n.Cause, &n.Payload, &created, &due, &deadline)
+		if err != nil {
 			return nil, err
 		}
 		copy(n.Key[:], key)
@@ -105,11 +102,12 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	return s.write(ctx, func(w *writer) error {
 		switch {
 		case o.Done:
-			return oneRow(store.ErrLeaseLost, "settle", w.completeDone, id, n.Lease)
+			return oneRow(store.ErrLeaseLost, "complete", w.completeDone, id, n.Lease)
 		case o.GiveUp:
-			return oneRow(store.ErrLeaseLost, "settle", w.completeGiveUp, id, n.Lease, o.Reason)
+			return oneRow(store.ErrLeaseLost, "complete", w.completeGiveUp, id, n.Lease, o.Reason)
 		default:
-			return oneRow(store.ErrLeaseLost, "settle", w.completeRetry, id, n.Lease, store.Micros(o.RetryAt), o.Reason)
+			due := store.Micros(o.RetryAt)
+			return oneRow(store.ErrLeaseLost, "complete", w.completeRetry, id, n.Lease, due, o.Reason)
 		}
 	})
 }

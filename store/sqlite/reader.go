@@ -18,17 +18,16 @@ const (
 			OR id IN (SELECT session FROM former_sids WHERE issuer = ?4 AND client = ?5 AND sid = ?7))
 		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
 	listSIDSQL = `SELECT ` + columns + ` FROM sessions WHERE id IN (
-			SELECT id FROM sessions INDEXED BY sessions_by_sid WHERE issuer = ?4 AND client = ?5 AND sid = ?6 AND sid <> ''
+			SELECT id FROM sessions INDEXED BY sessions_by_sid
+				WHERE issuer = ?4 AND client = ?5 AND sid = ?6 AND sid <> ''
 			UNION ALL SELECT session FROM former_sids WHERE issuer = ?4 AND client = ?5 AND sid = ?6)
 		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
 )
 
-// reader is a connection that reads.
+// reader is a connection that reads, with its statements.
 type reader struct {
-	find, list, listSubject, listID        *sql.Stmt
-	notices, stats, created, load, overdue *sql.Stmt
-	crowded                                *sql.Stmt
-	attempt                                *sql.Stmt
+	find, list, listSubject, listSID, overdue, tooMany *sql.Stmt
+	notices, stats, created, load, attempt             *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -36,18 +35,18 @@ func (r *reader) statements() []statement {
 		{&r.find, findSQL},
 		{&r.list, listSQL},
 		{&r.listSubject, listSubjectSQL},
-		{&r.listID, listSIDSQL},
+		{&r.listSID, listSIDSQL},
 		{&r.notices, noticesSQL},
 		{&r.stats, statsSQL},
 		{&r.created, createdSQL},
 		{&r.load, loadSQL},
 		{&r.overdue, overdueSQL},
-		{&r.crowded, crowdedSQL},
+		{&r.tooMany, crowdedSQL},
 		{&r.attempt, attemptSQL},
 	}
 }
 
-// read lends a reader to fn. The wait for one ends with ctx; a read that has begun is short, and is not interrupted.
+// read runs fn with a reader. The wait for a reader ends when ctx is done; a read is short and is not interrupted.
 func (s *Store) read(ctx context.Context, fn func(*reader) error) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -97,7 +96,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 		case q.Subject != "":
 			st, args = r.listSubject, append(args, q.Subject, q.SID)
 		case q.SID != "":
-			st, args = r.listID, append(args, q.SID)
+			st, args = r.listSID, append(args, q.SID)
 		}
 		rows, err := st.Query(args...)
 		if err == nil {

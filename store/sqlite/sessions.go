@@ -12,14 +12,18 @@ import (
 )
 
 const (
-	columns = `key, issuer, client, subject, sid, former, created, last_seen, idle_expires, expires, revision, refresh, payload`
+	columns = `key, issuer, client, subject, sid, former, created, last_seen, idle_expires, expires,
+		revision, refresh, payload`
 
-	// Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars
-	// it. One that has former sids is asked about for each, as ?4.
+	// A session without a sid may be any session of its subject, so a mark with subject and sid bars it whatever the
+	// sid is. For former sids the statement is run again, with each of them as ?4.
 	barredSQL = `SELECT
-		EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN ('', ?4) AND at >= ?5)
-		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))
-		OR (?4 = '' AND EXISTS (SELECT 1 FROM marks WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND at >= ?5))`
+		EXISTS (SELECT 1 FROM marks
+			WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN ('', ?4) AND at >= ?5)
+		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks
+			WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))
+		OR (?4 = '' AND EXISTS (SELECT 1 FROM marks
+			WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND at >= ?5))`
 
 	insertSessionSQL = `INSERT INTO sessions (` + columns + `)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (key) DO NOTHING`
@@ -28,11 +32,12 @@ const (
 
 	updateSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5,
 		revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
-	renameSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5, sid = ?9,
-		former = ?10, revision = revision + 1 WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
+	renameSessionSQL = `UPDATE sessions SET last_seen = ?1, idle_expires = ?2, expires = ?3, refresh = ?4, payload = ?5,
+		sid = ?9, former = ?10, revision = revision + 1
+		WHERE key = ?6 AND revision = ?7 AND expires > ?8 AND idle_expires > ?8`
 	sessionLivesSQL = `SELECT EXISTS (SELECT 1 FROM sessions WHERE key = ?1 AND expires > ?2 AND idle_expires > ?2)`
 
-	// Batches are small, since a logout may be waiting behind one.
+	// Batches are small, since a logout may be waiting behind one of them.
 	pruneSessionsSQL = `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE until <= ? LIMIT 100)`
 	pruneMarksSQL    = `DELETE FROM marks WHERE (issuer, client, subject, sid) IN
 		(SELECT issuer, client, subject, sid FROM marks WHERE at <= ? LIMIT 100)`
@@ -40,8 +45,7 @@ const (
 		(SELECT issuer, client, jti FROM jtis WHERE expires <= ? LIMIT 100)`
 )
 
-// micros is how a time is kept.
-// blob is never NULL.
+// blob returns b, or an empty blob in place of NULL.
 func blob(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -51,18 +55,17 @@ func blob(b []byte) []byte {
 
 // Create implements [store.Store].
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
-	former, err := begun(&r, began, now)
+	former, err := checkNew(&r, began, now)
 	if err != nil {
 		return err
 	}
 	return s.write(ctx, func(w *writer) error {
-		if err := w.welcome(&r, began); err != nil {
+		if err := w.checkMarks(&r, began); err != nil {
 			return err
 		}
 		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former,
-			store.Micros(r.Created),
-			store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh),
-			blob(r.Payload))
+			store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires),
+			int64(r.Refresh), blob(r.Payload))
 		if err != nil {
 			return fmt.Errorf("sqlite: create: %w", err)
 		}
@@ -80,7 +83,7 @@ func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error
 
 // Rename implements [store.Store].
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
-	former, err := begun(&r, began, now)
+	former, err := checkNew(&r, began, now)
 	if err != nil {
 		return err
 	}
@@ -88,15 +91,16 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 		if err := w.lives(r, now); err != nil {
 			return err
 		}
-		if err := w.welcome(&r, began); err != nil {
+		if err := w.checkMarks(&r, began); err != nil {
 			return err
 		}
 		return w.replace(w.renameSession, r, now, r.SID, former)
 	})
 }
 
-// begun refuses what began too long ago, or makes no sense, and returns how r.Former is kept.
-func begun(r *store.Record, began, now time.Time) (former string, err error) {
+// checkNew checks the arguments of Create and Rename, and returns r.Former as it is stored. It returns [store.ErrEnded]
+// when began is too long ago.
+func checkNew(r *store.Record, began, now time.Time) (former string, err error) {
 	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
 		return "", store.ErrEnded
 	}
@@ -107,8 +111,8 @@ func begun(r *store.Record, began, now time.Time) (former string, err error) {
 	return string(text), err
 }
 
-// welcome returns [store.ErrEnded] if a mark at or after began names r.
-func (w *writer) welcome(r *store.Record, began time.Time) error {
+// checkMarks returns [store.ErrEnded] if a mark at or after began names r.
+func (w *writer) checkMarks(r *store.Record, began time.Time) error {
 	for _, sid := range append([]string{r.SID}, r.Former...) {
 		var barred bool
 		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, store.Micros(began)).Scan(&barred)
@@ -134,11 +138,11 @@ func (w *writer) lives(r store.Record, now time.Time) error {
 	return nil
 }
 
-// replace does an update; more are the parameters beyond those of each.
+// replace carries out Update and Rename. more are the further parameters of st.
 func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...any) error {
-	res, err := exec(st, append([]any{store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires),
-		int64(r.Refresh),
-		blob(r.Payload), r.Key[:], r.Revision, store.Micros(now)}, more...)...)
+	args := []any{store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh),
+		blob(r.Payload), r.Key[:], r.Revision, store.Micros(now)}
+	res, err := exec(st, append(args, more...)...)
 	if err != nil {
 		return fmt.Errorf("sqlite: update: %w", err)
 	}

@@ -21,23 +21,23 @@ import (
 )
 
 var (
-	// ErrInUse: another process, or this one, has the database open already.
+	// ErrInUse means that another process, or this one, has the database open already.
 	ErrInUse = errors.New("another curfew is using this file")
-	// ErrOlder: the schema would have to be made or changed, and [Options] forbids that.
-	ErrNotMigrated = errors.New("no curfew of this release has been here")
+	// ErrNotMigrated means that the schema would have to be created or changed, which [Options] forbids.
+	ErrNotMigrated = errors.New("the database does not have the schema of this release")
 )
 
-// errClosed answers every method of a closed store.
+// errClosed is what every method of a closed store returns.
 var errClosed = errors.New("sqlite: the store is closed")
 
-// Options say how to open a store. The zero value is good.
+// Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
-	// BusyTimeout is how long to wait when another program (a backup, a shell) locks the database. 0 means 5 s.
+	// BusyTimeout is how long to wait while another program (a backup, a shell) locks the database. 0 means 5 s.
 	BusyTimeout time.Duration
 	// Readers is the number of connections that read. 0 means one for each processor, and at least two.
 	Readers int
-	// AsItIs opens only what is there and has our schema already: [ErrNotMigrated] otherwise. The schema and what is
-	// kept are not changed by opening it.
+	// NoMigration opens the database only if it exists and has the schema of this release, and changes nothing. Without
+	// the schema Open returns [ErrNotMigrated]; without the file, an error that is [io/fs.ErrNotExist].
 	NoMigration bool
 }
 
@@ -47,17 +47,17 @@ type Store struct {
 	db      *sql.DB
 	opened  []io.Closer // connections and statements, the writer's first
 	changes chan *change
-	stopped chan struct{} // closed when the writer has gone
+	stopped chan struct{} // closed when the writing goroutine has ended
 	readers chan *reader
 	hub     store.Hub
 
-	gate   sync.RWMutex // held for reading while a method is under way, for writing to close
+	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
 	closed bool
 }
 
-// Open opens the database at path, and makes it, with mode 0600, if there is none; its folder must exist. The file
-// and those that SQLite keeps beside it hold sealed sessions and are for this process alone: it is refused when
-// another process has it, when it is not ours, when it is damaged, and when a newer release wrote it.
+// Open opens the database at path. If there is none, it creates it with mode 0600; the directory must exist. The file,
+// and those that SQLite keeps beside it, are for one process alone. Open fails when another process has the database
+// open ([ErrInUse]), when it is not one of Curfew's, when it is damaged, and when a newer release wrote it.
 func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if path == "" {
 		return nil, errors.New("sqlite: no file named")
@@ -87,25 +87,25 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 			return nil, err
 		}
 	}
-	if path, s.lock, err = takeFile(named); err != nil {
+	if path, s.lock, err = lockDatabase(named); err != nil {
 		return nil, err
 	}
 	if s.db, err = sql.Open("sqlite", dsn(path, o)); err != nil {
 		return nil, errors.Join(err, unlockFile(s.lock))
 	}
 	if err = s.start(ctx, o); err != nil {
-		return nil, errors.Join(err, s.giveBack())
+		return nil, errors.Join(err, s.release())
 	}
 	return s, nil
 }
 
-// start brings the database to our schema and opens the connections.
+// start migrates the schema, opens the connections and starts the writer.
 func (s *Store) start(ctx context.Context, o Options) error {
 	err := migrate(ctx, s.db, o.NoMigration)
 	if err != nil {
 		return err
 	}
-	s.db.SetMaxIdleConns(-1) // from here on a connection that is closed is closed, and not kept for later
+	s.db.SetMaxIdleConns(-1) // from here on a closed connection is not kept in the pool
 	w := new(writer)
 	if w.conn, err = s.connect(ctx, w.statements()); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (s *Store) start(ctx context.Context, o Options) error {
 	return nil
 }
 
-// connect opens a connection with its statements, for as long as the store is open.
+// connect opens a connection and prepares its statements. They stay open as long as the store.
 func (s *Store) connect(ctx context.Context, statements []statement) (*sql.Conn, error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
@@ -153,9 +153,9 @@ func (s *Store) connect(ctx context.Context, statements []statement) (*sql.Conn,
 	return conn, nil
 }
 
-// giveBack closes what is open: the writer after the readers, so that it can move the log into the database, and the
-// lock after everything.
-func (s *Store) giveBack() error {
+// release closes everything: the writer after the readers, so that it can move the log into the database, and the lock
+// last.
+func (s *Store) release() error {
 	var errs []error
 	for _, c := range slices.Backward(s.opened) {
 		errs = append(errs, c.Close())
@@ -167,10 +167,10 @@ func dsn(path string, o Options) string {
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: url.Values{"_pragma": {
 		"busy_timeout(" + strconv.FormatInt(o.BusyTimeout.Milliseconds(), 10) + ")",
 		"journal_mode(WAL)",
-		"synchronous(FULL)", // NORMAL could lose the last commits with the power, and a session would come back
+		"synchronous(FULL)", // with NORMAL a loss of power could undo the last commits, and a session would come back
 		"foreign_keys(ON)",
 		"temp_store(MEMORY)",
-		"wal_autocheckpoint(4000)", // 16 MiB of log: a page that many logouts touch is then written back once
+		"wal_autocheckpoint(4000)", // 16 MiB of log: a page that many logouts change is then written back only once
 		"journal_size_limit(67108864)",
 		"cache_size(-16384)",
 		"trusted_schema(OFF)",
@@ -178,28 +178,28 @@ func dsn(path string, o Options) string {
 	return u.String()
 }
 
-// enter says that a method begins. Whoever got nil must leave.
+// enter begins a method. If it returns nil, the method must call leave at its end.
 func (s *Store) enter(ctx context.Context) error {
-	s.gate.RLock()
+	s.inUse.RLock()
 	err := ctx.Err()
 	if s.closed {
 		err = errClosed
 	}
 	if err != nil {
-		s.gate.RUnlock()
+		s.inUse.RUnlock()
 	}
 	return err
 }
 
-func (s *Store) leave() { s.gate.RUnlock() }
+func (s *Store) leave() { s.inUse.RUnlock() }
 
-// Clock implements [store.Store]: the file belongs to one process, by whose own clock it goes.
+// Clock implements [store.Store]. The file belongs to one process, whose own clock counts.
 func (*Store) Clock() store.Clock { return store.Clock{} }
 
-// Close finishes what is under way and gives the file back.
+// Close waits for the methods that are running, and releases the file.
 func (s *Store) Close() error {
-	s.gate.Lock()
-	defer s.gate.Unlock()
+	s.inUse.Lock()
+	defer s.inUse.Unlock()
 	if s.closed {
 		return nil
 	}
@@ -207,10 +207,10 @@ func (s *Store) Close() error {
 	s.hub.Close()
 	close(s.changes)
 	<-s.stopped
-	return s.giveBack()
+	return s.release()
 }
 
-// Watch implements [store.Store]. What End does is heard of after it is on the disk and before End returns.
+// Watch implements [store.Store]. fn is called after the ending is on the disk, and before End returns.
 func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
 	return s.hub.Watch(ctx, fn)
 }

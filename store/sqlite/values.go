@@ -20,7 +20,7 @@ func (s *Store) Load(ctx context.Context, name string) (value []byte, revision i
 	err = s.read(ctx, func(r *reader) error {
 		err := r.load.QueryRow(name).Scan(&value, &revision)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("sqlite: vault: %w", err)
+			return fmt.Errorf("sqlite: shared value: %w", err)
 		}
 		return nil
 	})
@@ -34,8 +34,8 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	}
 	return s.write(ctx, func(w *writer) error {
 		if revision == 0 {
-			return oneRow(store.ErrConflict, "vault", w.saveFirst, name, blob(value))
+			return oneRow(store.ErrConflict, "shared value", w.saveFirst, name, blob(value))
 		}
-		return oneRow(store.ErrConflict, "vault", w.save, name, blob(value), revision)
+		return oneRow(store.ErrConflict, "shared value", w.save, name, blob(value), revision)
 	})
 }

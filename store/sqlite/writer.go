@@ -8,20 +8,20 @@ import (
 	"sync/atomic"
 )
 
-// maxGroup bounds how many changes share a transaction, and with that how long the first of them waits.
+// maxGroup is how many changes share a transaction at most. It bounds how long the first of them waits.
 const maxGroup = 256
 
-// change is something that one caller wants written.
+// change is what one call wants to write.
 type change struct {
-	ctx  context.Context
-	run  func(*writer) error
-	took atomic.Bool   // by the writer, or by its caller, who has given up; whoever is first decides
-	err  error         // to be read when done is closed
-	done chan struct{} // closed when it is on the disk, or certainly is not
+	ctx     context.Context
+	run     func(*writer) error
+	decided atomic.Bool   // by the writer, which then runs it, or by the caller, which then gives up
+	err     error         // valid when done is closed
+	done    chan struct{} // closed when the change is on the disk, or has certainly failed
 }
 
-// write carries out run in a transaction and returns when that is on the disk. Nothing has changed when it returns an
-// error. If ctx is done before run begins then run never does; once it has begun, write waits for what becomes of it.
+// write calls run in a transaction and returns when the transaction is on the disk. After an error nothing has changed.
+// If ctx is done before run begins, run is not called; once run has begun, write waits for the result.
 func (s *Store) write(ctx context.Context, run func(*writer) error) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -36,7 +36,7 @@ func (s *Store) write(ctx context.Context, run func(*writer) error) error {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		if c.took.CompareAndSwap(false, true) {
+		if c.decided.CompareAndSwap(false, true) {
 			return ctx.Err()
 		}
 		<-c.done
@@ -44,24 +44,24 @@ func (s *Store) write(ctx context.Context, run func(*writer) error) error {
 	return c.err
 }
 
-// writer is the one connection that writes, and what it says. Only the writing goroutine uses it.
+// writer is the only connection that writes, with its statements. Only the writing goroutine uses it.
 type writer struct {
 	conn *sql.Conn
 
-	begin, commit, rollback         *sql.Stmt
-	savepoint, release, backToSaved *sql.Stmt
+	begin, commit, rollback        *sql.Stmt
+	savepoint, release, rollbackTo *sql.Stmt
 
 	barred, insertSession, updateSession, renameSession, sessionLives *sql.Stmt
 	insertJTI, insertMark, jtiKnown                                   *sql.Stmt
-	endKey, endSID, endSubject, endBoth, endOldest                    *sql.Stmt
+	endKey, endSID, endSubject, endBoth, endSpare                     *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs                              *sql.Stmt
 	insertNotice, claim, retry, drop                                  *sql.Stmt
 	saveFirst, save                                                   *sql.Stmt
-	claimAttempt, settleAttempt, attempt, pruneAttempts               *sql.Stmt
+	claimAttempt, completeAttempt, attempt, pruneAttempts             *sql.Stmt
 	completeDone, completeRetry, completeGiveUp                       *sql.Stmt
 }
 
-// statement is a statement to be prepared.
+// statement is a statement to be prepared, and where to put it.
 type statement struct {
 	to  **sql.Stmt
 	sql string
@@ -74,7 +74,7 @@ func (w *writer) statements() []statement {
 		{&w.rollback, `ROLLBACK`},
 		{&w.savepoint, `SAVEPOINT change`},
 		{&w.release, `RELEASE change`},
-		{&w.backToSaved, `ROLLBACK TO change`},
+		{&w.rollbackTo, `ROLLBACK TO change`},
 		{&w.barred, barredSQL},
 		{&w.insertSession, insertSessionSQL},
 		{&w.updateSession, updateSessionSQL},
@@ -87,7 +87,7 @@ func (w *writer) statements() []statement {
 		{&w.endSID, endSQLOf(namedSIDSQL)},
 		{&w.endSubject, endSQLOf(namedSubjectSQL)},
 		{&w.endBoth, endSQLOf(namedBothSQL)},
-		{&w.endOldest, endSQLOf(spareSQL)},
+		{&w.endSpare, endSQLOf(spareSQL)},
 		{&w.pruneSessions, pruneSessionsSQL},
 		{&w.pruneMarks, pruneMarksSQL},
 		{&w.pruneJTIs, pruneJTIsSQL},
@@ -98,7 +98,7 @@ func (w *writer) statements() []statement {
 		{&w.saveFirst, saveFirstSQL},
 		{&w.save, saveSQL},
 		{&w.claimAttempt, claimAttemptSQL},
-		{&w.settleAttempt, completeAttemptSQL},
+		{&w.completeAttempt, completeAttemptSQL},
 		{&w.attempt, attemptSQL},
 		{&w.pruneAttempts, pruneAttemptsSQL},
 		{&w.completeDone, completeDoneSQL},
@@ -107,18 +107,18 @@ func (w *writer) statements() []statement {
 	}
 }
 
-// exec runs a statement without a deadline: what has begun is finished, so that its outcome is known.
+// exec runs a statement without a deadline, so that the outcome is always known.
 func exec(s *sql.Stmt, args ...any) (sql.Result, error) {
 	return s.ExecContext(context.Background(), args...)
 }
 
-// run carries out changes until there are no more.
+// run carries out changes until the channel is closed.
 func (w *writer) run(changes <-chan *change) {
 	group := make([]*change, 0, maxGroup)
 	for first := range changes {
 		group = append(group[:0], first)
-		// Those whom the last group answered are just about to hand in their next change: let them. With 16 callers
-		// this makes groups of 13 out of groups of 8.
+		// Let the callers whose changes were in the last group run, since they may be about to send their next change.
+		// With 16 callers this makes groups of 13 instead of 8.
 		runtime.Gosched()
 	gather:
 		for len(group) < maxGroup {
@@ -137,8 +137,8 @@ func (w *writer) run(changes <-chan *change) {
 	}
 }
 
-// carryOut writes a group of changes in one transaction, and answers each when it is on the disk. A change that fails
-// is undone by itself; if the transaction fails they all have failed, whatever they thought before.
+// carryOut writes a group of changes in one transaction, and closes done of each when it is on the disk. A change that
+// fails is undone alone; if the transaction fails, all of them have failed.
 func (w *writer) carryOut(group []*change) {
 	err := w.transaction(group)
 	for _, c := range group {
@@ -155,8 +155,8 @@ func (w *writer) transaction(group []*change) error {
 		return err
 	}
 	for _, c := range group {
-		if !c.took.CompareAndSwap(false, true) {
-			continue // its caller has given up and has been told that nothing changed
+		if !c.decided.CompareAndSwap(false, true) {
+			continue // its caller has given up and returned an error
 		}
 		if c.err = c.ctx.Err(); c.err != nil {
 			continue
@@ -173,15 +173,15 @@ func (w *writer) transaction(group []*change) error {
 	return nil
 }
 
-// step runs one change in a savepoint. Its error is of the transaction; that of the change is in c.err.
+// step runs one change in a savepoint. It returns an error of the transaction; an error of the change is in c.err.
 func (w *writer) step(c *change) error {
 	if _, err := exec(w.savepoint); err != nil {
 		return err
 	}
 	if c.err = c.run(w); c.err != nil {
-		// This fails when SQLite has rolled back everything (a full disk can do that): then the changes before
-		// this one are lost as well, and must hear of it.
-		if _, err := exec(w.backToSaved); err != nil {
+		// This fails when SQLite has rolled back everything, as with a full disk. Then the changes before this one are
+		// lost too, and must report the error.
+		if _, err := exec(w.rollbackTo); err != nil {
 			return fmt.Errorf("%w (after: %w)", err, c.err)
 		}
 	}

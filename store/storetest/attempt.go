@@ -9,7 +9,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// claimAttempt claims and fails unless it returns what is wanted: nil if the claim is to succeed.
+// claimAttempt claims an attempt and fails unless the result is the wanted one: nil if the claim is to succeed.
 func (f *fixture) claimAttempt(name, value string, life time.Duration, want []byte) {
 	f.Helper()
 	held, err := f.store.ClaimAttempt(f.ctx, sha256.Sum256([]byte(name)), []byte(value), f.now.Add(life), f.now)
@@ -22,7 +22,7 @@ func (f *fixture) settleAttempt(name, value string) error {
 	return f.store.CompleteAttempt(f.ctx, sha256.Sum256([]byte(name)), []byte(value), f.now)
 }
 
-// wantAttempt fails unless the value is there; "" means that none is.
+// wantAttempt fails unless the attempt has this value; "" means none.
 func (f *fixture) wantAttempt(name, value string) {
 	f.Helper()
 	got, err := f.store.Attempt(f.ctx, sha256.Sum256([]byte(name)), f.now)

@@ -11,7 +11,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// several is more than two batches.
+// several is a number of sessions that takes more than two batches.
 const several = 2*store.EndBatch + 1
 
 func batchCases() []testCase {
@@ -168,8 +168,7 @@ func batchCases() []testCase {
 	}
 }
 
-// crowd keeps n sessions of alice with one sid, each second of which holds a refresh token, each created after the one
-// before.
+// crowd creates n sessions of alice with one sid, one after the other. Every second one holds a refresh token.
 func (f *fixture) crowd(n int) []store.Record {
 	f.Helper()
 	all := make([]store.Record, n)

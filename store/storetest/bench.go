@@ -16,7 +16,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// sizes are how many sessions there are while one is ended: the cost must not tell.
+// sizes are the numbers of sessions in the store. The cost of an ending must not depend on them.
 func sizes() []int {
 	if testing.Short() {
 		return []int{1_000, 100_000}
@@ -24,13 +24,13 @@ func sizes() []int {
 	return []int{1_000, 100_000, 1_000_000}
 }
 
-// population is a store with a number of sessions, ended and replaced as a benchmark goes on.
+// population is a store with a number of sessions, which are ended and replaced during a benchmark.
 type population struct {
 	b     *testing.B
 	store store.Store
 	now   time.Time
 	all   []store.Record
-	next  int // the jti to be used next
+	next  int // the number of the next jti
 }
 
 func populate(b *testing.B, backend store.Store, size int) *population {
@@ -44,7 +44,7 @@ func populate(b *testing.B, backend store.Store, size int) *population {
 	return p
 }
 
-// replace keeps new sessions in the places from..to, and forgets what is past its time.
+// replace creates new sessions at the indexes from to to, and prunes.
 func (p *population) replace(from, to int) {
 	p.now = p.now.Add(store.AttemptLifetime) // so that marks and jtis do not pile up
 	for {
@@ -60,7 +60,7 @@ func (p *population) replace(from, to int) {
 	p.together(workers, func(w int) error {
 		payload := make([]byte, 600)
 		for i := from + w; i < to; i += workers {
-			// Two sessions to a person, each with a sid, as a provider gives them out.
+			// Two sessions for each subject, each with a sid of its own.
 			r := recordAt(issuer, client, fmt.Sprintf("248289761001-%d", i/2),
 				fmt.Sprintf("%016x-%d", rand.Uint64(), i), p.now)
 			r.IdleExpires, r.Expires = p.now.Add(1000*time.Hour+time.Duration(i)*time.Second),
@@ -76,8 +76,8 @@ func (p *population) replace(from, to int) {
 	})
 }
 
-// draw brings the sessions that are to end next, chosen at random, to the front: those that end are not those that came
-// last. Their names are made anew, as those in a logout token are, which was just read.
+// draw moves the sessions that are to end next, chosen at random, to the front, so that they are not the newest ones.
+// Their names are copied, like those of a logout token that was just parsed.
 func (p *population) draw() {
 	for i := range p.batch() {
 		j := i + rand.IntN(len(p.all)-i)
@@ -101,7 +101,7 @@ func (p *population) together(n int, fn func(i int) error) {
 	}
 }
 
-// end carries out a logout token that names one session by its sid and its subject.
+// end carries out a logout token that names one session by sid and subject.
 func (p *population) end(r *store.Record, jti int) error {
 	e := ending(store.Selector{Subject: r.Subject, SID: r.SID})
 	e.JTI, e.JTIExpires = fmt.Sprintf("4d3559ec-67504aaba65d-%d", jti), p.now.Add(2*time.Minute)
@@ -112,10 +112,10 @@ func (p *population) end(r *store.Record, jti int) error {
 	return err
 }
 
-// batch is how many sessions end before they are replaced, which is not measured.
+// batch is how many sessions end before they are replaced. The replacement is not measured.
 func (p *population) batch() int { return min(500, len(p.all)) }
 
-// BenchEnd measures [store.Store.End], one after another, in a small, a large and a very large store.
+// BenchEnd measures [store.Sessions.End], one call after another, in a small, a large and a very large store.
 func BenchEnd(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
@@ -175,7 +175,7 @@ func BenchEndParallel(b *testing.B, open func(b *testing.B) store.Store) {
 	}
 }
 
-// BenchFind measures [store.Store.Find] of sessions chosen at random.
+// BenchFind measures [store.Sessions.Find] of sessions chosen at random.
 func BenchFind(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
@@ -190,8 +190,8 @@ func BenchFind(b *testing.B, open func(b *testing.B) store.Store) {
 	}
 }
 
-// BenchCrowd measures what others wait for while 150,000 sessions of one subject end: the longest of another person's
-// logouts, and of the checks, meanwhile.
+// BenchCrowd measures how long others wait while 150,000 sessions of one subject end: the slowest logout of another
+// subject, and the slowest check.
 func BenchCrowd(b *testing.B, open func(b *testing.B) store.Store) {
 	size := 150_000
 	if testing.Short() {
@@ -258,8 +258,8 @@ func BenchCrowd(b *testing.B, open func(b *testing.B) store.Store) {
 	b.ReportMetric(float64(logout.Microseconds())/1000, "ms/longest-logout")
 }
 
-// BenchClock measures how long a reading of the store's clock takes, and how much too early a login is stamped that
-// begins by itself: beside nothing, and beside callers who keep every connection of a pool busy.
+// BenchClock measures how long a reading of the store's clock takes, and how much earlier than it began a single login
+// is stamped: on an idle store, and beside callers that keep every connection of a pool busy.
 func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, callers := range []int{0, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
@@ -294,7 +294,7 @@ func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 			var readings, early []time.Duration
 			for b.Loop() {
 				b.StopTimer()
-				<-time.NewTimer(60 * time.Millisecond).C // so that a login takes a reading of its own
+				<-time.NewTimer(60 * time.Millisecond).C // so that each login reads the clock again
 				b.StartTimer()
 				began, _, err := m.Begin(ctx)
 				if err != nil {

@@ -6,8 +6,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// clockCases are for stores that processes share, whose server's time is the one that counts. The servers of the tests
-// run on this machine, or on one whose clock is right.
+// clockCases are for stores that several processes share, where the server's time counts. The servers of the tests run
+// on this machine, or on one whose clock is right.
 func clockCases() []testCase {
 	return []testCase{
 		{"the store's time is its server's", func(f *fixture) {

@@ -134,7 +134,7 @@ func createCases() []testCase {
 	}
 }
 
-// oddTexts are subjects and sids that have meant something else to somebody.
+// oddTexts are subjects and sids that a store could misread, such as SQL, patterns and separators.
 func oddTexts() []string {
 	return []string{
 		"'", `"`, "`", "''; DROP TABLE sessions; --", `\`, `\'`, "%", "_", "%%", "*", "?", "[a-z]*", "{alice}", "{",

@@ -159,7 +159,7 @@ func endNames(f *fixture) {
 		}
 		for name, r := range all {
 			if e.Selector.Names(&r) != ends[name] {
-				f.Errorf("the table and Who.Names disagree about %s", name)
+				f.Errorf("the table and Selector.Names disagree about %s", name)
 			}
 			if ends[name] {
 				f.wantGone(r)
@@ -168,7 +168,7 @@ func endNames(f *fixture) {
 			}
 			f.endWith(ending(store.Selector{Issuer: r.Issuer, ClientID: r.ClientID, Key: r.Key}))
 		}
-		f.now = f.now.Add(time.Second) // so that the marks bar none of the next
+		f.now = f.now.Add(time.Second) // so that the marks do not bar the next sessions
 	}
 }
 
@@ -256,7 +256,7 @@ func endFails(f *fixture) {
 		f.Errorf("Create after a failed End: %v: it left a mark", err)
 	}
 	f.now = f.now.Add(time.Second)
-	f.wantEnded(f.endWith(e), r, without, late) // the same jti: nothing was burnt
+	f.wantEnded(f.endWith(e), r, without, late) // the same jti: it was not used up
 	f.wantHeard(heard, r, without, late)
 	if n := len(f.claim()); n != 3 {
 		f.Errorf("the End that followed left %d notices, want 3", n)

@@ -8,7 +8,7 @@ import (
 )
 
 func expiryCases() []testCase {
-	// Each row lets a session run out in its own way.
+	// Each row lets a session expire in its own way.
 	ways := map[string]func(r *store.Record) time.Time{
 		"idle for too long": func(r *store.Record) time.Time { return r.IdleExpires },
 		"too old": func(r *store.Record) time.Time {

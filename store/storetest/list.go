@@ -129,7 +129,7 @@ func listCases() []testCase {
 					f.end(store.Selector{SID: goes[0].SID})
 					goes = goes[1:]
 				}
-				// The one that the next page starts after may go too.
+				// The session after which the next page starts may end too.
 				if last := p.Records[len(p.Records)-1]; last.Subject == "goes" {
 					f.end(store.Selector{Key: last.Key})
 				}
@@ -148,7 +148,7 @@ func listCases() []testCase {
 	}
 }
 
-// wantListed fails unless all pages of q together are want, each in full and in the order of the keys.
+// wantListed fails unless all pages of q together are the sessions in want, in the order of their keys.
 func (f *fixture) wantListed(q store.Query, want []store.Record, subject ...string) {
 	f.Helper()
 	if len(subject) != 0 {

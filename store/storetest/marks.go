@@ -92,20 +92,20 @@ func markCases() []testCase {
 			f.pruneAll(f.now)
 			f.wantBarred("alice", "s1", ended)
 			f.wantWelcome("alice", "s1", ended.Add(time.Microsecond))
-			// A replica that has looked at the clock may be suspended before it asks.
+			// A replica that has read the clock may be suspended before it calls the store.
 			f.pruneAll(ended.Add(store.MarkLifetime - time.Microsecond))
 			f.wantBarred("alice", "s1", ended)
 			f.now = ended.Add(store.MarkLifetime)
 			if n := f.pruneAll(f.now); n == 0 {
 				f.Error("Prune left a mark that has run out")
 			}
-			f.wantBarred("alice", "s1", ended) // by its age
+			f.wantBarred("alice", "s1", ended) // because it began too long ago
 			f.wantWelcome("alice", "s1", f.now.Add(time.Microsecond-store.AttemptLifetime))
 		}},
 	}
 }
 
-// marksBar tries each shape of ending on each shape of session, and expects what Who.Names says.
+// marksBar tries each shape of ending on each shape of session, and expects what Selector.Names says.
 func marksBar(f *fixture) {
 	shapes := []store.Selector{
 		{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}, {Subject: "bob"}, {SID: "s2"},
@@ -130,7 +130,7 @@ func marksBar(f *fixture) {
 	}
 }
 
-// wantBarred fails unless a login that began then is refused.
+// wantBarred fails unless a login that began at this time is refused.
 func (f *fixture) wantBarred(subject, sid string, began time.Time) {
 	f.Helper()
 	r := f.record(subject, sid)
@@ -138,7 +138,7 @@ func (f *fixture) wantBarred(subject, sid string, began time.Time) {
 	f.wantGone(r)
 }
 
-// wantWelcome fails unless a login that began then succeeds.
+// wantWelcome fails unless a login that began at this time succeeds.
 func (f *fixture) wantWelcome(subject, sid string, began time.Time) {
 	f.Helper()
 	r := f.record(subject, sid)

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is a store without indexes: slow, and plain enough to be right. It leaves all finding to Who.Names.
+// model is a store without indexes: slow, and simple enough to be right. It finds sessions by Selector.Names alone.
 type model struct {
 	sessions map[store.Key]store.Record
 	marks    []mark
@@ -50,7 +50,7 @@ func (m *model) update(r store.Record, now time.Time) error {
 	return nil
 }
 
-// rename answers all the errors that may be given.
+// rename returns all errors that Rename may return.
 func (m *model) rename(r store.Record, began, now time.Time) (errs []error) {
 	kept, ok := m.sessions[r.Key]
 	switch {
@@ -98,11 +98,11 @@ func (m *model) end(e store.Ending, now time.Time) ([]store.Record, error) {
 
 func modelCases() []testCase {
 	return []testCase{{"a store does what a slow and simple one does", func(f *fixture) {
-		const rounds = 50 // in which every fault that we tried was found, and which a durable store does in a second
+		const rounds = 50 // which found every fault that was tried, and take a durable store a second
 		round := 0
 		start := f.now
 		rapid.Check(f.T, func(t *rapid.T) {
-			// The rounds share a store, each with issuers of its own.
+			// The rounds share a store; each has its own issuers.
 			if round++; round > rounds {
 				return
 			}
@@ -115,7 +115,7 @@ func modelCases() []testCase {
 
 func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 	m := &model{sessions: make(map[store.Key]store.Record), jtis: make(map[string]time.Time)}
-	var keys []store.Key // of all sessions that ever were
+	var keys []store.Key // of all sessions ever created
 	last := make(map[store.Key]store.Record)
 
 	issuer := rapid.SampledFrom(issuers)
@@ -237,7 +237,7 @@ func checkAgainstModel(f *fixture, t *rapid.T, issuers []string) {
 			}
 		},
 		"": func(t *rapid.T) {
-			if steps++; steps%5 == 0 { // what went wrong stays wrong; looking each time takes most of the time
+			if steps++; steps%5 == 0 { // a fault stays, and comparing at each step would take most of the time
 				everybody(t)
 			}
 		},

@@ -26,7 +26,7 @@ func noticeCases() []testCase {
 		{"an app is told of a whole subject once", func(f *fixture) {
 			want := f.about(store.NoticeTell, store.Record{Issuer: issuer, ClientID: client, Subject: "alice"})
 			f.endWith(f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeTell}))
-			f.wantNotices(want) // nobody was here, and still: the app may know her
+			f.wantNotices(want) // without any session here: the app may know the subject
 			f.now = f.now.Add(time.Second)
 			f.signIn("alice", "s1")
 			f.signIn("alice", "s2")
@@ -125,7 +125,7 @@ func (f *fixture) telling(who store.Selector, tell ...store.NoticeRequest) store
 	return e
 }
 
-// about is the notice that telling leaves about r.
+// about returns the notice that telling leaves about r.
 func (f *fixture) about(kind store.NoticeKind, r store.Record) store.Notice {
 	n := store.Notice{Kind: kind, Target: target, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject,
 		SID: r.SID,
@@ -137,12 +137,12 @@ func (f *fixture) about(kind store.NoticeKind, r store.Record) store.Notice {
 	return n
 }
 
-// wantNotices claims all there are and fails unless they are want, in any order. It settles them.
+// wantNotices claims all there are and fails unless they are want, in any order. It completes them.
 func (f *fixture) wantNotices(want ...store.Notice) {
 	f.Helper()
 	got := f.claim()
 	for i := range got {
-		f.settle(got[i], store.Outcome{Done: true})
+		f.complete(got[i], store.Outcome{Done: true})
 		got[i].ID, got[i].Lease = "", ""
 	}
 	inOrder := func(notices []store.Notice) []store.Notice {

@@ -14,9 +14,9 @@ import (
 	"example.com/curfew/store"
 )
 
-// Order begins logins at one replica and ends whom they name at another, with margins from 0.1 ms to 2 s between, while
-// the clock is read slowly at the first. replica opens the same store once more; of one process there is but one
-// replica.
+// Order begins logins at one replica and ends the sessions that they name at another, 0.1 ms to 2 s later, while the
+// first replica reads the clock slowly. replica opens the same store once more; a store of one process has only one
+// replica, so there it may return the same store.
 func Order(t *testing.T, replica func(t *testing.T) store.Store) {
 	ring, err := keyring.New(make([]byte, 32))
 	if err != nil {
@@ -42,15 +42,15 @@ func Order(t *testing.T, replica func(t *testing.T) store.Store) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := replica(t)
-			var readings sync.RWMutex // held by each reading: one may go on when nobody waits for it any more
+			var readings sync.RWMutex // held by each reading, which may outlast its caller
 			stall.readings = &readings
 			t.Cleanup(readings.Lock)
 			login := manager(t, stall.of(backend))
 			logout := login
 			if backend.Clock().Now != nil {
-				logout = manager(t, replica(t)) // whose readings are quick
+				logout = manager(t, replica(t)) // which reads the clock quickly
 			}
-			var all sync.WaitGroup // not subtests, of which no more run at once than there are processors
+			var all sync.WaitGroup // not subtests, since no more of them run at once than there are processors
 			for _, margin := range []time.Duration{100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond,
 				5 * time.Millisecond,
 				20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second} {
@@ -84,7 +84,7 @@ func ordered(ctx context.Context, login, logout *session.Manager, who store.Sele
 	if err != nil {
 		return fmt.Errorf("Begin: %w", err)
 	}
-	time.Sleep(margin) // this is what is tried
+	time.Sleep(margin) // the delay is what this tests
 	if _, err := logout.End(ctx, store.Ending{Selector: who, Cause: store.CauseBackChannel}); err != nil {
 		return fmt.Errorf("End: %w", err)
 	}

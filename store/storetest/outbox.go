@@ -8,7 +8,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// leave leaves n notices that are due now, each of its own subject.
+// leave adds n notices that are due now, each of another subject.
 func (f *fixture) leave(n int) {
 	f.Helper()
 	for i := range n {
@@ -18,7 +18,7 @@ func (f *fixture) leave(n int) {
 	}
 }
 
-// one claims a single notice, which must be there.
+// one claims a single notice, and fails if there is none.
 func (f *fixture) one() store.Notice {
 	f.Helper()
 	n := f.claim()
@@ -35,7 +35,7 @@ func (f *fixture) wantNone(when string) {
 	}
 }
 
-func (f *fixture) settle(n store.Notice, o store.Outcome) {
+func (f *fixture) complete(n store.Notice, o store.Outcome) {
 	f.Helper()
 	if err := f.store.Complete(f.ctx, n, o); err != nil {
 		f.Errorf("Complete: %v", err)
@@ -121,7 +121,7 @@ func outboxCases() []testCase {
 		{"a notice is done once", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
-			f.settle(n, done)
+			f.complete(n, done)
 			f.wantError("Complete again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after it was done")
@@ -130,7 +130,7 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			due := f.now.Add(10 * time.Minute)
-			f.settle(n, store.Outcome{RetryAt: due, Reason: "503 from the app's side: it's %s"})
+			f.complete(n, store.Outcome{RetryAt: due, Reason: "503 from the app's side: it's %s"})
 			f.wantError("Complete again", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.now = due.Add(-time.Microsecond)
 			f.wantNone("before it is due")
@@ -146,13 +146,13 @@ func outboxCases() []testCase {
 		}},
 		{"a retry may be before the lease would have run out", func(f *fixture) {
 			f.leave(1)
-			f.settle(f.one(), store.Outcome{RetryAt: f.now})
+			f.complete(f.one(), store.Outcome{RetryAt: f.now})
 			f.one()
 		}},
 		{"a notice that is given up is never claimed again", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
-			f.settle(n, store.Outcome{GiveUp: true, Reason: "410"})
+			f.complete(n, store.Outcome{GiveUp: true, Reason: "410"})
 			f.wantError("Complete again", f.store.Complete(f.ctx, n, store.Outcome{RetryAt: f.now}), store.ErrLeaseLost)
 			f.now = f.now.Add(1000 * time.Hour)
 			f.wantNone("after it was given up")
@@ -161,7 +161,7 @@ func outboxCases() []testCase {
 			f.leave(1)
 			n := f.one()
 			f.now = f.now.Add(time.Hour)
-			f.settle(n, done)
+			f.complete(n, done)
 			f.wantNone("after it was done")
 		}},
 		{"who lost the lease changes nothing", func(f *fixture) {
@@ -173,7 +173,7 @@ func outboxCases() []testCase {
 				f.wantError(fmt.Sprintf("Complete %+v", o), f.store.Complete(f.ctx, slow, o), store.ErrLeaseLost)
 			}
 			f.wantNone("while the second holds it")
-			f.settle(quick, done)
+			f.complete(quick, done)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after it was done")
 		}},
@@ -195,13 +195,13 @@ func outboxCases() []testCase {
 			} {
 				f.wantFault(fmt.Sprintf("Complete %+v", o), f.store.Complete(f.ctx, n, o))
 			}
-			f.settle(n, done)
+			f.complete(n, done)
 		}},
 		{"those that have been due for longest come first", func(f *fixture) {
 			f.leave(4)
 			all := f.claim()
 			for i, delay := range []time.Duration{40, 10, 30, 20} {
-				f.settle(all[i], store.Outcome{RetryAt: f.now.Add(delay * time.Minute)})
+				f.complete(all[i], store.Outcome{RetryAt: f.now.Add(delay * time.Minute)})
 			}
 			f.now = f.now.Add(time.Hour)
 			var got []string

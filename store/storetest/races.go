@@ -10,7 +10,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// together runs fn n times at once and fails if one of them does.
+// together runs fn n times concurrently, and fails if one of them does.
 func (f *fixture) together(n int, fn func(i int) error) {
 	f.Helper()
 	var all sync.WaitGroup
@@ -29,7 +29,7 @@ func (f *fixture) together(n int, fn func(i int) error) {
 	}
 }
 
-// createAll keeps all of rs, many at once, for stores that are faster that way.
+// createAll creates all of rs, many concurrently, which is faster for some stores.
 func (f *fixture) createAll(rs []store.Record) {
 	f.Helper()
 	const workers = 32
@@ -119,7 +119,7 @@ func raceCases() []testCase {
 			}
 		}},
 		{"one of many creates of a key wins", func(f *fixture) {
-			key := f.record("alice", "s1").Key // of alice, and so are all who want it: a key's tag tells whose it is
+			key := f.record("alice", "s1").Key // the key's tag is that of alice, so all its sessions are hers
 			var won atomic.Int32
 			var winner atomic.Value
 			f.together(16, func(i int) error {
@@ -147,7 +147,7 @@ func racingLogins(f *fixture) {
 	}
 	f.createAll(others)
 
-	// Logins begin, and logouts come, at moments that lie between one another; the last login begins after them all.
+	// Logins and logouts begin at alternating times. The last login begins after all logouts.
 	whos := []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}}
 	moment := func(i int) time.Time { return f.now.Add(time.Duration(i) * time.Millisecond) }
 	now := moment(logins * 2)
@@ -165,7 +165,7 @@ func racingLogins(f *fixture) {
 		}
 		sid := "s1"
 		if i%5 == 0 {
-			sid = "" // only named by the endings with a subject
+			sid = "" // named only by the endings with a subject
 		}
 		all[i] = login{r: f.record("alice", sid), began: moment(i)}
 		err := f.store.Create(f.ctx, all[i].r, all[i].began, now)

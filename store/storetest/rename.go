@@ -10,7 +10,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// renamed is r as a refresh leaves it whose ID Token has this sid: the one that r had is a former one.
+// renamed returns r after a refresh whose ID Token has this sid: the previous sid of r is a former one.
 func renamed(r store.Record, sid string) store.Record {
 	if sid != r.SID {
 		former := slices.DeleteFunc(slices.Clone(r.Former), func(f string) bool { return f == sid })
@@ -23,7 +23,7 @@ func renamed(r store.Record, sid string) store.Record {
 	return r
 }
 
-// rename renames r, in a refresh that began just now, and returns what is kept then.
+// rename renames r, in a refresh that began just now, and returns the stored session.
 func (f *fixture) rename(r store.Record, sids ...string) store.Record {
 	f.Helper()
 	for _, sid := range sids {
@@ -242,7 +242,7 @@ func renameCases() []testCase {
 	return cases
 }
 
-// namedByAll ends a session that had all of sids by each of them, in each way that a logout may name it.
+// namedByAll ends a session that had all of sids, by each of them, in every way in which a logout may name it.
 func namedByAll(f *fixture, sids []string) {
 	others := []store.Record{f.signIn("alice", "another"), f.rename(f.signIn("bob", "t1"), "t2"),
 		recordAt(issuer, "app2", "alice", "s1", f.now), recordAt("https://other.example", client, "alice", "s1", f.now)}
@@ -256,7 +256,7 @@ func namedByAll(f *fixture, sids []string) {
 		for _, who := range []store.Selector{{SID: sid}, {Subject: "alice", SID: sid}} {
 			r := f.rename(f.signIn("alice", sids[0]), sids[1:]...)
 			f.wantAlive(r)
-			// What names somebody else, or nothing.
+			// These name other sessions, or none.
 			f.wantEnded(f.end(store.Selector{Subject: "carol", SID: sid}))
 			f.wantEnded(f.end(store.Selector{Subject: "alice", SID: "never"}))
 			f.wantEnded(f.end(store.Selector{SID: strings.ToUpper(sid)}))
@@ -273,8 +273,8 @@ func namedByAll(f *fixture, sids []string) {
 	}
 }
 
-// racingRenames lets logouts come while sessions are renamed there and back. By a sid that a session has throughout it
-// ends, whatever came first; by the new one it ends unless it did not get it.
+// racingRenames runs logouts while sessions are renamed there and back. A logout of a sid that a session has throughout
+// ends it, in any order. A logout of the new sid ends it, or the session did not get that sid.
 func racingRenames(f *fixture) {
 	const sessions = 60
 	all, got := make([]store.Record, sessions), make([]bool, sessions)
@@ -312,7 +312,7 @@ func racingRenames(f *fixture) {
 	})
 	for i, r := range all {
 		if i%3 == 0 && !got[i] {
-			f.wantAlive(r) // it never had the sid that the logout named
+			f.wantAlive(r) // the logout named a sid that it never had
 			continue
 		}
 		f.wantGone(r)

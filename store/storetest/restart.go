@@ -29,7 +29,7 @@ func restartCases() []testCase {
 			if err != nil || len(claimed) != 2 {
 				f.Fatalf("claimed %d (error %v), want 2", len(claimed), err)
 			}
-			f.settle(claimed[0], store.Outcome{GiveUp: true, Reason: "410"})
+			f.complete(claimed[0], store.Outcome{GiveUp: true, Reason: "410"})
 
 			f.store = f.h.Reopen(f.T)
 
@@ -42,7 +42,7 @@ func restartCases() []testCase {
 			if n := f.claim(); len(n) != 1 || n[0].Attempts != 1 {
 				f.Errorf("claimed %d notices, want the one that nobody had claimed", len(n))
 			}
-			f.settle(claimed[1], store.Outcome{Done: true}) // the lease holds over the restart
+			f.complete(claimed[1], store.Outcome{Done: true}) // the lease holds over the restart
 			f.now = f.now.Add(time.Hour)
 			if n := f.claim(); len(n) != 1 {
 				f.Errorf("claimed %d notices after an hour, want the one that was not settled", len(n))
@@ -97,7 +97,7 @@ func contextCases() []testCase {
 				f.Errorf("a cancelled claim counted as an attempt: %d", n.Attempts)
 			}
 			f.wantFault("Complete", f.store.Complete(ctx, n, store.Outcome{Done: true}))
-			f.settle(n, store.Outcome{Done: true})
+			f.complete(n, store.Outcome{Done: true})
 			f.wantWelcome("alice", "s3", f.now) // no mark
 			if _, err := f.store.End(f.ctx, e, f.now); err != nil {
 				f.Errorf("End with the jti of a cancelled one: %v", err)

@@ -15,15 +15,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Harness is an empty store and what a test can do to it.
+// Harness is an empty store, and what a test can do to it.
 type Harness struct {
-	Store store.Store // closed by the suite
+	Store store.Store // the suite closes it
 
-	// Reopen closes the store and opens what it kept. Nil: the store keeps nothing.
+	// Reopen closes the store and opens it again with what it kept. Nil means that the store keeps nothing.
 	Reopen func(t *testing.T) store.Store
 
-	// FailEnd makes each End fail after some of its writes, until restore is called. The End that is made to fail names
-	// a session and leaves a notice. Nil: an End that has begun to write cannot fail.
+	// FailEnd makes each End fail after some of its writes, until restore is called. The End of the test names a
+	// session and leaves a notice. Nil means that an End cannot fail once it has begun to write.
 	FailEnd func(t *testing.T) (restore func())
 }
 
@@ -80,7 +80,7 @@ const (
 	target = "https://other.example/backchannel-logout"
 )
 
-// fixture is a store in a test, and the time there.
+// fixture is the store of a test, and the test's time.
 type fixture struct {
 	*testing.T
 	ctx   context.Context
@@ -90,8 +90,8 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T, h Harness) *fixture {
-	// The time is today's, so that a store may let the rest of what it keeps run out by a clock of its machine, and a
-	// little ahead, so that a store that has a clock leaves its marks with the times that the cases give.
+	// The time is the present, since a store may clean up by the clock of its machine, and a little ahead, so that a
+	// store with a clock leaves its marks with the times of the cases.
 	f := &fixture{T: t, ctx: t.Context(), h: h, store: h.Store, now: store.Time(time.Now().Add(ahead))}
 	t.Cleanup(func() {
 		if err := f.store.Close(); err != nil {
@@ -101,7 +101,7 @@ func newFixture(t *testing.T, h Harness) *fixture {
 	return f
 }
 
-// record returns a session of subject that would live for an hour.
+// record returns a session of subject that lives for an hour.
 func (f *fixture) record(subject, sid string) store.Record {
 	return recordAt(issuer, client, subject, sid, f.now)
 }
@@ -119,7 +119,7 @@ func recordAt(issuer, client, subject, sid string, now time.Time) store.Record {
 	}
 }
 
-// create keeps r, whose login began just now.
+// create creates r, whose login began just now.
 func (f *fixture) create(r store.Record) store.Record {
 	f.Helper()
 	if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
@@ -128,13 +128,13 @@ func (f *fixture) create(r store.Record) store.Record {
 	return r
 }
 
-// signIn keeps a new session of subject.
+// signIn creates a new session of subject.
 func (f *fixture) signIn(subject, sid string) store.Record {
 	f.Helper()
 	return f.create(f.record(subject, sid))
 }
 
-// end ends whom w names, within the usual issuer and client unless it says others.
+// end ends the sessions that w names. An empty issuer and client mean the usual ones.
 func (f *fixture) end(w store.Selector) []store.Ended {
 	f.Helper()
 	return f.endWith(ending(w))
@@ -164,7 +164,7 @@ func (f *fixture) wantError(what string, err, want error) {
 	}
 }
 
-// wantFault fails unless err is an error, and none that has a meaning.
+// wantFault fails unless err is an error, and none of the contract's.
 func (f *fixture) wantFault(what string, err error) {
 	f.Helper()
 	if err == nil {
@@ -178,7 +178,7 @@ func (f *fixture) wantFault(what string, err error) {
 	}
 }
 
-// wantAlive fails unless r is there just as it is given.
+// wantAlive fails unless the stored session equals r.
 func (f *fixture) wantAlive(r store.Record) {
 	f.Helper()
 	got, err := f.store.Find(f.ctx, r.Key, f.now)
@@ -191,7 +191,7 @@ func (f *fixture) wantAlive(r store.Record) {
 	}
 }
 
-// wantGone fails unless r is not there.
+// wantGone fails if r is found.
 func (f *fixture) wantGone(r store.Record) {
 	f.Helper()
 	if _, err := f.store.Find(f.ctx, r.Key, f.now); !errors.Is(err, store.ErrNotFound) {
@@ -255,7 +255,7 @@ func ClaimAll(ctx context.Context, from store.Outbox, now time.Time, lease time.
 	return all, nil
 }
 
-// pruneAll prunes until nothing is left to prune, and says how much it was.
+// pruneAll prunes until nothing is left to prune, and returns how many entries were removed.
 func (f *fixture) pruneAll(now time.Time) int {
 	f.Helper()
 	for total, calls := 0, 0; ; calls++ {
@@ -272,7 +272,7 @@ func (f *fixture) pruneAll(now time.Time) int {
 	}
 }
 
-// kept is r as a store gives it back.
+// kept returns r as a store returns it.
 func kept(r store.Record) store.Record {
 	r.Created, r.LastSeen = store.Time(r.Created), store.Time(r.LastSeen)
 	r.IdleExpires, r.Expires = store.Time(r.IdleExpires), store.Time(r.Expires)
@@ -283,7 +283,7 @@ func kept(r store.Record) store.Record {
 
 func describe(r store.Record) string { return fmt.Sprintf("(subject %q, sid %q)", r.Subject, r.SID) }
 
-// difference says how got differs from want, if it does. Finding that it does not is the usual case, and made cheap.
+// difference describes how got differs from want, or returns an empty string, which is the usual and fast case.
 func difference(want, got any) string {
 	if reflect.DeepEqual(want, got) {
 		return ""

@@ -14,7 +14,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// leaveFor leaves n notices for one target, which were created one after the other.
+// leaveFor adds n notices for one target, created one after the other.
 func (f *fixture) leaveFor(target string, n int) {
 	f.Helper()
 	var all []store.Notice
@@ -39,7 +39,7 @@ func (f *fixture) claimFor(target string, max int) []store.Notice {
 	return n
 }
 
-// look returns all notices that q asks for, in pages of two.
+// look returns all notices that match q, in pages of two.
 func (f *fixture) look(q store.NoticeQuery) (all []store.Notice) {
 	f.Helper()
 	q.Limit = 2
@@ -58,7 +58,7 @@ func (f *fixture) look(q store.NoticeQuery) (all []store.Notice) {
 	}
 }
 
-func (f *fixture) wantTally(want ...store.NoticeStats) {
+func (f *fixture) wantStats(want ...store.NoticeStats) {
 	f.Helper()
 	got, err := f.store.Stats(f.ctx)
 	if err != nil {
@@ -86,7 +86,7 @@ func targetCases() []testCase {
 				Due: f.now}}); err != nil {
 				f.Fatal(err)
 			}
-			f.leave(1) // by an ending, for yet another
+			f.leave(1) // by an ending, for another target
 			got := f.claimFor("a", 10)
 			for i, n := range got {
 				if n.Target != "a" || n.Kind != store.NoticeTell || n.Subject != fmt.Sprint("user", i) ||
@@ -105,7 +105,7 @@ func targetCases() []testCase {
 		{"a claim for one target leases as any other does", func(f *fixture) {
 			f.leaveFor("a", 2)
 			first := f.claimFor("a", 1)
-			f.settle(first[0], store.Outcome{RetryAt: f.now.Add(10 * time.Minute), Reason: "503"})
+			f.complete(first[0], store.Outcome{RetryAt: f.now.Add(10 * time.Minute), Reason: "503"})
 			second := f.claimFor("a", 9)
 			if len(second) != 1 || second[0].ID == first[0].ID {
 				f.Fatalf("claimed %v, want the second notice alone", second)
@@ -118,7 +118,7 @@ func targetCases() []testCase {
 			}
 			f.wantError("Complete after the lease was lost", f.store.Complete(f.ctx, second[0], done),
 				store.ErrLeaseLost)
-			f.settle(again[0], done)
+			f.complete(again[0], done)
 			f.now = f.now.Add(time.Hour)
 			if last := f.claimFor("a", 9); len(last) != 1 || last[0].ID != first[0].ID || last[0].Reason != "503" {
 				f.Errorf("claimed %+v at last, want the first notice", last)
@@ -168,12 +168,12 @@ func targetCases() []testCase {
 			if err := f.store.Enqueue(f.ctx, nil); err != nil {
 				f.Errorf("Enqueue of none: %v", err)
 			}
-			f.wantNone("after a Leave that failed")
+			f.wantNone("after an Enqueue that failed")
 		}},
 		{"notices are looked at without being touched", func(f *fixture) {
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 2)
-			f.settle(f.claimFor("a", 1)[0], dead)
+			f.complete(f.claimFor("a", 1)[0], dead)
 			held := f.claimFor("b", 1)
 			for _, c := range []struct {
 				q    store.NoticeQuery
@@ -211,7 +211,7 @@ func targetCases() []testCase {
 					f.Errorf("%+v shows a notice that it does not ask for", q)
 				}
 			}
-			f.settle(held[0], done) // the lease still holds
+			f.complete(held[0], done) // the lease still holds
 			for _, id := range []string{held[0].ID, "no such", "-1", "0"} {
 				if got := f.look(store.NoticeQuery{ID: id}); len(got) != 0 {
 					f.Errorf("Notices with the ID %q: %+v, want none", id, got)
@@ -225,7 +225,7 @@ func targetCases() []testCase {
 		{"a dead letter that is retried is a notice again", func(f *fixture) {
 			f.leaveFor("a", 1)
 			n := f.claimFor("a", 1)[0]
-			f.settle(n, dead)
+			f.complete(n, dead)
 			due, deadline := f.now.Add(time.Minute), f.now.Add(48*time.Hour)
 			if err := f.store.Retry(f.ctx, n.ID, due, deadline); err != nil {
 				f.Fatal(err)
@@ -238,14 +238,14 @@ func targetCases() []testCase {
 				f.Fatalf("claimed %+v, want it again, with the new deadline", again)
 			}
 			f.wantError("Complete by the claim before", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
-			f.settle(again[0], done)
+			f.complete(again[0], done)
 			f.wantError("Retry of what is done", f.store.Retry(f.ctx, n.ID, f.now, deadline), store.ErrNoNotice)
 			f.wantError("Retry of nothing", f.store.Retry(f.ctx, "no such", f.now, deadline), store.ErrNoNotice)
 		}},
 		{"a retry is sooner, and waits for who holds it", func(f *fixture) {
 			f.leaveFor("a", 1)
 			n := f.claimFor("a", 1)[0]
-			f.settle(n, store.Outcome{RetryAt: f.now.Add(time.Hour)})
+			f.complete(n, store.Outcome{RetryAt: f.now.Add(time.Hour)})
 			if err := f.store.Retry(f.ctx, n.ID, f.now, f.now.Add(time.Hour)); err != nil {
 				f.Fatal(err)
 			}
@@ -257,13 +257,13 @@ func targetCases() []testCase {
 				f.Fatal(err)
 			}
 			f.wantNone("while it is held")
-			f.settle(held[0], done)
+			f.complete(held[0], done)
 			f.wantNone("after it was done")
 		}},
 		{"what is dropped is gone, whoever holds it", func(f *fixture) {
 			f.leaveFor("a", 3)
 			claimed := f.claimFor("a", 2)
-			f.settle(claimed[0], dead)
+			f.complete(claimed[0], dead)
 			waits := f.look(store.NoticeQuery{})[2]
 			for _, id := range []string{claimed[0].ID, claimed[1].ID, waits.ID} {
 				if err := f.store.Drop(f.ctx, id); err != nil {
@@ -274,30 +274,30 @@ func targetCases() []testCase {
 			f.wantError("Complete of what was dropped", f.store.Complete(f.ctx, claimed[1], done), store.ErrLeaseLost)
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after all were dropped")
-			f.wantTally()
+			f.wantStats()
 		}},
-		{"the tally counts what is pending and what is dead", func(f *fixture) {
-			f.wantTally()
+		{"the stats counts what is pending and what is dead", func(f *fixture) {
+			f.wantStats()
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 1)
-			tally := func(target string, pending, dead int, oldest time.Duration) store.NoticeStats {
+			stats := func(target string, pending, dead int, oldest time.Duration) store.NoticeStats {
 				t := store.NoticeStats{Kind: store.NoticeTell, Target: target, Pending: pending, Dead: dead}
 				if pending > 0 {
 					t.Oldest = f.now.Add(-oldest)
 				}
 				return t
 			}
-			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 1, 0, time.Second))
-			a := f.claimFor("a", 2) // being tried is pending
-			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 1, 0, time.Second))
-			f.settle(a[0], dead)
-			f.settle(a[1], store.Outcome{RetryAt: f.now.Add(time.Hour)})
-			f.settle(f.claimFor("b", 1)[0], dead)
-			f.wantTally(tally("a", 2, 1, 2*time.Second), tally("b", 0, 1, 0))
+			f.wantStats(stats("a", 3, 0, 3*time.Second), stats("b", 1, 0, time.Second))
+			a := f.claimFor("a", 2) // leased notices are pending
+			f.wantStats(stats("a", 3, 0, 3*time.Second), stats("b", 1, 0, time.Second))
+			f.complete(a[0], dead)
+			f.complete(a[1], store.Outcome{RetryAt: f.now.Add(time.Hour)})
+			f.complete(f.claimFor("b", 1)[0], dead)
+			f.wantStats(stats("a", 2, 1, 2*time.Second), stats("b", 0, 1, 0))
 			if err := f.store.Retry(f.ctx, a[0].ID, f.now, f.now.Add(time.Hour)); err != nil {
 				f.Fatal(err)
 			}
-			f.wantTally(tally("a", 3, 0, 3*time.Second), tally("b", 0, 1, 0))
+			f.wantStats(stats("a", 3, 0, 3*time.Second), stats("b", 0, 1, 0))
 		}},
 		{"what ran out with a refresh token is overdue until it is pruned", func(f *fixture) {
 			want := make(map[store.Key]store.Record)
@@ -358,7 +358,7 @@ func targetCases() []testCase {
 			}
 			f.leaveFor("a", 3)
 			claimed := f.claimFor("a", 2)
-			f.settle(claimed[0], dead)
+			f.complete(claimed[0], dead)
 			before := f.look(store.NoticeQuery{})
 			f.store = f.h.Reopen(f.T)
 			if diff := gocmp.Diff(before, f.look(store.NoticeQuery{})); diff != "" {
@@ -367,7 +367,7 @@ func targetCases() []testCase {
 			if n := f.claimFor("a", 9); len(n) != 1 {
 				f.Errorf("claimed %d, want the one that is neither dead nor leased", len(n))
 			}
-			f.settle(claimed[1], done)
+			f.complete(claimed[1], done)
 		}},
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"example.com/curfew/store"
 )
 
-// heard is what a watching function was told.
+// heard records the calls of a watching function.
 type heard struct {
 	feed store.Feed
 
@@ -59,7 +59,7 @@ func (f *fixture) sync(h *heard) {
 	}
 }
 
-// wantHeard fails unless h heard, since it was asked last, that these sessions ended just now, and nothing else.
+// wantHeard fails unless h was called, since the last wantHeard, for these sessions, ended just now, and for no others.
 func (f *fixture) wantHeard(h *heard, want ...store.Record) {
 	f.Helper()
 	f.sync(h)
@@ -70,7 +70,7 @@ func watchCases() []testCase {
 	return []testCase{
 		{"everybody who watches hears of each session that ends", func(f *fixture) {
 			f.signIn("alice", "s0")
-			f.end(store.Selector{SID: "s0"}) // before anybody watched
+			f.end(store.Selector{SID: "s0"}) // before Watch
 			one, two := f.watch(), f.watch()
 			a, b, c := f.signIn("alice", "s1"), f.signIn("alice", "s2"), f.signIn("bob", "s1")
 			f.end(store.Selector{SID: "s1"})
@@ -224,8 +224,8 @@ func watchCases() []testCase {
 			}
 		}},
 		{"who watches hears of it when the ending is told of", func(f *fixture) {
-			// The order that a cache relies on: after End and Sync, a Find that was answered from before is known to be
-			// old.
+			// A cache relies on this order: after End and Sync, the result of an earlier Find is known to be out of
+			// date.
 			h := f.watch()
 			for range 20 {
 				r := f.signIn("alice", "s1")

@@ -1,8 +1,8 @@
 -- +goose Up
 
--- Times are microseconds since 1970. An empty sid means that the ID Token had none. The hashes are the first 64 bits of a
--- SHA-256 over issuer, client and name: as short in an index as a number, however long the names are. Whoever looks up a
--- hash compares the names too.
+-- Times are microseconds since 1970. An empty sid means that the ID Token had none. The hashes are the first 64 bits of
+-- a SHA-256 over issuer, client and name: as short in an index as a number, however long the names are. Every query by
+-- a hash compares the names too.
 CREATE TABLE curfew_sessions (
 	key          bytea    NOT NULL PRIMARY KEY,
 	subject_hash bigint   NOT NULL,
@@ -12,8 +12,8 @@ CREATE TABLE curfew_sessions (
 	idle_expires bigint   NOT NULL,
 	expires      bigint   NOT NULL,
 	revision     bigint   NOT NULL,
-	-- When it may be pruned, to five minutes. A session that is in use moves its idle_expires every minute; if that were
-	-- in an index, each time would write to every index of the table.
+	-- When the session may be pruned, in units of five minutes. A session in use changes its idle_expires every minute.
+	-- If that column were in an index, each change would write to every index of the table.
 	slot         bigint   NOT NULL GENERATED ALWAYS AS (least(idle_expires, expires) / 300000000) STORED,
 	refresh      smallint NOT NULL,
 	issuer       text     NOT NULL COLLATE "C",
@@ -28,7 +28,8 @@ CREATE INDEX curfew_sessions_by_subject ON curfew_sessions (subject_hash);
 CREATE INDEX curfew_sessions_by_sid ON curfew_sessions (sid_hash) WHERE sid_hash IS NOT NULL;
 CREATE INDEX curfew_sessions_by_slot ON curfew_sessions (slot);
 
--- What an ending barred: the subject, the sid, or (both set) that sid of that subject and the subject without a sid.
+-- End marks. A mark bars the subject, the sid, or, if both are set, the subject with that sid and the subject without a
+-- sid.
 CREATE TABLE curfew_marks (
 	issuer  text   NOT NULL COLLATE "C",
 	client  text   NOT NULL COLLATE "C",
@@ -68,7 +69,7 @@ CREATE TABLE curfew_notices (
 );
 ALTER TABLE curfew_notices ALTER COLUMN payload SET STORAGE EXTERNAL;
 
--- What ended lately, for those who watch, by the transaction that ended it.
+-- The sessions that ended lately, for the feeds, by the transaction that ended them.
 CREATE TABLE curfew_ended (
 	xid     xid8   NOT NULL,
 	at      bigint NOT NULL,
@@ -81,7 +82,7 @@ CREATE TABLE curfew_ended (
 );
 CREATE INDEX curfew_ended_by_xid ON curfew_ended (xid);
 
--- The newest transaction whose endings have been pruned: who has not looked since then has missed some.
+-- The newest transaction whose endings have been pruned. A feed that has not read since then has a gap.
 CREATE TABLE curfew_ended_pruned (xid xid8 NOT NULL);
 INSERT INTO curfew_ended_pruned VALUES ('0');
 

@@ -1,8 +1,8 @@
 -- +goose Up
 
 -- +goose StatementBegin
--- An end mark bars the logins that began before it. Whoever ends sessions only has bounds of this server's time, so the mark
--- is made no earlier than that time, taken when all locks have been waited for.
+-- An end mark bars the logins that began before it. A caller of End knows this server's time only approximately. So the
+-- mark is never earlier than the server's time, read after every wait for a lock.
 CREATE FUNCTION curfew_mark_time() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	NEW.at := greatest(NEW.at, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);

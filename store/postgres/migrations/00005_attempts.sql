@@ -1,7 +1,8 @@
 -- +goose Up
 
--- Which logins have been carried out, and what came of them, sealed. Unlogged: it costs no flush of the log, is in no
--- archive of it, and is empty after a crash, which session.Attempts allows.
+-- The values of store.Attempts, sealed: which logins have been carried out, and with what result. An unlogged table
+-- needs no flush of the write-ahead log, is not in its archive, and is empty after a crash, which store.Attempts
+-- allows.
 CREATE UNLOGGED TABLE curfew_attempts (
 	id      bytea  NOT NULL PRIMARY KEY,
 	expires bigint NOT NULL,

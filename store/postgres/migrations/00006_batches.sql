@@ -1,16 +1,18 @@
 -- +goose Up
 
--- The sessions of a subject, the newest last: those beyond the cap are found without looking at the others.
+-- The sessions of a subject, the newest last: those beyond the cap are found without reading the others.
 CREATE INDEX curfew_sessions_by_newest ON curfew_sessions (subject_hash, created);
 DROP INDEX curfew_sessions_by_subject;
 
-DROP FUNCTION curfew_end(text, text, text, text, bytea, bigint, text, bytea, bigint, bigint, text[], text[], bigint[], boolean[], integer[]);
+DROP FUNCTION curfew_end(
+	text, text, text, text, bytea, bigint, text, bytea, bigint, bigint, text[], text[], bigint[], boolean[], integer[]);
 
 -- +goose StatementBegin
--- curfew_end carries out one batch of an ending: up to p_limit sessions, or if p_spare is not 0 those beyond the newest p_spare. It
--- returns the sessions that lived, and a row with an empty key if there may be more of them; or one row of nulls: the jti is
--- known, and nothing was done. p_key, or p_hash (of the subject, or else of the sid), is null. For each p_kinds and p_targets
--- there is a notice about the whole subject (p_whole), or one for each session whose kind of refresh token is a bit of p_each.
+-- curfew_end carries out one batch of an ending: up to p_limit sessions; if p_spare is not 0, of those beyond the
+-- p_spare newest. It returns the sessions that lived, and a row with an empty key if there may be another batch; or one
+-- row of nulls if the jti is known and nothing was done. Either p_key or p_hash (of the subject, or else of the sid) is
+-- null. For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one for each session
+-- whose kind of refresh token is a bit of p_each.
 CREATE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
 	p_jti bytea, p_jti_expires bigint, p_now bigint,
@@ -22,10 +24,11 @@ DECLARE
 	batch bytea[];
 	named bytea[];
 	more boolean;
-	-- Payloads are read only where a notice takes them.
-	revoked integer := coalesce((SELECT bit_or(t.each) FROM unnest(p_kinds, p_each) AS t (kind, each) WHERE t.kind = 'revoke'), 0);
+	-- Payloads are read only where a notice needs them.
+	revoked integer := coalesce(
+		(SELECT bit_or(t.each) FROM unnest(p_kinds, p_each) AS t (kind, each) WHERE t.kind = 'revoke'), 0);
 BEGIN
-	-- In any other, what is read after a lock is what was there before it.
+	-- At any other level, a statement after a lock does not see what was committed while it waited.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
 	END IF;
@@ -38,17 +41,18 @@ BEGIN
 		END IF;
 	END IF;
 
-	-- A batch is found first and then locked in the order of its keys: to sort all that there are would cost each batch as much.
+	-- First find a batch, then lock it in the order of its keys: to sort all sessions would cost each batch too much.
 	IF p_key IS NOT NULL THEN
 		batch := ARRAY[p_key];
 	ELSIF p_spare > 0 THEN
-		-- No lock and no mark: whoever signs in meanwhile is welcome, and looks for himself afterwards.
+		-- No lock and no mark: further logins may begin, and each of them removes old sessions itself.
 		batch := ARRAY(SELECT s.key FROM curfew_sessions s
 			WHERE s.subject_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.subject = p_subject
 			ORDER BY s.created DESC OFFSET p_spare LIMIT p_limit);
 	ELSE
 		PERFORM pg_advisory_xact_lock(p_hash # 'curfew_sessions'::regclass::oid::bigint);
-		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at) VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
+		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
+			VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
 			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
 		IF p_subject <> '' THEN
 			batch := ARRAY(SELECT s.key FROM curfew_sessions s
@@ -78,16 +82,18 @@ BEGIN
 			CASE WHEN revoked >> s.refresh & 1 = 1 THEN s.payload ELSE '' END AS payload
 	), lived AS MATERIALIZED (
 		SELECT g.* FROM gone g WHERE g.expires > p_now AND g.idle_expires > p_now
-	), told AS (
-		INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
+	), notices AS (
+		INSERT INTO curfew_notices
+			(created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
 		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, l.subject, l.sid, p_cause, l.key,
 				CASE t.kind WHEN 'revoke' THEN l.payload ELSE '' END
 			FROM unnest(p_kinds, p_targets, p_deadlines, p_each) AS t (kind, target, deadline, each) CROSS JOIN lived l
 			WHERE t.each >> l.refresh & 1 = 1
 		UNION ALL
 		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, p_subject, '', p_cause, '', ''
-			FROM unnest(p_kinds, p_targets, p_deadlines, p_whole) AS t (kind, target, deadline, whole) WHERE t.whole AND NOT more
-	), heard AS (
+			FROM unnest(p_kinds, p_targets, p_deadlines, p_whole) AS t (kind, target, deadline, whole)
+			WHERE t.whole AND NOT more
+	), feed AS (
 		INSERT INTO curfew_ended (xid, at, key, issuer, client, subject, sid, cause)
 		SELECT pg_current_xact_id(), p_now, l.key, p_issuer, p_client, l.subject, l.sid, p_cause FROM lived l
 	)

@@ -1,34 +1,37 @@
 -- +goose Up
 
--- The sids that a session had before the one that it has, and their hashes, which are null when there are none.
+-- The sids that a session had before its present one, and their hashes, which are null when there are none.
 ALTER TABLE curfew_sessions
 	ADD COLUMN former      text[] COLLATE "C" NOT NULL DEFAULT '{}',
 	ADD COLUMN former_hash bigint[];
--- Few sessions have any. A list of entries that are still to be sorted in would be searched from end to end.
+-- Few sessions have any. With fastupdate each search would read the whole list of pending entries.
 CREATE INDEX curfew_sessions_by_former ON curfew_sessions USING gin (former_hash) WITH (fastupdate = off)
 	WHERE former_hash IS NOT NULL;
 
-DROP FUNCTION curfew_create(bytea, text, text, text, text, bigint, bigint, bigint, bigint, bigint, bigint, smallint, bytea, bigint);
+DROP FUNCTION curfew_create(
+	bytea, text, text, text, text, bigint, bigint, bigint, bigint, bigint, bigint, smallint, bytea, bigint);
 
 -- +goose StatementBegin
--- curfew_barred takes the locks of a session that is to be there (see 00002_functions.sql), and says whether a mark
--- bars it. p_sids are the sid and then the former ones, p_sid_hashes their hashes; both are empty for a session without
--- a sid.
+-- curfew_barred takes the locks of a session that is to be written (see 00002_functions.sql), and returns whether a
+-- mark bars it. p_sids are the sid and then the former ones, p_sid_hashes their hashes; both are empty for a session
+-- without a sid.
 CREATE FUNCTION curfew_barred(
-	p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[], p_began bigint
+	p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
+	p_began bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-	-- In any other, what is read after a lock is what was there before it.
+	-- At any other level, a statement after a lock does not see what was committed while it waited.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
 	END IF;
-	-- The number of the table keeps apart those who share a database.
+	-- The OID of the table separates several installations in one database.
 	PERFORM pg_advisory_xact_lock_shared(h # 'curfew_sessions'::regclass::oid::bigint)
 		FROM unnest(p_subject_hash || p_sid_hashes) AS h;
 
-	-- Of a session without a sid it cannot be known whether it has the sid of a mark with both; so each of them bars
-	-- it.
-	RETURN EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client AND m.subject = p_subject
+	-- A session without a sid may be any session of its subject, so a mark with subject and sid bars it whatever the
+	-- sid.
+	RETURN EXISTS (SELECT FROM curfew_marks m
+			WHERE m.issuer = p_issuer AND m.client = p_client AND m.subject = p_subject
 			AND (m.sid = '' OR m.sid = ANY (p_sids) OR p_sids = '{}') AND m.at >= p_began)
 		OR EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client
 			AND m.subject = '' AND m.sid = ANY (p_sids) AND m.at >= p_began);
@@ -36,10 +39,11 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- curfew_create keeps a session. It returns 'created', 'ended' (a mark bars it) or 'exists' (the key does).
+-- curfew_create inserts a session. It returns 'created', 'ended' (a mark bars it) or 'exists' (the key does).
 CREATE FUNCTION curfew_create(
-	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
-	p_created bigint, p_last_seen bigint, p_idle_expires bigint, p_expires bigint, p_refresh smallint, p_payload bytea,
+	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint,
+	p_sid_hashes bigint[], p_created bigint, p_last_seen bigint, p_idle_expires bigint, p_expires bigint,
+	p_refresh smallint, p_payload bytea,
 	p_began bigint
 ) RETURNS text LANGUAGE plpgsql
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -47,10 +51,11 @@ BEGIN
 	IF curfew_barred(p_issuer, p_client, p_subject, p_sids, p_subject_hash, p_sid_hashes, p_began) THEN
 		RETURN 'ended';
 	END IF;
-	INSERT INTO curfew_sessions (key, subject_hash, sid_hash, former_hash, created, last_seen, idle_expires, expires, revision,
-			refresh, issuer, client, subject, sid, former, payload)
-		VALUES (p_key, p_subject_hash, p_sid_hashes[1], nullif(p_sid_hashes[2:], '{}'), p_created, p_last_seen, p_idle_expires,
-			p_expires, 1, p_refresh, p_issuer, p_client, p_subject, coalesce(p_sids[1], ''), p_sids[2:], p_payload)
+	INSERT INTO curfew_sessions (key, subject_hash, sid_hash, former_hash, created, last_seen, idle_expires, expires,
+			revision, refresh, issuer, client, subject, sid, former, payload)
+		VALUES (p_key, p_subject_hash, p_sid_hashes[1], nullif(p_sid_hashes[2:], '{}'), p_created, p_last_seen,
+			p_idle_expires, p_expires, 1, p_refresh, p_issuer, p_client, p_subject, coalesce(p_sids[1], ''), p_sids[2:],
+			p_payload)
 		ON CONFLICT (key) DO NOTHING;
 	RETURN CASE WHEN FOUND THEN 'created' ELSE 'exists' END;
 END $$;
@@ -60,15 +65,17 @@ END $$;
 -- curfew_rename updates a session and its sids. It returns 'renamed', 'not found', 'ended' (a mark bars it) or
 -- 'conflict' (its revision is another).
 CREATE FUNCTION curfew_rename(
-	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
-	p_last_seen bigint, p_idle_expires bigint, p_expires bigint, p_refresh smallint, p_payload bytea,
+	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint,
+	p_sid_hashes bigint[], p_last_seen bigint, p_idle_expires bigint, p_expires bigint,
+	p_refresh smallint, p_payload bytea,
 	p_began bigint, p_revision bigint, p_now bigint
 ) RETURNS text LANGUAGE plpgsql
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	barred boolean := curfew_barred(p_issuer, p_client, p_subject, p_sids, p_subject_hash, p_sid_hashes, p_began);
 BEGIN
-	IF NOT EXISTS (SELECT FROM curfew_sessions s WHERE s.key = p_key AND s.expires > p_now AND s.idle_expires > p_now) THEN
+	IF NOT EXISTS (SELECT FROM curfew_sessions s
+		WHERE s.key = p_key AND s.expires > p_now AND s.idle_expires > p_now) THEN
 		RETURN 'not found';
 	END IF;
 	IF barred THEN
@@ -78,15 +85,16 @@ BEGIN
 			refresh = p_refresh, payload = p_payload, revision = s.revision + 1, sid = coalesce(p_sids[1], ''),
 			former = p_sids[2:], sid_hash = p_sid_hashes[1], former_hash = nullif(p_sid_hashes[2:], '{}')
 		WHERE s.key = p_key AND s.revision = p_revision AND s.expires > p_now AND s.idle_expires > p_now;
-	-- An ending of its key, or by a former sid of its, may have come between. Whoever reads again will see.
+	-- An ending of the key, or of a former sid, may have removed the session since. The caller finds out when it reads
+	-- the session again.
 	RETURN CASE WHEN FOUND THEN 'renamed' ELSE 'conflict' END;
 END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- As before; a sid names the sessions that had it before as well. An ending by a sid that a session has before and
--- after a rename needs no lock of its own to meet it: the row has that sid in each version that can be seen, and is
--- looked at again when its lock has been waited for.
+-- As in 00006_batches.sql, but a sid also names the sessions that had it before. An ending of a sid that a session has
+-- before and after a rename needs no further lock: every visible version of the row has that sid, and the row is
+-- checked again after a wait for its lock.
 CREATE OR REPLACE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
 	p_jti bytea, p_jti_expires bigint, p_now bigint,
@@ -98,10 +106,11 @@ DECLARE
 	batch bytea[];
 	named bytea[];
 	more boolean;
-	-- Payloads are read only where a notice takes them.
-	revoked integer := coalesce((SELECT bit_or(t.each) FROM unnest(p_kinds, p_each) AS t (kind, each) WHERE t.kind = 'revoke'), 0);
+	-- Payloads are read only where a notice needs them.
+	revoked integer := coalesce(
+		(SELECT bit_or(t.each) FROM unnest(p_kinds, p_each) AS t (kind, each) WHERE t.kind = 'revoke'), 0);
 BEGIN
-	-- In any other, what is read after a lock is what was there before it.
+	-- At any other level, a statement after a lock does not see what was committed while it waited.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
 	END IF;
@@ -114,18 +123,18 @@ BEGIN
 		END IF;
 	END IF;
 
-	-- A batch is found first and then locked in the order of its keys: to sort all that there are would cost each batch
-	-- as much.
+	-- First find a batch, then lock it in the order of its keys: to sort all sessions would cost each batch too much.
 	IF p_key IS NOT NULL THEN
 		batch := ARRAY[p_key];
 	ELSIF p_spare > 0 THEN
-		-- No lock and no mark: whoever signs in meanwhile is welcome, and looks for himself afterwards.
+		-- No lock and no mark: further logins may begin, and each of them removes old sessions itself.
 		batch := ARRAY(SELECT s.key FROM curfew_sessions s
 			WHERE s.subject_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.subject = p_subject
 			ORDER BY s.created DESC OFFSET p_spare LIMIT p_limit);
 	ELSE
 		PERFORM pg_advisory_xact_lock(p_hash # 'curfew_sessions'::regclass::oid::bigint);
-		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at) VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
+		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
+			VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
 			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
 		IF p_subject <> '' THEN
 			batch := ARRAY(SELECT s.key FROM curfew_sessions s
@@ -133,13 +142,14 @@ BEGIN
 					AND (p_sid = '' OR s.sid = '' OR s.sid = p_sid OR p_sid = ANY (s.former))
 				LIMIT p_limit);
 		ELSE
-			-- In one statement: a session that is renamed meanwhile is in one half or the other.
+			-- One statement, so that a session that is renamed meanwhile is in one half or the other.
 			batch := ARRAY(
 				SELECT s.key FROM curfew_sessions s
 				WHERE s.sid_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.sid = p_sid
 				UNION ALL
 				SELECT s.key FROM curfew_sessions s
-				WHERE s.former_hash @> ARRAY[p_hash] AND s.issuer = p_issuer AND s.client = p_client AND p_sid = ANY (s.former)
+				WHERE s.former_hash @> ARRAY[p_hash] AND s.issuer = p_issuer AND s.client = p_client
+					AND p_sid = ANY (s.former)
 				LIMIT p_limit);
 		END IF;
 	END IF;
@@ -160,16 +170,18 @@ BEGIN
 			CASE WHEN revoked >> s.refresh & 1 = 1 THEN s.payload ELSE '' END AS payload
 	), lived AS MATERIALIZED (
 		SELECT g.* FROM gone g WHERE g.expires > p_now AND g.idle_expires > p_now
-	), told AS (
-		INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
+	), notices AS (
+		INSERT INTO curfew_notices
+			(created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
 		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, l.subject, l.sid, p_cause, l.key,
 				CASE t.kind WHEN 'revoke' THEN l.payload ELSE '' END
 			FROM unnest(p_kinds, p_targets, p_deadlines, p_each) AS t (kind, target, deadline, each) CROSS JOIN lived l
 			WHERE t.each >> l.refresh & 1 = 1
 		UNION ALL
 		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, p_subject, '', p_cause, '', ''
-			FROM unnest(p_kinds, p_targets, p_deadlines, p_whole) AS t (kind, target, deadline, whole) WHERE t.whole AND NOT more
-	), heard AS (
+			FROM unnest(p_kinds, p_targets, p_deadlines, p_whole) AS t (kind, target, deadline, whole)
+			WHERE t.whole AND NOT more
+	), feed AS (
 		INSERT INTO curfew_ended (xid, at, key, issuer, client, subject, sid, cause)
 		SELECT pg_current_xact_id(), p_now, l.key, p_issuer, p_client, l.subject, l.sid, p_cause FROM lived l
 	)

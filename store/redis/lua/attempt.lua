@@ -1,7 +1,7 @@
--- Claims a login for one exchange, or settles it (with no expiry in ARGV[3]).
--- A value is kept behind the time at which it runs out, in decimal, and a space: prune.lua reads that.
+-- Claims an attempt, or replaces its value (if ARGV[3] is empty). A value is kept after the time when it expires, in
+-- decimal, and a space: prune.lua reads that.
 -- KEYS: 1 attempt, 2 expiry
--- ARGV: 1 now, 2 value, 3 when it runs out, 4 the same in Redis's milliseconds and later, 5 member of the expiry
+-- ARGV: 1 now, 2 value, 3 when it expires, 4 until when Redis keeps it, 5 its member in the expiry list
 local v = redis.call('GET', KEYS[1])
 local till = v and string.match(v, '^%d+')
 local lives = till and tonumber(ARGV[1]) < tonumber(till)

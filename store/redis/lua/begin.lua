@@ -1,9 +1,9 @@
--- Begins an ending that takes several steps: claims its jti for a while, leaves the mark of the sid and reads whom it
--- points to.
--- KEYS: 1 expiry, 2 jti, 3 claim, 4 mark, 5 pointer; the last three are there whether they are needed or not
--- ARGV: 1 now, 2 owner of the claim, empty without a jti, 3 how long it holds in milliseconds, 4 name of the mark, empty for
---       none, 5 when it runs out, 6 until when Redis keeps it, 7 start of the keys of the bucket,
---       8 how long a trace is kept if replicas are waited for
+-- Begins an ending that takes several steps: claims its jti for a while, leaves the mark of the sid and reads its
+-- pointer.
+-- KEYS: 1 expiry, 2 jti, 3 claim, 4 mark, 5 pointer; the last three are always given, even if they are not needed
+-- ARGV: 1 now, 2 owner of the claim, empty without a jti, 3 how long the claim holds in milliseconds,
+--       4 name of the mark, empty for none, 5 when the mark expires, 6 until when Redis keeps it,
+--       7 key prefix of the bucket, 8 how long the trace is kept
 if ARGV[2] ~= '' then
   local till = redis.call('GET', KEYS[2])
   if till and tonumber(ARGV[1]) < tonumber(till) then return {'replayed'} end

@@ -1,13 +1,14 @@
 -- Leases those of the named notices of a queue that are still due.
--- KEYS: 1 due, 2 leased    ARGV: 1 now, 2 until, 3 lease, 4 start of the keys of the bucket, 5 queue, then ids
--- Answers when there is something to be done next in the queue, and then the notices.
-local start, queue = ARGV[4], ARGV[5]
-check_queue(start, '', queue)
+-- KEYS: 1 due, 2 leased
+-- ARGV: 1 now, 2 until, 3 lease, 4 key prefix of the bucket, 5 queue, then ids
+-- Returns when the next notice of the queue is due, and then the notices.
+local prefix, queue = ARGV[4], ARGV[5]
+check_queue(prefix, '', queue)
 local answer = {''}
 for i = 6, #ARGV do
   local at = redis.call('ZSCORE', KEYS[1], ARGV[i])
   if at and tonumber(at) <= tonumber(ARGV[1]) then
-    local key = start .. 'n' .. ARGV[i]
+    local key = prefix .. 'n' .. ARGV[i]
     local n = redis.call('HMGET', key, 't', 'k', 's', 'p', 'd', 'r', 'a')
     redis.call('ZREM', KEYS[1], ARGV[i])
     if n[1] then
@@ -17,5 +18,5 @@ for i = 6, #ARGV do
     end
   end
 end
-answer[1] = upcoming(start, queue)
+answer[1] = upcoming(prefix, queue)
 return answer

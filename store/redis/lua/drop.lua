@@ -1,5 +1,6 @@
--- Forgets a notice, undone. Answers whether there was one.
--- KEYS: 1 notice    ARGV: 1 id, 2 start of the keys of the bucket
+-- Removes a notice that is not done. Returns an empty string if there is none.
+-- KEYS: 1 notice
+-- ARGV: 1 id, 2 key prefix of the bucket
 local queue = redis.call('HGET', KEYS[1], 'q')
 if not queue then return '' end
 check_queue(ARGV[2], '', queue)

@@ -1,15 +1,18 @@
--- Ends the sessions of one tag that an ending names: the step itself, whole or not at all. Everything that can be refused
--- or fail is read first: while a slot is moving, a key that is not here is an error, and then nothing has been written.
+-- Ends the sessions of one tag that an ending names: all of them or none. It reads everything that it may refuse or
+-- that may fail before it writes: while a slot is moving, reading a key that has moved is an error, and then nothing
+-- has been written.
 -- KEYS: 1 expiry, 2 index, 3 tags, 4 last message, 5 queues; if there is a jti: 6 jti, 7 expiry of its bucket
--- ARGV: 1 now, 2 start of the keys of the bucket, 3 tag, 4 shape, 5 scope (issuer and client), 6 subject, 7 sid, 8 rest of
---       the key, 9 hints, 10 marks, 11 when marks run out, 12 until when Redis keeps marks, 13 name of the jti,
---       14 when it runs out, 15 until when Redis keeps it, 16 how to publish, 17 channel, 18 head of the message, 19 id of
---       the notices, 20 how long a trace is kept if replicas are waited for, 21 wakeups, 22 how many sessions to
---       remove at most, 23 how many of the newest to spare (0: it is not that kind of ending), then for each telling: what it
---       wants (w, t, r, o), its template, its names, its queue
--- Answers a word ('more' if there may be more to be ended: then the jti is not recorded yet), the queues in which it left
--- notices, and who ended.
-local now, start, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+-- ARGV: 1 now, 2 key prefix of the bucket, 3 tag, 4 shape (key, sid, subject, both), 5 scope (issuer and client),
+--       6 subject, 7 sid, 8 rest of the key, 9 hints, 10 marks, 11 when marks expire, 12 until when Redis keeps marks,
+--       13 name of the jti, 14 when it expires, 15 until when Redis keeps it, 16 command to publish, 17 channel,
+--       18 head of the message, 19 prefix of the ids of notices, 20 how long the trace is kept,
+--       21 key prefix of wake-ups, 22 how many sessions to remove at most,
+--       23 how many of the newest to spare (0: an ordinary ending),
+--       then for each requested notice: which sessions (w: one for the whole subject, t: each session,
+--       r: each with an online refresh token, o: each with any refresh token), template, names, queue
+-- Returns a word ('more' if there may be more sessions to end: then the jti is not recorded yet), the queues to which
+-- notices were added, and the ended sessions.
+local now, prefix, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
 local limit, spare = tonumber(ARGV[22]), tonumber(ARGV[23])
 if spare > 0 and redis.call('ZCARD', KEYS[2]) <= spare then return {'ended', ''} end
@@ -20,28 +23,28 @@ if has_jti then
   redis.call('ZCARD', KEYS[7])
 end
 
--- Whether the ending names a session: the names are compared in full, so hashes only find. ARGV[5] to ARGV[7] are written
--- as the names are, each with its length.
+-- is_named reports whether the ending names a session. The names are compared in full; hashes are only for finding.
+-- ARGV[5] to ARGV[7] are encoded like the names, each with its length.
 local scope, subject, sid = ARGV[5], ARGV[6], ARGV[7]
 local function has_sid(v, its_sid)
   local has = its_sid == sid
-  former(v, function(_, had) has = has or had == sid end)
+  former(v, function(_, former_sid) has = has or former_sid == sid end)
   return has
 end
 local function is_named(v)
-  local who = string.sub(v, 63, 62 + names_length(v))
-  if string.sub(who, 1, #scope) ~= scope then return false end
+  local its_names = string.sub(v, 63, 62 + names_length(v))
+  if string.sub(its_names, 1, #scope) ~= scope then return false end
   if shape == 'key' then return true end
-  local n = (struct.unpack('>I4', who, #scope + 1))
-  local its_subject = string.sub(who, #scope + 1, #scope + 4 + n)
-  local its_sid = string.sub(who, #scope + 5 + n)
+  local n = (struct.unpack('>I4', its_names, #scope + 1))
+  local its_subject = string.sub(its_names, #scope + 1, #scope + 4 + n)
+  local its_sid = string.sub(its_names, #scope + 5 + n)
   if shape == 'sid' then return has_sid(v, its_sid) end
   if its_subject ~= subject then return false end
   return shape == 'subject' or its_sid == '\0\0\0\0' or has_sid(v, its_sid)
 end
 
--- A session is read without its payload, which is read where a notice takes it. A user of the server who was given no right to
--- read a part of a value reads the whole; any other error comes up again there.
+-- Sessions are read without their payloads. Those are read only where a notice needs them. If the ACL of the server
+-- forbids GETRANGE, part reads the whole value; any other error occurs again there.
 local function part(key, from, to)
   local v = redis.pcall('GETRANGE', key, from, to)
   if type(v) ~= 'table' then return v end
@@ -57,21 +60,21 @@ local function head(key)
   return #v < size and part(key, 0, size - 1) or v
 end
 
-local found, over, stale, seen = {}, {}, {}, {}
-local had = start .. 'k' .. tag -- the index of former sids
-local function full() return spare == 0 and #found + #over >= limit end
+local found, expired, stale, seen = {}, {}, {}, {}
+local former_index = prefix .. 'k' .. tag
+local function full() return spare == 0 and #found + #expired >= limit end
 local function consider(rest, listed)
   if seen[rest] then return end
   seen[rest] = true
-  local v = head(start .. 's' .. tag .. rest)
+  local v = head(prefix .. 's' .. tag .. rest)
   if not v then
     if listed then stale[#stale + 1] = {listed, rest} end
   elseif is_named(v) then
-    local into = lives(v, now) and found or over
+    local into = lives(v, now) and found or expired
     into[#into + 1] = {hint(v), rest, v}
   end
 end
--- consider_all takes pages of an index until there are enough.
+-- consider_all reads pages of an index until there are enough sessions.
 local function consider_all(page)
   local at = 0
   while not full() do
@@ -89,7 +92,8 @@ if shape == 'key' then
 elseif spare > 0 then
   local list = redis.call('ZRANGE', KEYS[2], 0, spare + limit - 1)
   for i = 1, #list do consider(string.sub(list[i], 9), string.sub(list[i], 1, 8)) end
-  -- Of those that were looked at the newest stay: among them are all that are to stay of those that there are.
+  -- Of the sessions that were read the newest stay. Those that were not read stay too, so none of the newest of all is
+  -- removed.
   table.sort(found, function(a, b) return field(a[3], 43) < field(b[3], 43) end)
   for i = #found, math.max(1, #found - spare + 1), -1 do found[i] = nil end
 elseif shape == 'subject' then
@@ -97,7 +101,7 @@ elseif shape == 'subject' then
 else
   for at = 1, #ARGV[9], 8 do
     local from = string.sub(ARGV[9], at, at + 7)
-    for _, index in ipairs({KEYS[2], had}) do
+    for _, index in ipairs({KEYS[2], former_index}) do
       consider_all(function(at)
         return redis.call('ZRANGEBYLEX', index, '[' .. from, '(' .. from .. string.rep('\255', 33), 'LIMIT', at, limit)
       end)
@@ -109,71 +113,72 @@ local more = shape ~= 'key' and full()
 local marks, marked = {}, mark_time(ARGV[1])
 for at = 1, #ARGV[10], 16 do
   local name = string.sub(ARGV[10], at, at + 15)
-  local before = redis.call('GET', start .. 'm' .. name)
+  local before = redis.call('GET', prefix .. 'm' .. name)
   if not before or tonumber(before) < tonumber(marked) then marks[#marks + 1] = name end
 end
 
 local notices, queues = {}, {}
-local function note(queue, template, key, who, what)
+local function add_notice(queue, template, key, about, payload)
   local id = ARGV[19] .. '-' .. (#notices + 1)
-  redis.call('EXISTS', start .. 'n' .. id)
-  notices[#notices + 1] = {queue, id, template, key, who, what}
+  redis.call('EXISTS', prefix .. 'n' .. id)
+  notices[#notices + 1] = {queue, id, template, key, about, payload}
   if queues[#queues] ~= queue then queues[#queues + 1] = queue end
 end
 for i = 24, #ARGV, 4 do
-  local wants, template, queue = ARGV[i], ARGV[i + 1], ARGV[i + 3]
-  if wants == 'w' then
-    if not more then note(queue, template, '', ARGV[i + 2], '') end
+  local which, template, queue = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  if which == 'w' then
+    if not more then add_notice(queue, template, '', ARGV[i + 2], '') end
   else
     for j = 1, #found do
       local v = found[j][3]
-      if wants == 't' then
-        note(queue, template, tag .. found[j][2], names(v), '')
-      elseif refresh(v) == 1 or refresh(v) == 2 and wants == 'o' then
-        note(queue, template, tag .. found[j][2], names(v),
-          part(start .. 's' .. tag .. found[j][2], payload_at(v) - 1, -1))
+      if which == 't' then
+        add_notice(queue, template, tag .. found[j][2], names(v), '')
+      elseif refresh(v) == 1 or refresh(v) == 2 and which == 'o' then
+        add_notice(queue, template, tag .. found[j][2], names(v),
+          part(prefix .. 's' .. tag .. found[j][2], payload_at(v) - 1, -1))
       end
     end
   end
 end
-for i = 1, #queues do check_queue(start, ARGV[21], queues[i]) end
+for i = 1, #queues do check_queue(prefix, ARGV[21], queues[i]) end
 local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
-for _, key in ipairs({KEYS[1], KEYS[3], had}) do redis.call('ZCARD', key) end
+for _, key in ipairs({KEYS[1], KEYS[3], former_index}) do redis.call('ZCARD', key) end
 
--- From here on nothing fails. The first command that writes is one that Redis carries out when its memory is full, and
--- then it does not stop the others: somebody can sign out of a server that has no room left.
+-- From here on nothing fails. When the memory of Redis is full, it refuses a script at its first command that needs
+-- memory, but not after a command that wrote. ZREM needs none, so it comes first: sessions can be ended on a full
+-- server.
 redis.call('ZREM', KEYS[1], '')
-leave_trace(start, ARGV[20])
+leave_trace(prefix, ARGV[20])
 if has_jti and not more then
   redis.call('SET', KEYS[6], ARGV[14], 'PXAT', ARGV[15])
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
 end
 for i = 1, #marks do
-  redis.call('SET', start .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
+  redis.call('SET', prefix .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
-for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], had, tag, stale[i][1], stale[i][2]) end
-local answer, heard = {more and 'more' or 'ended', table.concat(queues)}, {}
-for _, list in ipairs({over, found}) do
+for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], former_index, tag, stale[i][1], stale[i][2]) end
+local answer, ended = {more and 'more' or 'ended', table.concat(queues)}, {}
+for _, list in ipairs({expired, found}) do
   for i = 1, #list do
-    redis.call('UNLINK', start .. 's' .. tag .. list[i][2])
-    unlist(KEYS[1], KEYS[3], KEYS[2], had, tag, list[i][1], list[i][2], list[i][3])
+    redis.call('UNLINK', prefix .. 's' .. tag .. list[i][2])
+    unlist(KEYS[1], KEYS[3], KEYS[2], former_index, tag, list[i][1], list[i][2], list[i][3])
   end
 end
 for i = 1, #found do
-  heard[i] = tag .. found[i][2] .. names(found[i][3])
-  answer[i + 2] = heard[i]
+  ended[i] = tag .. found[i][2] .. names(found[i][3])
+  answer[i + 2] = ended[i]
 end
 for i = 1, #notices do
   local n = notices[i]
-  enqueue(start, n[1], n[2], ARGV[1], n[3], n[4], n[5], n[6])
+  enqueue(prefix, n[1], n[2], ARGV[1], n[3], n[4], n[5], n[6])
 end
 if ARGV[21] ~= '' then
   for i = 1, #queues do wake(ARGV[21] .. queues[i], string.sub(ARGV[19], 1, 2), ARGV[1]) end
 end
-if #heard > 0 then
+if #ended > 0 then
   local head = ARGV[18]
   redis.call('SET', KEYS[4], string.sub(head, 1, 16))
-  redis.call(ARGV[16], ARGV[17], before .. head .. table.concat(heard))
+  redis.call(ARGV[16], ARGV[17], before .. head .. table.concat(ended))
 end
 return answer

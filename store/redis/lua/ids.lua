@@ -1,5 +1,6 @@
 -- Lists the notices of some queues of a bucket.
--- KEYS: 1 queues    ARGV: 1 start of the keys of the bucket, 2 pending, dead or nothing, then the queues
+-- KEYS: 1 queues
+-- ARGV: 1 key prefix of the bucket, 2 pending, dead or empty for both, then the queues
 local answer = {}
 for i = 3, #ARGV do
   for letter, state in pairs({o = 'pending', g = 'dead'}) do

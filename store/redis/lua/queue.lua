@@ -1,19 +1,21 @@
--- What the scripts about notices need; it comes after shared.lua. A queue is the notices of one kind for one target, under a
--- hash of both. In a bucket it has four sorted sets: those that wait (d, by when they are due), those that are leased (e, by when
--- the lease ends), all of these (o, by when they were created), and the dead letters (g, as o). The bucket's list of its
--- queues (y) holds their names. wakeup.go says what a wake-up is; on one server they are set here, and wakeups is the start of
--- their keys; on a Cluster they are elsewhere, and wakeups is empty.
+-- Functions for the scripts about notices. This file is put before each of them, after shared.lua.
+--
+-- A queue is the notices of one kind for one target; its name is a hash of both. In a bucket it has four sorted sets:
+-- the notices that wait (d, by when they are due), those that are leased (e, by when the lease ends), all of these
+-- (o, by when they were created), and the dead letters (g, by the same). A hash (y) holds kind and target of each queue
+-- of the bucket. wakeup.go explains wake-ups. On one server they are set here, and wakeups is the prefix of their keys.
+-- On a Cluster they are in other slots, and wakeups is empty.
 
 local function created(template) return (struct.unpack('>i8', template, #template - 15)) end
 
--- queue_name is kind and target, with their lengths, as a template begins with them.
+-- queue_name returns kind and target with their lengths, which are the beginning of a template.
 local function queue_name(template)
   local n = (struct.unpack('>I4', template))
   return string.sub(template, 1, 8 + n + (struct.unpack('>I4', template, n + 5)))
 end
 
--- wake says that a bucket has something of a queue to be done at a time, if it did not say so of an earlier one. Each call
--- leaves another value, so that who has looked can tell whether it rang since.
+-- wake sets the wake-up of a bucket to a time, unless it is set to an earlier one. Each call writes a new value, so
+-- that reschedule.lua can tell whether it was set since it was read.
 local function wake(wakeup, bucket, at)
   local v = redis.call('HGET', wakeup, bucket)
   local before = v and string.match(v, '^%-?%d+')
@@ -21,32 +23,35 @@ local function wake(wakeup, bucket, at)
   redis.call('HSET', wakeup, bucket, at .. ' ' .. redis.call('HINCRBY', wakeup, '#', 1))
 end
 
--- check_queue fails if what is to be written about a queue would.
-local function check_queue(start, wakeups, queue)
-  for _, letter in ipairs({'d', 'e', 'o', 'g'}) do redis.call('ZCARD', start .. letter .. queue) end
-  redis.call('HLEN', start .. 'y')
+-- check_queue fails if writing to a queue would fail.
+local function check_queue(prefix, wakeups, queue)
+  for _, letter in ipairs({'d', 'e', 'o', 'g'}) do redis.call('ZCARD', prefix .. letter .. queue) end
+  redis.call('HLEN', prefix .. 'y')
   if wakeups ~= '' then redis.call('HLEN', wakeups .. queue) end
 end
 
--- enqueue puts a new notice into its queue. What comes after the template: key and names of the session, payload.
-local function enqueue(start, queue, id, due, template, key, who, what)
-  redis.call('HSET', start .. 'n' .. id, 't', template, 'k', key, 's', who, 'p', what, 'a', 0, 'd', due, 'q', queue)
-  redis.call('ZADD', start .. 'd' .. queue, due, id)
-  redis.call('ZADD', start .. 'o' .. queue, created(template), id)
-  redis.call('HSET', start .. 'y', queue, queue_name(template))
+-- enqueue puts a new notice into its queue. about holds the names of the session.
+local function enqueue(prefix, queue, id, due, template, key, about, payload)
+  redis.call('HSET', prefix .. 'n' .. id,
+    't', template, 'k', key, 's', about, 'p', payload, 'a', 0, 'd', due, 'q', queue)
+  redis.call('ZADD', prefix .. 'd' .. queue, due, id)
+  redis.call('ZADD', prefix .. 'o' .. queue, created(template), id)
+  redis.call('HSET', prefix .. 'y', queue, queue_name(template))
 end
 
 -- forget removes a notice.
-local function forget(start, queue, id)
-  for _, letter in ipairs({'d', 'e', 'o', 'g'}) do redis.call('ZREM', start .. letter .. queue, id) end
-  redis.call('UNLINK', start .. 'n' .. id)
-  if redis.call('EXISTS', start .. 'o' .. queue, start .. 'g' .. queue) == 0 then redis.call('HDEL', start .. 'y', queue) end
+local function forget(prefix, queue, id)
+  for _, letter in ipairs({'d', 'e', 'o', 'g'}) do redis.call('ZREM', prefix .. letter .. queue, id) end
+  redis.call('UNLINK', prefix .. 'n' .. id)
+  if redis.call('EXISTS', prefix .. 'o' .. queue, prefix .. 'g' .. queue) == 0 then
+    redis.call('HDEL', prefix .. 'y', queue)
+  end
 end
 
--- upcoming is when there is something to be done next in a queue, or the empty string.
-local function upcoming(start, queue)
-  local due = redis.call('ZRANGE', start .. 'd' .. queue, 0, 0, 'WITHSCORES')[2]
-  local back = redis.call('ZRANGE', start .. 'e' .. queue, 0, 0, 'WITHSCORES')[2]
-  if not due or back and tonumber(back) < tonumber(due) then due = back end
+-- upcoming returns when the next notice of a queue is due or loses its lease, or the empty string.
+local function upcoming(prefix, queue)
+  local due = redis.call('ZRANGE', prefix .. 'd' .. queue, 0, 0, 'WITHSCORES')[2]
+  local lease_end = redis.call('ZRANGE', prefix .. 'e' .. queue, 0, 0, 'WITHSCORES')[2]
+  if not due or lease_end and tonumber(lease_end) < tonumber(due) then due = lease_end end
   return due or ''
 end

@@ -24,7 +24,8 @@ CREATE INDEX sessions_by_sid ON sessions (issuer, client, sid) WHERE sid <> '';
 CREATE INDEX sessions_by_until ON sessions (until);
 
 -- +goose StatementBegin
--- What an ending barred: the subject, the sid, or (both set) that sid of that subject and the subject without a sid.
+-- End marks. A mark bars the subject, the sid, or, if both are set, the subject with that sid and the subject without a
+-- sid.
 CREATE TABLE marks (
 	issuer  TEXT    NOT NULL,
 	client  TEXT    NOT NULL,

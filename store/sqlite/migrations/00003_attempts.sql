@@ -1,6 +1,6 @@
 -- +goose Up
 -- +goose StatementBegin
--- Which logins have been carried out, and what came of them, sealed.
+-- The values of store.Attempts, sealed: which logins have been carried out, and with what result.
 CREATE TABLE attempts (
 	id      BLOB    NOT NULL PRIMARY KEY,
 	expires INTEGER NOT NULL,

@@ -1,6 +1,6 @@
 -- +goose Up
--- The sessions of a subject, the newest last: those beyond the cap are found without looking at the others, and those of one
--- sid without looking at the table.
+-- The sessions of a subject, the newest last: those beyond the cap are found without reading the others, and those with
+-- one sid without reading the table.
 CREATE INDEX sessions_by_newest ON sessions (issuer, client, subject, created, sid);
 DROP INDEX sessions_by_subject;
 

@@ -1,9 +1,9 @@
 -- +goose Up
--- The sids that a session had before the one that it has: a JSON array, or empty.
+-- The sids that a session had before its present one: a JSON array, or empty.
 ALTER TABLE sessions ADD COLUMN former TEXT NOT NULL DEFAULT '';
 
 -- +goose StatementBegin
--- The sessions by each of these. The triggers keep it.
+-- The sessions by each of these sids. Triggers maintain the table.
 CREATE TABLE former_sids (
 	issuer  TEXT    NOT NULL,
 	client  TEXT    NOT NULL,
@@ -28,7 +28,8 @@ END;
 CREATE TRIGGER former_updated AFTER UPDATE OF former ON sessions BEGIN
 	DELETE FROM former_sids WHERE old.former <> '' AND issuer = old.issuer AND client = old.client AND session = old.id
 		AND sid IN (SELECT value FROM json_each(old.former));
-	INSERT INTO former_sids SELECT new.issuer, new.client, value, new.id FROM json_each(new.former) WHERE new.former <> '';
+	INSERT INTO former_sids
+		SELECT new.issuer, new.client, value, new.id FROM json_each(new.former) WHERE new.former <> '';
 END;
 -- +goose StatementEnd
 

@@ -1,6 +1,6 @@
 -- +goose Up
 
--- The notices of one target, the longest due first; and whatever is counted of them, without the rows.
+-- The notices of one target, the longest due first. Stats reads only this index.
 CREATE INDEX curfew_notices_by_target ON curfew_notices (given_up, kind, target, due, id) INCLUDE (created);
 
 -- Small sealed values that are found by name.
@@ -11,13 +11,15 @@ CREATE TABLE curfew_vault (
 );
 ALTER TABLE curfew_vault ALTER COLUMN value SET STORAGE EXTERNAL;
 
--- It was there before with fewer parameters.
-DROP FUNCTION IF EXISTS curfew_end(text, text, text, text, bytea, bigint, text, bytea, bigint, bigint, text[], text[], boolean[], bigint[]);
+-- An earlier version had fewer parameters.
+DROP FUNCTION IF EXISTS curfew_end(
+	text, text, text, text, bytea, bigint, text, bytea, bigint, bigint, text[], text[], boolean[], bigint[]);
 
 -- +goose StatementBegin
--- curfew_end carries out an ending and returns the sessions that lived; or one row of nulls: the jti is known, and nothing
--- was done. p_key, or p_hash (of the subject, or else of the sid), is null. For each p_kinds and p_targets there is a notice
--- about the whole subject (p_whole), or one for each session whose kind of refresh token is a bit of p_each.
+-- curfew_end carries out an ending and returns the sessions that lived, or one row of nulls if the jti is known and
+-- nothing was done. Either p_key or p_hash (of the subject, or else of the sid) is null. For each of p_kinds and
+-- p_targets it adds one notice about the whole subject (p_whole), or one for each session whose kind of refresh token
+-- is a bit of p_each.
 CREATE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
 	p_jti bytea, p_jti_expires bigint, p_now bigint,
@@ -27,7 +29,7 @@ SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	named bytea[];
 BEGIN
-	-- In any other, what is read after a lock is what was there before it.
+	-- At any other level, a statement after a lock does not see what was committed while it waited.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE 'curfew needs the isolation level READ COMMITTED, not %', current_setting('transaction_isolation');
 	END IF;
@@ -45,7 +47,8 @@ BEGIN
 			WHERE s.key = p_key AND s.issuer = p_issuer AND s.client = p_client FOR UPDATE);
 	ELSE
 		PERFORM pg_advisory_xact_lock(p_hash # 'curfew_sessions'::regclass::oid::bigint);
-		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at) VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
+		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
+			VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
 			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
 		IF p_subject <> '' THEN
 			named := ARRAY(SELECT s.key FROM curfew_sessions s
@@ -65,8 +68,9 @@ BEGIN
 		RETURNING s.key, s.subject, s.sid, s.idle_expires, s.expires, s.refresh, s.payload
 	), lived AS MATERIALIZED (
 		SELECT g.* FROM gone g WHERE g.expires > p_now AND g.idle_expires > p_now
-	), told AS (
-		INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
+	), notices AS (
+		INSERT INTO curfew_notices
+			(created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
 		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, l.subject, l.sid, p_cause, l.key,
 				CASE t.kind WHEN 'revoke' THEN l.payload ELSE '' END
 			FROM unnest(p_kinds, p_targets, p_deadlines, p_each) AS t (kind, target, deadline, each) CROSS JOIN lived l
@@ -74,7 +78,7 @@ BEGIN
 		UNION ALL
 		SELECT p_now, p_now, t.deadline, t.kind, t.target, p_issuer, p_client, p_subject, '', p_cause, '', ''
 			FROM unnest(p_kinds, p_targets, p_deadlines, p_whole) AS t (kind, target, deadline, whole) WHERE t.whole
-	), heard AS (
+	), feed AS (
 		INSERT INTO curfew_ended (xid, at, key, issuer, client, subject, sid, cause)
 		SELECT pg_current_xact_id(), p_now, l.key, p_issuer, p_client, l.subject, l.sid, p_cause FROM lived l
 	)
