@@ -322,7 +322,7 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path",
 		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is no origin`,
 		"SuccessStatus: must be one of [200 204]",
-		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a store needs a key ring"} {
+		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a Store needs a Keyring"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
 		}

@@ -220,7 +220,7 @@ func (h *Handler) refused(ctx context.Context, p *oidc.Provider, a *attempt, id 
 		f.Attrs = slices.Concat([]slog.Attr{slog.String("result", "refused")}, attrs, f.Attrs)
 		switch {
 		case len(f.Message.Actions) > 0:
-		case MayPass(err):
+		case IsTemporary(err):
 			f.Attrs[0] = slog.String("result", "unavailable")
 			f.Message.Actions = h.again(a)
 		default:

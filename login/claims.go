@@ -130,9 +130,9 @@ type appError struct{ error }
 
 func (e appError) Unwrap() error { return e.error }
 
-// MayPass says whether an error of [Handler.Claims] means that nobody could tell: the app's own say was cut short, or
-// failed with a [web.Failure] of status 500 or more. Any other error is a refusal.
-func MayPass(err error) bool {
+// IsTemporary reports whether an error of [Handler.Claims] is temporary: the context of [Handler.OnLogin] was done, or
+// it returned a [web.Failure] of status 500 or more. Any other error refuses the person.
+func IsTemporary(err error) bool {
 	f, said := errors.AsType[*web.Failure](err)
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || said && f.Status >= 500
 }
