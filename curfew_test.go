@@ -334,7 +334,7 @@ func TestTwoProvidersOfOneNameOrOneClientAreAFault(t *testing.T) {
 	c := oidc.Config{Issuer: "https://id.example.com", ClientID: "app", ClientSecret: "s"}
 	_, err := curfew.New(t.Context(), curfew.Config{URL: "https://app.example.com", Providers: []oidc.Config{c, c}})
 	if err == nil || !strings.Contains(err.Error(), `the name "main" is taken`) ||
-		!strings.Contains(err.Error(), "this issuer with this client") {
+		!strings.Contains(err.Error(), "another provider has the same issuer") {
 		t.Error(err)
 	}
 }
