@@ -215,7 +215,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
 	rp.login = &login.Handler{
-		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Keyring, Cookie: cookie,
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
 		OnLogin: cfg.OnLogin, Home: cfg.Home,
 	}
 	rp.gateway = &gateway.Handler{
