@@ -24,88 +24,106 @@ import (
 	"example.com/curfew/web"
 )
 
-// Config is all that a relying party needs to know. URL and one provider are required.
+// Config is the configuration of a relying party, for [New]. URL and at least one of Providers are required.
 type Config struct {
-	URL    string // how browsers and providers reach the app: https, or http on loopback; no path
-	Prefix string // where our own routes lie; default /auth
-	// CookieName is what our cookies are called, after `__Host-`; see [session.CheckCookieName]. Browsers do not tell
-	// ports apart there, so two relying parties on one host need two names. Default "curfew", and on http, which is for
-	// loopback alone, with the port, if there is one: "curfew-4180".
+	// URL is the origin at which browsers and providers reach the app: https, or http on loopback, without a path.
+	URL string
+	// Prefix is the path under which Curfew's own routes lie; default "/auth". Mount [RP.Handler] there.
+	Prefix string
+	// CookieName is the base name of our cookies, after `__Host-`; see [session.CheckCookieName]. Browsers share
+	// cookies between the ports of a host, so two relying parties on one host need two names. The default is "curfew".
+	// With http and a port, it is followed by the port: "curfew-4180".
 	CookieName string
-	Providers  []oidc.Config // who signs people in; the page to choose shows them in this order
+	// Providers are the OpenID Providers that people can sign in with. With several, /auth/login shows a page to choose
+	// one, in this order.
+	Providers []oidc.Config
 
-	Store store.Store // default: in memory, so everybody is signed out by a restart. New does not close it.
-	// the keys that seal cookies and tokens (see [KeyFile]); required with a Store, default: random
+	// Store keeps the sessions. [RP.Close] does not close it. The default keeps them in memory: a restart then signs
+	// everybody out.
+	Store store.Store
+	// Keyring holds the keys that seal cookies and tokens; see [KeyFile]. It is required with a Store. The default is a
+	// random key.
 	Keyring *keyring.Keyring
 
-	IdleTimeout time.Duration // a session that is not used for so long ends; default 2 h
-	Lifetime    time.Duration // a session ends after so long in any case; default 24 h
-	// for how long a session outlives a provider that is away when it should be refreshed; default 1 h
+	IdleTimeout time.Duration // a session ends when it is not used for this long; default 2 h
+	Lifetime    time.Duration // a session ends after this long in any case; default 24 h
+	// RefreshGrace is how long a session may go on after its access token has expired, while the provider does not
+	// answer and the token cannot be refreshed; default 1 h.
 	RefreshGrace time.Duration
-	// how long an ended session may be served when the store's feed is silent; default 1 s, negative: no cache
+	// MaxStale is the longest time that a replica may serve an ended session from its cache when it does not hear from
+	// the store; default 1 s, negative: no cache.
 	MaxStale  time.Duration
 	CacheSize int // how many sessions are cached; default 100,000
-	// PerSubject is how many sessions one person may have at a provider; default 1,000, at most 10,000, negative: any
-	// number. Who signs in once more loses the oldest.
+	// MaxPerSubject is how many sessions a person may have at one provider; default 1,000, at most 10,000, negative: no
+	// limit. One more sign-in ends the oldest session.
 	MaxPerSubject int
 
-	// Apps are the apps behind us that are told of logouts, with tokens that we sign (see [fanout.App]). App is the
-	// client ID of the one that [RP.Proxy] leads to; default: the only one there is.
+	// Apps are the apps behind this relying party that are notified of logouts, with logout tokens that Curfew signs;
+	// see [fanout.App].
 	Apps []fanout.App
-	App  string
-	// Assertion has the app behind [RP.Proxy], or behind a proxy that asks, told who is there in a signed token as well
-	// (see [gateway.Assertion]), with App as its `aud`. AssertionClaims are what it says of a person; default name,
-	// email and groups.
-	Assertion       bool
+	// App is the client ID of the app that [RP.Proxy] forwards to; default: the only one of Apps.
+	App string
+	// Assertion adds a signed token about the person to requests for the app behind [RP.Proxy], and to answers of
+	// forward-auth, with App as its `aud`; see [gateway.Assertion].
+	Assertion bool
+	// AssertionClaims are the claims about the person in that token; default name, email and groups.
 	AssertionClaims []string
-	// NoForwardAuth leaves out /auth/verify, where no proxy asks (see [gateway.Handler]).
+	// NoForwardAuth leaves out the route /auth/verify, for sites whose proxy does not use it; see [gateway.Handler].
 	NoForwardAuth bool
-	// KeyRotation is how often the keys that sign those tokens are replaced; default 90 days, negative: never.
+	// KeyRotation is how often the keys that sign logout tokens and assertions are replaced; default 90 days,
+	// negative: never.
 	KeyRotation time.Duration
-	// RevokeExpired revokes also what sessions held that nobody ended: those that ran out.
+	// RevokeExpired also revokes the refresh tokens of sessions that expired, not only of those that were ended.
 	RevokeExpired bool
 
-	// OnLogin is called at each sign-in, before the session begins, and again at each refresh of its tokens, with all
-	// claims. It may add to them; an error refuses the sign-in, and if it is made by [web.Fail] the person is told why.
-	// At a refresh an error ends the session, unless it is made by web.Fail with a status of 500 or more, or by a
-	// context that was done: that is trouble that may pass (see Grace). What is said of an address (email_verified)
-	// goes when it puts another in its place.
+	// OnLogin is called at each sign-in before the session is created, and again at each refresh of its tokens, with
+	// all claims. It may add claims. An error refuses the sign-in; the page shows the text of an error made by
+	// [web.Fail], and nothing of any other. When OnLogin replaces an address, what the provider said about the old one
+	// (email_verified) is removed.
+	//
+	// At a refresh, an error ends the session. Two errors are taken as temporary and start RefreshGrace instead: one
+	// made by web.Fail with a status of 500 or more, and that of a canceled or expired context.
 	OnLogin func(ctx context.Context, claims map[string]any) error
-	// Home is where people go after signing in without a better place; default "/".
+	// Home is the path that a sign-in leads to when it was not started for another page; default "/".
 	Home string
-	// AfterLogout is where people go after signing out; default a page of ours that says so. An app that asks whoever
-	// opens it to sign in is a poor place: the provider may let them straight back in.
+	// AfterLogout is the path that a sign-out leads to; the default is a page that says that the person is signed out.
+	// Do not choose a page that requires sign-in: the provider may sign the person in again without a question.
 	AfterLogout string
 
-	Policy        gateway.Policy   // who may use which path; see [gateway.NewPolicy]. Default: whoever is signed in
-	Identity      gateway.Identity // in which headers an app behind [RP.Proxy] is told who is there
-	GroupsClaim   string           // the claim that lists a person's groups; default "groups"
-	StreamsAreUse bool             // an open stream counts as use of its session; by default it does not
-	// WebSocketOrigins are other sites whose pages may open a WebSocket here, like "https://other.example.com". Pages
-	// of this site may in any case; those of any other are answered 403 (RFC 6455 §10.2).
+	// Policy says who may use which path; see [gateway.NewPolicy]. Default: everybody who is signed in.
+	Policy gateway.Policy
+	// Identity says in which headers the app behind [RP.Proxy] receives who is signed in.
+	Identity      gateway.Identity
+	GroupsClaim   string // the claim that lists a person's groups; default "groups"
+	StreamsAreUse bool   // an open stream counts as use of its session; by default it does not
+	// WebSocketOrigins are the origins of other sites whose pages may open a WebSocket here, like
+	// "https://other.example.com". Pages of this site always may; others are answered 403 (RFC 6455 §10.2).
 	WebSocketOrigins []string
 
-	SuccessStatus int // of the back-channel endpoint: 200 (default; §2.8) or 204
-	FailureStatus int // of the back-channel endpoint when a logout could not be done: 503 (default) or 400 (§2.8)
+	// SuccessStatus is the status of the back-channel endpoint after a logout: 200 (the default) or 204
+	// (Back-Channel Logout §2.8).
+	SuccessStatus int
+	// FailureStatus is its status when a logout could not be carried out: 503 (the default) or 400 (§2.8).
+	FailureStatus int
 
-	TrustedProxies []netip.Prefix // whose X-Forwarded-* headers are believed; default nobody's
-	Log            *slog.Logger   // default slog.Default()
-	Observe        Observer
+	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
+	Log            *slog.Logger     // default slog.Default()
+	Observe        Observer         // is called for metrics
 	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
 	Now            func() time.Time // default time.Now
 }
 
-// Observer is told what happens, for metrics. Its functions may be nil and must not block. No argument holds text of
-// a stranger.
+// Observer has functions that [New] calls for metrics, if they are not nil. They must not block. All arguments are from
+// small fixed sets, or names from the configuration: they are safe as labels.
 type Observer struct {
 	SessionCreated func(provider string)
-	SessionEnded   func(cause string)
-	Logout         func(channel, provider, result, reason string)
-	KeyFetch       func(provider, result string)
-	Notice         func(kind, target, result string) // of each attempt to tell an app, or to revoke a token
+	SessionEnded   func(cause string)                             // for each session that this process ended
+	Logout         func(channel, provider, result, reason string) // for each request for a logout
+	KeyFetch       func(provider, result string)                  // for each request for a provider's keys
+	Notice         func(kind, target, result string)              // for each attempt to notify an app or revoke a token
 }
 
-// RP is a relying party at work. Its methods may be called concurrently.
+// RP is a running relying party, made by [New]. Its methods may be called concurrently.
 type RP struct {
 	site      *web.Site
 	providers []*oidc.Provider
@@ -115,18 +133,18 @@ type RP struct {
 	gateway   *gateway.Handler
 	logout    *logout.Handler
 	fanout    *fanout.Sender
-	keys      *fanout.Keys // nil: no app is told anything that is signed
+	keys      *fanout.Keys // nil: nothing is signed for apps
 
-	quiet *quiet
+	quiet *quietProviders
 
 	handler http.Handler
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
-// New checks the configuration, telling every fault at once, and starts the relying party. It asks nothing of the
-// network: a provider that is away is asked again when somebody needs it. Background work goes on until [RP.Close], or
-// until ctx is done.
+// New checks the configuration and starts the relying party. The error lists every fault. New makes no network requests
+// to providers: their metadata and keys are fetched when they are first needed. Background work runs until [RP.Close]
+// is called or ctx is done.
 func New(ctx context.Context, cfg Config) (*RP, error) {
 	var faults []error
 	fault := func(what string, err error) {
@@ -141,13 +159,13 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		log = slog.Default()
 	}
 	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
-	fault("Prefix", checkPrefix(cfg.Prefix))
-	fault("Home", checkPath(cfg.Home))
-	fault("AfterLogout", checkPath(cfg.AfterLogout))
+	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
+	fault("Home", web.CheckPath(cmp.Or(cfg.Home, "/")))
+	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
 	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
 	fault("Providers", rp.addProviders(cfg, log))
-	cfg.App, err = behind(cfg)
+	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("WebSocketOrigins", checkOrigins(&cfg))
@@ -161,7 +179,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			cfg.Keyring, _ = keyring.Parse(keyring.NewFile())
 		}
 	} else if cfg.Keyring == nil {
-		fault("Keyring", errors.New("a store needs a key ring to seal what it keeps; see KeyFile"))
+		fault("Keyring", errors.New("a Store needs a Keyring that seals what it keeps; see KeyFile"))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -173,7 +191,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err := rp.addFanout(cfg, clock, log); err != nil {
 		return nil, err
 	}
-	rp.quiet = &quiet{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
+	rp.quiet = &quietProviders{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
@@ -188,7 +206,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		OnHeard: func(e store.Ended) {
 			p := rp.provider(e.Issuer, e.ClientID)
 			if p != nil && (e.Cause == store.CauseBackChannel || e.Cause == store.CauseFrontChannel) {
-				rp.quiet.heard(p.Name())
+				rp.quiet.sentLogout(p.Name())
 			}
 		},
 	})
@@ -197,7 +215,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
 	rp.login = &login.Handler{
-		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Ring: cfg.Keyring, Cookie: cookie,
+		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
 		OnLogin: cfg.OnLogin, Home: cfg.Home,
 	}
 	rp.gateway = &gateway.Handler{
@@ -213,8 +231,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
 		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus,
 		OnResult: func(channel, provider, result, reason string) {
-			if channel != "user" && (result == "ok" || result == "replayed") { // also one that named nobody here
-				rp.quiet.heard(provider)
+			if channel != "user" && (result == "ok" || result == "replayed") { // even if it ended no session
+				rp.quiet.sentLogout(provider)
 			}
 			if cfg.Observe.Logout != nil {
 				cfg.Observe.Logout(channel, provider, result, reason)
@@ -245,7 +263,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	return rp, nil
 }
 
-// cookieName is the default of [Config.CookieName].
+// cookieName returns the default of [Config.CookieName].
 func cookieName(site *url.URL) string {
 	if port := site.Port(); site.Scheme == "http" && port != "" {
 		return session.DefaultCookie + "-" + port
@@ -259,45 +277,50 @@ func call(f func(string), arg string) {
 	}
 }
 
-// Close stops what runs in the background, and waits for notices that are being carried out; the others stay in the
-// store. The store stays open: who opened it closes it.
+// Close stops the background work and waits for notices that are being sent. Notices that are not yet sent stay in the
+// store. Close does not close [Config.Store].
 func (rp *RP) Close() error {
 	rp.stop()
 	rp.running.Wait()
 	return nil
 }
 
-// Handler serves everything under the prefix. Mount it at the prefix with a slash, and do not strip that.
+// Handler returns the handler of Curfew's own routes: sign-in, sign-out, and the endpoints that the provider calls.
+// Mount it at the prefix and a slash ("/auth/"), without [http.StripPrefix].
 func (rp *RP) Handler() http.Handler { return rp.handler }
 
-// Require lets a request through to next if somebody is signed in. A browser that opens a page is sent to sign in
-// otherwise; anything else is answered 401. What next goes on with after that, a stream for instance, ends with its
-// session if it uses [UntilEnded].
+// Require returns a handler that passes a request to next only if it has a session; next reads it with [SessionFrom]. A
+// browser that opens a page without one is redirected to sign in; any other request is answered 401. A handler that
+// runs for long, such as a stream, uses [UntilEnded] to stop when its session ends.
 func (rp *RP) Require(next http.Handler) http.Handler { return rp.gateway.Require(next) }
 
-// Optional lets every request through to next; [SessionFrom] tells whether somebody is signed in.
+// Optional returns a handler that passes every request to next. There [SessionFrom] returns the session, or nil.
 func (rp *RP) Optional(next http.Handler) http.Handler { return rp.gateway.Optional(next) }
 
-// Proxy is [RP.Require] around a reverse proxy to upstream, which is told in headers who is signed in.
+// Proxy is [RP.Require] around a reverse proxy to upstream. It passes who is signed in to upstream in the headers that
+// [Config.Identity] names.
 func (rp *RP) Proxy(upstream *url.URL) http.Handler { return rp.gateway.Proxy(upstream) }
 
-// Gateway returns what checks sessions, for who routes to several apps or answers a proxy in another protocol.
+// Gateway returns the handler that checks sessions, for callers that route to several apps or answer a proxy in another
+// protocol.
 func (rp *RP) Gateway() *gateway.Handler { return rp.gateway }
 
-// Sessions returns the manager, for who wants to end sessions in other ways.
+// Sessions returns the session manager, for callers that end sessions themselves, for instance when an account is
+// closed: see [session.Manager.End].
 func (rp *RP) Sessions() *session.Manager { return rp.sessions }
 
-// UntilEnded is for a handler that goes on for long, as one of a WebSocket or an event stream does: it returns a
-// context that is done also when the session of the request has ended, with the cause [gateway.ErrEnded]. See
-// [gateway.UntilEnded].
+// UntilEnded returns a context for a handler that runs for long, such as that of a WebSocket or an event stream. ctx is
+// the context of a request that went through [RP.Require]. The returned context is also canceled when the session ends,
+// with the cause [gateway.ErrEnded]. Call stop when the handler returns. See [gateway.UntilEnded].
 func UntilEnded(ctx context.Context) (until context.Context, stop context.CancelFunc) {
 	return gateway.UntilEnded(ctx)
 }
 
-// SessionFrom returns the session of a request that went through [RP.Require] or [RP.Optional], or nil.
+// SessionFrom returns the session of a request that went through [RP.Require] or [RP.Optional], or nil. ctx is the
+// context of the request.
 func SessionFrom(ctx context.Context) *session.Session { return gateway.SessionFrom(ctx) }
 
-// Registration is what to enter at a provider.
+// Registration is what to register for this relying party at a provider; see [RP.Registrations].
 type Registration struct {
 	Provider        string
 	Issuer          string
@@ -308,7 +331,8 @@ type Registration struct {
 	PostLogoutURI   string // post_logout_redirect_uris
 }
 
-// Registrations returns what to enter at each provider.
+// Registrations returns what to register at each provider, for instance to print it or to compare it with a provider's
+// settings.
 func (rp *RP) Registrations() []Registration {
 	list := make([]Registration, 0, len(rp.providers))
 	for _, p := range rp.providers {
@@ -323,11 +347,11 @@ func (rp *RP) Registrations() []Registration {
 	return list
 }
 
-// Providers returns the providers, in the order of the configuration.
+// Providers returns the providers in the order of [Config.Providers].
 func (rp *RP) Providers() []*oidc.Provider { return rp.providers }
 
-// Ready returns nil when the store answers and every provider's metadata and keys are known, and otherwise all that is
-// amiss.
+// Ready returns nil when the store answers and the metadata and keys of every provider are known. Otherwise the error
+// lists everything that is wrong. A readiness endpoint calls it.
 func (rp *RP) Ready(ctx context.Context) error {
 	var faults []error
 	if _, err := rp.store.Find(ctx, store.Key{}, store.Time(rp.sessions.Now())); err != nil &&
@@ -342,10 +366,11 @@ func (rp *RP) Ready(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
-// addProviders makes the providers. Names, and pairs of issuer and client, are unique: a logout token must mean one.
+// addProviders makes the providers. Their names must be unique, and so must the pairs of issuer and client ID: a logout
+// token must belong to exactly one provider.
 func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 	if len(cfg.Providers) == 0 {
-		return errors.New("there is none; name at least one")
+		return errors.New("is empty; give at least one provider")
 	}
 	var faults []error
 	names := make(map[string]bool)
@@ -370,11 +395,11 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 		}
 		client := [2]string{p.Config().Issuer, p.Config().ClientID}
 		if names[p.Name()] {
-			faults = append(faults, fmt.Errorf("number %d: the name %q is taken; give each provider its own", i+1,
-				p.Name()))
+			faults = append(faults,
+				fmt.Errorf("number %d: the name %q is taken; give each provider its own", i+1, p.Name()))
 		}
 		if clients[client] {
-			faults = append(faults, fmt.Errorf("number %d: this issuer with this client is there already", i+1))
+			faults = append(faults, fmt.Errorf("number %d: another provider has the same issuer and client ID", i+1))
 		}
 		names[p.Name()], clients[client] = true, true
 		rp.providers = append(rp.providers, p)
@@ -382,7 +407,7 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 	return errors.Join(faults...)
 }
 
-// provider returns the provider of a session, or nil when it is no longer configured.
+// provider returns the provider of a session, or nil if it is no longer configured.
 func (rp *RP) provider(issuer, clientID string) *oidc.Provider {
 	return oidc.Find(rp.providers, issuer, clientID)
 }

@@ -323,7 +323,7 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path",
 		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is not an origin`,
 		"SuccessStatus: must be one of [200 204]",
-		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a store needs a key ring"} {
+		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a Store needs a Keyring"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
 		}
@@ -335,7 +335,7 @@ func TestTwoProvidersOfOneNameOrOneClientAreAFault(t *testing.T) {
 	c := oidc.Config{Issuer: "https://id.example.com", ClientID: "app", ClientSecret: "s"}
 	_, err := curfew.New(t.Context(), curfew.Config{URL: "https://app.example.com", Providers: []oidc.Config{c, c}})
 	if err == nil || !strings.Contains(err.Error(), `the name "main" is taken`) ||
-		!strings.Contains(err.Error(), "this issuer with this client") {
+		!strings.Contains(err.Error(), "another provider has the same issuer") {
 		t.Error(err)
 	}
 }

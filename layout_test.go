@@ -29,7 +29,8 @@ func rooms() map[string][]string {
 		"keyring": nil, "oidc": nil, "store": nil, "web": nil,
 		"session": {"internal/wait", "keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
-		"login": ground, "gateway": ground, "gateway/extauthz": {"gateway"}, "logout": ground,
+		"login": append(slices.Clone(ground), "internal/wait"), "gateway": ground,
+		"gateway/extauthz": {"gateway"}, "logout": ground,
 		"fanout": append(slices.Clone(ground), "internal/wait"), "console": ground,
 		// A store knows the contract, and nothing else.
 		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"},

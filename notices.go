@@ -14,13 +14,12 @@ import (
 	"example.com/curfew/store"
 )
 
-// addFanout makes what plans and carries out notices.
+// addFanout makes the sender of notices, and the signing keys if something is signed.
 func (rp *RP) addFanout(cfg Config, clock *session.Clock, log *slog.Logger) (err error) {
 	config := fanout.Config{Outbox: rp.store, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers,
 		Keyring: cfg.Keyring, Now: clock.Now, Log: log}
 	if cfg.Observe.Notice != nil {
-		config.OnAttempt = func(kind store.NoticeKind, target,
-			result string) {
+		config.OnAttempt = func(kind store.NoticeKind, target, result string) {
 			cfg.Observe.Notice(string(kind), target, result)
 		}
 	}
@@ -47,8 +46,8 @@ func (rp *RP) addFanout(cfg Config, clock *session.Clock, log *slog.Logger) (err
 	return nil
 }
 
-// assertion returns what tells apps who is there, signed by the keys that sign their logout tokens; nil where that is
-// not wanted.
+// assertion returns the settings of the signed tokens that tell an app who is signed in, or nil without
+// [Config.Assertion]. They are signed by the keys that sign logout tokens.
 func (rp *RP) assertion(cfg Config) *gateway.Assertion {
 	if !cfg.Assertion {
 		return nil
@@ -63,9 +62,9 @@ func (rp *RP) assertion(cfg Config) *gateway.Assertion {
 		}}
 }
 
-// behind returns the app that the proxy leads to. One that is not told of logouts may have a name for its assertions,
-// if there is no other app: else it might be one of these, spelled wrong.
-func behind(cfg Config) (string, error) {
+// proxiedApp returns the client ID of the app that the proxy forwards to. If Apps is not empty it must be one of them,
+// since it may be misspelled. Without Apps any name will do for the assertions.
+func proxiedApp(cfg Config) (string, error) {
 	switch {
 	case cfg.App == "" && len(cfg.Apps) == 1:
 		return cfg.Apps[0].ClientID, nil
@@ -73,13 +72,14 @@ func behind(cfg Config) (string, error) {
 		return "", errors.New("with Assertion the app needs a name, which is the `aud` of its assertions")
 	case len(cfg.Apps) == 0 && cfg.Assertion:
 	case cfg.App != "" && !slices.ContainsFunc(cfg.Apps, func(a fanout.App) bool { return a.ClientID == cfg.App }):
-		return "", fmt.Errorf("there is no app %q among Apps", cfg.App)
+		return "", fmt.Errorf("there is no app %q in Apps", cfg.App)
 	}
 	return cfg.App, nil
 }
 
-// Notices returns what carries out the notices that endings leave, for callers that look at them or steer them.
+// Notices returns the sender of notices, for callers that wake it or send notices of their own.
 func (rp *RP) Notices() *fanout.Sender { return rp.fanout }
 
-// Keys returns the keys that sign what apps are told. It is nil when there is nothing to tell apps.
+// Keys returns the keys that sign logout tokens and assertions, for callers that list or rotate them. It is nil if
+// nothing is signed for apps.
 func (rp *RP) Keys() *fanout.Keys { return rp.keys }

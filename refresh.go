@@ -10,12 +10,12 @@ import (
 	"example.com/curfew/session"
 )
 
-// refresh gets new tokens and claims for a session. What the provider refuses for good, or answers with an ID Token of
-// somebody else (Core §12.2), ends the session, and so does a claim that is no longer as required, or the app's own no;
-// anything else is trouble that may pass.
+// refresh gets new tokens and claims for a session. The session ends when the provider rejects the refresh token for
+// good, when it answers with an ID Token of another person (Core §12.2), when a required claim no longer matches, or
+// when OnLogin refuses. Any other error is temporary.
 //
-// The claims are those of a sign-in: of the new ID Token and, where it is asked, of userinfo, and what OnLogin makes of
-// them. Without a new ID Token (Core §12.2 allows that) those of the last one stand in.
+// The claims are those of the new ID Token and userinfo, as at a sign-in, and what OnLogin makes of them. If there is
+// no new ID Token (Core §12.2 allows that), the claims of the last one are used.
 func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal, error) {
 	r := session.Renewal{Tokens: s.Tokens}
 	p := rp.provider(s.Issuer, s.ClientID)
@@ -26,7 +26,7 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 	now := rp.sessions.Now()
 	got, id, err := p.Refresh(ctx, s.Tokens.RefreshToken, before, now)
 	if got != nil && got.RefreshToken != "" {
-		r.Tokens.RefreshToken = got.RefreshToken // also beside an error: the old one may be spent
+		r.Tokens.RefreshToken = got.RefreshToken // even with an error: the old one may be used up
 	}
 	if errors.Is(err, oidc.ErrInvalidGrant) || errors.Is(err, oidc.ErrOtherPerson) {
 		return r, fmt.Errorf("%w: %w", session.ErrRefreshRejected, err)
@@ -47,7 +47,7 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 	return r, nil
 }
 
-// renewClaims sets the claims of a refreshed session, or says why it is not to go on.
+// renewClaims sets the claims of a refreshed session. An error says why the session has to end, or what failed for now.
 func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Session, id *oidc.IDToken, access string,
 	r *session.Renewal) (err error) {
 	var fromID, info map[string]any
@@ -70,7 +70,7 @@ func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Sess
 	} else {
 		r.Claims, err = s.Claims, rp.login.Required(p, s.Claims)
 	}
-	if err != nil && !login.MayPass(err) {
+	if err != nil && !login.IsTemporary(err) {
 		return fmt.Errorf("%w: %w", session.ErrRefused, err)
 	}
 	return err

@@ -17,17 +17,15 @@ import (
 // Timeout is how long a request for notices or keys may take.
 const Timeout = 15 * time.Second
 
-// Console is the HTTP interface of operators.
+// Console is the HTTP interface for operators. Ready, Metrics, Notices and Log are required.
 type Console struct {
 	Ready   *Readiness
 	Metrics *prometheus.Registry
-	// Hosts are names that the listener is reached by, with or without a port. Addresses and localhost always are.
-	Hosts []string
-	// Notices is where notices wait.
-	Notices store.Outbox
-	// Retried, if it is not nil, is called after a notice has been made due.
-	Retried func()
-	Keys    Keys // nil: nothing is signed
+	// Hosts are the host names of the listener, with or without a port. IP addresses and localhost are always accepted.
+	Hosts   []string
+	Notices store.Outbox // the notices to show and change
+	Retried func()       // if not nil, is called after a notice has been made due
+	Keys    Keys         // nil: nothing is signed
 	Log     *slog.Logger
 }
 
@@ -53,14 +51,14 @@ func (c *Console) Handler() http.Handler {
 	return hosts(c.Hosts).only(mux)
 }
 
-// answer writes what ask returns, or why it failed. Nothing is done for a page of another site; [hosts] keeps such a
-// page from reading anything.
-func (c *Console) answer(ask func(context.Context, *http.Request) (any, error)) http.Handler {
+// answer returns a handler that writes what do returns, or its error. It refuses requests from a page of another site;
+// [hosts] prevents such a page from reading anything.
+func (c *Console) answer(do func(context.Context, *http.Request) (any, error)) http.Handler {
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
 		defer cancel()
-		v, err := ask(ctx, r)
+		v, err := do(ctx, r)
 		if err == nil {
 			web.WriteJSON(w, http.StatusOK, v)
 			return

@@ -43,7 +43,7 @@ func TestAListenerIsReachedByItsConfiguredNames(t *testing.T) {
 		"svc":                false, "x.curfew.curfew.svc": false, "app.localhost:1": true, "[fd00::7]:4181": true,
 		"2130706433": false, "127.0.0.1@evil.example": false,
 	} {
-		if named.meant(host) != want {
+		if named.accepts(host) != want {
 			t.Errorf("%q is meant: %t, want %t", host, !want, want)
 		}
 	}

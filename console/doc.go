@@ -1,6 +1,7 @@
-// Package console is the HTTP interface of operators, for a private listener: life, readiness, metrics, and the notices
-// and signing keys that they can see and change.
+// Package console is the HTTP interface for operators, for a private listener. It serves liveness, readiness and
+// metrics, and operators can see and change notices and signing keys.
 //
-// It asks nobody who they are: whoever reaches the listener may use it. So it answers only to the listener's own names
-// (hosts.go), and it changes nothing for a page of another site. It shows neither session keys nor tokens.
+// It has no authentication: everybody who can connect to the listener may use it. So it answers only to the listener's
+// own host names (hosts.go), and refuses changes requested by a page of another site. It shows neither session keys nor
+// tokens.
 package console

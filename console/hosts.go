@@ -9,15 +9,15 @@ import (
 	"example.com/curfew/web"
 )
 
-// hosts are the names that the private listener answers to, beside addresses and localhost.
+// hosts are the host names that the private listener accepts, beside IP addresses and localhost.
 type hosts []string
 
-// only lets through requests whose Host names this machine. Otherwise a page of another site could read the answers, by
-// giving its own name our address (DNS rebinding). An address always leads here, and a request without a host, as in
-// HTTP/1.0, comes from no browser.
+// only passes on requests whose Host is one of these. Otherwise a page of another site could read the answers, by
+// pointing its own name at our address (DNS rebinding). An IP address is always ours, and a request without a host, as
+// in HTTP/1.0, does not come from a browser.
 func (names hosts) only(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !names.meant(r.Host) {
+		if !names.accepts(r.Host) {
 			web.WriteJSON(w, http.StatusMisdirectedRequest,
 				map[string]string{"error": "this listener goes by its address, " +
 					"by localhost, by the host of admin_listen and by those of admin_hosts; ask it by one of these"})
@@ -27,7 +27,7 @@ func (names hosts) only(next http.Handler) http.Handler {
 	})
 }
 
-func (names hosts) meant(host string) bool {
+func (names hosts) accepts(host string) bool {
 	host = hostName(host)
 	if _, err := netip.ParseAddr(host); err == nil || host == "" || web.Loopback(host) {
 		return true
@@ -40,8 +40,8 @@ func (names hosts) meant(host string) bool {
 	return false
 }
 
-// hostName returns the host of a Host header, or of an address, as names are compared: without port, brackets and the
-// dot at its end, in lower case.
+// hostName returns the host of a Host header or an address in the form that is compared: in lower case, without port,
+// brackets and a dot at the end.
 func hostName(hostport string) string {
 	if host, _, err := net.SplitHostPort(hostport); err == nil {
 		hostport = host

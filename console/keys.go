@@ -11,20 +11,20 @@ import (
 // Keys are the keys that sign logout tokens for apps.
 type Keys interface {
 	List(context.Context) ([]Key, error)
-	// Rotate makes a new key for each algorithm. With now they sign at once, and the old ones are gone.
+	// Rotate makes a new key for each algorithm. With now the new keys sign at once, and the old ones are removed.
 	Rotate(ctx context.Context, now bool) error
 }
 
-// Key is what is shown of a signing key.
+// Key describes a signing key.
 type Key struct {
 	ID      string    `json:"kid"`
 	Alg     string    `json:"alg"`
 	Created time.Time `json:"created"`
-	Active  time.Time `json:"active"` // from when on it signs
-	Signs   bool      `json:"signs"`  // now, for its algorithm
+	Active  time.Time `json:"active"` // it signs from then on
+	Signs   bool      `json:"signs"`  // it signs now for its algorithm
 }
 
-// KeyList is the answer about keys.
+// KeyList is the response with all keys.
 type KeyList struct {
 	Keys []Key `json:"keys"`
 }

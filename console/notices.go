@@ -10,9 +10,9 @@ import (
 	"example.com/curfew/web"
 )
 
-const retryDeadline = 24 * time.Hour // of a notice that an operator has tried again
+const retryDeadline = 24 * time.Hour // of a notice that an operator retries
 
-// Notice is what is shown of a notice: neither the key of its session nor what it held.
+// Notice describes a notice, without the key and the tokens of its session.
 type Notice struct {
 	ID       string    `json:"id"`
 	Kind     string    `json:"kind"`
@@ -31,10 +31,10 @@ type Notice struct {
 	Reason   string    `json:"reason,omitempty"`
 }
 
-// NoticePage is the answer about several notices.
+// NoticePage is the response with one page of notices.
 type NoticePage struct {
 	Notices []Notice `json:"notices"`
-	Next    string   `json:"next,omitempty"` // ask for what is after it; empty: nothing
+	Next    string   `json:"next,omitempty"` // the `after` of the next page; empty: this is the last
 }
 
 func view(n store.Notice) Notice {
@@ -110,7 +110,7 @@ func (c *Console) retryNotice(ctx context.Context, r *http.Request) (any, error)
 	if c.Retried != nil {
 		c.Retried()
 	}
-	c.Log.Info("a notice is tried again on demand", "event", "notice_retried", "notice", r.PathValue("id"))
+	c.Log.Info("an operator retries a notice", "event", "notice_retried", "notice", r.PathValue("id"))
 	return struct{}{}, nil
 }
 
@@ -122,7 +122,7 @@ func (c *Console) dropNotice(ctx context.Context, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	c.Log.Warn("a notice was dropped undone, on demand",
+	c.Log.Warn("an operator dropped a notice that was not done",
 		"event", "notice_dropped", "notice", n.ID, "kind", n.Kind, "target", n.Target, "sub", n.Subject)
 	return struct{}{}, nil
 }

@@ -14,18 +14,18 @@ import (
 
 const (
 	readyTimeout = 8 * time.Second // longer than one fetch of a provider's documents may take
-	readyEvery   = 5 * time.Second
-	readySeldom  = time.Minute // when it has not been ready for long
+	readyFirst   = 5 * time.Second // between two checks
+	readyMost    = time.Minute     // between two checks after a long outage
 )
 
-// Readiness says whether everything that a sign-in needs is there, and logs each change once. It answers /readyz.
+// Readiness reports whether everything that a sign-in needs is available, and logs each change once. It serves /readyz.
 type Readiness struct {
-	// Ask says what is missing, one fault a line.
+	// Ask returns what is missing, one fault per line.
 	Ask      func(context.Context) error
 	Draining <-chan struct{} // closed when the process stops
 	Log      *slog.Logger
-	// Upstreams says which of the apps behind us take no connection; nil without any. It is asked on request only: an
-	// app that is down is no reason to take the gateway away from the others.
+	// Upstreams returns which of the apps behind us accept no connection; nil: there are none. It is called only for
+	// /readyz?upstreams=true: if one app is down the gateway must stay available for the others.
 	Upstreams func(context.Context) error
 
 	mu    sync.Mutex
@@ -33,7 +33,7 @@ type Readiness struct {
 	ready bool
 }
 
-// ServeHTTP answers 200 when all is there, and 503 otherwise, with the faults as JSON.
+// ServeHTTP answers 200 if nothing is missing, and 503 with the faults as JSON otherwise.
 func (r *Readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	type answer struct {
 		Status string   `json:"status"`
@@ -58,7 +58,7 @@ func (r *Readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	web.WriteJSON(w, http.StatusOK, answer{"ready", nil})
 }
 
-// Check asks once, for 8 seconds at most.
+// Check calls Ask once, for 8 seconds at most, and returns what is missing.
 func (r *Readiness) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -67,9 +67,9 @@ func (r *Readiness) Check(ctx context.Context) error {
 	defer r.mu.Unlock()
 	switch was := r.ready; {
 	case ctx.Err() != nil && context.Cause(ctx) == context.Canceled:
-		return err // the client has gone: this says nothing about us
+		return err // the client has gone, so this says nothing about readiness
 	case err != nil && (was || !r.known):
-		r.Log.Warn("not ready: sign-in may fail until this is over; sessions that exist go on working",
+		r.Log.Warn("not ready: sign-in may fail until this is mended; existing sessions keep working",
 			"event", "not_ready", "error", strings.Join(lines(err), "; "))
 	case err == nil && r.known && !was:
 		r.Log.Info("ready again", "event", "ready")
@@ -80,15 +80,15 @@ func (r *Readiness) Check(ctx context.Context) error {
 	return err
 }
 
-// Watch asks every few seconds until ctx is done, so that the log tells of an outage that nobody asked about. During an
-// outage it asks less and less often, at least once a minute.
+// Watch checks every 5 seconds until ctx is done, so that the log reports an outage even if nobody requests /readyz.
+// During an outage it checks less and less often, but at least once a minute.
 func (r *Readiness) Watch(ctx context.Context) {
-	every := readyEvery
+	every := readyFirst
 	for {
 		if r.Check(ctx) == nil {
-			every = readyEvery
+			every = readyFirst
 		} else {
-			every = min(2*every, readySeldom)
+			every = min(2*every, readyMost)
 		}
 		wait := time.NewTimer(every)
 		select {

@@ -15,19 +15,22 @@ const (
 	defaultDeadline    = 24 * time.Hour
 )
 
-// App is a relying party that is told of logouts: an app behind us, or a client of a provider.
+// App is a relying party that is notified of logouts: an app behind this one, or a client of a provider. ClientID and
+// URI are required.
 type App struct {
-	ClientID string // `aud` of its logout tokens, and its name here
-	// backchannel_logout_uri (Back-Channel Logout §2.2): https, or http on loopback; may have a query
-	URI             string
-	SessionRequired bool // backchannel_logout_session_required: it is never told of a whole subject
-	// "session" (the default): a token ends one session, where we know which; "subject": all of that person
+	ClientID string // `aud` of its logout tokens, and its name in Curfew
+	// URI is its backchannel_logout_uri (Back-Channel Logout §2.2): https, or http on loopback. It may have a query.
+	URI string
+	// SessionRequired is its backchannel_logout_session_required: every token has a `sid`.
+	SessionRequired bool
+	// Scope is what a logout token ends: with [ScopeSession] (the default) one session, if it is known which; with
+	// [ScopeSubject] all sessions of the person.
 	Scope string
-	Alg   string // that signs its tokens: ES256 (the default) or RS256
-	// http to another machine is taken: whoever is on the way can read and hold back its tokens
+	Alg   string // the algorithm that signs its tokens: ES256 (the default) or RS256
+	// Insecure allows http to another machine. Everybody on the network between can read and withhold the tokens.
 	Insecure    bool
-	Concurrency int           // how many requests it gets at a time, of each replica; default 4
-	Deadline    time.Duration // for how long it is tried; default 24 h
+	Concurrency int           // how many requests each replica sends it at a time; default 4, at most 256
+	Deadline    time.Duration // for how long a notice is tried; default 24 h, at least 1 min
 }
 
 func (a App) withDefaults() App {
@@ -38,7 +41,7 @@ func (a App) withDefaults() App {
 	return a
 }
 
-// SigningAlg returns the algorithm that signs its tokens.
+// SigningAlg returns the algorithm that signs its tokens: Alg or its default.
 func (a App) SigningAlg() string { return a.withDefaults().Alg }
 
 // The values of [App.Scope].
@@ -47,15 +50,15 @@ const (
 	ScopeSubject = "subject"
 )
 
-// Validate returns every fault, each naming the app.
+// Validate returns an error that lists every fault of a, with its client ID.
 func (a App) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("app %q: %w", a.ClientID, fmt.Errorf(format, args...)))
 	}
-	if a.ClientID == "" || len(a.ClientID) > 255 || strings.ContainsFunc(a.ClientID,
-		func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		fault("client_id must have 1 to 255 bytes, and none that does not print")
+	unprintable := func(r rune) bool { return r < ' ' || r == 0x7f }
+	if a.ClientID == "" || len(a.ClientID) > 255 || strings.ContainsFunc(a.ClientID, unprintable) {
+		fault("client_id must have 1 to 255 bytes, all of them printable")
 	}
 	if err := checkURI(a.URI, a.Insecure); err != nil {
 		fault("backchannel_logout_uri %w", err)
@@ -77,13 +80,13 @@ func (a App) Validate() error {
 		fault("concurrency must be between 1 and 256")
 	}
 	if a.Deadline < 0 || a.Deadline > 0 && a.Deadline < time.Minute {
-		fault("deadline must be a minute at least")
+		fault("deadline must be at least a minute")
 	}
 	return errors.Join(faults...)
 }
 
-// checkURI takes an absolute URI without a fragment (Back-Channel Logout §2.2). Its errors repeat nothing of what may
-// be a secret.
+// checkURI returns an error unless raw is an absolute URI without a fragment (Back-Channel Logout §2.2). Its errors do
+// not quote raw, which may hold a secret.
 func checkURI(raw string, insecure bool) error {
 	if raw == "" {
 		return errors.New("is missing")
@@ -104,7 +107,7 @@ func checkURI(raw string, insecure bool) error {
 	case strings.Contains(raw, "#"):
 		return errors.New("must have no fragment (Back-Channel Logout §2.2)")
 	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
-		return errors.New("is http: use https, or say `insecure: true` where the network between is yours alone")
+		return errors.New("is http: use https, or set `insecure: true` if the network between is yours alone")
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func TestAnAppThatCannotBeToldIsAFaultThatNamesIt(t *testing.T) {
 		{fanout.App{URI: "http://10.0.0.7/logout", Insecure: true}, ""},
 		{fanout.App{}, "backchannel_logout_uri is missing"},
 		{fanout.App{URI: "http://10.0.0.7/logout"},
-			"backchannel_logout_uri is http: use https, or say `insecure: true`"},
+			"backchannel_logout_uri is http: use https, or set `insecure: true`"},
 		{fanout.App{URI: "https://wiki.example/logout#top"}, "must have no fragment"},
 		{fanout.App{URI: "https://wiki.example/logout#"}, "must have no fragment"},
 		{fanout.App{URI: "https://user:hunter2@wiki.example/logout"}, "must have no user and no password"},
@@ -44,7 +44,7 @@ func TestAnAppThatCannotBeToldIsAFaultThatNamesIt(t *testing.T) {
 		{fanout.App{URI: "https://wiki.example/", Scope: "all"}, `logout_scope "all" is neither session nor subject`},
 		{fanout.App{URI: "https://wiki.example/", Scope: "subject", SessionRequired: true}, "contradict each other"},
 		{fanout.App{URI: "https://wiki.example/", Concurrency: -1}, "concurrency must be between 1 and 256"},
-		{fanout.App{URI: "https://wiki.example/", Deadline: time.Second}, "deadline must be a minute at least"},
+		{fanout.App{URI: "https://wiki.example/", Deadline: time.Second}, "deadline must be at least a minute"},
 		{fanout.App{ClientID: "a\nb", URI: "https://wiki.example/"}, "client_id must have"},
 	} {
 		if c.app.ClientID == "" {
@@ -67,7 +67,7 @@ func TestASenderTellsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := fanout.New(fanout.Config{Apps: []fanout.App{{ClientID: "a"}, {ClientID: "b", URI: "https://b.example"},
 		{ClientID: "b", URI: "ftp://b"}}, Lease: -1})
-	for _, want := range []string{"Desk is missing", `app "a": backchannel_logout_uri is missing`,
+	for _, want := range []string{"Outbox is missing", `app "a": backchannel_logout_uri is missing`,
 		`app "b": is there twice`, "ftp", "Issuer and Signer", "Lease"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
@@ -95,7 +95,7 @@ func TestALogoutThatCannotBeToldIsRefused(t *testing.T) {
 		{fanout.Logout{ClientID: "wiki"}, "names nobody"},
 		{fanout.Logout{ClientID: "mail", Subject: "alice"}, "without the sid that it requires"},
 	} {
-		err := s.Tell(t.Context(), fanout.Logout{ClientID: "wiki", Subject: "bob"}, c.logout)
+		err := s.Notify(t.Context(), fanout.Logout{ClientID: "wiki", Subject: "bob"}, c.logout)
 		if err == nil || !strings.Contains(err.Error(), c.reason) {
 			t.Errorf("%+v: %v, want %q", c.logout, err, c.reason)
 		}

@@ -91,7 +91,7 @@ func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
 		for _, a := range apps {
 			logouts = append(logouts, fanout.Logout{ClientID: a.ClientID, Subject: fmt.Sprint("user", i)})
 		}
-		must(b, s.Tell(b.Context(), logouts...))
+		must(b, s.Notify(b.Context(), logouts...))
 	}
 	ctx, stop := context.WithCancel(b.Context())
 	var running sync.WaitGroup

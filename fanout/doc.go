@@ -1,12 +1,12 @@
-// Package fanout carries out notices until each is done: it tells the apps behind us that a session has ended, with a
-// logout token of our own (Back-Channel Logout §2.4, §2.7), and has the provider revoke what the session held (RFC
+// Package fanout sends notices until each is done. A notice either sends an app behind this relying party a logout
+// token that Curfew signs (Back-Channel Logout §2.4, §2.7), or has the provider revoke the tokens of a session (RFC
 // 7009).
 //
-// It owns what an ending leaves behind ([Sender.Plan]), when a notice is tried again and when it is given up, the
-// tokens that Curfew signs, and the keys that sign them ([Keys], [Publisher]). A notice is carried out at least once:
-// order does not matter, and a repeat does no harm, since a session that has ended has ended.
+// The package decides which notices an ending leaves ([Sender.Plan]), when a notice is retried and when it is given up.
+// It makes the logout tokens, and the keys that sign them ([Keys], [Publisher]). A notice is sent at least once, in no
+// particular order. A repeat does no harm: the session has ended already.
 //
-// It does not end sessions, and does not keep notices: the store writes them in the same step as the ending, and keeps
-// them until they are settled. A [Sender] needs no more of this house than that store: an OpenID Provider written in Go
-// can tell its own relying parties with it (see the example).
+// The package does not end sessions and does not keep notices. The store writes them in the same step as the ending,
+// and keeps them until they are done. A [Sender] needs only that store, so an OpenID Provider written in Go can notify
+// its own relying parties with it (see the example).
 package fanout

@@ -49,7 +49,7 @@ func Example() {
 	go func() { defer close(stopped); sender.Run(ctx) }()
 
 	// Where a session at the provider ends, for each relying party that it was used at:
-	if err := sender.Tell(ctx, fanout.Logout{ClientID: "wiki", Subject: "alice", SID: "08a5019c"}); err != nil {
+	if err := sender.Notify(ctx, fanout.Logout{ClientID: "wiki", Subject: "alice", SID: "08a5019c"}); err != nil {
 		panic(err)
 	}
 	fmt.Println(<-tried)

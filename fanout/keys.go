@@ -22,69 +22,70 @@ import (
 )
 
 const (
-	keysValue = "signing keys"    // in the vault
-	purpose   = "signing keys v1" // of the ring
+	keysValue = "signing keys"    // the name among the shared values of the store
+	purpose   = "signing keys v1" // the purpose for the keyring
 
-	// fresh is how old our copy of the keys may grow. It bounds how long a replica does not know of a rotation.
-	fresh = 30 * time.Second
-	// linger is how long a key stays published after another has taken its place: a token lives two minutes, an app's
-	// clock may be off by as much, and a replica may not have heard yet.
+	// maxAge is how old this process's copy of the keys may be. A replica knows of a rotation at the latest after that.
+	maxAge = 30 * time.Second
+	// retirement is how long a key stays published after another has replaced it: a token lives two minutes, an app's
+	// clock may be off by as much, and a replica may not know of the new key yet.
 	retirement = 10 * time.Minute
 
 	defaultLead     = time.Hour
 	defaultRotation = 90 * 24 * time.Hour
 )
 
-// KeysConfig is what [Keys] need. Vault and Ring are required.
+// KeysConfig is the configuration of [Keys]. Values and Keyring are required.
 type KeysConfig struct {
-	Values  store.SharedValues
-	Keyring *keyring.Keyring // seals the keys in the vault
-	Algs    []string         // that are asked for: ES256, RS256; default ES256
+	Values  store.SharedValues // keeps the keys; every [store.Store] is one
+	Keyring *keyring.Keyring   // seals the keys in the store
+	Algs    []string           // the algorithms that are needed: ES256, RS256; default ES256
 
 	Every time.Duration // how often a key is replaced; default 90 days, negative: never
-	Lead  time.Duration // for how long a new key is published before it signs; default 1 h
+	Lead  time.Duration // how long a new key is published before it signs; default 1 h
 
 	Now func() time.Time // default time.Now
 	Log *slog.Logger     // default slog.Default()
 }
 
-// Keys sign logout tokens. They lie sealed in the vault of the store, where all replicas find them: made at first use,
-// published for a while before they sign, and until the last token that they signed is dead.
+// Keys are the keys that sign logout tokens. They are sealed in the store, so that all replicas share them. A key is
+// made when it is first needed. It is published for a while before it signs, and until the last token that it signed
+// has expired.
 type Keys struct {
 	cfg KeysConfig
 
-	mu      sync.Mutex // held while the vault is asked, so that one asks for all
+	mu      sync.Mutex // held while the store is read, so that one caller reads for all
 	set     keySet
-	at      time.Time // when the vault was asked; zero: never
+	at      time.Time // when the store was read; zero: never
 	signers map[signerName]jose.Signer
 }
 
 type signerName struct{ kid, typ string }
 
-// keySet is what lies in the vault.
+// keySet is the value in the store.
 type keySet struct {
-	Keys []signingKey `json:"keys"` // in the order in which they were made
+	Keys []signingKey `json:"keys"` // oldest first
 }
 
 type signingKey struct {
 	JWK     jose.JSONWebKey `json:"jwk"` // the private key
 	Created time.Time       `json:"created"`
-	Active  time.Time       `json:"active"` // from when on it signs
+	Active  time.Time       `json:"active"` // it signs from then on
 }
 
-// KeyInfo is what may be known about a key.
+// KeyInfo describes a key without its secret.
 type KeyInfo struct {
 	ID      string    `json:"kid"`
 	Alg     string    `json:"alg"`
 	Created time.Time `json:"created"`
-	Active  time.Time `json:"active"` // from when on it signs
-	Signs   bool      `json:"signs"`  // it is the one of its algorithm that signs now
+	Active  time.Time `json:"active"` // it signs from then on
+	Signs   bool      `json:"signs"`  // it is the key that signs now for its algorithm
 }
 
-// NewKeys checks the configuration. It asks nothing of the vault.
+// NewKeys checks the configuration. It does not access the store.
 func NewKeys(cfg KeysConfig) (*Keys, error) {
 	if cfg.Values == nil || cfg.Keyring == nil {
-		return nil, errors.New("fanout: keys need a Vault and a Ring")
+		return nil, errors.New("fanout: KeysConfig needs Values and a Keyring")
 	}
 	if len(cfg.Algs) == 0 {
 		cfg.Algs = []string{ES256}
@@ -101,7 +102,7 @@ func NewKeys(cfg KeysConfig) (*Keys, error) {
 		cfg.Lead = defaultLead
 	}
 	if cfg.Lead < 0 || cfg.Every > 0 && cfg.Every < 2*cfg.Lead {
-		return nil, errors.New("fanout: a key must be published for less than half of its life before it signs")
+		return nil, errors.New("fanout: Lead must not be negative, nor longer than half of Every")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -117,7 +118,7 @@ func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, err
 	return k.SignAs(ctx, logoutType, alg, claims)
 }
 
-// SignAs is [Keys.Sign] of a token of another kind, which its `typ` names (RFC 8725 §3.11).
+// SignAs is [Keys.Sign] for a token of another kind, which its `typ` names (RFC 8725 §3.11).
 func (k *Keys) SignAs(ctx context.Context, typ, alg string, claims []byte) (string, error) {
 	set, err := k.current(ctx)
 	if err != nil {
@@ -148,7 +149,7 @@ func (k *Keys) signer(key *signingKey, typ string) (jose.Signer, error) {
 	return s, err
 }
 
-// Public returns the keys as they are published (RFC 7517 §5).
+// Public returns the public keys as they are published (RFC 7517 §5).
 func (k *Keys) Public(ctx context.Context) (jose.JSONWebKeySet, error) {
 	set, err := k.current(ctx)
 	if err != nil {
@@ -161,7 +162,7 @@ func (k *Keys) Public(ctx context.Context) (jose.JSONWebKeySet, error) {
 	return public, nil
 }
 
-// List returns what may be known about the keys.
+// List describes the keys, oldest first.
 func (k *Keys) List(ctx context.Context) ([]KeyInfo, error) {
 	set, err := k.current(ctx)
 	if err != nil {
@@ -171,15 +172,16 @@ func (k *Keys) List(ctx context.Context) ([]KeyInfo, error) {
 	all := make([]KeyInfo, len(set.Keys))
 	for i, key := range set.Keys {
 		signs := set.signing(key.JWK.Algorithm, now)
-		all[i] = KeyInfo{key.JWK.KeyID, key.JWK.Algorithm, key.Created, key.Active, signs != nil &&
-			signs.JWK.KeyID == key.JWK.KeyID}
+		all[i] = KeyInfo{key.JWK.KeyID, key.JWK.Algorithm, key.Created, key.Active,
+			signs != nil && signs.JWK.KeyID == key.JWK.KeyID}
 	}
 	return all, nil
 }
 
-// Rotate makes a new key for each algorithm. It is published from now on, and signs after the lead. At once, for keys
-// that have become known to others, the new ones sign immediately and all others are gone: apps that do not fetch keys
-// anew refuse our tokens until they do, and are tried again.
+// Rotate makes a new key for each algorithm. It is published from now on, and signs after [KeysConfig.Lead].
+//
+// With atOnce, for keys that somebody else has got hold of, the new keys sign immediately and all others are removed.
+// Apps that do not fetch the keys again refuse our tokens until they do; their notices are retried.
 func (k *Keys) Rotate(ctx context.Context, atOnce bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -201,28 +203,28 @@ func (k *Keys) Rotate(ctx context.Context, atOnce bool) error {
 func (k *Keys) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if _, err := k.current(ctx); err != nil && ctx.Err() == nil {
-			k.cfg.Log.ErrorContext(ctx, "the keys that sign logout tokens cannot be had: no app is told until they can",
-				"event", "signing_keys_failed", "error", err)
+			k.cfg.Log.ErrorContext(ctx, "the keys that sign logout tokens cannot be read: until they can, no app "+
+				"is notified", "event", "signing_keys_failed", "error", err)
 		}
-		wait.Sleep(ctx, 2*fresh)
+		wait.Sleep(ctx, 2*maxAge)
 	}
 }
 
-// current returns the keys as they are in the vault, or were a short while ago. When the vault does not answer, those
-// that we have go on being used.
+// current returns the keys in the store, as they were at most maxAge ago. If the store does not answer, the keys that
+// this process has stay in use.
 func (k *Keys) current(ctx context.Context) (keySet, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.cfg.Now()
-	if age := now.Sub(k.at); !k.at.IsZero() && age >= 0 && age < fresh {
+	if age := now.Sub(k.at); !k.at.IsZero() && age >= 0 && age < maxAge {
 		return k.set, nil
 	}
-	err := k.update(ctx, false, k.tend)
+	err := k.update(ctx, false, k.maintain)
 	if err != nil && len(k.set.Keys) > 0 {
 		if ctx.Err() == nil {
 			k.at = now
-			k.cfg.Log.WarnContext(ctx, "the keys that sign logout tokens could not be looked at again: those at "+
-				"hand go on being used",
+			k.cfg.Log.WarnContext(ctx, "the keys that sign logout tokens could not be read again: the last known "+
+				"ones stay in use",
 				"event", "signing_keys_stale", "error", err)
 		}
 		return k.set, nil
@@ -230,9 +232,9 @@ func (k *Keys) current(ctx context.Context) (keySet, error) {
 	return k.set, err
 }
 
-// tend sees that there is a key for each algorithm, makes one in time for when the newest has become old, and lets go
-// of those that nobody needs.
-func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
+// maintain makes a key for each algorithm that has none, makes the next one in time before the newest is too old, and
+// removes keys that are no longer needed.
+func (k *Keys) maintain(set *keySet, now time.Time) (changed bool, err error) {
 	for _, alg := range k.cfg.Algs {
 		var newest *signingKey
 		for i := range set.Keys {
@@ -267,8 +269,9 @@ func (k *Keys) tend(set *keySet, now time.Time) (changed bool, err error) {
 	return changed || len(kept) < before, nil
 }
 
-// update changes the keys in the vault, if change says that it has changed them, and remembers what is there. Of
-// several replicas one wins, and the others look again. With anew what lies there need not be readable. k.mu is held.
+// update changes the keys in the store, if change reports that it changed them, and remembers the result. If several
+// replicas do so at once, one succeeds and the others read again. With anew the present value need not be readable.
+// k.mu is held.
 func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.Time) (bool, error)) error {
 	for range 10 {
 		now := k.cfg.Now()
@@ -305,7 +308,7 @@ func (k *Keys) update(ctx context.Context, anew bool, change func(*keySet, time.
 		clear(k.signers)
 		return nil
 	}
-	return errors.New("signing keys: others change them all the time")
+	return errors.New("signing keys: other replicas keep changing them")
 }
 
 func (k *Keys) open(sealed []byte) (set keySet, err error) {
@@ -314,14 +317,14 @@ func (k *Keys) open(sealed []byte) (set keySet, err error) {
 		err = json.Unmarshal(plain, &set)
 	}
 	if err != nil {
-		// The words of a decoder might be a piece of a key.
-		return keySet{}, fmt.Errorf("signing keys: what lies in the store %w; if that key is lost, run `curfew key "+
-			"rotate --now`", keyring.ErrUnsealed)
+		// The error of the decoder is left out: it might quote a part of a key.
+		return keySet{}, fmt.Errorf("signing keys: the value in the store %w; if that key is lost, run "+
+			"`curfew key rotate --now`", keyring.ErrUnsealed)
 	}
 	return set, nil
 }
 
-// signing returns the key that signs: the newest whose time has come.
+// signing returns the key that signs for alg: the newest that is active.
 func (s *keySet) signing(alg string, now time.Time) *signingKey {
 	for i := range slices.Backward(s.Keys) {
 		if key := &s.Keys[i]; key.JWK.Algorithm == alg && !now.Before(key.Active) {

@@ -266,11 +266,11 @@ func TestKeyConfigurationFaults(t *testing.T) {
 		cfg    fanout.KeysConfig
 		reason string
 	}{
-		{fanout.KeysConfig{Values: backend}, "need a Vault and a Ring"},
-		{fanout.KeysConfig{Keyring: newRing(t)}, "need a Vault and a Ring"},
+		{fanout.KeysConfig{Values: backend}, "needs Values and a Keyring"},
+		{fanout.KeysConfig{Keyring: newRing(t)}, "needs Values and a Keyring"},
 		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Algs: []string{"HS256"}}, `"HS256" is not one`},
-		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Every: time.Hour}, "less than half of its life"},
-		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Lead: -1}, "less than half of its life"},
+		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Every: time.Hour}, "longer than half of Every"},
+		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Lead: -1}, "longer than half of Every"},
 	} {
 		if _, err := fanout.NewKeys(c.cfg); err == nil || !strings.Contains(err.Error(), c.reason) {
 			t.Errorf("%v, want %q", err, c.reason)

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	postTimeout = 5 * time.Second        // until the status of the answer is here
-	readTimeout = 250 * time.Millisecond // for what follows it, which nobody reads but to use the connection again
+	postTimeout = 5 * time.Second        // until the status of the answer has arrived
+	readTimeout = 250 * time.Millisecond // for the body, which is read only to use the connection again
 	maxAnswer   = 16 << 10
 )
 
-// client returns a client that follows no redirect: a token is for one address. With publicOnly it connects to no
-// address of a private network, whatever name leads there.
+// client returns a client that does not follow redirects: a token is for one address. With publicOnly it connects only
+// to public addresses, whatever name resolves to them.
 func client(publicOnly bool) *http.Client {
 	dialer := &net.Dialer{Timeout: postTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
@@ -35,25 +35,23 @@ func client(publicOnly bool) *http.Client {
 		IdleConnTimeout:        30 * time.Second,
 		TLSHandshakeTimeout:    postTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // nobody reads it
+		DisableCompression:     true, // the body is not used
 	}
 	if publicOnly {
-		t.Proxy = nil // which would connect in our place
+		t.Proxy = nil // a proxy would connect instead, without the check
 		dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			if a, err := netip.ParseAddrPort(address); err != nil || !public(a.Addr().Unmap()) {
+			if a, err := netip.ParseAddrPort(address); err != nil || !isPublic(a.Addr().Unmap()) {
 				return errors.New("the address is not public")
 			}
 			return nil
 		}
 	}
-	return &http.Client{Transport: t, CheckRedirect: func(*http.Request,
-		[]*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
+	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &http.Client{Transport: t, CheckRedirect: noRedirect}
 }
 
-// public says whether an address is one of the Internet at large, as far as that can be said of it.
-func public(a netip.Addr) bool {
+// isPublic reports whether an address is on the public Internet, as far as the address shows it.
+func isPublic(a netip.Addr) bool {
 	if !a.IsGlobalUnicast() || a.IsPrivate() {
 		return false
 	}
@@ -66,20 +64,20 @@ func public(a netip.Addr) bool {
 	return true
 }
 
-// tell sends an app a logout token (Back-Channel Logout §2.5).
+// deliver sends an app a logout token (Back-Channel Logout §2.5).
 func (s *Sender) deliver(ctx context.Context, app App, n store.Notice) result {
 	claims, err := claimsFor(s.cfg.Issuer, app, n, s.cfg.Now())
 	if err != nil {
-		return result{verdict: never, name: "impossible", reason: err.Error()}
+		return result{verdict: permanent, name: "impossible", reason: err.Error()}
 	}
 	token, err := s.cfg.Signer.Sign(ctx, app.Alg, claims)
 	if err != nil {
-		return result{verdict: ours, name: "internal", reason: "the token cannot be signed: " + err.Error()}
+		return result{verdict: internal, name: "internal", reason: "the token cannot be signed: " + err.Error()}
 	}
 	return s.post(ctx, app.URI, token)
 }
 
-// post sends the token, and judges by the status alone: what an app writes besides is not our business.
+// post sends the token. The result depends on the status alone, and not on the body of the answer.
 func (s *Sender) post(ctx context.Context, uri, token string) result {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -88,14 +86,14 @@ func (s *Sender) post(ctx context.Context, uri, token string) result {
 	body := url.Values{"logout_token": {token}}.Encode()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, uri, strings.NewReader(body))
 	if err != nil {
-		return result{verdict: never, name: "impossible", reason: "backchannel_logout_uri is not a URL"}
+		return result{verdict: permanent, name: "impossible", reason: "backchannel_logout_uri is not a URL"}
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "curfew")
 	resp, err := s.http.Do(r)
 	if err != nil {
-		return failedTo(ctx, err)
+		return unanswered(ctx, err)
 	}
 	late.Stop()
 	late = time.AfterFunc(readTimeout, func() { cancel(nil) })
@@ -105,27 +103,27 @@ func (s *Sender) post(ctx context.Context, uri, token string) result {
 	return resultOf(resp.StatusCode, resp.Header.Get("Retry-After"), s.cfg.Now())
 }
 
-// failedTo says what became of a request that had no answer.
-func failedTo(ctx context.Context, err error) result {
-	if ue, ok := errors.AsType[*url.Error](err); ok { // which would repeat the URL with its query
+// unanswered is the result of a request that had no answer.
+func unanswered(ctx context.Context, err error) result {
+	if ue, ok := errors.AsType[*url.Error](err); ok { // its text would repeat the URL with its query
 		err = ue.Err
 	}
 	if context.Cause(ctx) == context.DeadlineExceeded {
-		return result{verdict: later, name: "timeout", reason: fmt.Sprintf("no answer within %v", postTimeout)}
+		return result{verdict: temporary, name: "timeout", reason: fmt.Sprintf("no answer within %v", postTimeout)}
 	}
-	return result{verdict: later, name: "unreachable", reason: "no answer: " + short(err.Error())}
+	return result{verdict: temporary, name: "unreachable", reason: "no answer: " + clip(err.Error())}
 }
 
-// judge says what an answer means: see the table in docs/fanout.md.
+// resultOf returns what an answer means: see the table in docs/fanout.md.
 func resultOf(status int, retryAfter string, now time.Time) result {
-	r := result{verdict: later, name: "error", status: status, reason: fmt.Sprintf("it answered %d", status)}
+	r := result{verdict: temporary, name: "error", status: status, reason: fmt.Sprintf("it answered %d", status)}
 	switch {
 	case status == http.StatusOK || status == http.StatusNoContent: // Back-Channel Logout §2.8
 		return result{verdict: done, name: "ok", status: status}
 	case status == http.StatusGone:
-		r.verdict = never
+		r.verdict = permanent
 	case status == http.StatusBadRequest || status > 200 && status < 300:
-		// §2.8 has an app say 400 also when it failed for a while.
+		// By §2.8 an app answers 400 also after a failure that is temporary.
 		r.verdict, r.name = refused, "refused"
 	case status >= 300 && status < 400:
 		r.name, r.reason = "redirect", r.reason+": redirects are not followed"
@@ -134,7 +132,7 @@ func resultOf(status int, retryAfter string, now time.Time) result {
 	return r
 }
 
-// retryAfterHeader reads a Retry-After (RFC 9110 §10.2.3). What makes no sense is passed over.
+// retryAfterHeader reads a Retry-After header (RFC 9110 §10.2.3). It ignores an invalid one.
 func retryAfterHeader(header string, now time.Time) time.Duration {
 	if n, err := strconv.ParseUint(header, 10, 31); err == nil {
 		return time.Duration(n) * time.Second
@@ -145,11 +143,12 @@ func retryAfterHeader(header string, now time.Time) time.Duration {
 	return 0
 }
 
-// short keeps what somebody else wrote to a line.
-func short(s string) string {
+// clip makes text of others fit for a log line: short, escaped and without a line end.
+func clip(s string) string {
 	const most = 200
 	if len(s) > most {
 		s = s[:most] + "…"
 	}
-	return fmt.Sprintf("%+q", s)[1 : len(fmt.Sprintf("%+q", s))-1]
+	quoted := strconv.QuoteToASCII(s)
+	return quoted[1 : len(quoted)-1]
 }

@@ -2,20 +2,22 @@ package fanout
 
 import (
 	"net/http"
+	"strings"
 
 	"example.com/curfew/web"
 )
 
-// Publisher tells apps how to verify what we sign.
+// Publisher serves the documents by which apps verify our tokens: a discovery document and the public keys.
 type Publisher struct {
 	Site *web.Site
 	Keys *Keys
 }
 
-// Issuer returns the `iss` of our tokens: where the documents of this package lie, as Discovery §4 wants it.
-func Issuer(s *web.Site) string { return s.Absolute("")[:len(s.Absolute(""))-1] }
+// Issuer returns the `iss` of our tokens: the URL of the prefix, below which [Publisher] serves the discovery document
+// (Discovery §4).
+func Issuer(s *web.Site) string { return strings.TrimSuffix(s.Absolute(""), "/") }
 
-// Mount adds the routes.
+// Mount registers the routes on mux.
 func (p *Publisher) Mount(mux *http.ServeMux) {
 	mux.Handle(p.Site.Path("jwks.json"), p.Site.JSON(p.jwks, http.MethodGet))
 	mux.Handle(p.Site.Path(".well-known/openid-configuration"), p.Site.JSON(p.metadata, http.MethodGet))
@@ -24,14 +26,14 @@ func (p *Publisher) Mount(mux *http.ServeMux) {
 func (p *Publisher) jwks(w http.ResponseWriter, r *http.Request) error {
 	set, err := p.Keys.Public(r.Context())
 	if err != nil {
-		return web.Fail(http.StatusServiceUnavailable, "The keys cannot be had at the moment.", err)
+		return web.Fail(http.StatusServiceUnavailable, "The keys cannot be read at the moment.", err)
 	}
 	web.WriteJSON(w, http.StatusOK, set)
 	return nil
 }
 
-// metadata is a discovery document as far as it goes: Curfew signs nobody in for others, so there is nothing to
-// authorize and no token to be had (Discovery §3; Back-Channel Logout §2.1).
+// metadata is a discovery document without the endpoints of a sign-in: Curfew signs nobody in for apps (Discovery §3;
+// Back-Channel Logout §2.1).
 func (p *Publisher) metadata(w http.ResponseWriter, _ *http.Request) error {
 	web.WriteJSON(w, http.StatusOK, map[string]any{
 		"issuer":                                Issuer(p.Site),

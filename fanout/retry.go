@@ -13,49 +13,49 @@ const (
 	retryMost  = 15 * time.Minute
 	maxRefused = 3 // tries of a notice that is refused each time
 
-	breakAfter = 5 // failures in a row
-	breakFirst = 5 * time.Second
-	breakMost  = 5 * time.Minute
-	obeyMost   = time.Hour // of a Retry-After
+	breakAfter     = 5 // failures in a row
+	breakFirst     = 5 * time.Second
+	breakMost      = 5 * time.Minute
+	retryAfterMost = time.Hour // that the breaker honors
 )
 
-// verdict is what an attempt says about the next one.
+// verdict says whether a notice is to be tried again.
 type verdict uint8
 
 const (
-	done    verdict = iota // there is none
-	later                  // it may go better another time
-	refused                // it was understood and refused: that seldom changes
-	never                  // it cannot go better
-	ours                   // the fault is on our side: it says nothing about the app
+	done      verdict = iota // it succeeded
+	temporary                // it may succeed later
+	refused                  // the target understood and refused: that seldom changes
+	permanent                // it can never succeed
+	internal                 // the fault is on our side, and says nothing about the target
 )
 
-// result is what became of an attempt.
+// result is the result of an attempt.
 type result struct {
 	verdict    verdict
 	name       string // a label of metrics
-	status     int    // of the answer; 0 when there was none
-	reason     string // for people; never text of a token, nor what the app wrote
+	status     int    // of the answer; 0 if there was none
+	reason     string // for people; has no text of a token or of the app
 	retryAfter time.Duration
 }
 
-// outcome decides what becomes of the notice.
+// outcome returns what is to be done with the notice.
 func (r result) outcome(n store.Notice, now time.Time) store.Outcome {
 	if r.verdict == done {
 		return store.Outcome{Done: true}
 	}
-	if r.verdict == never || r.verdict == refused && n.Attempts >= maxRefused || !now.Before(n.Deadline) {
+	if r.verdict == permanent || r.verdict == refused && n.Attempts >= maxRefused || !now.Before(n.Deadline) {
 		return store.Outcome{GiveUp: true, Reason: r.reason}
 	}
 	at := now.Add(max(backoff(n.Attempts, retryFirst, retryMost), r.retryAfter))
 	if at.After(n.Deadline) {
-		at = n.Deadline // the last try
+		at = n.Deadline // for the last try
 	}
 	return store.Outcome{RetryAt: at, Reason: r.reason}
 }
 
-// backoff returns how long to wait after the nth try: twice as long each time, and with jitter, so that those who
-// failed together do not come back together.
+// backoff returns how long to wait after try n: twice as long each time, with jitter, so that notices that failed
+// together are not retried together.
 func backoff(n int, first, most time.Duration) time.Duration {
 	d := most
 	if n = max(n, 1); n < 32 {
@@ -64,31 +64,31 @@ func backoff(n int, first, most time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// breaker keeps an app that does not answer from being asked for each of its notices: after some failures in a row
-// nobody asks for a while, then one notice is tried, and so on.
+// breaker is a circuit breaker for an app that does not answer. After some failures in a row there is a pause, then one
+// notice is tried, and so on.
 type breaker struct {
 	mu       sync.Mutex
 	failures int
-	trips    int       // since it last answered
-	tripped  time.Time // the last of them
-	until    time.Time // nobody asks before
+	trips    int       // since the app last answered
+	tripped  time.Time // the last trip
+	until    time.Time // no attempts before this
 }
 
-// hold returns how long to wait before the next attempt, and whether that is to be a single one.
+// hold returns how long to wait before the next attempt. probe means that it must be a single one.
 func (b *breaker) hold(now time.Time) (wait time.Duration, probe bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.until.Sub(now), b.trips > 0
 }
 
-// record learns from an attempt that began at the given time.
+// record records the result of an attempt that began at the given time.
 func (b *breaker) record(r result, began, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch r.verdict {
-	case ours:
+	case internal:
 		return
-	case later:
+	case temporary:
 	default: // it answers
 		if !began.Before(b.tripped) {
 			b.failures, b.trips, b.until = 0, 0, time.Time{}
@@ -97,9 +97,9 @@ func (b *breaker) record(r result, began, now time.Time) {
 	}
 	b.failures++
 	if b.failures < breakAfter && r.retryAfter == 0 || began.Before(b.tripped) {
-		return // those that were under way when it tripped tell nothing new
+		return // attempts that were under way when it tripped say nothing new
 	}
 	b.trips++
 	b.tripped = now
-	b.until = now.Add(max(backoff(b.trips, breakFirst, breakMost), min(r.retryAfter, obeyMost)))
+	b.until = now.Add(max(backoff(b.trips, breakFirst, breakMost), min(r.retryAfter, retryAfterMost)))
 }

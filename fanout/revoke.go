@@ -10,21 +10,21 @@ import (
 	"example.com/curfew/store"
 )
 
-// revoke has the provider forget the refresh token that a session held (RFC 7009; Back-Channel Logout §2.7).
+// revoke has the provider revoke the refresh token of a session (RFC 7009; Back-Channel Logout §2.7).
 func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n store.Notice) result {
 	if p == nil {
-		return result{verdict: ours, name: "internal", reason: "the provider is no longer configured"}
+		return result{verdict: internal, name: "internal", reason: "the provider is no longer configured"}
 	}
 	tokens, err := session.NoticeTokens(s.cfg.Keyring, n)
 	switch {
 	case errors.Is(err, session.ErrAltered):
-		return result{verdict: never, name: "impossible",
-			reason: "the notice was altered in the store: it names another session than its token is of"}
+		return result{verdict: permanent, name: "impossible",
+			reason: "the notice was altered in the store: its token belongs to another session"}
 	case err != nil:
-		return result{verdict: never, name: "impossible", reason: "the token was sealed with a key that is gone"}
+		return result{verdict: permanent, name: "impossible", reason: "the token was sealed with a key that is gone"}
 	}
 	for _, token := range tokens.Inherited {
-		if r := revoked(p.Revoke(ctx, token, "refresh_token")); r.verdict == later {
+		if r := revoked(p.Revoke(ctx, token, "refresh_token")); r.verdict == temporary {
 			return r
 		}
 	}
@@ -32,18 +32,19 @@ func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n store.Notice) r
 	if !errors.Is(err, oidc.ErrUnsupportedTokenType) {
 		return revoked(err)
 	}
-	// The nearest thing: some providers end the whole grant with it.
+	// Revoke the access token instead: some providers then end the whole grant.
 	const alone = "the provider does not revoke refresh tokens"
 	switch err := p.Revoke(ctx, tokens.AccessToken, "access_token"); {
 	case tokens.AccessToken == "" || errors.Is(err, oidc.ErrUnsupportedTokenType):
-		return result{verdict: never, name: "unsupported", reason: alone + ", nor access tokens"}
+		return result{verdict: permanent, name: "unsupported", reason: alone + ", nor access tokens"}
 	case err == nil:
-		return result{verdict: never, name: "unsupported", reason: alone + "; the access token is revoked"}
+		return result{verdict: permanent, name: "unsupported", reason: alone + "; the access token is revoked"}
 	default:
 		return revoked(err)
 	}
 }
 
+// revoked returns the result of a request to revoke a token.
 func revoked(err error) result {
 	final, isFinal := errors.AsType[*oidc.Error](err)
 	switch {
@@ -52,14 +53,14 @@ func revoked(err error) result {
 	case errors.Is(err, oidc.ErrUnsupported):
 		return result{verdict: done, name: "dropped", reason: "the provider has no revocation endpoint"}
 	case isFinal:
-		return result{verdict: refused, name: "refused", reason: short(final.Error())}
+		return result{verdict: refused, name: "refused", reason: clip(final.Error())}
 	default:
-		return result{verdict: later, name: "unreachable", reason: short(err.Error())}
+		return result{verdict: temporary, name: "unreachable", reason: clip(err.Error())}
 	}
 }
 
-// askProviders says once, of each provider that cannot revoke, that refresh tokens live on there.
-func (s *Sender) askProviders(ctx context.Context) {
+// warnUnrevocable logs once for each provider without a revocation endpoint that refresh tokens stay valid there.
+func (s *Sender) warnUnrevocable(ctx context.Context) {
 	for _, p := range s.cfg.Providers {
 		for pause := retryFirst; ctx.Err() == nil; pause = min(2*pause, retryMost) {
 			m, err := p.Metadata(ctx)
@@ -69,7 +70,7 @@ func (s *Sender) askProviders(ctx context.Context) {
 			}
 			if m.RevocationEndpoint == "" {
 				s.cfg.Log.WarnContext(ctx, "the provider has no revocation endpoint: refresh tokens of sessions "+
-					"that end live on there until they run out",
+					"that end stay valid there until they expire",
 					"event", "revocation_unsupported", "provider", p.Name())
 			}
 			break

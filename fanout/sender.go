@@ -24,30 +24,32 @@ const (
 	unknownEvery      = time.Minute
 )
 
-// Config is what a [Sender] needs. Desk is required, and Issuer and Signer to tell apps.
+// Config is the configuration of a [Sender]. Outbox is required, and with Apps also Issuer and Signer.
 type Config struct {
-	Outbox store.Outbox // where the notices are; every store is one
+	Outbox store.Outbox // keeps the notices; every [store.Store] is one
 	Issuer string       // `iss` of the logout tokens
-	Signer Signer       // see [Keys] and [OneKey]
-	Apps   []App        // who is told; see also [Sender.SetApps]
+	Signer Signer       // signs the logout tokens: [Keys], or [OneKey]
+	Apps   []App        // the apps that are notified; see also [Sender.SetApps]
 
-	Providers []*oidc.Provider // whose tokens are revoked
-	Keyring   *keyring.Keyring // opens what a session held; required with Providers
+	Providers []*oidc.Provider // the providers at which tokens are revoked
+	Keyring   *keyring.Keyring // opens the tokens of sessions; required with Providers
 
-	// PublicOnly refuses to connect to loopback, private and other special addresses: for who takes the addresses of
-	// apps from strangers.
+	// PublicOnly refuses to connect to loopback, private and other special addresses. Set it if strangers can choose
+	// the addresses of apps.
 	PublicOnly bool
 
-	// how long a notice is held by a replica that may have died; default 30 s, and twice that to revoke
+	// Lease is how long a replica holds a notice, and so how long the notices of one that crashed wait; default 30 s,
+	// and twice that for revocations.
 	Lease time.Duration
-	Poll  time.Duration // how often to look for what other replicas left; default 2 s
-	Now   func() time.Time
-	Log   *slog.Logger
-	// OnAttempt hears of each attempt: of what kind, for whom, and with what result. All are labels fit for metrics.
+	Poll  time.Duration    // how often to look for notices of other replicas; default 2 s
+	Now   func() time.Time // default time.Now
+	Log   *slog.Logger     // default slog.Default()
+	// OnAttempt is called after each attempt. All arguments are fit for labels of metrics.
 	OnAttempt func(kind store.NoticeKind, target, result string)
 }
 
-// Sender carries out notices, each until it is done or given up. It is safe for concurrent use.
+// Sender sends notices, each until it is done or given up. [New] makes it and [Sender.Run] runs it. It is safe for
+// concurrent use.
 type Sender struct {
 	cfg  Config
 	http *http.Client
@@ -55,7 +57,7 @@ type Sender struct {
 	mu      sync.Mutex
 	apps    map[string]App
 	order   []string
-	changed chan struct{} // closed, and replaced, when the apps have changed
+	changed chan struct{} // closed and replaced when the apps change
 	queues  map[queueName]*queue
 }
 
@@ -64,14 +66,14 @@ type queueName struct {
 	target string
 }
 
-// New checks the configuration, telling every fault at once. Nothing is carried out before [Sender.Run].
+// New checks the configuration. The error lists every fault. Nothing is sent before [Sender.Run].
 func New(cfg Config) (*Sender, error) {
 	var faults []error
 	if cfg.Outbox == nil {
-		faults = append(faults, errors.New("fanout: Desk is missing"))
+		faults = append(faults, errors.New("fanout: Outbox is missing"))
 	}
 	if len(cfg.Providers) > 0 && cfg.Keyring == nil {
-		faults = append(faults, errors.New("fanout: Ring is missing: without it nothing can be revoked"))
+		faults = append(faults, errors.New("fanout: Keyring is missing: without it nothing can be revoked"))
 	}
 	if cfg.Lease < 0 || cfg.Poll < 0 {
 		faults = append(faults, errors.New("fanout: Lease and Poll must not be negative"))
@@ -99,8 +101,8 @@ func New(cfg Config) (*Sender, error) {
 	return s, nil
 }
 
-// SetApps replaces the apps, also while the sender runs. What is pending for one that is gone waits until it is back,
-// or for its deadline. The error holds every fault, and then nothing has changed.
+// SetApps replaces the apps; it may be called while the sender runs. Notices for an app that is gone wait until it is
+// back, or for their deadline. The error lists every fault; nothing has changed then.
 func (s *Sender) SetApps(apps []App) error {
 	var faults []error
 	known, order := make(map[string]App, len(apps)), make([]string, 0, len(apps))
@@ -109,9 +111,8 @@ func (s *Sender) SetApps(apps []App) error {
 			faults = append(faults, err)
 		}
 		if a.Scope == ScopeSubject && s.severalIssuers() {
-			faults = append(faults, fmt.Errorf(
-				"app %q: logout_scope: subject needs a single issuer: with several the same subject may be somebody "+
-					"else", a.ClientID))
+			faults = append(faults, fmt.Errorf("app %q: logout_scope: subject needs a single issuer: with several "+
+				"the same subject may be somebody else", a.ClientID))
 		}
 		if _, twice := known[a.ClientID]; twice {
 			faults = append(faults, fmt.Errorf("app %q: is there twice", a.ClientID))
@@ -120,7 +121,7 @@ func (s *Sender) SetApps(apps []App) error {
 		order = append(order, a.ClientID)
 	}
 	if len(apps) > 0 && (s.cfg.Signer == nil || s.cfg.Issuer == "") {
-		faults = append(faults, errors.New("fanout: Issuer and Signer are missing: without them no app can be told"))
+		faults = append(faults, errors.New("fanout: Issuer and Signer are required with Apps"))
 	}
 	if len(faults) > 0 {
 		return errors.Join(faults...)
@@ -150,17 +151,17 @@ func (s *Sender) allApps() []App {
 	return all
 }
 
-// Logout is that somebody was signed out, as one app is to hear of it (Back-Channel Logout §2.4): Subject, SID or both,
-// as that app knows them.
+// Logout is a sign-out that one app is notified of (Back-Channel Logout §2.4): Subject, SID or both, as that app knows
+// them. ClientID is that of the app.
 type Logout struct {
 	ClientID string
 	Subject  string
 	SID      string
 }
 
-// Tell leaves a notice for each of these logouts, all of them or none. When it has returned nil they are as durable as
-// the store, and a [Sender.Run] on whatever replica carries them out.
-func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
+// Notify queues a notice for each of these logouts, all of them or none. After it has returned nil, the notices are as
+// durable as the store, and [Sender.Run] on any replica sends them.
+func (s *Sender) Notify(ctx context.Context, logouts ...Logout) error {
 	now := store.Time(s.cfg.Now())
 	notices := make([]store.Notice, len(logouts))
 	for i, l := range logouts {
@@ -173,15 +174,16 @@ func (s *Sender) Tell(ctx context.Context, logouts ...Logout) error {
 		case l.SID == "" && app.SessionRequired:
 			return fmt.Errorf("fanout: a logout at %q without the sid that it requires", l.ClientID)
 		}
-		notices[i] = store.Notice{Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer,
-			ClientID: l.ClientID,
-			Subject:  l.Subject, SID: l.SID, Cause: store.CauseUser, Created: now, Due: now,
-			Deadline: now.Add(app.Deadline)}
+		notices[i] = store.Notice{
+			Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
+			Subject: l.Subject, SID: l.SID, Cause: store.CauseUser,
+			Created: now, Due: now, Deadline: now.Add(app.Deadline),
+		}
 	}
 	return s.enqueue(ctx, notices)
 }
 
-// leave leaves notices and has them looked for.
+// enqueue adds notices to the outbox and wakes the queues.
 func (s *Sender) enqueue(ctx context.Context, notices []store.Notice) error {
 	if err := s.cfg.Outbox.Enqueue(ctx, notices); err != nil {
 		return err
@@ -190,24 +192,25 @@ func (s *Sender) enqueue(ctx context.Context, notices []store.Notice) error {
 	return nil
 }
 
-// Revoke leaves a notice to revoke tokens of a session that has ended, beside those that its ending left.
+// Revoke queues a notice to revoke tokens of a session that has ended, in addition to those that its ending left.
 func (s *Sender) Revoke(ctx context.Context, provider string, about *session.Session, t session.Tokens) error {
 	payload, err := session.NoticePayload(s.cfg.Keyring, about, t)
 	if err != nil {
 		return err
 	}
 	now := store.Time(s.cfg.Now())
-	return s.enqueue(ctx, []store.Notice{{Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer,
-		ClientID: about.ClientID,
-		Subject:  about.Subject, SID: about.SID, Key: about.Key, Payload: payload, Created: now, Due: now,
-		Deadline: now.Add(defaultDeadline)}})
+	return s.enqueue(ctx, []store.Notice{{
+		Kind: store.NoticeRevoke, Target: provider, Issuer: about.Issuer, ClientID: about.ClientID,
+		Subject: about.Subject, SID: about.SID, Key: about.Key, Payload: payload,
+		Created: now, Due: now, Deadline: now.Add(defaultDeadline),
+	}})
 }
 
-// orphanTimeout bounds how long a notice is enqueued for whose caller has gone away.
+// orphanTimeout bounds how long Orphaned may take after its caller has gone.
 const orphanTimeout = 10 * time.Second
 
-// Orphaned leaves a notice to revoke tokens of a session that had ended when they came, or that did not begin: see
-// [session.Notifier]. It does so also when the browser has hung up, since nobody else knows the tokens.
+// Orphaned queues a notice to revoke tokens that no session holds; see [session.Notifier]. It goes on after the browser
+// has disconnected, since the tokens are known nowhere else.
 func (s *Sender) Orphaned(ctx context.Context, about *session.Session, t session.Tokens) {
 	p := oidc.Find(s.cfg.Providers, about.Issuer, about.ClientID)
 	if p == nil || t.RefreshToken == "" || t.Offline && !p.Config().RevokeOffline {
@@ -216,25 +219,26 @@ func (s *Sender) Orphaned(ctx context.Context, about *session.Session, t session
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orphanTimeout)
 	defer cancel()
 	if err := s.Revoke(ctx, p.Name(), about, t); err != nil {
-		s.cfg.Log.WarnContext(ctx, "a refresh token that no session holds is not going to be revoked",
+		s.cfg.Log.WarnContext(ctx, "a refresh token that no session holds will not be revoked",
 			"event", "revocation_failed", "provider", p.Name(), "session", about.Key.Handle(), "error", err)
 	}
 }
 
-// Expired leaves notices to revoke what sessions held that ran out: see [session.Notifier].
+// Expired queues notices to revoke the tokens of sessions that have expired; see [session.Notifier].
 func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 	now := store.Time(s.cfg.Now())
 	var notices []store.Notice
 	for _, r := range records {
 		p := oidc.Find(s.cfg.Providers, r.Issuer, r.ClientID)
-		if p == nil || r.Refresh == store.RefreshNone || r.Refresh == store.RefreshOffline &&
-			!p.Config().RevokeOffline {
+		if p == nil || r.Refresh == store.RefreshNone ||
+			r.Refresh == store.RefreshOffline && !p.Config().RevokeOffline {
 			continue
 		}
-		notices = append(notices, store.Notice{Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer,
-			ClientID: r.ClientID,
-			Subject:  r.Subject, SID: r.SID, Key: r.Key, Cause: store.CauseExpired, Payload: r.Payload,
-			Created: now, Due: now, Deadline: now.Add(defaultDeadline)})
+		notices = append(notices, store.Notice{
+			Kind: store.NoticeRevoke, Target: p.Name(), Issuer: r.Issuer, ClientID: r.ClientID,
+			Subject: r.Subject, SID: r.SID, Key: r.Key, Cause: store.CauseExpired, Payload: r.Payload,
+			Created: now, Due: now, Deadline: now.Add(defaultDeadline),
+		})
 	}
 	if len(notices) == 0 {
 		return nil
@@ -242,17 +246,17 @@ func (s *Sender) Expired(ctx context.Context, records []store.Record) error {
 	return s.enqueue(ctx, notices)
 }
 
-// Plan returns the notices that an ending is to leave. It is the one place that decides this, for all rooms: see
-// [session.Notifier].
+// Plan returns the notices that an ending leaves; see [session.Notifier]. It alone decides this, whatever ends the
+// session.
 //
-// Nothing is revoked when the provider has refused the token already, and not yet when the session that took this one's
-// place answers for what it held.
+// Nothing is revoked if the provider has rejected the token already. With [store.Ending.KeepTokens] nothing is revoked
+// now: the session that replaces this one has taken over its tokens.
 func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 	now := store.Time(s.cfg.Now())
 	var plan []store.NoticeRequest
 	for _, a := range s.allApps() {
 		if (e.Cause == store.CauseReplaced || e.Cause == store.CauseCapped) && a.Scope == ScopeSubject {
-			continue // the person is signed in
+			continue // the person is still signed in
 		}
 		plan = append(plan, store.NoticeRequest{
 			Kind: store.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
@@ -269,13 +273,13 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 	return plan
 }
 
-// severalIssuers says whether a subject alone might be somebody else's at another issuer.
+// severalIssuers reports whether the same subject may be another person at another issuer.
 func (s *Sender) severalIssuers() bool {
 	return slices.ContainsFunc(s.cfg.Providers,
 		func(p *oidc.Provider) bool { return p.Config().Issuer != s.cfg.Providers[0].Config().Issuer })
 }
 
-// Wake has every queue look for notices now: some have just been left.
+// Wake makes every queue look for notices now, because some have just been queued.
 func (s *Sender) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,13 +288,13 @@ func (s *Sender) Wake() {
 	}
 }
 
-// Run carries out notices until ctx is done; then it finishes what it has begun, gives back what it holds, and returns.
+// Run sends notices until ctx is done. It then finishes the attempts under way, gives back what it holds, and returns.
 // Several replicas may run on one store.
 func (s *Sender) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer s.http.CloseIdleConnections()
 	defer running.Wait()
-	running.Go(func() { s.askProviders(ctx) })
+	running.Go(func() { s.warnUnrevocable(ctx) })
 	running.Go(func() { s.expireUnknown(ctx) })
 	stops := make(map[queueName]context.CancelFunc)
 	for ctx.Err() == nil {
@@ -312,9 +316,9 @@ func (s *Sender) Run(ctx context.Context) {
 		for name, l := range wanted {
 			if s.queues[name] == nil {
 				s.queues[name] = l
-				var laneCtx context.Context
-				laneCtx, stops[name] = context.WithCancel(ctx)
-				running.Go(func() { l.run(laneCtx) })
+				var queueCtx context.Context
+				queueCtx, stops[name] = context.WithCancel(ctx)
+				running.Go(func() { l.run(queueCtx) })
 			}
 		}
 		s.mu.Unlock()
@@ -336,7 +340,7 @@ func (s *Sender) appQueue(a App) *queue {
 		func(ctx context.Context, n store.Notice) result {
 			app, known := s.app(n.Target) // as it is now
 			if !known {
-				return result{verdict: ours, name: "internal", reason: unknownReason}
+				return result{verdict: internal, name: "internal", reason: unknownReason}
 			}
 			return s.deliver(ctx, app, n)
 		})
@@ -357,13 +361,13 @@ func (s *Sender) newQueue(name queueName, width int, lease time.Duration,
 
 const unknownReason = "nobody of this name is configured"
 
-// tendStrays gives up the notices of targets that nobody has configured any more when their time is over. Until then
-// they wait: another replica, or a configuration to come, may know the target.
+// expireUnknown gives up the notices of targets that are no longer configured, after their deadline. Until then they
+// wait: another replica or a later configuration may know the target.
 func (s *Sender) expireUnknown(ctx context.Context) {
 	for wait.Sleep(ctx, unknownEvery); ctx.Err() == nil; wait.Sleep(ctx, unknownEvery) {
 		all, err := s.cfg.Outbox.Stats(ctx)
 		if err != nil {
-			continue // who claims says so
+			continue // a failing Claim is logged
 		}
 		for _, t := range all {
 			s.mu.Lock()
@@ -381,7 +385,7 @@ func (s *Sender) expireUnknown(ctx context.Context) {
 						store.Outcome{RetryAt: now.Add(unknownEvery), Reason: unknownReason})
 				} else {
 					l.report(context.WithoutCancel(ctx), n,
-						result{verdict: never, name: "expired", reason: unknownReason}, now)
+						result{verdict: permanent, name: "expired", reason: unknownReason}, now)
 				}
 			}
 			if err != nil {

@@ -485,7 +485,7 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 		Apps:      []fanout.App{{ClientID: "evil", URI: "http://127.0.0.1:1/metadata"}},
 		OnAttempt: func(_ store.NoticeKind, _, result string) { results <- result }})
 	must(t, err)
-	must(t, s.Tell(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
+	must(t, s.Notify(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })

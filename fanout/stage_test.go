@@ -102,7 +102,7 @@ func app(name string, change ...func(*fanout.App)) fanout.App {
 func (s *stage) tell(app string, subjects ...string) {
 	s.Helper()
 	for _, subject := range subjects {
-		must(s.T, s.sender.Tell(context.Background(), fanout.Logout{ClientID: app, Subject: subject}))
+		must(s.T, s.sender.Notify(context.Background(), fanout.Logout{ClientID: app, Subject: subject}))
 	}
 }
 

@@ -26,7 +26,7 @@ const logoutType = "logout+jwt"
 // tokenLife is what Back-Channel Logout §4 encourages: two minutes at most.
 const tokenLife = 2 * time.Minute
 
-// logoutClaims is a logout token (Back-Channel Logout §2.4). There is never a nonce.
+// logoutClaims are the claims of a logout token (Back-Channel Logout §2.4), which never has a nonce.
 type logoutClaims struct {
 	Issuer   string              `json:"iss"`
 	Audience string              `json:"aud"`
@@ -38,11 +38,11 @@ type logoutClaims struct {
 	SID      string              `json:"sid,omitempty"`
 }
 
-// claimsFor is the token that tells app of n, made anew for each attempt: an app that notes the `jti` before it acts
-// would refuse the same token a second time.
+// claimsFor returns the claims of a logout token for app. Each attempt has a new token: an app that records the `jti`
+// before it acts would refuse the same token a second time.
 //
-// A session that ended here is named by the sid that the app was told, and by nothing else: relying parties exist that
-// take a token with both sub and sid for an order to end everything of the person.
+// A session that ended here is named only by the sid that the app was given. Some relying parties take a token with
+// both sub and sid as an order to end all sessions of the person.
 func claimsFor(issuer string, app App, n store.Notice, now time.Time) ([]byte, error) {
 	c := logoutClaims{
 		Issuer: issuer, Audience: app.ClientID, IssuedAt: now.Unix(), Expiry: now.Add(tokenLife).Unix(),
@@ -69,12 +69,12 @@ func claimsFor(issuer string, app App, n store.Notice, now time.Time) ([]byte, e
 // Signer signs logout tokens. It is safe for concurrent use.
 type Signer interface {
 	// Sign returns claims as a compact JWS (RFC 7515 §7.1) with the algorithm alg, the `kid` of the key, and the `typ`
-	// logout+jwt (Back-Channel Logout §2.4). An error means that it cannot sign just now.
+	// logout+jwt (Back-Channel Logout §2.4). After an error the notice is tried again.
 	Sign(ctx context.Context, alg string, claims []byte) (string, error)
 }
 
-// OneKey returns the [Signer] of a provider that keeps its keys itself. alg says what key can do; a token with another
-// algorithm cannot be signed.
+// OneKey returns a [Signer] with one key, for a provider that keeps its keys itself. alg is the algorithm of the key;
+// it signs no token with another.
 func OneKey(kid, alg string, key crypto.Signer) (Signer, error) {
 	s, err := newSigner(kid, logoutType, alg, key)
 	if err != nil {

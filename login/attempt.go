@@ -27,19 +27,19 @@ const (
 	returnPurpose = "login return path v1"
 
 	secretSize = 18
-	slots      = 1 << 12  // names of attempt cookies
-	maxBytes   = 3 * 1024 // of attempt cookies in one browser: proxies take 8 KiB for all cookies
-	maxState   = 4 * 1024 // a state of ours is far below
+	slots      = 1 << 12  // how many names attempt cookies can have
+	maxBytes   = 3 * 1024 // of all attempt cookies in one browser: proxies accept 8 KiB of cookies
+	maxState   = 4 * 1024 // ours are far shorter
 
-	// maxInState is how long a return path may be to travel in the state. Providers take an address of 4 KiB at least,
-	// of which the rest of the request needs less than 1 KiB.
+	// maxInState is how long a return path in the state may be. Providers accept URLs of at least 4 KiB, of which the
+	// rest of the request needs less than 1 KiB.
 	maxInState = 1024
-	// returnLife is how long a return path is kept that is too long for that: longer than the attempt, so that the page
-	// for one that ran out can lead back.
+	// returnLife is how long a longer return path is kept in the store. It is longer than the attempt, so that the page
+	// for an expired attempt can still link to it.
 	returnLife = 2 * store.AttemptLifetime
 )
 
-// Why a callback belongs to no login of this browser.
+// The reasons why a callback belongs to no login of this browser.
 var (
 	errForeignState = errors.New("the state is not one of ours")
 	errRanOut       = errors.New("the login took longer than 15 minutes")
@@ -47,9 +47,9 @@ var (
 		"newer ones, or was begun in another browser")
 )
 
-// attempt is a login under way. It travels sealed in its own state parameter, and so in no store and no large cookie.
-// The browser keeps a secret in a small cookie: the state is worth nothing without it (RFC 9700 §4.7), and nonce and
-// PKCE verifier are derived from both, so that neither the state nor the cookie alone gives them away.
+// attempt is a login under way. It is sealed into its own state parameter, so it needs neither the store nor a large
+// cookie. The browser keeps a secret in a small cookie, without which the state is useless (RFC 9700 §4.7). Nonce and
+// PKCE verifier are derived from both, so that neither the state nor the cookie alone reveals them.
 type attempt struct {
 	State    string `json:"-"`
 	Nonce    string `json:"-"`
@@ -59,16 +59,15 @@ type attempt struct {
 	Slot     int       `json:"c"`           // the number of the cookie
 	Browser  []byte    `json:"h"`           // hash of the secret in the cookie
 	ReturnTo string    `json:"r,omitempty"` // empty: see Stored
-	Stored   bool      `json:"l,omitempty"` // the return path is long and lies in the store
+	Stored   bool      `json:"l,omitempty"` // the return path is long and is in the store
 	Provider string    `json:"p"`
-	Began    time.Time `json:"b"`           // a logout after it that names the person bars this login
+	Began    time.Time `json:"b"`           // a logout after this that names the person bars this login
 	Era      string    `json:"e,omitempty"` // see [session.Manager.Begin]
 	Silent   bool      `json:"q,omitempty"`
-	Prompt   string    `json:"m,omitempty"` // what the provider was asked to prompt, if this login asked for something
+	Prompt   string    `json:"m,omitempty"` // the prompt parameter of the request, if any
 }
 
-// begin completes an attempt: all that must be known of it later goes into the state, and the secret into the cookie
-// that it returns.
+// begin completes an attempt. It seals the attempt into its state and returns the cookie with the secret.
 func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	a.ID = make([]byte, 16)
 	rand.Read(a.ID)
@@ -85,17 +84,17 @@ func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	}
 	var plain bytes.Buffer
 	enc := json.NewEncoder(&plain)
-	enc.SetEscapeHTML(false) // a return path is full of &
+	enc.SetEscapeHTML(false) // a return path often has many &
 	if err := enc.Encode(sealed); err != nil {
 		return nil, err
 	}
-	a.State = base64.RawURLEncoding.EncodeToString(h.Ring.Seal(purpose, nil, plain.Bytes()))
+	a.State = base64.RawURLEncoding.EncodeToString(h.Keyring.Seal(purpose, nil, plain.Bytes()))
 	a.derive(secret)
 	return h.Cookie.New(h.cookieName(a.Slot), cookieValue(h.Sessions.Now(), secret), store.AttemptLifetime), nil
 }
 
-// derive makes what is sent to the provider out of the browser's secret and the attempt's ID, which the browser does
-// not know.
+// derive computes the nonce and the PKCE verifier from the secret in the cookie and the attempt's ID, which the browser
+// does not know.
 func (a *attempt) derive(secret []byte) {
 	from := func(what string) string {
 		mac := hmac.New(sha256.New, secret)
@@ -111,19 +110,19 @@ func browserHash(secret []byte) []byte {
 	return sum[:16]
 }
 
-// id is the attempt's name in the store.
+// id names the attempt in the store.
 func (a *attempt) id() store.AttemptID { return sha256.Sum256([]byte(a.State)) }
 
-// read opens a state, however old it is, and whoever brings it.
-func (h *Handler) read(state string) (*attempt, error) {
+// openState opens a state of any age, from any browser.
+func (h *Handler) openState(state string) (*attempt, error) {
 	if len(state) > maxState {
 		return nil, errForeignState
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(state)
-	if err != nil || strings.ContainsAny(state, "\r\n") { // which the decoder skips
+	if err != nil || strings.ContainsAny(state, "\r\n") { // the decoder skips line ends
 		return nil, errForeignState
 	}
-	plain, err := h.Ring.Open(purpose, nil, sealed)
+	plain, err := h.Keyring.Open(purpose, nil, sealed)
 	if err != nil {
 		return nil, errForeignState
 	}
@@ -134,22 +133,22 @@ func (h *Handler) read(state string) (*attempt, error) {
 	return a, nil
 }
 
-// take returns the attempt of a state if it is one of this browser and has not run out. With an error too it returns
-// what the state says, if it is one of ours: that may be a stranger's, and serves to lead back to a page of this site.
-func (h *Handler) take(r *http.Request, state string) (*attempt, error) {
-	a, err := h.read(state)
+// findAttempt returns the attempt of a state if it belongs to this browser and has not expired. With most errors it
+// also returns what the state says, for a link back to a page of this site only: the attempt may be a stranger's.
+func (h *Handler) findAttempt(r *http.Request, state string) (*attempt, error) {
+	a, err := h.openState(state)
 	if err != nil {
 		return nil, err
 	}
 	if a.Stored {
 		a.ReturnTo = h.loadReturn(r, a)
 	}
-	// The browser's own clock, which forgets the cookie, is not to be relied on.
+	// Do not rely on the browser to remove the cookie in time.
 	if h.Sessions.Now().Sub(a.Began) >= store.AttemptLifetime {
 		return a, errRanOut
 	}
 	cookies := r.CookiesNamed(h.cookieName(a.Slot))
-	if len(cookies) != 1 { // more than one: somebody else set one of them
+	if len(cookies) != 1 { // with more than one, somebody else has set one of them
 		return a, errNoCookie
 	}
 	_, secret, ok := parseCookie(cookies[0].Value)
@@ -160,8 +159,8 @@ func (h *Handler) take(r *http.Request, state string) (*attempt, error) {
 	return a, nil
 }
 
-// The cookie of an attempt is as small as can be: when it began, in milliseconds, and the secret.
-
+// cookieValue returns the value of an attempt's cookie: when it began, in milliseconds since 1970 (6 bytes), and the
+// secret.
 func cookieValue(began time.Time, secret []byte) string {
 	b := binary.BigEndian.AppendUint64(nil, uint64(began.UnixMilli()))[2:]
 	return base64.RawURLEncoding.EncodeToString(append(b, secret...))
@@ -178,8 +177,8 @@ func parseCookie(value string) (began time.Time, secret []byte, ok bool) {
 
 func cookieSize(c *http.Cookie) int { return len(c.Name) + len(c.Value) + len("=; ") }
 
-// cookieName returns the name of an attempt's cookie. Names are few, so that they are short, and many enough that tabs
-// which are opened at the same moment do not meet in one.
+// cookieName returns the name of an attempt's cookie. Names are short. There are enough of them that tabs opened at the
+// same moment do not get the same one.
 func (h *Handler) cookieName(slot int) string {
 	b := binary.BigEndian.AppendUint16(nil, uint16(slot)<<4)
 	return h.cookiePrefix() + base64.RawURLEncoding.EncodeToString(b)[:2]
@@ -187,8 +186,8 @@ func (h *Handler) cookieName(slot int) string {
 
 func (h *Handler) cookiePrefix() string { return h.Cookie.NameFor("login-") }
 
-// freeSlot returns the number of a cookie that the browser does not have. There are far more than it should have, so a
-// few tries do.
+// freeSlot returns the number of a cookie that the browser does not have. There are far more numbers than cookies, so a
+// few tries are enough.
 func (h *Handler) freeSlot(r *http.Request) (slot int) {
 	for range 8 {
 		var b [2]byte
@@ -201,8 +200,8 @@ func (h *Handler) freeSlot(r *http.Request) (slot int) {
 	return slot
 }
 
-// makeRoom takes back the oldest attempts of the browser until size more bytes have room, and whatever is none.
-func (h *Handler) makeRoom(w http.ResponseWriter, r *http.Request, size int) {
+// evictAttempts clears the oldest attempt cookies of the browser until size more bytes fit, and all invalid ones.
+func (h *Handler) evictAttempts(w http.ResponseWriter, r *http.Request, size int) {
 	type held struct {
 		name  string
 		size  int
@@ -216,7 +215,7 @@ func (h *Handler) makeRoom(w http.ResponseWriter, r *http.Request, size int) {
 		}
 		began, _, ok := parseCookie(c.Value)
 		if !ok || began.After(soon) {
-			h.forget(w, c.Name)
+			h.clearCookie(w, c.Name)
 			continue
 		}
 		others = append(others, held{c.Name, cookieSize(c), began})
@@ -224,23 +223,23 @@ func (h *Handler) makeRoom(w http.ResponseWriter, r *http.Request, size int) {
 	slices.SortStableFunc(others, func(a, b held) int { return b.began.Compare(a.began) })
 	for _, o := range others {
 		if size += o.size; size > maxBytes {
-			h.forget(w, o.name)
+			h.clearCookie(w, o.name)
 		}
 	}
 }
 
-func (h *Handler) forget(w http.ResponseWriter, name string) {
+func (h *Handler) clearCookie(w http.ResponseWriter, name string) {
 	http.SetCookie(w, h.Cookie.New(name, "", -time.Second))
 }
 
-// storeReturn keeps the return path of an attempt in the store, and says whether it could. Anybody can start a login,
-// so what is kept in this way is bounded, and what does not fit is given up.
+// storeReturn puts the return path of an attempt into the store, and reports whether it did. Anybody can start a login,
+// so the rate is limited; a path beyond the limit is dropped.
 func (h *Handler) storeReturn(r *http.Request, a *attempt) bool {
-	h.onceLong.Do(func() { h.long = rate.NewLimiter(rate.Every(2*time.Second), 100) })
-	err := errors.New("too many of that length at the moment")
-	if h.long.AllowN(h.Sessions.Now(), 1) {
+	h.initLimiter.Do(func() { h.longReturns = rate.NewLimiter(rate.Every(2*time.Second), 100) })
+	err := errors.New("too many long return paths at the moment")
+	if h.longReturns.AllowN(h.Sessions.Now(), 1) {
 		id := a.returnID()
-		_, err = h.Sessions.ClaimAttempt(r.Context(), id, h.Ring.Seal(returnPurpose, id[:], []byte(a.ReturnTo)),
+		_, err = h.Sessions.ClaimAttempt(r.Context(), id, h.Keyring.Seal(returnPurpose, id[:], []byte(a.ReturnTo)),
 			returnLife)
 	}
 	if err != nil {
@@ -249,13 +248,13 @@ func (h *Handler) storeReturn(r *http.Request, a *attempt) bool {
 	return err == nil
 }
 
-// loadReturn returns the path that storeReturn kept, or the usual one.
+// loadReturn returns the path that storeReturn stored, or the home page.
 func (h *Handler) loadReturn(r *http.Request, a *attempt) string {
 	id := a.returnID()
 	sealed, err := h.Sessions.Attempt(r.Context(), id)
 	if err == nil {
 		var plain []byte
-		if plain, err = h.Ring.Open(returnPurpose, id[:], sealed); err == nil {
+		if plain, err = h.Keyring.Open(returnPurpose, id[:], sealed); err == nil {
 			return string(plain)
 		}
 	}
@@ -267,7 +266,7 @@ func (a *attempt) returnID() store.AttemptID {
 	return sha256.Sum256(append([]byte("return path\x00"), a.ID...))
 }
 
-// returnLost logs that a person will not come to the page they wanted.
+// returnLost logs that a person will not get to the page that they came for.
 func (h *Handler) returnLost(r *http.Request, err error) {
 	h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
 }

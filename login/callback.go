@@ -16,49 +16,49 @@ import (
 	"example.com/curfew/web"
 )
 
-// callback receives the person back from the provider:
+// callback is the redirect URI, to which the provider sends the person back:
 //
-//  1. The state must belong to an attempt of this browser, made for this provider (RFC 9700 §4.7, §4.4.2). Nothing else
-//     is looked at before.
-//  2. The iss parameter (RFC 9207 §2.4), then the provider's error, then the code.
-//  3. The code is exchanged, once (see [Handler.once]), and the ID Token verified (Core §3.1.3.7).
-//  4. Only then userinfo is asked, for the same subject (Core §5.3.2).
-//  5. The claims that the site requires, and the app's own say. Who is refused here leaves a refresh token to be
+//  1. The state must belong to an attempt of this browser, made for this provider (RFC 9700 §4.7, §4.4.2). This is
+//     checked before anything else.
+//  2. Check the iss parameter (RFC 9207 §2.4), then the provider's error, then that there is a code.
+//  3. Exchange the code, once (see exchangeOnce), and verify the ID Token (Core §3.1.3.7).
+//  4. Request userinfo, which must be of the same subject (Core §5.3.2).
+//  5. Check the claims that the site requires, and call OnLogin. If the person is refused here, the refresh token is
 //     revoked.
-//  6. The session is created, unless a logout overtook this login; the browser gets a new bearer, and the session that
-//     it had is ended.
+//  6. Create the session, unless a logout that came meanwhile bars it. The browser gets a new bearer, and the session
+//     that it had is ended.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provider) error {
-	q, err := answered(r)
+	q, err := callbackParams(r)
 	if err != nil {
 		return err
 	}
-	a, err := h.take(r, q["state"])
+	a, err := h.findAttempt(r, q["state"])
 	if err != nil {
-		return h.lost(w, r, p, a, q, err)
+		return h.unmatched(w, r, p, a, q, err)
 	}
-	if err := h.check(r.Context(), p, a, q); err != nil {
-		h.forget(w, h.cookieName(a.Slot))
+	if err := h.checkParams(r.Context(), p, a, q); err != nil {
+		h.clearCookie(w, h.cookieName(a.Slot))
 		if errors.Is(err, errNoSelection) {
 			h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "again"), slog.String("provider", p.Name()),
 				slog.String("error", err.Error()))
 			redirect(w, h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: withLogin(a.Prompt)}))
 			return nil
 		}
-		return h.quietly(w, r, a, err)
+		return h.endSilent(w, r, a, err)
 	}
-	o, err := h.once(r, p, a, q["code"])
+	o, err := h.exchangeOnce(r, p, a, q["code"])
 	if errors.Is(err, errNotBegun) { // nothing was used up, so the page can be loaded again
-		return h.kept(p, a, err)
+		return h.storeFailure(p, a, err)
 	}
-	h.forget(w, h.cookieName(a.Slot))
+	h.clearCookie(w, h.cookieName(a.Slot))
 	if err == nil {
-		err = h.answer(w, r, p, a, o)
+		err = h.respond(w, r, p, a, o)
 	}
-	return h.quietly(w, r, a, err)
+	return h.endSilent(w, r, a, err)
 }
 
-// answered returns the parameters of the provider's answer; none of them may come twice (RFC 6749 §3.1).
-func answered(r *http.Request) (map[string]string, error) {
+// callbackParams returns the parameters of the provider's answer. None may be repeated (RFC 6749 §3.1).
+func callbackParams(r *http.Request) (map[string]string, error) {
 	values, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
@@ -74,23 +74,23 @@ func answered(r *http.Request) (map[string]string, error) {
 	return q, nil
 }
 
-// lost answers for a callback that belongs to no login of this browser: err says why. a is what its state says, if that
-// is one of ours, else nil; it may have been begun by a stranger, so it gets nobody further than a link to a page of
-// this site. The same goes for what the provider says: the page names its error, and the log has the rest.
-func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string,
+// unmatched answers a callback that belongs to no login of this browser; err says why. a is what the state says, or nil
+// if it is not one of ours. It may come from a stranger, so it leads no further than to a link to a page of this site.
+// The provider's error may be a stranger's text too: the page shows the code of the error, and the log has the rest.
+func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, q map[string]string,
 	err error) error {
 	back := &attempt{Provider: p.Name()}
 	if a != nil {
 		back.ReturnTo = a.ReturnTo
 	}
-	actions, in := h.again(back), false
+	actions, signedIn := h.signInAgain(back), false
 	if b, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Get(r.Context(), b); {
 		case err == nil:
-			in = true
+			signedIn = true
 			actions = []web.Action{{Label: "Continue", Href: cmp.Or(back.ReturnTo, h.home())}}
 		case !errors.Is(err, store.ErrNotFound):
-			return h.kept(p, back, err)
+			return h.storeFailure(p, back, err)
 		}
 	}
 	attrs := []slog.Attr{slog.String("provider", p.Name()), slog.String("check", "state")}
@@ -100,10 +100,10 @@ func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider,
 		err = fmt.Errorf("%w; the provider answered %q: %q", err, web.Clip(q["error"]),
 			web.Clip(q["error_description"]))
 		m.Text = fmt.Sprintf("%s did not sign you in. It reports the error “%s”.", label(p), printable(q["error"]))
-	case in && a == nil:
+	case signedIn && a == nil:
 		redirect(w, h.home())
 		return nil
-	case in:
+	case signedIn:
 		h.Site.Event(r, slog.LevelInfo, "login", append(attrs, slog.String("result", "repeated"),
 			slog.String("error", err.Error()))...)
 		h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed in",
@@ -120,14 +120,14 @@ func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider,
 	return f
 }
 
-// check is steps 1 (its last part) and 2 of [Handler.callback].
-func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map[string]string) error {
+// checkParams does step 2 of callback, and the last check of step 1.
+func (h *Handler) checkParams(ctx context.Context, p *oidc.Provider, a *attempt, q map[string]string) error {
 	if a.Provider != p.Name() {
-		return h.asked(p, a, &oidc.Error{Check: "redirect_uri",
+		return h.providerFailure(p, a, &oidc.Error{Check: "redirect_uri",
 			Err: errors.New("the answer came to another provider's redirect URI")})
 	}
 	if err := p.CheckIssParameter(ctx, q["iss"]); err != nil {
-		return h.asked(p, a, err)
+		return h.providerFailure(p, a, err)
 	}
 	if refusesSelection(a, q["error"]) {
 		return fmt.Errorf("%w: it answered %q: %q", errNoSelection, web.Clip(q["error"]),
@@ -137,40 +137,39 @@ func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map
 		return h.declined(p, a, q["error"], q["error_description"])
 	}
 	if q["code"] == "" {
-		return h.asked(p, a, &oidc.Error{Check: "code", Err: errors.New("the answer has neither a code nor an error")})
+		return h.providerFailure(p, a, &oidc.Error{Check: "code", Err: errors.New("the answer has neither a code nor an error")})
 	}
 	return nil
 }
 
-// errNoSelection: the provider was asked to let the person select an account, and does not do that.
-var errNoSelection = errors.New("the provider takes no select_account and is asked to sign the person in anew")
+// errNoSelection means that the provider does not support prompt=select_account.
+var errNoSelection = errors.New("the provider does not support select_account: it is asked for login instead")
 
-// refusesSelection says whether an error may be about select_account. Once that is not asked for any more, an error is
-// one.
+// refusesSelection reports whether an error may be about select_account in the request.
 func refusesSelection(a *attempt, code string) bool {
 	return withLogin(a.Prompt) != a.Prompt &&
 		slices.Contains([]string{"invalid_request", "account_selection_required", "interaction_required",
 			"login_required"}, code)
 }
 
-// finish is steps 3 to 6 of [Handler.callback]. It returns the bearer for the browser.
-func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code string) (bearer session.Bearer,
-	err error) {
+// finish does steps 3 to 6 of callback. It returns the bearer for the browser.
+func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
+	code string) (bearer session.Bearer, err error) {
 	ctx := r.Context()
 	tokens, err := p.Exchange(ctx, code, a.Verifier, h.RedirectURI(p.Name()))
 	if err != nil {
-		return bearer, h.asked(p, a, err)
+		return bearer, h.providerFailure(p, a, err)
 	}
 	now := h.Sessions.Now()
 	id, err := p.VerifyIDToken(ctx, tokens.IDToken, oidc.Expect{Nonce: a.Nonce, AccessToken: tokens.AccessToken}, now)
 	if err != nil {
-		return bearer, h.asked(p, a, err)
+		return bearer, h.providerFailure(p, a, err)
 	}
 	var info map[string]any
 	if !p.Config().SkipUserinfo {
 		info, err = p.Userinfo(ctx, tokens.AccessToken, id.Subject, now)
 		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
-			return bearer, h.asked(p, a, err)
+			return bearer, h.providerFailure(p, a, err)
 		}
 	}
 	claims, refused := h.Claims(ctx, p, id.Claims, info)
@@ -185,14 +184,14 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
-	old, err := h.before(r)
+	old, err := h.previousSession(r)
 	if refused != nil {
-		// To revoke a token may end its whole grant, and with it the session that the browser has: see
+		// Refuse revokes the token, which may end its whole grant, and with it the session that the browser has: see
 		// [session.Tokens.Inherit].
 		if err == nil && (old == nil || !sameSignIn(old, &n)) {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return bearer, h.refused(ctx, p, a, id, refused)
+		return bearer, h.refusedByApp(ctx, p, a, id, refused)
 	}
 	inherited := old != nil && sameSignIn(old, &n) && n.Tokens.Inherit(old.Tokens)
 	if err != nil {
@@ -200,7 +199,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 	}
 	bearer, s, err := h.Sessions.Create(ctx, n)
 	if err != nil {
-		return bearer, h.kept(p, a, err)
+		return bearer, h.storeFailure(p, a, err)
 	}
 	if old != nil {
 		h.replace(r, old, inherited)
@@ -211,45 +210,45 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt, code str
 	return bearer, nil
 }
 
-// refused says why somebody who has signed in at the provider does not come in; see [Handler.Claims].
-func (h *Handler) refused(ctx context.Context, p *oidc.Provider, a *attempt, id *oidc.IDToken, err error) error {
+// refusedByApp is the page for a person who signed in at the provider but is not let in here; see [Handler.Claims].
+func (h *Handler) refusedByApp(ctx context.Context, p *oidc.Provider, a *attempt, id *oidc.IDToken, err error) error {
 	attrs := []slog.Attr{slog.String("provider", p.Name()), slog.String("check", "app"), slog.String("sub", id.Subject)}
-	if said, ok := errors.AsType[*web.Failure](err); ok { // the app's own words
+	if said, ok := errors.AsType[*web.Failure](err); ok { // made by the app
 		f := *said
 		f.Event = cmp.Or(f.Event, "login")
 		f.Attrs = slices.Concat([]slog.Attr{slog.String("result", "refused")}, attrs, f.Attrs)
 		switch {
 		case len(f.Message.Actions) > 0:
-		case MayPass(err):
+		case IsTemporary(err):
 			f.Attrs[0] = slog.String("result", "unavailable")
-			f.Message.Actions = h.again(a)
+			f.Message.Actions = h.signInAgain(a)
 		default:
-			f.Message.Actions = h.another(ctx, p, a)
+			f.Message.Actions = h.otherAccount(ctx, p, a)
 		}
 		return &f
 	}
 	text, note := "You have signed in, but this site did not let you in.", ""
-	if missing, ok := errors.AsType[lackingError](err); ok {
+	if missing, ok := errors.AsType[requirementError](err); ok {
 		attrs[1], note = slog.String("check", "require"), "Whoever runs this site can change that."
 		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” "+
 			"is not one of those let in.", missing.claim)
 	}
 	f := refuse(http.StatusForbidden, "", err, attrs...)
-	f.Message = web.Message{Title: "You cannot come in", Text: text, Note: note, Actions: h.another(ctx, p, a)}
+	f.Message = web.Message{Title: "You cannot come in", Text: text, Note: note, Actions: h.otherAccount(ctx, p, a)}
 	return f
 }
 
-// another is what somebody can do whose account does not do: take another one. The provider would let the same one
-// straight through, so it is asked to let the person choose, or, if it was asked that and they are here again, to sign
-// them in anew; and where it can sign people out, the page offers that too.
-func (h *Handler) another(ctx context.Context, p *oidc.Provider, a *attempt) []web.Action {
+// otherAccount returns the actions for a person whose account is refused. The provider would use the same account again
+// without a question, so it is asked to let the person select one. If it was asked that already, it is asked to sign
+// the person in again. If it can sign people out, the page offers that too.
+func (h *Handler) otherAccount(ctx context.Context, p *oidc.Provider, a *attempt) []web.Action {
 	prompt := selectAccount
 	if asked := strings.Fields(a.Prompt); slices.Contains(asked, selectAccount) || slices.Contains(asked, "login") {
 		prompt = "login"
 	}
 	actions := []web.Action{{Label: "Use another account",
 		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: prompt})}}
-	// Without a hint of who it is, which would make the address too long for some: the provider asks the person.
+	// Without id_token_hint, which could make the URL too long: the provider asks the person.
 	out, err := p.EndSessionURL(ctx, oidc.EndSessionRequest{PostLogoutRedirectURI: h.Site.Absolute("logout/callback")})
 	if err == nil {
 		actions = append(actions, web.Action{Label: "Sign out at " + label(p), Href: out})
@@ -257,8 +256,8 @@ func (h *Handler) another(ctx context.Context, p *oidc.Provider, a *attempt) []w
 	return actions
 }
 
-// declined says what it means that the provider answered with an error (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and
-// its description come by way of the browser, so anybody may have written them.
+// declined is the page for an error that the provider answered (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and the
+// description come through the browser, so anybody may have written them.
 func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description string) error {
 	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %q: %q", web.Clip(code),
 		web.Clip(description)),
@@ -282,20 +281,20 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 	if code != "access_denied" && description != "" {
 		f.Message.Note = "It adds: " + printable(description)
 	}
-	f.Message.Actions = h.again(a)
+	f.Message.Actions = h.signInAgain(a)
 	return f
 }
 
-// kept says what it means that the session was not created, or could not be looked up.
-func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
+// storeFailure is the page for a session that could not be created or looked up.
+func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 	switch {
 	case errors.Is(err, store.ErrEnded):
 		return &web.Failure{Status: http.StatusConflict, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 			Message: web.Message{Title: "You were signed out",
-				Text: "A sign-out arrived while you were signing in, so this sign-in was not completed.\n\nIf " +
-					"you want to come in all the same, sign in again.",
-				Actions: h.again(a)}}
+				Text: "A sign-out arrived while you were signing in, so this sign-in was not completed.\n\n" +
+					"If you want to come in all the same, sign in again.",
+				Actions: h.signInAgain(a)}}
 	case errors.Is(err, session.ErrUnavailable):
 		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
@@ -307,8 +306,8 @@ func (h *Handler) kept(p *oidc.Provider, a *attempt, err error) error {
 	return err
 }
 
-// before returns the session that the browser has had until now, or nil.
-func (h *Handler) before(r *http.Request) (*session.Session, error) {
+// previousSession returns the session that the browser had until now, or nil.
+func (h *Handler) previousSession(r *http.Request) (*session.Session, error) {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
 		return nil, nil
@@ -320,15 +319,15 @@ func (h *Handler) before(r *http.Request) (*session.Session, error) {
 	return s, err
 }
 
-// sameSignIn says whether a session and the one that is about to take its place may be of one sign-in at the provider.
-// Without a sid nobody can tell.
+// sameSignIn reports whether a session and the one that replaces it may be of one sign-in at the provider. Without a
+// sid that cannot be known, so they may.
 func sameSignIn(old *session.Session, n *session.SignIn) bool {
 	return old.Issuer == n.Issuer && old.ClientID == n.ClientID && old.Subject == n.Subject &&
 		(old.SID == n.SID || old.HasSID(n.SID))
 }
 
-// replace ends the session that the browser had before. The new one stands even if that fails: the browser's cookie
-// is replaced in any case, and the old session runs out by itself.
+// replace ends the session that the browser had before. The new session stays even if that fails: the browser no longer
+// has the old cookie, and the old session expires.
 func (h *Handler) replace(r *http.Request, old *session.Session, inherited bool) {
 	_, err := h.Sessions.End(r.Context(), store.Ending{Cause: store.CauseReplaced, KeepTokens: inherited,
 		Selector: store.Selector{Issuer: old.Issuer, ClientID: old.ClientID, Key: old.Key}})
@@ -343,7 +342,7 @@ func (h *Handler) notReplaced(r *http.Request, err error) {
 		slog.String("error", err.Error()))
 }
 
-// printable keeps of a stranger's text what RFC 6749 §4.1.2.1 allows in it, and not too much.
+// printable removes from untrusted text what RFC 6749 §4.1.2.1 does not allow, and shortens it.
 func printable(text string) string {
 	text = strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {

@@ -14,20 +14,19 @@ import (
 	"example.com/curfew/web"
 )
 
-// protocol names the claims by which an ID Token speaks of itself; nobody else has a say in them.
-var protocol = [...]string{"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "auth_time", "acr", "amr", "sid", "jti",
-	"nonce", "at_hash", "c_hash", "s_hash"}
+// protocolClaims are the claims of the ID Token about itself. Neither userinfo nor the app can change them.
+var protocolClaims = [...]string{"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "auth_time", "acr", "amr", "sid",
+	"jti", "nonce", "at_hash", "c_hash", "s_hash"}
 
-// together names claims that mean something only with one another. The first of each is what the others speak of.
-var together = [...][2]string{
+// claimPairs are pairs of a claim and another that describes it, which has no meaning without it.
+var claimPairs = [...][2]string{
 	{"email", "email_verified"},
 	{"phone_number", "phone_number_verified"},
 	{"_claim_names", "_claim_sources"}, // Core §5.6.2
 }
 
-// merge returns the claims of a session: those of the ID Token, and over them those of userinfo, which are fresher.
-// What is null is absent. Claims that belong together come from one source: the one whose address it is says whether
-// that is verified.
+// merge returns the claims of the ID Token, replaced by those of userinfo, which are newer. A claim that is null is
+// absent. Both claims of a pair come from one source: email_verified must be about the address beside it.
 func merge(id, info map[string]any) map[string]any {
 	absent := func(_ string, v any) bool { return v == nil }
 	claims, fresh := maps.Clone(id), maps.Clone(info)
@@ -36,11 +35,11 @@ func merge(id, info map[string]any) map[string]any {
 	}
 	maps.DeleteFunc(claims, absent)
 	maps.DeleteFunc(fresh, absent)
-	for _, pair := range together {
+	for _, pair := range claimPairs {
 		what, about := pair[0], pair[1]
 		switch {
 		case fresh[what] == nil:
-			delete(fresh, about) // it speaks of something that is not there
+			delete(fresh, about) // it describes a claim that is absent
 		case !sameAddress(claims[what], fresh[what]):
 			delete(claims, about)
 		}
@@ -56,9 +55,9 @@ func sameAddress(a, b any) bool {
 	return ok && okToo && session.EqualFold(x, y)
 }
 
-// restore sets the protocol's claims to what the ID Token says, and leaves out those of this one exchange.
+// restore sets the claims of the ID Token about itself to what it says, and removes those of this one exchange.
 func restore(claims, id map[string]any) {
-	for _, name := range protocol {
+	for _, name := range protocolClaims {
 		delete(claims, name)
 		if v := id[name]; v != nil {
 			claims[name] = v
@@ -69,7 +68,7 @@ func restore(claims, id map[string]any) {
 	}
 }
 
-// onlyVerified removes an address that the provider does not say is verified, where that is demanded.
+// onlyVerified removes the e-mail address if the provider is configured to require a verified one and it is not.
 func onlyVerified(p *oidc.Provider, claims map[string]any) {
 	switch claims["email_verified"] {
 	case true, "true":
@@ -81,16 +80,16 @@ func onlyVerified(p *oidc.Provider, claims map[string]any) {
 	}
 }
 
-// lackingError: a claim is not as [oidc.Config.Require] says.
-type lackingError struct{ claim string }
+// requirementError means that a claim is not as [oidc.Config.Require] requires.
+type requirementError struct{ claim string }
 
-func (e lackingError) Error() string { return fmt.Sprintf("the claim %q is not as required", e.claim) }
+func (e requirementError) Error() string {
+	return fmt.Sprintf("the claim %q is not as required", e.claim)
+}
 
-// Claims returns the claims that a session of this provider has: those of the ID Token and of userinfo (nil: it was not
-// asked), and what [Handler.OnLogin] adds. The error says why there is to be no session: a claim is not as
-// [oidc.Config.Require] says, or the app says no.
-//
-// Both arguments are left as they are.
+// Claims returns the claims of a session: those of the ID Token and of userinfo (nil if that was not requested), and
+// what [Handler.OnLogin] adds. An error refuses the session: a claim is not as [oidc.Config.Require] requires, or
+// OnLogin returned an error; see [IsTemporary]. Both arguments stay unchanged.
 func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[string]any) (map[string]any, error) {
 	claims := merge(id, info)
 	onlyVerified(p, claims)
@@ -101,8 +100,8 @@ func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[str
 	if err := h.OnLogin(ctx, claims); err != nil {
 		return claims, appError{err}
 	}
-	// What was said of the old address says nothing of one that the app put in its place.
-	for _, pair := range together {
+	// What the provider said about an address does not hold for one that the app replaced it with.
+	for _, pair := range claimPairs {
 		what, about := pair[0], pair[1]
 		if !sameAddress(before[what], claims[what]) && before[what] != nil &&
 			scalarEqual(before[about], claims[about]) {
@@ -111,33 +110,33 @@ func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[str
 	}
 	onlyVerified(p, claims)
 	restore(claims, id)
-	return normal(claims)
+	return normalize(claims)
 }
 
-// Required returns an error if a claim is not as [oidc.Config.Require] says.
+// Required returns an error if a claim is not as [oidc.Config.Require] requires.
 func (h *Handler) Required(p *oidc.Provider, claims map[string]any) error {
 	require := p.Config().Require
 	for _, name := range slices.Sorted(maps.Keys(require)) {
 		if !session.Meets(claims, name, require[name]) {
-			return lackingError{name}
+			return requirementError{name}
 		}
 	}
 	return nil
 }
 
-// appError is what [Handler.OnLogin] answered.
+// appError is an error of [Handler.OnLogin].
 type appError struct{ error }
 
 func (e appError) Unwrap() error { return e.error }
 
-// MayPass says whether an error of [Handler.Claims] means that nobody could tell: the app's own say was cut short, or
-// failed with a [web.Failure] of status 500 or more. Any other error is a refusal.
-func MayPass(err error) bool {
+// IsTemporary reports whether an error of [Handler.Claims] is temporary: the context of [Handler.OnLogin] was done, or
+// it returned a [web.Failure] of status 500 or more. Any other error refuses the person.
+func IsTemporary(err error) bool {
 	f, said := errors.AsType[*web.Failure](err)
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || said && f.Status >= 500
 }
 
-// scalarEqual compares two values that are no object and no array; those are equal to nothing.
+// scalarEqual compares two values that are neither objects nor arrays; those are never equal.
 func scalarEqual(a, b any) bool {
 	switch a.(type) {
 	case nil, bool, string, json.Number:
@@ -146,9 +145,8 @@ func scalarEqual(a, b any) bool {
 	return false
 }
 
-// normal returns claims as they will be when the session is read from its store: what the app put there may have any
-// type of Go.
-func normal(claims map[string]any) (map[string]any, error) {
+// normalize returns claims as they will be when the session is read from its store: the app may have added any Go type.
+func normalize(claims map[string]any) (map[string]any, error) {
 	text, err := json.Marshal(claims)
 	if err != nil {
 		return claims, fmt.Errorf("the claims that OnLogin left are no JSON: %w", err)

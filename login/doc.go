@@ -1,9 +1,12 @@
-// Package login opens a session: the start, the way to the provider and back, the checks, and the new cookie.
+// Package login signs people in: it starts the code flow, checks what the provider answers, creates the session and
+// sets the cookie.
 //
-// It owns the attempt, which is a login under way: sealed into a short-lived cookie of its own, one per state, so that
-// several tabs can sign in at once and starting a login writes nothing to the store. It owns the order of the checks
-// when the person comes back, the claims that a site requires, and the app's own say ([Handler.OnLogin]).
+// A login under way is an attempt. It is sealed into the state parameter, with a secret in a small cookie of its own,
+// so several tabs can sign in at once, and the start of a login usually writes nothing to the store. The package has
+// the order of the checks in the callback, the claims that a site requires, and the hook of the app
+// ([Handler.OnLogin]).
 //
-// It does not check a session (gateway does) and ends none, but for the one that a new session of the same browser
-// replaces. Whether a logout overtook a login is decided by the store, from the time at which the attempt began.
+// It does not check sessions: package gateway does. It ends no session, except the one of the same browser that a new
+// session replaces. Whether a logout came while a login was under way is decided by the store, from the time at which
+// the attempt began.
 package login

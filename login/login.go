@@ -23,41 +23,42 @@ import (
 	"example.com/curfew/web"
 )
 
-// Handler signs people in. Site, Providers, Sessions and Ring are required.
+// Handler signs people in. Site, Providers, Sessions and Keyring are required.
 type Handler struct {
 	Site *web.Site
-	// Providers is who can be signed in with. The first has the redirect URI without a name; see [Handler.RedirectURI].
+	// Providers are the providers to sign in with. The first has a redirect URI without a name; see
+	// [Handler.RedirectURI].
 	Providers []*oidc.Provider
 	Sessions  *session.Manager
-	Ring      *keyring.Keyring // seals the attempts
+	Keyring   *keyring.Keyring // seals the attempts
 	Cookie    session.Cookie
 
-	// OnLogin is the app's own say, after all checks: it may add to the claims, and refuses by an error. The person
-	// hears the text of a [web.Fail], and of any other error nothing. What the ID Token says about itself (iss, sub,
-	// sid, …) cannot be changed.
+	// OnLogin is called after all checks. It may add claims, and refuses the person by an error: the page shows the
+	// text of an error made by [web.Fail], and nothing of any other. It cannot change the claims of the ID Token about
+	// itself (iss, sub, sid, …).
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
-	Home string // where a login without return_to leads; default "/"
+	Home string // the path that a login without return_to leads to; default "/"
 
-	flights  singleflight.Group // exchanges under way in this process
-	onceLong sync.Once
-	long     *rate.Limiter // of return paths that go into the store
+	exchanges   singleflight.Group // under way in this process
+	initLimiter sync.Once
+	longReturns *rate.Limiter // of return paths that are put into the store
 }
 
 func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
-// Mount registers the routes of this room.
+// Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("login"), h.Site.Page(opened(h.start), http.MethodGet))
+	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet))
 	for _, p := range h.Providers {
-		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(
-			opened(func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }), http.MethodGet))
+		callback := func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }
+		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), http.MethodGet))
 	}
 }
 
-// opened keeps a look ahead from beginning a login, or using one up, for a page that nobody has opened. Browsers throw
-// away what is answered with an error, and ask again when somebody does.
-func opened(h web.HandlerFunc) web.HandlerFunc {
+// noPrefetch answers a prefetch with an error, so that it neither begins nor uses up a login. Browsers discard such an
+// answer and send the request again when the person opens the page.
+func noPrefetch(h web.HandlerFunc) web.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if web.IsPrefetch(r) {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -67,8 +68,8 @@ func opened(h web.HandlerFunc) web.HandlerFunc {
 	}
 }
 
-// RedirectURI returns the redirect URI to register at the provider of that name. Each provider has one of its own, so
-// that an answer of one cannot be passed off as another's (RFC 9700 §4.4.2), and adding a provider changes none.
+// RedirectURI returns the redirect URI to register at the provider of that name. Each provider has its own, so that an
+// answer of one cannot be taken for that of another (RFC 9700 §4.4.2). Adding a provider changes none of them.
 func (h *Handler) RedirectURI(provider string) string {
 	return h.Site.Absolute(h.callbackRoute(provider))
 }
@@ -80,7 +81,7 @@ func (h *Handler) callbackRoute(provider string) string {
 	return "callback/" + provider
 }
 
-// request is what a link to the login route can ask for.
+// request has the parameters of a link to the login route.
 type request struct {
 	provider  string
 	returnTo  string
@@ -89,7 +90,7 @@ type request struct {
 	silent    bool
 }
 
-// start begins the code flow (Core §3.1.2.1), or asks which provider it shall be.
+// start begins the code flow (Core §3.1.2.1), or shows the page to choose a provider.
 func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	q, err := h.parse(r)
 	if err != nil {
@@ -99,19 +100,19 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 		if q.silent {
 			return refuse(http.StatusBadRequest, "A silent sign-in has to name its provider.", nil)
 		}
-		h.choose(w, r, q)
+		h.chooseProvider(w, r, q)
 		return nil
 	}
 	p := h.find(q.provider)
 	if p == nil {
 		return refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 	}
-	if m, err := p.Metadata(r.Context()); err == nil { // else AuthURL says what is wrong
-		q.prompt = offered(q.prompt, m.Prompts)
+	if m, err := p.Metadata(r.Context()); err == nil { // otherwise AuthURL returns the error
+		q.prompt = supportedPrompt(q.prompt, m.Prompts)
 	}
 	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
-		return h.kept(p, &a, err)
+		return h.storeFailure(p, &a, err)
 	}
 	cookie, err := h.begin(r, &a)
 	if err != nil {
@@ -122,16 +123,16 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 		LoginHint: q.loginHint, Prompt: q.prompt,
 	})
 	if err != nil {
-		return h.quietly(w, r, &a, h.asked(p, &a, err))
+		return h.endSilent(w, r, &a, h.providerFailure(p, &a, err))
 	}
-	h.makeRoom(w, r, cookieSize(cookie))
+	h.evictAttempts(w, r, cookieSize(cookie))
 	http.SetCookie(w, cookie)
 	h.Site.Event(r, slog.LevelDebug, "login_started", slog.String("provider", p.Name()), slog.Bool("silent", q.silent))
 	redirect(w, to)
 	return nil
 }
 
-// parse reads what a link asks for; whoever made it may be a stranger.
+// parse reads the parameters of a link to the login route, which a stranger may have made.
 func (h *Handler) parse(r *http.Request) (request, error) {
 	values, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -179,18 +180,20 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 	return q, nil
 }
 
-// selectAccount is optional for providers, and login is not (Core §15.1): it too lets the person say who they are.
+// selectAccount is the prompt to select an account. It is optional for providers. The prompt "login" is not (Core
+// §15.1), and lets the person change the account too.
 const selectAccount = "select_account"
 
-// offered asks a provider that says which prompts it has, and does not have select_account, for login instead.
-func offered(prompt string, has []string) string {
-	if len(has) == 0 || slices.Contains(has, selectAccount) {
+// supportedPrompt returns prompt, with login instead of select_account if the provider lists the prompts that it
+// supports and select_account is not one of them.
+func supportedPrompt(prompt string, supported []string) string {
+	if len(supported) == 0 || slices.Contains(supported, selectAccount) {
 		return prompt
 	}
 	return withLogin(prompt)
 }
 
-// withLogin is a prompt with login in the place of select_account.
+// withLogin returns prompt with login instead of select_account.
 func withLogin(prompt string) string {
 	words := strings.Fields(prompt)
 	i := slices.Index(words, selectAccount)
@@ -205,12 +208,12 @@ func withLogin(prompt string) string {
 	return strings.Join(words, " ")
 }
 
-// parseQuery is [url.ParseQuery] as browsers have it: a semicolon is a character like any other.
+// parseQuery is [url.ParseQuery] with the rules of browsers: a semicolon has no special meaning.
 func parseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
-// returnTo keeps where to go after the login: on this site, and not to a page that would begin or end a session again.
+// returnTo returns the path that the login leads to. It is on this site, and does not itself begin or end a session.
 func (h *Handler) returnTo(r *http.Request, raw string) string {
 	if raw == "" {
 		return h.home()
@@ -256,8 +259,8 @@ func (h *Handler) link(q request) string {
 	return h.Site.Path("login") + "?" + values.Encode()
 }
 
-// choose asks which provider it shall be.
-func (h *Handler) choose(w http.ResponseWriter, r *http.Request, q request) {
+// chooseProvider shows the page to choose a provider.
+func (h *Handler) chooseProvider(w http.ResponseWriter, r *http.Request, q request) {
 	m := web.Message{Title: "Sign in", Text: "Choose how you want to sign in.", Choice: true}
 	for _, p := range h.Providers {
 		q.provider = p.Name()
@@ -266,7 +269,7 @@ func (h *Handler) choose(w http.ResponseWriter, r *http.Request, q request) {
 	h.Site.Render(w, r, http.StatusOK, m)
 }
 
-// label is what people know a provider by.
+// label returns the name of a provider for people.
 func label(p *oidc.Provider) string {
 	c := p.Config()
 	if c.Label == "" {
@@ -277,13 +280,13 @@ func label(p *oidc.Provider) string {
 	return c.Label
 }
 
-// again is the button that starts the same login anew.
-func (h *Handler) again(a *attempt) []web.Action {
+// signInAgain returns the action that starts the same login again.
+func (h *Handler) signInAgain(a *attempt) []web.Action {
 	return []web.Action{{Label: "Sign in again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}
 }
 
-// asked says what it means that the provider was asked and err came of it.
-func (h *Handler) asked(p *oidc.Provider, a *attempt, err error) error {
+// providerFailure is the page for an error of a request to the provider, or of a check of its answer.
+func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error {
 	f := &web.Failure{Event: "login", Err: err, Attrs: []slog.Attr{slog.String("provider", p.Name())}}
 	check, failed := errors.AsType[*oidc.Error](err)
 	switch {
@@ -292,29 +295,31 @@ func (h *Handler) asked(p *oidc.Provider, a *attempt, err error) error {
 		f.Message = web.Message{Title: "Sign-in is not available just now",
 			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
 				"moment.", label(p)),
-			Actions: []web.Action{{Label: "Try again", Href: h.link(request{provider: a.Provider,
-				returnTo: a.ReturnTo})}}}
+			Actions: []web.Action{{Label: "Try again",
+				Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}
 	case errors.Is(err, oidc.ErrInvalidGrant):
-		f.Status, f.Attrs = http.StatusBadRequest, append(f.Attrs, slog.String("result", "refused"),
-			slog.String("check", "code"))
+		f.Status, f.Attrs = http.StatusBadRequest,
+			append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))
 		f.Message = web.Message{Title: "This sign-in has run out",
 			Text: "The provider no longer accepts it. That happens when it took too long, or when the page was " +
-				"loaded twice.", Actions: h.again(a)}
+				"loaded twice.",
+			Actions: h.signInAgain(a)}
 	case failed:
-		f.Status, f.Attrs = http.StatusBadRequest, append(f.Attrs, slog.String("result", "refused"),
-			slog.String("check", check.Check))
+		f.Status, f.Attrs = http.StatusBadRequest,
+			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
 		f.Message = web.Message{Title: "This sign-in was refused",
 			Text: fmt.Sprintf("What %s answered did not pass a check (%s), so nobody was signed in.", label(p),
-				check.Check), Actions: h.again(a)}
+				check.Check),
+			Actions: h.signInAgain(a)}
 	default:
 		return fmt.Errorf("login with %s: %w", p.Name(), err)
 	}
 	return f
 }
 
-// quietly ends a silent login without a word to the person, who did not ask for it: back to where it came from. What is
-// wrong on our own side is shown all the same.
-func (h *Handler) quietly(w http.ResponseWriter, r *http.Request, a *attempt, err error) error {
+// endSilent ends a silent login that failed: it redirects back without a page, since the person did not ask for the
+// login. An error on our own side is shown. For other logins it returns err.
+func (h *Handler) endSilent(w http.ResponseWriter, r *http.Request, a *attempt, err error) error {
 	f, ok := errors.AsType[*web.Failure](err)
 	if !a.Silent || !ok || f.Status >= 500 && !errors.Is(err, oidc.ErrUnavailable) {
 		return err
@@ -325,13 +330,13 @@ func (h *Handler) quietly(w http.ResponseWriter, r *http.Request, a *attempt, er
 	return nil
 }
 
-// refuse is a page that says why nobody was signed in.
+// refuse is the page that says why nobody was signed in.
 func refuse(status int, say string, err error, attrs ...slog.Attr) *web.Failure {
 	return &web.Failure{Status: status, Message: web.Message{Text: say}, Err: err, Event: "login",
 		Attrs: append([]slog.Attr{slog.String("result", "refused")}, attrs...)}
 }
 
-// redirect answers 303: what follows is a GET. There is no body that could repeat the address.
+// redirect answers 303, so that a GET follows. It has no body, which would repeat the URL.
 func redirect(w http.ResponseWriter, to string) {
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusSeeOther)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -22,17 +23,17 @@ import (
 const (
 	outcomePurpose = "login outcome v1"
 
-	// exchangeTime bounds all that is asked of the provider and the store for one attempt, and how long a second
-	// callback waits for the first.
+	// exchangeTime bounds the requests to the provider and the store for one attempt, and how long a second callback
+	// waits for the first.
 	exchangeTime = 30 * time.Second
-	saveTime     = 5 * time.Second // to keep the outcome
+	saveTime     = 5 * time.Second // to store the outcome
 
-	firstLook = 50 * time.Millisecond // at what another replica is doing, then at longer and longer intervals
-	lastLook  = time.Second
+	pollFirst = 50 * time.Millisecond // before the first check whether another replica is done; doubled each time
+	pollMost  = time.Second
 )
 
-// outcome is what came of an attempt. It lies in the store, sealed, until the attempt has run out. Until Done it says
-// that a replica is at work.
+// outcome is the outcome of an attempt. It is sealed in the store until the attempt expires. While Done is false a
+// replica is working on it.
 type outcome struct {
 	Code []byte    `json:"c"` // hash of the code that was, or is being, exchanged
 	At   time.Time `json:"t"` // when that began
@@ -43,20 +44,20 @@ type outcome struct {
 	Message web.Message `json:"m,omitzero"`
 	Why     string      `json:"w,omitempty"` // for the log
 
-	err  error        // the refusal itself, in the process that made it
-	told *atomic.Bool // whether a request has been answered with it; nil: it was read from the store
+	err      error        // the refusal itself, in the process that made it
+	answered *atomic.Bool // a request has been answered with it; nil: it was read from the store
 }
 
-// once exchanges the code of an attempt, and lets every further callback with that attempt and that code have the same
-// outcome: a proxy sends a request again, a person clicks twice, on whatever replica. Another code for the attempt is
-// refused, without a question to the provider.
+// exchangeOnce exchanges the code of an attempt. Every further callback with the same attempt and code gets the same
+// outcome, on any replica: a proxy may repeat a request, and a person may click twice. Another code for the attempt is
+// refused without a request to the provider.
 //
-// The exchange goes on when the request that began it has gone: its code is used up. An error means that there is no
-// outcome; errNotBegun among them that the code has not been used.
-func (h *Handler) once(r *http.Request, p *oidc.Provider, a *attempt, code string) (*outcome, error) {
+// The exchange goes on after the request that began it has gone, since its code is used up. An error means that there
+// is no outcome; with errNotBegun the code has not been used.
+func (h *Handler) exchangeOnce(r *http.Request, p *oidc.Provider, a *attempt, code string) (*outcome, error) {
 	sum := sha256.Sum256([]byte(code))
 	detached := r.Clone(context.WithoutCancel(r.Context()))
-	flight := h.flights.DoChan(string(sum[:])+a.State, func() (any, error) {
+	exchange := h.exchanges.DoChan(string(sum[:])+a.State, func() (any, error) {
 		ctx, cancel := context.WithTimeout(detached.Context(), exchangeTime)
 		defer cancel()
 		return h.claim(detached.WithContext(ctx), p, a, code, sum[:16])
@@ -65,7 +66,7 @@ func (h *Handler) once(r *http.Request, p *oidc.Provider, a *attempt, code strin
 	case <-r.Context().Done():
 		return nil, &web.Failure{Status: http.StatusRequestTimeout, Event: "login", Err: r.Context().Err(),
 			Attrs: []slog.Attr{slog.String("result", "gone"), slog.String("provider", p.Name())}}
-	case result := <-flight:
+	case result := <-exchange:
 		if result.Err != nil {
 			return nil, result.Err
 		}
@@ -73,12 +74,12 @@ func (h *Handler) once(r *http.Request, p *oidc.Provider, a *attempt, code strin
 	}
 }
 
-// errNotBegun: the store did not say whether the attempt is still to be carried out, so it was not.
+// errNotBegun means that the store did not say whether the code was exchanged before, so it was not exchanged now.
 var errNotBegun = errors.New("the sign-in was not begun")
 
-// claim carries out the attempt, unless some replica has done so or is at it: then it waits for the outcome.
+// claim exchanges the code, unless a replica has done so or is doing so: then it waits for the outcome.
 func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code string, sum []byte) (*outcome, error) {
-	o := &outcome{Code: sum, At: h.Sessions.Now(), told: new(atomic.Bool)}
+	o := &outcome{Code: sum, At: h.Sessions.Now(), answered: new(atomic.Bool)}
 	claimed, err := h.seal(a, o)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 	if held != nil {
 		return h.await(r, p, a, held, sum)
 	}
-	h.carryOut(r, p, a, code, o)
+	h.exchange(r, p, a, code, o)
 	done, err := h.seal(a, o)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), saveTime)
@@ -104,8 +105,8 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 	return o, nil
 }
 
-// carryOut exchanges the code and fills in what came of it. It runs outside of any request, so a panic ends here.
-func (h *Handler) carryOut(r *http.Request, p *oidc.Provider, a *attempt, code string, o *outcome) {
+// exchange exchanges the code and sets the outcome. It runs outside of any request, so it recovers from a panic.
+func (h *Handler) exchange(r *http.Request, p *oidc.Provider, a *attempt, code string, o *outcome) {
 	bearer, err := func() (b session.Bearer, err error) {
 		defer func() {
 			if p := recover(); p != nil {
@@ -124,11 +125,11 @@ func (h *Handler) carryOut(r *http.Request, p *oidc.Provider, a *attempt, code s
 	}
 }
 
-// await waits for the outcome of an attempt that is claimed: held is what the claim says.
+// await waits for the outcome of an attempt that was claimed before. held is the outcome in the store.
 func (h *Handler) await(r *http.Request, p *oidc.Provider, a *attempt, held, sum []byte) (*outcome, error) {
 	id := a.id()
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		plain, err := h.Ring.Open(outcomePurpose, a.context(), held)
+	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
+		plain, err := h.Keyring.Open(outcomePurpose, a.context(), held)
 		if err != nil {
 			return nil, err
 		}
@@ -138,50 +139,38 @@ func (h *Handler) await(r *http.Request, p *oidc.Provider, a *attempt, held, sum
 		}
 		switch {
 		case !bytes.Equal(o.Code, sum):
-			return nil, h.asked(p, a, &oidc.Error{Check: "code",
-				Err: errors.New("another code was brought for this login before")})
+			return nil, h.providerFailure(p, a, &oidc.Error{Check: "code",
+				Err: errors.New("another code came for this login before")})
 		case o.Done:
 			return o, nil
-		case h.Sessions.Now().Sub(o.At) >= exchangeTime || !rest(r.Context(), pause):
+		case h.Sessions.Now().Sub(o.At) >= exchangeTime || !wait.Sleep(r.Context(), pause):
 			return nil, h.unfinished(p, a)
 		}
 		if held, err = h.Sessions.Attempt(r.Context(), id); err != nil {
 			if errors.Is(err, store.ErrNotFound) || r.Context().Err() != nil {
 				return nil, h.unfinished(p, a)
 			}
-			return nil, h.kept(p, a, err)
+			return nil, h.storeFailure(p, a, err)
 		}
 	}
 }
 
-// rest waits, and says whether it could.
-func rest(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
-// unfinished is the page for an attempt that some replica began to carry out and did not end: it may have crashed.
+// unfinished is the page for an attempt that a replica began and did not finish, perhaps because it crashed.
 func (h *Handler) unfinished(p *oidc.Provider, a *attempt) error {
 	return &web.Failure{Status: http.StatusServiceUnavailable, Event: "login",
 		Err:   errors.New("another request began to exchange the code of this login, and left no outcome"),
 		Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
 		Message: web.Message{Title: "This sign-in was interrupted",
-			Text: "It was not completed. Please sign in again.", Actions: h.again(a)}}
+			Text: "It was not completed. Please sign in again.", Actions: h.signInAgain(a)}}
 }
 
-// seal seals an outcome for this attempt: to open it takes the ring and the secret in the browser's cookie.
+// seal seals an outcome for this attempt. To open it takes the keyring and the secret in the browser's cookie.
 func (h *Handler) seal(a *attempt, o *outcome) ([]byte, error) {
 	plain, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	return h.Ring.Seal(outcomePurpose, a.context(), plain), nil
+	return h.Keyring.Seal(outcomePurpose, a.context(), plain), nil
 }
 
 func (a *attempt) context() []byte {
@@ -189,10 +178,10 @@ func (a *attempt) context() []byte {
 	return append(id[:], a.Verifier...)
 }
 
-// answer gives a browser what came of its attempt. All but the first look whether the session still lives: it may have
-// ended since, and nothing is to bring it back.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, o *outcome) error {
-	first := o.told != nil && o.told.CompareAndSwap(false, true)
+// respond answers the browser with the outcome of its attempt. Except for the first answer it checks that the session
+// still exists: it may have ended since, and must not come back.
+func (h *Handler) respond(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, o *outcome) error {
+	first := o.answered != nil && o.answered.CompareAndSwap(false, true)
 	if o.Bearer == "" {
 		if first {
 			return o.err
@@ -214,9 +203,10 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, p *oidc.Provide
 				Err:   errors.New("came again after its session had ended"),
 				Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 				Message: web.Message{Title: "You were signed out",
-					Text: "This sign-in was completed before, and its session has ended since.", Actions: h.again(a)}}
+					Text:    "This sign-in was completed before, and its session has ended since.",
+					Actions: h.signInAgain(a)}}
 		case err != nil:
-			return h.kept(p, a, err)
+			return h.storeFailure(p, a, err)
 		}
 		h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "repeated"), slog.String("provider", p.Name()),
 			slog.String("session", bearer.Key().Handle()))

@@ -45,7 +45,7 @@ func (p page) bearer() string {
 
 // replica starts another replica, which shares the provider, the store and the ring, and returns its URL.
 func (s *stage) replica() string {
-	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Ring: s.h.Ring, Cookie: s.h.Cookie, Providers: s.h.Providers,
+	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Keyring: s.h.Keyring, Cookie: s.h.Cookie, Providers: s.h.Providers,
 		OnLogin: s.h.OnLogin}
 	mux := http.NewServeMux()
 	other.Mount(mux)

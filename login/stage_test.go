@@ -67,7 +67,7 @@ func newStage(t testing.TB, n int, configure func(*login.Handler), providers ...
 	s.h = &login.Handler{
 		Site: &web.Site{URL: u, Log: slog.New(slog.NewJSONHandler(s.log,
 			&slog.HandlerOptions{Level: slog.LevelDebug}))},
-		Sessions: s.m, Ring: ring, Cookie: session.Cookie{Insecure: true},
+		Sessions: s.m, Keyring: ring, Cookie: session.Cookie{Insecure: true},
 	}
 	for i := range n {
 		op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: s.now})

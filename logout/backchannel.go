@@ -19,39 +19,37 @@ import (
 
 const (
 	backchannel = "backchannel" // the channel, in metrics
-	// patience bounds a logout whose caller has hung up; see [Handler.token].
-	patience = 10 * time.Second
-	// retryAfter is when we ask a provider to send the token again.
+	// tokenTimeout bounds a logout whose caller has disconnected; see [Handler.token].
+	tokenTimeout = 10 * time.Second
+	// retryAfter is when a provider is asked to send the token again.
 	retryAfter = 5 * time.Second
 )
 
-// token takes a logout token (Back-Channel Logout §2.5 to §2.8):
+// token receives a logout token (Back-Channel Logout §2.5 to §2.8):
 //
-//  1. The form: one logout_token in the body; whatever else is there is ignored, and so are cookies and Origin.
-//  2. The token becomes a verified value, or the name of the check that it failed (§2.6): 400.
-//  3. Whom it names is ended, in one step with the record of its jti. Whether anybody was signed in under that
-//     name changes neither the answer nor the work: an ending of nobody is a success (§2.7).
-//  4. 200 and nothing else; 400 `already processed` for a token that was carried out before.
+//  1. Read one logout_token from the form in the body. Other parameters, cookies and Origin are ignored.
+//  2. Verify the token (§2.6). If a check fails the answer is 400, with the name of the check.
+//  3. End the sessions that it names, in one step with the record of its jti. If there are none, the work and the
+//     answer are the same: that is a success (§2.7).
+//  4. Answer 200 without a body; or 400 `already processed` if the token was carried out before.
 //
-// When the provider's keys or the store cannot be reached the answer is 503, and nothing has been used up: the same
-// token is welcome again. §2.8 says 400 for a logout that failed; providers take that as final, so it is not the
+// If the provider's keys or the store cannot be reached the answer is 503, and nothing was used up: the same token can
+// be sent again. §2.8 requires 400 for a logout that failed, but providers take that as final, so it is not the
 // default.
 //
-// It is carried out even if the caller hangs up meanwhile: providers wait for as little as 2.5 s, and a verified wish
-// to end sessions stays one.
+// The logout is carried out even if the caller disconnects: some providers wait for only 2.5 s.
 func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	raw, err := logoutToken(r)
 	if err != nil {
 		return h.refused(err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), tokenTimeout)
 	defer cancel()
 	t, err := oidc.VerifyLogoutToken(ctx, h.Providers, raw, h.Sessions.Now())
 	if err != nil {
 		if errors.Is(err, oidc.ErrUnavailable) {
-			return h.unavailable("unknown", "keys", "the keys of the provider cannot be had just now; send the "+
-				"token again", err,
-				h.claimed(raw)...)
+			return h.unavailable("unknown", "keys",
+				"the keys of the provider cannot be had just now; send the token again", err, h.claimed(raw)...)
 		}
 		return h.refused(err, h.claimed(raw)...)
 	}
@@ -82,8 +80,8 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// carryOut ends what a logout token names, of each client of ours that it is for. Each is a step of its own: when one
-// fails the token is welcome again, and those that it was carried out for before are passed over.
+// carryOut ends the sessions that a logout token names, for each client in its `aud` that is ours. Each client is a
+// step of its own. If one fails the token can be sent again, and the clients that are done are skipped.
 func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []store.Ended, err error) {
 	replayed := 0
 	for _, p := range append([]*oidc.Provider{t.Provider}, t.Others...) {
@@ -102,7 +100,7 @@ func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []st
 	return ended, nil
 }
 
-// ending is what a logout token wants of a client of ours.
+// ending returns the ending that a logout token requests for one client.
 func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) store.Ending {
 	e := store.Ending{
 		Selector: store.Selector{Issuer: t.Issuer, ClientID: p.Config().ClientID, Subject: t.Subject, SID: t.SID},
@@ -129,7 +127,7 @@ func logoutToken(r *http.Request) (string, error) {
 		return "", &oidc.Error{Check: "form", Err: errors.New("the body ended early")}
 	}
 	form, err := url.ParseQuery(string(body))
-	if err != nil { // it may quote the body
+	if err != nil { // its text may quote the body
 		return "", &oidc.Error{Check: "form", Err: errors.New("the body is not form-encoded")}
 	}
 	if n := len(form["logout_token"]); n != 1 {
@@ -138,7 +136,7 @@ func logoutToken(r *http.Request) (string, error) {
 	return form.Get("logout_token"), nil
 }
 
-// refused answers a request that failed a check. The caller hears which; the log hears more.
+// refused is the answer to a request that failed a check. It names the check; the log has the details.
 func (h *Handler) refused(err error, attrs ...slog.Attr) error {
 	check, ok := errors.AsType[*oidc.Error](err)
 	if !ok {
@@ -149,8 +147,8 @@ func (h *Handler) refused(err error, attrs ...slog.Attr) error {
 	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err, attrs...)
 }
 
-// claimed is whom a token that was not taken says that it is about, so that somebody can find out whose logout that
-// was. It is not verified, and its names in the log say so.
+// claimed returns what a rejected token claims to be about, so that an operator can find out whose logout it was. It is
+// not verified, and the names of the attributes say so.
 func (h *Handler) claimed(raw string) []slog.Attr {
 	iss, sub, sid := oidc.Claimed(raw)
 	var attrs []slog.Attr

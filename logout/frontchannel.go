@@ -15,16 +15,16 @@ import (
 
 const frontchannel = "frontchannel" // the channel, in metrics
 
-// framedLogout ends the session of this browser, if iss and sid are both there and are its own (Front-Channel Logout
-// §2, §3). Without them anybody's page could sign people out, so then nothing is ended. It ends nobody else's session:
-// whoever wrote the page that frames this one has proved nothing. What is ended is this browser's own, and what that
-// held is revoked as after any ending.
+// framedLogout ends the session of this browser, if the request has iss and sid and they are those of this session
+// (Front-Channel Logout §2, §3). Without them any page could sign people out, so nothing is ended. It ends no other
+// session, since the page that frames this one has proved nothing. The tokens of the session are revoked, as after any
+// ending.
 //
-// Do not rely on it. A provider shows this address in a frame on its own site, and browsers send our SameSite cookie
-// there only if the provider is on the same site (id.example.com and app.example.com). Everywhere else this answers
-// that nobody is signed in. The back channel is the one that works.
+// Do not rely on it. A provider loads this URL in a frame on its own site, and browsers send our SameSite cookie there
+// only if the provider is on the same site (id.example.com and app.example.com). Everywhere else the answer is that
+// nobody is signed in. Use the back channel.
 func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
-	h.Site.AllowFraming(w, h.origins()...)
+	h.Site.AllowFraming(w, h.providerOrigins()...)
 	bearer, ok := h.Cookie.Read(r)
 	if !ok {
 		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
@@ -35,7 +35,7 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 		h.Cookie.Clear(w)
 		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
 	case err != nil:
-		return h.away(frontchannel, "unknown", err)
+		return h.storeFailure(frontchannel, "unknown", err)
 	}
 	if !names(r, s) {
 		return h.framed(w, r, "unknown", "ignored", "This request names another session. Nothing has changed.")
@@ -43,13 +43,13 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	_, err = h.Sessions.End(r.Context(), store.Ending{Cause: store.CauseFrontChannel,
 		Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
 	if err != nil {
-		return h.away(frontchannel, s.Provider, err)
+		return h.storeFailure(frontchannel, s.Provider, err)
 	}
 	h.Cookie.Clear(w)
 	return h.framed(w, r, s.Provider, "ok", "You are signed out.", slog.String("session", s.Key.Handle()))
 }
 
-// framed is the answer: the logout may already have happened, so all of these are a success (Front-Channel Logout §2).
+// framed is the answer. The logout may already have happened, so every answer is a success (Front-Channel Logout §2).
 func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, result, say string,
 	attrs ...slog.Attr) error {
 	h.result(frontchannel, provider, result, "")
@@ -59,11 +59,11 @@ func (h *Handler) framed(w http.ResponseWriter, r *http.Request, provider, resul
 	return nil
 }
 
-// names says whether iss and sid are there, once each, and are those of the session, or the sid is one that it had
-// before.
+// names reports whether iss and sid are each there once and are those of the session. An earlier sid of the session
+// counts too.
 //
-// A sid may hold any punctuation, and providers are known to put it into the address as it is. So it is also compared
-// undecoded, and to the end of the query.
+// A sid may have any punctuation, and some providers do not encode it. So it is also compared without decoding, and up
+// to the end of the query.
 func names(r *http.Request, s *session.Session) bool {
 	q := r.URL.Query()
 	if len(q["iss"]) != 1 || q.Get("iss") != s.Issuer {
@@ -78,13 +78,13 @@ func names(r *http.Request, s *session.Session) bool {
 	}
 	one, _, _ := strings.Cut(rest, "&")
 	return slices.ContainsFunc([]string{one, rest}, func(raw string) bool {
-		decoded, err := url.PathUnescape(raw) // which leaves + as it is
+		decoded, err := url.PathUnescape(raw) // unlike QueryUnescape it leaves + as it is
 		return s.HasSID(raw) || err == nil && s.HasSID(decoded)
 	})
 }
 
-// origins returns where a provider's pages are, which may frame ours.
-func (h *Handler) origins() []string {
+// providerOrigins returns the origins of the providers, whose pages may frame ours.
+func (h *Handler) providerOrigins() []string {
 	var all []string
 	for _, p := range h.Providers {
 		if u, err := url.Parse(p.Config().Issuer); err == nil {

@@ -22,16 +22,20 @@ const user = "user" // the channel, in metrics
 
 // logout signs a person out (RP-Initiated Logout §2):
 //
-//  1. A GET only shows the button, and a POST from another site is refused: nobody is signed out by a link.
-//  2. The session here is ended first, with those that share its sid: the provider may never call back, and what is
-//     done here must not depend on it. If the store cannot do it, nothing has happened, and the page says so.
-//  3. The cookie is taken back, and the browser sent to the provider's end_session_endpoint, by a form if the ID Token
-//     is large.
+// 1. A GET shows only a button, and a POST from another site is refused. So a link cannot sign anybody out. 2. End the
+// session here first, with those that share its sid: the provider may never call back. If the store fails,
 //
-// A provider that has none, or does not answer, leaves the person signed in there; the page says that too.
+//	nothing has happened, and the page says so.
+//
+// 3. Clear the cookie and send the browser to the provider's end_session_endpoint: by a redirect, or by a form if the
+// ID
+//
+//	Token is large.
+//
+// A provider without that endpoint, or one that does not answer, leaves the person signed in there. The page says so.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodGet {
-		return h.ask(w, r)
+		return h.confirm(w, r)
 	}
 	if err := h.Site.SameOrigin(r); err != nil {
 		h.result(user, "unknown", "refused", "cross_site")
@@ -51,34 +55,34 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		if err := h.endAgain(r, bearer.Key()); err != nil {
-			return h.away(user, "unknown", err)
+			return h.storeFailure(user, "unknown", err)
 		}
 		h.Cookie.Clear(w)
 		h.result(user, "unknown", "nobody", "")
 		h.done(w, r)
 		return nil
 	case err != nil:
-		return h.away(user, "unknown", err)
+		return h.storeFailure(user, "unknown", err)
 	}
 	ended, err := h.end(r, s)
 	if err != nil {
-		return h.away(user, s.Provider, err)
+		return h.storeFailure(user, s.Provider, err)
 	}
 	h.Cookie.Clear(w)
 	h.result(user, s.Provider, "ok", "")
 	h.Site.Event(r, slog.LevelInfo, "user_logout", slog.String("result", "ok"), slog.String("provider", s.Provider),
 		slog.String("session", s.Key.Handle()), slog.Int("ended", ended))
-	h.leave(w, r, s)
+	h.sendToProvider(w, r, s)
 	return nil
 }
 
-// end ends a session and those that share its sid, or one that it had before, and says how many. By its sids, because
-// that leaves the marks that bar a login of the same sign-in that is under way in another tab.
+// end ends a session and those that share its sid or an earlier one, and returns how many. It ends them by sid, because
+// that leaves end marks, which bar a login of the same sign-in that is under way in another tab.
 func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 	var ended []store.Ended
-	end := func(who store.Selector) error {
-		who.Issuer, who.ClientID = s.Issuer, s.ClientID
-		more, err := h.Sessions.End(r.Context(), store.Ending{Selector: who, Cause: store.CauseUser})
+	end := func(sel store.Selector) error {
+		sel.Issuer, sel.ClientID = s.Issuer, s.ClientID
+		more, err := h.Sessions.End(r.Context(), store.Ending{Selector: sel, Cause: store.CauseUser})
 		ended = append(ended, more...)
 		return err
 	}
@@ -98,38 +102,37 @@ func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
 	return len(ended), nil
 }
 
-// endAgain repeats the ending of a session that is not found. It may have ended a moment ago at a store that could not
-// say that its replicas have the ending too, and has not until an ending says so. Who it was is no longer known, nor
-// needed.
+// endAgain repeats the ending of a session that is not found. It may have ended a moment ago in a store that could not
+// confirm that its replicas have the ending too; only another ending confirms it. Whose session it was is not known,
+// and not needed.
 func (h *Handler) endAgain(r *http.Request, key store.Key) error {
 	for _, p := range h.Providers {
 		c := p.Config()
-		who := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
-		if _, err := h.Sessions.End(r.Context(), store.Ending{Selector: who, Cause: store.CauseUser}); err != nil {
+		sel := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
+		if _, err := h.Sessions.End(r.Context(), store.Ending{Selector: sel, Cause: store.CauseUser}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// maxAddress is how long an address may be for a redirect. Many servers take a request line, or all headers together,
-// of 8 KiB, and there are cookies beside it.
-const maxAddress = 4 << 10
+// maxURL is how long the URL of a redirect may be. Many servers limit the request line, or all headers with the cookies
+// together, to 8 KiB.
+const maxURL = 4 << 10
 
-// leave sends the browser on to the provider, to be signed out there as well: by a redirect, or by a form where the ID
-// Token is too large for an address. A script cannot use a page with a form, and some providers take none: then it is a
-// redirect without the ID Token, and the provider asks the person (RP-Initiated Logout §2).
-func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Session) {
+// sendToProvider sends the browser to the provider, to be signed out there as well: by a redirect, or by a form if the
+// ID Token is too large for a URL. A script cannot use a page with a form, and some providers accept no form. Then it
+// is a redirect without the ID Token, and the provider asks the person (RP-Initiated Logout §2).
+func (h *Handler) sendToProvider(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	p, to, err := oidc.Find(h.Providers, s.Issuer, s.ClientID), "", oidc.ErrUnsupported
-	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken,
-		PostLogoutRedirectURI: h.Site.Absolute("logout/callback"),
-		State:                 rand.Text()}
+	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, State: rand.Text(),
+		PostLogoutRedirectURI: h.Site.Absolute("logout/callback")}
 	if p != nil {
 		to, err = p.EndSessionURL(r.Context(), ask)
 	}
 	var form url.Values
-	if err == nil && len(to) > maxAddress {
-		if !scripted(r) {
+	if err == nil && len(to) > maxURL {
+		if !fromScript(r) {
 			to, form, err = p.EndSessionForm(r.Context(), ask)
 		}
 		if form == nil {
@@ -161,8 +164,9 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, s *session.Sessi
 		Actions: []web.Action{{Label: "Continue", Href: to, Post: true, Form: fields}}, Submit: true})
 }
 
-// scripted says whether a script asked, in which no form is sent on. What a browser says of itself comes first.
-func scripted(r *http.Request) bool {
+// fromScript reports whether the request comes from a script, which submits no form. Sec-Fetch-Mode decides if the
+// browser sends it.
+func fromScript(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode != "navigate"
 	}
@@ -171,11 +175,11 @@ func scripted(r *http.Request) bool {
 		strings.Contains(accept, "json") && !strings.Contains(accept, "text/html")
 }
 
-// returned receives the person back from the provider (RP-Initiated Logout §3). There is one place to go from here, so
-// a state that is wrong or absent changes nothing but the log line.
+// returned is the post_logout_redirect_uri, to which the provider sends the person back (RP-Initiated Logout §3). It
+// leads to one place in any case, so a wrong or absent state changes only the log line.
 func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
 	result := "unasked"
-	if h.matches(r, r.URL.Query()["state"]) {
+	if h.stateMatches(r, r.URL.Query()["state"]) {
 		http.SetCookie(w, h.Cookie.New(h.stateCookie(), "", -time.Second))
 		result = "ok"
 	}
@@ -186,23 +190,23 @@ func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
 			redirect(w, cmp.Or(h.Home, "/"))
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
-			return h.away("", "", err)
+			return h.storeFailure("", "", err)
 		}
 	}
 	h.done(w, r)
 	return nil
 }
 
-// matches says whether state is the one that this browser left with.
-func (h *Handler) matches(r *http.Request, state []string) bool {
+// stateMatches reports whether state is the one that this browser was sent to the provider with.
+func (h *Handler) stateMatches(r *http.Request, state []string) bool {
 	left := r.CookiesNamed(h.stateCookie())
 	return len(state) == 1 && len(left) == 1 && subtle.ConstantTimeCompare([]byte(left[0].Value), []byte(state[0])) == 1
 }
 
 func (h *Handler) stateCookie() string { return h.Cookie.NameFor("logout") }
 
-// ask shows the button.
-func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {
+// confirm shows the button to sign out.
+func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 	if bearer, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
 		case err == nil:
@@ -212,7 +216,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {
 					{Label: "Stay signed in", Href: "/"}}})
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
-			return h.away("", "", err)
+			return h.storeFailure("", "", err)
 		}
 	}
 	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are not signed in",
@@ -220,8 +224,8 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// done ends a logout. The usual place is a page of ours: the app itself would often start a sign-in at once, which a
-// provider may complete without a question, and the person would find that signing out did nothing.
+// done shows that the person is signed out. The default is a page of ours: the app would often start a sign-in at once,
+// which the provider may complete without a question, as if the sign-out had done nothing.
 func (h *Handler) done(w http.ResponseWriter, r *http.Request) {
 	if h.Home != "" {
 		redirect(w, h.Home)
@@ -231,9 +235,9 @@ func (h *Handler) done(w http.ResponseWriter, r *http.Request) {
 		Actions: []web.Action{{Label: "Sign in again", Href: h.Site.Path("login")}}})
 }
 
-// away is the page for a store that does not answer: nobody was signed out, and no cookie is touched. It counts as a
+// storeFailure is the page for a store that does not answer: nobody was signed out, and the cookie stays. It reports a
 // result of the channel, if that is not empty.
-func (h *Handler) away(channel, provider string, err error) error {
+func (h *Handler) storeFailure(channel, provider string, err error) error {
 	if !errors.Is(err, session.ErrUnavailable) {
 		return err
 	}

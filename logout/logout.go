@@ -15,20 +15,21 @@ type Handler struct {
 	Sessions  *session.Manager
 	Cookie    session.Cookie
 
-	Home string // where a person goes who has signed out; default: a page of ours that says so
+	Home string // the path that a sign-out leads to; default: a page that says that the person is signed out
 
-	SuccessStatus int // of the back channel: 200, the default, or 204 (Back-Channel Logout §2.8 wants 200)
-	// of the back channel when the logout failed on our side: 503, the default, or 400 (§2.8 to the letter)
+	SuccessStatus int // of the back channel: 200, the default, or 204 (Back-Channel Logout §2.8 requires 200)
+	// FailureStatus is the status of the back channel when the logout failed on our side: 503, the default, or 400 (as
+	// §2.8 requires).
 	FailureStatus int
 
-	// OnResult hears of every logout: on which channel ("backchannel", "frontchannel", "user"), of which provider
-	// ("unknown" while that is not verified), with what result (ok, refused, replayed, unavailable or failed; ignored
-	// or nobody where the browser's cookie named nobody to end), and of a refusal the check that failed. All are labels
-	// fit for metrics: none is text of a stranger.
+	// OnResult is called after every request for a logout. channel is "backchannel", "frontchannel" or "user". provider
+	// is a name, or "unknown" if none was verified. result is ok, refused, replayed, unavailable or failed; or ignored
+	// or nobody, if the browser's cookie named no session to end. reason is the check that failed. All are fit for
+	// labels of metrics: none is text of a stranger.
 	OnResult func(channel, provider, result, reason string)
 }
 
-// Mount registers the routes of this room.
+// Mount registers the routes of this package on mux.
 func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("backchannel-logout"), closing(h.Site.Protocol(h.token, http.MethodPost)))
 	mux.Handle(h.Site.Path("frontchannel-logout"), h.Site.Page(h.framedLogout, http.MethodGet))
@@ -36,8 +37,8 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("logout/callback"), h.Site.Page(h.returned, http.MethodGet))
 }
 
-// closing has the connection closed after each answer (over HTTP/2 net/http sends GOAWAY for it). Some providers keep
-// it and do not send again: a logout that they put on it as we stop would be lost.
+// closing closes the connection after each answer (over HTTP/2 net/http sends GOAWAY for it). Some providers reuse
+// connections and do not retry: a logout that they send on one while this process stops would be lost.
 func closing(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")

@@ -90,7 +90,7 @@ func newStage(t testing.TB, configure func(*logout.Handler), provider ...func(*o
 		configure(s.h)
 	}
 	s.h.Mount(mux)
-	(&login.Handler{Site: site, Providers: s.h.Providers, Sessions: s.m, Ring: ring, Cookie: cookie}).Mount(mux)
+	(&login.Handler{Site: site, Providers: s.h.Providers, Sessions: s.m, Keyring: ring, Cookie: cookie}).Mount(mux)
 	mux.HandleFunc("/{path...}", func(w http.ResponseWriter,
 		r *http.Request) {
 		io.WriteString(w, "the app at "+r.URL.RequestURI())

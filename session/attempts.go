@@ -7,18 +7,19 @@ import (
 	"example.com/curfew/store"
 )
 
-// ClaimAttempt is the method of [store.Attempts], by the manager's clock; life is how long the value is kept.
-// [ErrUnavailable] when the store cannot do it.
-func (m *Manager) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, life time.Duration) (held []byte,
-	err error) {
+// ClaimAttempt calls [store.Attempts] with the time of the manager; life is how long the value is kept. The error is
+// [ErrUnavailable] if the store does not answer. Package login uses it and the two methods below.
+func (m *Manager) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte,
+	life time.Duration) (held []byte, err error) {
 	now := m.Now()
-	if held, err = m.cfg.Store.ClaimAttempt(ctx, id, value, store.Time(now.Add(life)), store.Time(now)); err != nil {
+	held, err = m.cfg.Store.ClaimAttempt(ctx, id, value, store.Time(now.Add(life)), store.Time(now))
+	if err != nil {
 		return nil, unavailable(err)
 	}
 	return held, nil
 }
 
-// SettleAttempt is the method of [store.Attempts], by the manager's clock.
+// CompleteAttempt calls [store.Attempts] with the time of the manager.
 func (m *Manager) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte) error {
 	if err := m.cfg.Store.CompleteAttempt(ctx, id, value, store.Time(m.Now())); err != nil {
 		return unavailable(err)
@@ -26,7 +27,7 @@ func (m *Manager) CompleteAttempt(ctx context.Context, id store.AttemptID, value
 	return nil
 }
 
-// Attempt is the method of [store.Attempts], by the manager's clock.
+// Attempt calls [store.Attempts] with the time of the manager.
 func (m *Manager) Attempt(ctx context.Context, id store.AttemptID) ([]byte, error) {
 	value, err := m.cfg.Store.Attempt(ctx, id, store.Time(m.Now()))
 	if err != nil {

@@ -10,37 +10,38 @@ import (
 	"example.com/curfew/store"
 )
 
-// Run keeps the cache honest and the store small, until ctx is done. Without it every check asks the store.
+// Run keeps the cache in sync with the store and removes what has expired from the store, until ctx is done. Without it
+// every check reads from the store. Start it once for each manager.
 //
-// It watches what ends on any replica, and asks the feed four times in each ceiling whether it is whole. When it
-// is not, all copies are dropped, and checks read through until it is.
+// It watches the sessions that end on any replica, and checks four times in each [Config.MaxStale] that the store's
+// feed has missed none. If it may have missed one, the cache is emptied and not used until the feed is in sync again.
 func (m *Manager) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { m.prune(ctx) })
 	wg.Go(func() { m.clock.run(ctx) })
 	defer wg.Wait()
-	for told := false; ctx.Err() == nil; {
-		err := m.follow(ctx, func() { told = false })
-		m.distrust()
-		if ctx.Err() == nil && !told {
-			told = true // and not again before it has been whole
-			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is whole "+
-				"again",
+	for logged := false; ctx.Err() == nil; {
+		err := m.followFeed(ctx, func() { logged = false })
+		m.dropCache()
+		if ctx.Err() == nil && !logged {
+			logged = true // and not again before the feed has been in sync
+			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is in "+
+				"sync again",
 				"event", "feed_broken", "error", err)
 		}
 		wait.Sleep(ctx, min(time.Second, max(m.cfg.MaxStale, 100*time.Millisecond)))
 	}
 }
 
-// follow watches the feed until it is found broken.
-func (m *Manager) follow(ctx context.Context, whole func()) error {
-	feed, err := m.cfg.Store.Watch(ctx, m.drop)
+// followFeed watches the feed until an ending may have been missed. It calls inSync after each successful Sync.
+func (m *Manager) followFeed(ctx context.Context, inSync func()) error {
+	feed, err := m.cfg.Store.Watch(ctx, m.sessionEnded)
 	if err != nil {
 		return err
 	}
 	defer feed.Close()
-	m.distrust() // copies from before the watch
-	if err := m.clock.sure(ctx); err != nil {
+	m.dropCache() // it is from before the watch
+	if err := m.clock.ensureRead(ctx); err != nil {
 		return err
 	}
 	tick := time.NewTicker(max(m.cfg.MaxStale, time.Second) / 4)
@@ -51,9 +52,9 @@ func (m *Manager) follow(ctx context.Context, whole func()) error {
 			return err
 		}
 		m.synced.Store(&began)
-		whole()
+		inSync()
 		if first {
-			m.recheck(ctx) // what ended while nobody watched
+			m.recheckWatched(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -63,15 +64,15 @@ func (m *Manager) follow(ctx context.Context, whole func()) error {
 	}
 }
 
-// distrust drops all copies, and serves none before the next Sync.
-func (m *Manager) distrust() {
+// dropCache empties the cache, which is then not used before the next Sync.
+func (m *Manager) dropCache() {
 	m.synced.Store(nil)
 	m.cache.forgetAll()
 }
 
-// drop forgets a session that has ended and tells who waits for that. It is called by the feed and by [Manager.End],
-// so often twice.
-func (m *Manager) drop(e store.Ended) {
+// sessionEnded removes a session that has ended from the cache and notifies its watchers. The feed and [Manager.End]
+// call it, so it often runs twice for one session.
+func (m *Manager) sessionEnded(e store.Ended) {
 	m.cache.forget(e.Key)
 	m.notifyWatchers(e.Key, e.Cause)
 	if m.cfg.OnHeard != nil {
@@ -79,18 +80,18 @@ func (m *Manager) drop(e store.Ended) {
 	}
 }
 
-// prune removes what is past its time, once a minute.
+// prune removes what has expired from the store, once a minute.
 func (m *Manager) prune(ctx context.Context) {
 	for wait.Sleep(ctx, time.Minute) {
-		if m.clock.sure(ctx) != nil {
-			continue // nothing is pruned by a clock that may be wrong
+		if m.clock.ensureRead(ctx) != nil {
+			continue // do not prune by a clock that may be wrong
 		}
 		early, _ := m.clock.between()
 		now := store.Time(early)
 		if err := m.revokeExpired(ctx, now); err != nil {
 			if ctx.Err() == nil {
-				m.cfg.Log.WarnContext(ctx, "what expired sessions held could not be handed over; they are kept for "+
-					"the next time, and not served",
+				m.cfg.Log.WarnContext(ctx, "the tokens of expired sessions could not be queued for revocation: the "+
+					"sessions are kept for the next try, and not served",
 					"event", "expired_kept", "error", err)
 			}
 			continue
@@ -98,7 +99,7 @@ func (m *Manager) prune(ctx context.Context) {
 		for ctx.Err() == nil {
 			n, err := m.cfg.Store.Prune(ctx, now)
 			if err != nil && ctx.Err() == nil {
-				m.cfg.Log.WarnContext(ctx, "expired sessions could not be removed; they are not served all the same",
+				m.cfg.Log.WarnContext(ctx, "expired sessions could not be removed; they are not served",
 					"event", "prune_failed", "error", err)
 			}
 			if err != nil || n == 0 {
@@ -108,12 +109,12 @@ func (m *Manager) prune(ctx context.Context) {
 	}
 }
 
-// handOver hands over what is overdue at now, before it is pruned.
+// revokeExpired passes the sessions that have expired at now to the notifier, before they are pruned.
 func (m *Manager) revokeExpired(ctx context.Context, now time.Time) error {
 	if m.cfg.Notices == nil || !m.cfg.RevokeExpired {
 		return nil
 	}
-	const batch = 1000 // each may cost the store as much as there are in all
+	const batch = 1000 // each call may cost as much as there are overdue sessions
 	for after := (store.Key{}); ; {
 		due, err := m.cfg.Store.Overdue(ctx, after, batch, now)
 		if err != nil || len(due) == 0 {
@@ -126,12 +127,12 @@ func (m *Manager) revokeExpired(ctx context.Context, now time.Time) error {
 	}
 }
 
-// watcher is told once that its session has ended.
+// watcher receives the cause once when its session has ended.
 type watcher struct{ ended chan store.Cause }
 
-// Watch tells when a session ends: ended receives the cause, once; it is "" when the session ended while this process
-// did not hear the feed. Expiry is not told: who holds something open asks [Manager.Peek] when Expires or IdleExpires
-// has passed. stop must be called.
+// Watch returns a channel that receives the cause once when the session ends, for a handler that keeps a stream open.
+// The cause is "" if the session ended while this process did not receive the feed. Expiry sends nothing: the caller
+// calls [Manager.Peek] once Expires or IdleExpires has passed. stop must be called.
 func (m *Manager) Watch(k store.Key) (ended <-chan store.Cause, stop func()) {
 	w := &watcher{make(chan store.Cause, 1)}
 	m.mu.Lock()
@@ -154,13 +155,13 @@ func (m *Manager) notifyWatchers(k store.Key, c store.Cause) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for w := range m.watchers[k] {
-		w.ended <- c // has room for one, and is gone from the map after it
+		w.ended <- c // does not block: it has room for one, and w is removed from the map
 	}
 	delete(m.watchers, k)
 }
 
-// recheck tells those whose session is no longer there.
-func (m *Manager) recheck(ctx context.Context) {
+// recheckWatched notifies the watchers of sessions that ended while the feed was not watched.
+func (m *Manager) recheckWatched(ctx context.Context) {
 	m.mu.Lock()
 	keys := make([]store.Key, 0, len(m.watchers))
 	for k := range m.watchers {

@@ -15,11 +15,11 @@ const (
 	bearerSize = tagSize + 32
 )
 
-// Bearer is the random value in the cookie: 256 random bits after a tag. Who has it is signed in, so it is never
-// stored, logged or printed: it prints as "[bearer]".
+// Bearer is the secret in the session cookie: 256 random bits after a tag. Everybody who has it is signed in, so it is
+// never stored, logged or printed: it prints as "[bearer]". An app does not handle it; [Cookie] and [Manager] do.
 type Bearer struct{ raw [bearerSize]byte }
 
-// NewBearer makes the bearer of a new session.
+// NewBearer returns a random bearer for a new session. [Manager.Create] calls it.
 func NewBearer(issuer, clientID, subject string) Bearer {
 	var b Bearer
 	tag := store.Tag(issuer, clientID, subject)
@@ -28,7 +28,7 @@ func NewBearer(issuer, clientID, subject string) Bearer {
 	return b
 }
 
-// ParseBearer reads the value of a cookie. There is one spelling for each bearer and no other is taken.
+// ParseBearer reads the value of a cookie. It accepts only the one spelling that [Bearer.Reveal] returns.
 func ParseBearer(s string) (Bearer, error) {
 	var b Bearer
 	if err := decodeText(b.raw[:], s); err != nil {
@@ -37,10 +37,10 @@ func ParseBearer(s string) (Bearer, error) {
 	return b, nil
 }
 
-// Reveal returns the value for the cookie.
+// Reveal returns the value for the cookie. Use it for nothing else.
 func (b *Bearer) Reveal() string { return base64.RawURLEncoding.EncodeToString(b.raw[:]) }
 
-// Key returns the hash under which the session is stored.
+// Key returns the key of the session in the store, which is a hash of b.
 func (b *Bearer) Key() store.Key {
 	var k store.Key
 	copy(k[:], b.raw[:tagSize])
@@ -53,7 +53,7 @@ func (Bearer) String() string       { return "[bearer]" }
 func (Bearer) GoString() string     { return "[bearer]" }
 func (Bearer) LogValue() slog.Value { return slog.StringValue("[bearer]") }
 
-// decodeText fills dst from the canonical base64url of exactly its length. It does not allocate.
+// decodeText fills dst from its canonical base64url, which must have exactly that length. It does not allocate.
 func decodeText(dst []byte, s string) error {
 	if len(s) != base64.RawURLEncoding.EncodedLen(len(dst)) {
 		return errors.New("wrong length")
@@ -61,7 +61,7 @@ func decodeText(dst []byte, s string) error {
 	var src [64]byte
 	n := copy(src[:], s)
 	for _, c := range src[:n] {
-		if c == '\r' || c == '\n' { // which the decoder would skip
+		if c == '\r' || c == '\n' { // the decoder would skip it
 			return errors.New("line end")
 		}
 	}

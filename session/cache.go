@@ -8,10 +8,10 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// cache is a bounded set of decoded sessions. Its zero value keeps nothing.
+// cache is a bounded set of sessions. Its zero value keeps nothing.
 //
-// Every removal raises the epoch of its shard, and put refuses what was read under an older one: a session that ended
-// while it was being read is not put back.
+// Every removal increments the epoch of its shard, and put rejects a session that was read under an older epoch. So a
+// session that ended while it was being read is not put back.
 type cache struct{ shards []shard }
 
 type shard struct {
@@ -22,7 +22,7 @@ type shard struct {
 
 type entry struct {
 	session *Session
-	touched time.Time // when somebody last undertook to write LastSeen
+	touched time.Time // when a caller last took on to write LastSeen
 }
 
 const shards = 64
@@ -30,20 +30,22 @@ const shards = 64
 func (c *cache) init(size int) {
 	c.shards = make([]shard, shards)
 	for i := range c.shards {
-		// errs on sizes below 1 alone
+		// fails only for sizes below 1
 		c.shards[i].lru, _ = simplelru.NewLRU[store.Key, *entry](max(1, size/shards), nil)
 	}
 }
 
-// of returns the shard of a key, by bytes of its hash: the tag is the same for all sessions of one person.
-func (c *cache) of(k store.Key) *shard { return &c.shards[int(k[len(k)-1])%shards] }
+// shardOf returns the shard of a key, by the last byte of its hash. The tag would not do: it is the same for all
+// sessions of one person.
+func (c *cache) shardOf(k store.Key) *shard { return &c.shards[int(k[len(k)-1])%shards] }
 
-// get returns a session, and whether its LastSeen should be written: true for one caller in each period.
+// get returns a session, or nil. touch reports whether LastSeen should be written; it is true for one caller in each
+// period.
 func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Session, touch bool) {
 	if c.shards == nil {
 		return nil, false
 	}
-	sh := c.of(k)
+	sh := c.shardOf(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e, ok := sh.lru.Get(k)
@@ -56,12 +58,12 @@ func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Sessio
 	return e.session, touch
 }
 
-// epoch is taken before a session is read or written, and handed to put after.
+// epoch returns the value for put. Call it before the session is read or written.
 func (c *cache) epoch(k store.Key) uint64 {
 	if c.shards == nil {
 		return 0
 	}
-	sh := c.of(k)
+	sh := c.shardOf(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	return sh.epoch
@@ -71,7 +73,7 @@ func (c *cache) put(s *Session, epoch uint64) {
 	if c.shards == nil {
 		return
 	}
-	sh := c.of(s.Key)
+	sh := c.shardOf(s.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.epoch != epoch {
@@ -87,7 +89,7 @@ func (c *cache) forget(k store.Key) {
 	if c.shards == nil {
 		return
 	}
-	sh := c.of(k)
+	sh := c.shardOf(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.epoch++

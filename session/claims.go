@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// Lookup returns a claim by its name or, if there is none, by the path that its dots make: "a.b" is b inside of a. A
-// claim whose own name holds dots, as "https://app.example/roles" does, is found first. A claim that is null is absent:
-// the answer is nil for both.
+// Lookup returns the claim with this name. If there is none, the dots of the name make a path: "a.b" is b inside the
+// object a. So a claim whose own name has dots, like "https://app.example/roles", is found too, and first. The result
+// is nil if there is no such claim or it is null.
 //
-// An e-mail address that the provider says is not verified is absent too (Core §5.1). That goes for `email` beside
-// `email_verified`, wherever the two are. Whoever asks for an address by way of Lookup gets the one that the person is
-// known by, and no other.
+// An e-mail address that the provider calls not verified counts as absent (Core §5.1). This holds for `email` beside
+// `email_verified`, at the top or inside an object. An app uses [Session.Claim] for a text, and Lookup for lists and
+// objects.
 func Lookup(claims map[string]any, name string) any {
 	if v := claims[name]; v != nil {
 		if isAddress(name) {
@@ -39,9 +39,8 @@ func Lookup(claims map[string]any, name string) any {
 	return nil
 }
 
-// address returns an `email`, unless the `email_verified` beside it says that it is not verified. Without that, or when
-// it is null, nothing is known against the address. Some providers write "true" for true; whatever else stands there
-// does not say that it is verified.
+// address returns an `email`, unless the `email_verified` beside it says that it is not verified. If that is absent or
+// null, the address counts. Some providers write "true" for true. Any other value does not verify the address.
 func address(claims map[string]any, name string) string {
 	switch v := claims[name+"_verified"]; v {
 	case nil, true, "true":
@@ -51,11 +50,11 @@ func address(claims map[string]any, name string) string {
 	return ""
 }
 
-// Email returns the address that the person is known by, or "": see [Lookup].
+// Email returns the person's e-mail address, or "" if there is none or the provider says that it is not verified.
 func (s *Session) Email() string { return s.Claim("email") }
 
-// Claim returns a claim that is a text or a number as text, and "" for anything else; see [Lookup]. The digits of a
-// number are those that the provider wrote.
+// Claim returns a claim that is a text or a number, as text, and "" for anything else, for instance
+// s.Claim("preferred_username"). Names are those of [Lookup]. A number has the digits that the provider wrote.
 func (s *Session) Claim(name string) string {
 	switch v := Lookup(s.Claims, name).(type) {
 	case string:
@@ -66,20 +65,20 @@ func (s *Session) Claim(name string) string {
 	return ""
 }
 
-// Meets says whether a claim is one of the values or, if it is an array, holds one of them; see [Lookup] for the name.
-// Types count: "true" is not true, and "1" is not 1. Numbers are equal by value, however they are written and whatever
-// Go type they have. Addresses (a name that is, or ends with, `email`) are compared without regard to the case of ASCII
-// letters.
+// Meets reports whether a claim is one of the values or, if it is an array, contains one of them. Names are those of
+// [Lookup]. An app uses it to require a role in OnLogin. Types count: "true" is not true, and "1" is not 1. Numbers are
+// compared by value, however they are written and whatever Go type they have. Addresses (a name that is, or ends with,
+// `email`) are compared without regard to the case of ASCII letters.
 func Meets(claims map[string]any, name string, values []any) bool {
-	return meets(claims, name, func(got any) bool {
+	return anyValue(claims, name, func(got any) bool {
 		return slices.ContainsFunc(values, func(want any) bool { return same(got, want, isAddress(name)) })
 	})
 }
 
-// MeetsText is [Meets] for values that are written as text: true and 1 are met by "true" and "1", and by "1.0" the
-// number 1 as well.
+// MeetsText is [Meets] for values that are written as text, for instance in a configuration file: "true" matches true,
+// and "1" and "1.0" match the number 1.
 func MeetsText(claims map[string]any, name string, values []string) bool {
-	return meets(claims, name, func(got any) bool {
+	return anyValue(claims, name, func(got any) bool {
 		return slices.ContainsFunc(values, func(want string) bool {
 			if b, ok := got.(bool); ok {
 				return strconv.FormatBool(b) == want
@@ -92,13 +91,14 @@ func MeetsText(claims map[string]any, name string, values []string) bool {
 	})
 }
 
-func meets(claims map[string]any, name string, ok func(any) bool) bool {
+// anyValue reports whether ok accepts the claim or, if it is an array, one of its elements.
+func anyValue(claims map[string]any, name string, ok func(any) bool) bool {
 	switch v := Lookup(claims, name).(type) {
 	case nil:
 		return false
 	case []any:
 		return slices.ContainsFunc(v, ok)
-	case []string: // from the app's own hook
+	case []string: // from OnLogin
 		return slices.ContainsFunc(v, func(s string) bool { return ok(s) })
 	default:
 		return ok(v)
@@ -107,7 +107,7 @@ func meets(claims map[string]any, name string, ok func(any) bool) bool {
 
 func isAddress(name string) bool { return name == "email" || strings.HasSuffix(name, ".email") }
 
-// same compares two values of JSON that are no array and no object.
+// same compares two JSON values that are neither an array nor an object.
 func same(a, b any, fold bool) bool {
 	x, isNumber := decimalOf(a)
 	y, isNumberToo := decimalOf(b)
@@ -124,8 +124,8 @@ func same(a, b any, fold bool) bool {
 	return false
 }
 
-// EqualFold compares without regard to the case of ASCII letters, and of no others: [strings.EqualFold] takes the
-// Kelvin sign for a K, and so one domain for another.
+// EqualFold compares without regard to the case of ASCII letters only. [strings.EqualFold] equates the Kelvin sign with
+// K, and so one domain with another.
 func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -145,15 +145,15 @@ func lower(c byte) byte {
 	return c
 }
 
-// decimal is a number by its value: digits without zeros at either end, and the power of ten that they are multiplied
-// with. Two that are equal are the same number, exactly, however large it is.
+// decimal is a number by its value: its digits without zeros at either end, and the power of ten that multiplies them.
+// Two decimals are equal exactly if the numbers are, however large.
 type decimal struct {
 	negative bool
 	digits   string
 	exponent int
 }
 
-// decimalOf reads a number of JSON, of Go or of a configuration; anything else is none.
+// decimalOf reads a number from JSON, from Go code or from a configuration. It returns false for anything else.
 func decimalOf(v any) (decimal, bool) {
 	if n, ok := v.(json.Number); ok {
 		return parseDecimal(n.String())

@@ -14,52 +14,54 @@ import (
 )
 
 const (
-	clockEvery   = time.Second            // between two readings when nobody asks
-	clockFresh   = 50 * time.Millisecond  // who needs the time exactly takes no older reading, if there is time
+	clockEvery   = time.Second            // between two readings in the background
+	clockFresh   = 50 * time.Millisecond  // a login uses no older reading, if a new one can be had in time
 	clockWait    = 250 * time.Millisecond // how long a login waits for a fresh reading
-	clockStale   = time.Minute            // without a newer reading no login begins and none is completed
+	clockStale   = time.Minute            // without a newer reading no login begins or is completed
 	clockTimeout = 5 * time.Second        // of one reading
-	clockOff     = 5 * time.Second        // an operator is told from here on
+	clockOff     = 5 * time.Second        // a difference from here on is logged
 )
 
-// Clock compares times that were taken on different replicas. It knows bounds of the store's time, never the time
-// itself: a reading takes a while, and the answer may have been made at any moment of it.
+// Clock compares times that were taken on different replicas. It knows bounds of the store's time, not the exact time:
+// a reading takes a while, and the store may have answered at any moment of it. An app does not need it, since
+// [NewManager] makes one.
 //
 //   - A login is stamped with the earliest time that the store may have.
-//   - An ending is stamped by the store itself, when it is carried out; see [store.Store.End].
+//   - An ending is stamped by the store itself, when it is carried out; see [store.Sessions.End].
 //
-// So a login that began before an ending has the lower stamp, however slow the reading was. A slow reading costs only
-// this: a login that begins within its length after the ending may be refused.
+// So a login that began before an ending has the lower stamp, however slow the reading was. The cost of a slow reading
+// is that a login that begins shortly after an ending may be refused: within as long as the reading took.
 //
-// A store without a clock belongs to one process, whose own clock is then read in place of a server's.
+// A store without a clock belongs to one process, and the clock of that process is read instead.
 type Clock struct {
-	source   func(context.Context) (time.Time, error) // nil: the process's own clock counts
+	source   func(context.Context) (time.Time, error) // nil: the clock of this process is used
 	now      func() time.Time
-	start    time.Time // by now; what instants count from
+	start    time.Time // instants count from here
 	log      *slog.Logger
 	era      string
-	volatile bool // the store forgets its marks with itself: logins of another era are refused
+	volatile bool // end marks end with the process of the store: logins of another era are refused
 
-	offset atomic.Int64 // from our own clock to the middle of the bounds, in nanoseconds
+	offset atomic.Int64 // from the clock of this process to the middle of the bounds, in nanoseconds
 	known  atomic.Bool  // there has been a reading
 
 	mu      sync.Mutex
 	bounds  bounds
-	read    instant  // when the last reading that succeeded began
+	read    instant  // when the last successful reading began
 	reading *reading // the one under way, or nil
 }
 
-// reading is a reading under way; err may be read when done is closed.
+// reading is a reading under way. err may be read once done is closed.
 type reading struct {
 	done chan struct{}
 	err  error
 }
 
-// sharedEra is the era of every store with a clock. Where a process has its own clock, that of each process is another:
-// the one before may have been ahead.
+// sharedEra is the era of every store with a clock. Without one each process has an era of its own, since the clock of
+// the process before it may have been ahead.
 const sharedEra = "store"
 
-// NewClock returns the clock of a store. now is the clock of this process.
+// NewClock returns the clock for a store, to share it between a [Manager] and other code ([Config.Clock]). now is the
+// clock of this process.
 func NewClock(s store.Store, now func() time.Time, log *slog.Logger) *Clock {
 	c := &Clock{now: now, start: now(), log: log, era: rand.Text(), bounds: bounds{own: true, drift: 100}}
 	of := s.Clock()
@@ -72,12 +74,12 @@ func NewClock(s store.Store, now func() time.Time, log *slog.Logger) *Clock {
 	return c
 }
 
-// run reads the clock now and then until ctx is done.
+// run reads the clock every second until ctx is done.
 func (c *Clock) run(ctx context.Context) {
 	for failed := false; ; {
 		err := c.refresh(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
-			c.log.WarnContext(ctx, "the store's clock cannot be read; without it no login can begin a minute from now",
+			c.log.WarnContext(ctx, "the store's clock cannot be read: a minute from now no login can begin without it",
 				"event", "clock_unread", "error", err)
 		}
 		failed = err != nil
@@ -87,8 +89,9 @@ func (c *Clock) run(ctx context.Context) {
 	}
 }
 
-// sure returns nil when there has been a reading. It takes the first one if need be; the error is [ErrUnavailable].
-func (c *Clock) sure(ctx context.Context) error {
+// ensureRead returns nil once a reading has succeeded. It takes the first one itself if needed; the error is
+// [ErrUnavailable].
+func (c *Clock) ensureRead(ctx context.Context) error {
 	if c.known.Load() {
 		return nil
 	}
@@ -98,8 +101,9 @@ func (c *Clock) sure(ctx context.Context) error {
 	return nil
 }
 
-// exact is sure, and waits a little for a reading that is fresh. If none comes the bounds are wider, but hold.
-func (c *Clock) exact(ctx context.Context) error {
+// ensureFresh is ensureRead that also waits shortly for a fresh reading. Without one the bounds are wider, but they
+// hold.
+func (c *Clock) ensureFresh(ctx context.Context) error {
 	c.mu.Lock()
 	_, age := c.bounds.elapsed(c.read, c.instant(c.now()))
 	c.mu.Unlock()
@@ -116,13 +120,12 @@ func (c *Clock) exact(ctx context.Context) error {
 	return nil
 }
 
-// refresh returns when a reading has succeeded, or says why not. All who ask meanwhile share one, which goes on without
-// them.
+// refresh waits for a reading. Concurrent callers share one, which goes on if a caller's ctx is done.
 func (c *Clock) refresh(ctx context.Context) error {
 	if c.source == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		now := c.now() // under the lock: taken in after a later one, it would look like a clock that was set back
+		now := c.now() // under the lock: recorded after a later one, it would look like a clock that was set back
 		c.observe(now, now, now)
 		return nil
 	}
@@ -157,15 +160,14 @@ func (c *Clock) take(ctx context.Context, r *reading) {
 	close(r.done)
 }
 
-// observe takes in a reading: at some moment between before and after, by our own clock, the store's time was at.
-// mu is held.
+// observe records a reading: at some moment between before and after, by the clock of this process, the store's time
+// was at. mu is held.
 func (c *Clock) observe(at, before, after time.Time) {
 	back := c.bounds.observe(store.Time(at), c.instant(before), c.instant(after))
 	c.read = c.instant(before)
 	if back > 0 {
-		c.log.Warn("the clock that orders logins and logouts was set back: until logins from before that have run "+
-			"out, "+
-			"somebody who signs out has to wait for so long before signing in again",
+		c.log.Warn("the clock that orders logins and logouts was set back: until the logins from before that have "+
+			"ended, somebody who signs out has to wait for as long before signing in again",
 			"event", "clock_back", "by", back.String())
 	}
 	if c.source != nil {
@@ -179,21 +181,21 @@ func (c *Clock) observe(at, before, after time.Time) {
 	c.known.Store(true)
 }
 
-// Now returns what the store's time is likely to be.
+// Now returns the approximate time of the store.
 func (c *Clock) Now() time.Time { return c.now().Add(time.Duration(c.offset.Load())) }
 
-// since says how long ago a time of our own clock is, at most.
+// since returns how long ago a time of this process's clock is, at most.
 func (c *Clock) since(then time.Time) time.Duration {
 	now := c.now()
 	return max(0, now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
-// instant is a time of our own clock as bounds take it.
+// instant returns a time of this process's clock in the form that bounds use.
 func (c *Clock) instant(t time.Time) instant {
 	return instant{mono: t.Sub(c.start), wall: t.Round(0).Sub(c.start.Round(0))}
 }
 
-// between returns bounds of the store's time. Before the first reading there are none, and our own clock has to do.
+// between returns bounds of the store's time. Before the first reading it returns the time of this process.
 func (c *Clock) between() (earliest, latest time.Time) {
 	if c.source == nil {
 		_ = c.refresh(context.Background())
@@ -207,23 +209,26 @@ func (c *Clock) between() (earliest, latest time.Time) {
 	return c.bounds.at(c.instant(now))
 }
 
-// begin stamps a login that begins now.
+// begin returns the stamp of a login that begins now.
 func (c *Clock) begin(ctx context.Context) (began time.Time, era string, err error) {
-	if err := c.exact(ctx); err != nil {
+	if err := c.ensureFresh(ctx); err != nil {
 		return time.Time{}, "", err
 	}
 	began, _ = c.between()
 	return store.Time(began), c.era, nil
 }
 
-// compared returns a login's stamp as it is to be compared with the marks of endings now, and the time to judge its age
-// by. Marks that were left after the clock was set back may be lower than stamps from before that; and the stamps of
-// another process tell nothing where each process has its own clock: any mark that is still there bars such a login.
-func (c *Clock) compared(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
+// comparableStamp returns the stamp of a login in the form that is compared with the end marks of now, and the time by
+// which its age is judged.
+//
+// End marks that were left after the clock was set back may be lower than stamps from before that. Where each process
+// has its own clock, the stamp of another process says nothing. In both cases every end mark that is still there bars
+// the login.
+func (c *Clock) comparableStamp(ctx context.Context, began time.Time, era string) (stamp, now time.Time, err error) {
 	if c.volatile && era != "" && era != c.era {
-		return time.Time{}, time.Time{}, store.ErrEnded // a logout may have named it, and that is forgotten
+		return time.Time{}, time.Time{}, store.ErrEnded // a logout may have named it, and its end mark is lost
 	}
-	if err := c.exact(ctx); err != nil {
+	if err := c.ensureFresh(ctx); err != nil {
 		return time.Time{}, time.Time{}, err
 	}
 	_, now = c.between()
@@ -241,28 +246,29 @@ func (c *Clock) compared(ctx context.Context, began time.Time, era string) (stam
 	return store.Time(stamp), now, nil
 }
 
-// instant is a time of this machine, since some moment, by both of its clocks. The monotonic one stands still while the
-// machine is suspended, and the wall clock can be set.
+// instant is a time of this machine since [Clock.start] by both of its clocks. The monotonic clock stands still while
+// the machine is suspended, and the wall clock can be set.
 type instant struct{ mono, wall time.Duration }
 
-// bounds are what is known of a clock elsewhere. The zero value, with a drift, knows nothing.
+// bounds are the bounds of a clock elsewhere. The zero value, with a drift, knows nothing.
 type bounds struct {
-	// own: the clock is this machine's own wall clock, and what tells that it was set is the monotonic clock alone.
+	// own means that the clock is the wall clock of this machine. Only the monotonic clock can then show that it was
+	// set.
 	own bool
-	// drift: in a second either clock may gain or lose one drift-th of a second on the other. Linux lets no clock be
-	// slewed by more than a tenth (adjtimex(2); chrony does up to a twelfth), so two differ by less than a quarter. The
-	// two clocks of one machine are slewed alike.
+	// drift: in a second either clock may gain or lose 1/drift seconds on the other. Linux slews a clock by a tenth at
+	// most (adjtimex(2); chrony by up to a twelfth), so two clocks differ by less than a quarter. The two clocks of one
+	// machine are slewed alike.
 	drift time.Duration
 
 	known            bool
-	earliest, latest time.Time // it was between these
-	seen             instant   // when it was this
+	earliest, latest time.Time // at the instant seen the clock was between these
+	seen             instant
 
-	back   time.Duration // by how much it was set back
+	back   time.Duration // by how much the clock was set back
 	backAt instant       // when that was seen
 }
 
-// elapsed says how long it was from one instant to another, at least and at most.
+// elapsed returns how long it was from one instant to another, at least and at most.
 func (b *bounds) elapsed(from, to instant) (least, most time.Duration) {
 	mono, wall := to.mono-from.mono, to.wall-from.wall
 	if b.own {
@@ -277,19 +283,18 @@ func (b *bounds) at(now instant) (earliest, latest time.Time) {
 	return b.earliest.Add(least - least/b.drift), b.latest.Add(most + most/b.drift)
 }
 
-// observe takes in that it was at at some moment between before and after. What was known before still counts, so a
-// slow reading makes the bounds no wider. It returns by how much the clock was set back, if that is what the reading
-// shows.
+// observe records that the clock showed at at some moment between before and after. The bounds from before still count,
+// so a slow reading does not widen them. It returns by how much the clock was set back, if the reading shows that.
 func (b *bounds) observe(at time.Time, before, after instant) (back time.Duration) {
 	_, took := b.elapsed(before, after)
-	earliest, latest := at, at.Add(took+took/b.drift+time.Microsecond) // at has no fractions of one
+	earliest, latest := at, at.Add(took+took/b.drift+time.Microsecond) // at is cut to microseconds
 	if b.known {
 		low, high := b.at(after)
 		switch {
 		case latest.Before(low):
 			back = high.Sub(earliest)
 			b.back, b.backAt = b.setBack(after)+back, after
-		case earliest.After(high): // it was set forward: stamps from now on are higher than all before
+		case earliest.After(high): // it was set forward: stamps from now on are higher than all earlier ones
 		default:
 			earliest, latest = later(earliest, low), earlier(latest, high)
 		}
@@ -298,7 +303,7 @@ func (b *bounds) observe(at time.Time, before, after instant) (back time.Duratio
 	return back
 }
 
-// setBack says by how much the clock may be behind what it was when a login began that is still under way.
+// setBack returns by how much the clock may be behind what it showed when a login that is still under way began.
 func (b *bounds) setBack(now instant) time.Duration {
 	if least, _ := b.elapsed(b.backAt, now); b.back == 0 || least >= b.back+store.AttemptLifetime {
 		return 0

@@ -9,28 +9,29 @@ import (
 	"time"
 )
 
-// DefaultCookie is what the cookie is called, without its prefix, when nobody says anything else.
+// DefaultCookie is the default of [Cookie.Base].
 const DefaultCookie = "curfew"
 
 // hostPrefix binds a cookie to this host (RFC 6265bis §4.1.3).
 const hostPrefix = "__Host-"
 
-// Cookie says how the bearer travels: `__Host-curfew` (Secure, HttpOnly, SameSite=Lax, Path=/, no Domain), or plain
-// `curfew` without Secure where the site is http on loopback.
+// Cookie describes the session cookie: `__Host-curfew` with Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain; or
+// `curfew` without Secure if the site is http on loopback. An app sets only curfew.Config.CookieName.
 type Cookie struct {
-	Insecure bool
-	// Base takes the place of `curfew`, as [CheckCookieName] allows; default [DefaultCookie]. Browsers keep cookies by
-	// host and not by port (RFC 6265 §8.5), so each relying party on a host needs a name of its own.
+	Insecure bool // the site is http on loopback
+	// Base replaces `curfew` in the name; see [CheckCookieName]. Browsers share cookies between the ports of a host
+	// (RFC 6265 §8.5), so each relying party on a host needs a name of its own. Default [DefaultCookie].
 	Base string
 }
 
-// CheckCookieName returns nil if name may be the base of a [Cookie]. It holds only what every server and proxy reads in
-// the same way, and is not the name of a cookie of another kind.
+// CheckCookieName returns an error unless name can be [Cookie.Base]: 1 to 32 letters, digits and hyphens, a letter
+// first, which all servers and proxies read alike. A name that could be that of a sign-in or sign-out cookie is
+// refused.
 func CheckCookieName(name string) error {
 	switch {
 	case !cookieName.MatchString(name):
-		return fmt.Errorf("%q is no name for a cookie here: want 1 to 32 letters, digits and hyphens, and a letter "+
-			"first", name)
+		return fmt.Errorf("%q is no name for a cookie here: want 1 to 32 letters, digits and hyphens, "+
+			"and a letter first", name)
 	case strings.Contains(name, "-login") || strings.Contains(name, "-logout"):
 		return fmt.Errorf("%q could be taken for a cookie of a sign-in or sign-out: leave out -login and -logout", name)
 	}
@@ -42,7 +43,7 @@ var cookieName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{0,31}$`)
 // Name returns the name of the cookie.
 func (c Cookie) Name() string { return c.prefix() + cmp.Or(c.Base, DefaultCookie) }
 
-// NameFor returns the name of a cookie that belongs to this one, such as that of a sign-in under way.
+// NameFor returns the name of a related cookie, such as that of a sign-in under way.
 func (c Cookie) NameFor(part string) string { return c.Name() + "-" + part }
 
 func (c Cookie) prefix() string {
@@ -52,8 +53,8 @@ func (c Cookie) prefix() string {
 	return hostPrefix
 }
 
-// Ours says whether a cookie of this name is one of ours, or of another relying party of the default name on this host:
-// no app has a need to see or set one.
+// Ours reports whether a cookie of this name belongs to this relying party, or to one with the default name on this
+// host. Apps behind the gateway neither receive nor set such cookies.
 func (c Cookie) Ours(name string) bool {
 	name = strings.TrimPrefix(name, hostPrefix)
 	for _, base := range [...]string{cmp.Or(c.Base, DefaultCookie), DefaultCookie} {
@@ -64,8 +65,8 @@ func (c Cookie) Ours(name string) bool {
 	return false
 }
 
-// Read returns the bearer of a request. It answers false when there is none, or when there is more than one cookie of
-// the name: then somebody else set one of them, and neither is believed.
+// Read returns the bearer of a request. It returns false if there is no cookie, or more than one with the name: then
+// somebody else has set one of them, and neither is believed.
 func (c Cookie) Read(r *http.Request) (Bearer, bool) {
 	cookies := r.CookiesNamed(c.Name())
 	if len(cookies) != 1 {
@@ -75,16 +76,16 @@ func (c Cookie) Read(r *http.Request) (Bearer, bool) {
 	return b, err == nil
 }
 
-// Write sets the cookie. It ends with the browser, or when the session does; the store decides.
+// Write sets the cookie for the time that the browser is open. The session may end before that: the store decides.
 func (c Cookie) Write(w http.ResponseWriter, b Bearer) {
 	http.SetCookie(w, c.New(c.Name(), b.Reveal(), 0))
 }
 
-// Clear takes the cookie back.
+// Clear removes the cookie from the browser.
 func (c Cookie) Clear(w http.ResponseWriter) { http.SetCookie(w, c.New(c.Name(), "", -time.Second)) }
 
-// New returns a cookie with our attributes, for name as [Cookie.NameFor] made it. A life of 0 ends with the browser, a
-// negative one at once.
+// New returns a cookie with the same attributes and another name, as [Cookie.NameFor] returns it. With a life of 0 it
+// lasts while the browser is open; a negative life removes it.
 func (c Cookie) New(name, value string, life time.Duration) *http.Cookie {
 	return &http.Cookie{
 		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second),

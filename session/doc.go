@@ -1,10 +1,10 @@
-// Package session says what a session is, and keeps it.
+// Package session is about sessions: what one is, and how it is kept, checked, refreshed and ended.
 //
-// It owns the session itself ([Session]), the random value in the browser's cookie ([Bearer]) and the hash of it that a
-// store sees ([store.Key]), the encryption of what is stored ([keyring.Keyring]), and the [Manager]: lifetimes, a
-// bounded cache that is trusted only while it provably hears of every logout, and the refresh of expired access tokens.
+// A [Session] is one browser that is signed in. The browser has a random value in its cookie ([Bearer], [Cookie]); a
+// store sees only the hash of it ([store.Key]). The [Manager] keeps sessions in any [store.Store], with their tokens
+// and claims encrypted by a [keyring.Keyring]. It enforces lifetimes, refreshes access tokens that have expired, and
+// has a bounded cache, which it uses only while it is certain to receive every logout.
 //
-// It asks for a [store.Store] and an [store.Outbox] (store.go: the one contract that everything leans on), and knows
-// none of those that exist. It does not speak OpenID Connect (package oidc does), opens no session (login) and decides
-// no logout (logout): it is handed an [store.Ending] and carries it out.
+// The package does not speak OpenID Connect: package oidc does. It does not decide who is signed in or out: packages
+// login and logout do, and the manager carries it out.
 package session

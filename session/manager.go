@@ -17,73 +17,78 @@ import (
 
 // The errors of a [Manager], beside those of a [store.Store].
 var (
-	// ErrRefreshRejected is what [Config.Refresh] answers when the provider refuses the refresh token for good.
+	// ErrRefreshRejected is returned by [Config.Refresh] when the provider rejects the refresh token for good. The
+	// session then ends.
 	ErrRefreshRejected = errors.New("the provider rejected the refresh token")
-	// ErrRefused is what [Config.Refresh] answers when the person is no longer let in.
+	// ErrRefused is returned by [Config.Refresh] when the person is no longer allowed in. The session then ends.
 	ErrRefused = errors.New("the person is no longer let in")
-	// ErrUnavailable: the store did not answer. Nobody is let in and nobody is signed out.
+	// ErrUnavailable is returned when the store does not answer. Let nobody in and sign nobody out: answer 503.
 	ErrUnavailable = errors.New("the session store does not answer")
 )
 
-// Config is what a [Manager] needs. Only Store and Ring are required.
+// Config is the configuration of a [Manager]. Only Store and Keyring are required. An app that uses package curfew does
+// not need it: curfew.New makes the manager.
 type Config struct {
 	Store       store.Store
 	Keyring     *keyring.Keyring
-	IdleTimeout time.Duration // a session that is not used for so long ends; default 2 h
-	Lifetime    time.Duration // a session ends after so long in any case; default 24 h
-	// how long a cached session may be served when the feed is silent; default 1 s, negative: no cache
+	IdleTimeout time.Duration // a session ends when it is not used for this long; default 2 h
+	Lifetime    time.Duration // a session ends after this long in any case; default 24 h
+	// MaxStale is how long the cache may be used after the last proof that the store's feed is in sync; default 1 s,
+	// negative: no cache.
 	MaxStale  time.Duration
 	CacheSize int // how many sessions are cached; default 100,000
-	// PerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000,
-	// negative: any number. Who signs in once more loses the oldest, with [store.CauseCapped].
+	// MaxPerSubject is how many sessions one subject of an issuer and client may have; default 1,000, at most 10,000,
+	// negative: no limit. One more sign-in ends the oldest session, with [store.CauseCapped].
 	MaxPerSubject int
 
-	// Refresh gets new tokens and claims for a session whose access token has run out: [ErrRefreshRejected] and
-	// [ErrRefused] end the session, any other error means trouble that may pass. A refresh token that came all the same
-	// is in the Renewal beside the error. nil: no session is ever refreshed.
+	// Refresh gets new tokens and claims for a session whose access token has expired. [ErrRefreshRejected] and
+	// [ErrRefused] end the session; any other error is temporary. If the provider sent a new refresh token all the
+	// same, it is in the Renewal beside the error. nil: sessions are not refreshed.
 	Refresh func(ctx context.Context, s *Session) (Renewal, error)
-	// for how long after its access token a session outlives a provider that is away; default 1 h
+	// RefreshGrace is how long a session goes on after its access token has expired while Refresh returns temporary
+	// errors; default 1 h.
 	RefreshGrace time.Duration
 
-	Notices       Notifier // plans and carries out the notices that endings leave; nil: they leave none
-	RevokeExpired bool     // Notices is also passed the sessions that ran out; by default they are forgotten
+	Notices       Notifier // plans and sends the notices of endings; nil: there are none
+	RevokeExpired bool     // passes expired sessions to Notices; by default they are only removed
 
-	// Serves says whether sessions of this issuer and client are served at all; nil: all are. Those of a provider that
-	// is no longer configured must not be: its logout tokens could not end them.
+	// Serves reports whether sessions of this issuer and client are served; nil: all are. Sessions of a provider that
+	// is no longer configured must not be served, since its logout tokens could not end them.
 	Serves func(issuer, clientID string) bool
 
-	Clock     *Clock           // by which times are compared; default a new one for Store and Now
-	Now       func() time.Time // the clock of this process; default time.Now
-	Log       *slog.Logger     // default slog.Default()
-	OnCreated func(*Session)
-	OnEnded   func(store.Ended) // for each session that this process ended
-	// for each ended session that this process hears of, on whatever replica; sometimes twice
+	Clock     *Clock            // compares times of different replicas; default a new one for Store and Now
+	Now       func() time.Time  // the clock of this process; default time.Now
+	Log       *slog.Logger      // default slog.Default()
+	OnCreated func(*Session)    // is called for each session that this process created
+	OnEnded   func(store.Ended) // is called for each session that this process ended
+	// OnHeard is called for each session that ended on any replica, when this process learns of it; for some sessions
+	// twice.
 	OnHeard func(store.Ended)
 }
 
-// Notifier plans the notices that endings leave, and carries them out: it tells apps, and revokes tokens. Package
-// fanout has one.
+// Notifier plans the notices of endings and sends them: it notifies apps and revokes tokens. The one in use is
+// fanout.Sender.
 type Notifier interface {
-	// Plan returns the notices that an ending leaves, in the same step, whatever called [Manager.End].
+	// Plan returns the notices that an ending leaves. The store writes them in the same step as it ends the sessions.
 	Plan(store.Ending) []store.NoticeRequest
 	// Wake is called after an ending that may have left notices. It must not block.
 	Wake()
-	// Orphaned takes tokens that came for a session which had ended meanwhile, or which never began: a logout named it
-	// ([store.ErrEnded]), or its sign-in was refused ([Manager.Refuse]). It may revoke them.
+	// Orphaned receives tokens that no session holds: the session ended while they were fetched, or was never created,
+	// because a logout named it ([store.ErrEnded]) or its sign-in was refused ([Manager.Refuse]). It may revoke them.
 	Orphaned(ctx context.Context, s *Session, t Tokens)
-	// Expired takes sessions with a refresh token that ran out, before they are forgotten. After an error they are
-	// kept, and passed to it again. It may get the same sessions more than once in any case.
+	// Expired receives expired sessions with a refresh token, before they are removed. After an error they are kept and
+	// passed again. It may receive a session more than once in any case.
 	Expired(ctx context.Context, sessions []store.Record) error
 }
 
-// Renewal is what a refresh brought.
+// Renewal is the result of a refresh; see [Config.Refresh].
 type Renewal struct {
 	Tokens Tokens
 	Claims map[string]any
-	SID    string // of the new ID Token; empty: as before
+	SID    string // of the new ID Token; empty: unchanged
 }
 
-// New describes a session that is about to begin.
+// SignIn describes the session that [Manager.Create] creates, with the meaning of the fields of [Session].
 type SignIn struct {
 	Provider string
 	Issuer   string
@@ -92,105 +97,108 @@ type SignIn struct {
 	SID      string
 	Claims   map[string]any
 	Tokens   Tokens
-	Began    time.Time // when its login began; see [Manager.Begin]
-	Era      string    // what [Manager.Begin] said of Began; empty: this process took the time
+	Began    time.Time // when the login began, as [Manager.Begin] returned it
+	Era      string    // of Began, as [Manager.Begin] returned it; empty: this process took the time
 }
 
-// Manager is what the rooms ask: it opens, checks and ends sessions in any [store.Store].
+// Manager creates, checks, refreshes and ends sessions in a [store.Store]. An app gets it from curfew.RP.Sessions. Its
+// methods may be called concurrently.
 //
-// A check is answered from a bounded cache while the store's feed proves that it is whole (see [Manager.Run]), and from
-// the store otherwise. A session that is not in the store is not alive, whatever else is remembered of it.
+// A check is answered from a bounded cache while the store's feed proves that no ending was missed (see [Manager.Run]),
+// and from the store otherwise. A session that is not in the store is not served.
 type Manager struct {
 	cfg   Config
-	touch time.Duration // how old LastSeen may grow before it is written
+	touch time.Duration // how old LastSeen may be before it is written again
 	cache cache
 	clock *Clock
-	// by our own clock: when the Sync began that last found the feed whole; nil: the cache is not trusted
+	// when the last successful Sync of the feed began, by the clock of this process; nil: the cache is not used
 	synced    atomic.Pointer[time.Time]
 	refreshes singleflight.Group
 
-	troubled sync.Map // the providers at which refreshes fail, by issuer and client: that has been told
+	refreshFailing sync.Map // the providers, by issuer and client, whose failing refreshes have been logged
 
 	mu       sync.Mutex
 	watchers map[store.Key]map[*watcher]struct{}
 }
 
-// NewManager checks the configuration and fills in its defaults.
+// NewManager checks the configuration and sets its defaults. The error lists every fault. Call [Manager.Run] next.
 func NewManager(cfg Config) (*Manager, error) {
 	var faults []error
 	if cfg.Store == nil {
 		faults = append(faults, errors.New("session: Store is missing"))
 	}
 	if cfg.Keyring == nil {
-		faults = append(faults, errors.New("session: Ring is missing"))
+		faults = append(faults, errors.New("session: Keyring is missing"))
 	}
 	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.RefreshGrace < 0 || cfg.CacheSize < 0 {
-		faults = append(faults, errors.New("session: Idle, Absolute, Grace and Cached must not be negative"))
+		faults = append(faults,
+			errors.New("session: IdleTimeout, Lifetime, RefreshGrace and CacheSize must not be negative"))
 	}
 	if cfg.MaxPerSubject > mostPerSubject {
-		faults = append(faults, fmt.Errorf("session: PerSubject must not be above %d, or be negative for any number",
-			mostPerSubject))
+		faults = append(faults,
+			fmt.Errorf("session: MaxPerSubject must not be above %d; for no limit make it negative", mostPerSubject))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	or(&cfg.MaxPerSubject, 1000)
-	or(&cfg.IdleTimeout, 2*time.Hour)
-	or(&cfg.Lifetime, 24*time.Hour)
-	or(&cfg.MaxStale, time.Second)
-	or(&cfg.RefreshGrace, time.Hour)
-	or(&cfg.CacheSize, 100_000)
+	setDefault(&cfg.MaxPerSubject, 1000)
+	setDefault(&cfg.IdleTimeout, 2*time.Hour)
+	setDefault(&cfg.Lifetime, 24*time.Hour)
+	setDefault(&cfg.MaxStale, time.Second)
+	setDefault(&cfg.RefreshGrace, time.Hour)
+	setDefault(&cfg.CacheSize, 100_000)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	or(&cfg.Log, slog.Default())
+	setDefault(&cfg.Log, slog.Default())
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
 	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4),
-		watchers: make(map[store.Key]map[*watcher]struct{}),
-		clock:    cfg.Clock}
+		watchers: make(map[store.Key]map[*watcher]struct{}), clock: cfg.Clock}
 	if cfg.MaxStale > 0 {
 		m.cache.init(cfg.CacheSize)
 	}
 	return m, nil
 }
 
-func or[T comparable](v *T, otherwise T) {
+func setDefault[T comparable](v *T, value T) {
 	var zero T
 	if *v == zero {
-		*v = otherwise
+		*v = value
 	}
 }
 
-// Now is the time by which sessions expire. Where replicas share a store that is a [store.Clock], it is about the
-// store's, as soon as that has been read. It is not exact enough to say whether a login or a logout came first; see
-// [Manager.Begin].
+// Now returns the time by which sessions expire. If replicas share a store with a clock of its own (see [store.Clock]),
+// it is about the time of the store, once that has been read. It is not exact enough to say whether a login or a logout
+// came first: [Manager.Begin] is for that.
 func (m *Manager) Now() time.Time { return m.clock.Now() }
 
-// Begin returns the stamp of a login that begins now, for [SignIn]. It is no later than the time of any ending that
-// comes after, on whatever replica. [ErrUnavailable] when the store's clock is not known well enough, and cannot be
-// read.
+// Begin returns the stamp of a login that begins now, for [SignIn]. It is not later than the time of any ending that
+// comes after it, on any replica. The error is [ErrUnavailable] if the clock of the store cannot be read and is not
+// known well enough.
 func (m *Manager) Begin(ctx context.Context) (began time.Time, era string, err error) {
 	return m.clock.begin(ctx)
 }
 
-// Create opens a session under a fresh bearer. [store.ErrEnded] when a logout named it while its login was under way.
+// Create creates a session with a fresh bearer, for the browser's cookie. The error is [store.ErrEnded] if a logout
+// that came while the login was under way named the session, and [ErrUnavailable] if the store did not answer. A person
+// who then has more than [Config.MaxPerSubject] sessions loses the oldest.
 func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error) {
 	asked := m.cfg.Now()
-	began, at, err := m.clock.compared(ctx, n.Began, n.Era)
+	began, at, err := m.clock.comparableStamp(ctx, n.Began, n.Era)
 	if err != nil {
 		m.Refuse(ctx, n)
 		return Bearer{}, nil, err
 	}
-	b, s := m.begin(n, store.Time(m.Now()))
+	b, s := m.newSession(n, store.Time(m.Now()))
 	rec, err := encode(m.cfg.Keyring, s)
 	if err != nil {
 		return Bearer{}, nil, err
 	}
 	err = m.cfg.Store.Create(ctx, rec, began, at)
 	if err == nil && m.clock.since(asked) > store.AttemptLifetime/2 {
-		// This process was suspended meanwhile, and the mark that would have barred the login may be gone.
+		// This process was suspended meanwhile, and the end mark that would have barred the login may be gone.
 		_, err = m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key},
 			Cause: store.CauseExpired, KeepTokens: true})
 		err = errors.Join(store.ErrEnded, err)
@@ -204,27 +212,26 @@ func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error
 	if m.cfg.OnCreated != nil {
 		m.cfg.OnCreated(s)
 	}
-	m.makeRoom(ctx, s)
+	m.enforceCap(ctx, s)
 	return b, s, nil
 }
 
 const (
-	mostPerSubject = 10_000 // as many may be looked at when one more signs in
-	roomTimeout    = 10 * time.Second
+	mostPerSubject = 10_000 // a sign-in may have to look at all of them
+	capTimeout     = 10 * time.Second
 )
 
-// makeRoom ends the oldest sessions of a subject that has more than it may. It is done after the sign-in, so that
-// nothing ends for one that fails: each sign-in sees to it when it has its own session, so there are never more too
-// many than sign-ins under way. It goes on when the browser has hung up, which would be a way round it.
-func (m *Manager) makeRoom(ctx context.Context, s *Session) {
+// enforceCap ends the oldest sessions of a subject that has too many. It runs after the sign-in, so that a sign-in that
+// fails ends nothing. Since every sign-in does this once its own session exists, there are never more sessions too many
+// than sign-ins under way. It goes on after the browser has disconnected: otherwise that would be a way around the cap.
+func (m *Manager) enforceCap(ctx context.Context, s *Session) {
 	if m.cfg.MaxPerSubject < 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roomTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), capTimeout)
 	defer cancel()
-	ended, err := m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID,
-		Subject: s.Subject}, Cause: store.CauseCapped,
-		Spare: m.cfg.MaxPerSubject})
+	subject := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}
+	ended, err := m.End(ctx, store.Ending{Selector: subject, Cause: store.CauseCapped, Spare: m.cfg.MaxPerSubject})
 	switch {
 	case err != nil:
 		m.cfg.Log.WarnContext(ctx, "a person may have more sessions than allowed: the oldest could not be ended; "+
@@ -236,14 +243,15 @@ func (m *Manager) makeRoom(ctx context.Context, s *Session) {
 	}
 }
 
-// Refuse is for a sign-in that gets no session: what the provider gave for it goes to [Notifier].
+// Refuse is called instead of [Manager.Create] for a sign-in that is refused. It passes the tokens to
+// [Notifier.Orphaned].
 func (m *Manager) Refuse(ctx context.Context, n SignIn) {
-	_, s := m.begin(n, store.Time(m.Now()))
+	_, s := m.newSession(n, store.Time(m.Now()))
 	m.orphaned(ctx, s)
 }
 
-// begin makes a session that nobody keeps yet.
-func (m *Manager) begin(n SignIn, now time.Time) (Bearer, *Session) {
+// newSession makes a session that is not in the store yet.
+func (m *Manager) newSession(n SignIn, now time.Time) (Bearer, *Session) {
 	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
 	return b, &Session{
 		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
@@ -252,27 +260,27 @@ func (m *Manager) begin(n SignIn, now time.Time) (Bearer, *Session) {
 	}
 }
 
-// orphaned hands over the tokens of a session that did not begin.
+// orphaned passes on the tokens of a session that was not created.
 func (m *Manager) orphaned(ctx context.Context, s *Session) {
 	if m.cfg.Notices != nil {
 		t := s.Tokens
-		t.Inherited = nil // those are another session's, which may live
+		t.Inherited = nil // they belong to another session, which may be alive
 		m.cfg.Notices.Orphaned(ctx, s, t)
 	}
 }
 
-// Get answers with the session of a bearer, and counts as a use of it. [store.ErrNotFound] when nobody is signed in
-// with it, [ErrUnavailable] when the store cannot say.
+// Get returns the session of a bearer, and counts as a use of it. Call it for each request. The error is
+// [store.ErrNotFound] if nobody is signed in with this bearer, and [ErrUnavailable] if the store does not answer.
 //
-// When the access token has run out it is refreshed first, once for all requests and replicas that ask meanwhile.
+// If the access token has expired, Get refreshes it first, once for all requests on all replicas.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
-	if err := m.clock.sure(ctx); err != nil {
+	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
 	}
 	key, now := b.Key(), m.Now()
 	var s *Session
 	var touch bool
-	if m.trusted(m.cfg.Now()) {
+	if m.cacheTrusted(m.cfg.Now()) {
 		s, touch = m.cached(key, now)
 	}
 	if s == nil {
@@ -291,25 +299,28 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	return s, nil
 }
 
-// Peek is [Manager.Get] that does not count as a use, refreshes nothing, and always asks the store.
+// Peek returns the session of a key, as [Manager.Get] does, but always from the store, without a refresh, and without
+// counting as a use.
 func (m *Manager) Peek(ctx context.Context, key store.Key) (*Session, error) {
-	if err := m.clock.sure(ctx); err != nil {
+	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
 	}
 	return m.read(ctx, key, m.Now())
 }
 
-// End ends what the ending names. When it has returned nil, no replica serves these sessions for longer than the
-// ceiling, this one not at all. [store.ErrReplayed], [store.ErrNobody], or [ErrUnavailable]: then try again.
+// End ends the sessions that e names and returns them. An app calls it to sign somebody out, for instance everywhere
+// when an account is closed. After it has returned nil, this replica serves none of these sessions, and no other
+// replica does for longer than [Config.MaxStale]. The errors are [store.ErrReplayed] and [store.ErrNobody], after which
+// nothing was done, and [ErrUnavailable], after which the caller tries again.
 func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error) {
 	if m.cfg.Notices != nil {
 		e.Notices = slices.Concat(e.Notices, m.cfg.Notices.Plan(e))
 	}
-	if err := m.clock.sure(ctx); err != nil {
+	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
 	}
-	// The store sees to it that the mark is late enough. Here an early time is the safe one: a session that is taken
-	// for expired goes without a word to the other replicas, and a jti that is taken for forgotten can be used again.
+	// The store makes the end mark late enough. Here an early time is the safe one: a session that is taken for expired
+	// is removed without a message to the other replicas, and a jti that is taken for forgotten can be used again.
 	now, _ := m.clock.between()
 	ended, err := m.cfg.Store.End(ctx, e, store.Time(now))
 	if err != nil {
@@ -318,11 +329,11 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if len(e.Notices) > 0 && m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.Notices.Wake()
 	}
-	if len(ended) == store.EndedMost { // there may be more that are not named
+	if len(ended) == store.EndedMost { // there may be more that were not returned
 		m.cache.forgetAll()
 	}
 	for _, e := range ended {
-		m.drop(e)
+		m.sessionEnded(e)
 		if m.cfg.OnEnded != nil {
 			m.cfg.OnEnded(e)
 		}
@@ -330,19 +341,19 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	return ended, nil
 }
 
-// cached returns the copy of a session, if there is one that still lives, and whether LastSeen is to be written now,
-// which is said to one caller only.
-func (m *Manager) cached(key store.Key, now time.Time) (*Session, bool) {
-	s, touch := m.cache.get(key, now, m.touch)
+// cached returns the session from the cache, if it is there and has not expired. touch reports whether LastSeen is to
+// be written now; it is true for one caller only.
+func (m *Manager) cached(key store.Key, now time.Time) (s *Session, touch bool) {
+	s, touch = m.cache.get(key, now, m.touch)
 	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
-		return nil, false // another replica may have seen it used: the store decides
+		return nil, false // it may have been used on another replica: the store decides
 	}
 	return s, touch
 }
 
-// trusted says whether the feed was whole no longer than the ceiling ago, by the monotonic clock (which nobody can set
-// back) and by the wall clock (which goes on while the machine is suspended).
-func (m *Manager) trusted(now time.Time) bool {
+// cacheTrusted reports whether the feed was in sync within MaxStale. It compares by the monotonic clock, which nobody
+// can set back, and by the wall clock, which goes on while the machine is suspended.
+func (m *Manager) cacheTrusted(now time.Time) bool {
 	t := m.synced.Load()
 	if t == nil {
 		return false
@@ -351,7 +362,7 @@ func (m *Manager) trusted(now time.Time) bool {
 	return mono <= m.cfg.MaxStale && wall <= m.cfg.MaxStale && mono >= 0 && wall >= 0
 }
 
-// read asks the store, and remembers the answer unless the session ended while it was being read.
+// read reads a session from the store, and caches it unless it ended while it was being read.
 func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Session, error) {
 	epoch := m.cache.epoch(key)
 	rec, err := m.cfg.Store.Find(ctx, key, store.Time(now))
@@ -364,23 +375,23 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
 	switch {
 	case errors.Is(err, ErrAltered):
-		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not served, "+
-			"and its browser has to sign in again",
+		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not "+
+			"served, and its browser has to sign in again",
 			"event", "session_altered", "session", key.Handle(), "error", err)
 		return nil, store.ErrNotFound
 	case err != nil:
-		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser has to "+
-			"sign in again",
+		m.cfg.Log.WarnContext(ctx, "a session cannot be opened with the keys of this process: its browser "+
+			"has to sign in again",
 			"event", "session_unreadable", "session", key.Handle(), "error", err)
 		return nil, store.ErrNotFound
-	case !now.Before(s.Expires): // a payload of an earlier release that was put back
+	case !now.Before(s.Expires): // a payload of version 1 that was restored from a backup
 		return nil, store.ErrNotFound
 	}
 	m.cache.put(s, epoch)
 	return s, nil
 }
 
-// write updates a session in the store and in the cache, and returns what is there now. It never creates.
+// write updates a session in the store and in the cache, and returns it as it is then. It never creates a session.
 func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
 	next := *s
 	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
@@ -391,11 +402,11 @@ func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Sessio
 	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, store.Time(now)) })
 }
 
-// rename is write for a session whose sid has changed in a refresh that began at began, in the era (see
+// rename is write for a session whose sid was changed by a refresh. began and era are the stamp of that refresh (see
 // [Manager.Begin]).
-func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time) (*Session,
-	error) {
-	began, at, err := m.clock.compared(ctx, began, era)
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string,
+	now time.Time) (*Session, error) {
+	began, at, err := m.clock.comparableStamp(ctx, began, era)
 	if err != nil {
 		return nil, err
 	}
@@ -408,6 +419,7 @@ func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era s
 	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
 }
 
+// written runs the update and caches its outcome.
 func (m *Manager) written(next *Session, update func() error) (*Session, error) {
 	epoch := m.cache.epoch(next.Key)
 	if err := update(); err != nil {
@@ -419,8 +431,8 @@ func (m *Manager) written(next *Session, update func() error) (*Session, error) 
 	return next, nil
 }
 
-// touched writes LastSeen. A session is served all the same when another request wrote first, or when the store can be
-// read but not written: it ends by its idle lifetime then.
+// touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
+// not written: it then ends by its idle timeout.
 func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Session, error) {
 	next, err := m.write(ctx, s, now)
 	switch {
@@ -435,7 +447,7 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 	return s, nil
 }
 
-// unavailable marks an error of a store as trouble, unless it is one of the contract's own answers.
+// unavailable wraps an error of the store in [ErrUnavailable], unless it is one of the errors of the contract.
 func unavailable(err error) error {
 	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
 		store.ErrNobody} {

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	refreshTimeout = 15 * time.Second       // for one refresh; as long it holds the session on all replicas
-	refreshPause   = 30 * time.Second       // between two tries while the provider is away
-	refreshPoll    = 100 * time.Millisecond // how often to look whether another replica is done
+	refreshTimeout = 15 * time.Second       // of one refresh, and how long it holds the session on all replicas
+	refreshPause   = 30 * time.Second       // between two tries while the provider does not answer
+	refreshPoll    = 100 * time.Millisecond // how often to check whether another replica is done
 )
 
-// errTooManySIDs: the provider gives the session another sid at each refresh.
+// errTooManySIDs means that the session would need more than maxFormer earlier sids.
 var errTooManySIDs = fmt.Errorf("its refreshes brought more than %d other sids", maxFormer)
 
-// refreshed gets new tokens for a session whose access token has run out, and returns the session as it is then.
-// Requests of this process share one call, which goes on when they go away: a rotated refresh token that nobody
-// received would be lost.
+// refreshed gets new tokens for a session whose access token has expired, and returns the session as it is then.
+// Requests of this process share one refresh. It goes on after they have gone: otherwise a rotated refresh token would
+// be lost.
 func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	if m.cfg.Refresh == nil {
 		return s, nil
@@ -43,13 +43,13 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	}
 }
 
-// refresh does it:
+// refresh refreshes a session:
 //
-//  1. Read the session anew: another replica may have been faster.
-//  2. Hold it, by an update that only one replica can win. The others wait until it has been released, or the hold has
-//     run out because its holder died.
+//  1. Read the session again: another replica may have been faster.
+//  2. Hold it, by an update that only one replica can win. The others wait until it is released, or until the hold has
+//     expired because its holder crashed.
 //  3. Ask the provider.
-//  4. Write what came of it. The update never creates: when a logout came meanwhile, the session stays dead.
+//  4. Write the result. The update never creates: if a logout came meanwhile, the session stays dead.
 func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) {
 	for {
 		now := m.Now()
@@ -62,7 +62,7 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 			return s, nil
 		case s.refreshFailed && now.Before(s.refreshHeld):
 			return s, nil
-		case !s.refreshFailed && m.held(s):
+		case !s.refreshFailed && m.refreshUnderWay(s):
 			if !wait.Sleep(ctx, refreshPoll) {
 				return nil, unavailable(ctx.Err())
 			}
@@ -82,15 +82,15 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 	}
 }
 
-// held says whether a replica may still be asking the provider, by whichever clock it set the hold.
-func (m *Manager) held(s *Session) bool {
+// refreshUnderWay reports whether a replica may still be asking the provider, whichever clock it set the hold by.
+func (m *Manager) refreshUnderWay(s *Session) bool {
 	early, _ := m.clock.between()
 	return early.Before(s.refreshHeld)
 }
 
-// exchange asks the provider, for a session that this process holds.
+// exchange asks the provider, for a session that this process holds, and writes the result or ends the session.
 func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (*Session, error) {
-	began, era, err := m.Begin(ctx) // a logout after it that names the session by a new sid bars it
+	began, era, err := m.Begin(ctx) // a logout after this that names the session by its new sid ends it
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	var cause store.Cause
 	switch {
 	case err == nil:
-		m.troubled.Delete(provider)
+		m.refreshFailing.Delete(provider)
 		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
 			s.rename(got.SID)
@@ -128,18 +128,18 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		cause = store.CauseRequire
 	case now.Before(graceEnds):
 		level := slog.LevelDebug
-		if _, told := m.troubled.LoadOrStore(provider, true); !told && !failedBefore {
+		if _, logged := m.refreshFailing.LoadOrStore(provider, true); !logged && !failedBefore {
 			level = slog.LevelWarn
 		}
-		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed; sessions go on for the grace, and this "+
-			"is told once until it works again",
+		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed: sessions go on for the grace; this is "+
+			"logged once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 		return m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
 			}
-			if got.Tokens.RefreshToken != "" { // the provider may have spent the old one
+			if got.Tokens.RefreshToken != "" { // the old one may be used up
 				s.Tokens.RefreshToken = got.Tokens.RefreshToken
 			}
 		})
@@ -148,31 +148,31 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	}
 	m.cfg.Log.InfoContext(ctx, "the session ends: its tokens can no longer be refreshed",
 		"event", "session_ended", "cause", cause, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-	who := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
+	key := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
 	for {
-		_, err := m.End(ctx, store.Ending{Selector: who, Cause: cause})
+		_, err := m.End(ctx, store.Ending{Selector: key, Cause: cause})
 		if err == nil {
 			break
 		}
-		if !wait.Sleep(ctx, refreshPoll) { // who is to be out must not stay in because the store was away for a moment
+		if !wait.Sleep(ctx, refreshPoll) { // the session must not live on because the store failed for a moment
 			return nil, err
 		}
 	}
 	if cause != store.CauseBackChannel && got.Tokens.RefreshToken != s.Tokens.RefreshToken {
-		m.orphan(ctx, s, got.Tokens) // the store knew the old one alone
+		m.orphan(ctx, s, got.Tokens) // the ending revokes only the one that the store has
 	}
 	return nil, store.ErrNotFound
 }
 
-// orphan hands over tokens that came for a session that has ended.
+// orphan passes on tokens that came for a session that has ended.
 func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 	if m.cfg.Notices != nil && t.RefreshToken != "" {
 		m.cfg.Notices.Orphaned(ctx, s, t)
 	}
 }
 
-// settle writes the outcome of a refresh over whatever else was written meanwhile. It does not give up before ctx is
-// done: the refresh token that the store holds may be worth nothing any more.
+// saveRenewal writes the outcome of a refresh, over any other change made meanwhile. It retries until ctx is done,
+// since the refresh token in the store may be worthless by now.
 func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string,
 	change func(*Session)) (*Session, error) {
 	for {

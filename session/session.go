@@ -13,44 +13,46 @@ import (
 	"example.com/curfew/store"
 )
 
-// Session is one browser signed in at this relying party. It is shared between requests: read it, never change it.
+// Session is one browser that is signed in at this relying party. An app gets it from curfew.SessionFrom. It is shared
+// between requests: read it, and never change it.
 type Session struct {
-	Key      store.Key
-	Provider string // what the provider is called in the configuration
-	Issuer   string
-	ClientID string
-	Subject  string
-	SID      string // the `sid` of the latest ID Token that had one; empty when none had
-	// Former are the sids that it had before its refreshes brought others, the oldest first. They name it too.
+	Key      store.Key // names the session in the store and in [Manager]; for logs use [store.Key.Handle]
+	Provider string    // the name of the provider in the configuration
+	Issuer   string    // `iss` of the ID Token
+	ClientID string    // the client ID of this relying party there
+	Subject  string    // `sub` of the ID Token: with Issuer it names the person
+	SID      string    // `sid` of the latest ID Token that had one, or empty
+	// Former are the earlier values of SID, oldest first: a refresh may bring another. A logout may name the session by
+	// any of them.
 	Former []string
 
 	Created     time.Time
-	LastSeen    time.Time // written at most once a minute
-	IdleExpires time.Time
-	Expires     time.Time
+	LastSeen    time.Time // the last use; written at most once a minute
+	IdleExpires time.Time // when it ends if it is not used before
+	Expires     time.Time // when it ends in any case
 
-	// Claims are those of the ID Token, userinfo and the app's own hook, as they were said; numbers are [json.Number],
-	// with the digits that the provider wrote. Ask [Session.Claim] and [Session.Email] for what may be relied on.
+	// Claims are those of the ID Token and userinfo, and what OnLogin added, unchanged. Numbers are [json.Number]. Use
+	// [Session.Claim] and [Session.Email] to read them: an address here may not be verified.
 	Claims map[string]any
 	Tokens Tokens
 
 	revision int64
-	// No refresh before this: one is under way on some replica, or (refreshFailed) the last one found the provider
-	// away.
+	// No refresh starts before refreshHeld. With refreshFailed the provider did not answer the last refresh. Without it
+	// a refresh is under way on some replica.
 	refreshHeld   time.Time
 	refreshFailed bool
 }
 
-// maxFormer bounds what a provider piles up that gives each ID Token another sid. A session with more of them ends: one
-// that is forgotten would be a logout that is answered with success and ends nothing.
+// maxFormer bounds Former, for providers that send another sid with each ID Token. A session that would need more ends.
+// If it forgot one instead, a logout by that sid would be answered with success and end nothing.
 const maxFormer = 16
 
-// HasSID says whether the session has this sid, or had it before.
+// HasSID reports whether sid is the session's SID or one of Former.
 func (s *Session) HasSID(sid string) bool {
 	return (&store.Record{SID: s.SID, Former: s.Former}).HasSID(sid)
 }
 
-// rename gives the session the sid of a refreshed ID Token, if there is one. The one that it had still names it.
+// rename sets the sid of a refreshed ID Token, if it is not empty. The sid until now goes to Former.
 func (s *Session) rename(sid string) {
 	if sid == "" || sid == s.SID {
 		return
@@ -62,24 +64,26 @@ func (s *Session) rename(sid string) {
 	s.SID, s.Former = sid, former
 }
 
-// Tokens is what the provider gave for a session. They are encrypted at rest.
+// Tokens are the tokens of a session. An app calls an API of the provider with AccessToken. They are encrypted in the
+// store, and print as "[tokens]".
 type Tokens struct {
-	IDToken      string    `json:"id,omitempty"` // the latest, as the hint for RP-Initiated Logout
+	IDToken      string    `json:"id,omitempty"` // the latest; sent as id_token_hint at RP-Initiated Logout
 	AccessToken  string    `json:"access,omitempty"`
 	RefreshToken string    `json:"refresh,omitempty"`
-	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero when the provider did not say
-	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with offline_access
-	// refresh tokens of earlier sessions of the same sign-in, to be revoked with this one's
+	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero if the provider did not say
+	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with the scope offline_access
+	// Inherited are refresh tokens of earlier sessions of the same sign-in, to be revoked with RefreshToken.
 	Inherited []string `json:"inherited,omitempty"`
 }
 
-// maxInherited bounds what a browser that signs in again and again piles up.
+// maxInherited bounds Inherited, for a browser that signs in again and again.
 const maxInherited = 8
 
-// Inherit takes over the refresh tokens of a session that ends because t's takes its place, and says whether it could.
+// Inherit adds the refresh tokens of a session that t's session replaces, and reports whether it did. Package login
+// uses it.
 //
-// Both may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant as a whole:
-// to revoke the old token now would end the new session when it is next refreshed.
+// Both sessions may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant as
+// a whole: if the old token were revoked now, the new session would end at its next refresh.
 func (t *Tokens) Inherit(old Tokens) bool {
 	if old.RefreshToken == "" || t.RefreshToken == "" || old.Offline != t.Offline {
 		return false
@@ -97,17 +101,18 @@ func (Tokens) String() string { return "[tokens]" }
 // GoString keeps tokens out of logs.
 func (Tokens) GoString() string { return "[tokens]" }
 
-// expired says whether the access token has run out and there is a refresh token to get a new one.
+// expired reports whether the access token has expired and there is a refresh token to get a new one.
 func (s *Session) expired(now time.Time) bool {
 	return s.Tokens.RefreshToken != "" && !s.Tokens.Expires.IsZero() && !now.Before(s.Tokens.Expires)
 }
 
-// refreshDue says whether the access token has to be refreshed before the session is served.
+// refreshDue reports whether the access token must be refreshed before the session is served.
 func (s *Session) refreshDue(now time.Time) bool {
 	return s.expired(now) && !(s.refreshFailed && now.Before(s.refreshHeld))
 }
 
-// payload is what lies sealed in a Record. A new field needs a usable zero value: old payloads are read by new code.
+// payload is what is sealed in [store.Record.Payload]. A new field needs a usable zero value, since new code reads old
+// payloads.
 type payload struct {
 	Provider    string         `json:"provider"`
 	Claims      map[string]any `json:"claims,omitempty"`
@@ -117,17 +122,17 @@ type payload struct {
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
-// columns are what a [store.Record] says beside its payload, but for the revision, which the store counts: what a
-// session is found and judged by. They are sealed with it, so that nobody who can write to the store, and has no key,
-// can make a session another person's or let it live longer. The key is bound to the payload as its context (see
-// [keyring.Keyring]).
+// columns are the fields of a [store.Record] beside its payload, except the revision, which the store counts. A session
+// is found and judged by them. They are sealed in the payload too, so that somebody who can write to the store, but has
+// no key, cannot make a session another person's or let it live longer. The payload is bound to the key of the session
+// as its context (see [keyring.Keyring]).
 type columns struct {
 	Issuer      string        `json:"iss"`
 	ClientID    string        `json:"client"`
 	Subject     string        `json:"sub"`
 	SID         string        `json:"sid,omitempty"`
-	Former      []string      `json:"former,omitempty"`  // this and what follows is not in notices
-	Created     int64         `json:"created,omitempty"` // microseconds since 1970, as those below
+	Former      []string      `json:"former,omitempty"`  // this and the fields below are not set in notices
+	Created     int64         `json:"created,omitempty"` // microseconds since 1970, like those below
 	LastSeen    int64         `json:"last_seen,omitempty"`
 	IdleExpires int64         `json:"idle_expires,omitempty"`
 	Expires     int64         `json:"expires,omitempty"`
@@ -142,8 +147,8 @@ func columnsOf(r *store.Record) columns {
 	}
 }
 
-// differ names the columns in which a and b differ, for a log line: what they hold may be anybody's text.
-func (a columns) differ(b columns) string {
+// diff returns the names of the columns in which a and b differ, for a log line. Their values may be anybody's text.
+func (a columns) diff(b columns) string {
 	var names []string
 	for _, c := range []struct {
 		name string
@@ -162,24 +167,23 @@ func (a columns) differ(b columns) string {
 	return strings.Join(names, ", ")
 }
 
-// ErrAltered: what a store keeps beside a sealed payload is not what was sealed with it. Somebody who has no key has
-// written to the store.
+// ErrAltered means that the columns of a session or notice are not those that were sealed with its payload. Somebody
+// without a key has written to the store. An app does not see it: such a session counts as not found.
 var ErrAltered = errors.New("the store holds other columns than were sealed")
 
-// The purposes under which payloads are sealed, and with that the versions of their form. A payload opens as what it
-// was sealed as, and as nothing else: without a key nobody makes a version 1 of a version 2.
+// The purposes under which payloads are sealed, which name the version of their format. A payload opens only under the
+// purpose that it was sealed for: without a key nobody can turn a version 2 into a version 1.
 const (
 	sealed   = "session payload v2"
-	sealedV1 = "session payload v1" // without columns; still opened, never written
+	sealedV1 = "session payload v1" // has no columns; still opened, never written
 )
 
-// encode turns a session into what a store keeps.
+// encode returns a session as a store keeps it.
 func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	rec := store.Record{
 		Key: s.Key, Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID, Former: s.Former,
-		Created: store.Time(s.Created), LastSeen: store.Time(s.LastSeen), IdleExpires: store.Time(s.IdleExpires),
-		Expires:  store.Time(s.Expires),
-		Revision: s.revision,
+		Created: store.Time(s.Created), LastSeen: store.Time(s.LastSeen),
+		IdleExpires: store.Time(s.IdleExpires), Expires: store.Time(s.Expires), Revision: s.revision,
 	}
 	switch {
 	case s.Tokens.RefreshToken == "":
@@ -202,7 +206,7 @@ func sealPayload(r *keyring.Keyring, k store.Key, p payload) ([]byte, error) {
 	return r.Seal(sealed, k[:], plain), nil
 }
 
-// openPayload reads a payload, of whatever version. That it belongs to its columns is the caller's to see.
+// openPayload opens a payload of any version. The caller checks that it belongs to the columns beside it.
 func openPayload(r *keyring.Keyring, k store.Key, text []byte) (p payload, v1 bool, err error) {
 	plain, err := r.Open(sealed, k[:], text)
 	if err != nil {
@@ -220,8 +224,8 @@ func openPayload(r *keyring.Keyring, k store.Key, text []byte) (p payload, v1 bo
 	return p, v1, nil
 }
 
-// decode turns what a store kept into a session, which never lives longer than lifetime. [keyring.ErrUnsealed] when no
-// key opens the payload, [ErrAltered] when it belongs to other columns.
+// decode returns the session of a record. It never lives longer than lifetime. The error is [keyring.ErrUnsealed] if no
+// key opens the payload, and [ErrAltered] if the payload belongs to other columns.
 func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Session, error) {
 	p, v1, err := openPayload(r, rec.Key, rec.Payload)
 	if err != nil {
@@ -229,36 +233,35 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 	}
 	expires := rec.Expires
 	if v1 {
-		issued, err := p.ownerV1(columnsOf(&rec))
+		issued, err := p.checkV1(columnsOf(&rec))
 		if err != nil {
 			return nil, fmt.Errorf("session %s: %w", rec.Key.Handle(), err)
 		}
 		if latest := store.Time(issued.Add(lifetime + store.AttemptLifetime)); latest.Before(expires) {
 			expires = latest
 		}
-	} else if names := p.Columns.differ(columnsOf(&rec)); names != "" {
+	} else if names := p.Columns.diff(columnsOf(&rec)); names != "" {
 		return nil, fmt.Errorf("session %s: %w: %s", rec.Key.Handle(), ErrAltered, names)
 	}
 	return &Session{
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject,
-		SID:     rec.SID,
-		Former:  rec.Former,
+		SID: rec.SID, Former: rec.Former,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
 		refreshFailed: p.RefreshFail,
 	}, nil
 }
 
-// ownerV1 compares the columns of a payload of version 1, which does not hold them, with the claims of the ID Token
-// that it does hold, and returns when that token was issued: when the session began. So a payload of an old backup
-// cannot be put back as another person's session, nor for longer than it would have lived.
-func (p *payload) ownerV1(c columns) (issued time.Time, err error) {
+// checkV1 checks the columns beside a payload of version 1, which does not contain them, against the claims of the ID
+// Token that it does contain. It returns when that token was issued, which is when the session began. So a payload from
+// an old backup cannot be restored as another person's session, nor for longer than it would have lived.
+func (p *payload) checkV1(c columns) (issued time.Time, err error) {
 	iss, _ := p.Claims["iss"].(string)
 	sub, _ := p.Claims["sub"].(string)
 	number, _ := p.Claims["iat"].(json.Number)
 	iat, _ := number.Float64()
 	if iss == "" || sub == "" || iat <= 0 || iat > 1<<40 {
-		return issued, fmt.Errorf("%w: it is of version 1 and does not say whose it is", keyring.ErrUnsealed)
+		return issued, fmt.Errorf("%w: it has version 1 and does not say whose it is", keyring.ErrUnsealed)
 	}
 	claimed := c
 	claimed.Issuer, claimed.Subject = iss, sub
@@ -275,7 +278,7 @@ func (p *payload) ownerV1(c columns) (issued time.Time, err error) {
 	if sid, _ := p.Claims["sid"].(string); sid != "" {
 		claimed.SID = sid
 	}
-	if names := claimed.differ(c); names != "" {
+	if names := claimed.diff(c); names != "" {
 		return issued, fmt.Errorf("%w: %s", ErrAltered, names)
 	}
 	return time.Unix(int64(iat), 0), nil

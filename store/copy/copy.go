@@ -12,46 +12,46 @@ import (
 )
 
 const (
-	passes = 3 // how often FROM is looked through while it goes on changing
-	shown  = 5 // sessions that a RefusedError shows
+	passes = 3 // how many passes there are at most while FROM keeps changing
+	shown  = 5 // how many sessions a RefusedError has
 
-	signingKeys = "signing keys" // under this name, package fanout keeps them in the shared values
+	signingKeys = "signing keys" // the name under which package fanout keeps them in the shared values
 )
 
 // Options says how to copy.
 type Options struct {
-	// Mirror ends at TO what is not at FROM, and replaces the signing keys of TO. Without it such a copy is refused: no
-	// process may use TO yet.
+	// Mirror ends sessions at TO that are not at FROM, and replaces the signing keys of TO. Without it such a copy is
+	// refused. No process may use TO yet in any case.
 	Mirror bool
 	// Now is the clock of this process, such as [time.Now]. It is corrected by the clock of the stores.
 	Now func() time.Time
-	// Progress, if it is not nil, is told how much of a pass is done, from 0 to 1, and how many sessions that were.
+	// Progress, if it is not nil, is called with how much of a pass is done, from 0 to 1, and with how many sessions.
 	Progress func(pass string, done float64, sessions int)
 }
 
 // Result says what [Copy] found and did.
 type Result struct {
 	Living  int // sessions at FROM
-	Same    int // were at TO already, just so
+	Same    int // of them, were at TO already and equal
 	Created int // were not at TO
 	Updated int // were different at TO
 	Ended   int // were at TO, and had ended at FROM
 	Barred  int // were not copied: a logout at TO names them
-	// Settled says whether the last pass found nothing to do: TO has every session of FROM. Otherwise FROM went on
+	// Settled reports whether the last pass found nothing to do: TO has every session of FROM. Otherwise FROM kept
 	// changing, so some process uses it.
 	Settled bool
 }
 
-// RefusedError is the error of a copy that is refused, since TO holds what FROM does not hold.
+// RefusedError is the error of a copy that was refused because TO has data that FROM does not have.
 type RefusedError struct {
 	Extra   []store.Record // some of the sessions that only TO has
-	Extras  int            // all of these
-	Newer   int            // sessions used at TO later than at FROM
+	Extras  int            // how many there are
+	Newer   int            // how many sessions were used at TO later than at FROM
 	Keys    bool           // the signing keys differ
-	Changed bool           // something had been changed at TO by then
+	Changed bool           // the copy had already changed something at TO
 }
 
-// Error says what TO holds.
+// Error returns what TO has.
 func (r *RefusedError) Error() string {
 	switch {
 	case r.Extras > 0:
@@ -72,16 +72,16 @@ func plural(sessions int) string {
 var errSwapped = errors.New(
 	"nobody is signed in at FROM, and somebody is at TO: have the two been swapped? Nothing was changed")
 
-// Copy makes TO hold the sessions that live at FROM, and its signing keys. It changes nothing at FROM, which may be in
-// use; no process may use TO yet. A copy that failed or was interrupted can be repeated, and loses nothing.
+// Copy copies the sessions that live at FROM, and its signing keys, to TO. It changes nothing at FROM, which may be in
+// use. No process may use TO yet. A copy that failed or was interrupted can be repeated, and loses nothing.
 //
-// Both stores list their sessions in the order of their keys, so each pass goes through the two side by side. What only
-// FROM has is created, what differs is updated, and what only TO has is ended, or else refused with a [RefusedError]
-// before anything has been changed.
+// Both stores list their sessions in the order of their keys, so each pass goes through the two side by side. A session
+// that only FROM has is created, one that differs is updated, and one that only TO has is ended or, without Mirror,
+// refused with a [RefusedError] before anything was changed.
 //
-// Copy watches FROM for sessions that end there meanwhile. They may be on the page that is being copied, so they are
-// ended at TO after the pass, when everything has been written. A session that is at TO though it has ended at FROM
-// ends at the next copy. So the last copy, when FROM is not used any more, leaves exactly what lives there.
+// Copy watches FROM for sessions that end meanwhile. They may be on the page that is being copied, so they are ended at
+// TO after the pass, when everything has been written. A session at TO that has ended at FROM before is ended by the
+// next copy. So the last copy, when FROM is no longer in use, leaves exactly the sessions that live there.
 func Copy(ctx context.Context, from, to store.Store, o Options) (Result, error) {
 	now, err := clock(ctx, from, to, o.Now)
 	if err != nil {
@@ -98,7 +98,7 @@ func Copy(ctx context.Context, from, to store.Store, o Options) (Result, error) 
 	return result, err
 }
 
-// clock returns the time by the store whose clock all replicas will see, or have seen, or else by our own.
+// clock returns the time of the store that has a clock of its own, TO first, or else that of this process.
 func clock(ctx context.Context, from, to store.Store, now func() time.Time) (func() time.Time, error) {
 	for _, s := range []store.Store{to, from} {
 		read := s.Clock().Now
@@ -123,20 +123,20 @@ type copier struct {
 	mirror   bool
 	progress func(pass string, done float64, sessions int)
 
-	feed  store.Feed
-	mu    sync.Mutex
-	ended map[store.Key]struct{} // at from, since it is watched: this takes as much memory as there are
-	news  []store.Ended          // those of them that have not been ended at to yet
+	feed    store.Feed
+	mu      sync.Mutex
+	ended   map[store.Key]struct{} // ended at from since the copy began; grows with their number
+	pending []store.Ended          // those of them that have not been ended at to yet
 }
 
 // run copies until a pass finds nothing to do.
 func (c *copier) run(ctx context.Context) (total Result, err error) {
 	c.ended = make(map[store.Key]struct{})
-	if c.feed, err = c.from.Watch(ctx, c.hear); err != nil {
+	if c.feed, err = c.from.Watch(ctx, c.onEnded); err != nil {
 		return total, fmt.Errorf("FROM: %w", err)
 	}
 	defer c.feed.Close()
-	if err := c.survey(ctx); err != nil {
+	if err := c.precheck(ctx); err != nil {
 		return total, err
 	}
 	for n := range passes {
@@ -149,8 +149,9 @@ func (c *copier) run(ctx context.Context) (total Result, err error) {
 			total.Same = t.Same
 		}
 		total.Living, total.Barred = t.Living, t.Barred
-		total.Created, total.Updated, total.Ended = total.Created+t.Created, total.Updated+t.Updated,
-			total.Ended+t.Ended
+		total.Created += t.Created
+		total.Updated += t.Updated
+		total.Ended += t.Ended
 		if err != nil {
 			return total, err
 		}
@@ -164,8 +165,8 @@ func (c *copier) run(ctx context.Context) (total Result, err error) {
 	return total, c.copyKeys(ctx, true)
 }
 
-// survey refuses what cannot be right, before anything is changed.
-func (c *copier) survey(ctx context.Context) error {
+// precheck refuses a copy that cannot be right, before anything is changed.
+func (c *copier) precheck(ctx context.Context) error {
 	from, err := c.from.List(ctx, store.Query{Limit: 1}, c.now())
 	if err != nil {
 		return fmt.Errorf("FROM: %w", err)
@@ -192,12 +193,12 @@ func (c *copier) survey(ctx context.Context) error {
 	return c.copyKeys(ctx, false)
 }
 
-// hear is called with each session that ends at from.
-func (c *copier) hear(e store.Ended) {
+// onEnded is called with each session that ends at from.
+func (c *copier) onEnded(e store.Ended) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended[e.Key] = struct{}{}
-	c.news = append(c.news, e)
+	c.pending = append(c.pending, e)
 }
 
 func (c *copier) hasEnded(k store.Key) bool {
@@ -208,7 +209,7 @@ func (c *copier) hasEnded(k store.Key) bool {
 }
 
 // copyKeys copies the keys that sign logout tokens, sealed as they are, so that apps go on accepting these tokens.
-// Without write it only says whether they may be copied.
+// Without write it only checks whether they may be copied.
 func (c *copier) copyKeys(ctx context.Context, write bool) error {
 	value, revision, err := c.from.Load(ctx, signingKeys)
 	if err != nil || revision == 0 {

@@ -18,14 +18,14 @@ import (
 
 const (
 	pageSize = 1000 // sessions in memory, of each store
-	writers  = 64   // changes under way at to
+	writers  = 64   // changes under way at to at the same time
 	tries    = 3    // of each step
 )
 
-// tally is what a pass found and did.
+// tally counts what a pass found and did.
 type tally struct {
 	Result
-	unsure  int // sessions that another process changed at to meanwhile: they are to be looked at again
+	unsure  int // sessions that another process changed at to meanwhile: they are to be compared again
 	refused RefusedError
 }
 
@@ -34,7 +34,7 @@ func (t *tally) changes() int { return t.Created + t.Updated + t.Ended + t.unsur
 // job is a session that at least one of the two stores has.
 type job struct{ from, to *store.Record }
 
-// pass goes through both stores once. With write it makes the sessions at to what they are at from.
+// pass goes through both stores once. With write it makes the sessions at to equal to those at from.
 func (c *copier) pass(ctx context.Context, name string, write bool) (t tally, err error) {
 	now := c.now()
 	to := &walk{store: c.to, now: now}
@@ -50,7 +50,7 @@ func (c *copier) pass(ctx context.Context, name string, write bool) (t tally, er
 		if after = page.Next; after.IsZero() {
 			break
 		}
-		// Keys begin with a hash, so they are spread evenly over all keys that there can be.
+		// Keys begin with a hash, so they are spread evenly over the key space.
 		c.progress(name, float64(binary.BigEndian.Uint32(after[:4]))/(1<<32), t.Living)
 	}
 	c.progress(name, 1, t.Living)
@@ -61,14 +61,14 @@ func (c *copier) pass(ctx context.Context, name string, write bool) (t tally, er
 }
 
 func list(ctx context.Context, backend store.Store, after store.Key, now time.Time) (page store.Page, err error) {
-	err = again(ctx, func() (err error) {
+	err = retry(ctx, func() (err error) {
 		page, err = backend.List(ctx, store.Query{After: after, Limit: pageSize}, now)
 		return err
 	})
 	return page, err
 }
 
-// compare goes through a page of from, and the sessions that to has between the same keys.
+// compare compares a page of from with the sessions at to between the same keys.
 func (c *copier) compare(ctx context.Context, t *tally, page store.Page, to *walk, write bool) error {
 	var jobs []job
 	add := func(j job) error {
@@ -107,12 +107,12 @@ func (c *copier) compare(ctx context.Context, t *tally, page store.Page, to *wal
 type walk struct {
 	store store.Store
 	now   time.Time
-	page  []store.Record // those that have not been looked at
+	page  []store.Record // the records of the current page that are still to come
 	next  store.Key
 	begun bool
 }
 
-// until calls extra with each session before a key, and returns the one with that key, if there is one.
+// until calls extra with each session before key, and returns the session with that key, or nil.
 func (w *walk) until(ctx context.Context, key store.Key, extra func(store.Record) error) (*store.Record, error) {
 	for {
 		for len(w.page) == 0 {
@@ -140,10 +140,10 @@ func (w *walk) until(ctx context.Context, key store.Key, extra func(store.Record
 	}
 }
 
-// work does the jobs, several at once.
+// work does the jobs, several at a time.
 func (c *copier) work(ctx context.Context, t *tally, jobs []job, write bool) error {
 	var suspects []store.Record
-	err := together(ctx, jobs, func(ctx context.Context, j job) (func(), error) {
+	err := forEach(ctx, jobs, func(ctx context.Context, j job) (func(), error) {
 		now := c.now()
 		if j.from != nil {
 			return c.reconcile(ctx, t, j, now, write)
@@ -161,7 +161,7 @@ func (c *copier) work(ctx context.Context, t *tally, jobs []job, write bool) err
 		return err
 	}
 	if len(suspects) > 0 {
-		// They may have ended at from a moment ago: after Sync, the feed has told of that.
+		// They may have ended at from a moment ago. After Sync the feed has reported that.
 		if err := c.feed.Sync(ctx); err != nil {
 			return feedBroken(err)
 		}
@@ -177,15 +177,15 @@ func (c *copier) work(ctx context.Context, t *tally, jobs []job, write bool) err
 	return nil
 }
 
-// together calls do for each of all, several at once. The functions that do returns are called one after the other.
-func together[T any](ctx context.Context, all []T, do func(context.Context, T) (func(), error)) error {
+// forEach calls do for each of all, several at a time. The functions that do returns are called one at a time.
+func forEach[T any](ctx context.Context, all []T, do func(context.Context, T) (func(), error)) error {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(writers)
 	for _, one := range all {
 		group.Go(func() error {
 			var then func()
-			err := again(ctx, func() (err error) { then, err = do(ctx, one); return err })
+			err := retry(ctx, func() (err error) { then, err = do(ctx, one); return err })
 			if err == nil && then != nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -197,8 +197,8 @@ func together[T any](ctx context.Context, all []T, do func(context.Context, T) (
 	return group.Wait()
 }
 
-// again tries something three times, which must be safe to do twice: a failover should not break a long copy.
-func again(ctx context.Context, do func() error) error {
+// retry calls do up to three times: a failover should not break a long copy. It must be safe to call do twice.
+func retry(ctx context.Context, do func() error) error {
 	for try := time.Duration(1); ; try++ {
 		err := do()
 		if err == nil || try == tries {
@@ -214,7 +214,7 @@ func again(ctx context.Context, do func() error) error {
 	}
 }
 
-// reconcile makes a session at to what it is at from. What it returns counts that.
+// reconcile makes a session at to equal to that at from. It returns a function that counts what was done.
 func (c *copier) reconcile(ctx context.Context, t *tally, j job, now time.Time, write bool) (func(), error) {
 	switch {
 	case !j.from.Lives(now):
@@ -232,7 +232,7 @@ func (c *copier) reconcile(ctx context.Context, t *tally, j job, now time.Time, 
 	return c.create(ctx, t, j.from, now)
 }
 
-// same compares what can change in a session, but for its revision, which each store counts by itself.
+// same compares everything that can change in a session, except the revision, which each store counts by itself.
 func same(a, b *store.Record) bool {
 	return a.LastSeen.Equal(b.LastSeen) && a.IdleExpires.Equal(b.IdleExpires) && a.Expires.Equal(b.Expires) &&
 		a.Refresh == b.Refresh && bytes.Equal(a.Payload, b.Payload) && sameSIDs(a, b)
@@ -240,12 +240,12 @@ func same(a, b *store.Record) bool {
 
 func sameSIDs(a, b *store.Record) bool { return a.SID == b.SID && slices.Equal(a.Former, b.Former) }
 
-// surplus says whether a session that lives at to is not at from.
+// surplus reports whether a session that lives at to is not at from.
 func (c *copier) surplus(ctx context.Context, r *store.Record, now time.Time) (bool, error) {
 	if !r.Lives(now) {
 		return false, nil
 	}
-	// It may have begun after the page of from was read, and have been copied by another process.
+	// It may have been created after the page of from was read, and copied by another process.
 	_, err := c.from.Find(ctx, r.Key, now)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return false, fmt.Errorf("FROM: %w", err)
@@ -253,8 +253,8 @@ func (c *copier) surplus(ctx context.Context, r *store.Record, now time.Time) (b
 	return err != nil, nil
 }
 
-// begun returns when a session began, for to. An end mark that was left there at or after that bars the session, as far
-// back as marks are kept: an older login is refused for its age.
+// begun returns when a session began, for [store.Sessions.Create] at to. An end mark at to from then or later bars the
+// session. It goes back no further than end marks are kept: an older login is refused for its age.
 func begun(r *store.Record, now time.Time) time.Time {
 	earliest := now.Add(time.Microsecond - store.AttemptLifetime)
 	if r.Created.After(earliest) {
@@ -263,7 +263,7 @@ func begun(r *store.Record, now time.Time) time.Time {
 	return earliest
 }
 
-// create makes a session at to, unless an end mark there bars it.
+// create creates a session at to, unless an end mark there bars it.
 func (c *copier) create(ctx context.Context, t *tally, r *store.Record, now time.Time) (func(), error) {
 	began := begun(r, now)
 	err := c.to.Create(ctx, *r, began, now)
@@ -290,8 +290,8 @@ func (c *copier) create(ctx context.Context, t *tally, r *store.Record, now time
 	return func() { t.Created++ }, nil
 }
 
-// update makes a session at to what it is at from. One that has got another sid since may be barred by it. Then it ends
-// at to, where it could not be found by that sid.
+// update makes a session at to equal to that at from. If its sid has changed since, an end mark may bar the new one.
+// Then the session is ended at to, where it could not be found by that sid.
 func (c *copier) update(ctx context.Context, t *tally, r, have *store.Record, now time.Time) (func(), error) {
 	if same(r, have) {
 		return func() { t.Same++ }, nil
@@ -316,7 +316,7 @@ func (c *copier) update(ctx context.Context, t *tally, r, have *store.Record, no
 	return func() { t.Updated++ }, nil
 }
 
-// end ends a session at to. It leaves no notices: from delivers them.
+// end ends a session at to. It leaves no notices: they are sent from from.
 func (c *copier) end(ctx context.Context, t *tally, e store.Ended) (func(), error) {
 	who := store.Selector{Issuer: e.Issuer, ClientID: e.ClientID, Key: e.Key}
 	ended, err := c.to.End(ctx, store.Ending{Selector: who, Cause: cmp.Or(e.Cause, store.CauseAdmin)}, c.now())
@@ -326,16 +326,17 @@ func (c *copier) end(ctx context.Context, t *tally, e store.Ended) (func(), erro
 	return func() { t.Ended += len(ended) }, nil
 }
 
-// catchUp ends at to whatever ended at from before the call. It is called when the pages of a pass have been written.
+// catchUp ends at to all sessions that ended at from before the call. It is called after all pages of a pass are
+// written.
 func (c *copier) catchUp(ctx context.Context, t *tally) error {
 	if err := c.feed.Sync(ctx); err != nil {
 		return feedBroken(err)
 	}
 	c.mu.Lock()
-	news := c.news
-	c.news = nil
+	news := c.pending
+	c.pending = nil
 	c.mu.Unlock()
-	return together(ctx, news, func(ctx context.Context, e store.Ended) (func(), error) { return c.end(ctx, t, e) })
+	return forEach(ctx, news, func(ctx context.Context, e store.Ended) (func(), error) { return c.end(ctx, t, e) })
 }
 
 func feedBroken(err error) error {

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,14 +89,10 @@ func (c *Config) setURL(v value) error {
 	})(v)
 }
 
-// setPrefix accepts only what browsers, proxies and net/http all leave unchanged.
 func (c *Config) setPrefix(v value) error {
 	return parsed(func(s string) error {
-		plain := !strings.ContainsFunc(s, func(r rune) bool {
-			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./", r)
-		})
-		if !plain || s == "/" || !strings.HasPrefix(s, "/") || path.Clean(s) != s {
-			return fmt.Errorf("%q is not a prefix; write it like /auth, without a slash at the end", s)
+		if err := web.CheckPrefix(s); err != nil {
+			return fmt.Errorf("%q %w", s, err)
 		}
 		c.Prefix = s
 		return nil

@@ -167,8 +167,8 @@ func address(to *string) func(value) error {
 
 func sitePath(to *string) func(value) error {
 	return parsed(func(s string) error {
-		if web.ReturnTo(s) != s {
-			return fmt.Errorf("%q is not a path on this site; write it like / or /welcome", s)
+		if err := web.CheckPath(s); err != nil {
+			return fmt.Errorf("%q %w", s, err)
 		}
 		*to = s
 		return nil
