@@ -20,6 +20,7 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -250,7 +251,7 @@ func TestAnAssertionIsNoLogoutTokenAndNoIDTokenAndALogoutTokenIsNoAssertion(t *t
 		ClientID: s.ClientID, Key: s.Key}, Cause: store.CauseUser}); err != nil {
 		t.Fatal(err)
 	}
-	logout := soon(t, "the app is told", heard)
+	logout := rig.Soon(t, "the app is told", heard)
 
 	// A relying party of ours that has Curfew for its provider.
 	p, err := oidc.New(oidc.Config{Issuer: v.issuer, ClientID: "wiki", SigningAlg: "ES256", HTTPClient: v.client})

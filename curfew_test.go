@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
@@ -172,7 +173,7 @@ func TestALogoutAtTheProviderEndsTheSessionThatItNamesAndNoOther(t *testing.T) {
 	if alive != 1 {
 		t.Errorf("%d of two browsers are signed in, want 1", alive)
 	}
-	if cause := soon(t, "the end", a.ended); cause != "backchannel" {
+	if cause := rig.Soon(t, "the end", a.ended); cause != "backchannel" {
 		t.Errorf("cause %q", cause)
 	}
 }
@@ -234,7 +235,7 @@ func TestAnExpiredAccessTokenIsRefreshedAtTheProvider(t *testing.T) {
 				t.Errorf("the token endpoint was asked %d times", n)
 			}
 			if !c.alive {
-				if cause := soon(t, "the end", a.ended); cause != c.cause {
+				if cause := rig.Soon(t, "the end", a.ended); cause != c.cause {
 					t.Errorf("cause %q, want %q", cause, c.cause)
 				}
 			}
@@ -400,18 +401,6 @@ func TestTheCookiesNameSaysThePortOnLoopback(t *testing.T) {
 		if got := rp.Gateway().Cookie.Name(); got != row.want {
 			t.Errorf("%s, %q: %s, want %s", row.url, row.name, got, row.want)
 		}
-	}
-}
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
 	}
 }
 

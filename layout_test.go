@@ -56,6 +56,8 @@ func rooms() map[string][]string {
 		"e2e":      {},
 		// What starts servers for the tests of several rooms knows none of them.
 		"internal/servers": {},
+		// What the tests of several rooms would each have to write stands on the ground and a store.
+		"internal/rig": append(slices.Clone(ground), "oidc/oidctest", "store/memory"),
 		// What several rooms would each have to write.
 		"internal/wait": {},
 	}
@@ -147,9 +149,9 @@ func testRooms(files []*file) (faults []string) {
 			switch {
 			case to == "store/storetest" && (!f.test || !strings.HasPrefix(f.dir, "store/")):
 				faults = append(faults, f.fault(spec, "only the tests of a store may import %q", to))
-			case to == "internal/servers" && !f.test:
+			case (to == "internal/rig" || to == "internal/servers") && !f.test:
 				faults = append(faults, f.fault(spec, "only tests may import %q", to))
-			case to == "oidc/oidctest" && !f.test && f.room() != "demo":
+			case to == "oidc/oidctest" && !f.test && f.room() != "demo" && f.room() != "internal/rig":
 				faults = append(faults, f.fault(spec, "only tests and demo may import %q", to))
 			case to == "demo" && f.room() != "cmd/curfew" && f.room() != "demo":
 				faults = append(faults, f.fault(spec, "only cmd may import %q", to))
@@ -508,6 +510,8 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 			`only tests and demo may import`},
 		{"servers for tests in shipped code", "cmd/curfew/x.go", "package main\n" + m + `/internal/servers"`,
 			`only tests may import`},
+		{"the rig of tests in shipped code", "login/x.go", "package login\n" + m + `/internal/rig"`,
+			`only tests may import "internal/rig"`},
 		{"demo in a test elsewhere", "gateway/x_test.go", "package gateway\n" + m + `/demo"`,
 			`only cmd may import "demo"`},
 		{"no doc.go", "web/x.go", "// Package web is.\npackage web", "has no doc.go"},

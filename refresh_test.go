@@ -15,6 +15,7 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/store"
 	"example.com/curfew/web"
@@ -322,7 +323,7 @@ func TestASIDFromBeforeARefreshIsOneThatALogoutMayStillName(t *testing.T) {
 				t.Fatalf("the logout was answered %d", status)
 			}
 			if _, _, text := b.open(a.server.URL + "/public"); text != "false" ||
-				soon(t, "the end", a.ended) != string(row.cause) {
+				rig.Soon(t, "the end", a.ended) != string(row.cause) {
 				t.Errorf("alive after a 200: %s", text)
 			}
 			if _, _, text := sibling.open(a.server.URL + "/public"); text != strconv.FormatBool(row.sibling) {

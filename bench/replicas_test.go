@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc/oidctest"
@@ -267,23 +268,11 @@ func (s *site) refused(b *testing.B) (late, check time.Duration) {
 		}
 		served <- last
 	}()
-	check = soon(b, "an answer from the cache", cached)
+	check = rig.Soon(b, "an answer from the cache", cached)
 	got := s.do(b, 0, http.MethodPost, "/auth/backchannel-logout", "", token)
 	done := time.Now()
 	if got.StatusCode != http.StatusOK {
 		b.Fatalf("a logout was answered %d", got.StatusCode)
 	}
-	return soon(b, "the last answer of 200", served).Sub(done), check
-}
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
-	}
+	return rig.Soon(b, "the last answer of 200", served).Sub(done), check
 }

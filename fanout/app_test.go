@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 )
@@ -74,7 +75,7 @@ func TestASenderTellsEveryFaultAtOnce(t *testing.T) {
 		}
 	}
 	s, err := fanout.New(fanout.Config{Outbox: memory.New()})
-	must(t, err)
+	rig.Must(t, err)
 	if err := s.SetApps([]fanout.App{{ClientID: "a", URI: "https://a.example"}}); err == nil {
 		t.Error("apps were taken without anybody to sign")
 	}
@@ -86,7 +87,7 @@ func TestALogoutThatCannotBeToldIsRefused(t *testing.T) {
 	s, err := fanout.New(fanout.Config{Outbox: backend, Issuer: issuer, Signer: &fanout.Keys{}, Apps: []fanout.App{
 		{ClientID: "wiki", URI: "https://wiki.example"},
 		{ClientID: "mail", URI: "https://mail.example", SessionRequired: true}}})
-	must(t, err)
+	rig.Must(t, err)
 	for _, c := range []struct {
 		logout fanout.Logout
 		reason string

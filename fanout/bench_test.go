@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
 	"example.com/curfew/store/sqlite"
@@ -43,7 +44,7 @@ func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
 	if kind == "sqlite" {
 		var err error
 		backend, err = sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "curfew.db"), sqlite.Options{})
-		must(b, err)
+		rig.Must(b, err)
 	}
 	defer backend.Close()
 	const well = 15
@@ -72,32 +73,32 @@ func deliver(b *testing.B, kind string, each, dead, slow int) time.Duration {
 	}
 	for i := range dead {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(b, err)
+		rig.Must(b, err)
 		apps = append(apps, fanout.App{ClientID: fmt.Sprint("dead", i), URI: "http://" + l.Addr().String()})
 		l.Close()
 	}
 	for i := range slow {
 		apps = append(apps, fanout.App{ClientID: fmt.Sprint("slow", i), URI: server.URL + "/slow"})
 	}
-	ring := newRing(b)
+	ring := rig.Keyring(b)
 	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: backend, Keyring: ring, Log: discard()})
-	must(b, err)
+	rig.Must(b, err)
 	_, err = keys.Public(b.Context())
-	must(b, err)
+	rig.Must(b, err)
 	s, err := fanout.New(fanout.Config{Outbox: backend, Issuer: issuer, Signer: keys, Apps: apps, Log: discard()})
-	must(b, err)
+	rig.Must(b, err)
 	for i := range each {
 		var logouts []fanout.Logout
 		for _, a := range apps {
 			logouts = append(logouts, fanout.Logout{ClientID: a.ClientID, Subject: fmt.Sprint("user", i)})
 		}
-		must(b, s.Notify(b.Context(), logouts...))
+		rig.Must(b, s.Notify(b.Context(), logouts...))
 	}
 	ctx, stop := context.WithCancel(b.Context())
 	var running sync.WaitGroup
 	began := time.Now()
 	running.Go(func() { s.Run(ctx) })
-	soon(b, "all is told", all)
+	rig.Soon(b, "all is told", all)
 	took := time.Since(began)
 	stop()
 	running.Wait()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/keyring"
 	"example.com/curfew/session"
@@ -183,21 +184,21 @@ func crashedAt(t *testing.T, step, backend, place string) {
 
 	// The next process. Its clock says that the lease of the dead one has run out.
 	next, err := crashStores[backend].open(t.Context(), place)
-	must(t, err)
+	rig.Must(t, err)
 	defer next.Close()
 	later := func() time.Time { return time.Now().Add(time.Minute) }
 	ring, err := keyring.New(make([]byte, 32))
-	must(t, err)
+	rig.Must(t, err)
 	keys, err := fanout.NewKeys(fanout.KeysConfig{Values: next, Keyring: ring, Log: discard()})
-	must(t, err)
+	rig.Must(t, err)
 	watched := &emptied{Store: next, empty: make(chan struct{})}
 	s, err := fanout.New(fanout.Config{Outbox: watched, Issuer: issuer, Signer: keys, Apps: crashApps(server.URL),
 		Log: discard(), Now: later})
-	must(t, err)
+	rig.Must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
-	soon(t, "all is told", watched.empty)
+	rig.Soon(t, "all is told", watched.empty)
 	stop()
 	running.Wait()
 
@@ -244,18 +245,18 @@ func (e *emptied) Complete(ctx context.Context, n store.Notice, o store.Outcome)
 func killedAt(t *testing.T, step, backend, place, apps string) (ended []store.Key) {
 	t.Helper()
 	self, err := os.Executable()
-	must(t, err)
+	rig.Must(t, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), childStep+"="+step, childStore+"="+backend, childPlace+"="+place, childApps+"="+apps)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	must(t, out.(*os.File).SetReadDeadline(time.Now().Add(2*time.Minute)))
+	rig.Must(t, err)
+	rig.Must(t, cmd.Start())
+	rig.Must(t, out.(*os.File).SetReadDeadline(time.Now().Add(2*time.Minute)))
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		k, err := store.ParseKey(lines.Text())
-		must(t, err)
+		rig.Must(t, err)
 		ended = append(ended, k)
 	}
 	if lines.Err() != nil {

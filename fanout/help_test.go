@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/store/memory"
@@ -30,7 +31,7 @@ func provider(t *testing.T, name, issuer string, configure ...func(*oidc.Config)
 		f(&c)
 	}
 	p, err := oidc.New(c)
-	must(t, err)
+	rig.Must(t, err)
 	return p
 }
 
@@ -69,11 +70,11 @@ type storeWithKeys struct {
 
 func newStoreWithKeys(t testing.TB) storeWithKeys {
 	t.Helper()
-	s := storeWithKeys{store: memory.New(), ring: newRing(t)}
+	s := storeWithKeys{store: memory.New(), ring: rig.Keyring(t)}
 	t.Cleanup(func() { s.store.Close() })
 	var err error
 	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: s.store, Keyring: s.ring, Log: discard()})
-	must(t, err)
+	rig.Must(t, err)
 	return s
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
@@ -50,23 +51,23 @@ func newKeys(t *testing.T, v store.SharedValues, r *keyring.Keyring, change ...f
 		f(&cfg)
 	}
 	k, err := fanout.NewKeys(cfg)
-	must(t, err)
+	rig.Must(t, err)
 	return k
 }
 
 func kid(t *testing.T, k *fanout.Keys) string {
 	t.Helper()
 	token, err := k.Sign(t.Context(), fanout.ES256, []byte(`{}`))
-	must(t, err)
+	rig.Must(t, err)
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
-	must(t, err)
+	rig.Must(t, err)
 	return jws.Signatures[0].Header.KeyID
 }
 
 func published(t *testing.T, k *fanout.Keys) map[string]bool {
 	t.Helper()
 	set, err := k.Public(t.Context())
-	must(t, err)
+	rig.Must(t, err)
 	all := make(map[string]bool)
 	for _, key := range set.Keys {
 		if !key.IsPublic() || key.Use != "sig" || key.Algorithm == "" {
@@ -81,7 +82,7 @@ func TestReplicasThatStartTogetherMakeOneKey(t *testing.T) {
 	t.Parallel()
 	backend := memory.New()
 	defer backend.Close()
-	ring := newRing(t)
+	ring := rig.Keyring(t)
 	var mu sync.Mutex
 	kids := make(map[string]bool)
 	var all sync.WaitGroup
@@ -99,7 +100,7 @@ func TestReplicasThatStartTogetherMakeOneKey(t *testing.T) {
 		t.Errorf("%d keys sign, want one", len(kids))
 	}
 	sealed, _, err := backend.Load(t.Context(), "signing keys")
-	must(t, err)
+	rig.Must(t, err)
 	for id := range kids {
 		if strings.Contains(string(sealed), id) || json.Valid(sealed) {
 			t.Error("the keys are not sealed")
@@ -114,7 +115,7 @@ func TestAKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		backend := memory.New()
 		defer backend.Close()
-		ring := newRing(t)
+		ring := rig.Keyring(t)
 		const lead, life = time.Hour, 2 * time.Minute
 		often := func(c *fanout.KeysConfig) { c.Every = 10 * 24 * time.Hour }
 		replicas := []*fanout.Keys{newKeys(t, backend, ring, often), newKeys(t, backend, ring, often)}
@@ -154,7 +155,7 @@ func TestAKeyIsPublishedBeforeItSignsAndUntilItsLastTokenIsDead(t *testing.T) {
 				history = history[1:]
 			}
 			if i == 100 {
-				must(t, replicas[0].Rotate(t.Context(), false))
+				rig.Must(t, replicas[0].Rotate(t.Context(), false))
 			}
 			if time.Since(begun) > 24*time.Hour {
 				step = time.Duration(1+i%7) * 5 * time.Minute
@@ -176,11 +177,11 @@ func TestARotationAtOnceLeavesNoOldKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		backend := memory.New()
 		defer backend.Close()
-		ring := newRing(t)
+		ring := rig.Keyring(t)
 		a, b := newKeys(t, backend, ring), newKeys(t, backend, ring)
 		old := kid(t, a)
 		kid(t, b)
-		must(t, a.Rotate(t.Context(), true))
+		rig.Must(t, a.Rotate(t.Context(), true))
 		if now := kid(t, a); now == old || published(t, a)[old] || !published(t, a)[now] {
 			t.Error("the old key is still in use")
 		}
@@ -188,9 +189,9 @@ func TestARotationAtOnceLeavesNoOldKey(t *testing.T) {
 		if kid(t, b) == old || published(t, b)[old] {
 			t.Error("another replica still uses the old key after 30 seconds")
 		}
-		must(t, a.Rotate(t.Context(), false))
+		rig.Must(t, a.Rotate(t.Context(), false))
 		info, err := a.List(t.Context())
-		must(t, err)
+		rig.Must(t, err)
 		if len(info) != 2 || !info[0].Signs || info[1].Signs || time.Until(info[1].Active) != time.Hour {
 			t.Errorf("after a rotation in good time: %+v", info)
 		}
@@ -207,7 +208,7 @@ func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 		rand.Read(two)
 		ring := func(keys ...[]byte) *keyring.Keyring {
 			r, err := keyring.New(keys...)
-			must(t, err)
+			rig.Must(t, err)
 			return r
 		}
 		k := newKeys(t, v, ring(one))
@@ -234,7 +235,7 @@ func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 			!strings.Contains(err.Error(), "curfew key rotate --now") {
 			t.Errorf("with another key ring: %v", err)
 		}
-		must(t, lost.Rotate(t.Context(), true))
+		rig.Must(t, lost.Rotate(t.Context(), true))
 		if kid(t, lost) == id {
 			t.Error("the old key")
 		}
@@ -246,7 +247,7 @@ func TestAnOldKeyIsNeverReplacedWhereThatIsTurnedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		backend := memory.New()
 		defer backend.Close()
-		k := newKeys(t, backend, newRing(t), func(c *fanout.KeysConfig) { c.Every = -1 })
+		k := newKeys(t, backend, rig.Keyring(t), func(c *fanout.KeysConfig) { c.Every = -1 })
 		id := kid(t, k)
 		time.Sleep(1000 * 24 * time.Hour)
 		if kid(t, k) != id {
@@ -267,10 +268,10 @@ func TestKeyConfigurationFaults(t *testing.T) {
 		reason string
 	}{
 		{fanout.KeysConfig{Values: backend}, "needs Values and a Keyring"},
-		{fanout.KeysConfig{Keyring: newRing(t)}, "needs Values and a Keyring"},
-		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Algs: []string{"HS256"}}, `"HS256" is not one`},
-		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Every: time.Hour}, "longer than half of Every"},
-		{fanout.KeysConfig{Values: backend, Keyring: newRing(t), Lead: -1}, "longer than half of Every"},
+		{fanout.KeysConfig{Keyring: rig.Keyring(t)}, "needs Values and a Keyring"},
+		{fanout.KeysConfig{Values: backend, Keyring: rig.Keyring(t), Algs: []string{"HS256"}}, `"HS256" is not one`},
+		{fanout.KeysConfig{Values: backend, Keyring: rig.Keyring(t), Every: time.Hour}, "longer than half of Every"},
+		{fanout.KeysConfig{Values: backend, Keyring: rig.Keyring(t), Lead: -1}, "longer than half of Every"},
 	} {
 		if _, err := fanout.NewKeys(c.cfg); err == nil || !strings.Contains(err.Error(), c.reason) {
 			t.Errorf("%v, want %q", err, c.reason)
@@ -281,13 +282,13 @@ func TestKeyConfigurationFaults(t *testing.T) {
 func TestAProviderMaySignWithAKeyOfItsOwn(t *testing.T) {
 	t.Parallel()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	rig.Must(t, err)
 	s, err := fanout.OneKey("mine", fanout.ES256, private)
-	must(t, err)
+	rig.Must(t, err)
 	token, err := s.Sign(t.Context(), fanout.ES256, []byte(`{"a":1}`))
-	must(t, err)
+	rig.Must(t, err)
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
-	must(t, err)
+	rig.Must(t, err)
 	if payload, err := jws.Verify(private.Public()); err != nil || string(payload) != `{"a":1}` ||
 		jws.Signatures[0].Header.KeyID != "mine" {
 		t.Errorf("%s, %v", payload, err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -190,7 +191,7 @@ func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, p := revoking(t, &revoker{})
-		s.ring = newRing(t)
+		s.ring = rig.Keyring(t)
 		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
 		s.run()
 		s.pass(time.Second)
@@ -209,7 +210,7 @@ func revoking(t *testing.T, op *revoker, configure ...func(*oidc.Config)) (*stag
 		f(&c)
 	}
 	p, err := oidc.New(c)
-	must(t, err)
+	rig.Must(t, err)
 	return newStage(t, func(c *fanout.Config) { c.Providers = []*oidc.Provider{p} }), p
 }
 
@@ -220,8 +221,8 @@ func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.T
 	about := session.Session{Key: bearer.Key(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID,
 		Subject: "alice"}
 	payload, err := session.NoticePayload(s.ring, &about, tokens)
-	must(t, err)
-	must(t, s.store.Enqueue(context.Background(), []store.Notice{{Kind: store.NoticeRevoke, Target: p.Name(),
+	rig.Must(t, err)
+	rig.Must(t, s.store.Enqueue(context.Background(), []store.Notice{{Kind: store.NoticeRevoke, Target: p.Name(),
 		Issuer:   p.Config().Issuer,
 		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(),
 		Deadline: time.Now().Add(24 * time.Hour)}}))
@@ -243,9 +244,9 @@ func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
 			}
 			all = append(all, store.Record{Issuer: "https://unknown.example", ClientID: "curfew", Subject: "stranger",
 				Refresh: store.RefreshOnline})
-			must(t, s.sender.Expired(t.Context(), all))
+			rig.Must(t, s.sender.Expired(t.Context(), all))
 			got, err := s.store.Claim(t.Context(), store.NoticeRevoke, "main", time.Now(), time.Minute, 10)
-			must(t, err)
+			rig.Must(t, err)
 			var subjects []string
 			for _, n := range got {
 				subjects = append(subjects, n.Subject)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -47,7 +48,7 @@ func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 				m := &mailbox{status: func(nth int) int { return []int{500, 200}[min(nth, 2)-1] }}
 				s.net.machine("wiki", m.serve)
 				c.notice.Target, c.notice.Due, c.notice.Deadline = "wiki", time.Now(), time.Now().Add(time.Hour)
-				must(t, s.store.Enqueue(t.Context(), []store.Notice{c.notice}))
+				rig.Must(t, s.store.Enqueue(t.Context(), []store.Notice{c.notice}))
 				s.run()
 				s.pass(10 * time.Second)
 				tokens := m.got()
@@ -132,7 +133,7 @@ func TestTriesGrowSeldomAndEndWithTheDeadline(t *testing.T) {
 		// Somebody on duty has it tried again, when the app is back.
 		m := new(mailbox)
 		s.net.machine("wiki", m.serve)
-		must(t, s.store.Retry(t.Context(), s.letters("")[0].ID, time.Now(), time.Now().Add(time.Hour)))
+		rig.Must(t, s.store.Retry(t.Context(), s.letters("")[0].ID, time.Now(), time.Now().Add(time.Hour)))
 		s.pass(3 * time.Second)
 		if len(m.got()) != 1 || len(s.letters("")) != 0 {
 			t.Errorf("%d tokens, %d notices", len(m.got()), len(s.letters("")))
@@ -247,7 +248,7 @@ func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 			t.Errorf("%d requests were begun, want 4", n)
 		}
 		left, err := s.store.Claim(t.Context(), store.NoticeTell, "slow", time.Now(), time.Minute, 100)
-		must(t, err)
+		rig.Must(t, err)
 		if len(left) != 16 {
 			t.Errorf("%d notices can be claimed at once, want the 16 that were not begun", len(left))
 		}
@@ -266,10 +267,10 @@ func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
 		s.tell("wiki", names("user", 100)...)
 		// A replica that has claimed ten, and is never heard of again.
 		_, err := s.store.Claim(t.Context(), store.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
-		must(t, err)
+		rig.Must(t, err)
 		other, err := fanout.New(fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys,
 			Apps: []fanout.App{app("wiki")}, Log: discard()})
-		must(t, err)
+		rig.Must(t, err)
 		other.Dial(s.net.dial)
 		ctx, cancel := context.WithCancel(t.Context())
 		var both sync.WaitGroup
@@ -300,11 +301,11 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 		s.net.machine("mail", mail.serve)
 		s.run()
 		s.pass(time.Second)
-		must(t, s.sender.SetApps([]fanout.App{app("mail")}))
+		rig.Must(t, s.sender.SetApps([]fanout.App{app("mail")}))
 		s.tell("mail", "alice")
 		n := store.Notice{Kind: store.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(),
 			Deadline: time.Now().Add(time.Hour)}
-		must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
+		rig.Must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
 		s.pass(30 * time.Minute)
 		if len(mail.got()) != 1 || len(wiki.got()) != 0 {
 			t.Errorf("mail has heard of %d, wiki of %d", len(mail.got()), len(wiki.got()))
@@ -313,15 +314,15 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 			left[0].Reason != "nobody of this name is configured" {
 			t.Errorf("%v waits, want what is for wiki", left)
 		}
-		must(t, s.sender.SetApps([]fanout.App{app("mail"),
+		rig.Must(t, s.sender.SetApps([]fanout.App{app("mail"),
 			app("wiki", func(a *fanout.App) { a.URI = "http://wiki.example/moved" })}))
 		s.pass(2 * time.Minute)
 		if len(wiki.got()) != 1 || wiki.urls[0] != "POST wiki.example/moved" {
 			t.Errorf("wiki, which is back, got %v", wiki.urls)
 		}
-		must(t, s.sender.SetApps(nil))
+		rig.Must(t, s.sender.SetApps(nil))
 		n.Target = "gone"
-		must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
+		rig.Must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
 		s.pass(time.Hour)
 		if dead := s.letters(store.NoticeDead); len(dead) != 1 || dead[0].Target != "gone" {
 			t.Errorf("dead letters %v, want what nobody ever knew", dead)
@@ -351,7 +352,7 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
 		second, err := oidc.New(oidc.Config{Name: "again", Issuer: "https://id.example", ClientID: "other",
 			HTTPClient: &http.Client{Transport: nowhere{}}})
-		must(t, err)
+		rig.Must(t, err)
 		apps := []fanout.App{app("wiki"), app("mail", func(a *fanout.App) {
 			a.SessionRequired, a.Deadline = true,
 				time.Hour
@@ -484,16 +485,16 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 		Log:       discard(),
 		Apps:      []fanout.App{{ClientID: "evil", URI: "http://127.0.0.1:1/metadata"}},
 		OnAttempt: func(_ store.NoticeKind, _, result string) { results <- result }})
-	must(t, err)
-	must(t, s.Notify(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
+	rig.Must(t, err)
+	rig.Must(t, s.Notify(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
-	soon(t, "an attempt", results)
+	rig.Soon(t, "an attempt", results)
 	cancel()
 	running.Wait()
 	page, err := backend.store.Notices(t.Context(), store.NoticeQuery{})
-	must(t, err)
+	rig.Must(t, err)
 	if len(page.Notices) != 1 || !strings.Contains(page.Notices[0].Reason, "the address is not public") {
 		t.Errorf("%+v", page.Notices)
 	}

@@ -2,9 +2,7 @@ package fanout_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +19,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"example.com/curfew/fanout"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
@@ -36,7 +35,7 @@ type stage struct {
 	keys   *fanout.Keys
 	sender *fanout.Sender
 	net    *network
-	log    *logged
+	log    *rig.Log
 
 	mu      sync.Mutex
 	results []string
@@ -52,12 +51,12 @@ func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *st
 		}
 	}
 	t.Helper()
-	s := &stage{T: t, store: memory.New(), net: newNetwork(t), log: new(logged), ring: newRing(t)}
+	s := &stage{T: t, store: memory.New(), net: newNetwork(t), log: new(rig.Log), ring: rig.Keyring(t)}
 	t.Cleanup(func() { s.store.Close() })
-	log := slog.New(slog.NewJSONHandler(s.log, nil))
+	log := s.log.Logger()
 	var err error
 	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: s.store, Keyring: s.ring, Algs: algs, Log: log})
-	must(t, err)
+	rig.Must(t, err)
 	cfg := fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: apps, Keyring: s.ring, Log: log,
 		OnAttempt: func(kind store.NoticeKind, target, result string) {
 			s.mu.Lock()
@@ -68,17 +67,9 @@ func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *st
 		change(&cfg)
 	}
 	s.sender, err = fanout.New(cfg)
-	must(t, err)
+	rig.Must(t, err)
 	s.sender.Dial(s.net.dial)
 	return s
-}
-
-func newRing(t testing.TB) *keyring.Keyring {
-	key := make([]byte, 32)
-	rand.Read(key)
-	ring, err := keyring.New(key)
-	must(t, err)
-	return ring
 }
 
 // run has the sender work until the test ends, or stop is called.
@@ -102,7 +93,7 @@ func app(name string, change ...func(*fanout.App)) fanout.App {
 func (s *stage) tell(app string, subjects ...string) {
 	s.Helper()
 	for _, subject := range subjects {
-		must(s.T, s.sender.Notify(context.Background(), fanout.Logout{ClientID: app, Subject: subject}))
+		rig.Must(s.T, s.sender.Notify(context.Background(), fanout.Logout{ClientID: app, Subject: subject}))
 	}
 }
 
@@ -116,7 +107,7 @@ func (s *stage) pass(d time.Duration) {
 func (s *stage) letters(state store.NoticeState) []store.Notice {
 	s.Helper()
 	page, err := s.store.Notices(context.Background(), store.NoticeQuery{State: state, Limit: 1000})
-	must(s.T, err)
+	rig.Must(s.T, err)
 	return page.Notices
 }
 
@@ -130,16 +121,16 @@ func (s *stage) attempts() []string {
 func (s *stage) verify(token string) (header jose.Header, claims map[string]any) {
 	s.Helper()
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
-	must(s.T, err)
+	rig.Must(s.T, err)
 	set, err := s.keys.Public(context.Background())
-	must(s.T, err)
+	rig.Must(s.T, err)
 	keys := set.Key(jws.Signatures[0].Header.KeyID)
 	if len(keys) != 1 {
 		s.Fatalf("%d keys have the kid %q", len(keys), jws.Signatures[0].Header.KeyID)
 	}
 	payload, err := jws.Verify(keys[0])
-	must(s.T, err)
-	must(s.T, json.Unmarshal(payload, &claims))
+	rig.Must(s.T, err)
+	rig.Must(s.T, json.Unmarshal(payload, &claims))
 	return jws.Signatures[0].Protected, claims
 }
 
@@ -258,47 +249,10 @@ func (l *oneConn) Accept() (c net.Conn, err error) {
 func (l *oneConn) Close() error   { l.shut.Do(func() { close(l.gone) }); return nil }
 func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
 
-// logged is a log that can be read while it is written.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func names(prefix string, n int) []string {
 	all := make([]string, n)
 	for i := range all {
 		all[i] = fmt.Sprint(prefix, i)
 	}
 	return all
-}
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
-	}
 }

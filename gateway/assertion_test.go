@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 )
 
@@ -38,11 +39,10 @@ func claimsOf(t *testing.T, token string) (app string, claims map[string]any) {
 // asserting is a stage with assertions for an app, and a clock that can be moved.
 func asserting(t *testing.T, app string) (*stage, *signed, *atomic.Int64) {
 	t.Helper()
-	var skew atomic.Int64
-	st := newStageWith(t, session.Config{Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }})
+	st := newStage(t)
 	s := new(signed)
 	st.gateway.App, st.gateway.Assertion = app, &gateway.Assertion{Issuer: "https://app.example.com/auth", Sign: s.sign}
-	return st, s, &skew
+	return st, s, &st.Ahead
 }
 
 func TestAnAssertionSaysWhoIsThere(t *testing.T) {
@@ -73,16 +73,16 @@ func TestAnAssertionSaysWhoIsThere(t *testing.T) {
 			st, _, _ := asserting(t, "wiki")
 			st.gateway.Assertion.Claims = row.chosen
 			b, s := st.signIn(row.claims)
-			before := st.sessions.Now().Unix()
+			before := st.Manager.Now().Unix()
 			st.send("GET", "/", "Cookie", cookie(b), "X-Auth-Assertion", "mine", "X_Auth_Assertion", "mine")
-			r := receive(t, st.seen, "a request to reach the app")
+			r := rig.Soon(t, "a request to reach the app", st.seen)
 			if strings.Contains(fmt.Sprint(r.Header), "mine") || len(r.Header["X-Auth-Assertion"]) != 1 {
 				t.Fatalf("told %v", r.Header)
 			}
 			app, got := claimsOf(t, r.Header.Get("X-Auth-Assertion"))
 			iat, _ := got["iat"].(float64)
 			exp, _ := got["exp"].(float64)
-			if after := st.sessions.Now().Unix(); int64(iat) < before || int64(iat) > after || exp-iat != 60 {
+			if after := st.Manager.Now().Unix(); int64(iat) < before || int64(iat) > after || exp-iat != 60 {
 				t.Errorf("iat %v and exp %v, at %v", iat, exp, after)
 			}
 			delete(got, "iat")
@@ -215,16 +215,12 @@ func TestOnlyATrustedProxyIsGivenAnAccessToken(t *testing.T) {
 	headers := gateway.CurfewHeaders()
 	headers["Authorization"], headers["X-Token"] = "bearer", "access_token"
 	id, err := gateway.NewIdentity(headers)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.gateway.Identity = id
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com",
+	b, _, err := st.Manager.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "https://id.example.com",
 		ClientID: "app",
-		Subject:  "alice", Began: st.sessions.Now(), Tokens: session.Tokens{AccessToken: "opens-much"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+		Subject:  "alice", Began: st.Manager.Now(), Tokens: session.Tokens{AccessToken: "opens-much"}})
+	rig.Must(t, err)
 	for _, path := range []string{"/auth/verify", "/auth/verify?app=wiki", "/auth/verify/x"} {
 		resp, _ := st.send("GET", path, "Cookie", cookie(b), "X-Forwarded-For", "127.0.0.9")
 		if resp.StatusCode != 200 || resp.Header.Get("X-Auth-Subject") != "alice" ||
@@ -254,7 +250,7 @@ func TestWithoutForwardAuthNobodyThatAsksIsGivenWhatIsForTheApp(t *testing.T) {
 		}
 	}
 	st.send("GET", "/", "Cookie", cookie(b))
-	if r := receive(t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Assertion") == "" {
+	if r := rig.Soon(t, "a request to reach the app", st.seen); r.Header.Get("X-Auth-Assertion") == "" {
 		t.Error("the app behind us has none")
 	}
 }
@@ -300,7 +296,7 @@ func TestEachAppOfSeveralIsToldInItsOwnName(t *testing.T) {
 	} {
 		st.routed(row.routes...)
 		st.send("GET", row.path, "Cookie", cookie(b), "X-Auth-Assertion", "mine")
-		r := receive(t, st.seen, "a request to reach the app")
+		r := rig.Soon(t, "a request to reach the app", st.seen)
 		if got := r.Header.Get("X-Auth-Session"); got != s.Key.SIDFor(row.sid) {
 			t.Errorf("%s: the session is called %q", name, got)
 		}
@@ -326,14 +322,12 @@ func TestWithoutAssertionsNobodyElsesReachesTheApp(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	id, err := gateway.NewIdentity(map[string]string{"X-Proof": "assertion"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.gateway.Identity = id
 	b, _ := st.signIn(nil)
 	st.send("GET", "/", "Cookie", cookie(b), "X-Auth-Assertion", "mine", "x_auth_assertion", "mine", "X.Auth.Assertion",
 		"mine", "X-Proof", "mine", "X_Proof", "mine")
-	for name, values := range receive(t, st.seen, "a request to reach the app").Header {
+	for name, values := range rig.Soon(t, "a request to reach the app", st.seen).Header {
 		if strings.Contains(fmt.Sprint(values), "mine") {
 			t.Errorf("the app received %s", name)
 		}

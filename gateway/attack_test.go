@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 )
 
@@ -19,11 +20,9 @@ import (
 
 // policed puts rules, and perhaps names for identity, into the gateway of a stage.
 func (st *stage) policed(rules ...gateway.Rule) {
-	st.t.Helper()
+	st.T.Helper()
 	p, err := gateway.NewPolicy(rules...)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	rig.Must(st.T, err)
 	st.gateway.Policy = p
 }
 
@@ -54,10 +53,10 @@ func request(h http.Handler, path string, headers ...string) *httptest.ResponseR
 }
 
 func (st *stage) untouched() {
-	st.t.Helper()
+	st.T.Helper()
 	select {
 	case r := <-st.seen:
-		st.t.Errorf("the app received %s %s", r.Method, r.URL)
+		st.T.Errorf("the app received %s %s", r.Method, r.URL)
 	default:
 	}
 }
@@ -66,9 +65,7 @@ func TestCVE_2025_64484_NoSpellingOfAnIdentityHeaderSurvives(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	id, err := gateway.NewIdentity(map[string]string{"X-Remote-User": "subject", "X-Team": "groups"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.gateway.Identity = id
 	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
 	var headers []string
@@ -82,7 +79,7 @@ func TestCVE_2025_64484_NoSpellingOfAnIdentityHeaderSurvives(t *testing.T) {
 		headers = append(headers, name, "mallory")
 	}
 	st.send("GET", "/", append(headers, "Cookie", cookie(b))...)
-	r := receive(st.t, st.seen, "a request to reach the app")
+	r := rig.Soon(st.T, "a request to reach the app", st.seen)
 	for name, values := range r.Header {
 		for _, v := range values {
 			if v == "mallory" {
@@ -102,7 +99,7 @@ func TestCVE_2024_45410_ConnectionCannotRemoveWhatTheAppIsTold(t *testing.T) {
 	b, _ := st.signIn(map[string]any{"groups": []any{"users"}})
 	st.send("GET", "/", "Cookie", cookie(b), "Connection",
 		"close, X-Auth-Subject, x-auth-groups, X-Forwarded-For, x-forwarded-proto")
-	r := receive(st.t, st.seen, "a request to reach the app")
+	r := rig.Soon(st.T, "a request to reach the app", st.seen)
 	for _, name := range []string{"X-Auth-Subject", "X-Auth-Groups", "X-Forwarded-For", "X-Forwarded-Proto"} {
 		if len(r.Header.Values(name)) != 1 {
 			t.Errorf("%s: %q", name, r.Header.Values(name))
@@ -114,7 +111,7 @@ func TestCVE_2026_40575_AClientCannotNameThePathThatIsChecked(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/public/*", Public: true})
-	site := st.public.URL
+	site := st.Server.URL
 	for name, row := range map[string]struct {
 		headers []string
 		status  int
@@ -240,11 +237,11 @@ func TestCVE_2026_35051_StrangersForwardingHeadersAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	b, _ := st.signIn(nil)
-	site, _ := url.Parse(st.public.URL)
+	site, _ := url.Parse(st.Server.URL)
 	st.send("GET", "/", "Cookie", cookie(b), "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https",
 		"X-Forwarded-Port", "1", "X-Forwarded-Prefix", "//evil.example",
 		"Forwarded", "host=evil.example;proto=https", "X-Forwarded-For", "6.6.6.6", "Host", "evil.example")
-	r := receive(st.t, st.seen, "a request to reach the app")
+	r := rig.Soon(st.T, "a request to reach the app", st.seen)
 	if r.Host != site.Host || r.Header.Get("X-Forwarded-Host") != site.Host ||
 		r.Header.Get("X-Forwarded-Proto") != "http" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" ||
 		r.Header.Get("X-Forwarded-Port")+r.Header.Get("X-Forwarded-Prefix")+r.Header.Get("Forwarded") != "" {
@@ -306,11 +303,9 @@ func TestCVE_2026_71326_NobodyIsGivenAnotherPersonsAnswer(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		subject := fmt.Sprintf("user-%d", i)
-		b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: subject,
-			Began: st.sessions.Now()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		b, _, err := st.Manager.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: subject,
+			Began: st.Manager.Now()})
+		rig.Must(t, err)
 		wg.Go(func() {
 			for range 25 {
 				if w := st.ask("Cookie", cookie(b)); w.Header().Get("X-Auth-Subject") != subject {
@@ -348,7 +343,7 @@ func TestCVE_2021_29652_NoTokenLeavesInARedirect(t *testing.T) {
 		w := st.askAt("/auth/verify?redirect=true", "Cookie", cookie(b), "Accept", "text/html", "X-Forwarded-Uri",
 			target)
 		to, err := url.Parse(w.Header().Get("Location"))
-		if err != nil || w.Code != 302 || to.Scheme+"://"+to.Host != st.public.URL ||
+		if err != nil || w.Code != 302 || to.Scheme+"://"+to.Host != st.Server.URL ||
 			strings.Contains(to.String(), "signed") || strings.Contains(to.String(), b.Reveal()) {
 			t.Errorf("%s: %d %s", target, w.Code, to)
 		}
@@ -382,13 +377,11 @@ func TestCVE_2026_40574_AnAddressWithTwoAtSignsIsAtNoDomain(t *testing.T) {
 func TestCVE_2024_39315_ASessionKnowsItselfAndShowsNoToken(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "i", ClientID: "c",
+	b, _, err := st.Manager.Create(t.Context(), session.SignIn{Provider: "main", Issuer: "i", ClientID: "c",
 		Subject: "alice",
 		Tokens:  session.Tokens{IDToken: "secret-id", AccessToken: "secret-at", RefreshToken: "secret-rt"},
-		Began:   st.sessions.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
+		Began:   st.Manager.Now()})
+	rig.Must(t, err)
 	resp, body := st.send("GET", "/auth/session", "Cookie", cookie(b))
 	if resp.StatusCode != 200 || !strings.Contains(body, `"subject":"alice"`) || strings.Contains(body, "secret") {
 		t.Errorf("%d %s", resp.StatusCode, body)
@@ -429,22 +422,20 @@ func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	st.policed(gateway.Rule{Path: "/admin", Groups: []string{"admins"}})
-	b, s, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
-		Began:  st.sessions.Now(),
+	b, s, err := st.Manager.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
+		Began:  st.Manager.Now(),
 		Tokens: session.Tokens{AccessToken: "secret-at", IDToken: "secret-id", RefreshToken: "secret-rt"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.upstream = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	for _, path := range []string{"/", "/admin", "/a//b", "/auth/verify", "/auth/session", "/auth/nothing"} {
 		st.send("GET", path, "Cookie", cookie(b), "Authorization", "Bearer secret-header")
 	}
-	st.store.gone.Store(true)
+	st.store.Away.Store(true)
 	st.send("GET", "/", "Cookie", cookie(b))
-	st.store.gone.Store(false)
+	st.store.Away.Store(false)
 	st.end(s)
 	st.send("GET", "/", "Cookie", cookie(b))
-	logged := st.logs.String()
+	logged := st.Log.String()
 	if logged == "" || strings.Contains(logged, b.Reveal()) || strings.Contains(logged, "secret") ||
 		strings.Contains(logged, "curfew=") {
 		t.Errorf("logged: %s", logged)
@@ -456,8 +447,8 @@ func TestCVE_2022_23469_NoSecretIsLogged(t *testing.T) {
 
 // raw sends bytes and returns all that comes back.
 func (st *stage) raw(request string) string {
-	st.t.Helper()
-	conn := dialTCP(st.t, st.public.Listener.Addr().String())
+	st.T.Helper()
+	conn := rig.Dial(st.T, st.Server)
 	defer conn.Close()
 	go io.WriteString(conn, request)
 	answer, _ := io.ReadAll(bufio.NewReader(conn))

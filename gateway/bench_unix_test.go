@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 )
@@ -38,9 +39,7 @@ type client struct {
 
 func newClient(b *testing.B, address, request string) *client {
 	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		b.Fatal(err)
-	}
+	rig.Must(b, err)
 	b.Cleanup(func() { conn.Close() })
 	return &client{conn, bufio.NewReader(conn), []byte(request)}
 }
@@ -148,7 +147,7 @@ func BenchmarkProxy(b *testing.B) {
 	request := "GET /a/b HTTP/1.1\r\nHost: x\r\nCookie: theme=dark; " + cookie(bearer) + "\r\nAccept: text/html\r\n" +
 		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept-Language: " +
 		"en\r\n\r\n"
-	against(b, newClient(b, st.public.Listener.Addr().String(), request),
+	against(b, newClient(b, st.Server.Listener.Addr().String(), request),
 		newClient(b, bare.Listener.Addr().String(), request))
 }
 
@@ -159,9 +158,7 @@ func BenchmarkProxy(b *testing.B) {
 func BenchmarkStreams(b *testing.B) {
 	const sessions = 100
 	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		b.Fatal(err)
-	}
+	rig.Must(b, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	for _, count := range []int{1000, int(min(10_000, limit.Cur-500))} {
 		b.Run(fmt.Sprint(count), func(b *testing.B) {
 			for b.Loop() {
@@ -203,28 +200,18 @@ func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 // socketApp starts an app that opens each WebSocket that it is asked for, as a process of its own.
 func socketApp(b *testing.B) *url.URL {
 	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
+	rig.Must(b, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), socketAppEnv+"=yes")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
+	rig.Must(b, err)
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
+	rig.Must(b, err)
+	rig.Must(b, cmd.Start())
 	b.Cleanup(func() { in.Close(); cmd.Wait() })
 	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		b.Fatal(err)
-	}
+	rig.Must(b, err)
 	return &url.URL{Scheme: "http", Host: strings.TrimSpace(address)}
 }
 
@@ -275,10 +262,8 @@ func heldBy(b *testing.B, count, sessions int) holding {
 	if sessions > 0 {
 		began := time.Now()
 		who := store.Selector{Issuer: "https://id.example.com", ClientID: "app", Subject: "alice"}
-		if _, err := st.sessions.End(b.Context(), store.Ending{Selector: who,
-			Cause: store.CauseBackChannel}); err != nil {
-			b.Fatal(err)
-		}
+		_, err := st.Manager.End(b.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel})
+		rig.Must(b, err)
 		for range count {
 			if <-ended {
 				h.told++

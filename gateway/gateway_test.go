@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -16,62 +14,24 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"example.com/curfew/gateway"
-	"example.com/curfew/keyring"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
-	"example.com/curfew/web"
 )
-
-// away is a store that can be taken away.
-type away struct {
-	*memory.Store
-	gone atomic.Bool
-}
-
-func (a *away) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
-	if a.gone.Load() {
-		return store.Record{}, errors.New("connection refused")
-	}
-	return a.Store.Find(ctx, k, now)
-}
-
-// logs is all that was logged.
-type logs struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // stage is a gateway in front of an app, on real sockets.
 type stage struct {
-	t        testing.TB
-	store    *away
-	sessions *session.Manager
+	*rig.Site
+	store    *rig.Store
 	gateway  *gateway.Handler
-	cookie   session.Cookie
-	public   *httptest.Server
 	seen     chan *http.Request // what the app received
 	upstream http.HandlerFunc   // what the app answers
 	app      *httptest.Server
 	front    http.Handler // what is not under /auth/; tests may put another router here
-	logs     logs
 }
 
 func newStage(t testing.TB) *stage {
@@ -81,27 +41,25 @@ func newStage(t testing.TB) *stage {
 
 func newStageWith(t testing.TB, cfg session.Config) *stage {
 	t.Helper()
-	st := &stage{t: t, store: &away{Store: memory.New()}, cookie: session.Cookie{Insecure: true},
-		seen: make(chan *http.Request, 10)}
-	ring, err := keyring.Parse(keyring.NewFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewJSONHandler(&st.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg.Store, cfg.Keyring, cfg.Log = st.store, ring, log
+	st := &stage{store: &rig.Store{Store: memory.New()}, seen: make(chan *http.Request, 10)}
+	cfg.Store = st.store
 	if cfg.MaxStale == 0 {
 		cfg.MaxStale = -1 // no cache: what a test takes away from the store is gone
 	}
-	st.sessions, err = session.NewManager(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mux := http.NewServeMux()
+	st.Site = rig.New(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/auth/") {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		st.front.ServeHTTP(w, r)
+	}), cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { st.sessions.Run(ctx) })
+	running.Go(func() { st.Manager.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait() })
 
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	st.app = rig.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case st.seen <- r.Clone(context.Background()):
 		default:
@@ -110,60 +68,36 @@ func newStageWith(t testing.TB, cfg session.Config) *stage {
 			st.upstream(w, r)
 		}
 	}))
-	t.Cleanup(app.Close)
-	var front http.Handler
-	st.public = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
-		r *http.Request) {
-		front.ServeHTTP(w, r)
-	}))
-	st.public.Config.MaxHeaderBytes = 64 << 10 // as curfew serve has it
-	st.public.Start()
-	t.Cleanup(st.public.Close)
-	u, _ := url.Parse(st.public.URL)
-	site := &web.Site{URL: u, Log: log, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}}
-	st.gateway = &gateway.Handler{Site: site, Sessions: st.sessions, Cookie: st.cookie}
-	mux := http.NewServeMux()
+	st.Web.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}
+	st.gateway = &gateway.Handler{Site: st.Web, Sessions: st.Manager, Cookie: st.Cookie}
 	st.gateway.Mount(mux)
-	to, _ := url.Parse(app.URL)
-	st.app, st.front = app, st.gateway.Proxy(to)
-	front = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/auth/") {
-			mux.ServeHTTP(w, r)
-			return
-		}
-		st.front.ServeHTTP(w, r)
-	})
+	to, _ := url.Parse(st.app.URL)
+	st.front = st.gateway.Proxy(to)
 	return st
 }
 
 func (st *stage) signIn(claims map[string]any) (session.Bearer, *session.Session) {
-	st.t.Helper()
-	b, s, err := st.sessions.Create(st.t.Context(), session.SignIn{
+	st.T.Helper()
+	b, s, err := st.Manager.Create(st.T.Context(), session.SignIn{
 		Provider: "main", Issuer: "https://id.example.com", ClientID: "app", Subject: "alice", SID: "s1",
-		Claims: claims, Began: st.sessions.Now(),
+		Claims: claims, Began: st.Manager.Now(),
 	})
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	rig.Must(st.T, err)
 	return b, s
 }
 
 func (st *stage) end(s *session.Session) {
-	st.t.Helper()
+	st.T.Helper()
 	who := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
-	if _, err := st.sessions.End(st.t.Context(), store.Ending{Selector: who,
-		Cause: store.CauseBackChannel}); err != nil {
-		st.t.Fatal(err)
-	}
+	_, err := st.Manager.End(st.T.Context(), store.Ending{Selector: who, Cause: store.CauseBackChannel})
+	rig.Must(st.T, err)
 }
 
 // send makes one request and follows no redirect.
 func (st *stage) send(method, path string, headers ...string) (*http.Response, string) {
-	st.t.Helper()
-	req, err := http.NewRequest(method, st.public.URL+path, nil)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	st.T.Helper()
+	req, err := http.NewRequest(method, st.Server.URL+path, nil)
+	rig.Must(st.T, err)
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i] == "Host" {
 			req.Host = headers[i+1]
@@ -172,14 +106,10 @@ func (st *stage) send(method, path string, headers ...string) (*http.Response, s
 		req.Header[headers[i]] = append(req.Header[headers[i]], headers[i+1]) // as spelled
 	}
 	resp, err := bounded().RoundTrip(req)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	rig.Must(st.T, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	rig.Must(st.T, err)
 	return resp, string(body)
 }
 
@@ -259,7 +189,7 @@ func TestAStoreThatIsAwayIs503AndTakesNoCookie(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	b, _ := st.signIn(nil)
-	st.store.gone.Store(true)
+	st.store.Away.Store(true)
 	for _, path := range []string{"/", "/auth/verify", "/auth/session", "/auth/events"} {
 		resp, body := st.send("GET", path, "Cookie", cookie(b))
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || len(resp.Cookies()) != 0 ||
@@ -267,7 +197,7 @@ func TestAStoreThatIsAwayIs503AndTakesNoCookie(t *testing.T) {
 			t.Errorf("%s: %d %v %s", path, resp.StatusCode, resp.Header, body)
 		}
 	}
-	st.store.gone.Store(false)
+	st.store.Away.Store(false)
 	if resp, _ := st.send("GET", "/", "Cookie", cookie(b)); resp.StatusCode != 200 {
 		t.Errorf("after it came back: %d", resp.StatusCode)
 	}
@@ -285,11 +215,11 @@ func TestTheAppIsToldWhoIsThereAndNothingThatAClientMadeUp(t *testing.T) {
 		"evil.example", "X_Forwarded_Proto", "gopher",
 		"X-Forwarded-User", "mallory", "Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6",
 		"Connection", "X-Auth-Subject, x-auth-email, Cookie", "X-Auth-Token", "the app's own")
-	r := receive(st.t, st.seen, "a request to reach the app")
+	r := rig.Soon(st.T, "a request to reach the app", st.seen)
 	if r.RequestURI != "/x%2Fy/../z//?q=%20&r" {
 		t.Errorf("path %q was not passed on as it came", r.RequestURI)
 	}
-	site, _ := url.Parse(st.public.URL)
+	site, _ := url.Parse(st.Server.URL)
 	if r.Host != site.Host {
 		t.Errorf("host %q", r.Host)
 	}
@@ -326,18 +256,16 @@ func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
 	st.gateway.Apps, st.gateway.App = []string{"wiki", "mail"}, "wiki"
 	b, s := st.signIn(nil)
 	ask := func(path string) *http.Response {
-		r, _ := http.NewRequest("GET", st.public.URL+path, nil)
+		r, _ := http.NewRequest("GET", st.Server.URL+path, nil)
 		r.Header.Set("X-Auth-Session", "made up")
 		r.AddCookie(&http.Cookie{Name: "curfew", Value: b.Reveal()})
 		resp, err := bounded().RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		rig.Must(t, err)
 		resp.Body.Close()
 		return resp
 	}
 	ask("/")
-	if got := receive(st.t, st.seen, "a request to reach the app").Header["X-Auth-Session"]; len(got) != 1 ||
+	if got := rig.Soon(st.T, "a request to reach the app", st.seen).Header["X-Auth-Session"]; len(got) != 1 ||
 		got[0] != s.Key.SIDFor("wiki") {
 		t.Errorf("the app behind the proxy was told %q", got)
 	}
@@ -351,7 +279,7 @@ func TestAnAppIsToldWhatItsSessionIsCalled(t *testing.T) {
 	}
 	st.gateway.App = ""
 	ask("/")
-	if got := receive(st.t, st.seen, "a request to reach the app").Header["X-Auth-Session"]; got != nil {
+	if got := rig.Soon(st.T, "a request to reach the app", st.seen).Header["X-Auth-Session"]; got != nil {
 		t.Errorf("an app that is told of no logouts was told %q", got)
 	}
 }
@@ -361,7 +289,7 @@ func TestTheAppGetsItsOwnCookiesOnly(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(nil)
 	st.send("GET", "/", "Cookie", `theme=dark; `+cookie(b)+`; curfew-login-abc=sealed;odd ; q="a b"`)
-	if got := receive(st.t, st.seen, "a request to reach the app").Header.Values("Cookie"); len(got) != 1 ||
+	if got := rig.Soon(st.T, "a request to reach the app", st.seen).Header.Values("Cookie"); len(got) != 1 ||
 		got[0] != `theme=dark; odd; q="a b"` {
 		t.Errorf("got %q", got)
 	}
@@ -410,7 +338,7 @@ func TestVerifyRedirectsOnlyToSignInAndRemembersOnlyWhatATrustedProxySaid(t *tes
 	t.Parallel()
 	st := newStage(t)
 	resp, _ := st.send("GET", "/auth/verify?redirect=true", "Accept", "text/html", "X-Forwarded-Uri", "/deep")
-	if got := resp.Header.Get("Location"); resp.StatusCode != 302 || got != st.public.URL+"/auth/login?return_to=%2F" {
+	if got := resp.Header.Get("Location"); resp.StatusCode != 302 || got != st.Server.URL+"/auth/login?return_to=%2F" {
 		t.Errorf("from a stranger: %d %s", resp.StatusCode, got)
 	}
 	ask := func(uri string) string {
@@ -424,7 +352,7 @@ func TestVerifyRedirectsOnlyToSignInAndRemembersOnlyWhatATrustedProxySaid(t *tes
 		return w.Header().Get("Location")
 	}
 	for uri, want := range map[string]string{"/deep?a=b": "%2Fdeep%3Fa%3Db", "//evil.example": "%2F"} {
-		if got := ask(uri); got != st.public.URL+"/auth/login?return_to="+want {
+		if got := ask(uri); got != st.Server.URL+"/auth/login?return_to="+want {
 			t.Errorf("%s: %s", uri, got)
 		}
 	}
@@ -438,12 +366,10 @@ func TestAnOpenTabIsToldThatItsOwnSessionEndedAndNoOther(t *testing.T) {
 	st := newStage(t)
 	b, mine := st.signIn(nil)
 	_, other := st.signIn(nil)
-	req, _ := http.NewRequest("GET", st.public.URL+"/auth/events", nil)
+	req, _ := http.NewRequest("GET", st.Server.URL+"/auth/events", nil)
 	req.Header.Set("Cookie", cookie(b))
 	resp, err := bounded().RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	defer resp.Body.Close()
 	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
 		t.Errorf("content type %q", got)
@@ -468,9 +394,7 @@ func TestAnAppThatDoesNotAnswerIs502(t *testing.T) {
 	st := newStage(t)
 	b, _ := st.signIn(nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	l.Close()
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("GET", "/", nil)
@@ -492,12 +416,10 @@ func TestAnEventStreamOfTheAppIsPassedOnAsItComes(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-goOn
 	}
-	req, _ := http.NewRequest("GET", st.public.URL+"/stream", nil)
+	req, _ := http.NewRequest("GET", st.Server.URL+"/stream", nil)
 	req.Header.Set("Cookie", cookie(b))
 	resp, err := bounded().RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	defer resp.Body.Close()
 	line, err := bufio.NewReader(resp.Body).ReadString('\n') // comes while the app has not finished
 	close(goOn)
@@ -512,9 +434,7 @@ func TestNumbersKeepTheirDigitsOnTheWayToTheApp(t *testing.T) {
 		st := newStage(t)
 		identity, err := gateway.NewIdentity(map[string]string{"X-Number": "claim:n", "X-Inner": "claim:a.n",
 			"X-Auth-Groups": "groups"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		rig.Must(t, err)
 		st.gateway.Identity = identity
 		v := json.Number(n)
 		b, _ := st.signIn(map[string]any{"n": v, "a": map[string]any{"n": v}, "groups": []any{v}})
@@ -530,7 +450,7 @@ func TestNumbersKeepTheirDigitsOnTheWayToTheApp(t *testing.T) {
 func TestAFormWithoutASessionIsAnsweredWithAPage(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	for from, back := range map[string]string{"": "%2Fsave", st.public.URL + "/form?a=b": "%2Fform%3Fa%3Db",
+	for from, back := range map[string]string{"": "%2Fsave", st.Server.URL + "/form?a=b": "%2Fform%3Fa%3Db",
 		"https://evil.example/x": "%2Fsave"} {
 		resp, body := st.send("POST", "/save", "Accept", "text/html", "Referer", from)
 		if resp.StatusCode != 401 || resp.Header.Get("Location") != "" || !strings.Contains(body, "did not arrive") ||
@@ -545,9 +465,7 @@ func TestWhatNoRuleCoversMayBeForbidden(t *testing.T) {
 	st := newStage(t)
 	p, err := gateway.NewPolicy(gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}},
 		gateway.Rule{Path: "/wiki/*"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.gateway.Policy = p.DenyRest()
 	b, _ := st.signIn(map[string]any{"groups": []any{"admins"}})
 	require := st.gateway.Require(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

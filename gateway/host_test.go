@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 )
 
 // A session is one of the host of url. Whoever asks about another is told so, by page and log, and sent nowhere.
@@ -58,10 +59,9 @@ func TestAQuestionAboutAnotherHostIsRefusedAndNotSentToTheWrongSignIn(t *testing
 		}
 		st.gateway.Site.URL, _ = url.Parse(row.url)
 		app, _ := url.Parse(st.app.URL)
-		if _, err := st.gateway.Route(gateway.Route{Host: "wiki.example.com",
-			Upstream: gateway.Upstream{URL: app}}); err != nil {
-			t.Fatal(err)
-		}
+		_, err := st.gateway.Route(gateway.Route{Host: "wiki.example.com",
+			Upstream: gateway.Upstream{URL: app}})
+		rig.Must(t, err)
 		b, _ := st.signIn(nil)
 		want := http.StatusForbidden
 		if row.ok {
@@ -80,7 +80,7 @@ func TestAQuestionAboutAnotherHostIsRefusedAndNotSentToTheWrongSignIn(t *testing
 			(out.Header().Get("Location") != "" || !strings.Contains(out.Body.String(), "another host")) {
 			t.Errorf("%s: %d %q %s", name, out.Code, out.Header().Get("Location"), out.Body)
 		}
-		log := st.logs.String()
+		log := st.Log.String()
 		if warned := strings.Count(log, `"level":"WARN"`); !row.ok &&
 			(warned != 1 || !strings.Contains(log, "host_refused")) || row.ok && warned != 0 {
 			t.Errorf("%s: %d warnings in %s", name, warned, log)
@@ -104,7 +104,7 @@ func TestTheLogIsWarnedOfAHostOnceAndOfNotTooMany(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Count(st.logs.String(), `"level":"WARN"`); got != 100 {
+	if got := strings.Count(st.Log.String(), `"level":"WARN"`); got != 100 {
 		t.Errorf("%d warnings, want one each of the first 100 hosts", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 )
 
@@ -31,9 +32,7 @@ func TestWithoutConfigurationTheNamesAreOurs(t *testing.T) {
 		return h
 	}
 	id, err := gateway.NewIdentity(gateway.CurfewHeaders())
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	byDefault, byName := told(gateway.Identity{}), told(id)
 	if !maps.EqualFunc(byDefault, byName, slices.Equal) || len(byDefault) != len(gateway.CurfewHeaders()) {
 		t.Errorf("default %v, named %v", byDefault, byName)
@@ -52,17 +51,15 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 	if st.gateway.Identity, err = gateway.NewIdentity(headers); err != nil {
 		t.Fatal(err)
 	}
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
-		Began:  st.sessions.Now(),
+	b, _, err := st.Manager.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "alice",
+		Began:  st.Manager.Now(),
 		Tokens: session.Tokens{AccessToken: "at"}, Claims: map[string]any{
 			"email": "a@b.c", "preferred_username": "al", "groups": []any{"x"},
 			"org": map[string]any{"department": "R, D"},
 		}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.send("GET", "/", "Cookie", cookie(b), "Authorization", "Basic mine", "X-Forwarded-User", "mallory")
-	r := receive(t, st.seen, "a request to reach the app")
+	r := rig.Soon(t, "a request to reach the app", st.seen)
 	for name, want := range map[string]string{
 		"X-Forwarded-User": "alice", "X-Forwarded-Email": "a@b.c", "X-Forwarded-Preferred-Username": "al",
 		"X-Forwarded-Groups":  "x",
@@ -75,7 +72,7 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 	}
 	b, _ = st.signIn(nil) // without an access token
 	st.send("GET", "/", "Cookie", cookie(b), "Authorization", "Basic mine")
-	if r := receive(t, st.seen, "a request to reach the app"); r.Header.Get("Authorization") != "" {
+	if r := rig.Soon(t, "a request to reach the app", st.seen); r.Header.Get("Authorization") != "" {
 		t.Errorf("the client's %q took the place of the token", r.Header.Get("Authorization"))
 	}
 }
@@ -143,9 +140,7 @@ func TestAValueArrivesAsItIsOrNotAtAll(t *testing.T) {
 func carrying(t *testing.T, cookie string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest("GET", "/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	r.Header.Set("Cookie", cookie)
 	return r
 }
@@ -153,11 +148,9 @@ func carrying(t *testing.T, cookie string) *http.Request {
 func TestWhoseSubjectCannotBeToldIsNotLetIn(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	b, _, err := st.sessions.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "root ",
-		Began: st.sessions.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, _, err := st.Manager.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "root ",
+		Began: st.Manager.Now()})
+	rig.Must(t, err)
 	resp, body := st.send("GET", "/", "Cookie", cookie(b))
 	if resp.StatusCode != 403 || !strings.Contains(body, "cannot be told to the app") {
 		t.Errorf("proxy: %d %s", resp.StatusCode, body)
@@ -168,8 +161,8 @@ func TestWhoseSubjectCannotBeToldIsNotLetIn(t *testing.T) {
 	if a := st.gateway.Decide(carrying(t, cookie(b))); a.Allowed || a.Status != 403 {
 		t.Errorf("ext_authz: %+v", a)
 	}
-	if !strings.Contains(st.logs.String(), `"event":"identity_refused"`) {
-		t.Errorf("not logged: %s", st.logs.String())
+	if !strings.Contains(st.Log.String(), `"event":"identity_refused"`) {
+		t.Errorf("not logged: %s", st.Log.String())
 	}
 }
 

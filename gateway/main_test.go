@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"example.com/curfew/internal/rig"
 )
 
 // socketAppEnv has this binary be the app of a benchmark.
@@ -47,9 +49,6 @@ func serveSockets() {
 	io.Copy(io.Discard, os.Stdin)
 }
 
-// patience bounds every wait of a test. Only what hangs reaches it.
-const patience = time.Minute
-
 // openingKey is a Sec-WebSocket-Key, and openingAccept what a server answers to it: those of RFC 6455 §1.3.
 const (
 	openingKey    = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -63,38 +62,14 @@ func switching(r *http.Request) string {
 		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n"
 }
 
-// dialTCP connects. Nothing on the connection, and no answer read from it, takes longer than patience.
-func dialTCP(t testing.TB, address string) net.Conn {
-	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return conn
-}
-
-// bounded is a transport for one request each; the whole answer comes within patience.
+// bounded is a transport for one request each; the whole answer comes within rig.Patience.
 func bounded() *http.Transport {
 	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network,
 		address string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, network, address)
+		conn, err := (&net.Dialer{Timeout: rig.Patience}).DialContext(ctx, network, address)
 		if err == nil {
-			err = conn.SetDeadline(time.Now().Add(patience))
+			err = conn.SetDeadline(time.Now().Add(rig.Patience))
 		}
 		return conn, err
 	}}
-}
-
-// receive returns what a channel gives.
-func receive[T any](t testing.TB, from <-chan T, what string) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited %v in vain for %s", patience, what)
-		panic("unreachable")
-	}
 }

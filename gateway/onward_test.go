@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/web"
 )
 
@@ -45,9 +46,7 @@ func TestAPageWithoutAnAnswerOfTheAppHasAWayOn(t *testing.T) {
 	}
 	app, _ := url.Parse(st.app.URL)
 	router, err := st.gateway.Route(gateway.Route{Path: "/a/*", Upstream: gateway.Upstream{URL: app}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.front = router
 	if resp, body := st.send("GET", "/deep", "Cookie", cookie(b), "Accept", "text/html"); resp.StatusCode != 404 ||
 		!strings.Contains(body, home) || !strings.Contains(body, out) {
@@ -93,9 +92,9 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 			st.ask("X-Forwarded-Uri", "/admin/x?secret=1", "X-Forwarded-Method", "GET", "Cookie", cookie(b))
 		},
 	} {
-		before := st.logs.String()
+		before := st.Log.String()
 		do()
-		said := strings.TrimPrefix(st.logs.String(), before)
+		said := strings.TrimPrefix(st.Log.String(), before)
 		if strings.Count(said, `"event":"let_in"`) != 1 || !strings.Contains(said, `"surface":"`+surface+`"`) ||
 			!strings.Contains(said, `"session":"`+s.Key.Handle()+`"`) ||
 			!strings.Contains(said, `"sub":"alice"`) || !strings.Contains(said, `"rule":2`) ||
@@ -112,16 +111,16 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 	if len(inner) != 1 || !ids[inner[0]] {
 		t.Errorf("the handler is told the ids %q, and the log %v", inner, ids)
 	}
-	before := st.logs.String()
+	before := st.Log.String()
 	st.send("GET", "/public/x")
 	st.send("GET", "/admin/x")
-	if said := strings.TrimPrefix(st.logs.String(), before); strings.Count(said, `"event":"let_in"`) != 1 ||
+	if said := strings.TrimPrefix(st.Log.String(), before); strings.Count(said, `"event":"let_in"`) != 1 ||
 		!strings.Contains(said, `"rule":1`) || strings.Contains(said, `"session"`) {
 		t.Errorf("nobody: %s", said)
 	}
 	st.app.Close() // the answer that there is none has the id under which the request was let in
 	_, body := st.send("GET", "/admin/x", "Cookie", cookie(b), "Accept", "text/html")
-	lines := regexp.MustCompile(`"request_id":"(\w+)"`).FindAllStringSubmatch(st.logs.String(), -1)
+	lines := regexp.MustCompile(`"request_id":"(\w+)"`).FindAllStringSubmatch(st.Log.String(), -1)
 	if n := len(lines); n < 2 || lines[n-1][1] != lines[n-2][1] || !strings.Contains(body, lines[n-1][1]) {
 		t.Errorf("the ids are %q, and the page is %s", lines, body)
 	}

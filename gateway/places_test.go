@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/web"
 )
 
@@ -18,9 +19,7 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 	st := newStage(t)
 	st.gateway.MaxOpen = 4
 	policy, err := gateway.NewPolicy(gateway.Rule{Path: "/public/*", Public: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	st.gateway.Policy = policy
 	begun, let := make(chan struct{}, 10), make(chan struct{})
 	st.upstream = func(_ http.ResponseWriter, r *http.Request) {
@@ -33,7 +32,7 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 	answered := make(chan int, 10)
 	hold := func(path string, headers ...string) {
 		go func() {
-			resp, err := bounded().RoundTrip(asking(t, st.public.URL+path, headers...))
+			resp, err := bounded().RoundTrip(asking(t, st.Server.URL+path, headers...))
 			if err != nil {
 				t.Error(err)
 				answered <- 0
@@ -42,7 +41,7 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 			resp.Body.Close()
 			answered <- resp.StatusCode
 		}()
-		receive(t, begun, "a request at the app")
+		rig.Soon(t, "a request at the app", begun)
 	}
 	want := func(what string, status int, path string, headers ...string) {
 		t.Helper()
@@ -67,7 +66,7 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 	want("who is not let in", http.StatusUnauthorized, "/x")
 	close(let)
 	for range 4 {
-		if status := receive(t, answered, "an answer"); status != http.StatusOK {
+		if status := rig.Soon(t, "an answer", answered); status != http.StatusOK {
 			t.Errorf("a request with a place: %d", status)
 		}
 	}
@@ -78,9 +77,7 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 func asking(t *testing.T, where string, headers ...string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodGet, where, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
@@ -100,9 +97,7 @@ func TestAProxiedAnswerMakesProgressOrEnds(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	u, err := url.Parse(st.app.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	w := &timed{ResponseRecorder: httptest.NewRecorder()}
 	st.gateway.Proxy(u).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	if left := time.Until(w.last); left <= 0 || left > web.WriteTime {

@@ -15,15 +15,14 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 )
 
 // routed puts routes into the gateway of a stage.
 func (st *stage) routed(routes ...gateway.Route) *gateway.Router {
-	st.t.Helper()
+	st.T.Helper()
 	router, err := st.gateway.Route(routes...)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	rig.Must(st.T, err)
 	st.front = router
 	return router
 }
@@ -41,7 +40,7 @@ func app(t testing.TB, word string) *url.URL {
 func TestTheFirstRouteThatFitsIsTaken(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	site, _ := url.Parse(st.public.URL)
+	site, _ := url.Parse(st.Server.URL)
 	api := app(t, "api")
 	api.Path = "/base"
 	st.routed(
@@ -123,7 +122,7 @@ func TestConnectionsToTheAppAreKept(t *testing.T) {
 	for range clients {
 		wg.Go(func() {
 			for range each {
-				req, _ := http.NewRequest("GET", st.public.URL, nil)
+				req, _ := http.NewRequest("GET", st.Server.URL, nil)
 				req.Header.Set("Cookie", cookie(b))
 				resp, err := transport.RoundTrip(req)
 				if err != nil {
@@ -200,9 +199,7 @@ func TestHealthNamesTheAppsThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
 	l.Close()
 	dead := &url.URL{Scheme: "http", Host: l.Addr().String()}
 	router := st.routed(gateway.Route{Path: "/dead/*", Upstream: gateway.Upstream{URL: dead}},
@@ -267,7 +264,7 @@ func TestABodyIsPassedOnWhileItIsSent(t *testing.T) {
 	}
 	b, _ := st.signIn(nil)
 	out, in := io.Pipe()
-	req, _ := http.NewRequest("POST", st.public.URL, out)
+	req, _ := http.NewRequest("POST", st.Server.URL, out)
 	req.Header.Set("Cookie", cookie(b))
 	done := make(chan error, 1)
 	go func() {
@@ -278,11 +275,11 @@ func TestABodyIsPassedOnWhileItIsSent(t *testing.T) {
 		done <- err
 	}()
 	io.WriteString(in, "first")
-	if got := receive(t, first, "the first bytes"); got != "first" { // the app has it while we have not finished
+	if got := rig.Soon(t, "the first bytes", first); got != "first" { // the app has it while we have not finished
 		t.Errorf("got %q", got)
 	}
 	in.Close()
-	if err := receive(t, done, "the answer"); err != nil {
+	if err := rig.Soon(t, "the answer", done); err != nil {
 		t.Error(err)
 	}
 }
@@ -300,12 +297,12 @@ func TestOnlyAPublicPathIsOpenToWhoIsNotSignedIn(t *testing.T) {
 	if resp, _ := st.send("GET", "/public/x", "X-Auth-Subject", "mallory"); resp.StatusCode != 200 {
 		t.Fatalf("status %d", resp.StatusCode)
 	}
-	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Subject") != "" {
+	if r := rig.Soon(st.T, "a request to reach the app", st.seen); r.Header.Get("X-Auth-Subject") != "" {
 		t.Errorf("the app was told %q", r.Header.Get("X-Auth-Subject"))
 	}
 	b, _ := st.signIn(nil)
 	st.send("GET", "/public/x", "Cookie", cookie(b))
-	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Subject") != "alice" {
+	if r := rig.Soon(st.T, "a request to reach the app", st.seen); r.Header.Get("X-Auth-Subject") != "alice" {
 		t.Errorf("the app was told %q of somebody who is signed in", r.Header.Get("X-Auth-Subject"))
 	}
 }
@@ -317,7 +314,7 @@ func TestAnAssertionThatFailsLetsNobodyThrough(t *testing.T) {
 	st.gateway.Assertion = assertion("signed", nil)
 	st.gateway.App = "wiki"
 	st.send("GET", "/", "Cookie", cookie(b))
-	if r := receive(st.t, st.seen, "a request to reach the app"); r.Header.Get("X-Auth-Assertion") != "signed" ||
+	if r := rig.Soon(st.T, "a request to reach the app", st.seen); r.Header.Get("X-Auth-Assertion") != "signed" ||
 		r.Header.Get("X-Auth-Session") == "" {
 		t.Errorf("told %v", r.Header)
 	}

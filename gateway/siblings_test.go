@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 )
 
 func TestGapsAreThePathsBesideARuleForWhichLessIsAsked(t *testing.T) {
@@ -47,9 +48,7 @@ func TestGapsAreThePathsBesideARuleForWhichLessIsAsked(t *testing.T) {
 		"everything": {[]gateway.Rule{all}, false, ""},
 	} {
 		p, err := gateway.NewPolicy(row.rules...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		rig.Must(t, err)
 		if row.deny {
 			p = p.DenyRest()
 		}

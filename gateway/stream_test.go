@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 )
 
@@ -23,17 +24,15 @@ type socket struct {
 
 // dial opens a WebSocket through the gateway.
 func (st *stage) dial(b session.Bearer) *socket {
-	st.t.Helper()
-	conn := dialTCP(st.t, st.public.Listener.Addr().String())
+	st.T.Helper()
+	conn := rig.Dial(st.T, st.Server)
 	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nCookie: %s\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", cookie(b))
 	s := &socket{conn, bufio.NewReader(conn)}
 	resp, err := http.ReadResponse(s.in, nil)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	rig.Must(st.T, err)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		st.t.Fatalf("the upgrade was answered %d", resp.StatusCode)
+		st.T.Fatalf("the upgrade was answered %d", resp.StatusCode)
 	}
 	return s
 }
@@ -72,7 +71,7 @@ func sockets(opened chan<- net.Conn) http.HandlerFunc {
 		if err != nil {
 			panic(err)
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(rig.Patience))
 		io.WriteString(conn, switching(r))
 		opened <- conn
 	}
@@ -86,10 +85,10 @@ func TestAWebSocketEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 	mine, s := st.signIn(nil)
 	other, _ := st.signIn(nil)
 	gone := st.dial(mine)
-	app := receive(t, opened, "the app to open a WebSocket")
+	app := rig.Soon(t, "the app to open a WebSocket", opened)
 	defer app.Close()
 	stays := st.dial(other) // after the first was taken: two at once may come in either order
-	appStays := receive(t, opened, "the app to open another")
+	appStays := rig.Soon(t, "the app to open another", opened)
 	defer appStays.Close()
 
 	io.WriteString(app, frame(1, "hello")+frame(2, strings.Repeat("x", 300)))
@@ -129,13 +128,12 @@ func TestAWebSocketInTheMiddleOfAFrameIsCutWithoutACloseFrame(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, s := st.signIn(nil)
 	client := st.dial(b)
-	app := receive(t, opened, "the app to open a WebSocket")
+	app := rig.Soon(t, "the app to open a WebSocket", opened)
 	defer app.Close()
 	half := frame(1, strings.Repeat("x", 100))[:50]
 	io.WriteString(app, half)
-	if _, err := io.ReadFull(client.in, make([]byte, len(half))); err != nil {
-		t.Fatal(err)
-	}
+	_, err := io.ReadFull(client.in, make([]byte, len(half)))
+	rig.Must(t, err)
 	st.end(s)
 	if rest, _ := io.ReadAll(client.in); len(rest) > 0 {
 		t.Errorf("%q was put into the middle of a frame", rest)
@@ -149,7 +147,7 @@ func TestAClientThatDoesNotReadKeepsNoWebSocketOpen(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, s := st.signIn(nil)
 	st.dial(b)
-	app := receive(t, opened, "the app to open a WebSocket")
+	app := rig.Soon(t, "the app to open a WebSocket", opened)
 	defer app.Close()
 	// A write that gets nowhere says that all buffers between here and the client are full.
 	for err := error(nil); err == nil; {
@@ -157,7 +155,7 @@ func TestAClientThatDoesNotReadKeepsNoWebSocketOpen(t *testing.T) {
 		_, err = io.WriteString(app, frame(2, strings.Repeat("x", 60_000)))
 	}
 	st.end(s)
-	app.SetDeadline(time.Now().Add(patience))
+	app.SetDeadline(time.Now().Add(rig.Patience))
 	io.Copy(io.Discard, app) // until the gateway lets go of the app
 }
 
@@ -189,24 +187,20 @@ func TestAStreamEndsWithItsSession(t *testing.T) {
 			if _, err := io.Copy(io.Discard, resp.Body); err == nil {
 				t.Error("the stream ended as if it were complete")
 			}
-			receive(t, given, "the app to be told that nobody reads")
+			rig.Soon(t, "the app to be told that nobody reads", given)
 		})
 	}
 }
 
 // get opens a request whose answer is read by the test.
 func (st *stage) get(b session.Bearer) *http.Response {
-	st.t.Helper()
-	req, err := http.NewRequest("GET", st.public.URL+"/stream", nil)
-	if err != nil {
-		st.t.Fatal(err)
-	}
+	st.T.Helper()
+	req, err := http.NewRequest("GET", st.Server.URL+"/stream", nil)
+	rig.Must(st.T, err)
 	req.Header.Set("Cookie", cookie(b))
 	resp, err := bounded().RoundTrip(req)
-	if err != nil {
-		st.t.Fatal(err)
-	}
-	st.t.Cleanup(func() { resp.Body.Close() })
+	rig.Must(st.T, err)
+	st.T.Cleanup(func() { resp.Body.Close() })
 	return resp
 }
 
@@ -235,7 +229,7 @@ func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, _ := st.signIn(nil)
 	client := st.dial(b)
-	defer receive(t, opened, "the app to open a WebSocket").Close()
+	defer rig.Soon(t, "the app to open a WebSocket", opened).Close()
 	if opcode, payload, err := client.read(); err != nil || opcode != 8 ||
 		binary.BigEndian.Uint16([]byte(payload)) != 1008 {
 		t.Errorf("opcode %d, %q, %v", opcode, payload, err)
@@ -249,13 +243,13 @@ func TestDrainSaysGoingAwayToWhatWouldNotEnd(t *testing.T) {
 	st.upstream = sockets(opened)
 	b, s := st.signIn(nil)
 	client := st.dial(b)
-	defer receive(t, opened, "the app to open a WebSocket").Close()
+	defer rig.Soon(t, "the app to open a WebSocket", opened).Close()
 	st.gateway.Drain()
 	if opcode, payload, err := client.read(); err != nil || opcode != 8 ||
 		binary.BigEndian.Uint16([]byte(payload)) != 1001 {
 		t.Errorf("opcode %d, %q, %v; want a close with 1001", opcode, payload, err)
 	}
-	if _, err := st.sessions.Peek(t.Context(), s.Key); err != nil {
+	if _, err := st.Manager.Peek(t.Context(), s.Key); err != nil {
 		t.Errorf("the session itself: %v", err)
 	}
 }

@@ -12,27 +12,24 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 )
 
 // embedded serves a Go app behind the middleware of a stage.
 func (st *stage) embedded(wrap func(http.Handler) http.Handler, app http.HandlerFunc) *httptest.Server {
-	st.t.Helper()
-	s := httptest.NewServer(wrap(app))
-	st.t.Cleanup(s.Close)
-	return s
+	st.T.Helper()
+	return rig.Serve(st.T, wrap(app))
 }
 
 // openAt sends a request and returns the answer as soon as it has begun.
 func (st *stage) openAt(s *httptest.Server, b session.Bearer) *http.Response {
-	st.t.Helper()
-	r, _ := http.NewRequestWithContext(st.t.Context(), http.MethodGet, s.URL+"/", nil)
+	st.T.Helper()
+	r, _ := http.NewRequestWithContext(st.T.Context(), http.MethodGet, s.URL+"/", nil)
 	r.AddCookie(&http.Cookie{Name: "curfew", Value: b.Reveal()})
 	resp, err := bounded().RoundTrip(r)
-	if err != nil {
-		st.t.Fatal(err)
-	}
-	st.t.Cleanup(func() { resp.Body.Close() })
+	rig.Must(st.T, err)
+	st.T.Cleanup(func() { resp.Body.Close() })
 	return resp
 }
 
@@ -62,8 +59,8 @@ func TestAStreamOfAGoAppEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 			st.end(s)
 			for _, resp := range []*http.Response{one, two} {
 				body, err := io.ReadAll(resp.Body)
-				if cause := receive(t, over, "the handler to end"); !errors.Is(cause, gateway.ErrEnded) || err != nil ||
-					!strings.HasSuffix(string(body), "goodbye\n\n") {
+				if cause := rig.Soon(t, "the handler to end", over); !errors.Is(cause, gateway.ErrEnded) ||
+					err != nil || !strings.HasSuffix(string(body), "goodbye\n\n") {
 					t.Errorf("%q, %v; the cause is %v", body, err, cause)
 				}
 			}
@@ -74,7 +71,7 @@ func TestAStreamOfAGoAppEndsWithItsSessionAndNoOtherDoes(t *testing.T) {
 			}
 			st.end(otherSession)
 			if _, err := io.ReadAll(third.Body); err != nil ||
-				!errors.Is(receive(t, over, "the handler to end"), gateway.ErrEnded) {
+				!errors.Is(rig.Soon(t, "the handler to end", over), gateway.ErrEnded) {
 				t.Errorf("the other's: %v", err)
 			}
 		})
@@ -94,7 +91,7 @@ func TestAStreamOfAGoAppWhoseClientLeavesIsNotTakenForEnded(t *testing.T) {
 	})
 	b, _ := st.signIn(nil)
 	st.openAt(app, b).Body.Close()
-	if cause := receive(t, over, "the handler to end"); !errors.Is(cause, context.Canceled) ||
+	if cause := rig.Soon(t, "the handler to end", over); !errors.Is(cause, context.Canceled) ||
 		errors.Is(cause, gateway.ErrEnded) {
 		t.Errorf("the cause is %v", cause)
 	}
@@ -116,7 +113,7 @@ func TestAConnectionThatAGoAppTookOverEndsWithItsSessionToo(t *testing.T) {
 	})
 	b, s := st.signIn(nil)
 	open := func() net.Conn {
-		conn := dialTCP(t, app.Listener.Addr().String())
+		conn := rig.Dial(t, app)
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\nCookie: "+cookie(b)+
 			"\r\n\r\n")
 		head := make([]byte, len("HTTP/1.1 101 "))
@@ -126,12 +123,12 @@ func TestAConnectionThatAGoAppTookOverEndsWithItsSessionToo(t *testing.T) {
 		return conn
 	}
 	first := open()
-	receive(t, taken, "the app to take the connection")() // and is closed by who took it
+	rig.Soon(t, "the app to take the connection", taken)() // and is closed by who took it
 	if _, err := io.ReadAll(first); err != nil {
 		t.Error(err)
 	}
 	second := open()
-	stop := receive(t, taken, "the app to take the connection")
+	stop := rig.Soon(t, "the app to take the connection", taken)
 	defer stop()
 	st.end(s)
 	second.SetReadDeadline(time.Now().Add(20 * time.Second))

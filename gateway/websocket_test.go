@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 )
 
@@ -26,13 +27,13 @@ func opening(path string, more ...string) string {
 
 // answerTo sends a request, and returns the connection and its answer.
 func (st *stage) answerTo(request string) (net.Conn, *http.Response) {
-	st.t.Helper()
-	conn := dialTCP(st.t, st.public.Listener.Addr().String())
+	st.T.Helper()
+	conn := rig.Dial(st.T, st.Server)
 	io.WriteString(conn, request)
 	method, _, _ := strings.Cut(request, " ")
 	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
-		st.t.Fatalf("%.80q: %v", request, err)
+		st.T.Fatalf("%.80q: %v", request, err)
 	}
 	return conn, resp
 }
@@ -108,7 +109,7 @@ func TestOnlyAWebSocketOpeningAsksTheAppForAnotherProtocol(t *testing.T) {
 				st.untouched()
 				continue
 			}
-			r := receive(t, st.seen, "a request to reach the app")
+			r := rig.Soon(t, "a request to reach the app", st.seen)
 			if opens := strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
 				r.Header.Get("Connection") == "Upgrade" &&
 				r.Header.Get("Sec-WebSocket-Key") == openingKey; opens != row.opens {
@@ -163,7 +164,7 @@ func TestA101ThatNobodyAskedForIs502AndCostsNothing(t *testing.T) {
 			if err != nil {
 				panic(err)
 			}
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(rig.Patience))
 			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n"+row.answer+"\r\nbytes of another protocol")
 			go func() {
 				_, err := io.Copy(io.Discard, conn)
@@ -176,16 +177,16 @@ func TestA101ThatNobodyAskedForIs502AndCostsNothing(t *testing.T) {
 			strings.Contains(string(body), "another protocol") {
 			t.Errorf("%s: %d %s, want 502", name, resp.StatusCode, body)
 		}
-		if err := receive(t, closed, "the gateway to let go of the app"); err != nil &&
+		if err := rig.Soon(t, "the gateway to let go of the app", closed); err != nil &&
 			strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: the connection stays open: %v", name, err)
 		}
-		receive(t, st.seen, "a request to reach the app")
+		rig.Soon(t, "a request to reach the app", st.seen)
 		st.upstream = nil
 		if resp, _ := st.send("GET", "/private", "Cookie", cookie(b)); resp.StatusCode != 200 {
 			t.Errorf("%s: the next request: %d", name, resp.StatusCode)
 		}
-		receive(t, st.seen, "a request to reach the app")
+		rig.Soon(t, "a request to reach the app", st.seen)
 	}
 }
 
@@ -250,7 +251,7 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 	st.gateway.WebSocketOrigins = []string{"https://other.example.com"}
 	st.gateway.Site.TrustedProxies = nil
 	b, _ := st.signIn(nil)
-	site := st.public.URL
+	site := st.Server.URL
 	// One host of a route's own, at the port of the site.
 	u, _ := url.Parse(st.app.URL)
 	port := st.gateway.Site.URL.Port()
@@ -324,7 +325,7 @@ func TestAWebSocketFromAnotherOriginIsRefused(t *testing.T) {
 		"https://evil.example"); resp.StatusCode != 200 {
 		t.Errorf("an ordinary request: %d", resp.StatusCode)
 	}
-	if !strings.Contains(st.logs.String(), `https://evil.example`) {
+	if !strings.Contains(st.Log.String(), `https://evil.example`) {
 		t.Error("the log does not say which origin was refused")
 	}
 }
@@ -403,7 +404,7 @@ func (st *stage) keepAlive() *httptest.Server {
 	}))
 	s.Config.IdleTimeout = time.Millisecond
 	s.Start()
-	st.t.Cleanup(s.Close)
+	st.T.Cleanup(s.Close)
 	return s
 }
 
@@ -447,7 +448,7 @@ func TestAThousandRequestsOfEachKindToAnAppThatClosesEarly(t *testing.T) {
 			for range each / workers {
 				for request, want := range kinds { // in any order
 					if conn == nil {
-						conn = dialTCP(t, st.public.Listener.Addr().String())
+						conn = rig.Dial(t, st.Server)
 						in = bufio.NewReader(conn)
 					}
 					io.WriteString(conn, request)
@@ -508,6 +509,6 @@ func TestABurstLeavesFewConnectionsBehind(t *testing.T) {
 	}
 	wg.Wait()
 	for open, seen := 0, 0; open > kept || seen < clients; seen++ {
-		open += receive(t, changes, fmt.Sprintf("no more than %d connections to be left; there are %d", kept, open))
+		open += rig.Soon(t, fmt.Sprintf("no more than %d connections to be left; there are %d", kept, open), changes)
 	}
 }

@@ -1,7 +1,6 @@
 package login_test
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -12,19 +11,8 @@ func TestALookAheadNeitherBeginsALoginNorUsesOneUp(t *testing.T) {
 	b := s.browser()
 	look := func(method, to string, header ...string) {
 		t.Helper()
-		if strings.HasPrefix(to, "/") {
-			to = s.url + to
-		}
-		r, err := http.NewRequestWithContext(t.Context(), method, to, nil)
-		must(t, err)
-		for i := 0; i < len(header); i += 2 {
-			r.Header.Set(header[i], header[i+1])
-		}
-		resp, err := b.c.Do(r)
-		must(t, err)
-		resp.Body.Close()
-		if resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("%s %v: %s %v", method, header, resp.Status, resp.Header)
+		if p := b.Do(method, to, "", header...); p.Header.Get("Location") != "" || p.Header.Get("Set-Cookie") != "" {
+			t.Errorf("%s %v: %d %v", method, header, p.Status, p.Header)
 		}
 	}
 	all := func(to string) {
@@ -44,7 +32,7 @@ func TestALookAheadNeitherBeginsALoginNorUsesOneUp(t *testing.T) {
 	if n := len(s.sessions()); n != 0 {
 		t.Errorf("%d sessions have begun", n)
 	}
-	if p := b.get(callback); !strings.HasSuffix(p.to, "/a") || len(s.sessions()) != 1 {
-		t.Errorf("the callback, opened: %d %q", p.status, p.to)
+	if p := b.Get(callback); !strings.HasSuffix(p.To, "/a") || len(s.sessions()) != 1 {
+		t.Errorf("the callback, opened: %d %q", p.Status, p.To)
 	}
 }

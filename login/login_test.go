@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/login"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
@@ -33,11 +34,11 @@ func TestASignInOpensASession(t *testing.T) {
 		t.Error("starting a login wrote to the store")
 	}
 	attempt := b.attempts()
-	p := b.get(callback)
-	if p.status != http.StatusSeeOther || p.to != s.url+"/reports?year=2026&all#top" {
-		t.Fatalf("the callback answers %d to %q: %s", p.status, p.to, p.body)
+	p := b.Get(callback)
+	if p.Status != http.StatusSeeOther || p.To != s.URL+"/reports?year=2026&all#top" {
+		t.Fatalf("the callback answers %d to %q: %s", p.Status, p.To, p.Body)
 	}
-	got := b.session()
+	got := b.Session()
 	if got == nil || got.Subject != "alice" || got.SID != s.ops[0].Sessions()[0].SID || got.Provider != "main" ||
 		got.Issuer != s.ops[0].Issuer() || got.ClientID != "app" {
 		t.Fatalf("the session is %+v", got)
@@ -52,14 +53,14 @@ func TestASignInOpensASession(t *testing.T) {
 	if n := len(b.attempts()); len(attempt) != 1 || n != 0 {
 		t.Errorf("%d attempts before the callback, %d after it", len(attempt), n)
 	}
-	for what, secret := range map[string]string{"bearer": b.cookie("curfew"), "attempt": attempt[0].Value,
+	for what, secret := range map[string]string{"bearer": b.Cookie("curfew"), "attempt": attempt[0].Value,
 		"ID Token":     got.Tokens.IDToken,
 		"access token": got.Tokens.AccessToken, "query of the callback": callback[strings.Index(callback, "?"):]} {
-		if strings.Contains(s.log.String(), secret) {
+		if strings.Contains(s.Log.String(), secret) {
 			t.Errorf("the log holds the %s", what)
 		}
 	}
-	if l := s.log.last("login"); l["result"] != "ok" || l["sub"] != "alice" || l["request_id"] == "" {
+	if l := s.Log.Last("login"); l["result"] != "ok" || l["sub"] != "alice" || l["request_id"] == "" {
 		t.Errorf("the log says %v", l)
 	}
 }
@@ -69,12 +70,12 @@ func TestTheAuthorizationRequestIsBoundToThisBrowser(t *testing.T) {
 	s := newStage(t, 1, nil)
 	seen := map[string]bool{}
 	for range 2 {
-		p := s.browser().get("/auth/login?login_hint=bob&prompt=login+consent")
-		u, err := url.Parse(p.to)
-		must(t, err)
+		p := s.browser().Get("/auth/login?login_hint=bob&prompt=login+consent")
+		u, err := url.Parse(p.To)
+		rig.Must(t, err)
 		q := u.Query()
 		if q.Get("code_challenge_method") != "S256" || q.Get("login_hint") != "bob" ||
-			q.Get("prompt") != "login consent" || q.Get("redirect_uri") != s.url+"/auth/callback" {
+			q.Get("prompt") != "login consent" || q.Get("redirect_uri") != s.URL+"/auth/callback" {
 			t.Errorf("the request says %v", q)
 		}
 		for _, name := range []string{"state", "nonce", "code_challenge"} {
@@ -84,7 +85,7 @@ func TestTheAuthorizationRequestIsBoundToThisBrowser(t *testing.T) {
 				seen[v] = true
 			}
 		}
-		if p.header.Get("Cache-Control") != "no-store" {
+		if p.Header.Get("Cache-Control") != "no-store" {
 			t.Error("the redirect may be stored")
 		}
 	}
@@ -160,14 +161,14 @@ func TestTheCallbackRefuses(t *testing.T) {
 			if c.change != nil {
 				callback = c.change(callback)
 			}
-			p := b.get(callback)
-			if l := s.log.last("login"); p.status != c.status || l["check"] != c.check || l["result"] != "refused" {
-				t.Errorf("it answers %d, and the log says %v; want %d by the check %s", p.status, l, c.status, c.check)
+			p := b.Get(callback)
+			if l := s.Log.Last("login"); p.Status != c.status || l["check"] != c.check || l["result"] != "refused" {
+				t.Errorf("it answers %d, and the log says %v; want %d by the check %s", p.Status, l, c.status, c.check)
 			}
-			if !strings.Contains(p.body, "/auth/login?provider=main") {
+			if !strings.Contains(p.Body, "/auth/login?provider=main") {
 				t.Error("the page has no button to sign in again")
 			}
-			if n := len(s.sessions()); n != 0 || b.cookie("curfew") != "" {
+			if n := len(s.sessions()); n != 0 || b.Cookie("curfew") != "" {
 				t.Errorf("%d sessions all the same", n)
 			}
 			if !c.askedUI && s.ops[0].Count(oidctest.Userinfo) > 0 {
@@ -186,9 +187,9 @@ func TestParametersMustNotComeTwice(t *testing.T) {
 	for _, name := range []string{"state", "code", "iss", "error"} {
 		b := s.browser()
 		callback := b.begin("/auth/login")
-		if p := b.get(callback + "&error=a&" + name + "=b&" + name + "=c"); p.status != 400 ||
-			!strings.Contains(fmt.Sprint(s.log.last("login")["error"]), name+" comes more than once") {
-			t.Errorf("%s: it answers %d, and the log says %v", name, p.status, s.log.last("login"))
+		if p := b.Get(callback + "&error=a&" + name + "=b&" + name + "=c"); p.Status != 400 ||
+			!strings.Contains(fmt.Sprint(s.Log.Last("login")["error"]), name+" comes more than once") {
+			t.Errorf("%s: it answers %d, and the log says %v", name, p.Status, s.Log.Last("login"))
 		}
 	}
 }
@@ -199,9 +200,9 @@ func TestAnErrorPageShowsNothingAsItCame(t *testing.T) {
 	b := s.browser()
 	callback := b.begin("/auth/login")
 	evil := "<script>alert(1)</script>\n" + strings.Repeat("x", 4000)
-	p := b.get(callback + "&error=" + url.QueryEscape(evil) + "&error_description=" + url.QueryEscape(evil))
-	if p.status != 400 || strings.Contains(p.body, "<script") || len(p.body) > 8000 {
-		t.Errorf("%d bytes: %s", len(p.body), p.body)
+	p := b.Get(callback + "&error=" + url.QueryEscape(evil) + "&error_description=" + url.QueryEscape(evil))
+	if p.Status != 400 || strings.Contains(p.Body, "<script") || len(p.Body) > 8000 {
+		t.Errorf("%d bytes: %s", len(p.Body), p.Body)
 	}
 }
 
@@ -210,23 +211,22 @@ func TestACallbackLoadedTwiceOpensOneSession(t *testing.T) {
 	s := newStage(t, 1, nil)
 	b := s.browser()
 	callback := b.begin("/auth/login?return_to=/a")
-	b.get(callback)
-	before := b.cookie("curfew")
-	if p := b.get(callback); p.status != http.StatusOK || !strings.Contains(p.body, `href="/a"`) {
-		t.Errorf("whoever is signed in is not led on, but %d %q", p.status, p.to)
+	b.Get(callback)
+	before := b.Cookie("curfew")
+	if p := b.Get(callback); p.Status != http.StatusOK || !strings.Contains(p.Body, `href="/a"`) {
+		t.Errorf("whoever is signed in is not led on, but %d %q", p.Status, p.To)
 	}
-	if n := len(s.sessions()); n != 1 || b.cookie("curfew") != before {
+	if n := len(s.sessions()); n != 1 || b.Cookie("curfew") != before {
 		t.Errorf("%d sessions", n)
 	}
 	other := s.browser()
-	if p := other.get(callback); p.status != 400 || other.cookie("curfew") != "" {
-		t.Errorf("in another browser the callback answers %d", p.status)
+	if p := other.Get(callback); p.Status != 400 || other.Cookie("curfew") != "" {
+		t.Errorf("in another browser the callback answers %d", p.Status)
 	}
 }
 
 func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 	t.Parallel()
-	site := func(b *browser) *url.URL { u, _ := url.Parse(b.s.url); return u }
 	for _, c := range []struct {
 		why  string
 		then func(s *stage, b *browser, callback string) string
@@ -236,7 +236,7 @@ func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 			return callback
 		}},
 		{"it took too long, though the browser kept the cookie", func(s *stage, b *browser, callback string) string {
-			s.pass(store.AttemptLifetime)
+			s.Pass(store.AttemptLifetime)
 			return callback
 		}},
 		{"the cookie of another state", func(s *stage, b *browser, callback string) string {
@@ -245,13 +245,13 @@ func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 			second := other.begin("/auth/login")
 			moved := other.attempts()[0]
 			moved.Value, moved.Path = mine.Value, "/"
-			b.jar.SetCookies(site(b), []*http.Cookie{moved})
+			b.SetCookie(moved)
 			return second
 		}},
 		{"changed", func(s *stage, b *browser, callback string) string {
 			c := b.attempts()[0]
 			c.Value, c.Path = c.Value[:len(c.Value)-2]+"AA", "/"
-			b.jar.SetCookies(site(b), []*http.Cookie{c})
+			b.SetCookie(c)
 			return callback
 		}},
 	} {
@@ -260,9 +260,9 @@ func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 			s := newStage(t, 1, nil)
 			b := s.browser()
 			callback := c.then(s, b, b.begin("/auth/login"))
-			if p := b.get(callback); p.status != 400 || s.log.last("login")["check"] != "state" ||
+			if p := b.Get(callback); p.Status != 400 || s.Log.Last("login")["check"] != "state" ||
 				s.ops[0].Count(oidctest.Token) != 0 {
-				t.Errorf("it answers %d, and the log says %v", p.status, s.log.last("login"))
+				t.Errorf("it answers %d, and the log says %v", p.Status, s.Log.Last("login"))
 			}
 		})
 	}
@@ -275,8 +275,8 @@ func TestSeveralTabsSignInAtOnce(t *testing.T) {
 	one, two, three := b.begin("/auth/login?return_to=/1"), b.begin("/auth/login?return_to=/2"),
 		b.begin("/auth/login?return_to=/3")
 	for want, callback := range map[string]string{"/2": two, "/1": one, "/3": three} {
-		if p := b.get(callback); p.to != s.url+want {
-			t.Errorf("sent to %q, want %s", p.to, want)
+		if p := b.Get(callback); p.To != s.URL+want {
+			t.Errorf("sent to %q, want %s", p.To, want)
 		}
 	}
 	if n := len(s.sessions()); n != 1 {
@@ -295,28 +295,28 @@ func TestOldAttemptsMakeRoomForNewOnes(t *testing.T) {
 		return n
 	}
 	oldest := b.begin("/auth/login?return_to=/oldest")
-	s.pass(time.Second)
+	s.Pass(time.Second)
 	first := b.begin("/auth/login?return_to=/first")
 	for range 24 { // tabs
-		s.pass(time.Second)
+		s.Pass(time.Second)
 		b.begin("/auth/login?return_to=/" + strings.Repeat("a", 2000))
 	}
-	if p := b.get(first); p.to != s.url+"/first" || size() > 2<<10 {
-		t.Errorf("%d, and the attempts take %d bytes", p.status, size())
+	if p := b.Get(first); p.To != s.URL+"/first" || size() > 2<<10 {
+		t.Errorf("%d, and the attempts take %d bytes", p.Status, size())
 	}
 	for range 80 {
-		s.pass(time.Second)
-		b.get("/auth/login")
+		s.Pass(time.Second)
+		b.Get("/auth/login")
 	}
 	if n := size(); n > 3<<10 || n < 2<<10 {
 		t.Errorf("the attempts take %d bytes of every request", n)
 	}
-	if p := b.get(b.begin("/auth/login?return_to=/newest")); p.to != s.url+"/newest" {
-		t.Errorf("the newest attempt does not work: %d", p.status)
+	if p := b.Get(b.begin("/auth/login?return_to=/newest")); p.To != s.URL+"/newest" {
+		t.Errorf("the newest attempt does not work: %d", p.Status)
 	}
-	must(t, endAll(s))
-	if p := b.get(oldest); p.status != 400 || !strings.Contains(p.body, "return_to=%2Foldest") {
-		t.Errorf("the oldest did not make room, or does not lead back: %d %s", p.status, p.body)
+	rig.Must(t, endAll(s))
+	if p := b.Get(oldest); p.Status != 400 || !strings.Contains(p.Body, "return_to=%2Foldest") {
+		t.Errorf("the oldest did not make room, or does not lead back: %d %s", p.Status, p.Body)
 	}
 }
 
@@ -339,38 +339,39 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 				t.Parallel()
 				s := newStage(t, 1, nil)
 				b := s.browser()
-				b.follow(b.begin("/auth/login")) // so that the provider knows who it is
-				must(t, endAll(s))
-				s.pass(time.Second)
+				b.Follow(b.begin("/auth/login")) // so that the provider knows who it is
+				rig.Must(t, endAll(s))
+				s.Pass(time.Second)
 				callback := b.begin(fmt.Sprintf("/auth/login?return_to=/a&silent=%v", silent))
-				s.pass(time.Second)
+				s.Pass(time.Second)
 				who := store.Selector{Issuer: s.ops[0].Issuer(), ClientID: "app"}
 				c.who(&who, s.ops[0].Sessions()[0].SID)
-				_, err := s.m.End(context.Background(), store.Ending{Selector: who, Cause: store.CauseBackChannel})
-				must(t, err)
-				s.pass(time.Second)
-				p := b.get(callback)
+				_, err := s.Manager.End(context.Background(),
+					store.Ending{Selector: who, Cause: store.CauseBackChannel})
+				rig.Must(t, err)
+				s.Pass(time.Second)
+				p := b.Get(callback)
 				switch {
 				case c.ok:
-					if b.session() == nil {
-						t.Errorf("refused: %d %s", p.status, p.body)
+					if b.Session() == nil {
+						t.Errorf("refused: %d %s", p.Status, p.Body)
 					}
 					return
 				case silent:
-					if p.status != http.StatusSeeOther || p.to != s.url+"/a" {
-						t.Errorf("it is not quiet: %d %s", p.status, p.body)
+					if p.Status != http.StatusSeeOther || p.To != s.URL+"/a" {
+						t.Errorf("it is not quiet: %d %s", p.Status, p.Body)
 					}
 				default:
-					if p.status != http.StatusConflict || !strings.Contains(p.body, "signed out") ||
-						!strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
-						t.Errorf("no page that says so, with a button: %d %s", p.status, p.body)
+					if p.Status != http.StatusConflict || !strings.Contains(p.Body, "signed out") ||
+						!strings.Contains(p.Body, "/auth/login?provider=main&amp;return_to=%2Fa") {
+						t.Errorf("no page that says so, with a button: %d %s", p.Status, p.Body)
 					}
 				}
-				if n := len(s.sessions()); n != 0 || b.session() != nil || s.log.last("login")["result"] != "ended" {
-					t.Errorf("%d sessions; the log says %v", n, s.log.last("login"))
+				if n := len(s.sessions()); n != 0 || b.Session() != nil || s.Log.Last("login")["result"] != "ended" {
+					t.Errorf("%d sessions; the log says %v", n, s.Log.Last("login"))
 				}
-				s.pass(time.Second)
-				if b.follow("/auth/login"); b.session() == nil {
+				s.Pass(time.Second)
+				if b.Follow("/auth/login"); b.Session() == nil {
 					t.Error("a sign-in begun after the sign-out is not welcome")
 				}
 			})
@@ -381,7 +382,7 @@ func TestASignOutOvertakesASignIn(t *testing.T) {
 // endAll ends every session by its key, which leaves no mark.
 func endAll(s *stage) error {
 	for _, r := range s.sessions() {
-		if _, err := s.m.End(context.Background(), store.Ending{Selector: store.Selector{Issuer: r.Issuer,
+		if _, err := s.Manager.End(context.Background(), store.Ending{Selector: store.Selector{Issuer: r.Issuer,
 			ClientID: r.ClientID, Key: r.Key}}); err != nil {
 			return err
 		}
@@ -393,13 +394,13 @@ func TestSigningInAgainReplacesTheSessionOfThisBrowserAlone(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
 	b, other := s.browser(), s.browser()
-	b.follow("/auth/login")
-	other.follow("/auth/login")
-	old := b.session()
-	ended, stop := s.m.Watch(old.Key)
+	b.Follow("/auth/login")
+	other.Follow("/auth/login")
+	old := b.Session()
+	ended, stop := s.Manager.Watch(old.Key)
 	defer stop()
-	b.follow("/auth/login")
-	if now := b.session(); now == nil || now.Key == old.Key {
+	b.Follow("/auth/login")
+	if now := b.Session(); now == nil || now.Key == old.Key {
 		t.Error("the bearer is not a new one")
 	}
 	select {
@@ -410,7 +411,7 @@ func TestSigningInAgainReplacesTheSessionOfThisBrowserAlone(t *testing.T) {
 	default:
 		t.Error("the old session lives on")
 	}
-	if other.session() == nil || len(s.sessions()) != 2 {
+	if other.Session() == nil || len(s.sessions()) != 2 {
 		t.Error("another browser's session ended too")
 	}
 }
@@ -425,7 +426,9 @@ func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked
 	}{
 		"the same sign-in at the provider": {func(*stage, *browser) {}, true},
 		"another sign-in of the same person": {func(s *stage, b *browser) {
-			s.ops[0].Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" } })
+			s.ops[0].Mangle(func(m *oidctest.Mangle) {
+				m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" }
+			})
 		}, false},
 		"another person": {func(s *stage, b *browser) {
 			s.ops[0].Mangle(func(m *oidctest.Mangle) {
@@ -438,8 +441,8 @@ func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked
 			t.Parallel()
 			s := newStage(t, 1, nil)
 			b := s.browser()
-			b.follow("/auth/login")
-			old := b.session()
+			b.Follow("/auth/login")
+			old := b.Session()
 			row.change(s, b)
 			var endings []store.Ending
 			s.tell = func(e store.Ending) []store.NoticeRequest {
@@ -448,8 +451,8 @@ func TestSigningInAgainAnswersForTheOldTokenOfTheSameSignInAndHasAnyOtherRevoked
 				}
 				return nil
 			}
-			b.follow("/auth/login")
-			now := b.session()
+			b.Follow("/auth/login")
+			now := b.Session()
 			if now == nil || now.Key == old.Key || old.Tokens.RefreshToken == "" {
 				t.Fatalf("the new session is %+v", now)
 			}
@@ -469,11 +472,10 @@ func TestAWrongOrPlantedCookieIsNotKept(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
 	b := s.browser()
-	u, _ := url.Parse(s.url)
 	planted := session.NewBearer("a", "b", "c")
-	b.jar.SetCookies(u, []*http.Cookie{{Name: "curfew", Value: planted.Reveal(), Path: "/"}})
-	b.follow("/auth/login")
-	if b.cookie("curfew") == planted.Reveal() || b.session() == nil {
+	b.SetCookie(&http.Cookie{Name: "curfew", Value: planted.Reveal(), Path: "/"})
+	b.Follow("/auth/login")
+	if b.Cookie("curfew") == planted.Reveal() || b.Session() == nil {
 		t.Error("the sign-in kept a bearer that it did not make")
 	}
 }
@@ -483,26 +485,26 @@ func TestASilentSignIn(t *testing.T) {
 	for _, path := range []string{"/auth/login?return_to=/a&silent=true", "/auth/login?return_to=/a&prompt=none"} {
 		s := newStage(t, 1, nil)
 		b := s.browser()
-		if p := b.follow(path); p.status != 200 || p.body != "the app at /a" || b.session() != nil {
-			t.Errorf("nobody is signed in at the provider: %d %s", p.status, p.body)
+		if p := b.Follow(path); p.Status != 200 || p.Body != "the app at /a" || b.Session() != nil {
+			t.Errorf("nobody is signed in at the provider: %d %s", p.Status, p.Body)
 		}
-		if l := s.log.last("login"); l["silent"] != true || l["check"] != "error" {
+		if l := s.Log.Last("login"); l["silent"] != true || l["check"] != "error" {
 			t.Errorf("the log says %v", l)
 		}
-		b.follow("/auth/login")
-		must(t, endAll(s))
-		if p := b.follow(path); p.body != "the app at /a" || b.session() == nil {
-			t.Errorf("somebody is signed in at the provider: %d %s", p.status, p.body)
+		b.Follow("/auth/login")
+		rig.Must(t, endAll(s))
+		if p := b.Follow(path); p.Body != "the app at /a" || b.Session() == nil {
+			t.Errorf("somebody is signed in at the provider: %d %s", p.Status, p.Body)
 		}
 		s.ops[0].Override(oidctest.Token, oidctest.Status(503))
-		if p := b.follow(path); p.body != "the app at /a" {
-			t.Errorf("the provider is away: %d %s", p.status, p.body)
+		if p := b.Follow(path); p.Body != "the app at /a" {
+			t.Errorf("the provider is away: %d %s", p.Status, p.Body)
 		}
 		s.ops[0].Override(oidctest.Token, nil)
 		callback := b.begin(path)
-		s.store.away.Store(true)
-		if p := b.get(callback); p.status != 503 {
-			t.Errorf("our own trouble is hidden: %d %s", p.status, p.body)
+		s.store.Away.Store(true)
+		if p := b.Get(callback); p.Status != 503 {
+			t.Errorf("our own trouble is hidden: %d %s", p.Status, p.Body)
 		}
 	}
 }
@@ -517,22 +519,22 @@ func TestAnythingAwayIsA503AndNobodyIsSignedIn(t *testing.T) {
 		says string
 	}{
 		{"discovery", func(s *stage) { s.ops[0].Override(oidctest.Discovery, oidctest.Status(502)) },
-			func(s *stage) { s.ops[0].Override(oidctest.Discovery, nil); s.pass(2 * time.Second) }, false,
+			func(s *stage) { s.ops[0].Override(oidctest.Discovery, nil); s.Pass(2 * time.Second) }, false,
 			"does not answer"},
 		{"the token endpoint", func(s *stage) { s.ops[0].Override(oidctest.Token, oidctest.Status(503)) },
 			func(s *stage) { s.ops[0].Override(oidctest.Token, nil) }, true, "does not answer"},
 		{"the keys", func(s *stage) { s.ops[0].Override(oidctest.JWKS, oidctest.Status(500)) },
-			func(s *stage) { s.ops[0].Override(oidctest.JWKS, nil); s.pass(time.Minute) }, true, "does not answer"},
+			func(s *stage) { s.ops[0].Override(oidctest.JWKS, nil); s.Pass(time.Minute) }, true, "does not answer"},
 		{"userinfo", func(s *stage) { s.ops[0].Override(oidctest.Userinfo, oidctest.Status(500)) },
 			func(s *stage) { s.ops[0].Override(oidctest.Userinfo, nil) }, true, "does not answer"},
-		{"the store", func(s *stage) { s.store.away.Store(true) }, func(s *stage) { s.store.away.Store(false) }, true,
+		{"the store", func(s *stage) { s.store.Away.Store(true) }, func(s *stage) { s.store.Away.Store(false) }, true,
 			"store of sessions"},
 		{"the store's clock, before it was ever read", func(s *stage) { s.store.unread.Store(true) },
 			func(s *stage) { s.store.unread.Store(false) }, false, "store of sessions"},
 		{"the store's clock, for a minute", func(s *stage) {
 			s.browser().
 				begin("/auth/login")
-			s.pass(time.Minute)
+			s.Pass(time.Minute)
 			s.store.unread.Store(true)
 		},
 			func(s *stage) { s.store.unread.Store(false) }, false, "store of sessions"},
@@ -542,22 +544,22 @@ func TestAnythingAwayIsA503AndNobodyIsSignedIn(t *testing.T) {
 			s := newStage(t, 1, nil)
 			b := s.browser()
 			c.away(s)
-			var p page
+			var p rig.Page
 			if c.late {
-				p = b.get(b.begin("/auth/login?return_to=/a"))
+				p = b.Get(b.begin("/auth/login?return_to=/a"))
 			} else {
-				p = b.get("/auth/login?return_to=/a")
+				p = b.Get("/auth/login?return_to=/a")
 			}
-			if p.status != 503 || p.header.Get("Retry-After") == "" || !strings.Contains(p.body, c.says) ||
-				!strings.Contains(p.body, "/auth/login?provider=main&amp;return_to=%2Fa") {
-				t.Errorf("%d %s", p.status, p.body)
+			if p.Status != 503 || p.Header.Get("Retry-After") == "" || !strings.Contains(p.Body, c.says) ||
+				!strings.Contains(p.Body, "/auth/login?provider=main&amp;return_to=%2Fa") {
+				t.Errorf("%d %s", p.Status, p.Body)
 			}
-			if b.cookie("curfew") != "" || len(s.sessions()) != 0 {
+			if b.Cookie("curfew") != "" || len(s.sessions()) != 0 {
 				t.Error("somebody is signed in")
 			}
 			c.back(s)
-			if p := b.follow("/auth/login?return_to=/a"); p.body != "the app at /a" || b.session() == nil {
-				t.Errorf("it does not recover: %d %s", p.status, p.body)
+			if p := b.Follow("/auth/login?return_to=/a"); p.Body != "the app at /a" || b.Session() == nil {
+				t.Errorf("it does not recover: %d %s", p.Status, p.Body)
 			}
 		})
 	}
@@ -567,18 +569,18 @@ func TestAStoreThatIsAwayCostsNobodyTheirSession(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
 	b := s.browser()
-	b.follow("/auth/login")
-	before := b.cookie("curfew")
+	b.Follow("/auth/login")
+	before := b.Cookie("curfew")
 	callback := b.begin("/auth/login")
-	s.store.away.Store(true)
-	if p := b.get(callback); p.status != 503 {
-		t.Error(p.status)
+	s.store.Away.Store(true)
+	if p := b.Get(callback); p.Status != 503 {
+		t.Error(p.Status)
 	}
-	if p := b.get(callback); p.status != 503 { // without an attempt by now
-		t.Error(p.status)
+	if p := b.Get(callback); p.Status != 503 { // without an attempt by now
+		t.Error(p.Status)
 	}
-	s.store.away.Store(false)
-	if b.cookie("curfew") != before || b.session() == nil {
+	s.store.Away.Store(false)
+	if b.Cookie("curfew") != before || b.Session() == nil {
 		t.Error("the session that was there is lost")
 	}
 }
@@ -597,12 +599,12 @@ func TestALinkThatAsksForNonsenseIsRefused(t *testing.T) {
 		{"login_hint=a%0ab", "login_hint"},
 		{"return_to=%zz", "malformed"},
 	} {
-		if p := s.browser().get("/auth/login?" + c.query); p.status != 400 || !strings.Contains(p.body, c.says) {
-			t.Errorf("%s: %d %s", c.query, p.status, p.body)
+		if p := s.browser().Get("/auth/login?" + c.query); p.Status != 400 || !strings.Contains(p.Body, c.says) {
+			t.Errorf("%s: %d %s", c.query, p.Status, p.Body)
 		}
 	}
-	if p := s.browser().get("/auth/login?" + strings.Repeat("a", 33<<10)); p.status != 414 {
-		t.Errorf("a very long query: %d", p.status)
+	if p := s.browser().Get("/auth/login?" + strings.Repeat("a", 33<<10)); p.Status != 414 {
+		t.Errorf("a very long query: %d", p.Status)
 	}
 	// A HEAD is answered, and begins nothing.
 	for method, want := range map[string]struct {
@@ -610,9 +612,9 @@ func TestALinkThatAsksForNonsenseIsRefused(t *testing.T) {
 		allow  string
 	}{"HEAD": {200, ""}, "POST": {405, "GET"}, "PUT": {405, "GET"}} {
 		for _, path := range []string{"/auth/login", "/auth/callback"} {
-			r, _ := http.NewRequest(method, s.url+path, nil)
-			resp, err := s.browser().c.Do(r)
-			must(t, err)
+			r, _ := http.NewRequest(method, s.URL+path, nil)
+			resp, err := s.browser().Client.Do(r)
+			rig.Must(t, err)
 			resp.Body.Close()
 			if resp.StatusCode != want.status || resp.Header.Get("Allow") != want.allow ||
 				resp.Header.Get("Cache-Control") != "no-store" ||
@@ -629,7 +631,7 @@ func TestReturnToLeadsBackToThisSiteAndNotIntoACircle(t *testing.T) {
 	for returnTo, want := range map[string]string{
 		"":                         "/home",
 		"/a?b=c":                   "/a?b=c",
-		s.url + "/a":               "/a",
+		s.URL + "/a":               "/a",
 		"https://evil.example/":    "/",
 		"//evil.example":           "/",
 		"/auth/login?return_to=/a": "/home",
@@ -639,8 +641,8 @@ func TestReturnToLeadsBackToThisSiteAndNotIntoACircle(t *testing.T) {
 		"/auth/loginx":             "/auth/loginx",
 	} {
 		b := s.browser()
-		if p := b.get(b.begin("/auth/login?return_to=" + url.QueryEscape(returnTo))); p.to != s.url+want {
-			t.Errorf("return_to %q leads to %q, want %s", returnTo, p.to, want)
+		if p := b.Get(b.begin("/auth/login?return_to=" + url.QueryEscape(returnTo))); p.To != s.URL+want {
+			t.Errorf("return_to %q leads to %q, want %s", returnTo, p.To, want)
 		}
 	}
 }
@@ -652,35 +654,35 @@ func TestSeveralProvidersAreKeptApart(t *testing.T) {
 			c.Label = "The Second <b>House</b>"
 		}
 	})
-	if got := []string{s.h.RedirectURI("main"), s.h.RedirectURI("second")}; got[0] != s.url+"/auth/callback" ||
-		got[1] != s.url+"/auth/callback/second" {
+	if got := []string{s.h.RedirectURI("main"), s.h.RedirectURI("second")}; got[0] != s.URL+"/auth/callback" ||
+		got[1] != s.URL+"/auth/callback/second" {
 		t.Errorf("the redirect URIs are %v", got)
 	}
 	b := s.browser()
-	p := b.get("/auth/login?return_to=/a&login_hint=bob")
+	p := b.Get("/auth/login?return_to=/a&login_hint=bob")
 	for _, want := range []string{
 		"/auth/login?login_hint=bob&amp;provider=main&amp;return_to=%2Fa", "provider=second&amp;return_to=%2Fa",
 		"provider=third",
 		"The Second &lt;b&gt;House&lt;/b&gt;", strings.TrimPrefix(s.ops[0].Issuer(), "http://"),
 	} {
-		if p.status != 200 || !strings.Contains(p.body, want) {
-			t.Errorf("the page to choose (%d) does not say %q: %s", p.status, want, p.body)
+		if p.Status != 200 || !strings.Contains(p.Body, want) {
+			t.Errorf("the page to choose (%d) does not say %q: %s", p.Status, want, p.Body)
 		}
 	}
-	if b.follow("/auth/login?provider=second"); b.session() == nil || b.session().Provider != "second" ||
-		b.session().Issuer != s.ops[1].Issuer() {
+	if b.Follow("/auth/login?provider=second"); b.Session() == nil || b.Session().Provider != "second" ||
+		b.Session().Issuer != s.ops[1].Issuer() {
 		t.Error("not signed in with the second provider")
 	}
-	if b.follow("/auth/login?iss=" + url.QueryEscape(s.ops[2].Issuer())); b.session().Provider != "third" {
+	if b.Follow("/auth/login?iss=" + url.QueryEscape(s.ops[2].Issuer())); b.Session().Provider != "third" {
 		t.Error("iss does not choose the provider")
 	}
 	// An answer of the second provider, brought to the first one's redirect URI and the reverse (RFC 9700 §4.4).
 	for from, to := range map[string]string{"second": "/auth/callback", "main": "/auth/callback/third"} {
 		before := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) + s.ops[2].Count(oidctest.Token)
 		callback := b.begin("/auth/login?provider=" + from)
-		if p := b.get(to + callback[strings.Index(callback, "?"):]); p.status != 400 ||
-			s.log.last("login")["check"] != "redirect_uri" {
-			t.Errorf("%s at %s: %d, and the log says %v", from, to, p.status, s.log.last("login"))
+		if p := b.Get(to + callback[strings.Index(callback, "?"):]); p.Status != 400 ||
+			s.Log.Last("login")["check"] != "redirect_uri" {
+			t.Errorf("%s at %s: %d, and the log says %v", from, to, p.Status, s.Log.Last("login"))
 		}
 		if after := s.ops[0].Count(oidctest.Token) + s.ops[1].Count(oidctest.Token) +
 			s.ops[2].Count(oidctest.Token); after != before {
@@ -744,22 +746,22 @@ func TestWhatTheSiteRequires(t *testing.T) {
 				}
 			})
 			b := s.browser()
-			p := b.follow("/auth/login")
+			p := b.Follow("/auth/login")
 			if c.missing == "" {
-				if b.session() == nil {
-					t.Errorf("refused: %s", p.body)
+				if b.Session() == nil {
+					t.Errorf("refused: %s", p.Body)
 				}
 				return
 			}
 			for _, link := range []string{"Use another account", "prompt=select_account", "Sign out at ",
 				s.ops[0].Issuer()} {
-				if !strings.Contains(p.body, link) {
-					t.Errorf("the page does not offer %q: %s", link, p.body)
+				if !strings.Contains(p.Body, link) {
+					t.Errorf("the page does not offer %q: %s", link, p.Body)
 				}
 			}
-			if p.status != 403 || !strings.Contains(p.body, "“"+c.missing+"”") ||
-				s.log.last("login")["check"] != "require" || len(s.sessions()) != 0 {
-				t.Errorf("%d %s, and the log says %v", p.status, p.body, s.log.last("login"))
+			if p.Status != 403 || !strings.Contains(p.Body, "“"+c.missing+"”") ||
+				s.Log.Last("login")["check"] != "require" || len(s.sessions()) != 0 {
+				t.Errorf("%d %s, and the log says %v", p.Status, p.Body, s.Log.Last("login"))
 			}
 		})
 	}
@@ -780,17 +782,17 @@ func TestTheAppHasItsSay(t *testing.T) {
 		delete(claims, "iss")
 		return nil
 	}
-	b.follow("/auth/login")
-	if got := b.session(); got == nil || got.Claims["user_id"] == nil || got.Subject != "alice" ||
+	b.Follow("/auth/login")
+	if got := b.Session(); got == nil || got.Claims["user_id"] == nil || got.Subject != "alice" ||
 		got.Claim("sub") != "alice" || got.Claim("iss") == "" || got.SID == "other" {
 		t.Errorf("the session is %+v", got)
 	}
-	must(t, endAll(s))
+	rig.Must(t, endAll(s))
 	say = func(map[string]any) error { return errors.New("the database knows no alice") }
-	if p := b.follow("/auth/login"); p.status != 403 || strings.Contains(p.body, "database") || b.session() != nil {
-		t.Errorf("%d %s", p.status, p.body)
+	if p := b.Follow("/auth/login"); p.Status != 403 || strings.Contains(p.Body, "database") || b.Session() != nil {
+		t.Errorf("%d %s", p.Status, p.Body)
 	}
-	if l := s.log.last("login"); l["check"] != "app" || l["error"] != "the database knows no alice" {
+	if l := s.Log.Last("login"); l["check"] != "app" || l["error"] != "the database knows no alice" {
 		t.Errorf("the log says %v", l)
 	}
 }
@@ -826,24 +828,26 @@ func TestWhatARefusedSignInBroughtIsHandedBackUnlessASessionOfThatSignInLives(t 
 			}, func(p *oidc.Config) { p.Require = require })
 			b := s.browser()
 			if row.before {
-				b.follow("/auth/login")
+				b.Follow("/auth/login")
 			}
 			if no = true; row.require {
 				require["dept"] = []any{"it"}
 			}
 			if row.other {
-				s.ops[0].Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" } })
+				s.ops[0].Mangle(func(m *oidctest.Mangle) {
+					m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "another" }
+				})
 			}
 			to := b.begin("/auth/login")
-			s.store.away.Store(row.away)
-			p := b.get(to)
-			s.store.away.Store(false)
+			s.store.Away.Store(row.away)
+			p := b.Get(to)
+			s.store.Away.Store(false)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if len(s.orphaned) != row.handed || row.handed == 1 && !s.ops[0].Alive(s.orphaned[0]) {
-				t.Errorf("%d %s: handed back %d", p.status, p.body, len(s.orphaned))
+				t.Errorf("%d %s: handed back %d", p.Status, p.Body, len(s.orphaned))
 			}
-			if in := b.session() != nil; in != (row.before || !row.require && !row.say) {
+			if in := b.Session() != nil; in != (row.before || !row.require && !row.say) {
 				t.Errorf("signed in: %t", in)
 			}
 		})
@@ -861,8 +865,8 @@ func TestUserinfoCannotSpeakForTheIDToken(t *testing.T) {
 		}
 	})
 	b := s.browser()
-	b.follow("/auth/login")
-	if got := b.session(); got.SID != "" || got.Claims["sid"] != nil || got.Claims["acr"] != nil ||
+	b.Follow("/auth/login")
+	if got := b.Session(); got.SID != "" || got.Claims["sid"] != nil || got.Claims["acr"] != nil ||
 		got.Claim("iss") != s.ops[0].Issuer() || got.Claim("name") != "Alice Again" {
 		t.Errorf("the session is %+v", got)
 	}
@@ -878,14 +882,14 @@ func TestWhatOneProviderNeeds(t *testing.T) {
 		m.Tokens = func(_ string, doc map[string]any) { doc["session_state"] = "state-as-sid" }
 	})
 	b := s.browser()
-	b.follow("/auth/login")
-	if got := b.session(); got.SID != "state-as-sid" || !got.Tokens.Offline || s.ops[0].Count(oidctest.Userinfo) != 0 {
+	b.Follow("/auth/login")
+	if got := b.Session(); got.SID != "state-as-sid" || !got.Tokens.Offline || s.ops[0].Count(oidctest.Userinfo) != 0 {
 		t.Errorf("sid %q, offline %v, userinfo asked %d times", got.SID, got.Tokens.Offline,
 			s.ops[0].Count(oidctest.Userinfo))
 	}
 	s.client(0, func(*oidctest.Client) {})
 	b = s.browser()
-	if b.follow("/auth/login"); b.session().SID == "state-as-sid" {
+	if b.Follow("/auth/login"); b.Session().SID == "state-as-sid" {
 		t.Error("the ID Token's own sid does not come first")
 	}
 }
@@ -897,8 +901,8 @@ func TestAProviderWithoutUserinfoIsFine(t *testing.T) {
 		m.Discovery = func(doc map[string]any) { delete(doc, "userinfo_endpoint") }
 	})
 	b := s.browser()
-	if p := b.follow("/auth/login"); b.session() == nil {
-		t.Errorf("%d %s", p.status, p.body)
+	if p := b.Follow("/auth/login"); b.Session() == nil {
+		t.Errorf("%d %s", p.Status, p.Body)
 	}
 }
 
@@ -944,8 +948,8 @@ func TestClaimsThatBelongTogetherComeFromOneSource(t *testing.T) {
 				}
 			})
 			b := s.browser()
-			b.follow("/auth/login")
-			if got := b.session(); got == nil || got.Email() != c.email {
+			b.Follow("/auth/login")
+			if got := b.Session(); got == nil || got.Email() != c.email {
 				t.Errorf("known by %q, want %q", got.Email(), c.email)
 			}
 		})
@@ -976,8 +980,8 @@ func TestAnAddressThatTheAppPutsInPlaceIsNotVerifiedByWhatWasSaidOfTheOldOne(t *
 			}
 		})
 		b := s.browser()
-		b.follow("/auth/login")
-		if got := b.session(); got == nil || got.Email() != c.email {
+		b.Follow("/auth/login")
+		if got := b.Session(); got == nil || got.Email() != c.email {
 			t.Errorf("%s: known by %q, want %q", c.why, got.Email(), c.email)
 		}
 	}
@@ -1020,13 +1024,13 @@ func TestWhoIsRefusedGetsToAnotherAccountAtAnyProvider(t *testing.T) {
 				}
 			})
 			b := s.browser()
-			p := b.follow("/auth/login?return_to=/a%25")
+			p := b.Follow("/auth/login?return_to=/a%25")
 			for click := 1; ; click++ {
-				link := regexp.MustCompile(`<a href="([^"]*)">Use another account`).FindStringSubmatch(p.body)
-				if p.status != 403 || link == nil || click > row.clicks {
-					t.Fatalf("click %d: %d %s", click, p.status, p.body)
+				link := regexp.MustCompile(`<a href="([^"]*)">Use another account`).FindStringSubmatch(p.Body)
+				if p.Status != 403 || link == nil || click > row.clicks {
+					t.Fatalf("click %d: %d %s", click, p.Status, p.Body)
 				}
-				p = b.follow(html.UnescapeString(link[1]))
+				p = b.Follow(html.UnescapeString(link[1]))
 				if last.Load() == "login" {
 					if click != row.clicks {
 						t.Errorf("login was asked after %d clicks, want %d", click, row.clicks)
@@ -1034,7 +1038,7 @@ func TestWhoIsRefusedGetsToAnotherAccountAtAnyProvider(t *testing.T) {
 					break
 				}
 			}
-			if n := strings.Count(s.log.String(), `"result":"again"`); n != row.again {
+			if n := strings.Count(s.Log.String(), `"result":"again"`); n != row.again {
 				t.Errorf("%d logins were begun anew, want %d", n, row.again)
 			}
 		})
@@ -1062,14 +1066,14 @@ func TestAnErrorIsTakenForAWantOfSelectAccountOnlyWhereThatWasAsked(t *testing.T
 			m.Discovery = func(d map[string]any) { delete(d, "prompt_values_supported") }
 			m.Authorize = func(q url.Values) string { asked = append(asked, q.Get("prompt")); return row.code }
 		})
-		p := s.browser().follow("/auth/login?return_to=/a&prompt=" + url.QueryEscape(row.prompt))
+		p := s.browser().Follow("/auth/login?return_to=/a&prompt=" + url.QueryEscape(row.prompt))
 		want := []string{row.prompt}
 		if row.again != "" {
 			want = append(want, row.again)
 		}
-		if !slices.Equal(asked, want) || p.status < 400 || !strings.Contains(p.body, "return_to=%2Fa") {
-			t.Errorf("%q answered %s: asked %q, want %q; then %d %s", row.prompt, row.code, asked, want, p.status,
-				p.body)
+		if !slices.Equal(asked, want) || p.Status < 400 || !strings.Contains(p.Body, "return_to=%2Fa") {
+			t.Errorf("%q answered %s: asked %q, want %q; then %d %s", row.prompt, row.code, asked, want, p.Status,
+				p.Body)
 		}
 	}
 }
@@ -1078,9 +1082,9 @@ func TestAnErrorIsTakenForAWantOfSelectAccountOnlyWhereThatWasAsked(t *testing.T
 func TestAParameterThatIsEmptyIsAbsent(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1, nil)
-	if p := s.browser().follow("/auth/login?provider=&iss=&login_hint=&prompt=&silent=&return_to="); p.status != 200 ||
-		p.body != "the app at /" {
-		t.Errorf("a login: %d %s", p.status, p.body)
+	if p := s.browser().Follow("/auth/login?provider=&iss=&login_hint=&prompt=&silent=&return_to="); p.Status != 200 ||
+		p.Body != "the app at /" {
+		t.Errorf("a login: %d %s", p.Status, p.Body)
 	}
 	for _, row := range []struct {
 		name   string
@@ -1096,14 +1100,14 @@ func TestAParameterThatIsEmptyIsAbsent(t *testing.T) {
 	} {
 		b := s.browser()
 		u, err := url.Parse(b.begin("/auth/login?return_to=/a"))
-		must(t, err)
+		rig.Must(t, err)
 		q := u.Query()
 		row.change(q)
 		u.RawQuery = q.Encode()
-		p := b.get(u.String())
-		if in := b.session() != nil; in != (row.check == "") || !in &&
-			(p.status != 400 || s.log.last("login")["check"] != row.check) {
-			t.Errorf("%s: %d %s, and the log says %v", row.name, p.status, p.body, s.log.last("login"))
+		p := b.Get(u.String())
+		if in := b.Session() != nil; in != (row.check == "") || !in &&
+			(p.Status != 400 || s.Log.Last("login")["check"] != row.check) {
+			t.Errorf("%s: %d %s, and the log says %v", row.name, p.Status, p.Body, s.Log.Last("login"))
 		}
 	}
 }
@@ -1134,16 +1138,16 @@ func TestWhomTheAppRefusesIsOfferedAnotherAccount(t *testing.T) {
 			s := newStage(t, 1, func(h *login.Handler) {
 				h.OnLogin = func(context.Context, map[string]any) error { return row.err }
 			})
-			p := s.browser().follow("/auth/login?return_to=/a")
+			p := s.browser().Follow("/auth/login?return_to=/a")
 			for _, want := range row.says {
-				if !strings.Contains(p.body, want) {
-					t.Errorf("no %q in %s", want, p.body)
+				if !strings.Contains(p.Body, want) {
+					t.Errorf("no %q in %s", want, p.Body)
 				}
 			}
-			l := s.log.last("login")
-			if p.status != row.status || strings.Contains(p.body, row.not) || l["result"] != row.result ||
+			l := s.Log.Last("login")
+			if p.Status != row.status || strings.Contains(p.Body, row.not) || l["result"] != row.result ||
 				l["check"] != "app" || l["sub"] != "alice" || l["provider"] != "main" {
-				t.Errorf("%d %s, and the log says %v", p.status, p.body, l)
+				t.Errorf("%d %s, and the log says %v", p.Status, p.Body, l)
 			}
 		})
 	}

@@ -9,47 +9,30 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/login"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/store"
 )
 
 // send sends a callback with the cookies that the browser has had, whatever it has got since.
-func (b *browser) send(to string, cookies []*http.Cookie) page {
-	r, err := http.NewRequest(http.MethodGet, to, nil)
-	must(b.s.t, err)
-	for _, c := range cookies {
-		r.AddCookie(c)
-	}
-	c := *b.c
+func (b *browser) send(to string, cookies []*http.Cookie) rig.Page {
+	c := *b.Client
 	c.Jar = nil
-	resp, err := c.Do(r)
-	must(b.s.t, err)
-	resp.Body.Close()
-	p := page{status: resp.StatusCode, header: resp.Header}
-	if u, err := resp.Location(); err == nil {
-		p.to = u.String()
+	var sent []string
+	for _, c := range cookies {
+		sent = append(sent, c.Name+"="+c.Value)
 	}
-	return p
-}
-
-// bearer returns the session cookie that an answer sets.
-func (p page) bearer() string {
-	for _, c := range (&http.Response{Header: p.header}).Cookies() {
-		if c.Name == "curfew" {
-			return c.Value
-		}
-	}
-	return ""
+	return (&rig.Browser{Site: b.Site, Client: &c}).Do("GET", to, "", "Cookie", strings.Join(sent, "; "))
 }
 
 // replica starts another replica, which shares the provider, the store and the ring, and returns its URL.
 func (s *stage) replica() string {
-	other := &login.Handler{Site: s.h.Site, Sessions: s.m, Keyring: s.h.Keyring, Cookie: s.h.Cookie, Providers: s.h.Providers,
-		OnLogin: s.h.OnLogin}
+	other := &login.Handler{Site: s.h.Site, Sessions: s.Manager, Keyring: s.h.Keyring, Cookie: s.h.Cookie,
+		Providers: s.h.Providers, OnLogin: s.h.OnLogin}
 	mux := http.NewServeMux()
 	other.Mount(mux)
-	return serve(s.t, mux)
+	return rig.Serve(s.T, mux).URL
 }
 
 func TestACallbackThatComesTwiceIsOneExchange(t *testing.T) {
@@ -61,31 +44,32 @@ func TestACallbackThatComesTwiceIsOneExchange(t *testing.T) {
 	cookies := b.attempts()
 	before := s.ops[0].Count(oidctest.Token)
 	var all sync.WaitGroup
-	pages := make([]page, 8)
+	pages := make([]rig.Page, 8)
 	for i := range pages {
 		to := callback
 		if i%2 == 1 {
-			to = strings.Replace(callback, s.url, second, 1)
+			to = strings.Replace(callback, s.URL, second, 1)
 		}
 		all.Go(func() { pages[i] = b.send(to, cookies) })
 	}
 	all.Wait()
 	for i, p := range pages {
-		if p.status != http.StatusSeeOther || !strings.HasSuffix(p.to, "/a") || p.bearer() == "" ||
-			p.bearer() != pages[0].bearer() {
-			t.Errorf("callback %d: %d to %q, with another cookie than the first: %v", i, p.status, p.to,
-				p.bearer() != pages[0].bearer())
+		if p.Status != http.StatusSeeOther || !strings.HasSuffix(p.To, "/a") || p.Cookie("curfew") == "" ||
+			p.Cookie("curfew") != pages[0].Cookie("curfew") {
+			t.Errorf("callback %d: %d to %q, with another cookie than the first: %v", i, p.Status, p.To,
+				p.Cookie("curfew") != pages[0].Cookie("curfew"))
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 1 {
 		t.Errorf("%d token requests and %d sessions, want one", n, len(s.sessions()))
 	}
-	if strings.Contains(s.log.String(), pages[0].bearer()) {
+	if strings.Contains(s.Log.String(), pages[0].Cookie("curfew")) {
 		t.Error("the log holds the bearer")
 	}
-	must(t, endAll(s))
-	if p := b.send(callback, cookies); p.status != http.StatusConflict || p.bearer() != "" || len(s.sessions()) != 0 {
-		t.Errorf("after the sign-out it answers %d, and brings the session back: %v", p.status, p.bearer() != "")
+	rig.Must(t, endAll(s))
+	if p := b.send(callback, cookies); p.Status != http.StatusConflict || p.Cookie("curfew") != "" ||
+		len(s.sessions()) != 0 {
+		t.Errorf("after the sign-out it answers %d and sets the cookie %q", p.Status, p.Cookie("curfew"))
 	}
 }
 
@@ -96,19 +80,19 @@ func TestOneAttemptIsGoodForOneCode(t *testing.T) {
 	callback := b.begin("/auth/login")
 	cookies := b.attempts()
 	u, err := url.Parse(callback)
-	must(t, err)
+	rig.Must(t, err)
 	q := u.Query()
 	q.Set("code", "invented")
 	u.RawQuery = q.Encode()
 	for range 3 {
-		if p := b.send(u.String(), cookies); p.status != 400 || p.bearer() != "" {
-			t.Errorf("an invented code: %d", p.status)
+		if p := b.send(u.String(), cookies); p.Status != 400 || p.Cookie("curfew") != "" {
+			t.Errorf("an invented code: %d", p.Status)
 		}
 	}
 	for range 3 {
-		if p := b.send(callback, cookies); p.status != 400 || p.bearer() != "" ||
-			s.log.last("login")["check"] != "code" {
-			t.Errorf("another code: %d, and the log says %v", p.status, s.log.last("login"))
+		if p := b.send(callback, cookies); p.Status != 400 || p.Cookie("curfew") != "" ||
+			s.Log.Last("login")["check"] != "code" {
+			t.Errorf("another code: %d, and the log says %v", p.Status, s.Log.Last("login"))
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token); n != 1 {
@@ -123,21 +107,21 @@ func TestADeadEndLeadsBackAndTellsTheLogWhatTheProviderSaid(t *testing.T) {
 	for _, to := range []string{"/wiki/100%25", long} {
 		b := s.browser()
 		callback := b.begin("/auth/login?return_to=" + url.QueryEscape(to))
-		s.pass(store.AttemptLifetime)
-		p := b.get(callback)
-		if p.status != 400 || !strings.Contains(p.body, "return_to="+url.QueryEscape(to)) ||
-			!strings.Contains(p.body, "too long") {
-			t.Errorf("%.20s: %d %s", to, p.status, p.body)
+		s.Pass(store.AttemptLifetime)
+		p := b.Get(callback)
+		if p.Status != 400 || !strings.Contains(p.Body, "return_to="+url.QueryEscape(to)) ||
+			!strings.Contains(p.Body, "too long") {
+			t.Errorf("%.20s: %d %s", to, p.Status, p.Body)
 		}
-		if p := b.get(b.begin("/auth/login?return_to=" + url.QueryEscape(to))); p.to != s.url+to {
-			t.Errorf("%.20s: sent to %.60s", to, p.to)
+		if p := b.Get(b.begin("/auth/login?return_to=" + url.QueryEscape(to))); p.To != s.URL+to {
+			t.Errorf("%.20s: sent to %.60s", to, p.To)
 		}
 	}
-	p := s.browser().get("/auth/callback?error=server_error&error_description=the+moon%0ais+full")
-	why, _ := s.log.last("login")["error"].(string)
-	if p.status != 400 || !strings.Contains(p.body, "server_error") || strings.Contains(p.body, "moon") ||
+	p := s.browser().Get("/auth/callback?error=server_error&error_description=the+moon%0ais+full")
+	why, _ := s.Log.Last("login")["error"].(string)
+	if p.Status != 400 || !strings.Contains(p.Body, "server_error") || strings.Contains(p.Body, "moon") ||
 		!strings.Contains(why, `"the moon\nis full"`) {
-		t.Errorf("%d %s; the log says %q", p.status, p.body, why)
+		t.Errorf("%d %s; the log says %q", p.Status, p.Body, why)
 	}
 }
 
@@ -155,27 +139,27 @@ func TestABrowserThatHangsUpFindsItsSessionWhenItComesAgain(t *testing.T) {
 	before := s.ops[0].Count(oidctest.Token)
 	ctx, hangUp := context.WithCancel(t.Context())
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, callback, nil)
-	must(t, err)
+	rig.Must(t, err)
 	for _, c := range cookies {
 		r.AddCookie(c)
 	}
 	gone := make(chan error, 1)
 	go func() {
-		resp, err := b.c.Transport.RoundTrip(r)
+		resp, err := b.Client.Transport.RoundTrip(r)
 		if err == nil {
 			resp.Body.Close()
 		}
 		gone <- err
 	}()
-	within(t, entered)
+	rig.Soon(t, "the app to be asked", entered)
 	hangUp()
 	if err := <-gone; err == nil {
 		t.Error("it was answered before it hung up")
 	}
 	close(release)
-	for _, to := range []string{callback, strings.Replace(callback, s.url, second, 1)} {
-		if p := b.send(to, cookies); p.status != http.StatusSeeOther || p.bearer() == "" {
-			t.Errorf("the next callback: %d", p.status)
+	for _, to := range []string{callback, strings.Replace(callback, s.URL, second, 1)} {
+		if p := b.send(to, cookies); p.Status != http.StatusSeeOther || p.Cookie("curfew") == "" {
+			t.Errorf("the next callback: %d", p.Status)
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 1 {
@@ -193,15 +177,15 @@ func TestAPanicOfTheAppIsAnOutcomeLikeAnyOther(t *testing.T) {
 	callback := b.begin("/auth/login")
 	cookies := b.attempts()
 	before := s.ops[0].Count(oidctest.Token)
-	for _, to := range []string{callback, callback, strings.Replace(callback, s.url, second, 1)} {
-		if p := b.send(to, cookies); p.status != http.StatusInternalServerError || p.bearer() != "" {
-			t.Errorf("%s: %d", to, p.status)
+	for _, to := range []string{callback, callback, strings.Replace(callback, s.URL, second, 1)} {
+		if p := b.send(to, cookies); p.Status != http.StatusInternalServerError || p.Cookie("curfew") != "" {
+			t.Errorf("%s: %d", to, p.Status)
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 0 {
 		t.Errorf("%d token requests, want one, and %d sessions, want none", n, len(s.sessions()))
 	}
-	if !strings.Contains(s.log.String(), "the app fell over") {
+	if !strings.Contains(s.Log.String(), "the app fell over") {
 		t.Error("the log does not say why")
 	}
 }
@@ -216,22 +200,22 @@ func TestAnAttemptWhoseReplicaDiedIsBegunAnew(t *testing.T) {
 	cookies := b.attempts()
 	before := s.ops[0].Count(oidctest.Token)
 	s.store.dies.Store(true)
-	if p := b.send(callback, cookies); p.status != http.StatusServiceUnavailable || p.bearer() != "" {
-		t.Errorf("the replica that dies: %d", p.status)
+	if p := b.send(callback, cookies); p.Status != http.StatusServiceUnavailable || p.Cookie("curfew") != "" {
+		t.Errorf("the replica that dies: %d", p.Status)
 	}
 	s.store.dies.Store(false)
-	s.pass(time.Minute)
-	for _, to := range []string{callback, strings.Replace(callback, s.url, second, 1)} {
+	s.Pass(time.Minute)
+	for _, to := range []string{callback, strings.Replace(callback, s.URL, second, 1)} {
 		p := b.send(to, cookies)
-		if why, _ := s.log.last("login")["error"].(string); p.status != http.StatusServiceUnavailable ||
-			p.bearer() != "" || !strings.Contains(why, "left no outcome") {
-			t.Errorf("a later callback: %d, and the log says %q", p.status, why)
+		if why, _ := s.Log.Last("login")["error"].(string); p.Status != http.StatusServiceUnavailable ||
+			p.Cookie("curfew") != "" || !strings.Contains(why, "left no outcome") {
+			t.Errorf("a later callback: %d, and the log says %q", p.Status, why)
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token) - before; n != 0 || len(s.sessions()) != 0 {
 		t.Errorf("%d token requests and %d sessions, want none", n, len(s.sessions()))
 	}
-	if b.follow("/auth/login"); b.session() == nil {
+	if b.Follow("/auth/login"); b.Session() == nil {
 		t.Error("the next sign-in fails")
 	}
 }
@@ -242,8 +226,8 @@ func TestALogoutBetweenTheClaimAndTheSessionWins(t *testing.T) {
 	var s *stage
 	s = newStage(t, 1, func(h *login.Handler) {
 		h.OnLogin = func(ctx context.Context, claims map[string]any) error {
-			_, err := s.m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.ops[0].Issuer(), ClientID: "app",
-				Subject: "alice"}})
+			_, err := s.Manager.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.ops[0].Issuer(),
+				ClientID: "app", Subject: "alice"}})
 			return err
 		}
 	})
@@ -252,22 +236,12 @@ func TestALogoutBetweenTheClaimAndTheSessionWins(t *testing.T) {
 	callback := b.begin("/auth/login")
 	cookies := b.attempts()
 	before := s.ops[0].Count(oidctest.Token)
-	for _, to := range []string{callback, callback, strings.Replace(callback, s.url, second, 1)} {
-		if p := b.send(to, cookies); p.status != http.StatusConflict || p.bearer() != "" {
-			t.Errorf("%s: %d", to, p.status)
+	for _, to := range []string{callback, callback, strings.Replace(callback, s.URL, second, 1)} {
+		if p := b.send(to, cookies); p.Status != http.StatusConflict || p.Cookie("curfew") != "" {
+			t.Errorf("%s: %d", to, p.Status)
 		}
 	}
 	if n := s.ops[0].Count(oidctest.Token) - before; n != 1 || len(s.sessions()) != 0 {
 		t.Errorf("%d token requests, want one, and %d sessions, want none", n, len(s.sessions()))
-	}
-}
-
-// within waits for a signal, and fails the test when it does not come.
-func within(t *testing.T, signal <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-signal:
-	case <-time.After(time.Minute):
-		t.Fatal("waited a minute in vain")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/logout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
@@ -62,51 +63,51 @@ func TestTheModulesOfTheCertificationSuite(t *testing.T) {
 			s := newStage(t, nil)
 			s.op.Rotate("ES256")
 			b := s.signedIn("alice")
-			token := s.op.SignLogoutToken("app", "alice", b.session().SID, func(j *oidctest.JWT) {
+			token := s.op.SignLogoutToken("app", "alice", b.Session().SID, func(j *oidctest.JWT) {
 				delete(j.Header, "typ")
 				j.Claims["ignored_claim"] = "ignored"
 				c.lie(s.op, j)
 			})
-			p := s.browser().do("POST", "/auth/backchannel-logout",
+			p := s.Browser().Do("POST", "/auth/backchannel-logout",
 				url.Values{"logout_token": {token}, "ignored_parameter": {"a", "b"}}.Encode(), "Content-Type", form)
-			if p.header.Get("Cache-Control") != "no-store" {
+			if p.Header.Get("Cache-Control") != "no-store" {
 				t.Error("the answer may be stored (Back-Channel Logout §2.8)")
 			}
 			if c.check != "" {
 				s.refused(p, 400, c.check)
-				if b.session() == nil {
+				if b.Session() == nil {
 					t.Error("a token that was refused ended the session")
 				}
 				return
 			}
-			if p.status != 200 || p.body != "" || b.session() != nil || s.heard() != "backchannel main ok" {
-				t.Errorf("%d %q, heard %q", p.status, p.body, s.heard())
+			if p.Status != 200 || p.Body != "" || b.Session() != nil || s.heard() != "backchannel main ok" {
+				t.Errorf("%d %q, heard %q", p.Status, p.Body, s.heard())
 			}
 			// The suite sends it after our own session is gone, too.
-			if p := s.send(s.op.SignLogoutToken("app", "alice", "whatever")); p.status != 200 {
-				t.Errorf("an unknown sid: %d %s", p.status, p.body)
+			if p := s.send(s.op.SignLogoutToken("app", "alice", "whatever")); p.Status != 200 {
+				t.Errorf("an unknown sid: %d %s", p.Status, p.Body)
 			}
 		})
 	}
 }
 
 // refused asserts a refusal in the words of Back-Channel Logout §2.8, and by which check.
-func (s *stage) refused(p page, status int, check string) {
-	s.t.Helper()
+func (s *stage) refused(p rig.Page, status int, check string) {
+	s.T.Helper()
 	var body struct{ Error, Error_description string }
-	if err := json.Unmarshal([]byte(p.body), &body); err != nil || p.header.Get("Content-Type") != "application/json" {
-		s.t.Errorf("no JSON but %s: %s", p.header.Get("Content-Type"), p.body)
+	if err := json.Unmarshal([]byte(p.Body), &body); err != nil || p.Header.Get("Content-Type") != "application/json" {
+		s.T.Errorf("no JSON but %s: %s", p.Header.Get("Content-Type"), p.Body)
 	}
-	if p.status != status || body.Error != "invalid_request" ||
+	if p.Status != status || body.Error != "invalid_request" ||
 		!strings.HasSuffix(body.Error_description, "check: "+check) {
-		s.t.Errorf("%d %s, want %d by the check %s", p.status, p.body, status, check)
+		s.T.Errorf("%d %s, want %d by the check %s", p.Status, p.Body, status, check)
 	}
 	if want := "backchannel unknown refused " + check; s.heard() != want {
-		s.t.Errorf("heard %q, want %q", s.heard(), want)
+		s.T.Errorf("heard %q, want %q", s.heard(), want)
 	}
-	if l := s.log.last("backchannel_logout"); l["check"] != check || l["result"] != "refused" || l["level"] != "WARN" ||
+	if l := s.Log.Last("backchannel_logout"); l["check"] != check || l["result"] != "refused" || l["level"] != "WARN" ||
 		l["jti"] != nil || l["sub"] != nil || l["sid"] != nil {
-		s.t.Errorf("the log says %v", l)
+		s.T.Errorf("the log says %v", l)
 	}
 }
 
@@ -134,7 +135,7 @@ func TestTheFormOfALogoutRequest(t *testing.T) {
 		{"too long", path, form, "logout_token=" + good() + "&a=" + strings.Repeat("a", 64<<10), "size"},
 		{"no JWT", path, form, "logout_token=hello", "shape"},
 	} {
-		p := s.browser().do("POST", c.path, c.body, "Content-Type", c.kind)
+		p := s.Browser().Do("POST", c.path, c.body, "Content-Type", c.kind)
 		t.Log(c.why)
 		s.refused(p, 400, c.check)
 	}
@@ -145,14 +146,14 @@ func TestTheFormOfALogoutRequest(t *testing.T) {
 			"logout_token=" + good()},
 		{"many parameters", path, form, strings.Repeat("a=b&", 2000) + "logout_token=" + good()},
 	} {
-		if p := s.browser().do("POST", c.path, c.body, "Content-Type", c.kind); p.status != 200 {
-			t.Errorf("%s: %d %s", c.why, p.status, p.body)
+		if p := s.Browser().Do("POST", c.path, c.body, "Content-Type", c.kind); p.Status != 200 {
+			t.Errorf("%s: %d %s", c.why, p.Status, p.Body)
 		}
 	}
 	for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "OPTIONS"} {
-		if p := s.browser().do(method, path, ""); p.status != 405 || p.header.Get("Allow") != "POST" ||
-			p.header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %d %v", method, p.status, p.header)
+		if p := s.Browser().Do(method, path, ""); p.Status != 405 || p.Header.Get("Allow") != "POST" ||
+			p.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v", method, p.Status, p.Header)
 		}
 	}
 }
@@ -162,12 +163,12 @@ func TestARequestOfAProviderIsNoForgery(t *testing.T) {
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
 	body := "logout_token=" + s.op.SignLogoutToken("app", "alice", "")
-	p := b.do("POST", "/auth/backchannel-logout", body, "Content-Type", form, "Origin", "https://id.example",
+	p := b.Do("POST", "/auth/backchannel-logout", body, "Content-Type", form, "Origin", "https://id.example",
 		"Sec-Fetch-Site", "cross-site")
-	if p.status != 200 || b.session() != nil {
-		t.Errorf("with cookies and an Origin: %d %s", p.status, p.body)
+	if p.Status != 200 || b.Session() != nil {
+		t.Errorf("with cookies and an Origin: %d %s", p.Status, p.Body)
 	}
-	if p.header.Get("Set-Cookie") != "" {
+	if p.Header.Get("Set-Cookie") != "" {
 		t.Error("a provider is given a cookie")
 	}
 }
@@ -190,30 +191,30 @@ func TestWhoeverIsNamedIsSignedOutAndNobodyElse(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, nil, func(p *oidc.Config) { p.Quirks.LogoutScope = c.quirk })
 			phone, laptop, bob := s.signedIn("alice"), s.signedIn("alice"), s.signedIn("bob")
-			ended, stop := s.m.Watch(phone.session().Key)
+			ended, stop := s.Manager.Watch(phone.Session().Key)
 			defer stop()
-			at := phone.session()
-			if p := s.send(s.op.SignLogoutToken("app", c.sub(at), c.sid(at))); p.status != 200 {
-				t.Fatalf("%d %s", p.status, p.body)
+			at := phone.Session()
+			if p := s.send(s.op.SignLogoutToken("app", c.sub(at), c.sid(at))); p.Status != 200 {
+				t.Fatalf("%d %s", p.Status, p.Body)
 			}
-			if phone.session() != nil {
+			if phone.Session() != nil {
 				t.Error("still signed in")
 			}
-			if (laptop.session() == nil) != c.laptopOut {
-				t.Errorf("the same person's other browser: signed out %v, want %v", laptop.session() == nil,
+			if (laptop.Session() == nil) != c.laptopOut {
+				t.Errorf("the same person's other browser: signed out %v, want %v", laptop.Session() == nil,
 					c.laptopOut)
 			}
-			if bob.session() == nil {
+			if bob.Session() == nil {
 				t.Error("somebody else was signed out")
 			}
-			if cause := soon(t, "the end", ended); cause != store.CauseBackChannel {
+			if cause := rig.Soon(t, "the end", ended); cause != store.CauseBackChannel {
 				t.Errorf("the cause is %q", cause)
 			}
 			n := 1.0
 			if c.laptopOut {
 				n = 2
 			}
-			if l := s.log.last("backchannel_logout"); l["result"] != "ok" || l["ended"] != n ||
+			if l := s.Log.Last("backchannel_logout"); l["result"] != "ok" || l["ended"] != n ||
 				l["provider"] != "main" || l["jti"] == "" {
 				t.Errorf("the log says %v", l)
 			}
@@ -234,9 +235,9 @@ func TestASIDWithOddPunctuationArrivesAsItIs(t *testing.T) {
 		b := s.signedIn("alice")
 		s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = sid + "x" } })
 		other := s.signedIn("alice")
-		if p := s.send(s.op.SignLogoutToken("app", "", sid)); p.status != 200 || b.session() != nil ||
-			other.session() == nil {
-			t.Errorf("%q: %d %s", sid, p.status, p.body)
+		if p := s.send(s.op.SignLogoutToken("app", "", sid)); p.Status != 200 || b.Session() != nil ||
+			other.Session() == nil {
+			t.Errorf("%q: %d %s", sid, p.Status, p.Body)
 		}
 	}
 }
@@ -246,23 +247,23 @@ func TestATokenIsGoodOnce(t *testing.T) {
 	s := newStage(t, nil)
 	s.signedIn("alice")
 	token := s.op.SignLogoutToken("app", "alice", "")
-	if p := s.send(token); p.status != 200 {
-		t.Fatal(p.status, p.body)
+	if p := s.send(token); p.Status != 200 {
+		t.Fatal(p.Status, p.Body)
 	}
-	s.pass(time.Second)
+	s.Pass(time.Second)
 	b := s.signedIn("alice")
 	p := s.send(token)
-	if p.status != 400 || !strings.Contains(p.body, "already processed") ||
+	if p.Status != 400 || !strings.Contains(p.Body, "already processed") ||
 		s.heard() != "backchannel main replayed jti" {
-		t.Errorf("%d %s, heard %q", p.status, p.body, s.heard())
+		t.Errorf("%d %s, heard %q", p.Status, p.Body, s.heard())
 	}
-	if b.session() == nil {
+	if b.Session() == nil {
 		t.Error("a token that was sent again ended a later session")
 	}
-	if l := s.log.last("backchannel_logout"); l["result"] != "replayed" || l["sub"] != "alice" {
+	if l := s.Log.Last("backchannel_logout"); l["result"] != "replayed" || l["sub"] != "alice" {
 		t.Errorf("the log says %v", l)
 	}
-	s.pass(time.Hour)
+	s.Pass(time.Hour)
 	s.refused(s.send(token), 400, "exp")
 }
 
@@ -271,26 +272,26 @@ func TestAFailureUsesNothingUp(t *testing.T) {
 	for _, status := range []int{0, 503, 400} {
 		s := newStage(t, func(h *logout.Handler) { h.FailureStatus = status })
 		b := s.signedIn("alice")
-		token := s.op.SignLogoutToken("app", "alice", b.session().SID)
+		token := s.op.SignLogoutToken("app", "alice", b.Session().SID)
 		s.store.endless.Store(true)
 		p := s.send(token)
 		want := status
 		if want == 0 {
 			want = 503
 		}
-		if p.status != want || p.header.Get("Retry-After") == "" || strings.Contains(p.body, "disk") ||
-			!strings.Contains(p.body, `"error"`) {
-			t.Errorf("%d %s", p.status, p.body)
+		if p.Status != want || p.Header.Get("Retry-After") == "" || strings.Contains(p.Body, "disk") ||
+			!strings.Contains(p.Body, `"error"`) {
+			t.Errorf("%d %s", p.Status, p.Body)
 		}
-		if s.heard() != "backchannel main unavailable store" || s.log.last("backchannel_logout")["jti"] == nil {
-			t.Errorf("heard %q, and the log says %v", s.heard(), s.log.last("backchannel_logout"))
+		if s.heard() != "backchannel main unavailable store" || s.Log.Last("backchannel_logout")["jti"] == nil {
+			t.Errorf("heard %q, and the log says %v", s.heard(), s.Log.Last("backchannel_logout"))
 		}
-		if b.session() == nil {
+		if b.Session() == nil {
 			t.Error("signed out by a store that was away?")
 		}
 		s.store.endless.Store(false)
-		if p := s.send(token); p.status != 200 || b.session() != nil {
-			t.Errorf("the same token again: %d %s", p.status, p.body)
+		if p := s.send(token); p.Status != 200 || b.Session() != nil {
+			t.Errorf("the same token again: %d %s", p.Status, p.Body)
 		}
 	}
 }
@@ -300,22 +301,22 @@ func TestKeysThatCannotBeHadAreNoRefusal(t *testing.T) {
 	s := newStage(t, nil)
 	s.op.Override(oidctest.JWKS, oidctest.Status(500))
 	token := s.op.SignLogoutToken("app", "alice", "")
-	if p := s.send(token); p.status != 503 || p.header.Get("Retry-After") == "" ||
+	if p := s.send(token); p.Status != 503 || p.Header.Get("Retry-After") == "" ||
 		s.heard() != "backchannel unknown unavailable keys" {
-		t.Errorf("%d %s, heard %q", p.status, p.body, s.heard())
+		t.Errorf("%d %s, heard %q", p.Status, p.Body, s.heard())
 	}
 	s.op.Override(oidctest.JWKS, nil)
-	s.pass(time.Minute)
-	if p := s.send(token); p.status != 200 {
-		t.Errorf("the same token again: %d %s", p.status, p.body)
+	s.Pass(time.Minute)
+	if p := s.send(token); p.Status != 200 {
+		t.Errorf("the same token again: %d %s", p.Status, p.Body)
 	}
 }
 
 func TestSuccessIs200AndEmptyOr204IfYouMust(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(h *logout.Handler) { h.SuccessStatus = 204 })
-	if p := s.send(s.op.SignLogoutToken("app", "nobody-here", "")); p.status != 204 || p.body != "" {
-		t.Errorf("%d %q", p.status, p.body)
+	if p := s.send(s.op.SignLogoutToken("app", "nobody-here", "")); p.Status != 204 || p.Body != "" {
+		t.Errorf("%d %q", p.Status, p.Body)
 	}
 }
 
@@ -341,18 +342,18 @@ func TestALogoutGoesOnWhenTheCallerHangsUp(t *testing.T) {
 		}
 	}
 	// The server notices that the caller is gone at some time; a logout that heeds it has ended by then or never does.
-	r, err := http.NewRequestWithContext(ctx, "POST", s.url+"/auth/backchannel-logout",
+	r, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/auth/backchannel-logout",
 		strings.NewReader("logout_token="+token))
-	must(t, err)
+	rig.Must(t, err)
 	r.Header.Set("Content-Type", form)
-	if resp, err := s.browser().c.Do(r); err == nil {
+	if resp, err := s.Browser().Client.Do(r); err == nil {
 		io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		t.Error("the caller did not hang up")
 	}
 	close(gone)
-	soon(t, "the logout", done)
-	if b.session() != nil || s.heard() != "backchannel main ok" {
+	rig.Soon(t, "the logout", done)
+	if b.Session() != nil || s.heard() != "backchannel main ok" {
 		t.Errorf("still signed in; heard %q", s.heard())
 	}
 }
@@ -362,9 +363,9 @@ func TestEveryWayOutLeavesNotices(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	notices := func() int {
-		all, err := s.store.Claim(context.Background(), store.NoticeTell, "another app", store.Time(s.now()), time.Hour,
+		all, err := s.store.Claim(context.Background(), store.NoticeTell, "another app", store.Time(s.Now()), time.Hour,
 			10)
-		must(t, err)
+		rig.Must(t, err)
 		return len(all)
 	}
 	s.signedIn("alice")
@@ -372,15 +373,15 @@ func TestEveryWayOutLeavesNotices(t *testing.T) {
 	if n := notices(); n != 1 {
 		t.Errorf("a logout token left %d notices", n)
 	}
-	s.pass(time.Second)
-	s.signedIn("alice").do("POST", "/auth/logout", "")
+	s.Pass(time.Second)
+	s.signedIn("alice").Do("POST", "/auth/logout", "")
 	if n := notices(); n != 1 {
 		t.Errorf("a person's own logout left %d notices", n)
 	}
-	s.pass(time.Second)
+	s.Pass(time.Second)
 	b := s.signedIn("alice")
-	q := url.Values{"iss": {s.op.Issuer()}, "sid": {b.session().SID}}
-	b.get("/auth/frontchannel-logout?" + q.Encode())
+	q := url.Values{"iss": {s.op.Issuer()}, "sid": {b.Session().SID}}
+	b.Get("/auth/frontchannel-logout?" + q.Encode())
 	if n := notices(); n != 1 {
 		t.Errorf("a front-channel logout left %d notices", n)
 	}
@@ -392,7 +393,9 @@ func TestALogoutTokenSaysWhatIsToBecomeOfOfflineTokens(t *testing.T) {
 	s := newStage(t, nil)
 	for _, revoke := range []any{true, false, "true", nil} {
 		s.send(s.op.SignLogoutToken("app", "alice", "", func(j *oidctest.JWT) {
-			j.Claims["events"] = map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{"revoke_offline_access": revoke}}
+			j.Claims["events"] = map[string]any{
+				"http://schemas.openid.net/event/backchannel-logout": map[string]any{"revoke_offline_access": revoke},
+			}
 		}))
 		if got := s.endings[len(s.endings)-1]; got.RevokeOffline != (revoke == true) {
 			t.Errorf("revoke_offline_access %v became %v", revoke, got.RevokeOffline)
@@ -410,8 +413,8 @@ func TestALogoutTokenOvertakesASignIn(t *testing.T) {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, nil)
-			b := s.browser()
-			callback := b.get(b.get("/auth/login").to).to
+			b := s.Browser()
+			callback := b.Get(b.Get("/auth/login").To).To
 			sub, sid := "", ""
 			if c.named {
 				sub = "alice"
@@ -419,13 +422,13 @@ func TestALogoutTokenOvertakesASignIn(t *testing.T) {
 			if c.sids {
 				sid = s.op.Sessions()[0].SID
 			}
-			s.pass(time.Second)
-			if p := s.send(s.op.SignLogoutToken("app", sub, sid)); p.status != 200 {
-				t.Fatal(p.status, p.body)
+			s.Pass(time.Second)
+			if p := s.send(s.op.SignLogoutToken("app", sub, sid)); p.Status != 200 {
+				t.Fatal(p.Status, p.Body)
 			}
-			s.pass(time.Second)
-			if p := b.get(callback); p.status != 409 || b.session() != nil {
-				t.Errorf("%d %s", p.status, p.body)
+			s.Pass(time.Second)
+			if p := b.Get(callback); p.Status != 409 || b.Session() != nil {
+				t.Errorf("%d %s", p.Status, p.Body)
 			}
 		})
 	}
@@ -438,14 +441,14 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 	s := newStage(t, func(h *logout.Handler) {
 		c := h.Providers[0].Config()
 		second, err := oidc.New(oidc.Config{Name: "second", Issuer: c.Issuer, ClientID: "second", Now: c.Now})
-		must(t, err)
+		rig.Must(t, err)
 		h.Providers = append(h.Providers, second)
 	})
 	alive := func() (clients []string) {
 		for _, client := range []string{"app", "second", "third"} {
 			page, err := s.store.List(t.Context(), store.Query{Issuer: s.op.Issuer(), ClientID: client,
-				Subject: "alice"}, s.now())
-			must(t, err)
+				Subject: "alice"}, s.Now())
+			rig.Must(t, err)
 			if len(page.Records) > 0 {
 				clients = append(clients, client)
 			}
@@ -453,9 +456,9 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 		return clients
 	}
 	for _, client := range []string{"app", "second", "third"} {
-		_, _, err := s.m.Create(t.Context(), session.SignIn{Issuer: s.op.Issuer(), ClientID: client, Subject: "alice",
-			SID: "s", Began: s.now()})
-		must(t, err)
+		_, _, err := s.Manager.Create(t.Context(), session.SignIn{Issuer: s.op.Issuer(), ClientID: client,
+			Subject: "alice", SID: "s", Began: s.Now()})
+		rig.Must(t, err)
 	}
 	token := s.op.SignLogoutToken("app", "alice", "s", func(j *oidctest.JWT) {
 		j.Claims["aud"] = []string{"second",
@@ -466,14 +469,14 @@ func TestALogoutTokenForTwoOfOurClientsEndsTheSessionsOfBoth(t *testing.T) {
 		endings++
 		s.store.endless.Store(endings == 2) // the first is carried out, the second is not
 	}
-	if p := s.send(token); p.status != 503 || !slices.Equal(alive(), []string{"second", "third"}) {
-		t.Fatalf("%d %s; alive at %q", p.status, p.body, alive())
+	if p := s.send(token); p.Status != 503 || !slices.Equal(alive(), []string{"second", "third"}) {
+		t.Fatalf("%d %s; alive at %q", p.Status, p.Body, alive())
 	}
-	if p := s.send(token); p.status != 200 || !slices.Equal(alive(), []string{"third"}) {
-		t.Errorf("again: %d %s; alive at %q", p.status, p.body, alive())
+	if p := s.send(token); p.Status != 200 || !slices.Equal(alive(), []string{"third"}) {
+		t.Errorf("again: %d %s; alive at %q", p.Status, p.Body, alive())
 	}
-	if p := s.send(token); p.status != 400 || !strings.Contains(p.body, "already processed") {
-		t.Errorf("once more: %d %s", p.status, p.body)
+	if p := s.send(token); p.Status != 400 || !strings.Contains(p.Body, "already processed") {
+		t.Errorf("once more: %d %s", p.Status, p.Body)
 	}
 }
 
@@ -481,21 +484,21 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
-	cookie, tokens := b.cookie("curfew"), b.session().Tokens
+	cookie, tokens := b.Cookie("curfew"), b.Session().Tokens
 	evil := strings.Repeat("x", 2000) + "\nevent=forged"
 	good := s.op.SignLogoutToken("app", "alice", "")
 	s.send(good)
 	s.send(s.op.SignLogoutToken("app", evil, ""))
 	s.send(s.op.SignLogoutToken("app", "bob", "", func(j *oidctest.JWT) { j.Claims["iss"] = evil }))
 	s.send(evil)
-	b.do("POST", "/auth/logout", "")
+	b.Do("POST", "/auth/logout", "")
 	for what, secret := range map[string]string{"cookie": cookie, "ID Token": tokens.IDToken,
 		"access token": tokens.AccessToken, "logout token": good} {
-		if strings.Contains(s.log.String(), secret) {
+		if strings.Contains(s.Log.String(), secret) {
 			t.Errorf("the log holds the %s", what)
 		}
 	}
-	for line := range strings.Lines(s.log.String()) {
+	for line := range strings.Lines(s.Log.String()) {
 		if len(line) > 2000 {
 			t.Errorf("a line of %d bytes: %s", len(line), line)
 		}
@@ -531,7 +534,7 @@ func TestTheLogSaysWhoseLogoutWasRefused(t *testing.T) {
 			j.Claims["aud"] = "x"
 			j.Claims[row.claim] = row.sent
 		})), 400, map[bool]string{true: "iss", false: "aud"}[row.claim == "iss"])
-		l := s.log.last("backchannel_logout")
+		l := s.Log.Last("backchannel_logout")
 		if got, _ := l["claimed_"+row.claim].(string); got != row.logged || l["level"] != "WARN" {
 			t.Errorf("%s %.40q: the log says %v", row.claim, row.sent, l)
 		}
@@ -541,7 +544,7 @@ func TestTheLogSaysWhoseLogoutWasRefused(t *testing.T) {
 		}
 	}
 	s.send(s.op.SignLogoutToken("app", "", "nobody's"))
-	if l := s.log.last("backchannel_logout"); l["result"] != "ok" || l["hint"] == nil {
+	if l := s.Log.Last("backchannel_logout"); l["result"] != "ok" || l["hint"] == nil {
 		t.Errorf("the log says %v", l)
 	}
 }

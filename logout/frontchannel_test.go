@@ -33,27 +33,27 @@ func TestTheFrontChannelEndsTheSessionOfThisBrowserAlone(t *testing.T) {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, nil)
-			b, other, stranger := s.signedIn("alice"), s.signedIn("alice"), s.browser()
-			q := c.query(s.op.Issuer(), b.session().SID).Encode()
-			refresh := b.session().Tokens.RefreshToken
-			if p := stranger.get("/auth/frontchannel-logout?" + q); p.status != 200 || b.session() == nil ||
+			b, other, stranger := s.signedIn("alice"), s.signedIn("alice"), s.Browser()
+			q := c.query(s.op.Issuer(), b.Session().SID).Encode()
+			refresh := b.Session().Tokens.RefreshToken
+			if p := stranger.Get("/auth/frontchannel-logout?" + q); p.Status != 200 || b.Session() == nil ||
 				s.heard() != "frontchannel unknown nobody" {
-				t.Errorf("a stranger's browser: %d, heard %q", p.status, s.heard())
+				t.Errorf("a stranger's browser: %d, heard %q", p.Status, s.heard())
 			}
-			p := b.get("/auth/frontchannel-logout?" + q)
-			if p.status != 200 || s.heard() != "frontchannel "+c.result || p.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%d %v, heard %q", p.status, p.header, s.heard())
+			p := b.Get("/auth/frontchannel-logout?" + q)
+			if p.Status != 200 || s.heard() != "frontchannel "+c.result || p.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%d %v, heard %q", p.Status, p.Header, s.heard())
 			}
-			if (b.session() == nil) != c.out || (b.cookie("curfew") == "") != c.out {
-				t.Errorf("signed out: %v, want %v; cookie %q", b.session() == nil, c.out, b.cookie("curfew"))
+			if (b.Session() == nil) != c.out || (b.Cookie("curfew") == "") != c.out {
+				t.Errorf("signed out: %v, want %v; cookie %q", b.Session() == nil, c.out, b.Cookie("curfew"))
 			}
-			if other.session() == nil {
+			if other.Session() == nil {
 				t.Error("another browser's session ended")
 			}
 			if s.op.Count(oidctest.Revoke) != 0 || !s.op.Alive(refresh) {
 				t.Error("a token was revoked")
 			}
-			if csp := p.header.Get("Content-Security-Policy"); !strings.HasSuffix(csp,
+			if csp := p.Header.Get("Content-Security-Policy"); !strings.HasSuffix(csp,
 				"frame-ancestors "+s.op.Issuer()) {
 				t.Errorf("who may frame it: %s", csp)
 			}
@@ -77,9 +77,9 @@ func TestAFrontChannelSIDIsTakenAsProvidersWriteIt(t *testing.T) {
 	} {
 		s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = sid } })
 		b := s.signedIn("alice")
-		if p := b.get("/auth/frontchannel-logout?iss=" + url.QueryEscape(s.op.Issuer()) + "&sid=" +
-			written); p.status != 200 || b.session() != nil {
-			t.Errorf("sid %q written as %q: %d, heard %q", sid, written, p.status, s.heard())
+		if p := b.Get("/auth/frontchannel-logout?iss=" + url.QueryEscape(s.op.Issuer()) + "&sid=" +
+			written); p.Status != 200 || b.Session() != nil {
+			t.Errorf("sid %q written as %q: %d, heard %q", sid, written, p.Status, s.heard())
 		}
 	}
 }
@@ -88,19 +88,19 @@ func TestTheFrontChannelTouchesNoCookieWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
-	path := "/auth/frontchannel-logout?" + url.Values{"iss": {s.op.Issuer()}, "sid": {b.session().SID}}.Encode()
-	for _, away := range []func(bool){s.store.away.Store, s.store.endless.Store} {
+	path := "/auth/frontchannel-logout?" + url.Values{"iss": {s.op.Issuer()}, "sid": {b.Session().SID}}.Encode()
+	for _, away := range []func(bool){s.store.Away.Store, s.store.endless.Store} {
 		away(true)
-		if p := b.get(path); p.status != 503 || p.header.Get("Set-Cookie") != "" ||
+		if p := b.Get(path); p.Status != 503 || p.Header.Get("Set-Cookie") != "" ||
 			!strings.HasSuffix(s.heard(), "unavailable store") {
-			t.Errorf("%d %v, heard %q", p.status, p.header, s.heard())
+			t.Errorf("%d %v, heard %q", p.Status, p.Header, s.heard())
 		}
 		away(false)
 	}
-	if b.session() == nil {
+	if b.Session() == nil {
 		t.Fatal("signed out by a store that was away")
 	}
-	if b.get(path); b.session() != nil {
+	if b.Get(path); b.Session() != nil {
 		t.Error("not signed out afterwards")
 	}
 }
@@ -110,7 +110,7 @@ func TestTheFrontChannelTakesBackACookieWhoseSessionIsGone(t *testing.T) {
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
 	s.send(s.op.SignLogoutToken("app", "alice", ""))
-	if p := b.get("/auth/frontchannel-logout"); p.status != 200 || b.cookie("curfew") != "" {
-		t.Errorf("%d, cookie %q", p.status, b.cookie("curfew"))
+	if p := b.Get("/auth/frontchannel-logout"); p.Status != 200 || b.Cookie("curfew") != "" {
+		t.Errorf("%d, cookie %q", p.Status, b.Cookie("curfew"))
 	}
 }

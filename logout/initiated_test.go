@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/logout"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
@@ -24,42 +25,42 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b, bob := s.signedIn("alice"), s.signedIn("bob")
-	before := b.session()
-	if p := b.get("/auth/logout"); p.status != 200 || !strings.Contains(p.body,
-		`<form method="post" action="/auth/logout">`) || b.session() == nil {
-		t.Errorf("a GET does not just ask: %d %s", p.status, p.body)
+	before := b.Session()
+	if p := b.Get("/auth/logout"); p.Status != 200 || !strings.Contains(p.Body,
+		`<form method="post" action="/auth/logout">`) || b.Session() == nil {
+		t.Errorf("a GET does not just ask: %d %s", p.Status, p.Body)
 	}
-	ended, stop := s.m.Watch(before.Key)
+	ended, stop := s.Manager.Watch(before.Key)
 	defer stop()
-	p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
-	to, err := url.Parse(p.to)
-	must(t, err)
+	p := b.Do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
+	to, err := url.Parse(p.To)
+	rig.Must(t, err)
 	q := to.Query()
-	if p.status != http.StatusSeeOther || !strings.HasPrefix(p.to, s.op.URL(oidctest.EndSession)+"?") ||
+	if p.Status != http.StatusSeeOther || !strings.HasPrefix(p.To, s.op.URL(oidctest.EndSession)+"?") ||
 		q.Get("id_token_hint") != before.Tokens.IDToken ||
-		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" ||
+		q.Get("client_id") != "app" || q.Get("post_logout_redirect_uri") != s.URL+"/auth/logout/callback" ||
 		len(q.Get("state")) < 22 {
-		t.Fatalf("%d to %s", p.status, p.to)
+		t.Fatalf("%d to %s", p.Status, p.To)
 	}
-	if cause := soon(t, "the end", ended); cause != store.CauseUser {
+	if cause := rig.Soon(t, "the end", ended); cause != store.CauseUser {
 		t.Errorf("the cause is %q", cause)
 	}
-	if b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {
+	if b.Session() != nil || b.Cookie("curfew") != "" || s.heard() != "user main ok" {
 		t.Errorf("still signed in here before the provider was asked; heard %q", s.heard())
 	}
-	back := b.get(p.to) // the provider sends its logout token meanwhile
+	back := b.Get(p.To) // the provider sends its logout token meanwhile
 	if d := s.op.Deliveries(); len(d) != 1 || d[0].Status != 200 {
 		t.Errorf("the logout token that follows: %+v", d)
 	}
-	if !strings.HasPrefix(back.to, s.url+"/auth/logout/callback?state=") {
-		t.Fatalf("the provider sends the browser to %q: %s", back.to, back.body)
+	if !strings.HasPrefix(back.To, s.URL+"/auth/logout/callback?state=") {
+		t.Fatalf("the provider sends the browser to %q: %s", back.To, back.Body)
 	}
-	last := b.get(back.to)
-	if last.status != 200 || !strings.Contains(last.body, "You are signed out") ||
-		s.log.last("user_logout_returned")["result"] != "ok" || b.cookie("curfew-logout") != "" {
-		t.Errorf("%d %s", last.status, last.body)
+	last := b.Get(back.To)
+	if last.Status != 200 || !strings.Contains(last.Body, "You are signed out") ||
+		s.Log.Last("user_logout_returned")["result"] != "ok" || b.Cookie("curfew-logout") != "" {
+		t.Errorf("%d %s", last.Status, last.Body)
 	}
-	if bob.session() == nil {
+	if bob.Session() == nil {
 		t.Error("somebody else was signed out")
 	}
 }
@@ -68,7 +69,7 @@ func TestSigningOutEndsTheSessionHereFirstAndThenAtTheProvider(t *testing.T) {
 func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
-	large := func(t *testing.T) (*browser, *session.Session) {
+	large := func(t *testing.T) (*rig.Browser, *session.Session) {
 		s.op.Mangle(func(m *oidctest.Mangle) {
 			m.IDToken = func(j *oidctest.JWT) {
 				groups := make([]string, 250)
@@ -79,74 +80,74 @@ func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 			}
 		})
 		b := s.signedIn("alice")
-		live := b.session()
+		live := b.Session()
 		if len(live.Tokens.IDToken) < 8<<10 {
 			t.Fatalf("the ID Token has %d bytes", len(live.Tokens.IDToken))
 		}
 		return b, live
 	}
-	asks := func(p page) bool { // the redirect leads to the provider's question
-		to, err := url.Parse(p.to)
-		must(t, err)
+	asks := func(p rig.Page) bool { // the redirect leads to the provider's question
+		to, err := url.Parse(p.To)
+		rig.Must(t, err)
 		q := to.Query()
-		return p.status == http.StatusSeeOther && len(p.to) < 4<<10 && !q.Has("id_token_hint") &&
+		return p.Status == http.StatusSeeOther && len(p.To) < 4<<10 && !q.Has("id_token_hint") &&
 			q.Get("client_id") == "app" &&
-			q.Get("post_logout_redirect_uri") == s.url+"/auth/logout/callback" && q.Get("state") != ""
+			q.Get("post_logout_redirect_uri") == s.URL+"/auth/logout/callback" && q.Get("state") != ""
 	}
 	b, live := large(t)
-	p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate")
-	if p.status != 200 || p.to != "" || b.session() != nil || b.cookie("curfew") != "" || s.heard() != "user main ok" {
-		t.Fatalf("%d to %q, signed in %v, heard %q", p.status, p.to, b.session() != nil, s.heard())
+	p := b.Do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate")
+	if p.Status != 200 || p.To != "" || b.Session() != nil || b.Cookie("curfew") != "" || s.heard() != "user main ok" {
+		t.Fatalf("%d to %q, signed in %v, heard %q", p.Status, p.To, b.Session() != nil, s.heard())
 	}
 	for _, want := range []string{`<form method="post" action="` + s.op.URL(oidctest.EndSession) + `">`, "<button>",
 		"<script>document.forms[0].submit()</script>"} {
-		if !strings.Contains(p.body, want) {
+		if !strings.Contains(p.Body, want) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
-	policy := p.header.Get("Content-Security-Policy")
+	policy := p.Header.Get("Content-Security-Policy")
 	for _, want := range []string{"default-src 'none'", "script-src 'sha256-",
 		"form-action 'self' https: " + s.op.Issuer(), "frame-ancestors 'none'"} {
 		if !strings.Contains(policy, want) {
 			t.Errorf("the policy %s lacks %s", policy, want)
 		}
 	}
-	if p.header.Get("Referrer-Policy") != "strict-origin" || p.header.Get("Cache-Control") != "no-store" ||
+	if p.Header.Get("Referrer-Policy") != "strict-origin" || p.Header.Get("Cache-Control") != "no-store" ||
 		strings.Contains(policy, "unsafe") {
-		t.Errorf("%v", p.header)
+		t.Errorf("%v", p.Header)
 	}
 	fields := url.Values{}
 	for _, f := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`).
-		FindAllStringSubmatch(p.body, -1) {
+		FindAllStringSubmatch(p.Body, -1) {
 		fields.Add(f[1], html.UnescapeString(f[2]))
 	}
 	if len(fields) != 4 || fields.Get("id_token_hint") != live.Tokens.IDToken || fields.Get("client_id") != "app" ||
-		fields.Get("post_logout_redirect_uri") != s.url+"/auth/logout/callback" ||
-		fields.Get("state") != b.cookie("curfew-logout") {
+		fields.Get("post_logout_redirect_uri") != s.URL+"/auth/logout/callback" ||
+		fields.Get("state") != b.Cookie("curfew-logout") {
 		t.Errorf("the form sends %v", slices.Sorted(maps.Keys(fields)))
 	}
-	back := b.do("POST", s.op.URL(oidctest.EndSession), fields.Encode(), "Content-Type", form)
-	if last := b.get(back.to); last.status != 200 || s.log.last("user_logout_returned")["result"] != "ok" {
-		t.Errorf("back from the provider: %d %s", last.status, last.body)
+	back := b.Do("POST", s.op.URL(oidctest.EndSession), fields.Encode(), "Content-Type", form)
+	if last := b.Get(back.To); last.Status != 200 || s.Log.Last("user_logout_returned")["result"] != "ok" {
+		t.Errorf("back from the provider: %d %s", last.Status, last.Body)
 	}
-	if strings.Contains(s.log.String(), live.Tokens.IDToken) {
+	if strings.Contains(s.Log.String(), live.Tokens.IDToken) {
 		t.Error("the log holds the ID Token")
 	}
 	// A script gets a redirect as ever, to an address that a server takes.
 	for _, headers := range [][]string{{"Sec-Fetch-Mode", "cors", "Accept", "text/html"},
 		{"Accept", "application/json"}, {"X-Requested-With", "XMLHttpRequest"}} {
 		b, _ := large(t)
-		p := b.do("POST", "/auth/logout", "", headers...)
-		if !asks(p) || b.session() != nil {
-			t.Errorf("%v: %d to %.200s", headers, p.status, p.to)
+		p := b.Do("POST", "/auth/logout", "", headers...)
+		if !asks(p) || b.Session() != nil {
+			t.Errorf("%v: %d to %.200s", headers, p.Status, p.To)
 		}
 	}
 	// So does a browser where the provider takes no form.
 	for _, status := range []int{404, 405} {
 		b, _ := large(t)
 		s.op.Override(oidctest.EndSession, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
-		if p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Mode", "navigate"); !asks(p) || b.session() != nil {
-			t.Errorf("the provider answers a POST with %d: %d to %.200s", status, p.status, p.to)
+		if p := b.Do("POST", "/auth/logout", "", "Sec-Fetch-Mode", "navigate"); !asks(p) || b.Session() != nil {
+			t.Errorf("the provider answers a POST with %d: %d to %.200s", status, p.Status, p.To)
 		}
 	}
 }
@@ -162,10 +163,10 @@ func TestAFormGoesToTheEndpointWithItsQuery(t *testing.T) {
 		m.IDToken = func(j *oidctest.JWT) { j.Claims["groups"] = strings.Repeat("g", 8<<10) }
 	})
 	b := s.signedIn("alice")
-	p := b.do("POST", "/auth/logout", "")
-	if p.status != 200 || !strings.Contains(p.body, ` action="`+s.op.URL(oidctest.EndSession)+
+	p := b.Do("POST", "/auth/logout", "")
+	if p.Status != 200 || !strings.Contains(p.Body, ` action="`+s.op.URL(oidctest.EndSession)+
 		`?tenant=%22a%22&amp;b=c"`) {
-		t.Errorf("%d %s", p.status, regexp.MustCompile(`<form[^>]*>`).FindString(p.body))
+		t.Errorf("%d %s", p.Status, regexp.MustCompile(`<form[^>]*>`).FindString(p.Body))
 	}
 }
 
@@ -174,15 +175,15 @@ func TestSigningOutTakesSessionsOfTheSameSignInAlong(t *testing.T) {
 	s := newStage(t, nil)
 	s.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = func(j *oidctest.JWT) { j.Claims["sid"] = "shared" } })
 	b, sibling := s.signedIn("alice"), s.signedIn("alice")
-	late := s.browser()
-	callback := late.get(late.get("/auth/login").to).to
-	s.pass(time.Second)
-	b.do("POST", "/auth/logout", "")
-	if b.session() != nil || sibling.session() != nil {
+	late := s.Browser()
+	callback := late.Get(late.Get("/auth/login").To).To
+	s.Pass(time.Second)
+	b.Do("POST", "/auth/logout", "")
+	if b.Session() != nil || sibling.Session() != nil {
 		t.Error("a session of the same sid lives on")
 	}
-	if p := late.get(callback); p.status != 409 {
-		t.Errorf("a sign-in of the same sid that was under way: %d", p.status)
+	if p := late.Get(callback); p.Status != 409 {
+		t.Errorf("a sign-in of the same sid that was under way: %d", p.Status)
 	}
 }
 
@@ -191,9 +192,9 @@ func TestSigningOutWithoutASIDEndsThisSessionAlone(t *testing.T) {
 	s := newStage(t, nil)
 	s.client(func(c *oidctest.Client) { c.NoSID = true })
 	b, other := s.signedIn("alice"), s.signedIn("alice")
-	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil ||
-		other.session() == nil {
-		t.Errorf("%d; here %v, elsewhere %v", p.status, b.session(), other.session())
+	if p := b.Do("POST", "/auth/logout", ""); p.Status != http.StatusSeeOther || b.Session() != nil ||
+		other.Session() == nil {
+		t.Errorf("%d; here %v, elsewhere %v", p.Status, b.Session(), other.Session())
 	}
 }
 
@@ -208,19 +209,19 @@ func TestAnotherSiteCannotSignAnybodyOut(t *testing.T) {
 		{"Origin", "https://evil.example"},
 		{"Origin", "null"},
 	} {
-		p := b.do("POST", "/auth/logout", "", headers...)
-		if p.status != 403 || b.session() == nil || b.cookie("curfew") == "" ||
+		p := b.Do("POST", "/auth/logout", "", headers...)
+		if p.Status != 403 || b.Session() == nil || b.Cookie("curfew") == "" ||
 			s.heard() != "user unknown refused cross_site" {
-			t.Errorf("%v: %d, heard %q", headers, p.status, s.heard())
+			t.Errorf("%v: %d, heard %q", headers, p.Status, s.heard())
 		}
 	}
 	for _, method := range []string{"GET", "HEAD", "DELETE"} {
-		if p := b.do(method, "/auth/logout", ""); b.session() == nil {
-			t.Errorf("%s signed somebody out: %d", method, p.status)
+		if p := b.Do(method, "/auth/logout", ""); b.Session() == nil {
+			t.Errorf("%s signed somebody out: %d", method, p.Status)
 		}
 	}
-	if p := b.do("POST", "/auth/logout", "", "Origin", s.url); p.status != http.StatusSeeOther || b.session() != nil {
-		t.Errorf("an old browser's own form: %d %s", p.status, p.body)
+	if p := b.Do("POST", "/auth/logout", "", "Origin", s.URL); p.Status != http.StatusSeeOther || b.Session() != nil {
+		t.Errorf("an old browser's own form: %d %s", p.Status, p.Body)
 	}
 }
 
@@ -228,24 +229,24 @@ func TestAStoreThatIsAwaySignsNobodyOut(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
-	for what, away := range map[string]func(bool){"finding": s.store.away.Store, "ending": s.store.endless.Store} {
+	for what, away := range map[string]func(bool){"finding": s.store.Away.Store, "ending": s.store.endless.Store} {
 		away(true)
-		p := b.do("POST", "/auth/logout", "")
-		if p.status != 503 || p.to != "" || p.header.Get("Set-Cookie") != "" ||
-			!strings.Contains(p.body, "You are not signed out yet") ||
+		p := b.Do("POST", "/auth/logout", "")
+		if p.Status != 503 || p.To != "" || p.Header.Get("Set-Cookie") != "" ||
+			!strings.Contains(p.Body, "You are not signed out yet") ||
 			!strings.HasSuffix(s.heard(), "unavailable store") {
-			t.Errorf("%s: %d to %q, %v, heard %q", what, p.status, p.to, p.header, s.heard())
+			t.Errorf("%s: %d to %q, %v, heard %q", what, p.Status, p.To, p.Header, s.heard())
 		}
-		if p := b.get("/auth/logout/callback"); what == "finding" && p.status != 503 {
-			t.Errorf("it says %d %s", p.status, p.body)
+		if p := b.Get("/auth/logout/callback"); what == "finding" && p.Status != 503 {
+			t.Errorf("it says %d %s", p.Status, p.Body)
 		}
 		away(false)
 	}
-	if b.session() == nil {
+	if b.Session() == nil {
 		t.Fatal("signed out by a store that was away")
 	}
-	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil {
-		t.Errorf("afterwards: %d", p.status)
+	if p := b.Do("POST", "/auth/logout", ""); p.Status != http.StatusSeeOther || b.Session() != nil {
+		t.Errorf("afterwards: %d", p.Status)
 	}
 }
 
@@ -255,22 +256,22 @@ func TestASignOutThatIsNotSureIsRepeatedUntilItIs(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
-	bearer := b.cookie("curfew")
+	bearer := b.Cookie("curfew")
 	s.store.unsure.Store(true)
 	for click := range 3 {
-		p := b.do("POST", "/auth/logout", "")
-		if p.status != 503 || b.cookie("curfew") != bearer || !strings.HasSuffix(s.heard(), "unavailable store") {
-			t.Errorf("click %d: %d %s, and the browser keeps its cookie: %v", click, p.status, p.body,
-				b.cookie("curfew") == bearer)
+		p := b.Do("POST", "/auth/logout", "")
+		if p.Status != 503 || b.Cookie("curfew") != bearer || !strings.HasSuffix(s.heard(), "unavailable store") {
+			t.Errorf("click %d: %d %s, and the browser keeps its cookie: %v", click, p.Status, p.Body,
+				b.Cookie("curfew") == bearer)
 		}
 	}
-	if b.session() != nil {
+	if b.Session() != nil {
 		t.Fatal("the store did not end the session")
 	}
 	s.store.unsure.Store(false)
-	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" ||
-		!strings.Contains(p.body, "You are signed out") {
-		t.Errorf("%d %s", p.status, p.body)
+	if p := b.Do("POST", "/auth/logout", ""); p.Status != 200 || b.Cookie("curfew") != "" ||
+		!strings.Contains(p.Body, "You are signed out") {
+		t.Errorf("%d %s", p.Status, p.Body)
 	}
 }
 
@@ -295,10 +296,10 @@ func TestWithoutTheProviderThePageSaysWhatIsLeft(t *testing.T) {
 			if strings.Contains(c.why, "configured") {
 				s.h.Providers = nil
 			}
-			p := b.do("POST", "/auth/logout", "")
-			if p.status != 200 || b.session() != nil || b.cookie("curfew") != "" ||
-				!strings.Contains(p.body, "may still be signed in there") {
-				t.Errorf("%d %s", p.status, p.body)
+			p := b.Do("POST", "/auth/logout", "")
+			if p.Status != 200 || b.Session() != nil || b.Cookie("curfew") != "" ||
+				!strings.Contains(p.Body, "may still be signed in there") {
+				t.Errorf("%d %s", p.Status, p.Body)
 			}
 		})
 	}
@@ -314,10 +315,10 @@ func TestAnIDTokenIsShownToItsOwnIssuerAlone(t *testing.T) {
 	t.Cleanup(transport.CloseIdleConnections)
 	p, err := oidc.New(oidc.Config{Issuer: other.Issuer(), ClientID: "app",
 		HTTPClient: &http.Client{Transport: transport}})
-	must(t, err)
+	rig.Must(t, err)
 	s.h.Providers = []*oidc.Provider{p}
-	if got := b.do("POST", "/auth/logout", ""); strings.HasPrefix(got.to, other.Issuer()) || b.session() != nil {
-		t.Errorf("sent to %q", got.to)
+	if got := b.Do("POST", "/auth/logout", ""); strings.HasPrefix(got.To, other.Issuer()) || b.Session() != nil {
+		t.Errorf("sent to %q", got.To)
 	}
 }
 
@@ -326,15 +327,15 @@ func TestSigningOutTwiceIsNoError(t *testing.T) {
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
 	s.send(s.op.SignLogoutToken("app", "alice", ""))
-	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || b.cookie("curfew") != "" ||
-		!strings.Contains(p.body, "You are signed out") {
-		t.Errorf("the session is gone: %d %s", p.status, p.body)
+	if p := b.Do("POST", "/auth/logout", ""); p.Status != 200 || b.Cookie("curfew") != "" ||
+		!strings.Contains(p.Body, "You are signed out") {
+		t.Errorf("the session is gone: %d %s", p.Status, p.Body)
 	}
-	if p := b.do("POST", "/auth/logout", ""); p.status != 200 || s.heard() != "user unknown nobody" {
-		t.Errorf("no cookie: %d, heard %q", p.status, s.heard())
+	if p := b.Do("POST", "/auth/logout", ""); p.Status != 200 || s.heard() != "user unknown nobody" {
+		t.Errorf("no cookie: %d, heard %q", p.Status, s.heard())
 	}
-	if p := b.get("/auth/logout"); p.status != 200 || !strings.Contains(p.body, "You are not signed in") {
-		t.Errorf("GET: %d %s", p.status, p.body)
+	if p := b.Get("/auth/logout"); p.Status != 200 || !strings.Contains(p.Body, "You are not signed in") {
+		t.Errorf("GET: %d %s", p.Status, p.Body)
 	}
 }
 
@@ -358,15 +359,15 @@ func TestTheReturnFromTheProviderLeadsToOnePlace(t *testing.T) {
 				t.Parallel()
 				s := newStage(t, func(h *logout.Handler) { h.Home = home })
 				b := s.signedIn("alice")
-				to, err := url.Parse(b.do("POST", "/auth/logout", "").to)
-				must(t, err)
-				p := b.get("/auth/logout/callback" + c.query(to.Query().Get("state")))
-				if l := s.log.last("user_logout_returned"); l["result"] != c.result {
+				to, err := url.Parse(b.Do("POST", "/auth/logout", "").To)
+				rig.Must(t, err)
+				p := b.Get("/auth/logout/callback" + c.query(to.Query().Get("state")))
+				if l := s.Log.Last("user_logout_returned"); l["result"] != c.result {
 					t.Errorf("the log says %v", l)
 				}
-				if home == "" && (p.status != 200 || !strings.Contains(p.body, "You are signed out")) || home != "" &&
-					p.to != s.url+home {
-					t.Errorf("%d to %q %s", p.status, p.to, p.body)
+				if home == "" && (p.Status != 200 || !strings.Contains(p.Body, "You are signed out")) || home != "" &&
+					p.To != s.URL+home {
+					t.Errorf("%d to %q %s", p.Status, p.To, p.Body)
 				}
 			})
 		}
@@ -377,8 +378,8 @@ func TestTheReturnClaimsNothingThatIsNotSo(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
-	if p := b.get("/auth/logout/callback"); p.status != http.StatusSeeOther || p.to != s.url+"/" || b.session() == nil {
-		t.Errorf("whoever is signed in is told %d %s", p.status, p.body)
+	if p := b.Get("/auth/logout/callback"); p.Status != http.StatusSeeOther || p.To != s.URL+"/" || b.Session() == nil {
+		t.Errorf("whoever is signed in is told %d %s", p.Status, p.Body)
 	}
 }
 
@@ -387,19 +388,19 @@ func TestSigningOutRacesALogoutToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	b := s.signedIn("alice")
-	sid := b.session().SID
+	sid := b.Session().SID
 	once := true
 	s.store.ending = func(ctx context.Context) {
 		if once {
 			once = false
 			_, err := s.store.Store.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.op.Issuer(),
-				ClientID: "app", SID: sid}}, store.Time(s.now()))
+				ClientID: "app", SID: sid}}, store.Time(s.Now()))
 			if err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	if p := b.do("POST", "/auth/logout", ""); p.status != http.StatusSeeOther || b.session() != nil {
-		t.Errorf("%d %s", p.status, p.body)
+	if p := b.Do("POST", "/auth/logout", ""); p.Status != http.StatusSeeOther || b.Session() != nil {
+		t.Errorf("%d %s", p.Status, p.Body)
 	}
 }

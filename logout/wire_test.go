@@ -3,11 +3,11 @@ package logout_test
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
+
+	"example.com/curfew/internal/rig"
 )
 
 // Keycloak keeps its connection and does not send again.
@@ -15,15 +15,12 @@ func TestEveryAnswerOfTheBackChannelClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	ask := func(method, kind, body string) string {
-		c, err := net.DialTimeout("tcp", strings.TrimPrefix(s.url, "http://"), time.Minute)
-		must(t, err)
-		defer c.Close()
-		must(t, c.SetDeadline(time.Now().Add(time.Minute)))
+		c := rig.Dial(t, s.Server)
 		fmt.Fprintf(c, "%s /auth/backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: "+
 			"%d\r\n\r\n%s",
 			method, kind, len(body), body)
 		all, err := io.ReadAll(c) // until it is closed
-		must(t, err)
+		rig.Must(t, err)
 		return string(all)
 	}
 	send := func(token string) string { return ask("POST", form, url.Values{"logout_token": {token}}.Encode()) }
@@ -45,14 +42,11 @@ func TestEveryAnswerOfTheBackChannelClosesTheConnection(t *testing.T) {
 func TestALogoutWhoseBodyDoesNotComeIsAnswered408(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
-	c, err := net.DialTimeout("tcp", strings.TrimPrefix(s.url, "http://"), time.Minute)
-	must(t, err)
-	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(time.Minute)))
+	c := rig.Dial(t, s.Server)
 	fmt.Fprintf(c, "POST /auth/backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: "+
 		"1000\r\n\r\nlogout", form)
 	all, err := io.ReadAll(c)
-	must(t, err)
+	rig.Must(t, err)
 	if !strings.HasPrefix(string(all), "HTTP/1.1 408 ") {
 		t.Errorf("got %q", all)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 )
@@ -164,7 +165,7 @@ func TestMetadataIsRenewedDailyBehindTheCallersBack(t *testing.T) {
 	if m, err := h.rp.Metadata(t.Context()); err != nil || m.EndSessionEndpoint == "https://id.example.com/new" {
 		t.Fatalf("got %+v, %v; want the old one, at once", m, err)
 	}
-	soon(t, "a request for the metadata", asked)
+	rig.Soon(t, "a request for the metadata", asked)
 	h.eventually(t, func() bool {
 		m, err := h.rp.Metadata(t.Context())
 		return err == nil && m.EndSessionEndpoint == "https://id.example.com/new"

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 )
@@ -59,7 +60,7 @@ func TestKeysAreFetchedOnceForAllWhoWait(t *testing.T) {
 		raw := h.op.SignLogoutToken("app", "alice", "s")
 		wg.Go(func() { _, err := h.verify(t, raw); errs <- err })
 	}
-	soon(t, "a request for the keys", asked)
+	rig.Soon(t, "a request for the keys", asked)
 	// Somebody who does not want to wait leaves, and the fetch goes on for the others.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -99,7 +100,7 @@ func TestARotationIsFollowedAtOnceAlsoRightAfterTheFirstFetch(t *testing.T) {
 		h.op.Rotate("ES256")
 		h.drain()
 		h.must(t)
-		if got := soon(t, "a fetch", h.fetched); got != "refused" {
+		if got := rig.Soon(t, "a fetch", h.fetched); got != "refused" {
 			t.Fatalf("OnKeyFetch heard %q; want refused", got)
 		}
 		if took := h.Now().Sub(began); took > 2*time.Second {
@@ -159,7 +160,7 @@ func TestOldKeysAreFetchedAgainBehindTheCallersBackAndWithdrawnOnesAreDropped(t 
 	h.op.Mangle(func(m *oidctest.Mangle) { m.JWKS = func(map[string]any) { <-release } })
 	h.must(t, byOld) // answered while the fetch hangs: nobody waits for it
 	close(release)
-	if got := soon(t, "a fetch", h.fetched); got != "ok" {
+	if got := rig.Soon(t, "a fetch", h.fetched); got != "ok" {
 		t.Fatalf("the fetch ended with %q", got)
 	}
 	h.eventually(t, func() bool { return h.try(t, byOld) != nil })
@@ -184,7 +185,7 @@ func TestKeysOutliveTheProviderForADayAndNoLonger(t *testing.T) {
 		h.op.Override(oidctest.JWKS, oidctest.Status(500))
 		h.Add(time.Hour)
 		h.must(t) // starts a fetch
-		if got := soon(t, "a fetch", h.fetched); got != "error" {
+		if got := rig.Soon(t, "a fetch", h.fetched); got != "error" {
 			t.Fatalf("the fetch ended with %q", got)
 		}
 		for range 5 {
@@ -354,7 +355,7 @@ func TestKeysThatMovedAreFoundAgain(t *testing.T) {
 	for _, want := range []string{"error", "error"} { // at the old place; the second has the metadata fetched again
 		h.Add(time.Hour)
 		h.must(t)
-		if got := soon(t, "a fetch", h.fetched); got != want {
+		if got := rig.Soon(t, "a fetch", h.fetched); got != want {
 			t.Fatalf("the fetch ended with %q; want %q", got, want)
 		}
 	}
@@ -364,7 +365,7 @@ func TestKeysThatMovedAreFoundAgain(t *testing.T) {
 	})
 	h.Add(time.Hour)
 	h.must(t)
-	if got := soon(t, "a fetch", h.fetched); got != "ok" {
+	if got := rig.Soon(t, "a fetch", h.fetched); got != "ok" {
 		t.Fatalf("the fetch ended with %q; want ok", got)
 	}
 }

@@ -167,15 +167,3 @@ func wantUnavailable(t testing.TB, err error, reason string) {
 		t.Fatalf("got %v; want ErrUnavailable with …%s…", err, reason)
 	}
 }
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
-	}
-}

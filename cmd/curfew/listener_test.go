@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/internal/rig"
 )
 
 // at is a listener that is nowhere.
@@ -56,20 +57,20 @@ func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/auth/logout", nil).WithContext(ctx))
 		close(left)
 	}()
-	if _, bounded := soon(t, "the handler is called", begun).Deadline(); !bounded {
+	if _, bounded := rig.Soon(t, "the handler is called", begun).Deadline(); !bounded {
 		t.Error("a route has all the time in the world")
 	}
 	leave()
-	soon(t, "the handler returns", left)
+	rig.Soon(t, "the handler returns", left)
 
 	ended := make(chan struct{})
 	go func() {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/auth/events", nil))
 		close(ended)
 	}()
-	if _, bounded := soon(t, "the handler is called", begun).Deadline(); bounded {
+	if _, bounded := rig.Soon(t, "the handler is called", begun).Deadline(); bounded {
 		t.Error("the stream of events has a deadline")
 	}
 	close(draining)
-	soon(t, "the stream ends", ended) // or else serve would wait for an open tab
+	rig.Soon(t, "the stream ends", ended) // or else serve would wait for an open tab
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.com/curfew/console"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc/oidctest"
 )
 
@@ -106,7 +107,7 @@ apps:
 		admin...)...); status != 0 || out != "1 notice tried again\n" {
 		t.Fatalf("notice retry: %s%s", out, stderr)
 	}
-	token := soon(t, "the app is told", told)
+	token := rig.Soon(t, "the app is told", told)
 	for _, row := range []struct {
 		args   []string
 		status int

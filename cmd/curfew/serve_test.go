@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc/oidctest"
 )
 
@@ -395,10 +396,10 @@ func TestARequestUnderWayIsFinishedWhenServeStops(t *testing.T) {
 	go func() { stopped <- g.stop() }()
 	g.logs.await(t, "event=stopping")
 	close(form.rest)
-	if err := soon(t, "the answer", answered); err != nil {
+	if err := rig.Soon(t, "the answer", answered); err != nil {
 		t.Errorf("the request under way: %v", err)
 	}
-	if status := soon(t, "serve ends", stopped); status != 0 {
+	if status := rig.Soon(t, "serve ends", stopped); status != 0 {
 		t.Errorf("stopped with status %d", status)
 	}
 }
@@ -415,16 +416,4 @@ func (b *heldBody) Read(p []byte) (int, error) {
 	b.once.Do(func() { close(b.asked) })
 	<-b.rest
 	return b.text.Read(p)
-}
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
-	}
 }

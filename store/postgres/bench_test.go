@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/storetest"
@@ -69,7 +70,7 @@ func BenchmarkFloorParallel(b *testing.B) {
 			}()
 		}
 		for range conns {
-			if err := soon(b, "the answer", done); err != nil {
+			if err := rig.Soon(b, "the answer", done); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -99,7 +100,8 @@ func BenchmarkEndCopied(b *testing.B) {
 						return // and the figure is worthless: ask for fewer
 					}
 					r := all[n-1]
-					e := ending(store.Selector{Subject: r.Subject, SID: r.SID}, fmt.Sprint("4d3559ec-67504aaba65d-", n),
+					e := rig.Ending(store.Selector{Subject: r.Subject, SID: r.SID},
+						fmt.Sprint("4d3559ec-67504aaba65d-", n),
 						now)
 					e.Notices = nil
 					if ended, err := backend.End(context.Background(), e, now); err != nil || len(ended) != 1 {
@@ -137,7 +139,8 @@ func copySessions(b *testing.B, address string, size int, now time.Time) []store
 			if i == size {
 				return nil, nil
 			}
-			r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("%016x-%d", rand.Uint64(), i), now)
+			r := rig.Record(fmt.Sprintf("248289761001-%d", i/2),
+				fmt.Sprintf("%016x-%d", rand.Uint64(), i), now)
 			i++
 			if size < 10_000 || rand.IntN(size/10_000) == 0 {
 				some = append(some, r)
@@ -169,11 +172,11 @@ func BenchmarkHeard(b *testing.B) {
 	var took []time.Duration
 	for b.Loop() {
 		r := signIn(b, here, "alice", "s1", now)
-		if _, err := here.End(context.Background(), ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
+		if _, err := here.End(context.Background(), rig.Ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 			b.Fatal(err)
 		}
 		began := time.Now()
-		soon(b, "news of the ending", heard.each)
+		rig.Soon(b, "news of the ending", heard.each)
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
@@ -197,7 +200,8 @@ func BenchmarkSize(b *testing.B) {
 		for w := range workers {
 			go func() {
 				for i := w; i < sessions; i += workers {
-					r := record(fmt.Sprintf("248289761001-%d", i/2), fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i),
+					r := rig.Record(fmt.Sprintf("248289761001-%d", i/2),
+						fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i),
 						now)
 					err := backend.Create(b.Context(), r, now, now)
 					r.LastSeen, r.IdleExpires = now.Add(time.Minute), r.IdleExpires.Add(time.Minute)
@@ -213,7 +217,7 @@ func BenchmarkSize(b *testing.B) {
 			}()
 		}
 		for range workers {
-			if err := soon(b, "the answer", done); err != nil {
+			if err := rig.Soon(b, "the answer", done); err != nil {
 				b.Fatal(err)
 			}
 		}

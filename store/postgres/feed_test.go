@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
@@ -18,7 +19,7 @@ func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
 	now := time.Now()
 	for range 20 {
 		r := signIn(t, here, "alice", "s1", now)
-		if _, err := here.End(t.Context(), ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
+		if _, err := here.End(t.Context(), rig.Ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 			t.Fatal(err)
 		}
 		heard.wantBell(t, r)
@@ -29,7 +30,7 @@ func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
 func endSilently(t *testing.T, address string, who store.Selector, now time.Time) {
 	t.Helper()
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(who, "", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(who, "", now), now)
 	send(t, tx, statement, args)
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
@@ -58,7 +59,7 @@ func TestEndingsThatCommitOutOfTheirOrderAreHeardOnce(t *testing.T) {
 	now := time.Now()
 	slow, quick := signIn(t, backend, "slow", "s1", now), signIn(t, backend, "quick", "s2", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "slow"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "slow"}, "j1", now), now)
 	send(t, tx, statement, args) // has its number now
 	endSilently(t, address, store.Selector{Subject: "quick"}, now)
 	heard.sync(t)
@@ -80,7 +81,7 @@ func TestAnEndingThatWasUndoneIsNotHeardOf(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	heard.sync(t)
 	tx.Rollback(t.Context())
@@ -155,7 +156,7 @@ func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
 	// More than two batches.
 	run(t, address, `INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'i', 'c', 's', 'x', 'user' FROM generate_series(3, 1300) i`)
 	r := signIn(t, backend, "alice", "s1", now)
-	if _, err := backend.End(t.Context(), ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
+	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 		t.Fatal(err)
 	}
 	left := func() (n int) {
@@ -211,7 +212,7 @@ func TestASlowEndingThatWasPrunedUnseenIsAGap(t *testing.T) {
 	signIn(t, backend, "slow", "s1", now)
 	signIn(t, backend, "quick", "s2", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "slow"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "slow"}, "j1", now), now)
 	send(t, tx, statement, args)
 	endSilently(t, address, store.Selector{Subject: "quick"}, now)
 	heard.sync(t) // of the quick one, which is the newer

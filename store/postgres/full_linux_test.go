@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 )
@@ -37,7 +38,7 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 		alive = append(alive, signIn(t, backend, "alice", fmt.Sprint("s", i), now))
 	}
 	e := func(i int) store.Ending {
-		return ending(store.Selector{SID: fmt.Sprint("s", i)}, fmt.Sprint("j", i), now)
+		return rig.Ending(store.Selector{SID: fmt.Sprint("s", i)}, fmt.Sprint("j", i), now)
 	}
 
 	// The last megabyte is for the server.
@@ -50,7 +51,7 @@ func TestAFullDiskIsTroubleAndLosesNothingThatWasAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := 0; err == nil && i < 100_000; i++ {
-		r := record(fmt.Sprint("user", i), "s", now)
+		r := rig.Record(fmt.Sprint("user", i), "s", now)
 		r.Payload = make([]byte, 100_000)
 		if err = backend.Create(t.Context(), r, now, now); err == nil {
 			alive = append(alive, r)

@@ -8,34 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 
 	"github.com/jackc/pgx/v5"
 )
 
-const (
-	issuer = "https://id.example"
-	client = "app"
-)
-
-func record(subject, sid string, now time.Time) store.Record {
-	bearer := session.NewBearer(issuer, client, subject)
-	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
-		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour), Revision: 1,
-		Payload: make([]byte, 600)}
-}
-
-func ending(who store.Selector, jti string, now time.Time) store.Ending {
-	who.Issuer, who.ClientID = issuer, client
-	return store.Ending{Selector: who, Cause: store.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
-		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
-}
-
 func signIn(t testing.TB, backend *postgres.Store, subject, sid string, now time.Time) store.Record {
 	t.Helper()
-	r := record(subject, sid, now)
+	r := rig.Record(subject, sid, now)
 	if err := backend.Create(context.Background(), r, now, now); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
@@ -183,15 +165,3 @@ func waitBlocked(t testing.TB, address string, tx pgx.Tx, n int) {
 }
 
 func fmtInt(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
-	}
-}

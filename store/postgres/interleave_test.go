@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 	"example.com/curfew/store/storetest"
@@ -41,7 +42,7 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 				address := schema(t)
 				backend := open(t, address, patient())
 				now := time.Now()
-				r := record("alice", shape.sid, now)
+				r := rig.Record("alice", shape.sid, now)
 				create := begin(t, address)
 				statement, args := postgres.CreateStatement(r, now)
 				send(t, create, statement, args)
@@ -52,7 +53,7 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 				}
 				done := make(chan result, 1)
 				go func() {
-					ended, err := backend.End(context.Background(), ending(shape.who, "j1", now), now)
+					ended, err := backend.End(context.Background(), rig.Ending(shape.who, "j1", now), now)
 					done <- result{ended, err}
 				}()
 				waitBlocked(t, address, create, 1)
@@ -61,7 +62,7 @@ func TestAnEndingFindsTheSessionThatIsBeingCreated(t *testing.T) {
 				} else {
 					create.Rollback(context.Background())
 				}
-				got := soon(t, "the answer", done)
+				got := rig.Soon(t, "the answer", done)
 				if got.err != nil || len(got.ended) == 1 != commits {
 					t.Errorf("End: %d sessions, error %v; the session was there: %v", len(got.ended), got.err, commits)
 				}
@@ -80,9 +81,9 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 				address := schema(t)
 				backend := open(t, address, patient())
 				now := time.Now()
-				r := record("alice", shape.sid, now)
+				r := rig.Record("alice", shape.sid, now)
 				end := begin(t, address)
-				statement, args := postgres.EndStatement(ending(shape.who, "j1", now), now)
+				statement, args := postgres.EndStatement(rig.Ending(shape.who, "j1", now), now)
 				send(t, end, statement, args)
 
 				done := make(chan error, 1)
@@ -90,13 +91,13 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 				waitBlocked(t, address, end, 1)
 				if commits {
 					end.Commit(context.Background())
-					if err := soon(t, "the answer", done); !errors.Is(err, store.ErrEnded) {
+					if err := rig.Soon(t, "the answer", done); !errors.Is(err, store.ErrEnded) {
 						t.Errorf("Create: got error %v, want %v", err, store.ErrEnded)
 					}
 					wantGone(t, backend, r, now)
 				} else {
 					end.Rollback(context.Background())
-					if err := soon(t, "the answer", done); err != nil {
+					if err := rig.Soon(t, "the answer", done); err != nil {
 						t.Errorf("Create: %v, want success: the ending did not take place", err)
 					}
 					wantAlive(t, backend, r, now)
@@ -115,12 +116,12 @@ func TestOthersDoNotWaitForAnEnding(t *testing.T) {
 	r := signIn(t, backend, "alice", "s1", now)
 	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 		end := begin(t, address)
-		statement, args := postgres.EndStatement(ending(who, "j1", now), now)
+		statement, args := postgres.EndStatement(rig.Ending(who, "j1", now), now)
 		send(t, end, statement, args)
 		// Any wait would be for ever: nobody commits meanwhile.
 		wantAlive(t, backend, r, now)
 		bob := signIn(t, backend, "bob", "s2", now)
-		if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "bob"}, "j2", now), now); err != nil {
+		if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "bob"}, "j2", now), now); err != nil {
 			t.Errorf("End of another: %v", err)
 		}
 		wantGone(t, backend, bob, now)
@@ -140,13 +141,13 @@ func TestAnUpdateThatWaitsForAnEndingFindsNothing(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	end := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Key: r.Key}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Key: r.Key}, "j1", now), now)
 	send(t, end, statement, args)
 	done := make(chan error, 1)
 	go func() { done <- backend.Update(context.Background(), r, now) }()
 	waitBlocked(t, address, end, 1)
 	end.Commit(context.Background())
-	if err := soon(t, "the answer", done); !errors.Is(err, store.ErrNotFound) {
+	if err := rig.Soon(t, "the answer", done); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Update: got error %v, want %v", err, store.ErrNotFound)
 	}
 	wantGone(t, backend, r, now)
@@ -160,7 +161,7 @@ func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 	r := signIn(t, backend, "alice", "s1", now)
 	update := begin(t, address)
 	send(t, update, `UPDATE curfew_sessions SET payload = 'newest', refresh = 1, revision = revision + 1`, nil)
-	e := ending(store.Selector{Subject: "alice"}, "j1", now)
+	e := rig.Ending(store.Selector{Subject: "alice"}, "j1", now)
 	e.Notices[0].Kind = store.NoticeRevoke
 	done := make(chan error, 1)
 	go func() {
@@ -169,7 +170,7 @@ func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 	}()
 	waitBlocked(t, address, update, 1)
 	update.Commit(context.Background())
-	if err := soon(t, "the answer", done); err != nil {
+	if err := rig.Soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v", err)
 	}
 	wantGone(t, backend, r, now)
@@ -187,23 +188,23 @@ func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
 		now := time.Now()
 		r := signIn(t, backend, "bob", "s2", now)
 		first := begin(t, address)
-		statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
+		statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 		send(t, first, statement, args)
 		done := make(chan error, 1)
 		go func() {
-			_, err := backend.End(context.Background(), ending(store.Selector{Subject: "bob"}, "j1", now), now)
+			_, err := backend.End(context.Background(), rig.Ending(store.Selector{Subject: "bob"}, "j1", now), now)
 			done <- err
 		}()
 		waitBlocked(t, address, first, 1)
 		if commits {
 			first.Commit(context.Background())
-			if err := soon(t, "the answer", done); !errors.Is(err, store.ErrReplayed) {
+			if err := rig.Soon(t, "the answer", done); !errors.Is(err, store.ErrReplayed) {
 				t.Errorf("End: got error %v, want %v", err, store.ErrReplayed)
 			}
 			wantAlive(t, backend, r, now)
 		} else {
 			first.Rollback(context.Background())
-			if err := soon(t, "the answer", done); err != nil {
+			if err := rig.Soon(t, "the answer", done); err != nil {
 				t.Errorf("End: %v, want success: the first was undone", err)
 			}
 			wantGone(t, backend, r, now)
@@ -219,7 +220,7 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 		address := schema(t)
 		backend := open(t, address, patient())
 		now := time.Now()
-		first, last := record("alice", "s1", now), record("alice", "s1", now)
+		first, last := rig.Record("alice", "s1", now), rig.Record("alice", "s1", now)
 		if bytes.Compare(first.Key[:], last.Key[:]) > 0 {
 			first, last = last, first
 		}
@@ -232,7 +233,7 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 		send(t, tx, `SELECT FROM curfew_sessions WHERE key = $1 FOR UPDATE`, []any{first.Key[:]})
 		done := make(chan error, 1)
 		go func() {
-			_, err := backend.End(context.Background(), ending(who, "j1", now), now)
+			_, err := backend.End(context.Background(), rig.Ending(who, "j1", now), now)
 			done <- err
 		}()
 		waitBlocked(t, address, tx, 1)
@@ -241,7 +242,7 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 			t.Errorf("an ending of %+v holds the last session while it waits for the first: %v", who, err)
 		}
 		tx.Rollback(context.Background())
-		if err := soon(t, "the answer", done); err != nil {
+		if err := rig.Soon(t, "the answer", done); err != nil {
 			t.Errorf("End: %v", err)
 		}
 	}
@@ -254,8 +255,8 @@ func TestADifferentIsolationIsRefused(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	strict := open(t, with(t, address, "default_transaction_isolation", "repeatable read"), patient())
-	_, err := strict.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	_, err := strict.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	wantTrouble(t, "End", err)
-	wantTrouble(t, "Create", strict.Create(t.Context(), record("alice", "s1", now), now, now))
+	wantTrouble(t, "Create", strict.Create(t.Context(), rig.Record("alice", "s1", now), now, now))
 	wantAlive(t, backend, r, now)
 }

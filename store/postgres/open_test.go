@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
@@ -30,7 +31,7 @@ func TestReplicasOpenAnEmptyDatabaseTogether(t *testing.T) {
 	for _, s := range stores {
 		wantAlive(t, s, r, now)
 	}
-	if _, err := stores[7].End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
+	if _, err := stores[7].End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range stores {
@@ -53,7 +54,7 @@ func TestOpenWaitsForAnotherThatLooksAtTheSchema(t *testing.T) {
 	}()
 	waitBlocked(t, address, other, 1)
 	other.Rollback(context.Background())
-	if err := soon(t, "Open", opened); err != nil {
+	if err := rig.Soon(t, "Open", opened); err != nil {
 		t.Errorf("Open: %v", err)
 	}
 }
@@ -66,7 +67,7 @@ func TestTwoWhoShareADatabaseDoNotMeet(t *testing.T) {
 	now := time.Now()
 	mine, yours := signIn(t, here, "alice", "s1", now), signIn(t, there, "alice", "s1", now)
 	tx := begin(t, one)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	signIn(t, there, "alice", "s2", now) // and waits for nobody
 	if err := tx.Commit(t.Context()); err != nil {
@@ -166,9 +167,10 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 	now := time.Now()
 	for _, bad := range []string{"a\x00b", "\xff"} {
 		for what, err := range map[string]error{
-			"Create": backend.Create(t.Context(), record(bad, "s1", now), now, now),
-			"End":    second(backend.End(t.Context(), ending(store.Selector{Subject: bad}, "j1", now), now)),
-			"List": second(backend.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, Subject: bad},
+			"Create": backend.Create(t.Context(), rig.Record(bad, "s1", now), now, now),
+			"End":    second(backend.End(t.Context(), rig.Ending(store.Selector{Subject: bad}, "j1", now), now)),
+			"List": second(backend.List(t.Context(), store.Query{Issuer: rig.Issuer, ClientID: rig.ClientID,
+				Subject: bad},
 				now)),
 		} {
 			wantTrouble(t, what, err)
@@ -178,7 +180,7 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 		}
 	}
 	// What an app answered is only shown.
-	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
+	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	n, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 1)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
@@ -105,7 +106,7 @@ func TestReplicasBehindPgBouncerHearOneAnother(t *testing.T) {
 	heard := listen(t, there)
 	now := time.Now()
 	r := signIn(t, here, "alice", "s1", now)
-	if _, err := here.End(context.Background(), ending(store.Selector{SID: "s1"}, "j1", now), now); err != nil {
+	if _, err := here.End(context.Background(), rig.Ending(store.Selector{SID: "s1"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	heard.wantBell(t, r)

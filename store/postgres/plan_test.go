@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 
@@ -164,7 +165,8 @@ func TestEveryStatementOfAFunctionSearchesAnIndex(t *testing.T) {
 		backend := open(t, address, patient())
 		now := time.Now()
 		for i := range 3 {
-			if _, err := backend.End(t.Context(), ending(store.Selector{SID: fmt.Sprint("x", i)}, fmt.Sprint("x", i),
+			if _, err := backend.End(t.Context(), rig.Ending(store.Selector{SID: fmt.Sprint("x", i)},
+				fmt.Sprint("x", i),
 				now), now); err != nil {
 				t.Fatal(err)
 			}
@@ -207,11 +209,11 @@ func testFunctionPlans(t *testing.T, address string) {
 		sid := fmt.Sprint("sid", i)
 		for _, who := range []store.Selector{{Subject: "alice"}, {SID: sid}, {Subject: "alice", SID: sid}, {}} {
 			now = now.Add(time.Second)
-			r := record("alice", sid, now)
+			r := rig.Record("alice", sid, now)
 			if who == (store.Selector{}) {
 				who.Key = r.Key
 			}
-			e := ending(who, fmt.Sprint("j", now), now)
+			e := rig.Ending(who, fmt.Sprint("j", now), now)
 			e.Notices = append(e.Notices, store.NoticeRequest{Kind: store.NoticeRevoke, Target: "main"})
 			create, createArgs := postgres.CreateStatement(r, now)
 			renamed := r

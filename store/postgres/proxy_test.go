@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
 )
@@ -119,7 +120,7 @@ func TestAConnectionCutInTheMiddleOfEndIsNeverSuccessAndAlive(t *testing.T) {
 				r := signIn(t, backend, "alice", sid, now)
 				w.toServer.Store(toServer)
 				w.left.Store(int64(i * 23))
-				e := ending(store.Selector{SID: sid}, "j"+sid, now)
+				e := rig.Ending(store.Selector{SID: sid}, "j"+sid, now)
 				_, err := backend.End(t.Context(), e, now)
 				w.left.Store(-1)
 				if err == nil {
@@ -168,20 +169,20 @@ func TestABackendThatIsTerminatedInTheMiddleOfEndIsNeverSuccessAndAlive(t *testi
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	done := make(chan error, 1)
 	go func() {
-		_, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now)
+		_, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now)
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1)
 	run(t, address, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE `+
 		fmtInt(tx.Conn().PgConn().PID())+` = ANY (pg_blocking_pids(pid))`)
-	wantTrouble(t, "End", soon(t, "the answer", done))
+	wantTrouble(t, "End", rig.Soon(t, "the answer", done))
 	tx.Rollback(t.Context())
 	wantAlive(t, backend, r, now)
-	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil {
+	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil {
 		t.Errorf("End with the same jti: %v", err)
 	}
 	wantGone(t, backend, r, now)

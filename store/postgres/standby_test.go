@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
@@ -64,7 +65,7 @@ func (p *pair) interrupted(t *testing.T, what, how string, change func() error) 
 		`(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
 		t.Fatal(err)
 	}
-	return soon(t, what, done)
+	return rig.Soon(t, what, done)
 }
 
 func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
@@ -104,7 +105,7 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 			func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, "j"},
 	} {
 		r := signIn(t, row.store, fmt.Sprint("user", i), fmt.Sprint("s", i), now)
-		e := ending(row.who(r), "", now)
+		e := rig.Ending(row.who(r), "", now)
 		if row.jti != "" {
 			e.JTI = fmt.Sprint(row.jti, i)
 		}
@@ -120,7 +121,7 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 		}
 		done := p.waits(t, row.name, end)
 		p.standby.Thaw()
-		switch err := soon(t, row.name, done); {
+		switch err := rig.Soon(t, row.name, done); {
 		case row.jti != "" && !errors.Is(err, store.ErrReplayed):
 			t.Errorf("%s: repeated when the standby is back: got error %v, want %v", row.name, err, store.ErrReplayed)
 		case row.jti == "" && err != nil:
@@ -139,11 +140,11 @@ func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *tes
 	backend := open(t, p.primary.URL, patient())
 	now := time.Now()
 	ended, cancelled := signIn(t, backend, "alice", "s1", now), signIn(t, backend, "bob", "s2", now)
-	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
+	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
 	p.standby.Kill() // one that is frozen would read later what has been sent to it
-	e := ending(store.Selector{Subject: "bob"}, "j2", now)
+	e := rig.Ending(store.Selector{Subject: "bob"}, "j2", now)
 	err := p.interrupted(t, "End", cancelWait, func() error {
 		_,
 			err := backend.End(context.Background(), e, now)
@@ -170,7 +171,8 @@ func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	notice := func() store.Notice {
-		return store.Notice{Kind: store.NoticeTell, Target: "app2", Issuer: issuer, ClientID: client, Subject: "alice",
+		return store.Notice{Kind: store.NoticeTell, Target: "app2", Issuer: rig.Issuer,
+			ClientID: rig.ClientID, Subject: "alice",
 			Cause: store.CauseBackChannel, Created: now, Due: now, Deadline: now.Add(time.Hour)}
 	}
 	if err := backend.Enqueue(t.Context(), []store.Notice{notice()}); err != nil {
@@ -182,7 +184,9 @@ func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
 		name string
 		do   func() error
 	}{
-		{"Create", func() error { return backend.Create(context.Background(), record("bob", "s2", now), now, now) }},
+		{"Create", func() error {
+			return backend.Create(context.Background(), rig.Record("bob", "s2", now), now, now)
+		}},
 		{"Update", func() error { return backend.Update(context.Background(), r, now) }},
 		{"Leave", func() error { return backend.Enqueue(context.Background(), []store.Notice{notice()}) }},
 		{"Claim", func() error {
@@ -235,7 +239,8 @@ func TestAWarningOfATriggerIsNoTrouble(t *testing.T) {
 	r := signIn(t, backend, "alice", "s1", now)
 	run(t, address, `CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'somebody ends'; RETURN OLD; END $$`,
 		`CREATE CONSTRAINT TRIGGER warns AFTER DELETE ON curfew_sessions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()`)
-	if gone, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil ||
+	gone, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	if err != nil ||
 		len(gone) != 1 {
 		t.Errorf("End: %d ended, error %v; want 1", len(gone), err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/postgres"
@@ -36,7 +37,7 @@ func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 	heard := listen(t, backend)
 	now := time.Now()
 	stays, ends := signIn(t, backend, "alice", "s1", now), signIn(t, backend, "bob", "s2", now)
-	e := ending(store.Selector{Subject: "bob"}, "j1", now)
+	e := rig.Ending(store.Selector{Subject: "bob"}, "j1", now)
 	if _, err := backend.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 		end()
 		_, err := backend.Find(t.Context(), stays.Key, now)
 		wantTrouble(t, "Find", err)
-		_, err = backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now)
+		_, err = backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now)
 		wantTrouble(t, "End", err)
 		wantTrouble(t, "Sync", heard.feed.Sync(t.Context()))
 		s.Start()
@@ -65,7 +66,7 @@ func TestARestartIsTroubleForAMomentAndLosesNothing(t *testing.T) {
 			t.Errorf("End again: got error %v, want %v", err, store.ErrReplayed)
 		}
 	}
-	if n, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil ||
+	if n, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil ||
 		len(n) != 1 {
 		t.Errorf("End: %d sessions, error %v, want 1", len(n), err)
 	}
@@ -100,7 +101,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 		workers.Go(func() {
 			for i := 0; ; i++ {
 				sid := fmt.Sprintf("%d-%d", w, i)
-				r := record("alice", sid, now)
+				r := rig.Record("alice", sid, now)
 				if backend.Create(context.Background(), r, now, now) != nil {
 					return
 				}
@@ -109,7 +110,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 					continue
 				}
 				note(r, begun)
-				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now),
+				if _, err := backend.End(context.Background(), rig.Ending(store.Selector{SID: sid}, "jti-"+sid, now),
 					now); err != nil {
 					return
 				}
@@ -119,7 +120,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 			}
 		})
 	}
-	soon(t, "200 endings", enough)
+	rig.Soon(t, "200 endings", enough)
 	s.Kill()
 	s.Start()
 	workers.Wait()
@@ -148,7 +149,7 @@ func TestWhatWasAcknowledgedSurvivesKill9OfTheServer(t *testing.T) {
 		case gone != told[key]:
 			t.Errorf("a session is gone: %v, and its notice is there: %v; want both or neither", gone, told[key])
 		}
-		again, err := backend.End(t.Context(), ending(store.Selector{SID: sids[key]}, "jti-"+sids[key], now), now)
+		again, err := backend.End(t.Context(), rig.Ending(store.Selector{SID: sids[key]}, "jti-"+sids[key], now), now)
 		switch {
 		case gone && !errors.Is(err, store.ErrReplayed):
 			t.Errorf("End again of one that is gone: %d sessions, error %v, want %v", len(again), err,
@@ -178,7 +179,7 @@ func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	s.Freeze()
 	_, err := backend.Find(t.Context(), r.Key, now)
 	wantTrouble(t, "Find", err)
-	_, err = backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	_, err = backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	wantTrouble(t, "End", err)
 	wantTrouble(t, "Update", backend.Update(t.Context(), r, now))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -191,7 +192,7 @@ func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	settled(t, patientStore, now)
 	settled(t, backend, now)
 	// The End that nobody waited for may have been carried out; if not, the same token ends the session now.
-	_, err = patientStore.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	_, err = patientStore.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	if err != nil && !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End again: %v", err)
 	}
@@ -208,12 +209,12 @@ func TestOneWhoWaitsTooLongForALockIsTold(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
-	_, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now)
+	_, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now)
 	wantTrouble(t, "End", err)
 	tx.Rollback(t.Context())
-	if _, err := backend.End(t.Context(), ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil {
+	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now); err != nil {
 		t.Errorf("End with the same jti: %v", err)
 	}
 	wantGone(t, backend, r, now)
@@ -229,11 +230,11 @@ func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "bob"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "bob"}, "j1", now), now)
 	send(t, tx, statement, args)
 	done := make(chan error, 1)
 	go func() {
-		_, err := backend.End(context.Background(), ending(store.Selector{Subject: "bob"}, "j2", now), now)
+		_, err := backend.End(context.Background(), rig.Ending(store.Selector{Subject: "bob"}, "j2", now), now)
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1) // and has the only connection
@@ -245,7 +246,7 @@ func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
 	heard.sync(t)
 	heard.wantHeard(t, r, 1)
 	tx.Rollback(t.Context())
-	if err := soon(t, "the answer", done); err != nil {
+	if err := rig.Soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v", err)
 	}
 }
@@ -257,18 +258,18 @@ func TestACallerWhoLeavesWhileItWaitsLearnsWhatBecameOfIt(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	tx := begin(t, address)
-	statement, args := postgres.EndStatement(ending(store.Selector{Subject: "alice"}, "j1", now), now)
+	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	send(t, tx, statement, args)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := backend.End(ctx, ending(store.Selector{Subject: "alice"}, "j2", now), now)
+		_, err := backend.End(ctx, rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now)
 		done <- err
 	}()
 	waitBlocked(t, address, tx, 1)
 	cancel()
 	tx.Rollback(context.Background())
-	if err := soon(t, "the answer", done); err != nil {
+	if err := rig.Soon(t, "the answer", done); err != nil {
 		t.Errorf("End: %v, want the success that it was", err)
 	}
 	wantGone(t, backend, r, now)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -66,7 +67,7 @@ func TestAReplicaOfAClusterThatIsAwayAtTheStartVoidsNoPromise(t *testing.T) {
 	}
 	other.Thaw()
 	for _, i := range failed {
-		poll(t, "the same token again succeeds", func() bool {
+		rig.Poll(t, "the same token again succeeds", func() bool {
 			_, err := backend.End(t.Context(), tokenOf(i, now), now)
 			if errors.Is(err, store.ErrReplayed) {
 				t.Fatalf("End of user %d again: %v", i, err)
@@ -85,7 +86,7 @@ func TestReplicasBehindSentinelsThatAreAwayAtTheStartVoidNoPromise(t *testing.T)
 	own.Nodes[1].Kill()
 	own.Nodes[2].Kill()
 	master := adminOf(t, own.Nodes[0])
-	poll(t, "the master has noticed", func() bool {
+	rig.Poll(t, "the master has noticed", func() bool {
 		text, _ := ask(t, master, "INFO", "replication")
 		return strings.Contains(text, "connected_slaves:0")
 	})
@@ -96,7 +97,7 @@ func TestReplicasBehindSentinelsThatAreAwayAtTheStartVoidNoPromise(t *testing.T)
 		t.Errorf("%d of 3 logouts failed while the replicas are away, want all", len(failed))
 	}
 	own.Nodes[1].Start()
-	poll(t, "the same token again succeeds", func() bool { return len(endAll(t, backend, 1, now)) == 0 })
+	rig.Poll(t, "the same token again succeeds", func() bool { return len(endAll(t, backend, 1, now)) == 0 })
 }
 
 func TestLogoutsThatWaitShareFewConnectionsAndGiveThemBack(t *testing.T) {
@@ -131,5 +132,5 @@ func TestLogoutsThatWaitShareFewConnectionsAndGiveThemBack(t *testing.T) {
 	if len(failed) != 600 {
 		t.Errorf("%d of 600 logouts failed while the replica is away, want all", len(failed))
 	}
-	poll(t, "idle connections are closed", func() bool { return ours() <= 8 })
+	rig.Poll(t, "idle connections are closed", func() bool { return ours() <= 8 })
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -140,20 +141,15 @@ func BenchmarkHeard(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)-1].Nanoseconds())/1e6, "max-ms")
 }
 
-const (
-	issuer = "https://id.example"
-	client = "app"
-)
-
 func recordOf(subject, sid string, now time.Time) store.Record {
-	bearer := session.NewBearer(issuer, client, subject)
-	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid, Created: now,
-		LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1,
+	bearer := session.NewBearer(rig.Issuer, rig.ClientID, subject)
+	return store.Record{Key: bearer.Key(), Issuer: rig.Issuer, ClientID: rig.ClientID, Subject: subject,
+		SID: sid, Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1,
 		Payload: []byte("sealed")}
 }
 
 func endingOf(w store.Selector) store.Ending {
-	w.Issuer, w.ClientID = issuer, client
+	w.Issuer, w.ClientID = rig.Issuer, rig.ClientID
 	return store.Ending{Selector: w, Cause: store.CauseBackChannel}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -72,7 +73,7 @@ func failedOver(t *testing.T, backend *redis.Store, all []store.Record, failed [
 		t.Error("the failover lost no logout: the test does not test that")
 	}
 	for _, i := range failed {
-		poll(t, "the same token again succeeds", func() bool {
+		rig.Poll(t, "the same token again succeeds", func() bool {
 			_, err := backend.End(t.Context(), tokenOf(i, now), now)
 			return err == nil || errors.Is(err, store.ErrReplayed)
 		})
@@ -115,7 +116,7 @@ func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
 	lost.Kill()
 	cut.Thaw()
 	heir := adminOf(t, cut)
-	poll(t, "the replica takes over", func() bool { return isMaster(heir) })
+	rig.Poll(t, "the replica takes over", func() bool { return isMaster(heir) })
 	lost.Start() // as a replica of the new master, which waits for one as the old did
 	failedOver(t, backend, all, failed, now)
 }
@@ -130,7 +131,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	one.Kill()
 	two.Kill()
 	master := adminOf(t, lost)
-	poll(t, "the master has noticed", func() bool {
+	rig.Poll(t, "the master has noticed", func() bool {
 		text, _ := ask(t, master, "INFO", "replication")
 		return strings.Contains(text, "connected_slaves:0")
 	})
@@ -138,7 +139,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	defer backend.Close()
 	one.Start()
 	two.Start()
-	poll(t, "both are back", func() bool {
+	rig.Poll(t, "both are back", func() bool {
 		text, _ := ask(t, master, "INFO", "replication")
 		return strings.Count(text, "state=online") == 2
 	})
@@ -177,7 +178,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	one.Thaw()
 	two.Thaw()
 	heirs := []rueidis.Client{adminOf(t, one), adminOf(t, two)}
-	poll(t, "a replica takes over", func() bool { return isMaster(heirs[0]) || isMaster(heirs[1]) })
+	rig.Poll(t, "a replica takes over", func() bool { return isMaster(heirs[0]) || isMaster(heirs[1]) })
 	failedOver(t, backend, all, failed, now)
 }
 
@@ -209,7 +210,7 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 			bare = s
 		}
 	}
-	poll(t, "it has left", func() bool {
+	rig.Poll(t, "it has left", func() bool {
 		return strings.Contains(of(bare, "INFO", "replication"), "connected_slaves:0")
 	})
 	var log bytes.Buffer
@@ -239,14 +240,14 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 	_, bus, _ := strings.Cut(of(bare, "CLUSTER", "NODES"), fmt.Sprintf(":%d@", bare.Port))
 	bus = bus[:strings.IndexFunc(bus, func(r rune) bool { return r < '0' || r > '9' })]
 	do(t, clients[single], "CLUSTER", "MEET", "127.0.0.1", fmt.Sprint(bare.Port), bus)
-	poll(t, "they have met", func() bool {
+	rig.Poll(t, "they have met", func() bool {
 		return strings.Contains(of(single, "CLUSTER", "NODES"),
 			of(bare, "CLUSTER", "MYID"))
 	})
 	do(t, clients[single], "CLUSTER", "REPLICATE", of(bare, "CLUSTER", "MYID"))
-	poll(t, "it follows", func() bool { return strings.Contains(of(bare, "INFO", "replication"), "state=online") })
+	rig.Poll(t, "it follows", func() bool { return strings.Contains(of(bare, "INFO", "replication"), "state=online") })
 	now = now.Add(2 * time.Hour)
-	poll(t, "all succeed again", func() bool {
+	rig.Poll(t, "all succeed again", func() bool {
 		now = now.Add(2 * time.Hour)
 		return len(endAll(t, backend, people,
 			now)) == 0

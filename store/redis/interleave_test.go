@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -287,7 +288,8 @@ func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 		if _, err := backend.Find(t.Context(), b.Key, now); err != nil {
 			t.Errorf("%s: the other: %v", name, err)
 		}
-		page, err := backend.List(t.Context(), store.Query{Issuer: issuer, ClientID: client, Subject: one}, now)
+		page, err := backend.List(t.Context(), store.Query{Issuer: rig.Issuer, ClientID: rig.ClientID,
+			Subject: one}, now)
 		if err != nil || len(page.Records) != 0 {
 			t.Errorf("%s: %d listed (error %v), want none", name, len(page.Records), err)
 		}
@@ -304,7 +306,7 @@ func oneTag() (string, string) {
 	seen := make(map[[4]byte]string)
 	for i := 0; ; i++ {
 		subject := fmt.Sprint("user", i)
-		tag := store.Tag(issuer, client, subject)
+		tag := store.Tag(rig.Issuer, rig.ClientID, subject)
 		if other, ok := seen[tag]; ok {
 			return other, subject
 		}
@@ -389,7 +391,7 @@ func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	left := func() time.Duration { // of the one that is kept for less
 		var least int64
 		for _, sid := range []string{"s0", "s1"} {
-			m := do(t, c, "PTTL", backend.PointerOf(issuer, client, sid))
+			m := do(t, c, "PTTL", backend.PointerOf(rig.Issuer, rig.ClientID, sid))
 			ms, err := m.AsInt64()
 			if err != nil {
 				t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	gocmp "github.com/google/go-cmp/cmp"
@@ -105,7 +106,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 				t.Errorf("the key %q does not begin with the prefix and a hash tag", key)
 				continue
 			}
-			if strings.Contains(key, "MARK") || strings.Contains(key, client) {
+			if strings.Contains(key, "MARK") || strings.Contains(key, rig.ClientID) {
 				t.Errorf("the key %q holds what somebody else wrote", key)
 			}
 			seen[rest[0]] = true

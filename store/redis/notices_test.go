@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -15,8 +16,9 @@ import (
 
 // noticeFor is a notice for an app about somebody, who decides the bucket.
 func noticeFor(target, subject string, now time.Time) store.Notice {
-	return store.Notice{Kind: store.NoticeTell, Target: target, Issuer: issuer, ClientID: client, Subject: subject,
-		Cause: store.CauseUser, Created: now, Due: now, Deadline: now.Add(time.Hour)}
+	return store.Notice{Kind: store.NoticeTell, Target: target, Issuer: rig.Issuer, ClientID: rig.ClientID,
+		Subject: subject,
+		Cause:   store.CauseUser, Created: now, Due: now, Deadline: now.Add(time.Hour)}
 }
 
 func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -231,7 +232,7 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		if err := backend.Update(t.Context(), r, now); err != nil {
 			t.Errorf("Update: %v", err)
 		}
-		for _, q := range []store.Query{{}, {Issuer: issuer, ClientID: client, SID: r.SID}} {
+		for _, q := range []store.Query{{}, {Issuer: rig.Issuer, ClientID: rig.ClientID, SID: r.SID}} {
 			if page, err := backend.List(t.Context(), q, now); err != nil || len(page.Records) != 1 {
 				t.Errorf("List: %d, %v", len(page.Records), err)
 			}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -15,137 +14,20 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
-	"example.com/curfew/keyring"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
 
-// ceiling is the default of [session.Config].
-const ceiling = time.Second
-
-// replica is a process as [session.Manager] makes one of a store.
-type replica struct {
-	*session.Manager
-	store *counted
-}
-
-// counted counts the questions that no cache answered.
-type counted struct {
-	*redis.Store
-	finds atomic.Int64
-}
-
-func (c *counted) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
-	c.finds.Add(1)
-	return c.Store.Find(ctx, key, now)
-}
-
-func newReplica(backend *redis.Store, cfg session.Config) (*replica, error) {
-	ring, err := keyring.New(make([]byte, 32))
-	if err != nil {
-		return nil, err
-	}
-	r := &replica{store: &counted{Store: backend}}
-	cfg.Store, cfg.Keyring, cfg.Log = r.store, ring, slog.New(slog.DiscardHandler)
-	r.Manager, err = session.NewManager(cfg)
-	return r, err
-}
-
 // replicate runs a replica for as long as the test runs.
-func replicate(t *testing.T, url string, o redis.Options, cfg session.Config) *replica {
+func replicate(t *testing.T, url string, o redis.Options, cfg session.Config) *rig.Replica {
 	t.Helper()
 	backend := open(t, url, o)
-	r, err := newReplica(backend, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-		backend.Close()
-	})
-	return r
-}
-
-// poll asks again and again, until it is answered true.
-func poll(t *testing.T, what string, ask func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for !ask() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		pauseFor(5 * time.Millisecond)
-	}
-}
-
-func (r *replica) signIn(t *testing.T, subject, sid string) (b session.Bearer) {
-	t.Helper()
-	poll(t, "somebody signs in", func() (ok bool) {
-		var err error
-		b, _, err = r.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
-			Began: r.Now()})
-		return err == nil
-	})
-	return b
-}
-
-// cache returns when the replica answers for b without asking the store. What is unavailable is asked for again.
-func (r *replica) cache(t *testing.T, b session.Bearer) {
-	t.Helper()
-	poll(t, "it is answered from the cache", func() bool {
-		before := r.store.finds.Load()
-		_, err := r.Get(t.Context(), b)
-		if err != nil && !errors.Is(err, session.ErrUnavailable) {
-			t.Fatalf("Get: %v", err)
-		}
-		return err == nil && r.store.finds.Load() == before
-	})
-}
-
-// end ends who, and returns when it is dead.
-func (r *replica) end(t *testing.T, who store.Selector) (dead time.Time) {
-	t.Helper()
-	poll(t, "the ending is acknowledged", func() bool {
-		_, err := r.End(t.Context(), endingOf(who))
-		dead = time.Now()
-		if err != nil && !errors.Is(err, session.ErrUnavailable) {
-			t.Fatalf("End: %v", err)
-		}
-		return err == nil
-	})
-	return dead
-}
-
-// wantRefused fails unless the store says that b is nobody's. What is unavailable is asked for again.
-func (r *replica) wantRefused(t *testing.T, b session.Bearer) {
-	t.Helper()
-	poll(t, "it is refused", func() bool {
-		_, err := r.Get(t.Context(), b)
-		if err == nil {
-			t.Fatal("who ended is served")
-		}
-		return errors.Is(err, store.ErrNotFound)
-	})
-}
-
-// hears fails unless the replica hears of an ending of b on another.
-func (r *replica) hears(t *testing.T, b session.Bearer, end func()) {
-	t.Helper()
-	heard, stop := r.Watch(b.Key())
-	defer stop()
-	end()
-	select {
-	case <-heard:
-	case <-time.After(2 * time.Minute):
-		t.Fatal("the other replica does not hear of it")
-	}
+	t.Cleanup(func() { backend.Close() })
+	return rig.Replicate(t, backend, cfg)
 }
 
 func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
@@ -155,17 +37,17 @@ func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
 		// Who hears nothing would serve a copy for an hour.
 		deaf := session.Config{MaxStale: time.Hour}
 		here, there := replicate(t, url, o, deaf), replicate(t, url, o, deaf)
-		bystander := here.signIn(t, "bob", "s9")
-		there.cache(t, bystander)
+		bystander := here.SignIn(t, "bob", "s9")
+		there.Cache(t, bystander)
 		for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
-			b := here.signIn(t, "alice", "s1")
-			here.cache(t, b)
-			there.cache(t, b)
-			there.hears(t, b, func() { here.end(t, who) })
-			here.wantRefused(t, b)
-			there.wantRefused(t, b)
+			b := here.SignIn(t, "alice", "s1")
+			here.Cache(t, b)
+			there.Cache(t, b)
+			there.Hears(t, b, func() { here.EndAll(t, who) })
+			here.WantRefused(t, b)
+			there.WantRefused(t, b)
 		}
-		there.cache(t, bystander)
+		there.Cache(t, bystander)
 	})
 }
 
@@ -264,32 +146,8 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 			o := redis.Options{Timeout: 30 * time.Second}
 			here := replicate(t, s.URL, o, session.Config{})
 			there := replicate(t, "redis://"+w.Addr().String(), o, session.Config{})
-			ends, stays := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2")
-			there.cache(t, ends)
-			there.cache(t, stays)
-			fault.begin(t, w, c)
-			mend := sync.OnceFunc(func() { fault.end(w) })
-			t.Cleanup(mend)
-
-			dead := here.end(t, store.Selector{Subject: "alice"})
-			poll(t, "twice the ceiling has passed", func() bool {
-				began := time.Now()
-				if _, err := there.Get(t.Context(), ends); err == nil && began.Sub(dead) > ceiling {
-					t.Errorf("served %v after the end", began.Sub(dead))
-				} else if err != nil && !errors.Is(err, store.ErrNotFound) {
-					t.Errorf("Get: got error %v, but the store can be asked", err)
-				}
-				if _, err := there.Get(t.Context(), stays); err != nil {
-					t.Errorf("Get of who is alive: %v", err)
-				}
-				return began.Sub(dead) > 2*ceiling
-			})
-			there.wantRefused(t, ends)
-
-			mend()
-			there.cache(t, stays)
-			there.hears(t, stays, func() { here.end(t, store.Selector{SID: "s2"}) })
-			there.wantRefused(t, stays)
+			ends, stays := here.SignIn(t, "alice", "s1"), here.SignIn(t, "bob", "s2")
+			rig.Deaf(t, here, there, ends, stays, func() { fault.begin(t, w, c) }, func() { fault.end(w) })
 		})
 	}
 }
@@ -299,71 +157,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	s := startServer(t)
 	url, o := s.URL, redis.Options{}
 	here, there := replicate(t, url, o, session.Config{}), replicate(t, url, o, session.Config{})
-	ends, stays, wished := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2"), here.signIn(t, "carol", "s3")
-	for _, b := range []session.Bearer{ends, stays, wished} {
-		there.cache(t, b)
-	}
-	dead := here.end(t, store.Selector{Subject: "alice"})
-	s.Freeze()
-	frozen := time.Now()
-	wish := endingOf(store.Selector{Subject: "carol"})
-	wish.JTI, wish.JTIExpires = "j1", frozen.Add(time.Hour)
-	var asking sync.WaitGroup
-	during := func(what string, ask func(began time.Time) error) {
-		asking.Go(func() {
-			refused := 0
-			for time.Since(frozen) < 10*time.Second {
-				if err := ask(time.Now()); err != nil {
-					refused++
-					if !errors.Is(err, session.ErrUnavailable) {
-						t.Errorf("%s: got error %v, want %v", what, err, session.ErrUnavailable)
-					}
-				}
-				pauseFor(5 * time.Millisecond)
-			}
-			if refused < 2 {
-				t.Errorf("%s: it was refused %d times in ten seconds; one waits for our timeout and not for the server",
-					what, refused)
-			}
-		})
-	}
-	during("Get of who ended", func(began time.Time) error {
-		_, err := there.Get(t.Context(), ends)
-		if err == nil && began.Sub(dead) > ceiling {
-			t.Errorf("served %v after the end", began.Sub(dead))
-		}
-		if errors.Is(err, store.ErrNotFound) && began.Sub(dead) <= ceiling {
-			return nil // heard of before the server froze
-		}
-		return err
-	})
-	during("Get of who is alive", func(began time.Time) error {
-		_, err := there.Get(t.Context(), stays)
-		if err == nil && began.Sub(frozen) > ceiling {
-			t.Errorf("served %v after anything was heard of the server", began.Sub(frozen))
-		}
-		return err
-	})
-	during("End", func(time.Time) error {
-		_, err := here.End(t.Context(), wish)
-		if err == nil {
-			t.Error("End: no error of a frozen server")
-		}
-		return err
-	})
-	asking.Wait()
-	s.Thaw()
-
-	there.cache(t, stays) // and was never signed out
-	poll(t, "a logout that failed is carried out, or was", func() bool {
-		_, err := here.End(t.Context(), wish)
-		return err == nil || errors.Is(err, store.ErrReplayed)
-	})
-	there.wantRefused(t, ends)
-	poll(t, "who was ended by it is refused", func() bool {
-		_, err := there.Get(t.Context(), wished)
-		return errors.Is(err, store.ErrNotFound)
-	})
+	ends, stays, wished := here.SignIn(t, "alice", "s1"), here.SignIn(t, "bob", "s2"), here.SignIn(t, "carol", "s3")
+	rig.Frozen(t, s, here, there, ends, stays, wished)
 }
 
 func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
@@ -373,19 +168,20 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 		right := replicate(t, url, o, session.Config{})
 		for name, off := range map[string]time.Duration{"fast": 30 * time.Second, "slow": -30 * time.Second} {
 			wrong := replicate(t, url, o, session.Config{Now: func() time.Time { return time.Now().Add(off) }})
-			for _, r := range []*replica{right, wrong} {
-				poll(t, "it has asked for the time", func() bool { return time.Until(r.Now()).Abs() < 2*time.Second })
+			for _, r := range []*rig.Replica{right, wrong} {
+				rig.Poll(t, "it has asked for the time",
+					func() bool { return time.Until(r.Now()).Abs() < 2*time.Second })
 			}
 			// More than both can be off still.
 			const margin = 5 * time.Second
-			begun := func(who *replica, began time.Time) error {
-				_, _, err := who.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: name,
-					Began: began})
+			begun := func(who *rig.Replica, began time.Time) error {
+				_, _, err := who.Create(t.Context(), session.SignIn{Issuer: rig.Issuer, ClientID: rig.ClientID,
+					Subject: name, Began: began})
 				return err
 			}
-			for _, ends := range []*replica{right, wrong} {
+			for _, ends := range []*rig.Replica{right, wrong} {
 				before := wrong.Now().Add(-margin)
-				ends.end(t, store.Selector{Subject: name})
+				ends.EndAll(t, store.Selector{Subject: name})
 				if err := begun(right, before); !errors.Is(err, store.ErrEnded) {
 					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err,
 						store.ErrEnded)
@@ -410,7 +206,7 @@ func childReplica() error {
 		return err
 	}
 	defer backend.Close()
-	r, err := newReplica(backend, session.Config{})
+	r, err := rig.NewReplica(backend, session.Config{})
 	if err != nil {
 		return err
 	}
@@ -424,14 +220,14 @@ func childReplica() error {
 		if err != nil {
 			return err
 		}
-		before := r.store.finds.Load()
+		before := r.Finds()
 		_, err = r.Get(ctx, bearer)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			fmt.Println("refused")
 		case err != nil:
 			fmt.Println("unavailable")
-		case r.store.finds.Load() == before:
+		case r.Finds() == before:
 			fmt.Println("cached")
 		default:
 			fmt.Println("read")

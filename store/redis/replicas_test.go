@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -270,13 +271,13 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	late := recordOf("dave", "s4", now)
 	mustCreate(t, backend, late, now)
 	c := adminOf(t, master)
-	lose := func() { do(t, c, "DEL", backend.PointerOf(issuer, client, "s4")) }
+	lose := func() { do(t, c, "DEL", backend.PointerOf(rig.Issuer, rig.ClientID, "s4")) }
 	lose()
 	if err := backend.Update(t.Context(), late, now); err != nil {
 		t.Fatal(err)
 	}
 	late.Revision++
-	if m := do(t, c, "EXISTS", backend.PointerOf(issuer, client, "s4")); !isOne(m) {
+	if m := do(t, c, "EXISTS", backend.PointerOf(rig.Issuer, rig.ClientID, "s4")); !isOne(m) {
 		t.Error("the use of a session did not put the way to it again")
 	}
 	replica.Thaw()

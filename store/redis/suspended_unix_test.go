@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
@@ -21,7 +22,7 @@ func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
 	t.Parallel()
 	url, o := single.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
 	here := replicate(t, url, o, session.Config{})
-	ends, stays := here.signIn(t, "alice", "s1"), here.signIn(t, "bob", "s2")
+	ends, stays := here.SignIn(t, "alice", "s1"), here.SignIn(t, "bob", "s2")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -59,11 +60,11 @@ func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
 		return strings.TrimSpace(answers.Text())
 	}
 	for _, b := range []session.Bearer{ends, stays} {
-		poll(t, "the other replica has a copy", func() bool { return ask(b) == "cached" })
+		rig.Poll(t, "the other replica has a copy", func() bool { return ask(b) == "cached" })
 	}
 	child.Process.Signal(syscall.SIGSTOP)
-	dead := here.end(t, store.Selector{Subject: "alice"})
-	poll(t, "the ceiling has passed", func() bool { return time.Since(dead) > ceiling })
+	dead := here.EndAll(t, store.Selector{Subject: "alice"})
+	rig.Poll(t, "the ceiling has passed", func() bool { return time.Since(dead) > rig.MaxStale })
 	// The question is there when it wakes, before any message of the feed can have been looked at.
 	fmt.Fprintln(in, ends.Reveal())
 	child.Process.Signal(syscall.SIGCONT)
@@ -73,6 +74,6 @@ func TestAReplicaThatWasSuspendedServesNobodyWhoEndedMeanwhile(t *testing.T) {
 	if got := answers.Text(); got == "cached" || got == "read" {
 		t.Errorf("who ended while it was suspended: %s, want it refused", got)
 	}
-	poll(t, "who ended is refused", func() bool { return ask(ends) == "refused" })
-	poll(t, "the other replica trusts its feed again", func() bool { return ask(stays) == "cached" })
+	rig.Poll(t, "who ended is refused", func() bool { return ask(ends) == "refused" })
+	rig.Poll(t, "the other replica trusts its feed again", func() bool { return ask(stays) == "cached" })
 }

@@ -11,29 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"example.com/curfew/session"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 	"example.com/curfew/store/storetest"
 )
-
-const (
-	issuer = "https://id.example"
-	client = "app"
-)
-
-func record(subject, sid string, now time.Time) store.Record {
-	bearer := session.NewBearer(issuer, client, subject)
-	return store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: client, Subject: subject, SID: sid,
-		Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(time.Hour),
-		Payload: make([]byte, 600)}
-}
-
-func ending(who store.Selector, jti string, now time.Time) store.Ending {
-	who.Issuer, who.ClientID = issuer, client
-	return store.Ending{Selector: who, Cause: store.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
-		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
-}
 
 // childWork signs people in and out until it is killed. It says what it is about to end, and what has been
 // acknowledged.
@@ -55,7 +37,7 @@ func childWork(path string) int {
 			for i := 0; ; i++ {
 				now := time.Now()
 				sid := fmt.Sprintf("%d-%d-%d", os.Getpid(), w, i)
-				r := record("alice", sid, now)
+				r := rig.Record("alice", sid, now)
 				if err := backend.Create(context.Background(), r, now, now); err != nil {
 					panic(err)
 				}
@@ -64,7 +46,7 @@ func childWork(path string) int {
 					continue
 				}
 				line("ending", sid, r.Key)
-				if _, err := backend.End(context.Background(), ending(store.Selector{SID: sid}, "jti-"+sid, now),
+				if _, err := backend.End(context.Background(), rig.Ending(store.Selector{SID: sid}, "jti-"+sid, now),
 					now); err != nil {
 					panic(err)
 				}
@@ -132,7 +114,7 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 				t.Errorf("a session is gone: %v, and its notice is there: %v; want both or neither", gone, told[text])
 			}
 			if wasEnded {
-				_, err := backend.End(t.Context(), ending(store.Selector{SID: "nobody"}, "jti-"+sid, now), now)
+				_, err := backend.End(t.Context(), rig.Ending(store.Selector{SID: "nobody"}, "jti-"+sid, now), now)
 				if !errors.Is(err, store.ErrReplayed) {
 					t.Errorf("the jti of an acknowledged End is forgotten (error %v)", err)
 				}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 	"example.com/curfew/store/storetest"
@@ -20,7 +21,7 @@ func endTogether(t *testing.T, backend *sqlite.Store, all []store.Record, bad in
 	errs := make([]error, len(all))
 	var enders sync.WaitGroup
 	for i, r := range all {
-		e := ending(store.Selector{SID: r.SID}, "j-"+r.SID, now)
+		e := rig.Ending(store.Selector{SID: r.SID}, "j-"+r.SID, now)
 		if i == bad {
 			e.Notices[0].Target = "bad"
 		}
@@ -110,7 +111,7 @@ func TestOneChangeThatFailsDoesNotTouchThoseBesideIt(t *testing.T) {
 			wantAlive(t, backend, all[i], now)
 		}
 	}
-	if _, err := backend.End(t.Context(), ending(store.Selector{SID: "s4"}, "j-s4", now), now); err != nil {
+	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{SID: "s4"}, "j-s4", now), now); err != nil {
 		t.Errorf("the same jti again: %v: it was burnt", err)
 	}
 }

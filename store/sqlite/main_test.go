@@ -85,15 +85,3 @@ func (p *process) line(t *testing.T) string {
 	}
 	return p.out.Text()
 }
-
-// soon returns what comes from a channel. It fails the test after a time that only a hang takes.
-func soon[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("waited in vain: %s", what)
-		panic("not reached")
-	}
-}

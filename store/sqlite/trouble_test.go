@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 	"example.com/curfew/store/sqlite"
 )
@@ -74,7 +75,7 @@ func wantAlive(t *testing.T, backend *sqlite.Store, r store.Record, now time.Tim
 
 func signIn(t *testing.T, backend *sqlite.Store, subject, sid string, now time.Time) store.Record {
 	t.Helper()
-	r := record(subject, sid, now)
+	r := rig.Record(subject, sid, now)
 	if err := backend.Create(t.Context(), r, now, now); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
@@ -90,7 +91,7 @@ func TestAFullDiskIsTroubleAndChangesNothing(t *testing.T) {
 	run(t, backend, `PRAGMA max_page_count = 1`) // which means: no more than there are
 	var err error
 	for i := 0; err == nil && i < 1000; i++ {
-		r := record(fmt.Sprint("user", i), strings.Repeat("s", 1000), now)
+		r := rig.Record(fmt.Sprint("user", i), strings.Repeat("s", 1000), now)
 		if err = backend.Create(t.Context(), r, now, now); err == nil {
 			wantAlive(t, backend, r, now)
 			continue
@@ -104,7 +105,7 @@ func TestAFullDiskIsTroubleAndChangesNothing(t *testing.T) {
 	big.Revision, big.Payload = 1, make([]byte, 1<<20)
 	wantTrouble(t, "Update", backend.Update(t.Context(), big, now), "full")
 
-	e := ending(store.Selector{Subject: "alice"}, strings.Repeat("j", 100_000), now)
+	e := rig.Ending(store.Selector{Subject: "alice"}, strings.Repeat("j", 100_000), now)
 	_, err = backend.End(t.Context(), e, now)
 	wantTrouble(t, "End", err, "full")
 	wantAlive(t, backend, alice, now)
@@ -125,12 +126,12 @@ func TestAChangeWhoseCallerHasLeftIsNotMade(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
 	go func() {
-		_, err := backend.End(ctx, ending(store.Selector{SID: "s1"}, "j1", now), now)
+		_, err := backend.End(ctx, rig.Ending(store.Selector{SID: "s1"}, "j1", now), now)
 		answer <- err
 	}()
 	backend.WaitQueued(1)
 	cancel()
-	if err := soon(t, "End", answer); !errors.Is(err, context.Canceled) {
+	if err := rig.Soon(t, "End", answer); !errors.Is(err, context.Canceled) {
 		t.Errorf("End: got error %v, want %v while the writer is busy", err, context.Canceled)
 	}
 	release()
@@ -160,7 +161,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	errs := make([]error, 50)
 	var callers sync.WaitGroup
 	for i := range errs {
-		r := record("alice", fmt.Sprint("s", i), now)
+		r := rig.Record("alice", fmt.Sprint("s", i), now)
 		all = append(all, r)
 		callers.Go(func() { errs[i] = backend.Create(t.Context(), r, now, now) })
 	}
@@ -168,7 +169,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- backend.Close() }()
 	release()
-	if err := soon(t, "Close", closed); err != nil {
+	if err := rig.Soon(t, "Close", closed); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	callers.Wait()
@@ -196,10 +197,10 @@ func TestWhileAnotherProgramLocksItEverythingIsTrouble(t *testing.T) {
 	if _, err := db.Exec(`BEGIN IMMEDIATE`); err != nil {
 		t.Fatal(err)
 	}
-	e := ending(store.Selector{Subject: "alice"}, "j1", now)
+	e := rig.Ending(store.Selector{Subject: "alice"}, "j1", now)
 	_, err = backend.End(t.Context(), e, now)
 	wantTrouble(t, "End", err, "locked")
-	wantTrouble(t, "Create", backend.Create(t.Context(), record("bob", "s2", now), now, now), "locked")
+	wantTrouble(t, "Create", backend.Create(t.Context(), rig.Record("bob", "s2", now), now, now), "locked")
 	wantAlive(t, backend, r, now) // reading goes on
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
@@ -236,7 +237,7 @@ func TestADamagedPageIsTroubleNotAnAbsence(t *testing.T) {
 	_, err := backend.Find(t.Context(), all[0].Key, now)
 	wantTrouble(t, "Find", err, "malformed")
 	wantTrouble(t, "Update", backend.Update(t.Context(), all[0], now), "malformed")
-	_, err = backend.End(t.Context(), ending(store.Selector{SID: "s1"}, "j1", now), now)
+	_, err = backend.End(t.Context(), rig.Ending(store.Selector{SID: "s1"}, "j1", now), now)
 	wantTrouble(t, "End", err, "malformed")
 	_, err = backend.List(t.Context(), store.Query{}, now)
 	wantTrouble(t, "List", err, "malformed")
