@@ -31,7 +31,7 @@ type LogoutToken struct {
 	Expiry   time.Time // zero only with AllowMissingExp
 	// Remember is until when the jti must be refused: Expiry (or what stands in for it) plus the skew.
 	Remember time.Time
-	// RevokeOffline: Keycloak's revoke_offline_access inside the event.
+	// RevokeOffline is Keycloak's `revoke_offline_access: true`: refresh tokens for offline use are to be revoked too.
 	RevokeOffline bool
 }
 
@@ -298,7 +298,9 @@ func (v *logoutVerification) checkEvents(context.Context) error {
 	if !ok {
 		return failed("events", "the member %s of `events` is not a JSON object", backchannelEvent)
 	}
-	v.token.RevokeOffline = members["revoke_offline_access"] == true
+	// Keycloak writes it beside the event. It is read inside the event as well, where a member of the event belongs.
+	const revoke = "revoke_offline_access"
+	v.token.RevokeOffline = events[revoke] == true || members[revoke] == true
 	return nil
 }
 
