@@ -59,8 +59,11 @@ type Config struct {
 
 // Quirks are departures from the standards that one provider needs. All off by default.
 type Quirks struct {
-	AllowMissingExp      bool   // logout tokens without exp: iat at most 10 minutes old instead
-	LogoutSigningAlg     string // logout_token_signed_response_alg, when it differs from SigningAlg
+	AllowMissingExp  bool   // logout tokens without exp: iat at most 10 minutes old instead
+	LogoutSigningAlg string // logout_token_signed_response_alg, when it differs from SigningAlg
+	// PlainLogoutTokens takes logout tokens that are not encrypted where ID Tokens are (Back-Channel Logout §2.6 step 1
+	// only recommends to refuse them); encrypted ones are taken as well
+	PlainLogoutTokens    bool
 	RequireTyp           bool   // refuse logout tokens whose typ is absent or JWT
 	LogoutScope          string // "session" (default) or "subject": widen tokens with sub and sid to the subject
 	SIDFromTokenResponse bool   // take sid from session_state of the token response when the ID Token has none

@@ -19,13 +19,9 @@ func (p *Provider) openToken(raw string, mustEncrypt bool) (*signed, error) {
 			return nil, err
 		}
 	} else if mustEncrypt && p.cfg.Encryption != nil {
-		return nil, notEncrypted()
+		return nil, failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones")
 	}
 	return parseSigned(parts, raw)
-}
-
-func notEncrypted() error {
-	return failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones")
 }
 
 // decrypt opens a JWE. Exactly the registered pair of algorithms is taken, and no compression: what comes out is never

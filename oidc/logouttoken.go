@@ -82,12 +82,7 @@ func (v *logoutVerification) checkShape(context.Context) (err error) {
 // come into question whose key that was (§2.6 step 1).
 func (v *logoutVerification) decrypt(context.Context) error {
 	if len(v.parts) == 3 {
-		return v.someCandidate(func(p *Provider) error {
-			if p.cfg.Encryption != nil {
-				return notEncrypted()
-			}
-			return nil
-		})
+		return v.someCandidate((*Provider).checkPlain)
 	}
 	err := failed("jwe", "the token is encrypted, and no key to decrypt it is configured")
 	for _, p := range v.candidates {
@@ -107,6 +102,16 @@ func (v *logoutVerification) decrypt(context.Context) error {
 		return err
 	}
 	return err
+}
+
+// checkPlain says whether a logout token of this provider may come unencrypted.
+func (p *Provider) checkPlain() error {
+	if p.cfg.Encryption == nil || p.cfg.Quirks.PlainLogoutTokens {
+		return nil
+	}
+	return failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones (if the "+
+		"provider encrypts ID Tokens and not logout tokens, as Keycloak does, set "+
+		"`allow_unencrypted_logout_tokens: true` for it)")
 }
 
 func (v *logoutVerification) checkHeader(context.Context) (err error) {
@@ -216,8 +221,10 @@ func (v *logoutVerification) checkRegistration(context.Context) error {
 
 func (v *logoutVerification) meets(p *Provider) error {
 	h := &v.signed.header
-	if p.cfg.Encryption != nil && !v.encrypted {
-		return notEncrypted()
+	if !v.encrypted {
+		if err := p.checkPlain(); err != nil {
+			return err
+		}
 	}
 	if err := p.checkLogoutAlg(h.alg); err != nil {
 		return err

@@ -466,6 +466,9 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	case kind == "Ory Hydra" && c.Quirks.RequireTyp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
 			"leave out require_typ, or each of its logouts is refused")
+	case kind == "Keycloak" && c.Encryption != nil && !c.Quirks.PlainLogoutTokens:
+		r.warn("quirks", "this looks like Keycloak, which never encrypts logout tokens, and ID Tokens are encrypted here",
+			"set allow_unencrypted_logout_tokens: true, or each of its logouts is refused")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need "+
 			"nothing")

@@ -26,6 +26,11 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, kindOf(issuer, m))
 		}
 	}
+	encrypted := func(q oidc.Quirks) func(*report) {
+		return func(r *report) {
+			checkQuirks(r, oidc.Config{SigningAlg: "RS256", Encryption: &oidc.Encryption{}, Quirks: q}, "Keycloak")
+		}
+	}
 	const hydra = "https://id.example.com"
 	register := func(issuer, url string) func(*report) {
 		return func(r *report) {
@@ -69,6 +74,12 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			oidc.Quirks{AllowMissingExp: true, RequireTyp: true}), "quirks", "warning", "leave out require_typ"},
 		{"Keycloak", quirks(hydra+"/realms/main", hydra+"/realms/main/protocol/openid-connect/auth", "", oidc.Quirks{}),
 			"quirks", "ok", "23.0.3"},
+		{"Keycloak with encrypted ID Tokens", encrypted(oidc.Quirks{}), "quirks", "warning",
+			"set allow_unencrypted_logout_tokens: true"},
+		{"Keycloak with encrypted ID Tokens and an old quirk", encrypted(oidc.Quirks{AllowMissingExp: true}), "quirks",
+			"warning", "set allow_unencrypted_logout_tokens: true"},
+		{"Keycloak with encrypted ID Tokens, set right", encrypted(oidc.Quirks{PlainLogoutTokens: true}), "quirks",
+			"ok", "in force: allow_unencrypted_logout_tokens: true"},
 		{"authentik", quirks(hydra+"/application/o/app/", hydra+"/application/o/authorize/", "", oidc.Quirks{}),
 			"quirks",
 			"ok", "authentik"},

@@ -281,6 +281,9 @@ func (p *Provider) SignLogoutToken(clientID, sub, sid string, lies ...func(*JWT)
 	for _, lie := range lies {
 		lie(&t)
 	}
+	if c.PlainLogoutTokens {
+		return Sign(t)
+	}
 	return p.finish(t, c)
 }
 

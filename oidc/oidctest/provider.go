@@ -51,6 +51,7 @@ type Client struct {
 	NoSID                  bool   // its ID Tokens and logout tokens have no sid
 	SignedUserinfo         bool   // as a JWT
 	Encryption             *Encryption
+	PlainLogoutTokens      bool // its logout tokens are not encrypted, whatever Encryption says
 }
 
 // Encryption says how tokens for a client are encrypted.

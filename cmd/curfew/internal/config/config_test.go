@@ -147,6 +147,7 @@ providers:
     require: {groups: [staff, 7, true], email_verified: true}
     require_verified_email: true
     allow_missing_exp: true
+    allow_unencrypted_logout_tokens: true
     logout_token_signed_response_alg: RS256
     require_typ: true
     logout_scope: subject
@@ -191,7 +192,7 @@ providers:
 		{"SigningAlg", one.SigningAlg, "ES256"},
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"SkipUserinfo", one.SkipUserinfo, true},
-		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true,
+		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256", RequireTyp: true,
 			LogoutScope: "subject", SIDFromTokenResponse: true}},
 		{"second provider", rp.Providers[1].Issuer, "https://other.example.com"},
 		{"admin_listen", c.AdminListen, ""},

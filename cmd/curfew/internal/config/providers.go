@@ -53,6 +53,7 @@ func (p *Provider) settings() []setting {
 		{"require_verified_email", "false", "", "", boolean(&p.RequireVerifiedEmail)},
 		{"offline_access", "keep", "", "", p.setOfflineAccess},
 		{"allow_missing_exp", "false", "", "", boolean(&p.Quirks.AllowMissingExp)},
+		{"allow_unencrypted_logout_tokens", "false", "", "", boolean(&p.Quirks.PlainLogoutTokens)},
 		{"logout_token_signed_response_alg", "", "", "",
 			p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
 		{"require_typ", "false", "", "", boolean(&p.Quirks.RequireTyp)},
@@ -209,6 +210,7 @@ func Quirks(q oidc.Quirks) []string {
 		}
 	}
 	add(q.AllowMissingExp, "allow_missing_exp: true")
+	add(q.PlainLogoutTokens, "allow_unencrypted_logout_tokens: true")
 	add(q.LogoutSigningAlg != "", "logout_token_signed_response_alg: "+q.LogoutSigningAlg)
 	add(q.RequireTyp, "require_typ: true")
 	add(q.LogoutScope == "subject", "logout_scope: subject")
