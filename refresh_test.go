@@ -152,6 +152,41 @@ func TestAfterTroubleTheNewRefreshTokenIsUsed(t *testing.T) {
 	}
 }
 
+// RFC 6749 §5.1 lets a provider leave out expires_in. The access token does not count as eternal then.
+func TestASessionIsRefreshedAlsoWhenTheProviderDoesNotSayWhen(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ set, after time.Duration }{
+		"by default": {0, 5 * time.Minute}, "as set": {time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, func(c *curfew.Config) { c.Providers[0].AccessTokenLifetime = row.set })
+			a.short(nil, nil, func(doc map[string]any) { delete(doc, "expires_in") })
+			b := newBrowser(t)
+			b.open(a.server.URL + "/")
+			asked := func() int { return a.op.Count(oidctest.Token) }
+			begun := asked()
+			for range 2 { // the answer to a refresh does not say it either
+				a.pass(row.after - 5*time.Second)
+				if _, _, text := b.open(a.server.URL + "/public"); text != "true" || asked() != begun {
+					t.Fatalf("%s, and the provider was asked %d times more", text, asked()-begun)
+				}
+				a.pass(6 * time.Second)
+				if _, _, text := b.open(a.server.URL + "/public"); text != "true" || asked() != begun+1 {
+					t.Fatalf("%s, and the provider was asked %d times more, want once", text, asked()-begun)
+				}
+				begun = asked()
+			}
+			// A provider that has ended the session and said nothing is noticed.
+			a.op.Override(oidctest.Token, oidctest.OAuthError(400, "invalid_grant"))
+			a.pass(row.after + time.Second)
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "refresh_rejected" {
+				t.Errorf("a session that has ended at the provider goes on: %s", text)
+			}
+		})
+	}
+}
+
 func TestClaimsRequireAndPolicyAreThoseOfTheLastRefresh(t *testing.T) {
 	t.Parallel()
 	groups := func(list ...any) func(map[string]any) {

@@ -90,7 +90,7 @@ func (v *logoutVerification) decrypt(context.Context) error {
 			continue
 		}
 		var plain string
-		if plain, err = p.decrypt(v.raw, v.parts); err != nil {
+		if plain, err = p.cfg.Encryption.decrypt(v.raw, v.parts); err != nil {
 			continue
 		}
 		v.raw, v.encrypted = plain, true

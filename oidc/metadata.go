@@ -22,6 +22,8 @@ type Metadata struct {
 	EndSessionEndpoint    string
 	RevocationEndpoint    string
 	IDTokenSigningAlgs    []string
+	UserinfoSigningAlgs   []string // userinfo_signing_alg_values_supported
+	UserinfoEncryptAlgs   []string // userinfo_encryption_alg_values_supported
 	PKCEMethods           []string // code_challenge_methods_supported
 	TokenAuthMethods      []string
 	Scopes                []string
@@ -153,6 +155,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		return list
 	}
 	m.IDTokenSigningAlgs = list("id_token_signing_alg_values_supported")
+	m.UserinfoSigningAlgs = list("userinfo_signing_alg_values_supported")
+	m.UserinfoEncryptAlgs = list("userinfo_encryption_alg_values_supported")
 	m.PKCEMethods = list("code_challenge_methods_supported")
 	m.TokenAuthMethods = list("token_endpoint_auth_methods_supported")
 	m.Scopes = list("scopes_supported")

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -14,6 +15,7 @@ type Provider struct {
 	cfg       Config
 	alg       *algorithm // of ID Tokens
 	logoutAlg *algorithm // of logout tokens
+	infoAlg   *algorithm // of userinfo that is signed
 	meta      *cached[*Metadata]
 	keys      *keySet
 	silent    atomic.Bool            // the metadata could not be fetched when that was last tried
@@ -33,6 +35,9 @@ func New(c Config) (*Provider, error) {
 		return nil, err
 	}
 	if p.logoutAlg, err = findAlgorithm(c.Quirks.LogoutSigningAlg); err != nil {
+		return nil, err
+	}
+	if p.infoAlg, err = findAlgorithm(cmp.Or(c.UserinfoSigningAlg, c.SigningAlg)); err != nil {
 		return nil, err
 	}
 	p.meta = &cached[*Metadata]{fetch: p.discover, now: c.Now, fresh: metadataFresh}
@@ -69,8 +74,10 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	for i := range all {
 		infos[i] = all[i].info
 		infos[i].Problem = all[i].problemWith(p.alg)
-		if infos[i].Problem != "" && p.logoutAlg.name != p.alg.name {
-			infos[i].Problem = all[i].problemWith(p.logoutAlg)
+		for _, a := range []*algorithm{p.logoutAlg, p.infoAlg} {
+			if infos[i].Problem != "" && a.name != p.alg.name {
+				infos[i].Problem = all[i].problemWith(a)
+			}
 		}
 	}
 	return infos, nil

@@ -17,7 +17,7 @@ type Tokens struct {
 	IDToken      string // not verified yet
 	AccessToken  string
 	RefreshToken string
-	Expires      time.Time // of the access token; zero when not said
+	Expires      time.Time // of the access token; as configured when not said
 	Scopes       []string  // granted; as asked when not said
 	SessionState string    // session_state, for the quirk
 }
@@ -216,6 +216,7 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	case string: // as some providers send it
 		seconds = v
 	}
+	t.Expires = now.Add(p.cfg.AccessTokenLifetime)
 	if n, err := strconv.ParseFloat(seconds, 64); err == nil && n > 0 && n <= 10*365*24*3600 {
 		t.Expires = now.Add(time.Duration(n * float64(time.Second)))
 	}

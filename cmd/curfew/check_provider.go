@@ -47,6 +47,9 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkTokenEndpoint(r, c, m)
 	checkClient(ctx, r, p, m, reg)
 	checkRedirectURI(ctx, r, p, m, reg)
+	checkUserinfo(r, c, m)
+	r.ok("access token", "if the token response has no expires_in, it is taken to live for %s (access_token_lifetime)",
+		c.AccessTokenLifetime)
 	checkScopes(r, c, m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
@@ -392,6 +395,29 @@ func checkPrompt(r *report, c oidc.Config, m *oidc.Metadata) {
 		}
 	}
 	r.ok("prompt", "%s is offered", c.Prompt)
+}
+
+// checkUserinfo compares how userinfo is to be signed and encrypted with what the provider offers (Discovery §3).
+func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
+	if c.SkipUserinfo {
+		return
+	}
+	compare := func(setting, alg string, offered []string) {
+		switch {
+		case alg == "":
+		case len(offered) == 0:
+			r.unchecked("userinfo", "the provider does not say whether it offers "+alg+" ("+setting+")", "sign in to see")
+		case !slices.Contains(offered, alg):
+			r.fault("userinfo", fmt.Sprintf("%s is registered here, and the provider offers %s", alg,
+				strings.Join(offered, ", ")), "set "+setting+" to what the client is registered with there")
+		default:
+			r.ok("userinfo", "%s: %s", setting, alg)
+		}
+	}
+	compare("userinfo_signed_response_alg", c.UserinfoSigningAlg, m.UserinfoSigningAlgs)
+	if c.UserinfoEncryption != nil {
+		compare("userinfo_encrypted_response_alg", c.UserinfoEncryption.Alg, m.UserinfoEncryptAlgs)
+	}
 }
 
 func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {

@@ -26,6 +26,11 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, kindOf(issuer, m))
 		}
 	}
+	userinfo := func(alg string, offered ...string) func(*report) {
+		return func(r *report) {
+			checkUserinfo(r, oidc.Config{UserinfoSigningAlg: alg}, &oidc.Metadata{UserinfoSigningAlgs: offered})
+		}
+	}
 	encrypted := func(q oidc.Quirks) func(*report) {
 		return func(r *report) {
 			checkQuirks(r, oidc.Config{SigningAlg: "RS256", Encryption: &oidc.Encryption{}, Quirks: q}, "Keycloak")
@@ -80,6 +85,14 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			"warning", "set allow_unencrypted_logout_tokens: true"},
 		{"Keycloak with encrypted ID Tokens, set right", encrypted(oidc.Quirks{PlainLogoutTokens: true}), "quirks",
 			"ok", "in force: allow_unencrypted_logout_tokens: true"},
+		{"userinfo signed", userinfo("ES256", "ES256"), "userinfo", "ok", "userinfo_signed_response_alg: ES256"},
+		{"userinfo signed with what is not offered", userinfo("PS256", "RS256"), "userinfo", "fault",
+			"the provider offers RS256"},
+		{"userinfo signed, and nothing is said", userinfo("ES256"), "userinfo", "not checked", "does not say whether"},
+		{"userinfo encrypted with what is not offered", func(r *report) {
+			checkUserinfo(r, oidc.Config{UserinfoEncryption: &oidc.Encryption{Alg: "ECDH-ES"}},
+				&oidc.Metadata{UserinfoEncryptAlgs: []string{"RSA-OAEP"}})
+		}, "userinfo", "fault", "set userinfo_encrypted_response_alg"},
 		{"authentik", quirks(hydra+"/application/o/app/", hydra+"/application/o/authorize/", "", oidc.Quirks{}),
 			"quirks",
 			"ok", "authentik"},
