@@ -44,6 +44,7 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	}
 	checkKeys(ctx, r, p, m)
 	checkLogoutSupport(r, m)
+	checkFrontchannel(r, kindOf(c.Issuer, m), m, reg)
 	checkTokenEndpoint(r, c, m)
 	checkClient(ctx, r, p, m, reg)
 	checkRedirectURI(ctx, r, p, m, reg)
@@ -175,6 +176,22 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	} else {
 		r.warn("revocation_endpoint", "the provider has none",
 			"refresh tokens of ended sessions live on there until they run out; they are forgotten here")
+	}
+}
+
+// checkFrontchannel says when the front channel is to be registered, which is only where there is no back channel.
+func checkFrontchannel(r *report, kind string, m *oidc.Metadata, reg curfew.Registration) {
+	const check = "front channel"
+	switch {
+	case kind == "Keycloak":
+		r.unchecked(check, "this looks like Keycloak, which sends no logout token to a client whose \"Front channel "+
+			"logout\" is on, as it is for a new one in the console",
+			"switch \"Front channel logout\" off in the client's settings, and enter the back-channel URL above as "+
+				"\"Backchannel logout URL\"")
+	case !m.BackchannelLogout && m.FrontchannelLogout:
+		r.warn(check, "the provider mentions no back channel, but a front channel, which needs the browser's cookie in a "+
+			"frame of the provider's page", "if there is no back channel, register "+reg.FrontchannelURI+
+			" as front-channel logout URI, with session required")
 	}
 }
 

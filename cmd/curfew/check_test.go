@@ -26,6 +26,12 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, kindOf(issuer, m))
 		}
 	}
+	front := func(kind string, m oidc.Metadata) func(*report) {
+		return func(r *report) {
+			checkFrontchannel(r, kind, &m,
+				curfew.Registration{FrontchannelURI: "https://app.example.com/auth/frontchannel-logout"})
+		}
+	}
 	userinfo := func(alg string, offered ...string) func(*report) {
 		return func(r *report) {
 			checkUserinfo(r, oidc.Config{UserinfoSigningAlg: alg}, &oidc.Metadata{UserinfoSigningAlgs: offered})
@@ -85,6 +91,10 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			"warning", "set allow_unencrypted_logout_tokens: true"},
 		{"Keycloak with encrypted ID Tokens, set right", encrypted(oidc.Quirks{PlainLogoutTokens: true}), "quirks",
 			"ok", "in force: allow_unencrypted_logout_tokens: true"},
+		{"Keycloak and its front channel", front("Keycloak", oidc.Metadata{BackchannelLogout: true,
+			FrontchannelLogout: true}), "front channel", "not checked", "switch \"Front channel logout\" off"},
+		{"a front channel alone", front("", oidc.Metadata{FrontchannelLogout: true}), "front channel", "warning",
+			"register https://app.example.com/auth/frontchannel-logout"},
 		{"userinfo signed", userinfo("ES256", "ES256"), "userinfo", "ok", "userinfo_signed_response_alg: ES256"},
 		{"userinfo signed with what is not offered", userinfo("PS256", "RS256"), "userinfo", "fault",
 			"the provider offers RS256"},
