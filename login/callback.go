@@ -97,8 +97,7 @@ func (h *Handler) lost(w http.ResponseWriter, r *http.Request, p *oidc.Provider,
 	m := web.Message{Title: "This sign-in cannot be continued", Actions: actions}
 	switch {
 	case q["error"] != "":
-		err = fmt.Errorf("%w; the provider answered %q: %q", err, web.Clip(q["error"]),
-			web.Clip(q["error_description"]))
+		err = fmt.Errorf("%w; the provider answered %s", err, quoteError(q["error"], q["error_description"]))
 		m.Text = fmt.Sprintf("%s did not sign you in. It reports the error “%s”.", label(p), printable(q["error"]))
 	case in && a == nil:
 		redirect(w, h.home())
@@ -130,8 +129,7 @@ func (h *Handler) check(ctx context.Context, p *oidc.Provider, a *attempt, q map
 		return h.asked(p, a, err)
 	}
 	if refusesSelection(a, q["error"]) {
-		return fmt.Errorf("%w: it answered %q: %q", errNoSelection, web.Clip(q["error"]),
-			web.Clip(q["error_description"]))
+		return fmt.Errorf("%w: it answered %s", errNoSelection, quoteError(q["error"], q["error_description"]))
 	}
 	if q["error"] != "" {
 		return h.declined(p, a, q["error"], q["error_description"])
@@ -260,8 +258,7 @@ func (h *Handler) another(ctx context.Context, p *oidc.Provider, a *attempt) []w
 // declined says what it means that the provider answered with an error (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and
 // its description come by way of the browser, so anybody may have written them.
 func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description string) error {
-	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %q: %q", web.Clip(code),
-		web.Clip(description)),
+	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %s", quoteError(code, description)),
 		slog.String("provider", p.Name()), slog.String("check", "error"))
 	switch code {
 	case "access_denied":
@@ -341,6 +338,14 @@ func (h *Handler) notReplaced(r *http.Request, err error) {
 	b, _ := h.Cookie.Read(r)
 	h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()),
 		slog.String("error", err.Error()))
+}
+
+// quoteError shows an error of the provider, with its description if it has one (RFC 6749 §4.1.2.1), for the log.
+func quoteError(code, description string) string {
+	if description == "" {
+		return fmt.Sprintf("%q", web.Clip(code))
+	}
+	return fmt.Sprintf("%q: %q", web.Clip(code), web.Clip(description))
 }
 
 // printable keeps of a stranger's text what RFC 6749 §4.1.2.1 allows in it, and not too much.

@@ -478,6 +478,38 @@ func TestAWrongOrPlantedCookieIsNotKept(t *testing.T) {
 	}
 }
 
+// error_description is optional (RFC 6749 §4.1.2.1): the log does not show one that is not there.
+func TestAnErrorWithoutADescriptionIsLoggedWithoutOne(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		path, description string
+		attr, want        string
+	}{
+		{"/auth/login", "", "error", `the provider answered "login_required"`},
+		{"/auth/login", "nobody is there", "error", `the provider answered "login_required": "nobody is there"`},
+		{"/auth/login?silent=true", "", "reason", `the provider answered "login_required"`},
+	} {
+		s := newStage(t, 1, nil)
+		s.ops[0].Override(oidctest.Authorize, func(w http.ResponseWriter, r *http.Request) {
+			q := url.Values{"error": {"login_required"}, "state": {r.FormValue("state")}, "iss": {s.ops[0].Issuer()}}
+			if row.description != "" {
+				q.Set("error_description", row.description)
+			}
+			http.Redirect(w, r, r.FormValue("redirect_uri")+"?"+q.Encode(), http.StatusSeeOther)
+		})
+		b := s.browser()
+		b.follow(row.path)
+		if got := s.log.last("login")[row.attr]; got != row.want {
+			t.Errorf("%s: logged %v, want %s", row.path, got, row.want)
+		}
+		// The answer to a sign-in of nobody here.
+		b.get("/auth/callback?error=login_required&state=x")
+		if got, _ := s.log.last("login")["error"].(string); !strings.HasSuffix(got, `the provider answered "login_required"`) {
+			t.Errorf("a stranger's: logged %v", got)
+		}
+	}
+}
+
 func TestASilentSignIn(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/auth/login?return_to=/a&silent=true", "/auth/login?return_to=/a&prompt=none"} {

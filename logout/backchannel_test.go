@@ -130,7 +130,8 @@ func TestTheFormOfALogoutRequest(t *testing.T) {
 		{"once well and once badly", path, form, "logout_token=" + good() + "&logout_token=%zz", "form"},
 		{"a semicolon", path, form, "logout_token=" + good() + ";logout_token=x", "form"},
 		{"another case", path, form, "Logout_Token=" + good(), "logout_token"},
-		{"empty", path, form, "logout_token=", "shape"},
+		{"empty", path, form, "logout_token=", "logout_token"},
+		{"empty, and nothing else", path, form, "logout_token", "logout_token"},
 		{"too long", path, form, "logout_token=" + good() + "&a=" + strings.Repeat("a", 64<<10), "size"},
 		{"no JWT", path, form, "logout_token=hello", "shape"},
 	} {
