@@ -24,6 +24,7 @@ import (
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
+	"example.com/curfew/web"
 )
 
 // app is a small app behind Require, at a provider, on real sockets.
@@ -411,5 +412,35 @@ func soon[T any](t testing.TB, what string, c <-chan T) T {
 	case <-time.After(2 * time.Minute):
 		t.Fatalf("waited in vain: %s", what)
 		panic("not reached")
+	}
+}
+
+// deadlines is a response that notes the deadline of what is still to be written.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
+}
+
+// A client that does not read our answer holds it for a bounded time, also in an app that embeds the library.
+func TestAnswersOfOurRoutesHaveADeadline(t *testing.T) {
+	t.Parallel()
+	rp, err := curfew.New(t.Context(), curfew.Config{URL: "https://app.example.com", Log: slog.New(slog.DiscardHandler),
+		Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rp.Close()
+	for _, path := range []string{"/auth/session", "/auth/verify/x", "/auth/nothing"} {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		before := time.Now()
+		rp.Handler().ServeHTTP(w, httptest.NewRequest("GET", "https://app.example.com"+path, nil))
+		if len(w.set) == 0 || w.set[len(w.set)-1].Before(before) || w.set[len(w.set)-1].After(time.Now().Add(web.WriteTime)) {
+			t.Errorf("%s: deadlines %v, want one within %v", path, w.set, web.WriteTime)
+		}
 	}
 }

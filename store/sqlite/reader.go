@@ -25,10 +25,10 @@ const (
 
 // reader is a connection that reads.
 type reader struct {
-	find, list, listSubject, listID                *sql.Stmt
-	notices, notice, stats, created, load, overdue *sql.Stmt
-	crowded                                        *sql.Stmt
-	attempt                                        *sql.Stmt
+	find, list, listSubject, listID        *sql.Stmt
+	notices, stats, created, load, overdue *sql.Stmt
+	crowded                                *sql.Stmt
+	attempt                                *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
