@@ -40,11 +40,11 @@ type Config struct {
 	// what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
 	Prompt       string
 	SkipUserinfo bool // userinfo: never
-	// UserinfoSigningAlg is the registered userinfo_signed_response_alg. When it is set, an answer that is not signed is
-	// refused. Default: JSON is taken, and what is signed must be signed with SigningAlg.
+	// UserinfoSigningAlg is the registered userinfo_signed_response_alg. When it is set, an answer that is not signed
+	// is refused. Default: JSON is taken, and what is signed must be signed with SigningAlg.
 	UserinfoSigningAlg string
-	// UserinfoEncryption is the registered userinfo_encrypted_response_alg and _enc. When it is set, an answer that is not
-	// encrypted is refused. Default: what is encrypted must be encrypted as Encryption says.
+	// UserinfoEncryption is the registered userinfo_encrypted_response_alg and _enc. When it is set, an answer that is
+	// not encrypted is refused. Default: what is encrypted must be encrypted as Encryption says.
 	UserinfoEncryption *Encryption
 	// AccessTokenLifetime is how long an access token is taken to live when the token response does not say it
 	// (`expires_in`, RFC 6749 §5.1); then it is refreshed. Default: [DefaultAccessTokenLifetime].
@@ -203,8 +203,8 @@ func (c *Config) validate() error {
 	}
 	prompts := strings.Fields(c.Prompt)
 	for i, s := range prompts {
-		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, s) || s == "none" &&
-			len(prompts) > 1 || slices.Contains(prompts[:i], s) {
+		known := slices.Contains([]string{"none", "login", "consent", "select_account"}, s)
+		if !known || s == "none" && len(prompts) > 1 || slices.Contains(prompts[:i], s) {
 			fault("prompt: %s: it is none alone, or some of login, consent and select_account (Core §3.1.2.1)",
 				quote(c.Prompt))
 			break

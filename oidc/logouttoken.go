@@ -104,7 +104,7 @@ func (v *logoutVerification) decrypt(context.Context) error {
 	return err
 }
 
-// checkPlain says whether a logout token of this provider may come unencrypted.
+// checkPlain reports whether a logout token of this provider may come unencrypted.
 func (p *Provider) checkPlain() error {
 	if p.cfg.Encryption == nil || p.cfg.Quirks.PlainLogoutTokens {
 		return nil
@@ -369,7 +369,7 @@ func (v *logoutVerification) issuers() []string {
 	return list
 }
 
-// passesOtherwise says whether a token that lacks `exp` passes the checks that are left, the signature apart.
+// passesOtherwise reports whether a token that lacks `exp` passes the checks that are left, the signature apart.
 func (v *logoutVerification) passesOtherwise(ctx context.Context, left []logoutCheck) bool {
 	for i := range left {
 		if left[i].name != "signature" && left[i].run(v, ctx) != nil {

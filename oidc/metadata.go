@@ -70,11 +70,11 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 		p.cfg.Log.Warn("the provider's metadata names endpoints that are not used; what they are for does not work",
 			"event", "oidc.discovery.ignored", "provider", p.cfg.Name, "ignored", strings.Join(m.Ignored, "; "))
 	}
-	// Whoever is without metadata asks all the time; what is told is when that begins and ends.
+	// Without metadata it is asked for again and again; only the first failure and the recovery are logged.
 	switch was := p.silent.Swap(err != nil); {
 	case err != nil && !was:
-		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can", "event",
-			"oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can",
+			"event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
 	case err == nil && was:
 		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered",
 			"provider", p.cfg.Name)

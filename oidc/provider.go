@@ -9,8 +9,8 @@ import (
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
 //
-// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed behind the
-// callers' backs. Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
+// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed in the
+// background. Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
 type Provider struct {
 	cfg       Config
 	alg       *algorithm // of ID Tokens
@@ -22,8 +22,8 @@ type Provider struct {
 	barred    atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
-// New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all who wait, and
-// again after a failure, at most once a second. The error holds every fault of the configuration at once.
+// New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all callers that
+// wait, and again after a failure, at most once a second. The error holds every fault of the configuration at once.
 func New(c Config) (*Provider, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {

@@ -26,7 +26,7 @@ func (Tokens) String() string       { return "[tokens]" }
 func (Tokens) GoString() string     { return "[tokens]" }
 func (Tokens) LogValue() slog.Value { return slog.StringValue("[tokens]") }
 
-// Exchange turns a code into tokens (Core §3.1.3). The ID Token among them is there, and not verified yet.
+// Exchange turns a code into tokens (Core §3.1.3). It always holds an ID Token, which is not verified yet.
 // [ErrInvalidGrant] when the provider does not take the code, [ErrUnavailable] when it cannot be asked, else an
 // [Error].
 func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI string) (*Tokens, error) {
@@ -57,8 +57,9 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 // When new tokens came, but something is wrong with the response or its ID Token, what there is of them is returned
 // beside the error: the provider may have spent the old refresh token. They must not be used as they are, but they can
 // be revoked.
-func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDToken, now time.Time) (*Tokens, *IDToken,
-	error) {
+func (p *Provider) Refresh(
+	ctx context.Context, refreshToken string, before IDToken, now time.Time,
+) (*Tokens, *IDToken, error) {
 	t, err := p.grant(ctx, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
@@ -172,16 +173,15 @@ func (p *Provider) clientRefused(r *Refusal) {
 		return
 	}
 	p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in there, and no session "+
-		"is refreshed. "+
-		"See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
+		"is refreshed. See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
 		"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
 		"token_endpoint_auth_method", p.cfg.AuthMethod, "error", r.Error())
 }
 
 func (p *Provider) clientTaken() {
 	if p.barred.Load() != nil && p.barred.Swap(nil) != nil {
-		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken", "provider",
-			p.cfg.Name)
+		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken",
+			"provider", p.cfg.Name)
 	}
 }
 

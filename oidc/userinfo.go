@@ -66,8 +66,8 @@ func (p *Provider) userinfo(ctx context.Context, accessToken, subject string, no
 	return c, nil
 }
 
-// readUserinfo returns the claims of an answer (Core §5.3.2): JSON, or a JWT, which is signed, or JSON that is encrypted,
-// or signed and then encrypted. What is registered must be so.
+// readUserinfo returns the claims of an answer (Core §5.3.2): JSON, or a JWT, which is signed, or JSON that is
+// encrypted, or signed and then encrypted. What is registered must be so.
 func (p *Provider) readUserinfo(ctx context.Context, a *answer, now time.Time) (claims, error) {
 	raw, isJWT, encrypted := string(a.body), a.media == "application/jwt", false
 	if isJWT {

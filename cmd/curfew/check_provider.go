@@ -189,8 +189,8 @@ func checkFrontchannel(r *report, kind string, m *oidc.Metadata, reg curfew.Regi
 			"switch \"Front channel logout\" off in the client's settings, and enter the back-channel URL above as "+
 				"\"Backchannel logout URL\"")
 	case !m.BackchannelLogout && m.FrontchannelLogout:
-		r.warn(check, "the provider mentions no back channel, but a front channel, which needs the browser's cookie in a "+
-			"frame of the provider's page", "if there is no back channel, register "+reg.FrontchannelURI+
+		r.warn(check, "the provider mentions no back channel, but a front channel, which needs the browser's cookie in "+
+			"a frame of the provider's page", "if there is no back channel, register "+reg.FrontchannelURI+
 			" as front-channel logout URI, with session required")
 	}
 }
@@ -423,7 +423,8 @@ func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
 		switch {
 		case alg == "":
 		case len(offered) == 0:
-			r.unchecked("userinfo", "the provider does not say whether it offers "+alg+" ("+setting+")", "sign in to see")
+			r.unchecked("userinfo", "the provider does not say whether it offers "+alg+" ("+setting+")",
+				"sign in to see")
 		case !slices.Contains(offered, alg):
 			r.fault("userinfo", fmt.Sprintf("%s is registered here, and the provider offers %s", alg,
 				strings.Join(offered, ", ")), "set "+setting+" to what the client is registered with there")
@@ -510,7 +511,8 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
 			"leave out require_typ, or each of its logouts is refused")
 	case kind == "Keycloak" && c.Encryption != nil && !c.Quirks.PlainLogoutTokens:
-		r.warn("quirks", "this looks like Keycloak, which never encrypts logout tokens, and ID Tokens are encrypted here",
+		r.warn("quirks",
+			"this looks like Keycloak, which never encrypts logout tokens, and ID Tokens are encrypted here",
 			"set allow_unencrypted_logout_tokens: true, or each of its logouts is refused")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need "+

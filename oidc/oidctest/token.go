@@ -234,7 +234,7 @@ func (p *Provider) serveRevoke(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// Alive says whether a refresh token would still be taken.
+// Alive reports whether a refresh token would still be taken.
 func (p *Provider) Alive(refreshToken string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
