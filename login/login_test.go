@@ -147,7 +147,7 @@ func TestTheCallbackRefuses(t *testing.T) {
 			func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }), check: "at_hash", status: 400},
 		{why: "userinfo of another person", mangle: func(m *oidctest.Mangle) {
 			m.Userinfo = func(claims map[string]any) { claims["sub"] = "bob" }
-		}, check: "sub", status: 400, askedUI: true},
+		}, check: "userinfo", status: 400, askedUI: true},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
