@@ -321,7 +321,7 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path",
-		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is no origin`,
+		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is not an origin`,
 		"SuccessStatus: must be one of [200 204]",
 		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a store needs a key ring"} {
 		if !strings.Contains(err.Error(), want) {

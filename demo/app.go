@@ -12,12 +12,12 @@ import (
 	"example.com/curfew/store"
 )
 
-// app is a small app and the gateway before it. The app itself knows nothing of OpenID Connect: it is told in headers
-// who is there.
+// app is a small app and the gateway in front of it. The app itself knows nothing of OpenID Connect: it learns from
+// headers who the user is.
 type app struct {
 	id, name string
-	url      string // of the gateway
-	upstream string // of the app behind it
+	url      string // the URL of the gateway
+	upstream string // the URL of the app behind it
 	secret   string
 
 	overview string
@@ -26,7 +26,7 @@ type app struct {
 	client   *http.Transport
 }
 
-// start wires the gateway, as any program that embeds Curfew would.
+// start creates the gateway, like any program that embeds Curfew.
 func (a *app) start(ctx context.Context, p *provider, j *journal, log *slog.Logger) (err error) {
 	a.overview, a.journal = p.overview.url, j
 	a.client = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 4} // the provider is on this machine
@@ -67,7 +67,8 @@ func (a *app) ended(cause string) {
 	a.journal.add("Sign-out", s)
 }
 
-// gateway is what the browser talks to: Curfew's own routes, and the app behind it. The front page is for everybody.
+// gateway returns what the browser talks to: Curfew's own routes, and the app behind them. The front page needs no
+// sign-in.
 func (a *app) gateway() http.Handler {
 	upstream, err := url.Parse(a.upstream)
 	if err != nil {
@@ -75,7 +76,7 @@ func (a *app) gateway() http.Handler {
 	}
 	inside := a.rp.Proxy(upstream)
 	mux := http.NewServeMux()
-	mux.Handle("/auth/", a.witness(a.rp.Handler()))
+	mux.Handle("/auth/", a.record(a.rp.Handler()))
 	mux.Handle("GET /assets/", static())
 	mux.Handle("/", inside)
 	mux.Handle("GET /{$}", a.rp.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -89,17 +90,17 @@ func (a *app) gateway() http.Handler {
 	return ownCookies(a.id, mux)
 }
 
-// signedOut is the query of the front page for somebody who has just signed out.
+// signedOut is the query of the front page after a sign-out.
 const signedOut = "signed-out"
 
-// visitor is what a page of an app knows of who looks at it.
+// visitor is the data of a page of an app.
 type visitor struct {
 	SignedOut            bool
 	App, Name, Overview  string
 	Subject, User, Email string
 }
 
-// handler is the app itself, behind the gateway.
+// handler returns the app itself, behind the gateway.
 func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
@@ -112,8 +113,8 @@ func (a *app) handler() http.Handler {
 	return mux
 }
 
-// witness writes into the journal what passes through Curfew's own routes.
-func (a *app) witness(next http.Handler) http.Handler {
+// record writes requests to Curfew's own routes into the journal.
+func (a *app) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodPost && r.URL.Path == "/auth/logout":
@@ -135,7 +136,7 @@ func (a *app) witness(next http.Handler) http.Handler {
 	})
 }
 
-// tabWatcher writes down when an open tab is told that its session has ended.
+// tabWatcher records when an open tab is notified that its session has ended.
 type tabWatcher struct {
 	http.ResponseWriter
 	app *app

@@ -33,7 +33,7 @@ type screen struct {
 }
 
 // chromium opens the overview, or skips the test aloud where there is no Chromium.
-func chromium(t *testing.T, h *house) *screen {
+func chromium(t *testing.T, h *instance) *screen {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {

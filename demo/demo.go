@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// Config says where the demo is and whom it tells. The zero value of each field is useful.
+// Config configures the demo. The zero value of each field is useful.
 type Config struct {
 	Port int          // the first of four: overview, provider, Notes, Photos; 0: any four that are free
-	Out  io.Writer    // is told what to open and what to click; default nobody
-	Log  *slog.Logger // one line for each decision of the gateways; default nowhere
+	Out  io.Writer    // receives instructions for the user; default none
+	Log  *slog.Logger // one line for each decision of the gateways; default none
 }
 
-// Run serves the demo until ctx is done, and then returns nil. It fails at once when one of the ports is taken.
+// Run serves the demo until ctx is done, and then returns nil. It fails at once if a port is in use.
 func Run(ctx context.Context, cfg Config) error {
 	h, err := start(ctx, cfg)
 	if err != nil {
@@ -33,17 +33,17 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	<-h.ctx.Done()
 	err = h.close()
-	if ctx.Err() == nil { // nobody asked for the end
+	if ctx.Err() == nil { // a server has failed
 		err = errors.Join(context.Cause(h.ctx), err)
 	}
 	return err
 }
 
-// farewell is how long requests under way may take at the end. None takes long: streams end with the context.
-const farewell = time.Second
+// shutdownTimeout limits how long requests may take at the end. None takes long: streams end with the context.
+const shutdownTimeout = time.Second
 
-// house is the demo at work.
-type house struct {
+// instance is a running demo.
+type instance struct {
 	ctx      context.Context // done when the demo is to end; its cause says why
 	end      context.CancelCauseFunc
 	log      *slog.Logger
@@ -55,9 +55,9 @@ type house struct {
 	running  sync.WaitGroup
 }
 
-// start opens every port first, because the parts know one another by address, and then serves.
-func start(ctx context.Context, cfg Config) (*house, error) {
-	h := &house{log: cfg.Log, journal: newJournal()}
+// start opens all ports first, because the parts need each other's addresses, and then serves.
+func start(ctx context.Context, cfg Config) (*instance, error) {
+	h := &instance{log: cfg.Log, journal: newJournal()}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -104,7 +104,7 @@ func start(ctx context.Context, cfg Config) (*house, error) {
 	return h, nil
 }
 
-func (h *house) serve(l net.Listener, handler http.Handler) {
+func (h *instance) serve(l net.Listener, handler http.Handler) {
 	s := &http.Server{
 		Handler:           handler,
 		BaseContext:       func(net.Listener) context.Context { return h.ctx },
@@ -120,9 +120,9 @@ func (h *house) serve(l net.Listener, handler http.Handler) {
 }
 
 // close stops everything and waits for it.
-func (h *house) close() error {
+func (h *instance) close() error {
 	h.end(nil)
-	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	for _, s := range h.servers {
 		h.running.Go(func() {
@@ -139,7 +139,7 @@ func (h *house) close() error {
 	return errors.Join(faults...)
 }
 
-func (h *house) greeting() string {
+func (h *instance) greeting() string {
 	return fmt.Sprintf(`Curfew demo: a provider, two apps, and a gateway before each. All of it is on this machine.
 
   Open      %s

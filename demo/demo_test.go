@@ -21,7 +21,7 @@ import (
 )
 
 // open starts a demo, until the test ends.
-func open(t *testing.T, cfg Config) *house {
+func open(t *testing.T, cfg Config) *instance {
 	t.Helper()
 	h, err := start(t.Context(), cfg)
 	if err != nil {
@@ -155,13 +155,13 @@ func TestSignedInOnceAndOutAnywhereTwoAppsAgree(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name   string
-		out    func(*browser, *house)
+		out    func(*browser, *instance)
 		causes [2]string // that the open tabs of Notes and Photos hear
 	}{
-		{"at the provider", func(b *browser, h *house) {
+		{"at the provider", func(b *browser, h *instance) {
 			b.page(http.MethodPost, h.provider.url+"/end_session", url.Values{})
 		}, [2]string{"backchannel", "backchannel"}},
-		{"at one app", func(b *browser, h *house) {
+		{"at one app", func(b *browser, h *instance) {
 			if at, _ := b.page(http.MethodPost, h.apps[0].url+"/auth/logout", url.Values{}); at != h.apps[0].url+
 				"/?signed-out" {
 				t.Errorf("signing out leads to %s", at)

@@ -1,8 +1,8 @@
-// Package demo shows in one process what back-channel logout does: a development provider with three people, two small
-// apps, a gateway before each, and one page on which all of them are seen side by side.
+// Package demo shows in one process what back-channel logout does: a development provider with three users, two small
+// apps, each behind a gateway, and one page that shows all of them side by side.
 //
-// It owns those pages, and the journal that says what happens as it happens. It owns nothing of the protocol: the
-// provider is oidc/oidctest, and the gateways are package curfew as anybody would embed it.
+// It holds those pages, and the journal that shows what happens as it happens. The provider is oidc/oidctest, and the
+// gateways are package curfew, embedded as in any app.
 //
-// It is for one machine and one visit: it listens on 127.0.0.1 alone, asks nobody for a password, and keeps nothing.
+// It is for one machine and one visit: it listens only on 127.0.0.1, asks for no password, and keeps nothing.
 package demo

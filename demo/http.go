@@ -13,7 +13,7 @@ var files embed.FS
 
 var pages = template.Must(template.ParseFS(files, "pages/*.html"))
 
-// static serves what needs no sign-in: style sheets and scripts.
+// static serves the style sheets and scripts, without a sign-in.
 func static() http.Handler {
 	serve := http.FileServerFS(files)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -23,7 +23,7 @@ func static() http.Handler {
 	})
 }
 
-// render answers with one of our pages. ancestors is the origin that may show it in a frame, or "".
+// render writes a page. ancestors is the origin that may show it in a frame, or "".
 func render(w http.ResponseWriter, page, ancestors string, data any) {
 	var body bytes.Buffer
 	if err := pages.ExecuteTemplate(&body, page, data); err != nil {
@@ -37,16 +37,15 @@ func render(w http.ResponseWriter, page, ancestors string, data any) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "same-origin")
-	// No form-action: browsers hold the redirects after a form to it, and signing out leads to the provider.
+	// No form-action: browsers apply it to the redirects after a form too, and signing out leads to the provider.
 	h.Set("Content-Security-Policy",
 		"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "+
 			"frame-src http://127.0.0.1:*; base-uri 'none'; frame-ancestors "+ancestors)
 	_, _ = w.Write(body.Bytes())
 }
 
-// onlyAt keeps visitors on one name of this machine: whoever comes by another one ("localhost") is sent on. On the page
-// that shows all three, the apps would be strangers to it under another name, and browsers would keep their cookies
-// back.
+// onlyAt redirects requests for another name of this machine ("localhost"). Under another name the apps would be
+// cross-site on the page that shows all three, and browsers would not send their cookies.
 func onlyAt(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -60,8 +59,8 @@ func onlyAt(host string, next http.Handler) http.Handler {
 	})
 }
 
-// ownCookies gives a site cookies of its own. Cookies know hosts and no ports, so that the two apps, on one address,
-// would overwrite each other's; here each cookie has the name of its app before its own, wherever the browser sees it.
+// ownCookies separates the cookies of the sites. Cookies ignore ports, so the two apps, on one address, would overwrite
+// each other's. In the browser each cookie has the name of its app as a prefix.
 func ownCookies(site string, next http.Handler) http.Handler {
 	prefix := site + "-"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -77,7 +76,7 @@ func ownCookies(site string, next http.Handler) http.Handler {
 	})
 }
 
-// cookieWriter puts a prefix before the name of every cookie that is set.
+// cookieWriter adds a prefix to the name of every cookie that is set.
 type cookieWriter struct {
 	http.ResponseWriter
 	prefix string
@@ -101,7 +100,7 @@ func (w *cookieWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// FlushError is for http.ResponseController.
+// FlushError is for [http.ResponseController].
 func (w *cookieWriter) FlushError() error {
 	if !w.done {
 		w.WriteHeader(http.StatusOK)

@@ -12,19 +12,19 @@ import (
 
 const (
 	keptStories = 5
-	keptSteps   = 100 // of each
-	// lull is how long nothing may happen before what happens next is another story.
-	lull = 3 * time.Second
+	keptSteps   = 100 // of each story
+	// storyGap is the pause after which the next step begins a new story.
+	storyGap = 3 * time.Second
 )
 
-// journal says what happens, as it happens, to whoever listens: one story for each sign-in and sign-out.
+// journal records what happens, and notifies its listeners: one story for each sign-in and sign-out.
 type journal struct {
 	mu        sync.Mutex
-	stories   []*story // the newest first
+	stories   []*story // newest first
 	number    int
 	last      time.Time
-	sessions  int    // that the apps have opened so far
-	opened    string // by which app the last of them
+	sessions  int    // created by the apps so far
+	opened    string // the app that created the last one
 	listeners map[chan struct{}]struct{}
 }
 
@@ -34,31 +34,31 @@ type story struct {
 	Title  string  `json:"title"`
 	Clock  string  `json:"clock"` // when it began
 	Steps  []step  `json:"steps"`
-	Tokens []token `json:"tokens"` // the logout tokens that were sent in it
+	Tokens []token `json:"tokens"` // the logout tokens sent in it
 	began  time.Time
 }
 
-// step is something that was done.
+// step is one step of a story.
 type step struct {
 	At   float64 `json:"at"` // milliseconds since the story began
 	Who  string  `json:"who"`
 	What string  `json:"what"`
-	// "", "open" for a new session, "end" for an ended session, "told" for a tab that hears of it, "done" for a 2xx,
+	// "", "open" for a new session, "end" for an ended session, "told" for a tab that is notified, "done" for a 2xx,
 	// "fault"
 	Kind string `json:"kind"`
 }
 
-// token is a logout token as people can read it, and what became of it.
+// token is a decoded logout token, and its result.
 type token struct {
 	App    string          `json:"app"`
 	Header json.RawMessage `json:"header"`
 	Claims json.RawMessage `json:"claims"`
-	Status int             `json:"status"` // 0 when no answer came
+	Status int             `json:"status"` // 0 if there was no response
 }
 
 func newJournal() *journal { return &journal{listeners: make(map[chan struct{}]struct{})} }
 
-// begin opens a story with its first step.
+// begin starts a story with its first step.
 func (j *journal) begin(title, who, what string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -66,7 +66,7 @@ func (j *journal) begin(title, who, what string) {
 	j.write(step{Who: who, What: what})
 }
 
-// add writes the next step. It belongs to the story that is under way, or opens one of the title.
+// add adds a step to the current story, or to a new one with the title.
 func (j *journal) add(title string, s step) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -74,7 +74,7 @@ func (j *journal) add(title string, s step) {
 	j.write(s)
 }
 
-// session writes that an app has opened a session.
+// session adds the step of an app that has created a session.
 func (j *journal) session(title string, s step) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -84,7 +84,7 @@ func (j *journal) session(title string, s step) {
 	j.write(s)
 }
 
-// delivered writes what became of a logout token.
+// delivered adds a logout token and its result.
 func (j *journal) delivered(title string, s step, d oidctest.Delivery) {
 	header, claims := readable(d.Token)
 	j.mu.Lock()
@@ -92,7 +92,7 @@ func (j *journal) delivered(title string, s step, d oidctest.Delivery) {
 	j.continueOr(title)
 	now := j.stories[0]
 	now.Tokens = append(now.Tokens, token{App: d.ClientID, Header: header, Claims: claims, Status: d.Status})
-	slices.SortFunc(now.Tokens, func(a, b token) int { // the answers come in any order
+	slices.SortFunc(now.Tokens, func(a, b token) int { // responses arrive in any order
 		if a.App < b.App {
 			return -1
 		}
@@ -101,15 +101,15 @@ func (j *journal) delivered(title string, s step, d oidctest.Delivery) {
 	j.write(s)
 }
 
-// stir wakes the listeners, though there is nothing to write: somebody's page may have to look again.
-func (j *journal) stir() {
+// notify wakes the listeners without a new step: a page may have to be updated.
+func (j *journal) notify() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.wake()
 }
 
 func (j *journal) continueOr(title string) {
-	if len(j.stories) == 0 || time.Since(j.last) > lull {
+	if len(j.stories) == 0 || time.Since(j.last) > storyGap {
 		j.open(title)
 	}
 }
@@ -131,7 +131,7 @@ func (j *journal) write(s step) {
 	s.At = milliseconds(j.last.Sub(now.began))
 	at := len(now.Steps)
 	if s.Kind == "end" {
-		// A tab may be told before the observer is, and by then the session was over: it ended no later than that.
+		// A tab may be notified before the observer, so the session ended no later than that.
 		by := func(kind string) int {
 			return slices.IndexFunc(now.Steps, func(o step) bool { return o.Who == s.Who && o.Kind == kind })
 		}
@@ -152,7 +152,7 @@ func (j *journal) wake() {
 	}
 }
 
-// state is all that there is to say, as JSON.
+// state returns the journal as JSON.
 func (j *journal) state() []byte {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -167,7 +167,7 @@ func (j *journal) state() []byte {
 	return text
 }
 
-// stream sends what say returns as server-sent events, now and whenever something has happened.
+// stream sends the result of say as server-sent events, now and after each change.
 func (j *journal) stream(say func() []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		l := make(chan struct{}, 1)

@@ -10,7 +10,7 @@ type overview struct {
 	journal  *journal
 }
 
-// pane is one of the three windows.
+// pane is one of the three frames.
 type pane struct{ ID, Name, URL, Kind string }
 
 func (o *overview) handler() http.Handler {

@@ -39,7 +39,7 @@ func newProvider(o *overview, apps []*app, j *journal) *provider {
 		LoggedOutPage: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/", http.StatusSeeOther)
 		},
-		OnDelivery: p.delivered, OnChange: j.stir,
+		OnDelivery: p.delivered, OnChange: j.notify,
 	})
 	return p
 }
@@ -68,7 +68,7 @@ func (p *provider) handler() http.Handler {
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
 		if r.Body = http.MaxBytesReader(w, r.Body, 64<<10); r.ParseForm() == nil &&
 			r.PostForm.Get("grant_type") == "authorization_code" {
-			// By now the browser has the cookie of a new session, so that the provider's own page, too, can look again.
+			// By now the browser has the cookie of a new session, so the provider's own page can be updated too.
 			p.journal.add("Sign-in", step{Who: "provider", What: "Exchanges the code for an ID Token"})
 		}
 		op.ServeHTTP(w, r)
@@ -77,12 +77,12 @@ func (p *provider) handler() http.Handler {
 	return mux
 }
 
-// view is what the provider's own page shows.
+// view is the data of the provider's own page.
 type view struct {
 	Overview string
 	User     *oidctest.User
 	Since    string
-	Apps     []pane // that the session reached
+	Apps     []pane // those in the session
 	Others   int    // sessions of other browsers
 }
 
@@ -145,8 +145,8 @@ func (p *provider) app(id string) *app {
 	return p.apps[i]
 }
 
-// readable returns header and claims of a token as JSON, with null for what cannot be read. It verifies nothing: it is
-// for the eye.
+// readable returns header and claims of a token as JSON, or null if they cannot be decoded. It verifies nothing and is
+// only for display.
 func readable(raw string) (header, claims json.RawMessage) {
 	parts := append(strings.Split(raw, "."), "", "")
 	read := func(part string) json.RawMessage {

@@ -14,43 +14,44 @@ import (
 )
 
 const (
-	// AssertionType is the `typ` of an assertion. It is no other token's (RFC 8725 §3.11).
+	// AssertionType is the `typ` header of an assertion. No other kind of token has it (RFC 8725 §3.11).
 	AssertionType = "curfew-assertion+jwt"
-	// AssertionLife is how long an assertion is valid at most, and with that how long one that somebody kept is worth
-	// anything after a logout.
+	// AssertionLife is the longest validity of an assertion. It also bounds how long a copy of one stays valid after a
+	// logout.
 	AssertionLife = time.Minute
 
-	// assertionUse is how long one is told again. A signature costs twice what the rest of a check does.
-	assertionUse = 20 * time.Second
-	// assertionCache bounds half of what is kept, in bytes.
-	assertionCache = 4 << 20
+	// assertionReuse is how long a signed assertion is reused: a signature costs twice as much as the rest of a check.
+	assertionReuse = 20 * time.Second
+	// assertionCacheSize bounds one of the two generations of the cache, in bytes.
+	assertionCacheSize = 4 << 20
 )
 
-// Assertion is a signed statement of who is there (a JWT, RFC 7519), for apps that want more than a header's word:
-// Issuer, and the app as `aud`, `sub`, `sid` as that app's logout tokens have it, `provider`, `iat`, `exp`, and Claims.
+// Assertion signs statements about the signed-in user (JWTs, RFC 7519), for apps that do not want to rely on headers
+// alone. An assertion holds `iss` (Issuer), `aud` (the client ID of the app), `sub`, `sid` as in the logout tokens of
+// that app, `provider`, `iat`, `exp`, and the claims in Claims.
 type Assertion struct {
 	Issuer string
-	// Claims are what else is said of a person, where the session knows it. Of "email" and "groups" it is what the app
-	// would be told in a header. nil: name, email and groups.
+	// Claims names the user's claims to include, where the session has them. "email" and "groups" have the same values
+	// as in the identity headers. nil: name, email and groups.
 	Claims []string
-	// Sign returns claims as a compact JWS with [AssertionType] as its `typ`. An error means that it cannot sign just
-	// now: the request is answered 503.
+	// Sign returns the claims as a compact JWS (RFC 7515) with [AssertionType] as its `typ`. If it returns an error,
+	// the request is answered 503.
 	Sign func(ctx context.Context, app string, claims []byte) (string, error)
 
-	cache assertions
+	cache assertionCache
 }
 
-// usualClaims are what is said where nobody chose.
-var usualClaims = [...]string{"name", "email", "groups"}
+// defaultClaims are used when Claims is nil.
+var defaultClaims = [...]string{"name", "email", "groups"}
 
-// CheckAssertionClaims returns an error for each name that cannot be said of a person, since it means something in
-// every token.
+// CheckAssertionClaims returns an error that lists the names that cannot be used in [Assertion.Claims]: names that
+// occur twice, and names that have a meaning in every token, such as "sub".
 func CheckAssertionClaims(names []string) error {
 	var faults []error
 	for i, name := range names {
 		switch {
-		case slices.Contains([]string{"", "iss", "aud", "sub", "sid", "provider", "iat", "exp", "nbf", "jti", "nonce",
-			"events", "azp", "cnf"}, name):
+		case slices.Contains([]string{"", "iss", "aud", "sub", "sid", "provider", "iat", "exp", "nbf", "jti",
+			"nonce", "events", "azp", "cnf"}, name):
 			faults = append(faults, fmt.Errorf("%q cannot be chosen", name))
 		case slices.Contains(names[:i], name):
 			faults = append(faults, fmt.Errorf("%q is there twice", name))
@@ -59,17 +60,17 @@ func CheckAssertionClaims(names []string) error {
 	return errors.Join(faults...)
 }
 
-// assert returns an assertion about a session that has just been found alive, for app.
+// assert returns an assertion for app about a session that has just been checked.
 func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (string, error) {
 	a, now := h.Assertion, h.Sessions.Now()
-	about := aboutWhom{s.Key, app, s.Tokens.Expires.UnixMicro()}
+	about := assertionKey{s.Key, app, s.Tokens.Expires.UnixMicro()}
 	if jwt := a.cache.get(about, now); jwt != "" {
 		return jwt, nil
 	}
 	claims := make(map[string]any, 12)
 	names := a.Claims
 	if names == nil {
-		names = usualClaims[:]
+		names = defaultClaims[:]
 	}
 	for _, name := range names {
 		switch name {
@@ -107,47 +108,48 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 	return jwt, err
 }
 
-// aboutWhom is what an assertion is about. A session that begins later has another key, and of one that has ended
-// nobody asks. Its claims change when its access token is refreshed, which then expires at another time.
-type aboutWhom struct {
+// assertionKey identifies a cached assertion. A later session has another key, and no assertion is requested for an
+// ended one. The claims change when the access token is refreshed, and then its expiry changes too.
+type assertionKey struct {
 	key     store.Key
 	app     string
 	expires int64
 }
 
-type asserted struct {
+type cachedAssertion struct {
 	jwt string
 	at  time.Time
 }
 
-// assertions keep what was signed a moment ago. They are two generations: when the younger is large or old enough the
-// older is dropped as a whole.
-type assertions struct {
-	mu           sync.Mutex
-	young, older map[aboutWhom]asserted
-	size         int       // of the younger, in bytes
-	since        time.Time // when the younger began
+// assertionCache keeps recently signed assertions, in two generations: when the current one is large or old enough, the
+// previous one is dropped as a whole.
+type assertionCache struct {
+	mu                sync.Mutex
+	current, previous map[assertionKey]cachedAssertion
+	bytes             int       // size of current
+	started           time.Time // when current was started
 }
 
-func (c *assertions) get(about aboutWhom, now time.Time) string {
+func (c *assertionCache) get(about assertionKey, now time.Time) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a, ok := c.young[about]
+	a, ok := c.current[about]
 	if !ok {
-		a = c.older[about]
+		a = c.previous[about]
 	}
-	if age := now.Sub(a.at); age < 0 || age >= assertionUse {
+	if age := now.Sub(a.at); age < 0 || age >= assertionReuse {
 		return ""
 	}
 	return a.jwt
 }
 
-func (c *assertions) put(about aboutWhom, jwt string, now time.Time) {
+func (c *assertionCache) put(about assertionKey, jwt string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if age := now.Sub(c.since); c.young == nil || c.size >= assertionCache || age < 0 || age >= assertionUse {
-		c.older, c.young, c.size, c.since = c.young, make(map[aboutWhom]asserted), 0, now
+	age := now.Sub(c.started)
+	if c.current == nil || c.bytes >= assertionCacheSize || age < 0 || age >= assertionReuse {
+		c.previous, c.current, c.bytes, c.started = c.current, make(map[assertionKey]cachedAssertion), 0, now
 	}
-	c.young[about] = asserted{jwt, now}
-	c.size += len(jwt) + len(about.app) + 128 // and what the map itself takes
+	c.current[about] = cachedAssertion{jwt, now}
+	c.bytes += len(jwt) + len(about.app) + 128 // plus the overhead of the map
 }

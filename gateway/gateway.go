@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,60 +15,60 @@ import (
 	"example.com/curfew/web"
 )
 
-// Handler checks sessions. Site, Sessions and Cookie are required.
+// Handler checks sessions. Site, Sessions and Cookie are required. The fields must not change after the first request.
 type Handler struct {
 	Site     *web.Site
 	Sessions *session.Manager
 	Cookie   session.Cookie
 
-	Policy      Policy   // who may use which path; default: whoever is signed in
-	Identity    Identity // in which headers an app is told who is there; default [CurfewHeaders]
+	Policy      Policy   // who may use which path; default: all signed-in users
+	Identity    Identity // the headers that tell an app who the user is; default [CurfewHeaders]
 	GroupsClaim string   // the claim that lists a person's groups, for policy and identity; default "groups"
 
-	// Apps are the client IDs of the apps that are told of logouts, and App the one behind [Handler.Proxy], and behind
-	// a forward-auth or a route that names no other. An app is told what the session will be called then.
+	// Apps are the client IDs of the apps that are notified of logouts. App is the one behind [Handler.Proxy], and the
+	// default for forward-auth and for routes that do not name one. An app receives the session ID that its logout
+	// tokens will carry.
 	Apps []string
 	App  string
-	// Assertion makes signed statements of who is there, for apps that have a name; nil: there are none. At
-	// /auth/verify only a trusted proxy is given one, and not below it: it proves to an app that the request went
-	// through here.
+	// Assertion signs statements about the user, for apps that have a client ID; nil: no assertions. At /auth/verify
+	// only a trusted proxy receives one, and not at the paths below it: an assertion proves to an app that the request
+	// went through the gateway.
 	Assertion *Assertion
-	// NoForwardAuth says that the apps are reached through [Handler.Proxy] or [Handler.Route] alone: there is no
-	// /auth/verify. A load balancer that is trusted, and passes everything on, would hand what is for an app to
-	// whoever's browser asks.
+	// NoForwardAuth removes /auth/verify, for apps that are reached through [Handler.Proxy] or [Handler.Route] only.
+	// Otherwise a trusted load balancer that passes on every path would return to any browser the headers that are
+	// meant for the app.
 	NoForwardAuth bool
 
-	// StreamsAreUse lets an open stream count as use of its session. By default a tab that is open and forgotten keeps
-	// nobody signed in.
+	// StreamsAreUse lets an open stream count as use of its session. By default a forgotten open tab does not keep a
+	// session alive.
 	StreamsAreUse bool
 
-	// WebSocketOrigins are other sites whose pages may open a WebSocket here, each as [ParseOrigin] returns it. Pages
-	// of this site may in any case.
+	// WebSocketOrigins are the origins of other sites whose pages may open a WebSocket here, each as [ParseOrigin]
+	// returns it. Pages of this site always may.
 	WebSocketOrigins []string
 
-	// MaxOpen is how many requests may be with the apps at a time, WebSockets and the event streams of open tabs
-	// included, and half of it how many of those by nobody who is signed in. Who comes then is answered 503. 0: any
-	// number. It is set before the first request.
+	// MaxOpen is how many requests may be open at a time, WebSockets and the event streams of open tabs included.
+	// Requests without a session may use half of it. Further requests are answered 503. 0: no limit.
 	MaxOpen int
 
 	streams streams
 	hosts   hosts
-	places  places
+	slots   slots
 }
 
-// Mount adds the routes of this room.
+// Mount adds the routes of this package to mux.
 func (h *Handler) Mount(mux *http.ServeMux) {
 	if !h.NoForwardAuth {
 		verify := http.HandlerFunc(h.verify)
-		mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies pass the original one on
+		mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies use that of the original request
 		mux.Handle(h.Site.Path("verify/"), verify)
 	}
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet, http.MethodHead))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
 }
 
-// Ahead serves, before next, the paths below /auth/verify/ as they are: a [http.ServeMux] would clean them, and
-// redirect whoever asked about `//x` to an answer about another path.
+// VerifyFirst returns a handler that serves the paths below /auth/verify/ unchanged, and passes all other requests to
+// next. A [http.ServeMux] would clean these paths, and redirect a request about `//x` to the answer about another path.
 func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
 	below := h.Site.Path("verify/")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -79,15 +80,15 @@ func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
 	})
 }
 
-// visit is what a request carries on its way to the app.
+// requestState is the state that a request carries on its way to the app.
 type requestState struct {
-	session *session.Session // nil when nobody is signed in
+	session *session.Session // nil if nobody is signed in
 	// In the middleware, for [UntilEnded]:
-	home   *Handler
-	bearer session.Bearer // if streams are use
+	handler *Handler
+	bearer  session.Bearer // set if StreamsAreUse
 	// In the proxy:
 	stream   *stream
-	identity http.Header // who it is
+	identity http.Header // the identity headers
 }
 
 type contextKey struct{}
@@ -97,26 +98,26 @@ func stateFrom(ctx context.Context) requestState {
 	return v
 }
 
-// SessionFrom returns the session of a request that went through [Handler.Require] or [Handler.Optional], or nil.
+// SessionFrom returns the session of a request that passed through [Handler.Require] or [Handler.Optional], or nil if
+// nobody is signed in.
 func SessionFrom(ctx context.Context) *session.Session { return stateFrom(ctx).session }
 
-// visit is what the middleware puts into the context of a request.
+// newState returns the state that the middleware puts into the context of a request.
 func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
-	v := requestState{session: s, home: h}
+	v := requestState{session: s, handler: h}
 	if h.StreamsAreUse {
 		v.bearer, _ = h.Cookie.Read(r)
 	}
 	return v
 }
 
-// errNobody is the decision that somebody has to sign in first.
-var errNobody = errors.New("nobody is signed in")
+// errNotSignedIn means that the request needs a sign-in.
+var errNotSignedIn = errors.New("nobody is signed in")
 
-// decide is the one decision behind every surface: may the sender of r, by its cookie, do method to target (path and
-// query as they will be sent to the app)? A nil error lets the request through, with the session of whoever is signed
-// in and the rule that covers it, if there is one; on a public path that may be nobody. Otherwise the error is
-// [errNobody] or a [web.Failure]: 400 for a path that has more than one meaning, 403 for a person who may not, 503 when
-// the store cannot say.
+// decide makes the decision for every entry point: may the sender of r, identified by its cookie, send method to target
+// (path and query as they will be sent to the app)? A nil error lets the request through, with the session and the rule
+// that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
+// a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if the store fails.
 func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
 	rule, err := h.Policy.find(r, method, target)
 	if err != nil {
@@ -129,18 +130,18 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 	case s == nil && rule != nil && rule.Public:
 		return nil, rule, nil
 	case s == nil:
-		return nil, rule, errNobody
+		return nil, rule, errNotSignedIn
 	case rule != nil:
 		back := target
-		if target == r.URL.EscapedPath() { // this very request, and not one that a proxy asks about
-			back = wanted(r)
+		if target == r.URL.EscapedPath() { // this request, not one that a proxy asks about
+			back = requestTarget(r)
 		}
 		return s, rule, h.allowed(rule, s, back)
 	}
 	return s, nil, nil
 }
 
-// get returns the session of a request: nil when nobody is signed in, an error when the store cannot say.
+// get returns the session of a request, nil if nobody is signed in, or an error if the store fails.
 func (h *Handler) get(r *http.Request) (*session.Session, error) {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
@@ -161,9 +162,9 @@ func unchecked(err error) error {
 		"It cannot be checked at the moment whether you are signed in. Please try again.", err)
 }
 
-// Require lets a request through to next if somebody is signed in, and the policy allows it. Otherwise a browser that
-// opens a page is sent to sign in, and comes back to this URL; anything else is answered 401. When the store cannot
-// say, the answer is 503, and no cookie is touched.
+// Require passes a request to next if the user is signed in and the policy allows it. Otherwise a browser that opens a
+// page is redirected to sign in, and returns to this URL; any other request is answered 401. If the store fails, the
+// answer is 503 and the cookie is left alone. next gets the session with [SessionFrom].
 func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := h.checkOrigin(r, "")
@@ -173,7 +174,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
 		}
 		if err != nil {
-			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
+			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
 			return
 		}
 		r = h.logAllowed(r, "require", r.Method, r.URL.EscapedPath(), s, by)
@@ -181,8 +182,8 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 	})
 }
 
-// Optional lets everybody through, whatever the policy says: [SessionFrom] is nil when nobody is signed in. When the
-// store cannot say, the answer is 503.
+// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. If the
+// store fails, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := h.checkOrigin(r, "")
@@ -198,18 +199,19 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 	})
 }
 
-// deny answers a request that is not let through. A page that needs a sign-in is redirected to where login says; what
-// is no page, or when login is nil, is answered 401, and that is not logged: it happens all day.
+// deny answers a request that is not let through. If a sign-in is missing, a browser that opens a page is redirected to
+// the URL that login returns. Other requests, or all if login is nil, are answered 401, which is not logged because it
+// is frequent.
 func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
-	page := navigates(r)
+	page := expectsPage(r)
 	answer := func(w http.ResponseWriter, r *http.Request) error {
 		switch {
-		case !errors.Is(err, errNobody):
+		case !errors.Is(err, errNotSignedIn):
 			return err
 		case wantsPage(r, method) && login != nil:
 			status := http.StatusSeeOther
 			if strings.HasPrefix(r.URL.Path, h.Site.Path("verify")) {
-				status = http.StatusFound // the one that every proxy knows
+				status = http.StatusFound // every proxy supports this one
 			}
 			http.Redirect(w, r, login(), status)
 			return nil
@@ -237,40 +239,70 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 	}
 }
 
+// logAllowed logs, at debug, a request that is let through: entry point, method, path, session and rule. The subject
+// and the session are missing if nobody is signed in, the rule if none covers the path. It returns the request with the
+// request ID of that line, which later lines use too.
+func (h *Handler) logAllowed(r *http.Request, surface, method, target string, s *session.Session, by *rule,
+) *http.Request {
+	if !cmp.Or(h.Site.Log, slog.Default()).Enabled(r.Context(), slog.LevelDebug) {
+		return r
+	}
+	r = h.Site.Identify(r)
+	attrs := []slog.Attr{slog.String("surface", surface)}
+	if target != r.URL.EscapedPath() { // asked about by a proxy
+		attrs = append(attrs, slog.String("asked_method", method), slog.String("asked_path", pathAlone(target)))
+	}
+	if s != nil {
+		attrs = append(attrs, slog.String("session", s.Key.Handle()), slog.String("provider", s.Provider),
+			slog.String("sub", s.Subject))
+	}
+	if by != nil {
+		attrs = append(attrs, slog.Int("rule", by.number))
+	}
+	h.Site.Event(r, slog.LevelDebug, "let_in", attrs...)
+	return r
+}
+
+// pathAlone removes the query, which may hold a secret.
+func pathAlone(target string) string {
+	path, _, _ := strings.Cut(target, "?")
+	return path
+}
+
 func (h *Handler) loginURL(r *http.Request, returnTo string) string {
 	return h.Site.Path("login") + "?" + url.Values{"return_to": {h.returnTo(r, returnTo)}}.Encode()
 }
 
-// returnTo is where a person may go after signing in, if that is raw: path and query of the page that they wanted.
+// returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise "/".
 func (h *Handler) returnTo(r *http.Request, raw string) string {
 	to, err := web.ParseReturnTo(raw)
 	if err == nil {
 		return to
 	}
-	if raw != "" { // a proxy that asks may not say
+	if raw != "" { // a proxy may omit it
 		h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
 	}
 	return "/"
 }
 
-// wanted returns path and query of a request as the browser sent them, byte for byte, also where a router in front of
-// us has cut a prefix off.
-func wanted(r *http.Request) string {
+// requestTarget returns the path and query of a request exactly as the browser sent them, even if a router in front has
+// removed a prefix.
+func requestTarget(r *http.Request) string {
 	if strings.HasPrefix(r.RequestURI, "/") {
 		return r.RequestURI
 	}
 	return r.URL.RequestURI()
 }
 
-// wantsPage says whether a browser is opening a page, as against a script, a form post, an API client or a look ahead:
-// to these a redirect to a sign-in page would be noise, or would lose what they sent.
+// wantsPage reports whether a browser is opening a page, and not a script, a form post, an API client or a prefetch:
+// for these a redirect to a sign-in page is useless, or loses what they sent.
 func wantsPage(r *http.Request, method string) bool {
-	return (method == http.MethodGet || method == http.MethodHead) && !web.IsPrefetch(r) && navigates(r)
+	return (method == http.MethodGet || method == http.MethodHead) && !web.IsPrefetch(r) && expectsPage(r)
 }
 
-// navigates says whether a person's browser shows the answer as a page. What the browser itself says comes first; an
-// X-Requested-With is a script's only when it says XMLHttpRequest, since an Android WebView sends the name of its app.
-func navigates(r *http.Request) bool {
+// expectsPage reports whether a browser shows the answer as a page. Sec-Fetch-Mode is decisive if it is present.
+// X-Requested-With marks a script only with the value XMLHttpRequest: an Android WebView sends the name of its app.
+func expectsPage(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate"
 	}
@@ -278,8 +310,7 @@ func navigates(r *http.Request) bool {
 		acceptsHTML(r.Header["Accept"])
 }
 
-// acceptsHTML says whether text/html is among what a client names, and not with a weight of 0, which says that it is
-// not acceptable (RFC 9110 §12.4.2).
+// acceptsHTML reports whether an Accept header names text/html with a weight above 0 (RFC 9110 §12.4.2).
 func acceptsHTML(accept []string) bool {
 	for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
 		kind, params, _ := strings.Cut(item, ";")

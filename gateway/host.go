@@ -13,22 +13,22 @@ import (
 	"example.com/curfew/web"
 )
 
-// hosts is what a handler knows of host names.
+// hosts are the host names that a handler knows.
 type hosts struct {
 	mu     sync.Mutex
-	routes []string        // of configured routes
-	warned map[string]bool // hosts that are not ours, of which the log has been told
+	routes []string        // those of configured routes
+	warned map[string]bool // unknown hosts that have been logged
 }
 
-// maxWarned bounds how many hosts the log is warned of: whoever sends requests chooses them.
+// maxWarned bounds how many unknown hosts are logged, since clients choose them.
 const maxWarned = 100
 
-// checkHost returns nil if all hosts are those of the site or of a configured route. Whoever opens a page at any other
-// would be sent to sign in at the site, come back to the wrong app, and still not be signed in where they came from. An
-// empty host is one that nobody named.
+// checkHost returns nil if all hosts are those of the site or of a configured route; empty ones are ignored. A user of
+// any other host would sign in at the site, return to the wrong app, and still not be signed in at the host they came
+// from.
 func (h *Handler) checkHost(named ...string) error {
 	for _, host := range named {
-		if host == "" || ourHost(h.Site.URL, host) {
+		if host == "" || isSiteHost(h.Site.URL, host) {
 			continue
 		}
 		h.hosts.mu.Lock()
@@ -46,7 +46,7 @@ func (h *Handler) checkHost(named ...string) error {
 		}
 		return &web.Failure{Status: http.StatusForbidden, Warn: warn, Event: "host_refused",
 			Message: web.Message{Title: "This site is not set up yet",
-				Text: "The gateway in front of this site signs people in at another host, and not here.\n\nAsk " +
+				Text: "The gateway in front of this site signs people in at another host, not at this one.\n\nAsk " +
 					"whoever looks after this site."},
 			Err: errors.New("a proxy asks about a host that is neither that of url (" + h.Site.URL.Host +
 				") nor that of a route: give each host a Curfew of its own"),
@@ -55,9 +55,9 @@ func (h *Handler) checkHost(named ...string) error {
 	return nil
 }
 
-// ourHost says whether host, as a request or a proxy spells it, is that of the site. The port counts only where there
-// is one: some proxies pass the name on alone.
-func ourHost(site *url.URL, host string) bool {
+// isSiteHost reports whether host, as in a Host header, is that of the site. A missing port matches: some proxies pass
+// on only the name.
+func isSiteHost(site *url.URL, host string) bool {
 	name, port := strings.ToLower(host), ""
 	if n, p, err := net.SplitHostPort(name); err == nil {
 		name, port = n, p
@@ -66,15 +66,15 @@ func ourHost(site *url.URL, host string) bool {
 	if name != site.Hostname() {
 		return false
 	}
-	ours := site.Port()
-	if ours == "" {
-		ours = map[string]string{"https": "443", "http": "80"}[site.Scheme]
+	want := site.Port()
+	if want == "" {
+		want = map[string]string{"https": "443", "http": "80"}[site.Scheme]
 	}
-	return port == "" || port == ours
+	return port == "" || port == want
 }
 
-// hostsIn returns the hosts in headers that name one or a list of them.
-func hostsIn(values []string) (all []string) {
+// splitHosts returns the hosts in headers that hold one host or a list.
+func splitHosts(values []string) (all []string) {
 	for _, v := range values {
 		for host := range strings.SplitSeq(v, ",") {
 			all = append(all, strings.TrimSpace(host))
@@ -83,8 +83,8 @@ func hostsIn(values []string) (all []string) {
 	return all
 }
 
-// hostsOf returns the hosts of those values that are whole URLs.
-func hostsOf(values ...string) (all []string) {
+// urlHosts returns the hosts of those values that are absolute URLs.
+func urlHosts(values ...string) (all []string) {
 	for _, v := range values {
 		if rest, ok := cutScheme(v); ok {
 			all = append(all, strings.TrimSuffix(rest, pathOf(rest)))
@@ -93,7 +93,7 @@ func hostsOf(values ...string) (all []string) {
 	return all
 }
 
-// cutScheme returns what follows `http://` or `https://`, in whatever case.
+// cutScheme returns what follows `http://` or `https://`, in any case.
 func cutScheme(v string) (rest string, ok bool) {
 	scheme, rest, ok := strings.Cut(v, "://")
 	return rest, ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))

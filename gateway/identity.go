@@ -14,15 +14,15 @@ import (
 	"example.com/curfew/web"
 )
 
-// Identity says in which headers an app is told who is signed in. Its zero value is [CurfewHeaders].
+// Identity says in which headers an app is told who the user is. Its zero value is [CurfewHeaders].
 type Identity struct {
 	headers []header
-	ours    map[string]bool // folded
+	names   map[string]bool // as [fold] returns them
 }
 
 type header struct{ name, fact string }
 
-// CurfewHeaders returns our own names. What an app can be told, beside what stands here, are the facts "username"
+// CurfewHeaders returns Curfew's own header names with the value that each carries. Other values are "username"
 // (preferred_username), "access_token", "bearer" (the access token as a value for Authorization) and "claim:NAME".
 func CurfewHeaders() map[string]string {
 	return map[string]string{
@@ -31,7 +31,8 @@ func CurfewHeaders() map[string]string {
 	}
 }
 
-// OAuth2ProxyHeaders returns the names that oauth2-proxy gives to apps behind it, and to the proxy that asks it.
+// OAuth2ProxyHeaders returns the header names that oauth2-proxy sets for apps, and for a proxy that uses it for
+// forward-auth.
 func OAuth2ProxyHeaders() map[string]string {
 	return map[string]string{
 		"X-Forwarded-User": "subject", "X-Forwarded-Email": "email", "X-Forwarded-Groups": "groups",
@@ -41,34 +42,35 @@ func OAuth2ProxyHeaders() map[string]string {
 	}
 }
 
-// curfewHeaders is what NewIdentity makes of CurfewHeaders; a test holds them together.
+// curfewHeaders is what NewIdentity returns for CurfewHeaders; a test compares them.
 var curfewHeaders = []header{
 	{"X-Auth-Assertion", "assertion"}, {"X-Auth-Email", "email"}, {"X-Auth-Groups", "groups"}, {"X-Auth-Name", "name"},
 	{"X-Auth-Provider", "provider"}, {"X-Auth-Session", "session"}, {"X-Auth-Subject", "subject"},
 }
 
-// NewIdentity makes an Identity of header names and the fact that each tells.
+// NewIdentity returns an Identity that sets each header to the value named (see [CurfewHeaders]). The error lists every
+// invalid entry.
 func NewIdentity(headers map[string]string) (Identity, error) {
-	id := Identity{headers: []header{}, ours: map[string]bool{}}
+	id := Identity{headers: []header{}, names: map[string]bool{}}
 	var faults []error
 	for name, fact := range headers {
 		name = http.CanonicalHeaderKey(name)
 		switch folded := fold(name); {
-		case name == "" || strings.Trim(folded, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || !token(name):
-			faults = append(faults, fmt.Errorf("%q is no name of a header", name))
+		case name == "" || strings.Trim(folded, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || !isToken(name):
+			faults = append(faults, fmt.Errorf("%q is not a header name", name))
 		case slices.Contains([]string{"connection", "content-length", "cookie", "forwarded", "host", "te", "trailer",
-			"transfer-encoding",
-			"upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}, folded):
-			faults = append(faults, fmt.Errorf("%s means something else already", name))
-		case id.ours[folded]:
-			faults = append(faults, fmt.Errorf("%s is there twice, in two spellings", name))
+			"transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+			"x-real-ip"}, folded):
+			faults = append(faults, fmt.Errorf("%s already has another meaning", name))
+		case id.names[folded]:
+			faults = append(faults, fmt.Errorf("%s is given twice, in two spellings", name))
 		default:
-			id.ours[folded] = true
+			id.names[folded] = true
 		}
 		known := slices.Contains([]string{"subject", "provider", "name", "username", "email", "groups", "session",
 			"assertion", "access_token", "bearer"}, fact)
 		if !known && (!strings.HasPrefix(fact, "claim:") || fact == "claim:") {
-			faults = append(faults, fmt.Errorf("%s: there is nothing called %q to tell", name, fact))
+			faults = append(faults, fmt.Errorf("%s: there is no value called %q", name, fact))
 		}
 		id.headers = append(id.headers, header{name, fact})
 	}
@@ -76,16 +78,16 @@ func NewIdentity(headers map[string]string) (Identity, error) {
 	return id, errors.Join(faults...)
 }
 
-func token(name string) bool {
+func isToken(name string) bool {
 	return !strings.ContainsFunc(name, func(c rune) bool {
 		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("-_.", c))
 	})
 }
 
-// tell sets the headers of a session on what goes to the app, or to the proxy that asks. Values come from the provider.
-// One that would not arrive as it is (see [printable]) is left out; without its subject nobody is let in. app is the
-// client ID of the app that is told, or empty; it is given an assertion if it is certainly that one. Assertions and
-// access tokens are for whoever may have more than a header's word.
+// identify sets the identity headers of a session on to, which goes to the app or to a proxy. The values come from the
+// provider. One that would not arrive unchanged (see [printable]) is omitted; without its subject the request is
+// refused. app is the client ID of the app, or empty. An assertion is added only if it is certain that this is the app.
+// Assertions and access tokens are added only if may is true.
 func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, app string, certain, may bool) error {
 	headers := h.Identity.headers
 	if headers == nil {
@@ -111,11 +113,11 @@ func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, 
 		if v := printable(value); v != "" {
 			to[n.name] = []string{v}
 		} else if value != "" && n.fact == "subject" {
-			// An app that is told the rest could take the person for somebody else.
+			// With only the other headers an app could take the user for somebody else.
 			return &web.Failure{
 				Status: http.StatusForbidden,
 				Message: web.Message{Text: "The name of your account cannot be told to the app: it has spaces " +
-					"around it, or signs that no header can hold."},
+					"around it, or characters that a header cannot hold."},
 				Err: errors.New("the subject would not arrive at the app as it is"), Event: "identity_refused",
 				Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.String("header", n.name)},
 			}
@@ -124,7 +126,7 @@ func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, 
 	return nil
 }
 
-// fact returns one thing to be told about a session, or "".
+// fact returns a named value of a session, or "".
 func (h *Handler) fact(s *session.Session, name, app string) string {
 	switch name {
 	case "subject":
@@ -160,8 +162,8 @@ func (h *Handler) fact(s *session.Session, name, app string) string {
 	return ""
 }
 
-// list joins values with commas. One that holds a comma would be read as two, and one with spaces around it as another
-// one, so these are left out, each by itself.
+// list joins values with commas. A value that contains a comma, or has spaces around it, would be read as another
+// value, so it is omitted.
 func list(values []string) string {
 	if len(values) == 0 {
 		return ""
@@ -171,9 +173,9 @@ func list(values []string) string {
 	}), ",")
 }
 
-// printable returns s if it arrives at every app as it is, and otherwise nothing. What surrounds a value in a header is
-// taken off on the way (RFC 9110 §5.5), and by apps that split a list, so " admins" would become "admins". Control
-// characters and line separators may end a line. Other text, as UTF-8, passes.
+// printable returns s if every app receives it unchanged, and "" otherwise. Space around a header value is removed on
+// the way (RFC 9110 §5.5), and by apps that split a list, so " admins" would become "admins". Control characters and
+// line separators may end a line. Other UTF-8 text is allowed.
 func printable(s string) string {
 	plain := true // printable ASCII
 	for i := range len(s) {
@@ -185,21 +187,19 @@ func printable(s string) string {
 		}
 		return s
 	}
-	if !utf8.ValidString(s) || strings.TrimFunc(s, invisible) != s ||
-		strings.ContainsFunc(s, func(r rune) bool {
-			return unicode.IsControl(r) ||
-				unicode.In(r, unicode.Zl, unicode.Zp)
-		}) {
+	endsLine := func(r rune) bool { return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) }
+	if !utf8.ValidString(s) || strings.TrimFunc(s, trimmable) != s || strings.ContainsFunc(s, endsLine) {
 		return ""
 	}
 	return s
 }
 
-// invisible says whether some language's "trim" takes a character off the end of a text.
-func invisible(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) }
+// trimmable reports whether the "trim" function of some language removes a character.
+func trimmable(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) }
 
-// strip removes what a client sent that an app might take for our word, in every spelling that some server folds into
-// one name: WSGI and PHP read X_Auth_Subject as X-Auth-Subject, others X.Auth.Subject (CVE-2025-64484 and its kin).
+// strip removes headers from a client that an app might take for the gateway's, in every spelling that some server
+// folds into one name: WSGI and PHP read X_Auth_Subject as X-Auth-Subject, others X.Auth.Subject (CVE-2025-64484 and
+// similar).
 func (i *Identity) strip(h http.Header) {
 	for name := range h {
 		if i.lookalike(name) {
@@ -208,8 +208,8 @@ func (i *Identity) strip(h http.Header) {
 	}
 }
 
-// lookalike says whether a header name could be taken for one that only the gateway may set, or, as X-Original-Url and
-// X-Rewrite-Url, would have the app serve another path than the one that was checked.
+// lookalike reports whether a header name could be taken for one that only the gateway may set, or, like X-Original-Url
+// and X-Rewrite-Url, could make the app serve another path than the one that was checked.
 func (i *Identity) lookalike(name string) bool {
 	folded := fold(name)
 	switch folded {
@@ -217,16 +217,17 @@ func (i *Identity) lookalike(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(folded, "x-forwarded-") || strings.HasPrefix(folded, "x-original-") ||
-		strings.HasPrefix(folded, "x-auth-request-") || preset(folded) || i.ours[folded]
+		strings.HasPrefix(folded, "x-auth-request-") || isPreset(folded) || i.names[folded]
 }
 
-// preset says whether a folded name is one of a preset. It is removed whichever is in use: an app may know the other
-// one. The names of oauth2-proxy all begin with "x-forwarded-" or "x-auth-request-", so ours are left to look at.
-func preset(folded string) bool {
+// isPreset reports whether a folded name belongs to a preset. These names are removed whichever preset is in use,
+// because an app may read the other. Those of oauth2-proxy all begin with "x-forwarded-" or "x-auth-request-", so only
+// Curfew's are checked here.
+func isPreset(folded string) bool {
 	return slices.ContainsFunc(curfewHeaders, func(h header) bool { return strings.EqualFold(h.name, folded) })
 }
 
-// fold returns a header's name as the most forgiving server would read it.
+// fold returns a header name as the most lenient server would read it.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -239,7 +240,7 @@ func fold(name string) string {
 	}, name)
 }
 
-// stripCookies removes our cookies from what an app gets to see: the bearer is no business of its.
+// stripCookies removes Curfew's cookies from a request to an app, which must not see the bearer.
 func stripCookies(h http.Header, ours session.Cookie) {
 	lines := h["Cookie"]
 	h.Del("Cookie")
@@ -258,7 +259,8 @@ func stripCookies(h http.Header, ours session.Cookie) {
 	}
 }
 
-// stripSetCookies keeps an app from setting or taking our cookies: it could sign a browser in as somebody else.
+// stripSetCookies prevents an app from setting or deleting Curfew's cookies: it could sign a browser in as somebody
+// else.
 func stripSetCookies(h http.Header, ours session.Cookie) {
 	lines := h["Set-Cookie"]
 	if len(lines) == 0 {
@@ -266,7 +268,7 @@ func stripSetCookies(h http.Header, ours session.Cookie) {
 	}
 	h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool {
 		name, _, _ := strings.Cut(line, "=")
-		name, _, _ = strings.Cut(name, ";") // of one without a value
+		name, _, _ = strings.Cut(name, ";") // if it has no value
 		return ours.Ours(strings.TrimSpace(name))
 	})
 }

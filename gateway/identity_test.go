@@ -83,8 +83,8 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 func TestNamesThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"Cookie": "means something else", "X-Forwarded-For": "means something else", "X User": "no name of a header",
-		"": "no name of a header", "X-A\r\nB": "no name",
+		"Cookie": "already has another meaning", "X-Forwarded-For": "already has another meaning", "X User": "not a header name",
+		"": "not a header name", "X-A\r\nB": "not a header name",
 	} {
 		if _, err := gateway.NewIdentity(map[string]string{name: "subject"}); err == nil ||
 			!strings.Contains(err.Error(), want) {
@@ -92,7 +92,7 @@ func TestNamesThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 		}
 	}
 	if _, err := gateway.NewIdentity(map[string]string{"X-A": "password"}); err == nil ||
-		!strings.Contains(err.Error(), `nothing called "password"`) {
+		!strings.Contains(err.Error(), `no value called "password"`) {
 		t.Errorf("%v", err)
 	}
 	if _, err := gateway.NewIdentity(map[string]string{"X-A": "subject", "X_A": "email"}); err == nil ||

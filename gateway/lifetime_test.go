@@ -61,9 +61,9 @@ func lasting(t *testing.T, test func(t *testing.T, h *Handler, backend *hiccups,
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		st := &stream{home: h, key: s.Key, bearer: b, cancel: cancel, timer: time.AfterFunc(time.Hour, func() {})}
+		st := &stream{handler: h, key: s.Key, bearer: b, cancel: cancel, timer: time.AfterFunc(time.Hour, func() {})}
 		test(t, h, backend, st, ctx)
-		st.leave()
+		st.release()
 		synctest.Wait() // the watching goroutine is gone, or synctest says so
 	})
 }
@@ -72,7 +72,7 @@ func TestAStreamThatIsNoUseLastsAsLongAsAnIdleSession(t *testing.T) {
 	t.Parallel()
 	lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, ctx context.Context) {
 		began := time.Now()
-		st.endless()
+		st.markLasting()
 		<-ctx.Done()
 		if d := time.Since(began); d < 2*time.Hour || d > 2*time.Hour+time.Second ||
 			!errors.Is(context.Cause(ctx), ErrEnded) {
@@ -86,7 +86,7 @@ func TestAStreamThatIsUseKeepsItsSessionButNotBeyondItsLifetime(t *testing.T) {
 	lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, ctx context.Context) {
 		began := time.Now()
 		h.StreamsAreUse = true
-		st.endless()
+		st.markLasting()
 		<-ctx.Done()
 		if d := time.Since(began); d < 24*time.Hour || d > 24*time.Hour+time.Second {
 			t.Errorf("ended after %v; want the absolute lifetime of 24 h", d)
@@ -96,11 +96,11 @@ func TestAStreamThatIsUseKeepsItsSessionButNotBeyondItsLifetime(t *testing.T) {
 
 func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {
 	t.Parallel()
-	for failures, want := range map[int64]time.Duration{1: 2 * time.Hour, 2: recheckAgain} {
+	for failures, want := range map[int64]time.Duration{1: 2 * time.Hour, 2: recheckRetry} {
 		lasting(t, func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context) {
 			began := time.Now()
 			backend.fail.Store(failures)
-			st.endless()
+			st.markLasting()
 			<-ctx.Done()
 			if d := time.Since(began); d < want || d > want+time.Second {
 				t.Errorf("after %d failed looks it ended in %v, want %v", failures, d, want)
@@ -112,7 +112,7 @@ func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {
 func TestAnEndingThatTheFeedMissedIsFoundWithinAMinute(t *testing.T) {
 	t.Parallel()
 	lasting(t, func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context) {
-		st.endless()
+		st.markLasting()
 		synctest.Wait()
 		began := time.Now()
 		who := store.Selector{Issuer: "i", ClientID: "c", Subject: "alice"}
@@ -121,7 +121,7 @@ func TestAnEndingThatTheFeedMissedIsFoundWithinAMinute(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-ctx.Done()
-		if d := time.Since(began); d > recheck {
+		if d := time.Since(began); d > recheckInterval {
 			t.Errorf("found after %v", d)
 		}
 	})
@@ -131,20 +131,20 @@ func TestAShortRequestIsTiedToNothing(t *testing.T) {
 	t.Parallel()
 	lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, _ context.Context) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		short := h.open(&session.Session{Key: st.key}, r, st.cancel)
-		time.Sleep(streamAfter - time.Millisecond)
-		short.leave()
+		short := h.newStream(&session.Session{Key: st.key}, r, st.cancel)
+		time.Sleep(streamDelay - time.Millisecond)
+		short.release()
 		time.Sleep(time.Hour)
 		if len(h.streams.groups) != 0 {
 			t.Error("it is watched")
 		}
-		long := h.open(&session.Session{Key: st.key}, r, st.cancel)
-		time.Sleep(streamAfter)
+		long := h.newStream(&session.Session{Key: st.key}, r, st.cancel)
+		time.Sleep(streamDelay)
 		synctest.Wait()
 		if len(h.streams.groups) != 1 {
 			t.Error("a long one is not")
 		}
-		long.leave()
+		long.release()
 		if len(h.streams.groups) != 0 {
 			t.Error("it is watched when it is over")
 		}
@@ -154,7 +154,7 @@ func TestAShortRequestIsTiedToNothing(t *testing.T) {
 func TestWhatAClientSaysAfterTheEndIsThrownAway(t *testing.T) {
 	t.Parallel()
 	client, ours := net.Pipe()
-	c := &upgraded{Conn: ours, early: bufio.NewReader(ours), ended: make(chan struct{}), drained: make(chan struct{})}
+	c := &upgradedConn{Conn: ours, buffered: bufio.NewReader(ours), ended: make(chan struct{}), drained: make(chan struct{})}
 	c.cut()
 	var app bytes.Buffer
 	done := make(chan struct{})
@@ -179,14 +179,14 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte("\x81\x05hello\x82\x7e\x01\x00"), uint8(1))
 	f.Add([]byte("\x82\x7f\x00\x00\x00\x00\x00\x00\x00\x02xy\x88\x00"), uint8(3))
 	f.Fuzz(func(t *testing.T, data []byte, step uint8) {
-		var whole, pieces frames
-		whole.pass(append([]byte(head), data...))
+		var whole, pieces frameTracker
+		whole.track(append([]byte(head), data...))
 		for rest := append([]byte(head), data...); len(rest) > 0; {
 			n := min(int(step)+1, len(rest))
-			pieces.pass(rest[:n])
+			pieces.track(rest[:n])
 			rest = rest[n:]
 		}
-		if whole.between() != pieces.between() || whole.left != pieces.left || whole.have != pieces.have {
+		if whole.atBoundary() != pieces.atBoundary() || whole.payloadLeft != pieces.payloadLeft || whole.headLen != pieces.headLen {
 			t.Errorf("whole %+v, in pieces %+v", whole, pieces)
 		}
 	})

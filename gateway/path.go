@@ -6,13 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// plainPath returns the decoded path of a target (a path as it is sent, with or without a query), and false when not
-// every server would read the same path in it. Such a path cannot be judged: what was matched need not be what the app
-// serves.
+// plainPath returns the decoded path of a target (a path as sent, with or without a query), and false if not every
+// server would read the same path in it. Such a path must be refused: the path that was checked may not be the one that
+// the app serves.
 //
-// Servers differ over empty and dot segments, over separators that are encoded (`%2f`, `%5c`), over backslashes, over
-// what follows a `;`, a `#` or an encoded `?`, over decoding twice, over control characters and over bytes that are no
-// UTF-8.
+// Servers differ over empty and dot segments, encoded separators (`%2f`, `%5c`), backslashes, what follows a `;`, a `#`
+// or an encoded `?`, double decoding, control characters, and bytes that are not UTF-8.
 func plainPath(target string) (string, bool) {
 	raw, _, _ := strings.Cut(target, "?")
 	if raw == "" || raw[0] != '/' {
@@ -35,16 +34,16 @@ func plainPath(target string) (string, bool) {
 		case c < ' ' || c == 0x7f || c == '\\' || c == ';' || c == '#' || c == '?' || c == '%':
 			return "", false
 		case c == '/':
-			if i > 0 && (start == i || dots(path[start:i])) {
+			if i > 0 && (start == i || isDots(path[start:i])) {
 				return "", false
 			}
 			start = i + 1
 		}
 	}
-	return path, !dots(path[start:])
+	return path, !isDots(path[start:])
 }
 
-func dots(segment string) bool { return segment == "." || segment == ".." }
+func isDots(segment string) bool { return segment == "." || segment == ".." }
 
 // pattern is a set of paths: `/a` is that path, with or without a slash at its end; `/a/*` is it and all below it.
 type pattern struct {
@@ -52,7 +51,7 @@ type pattern struct {
 	below bool
 }
 
-// parsePattern reads a pattern. It takes no spelling that a request's path could not have.
+// parsePattern parses a pattern. It accepts only paths that plainPath accepts, written without encoding.
 func parsePattern(text string) (pattern, bool) {
 	base, below := strings.CutSuffix(text, "/*")
 	if base == "" && below {
@@ -65,7 +64,7 @@ func parsePattern(text string) (pattern, bool) {
 	return pattern{strings.TrimSuffix(base, "/"), below}, true
 }
 
-// covers says whether a plain path is in the set, with equal to compare.
+// covers reports whether a plain path is in the set, comparing with equal.
 func (p pattern) covers(path string, equal func(a, b string) bool) bool {
 	path = strings.TrimSuffix(path, "/")
 	if equal(path, p.base) {
@@ -82,4 +81,4 @@ func (p pattern) covers(path string, equal func(a, b string) bool) bool {
 	return false
 }
 
-func same(a, b string) bool { return a == b }
+func exact(a, b string) bool { return a == b }

@@ -51,7 +51,7 @@ func TestRequestsThatAreOpenHaveSoManyPlaces(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", what, resp.StatusCode, body, status)
 		}
 		if status == http.StatusServiceUnavailable && (resp.Header.Get("Retry-After") == "" ||
-			!strings.Contains(body, "Too many people")) {
+			!strings.Contains(body, "Too many requests")) {
 			t.Errorf("%s: %v %s", what, resp.Header, body)
 		}
 	}

@@ -16,18 +16,18 @@ import (
 	"example.com/curfew/web"
 )
 
-// Rule says who may use some paths. The first rule that covers a request decides; where none does, whoever is signed in
-// may, or with [Policy.DenyRest] nobody.
+// Rule says who may use some paths. The first rule that covers a request decides. Paths without a rule are for all
+// signed-in users, or with [Policy.DenyRest] for nobody.
 //
-// Of what it asks for, all must be there. A rule that asks for nothing and is not public asks for a sign-in.
+// A user must meet all conditions of the rule. A rule without conditions that is not public requires a sign-in.
 type Rule struct {
-	Path    string   // `/a` is that path, `/a/*` is it and all below it
+	Path    string   // `/a` is that path, `/a/*` also all paths below it
 	Methods []string // default: all; GET covers HEAD
 
-	Public       bool                // nobody has to be signed in
-	Groups       []string            // membership of one of these
-	EmailDomains []string            // an e-mail address, not known to be unverified, at one of these
-	Claims       map[string][]string // for each claim one of the values; "a.b" is b inside of a
+	Public       bool                // no sign-in is required
+	Groups       []string            // the user must be in one of these
+	EmailDomains []string            // the user's address, not known to be unverified, must be at one of these
+	Claims       map[string][]string // each claim must have one of these values; "a.b" is b inside a
 }
 
 type rule struct {
@@ -36,21 +36,21 @@ type rule struct {
 	number int
 }
 
-// Policy says who may use which path. Its zero value lets in whoever is signed in.
+// Policy says who may use which path. Its zero value allows all signed-in users. [NewPolicy] returns one with rules.
 type Policy struct {
 	rules     []rule
-	byMethods bool // some rule depends on the method
-	deny      bool // what no rule covers
+	byMethods bool // a rule depends on the method
+	denyRest  bool // for paths without a rule
 }
 
-// DenyRest returns the policy with all paths that no rule covers forbidden, for everybody. Without it they are for
-// whoever is signed in, and a sibling that an app takes for the same, such as /admin.json beside /admin/*, is one.
+// DenyRest returns a policy that forbids all paths without a rule, for everybody. Otherwise all signed-in users may use
+// them, which may include paths that an app treats like a protected one, such as /admin.json beside /admin/*.
 func (p Policy) DenyRest() Policy {
-	p.deny = true
+	p.denyRest = true
 	return p
 }
 
-// NewPolicy checks the rules, telling every fault at once.
+// NewPolicy returns a policy with rules, in this order. The error lists every fault.
 func NewPolicy(rules ...Rule) (Policy, error) {
 	var p Policy
 	var faults []error
@@ -60,24 +60,24 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 		}
 		pattern, ok := parsePattern(r.Path)
 		if !ok {
-			fault("%q is no path; write it like /a for one path, or /a/* for all below it", r.Path)
+			fault("%q is not a path; write it like /a for one path, or /a/* for all below it", r.Path)
 		}
 		if r.Public && (len(r.Groups) > 0 || len(r.EmailDomains) > 0 || len(r.Claims) > 0) {
-			fault("is public, and asks for something all the same")
+			fault("is public, but has conditions")
 		}
 		for _, d := range r.EmailDomains {
 			if d == "" || strings.ContainsAny(d, "@* ") {
-				fault("%q is no domain; write it like example.com", d)
+				fault("%q is not a domain; write it like example.com", d)
 			}
 		}
 		for _, m := range r.Methods {
 			if m == "" || m != strings.ToUpper(m) {
-				fault("%q is no method; write it like GET", m)
+				fault("%q is not a method; write it like GET", m)
 			}
 		}
 		for name, values := range r.Claims {
 			if len(values) == 0 {
-				fault("claim %q has no value to be met", name)
+				fault("claim %q lists no values", name)
 			}
 		}
 		p.byMethods = p.byMethods || len(r.Methods) > 0
@@ -86,12 +86,12 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 	return p, errors.Join(faults...)
 }
 
-// covers says whether the rule is about this request. A rule that opens is taken by the letter. One that demands is
-// taken widely, since many apps serve /Admin as /admin and treat a `delete` as DELETE.
+// covers reports whether the rule applies to a request. A public rule is matched exactly. A rule with conditions is
+// matched without regard to case, since many apps serve /Admin as /admin and treat `delete` as DELETE.
 func (r *rule) covers(method, path string) bool {
 	equal := strings.EqualFold
 	if r.Public {
-		equal = same
+		equal = exact
 	}
 	if len(r.Methods) > 0 && !slices.ContainsFunc(r.Methods, func(m string) bool {
 		return equal(m, method) || m == http.MethodGet && equal(http.MethodHead, method)
@@ -101,9 +101,9 @@ func (r *rule) covers(method, path string) bool {
 	return r.pattern.covers(path, equal)
 }
 
-// find returns the rule for a request, or nil. Without any rule it does not look at the path.
+// find returns the rule for a request, or nil. If there are no rules, it does not look at the path.
 func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
-	if len(p.rules) == 0 && !p.deny {
+	if len(p.rules) == 0 && !p.denyRest {
 		return nil, nil
 	}
 	path, ok := plainPath(target)
@@ -111,12 +111,12 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		return nil, ambiguous(target)
 	}
 	if p.byMethods {
-		// With these, in whatever spelling, some apps take a POST for whatever the header says.
+		// With these headers, in any spelling, some apps take a POST for another method.
 		for name := range r.Header {
 			switch fold(name) {
 			case "x-http-method-override", "x-http-method", "x-method-override":
 				return nil, web.Fail(http.StatusBadRequest, "A request must not name a second method.",
-					errors.New("a method override under a policy that looks at methods"))
+					errors.New("a method override, and the policy has rules with methods"))
 			}
 		}
 	}
@@ -125,9 +125,9 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 			return &p.rules[i], nil
 		}
 	}
-	if p.deny {
+	if p.denyRest {
 		return nil, &web.Failure{Status: http.StatusForbidden,
-			Message: web.Message{Text: "This address is open to nobody."},
+			Message: web.Message{Text: "Nobody may open this address."},
 			Event:   "forbidden", Attrs: []slog.Attr{slog.String("missing", "a rule for this path"),
 				slog.String("target", path)}}
 	}
@@ -140,8 +140,8 @@ func ambiguous(target string) error {
 		Event:   "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
 }
 
-// allowed returns nil if the session has all that the rule asks for. A person is told what kind of thing is missing;
-// which value would do is for the log alone.
+// allowed returns nil if the session meets all conditions of the rule. The page says what kind of condition is not met;
+// only the log says which value would be accepted.
 func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	var missing, why string
 	switch {
@@ -166,7 +166,7 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 		Message: web.Message{
 			Text: "You are signed in, but for this page your account lacks " + missing +
 				".\n\nAsk whoever looks after this site if you should have it.",
-			// Where the provider lets the same account through again, signing out there helps.
+			// If the provider signs the same account in again, signing out there helps.
 			Actions: []web.Action{{Label: "Use another account", Href: again},
 				{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},
 		},
@@ -183,8 +183,8 @@ func (h *Handler) groups(s *session.Session) []string {
 	return texts(session.Lookup(s.Claims, h.groupsClaim()))
 }
 
-// emailDomain returns the domain of the e-mail address of a session, or "" if that has not exactly one @: nobody knows
-// where a@evil@corp.com is delivered.
+// emailDomain returns the domain of the session's e-mail address, or "" unless the address has exactly one @: it is
+// unclear where a@evil@corp.com is delivered.
 func emailDomain(s *session.Session) string {
 	local, domain, ok := strings.Cut(s.Email(), "@")
 	if !ok || local == "" || strings.ContainsAny(domain, "@ ,;<>\"\t\r\n\x00") {
@@ -193,12 +193,12 @@ func emailDomain(s *session.Session) string {
 	return domain
 }
 
-// texts returns the values of a claim as text; one that is neither text, number nor bool has none.
+// texts returns the strings, numbers and booleans of a claim as text; other values are left out.
 func texts(v any) []string {
 	switch v := v.(type) {
 	case string:
 		return []string{v}
-	case json.Number: // with the digits that the provider wrote
+	case json.Number: // with the provider's digits
 		return []string{v.String()}
 	case bool:
 		return []string{strconv.FormatBool(v)}

@@ -203,10 +203,10 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 		Rule{Path: "/x", Methods: []string{"get"}}, Rule{Path: "/x", Claims: map[string][]string{"c": nil}},
 	)
 	for _, want := range []string{
-		`rule 1: "admin" is no path`, `rule 2: "/a/*/b" is no path`, `rule 3: "/a//b"`, `rule 4: "/a%2fb"`,
-		`rule 5: "" is no path`,
-		"rule 6: is public, and asks", `rule 7: "@corp.com" is no domain`, `rule 8: "get" is no method`,
-		`rule 9: claim "c" has no value`,
+		`rule 1: "admin" is not a path`, `rule 2: "/a/*/b" is not a path`, `rule 3: "/a//b"`, `rule 4: "/a%2fb"`,
+		`rule 5: "" is not a path`,
+		"rule 6: is public, but has conditions", `rule 7: "@corp.com" is not a domain`, `rule 8: "get" is not a method`,
+		`rule 9: claim "c" lists no values`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no fault %q in: %v", want, err)

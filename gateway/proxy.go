@@ -15,14 +15,15 @@ import (
 	"strings"
 	"sync"
 
+	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
 
-// Proxy passes requests of people who are signed in on to upstream, with their identity in headers, and asks the others
-// to sign in. The path is passed on as it came. The app sees the external host, never one that the client made up, and
-// neither our cookies nor any header that could be taken for our word.
+// Proxy returns a handler that passes requests of signed-in users to upstream, with their identity in headers, and asks
+// others to sign in. The path is passed on unchanged. The app sees the external host, never one from the client, and
+// neither Curfew's cookies nor any header that could be taken for the gateway's.
 //
-// It panics if upstream is no http, https or h2c URL; [Handler.Route] returns that.
+// It panics if upstream is not an http, https or h2c URL; [Handler.Route] returns an error instead.
 func (h *Handler) Proxy(upstream *url.URL) http.Handler {
 	router, err := h.Route(Route{Upstream: Upstream{URL: upstream}})
 	if err != nil {
@@ -31,18 +32,18 @@ func (h *Handler) Proxy(upstream *url.URL) http.Handler {
 	return router
 }
 
-// ServeHTTP passes a request on:
+// ServeHTTP forwards a request:
 //
-//  1. its route is found: a path that means two things has none;
-//  2. it is decided whether it is let through;
-//  3. it is tied to its session, so that it ends when that does (see stream);
-//  4. it goes to the app.
+//  1. find its route; an ambiguous path is refused;
+//  2. decide whether it may pass;
+//  3. attach it to its session, so that it ends with it (see stream);
+//  4. forward it to the app.
 func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := p.gateway
 	w, done := web.Steady(w)
 	defer done()
-	if r.Method == http.MethodConnect { // we are no forward proxy, and a tunnel would have no end
-		h.deny(w, r, r.Method, web.Fail(http.StatusNotImplemented, "This gateway opens no tunnels.", nil), nil)
+	if r.Method == http.MethodConnect { // not a forward proxy, and a tunnel would not end with a session
+		h.deny(w, r, r.Method, web.Fail(http.StatusNotImplemented, "This gateway does not open tunnels.", nil), nil)
 		return
 	}
 	to, err := p.find(r)
@@ -59,38 +60,38 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = h.identify(r, v.identity, v.session, cmp.Or(to.App, h.App), to.named, true)
 	}
 	if err != nil {
-		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, wanted(r)) })
+		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
 		return
 	}
 	if to == nil {
-		h.deny(w, r, r.Method, &web.Failure{Status: http.StatusNotFound,
-			Message: web.Message{Text: "There is nothing at this address.", Actions: h.onward(r, v.session, false)}},
-			nil)
+		h.deny(w, r, r.Method, &web.Failure{Status: http.StatusNotFound, Message: web.Message{
+			Text: "There is nothing at this address.", Actions: h.nextActions(r, v.session, false),
+		}}, nil)
 		return
 	}
-	leave, err := h.places.enter(h.MaxOpen, v.session == nil)
+	release, err := h.slots.acquire(h.MaxOpen, v.session == nil)
 	if err != nil {
 		h.deny(w, r, r.Method, err, nil)
 		return
 	}
-	defer leave()
+	defer release()
 	r = h.logAllowed(r, "proxy", r.Method, r.URL.EscapedPath(), v.session, by)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if v.session != nil {
-		v.stream = h.open(v.session, r, cancel)
-		defer v.stream.leave()
+		v.stream = h.newStream(v.session, r, cancel)
+		defer v.stream.release()
 	}
 	if v.session == nil {
-		r = slowly(w, r)
+		r = limitSlowBody(w, r)
 	}
 	opens := opensWebSocket(r)
 	r = withoutUpgrade(r, opens)
-	w = &upgrader{ResponseWriter: w, opens: opens, stream: v.stream}
+	w = &upgradeWriter{ResponseWriter: w, webSocket: opens, stream: v.stream}
 	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
 }
 
-// forward is the reverse proxy of one route.
+// forward returns the reverse proxy of one route.
 func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputil.BufferPool) http.Handler {
 	to := *route.Upstream.URL
 	if to.Scheme == "h2c" {
@@ -104,12 +105,12 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 		Transport:  transport,
 		BufferPool: pool,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			// Hop-by-hop headers are gone by now, so `Connection: X-Auth-Subject` cannot remove what is set here.
+			// Hop-by-hop headers have been removed, so `Connection: X-Auth-Subject` cannot remove what is set here.
 			h.Identity.strip(r.Out.Header)
 			stripCookies(r.Out.Header, h.Cookie)
-			r.Out.Trailer = nil // nothing that comes after the checks
+			r.Out.Trailer = nil // trailers arrive after the checks
 			r.SetURL(&to)
-			r.Out.URL.RawQuery = r.In.URL.RawQuery // nothing was read in it, so it is the app's affair
+			r.Out.URL.RawQuery = r.In.URL.RawQuery // the gateway does not use it, so it is passed on as it is
 			r.Out.Host = host
 			if client := h.Site.ClientAddr(r.In); client.IsValid() {
 				r.Out.Header["X-Forwarded-For"] = []string{client.String()}
@@ -121,29 +122,29 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 		ModifyResponse: func(r *http.Response) error {
 			if r.StatusCode == http.StatusSwitchingProtocols {
 				if err := checkSwitch(r); err != nil {
-					return err // and the connection is closed
+					return err // the connection is closed
 				}
 			}
 			stripSetCookies(r.Header, h.Cookie)
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
-				stateFrom(r.Request.Context()).stream.endless()
+				stateFrom(r.Request.Context()).stream.markLasting()
 			}
 			return nil
 		},
-		ErrorHandler: h.failed,
-		ErrorLog:     log.New(broken{cmp.Or(h.Site.Log, slog.Default())}, "", 0),
+		ErrorHandler: h.upstreamFailed,
+		ErrorLog:     log.New(errorLog{cmp.Or(h.Site.Log, slog.Default())}, "", 0),
 	}
 }
 
-// failed answers when the app did not.
-func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
+// upstreamFailed answers a request when the app did not.
+func (h *Handler) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	status, say := http.StatusBadGateway, "The app behind this gateway does not answer. Please try again in a moment."
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(context.Cause(r.Context()), ErrEnded):
-		h.deny(w, r, r.Method, errNobody, nil) // it ended while the app was thinking
+		h.deny(w, r, r.Method, errNotSignedIn, nil) // it ended before the app answered
 		return
-	case late(r):
+	case isSlow(r):
 		status, say, err = http.StatusRequestTimeout, "The body of the request did not come in time.", errSlow
 	case errors.Is(context.Cause(r.Context()), errDraining):
 		status, say, err = http.StatusServiceUnavailable,
@@ -157,13 +158,30 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 			"The app behind this gateway takes too long to answer. Please try again in a moment."
 	}
 	h.deny(w, r, r.Method, &web.Failure{Status: status, Err: err,
-		Message: web.Message{Text: say, Actions: h.onward(r, stateFrom(r.Context()).session, true)}}, nil)
+		Message: web.Message{Text: say, Actions: h.nextActions(r, stateFrom(r.Context()).session, true)}}, nil)
 }
 
-// broken logs what goes wrong in the middle of an answer, save what was cut on purpose or by the client.
-type broken struct{ log *slog.Logger }
+// nextActions are the actions on a page that says that the app has no answer: try again, if that can help and loses
+// nothing that the user sent; go to the first page; sign out.
+func (h *Handler) nextActions(r *http.Request, s *session.Session, again bool) []web.Action {
+	var all []web.Action
+	to, err := web.ParseReturnTo(requestTarget(r))
+	if err == nil && again && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		all = append(all, web.Action{Label: "Try again", Href: to})
+	}
+	if to != "/" {
+		all = append(all, web.Action{Label: "Go to the first page", Href: "/"})
+	}
+	if s != nil {
+		all = append(all, web.Action{Label: "Sign out", Href: h.Site.Path("logout"), Post: true})
+	}
+	return all
+}
 
-func (b broken) Write(line []byte) (int, error) {
+// errorLog logs answers that break off, except those that the gateway or the client ended.
+type errorLog struct{ log *slog.Logger }
+
+func (b errorLog) Write(line []byte) (int, error) {
 	if !bytes.Contains(line, []byte("context canceled")) {
 		b.log.Warn("an answer of the app broke off", "event", "upstream_broke", "error",
 			web.Clip(strings.TrimSpace(string(line))))
@@ -171,7 +189,7 @@ func (b broken) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// buffers are what answers are copied through.
+// buffers is the pool of the buffers that answers are copied with.
 type buffers struct{ pool sync.Pool }
 
 const bufferSize = 16 << 10

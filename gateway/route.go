@@ -16,24 +16,24 @@ import (
 	"time"
 )
 
-// Route sends some requests to an app. The first route that fits is taken.
+// Route sends some requests to an app. The first route that matches is used.
 type Route struct {
-	Host string // as browsers write it; default: any
-	Path string // `/a` is that path, `/a/*` is it and all below it; default: all
-	// App is the client ID of the app; default [Handler.App]. Where routes lead to several upstreams, an assertion is
-	// given only to those that are named here: in the hands of another it would open the app that it is for.
+	Host string // as in the browser's address bar; default: any
+	Path string // `/a` is that path, `/a/*` also all paths below it; default: all
+	// App is the client ID of the app; default [Handler.App]. If routes lead to several upstreams, an assertion is
+	// added only where App is set: any other app that received one could use it to sign in at the app that it is for.
 	App      string
 	Upstream Upstream
 }
 
-// Upstream is an app. Its path, if it has one, goes before that of the request.
+// Upstream is an app. A path in its URL is put before that of the request.
 type Upstream struct {
 	URL *url.URL       // http, https, or h2c for HTTP/2 without TLS
-	CA  *x509.CertPool // who may have signed its certificate; default: whom the system trusts
-	// Timeout bounds the wait for the head of an answer: a long poll that takes longer is answered 504. 0: no bound.
+	CA  *x509.CertPool // the CAs accepted for its certificate; default: the system's
+	// Timeout bounds the wait for the response header. A long poll that takes longer is answered 504. 0: no limit.
 	Timeout time.Duration
-	// Health is a path that the app answers with a 2xx or 3xx while it is well (see [Router.Health]), before which no
-	// path of URL goes; "": that it takes connections is enough.
+	// Health is a path that the app answers with a 2xx or 3xx while it is healthy (see [Router.Health]); the path of
+	// URL is not put before it. "": it is healthy if it accepts connections.
 	Health string
 }
 
@@ -41,8 +41,8 @@ type route struct {
 	Route
 	pattern pattern
 	proxy   http.Handler
-	named   bool   // it is certain which app this is
-	origin  string // of pages of its own host; "": it has none
+	named   bool   // the app behind the route is certain
+	origin  string // of the pages of Route.Host; "" without one
 }
 
 func (r *route) ownOrigin() string {
@@ -59,8 +59,8 @@ type Router struct {
 	byPath  bool
 }
 
-// Route passes requests of people who are signed in on to the apps, as [Handler.Proxy] does. It tells every fault at
-// once.
+// Route returns a reverse proxy that works like [Handler.Proxy] and uses the routes in order. The error lists every
+// fault.
 func (h *Handler) Route(routes ...Route) (*Router, error) {
 	router := &Router{gateway: h}
 	pool := newBuffers()
@@ -75,19 +75,19 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 			pattern, ok = parsePattern(r.Path)
 		}
 		if !ok {
-			fault("%q is no path; write it like /a for one path, or /a/* for all below it", r.Path)
+			fault("%q is not a path; write it like /a for one path, or /a/* for all below it", r.Path)
 		}
 		if strings.ContainsAny(r.Host, "/ @*") {
-			fault("%q is no host; write it like app.example.com", r.Host)
+			fault("%q is not a host; write it like app.example.com", r.Host)
 		}
 		u := r.Upstream.URL
 		if u == nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c" {
-			fault("the upstream is no http, https or h2c URL")
+			fault("the upstream is not an http, https or h2c URL")
 			continue
 		}
 		if health := r.Upstream.Health; health != "" &&
 			(!strings.HasPrefix(health, "/") || strings.HasPrefix(health, "//") || strings.Contains(health, "#")) {
-			fault("%q is no path for its health; write it like /healthz", health)
+			fault("%q is not a path for health checks; write it like /healthz", health)
 		}
 		if r.App != "" && len(h.Apps) > 0 && !slices.Contains(h.Apps, r.App) {
 			fault("there is no app %q", r.App)
@@ -120,7 +120,7 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 	return router, nil
 }
 
-// find returns the route of a request, or nil; an error when it cannot be told.
+// find returns the route of a request, or nil if none matches. The error is for an ambiguous path.
 func (p *Router) find(r *http.Request) (*route, error) {
 	path := r.URL.Path
 	if p.byPath {
@@ -132,7 +132,7 @@ func (p *Router) find(r *http.Request) (*route, error) {
 	}
 	for i := range p.routes {
 		if to := &p.routes[i]; (to.Host == "" || sameHost(to.Host, r.Host)) &&
-			(to.pattern == pattern{"", true} || to.pattern.covers(path, same)) {
+			(to.pattern == pattern{"", true} || to.pattern.covers(path, exact)) {
 			return to, nil
 		}
 	}
@@ -148,14 +148,14 @@ func sameHost(want, host string) bool {
 	return err == nil && strings.EqualFold(want, name)
 }
 
-// Health returns nil if every app is well, and otherwise which are not: one that does not take connections, or does not
-// answer at its health path, if it has one, as it should.
+// Health returns nil if every app is healthy, and otherwise an error that lists those that are not: they do not accept
+// connections, or do not answer 2xx or 3xx at their health path.
 func (p *Router) Health(ctx context.Context) error {
 	faults := make([]error, len(p.routes))
 	var wg sync.WaitGroup
 	for i, r := range p.routes {
 		wg.Go(func() {
-			if err := r.Upstream.try(ctx); err != nil {
+			if err := r.Upstream.check(ctx); err != nil {
 				faults[i] = fmt.Errorf("upstream %s://%s: %w", r.Upstream.URL.Scheme, r.Upstream.URL.Host, err)
 			}
 		})
@@ -166,15 +166,15 @@ func (p *Router) Health(ctx context.Context) error {
 
 const maxResponseHeader = 256 << 10
 
-// maxIdle is how many connections to an app are kept that nothing uses: a burst leaves no more behind. Go's default of
-// two would open a new one for most requests.
+// maxIdle is how many idle connections to an app are kept after a burst. With Go's default of two, most requests would
+// open a new connection.
 const maxIdle = 128
 
 // dialer opens connections to apps.
 func dialer() *net.Dialer { return &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second} }
 
-// transport returns what sends requests to the app. There is no bound on the connections in use: event streams that
-// stay open would keep everybody else out.
+// transport returns the round tripper for the app. The number of connections in use is not limited: open event streams
+// would block all other requests.
 func (u *Upstream) transport() http.RoundTripper {
 	t := &http.Transport{
 		DialContext:            dialer().DialContext,
@@ -186,33 +186,33 @@ func (u *Upstream) transport() http.RoundTripper {
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // what the client asked for is what it gets
+		DisableCompression:     true, // the client negotiates compression with the app
 		TLSClientConfig:        &tls.Config{RootCAs: u.CA, ClientSessionCache: tls.NewLRUClientSessionCache(0)},
 	}
 	if u.URL.Scheme != "h2c" {
 		fresh := t.Clone()
 		fresh.DisableKeepAlives = true
-		return &keeping{kept: t, fresh: fresh}
+		return &retrySafe{reused: t, fresh: fresh}
 	}
 	h2 := t.Clone()
 	h2.Protocols = new(http.Protocols)
 	h2.Protocols.SetUnencryptedHTTP2(true)
-	return &clearText{h1: t, h2: h2}
+	return &h2cTransport{h1: t, h2: h2}
 }
 
-// keeping sends each request over a connection that suits it. An app may close an idle connection at any time, also
-// just when a request is on its way: net/http then sends a request without effect again on another connection, but must
-// not repeat any other (RFC 9110 §9.2.2), which would be answered 502. So these get a connection of their own, save
-// over HTTP/2, where the app says which requests it has not seen (RFC 9113 §6.8).
-type keeping struct {
-	kept, fresh http.RoundTripper
-	h2          atomic.Bool // the app has answered over HTTP/2
+// retrySafe chooses a connection for each request. An app may close an idle connection at any time, even while a
+// request is on its way. net/http then repeats safe requests on another connection, but must not repeat others (RFC
+// 9110 §9.2.2), which would be answered 502. So those get a new connection, except over HTTP/2, where the app says
+// which requests it has not processed (RFC 9113 §6.8).
+type retrySafe struct {
+	reused, fresh http.RoundTripper
+	h2            atomic.Bool // the app has answered over HTTP/2
 }
 
-func (k *keeping) RoundTrip(r *http.Request) (*http.Response, error) {
+func (k *retrySafe) RoundTrip(r *http.Request) (*http.Response, error) {
 	t := k.fresh
 	if repeatable(r) || k.h2.Load() {
-		t = k.kept
+		t = k.reused
 	}
 	resp, err := t.RoundTrip(r)
 	if err == nil && resp.ProtoMajor == 2 && !k.h2.Load() {
@@ -221,7 +221,7 @@ func (k *keeping) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// repeatable says whether net/http repeats a request whose connection turned out to be closed.
+// repeatable reports whether net/http repeats a request whose connection turned out to be closed.
 func repeatable(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
@@ -230,11 +230,11 @@ func repeatable(r *http.Request) bool {
 	return false
 }
 
-// healthTimeout bounds one question after an app's health.
+// healthTimeout bounds one health check.
 const healthTimeout = 5 * time.Second
 
-// try returns nil if the app is well.
-func (u *Upstream) try(ctx context.Context) error {
+// check returns nil if the app is healthy.
+func (u *Upstream) check(ctx context.Context) error {
 	if u.Health == "" {
 		return u.connect(ctx)
 	}
@@ -261,7 +261,7 @@ func (u *Upstream) try(ctx context.Context) error {
 	return nil
 }
 
-// connect returns nil if the app takes a connection.
+// connect returns nil if the app accepts a connection.
 func (u *Upstream) connect(ctx context.Context) error {
 	address := u.URL.Host
 	if u.URL.Port() == "" {
@@ -282,10 +282,10 @@ func (u *Upstream) connect(ctx context.Context) error {
 	return c.Close()
 }
 
-// clearText speaks HTTP/2 without TLS, save for an upgrade: that is a thing of HTTP/1.1.
-type clearText struct{ h1, h2 http.RoundTripper }
+// h2cTransport uses HTTP/2 without TLS, except for upgrades, which need HTTP/1.1.
+type h2cTransport struct{ h1, h2 http.RoundTripper }
 
-func (t *clearText) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *h2cTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("Upgrade") != "" {
 		return t.h1.RoundTrip(r)
 	}

@@ -90,8 +90,8 @@ func TestRoutesThatMeanNothingAreRefused(t *testing.T) {
 		gateway.Route{Upstream: gateway.Upstream{URL: &url.URL{Scheme: "ftp", Host: "app"}}},
 		gateway.Route{Path: "api/*", Upstream: ok}, gateway.Route{Host: "http://x", Upstream: ok},
 	)
-	for _, want := range []string{"route 1: the upstream", "route 2: the upstream", `route 3: "api/*" is no path`,
-		`route 4: "http://x" is no host`} {
+	for _, want := range []string{"route 1: the upstream", "route 2: the upstream", `route 3: "api/*" is not a path`,
+		`route 4: "http://x" is not a host`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no fault %q in: %v", want, err)
 		}
@@ -249,7 +249,7 @@ func TestHealthIsWhatAnAppSaysOfItself(t *testing.T) {
 	}
 	for _, health := range []string{"healthz", "//evil.example/healthz", "https://evil.example/"} {
 		if _, err := st.gateway.Route(gateway.Route{Upstream: gateway.Upstream{URL: one,
-			Health: health}}); err == nil || !strings.Contains(err.Error(), "is no path for its health") {
+			Health: health}}); err == nil || !strings.Contains(err.Error(), "is not a path for health checks") {
 			t.Errorf("%s: %v", health, err)
 		}
 	}

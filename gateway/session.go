@@ -11,7 +11,7 @@ import (
 	"example.com/curfew/web"
 )
 
-// session tells a page about its own session. It does not count as a use: a page that polls keeps nobody signed in.
+// session returns a page's own session as JSON. It does not count as use: a page that polls keeps no session alive.
 func (h *Handler) session(w http.ResponseWriter, r *http.Request) error {
 	s, err := h.peek(r)
 	if err != nil {
@@ -24,7 +24,7 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// peek is get for routes that need a session and are no use of it.
+// peek is get for routes that need a session and do not count as use of it.
 func (h *Handler) peek(r *http.Request) (*session.Session, error) {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
@@ -40,27 +40,27 @@ func (h *Handler) peek(r *http.Request) (*session.Session, error) {
 	return s, nil
 }
 
-// keepAlive is how often an open event stream says that it is there, so that proxies do not cut it.
+// keepAlive is how often an open event stream sends a comment, so that proxies do not close it.
 const keepAlive = 20 * time.Second
 
-// events tells an open tab when its own session ends, and no other's: one server-sent event `ended`, then the stream
-// closes. A tab that asks again is answered 401, upon which browsers stop asking.
+// events is an event stream that notifies an open tab of the end of its own session, and of no other: it sends one
+// server-sent event `ended`, and closes. A tab that reconnects is answered 401, so that browsers stop trying.
 func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
 		return web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil)
 	}
-	ended, stop := h.Sessions.Watch(b.Key()) // before the look, so that nothing falls between
+	ended, stop := h.Sessions.Watch(b.Key()) // before the lookup, so that no ending is missed
 	defer stop()
 	s, err := h.peek(r)
 	if err != nil {
 		return err
 	}
-	leave, err := h.places.enter(h.MaxOpen, false)
+	release, err := h.slots.acquire(h.MaxOpen, false)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer release()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
 	out := http.NewResponseController(w)
@@ -84,7 +84,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 				continue
 			}
 			if fresh, err := h.Sessions.Peek(r.Context(), s.Key); err == nil {
-				s = fresh // it was used meanwhile
+				s = fresh // it has been used since
 				continue
 			} else if !errors.Is(err, store.ErrNotFound) {
 				continue

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Gap is a path that an app may serve as the same page as one that a rule covers, and that less is asked for.
+// Gap is a path that an app may serve as the same page as one that a rule covers, and that has weaker conditions.
 type Gap struct {
 	Rule int    // the number of the rule, from 1
-	Path string // of the rule
+	Path string // the path of the rule
 	Open string // the other path
-	By   int    // the number of the rule that covers it; 0: none does
+	By   int    // the number of the rule that covers it; 0: none
 }
 
-// Gaps returns, for each rule that demands something, the paths beside it that an app may take for its own: with
-// another ending, a slash, something below, or in another case. A policy cannot know which of them the app does.
+// Gaps returns, for each rule with conditions, similar paths that an app may treat as the same: with another extension,
+// a slash, something below, or in another case. A policy cannot know which of them the app treats so.
 func (p *Policy) Gaps() (gaps []Gap) {
 	methods := []string{http.MethodGet, http.MethodPost}
 	for i := range p.rules {
@@ -28,11 +28,11 @@ func (p *Policy) Gaps() (gaps []Gap) {
 		}
 		for _, path := range r.siblings() {
 			for _, m := range methods {
-				if p.first(m, r.base) != r { // an earlier rule decides about the path itself
+				if p.firstMatch(m, r.base) != r { // an earlier rule covers the path itself
 					continue
 				}
-				by := p.first(m, path)
-				if by == nil && (p.deny || !r.demandsMore()) || by != nil && by.demands(r) {
+				by := p.firstMatch(m, path)
+				if by == nil && (p.denyRest || !r.requiresMore()) || by != nil && by.requiresAll(r) {
 					continue
 				}
 				g := Gap{Rule: r.number, Path: r.Path, Open: path}
@@ -47,8 +47,8 @@ func (p *Policy) Gaps() (gaps []Gap) {
 	return gaps
 }
 
-// first returns the rule that decides about a plain path, or nil.
-func (p *Policy) first(method, path string) *rule {
+// firstMatch returns the rule for a plain path, or nil.
+func (p *Policy) firstMatch(method, path string) *rule {
 	for i := range p.rules {
 		if p.rules[i].covers(method, path) {
 			return &p.rules[i]
@@ -57,12 +57,12 @@ func (p *Policy) first(method, path string) *rule {
 	return nil
 }
 
-// siblings are other paths that an app may map to the page of the rule.
+// siblings returns other paths that an app may map to the page of the rule.
 func (r *rule) siblings() []string {
 	all := []string{r.base, r.base + "/", r.base + "/x"}
 	at := strings.LastIndex(r.base, "/") + 1
 	if name := r.base[at:]; name != "" {
-		if !strings.Contains(name, ".") { // one that has an ending gets no other
+		if !strings.Contains(name, ".") { // a name with an extension gets no other
 			all = append(all, r.base+".json", r.base+".html", r.base+".")
 		}
 		other := strings.ToUpper(name[:1]) + name[1:]
@@ -74,11 +74,11 @@ func (r *rule) siblings() []string {
 	return all
 }
 
-// demandsMore says whether the rule asks for more than a sign-in.
-func (r *rule) demandsMore() bool { return len(r.Groups)+len(r.EmailDomains)+len(r.Claims) > 0 }
+// requiresMore reports whether the rule requires more than a sign-in.
+func (r *rule) requiresMore() bool { return len(r.Groups)+len(r.EmailDomains)+len(r.Claims) > 0 }
 
-// demands says whether whoever meets r meets other as well.
-func (r *rule) demands(other *rule) bool {
+// requiresAll reports whether a user who meets r also meets other.
+func (r *rule) requiresAll(other *rule) bool {
 	if r.Public || !within(r.Groups, other.Groups) || !within(r.EmailDomains, other.EmailDomains) {
 		return false
 	}
@@ -90,7 +90,7 @@ func (r *rule) demands(other *rule) bool {
 	return true
 }
 
-// within says whether one of some is one of all: both are alternatives, and none of all asks for nothing.
+// within reports whether meeting one of some implies meeting one of all; an empty all requires nothing.
 func within(some, all []string) bool {
 	if len(all) == 0 {
 		return true

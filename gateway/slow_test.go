@@ -31,9 +31,9 @@ func trickle(t *testing.T, size, piece int, every time.Duration) (after time.Dur
 	listener := make(pipes, 1)
 	ended := make(chan bool, 1)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r = slowly(w, r)
+		r = limitSlowBody(w, r)
 		_, err := io.Copy(io.Discard, r.Body)
-		if err != nil && !late(r) {
+		if err != nil && !isSlow(r) {
 			t.Errorf("the body broke off, and not for being late: %v", err)
 		}
 		ended <- err != nil

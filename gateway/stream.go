@@ -12,36 +12,36 @@ import (
 )
 
 const (
-	// streamAfter is how long a request may take before it counts as a stream. What is shorter has been checked just
-	// now.
-	streamAfter = 200 * time.Millisecond
-	// recheck is how often a session with open streams is looked up, whatever the feed says.
-	recheck = time.Minute
-	// recheckAgain is how soon after a look-up that failed.
-	recheckAgain = 10 * time.Second
-	lookUp       = 10 * time.Second
+	// streamDelay is how long a request may take before it counts as a stream. The session of a shorter one has just
+	// been checked.
+	streamDelay = 200 * time.Millisecond
+	// recheckInterval is how often a session with open streams is looked up, whatever the feed reports.
+	recheckInterval = time.Minute
+	// recheckRetry is how soon a failed lookup is repeated.
+	recheckRetry  = 10 * time.Second
+	lookUpTimeout = 10 * time.Second
 )
 
 var (
-	// ErrEnded is the cause of a context from [UntilEnded] whose session has ended.
+	// ErrEnded is the [context.Cause] of a context from [UntilEnded] whose session has ended.
 	ErrEnded    = errors.New("the session has ended")
 	errDraining = errors.New("the gateway is stopping")
 )
 
-// stream is one proxied request that may stay open. It is tied to its session at once when it is an upgrade or an event
-// stream, and otherwise when it has taken long enough to be one.
+// stream is one request that may stay open. An upgrade or an event stream is attached to its session at once, any other
+// request after streamDelay.
 type stream struct {
-	home   *Handler
-	key    store.Key
-	bearer session.Bearer
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
+	handler *Handler
+	key     store.Key
+	bearer  session.Bearer
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
 
-	// Guarded by home.streams.mu.
-	group   *group // nil unless tied
-	left    bool
-	lasting bool      // does not end by itself: an upgrade or an event stream
-	conn    *upgraded // of an upgrade
+	// Guarded by handler.streams.mu.
+	group    *group // nil unless attached
+	released bool
+	lasting  bool          // an upgrade or an event stream: does not end by itself
+	conn     *upgradedConn // the connection of an upgrade
 }
 
 // streams are the open streams, by session.
@@ -50,56 +50,56 @@ type streams struct {
 	groups map[store.Key]*group
 }
 
-// group is the open streams of one session. One goroutine watches the session for all of them.
+// group holds the open streams of one session. One goroutine watches the session for all of them.
 type group struct {
 	open  map[*stream]struct{}
 	empty chan struct{}
 }
 
-// UntilEnded is for a handler behind [Handler.Require] or [Handler.Optional] that goes on for long: one that streams
-// events, answers a long poll, or serves a WebSocket. It returns a context that is done also when the session of the
-// request has ended, by whatever cause and on whatever replica, or has expired, or when for a minute nobody could say
-// whether it lives; then its cause is [ErrEnded]. stop gives back what it holds; until then, or until ctx is done, one
-// goroutine watches the session for all who wait for it.
+// UntilEnded is for a handler behind [Handler.Require] or [Handler.Optional] that runs for long: it streams events,
+// answers a long poll, or serves a WebSocket. It returns a context that is also done when the session of the request
+// has ended, by any cause and on any replica, or has expired, or when its state could not be checked for a minute; then
+// its cause is [ErrEnded]. stop releases the resources. Until stop is called or ctx is done, one goroutine watches the
+// session for all its streams.
 //
-// The context of a request is done when its handler returns. One that hijacks the connection and returns hands over
+// The context of a request is done when its handler returns. A handler that hijacks the connection and returns passes
 // context.WithoutCancel(ctx).
 func UntilEnded(ctx context.Context) (until context.Context, stop context.CancelFunc) {
 	v := stateFrom(ctx)
 	until, cancel := context.WithCancelCause(ctx)
-	if v.session == nil || v.home == nil {
+	if v.session == nil || v.handler == nil {
 		return until, func() { cancel(nil) }
 	}
-	st := &stream{home: v.home, key: v.session.Key, bearer: v.bearer, cancel: cancel}
-	st.tie(func() {})
-	context.AfterFunc(until, st.leave)
+	st := &stream{handler: v.handler, key: v.session.Key, bearer: v.bearer, cancel: cancel}
+	st.attach(func() {})
+	context.AfterFunc(until, st.release)
 	return until, func() { cancel(nil) }
 }
 
-// open begins a stream. leave must be called when the request is over.
-func (h *Handler) open(s *session.Session, r *http.Request, cancel context.CancelCauseFunc) *stream {
-	st := &stream{home: h, key: s.Key, cancel: cancel}
+// newStream starts a stream. release must be called when the request is over.
+func (h *Handler) newStream(s *session.Session, r *http.Request, cancel context.CancelCauseFunc) *stream {
+	st := &stream{handler: h, key: s.Key, cancel: cancel}
 	if h.StreamsAreUse {
 		st.bearer, _ = h.Cookie.Read(r)
 	}
-	st.timer = time.AfterFunc(streamAfter, func() { st.tie(func() {}) })
+	st.timer = time.AfterFunc(streamDelay, func() { st.attach(func() {}) })
 	return st
 }
 
-// endless marks a stream that does not end by itself, and ties it.
-func (st *stream) endless() {
+// markLasting marks a stream that does not end by itself, and attaches it.
+func (st *stream) markLasting() {
 	if st != nil {
-		st.tie(func() { st.lasting = true })
+		st.attach(func() { st.lasting = true })
 	}
 }
 
-// tie makes the stream end with its session. with runs under the lock.
-func (st *stream) tie(with func()) {
-	h := st.home
+// attach makes the stream end with its session. with runs under the lock.
+func (st *stream) attach(with func()) {
+	h := st.handler
 	h.streams.mu.Lock()
 	defer h.streams.mu.Unlock()
 	with()
-	if st.left || st.group != nil {
+	if st.released || st.group != nil {
 		return
 	}
 	g := h.streams.groups[st.key]
@@ -115,15 +115,15 @@ func (st *stream) tie(with func()) {
 	st.group = g
 }
 
-// leave is called when the request is over.
-func (st *stream) leave() {
-	if st.timer != nil && st.timer.Stop() && st.group == nil { // then nobody else knows it
+// release is called when the request is over.
+func (st *stream) release() {
+	if st.timer != nil && st.timer.Stop() && st.group == nil { // then no group has it
 		return
 	}
-	all := &st.home.streams
+	all := &st.handler.streams
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	st.left = true
+	st.released = true
 	if st.group == nil {
 		return
 	}
@@ -134,8 +134,8 @@ func (st *stream) leave() {
 	}
 }
 
-// watch ends the streams of a session when it ends, on whatever replica and by whatever cause, or expires; or when for
-// a minute nobody could say whether it lives: then a logout may have been missed.
+// watch ends the streams of a session when it ends, on any replica and by any cause, or expires; or when its state
+// could not be checked for a minute: then a logout may have been missed.
 func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 	ended, stop := h.Sessions.Watch(key)
 	defer stop()
@@ -147,7 +147,7 @@ func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 			return
 		case <-ended:
 		case <-look.C:
-			next, err := h.look(key, bearer)
+			next, err := h.nextCheck(key, bearer)
 			switch {
 			case err == nil:
 				failed = false
@@ -155,7 +155,7 @@ func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 				continue
 			case !errors.Is(err, store.ErrNotFound) && !failed:
 				failed = true
-				look.Reset(recheckAgain)
+				look.Reset(recheckRetry)
 				continue
 			}
 		}
@@ -164,9 +164,9 @@ func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 	}
 }
 
-// look returns when to look again at a session that lives.
-func (h *Handler) look(key store.Key, bearer session.Bearer) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookUp)
+// nextCheck looks up a session, and returns when to do so again.
+func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
 	s, err := h.Sessions.Peek(ctx, key)
 	if err == nil && h.StreamsAreUse {
@@ -180,28 +180,29 @@ func (h *Handler) look(key store.Key, bearer session.Bearer) (time.Duration, err
 	if h.StreamsAreUse {
 		rest /= 2
 	}
-	return min(max(rest, time.Millisecond), recheck), nil
+	return min(max(rest, time.Millisecond), recheckInterval), nil
 }
 
-// end ends the streams of a group. Each gets its own goroutine: one whose client does not read keeps no other open.
+// end ends the streams of a group. Each gets its own goroutine, so that one client that does not read does not delay
+// the others.
 func (h *Handler) end(g *group, key store.Key) {
 	h.streams.mu.Lock()
 	defer h.streams.mu.Unlock()
 	if h.streams.groups[key] == g {
-		delete(h.streams.groups, key) // a stream that comes now gets a group of its own, and with it a look
+		delete(h.streams.groups, key) // a new stream gets a new group, and with it a lookup
 	}
 	for st := range g.open {
 		st.end(closePolicy, "session ended", ErrEnded, func() {})
 	}
 }
 
-// end closes one stream, and calls done when its client has been told. The lock is held.
+// end closes one stream, and calls done when its client has been notified. The lock is held.
 func (st *stream) end(code uint16, reason string, why error, done func()) {
 	conn := st.conn
 	if conn == nil {
 		st.cancel(why)
 	}
-	if conn == nil || !conn.cut() { // from here on nothing passes
+	if conn == nil || !conn.cut() { // from here on no data passes
 		done()
 		return
 	}
@@ -212,20 +213,20 @@ func (st *stream) end(code uint16, reason string, why error, done func()) {
 	}()
 }
 
-// Drain ends what would not end by itself: upgraded connections, with the WebSocket code for going away, and event
-// streams. It is called when the gateway is about to stop, and returns when all have been told; clients come back to
-// another replica.
+// Drain ends the streams that do not end by themselves: upgraded connections, with WebSocket close code 1001 (going
+// away), and event streams. Call it before the gateway stops; it returns when all clients have been notified. They
+// reconnect to another replica.
 func (h *Handler) Drain() {
-	var told sync.WaitGroup
+	var notified sync.WaitGroup
 	h.streams.mu.Lock()
 	for _, g := range h.streams.groups {
 		for st := range g.open {
 			if st.lasting {
-				told.Add(1)
-				st.end(closeGoingAway, "stopping", errDraining, told.Done)
+				notified.Add(1)
+				st.end(closeGoingAway, "stopping", errDraining, notified.Done)
 			}
 		}
 	}
 	h.streams.mu.Unlock()
-	told.Wait()
+	notified.Wait()
 }

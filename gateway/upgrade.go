@@ -12,27 +12,28 @@ import (
 	"time"
 )
 
-// Close codes of RFC 6455 §7.4.1.
+// Close codes (RFC 6455 §7.4.1).
 const (
 	closeGoingAway = 1001
 	closePolicy    = 1008
 )
 
 const (
-	lastWord = 250 * time.Millisecond // for a write under way to finish, and the close frame to be sent
-	linger   = time.Second            // for the client to read it and close
+	closeTimeout  = 250 * time.Millisecond // for a pending write to finish and the close frame to be sent
+	lingerTimeout = time.Second            // for the client to read the frame and close
 )
 
-// upgrader is the ResponseWriter of a request that is passed on, which may open a WebSocket.
-type upgrader struct {
+// upgradeWriter is the ResponseWriter of a request that is passed on and may open a WebSocket.
+type upgradeWriter struct {
 	http.ResponseWriter
-	opens  bool
-	stream *stream // nil when nobody is signed in
+	webSocket bool
+	stream    *stream // nil if nobody is signed in
 }
 
-// WriteHeader lets no interim answer of the app pass for more than that: a 101 that came over HTTP/2 is none (RFC 9113
-// §8.6), our server sends a 100 itself when one is due, and what else there may be is cut down to hints (RFC 8297 §2).
-func (u *upgrader) WriteHeader(code int) {
+// WriteHeader filters the interim responses of the app. A 101 over HTTP/2 is invalid (RFC 9113 §8.6), and the server
+// sends a 100 itself when needed, so both are dropped. Others keep only their Link headers, as early hints (RFC 8297
+// §2).
+func (u *upgradeWriter) WriteHeader(code int) {
 	if code < 200 {
 		if code <= http.StatusSwitchingProtocols {
 			return
@@ -47,102 +48,102 @@ func (u *upgrader) WriteHeader(code int) {
 }
 
 // Unwrap is for http.ResponseController.
-func (u *upgrader) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+func (u *upgradeWriter) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
-// Hijack hands over the client's connection, tied to the session from now on, if there is one.
-func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if !u.opens {
+// Hijack returns the client's connection, attached to the session, if there is one.
+func (u *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !u.webSocket {
 		return nil, nil, http.ErrNotSupported
 	}
 	under, buffered, err := http.NewResponseController(u.ResponseWriter).Hijack()
 	if err != nil || u.stream == nil {
 		return under, buffered, err
 	}
-	c := &upgraded{Conn: under, early: buffered.Reader, ended: make(chan struct{}), drained: make(chan struct{})}
-	u.stream.tie(func() { u.stream.conn, u.stream.lasting = c, true })
+	c := &upgradedConn{Conn: under, buffered: buffered.Reader, ended: make(chan struct{}), drained: make(chan struct{})}
+	u.stream.attach(func() { u.stream.conn, u.stream.lasting = c, true })
 	return c, bufio.NewReadWriter(buffered.Reader, bufio.NewWriterSize(c, 1<<10)), nil
 }
 
-// upgraded is a client's connection that speaks another protocol. It follows what the app sends, so that it is known
-// where the frame of a WebSocket ends and a close frame may be put in.
-type upgraded struct {
+// upgradedConn is a client's connection after a change of protocol. It tracks what the app sends, to know where a
+// WebSocket frame ends and a close frame may be inserted.
+type upgradedConn struct {
 	net.Conn
-	early   *bufio.Reader // what the client sent before its time
-	over    atomic.Bool   // nothing passes any more; end is called next
-	ended   chan struct{} // closed by end
-	drained chan struct{} // closed when the client's side has been read to its end
-	once    sync.Once
+	buffered *bufio.Reader // what the client sent before the switch
+	cutOff   atomic.Bool   // no more data passes; end is called next
+	ended    chan struct{} // closed by end
+	drained  chan struct{} // closed when the client's side has been read to EOF
+	once     sync.Once
 
-	mu     sync.Mutex // of writes
-	frames frames
-	said   bool // a close frame was sent; written by end alone
+	mu        sync.Mutex // guards writes
+	frames    frameTracker
+	closeSent bool // a close frame was sent; set only by end
 }
 
-func (c *upgraded) Write(p []byte) (int, error) {
+func (c *upgradedConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over.Load() {
+	if c.cutOff.Load() {
 		return 0, net.ErrClosed
 	}
 	n, err := c.Conn.Write(p)
-	c.frames.pass(p[:n])
+	c.frames.track(p[:n])
 	return n, err
 }
 
-func (c *upgraded) Read(p []byte) (int, error) {
+func (c *upgradedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.over.Load() {
+	if c.cutOff.Load() {
 		return 0, net.ErrClosed
 	}
 	return n, err
 }
 
 // ReadFrom copies what the app sends.
-func (c *upgraded) ReadFrom(app io.Reader) (int64, error) {
+func (c *upgradedConn) ReadFrom(app io.Reader) (int64, error) {
 	return pump(app.Read, func(p []byte) error {
 		_, err := c.Write(p)
 		return err
 	})
 }
 
-// WriteTo copies what the client sends. After the end that is read and thrown away, until the client closes: closing
-// with something unread would reset the connection, and the client might never see the close frame.
-func (c *upgraded) WriteTo(app io.Writer) (int64, error) {
+// WriteTo copies what the client sends. After the end that is read and discarded until the client closes: closing a
+// connection with unread data would reset it, and the client might never see the close frame.
+func (c *upgradedConn) WriteTo(app io.Writer) (int64, error) {
 	defer c.once.Do(func() { close(c.drained) })
-	if n := c.early.Buffered(); n > 0 {
-		first, _ := c.early.Peek(n)
+	if n := c.buffered.Buffered(); n > 0 {
+		first, _ := c.buffered.Peek(n)
 		if _, err := app.Write(first); err != nil {
 			return 0, err
 		}
 	}
 	return pump(c.Conn.Read, func(p []byte) error {
-		if c.over.Load() {
+		if c.cutOff.Load() {
 			return nil
 		}
 		_, err := app.Write(p)
-		if c.over.Load() {
+		if c.cutOff.Load() {
 			return nil
 		}
 		return err
 	})
 }
 
-// CloseWrite says that the app has said all.
-func (c *upgraded) CloseWrite() error {
+// CloseWrite closes the direction from the app to the client.
+func (c *upgradedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return net.ErrClosed
 }
 
-// Close waits, when the session has ended, for the close frame to be sent and for the client to take its leave.
-func (c *upgraded) Close() error {
-	if !c.over.Load() {
+// Close waits, if the session has ended, until the close frame is sent and the client has closed its side.
+func (c *upgradedConn) Close() error {
+	if !c.cutOff.Load() {
 		return c.Conn.Close()
 	}
 	<-c.ended
-	if c.said {
-		wait := time.NewTimer(linger)
+	if c.closeSent {
+		wait := time.NewTimer(lingerTimeout)
 		defer wait.Stop()
 		select {
 		case <-c.drained:
@@ -152,20 +153,21 @@ func (c *upgraded) Close() error {
 	return c.Conn.Close()
 }
 
-// cut lets nothing pass any more, and says whether it is the first to.
-func (c *upgraded) cut() bool { return c.over.CompareAndSwap(false, true) }
+// cut stops all data, and reports whether this call was the first.
+func (c *upgradedConn) cut() bool { return c.cutOff.CompareAndSwap(false, true) }
 
-// end closes the connection, once, after cut: with a close frame if the app's last frame is complete, else hard.
-func (c *upgraded) end(code uint16, reason string) {
+// end closes the connection, once, after cut: with a close frame if the app's last frame is complete, otherwise
+// without.
+func (c *upgradedConn) end(code uint16, reason string) {
 	defer close(c.ended)
-	c.Conn.SetWriteDeadline(time.Now().Add(lastWord)) // also of a write that waits for a client that does not read
+	c.Conn.SetWriteDeadline(time.Now().Add(closeTimeout)) // also for a pending write to a client that does not read
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.frames.between() {
+	if c.frames.atBoundary() {
 		frame := append([]byte{0x88, byte(2 + len(reason))}, binary.BigEndian.AppendUint16(nil, code)...)
 		if _, err := c.Conn.Write(append(frame, reason...)); err == nil {
-			c.said = true
-			c.Conn.SetReadDeadline(time.Now().Add(linger))
+			c.closeSent = true
+			c.Conn.SetReadDeadline(time.Now().Add(lingerTimeout))
 			c.CloseWrite()
 			return
 		}
@@ -178,7 +180,7 @@ const (
 	largeBuffer = 32 << 10
 )
 
-// pump copies with a buffer that is small while little comes at a time: most connections are silent most of the time.
+// pump copies with a buffer that is small while little data arrives: most connections are idle most of the time.
 func pump(read func([]byte) (int, error), write func([]byte) error) (total int64, err error) {
 	small := make([]byte, smallBuffer)
 	buf := small
@@ -203,67 +205,69 @@ func pump(read func([]byte) (int, error), write func([]byte) error) (total int64
 	}
 }
 
-// frames follows the server's side of a WebSocket: the answer that switches protocols, then frames (RFC 6455 §5.2). On
-// a connection that has become something else it never finds itself between two frames.
-type frames struct {
-	line   []byte // of the answer's head, as far as it is of interest
-	opened bool   // the head is over
-	socket bool   // it opens a WebSocket
-	other  bool   // no WebSocket, or closed by the app already
-	head   [14]byte
-	have   int    // bytes of a frame's head seen
-	left   uint64 // bytes of its payload to come
+// frameTracker follows the server's side of a WebSocket: the response that switches protocols, then frames (RFC 6455
+// §5.2). On a connection with any other protocol it never reports a frame boundary.
+type frameTracker struct {
+	line        []byte // the current header line, up to 256 bytes
+	headDone    bool   // the response header is complete
+	isWebSocket bool   // it opens a WebSocket
+	ignored     bool   // not a WebSocket, or closed by the app
+	head        [14]byte
+	headLen     int    // bytes of the frame header read so far
+	payloadLeft uint64 // payload bytes still to come
 }
 
-// between says whether a frame may begin here.
-func (f *frames) between() bool { return f.opened && !f.other && f.have == 0 && f.left == 0 }
+// atBoundary reports whether a frame may begin here.
+func (f *frameTracker) atBoundary() bool {
+	return f.headDone && !f.ignored && f.headLen == 0 && f.payloadLeft == 0
+}
 
-// pass takes note of what was sent.
-func (f *frames) pass(p []byte) {
-	for len(p) > 0 && !f.other {
+// track follows what was sent.
+func (f *frameTracker) track(p []byte) {
+	for len(p) > 0 && !f.ignored {
 		switch {
-		case !f.opened:
-			p = f.answer(p)
-		case f.left > 0:
-			n := min(f.left, uint64(len(p)))
-			f.left -= n
+		case !f.headDone:
+			p = f.parseResponse(p)
+		case f.payloadLeft > 0:
+			n := min(f.payloadLeft, uint64(len(p)))
+			f.payloadLeft -= n
 			p = p[n:]
 		default:
-			f.head[f.have] = p[0]
-			f.have++
+			f.head[f.headLen] = p[0]
+			f.headLen++
 			p = p[1:]
-			f.begin()
+			f.parseFrameHeader()
 		}
 	}
 }
 
-// begin looks whether the head of a frame is complete.
-func (f *frames) begin() {
-	if f.have < 2 {
+// parseFrameHeader parses the header of a frame, if it is complete.
+func (f *frameTracker) parseFrameHeader() {
+	if f.headLen < 2 {
 		return
 	}
 	size := 2
-	switch f.left = uint64(f.head[1] & 0x7f); f.left {
+	switch f.payloadLeft = uint64(f.head[1] & 0x7f); f.payloadLeft {
 	case 126:
 		size = 4
-		f.left = uint64(binary.BigEndian.Uint16(f.head[2:]))
+		f.payloadLeft = uint64(binary.BigEndian.Uint16(f.head[2:]))
 	case 127:
 		size = 10
-		f.left = binary.BigEndian.Uint64(f.head[2:])
+		f.payloadLeft = binary.BigEndian.Uint64(f.head[2:])
 	}
 	if f.head[1]&0x80 != 0 {
-		size += 4 // a mask, which a server does not use
+		size += 4 // a mask, which servers do not use
 	}
-	if f.have < size {
-		f.left = 0
+	if f.headLen < size {
+		f.payloadLeft = 0
 		return
 	}
-	f.have = 0
-	f.other = f.head[0]&0x0f == 8 // the app has closed it
+	f.headLen = 0
+	f.ignored = f.head[0]&0x0f == 8 // a close frame (RFC 6455 §5.5.1)
 }
 
-// answer reads the head of the answer, and whether it opens a WebSocket.
-func (f *frames) answer(p []byte) []byte {
+// parseResponse reads the header of the response, and whether it opens a WebSocket.
+func (f *frameTracker) parseResponse(p []byte) []byte {
 	for i, b := range p {
 		if b != '\n' {
 			if len(f.line) < 256 {
@@ -274,11 +278,11 @@ func (f *frames) answer(p []byte) []byte {
 		line := strings.TrimSuffix(string(f.line), "\r")
 		f.line = f.line[:0]
 		if line == "" {
-			f.line, f.opened, f.other = nil, true, !f.socket
+			f.line, f.headDone, f.ignored = nil, true, !f.isWebSocket
 			return p[i+1:]
 		}
 		name, value, _ := strings.Cut(line, ":")
-		f.socket = f.socket || strings.EqualFold(name, "Upgrade") &&
+		f.isWebSocket = f.isWebSocket || strings.EqualFold(name, "Upgrade") &&
 			strings.EqualFold(strings.TrimSpace(value), "websocket")
 	}
 	return nil

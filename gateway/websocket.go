@@ -13,8 +13,9 @@ import (
 	"example.com/curfew/web"
 )
 
-// opensWebSocket says whether a request is a well-formed opening of a WebSocket (RFC 6455 §4.1). Nothing else may ask
-// an app for another protocol: what follows a 101 is a tunnel, in which nobody checks a session, a path or a header.
+// opensWebSocket reports whether a request is a well-formed opening handshake of a WebSocket (RFC 6455 §4.1). Nothing
+// else may ask an app for another protocol: after a 101 there is a tunnel in which no session, path or header is
+// checked.
 func opensWebSocket(r *http.Request) bool {
 	version, key := r.Header["Sec-Websocket-Version"], r.Header["Sec-Websocket-Key"]
 	upgrade := r.Header["Upgrade"]
@@ -28,12 +29,12 @@ func opensWebSocket(r *http.Request) bool {
 	if err != nil || len(nonce) != 16 || len(key[0]) != 24 {
 		return false
 	}
-	// Connection must name Upgrade, and nothing that the opening itself needs.
+	// Connection must name Upgrade, and no header that the handshake needs.
 	names := func(option string) bool { return hasToken(r.Header["Connection"], option) }
 	return names("Upgrade") && !names("Sec-WebSocket-Version") && !names("Sec-WebSocket-Key")
 }
 
-// hasToken says whether a header that is a list of tokens has one of them, in any case.
+// hasToken reports whether a header that is a list of tokens has one of them, in any case.
 func hasToken(lines []string, token string) bool {
 	for _, line := range lines {
 		for t := range strings.SplitSeq(line, ",") {
@@ -45,8 +46,8 @@ func hasToken(lines []string, token string) bool {
 	return false
 }
 
-// withoutUpgrade returns the request as it is passed on: one that opens no WebSocket asks for no other protocol, and is
-// an ordinary request (RFC 9110 §7.8 lets a server ignore Upgrade).
+// withoutUpgrade returns the request as it is passed on: one that does not open a WebSocket must not ask for another
+// protocol, and is treated as an ordinary request (RFC 9110 §7.8 lets a server ignore Upgrade).
 func withoutUpgrade(r *http.Request, opens bool) *http.Request {
 	drop := func(name string) bool {
 		return name == "Http2-Settings" || !opens && (name == "Upgrade" || strings.HasPrefix(name, "Sec-Websocket-"))
@@ -66,15 +67,15 @@ func withoutUpgrade(r *http.Request, opens bool) *http.Request {
 	return r
 }
 
-// errProtocol is the answer of an app that changes the protocol although nobody asked, or in another way.
+// errProtocol means that the app changed the protocol unasked, or to another one.
 var errProtocol = errors.New("the app answered 101, which does not open the WebSocket that was asked for")
 
-// checkSwitch returns nil if an answer of status 101 opens the WebSocket that its request asks for (RFC 6455 §4.1).
+// checkSwitch returns nil if a 101 response opens the WebSocket that its request asked for (RFC 6455 §4.1).
 func checkSwitch(r *http.Response) error {
 	upgrade, accept := r.Header["Upgrade"], r.Header["Sec-Websocket-Accept"]
 	switch key := r.Request.Header["Sec-Websocket-Key"]; {
 	case len(r.Request.Header["Upgrade"]) != 1 || len(key) != 1:
-		return fmt.Errorf("%w: none was", errProtocol)
+		return fmt.Errorf("%w: no WebSocket was asked for", errProtocol)
 	case len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") ||
 		!hasToken(r.Header["Connection"], "Upgrade"):
 		return fmt.Errorf("%w: Upgrade or Connection is not right", errProtocol)
@@ -84,25 +85,25 @@ func checkSwitch(r *http.Response) error {
 	return nil
 }
 
-// acceptKey is what a server answers to a Sec-WebSocket-Key (RFC 6455 §4.2.2).
+// acceptKey returns the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 §4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// asksForWebSocket says whether a request has anything of a WebSocket's opening, well-formed or not, also where a proxy
-// has kept a part of it to itself.
+// asksForWebSocket reports whether a request has any part of a WebSocket handshake, well-formed or not, even if a proxy
+// has removed the rest.
 func asksForWebSocket(h http.Header) bool {
 	return hasToken(h["Upgrade"], "websocket") || len(h["Sec-Websocket-Key"]) > 0 ||
 		strings.EqualFold(h.Get("Sec-Fetch-Mode"), "websocket")
 }
 
-// checkOrigin refuses a WebSocket that a page of another site opens: browsers send cookies with it, and no other rule
-// of theirs stands in the way (RFC 6455 §10.2). Pages of this site may, and those in [Handler.WebSocketOrigins]; own is
-// the origin of a route with a host of its own.
+// checkOrigin refuses a WebSocket that a page of another site opens: browsers send cookies with it, and apply no
+// same-origin rule (RFC 6455 §10.2). Pages of this site are allowed, and those in [Handler.WebSocketOrigins]; own is
+// the origin of a route with its own host.
 //
-// A request without Origin is not from a browser, which always sends it (RFC 6455 §4.1), so nobody's cookie is in it
-// without its owner's doing. Where a browser shows by Sec-Fetch-Site or Sec-Fetch-Mode, a proxy has dropped Origin.
+// A request without Origin does not come from a browser, which always sends it (RFC 6455 §4.1), so another site cannot
+// have caused it. If Sec-Fetch-Site or Sec-Fetch-Mode shows a browser, a proxy has dropped Origin.
 func (h *Handler) checkOrigin(r *http.Request, own string) error {
 	if !asksForWebSocket(r.Header) {
 		return nil
@@ -129,13 +130,13 @@ func (h *Handler) checkOrigin(r *http.Request, own string) error {
 		web.Clip(origins[0])))
 }
 
-// ParseOrigin reads the origin of a site for [Handler.WebSocketOrigins], and returns it as browsers write it (RFC 6454
-// §6.2): in lower case, without the port that goes without saying.
+// ParseOrigin parses the origin of a site for [Handler.WebSocketOrigins], and returns it as browsers send it (RFC 6454
+// §6.2): in lower case, without a default port.
 func ParseOrigin(raw string) (string, error) {
 	u, err := url.Parse(strings.ToLower(raw))
 	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.Scheme+"://"+u.Host != strings.ToLower(raw) ||
 		strings.ContainsAny(u.Host, "@*, ") || strings.HasSuffix(u.Host, ":") {
-		return "", fmt.Errorf("%q is no origin; write it like https://app.example.com, without a path", raw)
+		return "", fmt.Errorf("%q is not an origin; write it like https://app.example.com, without a path", raw)
 	}
 	if port := u.Port(); u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
 		u.Host = strings.TrimSuffix(u.Host, ":"+port)

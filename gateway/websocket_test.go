@@ -381,7 +381,7 @@ func TestAnOriginIsReadAsBrowsersWriteIt(t *testing.T) {
 	for _, raw := range []string{"", "*", "null", "app.example.com", "https://", "https://*.example.com", "https://a/",
 		"https://a?b", "https://a#b", "https://u@a", "https://a:"} {
 		if got, err := gateway.ParseOrigin(raw); err == nil ||
-			!strings.Contains(err.Error(), "is no origin; write it like") {
+			!strings.Contains(err.Error(), "is not an origin; write it like") {
 			t.Errorf("%q: %q, %v", raw, got, err)
 		}
 	}

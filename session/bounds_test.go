@@ -1,10 +1,15 @@
 package session
 
 import (
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/memory"
 	"pgregory.net/rapid"
 )
 
@@ -193,5 +198,30 @@ func TestThatAClockWasSetBackIsForgottenWhenNoLoginIsLeftFromBefore(t *testing.T
 		if got := b.setBack(at(after)); got != want {
 			t.Errorf("after %v it is %v behind, want %v", after, got, want)
 		}
+	}
+}
+
+// Logins and logouts read the clock of a process at the same time. One that is held up after it has looked must not be
+// taken for a clock that was set back: for as long, whoever signs out could not sign in again.
+func TestReadingsOfOurOwnClockAreTakenInInTheirOrder(t *testing.T) {
+	t.Parallel()
+	var ticks atomic.Int64
+	start := time.Now()
+	c := NewClock(memory.New(), func() time.Time {
+		now := start.Add(time.Duration(ticks.Add(1)) * time.Second)
+		runtime.Gosched() // another goroutine overtakes
+		return now
+	}, slog.New(slog.DiscardHandler))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 500 {
+				_, _ = c.between()
+			}
+		})
+	}
+	all.Wait()
+	if c.bounds.back != 0 {
+		t.Errorf("the clock seems to have been set back by %v", c.bounds.back)
 	}
 }

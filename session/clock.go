@@ -120,7 +120,9 @@ func (c *Clock) exact(ctx context.Context) error {
 // them.
 func (c *Clock) refresh(ctx context.Context) error {
 	if c.source == nil {
-		now := c.now()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		now := c.now() // under the lock: taken in after a later one, it would look like a clock that was set back
 		c.observe(now, now, now)
 		return nil
 	}
@@ -145,19 +147,19 @@ func (c *Clock) take(ctx context.Context, r *reading) {
 	defer cancel()
 	before := c.now()
 	at, err := c.source(ctx)
-	if err == nil {
-		c.observe(at, before, c.now())
-	}
+	after := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err == nil {
+		c.observe(at, before, after)
+	}
 	c.reading, r.err = nil, err
 	close(r.done)
 }
 
 // observe takes in a reading: at some moment between before and after, by our own clock, the store's time was at.
+// mu is held.
 func (c *Clock) observe(at, before, after time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	back := c.bounds.observe(store.Time(at), c.instant(before), c.instant(after))
 	c.read = c.instant(before)
 	if back > 0 {

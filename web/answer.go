@@ -22,33 +22,33 @@ import (
 )
 
 const (
-	maxQuery  = 32 << 10         // a return path of MaxReturnTo, each byte escaped, and the rest
-	maxBody   = 64 << 10         // of every form that we read
-	bodyTime  = 10 * time.Second // for all of it
+	maxQuery  = 32 << 10         // bytes: a return path of MaxReturnTo with each byte escaped, and the rest
+	maxBody   = 64 << 10         // bytes of a form
+	bodyTime  = 10 * time.Second // to receive the whole body
 	retryWait = 5 * time.Second
 )
 
-// HandlerFunc answers a request, or returns why it could not: a [Failure] (see [Fail]), or anything else, which the
-// caller hears nothing about.
+// HandlerFunc answers a request, or returns why it could not: a [Failure] (see [Fail]), or any other error, which is
+// logged and answered 500 without details.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
-// Failure is a refusal: what the caller hears, and what we log.
+// Failure says what a refused client is told and what is logged.
 type Failure struct {
 	Status  int
-	Message Message       // what the caller hears; programs hear its Text alone
-	Err     error         // what we log; nil when there is no more to say
-	Event   string        // the event that is logged; default "request_refused", or "request_failed" from 500 on
-	Attrs   []slog.Attr   // what else is logged
-	Warn    bool          // somebody must act on it: it is logged at WARN at least
-	Retry   time.Duration // sets Retry-After; a 503 has it in any case, default 5 s
+	Message Message       // what the client is told; programs see only its Text
+	Err     error         // what is logged; nil: nothing beyond the Message
+	Event   string        // the log event; default "request_refused", or "request_failed" from status 500 on
+	Attrs   []slog.Attr   // further log attributes
+	Warn    bool          // an operator must act on it: logged at WARN or above
+	Retry   time.Duration // sets Retry-After; a 503 always has it, default 5 s
 }
 
-// Fail returns a [Failure]: the caller hears status and say, the log hears err.
+// Fail returns a [Failure]: the client gets status and say, and err is logged.
 func Fail(status int, say string, err error) error {
 	return &Failure{Status: status, Message: Message{Text: say}, Err: err}
 }
 
-// Error is for the log.
+// Error returns the text for the log.
 func (f *Failure) Error() string {
 	if f.Err == nil {
 		return f.Message.Text
@@ -58,14 +58,16 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Page answers a person: failures become a page. Of methods, if there are any, no other is let through.
+// Page returns a handler that answers people: failures become an HTML page. If methods are given, no others are
+// allowed.
 func (s *Site) Page(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, r *http.Request, f *Failure) {
 		s.Render(w, r, f.Status, f.Message)
 	})
 }
 
-// JSON answers a program: failures become `{"error": …, "error_description": …}`, where error is the status in words.
+// JSON returns a handler that answers programs: failures become `{"error": …, "error_description": …}`, where error is
+// the text of the status.
 func (s *Site) JSON(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, _ *http.Request, f *Failure) {
 		word := strings.ReplaceAll(strings.ToLower(http.StatusText(f.Status)), " ", "_")
@@ -73,7 +75,8 @@ func (s *Site) JSON(h HandlerFunc, methods ...string) http.Handler {
 	})
 }
 
-// Protocol answers a provider, in the body of Back-Channel Logout §2.8 (and of OAuth 2.0, RFC 6749 §5.2).
+// Protocol returns a handler that answers providers: failures become the body of Back-Channel Logout §2.8 (and of OAuth
+// 2.0, RFC 6749 §5.2).
 func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, _ *http.Request, f *Failure) {
 		word := "invalid_request"
@@ -87,7 +90,7 @@ func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 	})
 }
 
-// NotFound answers for what is not there, with the headers that all our answers have.
+// NotFound returns a handler that answers 404, with the headers of all answers.
 func (s *Site) NotFound() http.Handler {
 	return s.Page(func(http.ResponseWriter, *http.Request) error {
 		return &Failure{Status: http.StatusNotFound, Message: Message{Text: "There is nothing at this address.",
@@ -100,22 +103,23 @@ type fault struct {
 	Description string `json:"error_description,omitempty"`
 }
 
-// WriteJSON writes v as the whole answer.
+// WriteJSON writes v as the complete response. It panics if v cannot be encoded.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		panic(fmt.Errorf("web: an answer that is no JSON: %w", err))
+		panic(fmt.Errorf("web: a response that cannot be encoded as JSON: %w", err))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	w.Write(append(body, '\n'))
 }
 
-// adapt runs h with the headers and bounds that all our answers have, and hands what failed to say.
-func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWriter, *http.Request,
-	*Failure)) http.Handler {
+// adapt returns a handler that runs h with the headers and limits of all answers, and passes failures to say.
+func (s *Site) adapt(h HandlerFunc, methods []string,
+	say func(http.ResponseWriter, *http.Request, *Failure),
+) http.Handler {
 	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
-		w := &writer{ResponseWriter: under}
+		w := &responseWriter{ResponseWriter: under}
 		r = s.Identify(r)
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
@@ -124,7 +128,7 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 		header.Set("Content-Security-Policy", policy("'none'"))
 		header.Set("X-Request-Id", RequestID(r.Context()))
 
-		late := boundBody(w, r, bodyTime)
+		late := limitBody(w, r, bodyTime)
 		err := s.run(h, methods, w, r)
 		if late() && !w.wrote {
 			err = Fail(http.StatusRequestTimeout, "The body of the request did not come in time.", nil)
@@ -134,7 +138,7 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 			return
 		}
 		f := s.failureOf(r, err)
-		if w.wrote { // it is too late to say anything
+		if w.wrote { // the response has begun
 			return
 		}
 		header.Del("Content-Type")
@@ -147,10 +151,10 @@ func (s *Site) adapt(h HandlerFunc, methods []string, say func(http.ResponseWrit
 	})
 }
 
-// boundBody has the body of a request come within a time, also that which net/http reads past after an answer. It
-// returns whether it came too late. What a body that has come leaves behind is no deadline: the answer may take as long
-// as it likes. Where the server cannot bound it, it is bounded in size all the same.
-func boundBody(w http.ResponseWriter, r *http.Request, within time.Duration) (late func() bool) {
+// limitBody sets a deadline for receiving the body of a request, including the part that net/http discards after an
+// answer. late reports whether the deadline passed. A body that arrived in time leaves no deadline: the answer may take
+// as long as it needs. Where the server does not support deadlines, the size of the body is limited all the same.
+func limitBody(w http.ResponseWriter, r *http.Request, within time.Duration) (late func() bool) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return func() bool { return false }
 	}
@@ -179,7 +183,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 }
 
 // run calls h; a panic in it becomes an error.
-func (s *Site) run(h HandlerFunc, methods []string, w *writer, r *http.Request) (err error) {
+func (s *Site) run(h HandlerFunc, methods []string, w *responseWriter, r *http.Request) (err error) {
 	defer func() {
 		switch p := recover(); p {
 		case nil:
@@ -191,7 +195,7 @@ func (s *Site) run(h HandlerFunc, methods []string, w *writer, r *http.Request) 
 	}()
 	if r.Method == http.MethodHead && slices.Contains(methods, http.MethodGet) &&
 		!slices.Contains(methods, http.MethodHead) {
-		return nil // 200, and nothing is begun or ended by a look
+		return nil // 200 without running h: a HEAD must not start or end anything
 	}
 	if len(methods) > 0 && !slices.Contains(methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
@@ -204,7 +208,7 @@ func (s *Site) run(h HandlerFunc, methods []string, w *writer, r *http.Request) 
 	return h(w, r)
 }
 
-// judge turns any error into a failure, and logs it.
+// failureOf turns any error into a failure, and logs it.
 func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	f, ok := errors.AsType[*Failure](err)
 	if !ok {
@@ -230,8 +234,8 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	return f
 }
 
-// Event logs one decision under a stable name, with the request's id, method, path and client. Long values are cut, and
-// characters that are not seen, or that turn round the text beside them, are written as Go writes them: \n, \u202e.
+// Event logs a decision under a stable event name, with the request's ID, method, path and client. Long values are cut.
+// Characters that are invisible or change the direction of text are escaped as in Go: \n, \u202e.
 func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...slog.Attr) {
 	log := cmp.Or(s.Log, slog.Default())
 	if !log.Enabled(r.Context(), level) {
@@ -239,27 +243,28 @@ func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...sl
 	}
 	all := make([]slog.Attr, 0, len(attrs)+5)
 	all = append(all, slog.String("event", name), slog.String("request_id", RequestID(r.Context())),
-		slog.String("method", visible(Clip(r.Method), "")), slog.String("path", visible(Clip(r.URL.Path), "")))
+		slog.String("method", escapeHidden(Clip(r.Method), "")),
+		slog.String("path", escapeHidden(Clip(r.URL.Path), "")))
 	if a := s.ClientAddr(r); a.IsValid() {
 		all = append(all, slog.String("client", a.String()))
 	}
 	for _, a := range attrs {
 		if a.Value.Kind() == slog.KindString {
-			most, keep := clipped, ""
+			most, keep := maxLogged, ""
 			if a.Key == "error" {
-				most, keep = 16*clipped, "\n\t" // it may be a stack
+				most, keep = 16*maxLogged, "\n\t" // it may be a stack trace
 			}
-			a.Value = slog.StringValue(visible(clip(a.Value.String(), most), keep))
+			a.Value = slog.StringValue(escapeHidden(clip(a.Value.String(), most), keep))
 		}
 		all = append(all, a)
 	}
 	log.LogAttrs(r.Context(), level, name, all...)
 }
 
-const clipped = 256 // bytes of a value in the log
+const maxLogged = 256 // maximum bytes of a value in the log
 
-// Clip cuts what a stranger sent to a length that fits into a log line, and to valid UTF-8.
-func Clip(text string) string { return clip(text, clipped) }
+// Clip cuts text from a client to a length that fits into a log line, and to valid UTF-8.
+func Clip(text string) string { return clip(text, maxLogged) }
 
 func clip(text string, most int) string {
 	if len(text) > most {
@@ -268,8 +273,8 @@ func clip(text string, most int) string {
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
-// visible escapes what does not show as itself, save what is in keep. The handler of a log may write it as it is.
-func visible(text, keep string) string {
+// escapeHidden escapes unprintable characters, except those in keep. A log handler may write them unescaped.
+func escapeHidden(text, keep string) string {
 	hidden := func(c rune) bool { return !unicode.IsPrint(c) && !strings.ContainsRune(keep, c) }
 	if !strings.ContainsFunc(text, hidden) {
 		return text
@@ -288,7 +293,7 @@ func visible(text, keep string) string {
 
 type requestID struct{}
 
-// Identify gives a request its id (see [RequestID]): the one that it has, that a trusted proxy gave it, or a new one.
+// Identify gives a request its ID (see [RequestID]): the one that it has, the one from a trusted proxy, or a new one.
 func (s *Site) Identify(r *http.Request) *http.Request {
 	if RequestID(r.Context()) != "" {
 		return r
@@ -300,7 +305,7 @@ func (s *Site) Identify(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), requestID{}, id))
 }
 
-// RequestID returns the id under which this request is logged, "" outside of our handlers.
+// RequestID returns the ID under which a request is logged, or "" outside the handlers of this package.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestID{}).(string)
 	return id
@@ -312,21 +317,21 @@ func plainID(id string) bool {
 	})
 }
 
-// writer knows whether an answer has begun.
-type writer struct {
+// responseWriter records whether a response has begun.
+type responseWriter struct {
 	http.ResponseWriter
 	wrote bool
 }
 
-func (w *writer) WriteHeader(status int) {
+func (w *responseWriter) WriteHeader(status int) {
 	w.wrote = w.wrote || status >= 200
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *writer) Write(p []byte) (int, error) {
+func (w *responseWriter) Write(p []byte) (int, error) {
 	w.wrote = true
 	return w.ResponseWriter.Write(p)
 }
 
 // Unwrap lets http.ResponseController flush and set deadlines.
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

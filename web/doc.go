@@ -1,9 +1,8 @@
-// Package web turns what a room decided into what a browser or a program hears.
+// Package web turns the decisions of other packages into HTTP responses for browsers and programs.
 //
-// It owns the site's own addresses ([Site]), the three ways to answer ([Site.Page], [Site.JSON], [Site.Protocol]), the
-// line between what the caller is told and what we log ([Fail]), the look of the few pages that we show
-// ([Site.Render]), redirects that stay on this site ([ReturnTo]), and the client's address behind trusted proxies
-// ([Site.ClientAddr]).
+// It defines the site's addresses ([Site]), the three kinds of answers ([Site.Page], [Site.JSON], [Site.Protocol]),
+// what a client is told and what is logged ([Fail]), the look of the pages ([Site.Render]), redirects that stay on this
+// site ([ReturnTo]), and the client's address behind trusted proxies ([Site.ClientAddr]).
 //
 // It knows nothing of sessions, tokens or providers, and decides nothing about them.
 package web

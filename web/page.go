@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// Message is the content of a page. All of it is text, and is escaped.
+// Message is the content of a page. All of it is plain text, and is escaped.
 type Message struct {
-	Title   string // default: what the status means, in plain words
-	Text    string // paragraphs, with an empty line between them
+	Title   string // default: a title for the status
+	Text    string // paragraphs, separated by an empty line
 	Note    string // in small print below the actions
 	Actions []Action
 	Submit  bool // a script posts the form of the first action at once; its button is for browsers without scripts
-	Choice  bool // the actions are equals, and one is to be chosen; otherwise the first is the usual one
+	Choice  bool // the actions are equal choices; otherwise the first is the main one
 }
 
-// Action is something that a person can do next: a link or, with Post, a button.
+// Action is something that the user can do next: a link or, with Post, a button.
 type Action struct {
 	Label string
 	Href  string
@@ -40,7 +40,7 @@ var pageCSS string
 var (
 	page = template.Must(template.New("page").Parse(strings.NewReplacer("/*style*/", pageCSS, "/*submit*/", submit).
 		Replace(pageHTML)))
-	// The hashes let our one style sheet and our one script through the Content-Security-Policy, and nothing else.
+	// The hashes allow only this style sheet and this script in the Content-Security-Policy.
 	styleHash  = func() string { return hash(pageCSS) }()
 	submitHash = func() string { return hash(submit) }()
 )
@@ -52,15 +52,15 @@ func hash(text string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// policy is the Content-Security-Policy of our pages. It has no form-action: browsers hold the redirects after a form
-// to it as well, and signing out leads from a form to the provider.
+// policy returns the Content-Security-Policy of the pages. It has no form-action: browsers apply it to the redirects
+// after a form too, and signing out leads from a form to the provider.
 func policy(ancestors string) string {
 	return "default-src 'none'; style-src " + styleHash + "; base-uri 'none'; frame-ancestors " + ancestors
 }
 
-// submitPolicy is the policy of a page that posts a form to an endpoint. Browsers hold the redirects after a form to
-// form-action too: they lead back here, and on the way through any provider behind the provider, which we do not know
-// but by its https.
+// submitPolicy returns the policy of a page that posts a form to an endpoint. Browsers apply form-action to the
+// redirects after a form too: they lead back to this site, possibly through other identity providers, of which only
+// https is known.
 func submitPolicy(endpoint string) string {
 	to := "'self' https:"
 	if u, err := url.Parse(endpoint); err == nil && u.Scheme == "http" {
@@ -69,23 +69,22 @@ func submitPolicy(endpoint string) string {
 	return policy("'none'") + "; script-src " + submitHash + "; form-action " + to
 }
 
-// AllowFraming lets pages of these origins show the answer in a frame, as Front-Channel Logout §2 needs.
+// AllowFraming lets pages of these origins show the response in a frame, as Front-Channel Logout §2 requires.
 func (s *Site) AllowFraming(w http.ResponseWriter, origins ...string) {
 	if len(origins) > 0 {
 		w.Header().Set("Content-Security-Policy", policy(strings.Join(origins, " ")))
 	}
 }
 
-// Render answers with a page. It is called from within [Site.Page], which sets the headers that all answers have.
+// Render writes a page. Call it within [Site.Page], which sets the headers of all answers.
 func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Message) {
 	header := w.Header()
 	if slices.ContainsFunc(m.Actions, func(a Action) bool { return a.Post }) {
-		// Under no-referrer browsers post `Origin: null`, and those without Sec-Fetch-Site could not be told from
-		// strangers.
+		// Under no-referrer browsers post `Origin: null`, and those without Sec-Fetch-Site would look like other sites.
 		header.Set("Referrer-Policy", "same-origin")
 	}
 	if m.Submit {
-		// A provider that looks at Origin is to see whose form it is, and not null.
+		// A provider that checks Origin must see this site's, and not null.
 		header.Set("Referrer-Policy", "strict-origin")
 		header.Set("Content-Security-Policy", submitPolicy(m.Actions[0].Href))
 	}

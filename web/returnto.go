@@ -8,18 +8,18 @@ import (
 )
 
 const (
-	// MaxReturnTo is how many bytes a path may have that [ReturnTo] keeps.
+	// MaxReturnTo is the maximum length in bytes of a return path.
 	MaxReturnTo = 8 << 10
-	maxDecoded  = 8 // times that a path may be encoded over
+	maxDecoded  = 8 // how often a path may be encoded
 )
 
-// ParseReturnTo returns where to go after a login or a logout: a path on this site, with its query and fragment, byte
-// for byte, save that characters which a URL cannot hold (RFC 3986 §2) are escaped. The error says why it may not be
-// gone to.
+// ParseReturnTo returns where to go after a login or a logout: a path on this site with its query and fragment,
+// unchanged except that characters not allowed in a URL (RFC 3986 §2) are escaped. The error says why the path is
+// refused.
 //
-// Browsers read more as another host than RFC 3986 does: they strip tabs and line ends wherever they are, take \ for /,
-// and pass over dots and slashes in front of a host. Apps and proxies decode a path once more. So a path must begin
-// with one slash, however often it is decoded, and hold no control character and no dot segment.
+// Browsers read more as another host than RFC 3986 does: they remove tabs and line ends everywhere, treat \ as /, and
+// skip dots and slashes before a host. Apps and proxies may decode a path again. So a path must begin with exactly one
+// slash, however often it is decoded, and contain no control character and no dot segment.
 func ParseReturnTo(raw string) (string, error) {
 	if len(raw) > MaxReturnTo {
 		return "", fmt.Errorf("the return path has %d bytes, and no more than %d are kept", len(raw), MaxReturnTo)
@@ -38,7 +38,7 @@ func ParseReturnTo(raw string) (string, error) {
 	return to, nil
 }
 
-// ReturnTo is [ParseReturnTo] with "/" for what may not be gone to.
+// ReturnTo is like [ParseReturnTo], and returns "/" for a path that is refused.
 func ReturnTo(raw string) string {
 	to, err := ParseReturnTo(raw)
 	if err != nil {
@@ -47,7 +47,7 @@ func ReturnTo(raw string) string {
 	return to
 }
 
-// ParseReturnTo is like the function of that name, and takes absolute URLs of exactly this site too.
+// ParseReturnTo is like the function [ParseReturnTo], and also accepts absolute URLs of this site's origin.
 func (s *Site) ParseReturnTo(raw string) (string, error) {
 	if n := len(s.Origin()); len(raw) >= n && strings.EqualFold(raw[:n], s.Origin()) {
 		switch rest := raw[n:]; {
@@ -62,7 +62,7 @@ func (s *Site) ParseReturnTo(raw string) (string, error) {
 	return ParseReturnTo(raw)
 }
 
-// ReturnTo is [Site.ParseReturnTo] with "/" for what may not be gone to.
+// ReturnTo is like [Site.ParseReturnTo], and returns "/" for a path that is refused.
 func (s *Site) ReturnTo(raw string) string {
 	to, err := s.ParseReturnTo(raw)
 	if err != nil {
@@ -71,8 +71,8 @@ func (s *Site) ReturnTo(raw string) string {
 	return to
 }
 
-// DecodedPath returns the path of what [ParseReturnTo] returned as whoever decodes it, however often, may read it in
-// the end, without empty segments: to compare it with a path of our own.
+// DecodedPath returns the path in the result of [ParseReturnTo], decoded until nothing is left to decode, and without
+// empty segments. It is for comparing the path with a route of this site.
 func DecodedPath(to string) string {
 	path := pathOf(to)
 	for decoded := unescape(path); decoded != path; decoded = unescape(path) {
@@ -84,7 +84,7 @@ func DecodedPath(to string) string {
 	return path
 }
 
-// pathOf returns what is before the query and the fragment.
+// pathOf returns the part before the query and the fragment.
 func pathOf(raw string) string {
 	if end := strings.IndexAny(raw, "?#"); end >= 0 {
 		return raw[:end]
@@ -117,10 +117,10 @@ func checkPath(path string) error {
 		}
 		path = decoded
 	}
-	return errors.New("the return path is encoded over and over")
+	return errors.New("the return path is encoded too many times")
 }
 
-// unescape decodes a path once. What is no escape stays as it is, as browsers have it.
+// unescape decodes a path once. Invalid escapes stay unchanged, as in browsers.
 func unescape(path string) string {
 	if !strings.Contains(path, "%") {
 		return path
@@ -146,9 +146,9 @@ func unhex(c byte) byte {
 	return c&^0x20 - 'A' + 10
 }
 
-// overlong says whether a text holds a character in more bytes than UTF-8 has for it, which careless decoders take for
-// a slash or a line end (RFC 3629 §10). Other text that is no UTF-8, in Latin-1 for instance, is somebody's name for a
-// page.
+// overlong reports whether a text has a character in more bytes than UTF-8 allows, which careless decoders take for a
+// slash or a line end (RFC 3629 §10). Other text that is not UTF-8, such as Latin-1, may be the name of a page and is
+// accepted.
 func overlong(s string) bool {
 	for i := 0; i+1 < len(s); i++ {
 		c, next := s[i], s[i+1]
@@ -162,7 +162,7 @@ func overlong(s string) bool {
 	return false
 }
 
-// escapeRest escapes what does not belong into a header or a URL as it is, and leaves the rest alone.
+// escapeRest escapes the characters that are not allowed in a header or a URL, and leaves the rest unchanged.
 func escapeRest(raw string) string {
 	var b strings.Builder
 	for i := range len(raw) {

@@ -13,17 +13,18 @@ import (
 	"strings"
 )
 
-// Site says where we are. It is built once and shared by the rooms; only URL is required.
+// Site is the address of this site and its settings. It is shared by all packages that answer requests; only URL is
+// required.
 type Site struct {
-	URL            *url.URL       // how browsers and providers reach us, as [ParseURL] returns it
-	Name           string         // what the pages call this site; default: the host of URL
-	Prefix         string         // under which our own routes lie; default "/auth"
+	URL            *url.URL       // how browsers and providers reach the site, as [ParseURL] returns it
+	Name           string         // the name on the pages; default: the host of URL
+	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Request-Id are believed; default nobody's
+	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
 }
 
-// ParseURL reads the external URL of a site: https, or http on loopback; a host and at most a port, nothing else.
-// It returns it as a browser would write the origin: lower case, without the port that goes without saying.
+// ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns
+// the origin as browsers write it: in lower case, without a default port. The error lists every fault.
 func ParseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -38,15 +39,13 @@ func ParseURL(raw string) (*url.URL, error) {
 	case u.Scheme == "http" && !Loopback(host):
 		fault("http is for loopback (localhost, *.localhost, 127.0.0.0/8, [::1]) alone; use https")
 	}
-	if host == "" || strings.ContainsFunc(host, func(c rune) bool {
-		return c <= ' ' || c > '~' ||
-			strings.ContainsRune(`%*\"<>^|{}`+"`", c)
-	}) {
+	forbidden := func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`%*\"<>^|{}`+"`", c) }
+	if host == "" || strings.ContainsFunc(host, forbidden) {
 		fault("must have a plain host name or address (an international name in its xn-- form)")
 	}
 	port := u.Port()
-	if n, err := strconv.Atoi(port); strings.HasSuffix(u.Host, ":") || port != "" &&
-		(err != nil || n < 1 || n > 65535) {
+	n, err := strconv.Atoi(port)
+	if strings.HasSuffix(u.Host, ":") || port != "" && (err != nil || n < 1 || n > 65535) {
 		fault("the port must be between 1 and 65535")
 	}
 	if u.User != nil {
@@ -73,7 +72,7 @@ func ParseURL(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: host}, nil
 }
 
-// Loopback says whether host, without a port, is this machine itself: localhost and all names below it (RFC 6761 §6.3),
+// Loopback reports whether host, without a port, is this machine: localhost and all names below it (RFC 6761 §6.3),
 // 127.0.0.0/8 or ::1.
 func Loopback(host string) bool {
 	if name := strings.ToLower(host); name == "localhost" || strings.HasSuffix(name, ".localhost") {
@@ -83,35 +82,36 @@ func Loopback(host string) bool {
 	return err == nil && a.Zone() == "" && a.IsLoopback()
 }
 
-// Origin returns scheme, host and port, as a browser writes them.
+// Origin returns scheme, host and port, as browsers write them.
 func (s *Site) Origin() string { return s.URL.Scheme + "://" + s.URL.Host }
 
-// Insecure says whether the site is http on loopback: then cookies cannot be Secure.
+// Insecure reports whether the site uses http on loopback: then cookies cannot be Secure.
 func (s *Site) Insecure() bool { return s.URL.Scheme == "http" }
 
-// Path returns the path of one of our routes: Path("login") is "/auth/login".
+// Path returns the path of a route of Curfew: Path("login") is "/auth/login".
 func (s *Site) Path(route string) string {
 	return strings.TrimSuffix(cmp.Or(s.Prefix, "/auth"), "/") + "/" + route
 }
 
-// Absolute returns the whole URL of one of our routes, as it is registered at a provider.
+// Absolute returns the full URL of a route, as it is registered at a provider.
 func (s *Site) Absolute(route string) string { return s.Origin() + s.Path(route) }
 
-// SameOrigin returns nil unless a browser sent the request for another site. It is for requests that change something.
+// SameOrigin returns an error if a page of another origin caused the request. Use it for requests that change
+// something.
 //
-// A browser says where a request comes from in Sec-Fetch-Site or Origin; a sub-domain is another origin too. A request
-// with neither header is let pass: it comes from no browser of the last years, and the SameSite cookie is absent from
-// what an older one sends across sites.
+// Browsers send Sec-Fetch-Site or Origin; a sub-domain is another origin too. A request with neither header is allowed:
+// it is not from a recent browser, and older ones do not send the SameSite cookie across sites.
 func (s *Site) SameOrigin(r *http.Request) error {
 	p := http.NewCrossOriginProtection()
-	// A proxy may have changed Host, so the origin is compared with the one in the configuration too.
+	// A proxy may have changed Host, so the configured origin is accepted too.
 	if err := p.AddTrustedOrigin(s.Origin()); err != nil {
 		return err
 	}
 	return p.Check(r)
 }
 
-// LooksAhead says whether a browser asks for a page that nobody has opened yet (Sec-Purpose, and its older forms).
+// IsPrefetch reports whether a browser loads a page that the user has not opened yet (Sec-Purpose, and its older
+// forms).
 func IsPrefetch(r *http.Request) bool {
 	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
 		if v := strings.ToLower(r.Header.Get(name)); strings.HasPrefix(v, "prefetch") || v == "preview" ||
@@ -122,8 +122,8 @@ func IsPrefetch(r *http.Request) bool {
 	return false
 }
 
-// ClientAddr returns the address of the client: of the peer, or, when the peer is a trusted proxy, the last one in
-// X-Forwarded-For that is not a trusted proxy's own. It is the zero Addr when the peer has no address.
+// ClientAddr returns the address of the client: the peer's, or, if the peer is a trusted proxy, the last one in
+// X-Forwarded-For that is not a trusted proxy. It is the zero Addr if the peer has no address.
 func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 	addr := parseAddr(r.RemoteAddr)
 	if !s.trusted(addr) {
@@ -144,8 +144,7 @@ func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 	return addr
 }
 
-// FromTrustedProxy says whether the peer itself is a trusted proxy: then what it says of the original request is
-// believed.
+// FromTrustedProxy reports whether the peer is a trusted proxy, whose headers about the original request are trusted.
 func (s *Site) FromTrustedProxy(r *http.Request) bool { return s.trusted(parseAddr(r.RemoteAddr)) }
 
 func (s *Site) trusted(a netip.Addr) bool {
@@ -157,7 +156,7 @@ func (s *Site) trusted(a netip.Addr) bool {
 	return false
 }
 
-// parseAddr reads an address with or without a port. It returns the zero Addr for anything else.
+// parseAddr parses an address with or without a port. It returns the zero Addr for anything else.
 func parseAddr(text string) netip.Addr {
 	if host, _, err := net.SplitHostPort(text); err == nil {
 		text = host

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// WriteTime is how long a client may take to read what was written to it, before more is.
+// WriteTime is how long one write to a client may take.
 const WriteTime = time.Minute
 
-const writePart = 64 << 10 // bytes of one write
+const writePart = 64 << 10 // bytes per write
 
-// Steady has an answer make progress, over HTTP/1 and HTTP/2: a write that takes [WriteTime], since the client does not
-// read or opens no window for the stream, fails, and so do those after it. Between writes an answer may wait for as
-// long as it likes. done must be called when the handler returns: it bounds what the server has still to write then.
+// Steady limits each write of a response to [WriteTime], over HTTP/1 and HTTP/2: if the client does not read, or opens
+// no window for the stream, the write fails, and so do those after it. Between writes a response may wait for any time.
+// Call done when the handler returns: it sets the deadline for what the server still has to write.
 func Steady(w http.ResponseWriter) (steady http.ResponseWriter, done func()) {
 	s := &steadyWriter{ResponseWriter: w, control: http.NewResponseController(w)}
 	return s, s.done
@@ -25,11 +25,11 @@ type steadyWriter struct {
 
 	mu    sync.Mutex
 	timer *time.Timer
-	began time.Time // the write under way; zero: there is none
+	began time.Time // of the current write; zero: none
 }
 
-// bounded calls a write.
-func (s *steadyWriter) bounded(write func() error) error {
+// limited runs one write with the time limit.
+func (s *steadyWriter) limited(write func() error) error {
 	s.mu.Lock()
 	s.began = time.Now()
 	if s.timer == nil {
@@ -46,12 +46,12 @@ func (s *steadyWriter) bounded(write func() error) error {
 	return err
 }
 
-// late gives up the write under way. It is no deadline that is set ahead: over HTTP/2 that would end the answer also
-// when nothing is being written.
+// late gives up the current write. A deadline set in advance would, over HTTP/2, end the response even while nothing is
+// being written.
 func (s *steadyWriter) late() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.began.IsZero() && time.Since(s.began) >= WriteTime { // and not the one before it
+	if !s.began.IsZero() && time.Since(s.began) >= WriteTime { // not the previous write
 		_ = s.control.SetWriteDeadline(time.Now())
 	}
 }
@@ -61,7 +61,7 @@ func (s *steadyWriter) done() { _ = s.control.SetWriteDeadline(time.Now().Add(Wr
 func (s *steadyWriter) Write(p []byte) (n int, err error) {
 	for {
 		part := p[n:min(len(p), n+writePart)]
-		err := s.bounded(func() error {
+		err := s.limited(func() error {
 			wrote, err := s.ResponseWriter.Write(part)
 			n += wrote
 			return err
@@ -72,8 +72,8 @@ func (s *steadyWriter) Write(p []byte) (n int, err error) {
 	}
 }
 
-// FlushError is for [http.ResponseController].
-func (s *steadyWriter) FlushError() error { return s.bounded(s.control.Flush) }
+// FlushError implements flushing for [http.ResponseController].
+func (s *steadyWriter) FlushError() error { return s.limited(s.control.Flush) }
 
-// Unwrap lets [http.ResponseController] do the rest.
+// Unwrap lets [http.ResponseController] use the other features.
 func (s *steadyWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }

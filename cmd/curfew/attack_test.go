@@ -49,7 +49,7 @@ func TestCVE_2026_26999_AClientThatNeverFinishesIsCut(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				l := &single{make(chan net.Conn, 1), make(chan struct{})}
-				server := newServer(bound(http.HandlerFunc(func(w http.ResponseWriter,
+				server := newHTTPServer(limitTime(http.HandlerFunc(func(w http.ResponseWriter,
 					r *http.Request) {
 					io.Copy(io.Discard, r.Body)
 				}), "/events", nil),

@@ -13,7 +13,7 @@ import (
 	"example.com/curfew/cmd/curfew/internal/terminal"
 )
 
-// finding is what one look of `check` found.
+// finding is the result of one check.
 type finding struct {
 	About  string `json:"about"` // "provider main", "this gateway"
 	Check  string `json:"check"`
@@ -22,7 +22,7 @@ type finding struct {
 	Do     string `json:"do,omitempty"`
 }
 
-// report gathers findings.
+// report collects findings.
 type report struct {
 	about string
 	all   []finding
@@ -32,7 +32,7 @@ func (r *report) ok(check, format string, args ...any) {
 	r.all = append(r.all, finding{r.about, check, "ok", fmt.Sprintf(format, args...), ""})
 }
 
-// unchecked is for what nobody looked at, or what the answer did not decide.
+// unchecked adds what could not be checked, or where the result says nothing.
 func (r *report) unchecked(check, detail, do string) {
 	r.all = append(r.all, finding{r.about, check, "not checked", detail, do})
 }
@@ -57,11 +57,11 @@ func (r *report) count(status string) (n int) {
 func newCheckCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Say what works and what does not, and what to do about it",
-		Long: `Reads the same configuration as serve, asks each provider what it can do, looks at the store and the key file,
-and prints what is fine, what is doubtful and what is wrong. It changes nothing, and can be run beside serve.
+		Short: "Check the configuration, and say what to do about faults",
+		Long: `Reads the same configuration as serve, checks each provider, the store and the key file, and prints
+what is right, what is doubtful and what is wrong. It changes nothing, and can run beside serve.
 
-The exit status is 0 without faults (warnings are none), 1 with faults, 2 when the configuration is at fault.`,
+The exit status is 0 without faults (warnings do not count), 1 with faults, 2 if the configuration is wrong.`,
 		Example: `  curfew check --config curfew.yaml
   curfew check --config curfew.yaml --json | jq '.findings[] | select(.status != "ok")'`,
 		Args: cobra.NoArgs,
@@ -90,9 +90,9 @@ The exit status is 0 without faults (warnings are none), 1 with faults, 2 when t
 	return cmd
 }
 
-// check looks at everything, one after the other: the providers first, then what is ours.
+// check runs all checks, one after the other: first the providers, then this gateway.
 func check(ctx context.Context, c *config.Config) (*report, error) {
-	// The URLs to register are those of a relying party that is built of the same configuration, and never runs.
+	// A relying party with this configuration says which URLs to register. It is never run.
 	providers, err := c.NewProviders()
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func check(ctx context.Context, c *config.Config) (*report, error) {
 		return nil, err
 	}
 	r := new(report)
-	// Each has a time of its own: one that hangs is no fault of the next.
+	// Each has its own time limit: one that hangs does not affect the next.
 	within := func(look func(context.Context)) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()

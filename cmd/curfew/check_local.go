@@ -15,17 +15,17 @@ import (
 
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/cmd/curfew/internal/stores"
-	room "example.com/curfew/gateway"
+	gw "example.com/curfew/gateway"
 	"example.com/curfew/store"
 )
 
-// checkStore asks the store, without making one that is not there.
+// checkStore checks the store, without creating it.
 func checkStore(ctx context.Context, r *report, c *config.Config) {
 	if name := c.Store.File(); name != "" {
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
-				r.fault("store", fmt.Sprintf("%s: the folder %s is not there", c.Store, filepath.Dir(name)),
-					"make it, for the user that curfew runs as")
+				r.fault("store", fmt.Sprintf("%s: the folder %s does not exist", c.Store, filepath.Dir(name)),
+					"create it, for the user that curfew runs as")
 				return
 			}
 			r.ok("store", "%s is not there yet; serve makes it", c.Store)
@@ -56,7 +56,7 @@ func checkStore(ctx context.Context, r *report, c *config.Config) {
 	r.ok("store", "%s answers", c.Store)
 }
 
-// storeWarnings puts what a store warns of when it is opened into the report.
+// storeWarnings adds the warnings of a store that is being opened to the report.
 type storeWarnings struct{ r *report }
 
 func (w storeWarnings) Enabled(context.Context, slog.Level) bool { return true }
@@ -71,7 +71,7 @@ func (w storeWarnings) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// checkKeyFile reads the key file, without making one that is not there.
+// checkKeyFile reads the key file, without creating it.
 func checkKeyFile(r *report, c *config.Config) {
 	if c.KeyFile == "" {
 		r.ok("key file", "none: the keys live as long as the process")
@@ -81,23 +81,22 @@ func checkKeyFile(r *report, c *config.Config) {
 		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
 		return
 	}
-	if _, err := openRing(c); err != nil {
+	if _, err := openKeyring(c); err != nil {
 		r.fault("key file", err.Error(), "serve would not start; put this right first")
 		return
 	}
 	r.ok("key file", "%s", c.KeyFile)
 }
 
-// checkCertificate reads our own certificate, if we are to have one.
+// checkCertificate reads the certificate of the public listener, if one is configured.
 func checkCertificate(r *report, c *config.Config) {
 	if c.TLSCert == "" {
 		return
 	}
 	cert, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler))
 	if err != nil {
-		r.fault("certificate", err.Error(), "serve would not start: give tls_cert_file the certificate, then those of "+
-			"who signed it, "+
-			"and tls_key_file the key that it was made for")
+		r.fault("certificate", err.Error(), "serve would not start: tls_cert_file needs the certificate followed by "+
+			"those of its issuers, and tls_key_file its private key")
 		return
 	}
 	leaf, now := cert.current.Leaf, time.Now()
@@ -124,13 +123,12 @@ func checkCertificate(r *report, c *config.Config) {
 	}
 }
 
-// checkPolicy looks for paths beside those of a rule that an app may serve as the same page, and that less is asked
-// for.
+// checkPolicy looks for paths similar to that of a rule that an app may serve as the same page, with weaker conditions.
 func checkPolicy(r *report, c *config.Config) {
 	gaps := c.Policy.Gaps()
 	for len(gaps) > 0 {
 		first := gaps[0]
-		n := slices.IndexFunc(gaps, func(g room.Gap) bool { return g.Rule != first.Rule })
+		n := slices.IndexFunc(gaps, func(g gw.Gap) bool { return g.Rule != first.Rule })
 		if n < 0 {
 			n = len(gaps)
 		}

@@ -22,10 +22,10 @@ import (
 
 const (
 	clockWarning = 30 * time.Second
-	clockFault   = 60 * time.Second // the skew that tokens are allowed
+	clockFault   = 60 * time.Second // the clock skew allowed for tokens
 )
 
-// checkProvider looks at one provider, first at what needs no answer from it.
+// checkProvider checks one provider, first what does not need it to answer.
 func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration) {
 	c := p.Config()
 	checkBackchannelURL(r, c, reg)
@@ -33,7 +33,7 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	m, err := p.Metadata(ctx)
 	if err != nil {
 		r.fault("discovery", err.Error(),
-			reach(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
+			connectionHint(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
 		r.unchecked("all else", "the provider's metadata says where to ask",
 			"put the discovery right, and run this again")
 		return
@@ -54,11 +54,11 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkScopes(r, c, m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
-	checkQuirks(r, c, kindOf(c.Issuer, m))
+	checkQuirks(r, c, providerKind(c.Issuer, m))
 }
 
-// reach says what to look at when a question got no answer that can be used. It is the beginning of a sentence.
-func reach(err error, where string) string {
+// connectionHint says what to check after a request that failed. It begins a sentence.
+func connectionHint(err error, where string) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "see that the certificate of " + where + " is valid, and that this machine trusts whoever signed it"
 	}
@@ -90,18 +90,17 @@ func hostOf(raw string) string {
 	return u.Hostname()
 }
 
-// checkSecret: RFC 6749 §2.3.1 form-encodes the two halves of HTTP Basic, and some providers never decode them.
+// checkSecret warns of secrets that form-encoding changes: RFC 6749 §2.3.1 form-encodes both halves of HTTP Basic, and
+// some providers never decode them.
 func checkSecret(r *report, c oidc.Config) {
 	if c.AuthMethod != oidc.AuthBasic {
 		return
 	}
 	if url.QueryEscape(c.ClientSecret) != c.ClientSecret || url.QueryEscape(c.ClientID) != c.ClientID {
 		r.warn("client secret", "the client id or secret holds characters that form-encoding changes, and some "+
-			"providers "+
-			"never decode them",
+			"providers never decode them",
 			"if the provider answers invalid_client, set token_endpoint_auth_method: client_secret_post, or choose "+
-				"a secret "+
-				"of letters and digits")
+				"a secret of letters and digits")
 	}
 }
 
@@ -126,7 +125,7 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 	}
 	keys, err := p.Keys(ctx)
 	if err != nil {
-		r.fault("keys", err.Error(), reach(err, m.JWKSURI))
+		r.fault("keys", err.Error(), connectionHint(err, m.JWKSURI))
 		return
 	}
 	var good, bad []string
@@ -161,8 +160,7 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	case !m.BackchannelLogout:
 		r.warn("backchannel_logout_supported", "the provider does not mention it",
 			"some send logout tokens all the same: register the URL above and try; without it a logout there is "+
-				"noticed at "+
-				"the next refresh or never")
+				"noticed at the next refresh or never")
 	case !m.BackchannelSession:
 		r.ok("backchannel_logout_supported", "yes")
 		r.warn("backchannel_logout_session_supported", "the provider does not mention it",
@@ -220,16 +218,15 @@ func checkTokenEndpoint(r *report, c oidc.Config, m *oidc.Metadata) {
 	}
 }
 
-// impossible is a code and a PKCE verifier that no provider has seen.
-func impossible() string { return rand.Text() + rand.Text() }
+// randomCode returns a code, verifier, secret or ID that no provider has issued.
+func randomCode() string { return rand.Text() + rand.Text() }
 
-// checkClient asks the token endpoint with a code that cannot be. Who authenticates the client first, as all that we
-// know of do, refuses the code of one that it takes, and the client itself otherwise (RFC 6749 §5.2). To be sure of
-// that it is asked once more as a client that cannot be: where the answer is the same, it says nothing about the
-// client.
+// checkClient sends an invalid code to the token endpoint. Providers that authenticate the client first, as all known
+// ones do, refuse the code if the client is right, and otherwise the client (RFC 6749 §5.2). To be sure of that, a
+// second request is sent as an unknown client: if the answer is the same, it says nothing about the client.
 func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "client"
-	_, err := p.Exchange(ctx, impossible(), impossible(), reg.RedirectURI)
+	_, err := p.Exchange(ctx, randomCode(), randomCode(), reg.RedirectURI)
 	said, hasSaid := errors.AsType[*oidc.Refusal](err)
 	_, isError := errors.AsType[*oidc.Error](err)
 	switch {
@@ -245,17 +242,16 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 		said.Status == http.StatusRequestTimeout ||
 		said.Code == "temporarily_unavailable" || said.Code == "server_error"):
 		r.unchecked(check, err.Error(),
-			"run this again later; if it stays so, look into the provider's log, and sign in "+
-				"to see")
+			"run this again later; if it stays so, look into the provider's log, and sign in to see")
 	case hasSaid && said.Code == "" && (said.Status == http.StatusNotFound ||
 		said.Status == http.StatusMethodNotAllowed || said.Status < 400):
-		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
+		r.fault(check, err.Error(), "nobody can sign in: "+connectionHint(err, m.TokenEndpoint))
 	case hasSaid && said.Code == "invalid_grant":
-		other, err := askAsAnother(ctx, p, reg)
+		other, err := exchangeAsUnknownClient(ctx, p, reg)
 		switch {
 		case err != nil:
-			r.unchecked(check, fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v",
-				err),
+			r.unchecked(check,
+				fmt.Sprintf("the token endpoint did not answer when it was asked as another client: %v", err),
 				"sign in to see")
 		case other.Status == said.Status && other.Code == said.Code:
 			r.unchecked(check, "the token endpoint answers the same to a client that cannot be",
@@ -268,23 +264,23 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 		r.unchecked(check, fmt.Sprintf("the token endpoint does not say whether it takes the client: %v", err),
 			"sign in to see")
 	default:
-		r.fault(check, err.Error(), "nobody can sign in: "+reach(err, m.TokenEndpoint))
+		r.fault(check, err.Error(), "nobody can sign in: "+connectionHint(err, m.TokenEndpoint))
 	}
 }
 
-// askAsAnother asks the token endpoint as a client whose secret, or without one whose id, cannot be.
-func askAsAnother(ctx context.Context, p *oidc.Provider, reg curfew.Registration) (*oidc.Refusal, error) {
+// exchangeAsUnknownClient sends an invalid code with a wrong client secret or, without a secret, a wrong client ID.
+func exchangeAsUnknownClient(ctx context.Context, p *oidc.Provider, reg curfew.Registration) (*oidc.Refusal, error) {
 	c := p.Config()
 	if c.AuthMethod == oidc.AuthNone {
-		c.ClientID = impossible()
+		c.ClientID = randomCode()
 	} else {
-		c.ClientSecret = impossible()
+		c.ClientSecret = randomCode()
 	}
 	other, err := oidc.New(c)
 	if err != nil {
 		return nil, err
 	}
-	_, err = other.Exchange(ctx, impossible(), impossible(), reg.RedirectURI)
+	_, err = other.Exchange(ctx, randomCode(), randomCode(), reg.RedirectURI)
 	said, ok := errors.AsType[*oidc.Refusal](err)
 	switch {
 	case ok:
@@ -295,25 +291,25 @@ func askAsAnother(ctx context.Context, p *oidc.Provider, reg curfew.Registration
 	return nil, err
 }
 
-// checkRedirectURI asks for a sign-in without a person (Core §3.1.2.1, prompt=none). A provider answers at the redirect
-// URI, which is not followed, if that is registered, and with a page of its own if not (RFC 6749 §4.1.2.1).
+// checkRedirectURI requests a sign-in without user interaction (Core §3.1.2.1, prompt=none). A provider redirects to
+// the redirect URI, which is not followed, if it is registered, and shows a page of its own if not (RFC 6749 §4.1.2.1).
 func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "redirect URI"
-	state := impossible()
-	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: impossible(),
-		Verifier: impossible(), Prompt: "none"})
+	state := randomCode()
+	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: randomCode(),
+		Verifier: randomCode(), Prompt: "none"})
 	var resp *http.Response
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		var ask *http.Request
 		if ask, err = http.NewRequestWithContext(ctx, http.MethodGet, where, nil); err == nil {
-			resp, err = p.Config().HTTPClient.Do(ask) // follows no redirect
+			resp, err = p.Config().HTTPClient.Do(ask) // does not follow redirects
 		}
 	}
 	if err != nil {
 		var broken *url.Error
-		if errors.As(err, &broken) { // which would repeat the whole address
+		if errors.As(err, &broken) { // its text would repeat the whole URL
 			err = broken.Err
 		}
 		r.unchecked(check, fmt.Sprintf("the authorization endpoint %s does not answer this machine: %v",
@@ -323,7 +319,7 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 		return
 	}
 	defer resp.Body.Close()
-	answer := answerAt(resp, reg.RedirectURI)
+	answer := redirectParams(resp, reg.RedirectURI)
 	switch status := resp.StatusCode; {
 	case answer != nil:
 		r.ok(check, "%s is registered", reg.RedirectURI)
@@ -338,15 +334,13 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 		r.fault(check, fmt.Sprintf("the authorization endpoint %s answers %d, and not at %s", m.AuthorizationEndpoint,
 			status, reg.RedirectURI),
 			"register exactly this redirect URI for the client "+reg.ClientID+
-				", and see that there is such a client, and "+
-				"such an address")
+				", and see that there is such a client, and such an address")
 	}
 	checkIss(ctx, r, p, m, answer)
 }
 
-// answerAt returns the parameters with which a response leads to a redirect URI; nil when it leads elsewhere, or
-// nowhere.
-func answerAt(resp *http.Response, redirectURI string) url.Values {
+// redirectParams returns the parameters with which a response redirects to a redirect URI; nil if it does not.
+func redirectParams(resp *http.Response, redirectURI string) url.Values {
 	to, err := resp.Location()
 	if err != nil {
 		return nil
@@ -359,7 +353,7 @@ func answerAt(resp *http.Response, redirectURI string) url.Values {
 	return q
 }
 
-// checkAnswer looks at an authorization response (RFC 6749 §4.1.2, §4.1.2.1).
+// checkAnswer checks an authorization response (RFC 6749 §4.1.2, §4.1.2.1).
 func checkAnswer(r *report, reg curfew.Registration, answer url.Values, state string) {
 	const check = "sign-in"
 	said := fmt.Sprintf("the provider answers %+q", web.Clip(answer.Get("error")))
@@ -382,7 +376,8 @@ func checkAnswer(r *report, reg curfew.Registration, answer url.Values, state st
 	}
 }
 
-// checkIss: a provider that promises the iss parameter must send it (RFC 9207 §2.4), or nobody can sign in.
+// checkIss checks that a provider that promises the iss parameter sends it (RFC 9207 §2.4). Otherwise nobody can sign
+// in.
 func checkIss(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, answer url.Values) {
 	const check = "iss parameter"
 	switch {
@@ -399,7 +394,7 @@ func checkIss(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata
 	}
 }
 
-// checkPrompt: what a provider does not offer it may answer with an error.
+// checkPrompt warns of prompt values that the provider does not offer: it may answer them with an error.
 func checkPrompt(r *report, c oidc.Config, m *oidc.Metadata) {
 	if c.Prompt == "" || len(m.Prompts) == 0 {
 		return
@@ -481,8 +476,8 @@ func checkClock(r *report, m *oidc.Metadata) {
 	}
 }
 
-// kindOf recognises a provider by the shape of its addresses; "" when it does not.
-func kindOf(issuer string, m *oidc.Metadata) string {
+// providerKind recognizes a provider by the form of its URLs, and returns "" for any other.
+func providerKind(issuer string, m *oidc.Metadata) string {
 	switch {
 	case strings.Contains(issuer, "/realms/") && strings.Contains(m.AuthorizationEndpoint, "/protocol/openid-connect/"):
 		return "Keycloak"
@@ -495,7 +490,7 @@ func kindOf(issuer string, m *oidc.Metadata) string {
 	return ""
 }
 
-// checkQuirks says what is in force, and what is known of the kind of provider.
+// checkQuirks reports the quirks in force, and those that this kind of provider is known to need.
 func checkQuirks(r *report, c oidc.Config, kind string) {
 	q := config.Quirks(c.Quirks)
 	byDefault := "logout_token_signed_response_alg: " + c.SigningAlg
@@ -515,8 +510,8 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 			"this looks like Keycloak, which never encrypts logout tokens, and ID Tokens are encrypted here",
 			"set allow_unencrypted_logout_tokens: true, or each of its logouts is refused")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
-		r.ok("quirks", "this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need "+
-			"nothing")
+		r.ok("quirks",
+			"this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")
 	case kind == "authentik" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like authentik: older ones need allow_missing_exp: true")
 	}

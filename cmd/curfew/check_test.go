@@ -23,7 +23,7 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 	quirks := func(issuer, authorize, end string, q oidc.Quirks) func(*report) {
 		return func(r *report) {
 			m := &oidc.Metadata{AuthorizationEndpoint: authorize, EndSessionEndpoint: end}
-			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, kindOf(issuer, m))
+			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, providerKind(issuer, m))
 		}
 	}
 	front := func(kind string, m oidc.Metadata) func(*report) {

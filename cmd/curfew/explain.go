@@ -31,14 +31,14 @@ func newTokenCmd(p *process) *cobra.Command {
 	}
 	explain := &cobra.Command{
 		Use:   "explain FILE|-",
-		Short: "Show each step by which a logout token is judged",
-		Long: `Reads a logout token from a file, or from the standard input, and shows each step of its validation: passed or
-failed, and why. It takes the bare token, or the body of the request that brought it (logout_token=…).
+		Short: "Show each step of the validation of a logout token",
+		Long: `Reads a logout token from a file, or from the standard input, and shows each step of its validation:
+passed or failed, and why. It accepts the bare token, or the body of its request (logout_token=…).
 
-It needs to know the provider, so it takes the same configuration as serve; it need not be run where serve runs. The
-token itself is never printed; its claims are. Nothing is ended by it, and no replay is noticed.
+It needs the provider, so it reads the same configuration as serve, but can run on another machine. The token
+itself is never printed; its claims are. It ends no session, and does not detect a replay.
 
-The exit status is 0 when every step passed, 1 when one failed, 2 when the configuration is at fault.`,
+The exit status is 0 if every step passed, 1 if one failed, 2 if the configuration is wrong.`,
 		Example: `  curfew token explain token.txt --config curfew.yaml
   pbpaste | curfew token explain - --config curfew.yaml`,
 		Args: cobra.ExactArgs(1),
@@ -59,7 +59,7 @@ The exit status is 0 when every step passed, 1 when one failed, 2 when the confi
 	return token
 }
 
-// readToken finds the token in what people have at hand.
+// readToken returns the token from a file, or from the standard input: the bare token, or a form.
 func (p *process) readToken(name string) (string, error) {
 	in := p.stdin
 	if name != "-" {
@@ -75,13 +75,13 @@ func (p *process) readToken(name string) (string, error) {
 		return "", err
 	}
 	if len(b) > maxTokenFile {
-		return "", fmt.Errorf("%s holds more than %d bytes: that is no logout token", name, maxTokenFile)
+		return "", fmt.Errorf("%s holds more than %d bytes: that is not a logout token", name, maxTokenFile)
 	}
 	raw := strings.TrimSpace(string(b))
 	if strings.Contains(raw, "logout_token=") {
 		form, err := url.ParseQuery(raw)
 		if err != nil || len(form["logout_token"]) != 1 {
-			return "", errors.New("want one logout_token in the form, and nothing that breaks it")
+			return "", errors.New("want a valid form with one logout_token")
 		}
 		if raw = form.Get("logout_token"); raw == "" {
 			return "", fmt.Errorf("the logout_token in %s is empty", name)
@@ -107,14 +107,14 @@ func (p *process) explain(ctx context.Context, c *config.Config, raw string) err
 		case "failed":
 			rows[i].More = "see " + s.Section
 			failed++
-		default: // a step that could not be taken
+		default: // a step that was skipped
 			failed++
 		}
 	}
 	colours := p.painter()
 	terminal.WriteRows(p.stdout, colours, "", rows)
 	if claims := claimsOf(raw); claims != "" {
-		fmt.Fprintf(p.stdout, "\nIts claims, as it states them:\n%s\n", claims)
+		fmt.Fprintf(p.stdout, "\nIts claims:\n%s\n", claims)
 	}
 	if failed > 0 {
 		fmt.Fprintf(p.stdout, "\n%s: %s of %d did not pass\n",
@@ -126,7 +126,7 @@ func (p *process) explain(ctx context.Context, c *config.Config, raw string) err
 	return nil
 }
 
-// claimsOf returns what a signed token states, indented; nothing for one that is encrypted or broken.
+// claimsOf returns the claims of a signed token, indented, or "" if it is encrypted or malformed.
 func claimsOf(raw string) string {
 	parts := strings.Split(raw, ".")
 	if len(parts) != 3 {

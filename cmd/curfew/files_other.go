@@ -2,5 +2,5 @@
 
 package main
 
-// openFiles is how many files this process may have open.
+// maxOpenFiles returns how many files this process may have open.
 func openFiles() (n uint64, known bool) { return 0, false }

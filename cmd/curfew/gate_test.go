@@ -47,7 +47,7 @@ func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 // door is a server behind a gate.
 type door struct {
 	t    *testing.T
-	gate *gate
+	gate *limitListener
 	line *pipes
 	logs *buffer
 }
@@ -55,8 +55,8 @@ type door struct {
 func openDoor(t *testing.T, most int, h http.Handler, secure *tls.Config) *door {
 	t.Helper()
 	d := &door{t: t, line: newPipes(), logs: newBuffer()}
-	d.gate = newGate(d.line, "public", most, slog.New(slog.NewTextHandler(d.logs, nil)))
-	s := newHTTP(d.gate, newServer(h, slog.New(slog.DiscardHandler)))
+	d.gate = newLimitListener(d.line, "public", most, slog.New(slog.NewTextHandler(d.logs, nil)))
+	s := newServer(d.gate, newHTTPServer(h, slog.New(slog.DiscardHandler)))
 	s.http.TLSConfig = secure
 	over := make(chan error, 1)
 	go func() { over <- s.serve() }()
@@ -140,7 +140,7 @@ func TestAListenerFullOfIdleConnectionsTakesNewOnes(t *testing.T) {
 					t.Fatalf("connection %d: %d %v", i, status, err)
 				}
 			}
-			time.Sleep(settle)
+			time.Sleep(closeDelay)
 		}
 		for i, c := range all {
 			if got, want := c.closed(), i < 2*most; got != want {
@@ -222,8 +222,8 @@ func TestAFullListenerClosesNoRequest(t *testing.T) {
 		}()
 		time.Sleep(time.Hour)
 		h.let <- struct{}{}
-		if took := <-waited; took != time.Hour+settle {
-			t.Errorf("it waited for %v, want %v", took, time.Hour+settle)
+		if took := <-waited; took != time.Hour+closeDelay {
+			t.Errorf("it waited for %v, want %v", took, time.Hour+closeDelay)
 		}
 		h.let <- struct{}{}
 		for range 2 {
@@ -267,9 +267,9 @@ func TestAConnectionThatEndsMakesRoom(t *testing.T) {
 			next.Close()
 			synctest.Wait()
 		}
-		if d.gate.open != 0 || d.gate.waiting.Len() != 0 {
+		if d.gate.open != 0 || d.gate.idle.Len() != 0 {
 			t.Errorf("%d connections are counted, %d are said to wait, and there is none", d.gate.open,
-				d.gate.waiting.Len())
+				d.gate.idle.Len())
 		}
 	})
 }
@@ -299,8 +299,8 @@ func TestAConnectionWhoseClientSaysNothingMakesRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		line := newPipes()
-		g := newGate(line, "ext_authz", 2, slog.New(slog.DiscardHandler))
-		g.quiet = true
+		g := newLimitListener(line, "ext_authz", 2, slog.New(slog.DiscardHandler))
+		g.trackReads = true
 		accept := func() (client, server net.Conn) {
 			client, there := net.Pipe()
 			go func() { line.conns <- there }()
@@ -382,7 +382,7 @@ func TestAConnectionThatIsNotReadIsClosed(t *testing.T) {
 	}
 }
 
-func (g *gate) opened() int {
+func (g *limitListener) opened() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.open
@@ -421,10 +421,10 @@ func TestTheNumberOfConnectionsFollowsFromTheOpenFiles(t *testing.T) {
 		fault  string
 	}{
 		"plenty":          {config.Config{}, 1 << 20, maxPublic, ""},
-		"few":             {config.Config{}, 1024, 1024 - otherFiles, ""},
-		"few, and an app": {config.Config{Gateway: app}, 1024, (1024 - otherFiles) / 2, ""},
+		"few":             {config.Config{}, 1024, 1024 - reservedFiles, ""},
+		"few, and an app": {config.Config{Gateway: app}, 1024, (1024 - reservedFiles) / 2, ""},
 		"few, and other listeners": {config.Config{AdminListen: ":1", GRPCListen: ":2"}, 4096,
-			4096 - otherFiles - maxPrivate - maxGRPC, ""},
+			4096 - reservedFiles - maxPrivate - maxGRPC, ""},
 		"next to none":           {config.Config{}, 64, minPublic, ""},
 		"no limit":               {config.Config{}, 1<<64 - 1, maxPublic, ""},
 		"said":                   {config.Config{MaxConnections: 20_000}, 1 << 20, 20_000, ""},
@@ -432,7 +432,7 @@ func TestTheNumberOfConnectionsFollowsFromTheOpenFiles(t *testing.T) {
 		"said, and too much": {config.Config{MaxConnections: 500, Gateway: app}, 1255, 0,
 			"max_connections: 500 may need 1256 open files, and this process may have 1255"},
 	} {
-		got, err := connectionsOf(&row.config, row.files)
+		got, err := connectionLimit(&row.config, row.files)
 		if got != row.want || (err == nil) != (row.fault == "") || err != nil &&
 			!strings.Contains(err.Error(), row.fault) {
 			t.Errorf("%s: %d %v, want %d %s", name, got, err, row.want, row.fault)
@@ -470,7 +470,7 @@ func TestALogoutFindsRoomOnAFullListener(t *testing.T) {
 
 func TestMoreConnectionsThanOpenFilesEndTheStart(t *testing.T) {
 	t.Parallel()
-	if files, known := openFiles(); !known || files > 1_000_000 {
+	if files, known := maxOpenFiles(); !known || files > 1_000_000 {
 		t.Skip("NOT TESTED: this process may open any number of files")
 	}
 	var errs bytes.Buffer

@@ -74,7 +74,7 @@ func TestAChangedCertificateIsReadAnewAndABrokenOneIsNot(t *testing.T) {
 	c.now = func() time.Time { return now }
 	serial := func() int64 {
 		t.Helper()
-		now = now.Add(certificateLook)
+		now = now.Add(certificateCheckInterval)
 		pair, err := c.get(nil)
 		if err != nil {
 			t.Fatal(err)

@@ -39,7 +39,7 @@ type speaker struct {
 func speak(t *testing.T, h http.Handler) *speaker {
 	t.Helper()
 	line := newPipes()
-	server := newServer(h, slog.New(slog.DiscardHandler))
+	server := newHTTPServer(h, slog.New(slog.DiscardHandler))
 	server.Protocols = new(http.Protocols) // as after TLS
 	server.Protocols.SetUnencryptedHTTP2(true)
 	go server.Serve(line)
@@ -205,7 +205,7 @@ func TestABodyOverHTTP2IsBounded(t *testing.T) {
 				return err
 			}
 			over := make(chan error, 1)
-			s := speak(t, bound(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := speak(t, limitTime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if path == "/auth/form" {
 					site.Page(read).ServeHTTP(w, r)
 					over <- nil
@@ -269,7 +269,7 @@ func TestRequestsToOurOwnRoutesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := &crowd{let: make(chan struct{})}
-		s := speak(t, atMost(10, c))
+		s := speak(t, limitRequests(10, c))
 		for i := range uint32(30) {
 			if err := s.open(2*i+1, http.MethodGet, "/", true); err != nil {
 				t.Fatal(err)
@@ -312,8 +312,8 @@ func TestThePrivateListenerCutsSlowClients(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				line := newPipes()
-				g := newGate(line, "private", maxPrivate, slog.New(slog.DiscardHandler))
-				s := newHTTP(g, newPrivate(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				g := newLimitListener(line, "private", maxPrivate, slog.New(slog.DiscardHandler))
+				s := newServer(g, newPrivateServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					switch r.URL.Path {
 					case "/api":
 						io.Copy(io.Discard, r.Body)

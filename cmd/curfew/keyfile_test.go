@@ -25,7 +25,7 @@ func TestAMissingKeyFileTellsHowToMakeOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &config.Config{KeyFile: name, Store: backend}
-		_, err = openRing(c)
+		_, err = openKeyring(c)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("got %v", err)
 		}
@@ -41,7 +41,7 @@ func TestAMissingKeyFileTellsHowToMakeOne(t *testing.T) {
 		if out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v %s", command, err, out)
 		}
-		if _, err := openRing(c); err != nil {
+		if _, err := openKeyring(c); err != nil {
 			t.Errorf("after %s: %v", command, err)
 		}
 		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
@@ -87,7 +87,7 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = openRing(&config.Config{KeyFile: name, Store: backend})
+		_, err = openKeyring(&config.Config{KeyFile: name, Store: backend})
 		if err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), name) ||
 			strings.Contains(err.Error(), "c2VjcmV0") || strings.Contains(err.Error(), "horse") {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
@@ -101,7 +101,7 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 		filepath.Join(dir, "none", "x.key"): "no such file or directory: make its folder",
 		dir:                                 "others can read it",
 	} {
-		if _, err := openRing(&config.Config{KeyFile: name, Store: backend}); err == nil ||
+		if _, err := openKeyring(&config.Config{KeyFile: name, Store: backend}); err == nil ||
 			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v, want %q", name, err, says)
 		}

@@ -45,7 +45,7 @@ func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
 	t.Parallel()
 	draining := make(chan struct{})
 	begun := make(chan context.Context)
-	h := bound(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	h := limitTime(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		begun <- r.Context()
 		<-r.Context().Done()
 	}), "/auth/events", draining)

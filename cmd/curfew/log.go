@@ -8,7 +8,7 @@ import (
 	"example.com/curfew/cmd/curfew/internal/config"
 )
 
-// newLog returns the log that the configuration asks for.
+// newLog returns the log with the configured level and format.
 func newLog(w io.Writer, c *config.Config) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
@@ -17,5 +17,5 @@ func newLog(w io.Writer, c *config.Config) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// serverLog is where net/http complains about connections: often scanners, seldom us.
+// serverLog returns the log of net/http's connection errors, at debug: most are caused by scanners.
 func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }

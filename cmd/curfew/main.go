@@ -20,18 +20,17 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// Once the first signal has been heard the next one ends the process at once.
+	// After the first signal the next one ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the whole program but for the signals. It returns the exit status: 0 done, 1 it did not work, 2 it was asked
-// for in a wrong way.
+// run is the whole program except for signals. It returns the exit status: 0 success, 1 failure, 2 wrong usage.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return runIn(ctx, process{stdin, stdout, stderr, os.Environ()}, args)
 }
 
-// process is what a command has of the world around it.
+// process is the environment of a command.
 type process struct {
 	stdin   io.Reader
 	stdout  io.Writer
@@ -39,7 +38,7 @@ type process struct {
 	environ []string
 }
 
-// getenv returns a variable that is not ours, such as NO_COLOR.
+// getenv returns a variable that is not a setting, such as NO_COLOR.
 func (p *process) getenv(name string) string {
 	for _, line := range p.environ {
 		if len(line) > len(name) && line[:len(name)] == name && line[len(name)] == '=' {
@@ -51,7 +50,7 @@ func (p *process) getenv(name string) string {
 
 func (p *process) painter() terminal.Painter { return terminal.NewPainter(p.stdout, p.getenv) }
 
-// exit ends a command with a status. Without an error, nothing is left to say.
+// exit ends a command with a status. Without an error nothing more is printed.
 type exit struct {
 	status int
 	err    error
@@ -96,7 +95,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newStoreCmd(&p),
 		newVersionCmd(&p),
 	)
-	// What fails before a command of ours runs is a wrong command line.
+	// Before a command runs, only a wrong command line can fail.
 	status := 2
 	root.PersistentPreRun = func(*cobra.Command, []string) { status = 1 }
 	err := root.ExecuteContext(ctx)
@@ -122,18 +121,18 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 	return status
 }
 
-// chooseCommand is what a command does that only has others below it.
+// chooseCommand runs a command that only has subcommands.
 func chooseCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
-	return exit{2, fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath())}
+	return exit{2, fmt.Errorf("%q is not a command of %s", args[0], cmd.CommandPath())}
 }
 
 func newVersionCmd(p *process) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print what this is and what it was built with",
+		Short: "Print the version of curfew and of Go",
 		Args:  cobra.NoArgs,
 		Run: func(*cobra.Command, []string) {
 			fmt.Fprintf(p.stdout, "curfew %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
@@ -141,7 +140,7 @@ func newVersionCmd(p *process) *cobra.Command {
 	}
 }
 
-// version is what the go command knows: the module's version, or the revision of the working tree.
+// version returns the module's version, or the revision of the working tree.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

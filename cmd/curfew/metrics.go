@@ -13,19 +13,18 @@ import (
 	"example.com/curfew/store"
 )
 
-// newMetrics returns a registry of our own and the observer that counts into it. Every label has few values: none holds
-// what a stranger sent.
+// newMetrics returns a new registry and the observer that counts into it. Every label has few values: none comes from a
+// client.
 func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	logouts := counter("curfew_logout_requests_total", "Logout requests, by what became of them.", "channel",
-		"provider",
-		"result", "reason")
-	created := counter("curfew_sessions_created_total", "Sessions begun.", "provider")
-	ended := counter("curfew_sessions_ended_total", "Sessions ended before their time, by cause.", "cause")
+	logouts := counter("curfew_logout_requests_total", "Logout requests, by result.",
+		"channel", "provider", "result", "reason")
+	created := counter("curfew_sessions_created_total", "Sessions created.", "provider")
+	ended := counter("curfew_sessions_ended_total", "Sessions ended, by cause.", "cause")
 	notices := counter("curfew_notice_attempts_total",
-		"Attempts to tell an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
+		"Attempts to notify an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
 	fetches := counter("curfew_key_fetches_total", "Fetches of a provider's keys; refused are those over the rate.",
 		"provider", "result")
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -33,7 +32,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	// What can be counted begins at 0: an alert on a rate needs the value before the first.
+	// Counters start at 0: an alert on a rate needs the value before the first event.
 	for _, cause := range endCauses() {
 		ended.WithLabelValues(string(cause))
 	}
@@ -56,7 +55,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		}
 	}
 	for _, app := range apps {
-		for _, result := range tellResults() {
+		for _, result := range notifyResults() {
 			notices.WithLabelValues(string(store.NoticeTell), app, result)
 		}
 	}
@@ -74,7 +73,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 	}
 }
 
-// What the labels can say. A test holds these lists to the code that says it.
+// The values of the labels. A test compares these lists with the code that sets them.
 
 func endCauses() []store.Cause {
 	return []store.Cause{store.CauseBackChannel, store.CauseFrontChannel, store.CauseUser, store.CauseAdmin,
@@ -82,15 +81,14 @@ func endCauses() []store.Cause {
 		store.CauseCapped, store.CauseTooManySIDs, store.CauseExpired}
 }
 
-// refusalReasons are the checks that a logout request can fail; see [oidc.Error].
+// refusalReasons returns the checks that a logout request can fail; see [oidc.Error].
 func refusalReasons() []string {
 	return []string{"content_type", "size", "form", "logout_token",
 		"shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti", "events", "nonce",
-		"sub", "sid",
-		"kid", "signature"}
+		"sub", "sid", "kid", "signature"}
 }
 
-func tellResults() []string {
+func notifyResults() []string {
 	return []string{"ok", "refused", "redirect", "error", "timeout", "unreachable", "impossible", "internal", "expired"}
 }
 
@@ -98,18 +96,17 @@ func revokeResults() []string {
 	return []string{"ok", "dropped", "unsupported", "refused", "unreachable", "impossible", "internal", "expired"}
 }
 
-// logoutOutcome is one row of what can become of a logout request.
+// logoutOutcome is one possible result of a logout request.
 type logoutOutcome struct {
 	channel, result, reason string
-	unknown                 bool // whose provider is not known by then
+	unknown                 bool // the provider is not known at that point
 }
 
 func logoutOutcomes() []logoutOutcome {
 	const back, front, user = "backchannel", "frontchannel", "user"
 	all := []logoutOutcome{
 		{back, "ok", "", false}, {back, "replayed", "jti", false}, {back, "unavailable", "store", false},
-		{back, "failed",
-			"internal", false},
+		{back, "failed", "internal", false},
 		{back, "unavailable", "keys", true}, {back, "failed", "internal", true},
 		{front, "ok", "", false}, {front, "unavailable", "store", false},
 		{front, "nobody", "", true}, {front, "ignored", "", true}, {front, "unavailable", "store", true},
@@ -122,32 +119,35 @@ func logoutOutcomes() []logoutOutcome {
 	return all
 }
 
-// tallyTimeout bounds what a look at the metrics may ask of the store.
-const tallyTimeout = 3 * time.Second
+// statsTimeout limits the store's answer to one scrape.
+const statsTimeout = 3 * time.Second
 
-// outbox counts what waits in the store when somebody looks.
-type outbox struct {
-	from                  store.Outbox
+// outboxCollector reads the numbers of notices from the store at each scrape.
+type outboxCollector struct {
+	store                 store.Outbox
 	pending, oldest, dead *prometheus.Desc
 }
 
-func newOutbox(from store.Outbox) *outbox {
+func newOutboxCollector(from store.Outbox) *outboxCollector {
 	labels := []string{"kind", "target"}
-	return &outbox{
-		from:    from,
-		pending: prometheus.NewDesc("curfew_notices_pending", "Notices that are still to be carried out.", labels, nil),
+	return &outboxCollector{
+		store:   from,
+		pending: prometheus.NewDesc("curfew_notices_pending", "Notices that are not delivered yet.", labels, nil),
 		oldest:  prometheus.NewDesc("curfew_notices_oldest_seconds", "Age of the oldest of them.", labels, nil),
-		dead: prometheus.NewDesc("curfew_notices_dead", "Notices that were given up, and wait for somebody to look.",
-			labels, nil),
+		dead:    prometheus.NewDesc("curfew_notices_dead", "Notices that were given up.", labels, nil),
 	}
 }
 
-func (o *outbox) Describe(ch chan<- *prometheus.Desc) { ch <- o.pending; ch <- o.oldest; ch <- o.dead }
+func (o *outboxCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- o.pending
+	ch <- o.oldest
+	ch <- o.dead
+}
 
-func (o *outbox) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), tallyTimeout)
+func (o *outboxCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 	defer cancel()
-	all, err := o.from.Stats(ctx)
+	all, err := o.store.Stats(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(o.pending, errors.New("the store does not answer"))
 		return

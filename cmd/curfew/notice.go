@@ -19,7 +19,7 @@ import (
 	"example.com/curfew/console"
 )
 
-// adminClient asks a running gateway, on its private listener.
+// adminClient calls the private listener of a running gateway.
 type adminClient struct{ base string }
 
 func adminFlag(cmd *cobra.Command) *adminClient {
@@ -28,7 +28,7 @@ func adminFlag(cmd *cobra.Command) *adminClient {
 	return c
 }
 
-func (c *adminClient) ask(ctx context.Context, method, path string, to any) error {
+func (c *adminClient) do(ctx context.Context, method, path string, to any) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*console.Timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, nil)
@@ -57,7 +57,7 @@ func (c *adminClient) ask(ctx context.Context, method, path string, to any) erro
 	return json.Unmarshal(body, to)
 }
 
-// noticeFilter is which notices a command is about.
+// noticeFilter selects the notices that a command is about.
 type noticeFilter struct{ kind, target, state string }
 
 func (f noticeFilter) query(after string, limit int) string {
@@ -73,16 +73,16 @@ func (f noticeFilter) query(after string, limit int) string {
 func newNoticeCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "notice",
-		Short: "See and steer what sessions left behind: apps to tell, tokens to revoke",
-		Long: `Every session that ends leaves notices: an app is to be told, a refresh token is to be revoked. Each is
-tried until it is done; one that is given up stays, as a dead letter, until somebody has it tried again or drops it.`,
+		Short: "List, retry or drop notices: apps to notify, tokens to revoke",
+		Long: `A session that ends leaves notices: an app must be notified, a refresh token must be revoked. Each is
+tried until it succeeds. One that is given up stays as a dead letter until an operator retries or drops it.`,
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
 	client := adminFlag(cmd)
 	cmd.AddCommand(newNoticeListCmd(p, client), newNoticeShowCmd(p, client),
-		newNoticeActCmd(p, client, "retry", "Have notices tried now, dead letters too, for another 24 hours",
+		newNoticeActionCmd(p, client, "retry", "Try notices now, also dead letters, for another 24 hours",
 			"tried again"),
-		newNoticeActCmd(p, client, "drop", "Forget notices, undone", "dropped"))
+		newNoticeActionCmd(p, client, "drop", "Delete notices without carrying them out", "dropped"))
 	return cmd
 }
 
@@ -105,8 +105,8 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 		more := ""
 		for after := ""; len(all) < *limit; {
 			var page console.NoticePage
-			if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, min(1000, *limit-len(all))),
-				&page); err != nil {
+			query := f.query(after, min(1000, *limit-len(all)))
+			if err := client.do(cmd.Context(), http.MethodGet, query, &page); err != nil {
 				return err
 			}
 			all = append(all, page.Notices...)
@@ -139,11 +139,11 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 }
 
 func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
-	return &cobra.Command{Use: "show ID", Short: "Show all that may be shown of a notice", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "show ID", Short: "Show the details of a notice", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n console.Notice
-			if err := client.ask(cmd.Context(), http.MethodGet, "/api/notices/"+url.PathEscape(args[0]),
-				&n); err != nil {
+			path := "/api/notices/" + url.PathEscape(args[0])
+			if err := client.do(cmd.Context(), http.MethodGet, path, &n); err != nil {
 				return err
 			}
 			e := json.NewEncoder(p.stdout)
@@ -152,8 +152,8 @@ func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
 		}}
 }
 
-// newNoticeActCmd does something with notices that are named, or with all dead letters of one target or of all.
-func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) *cobra.Command {
+// newNoticeActionCmd returns a command for notices given by ID, or for all dead letters, or those of one target.
+func newNoticeActionCmd(p *process, client *adminClient, verb, short, done string) *cobra.Command {
 	f := noticeFilter{state: "dead"}
 	cmd := &cobra.Command{Use: verb + " ID... | --dead [--target NAME]", Short: short, Args: cobra.ArbitraryArgs}
 	dead := cmd.Flags().Bool("dead", false, "all dead letters")
@@ -166,7 +166,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		act := func(ids []string) error {
 			for _, id := range ids {
 				path := "/api/notices/" + url.PathEscape(id) + "/" + verb
-				if err := client.ask(cmd.Context(), http.MethodPost, path, &struct{}{}); err != nil {
+				if err := client.do(cmd.Context(), http.MethodPost, path, &struct{}{}); err != nil {
 					return fmt.Errorf("notice %s: %w", id, err)
 				}
 			}
@@ -175,7 +175,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 		if *dead {
 			for after := ""; ; {
 				var page console.NoticePage
-				if err := client.ask(cmd.Context(), http.MethodGet, f.query(after, 1000), &page); err != nil {
+				if err := client.do(cmd.Context(), http.MethodGet, f.query(after, 1000), &page); err != nil {
 					return err
 				}
 				for _, n := range page.Notices {
@@ -197,7 +197,7 @@ func newNoticeActCmd(p *process, client *adminClient, verb, short, done string) 
 
 func newKeyCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "key", Short: "See and replace the keys that sign logout tokens for apps",
+		Use: "key", Short: "List and replace the keys that sign logout tokens for apps",
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
 	client := adminFlag(cmd)
@@ -218,25 +218,25 @@ func newKeyCmd(p *process) *cobra.Command {
 		Use: "list", Short: "List the keys", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var all console.KeyList
-			if err := client.ask(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
+			if err := client.do(cmd.Context(), http.MethodGet, "/api/keys", &all); err != nil {
 				return err
 			}
 			return show(all)
 		},
 	}
 	rotate := &cobra.Command{
-		Use: "rotate", Short: "Make new keys: published from now on, they sign after an hour", Args: cobra.NoArgs,
-		Long: `Makes a new key for each algorithm in use. It is published from now on and signs after an hour, when apps that keep
-keys for a while have seen it; the old one stays published until its last token is dead.
+		Use: "rotate", Short: "Create new keys; they are published now and sign after an hour", Args: cobra.NoArgs,
+		Long: `Creates a new key for each algorithm in use. It is published now and signs after an hour, when apps that
+cache keys have fetched it. The old key stays published until its last token has expired.
 
-With --now, for keys that have become known to others: the new ones sign at once and the old ones are gone. Apps that do not
-fetch keys anew will refuse our tokens until they do; they are tried again.`,
+Use --now if keys have become known to others: the new ones sign at once and the old ones are removed. Apps refuse
+logout tokens until they fetch the keys again; their notices are repeated.`,
 	}
-	now := rotate.Flags().Bool("now", false, "at once; the old keys are gone")
+	now := rotate.Flags().Bool("now", false, "sign with the new keys at once, and remove the old ones")
 	rotate.RunE = func(cmd *cobra.Command, _ []string) error {
 		var all console.KeyList
 		path := "/api/keys/rotate?now=" + strconv.FormatBool(*now)
-		if err := client.ask(cmd.Context(), http.MethodPost, path, &all); err != nil {
+		if err := client.do(cmd.Context(), http.MethodPost, path, &all); err != nil {
 			return err
 		}
 		return show(all)

@@ -118,7 +118,7 @@ apps:
 		{[]string{"notice", "drop", "1", "--dead"}, 2, "name the notices, or say --dead"},
 		{[]string{"notice", "list", "--state", "lost"}, 1, "state: want pending or dead"},
 		{[]string{"notice", "list", "--limit", "0"}, 2, "--limit"},
-		{[]string{"notice", "lose"}, 2, `"lose" is no command of curfew notice`},
+		{[]string{"notice", "lose"}, 2, `"lose" is not a command of curfew notice`},
 	} {
 		if _, stderr, status := command(append(row.args, admin...)...); status != row.status ||
 			!strings.Contains(stderr, row.says) {

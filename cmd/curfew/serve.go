@@ -23,7 +23,7 @@ import (
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/console"
 	"example.com/curfew/fanout"
-	room "example.com/curfew/gateway"
+	gw "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/web"
 )
@@ -32,10 +32,10 @@ const (
 	drainTimeout  = 20 * time.Second
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
-	routeTimeout  = 30 * time.Second // of our own routes: a code exchange and a userinfo request fit in
+	routeTimeout  = 30 * time.Second // for Curfew's own routes: enough for a code exchange and a userinfo request
 	maxHeader     = 64 << 10
-	maxStreams    = 100       // of one connection of HTTP/2
-	maxUnread     = 256 << 10 // bytes of bodies on one connection of HTTP/2 that nobody has read yet
+	maxStreams    = 100       // on one HTTP/2 connection
+	maxUnread     = 256 << 10 // unread bytes of bodies on one HTTP/2 connection
 )
 
 func newServeCmd(p *process) *cobra.Command {
@@ -66,11 +66,11 @@ Flags and environment describe one provider; several are a list in the file.`,
 
 // serve runs the gateway until ctx is done or a listener fails:
 //
-//  1. the store and its key file are opened: a store in use, locked or damaged ends it here, before anybody is served;
-//  2. the relying party is built, which asks nothing of the network;
-//  3. the listeners are opened, and the start is printed;
-//  4. at the end the public listener drains, the background work stops, the store is closed, and last the private
-//     listener, which answered /healthz all the while.
+//  1. open the store and its key file: a store that is in use, locked or damaged ends it before any request is served;
+//  2. create the relying party, which makes no network requests;
+//  3. open the listeners, and print the start;
+//  4. at the end drain the public listener, stop the background work, close the store, and last the private listener,
+//     which answers /healthz until then.
 func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	log := newLog(p.stderr, c)
 	backend, ring, err := openStore(ctx, c, log)
@@ -94,11 +94,11 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	}
 	defer func() { err = errors.Join(rp.Close(), err) }()
 
-	most, err := connections(c)
+	most, err := maxConnections(c)
 	if err != nil {
 		return exit{2, err}
 	}
-	rp.Gateway().MaxOpen = most - most/8 // so that sign-ins and logouts find room whatever goes on at the apps
+	rp.Gateway().MaxOpen = most - most/8 // leaves room for sign-ins and logouts however busy the apps are
 	router, err := c.Router(rp)
 	if err != nil {
 		return exit{2, config.OneLine(err)}
@@ -113,13 +113,13 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		ready.Upstreams = router.Health
 	}
 	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
-	registry.MustRegister(newOutbox(backend))
+	registry.MustRegister(newOutboxCollector(backend))
 	private.Notices, private.Retried = backend, rp.Notices().Wake
 	if keys := rp.Keys(); keys != nil {
 		private.Keys = signingKeys{keys}
 	}
-	servers := []*server{newHTTP(newGate(public, "public", most, log),
-		newServer(publicHandler(c, rp, router, log, draining, most), log))}
+	servers := []*server{newServer(newLimitListener(public, "public", most, log),
+		newHTTPServer(publicHandler(c, rp, router, log, draining, most), log))}
 	servers[0].drain = rp.Gateway().Drain
 	if c.TLSCert != "" {
 		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
@@ -131,19 +131,19 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	if c.AdminListen != "" {
 		l, err := listen(ctx, "admin-listen", c.AdminListen)
 		if err != nil {
-			return errors.Join(err, closeAll(servers))
+			return errors.Join(err, closeListeners(servers))
 		}
-		s := newPrivate(private.Handler(), log)
-		servers = append(servers, newHTTP(newGate(l, "private", maxPrivate, log), s))
+		s := newPrivateServer(private.Handler(), log)
+		servers = append(servers, newServer(newLimitListener(l, "private", maxPrivate, log), s))
 	}
 	if c.GRPCListen != "" {
 		l, err := listen(ctx, "grpc-listen", c.GRPCListen)
 		if err != nil {
-			return errors.Join(err, closeAll(servers))
+			return errors.Join(err, closeListeners(servers))
 		}
-		gate := newGate(l, "ext_authz", maxGRPC, log)
-		gate.quiet = true
-		servers = append(servers, &server{listener: gate, grpc: extauthz.NewServer(rp.Gateway())})
+		limited := newLimitListener(l, "ext_authz", maxGRPC, log)
+		limited.trackReads = true
+		servers = append(servers, &server{listener: limited, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
 	printStart(p.stdout, c, rp.Registrations(), servers)
@@ -151,7 +151,7 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	return runServers(ctx, servers, ready, draining, log)
 }
 
-// signingKeys shows the keys of package fanout to the console.
+// signingKeys adapts the keys of package fanout for the console.
 type signingKeys struct{ *fanout.Keys }
 
 func (k signingKeys) List(ctx context.Context) ([]console.Key, error) {
@@ -163,16 +163,16 @@ func (k signingKeys) List(ctx context.Context) ([]console.Key, error) {
 	return all, err
 }
 
-// server is a listener and what serves it: http or grpc.
+// server is a listener and its HTTP or gRPC server.
 type server struct {
 	listener net.Listener
 	http     *http.Server
 	grpc     *grpc.Server
-	drain    func() // called when it begins to shut down
+	drain    func() // called when shutdown begins
 }
 
-func newHTTP(g *gate, s *http.Server) *server {
-	s.ConnState = g.state
+func newServer(g *limitListener, s *http.Server) *server {
+	s.ConnState = g.connState
 	return &server{listener: g, http: s}
 }
 
@@ -186,7 +186,7 @@ func (s *server) serve() error {
 	return s.http.Serve(s.listener)
 }
 
-func closeAll(servers []*server) error {
+func closeListeners(servers []*server) error {
 	var faults []error
 	for _, s := range servers {
 		faults = append(faults, s.listener.Close())
@@ -205,9 +205,9 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// newServer returns a server that limits how long a client can hold a connection without a request. It has no
-// WriteTimeout: an app behind us may stream for hours.
-func newServer(h http.Handler, log *slog.Logger) *http.Server {
+// newHTTPServer returns a server that limits how long a client can hold a connection without a request. It has no
+// WriteTimeout: an app may stream for hours.
+func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{
@@ -219,9 +219,9 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// newPrivate also bounds how long a whole request and its answer may take.
-func newPrivate(h http.Handler, log *slog.Logger) *http.Server {
-	s := newServer(h, log)
+// newPrivateServer also limits the time of a whole request and its response.
+func newPrivateServer(h http.Handler, log *slog.Logger) *http.Server {
+	s := newHTTPServer(h, log)
 	s.ReadTimeout, s.WriteTimeout = routeTimeout, 2*routeTimeout
 	return s
 }
@@ -266,7 +266,7 @@ func runServers(ctx context.Context, servers []*server, ready *console.Readiness
 	return err
 }
 
-// shutdown waits for the requests under way, for drainTimeout at most.
+// shutdown waits for the current requests, for drainTimeout at most.
 func (s *server) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
@@ -288,7 +288,7 @@ func (s *server) shutdown(log *slog.Logger) error {
 	return err
 }
 
-// refuseReload keeps a SIGHUP, with which other servers reload, from ending the process.
+// refuseReload prevents SIGHUP, with which other servers reload, from ending the process.
 func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger) {
 	for {
 		select {
@@ -301,14 +301,14 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 	}
 }
 
-// publicHandler gives our own routes to rp, and everything else to the app. It does not clean paths as a mux would: the
-// app decides what `//` means.
-func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *slog.Logger,
+// publicHandler passes Curfew's own routes to rp, and everything else to the app. It does not clean paths as a ServeMux
+// would: the app decides what `//` means.
+func publicHandler(c *config.Config, rp *curfew.RP, router *gw.Router, log *slog.Logger,
 	draining <-chan struct{}, most int,
 ) http.Handler {
-	own := bound(rp.Handler(), c.Prefix+"/events", draining)
-	// only over HTTP/2 can there be more requests than connections
-	logouts, others := atMost(most, own), atMost(most, own)
+	own := limitTime(rp.Handler(), c.Prefix+"/events", draining)
+	// More requests than connections are possible only over HTTP/2.
+	logouts, others := limitRequests(most, own), limitRequests(most, own)
 	var rest http.Handler
 	if router != nil {
 		rest = router
@@ -333,8 +333,8 @@ func publicHandler(c *config.Config, rp *curfew.RP, router *room.Router, log *sl
 	})
 }
 
-// atMost answers 503 while h has so many requests. The answer has no body, which its client might not read.
-func atMost(most int, h http.Handler) http.Handler {
+// limitRequests answers 503 while h handles most requests. The response has no body, which the client might not read.
+func limitRequests(most int, h http.Handler) http.Handler {
 	var open atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer open.Add(-1)
@@ -347,9 +347,9 @@ func atMost(most int, h http.Handler) http.Handler {
 	})
 }
 
-// bound limits how long our own routes may take, so that no client holds one by sending a form byte by byte. The stream
-// of events goes on until its browser leaves or we stop.
-func bound(h http.Handler, stream string, draining <-chan struct{}) http.Handler {
+// limitTime limits how long Curfew's own routes may take, so that a client cannot hold one by sending a form byte by
+// byte. The event stream lasts until the browser disconnects or the gateway stops.
+func limitTime(h http.Handler, stream string, draining <-chan struct{}) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == stream {
 			ctx, cancel := context.WithCancel(r.Context())
@@ -366,7 +366,7 @@ func bound(h http.Handler, stream string, draining <-chan struct{}) http.Handler
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)
 		defer cancel()
-		// Not every ResponseWriter can; where it cannot, a body is bounded in size all the same.
+		// Not every ResponseWriter supports this; then the size of the body is limited all the same.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})

@@ -14,8 +14,8 @@ import (
 	"example.com/curfew/web"
 )
 
-// printStart prints, for people, what runs where and what to register at each provider. The front channel is left to
-// `curfew check`: where both are registered, some providers use it alone, and it reaches only the person's own browser.
+// printStart prints the listeners and what to register at each provider. The front channel is left to `curfew check`:
+// where both are registered, some providers use it alone, and it reaches only the person's own browser.
 func printStart(w io.Writer, c *config.Config, registrations []curfew.Registration, servers []*server) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
@@ -65,7 +65,7 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 	}
 }
 
-// withoutQuery leaves out of an address what may be a secret.
+// withoutQuery removes the query of a URL, which may hold a secret.
 func withoutQuery(raw string) string {
 	where, query, _ := strings.Cut(raw, "?")
 	if query != "" {
@@ -74,7 +74,7 @@ func withoutQuery(raw string) string {
 	return where
 }
 
-// warnAtStart logs each departure from the standards, and each listener that other machines can reach.
+// warnAtStart logs each departure from the standards, and each private listener that other machines can reach.
 func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 	log.Info("serving", "event", "serving", "version", version(),
 		"public", servers[0].listener.Addr().String(), "url", c.URL.String())
@@ -85,7 +85,7 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 	}
 	for _, a := range c.Apps {
 		if a.Insecure {
-			log.Warn("an app is told of logouts over http", "event", "insecure_app", "app", a.ClientID)
+			log.Warn("an app is notified of logouts over http", "event", "insecure_app", "app", a.ClientID)
 		}
 	}
 	for _, private := range servers[1:] {

@@ -30,28 +30,30 @@ func newStoreCmd(p *process) *cobra.Command {
 func newStoreCopyCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "copy FROM TO",
-		Short: "Copy everybody's sessions to another store",
-		Long: `Copies the living sessions of one store, and the keys that sign logout tokens, to another that is not in service
-yet. Stores are named as for serve --store; @FILE stands for the first line of a file, for addresses with a password.
+		Short: "Copy all sessions to another store",
+		Long: `Copies the active sessions of one store, and the keys that sign logout tokens, to another store that no
+gateway uses yet. Stores are given as for serve --store. @FILE is the first line of a file, for addresses with a
+password.
 
-FROM is not changed, and gateways may go on using it (an SQLite file cannot be shared: stop its gateway first). Run it as
-often as you like; what has changed since is all that is written. To move, run it once while FROM is in service, stop
-the gateways, run it again with --mirror, and start them with --store TO and the key file that they had: without that
-nobody could read the sessions, and everybody would have to sign in again.
+FROM is not changed, and gateways may go on using it (an SQLite file cannot be shared: stop its gateway first).
+The copy can be repeated; then only changes are written. To move, copy once while FROM is in use, stop the
+gateways, copy again with --mirror, and start them with --store TO and the same key file: without it no session
+can be read, and everybody must sign in again.
 
-What is at TO and not at FROM has ended at FROM since an earlier copy, or somebody signed in at TO. In the first case
-it must end: say --mirror. In the second TO is in service, and nothing can be copied there: what has ended there could
-not be told from what is yet to be copied. Without --mirror such a copy is refused before it changes anything.
+A session that is only at TO has either ended at FROM since an earlier copy, or was created at TO. In the first
+case it must end: use --mirror. In the second TO is in use, and nothing can be copied there: sessions that ended
+there could not be distinguished from those still to be copied. Without --mirror such a copy is refused before it
+changes anything.
 
-The exit status is 0 when TO has every session of FROM, 3 when all was copied that was there, and FROM went on changing: it
-is in service. It is 1 when the copy was refused, failed or was interrupted, 2 when it was asked for in a wrong way. See
+The exit status is 0 if TO has every session of FROM; 3 if everything was copied, but FROM went on changing
+because it is in use; 1 if the copy was refused, failed or was interrupted; 2 if the command line is wrong. See
 docs/moving.md.`,
 		Example: `  curfew store copy sqlite:/var/lib/curfew/curfew.db redis://127.0.0.1:6379
   curfew store copy --mirror @/etc/curfew/old-store @/etc/curfew/new-store`,
 		Args: cobra.ExactArgs(2),
 	}
 	mirror := cmd.Flags().Bool("mirror", false,
-		"end at TO what is not at FROM, and replace TO's signing keys: no gateway uses TO yet")
+		"end the sessions that are only at TO, and replace TO's signing keys; no gateway may use TO")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		from, to, err := parseStores(args[0], args[1])
 		if err != nil {
@@ -62,10 +64,10 @@ docs/moving.md.`,
 	return cmd
 }
 
-// parseStores reads both addresses. The error says what is wrong with each of them.
+// parseStores parses both addresses. The error lists the faults of both.
 func parseStores(from, to string) (a, b stores.Address, err error) {
-	a, errA := parseCopied("FROM", from)
-	b, errB := parseCopied("TO", to)
+	a, errA := parseAddress("FROM", from)
+	b, errB := parseAddress("TO", to)
 	if err := errors.Join(errA, errB); err != nil {
 		return a, b, config.OneLine(err)
 	}
@@ -75,7 +77,7 @@ func parseStores(from, to string) (a, b stores.Address, err error) {
 	return a, b, nil
 }
 
-func parseCopied(what, address string) (stores.Address, error) {
+func parseAddress(what, address string) (stores.Address, error) {
 	if name, ok := strings.CutPrefix(address, "@"); ok {
 		text, err := os.ReadFile(name)
 		if err != nil {
@@ -89,7 +91,7 @@ func parseCopied(what, address string) (stores.Address, error) {
 	case err != nil:
 		return a, fmt.Errorf("%s: %w", what, err)
 	case a.InMemory():
-		return a, fmt.Errorf("%s: memory: is seen by the process alone whose memory it is, so there is nothing to copy",
+		return a, fmt.Errorf("%s: memory: exists only inside one process, so there is nothing to copy",
 			what)
 	}
 	return a, nil
@@ -101,7 +103,7 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// openFrom opens the store to copy from, and changes nothing there.
+// openFrom opens the store to copy from, without changing it.
 func openFrom(ctx context.Context, a stores.Address) (store.Store, error) {
 	backend, err := a.OpenUnchanged(ctx, slog.New(slog.DiscardHandler))
 	switch {
@@ -116,7 +118,7 @@ func openFrom(ctx context.Context, a stores.Address) (store.Store, error) {
 	return backend, nil
 }
 
-// openTo opens the store to copy to, and prints what it warns of.
+// openTo opens the store to copy to, and prints its warnings.
 func openTo(ctx context.Context, p *process, a stores.Address) (store.Store, error) {
 	r := new(report)
 	backend, err := a.Open(ctx, slog.New(storeWarnings{r}))
@@ -137,7 +139,7 @@ func errInUse(what string, err error) error {
 		"stop the gateway, copy, then start it with --store TO", what, err)
 }
 
-// statusInService is the exit status of a copy that is not the last, since FROM goes on changing.
+// statusInService is the exit status of a copy that must be repeated because FROM went on changing.
 const statusInService = 3
 
 var errInterrupted = errors.New("interrupted; what was copied stays at TO, and nothing is lost: run it again")
@@ -182,7 +184,7 @@ func copySessions(ctx context.Context, p *process, from, to store.Store, toURL s
 	return exit{status: statusInService}
 }
 
-// explainRefusal prints what TO has and FROM has not, and returns an error that says what this means.
+// explainRefusal prints the sessions that are only at TO, and returns an error that says what this means.
 func explainRefusal(p *process, r *storecopy.RefusedError) error {
 	for _, s := range r.Extra {
 		fmt.Fprintf(p.stdout, "at TO alone: session %s of %s, since %s\n",
@@ -224,7 +226,7 @@ func printResult(p *process, r storecopy.Result, to stores.Address) {
 	fmt.Fprintf(p.stdout, "Gateways that start with --store %s need the key file of those on FROM.\n", to)
 }
 
-// warnOfNotices prints how many notices FROM has yet to deliver: they are not copied.
+// warnOfNotices prints how many notices of FROM are not delivered yet: they are not copied.
 func warnOfNotices(ctx context.Context, p *process, from store.Store) error {
 	all, err := from.Stats(ctx)
 	if err != nil {
@@ -236,9 +238,8 @@ func warnOfNotices(ctx context.Context, p *process, from store.Store) error {
 		pending, dead = pending+t.Pending, dead+t.Dead
 	}
 	if pending > 0 {
-		fmt.Fprintf(p.stdout, "warning: %s still to be delivered from FROM, and not copied: let one gateway go on "+
-			"with "+
-			"--store FROM, reached by nobody, until `curfew notice list` is empty there.\n",
+		fmt.Fprintf(p.stdout, "warning: %s still to be delivered from FROM, and not copied: keep one gateway running "+
+			"with --store FROM, without users, until `curfew notice list` is empty there.\n",
 			terminal.Count(pending, "notice"))
 	}
 	if dead > 0 {

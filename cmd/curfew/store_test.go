@@ -40,7 +40,7 @@ func TestWhatCannotBeCopiedIsSaidAtOnce(t *testing.T) {
 		says   []string
 	}{
 		{"two faults are two", []string{"memory:", "mysql://root:s3cret@db/x"}, 2,
-			[]string{"FROM: memory: is seen by the process alone", `TO: "mysql" is not a store`}},
+			[]string{"FROM: memory: exists only inside one process", `TO: "mysql" is not a store`}},
 		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2,
 			[]string{"the same store"}},
 		{"an address that is not there", []string{"@" + dir + "/none", fresh}, 2, []string{"FROM: open", "none"}},

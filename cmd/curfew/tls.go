@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// certificateLook is how often, at most, the files of our certificate are looked at for a change.
-const certificateLook = 5 * time.Second
+// certificateCheckInterval is how often, at most, the certificate files are checked for a change.
+const certificateCheckInterval = 5 * time.Second
 
-// certificate is our own certificate, read anew when its files have changed. A change that cannot be used leaves the
-// old one in force, since the two files of a new certificate are not written at the same instant.
+// certificate is the certificate of the public listener. It is read again when its files have changed. If the new one
+// cannot be used, the old one stays: the two files of a new certificate are not written at the same instant.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -21,12 +21,12 @@ type certificate struct {
 
 	mu      sync.Mutex
 	current *tls.Certificate
-	stamp   [2]stamp
-	looked  time.Time
+	state   [2]fileState
+	checked time.Time
 }
 
-// stamp tells one state of a file from another.
-type stamp struct {
+// fileState identifies one version of a file.
+type fileState struct {
 	changed time.Time
 	size    int64
 }
@@ -38,33 +38,33 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 }
 
 func (c *certificate) read() error {
-	stamps := c.stamps()
+	stamps := c.fileStates()
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("%s with the key %s: %w", c.certFile, c.keyFile, err)
 	}
-	c.current, c.stamp, c.looked = &pair, stamps, c.now()
+	c.current, c.state, c.checked = &pair, stamps, c.now()
 	return nil
 }
 
-func (c *certificate) stamps() (s [2]stamp) {
+func (c *certificate) fileStates() (s [2]fileState) {
 	for i, name := range []string{c.certFile, c.keyFile} {
 		if info, err := os.Stat(name); err == nil {
-			s[i] = stamp{info.ModTime(), info.Size()}
+			s[i] = fileState{info.ModTime(), info.Size()}
 		}
 	}
 	return s
 }
 
-// get is for tls.Config.
+// get is for [tls.Config.GetCertificate].
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.now().Sub(c.looked) < certificateLook {
+	if c.now().Sub(c.checked) < certificateCheckInterval {
 		return c.current, nil
 	}
-	c.looked = c.now()
-	if c.stamps() == c.stamp {
+	c.checked = c.now()
+	if c.fileStates() == c.state {
 		return c.current, nil
 	}
 	if err := c.read(); err != nil {

@@ -1,24 +1,24 @@
--- Asks Curfew about a request, and lets it through with the identity in headers, or answers it as Curfew says.
+-- Asks Curfew about a request. Lets it through with the identity in headers, or returns Curfew's answer.
 --
 --   lua-load-per-thread /etc/haproxy/curfew.lua
 --   http-request lua.curfew http://127.0.0.1:4180
 --
--- It uses the HTTP client that HAProxy has had since 2.5, and nothing else. Whatever goes wrong, nobody gets in.
+-- It uses the HTTP client that HAProxy has had since 2.5, and nothing else. After any error, nobody gets in.
 
--- What Curfew looks at. The names are HAProxy's: in lower case.
+-- The headers that Curfew uses. HAProxy has names in lower case.
 local asked = { "cookie", "accept", "authorization", "sec-fetch-mode", "sec-fetch-site", "sec-purpose", "purpose", "origin", "referer",
 	"x-requested-with", "x-request-id", "user-agent",
 	"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "host",
 	"x-http-method-override", "x-http-method", "x-method-override" }
--- What the client may hear of a refusal.
+-- The headers of a refusal that the client may see.
 local told = { "location", "content-type", "cache-control", "retry-after", "www-authenticate", "set-cookie",
 	"content-security-policy", "x-content-type-options", "referrer-policy", "x-frame-options", "vary" }
 
--- What Curfew says of a person: names that begin with x-auth-, and these.
+-- The identity headers of Curfew's answer: names that begin with x-auth-, and these.
 local identity = { ["x-forwarded-user"] = true, ["x-forwarded-email"] = true, ["x-forwarded-groups"] = true,
 	["x-forwarded-preferred-username"] = true }
 
--- The app gets none of Curfew's cookies to see.
+-- The app sees none of Curfew's cookies.
 local function hide(txn)
 	local kept = {}
 	for _, line in pairs(txn.http:req_get_headers()["cookie"] or {}) do

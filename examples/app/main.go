@@ -1,8 +1,4 @@
-// Command app is a complete small app with sign-in, sessions that survive a restart, and logouts that do too.
-//
-//	CLIENT_SECRET=… go run ./examples/app -issuer https://id.example.com -client-id app
-//
-// Then register at the provider what it prints.
+// Register at the provider what it prints.
 package main
 
 import (
@@ -65,9 +61,9 @@ func run(ctx context.Context) error {
 	}
 
 	mux := http.NewServeMux()
-	mux.Handle("/auth/", rp.Handler())                        // sign in, sign out, logout tokens
+	mux.Handle("/auth/", rp.Handler())                        // sign-in, sign-out, logout tokens
 	mux.Handle("/", rp.Optional(http.HandlerFunc(welcome)))   // for everybody
-	mux.Handle("/notes", rp.Require(http.HandlerFunc(notes))) // for who is signed in
+	mux.Handle("/notes", rp.Require(http.HandlerFunc(notes))) // for signed-in users
 
 	server := &http.Server{Addr: *listen, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
@@ -83,7 +79,8 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// admit is where an app that keeps users would look this one up. It may add claims, or refuse and say why.
+// admit is where an app that keeps users would look this one up. It may add claims, or refuse the sign-in with a
+// reason.
 func admit(_ context.Context, claims map[string]any) error {
 	if verified, said := claims["email_verified"].(bool); said && !verified {
 		return web.Fail(http.StatusForbidden, "Please confirm your e-mail address at your provider first.", nil)
@@ -98,7 +95,7 @@ var page = template.Must(template.New("").Parse(`<!doctype html><meta name="view
 <p id="note">Only you can read this.</p>
 <form method="post" action="/auth/logout"><button>Sign out</button></form>
 <script>
-  // The tab hears it when the session ends, wherever that happens, and shows private data no longer.
+  // The tab is notified when its session ends, wherever that happens, and hides private data.
   new EventSource("/auth/events").addEventListener("ended", e => {
     e.target.close();
     document.getElementById("note").textContent = "You were signed out.";
@@ -115,6 +112,6 @@ func welcome(w http.ResponseWriter, r *http.Request) {
 }
 
 func notes(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store") // or the browser shows it again after the logout
+	w.Header().Set("Cache-Control", "no-store") // otherwise the browser could show it again after the logout
 	page.Execute(w, curfew.SessionFrom(r.Context()))
 }

@@ -11,7 +11,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	kind "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,32 +22,40 @@ import (
 )
 
 const (
-	maxMessage = 1 << 20          // bytes of one question: the headers of a request, and no body
-	maxHeader  = 64 << 10         // bytes of what goes before a question
-	maxStreams = 1000             // questions at a time on one connection
-	maxUnread  = 256 << 10        // bytes on one connection that have not been read yet
-	askTime    = 10 * time.Second // for a question to come and be answered
-	idleTime   = 2 * time.Minute  // without a question, and the connection is closed
+	maxMessage   = 1 << 20          // bytes of one check request: the headers of a request, without the body
+	maxHeader    = 64 << 10         // bytes of the HTTP/2 headers of a check request
+	maxStreams   = 1000             // check requests at a time on one connection
+	maxUnread    = 256 << 10        // unread bytes on one connection
+	checkTimeout = 10 * time.Second // to receive and answer a check request
+	idleTimeout  = 2 * time.Minute  // without a check request, after which the connection is closed
 )
 
-// NewServer returns a gRPC server that answers Envoy. Who can reach it can ask about any request, and learns nothing
-// about a person without the cookie; it belongs on a private listener all the same.
+// NewServer returns a gRPC server that answers Envoy's external authorization requests. A client that reaches it can
+// ask about any request, but learns nothing about a user without their cookie. Use a private listener all the same.
 func NewServer(h *gateway.Handler) *grpc.Server {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeader),
-		grpc.MaxConcurrentStreams(maxStreams), grpc.StaticStreamWindowSize(64<<10),
+	s := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(64<<10),
 		grpc.StaticConnWindowSize(maxUnread),
-		grpc.ConnectionTimeout(10*time.Second), grpc.InTapHandle(soon), grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: idleTime, Time: time.Minute, Timeout: 20 * time.Second,
-		}), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second,
-			PermitWithoutStream: true}))
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.InTapHandle(withDeadline),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleTimeout, Time: time.Minute, Timeout: 20 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 10 * time.Second, PermitWithoutStream: true,
+		}),
+	)
 	auth.RegisterAuthorizationServer(s, &server{gateway: h})
 	return s
 }
 
-// soon bounds the time of one question, also while its bytes are still to come.
-func soon(ctx context.Context, _ *tap.Info) (context.Context, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	context.AfterFunc(ctx, cancel) // which the end of the question does too
+// withDeadline limits the time of one check request, including the time to receive it.
+func withDeadline(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	context.AfterFunc(ctx, cancel) // the end of the request calls it too
 	return ctx, nil
 }
 
@@ -56,14 +64,14 @@ type server struct {
 	gateway *gateway.Handler
 }
 
-// Check decides about one request. Whatever cannot be understood is refused.
+// Check decides about one request. An invalid request is refused.
 func (s *server) Check(ctx context.Context, in *auth.CheckRequest) (*auth.CheckResponse, error) {
 	r, err := request(ctx, in.GetAttributes())
 	if err != nil {
 		return denied(http.StatusBadRequest, http.Header{}, ""), nil
 	}
 	var a gateway.Answer
-	if app, named := in.GetAttributes().GetContextExtensions()["app"]; named { // by the route that the request takes
+	if app, named := in.GetAttributes().GetContextExtensions()["app"]; named { // set per route in Envoy
 		a = s.gateway.DecideFor(r, app)
 	} else {
 		a = s.gateway.Decide(r)
@@ -81,7 +89,7 @@ func (s *server) Check(ctx context.Context, in *auth.CheckRequest) (*auth.CheckR
 	}, nil
 }
 
-// request is the request that Envoy holds, as it received it.
+// request returns the request that Envoy asks about, as Envoy received it.
 func request(ctx context.Context, a *auth.AttributeContext) (*http.Request, error) {
 	from := a.GetRequest().GetHttp()
 	u, err := url.ParseRequestURI(from.GetPath())
@@ -99,7 +107,7 @@ func request(ctx context.Context, a *auth.AttributeContext) (*http.Request, erro
 	for name, value := range from.GetHeaders() {
 		add(name, value)
 	}
-	for _, h := range from.GetHeaderMap().GetHeaders() { // where Envoy is told to send them as they are
+	for _, h := range from.GetHeaderMap().GetHeaders() { // if Envoy is configured to send raw headers
 		value := h.GetValue()
 		if raw := h.GetRawValue(); len(raw) > 0 {
 			value = string(raw)
@@ -112,7 +120,7 @@ func request(ctx context.Context, a *auth.AttributeContext) (*http.Request, erro
 	return r, nil
 }
 
-// options sets headers over whatever is there.
+// options returns headers that replace existing ones.
 func options(h http.Header) []*core.HeaderValueOption {
 	all := make([]*core.HeaderValueOption, 0, len(h))
 	for name, values := range h {
@@ -133,7 +141,7 @@ func denied(code int, h http.Header, body string) *auth.CheckResponse {
 	return &auth.CheckResponse{
 		Status: &status.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: &auth.DeniedHttpResponse{
-			Status: &kind.HttpStatus{Code: kind.StatusCode(code)}, Headers: options(h), Body: body,
+			Status: &typev3.HttpStatus{Code: typev3.StatusCode(code)}, Headers: options(h), Body: body,
 		}},
 	}
 }

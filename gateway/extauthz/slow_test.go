@@ -186,8 +186,8 @@ func TestAQuestionThatDoesNotComeIsGivenUp(t *testing.T) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, stream := range []uint32{1, 3} {
-			if after := c.ended[stream]; after < askTime || after > askTime+2*time.Second {
-				t.Errorf("stream %d ended after %v, want %v", stream, after, askTime)
+			if after := c.ended[stream]; after < checkTimeout || after > checkTimeout+2*time.Second {
+				t.Errorf("stream %d ended after %v, want %v", stream, after, checkTimeout)
 			}
 		}
 	})
@@ -217,8 +217,8 @@ func TestAConnectionOfEnvoyIsBounded(t *testing.T) {
 		c.mu.Unlock()
 		// The pings are answered, but nothing is asked any more.
 		<-c.over
-		if c.closed < idleTime || c.closed > 2*idleTime {
-			t.Errorf("it was closed after %v, want %v", c.closed, idleTime)
+		if c.closed < idleTimeout || c.closed > 2*idleTimeout {
+			t.Errorf("it was closed after %v, want %v", c.closed, idleTimeout)
 		}
 	})
 }

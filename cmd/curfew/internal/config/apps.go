@@ -12,7 +12,7 @@ import (
 // app is one entry under `apps:` in the file.
 type app struct{ fanout.App }
 
-// settings of one app. They are in the file alone: apps are a list.
+// settings returns the settings of one app. They exist only in the file, where apps are a list.
 func (a *app) settings() []setting {
 	return []setting{
 		{"client_id", "", "", "", text(&a.ClientID)},
@@ -26,7 +26,7 @@ func (a *app) settings() []setting {
 	}
 }
 
-// applyApps makes the apps, and checks that the one behind us is among them.
+// applyApps creates the apps, and checks that the one behind the gateway is among them.
 func (l *loader) applyApps(c *Config, given map[string]value) {
 	names := map[string]string{}
 	for i, b := range l.apps {
@@ -64,7 +64,7 @@ func (l *loader) applyApps(c *Config, given map[string]value) {
 	case c.Assertion && c.App == "" && len(l.apps) == 0:
 		l.faults.add(given["assertion"],
 			errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))
-	case c.Assertion && len(l.apps) == 0: // a name is enough: no app is told of logouts
+	case c.Assertion && len(l.apps) == 0: // a client ID is enough: no app is notified of logouts
 	case c.App != "" && !known:
 		l.faults.add(given["app"], fmt.Errorf("there is no app %q; list it under apps, with this client_id", c.App))
 	}

@@ -16,7 +16,7 @@ import (
 
 const envPrefix = "CURFEW_"
 
-// Config is a finished configuration: every value has been read and checked.
+// Config is a complete configuration: every value has been parsed and checked.
 type Config struct {
 	Listen         string
 	AdminListen    string // empty: no private listener
@@ -25,17 +25,17 @@ type Config struct {
 	Prefix         string
 	CookieName     string
 	Home           string
-	AfterLogout    string // empty: a page of ours
+	AfterLogout    string // empty: Curfew's own page
 	GRPCListen     string // empty: no ext_authz
-	MaxConnections int    // of the public listener; 0: as many as the open files permit
-	TLSCert        string // empty: no TLS of our own
+	MaxConnections int    // of the public listener; 0: as many as the open files allow
+	TLSCert        string // empty: no TLS
 	TLSKey         string
 	Store          stores.Address
 	KeyFile        string // empty: the keys live as long as the process
 	Idle           time.Duration
 	Lifetime       time.Duration
 	Grace          time.Duration
-	Ceiling        time.Duration // 0: no cache
+	MaxStale       time.Duration // 0: no cache
 	CacheSize      int
 	PerSubject     int // 0: any number
 	SuccessStatus  int
@@ -44,17 +44,17 @@ type Config struct {
 	LogFormat      string
 	LogLevel       slog.Level
 	Providers      []*Provider
-	Apps           []fanout.App  // told of logouts
-	App            string        // the one behind us; empty: the only one
+	Apps           []fanout.App  // notified of logouts
+	App            string        // the one behind the gateway; empty: the only one
 	KeyRotation    time.Duration // negative: never
 	RevokeExpired  bool
 
 	Gateway
 }
 
-// Load reads what the flags, the environment and the file say. Flags holds the values of flags by their names, and
-// environ has the form of [os.Environ]. A later one of defaults, file, environment and flags overrides an earlier one.
-// The error is [Faults], with every fault.
+// Load reads the configuration. Flags holds the values of flags by name, and environ has the form of [os.Environ].
+// Flags override the environment, which overrides the file, which overrides the defaults. The error is [Faults], with
+// every fault.
 func Load(flags map[string]string, environ []string) (*Config, error) {
 	l := &loader{globals: map[string]value{}, single: map[string]value{}}
 	for k, v := range flags {
@@ -81,7 +81,7 @@ func Load(flags map[string]string, environ []string) (*Config, error) {
 	return c, nil
 }
 
-// finish looks at what more than one setting takes part in, and sets what follows from others.
+// finish checks settings that depend on each other, and sets those that follow from others.
 func (l *loader) finish(c *Config, given map[string]value) {
 	fault := func(key string, err error) {
 		at, ok := given[key]
@@ -91,7 +91,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		l.faults.add(at, err)
 	}
 	if _, ok := given["url"]; !ok {
-		fault("url", fmt.Errorf("is missing: %s", howToSay("url")))
+		fault("url", fmt.Errorf("is missing: %s", howToSet("url")))
 	}
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {
 		fault("idle_timeout", fmt.Errorf("%s is longer than the session_lifetime of %s", c.Idle, c.Lifetime))
@@ -105,7 +105,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	}
 	if _, ok := given["policy"]; !ok && c.policyDefault == "deny" {
 		fault("policy_default",
-			errors.New("with deny and no policy nobody could use any path: say under policy who may use which"))
+			errors.New("with deny and no policy nobody could use any path: add rules under policy"))
 	}
 	if err := c.Gateway.finish(); err != nil {
 		fault("identity_headers", err)
@@ -124,7 +124,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		fault("pass_access_token", unreached)
 	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
-		fault("upstream", fmt.Errorf("%s is our own public listener", c.Upstream.Host))
+		fault("upstream", fmt.Errorf("%s is the public listener itself", c.Upstream.Host))
 	}
 	if c.KeyFile == "" {
 		c.KeyFile = c.Store.KeyFile()
@@ -136,7 +136,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	}
 }
 
-// KeyCommand returns what makes a key file, for a shell.
+// KeyCommand returns a shell command that creates a key file.
 func KeyCommand(name string) string {
 	plain := func(c rune) bool {
 		return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("/._-+@%:", c)

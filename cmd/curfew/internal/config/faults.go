@@ -9,7 +9,7 @@ import (
 	"example.com/curfew/cmd/curfew/internal/terminal"
 )
 
-// Faults is everything that is wrong with a configuration.
+// Faults are all faults of a configuration.
 type Faults []error
 
 // Error returns a line for each fault.
@@ -23,7 +23,7 @@ func (f Faults) Error() string {
 
 func (f *Faults) add(v value, err error) { *f = append(*f, fault{v, err}) }
 
-// sort puts the faults of the file in the order of its lines, before all others.
+// sort puts the faults of the file first, ordered by line.
 func (f Faults) sort() {
 	line := func(err error) int {
 		if f, ok := errors.AsType[fault](err); ok && f.layer == layerFile {
@@ -34,7 +34,7 @@ func (f Faults) sort() {
 	slices.SortStableFunc(f, func(a, b error) int { return line(a) - line(b) })
 }
 
-// fault is something wrong with one value.
+// fault is a fault of one value.
 type fault struct {
 	value
 	err error
@@ -42,7 +42,7 @@ type fault struct {
 
 func (f fault) Unwrap() error { return f.err }
 
-// Error says where the fault is: the file and line, variable or flag, and in a file the setting too.
+// Error names the place of the fault: file and line, variable or flag, and in a file also the setting.
 func (f fault) Error() string {
 	at := make([]string, 0, 3)
 	for _, s := range []string{f.where, f.path} {
@@ -55,7 +55,7 @@ func (f fault) Error() string {
 	return terminal.Printable(strings.Join(append(at, text), ": "))
 }
 
-// OneLine puts the errors that are joined in err on one line.
+// OneLine returns the errors joined in err as one error on one line.
 func OneLine(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []string

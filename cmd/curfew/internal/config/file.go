@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const maxFile = 1 << 20 // bytes; what follows is not read
+const maxFile = 1 << 20 // bytes; the rest is not read
 
 // block is one entry under `providers:` or `apps:`.
 type block struct {
@@ -20,8 +20,8 @@ type block struct {
 	values map[string]value
 }
 
-// readFile reads the one document of the file. Keys are looked up in the tree rather than decoded into a struct: that
-// gives the line of each fault, also of one that more than one setting takes part in, and does not stop at the first.
+// readFile reads the one document of the file. It looks up keys in the YAML tree instead of decoding into a struct: so
+// every fault has its line, also one that concerns several settings, and reading does not stop at the first.
 func (l *loader) readFile() {
 	at := value{where: l.file, layer: layerFile}
 	f, err := os.Open(l.file)
@@ -38,7 +38,7 @@ func (l *loader) readFile() {
 	decoder := yaml.NewDecoder(io.LimitReader(f, maxFile))
 	var doc yaml.Node
 	switch err := decoder.Decode(&doc); {
-	case errors.Is(err, io.EOF): // an empty file says nothing
+	case errors.Is(err, io.EOF): // an empty file sets nothing
 		return
 	case err != nil:
 		l.faults.add(at, errors.New(strings.TrimPrefix(err.Error(), "yaml: ")))
@@ -77,7 +77,7 @@ func (l *loader) readList(v value, what string, settings []setting) (all []block
 	return all
 }
 
-// readMap returns the values of a map by key. Unknown keys, and keys that occur twice, are faults.
+// readMap returns the values of a map by key. Unknown and repeated keys are faults.
 func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[string]value {
 	found := map[string]value{}
 	if n = resolve(n); n.Kind != yaml.MappingNode {
@@ -113,8 +113,7 @@ func (l *loader) readableByOthers(mode os.FileMode) {
 	for _, b := range l.providers {
 		if v, ok := b.values["client_secret"]; ok {
 			l.faults.add(v, fmt.Errorf("others can read this file (mode %04o): run chmod 600 %s, or use "+
-				"client_secret_file",
-				mode.Perm(), l.file))
+				"client_secret_file", mode.Perm(), l.file))
 		}
 	}
 }
@@ -128,7 +127,7 @@ func keys(settings []setting) map[string]bool {
 	return all
 }
 
-// pairs yields the keys of a map, and their values.
+// pairs yields the keys of a map and their values.
 func pairs(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(*yaml.Node, *yaml.Node) bool) {
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -139,7 +138,7 @@ func pairs(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
 	}
 }
 
-// resolve returns the node that an alias (*name) stands for; any other node as it is.
+// resolve returns the node that an alias (*name) refers to, and any other node unchanged.
 func resolve(n *yaml.Node) *yaml.Node {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias

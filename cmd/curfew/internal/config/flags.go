@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Flags adds the flags of the configuration. What it returns loads the configuration once the flags have been parsed;
-// environ has the form of [os.Environ].
+// Flags adds the flags of the configuration. Call load after the flags have been parsed; environ has the form of
+// [os.Environ].
 func Flags(flags *pflag.FlagSet, environ []string) (load func() (*Config, error)) {
 	flags.SortFlags = false
 	flags.Var(&once{arg: "FILE"}, "config", "the configuration file")
@@ -35,7 +35,7 @@ func Flags(flags *pflag.FlagSet, environ []string) (load func() (*Config, error)
 	}
 }
 
-// once is a flag that can be given once only: the second time, one of the two values would be lost without a word.
+// once is a flag that may be given only once: otherwise one of two values would be ignored silently.
 type once struct {
 	arg   string
 	text  string

@@ -16,21 +16,21 @@ import (
 	"example.com/curfew/web"
 )
 
-// Gateway is what the settings say about the apps, and about who may use them.
+// Gateway holds the settings of the apps, and of who may use them.
 type Gateway struct {
-	Upstream        *url.URL // what no route takes; nil: forward-auth alone, or routes alone
-	UpstreamCA      *x509.CertPool
-	UpstreamTimeout time.Duration
-	UpstreamHealth  string
-	Routes          []gateway.Route
-	Policy          gateway.Policy
-	Identity        gateway.Identity
-	GroupsClaim     string
-	StreamsAreUse   bool
-	SocketOrigins   []string
-	ForwardAuth     bool
-	Assertion       bool
-	AssertionClaims []string
+	Upstream         *url.URL // for requests without a route; nil: only forward-auth or routes
+	UpstreamCA       *x509.CertPool
+	UpstreamTimeout  time.Duration
+	UpstreamHealth   string
+	Routes           []gateway.Route
+	Policy           gateway.Policy
+	Identity         gateway.Identity
+	GroupsClaim      string
+	StreamsAreUse    bool
+	WebSocketOrigins []string
+	ForwardAuth      bool
+	Assertion        bool
+	AssertionClaims  []string
 
 	policyDefault string
 	preset        string
@@ -38,11 +38,11 @@ type Gateway struct {
 	token         bool
 }
 
-// settings of the gateway.
+// settings returns the settings of the gateway.
 func (g *Gateway) settings() []setting {
 	return []setting{
-		{"upstream", "", "URL", "the app to stand in front of; without it, forward-auth alone", upstream(&g.Upstream)},
-		{"upstream_ca_file", "", "FILE", "who may have signed the app's certificate (default: whom the system trusts)",
+		{"upstream", "", "URL", "the app behind the gateway (default: forward-auth only)", upstream(&g.Upstream)},
+		{"upstream_ca_file", "", "FILE", "the CAs accepted for the app's certificate (default: the system's)",
 			readCA(&g.UpstreamCA)},
 		{"upstream_timeout", "5m", "", "", duration(&g.UpstreamTimeout, 0)},
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
@@ -57,12 +57,12 @@ func (g *Gateway) settings() []setting {
 		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
 		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
 		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
-		{"websocket_origins", "", "", "", g.setSocketOrigins},
+		{"websocket_origins", "", "", "", g.setWebSocketOrigins},
 	}
 }
 
-// entries reads a list of maps: each sets the settings that a call of settings returns. The error has every fault, with
-// its line.
+// entries reads a list of maps. Each map sets the settings that a call of settings returns. The error has every fault,
+// with its line.
 func entries(v value, example string, settings func() []setting) error {
 	n := v.tree()
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
@@ -95,12 +95,12 @@ func entries(v value, example string, settings func() []setting) error {
 	return OneLine(errors.Join(faults...))
 }
 
-func (g *Gateway) setSocketOrigins(v value) error {
+func (g *Gateway) setWebSocketOrigins(v value) error {
 	all, err := v.list()
 	faults := []error{err}
 	for _, raw := range all {
 		origin, err := gateway.ParseOrigin(raw)
-		faults, g.SocketOrigins = append(faults, err), append(g.SocketOrigins, origin)
+		faults, g.WebSocketOrigins = append(faults, err), append(g.WebSocketOrigins, origin)
 	}
 	return OneLine(errors.Join(faults...))
 }
@@ -126,11 +126,11 @@ func (g *Gateway) setRoutes(v value) error {
 			if err == nil {
 				faults = append(faults, fmt.Errorf("route %d: upstream is missing", i+1))
 			}
-			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // so that Route says nothing of it
+			r.Upstream.URL = &url.URL{Scheme: "http", Host: "missing.invalid"} // so that Route does not report it again
 		}
 		g.Routes = append(g.Routes, *r)
 	}
-	// Package gateway knows what a path and a host are.
+	// Package gateway checks paths and hosts.
 	_, wrong := (&gateway.Handler{Site: &web.Site{URL: new(url.URL)}}).Route(g.Routes...)
 	if wrong != nil {
 		faults = append(faults, OneLine(wrong))
@@ -165,7 +165,7 @@ func (g *Gateway) setPolicy(v value) error {
 	return nil
 }
 
-// setClaims reads a map of claims, each to a value or a list of values.
+// setClaims reads a map from claims to a value or a list of values.
 func setClaims(to *map[string][]string, v value) error {
 	n := v.tree()
 	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
@@ -182,17 +182,17 @@ func setClaims(to *map[string][]string, v value) error {
 	return nil
 }
 
-// setHeaders reads a map of header names to what they say.
+// setHeaders reads a map from header names to values.
 func (g *Gateway) setHeaders(v value) error {
 	g.headers = make(map[string]string)
 	n := v.tree()
 	if n.Kind != yaml.MappingNode || n.Decode(&g.headers) != nil {
-		return errors.New("want names of headers and what each tells, like {X-Remote-User: subject}")
+		return errors.New("want names of headers and their values, like {X-Remote-User: subject}")
 	}
 	return nil
 }
 
-// setAssertionClaims reads the list of claims that an assertion holds.
+// setAssertionClaims reads the list of claims in an assertion.
 func (g *Gateway) setAssertionClaims(v value) (err error) {
 	if g.AssertionClaims, err = v.list(); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (g *Gateway) setAssertionClaims(v value) (err error) {
 	return OneLine(gateway.CheckAssertionClaims(g.AssertionClaims))
 }
 
-// finish sets what more than one setting takes part in.
+// finish sets what depends on several settings.
 func (g *Gateway) finish() error {
 	if g.policyDefault == "deny" {
 		g.Policy = g.Policy.DenyRest()
@@ -226,7 +226,7 @@ func (g *Gateway) finish() error {
 	return nil
 }
 
-// upstream sets the address of an app.
+// upstream returns a setter for the URL of an app.
 func upstream(to **url.URL) func(value) error {
 	return parsed(func(s string) error {
 		u, err := url.Parse(s)
@@ -241,7 +241,7 @@ func upstream(to **url.URL) func(value) error {
 	})
 }
 
-// readCA sets the certificates of a file.
+// readCA returns a setter for the certificates in a PEM file.
 func readCA(to **x509.CertPool) func(value) error {
 	return parsed(func(name string) error {
 		pem, err := os.ReadFile(name)

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// loader gathers values by setting, and faults.
+// loader collects values by setting, and faults.
 type loader struct {
 	file      string
 	globals   map[string]value
-	single    map[string]value // what flags and environment say about the one provider
+	single    map[string]value // from flags and environment, for the only provider
 	providers []block
 	apps      []block
 	faults    Faults
 }
 
-// put keeps the value of a setting, unless a later layer has one. It says whether there is such a setting.
+// put stores the value of a setting, unless a later layer has set it. It reports whether the setting exists.
 func (l *loader) put(key string, v value) bool {
 	for _, half := range []struct {
 		settings []setting
@@ -33,8 +33,8 @@ func (l *loader) put(key string, v value) bool {
 	return false
 }
 
-// readEnviron takes CURFEW_*. Empty variables are left out, and so are those that Kubernetes sets for a service with
-// the name curfew (CURFEW_PORT_4180_TCP and the like).
+// readEnviron reads the CURFEW_* variables. It ignores empty ones, and those that Kubernetes sets for a service named
+// curfew (CURFEW_PORT_4180_TCP and the like).
 func (l *loader) readEnviron(environ []string) {
 	seen := map[string]bool{}
 	for _, line := range slices.Sorted(slices.Values(environ)) {
@@ -60,7 +60,7 @@ func (l *loader) readEnviron(environ []string) {
 	}
 }
 
-// apply sets what was given, and the default of everything else.
+// apply sets the given values, and the defaults of all other settings.
 func (l *loader) apply(settings []setting, values map[string]value, path string) {
 	for _, s := range settings {
 		v, given := values[s.key]
@@ -76,7 +76,7 @@ func (l *loader) apply(settings []setting, values map[string]value, path string)
 	}
 }
 
-func howToSay(key string) string {
+func howToSet(key string) string {
 	s := setting{key: key}
 	return fmt.Sprintf("give --%s, %s, or %s in the file", s.flag(), s.env(), key)
 }

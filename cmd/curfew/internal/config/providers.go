@@ -28,13 +28,13 @@ type Provider struct {
 	decryptionKey                any
 }
 
-// settings of one provider.
+// settings returns the settings of one provider.
 func (p *Provider) settings() []setting {
 	return []setting{
 		{"name", "main", "", "", p.set(func(c *oidc.Config) *string { return &c.Name })},
 		{"label", "", "", "", text(&p.Label)},
 		{"issuer", "", "URL", "the provider's issuer", p.set(func(c *oidc.Config) *string { return &c.Issuer })},
-		{"client_id", "", "ID", "what the provider calls us",
+		{"client_id", "", "ID", "the client ID at the provider",
 			p.set(func(c *oidc.Config) *string { return &c.ClientID })},
 		{"client_secret", "", "", "", text(&p.ClientSecret)},
 		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)",
@@ -43,7 +43,7 @@ func (p *Provider) settings() []setting {
 			oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthNone)},
 		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens",
 			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
-		{"scopes", "openid,profile,email", "LIST", "what to ask for, with commas between", p.setScopes},
+		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
 		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
 		{"userinfo", "always", "", "", p.setUserinfo},
 		{"userinfo_signed_response_alg", "", "", "",
@@ -67,8 +67,8 @@ func (p *Provider) settings() []setting {
 	}
 }
 
-// set makes a setter for a text that package oidc has rules about. They are applied to this one value alone, so that a
-// fault can be shown with its line.
+// set returns a setter for a text that package oidc checks. Each value is checked by itself, so that a fault can be
+// shown with its line.
 func (p *Provider) set(field func(*oidc.Config) *string) func(value) error {
 	return parsed(func(s string) error {
 		*field(&p.Config) = s
@@ -76,12 +76,12 @@ func (p *Provider) set(field func(*oidc.Config) *string) func(value) error {
 	})
 }
 
-// checkAlone returns what package oidc says against one value, in a configuration that is right otherwise.
+// checkAlone returns the error of package oidc for one value, in an otherwise valid configuration.
 func checkAlone(apply func(*oidc.Config)) error {
 	c := oidc.Config{Name: "main", Issuer: "https://provider.invalid", ClientID: "client"}
 	apply(&c)
 	if _, err := oidc.New(c); err != nil {
-		// The place of the fault says which provider it is.
+		// The place of the fault already names the provider.
 		return errors.New(strings.ReplaceAll(OneLine(err).Error(), fmt.Sprintf("provider %q: ", c.Name), ""))
 	}
 	return nil
@@ -111,7 +111,7 @@ func (p *Provider) setUserinfo(v value) error {
 	return nil
 }
 
-// setOfflineAccess takes what happens to refresh tokens for offline use when their session ends.
+// setOfflineAccess sets what happens to refresh tokens for offline use when their session ends.
 func (p *Provider) setOfflineAccess(v value) error {
 	var policy string
 	if err := oneOf(&policy, "keep", "revoke")(v); err != nil {
@@ -169,7 +169,7 @@ func parseKey(der []byte) (any, error) {
 	return nil, errors.New("want a private key without a passphrase, as PKCS#8, PKCS#1 or SEC 1")
 }
 
-// setRequire reads a map of claims to a value or a list of values, also as text (`{groups: [staff]}`).
+// setRequire reads a map from claims to a value or a list of values, also as text (`{groups: [staff]}`).
 func (p *Provider) setRequire(v value) error {
 	n := v.tree()
 	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
@@ -202,7 +202,7 @@ func (p *Provider) setRequire(v value) error {
 	return nil
 }
 
-// finish sets what more than one setting takes part in, and checks all of it by the rules of package oidc.
+// finish sets what depends on several settings, and checks all of it with package oidc.
 func (p *Provider) finish() error {
 	encryption := func(what, alg, enc string, needed bool) (*oidc.Encryption, error) {
 		switch {
@@ -225,7 +225,7 @@ func (p *Provider) finish() error {
 	return OneLine(err)
 }
 
-// Quirks returns the departures from the standards that are in force, as they are written in the file.
+// Quirks returns the departures from the standards in force, as they are written in the file.
 func Quirks(q oidc.Quirks) []string {
 	var all []string
 	add := func(on bool, text string) {
@@ -242,8 +242,8 @@ func Quirks(q oidc.Quirks) []string {
 	return all
 }
 
-// applyProviders makes the providers. Flags and environment describe one; with a list of one in the file they override
-// it; beside a list of several they are faults, since they do not say which one they are for.
+// applyProviders creates the providers. Flags and environment describe one provider. They override a list of one in the
+// file; with a list of several they are faults, since it is unclear which one they are for.
 func (l *loader) applyProviders(c *Config) {
 	switch {
 	case len(l.providers) == 0:
@@ -274,7 +274,7 @@ func (l *loader) applyProviders(c *Config) {
 			}
 			at := b.at
 			at.path = path + key
-			l.faults.add(at, fmt.Errorf("is missing: %s", l.howToSay(key)))
+			l.faults.add(at, fmt.Errorf("is missing: %s", l.howToSet(key)))
 		}
 		c.Providers = append(c.Providers, p)
 		if len(l.faults) > before {
@@ -298,7 +298,7 @@ func (l *loader) applyProviders(c *Config) {
 	}
 }
 
-// oneSecret lets the secret of the later layer win, whether it is given as a text or as a file.
+// oneSecret keeps the client secret of the later layer, whether given as text or as a file.
 func (l *loader) oneSecret(values map[string]value) {
 	secret, a := values["client_secret"]
 	file, b := values["client_secret_file"]
@@ -313,12 +313,12 @@ func (l *loader) oneSecret(values map[string]value) {
 	}
 }
 
-func (l *loader) howToSay(key string) string {
+func (l *loader) howToSet(key string) string {
 	switch {
 	case key == "name":
 		return "with several providers each needs a name of its own"
 	case len(l.providers) > 1:
 		return "every provider needs it"
 	}
-	return howToSay(key)
+	return howToSet(key)
 }

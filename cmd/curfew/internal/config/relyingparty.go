@@ -11,17 +11,17 @@ import (
 	"example.com/curfew/store"
 )
 
-// RelyingParty returns the configuration in the form that package curfew takes.
+// RelyingParty returns the configuration for [curfew.New].
 func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *slog.Logger,
 	observe curfew.Observer,
 ) curfew.Config {
 	rp := curfew.Config{
 		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout,
 		Store: backend, Keyring: ring,
-		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.Ceiling, CacheSize: c.CacheSize,
+		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
 		Policy:        c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
-		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.SocketOrigins,
+		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.WebSocketOrigins,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe,
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
@@ -32,7 +32,7 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		rp.MaxPerSubject = -1
 	}
 	if rp.MaxStale == 0 {
-		rp.MaxStale = -1 // what "no cache" is called there
+		rp.MaxStale = -1 // there this means: no cache
 	}
 	for _, p := range c.Providers {
 		rp.Providers = append(rp.Providers, p.Config)
@@ -40,7 +40,7 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 	return rp
 }
 
-// NewProviders returns the providers. They log nothing.
+// NewProviders returns the providers. They do not log.
 func (c *Config) NewProviders() ([]*oidc.Provider, error) {
 	var all []*oidc.Provider
 	for _, p := range c.Providers {
@@ -55,7 +55,7 @@ func (c *Config) NewProviders() ([]*oidc.Provider, error) {
 	return all, nil
 }
 
-// Router returns the reverse proxy, or nil if no app is behind us.
+// Router returns the reverse proxy, or nil if there is no app behind the gateway.
 func (g *Gateway) Router(rp *curfew.RP) (*gateway.Router, error) {
 	routes := slices.Clone(g.Routes)
 	if g.Upstream != nil {

@@ -14,20 +14,20 @@ import (
 	"example.com/curfew/web"
 )
 
-// setting is one thing that can be configured: `key` in the file, `CURFEW_KEY` in the environment and, if it has a
-// usage, `--key` with dashes on the command line.
+// setting is one setting: `key` in the file, `CURFEW_KEY` in the environment and, if it has a usage, `--key` with
+// dashes on the command line.
 type setting struct {
 	key   string
 	def   string // the default; empty: none
 	arg   string // the name of the flag's argument, for help
-	usage string // of the flag; empty: there is no flag
+	usage string // help of the flag; empty: no flag
 	set   func(value) error
 }
 
 func (s setting) env() string  { return envPrefix + strings.ToUpper(s.key) }
 func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
 
-// settings of the whole program.
+// settings returns the settings of the program.
 func (c *Config) settings() []setting {
 	return slices.Concat([]setting{
 		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers",
@@ -38,26 +38,25 @@ func (c *Config) settings() []setting {
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
 			address(&c.GRPCListen)},
 		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
-		{"tls_cert_file", "", "FILE", "the certificate of the public listener; read anew when it changes (default: " +
-			"no TLS)",
-			text(&c.TLSCert)},
+		{"tls_cert_file", "", "FILE",
+			"the certificate of the public listener; read again when it changes (default: no TLS)", text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
-		{"prefix", "/auth", "PATH", "under which our own routes lie", c.setPrefix},
+		{"prefix", "/auth", "PATH", "the path of Curfew's own routes", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
-		{"home", "/", "PATH", "where people go after signing in without a better place", sitePath(&c.Home)},
-		{"after_logout", "", "PATH", "where people go after signing out (default: a page that says so)",
+		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},
+		{"after_logout", "", "PATH", "where users go after signing out (default: a page that says so)",
 			sitePath(&c.AfterLogout)},
 	}, c.Gateway.settings(), []setting{
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + stores.Shapes(), c.setStore},
 		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)",
 			text(&c.KeyFile)},
-		{"idle_timeout", "2h", "DURATION", "a session that is not used for so long ends",
+		{"idle_timeout", "2h", "DURATION", "a session ends when it is not used for this long",
 			duration(&c.Idle, time.Second)},
-		{"session_lifetime", "24h", "DURATION", "a session ends after so long in any case",
+		{"session_lifetime", "24h", "DURATION", "a session ends after this time in any case",
 			duration(&c.Lifetime, time.Second)},
 		{"refresh_grace", "1h", "", "", duration(&c.Grace, time.Second)},
-		{"cache_ceiling", "1s", "", "", duration(&c.Ceiling, 0)},
+		{"cache_ceiling", "1s", "", "", duration(&c.MaxStale, 0)},
 		{"cache_size", "100000", "", "", whole(&c.CacheSize, 1, 100_000_000)},
 		{"max_sessions_per_subject", "1000", "", "", whole(&c.PerSubject, 0, 10_000)},
 		{"success_status", "200", "", "", status(&c.SuccessStatus, 200, 204)},
@@ -72,7 +71,7 @@ func (c *Config) settings() []setting {
 }
 
 func (c *Config) setAdminListen(v value) error {
-	// "" is how a shell says that there is to be none.
+	// An empty text from the command line or the environment means none.
 	if s, err := v.scalar(); s == "off" || v.node == nil && s == "" && err != nil {
 		c.AdminListen = ""
 		return nil
@@ -91,7 +90,7 @@ func (c *Config) setURL(v value) error {
 	})(v)
 }
 
-// setPrefix takes only what a browser, a proxy and net/http all leave as it is.
+// setPrefix accepts only what browsers, proxies and net/http all leave unchanged.
 func (c *Config) setPrefix(v value) error {
 	return parsed(func(s string) error {
 		plain := !strings.ContainsFunc(s, func(r rune) bool {
@@ -146,7 +145,7 @@ func (c *Config) setLogLevel(v value) error {
 	return c.LogLevel.UnmarshalText([]byte(name))
 }
 
-// withoutUser leaves out of an address what may be a password.
+// withoutUser removes the user from a URL, which may include a password.
 func withoutUser(raw string) string {
 	if i := strings.LastIndex(raw, "@"); i >= 0 {
 		return "…" + raw[i:]
@@ -154,7 +153,7 @@ func withoutUser(raw string) string {
 	return raw
 }
 
-// setKeyRotation takes how often the signing keys are replaced, or never.
+// setKeyRotation sets how often the signing keys are replaced, or never.
 func (c *Config) setKeyRotation(v value) error {
 	if s, err := v.scalar(); err == nil && s == "never" {
 		c.KeyRotation = -1
@@ -163,7 +162,7 @@ func (c *Config) setKeyRotation(v value) error {
 	return duration(&c.KeyRotation, 24*time.Hour)(v)
 }
 
-// setAdminHosts takes names, without ports.
+// setAdminHosts sets host names without ports.
 func (c *Config) setAdminHosts(v value) error {
 	all, err := v.list()
 	if err != nil {
@@ -171,7 +170,7 @@ func (c *Config) setAdminHosts(v value) error {
 	}
 	for _, name := range all {
 		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-			return fmt.Errorf("%q is no name of a host; write it like curfew.internal, without a port", name)
+			return fmt.Errorf("%q is not a host name; write it like curfew.internal, without a port", name)
 		}
 	}
 	c.AdminHosts = all

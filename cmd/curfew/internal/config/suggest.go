@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// nearest returns a hint at the known key that differs least from key, if one is near.
+// nearest returns a hint to the most similar known key, if one is similar.
 func nearest(key string, known map[string]bool) string {
 	best, least := "", 3
 	for _, k := range slices.Sorted(maps.Keys(known)) {
@@ -20,7 +20,7 @@ func nearest(key string, known map[string]bool) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
-// distance counts the letters to change, add or drop to get from a to b (Levenshtein).
+// distance returns how many letters to change, add or remove to get from a to b (Levenshtein).
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -14,9 +14,9 @@ import (
 	"example.com/curfew/web"
 )
 
-// value is what a setting has been given, and where.
+// value is the value of a setting, and its source.
 type value struct {
-	node  *yaml.Node // in the file; nil when it came as text
+	node  *yaml.Node // in the file; nil if it is text
 	text  string
 	where string // "curfew.yaml:12", "CURFEW_URL", "--url"; empty for a default
 	line  int    // in the file
@@ -24,7 +24,7 @@ type value struct {
 	layer layer
 }
 
-// layer orders where values come from: a later one overrides an earlier one.
+// layer is a source of values: a later one overrides an earlier one.
 type layer int
 
 const (
@@ -34,7 +34,7 @@ const (
 	layerFlag
 )
 
-// tree returns the value as YAML, also that of a flag or a variable. What is no YAML becomes a node of no kind.
+// tree returns the value as YAML, also that of a flag or a variable. For invalid YAML it returns a node of no kind.
 func (v value) tree() *yaml.Node {
 	if v.node != nil {
 		return resolve(v.node)
@@ -46,7 +46,7 @@ func (v value) tree() *yaml.Node {
 	return doc.Content[0]
 }
 
-// scalar returns a value that is one text.
+// scalar returns a single text value.
 func (v value) scalar() (string, error) {
 	s := v.text
 	if v.node != nil {
@@ -59,13 +59,12 @@ func (v value) scalar() (string, error) {
 		}
 	}
 	if s == "" {
-		return "", errors.New("is empty; leave it out, or say something")
+		return "", errors.New("is empty; remove it, or give a value")
 	}
 	return s, nil
 }
 
-// list returns a value that is a list: in the file a sequence or one value, elsewhere a text with commas or spaces
-// between.
+// list returns a list: in the file a sequence or one value, elsewhere a text separated by commas or spaces.
 func (v value) list() ([]string, error) {
 	if v.node != nil {
 		if n := resolve(v.node); n.Kind == yaml.SequenceNode {
@@ -84,7 +83,7 @@ func (v value) list() ([]string, error) {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }), err
 }
 
-// parsed makes a setter of a function that reads one text.
+// parsed returns a setter that parses a text.
 func parsed(parse func(string) error) func(value) error {
 	return func(v value) error {
 		s, err := v.scalar()
@@ -176,7 +175,7 @@ func sitePath(to *string) func(value) error {
 	})
 }
 
-// texts sets a list of texts.
+// texts returns a setter for a list of texts.
 func texts(to *[]string) func(value) error {
 	return func(v value) (err error) {
 		*to, err = v.list()

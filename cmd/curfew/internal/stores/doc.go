@@ -1,4 +1,4 @@
-// Package stores names every store that the command can use, by an address such as sqlite:curfew.db, and opens it.
+// Package stores opens the stores that the command can use, by an address such as sqlite:curfew.db.
 //
-// It owns how addresses are written and shown. It does not know what is configured, nor what a store is opened for.
+// It parses and prints addresses. It does not know the configuration, nor what a store is opened for.
 package stores

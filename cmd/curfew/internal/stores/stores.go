@@ -16,25 +16,25 @@ import (
 	"example.com/curfew/store/sqlite"
 )
 
-// Address says which store to use: its scheme names the kind, and what follows the colon is for that kind to read. The
-// zero Address names no store. Two addresses that are equal name the same store.
+// Address names a store: its scheme is the kind, and that kind parses what follows the colon. The zero Address names no
+// store. Equal addresses name the same store.
 type Address struct{ scheme, rest string }
 
-// kind is what is known about the stores of one scheme.
+// kind describes the stores of one scheme.
 type kind struct {
-	shape string // how an address is written, for help; empty: not listed there
+	shape string // the form of an address, for help; empty: not listed
 	check func(rest string) error
 	// open opens a store. With unchanged it does not create one, and does not migrate one of an older release.
 	open func(ctx context.Context, a Address, unchanged bool, log *slog.Logger) (store.Store, error)
 }
 
-// kinds is every scheme that can be named.
+// kinds returns all schemes.
 func kinds() map[string]kind {
 	return map[string]kind{
 		"memory":          {"memory:", checkMemory, openMemory},
 		"sqlite":          {"sqlite:PATH", checkSQLite, openSQLite},
 		"postgres":        {"postgres://…", checkPostgres("postgres"), openPostgres},
-		"postgresql":      {"", checkPostgres("postgresql"), openPostgres}, // libpq knows both names
+		"postgresql":      {"", checkPostgres("postgresql"), openPostgres}, // libpq accepts both names
 		"redis":           {"redis://HOST", checkRedis("redis"), openRedis},
 		"rediss":          {"", checkRedis("rediss"), openRedis},
 		"redis+cluster":   {"redis+cluster://HOST,HOST", checkRedis("redis+cluster"), openRedis},
@@ -44,7 +44,7 @@ func kinds() map[string]kind {
 	}
 }
 
-// Shapes lists how the addresses of stores are written, for help.
+// Shapes lists the forms of addresses, for help.
 func Shapes() string {
 	var all []string
 	for _, k := range kinds() {
@@ -56,7 +56,7 @@ func Shapes() string {
 	return strings.Join(all, ", ")
 }
 
-// Parse reads an address. The error holds nothing that may be a password.
+// Parse parses an address. The error holds nothing that may be a password.
 func Parse(s string) (Address, error) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	k, known := kinds()[scheme]
@@ -69,7 +69,7 @@ func Parse(s string) (Address, error) {
 	return Address{scheme, rest}, nil
 }
 
-// String returns the address without what may hold a password: the user of a server, and what follows a question mark.
+// String returns the address without what may hold a password: the user, and the query.
 func (a Address) String() string {
 	rest, remote := strings.CutPrefix(a.rest, "//")
 	if !remote || a.Embedded() {
@@ -84,19 +84,19 @@ func (a Address) String() string {
 	return shown
 }
 
-// IsZero says whether the address names no store.
+// IsZero reports whether the address names no store.
 func (a Address) IsZero() bool { return a.scheme == "" }
 
-// Scheme returns what stands before the colon.
+// Scheme returns the part before the colon.
 func (a Address) Scheme() string { return a.scheme }
 
-// Embedded says whether only one process can use the store, so that its key file can be made for it.
+// Embedded reports whether only one process can use the store, so that its key file can be created for it.
 func (a Address) Embedded() bool { return a.InMemory() || a.scheme == "sqlite" }
 
-// InMemory says whether the store ends with the process.
+// InMemory reports whether the store ends with the process.
 func (a Address) InMemory() bool { return a.scheme == "memory" }
 
-// File returns the name of the one file that holds the store, or "" if there is none.
+// File returns the name of the file that holds the store, or "" if there is none.
 func (a Address) File() string {
 	if a.scheme == "sqlite" {
 		return a.rest
@@ -104,7 +104,7 @@ func (a Address) File() string {
 	return ""
 }
 
-// KeyFile returns where the key file of the store is by default, or "" if there is no default.
+// KeyFile returns the default key file of the store, or "" if there is no default.
 func (a Address) KeyFile() string {
 	name := a.File()
 	if name == "" {
@@ -113,13 +113,13 @@ func (a Address) KeyFile() string {
 	return strings.TrimSuffix(name, filepath.Ext(name)) + ".key"
 }
 
-// Open opens the store, creates what is missing there, and migrates what an older release has left.
+// Open opens the store, creates what is missing, and migrates the data of an older release.
 func (a Address) Open(ctx context.Context, log *slog.Logger) (store.Store, error) {
 	return a.open(ctx, false, log)
 }
 
-// OpenUnchanged opens the store and changes nothing there. [IsOlder] says of its error whether [Address.Open] would
-// change something.
+// OpenUnchanged opens the store without changing it. [IsOlder] reports whether its error means that [Address.Open]
+// would migrate the store.
 func (a Address) OpenUnchanged(ctx context.Context, log *slog.Logger) (store.Store, error) {
 	return a.open(ctx, true, log)
 }
@@ -127,17 +127,17 @@ func (a Address) OpenUnchanged(ctx context.Context, log *slog.Logger) (store.Sto
 func (a Address) open(ctx context.Context, unchanged bool, log *slog.Logger) (store.Store, error) {
 	s, err := kinds()[a.scheme].open(ctx, a, unchanged, log)
 	if err != nil {
-		return nil, err // and no store: s may be an interface that holds a nil pointer
+		return nil, err // not s, which may be an interface that holds a nil pointer
 	}
 	return s, nil
 }
 
-// IsOlder says whether a store could not be opened unchanged because an older release, or none, has used it.
+// IsOlder reports whether a store could not be opened unchanged because an older release, or none, has used it.
 func IsOlder(err error) bool {
 	return errors.Is(err, sqlite.ErrNotMigrated) || errors.Is(err, postgres.ErrNotMigrated)
 }
 
-// IsInUse says whether a store could not be opened because a running curfew has it.
+// IsInUse reports whether a store could not be opened because a running curfew uses it.
 func IsInUse(err error) bool { return errors.Is(err, sqlite.ErrInUse) }
 
 func checkMemory(rest string) error {
@@ -180,7 +180,7 @@ func checkRedis(scheme string) func(string) error {
 	return func(rest string) error { return redis.CheckAddress(scheme + ":" + rest) }
 }
 
-// openRedis needs no migration, so there is nothing that it could leave unchanged.
+// openRedis ignores unchanged: there is no migration.
 func openRedis(ctx context.Context, a Address, _ bool, log *slog.Logger) (store.Store, error) {
 	return redis.Open(ctx, a.scheme+":"+a.rest, redis.Options{Log: log})
 }

@@ -1,4 +1,4 @@
-// Package terminal prints for people: words in colour, tables, plural forms, and how far a long command has come.
+// Package terminal prints for people: colored words, tables, plural forms, and the progress of a long command.
 //
-// It does not know what is printed. What strangers wrote goes through [Printable] first.
+// Text from others goes through [Printable] first.
 package terminal

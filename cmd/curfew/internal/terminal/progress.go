@@ -13,7 +13,7 @@ const (
 	lineEvery = 10 * time.Second
 )
 
-// Progress shows how far a long command has come: a bar on a terminal, and a line now and then elsewhere.
+// Progress shows the progress of a long command: a bar on a terminal, and a line now and then elsewhere.
 type Progress struct {
 	w       io.Writer
 	bar     bool
@@ -21,18 +21,18 @@ type Progress struct {
 	now     func() time.Time
 
 	pass  string
-	began time.Time // the pass
+	began time.Time // when the pass began
 	shown time.Time
-	drawn bool // a bar stands on the last line
+	drawn bool // the last line is a bar
 }
 
-// NewProgress returns the progress that is shown on w. Getenv returns the value of an environment variable, or "".
+// NewProgress returns a Progress that writes to w. Getenv returns the value of an environment variable, or "".
 func NewProgress(w io.Writer, getenv func(string) string) *Progress {
 	bar := Is(w) && getenv("TERM") != "dumb"
 	return &Progress{w: w, bar: bar, painter: NewPainter(w, getenv), now: time.Now}
 }
 
-// Show says how much of a pass is done, from 0 to 1, and how many sessions that were.
+// Show shows how much of a pass is done, from 0 to 1, and how many sessions that is.
 func (g *Progress) Show(pass string, done float64, sessions int) {
 	now := g.now()
 	if pass != g.pass {
@@ -59,13 +59,13 @@ func (g *Progress) Show(pass string, done float64, sessions int) {
 		return
 	}
 	full := int(done * barWidth)
-	const restart = "\r\x1b[K" // to the beginning of the line, and erase it
+	const restart = "\r\x1b[K" // go to the beginning of the line, and erase it
 	fmt.Fprintf(g.w, restart+"%-13s [%s%s] %s", pass,
 		g.painter.Paint("ok", strings.Repeat("=", full)), strings.Repeat(" ", barWidth-full), text)
 	g.drawn = true
 }
 
-// End leaves the bar where it is. What is printed next begins a line.
+// End ends the line of the bar.
 func (g *Progress) End() {
 	if g.drawn {
 		fmt.Fprintln(g.w)

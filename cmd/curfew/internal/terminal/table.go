@@ -11,26 +11,26 @@ import (
 	"golang.org/x/term"
 )
 
-// Is says whether w is a terminal.
+// Is reports whether w is a terminal.
 func Is(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Painter colours words on a terminal, and leaves them alone elsewhere and with NO_COLOR (no-color.org).
+// Painter colors words on a terminal. It does nothing elsewhere, and with NO_COLOR (no-color.org).
 type Painter bool
 
-// NewPainter returns the painter for w. Getenv returns the value of an environment variable, or "".
+// NewPainter returns the Painter for w. Getenv returns the value of an environment variable, or "".
 func NewPainter(w io.Writer, getenv func(string) string) Painter {
 	return Painter(Is(w) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb")
 }
 
-// Paint colours a text by a status: ok, warning, fault, failed or skipped. Any other status has the normal colour.
+// Paint colors a text by a status: ok, warning, fault, failed or skipped. Any other status has the normal color.
 func (p Painter) Paint(status, text string) string {
 	if !p {
 		return text
 	}
-	// Each has two digits, so that the sequences are equally long: tabwriter takes them for letters.
+	// All have two digits, so that the sequences are equally long: tabwriter counts them as letters.
 	colour := map[string]string{"ok": "32", "warning": "33", "fault": "31", "failed": "31", "skipped": "02"}[status]
 	if colour == "" {
 		colour = "39"
@@ -38,10 +38,10 @@ func (p Painter) Paint(status, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// Row is one line of a table: what was looked at, what came of it, and more on a line below.
+// Row is one line of a table: a status, what was checked, the result, and more on a line below.
 type Row struct{ Status, Name, Detail, More string }
 
-// WriteRows prints rows in three columns: status, name and detail, with the status in its colour.
+// WriteRows prints rows in three columns: status in its color, name and detail.
 func WriteRows(w io.Writer, p Painter, indent string, rows []Row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
@@ -53,8 +53,7 @@ func WriteRows(w io.Writer, p Painter, indent string, rows []Row) error {
 	return t.Flush()
 }
 
-// Printable keeps what a stranger wrote from controlling the terminal: a character that cannot be seen is shown as its
-// number.
+// Printable prevents text from others from controlling the terminal: an unprintable character is shown as its number.
 func Printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -67,7 +66,7 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// Count returns a number with a noun, in the plural when it needs that: "1 session", "2 sessions".
+// Count returns a number with a noun, in the plural if needed: "1 session", "2 sessions".
 func Count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
