@@ -44,7 +44,7 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	}
 	checkKeys(ctx, r, p, m)
 	checkLogoutSupport(r, m)
-	checkFrontchannel(r, kindOf(c.Issuer, m), m, reg)
+	checkFrontchannel(r, providerKind(c.Issuer, m), m, reg)
 	checkTokenEndpoint(r, c, m)
 	checkClient(ctx, r, p, m, reg)
 	checkRedirectURI(ctx, r, p, m, reg)
