@@ -28,6 +28,9 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 	if got != nil && got.RefreshToken != "" {
 		r.Tokens.RefreshToken = got.RefreshToken // even with an error: the old one may be used up
 	}
+	if errors.Is(err, oidc.ErrOtherPerson) {
+		r.Tokens.AccessToken = got.AccessToken // these tokens live, and are revoked with the session
+	}
 	if errors.Is(err, oidc.ErrInvalidGrant) || errors.Is(err, oidc.ErrOtherPerson) {
 		return r, fmt.Errorf("%w: %w", session.ErrRefreshRejected, err)
 	}

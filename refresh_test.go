@@ -153,6 +153,119 @@ func TestAfterTroubleTheNewRefreshTokenIsUsed(t *testing.T) {
 	}
 }
 
+// RFC 6749 §5.1 lets a provider leave out expires_in. The access token does not count as eternal then.
+func TestASessionIsRefreshedAlsoWhenTheProviderDoesNotSayWhen(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ set, after time.Duration }{
+		"by default": {0, 5 * time.Minute}, "as set": {time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, func(c *curfew.Config) { c.Providers[0].AccessTokenLifetime = row.set })
+			a.short(nil, nil, func(doc map[string]any) { delete(doc, "expires_in") })
+			b := newBrowser(t)
+			b.open(a.server.URL + "/")
+			asked := func() int { return a.op.Count(oidctest.Token) }
+			begun := asked()
+			for range 2 { // the answer to a refresh does not say it either
+				a.pass(row.after - 5*time.Second)
+				if _, _, text := b.open(a.server.URL + "/public"); text != "true" || asked() != begun {
+					t.Fatalf("%s, and the provider was asked %d times more", text, asked()-begun)
+				}
+				a.pass(6 * time.Second)
+				if _, _, text := b.open(a.server.URL + "/public"); text != "true" || asked() != begun+1 {
+					t.Fatalf("%s, and the provider was asked %d times more, want once", text, asked()-begun)
+				}
+				begun = asked()
+			}
+			// A provider that has ended the session and said nothing is noticed.
+			a.op.Override(oidctest.Token, oidctest.OAuthError(400, "invalid_grant"))
+			a.pass(row.after + time.Second)
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "refresh_rejected" {
+				t.Errorf("a session that has ended at the provider goes on: %s", text)
+			}
+		})
+	}
+}
+
+// A session that ends with a token response that is refused leaves nothing alive at the provider: neither what the response
+// brought nor, if it brought no refresh token, the one that it took.
+func TestTheTokensOfARefusedResponseAreRevokedWithTheSession(t *testing.T) {
+	t.Parallel()
+	other := func(j *oidctest.JWT) { j.Claims["sub"] = "bob" }
+	same := func(doc map[string]any) { delete(doc, "refresh_token") }
+	for name, row := range map[string]struct {
+		lie    func(*oidctest.JWT)
+		tokens func(map[string]any)
+		pass   time.Duration // until it ends; the grace is a minute
+		cause  string
+	}{
+		"an ID Token of somebody else":                           {other, nil, 0, "refresh_rejected"},
+		"an ID Token of somebody else, and no new refresh token": {other, same, 0, "refresh_rejected"},
+		"an ID Token that ran out": {func(j *oidctest.JWT) { j.Claims["exp"] = 1000 }, nil, time.Minute,
+			"provider_silent"},
+		"no access token": {nil, func(doc map[string]any) { delete(doc, "access_token") }, time.Minute,
+			"provider_silent"},
+		"another token type": {nil, func(doc map[string]any) { doc["token_type"] = "DPoP" }, time.Minute,
+			"provider_silent"},
+		"an ID Token that is no text": {nil, func(doc map[string]any) { doc["id_token"] = 1 }, time.Minute,
+			"provider_silent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, func(c *curfew.Config) { c.RefreshGrace = time.Minute })
+			var mu sync.Mutex
+			var last string // the refresh token that the provider would take
+			a.short(nil, nil, func(doc map[string]any) {
+				mu.Lock()
+				defer mu.Unlock()
+				last = doc["refresh_token"].(string)
+			})
+			b := newBrowser(t)
+			b.open(a.server.URL + "/")
+			revoked := make(chan string, 10)
+			a.op.Override(oidctest.Revoke, func(_ http.ResponseWriter, r *http.Request) { revoked <- r.FormValue("token") })
+			a.short(row.lie, nil, func(doc map[string]any) {
+				mu.Lock()
+				defer mu.Unlock()
+				if row.tokens != nil {
+					row.tokens(doc)
+				}
+				if rt, ok := doc["refresh_token"].(string); ok {
+					last = rt
+				}
+			})
+			a.pass(2*time.Second + row.pass)
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || soon(t, "the end", a.ended) != row.cause {
+				t.Fatalf("the session goes on: %s", text)
+			}
+			got := soon(t, "the revocation", revoked)
+			mu.Lock()
+			defer mu.Unlock()
+			for got != last { // the one from before may be revoked as well
+				got = soon(t, "the revocation of the newest refresh token", revoked)
+			}
+		})
+	}
+}
+
+// A response that is refused keeps the session going for the grace, with its new refresh token: the old one may be spent.
+func TestTheRefreshTokenOfARefusedResponseIsKeptForTheNextTry(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.short(nil, nil, nil)
+	b := newBrowser(t)
+	b.open(a.server.URL + "/")
+	a.short(nil, nil, func(doc map[string]any) { doc["token_type"] = "DPoP" })
+	a.pass(2 * time.Second)
+	b.open(a.server.URL + "/public")
+	a.short(nil, nil, nil)
+	a.pass(31 * time.Second)
+	if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
+		t.Error("the refresh token that came in a refused response is lost")
+	}
+}
+
 func TestClaimsRequireAndPolicyAreThoseOfTheLastRefresh(t *testing.T) {
 	t.Parallel()
 	groups := func(list ...any) func(map[string]any) {

@@ -97,8 +97,7 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	m := web.Message{Title: "This sign-in cannot be continued", Actions: actions}
 	switch {
 	case q["error"] != "":
-		err = fmt.Errorf("%w; the provider answered %q: %q", err, web.Clip(q["error"]),
-			web.Clip(q["error_description"]))
+		err = fmt.Errorf("%w; the provider answered %s", err, quoteError(q["error"], q["error_description"]))
 		m.Text = fmt.Sprintf("%s did not sign you in. It reports the error “%s”.", label(p), printable(q["error"]))
 	case signedIn && a == nil:
 		redirect(w, h.home())
@@ -130,8 +129,7 @@ func (h *Handler) checkParams(ctx context.Context, p *oidc.Provider, a *attempt,
 		return h.providerFailure(p, a, err)
 	}
 	if refusesSelection(a, q["error"]) {
-		return fmt.Errorf("%w: it answered %q: %q", errNoSelection, web.Clip(q["error"]),
-			web.Clip(q["error_description"]))
+		return fmt.Errorf("%w: it answered %s", errNoSelection, quoteError(q["error"], q["error_description"]))
 	}
 	if q["error"] != "" {
 		return h.declined(p, a, q["error"], q["error_description"])
@@ -259,8 +257,7 @@ func (h *Handler) otherAccount(ctx context.Context, p *oidc.Provider, a *attempt
 // declined is the page for an error that the provider answered (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and the
 // description come through the browser, so anybody may have written them.
 func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description string) error {
-	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %q: %q", web.Clip(code),
-		web.Clip(description)),
+	f := refuse(http.StatusBadRequest, "", fmt.Errorf("the provider answered %s", quoteError(code, description)),
 		slog.String("provider", p.Name()), slog.String("check", "error"))
 	switch code {
 	case "access_denied":
@@ -340,6 +337,14 @@ func (h *Handler) notReplaced(r *http.Request, err error) {
 	b, _ := h.Cookie.Read(r)
 	h.Site.Event(r, slog.LevelWarn, "session_not_replaced", slog.String("session", b.Key().Handle()),
 		slog.String("error", err.Error()))
+}
+
+// quoteError shows an error of the provider, with its description if it has one (RFC 6749 §4.1.2.1), for the log.
+func quoteError(code, description string) string {
+	if description == "" {
+		return fmt.Sprintf("%q", web.Clip(code))
+	}
+	return fmt.Sprintf("%q: %q", web.Clip(code), web.Clip(description))
 }
 
 // printable removes from untrusted text what RFC 6749 §4.1.2.1 does not allow, and shortens it.

@@ -148,7 +148,7 @@ func TestTheCallbackRefuses(t *testing.T) {
 			func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }), check: "at_hash", status: 400},
 		{why: "userinfo of another person", mangle: func(m *oidctest.Mangle) {
 			m.Userinfo = func(claims map[string]any) { claims["sub"] = "bob" }
-		}, check: "sub", status: 400, askedUI: true},
+		}, check: "userinfo", status: 400, askedUI: true},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
@@ -477,6 +477,38 @@ func TestAWrongOrPlantedCookieIsNotKept(t *testing.T) {
 	b.Follow("/auth/login")
 	if b.Cookie("curfew") == planted.Reveal() || b.Session() == nil {
 		t.Error("the sign-in kept a bearer that it did not make")
+	}
+}
+
+// error_description is optional (RFC 6749 §4.1.2.1): the log does not show one that is not there.
+func TestAnErrorWithoutADescriptionIsLoggedWithoutOne(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		path, description string
+		attr, want        string
+	}{
+		{"/auth/login", "", "error", `the provider answered "login_required"`},
+		{"/auth/login", "nobody is there", "error", `the provider answered "login_required": "nobody is there"`},
+		{"/auth/login?silent=true", "", "reason", `the provider answered "login_required"`},
+	} {
+		s := newStage(t, 1, nil)
+		s.ops[0].Override(oidctest.Authorize, func(w http.ResponseWriter, r *http.Request) {
+			q := url.Values{"error": {"login_required"}, "state": {r.FormValue("state")}, "iss": {s.ops[0].Issuer()}}
+			if row.description != "" {
+				q.Set("error_description", row.description)
+			}
+			http.Redirect(w, r, r.FormValue("redirect_uri")+"?"+q.Encode(), http.StatusSeeOther)
+		})
+		b := s.browser()
+		b.follow(row.path)
+		if got := s.log.last("login")[row.attr]; got != row.want {
+			t.Errorf("%s: logged %v, want %s", row.path, got, row.want)
+		}
+		// The answer to a sign-in of nobody here.
+		b.get("/auth/callback?error=login_required&state=x")
+		if got, _ := s.log.last("login")["error"].(string); !strings.HasSuffix(got, `the provider answered "login_required"`) {
+			t.Errorf("a stranger's: logged %v", got)
+		}
 	}
 }
 

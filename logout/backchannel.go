@@ -133,7 +133,11 @@ func logoutToken(r *http.Request) (string, error) {
 	if n := len(form["logout_token"]); n != 1 {
 		return "", &oidc.Error{Check: "logout_token", Err: errors.New("the form must have exactly one logout_token")}
 	}
-	return form.Get("logout_token"), nil
+	raw := form.Get("logout_token")
+	if raw == "" {
+		return "", &oidc.Error{Check: "logout_token", Err: errors.New("logout_token is empty")}
+	}
+	return raw, nil
 }
 
 // refused is the answer to a request that failed a check. It names the check; the log has the details.

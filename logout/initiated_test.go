@@ -2,6 +2,9 @@ package logout_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"html"
 	"maps"
@@ -153,6 +156,32 @@ func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 }
 
 // The endpoint's own query stays, and what is written in it is escaped.
+// The provider cannot read an ID Token that it encrypted to us: what is kept, and sent back to it, is the signed one.
+func TestSigningOutSendsTheSignedIDTokenOfAnEncryptedOne(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	s := newStage(t, nil, func(c *oidc.Config) {
+		c.Encryption = &oidc.Encryption{Alg: "ECDH-ES", Enc: "A128GCM", Key: key}
+	})
+	s.client(func(c *oidctest.Client) {
+		c.Encryption = &oidctest.Encryption{Alg: "ECDH-ES", Enc: "A128GCM", Key: &key.PublicKey}
+	})
+	b := s.signedIn("alice")
+	if kept := b.session().Tokens.IDToken; strings.Count(kept, ".") != 2 {
+		t.Errorf("kept is an ID Token of %d parts", strings.Count(kept, ".")+1)
+	}
+	p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
+	to, err := url.Parse(p.to)
+	must(t, err)
+	if hint := to.Query().Get("id_token_hint"); strings.Count(hint, ".") != 2 {
+		t.Errorf("the hint has %d parts: %s", strings.Count(hint, ".")+1, p.to)
+	}
+	if back := b.get(p.to); !strings.HasPrefix(back.to, s.url+"/auth/logout/callback?state=") {
+		t.Errorf("the provider answers %d: %s", back.status, back.body)
+	}
+}
+
 func TestAFormGoesToTheEndpointWithItsQuery(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// cached keeps one document of the provider. However many ask, one fetch is in flight; each waits with its own
-// context, and the fetch belongs to none of them: it ends by itself, within the time that fetch allows it.
+// cached keeps one document of the provider. There is at most one fetch at a time. Each caller waits with its own
+// context, and no caller's context ends the fetch: it ends by itself, within the time that the function fetch allows.
 type cached[T any] struct {
 	fetch func(context.Context) (T, error) // must return within a bounded time
 	now   func() time.Time
-	// older than this it is fetched again, behind the callers' backs; twice as old, they wait for it
+	// older than this it is fetched again in the background; when it is twice as old, callers wait for that
 	fresh time.Duration
 	stale time.Duration // older than this it is not served any more; 0: always served
 
@@ -23,12 +23,12 @@ type cached[T any] struct {
 	next   chan struct{} // closed when the next fetch has ended; nil while nobody waits for that
 	failed time.Time     // when the last fetch failed; zero when it did not
 	err    error         // what it failed with
-	retry  time.Time     // no fetch behind the callers' backs before this
+	retry  time.Time     // no fetch in the background before this
 }
 
 type flight struct {
-	done chan struct{} // closed when it has landed
-	err  error         // to be read when it has
+	done chan struct{} // closed when the fetch has ended
+	err  error         // to be read after that
 }
 
 const (
@@ -53,7 +53,7 @@ func (c *cached[T]) get(ctx context.Context) (T, error) {
 	return d.value, nil
 }
 
-// have is get for who wants to know which fetch brought the document.
+// have is get for callers that need to know which fetch brought the document.
 func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 	c.mu.Lock()
 	now := c.now()
@@ -86,8 +86,8 @@ func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 	return c.doc, nil
 }
 
-// renew has the document fetched anew: by the fetch in flight, or by a new one if allow says so. It says whether there
-// is one, and does not wait for it.
+// renew has the document fetched anew: by the fetch in flight, or by a new one if allow says so. It reports whether
+// there is one, and does not wait for it.
 func (c *cached[T]) renew(allow func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,7 +122,7 @@ func (c *cached[T]) trouble() error {
 	return c.err
 }
 
-// expire has the document fetched again at the next need, without letting go of the one there is.
+// expire has the document fetched again when it is next needed, and keeps the present one until then.
 func (c *cached[T]) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +172,7 @@ func (c *cached[T]) start(now time.Time) *flight {
 	return f
 }
 
-// wait returns when the flight has landed or ctx is done.
+// wait returns when the fetch has ended or ctx is done.
 func (f *flight) wait(ctx context.Context) error {
 	select {
 	case <-f.done:

@@ -22,6 +22,10 @@ const (
 	AuthNone  = "none"
 )
 
+// DefaultAccessTokenLifetime is how long an access token is taken to live when neither the provider nor the
+// configuration says it.
+const DefaultAccessTokenLifetime = 5 * time.Minute
+
 // Config says who the provider is and how this relying party is registered there.
 type Config struct {
 	Name         string // what it is called here: letters, digits, "-", "_"; default "main"
@@ -36,6 +40,15 @@ type Config struct {
 	// what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
 	Prompt       string
 	SkipUserinfo bool // userinfo: never
+	// UserinfoSigningAlg is the registered userinfo_signed_response_alg. When it is set, an answer that is not signed
+	// is refused. Default: JSON is taken, and what is signed must be signed with SigningAlg.
+	UserinfoSigningAlg string
+	// UserinfoEncryption is the registered userinfo_encrypted_response_alg and _enc. When it is set, an answer that is
+	// not encrypted is refused. Default: what is encrypted must be encrypted as Encryption says.
+	UserinfoEncryption *Encryption
+	// AccessTokenLifetime is how long an access token is taken to live when the token response does not say it
+	// (`expires_in`, RFC 6749 §5.1); then it is refreshed. Default: [DefaultAccessTokenLifetime].
+	AccessTokenLifetime time.Duration
 	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an
 	// address of which the provider does not say whether it is verified counts too.
 	RequireVerifiedEmail bool
@@ -59,17 +72,21 @@ type Config struct {
 
 // Quirks are departures from the standards that one provider needs. All off by default.
 type Quirks struct {
-	AllowMissingExp      bool   // logout tokens without exp: iat at most 10 minutes old instead
-	LogoutSigningAlg     string // logout_token_signed_response_alg, when it differs from SigningAlg
+	AllowMissingExp  bool   // logout tokens without exp: iat at most 10 minutes old instead
+	LogoutSigningAlg string // logout_token_signed_response_alg, when it differs from SigningAlg
+	// PlainLogoutTokens takes logout tokens that are not encrypted where ID Tokens are (Back-Channel Logout §2.6 step 1
+	// only recommends to refuse them); encrypted ones are taken as well
+	PlainLogoutTokens    bool
 	RequireTyp           bool   // refuse logout tokens whose typ is absent or JWT
 	LogoutScope          string // "session" (default) or "subject": widen tokens with sub and sid to the subject
 	SIDFromTokenResponse bool   // take sid from session_state of the token response when the ID Token has none
 }
 
-// Encryption is for providers registered to encrypt ID Tokens and logout tokens (Back-Channel Logout §2.6 step 1).
+// Encryption says how the provider encrypts to this client: ID Tokens and logout tokens (Back-Channel Logout §2.6
+// step 1), or userinfo (Core §5.3.2).
 type Encryption struct {
-	Alg string // id_token_encrypted_response_alg: RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW
-	Enc string // id_token_encrypted_response_enc: A128CBC-HS256 (default), A256CBC-HS512, A128GCM, A256GCM
+	Alg string // …_encrypted_response_alg: RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW
+	Enc string // …_encrypted_response_enc: A128CBC-HS256 (default), A256CBC-HS512, A128GCM, A256GCM
 	Key any    // *rsa.PrivateKey, *ecdsa.PrivateKey
 }
 
@@ -100,6 +117,10 @@ func (c Config) withDefaults() Config {
 	}
 	or(&c.SigningAlg, "RS256")
 	c.SigningAlg = canonicalAlg(c.SigningAlg)
+	c.UserinfoSigningAlg = canonicalAlg(c.UserinfoSigningAlg)
+	if c.AccessTokenLifetime == 0 {
+		c.AccessTokenLifetime = DefaultAccessTokenLifetime
+	}
 	or(&c.Quirks.LogoutSigningAlg, c.SigningAlg)
 	c.Quirks.LogoutSigningAlg = canonicalAlg(c.Quirks.LogoutSigningAlg)
 	or(&c.Quirks.LogoutScope, "session")
@@ -110,10 +131,12 @@ func (c Config) withDefaults() Config {
 	if !slices.Contains(c.Scopes, "openid") {
 		c.Scopes = slices.Insert(c.Scopes, 0, "openid")
 	}
-	if c.Encryption != nil {
-		e := *c.Encryption
-		or(&e.Enc, "A128CBC-HS256")
-		c.Encryption = &e
+	for _, e := range []**Encryption{&c.Encryption, &c.UserinfoEncryption} {
+		if *e != nil {
+			filled := **e
+			or(&filled.Enc, "A128CBC-HS256")
+			*e = &filled
+		}
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -173,17 +196,15 @@ func (c *Config) validate() error {
 	}
 	for _, s := range c.Scopes {
 		// RFC 6749 §3.3
-		if s == "" || strings.ContainsFunc(s, func(r rune) bool {
-			return r <= ' ' || r > '~' || r == '"' ||
-				r == '\\'
-		}) {
+		bad := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
+		if s == "" || strings.ContainsFunc(s, bad) {
 			fault("scope %s: it is empty or holds a space or another character that a scope cannot have", quote(s))
 		}
 	}
 	prompts := strings.Fields(c.Prompt)
 	for i, s := range prompts {
-		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, s) || s == "none" &&
-			len(prompts) > 1 || slices.Contains(prompts[:i], s) {
+		known := slices.Contains([]string{"none", "login", "consent", "select_account"}, s)
+		if !known || s == "none" && len(prompts) > 1 || slices.Contains(prompts[:i], s) {
 			fault("prompt: %s: it is none alone, or some of login, consent and select_account (Core §3.1.2.1)",
 				quote(c.Prompt))
 			break
@@ -192,9 +213,22 @@ func (c *Config) validate() error {
 	if s := c.Quirks.LogoutScope; s != "session" && s != "subject" {
 		fault("logout_scope %s: it is session or subject", quote(s))
 	}
+	if c.UserinfoSigningAlg != "" {
+		if _, err := findAlgorithm(c.UserinfoSigningAlg); err != nil {
+			fault("userinfo_signed_response_alg: %w", err)
+		}
+	}
+	if c.AccessTokenLifetime < 0 {
+		fault("access_token_lifetime: %v is less than nothing", c.AccessTokenLifetime)
+	}
 	if c.Encryption != nil {
 		if err := c.Encryption.validate(); err != nil {
 			fault("encryption: %w", err)
+		}
+	}
+	if c.UserinfoEncryption != nil {
+		if err := c.UserinfoEncryption.validate(); err != nil {
+			fault("encryption of userinfo: %w", err)
 		}
 	}
 	return errors.Join(faults...)

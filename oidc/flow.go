@@ -89,7 +89,7 @@ func (p *Provider) CheckIssParameter(ctx context.Context, iss string) error {
 
 // EndSessionRequest is RP-Initiated Logout §2.
 type EndSessionRequest struct {
-	IDTokenHint           string
+	IDTokenHint           string // sent decrypted; left out when it cannot be
 	PostLogoutRedirectURI string
 	State                 string
 }
@@ -141,7 +141,7 @@ func (p *Provider) endSession(ctx context.Context, r EndSessionRequest) (string,
 	}
 	q := url.Values{"client_id": {p.cfg.ClientID}}
 	for name, v := range map[string]string{
-		"id_token_hint":            r.IDTokenHint,
+		"id_token_hint":            p.hint(r.IDTokenHint),
 		"post_logout_redirect_uri": r.PostLogoutRedirectURI,
 		"state":                    r.State,
 	} {
@@ -150,6 +150,19 @@ func (p *Provider) endSession(ctx context.Context, r EndSessionRequest) (string,
 		}
 	}
 	return m.EndSessionEndpoint, q, nil
+}
+
+// hint returns an ID Token as `id_token_hint` takes it: one that was encrypted to us is decrypted, since the provider
+// cannot read it (Core §3.1.2.1). Empty when it cannot be: the parameter is optional.
+func (p *Provider) hint(raw string) string {
+	if raw == "" {
+		return ""
+	}
+	t, err := p.openToken(raw, false)
+	if err != nil {
+		return ""
+	}
+	return t.raw
 }
 
 // addQuery adds parameters to an endpoint, whose own query is kept (RFC 6749 §3.1).

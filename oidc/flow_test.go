@@ -3,6 +3,10 @@ package oidc_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -357,7 +361,8 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 
 func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 	t.Parallel()
-	h := build(t)
+	const seven = 7 * time.Minute // as configured
+	h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.AccessTokenLifetime = seven })
 	tok, id := h.tokens(t)
 	five := 5 * time.Minute
 	for _, row := range []struct {
@@ -365,17 +370,17 @@ func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 		reason       string        // "": it is taken
 		expires      time.Duration // 0: not said
 	}{
-		{"expires_in", `null`, "", 0},
-		{"expires_in", `""`, "", 0},
-		{"expires_in", `0`, "", 0},
-		{"expires_in", `-1`, "", 0},
-		{"expires_in", `1e99`, "", 0},
-		{"expires_in", `1e999`, "", 0},
-		{"expires_in", `"NaN"`, "", 0},
-		{"expires_in", `"Inf"`, "", 0},
-		{"expires_in", `"an hour"`, "", 0},
-		{"expires_in", `true`, "", 0},
-		{"expires_in", `[60]`, "", 0},
+		{"expires_in", `null`, "", seven},
+		{"expires_in", `""`, "", seven},
+		{"expires_in", `0`, "", seven},
+		{"expires_in", `-1`, "", seven},
+		{"expires_in", `1e99`, "", seven},
+		{"expires_in", `1e999`, "", seven},
+		{"expires_in", `"NaN"`, "", seven},
+		{"expires_in", `"Inf"`, "", seven},
+		{"expires_in", `"an hour"`, "", seven},
+		{"expires_in", `true`, "", seven},
+		{"expires_in", `[60]`, "", seven},
 		{"expires_in", `"60"`, "", time.Minute},
 		{"expires_in", `6e1`, "", time.Minute},
 		{"refresh_token", `null`, "", five},
@@ -567,7 +572,10 @@ func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 			tok, id := h.tokens(t)
 			h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = row.lie })
 			_, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
-			wantCheck(t, err, row.check, row.reason)
+			wantCheck(t, err, "userinfo", row.reason)
+			if row.check != "" && !strings.HasPrefix(err.Error(), "userinfo: "+row.check+": ") {
+				t.Errorf("it does not name the check %s: %v", row.check, err)
+			}
 		})
 	}
 	h := build(t)
@@ -587,11 +595,110 @@ func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 	wantUnavailable(t, ask(oidctest.Status(307)), "not followed")
 	wantCheck(t, ask(oidctest.Status(403)), "userinfo", "403")
 	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "",
-		func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))), "signature", "not the signature")
+		func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))), "userinfo", "signature: it is not the signature")
 	wantCheck(t, ask(jwt(h.op.SignIDToken("app", "alice", "", "", "",
-		func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }))), "alg", "registered")
+		func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }))), "userinfo", "`none` is no signature")
+	wantUnavailable(t, ask(oidctest.Status(503)), "userinfo")
+	wantCheck(t, ask(jwt("")), "userinfo", "the token is empty")
+	wantCheck(t, ask(jwt("{}")), "userinfo", "three parts")
+	wantCheck(t, ask(jwt("a.b.c.d.e")), "userinfo", "no key to decrypt it is configured")
+	wantCheck(t, ask(jwt("a.b.c")), "userinfo", "the header is not base64url")
 	h.op.Override(oidctest.Userinfo, nil)
 	wantCheck(t, ask(nil), "userinfo", "401") // an access token that is none
+}
+
+// Core §5.3.2: userinfo may be JSON, signed, encrypted, or signed and encrypted, with algorithms of its own.
+func TestUserinfoComesAsItIsRegistered(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const jwe = "ECDH-ES"
+	theirs := &oidctest.Encryption{Alg: jwe, Enc: "A128GCM", Key: &key.PublicKey}
+	ours := &oidc.Encryption{Alg: jwe, Enc: "A128GCM", Key: key}
+	const unsigned, unencrypted = "`userinfo_signed_response_alg` is set",
+		"`userinfo_encrypted_response_alg` is set"
+	for _, row := range []struct {
+		name   string
+		signed string // as the provider signs; "" for not at all
+		jwe    *oidctest.Encryption
+		alg    string // as configured
+		enc    *oidc.Encryption
+		id     *oidc.Encryption // of ID Tokens
+		reason string           // "": it is taken
+	}{
+		{"JSON", "", nil, "", nil, nil, ""},
+		{"JSON beside encrypted ID Tokens", "", nil, "", nil, ours, ""},
+		{"JSON where it is to be signed", "", nil, "ES256", nil, nil, unsigned},
+		{"JSON where it is to be encrypted", "", nil, "", ours, nil, unencrypted},
+		{"signed as ID Tokens", "ES256", nil, "", nil, nil, ""},
+		{"signed otherwise", "EdDSA", nil, "", nil, nil,
+			"signed with \"EdDSA\"; registered is ES256 (if userinfo is signed so, set `userinfo_signed_response_alg: EdDSA`)"},
+		{"signed otherwise, as set", "EdDSA", nil, "EdDSA", nil, nil, ""},
+		{"signed otherwise, as set by its new name", "EdDSA", nil, "Ed25519", nil, nil, ""},
+		{"signed as ID Tokens, set otherwise", "ES256", nil, "EdDSA", nil, nil, "registered is EdDSA"},
+		{"signed where it is to be encrypted", "ES256", nil, "", ours, nil, unencrypted},
+		{"encrypted", "", theirs, "", ours, nil, ""},
+		{"encrypted as ID Tokens are", "", theirs, "", nil, ours, ""},
+		{"encrypted, without a key", "", theirs, "", nil, nil, "no key to decrypt it is configured"},
+		{"encrypted where it is to be signed", "", theirs, "ES256", ours, nil, unsigned},
+		{"encrypted otherwise", "", &oidctest.Encryption{Alg: jwe, Enc: "A256GCM", Key: &key.PublicKey}, "", ours, nil,
+			"not the registered A128GCM"},
+		{"encrypted otherwise than ID Tokens, as set", "", theirs, "", ours,
+			&oidc.Encryption{Alg: "RSA-OAEP", Enc: "A128GCM", Key: rsaKey}, ""},
+		{"signed and encrypted", "EdDSA", theirs, "EdDSA", ours, nil, ""},
+		{"signed otherwise and encrypted", "EdDSA", theirs, "ES256", ours, nil, "registered is ES256"},
+		{"signed and encrypted, set for neither", "ES256", theirs, "", nil, ours, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, func(c *oidctest.Client, cfg *oidc.Config) {
+				c.SignedUserinfo, c.UserinfoSigningAlg, c.UserinfoEncryption = row.signed != "", row.signed, row.jwe
+				cfg.UserinfoSigningAlg, cfg.UserinfoEncryption, cfg.Encryption = row.alg, row.enc, row.id
+				if row.id != nil && row.id.Alg == jwe {
+					c.Encryption = theirs
+				} else if row.id != nil {
+					c.Encryption = &oidctest.Encryption{Alg: row.id.Alg, Enc: row.id.Enc, Key: &rsaKey.PublicKey}
+				}
+			})
+			h.op.Mangle(func(m *oidctest.Mangle) {
+				m.Userinfo = func(c map[string]any) { c["site"] = "a.b.c.d.e.f" } // dots of its own
+			})
+			tok, id := h.tokens(t)
+			got, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			if row.reason != "" {
+				wantCheck(t, err, "userinfo", row.reason)
+				return
+			}
+			if err != nil || got["email"] != "alice@example.com" || got["site"] != "a.b.c.d.e.f" {
+				t.Fatalf("%v, %v", got, err)
+			}
+			// About somebody else, or for another client: refused in any form.
+			h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = func(c map[string]any) { c["sub"] = "bob" } })
+			_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			wantCheck(t, err, "userinfo", "somebody else")
+			if row.signed != "" || row.jwe != nil {
+				h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = func(c map[string]any) { c["aud"] = "other" } })
+				_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+				wantCheck(t, err, "userinfo", "not for this client")
+			}
+		})
+	}
+	// `none` inside an encrypted answer is no signature either.
+	h := build(t, func(_ *oidctest.Client, cfg *oidc.Config) { cfg.UserinfoEncryption = ours })
+	tok, id := h.tokens(t)
+	h.op.Override(oidctest.Userinfo, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/jwt")
+		fmt.Fprint(w, oidctest.Encrypt(oidctest.Sign(oidctest.JWT{Header: map[string]any{"alg": "none"},
+			Claims: map[string]any{"sub": "alice"}, Alg: "none", Key: h.op.Key("ES256")}), theirs))
+	})
+	_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+	wantCheck(t, err, "userinfo", "`none` is no signature")
 }
 
 func TestWhatTheRevocationEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {

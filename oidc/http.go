@@ -131,7 +131,7 @@ func (p *Provider) post(ctx context.Context, where string, form url.Values) (*an
 	return a, nil
 }
 
-// temporary says whether the answer means that it may be another one later.
+// temporary reports whether the answer means that it may be another one later.
 func (a *answer) temporary() bool {
 	return a.status >= 500 || a.status == http.StatusTooManyRequests || a.status == http.StatusRequestTimeout
 }

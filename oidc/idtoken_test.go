@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,58 @@ func TestNeitherKindOfTokenPassesForTheOther(t *testing.T) {
 	}
 }
 
+func TestLogoutTokensMayComeUnencryptedBesideEncryptedIDTokens(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const alg, enc = "ECDH-ES", "A128GCM"
+	encrypted := &oidctest.Encryption{Alg: alg, Enc: enc, Key: &key.PublicKey}
+	for _, allowed := range []bool{false, true} {
+		h := build(t, func(c *oidctest.Client, cfg *oidc.Config) {
+			c.Encryption, c.PlainLogoutTokens = encrypted, true // as Keycloak does
+			cfg.Encryption = &oidc.Encryption{Alg: alg, Enc: enc, Key: key}
+			cfg.Quirks.PlainLogoutTokens = allowed
+		})
+		h.settle(t)
+		other := build(t, func(_ *oidctest.Client, cfg *oidc.Config) {
+			cfg.Encryption = &oidc.Encryption{Alg: alg, Enc: enc, Key: key}
+		})
+		plain := h.op.SignLogoutToken("app", "alice", "s")
+		_, err := h.verify(t, plain)
+		steps := oidc.ExplainLogoutToken(t.Context(), []*oidc.Provider{h.rp}, plain, h.Now())
+		if !allowed {
+			wantCheck(t, err, "jwe", "`allow_unencrypted_logout_tokens: true`")
+			if steps[1].Status != "failed" || !strings.Contains(steps[1].Detail, "allow_unencrypted_logout_tokens") {
+				t.Errorf("explained as %+v", steps[1])
+			}
+			continue
+		}
+		if err != nil || steps[1].Status != "ok" {
+			t.Fatalf("%v, explained as %+v", err, steps[1])
+		}
+		if _, err := h.verify(t, oidctest.Encrypt(plain, encrypted)); err != nil {
+			t.Errorf("an encrypted one: %v", err)
+		}
+		// It is verified like any other.
+		_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s",
+			func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }))
+		wantCheck(t, err, "signature", "not the signature")
+		_, err = h.verify(t, h.op.SignLogoutToken("app", "alice", "s",
+			func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }))
+		wantCheck(t, err, "alg", "none")
+		// It is for logout tokens alone, and for this provider alone.
+		h.op.SetClient(oidctest.Client{ID: "app", SigningAlg: "ES256"})
+		_, err = h.rp.VerifyIDToken(t.Context(), h.op.SignIDToken("app", "alice", "s", "n", ""),
+			oidc.Expect{Nonce: "n"}, h.Now())
+		wantCheck(t, err, "jwe", "not encrypted")
+		both := []*oidc.Provider{h.rp, other.rp}
+		_, err = oidc.VerifyLogoutToken(t.Context(), both, other.op.SignLogoutToken("app", "alice", "s"), h.Now())
+		wantCheck(t, err, "jwe", "allow_unencrypted_logout_tokens")
+	}
+}
+
 func TestEncryptedTokens(t *testing.T) {
 	t.Parallel()
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -228,6 +281,23 @@ func TestEncryptedTokens(t *testing.T) {
 			}
 			if strings.Count(id.Raw, ".") != 2 {
 				t.Fatalf("Raw has %d parts; id_token_hint takes the decrypted token", strings.Count(id.Raw, ".")+1)
+			}
+			// One that was kept encrypted is sent as the provider can read it, and not at all if we cannot.
+			encrypted := oidctest.Encrypt(id.Raw, &oidctest.Encryption{Alg: row.alg, Enc: row.enc, Key: row.public})
+			other := oidctest.Encrypt(id.Raw, &oidctest.Encryption{Alg: "ECDH-ES", Enc: "A256GCM",
+				Key: &ecKey.PublicKey})
+			for hint, want := range map[string]string{encrypted: id.Raw, id.Raw: id.Raw, other: "", "a.b": ""} {
+				where, err := h.rp.EndSessionURL(t.Context(), oidc.EndSessionRequest{IDTokenHint: hint})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if u, _ := url.Parse(where); u.Query().Get("id_token_hint") != want {
+					t.Errorf("the hint %s became %s", hint, u.Query().Get("id_token_hint"))
+				}
+				_, form, err := h.rp.EndSessionForm(t.Context(), oidc.EndSessionRequest{IDTokenHint: hint})
+				if err != nil || form.Get("id_token_hint") != want {
+					t.Errorf("the hint %s became %v, %v", hint, form, err)
+				}
 			}
 			_, err = h.rp.VerifyIDToken(t.Context(), id.Raw, oidc.Expect{Nonce: "n"}, h.Now())
 			wantCheck(t, err, "jwe", "not encrypted")

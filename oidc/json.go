@@ -98,8 +98,7 @@ func fault(d *jsontext.Decoder, err error) error {
 	return fmt.Errorf("at byte %d", d.InputOffset())
 }
 
-// plain turns numbers into [json.Number], which keeps their digits, for callers who know nothing of this package's
-// JSON.
+// plain turns numbers into [json.Number], which keeps their digits, for callers outside this package.
 func (c claims) plain() map[string]any {
 	plain(map[string]any(c))
 	return c
@@ -121,5 +120,5 @@ func plain(v any) any {
 	return v
 }
 
-// has says whether a claim is there. One that is null is not: presence is not value.
+// has reports whether a claim is there. One that is null is not: presence is not value.
 func (c claims) has(name string) bool { return c[name] != nil }

@@ -12,26 +12,21 @@ func (p *Provider) openToken(raw string, mustEncrypt bool) (*signed, error) {
 		return nil, err
 	}
 	if len(parts) == 5 {
-		if raw, err = p.decrypt(raw, parts); err != nil {
+		if raw, err = p.cfg.Encryption.decrypt(raw, parts); err != nil {
 			return nil, err
 		}
 		if parts, err = splitCompact(raw); err != nil {
 			return nil, err
 		}
 	} else if mustEncrypt && p.cfg.Encryption != nil {
-		return nil, notEncrypted()
+		return nil, failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones")
 	}
 	return parseSigned(parts, raw)
 }
 
-func notEncrypted() error {
-	return failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones")
-}
-
 // decrypt opens a JWE. Exactly the registered pair of algorithms is taken, and no compression: what comes out is never
-// larger than what came in.
-func (p *Provider) decrypt(raw string, parts []string) (string, error) {
-	e := p.cfg.Encryption
+// larger than what came in. With no e there is no key.
+func (e *Encryption) decrypt(raw string, parts []string) (string, error) {
 	if e == nil {
 		return "", failed("jwe", "the token is encrypted, and no key to decrypt it is configured")
 	}

@@ -31,7 +31,7 @@ const (
 
 // keySet is the guarded cache of a provider's keys. Anybody can make it look for a key, so looking is what is guarded.
 //
-// A token whose signature a key confirms costs one look. For any other, nothing is known at first: the provider may
+// A token whose signature a key confirms costs one look-up. For any other, nothing is known at first: the provider may
 // have new keys, under new names or under the same ones. So the keys are fetched again, at most keyBurst times at once
 // and then once in keyEvery, however many ask, and meanwhile the token is held, for at most holdFor. It is refused
 //
@@ -67,8 +67,8 @@ func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Tim
 	}
 }
 
-// verify says whether one of the provider's keys signed the token with the algorithm a. iat is when the token says that
-// it was signed; zero when it does not. It waits at d; without one, it decides by a single fetch what the token is
+// verify reports whether one of the provider's keys signed the token with the algorithm a. iat is when the token says
+// that it was signed; zero when it does not. It waits at d; without one, it decides by a single fetch what the token is
 // worth now, as `curfew token explain` wants it. The error is an [Error] of the check "kid" or "signature", or an
 // [ErrUnavailable].
 func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.Time, d *waitingList) error {
@@ -138,7 +138,7 @@ func (s *keySet) ask(limit *rate.Limiter, first bool) time.Duration {
 }
 
 // undecided is the answer when a token has waited for as long as it may. It does not wrap what is open, which is final
-// for whoever finds an [Error].
+// for callers that look for an [Error].
 func (s *keySet) undecided(ctx context.Context, open error) error {
 	if _, refused := open.(*Error); !refused {
 		return open

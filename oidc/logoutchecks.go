@@ -60,7 +60,7 @@ type logoutCheck struct {
 	name    string
 	section string
 	run     func(*logoutVerification, context.Context) error
-	// needs says whether what this step looks at is there, when steps before it failed.
+	// needs reports whether what this step looks at is there, when steps before it failed.
 	needs func(*logoutVerification) bool
 	// found says what a token that passed holds.
 	found func(*logoutVerification) string

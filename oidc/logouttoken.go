@@ -31,7 +31,7 @@ type LogoutToken struct {
 	Expiry   time.Time // zero only with AllowMissingExp
 	// Remember is until when the jti must be refused: Expiry (or what stands in for it) plus the skew.
 	Remember time.Time
-	// RevokeOffline: Keycloak's revoke_offline_access inside the event.
+	// RevokeOffline is Keycloak's `revoke_offline_access: true`: refresh tokens for offline use are to be revoked too.
 	RevokeOffline bool
 }
 
@@ -82,12 +82,7 @@ func (v *logoutVerification) checkShape(context.Context) (err error) {
 // come into question whose key that was (§2.6 step 1).
 func (v *logoutVerification) decrypt(context.Context) error {
 	if len(v.parts) == 3 {
-		return v.someCandidate(func(p *Provider) error {
-			if p.cfg.Encryption != nil {
-				return notEncrypted()
-			}
-			return nil
-		})
+		return v.someCandidate((*Provider).checkPlain)
 	}
 	err := failed("jwe", "the token is encrypted, and no key to decrypt it is configured")
 	for _, p := range v.candidates {
@@ -95,7 +90,7 @@ func (v *logoutVerification) decrypt(context.Context) error {
 			continue
 		}
 		var plain string
-		if plain, err = p.decrypt(v.raw, v.parts); err != nil {
+		if plain, err = p.cfg.Encryption.decrypt(v.raw, v.parts); err != nil {
 			continue
 		}
 		v.raw, v.encrypted = plain, true
@@ -107,6 +102,16 @@ func (v *logoutVerification) decrypt(context.Context) error {
 		return err
 	}
 	return err
+}
+
+// checkPlain reports whether a logout token of this provider may come unencrypted.
+func (p *Provider) checkPlain() error {
+	if p.cfg.Encryption == nil || p.cfg.Quirks.PlainLogoutTokens {
+		return nil
+	}
+	return failed("jwe", "the token is not encrypted, and this client is registered for encrypted ones (if the "+
+		"provider encrypts ID Tokens and not logout tokens, as Keycloak does, set "+
+		"`allow_unencrypted_logout_tokens: true` for it)")
 }
 
 func (v *logoutVerification) checkHeader(context.Context) (err error) {
@@ -216,8 +221,10 @@ func (v *logoutVerification) checkRegistration(context.Context) error {
 
 func (v *logoutVerification) meets(p *Provider) error {
 	h := &v.signed.header
-	if p.cfg.Encryption != nil && !v.encrypted {
-		return notEncrypted()
+	if !v.encrypted {
+		if err := p.checkPlain(); err != nil {
+			return err
+		}
 	}
 	if err := p.checkLogoutAlg(h.alg); err != nil {
 		return err
@@ -298,7 +305,9 @@ func (v *logoutVerification) checkEvents(context.Context) error {
 	if !ok {
 		return failed("events", "the member %s of `events` is not a JSON object", backchannelEvent)
 	}
-	v.token.RevokeOffline = members["revoke_offline_access"] == true
+	// Keycloak writes it beside the event. It is read inside the event as well, where a member of the event belongs.
+	const revoke = "revoke_offline_access"
+	v.token.RevokeOffline = events[revoke] == true || members[revoke] == true
 	return nil
 }
 
@@ -360,7 +369,7 @@ func (v *logoutVerification) issuers() []string {
 	return list
 }
 
-// passesOtherwise says whether a token that lacks `exp` passes the checks that are left, the signature apart.
+// passesOtherwise reports whether a token that lacks `exp` passes the checks that are left, the signature apart.
 func (v *logoutVerification) passesOtherwise(ctx context.Context, left []logoutCheck) bool {
 	for i := range left {
 		if left[i].name != "signature" && left[i].run(v, ctx) != nil {

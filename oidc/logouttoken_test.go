@@ -440,16 +440,36 @@ func TestQuirksOfLogoutTokens(t *testing.T) {
 	wantCheck(t, err, "alg", "registered is EdDSA")
 }
 
-func TestKeycloaksRevokeOfflineAccessIsRead(t *testing.T) {
+func TestKeycloaksRevokeOfflineAccessIsReadBesideTheEventAndInIt(t *testing.T) {
 	t.Parallel()
 	h := build(t)
-	for v, want := range map[any]bool{true: true, false: false, "true": false, 1: false} {
-		got, err := h.verify(t, h.op.SignLogoutToken("app", "alice", "s",
-			claim("events", map[string]any{oidctest.LogoutEvent: map[string]any{"revoke_offline_access": v}})))
-		if err != nil || got.RevokeOffline != want {
-			t.Fatalf("%v: got %+v, %v; want %v", v, got, err, want)
+	type object = map[string]any
+	const event, revoke = oidctest.LogoutEvent, "revoke_offline_access"
+	for _, row := range []struct {
+		events object
+		want   bool
+	}{
+		{object{event: object{}, revoke: true}, true}, // as Keycloak 26 writes it
+		{object{event: object{revoke: true}}, true},
+		{object{event: object{revoke: true}, revoke: false}, true},
+		{object{event: object{revoke: false}, revoke: true}, true},
+		{object{event: object{}}, false},
+		{object{event: object{revoke: false}, revoke: false}, false},
+		{object{event: object{}, revoke: nil}, false},
+		{object{event: object{}, revoke: "true"}, false},
+		{object{event: object{}, revoke: 1}, false},
+		{object{event: object{}, revoke: object{}}, false},
+		{object{event: object{}, "Revoke_offline_access": true}, false},
+		{object{event: object{}, "another": object{revoke: true}}, false},
+	} {
+		got, err := h.verify(t, h.op.SignLogoutToken("app", "alice", "s", claim("events", row.events)))
+		if err != nil || got.RevokeOffline != row.want {
+			t.Errorf("%v: got %+v, %v; want %v", row.events, got, err, row.want)
 		}
 	}
+	// Without the event it is no logout token.
+	_, err := h.verify(t, h.op.SignLogoutToken("app", "alice", "s", claim("events", object{revoke: true})))
+	wantCheck(t, err, "events", "does not hold")
 }
 
 func TestEveryAlgorithmVerifiesAndNoOtherTakesItsPlace(t *testing.T) {

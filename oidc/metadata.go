@@ -22,6 +22,8 @@ type Metadata struct {
 	EndSessionEndpoint    string
 	RevocationEndpoint    string
 	IDTokenSigningAlgs    []string
+	UserinfoSigningAlgs   []string // userinfo_signing_alg_values_supported
+	UserinfoEncryptAlgs   []string // userinfo_encryption_alg_values_supported
 	PKCEMethods           []string // code_challenge_methods_supported
 	TokenAuthMethods      []string
 	Scopes                []string
@@ -68,11 +70,11 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 		p.cfg.Log.Warn("the provider's metadata names endpoints that are not used; what they are for does not work",
 			"event", "oidc.discovery.ignored", "provider", p.cfg.Name, "ignored", strings.Join(m.Ignored, "; "))
 	}
-	// Whoever is without metadata asks all the time; what is told is when that begins and ends.
+	// Without metadata it is asked for again and again; only the first failure and the recovery are logged.
 	switch was := p.silent.Swap(err != nil); {
 	case err != nil && !was:
-		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can", "event",
-			"oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can",
+			"event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
 	case err == nil && was:
 		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered",
 			"provider", p.cfg.Name)
@@ -153,6 +155,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		return list
 	}
 	m.IDTokenSigningAlgs = list("id_token_signing_alg_values_supported")
+	m.UserinfoSigningAlgs = list("userinfo_signing_alg_values_supported")
+	m.UserinfoEncryptAlgs = list("userinfo_encryption_alg_values_supported")
 	m.PKCEMethods = list("code_challenge_methods_supported")
 	m.TokenAuthMethods = list("token_endpoint_auth_methods_supported")
 	m.Scopes = list("scopes_supported")

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -8,20 +9,21 @@ import (
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
 //
-// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed behind the
-// callers' backs. Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
+// It keeps two documents of the provider's, its metadata and its keys, fetched on first need and renewed in the
+// background. Each fetch is bounded in time and size and ends by itself, so there is nothing to close.
 type Provider struct {
 	cfg       Config
 	alg       *algorithm // of ID Tokens
 	logoutAlg *algorithm // of logout tokens
+	infoAlg   *algorithm // of userinfo that is signed
 	meta      *cached[*Metadata]
 	keys      *keySet
 	silent    atomic.Bool            // the metadata could not be fetched when that was last tried
 	barred    atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
-// New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all who wait, and
-// again after a failure, at most once a second. The error holds every fault of the configuration at once.
+// New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all callers that
+// wait, and again after a failure, at most once a second. The error holds every fault of the configuration at once.
 func New(c Config) (*Provider, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
@@ -33,6 +35,9 @@ func New(c Config) (*Provider, error) {
 		return nil, err
 	}
 	if p.logoutAlg, err = findAlgorithm(c.Quirks.LogoutSigningAlg); err != nil {
+		return nil, err
+	}
+	if p.infoAlg, err = findAlgorithm(cmp.Or(c.UserinfoSigningAlg, c.SigningAlg)); err != nil {
 		return nil, err
 	}
 	p.meta = &cached[*Metadata]{fetch: p.discover, now: c.Now, fresh: metadataFresh}
@@ -69,8 +74,10 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	for i := range all {
 		infos[i] = all[i].info
 		infos[i].Problem = all[i].problemWith(p.alg)
-		if infos[i].Problem != "" && p.logoutAlg.name != p.alg.name {
-			infos[i].Problem = all[i].problemWith(p.logoutAlg)
+		for _, a := range []*algorithm{p.logoutAlg, p.infoAlg} {
+			if infos[i].Problem != "" && a.name != p.alg.name {
+				infos[i].Problem = all[i].problemWith(a)
+			}
 		}
 	}
 	return infos, nil

@@ -68,7 +68,7 @@ func canonicalAlg(name string) string {
 	return name
 }
 
-// verify says whether signature is that of input under key, which must be of the algorithm's kind.
+// verify reports whether signature is that of input under key, which must be of the algorithm's kind.
 func (a *algorithm) verify(key crypto.PublicKey, input string, signature []byte) bool {
 	return a.check(a, key, []byte(input), signature)
 }

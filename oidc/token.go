@@ -17,7 +17,7 @@ type Tokens struct {
 	IDToken      string // not verified yet
 	AccessToken  string
 	RefreshToken string
-	Expires      time.Time // of the access token; zero when not said
+	Expires      time.Time // of the access token; as configured when not said
 	Scopes       []string  // granted; as asked when not said
 	SessionState string    // session_state, for the quirk
 }
@@ -26,7 +26,7 @@ func (Tokens) String() string       { return "[tokens]" }
 func (Tokens) GoString() string     { return "[tokens]" }
 func (Tokens) LogValue() slog.Value { return slog.StringValue("[tokens]") }
 
-// Exchange turns a code into tokens (Core §3.1.3). The ID Token among them is there, and not verified yet.
+// Exchange turns a code into tokens (Core §3.1.3). It always holds an ID Token, which is not verified yet.
 // [ErrInvalidGrant] when the provider does not take the code, [ErrUnavailable] when it cannot be asked, else an
 // [Error].
 func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI string) (*Tokens, error) {
@@ -54,16 +54,18 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 // [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be
 // asked; an [Error] when what it sent is wrong, or it refuses for another reason: both may pass.
 //
-// When new tokens came but the ID Token among them could not be verified, they are returned beside the error: the
-// provider may have spent the old refresh token. They must not be used as they are, but they can be revoked.
-func (p *Provider) Refresh(ctx context.Context, refreshToken string, before IDToken, now time.Time) (*Tokens, *IDToken,
-	error) {
+// When new tokens came, but something is wrong with the response or its ID Token, what there is of them is returned
+// beside the error: the provider may have spent the old refresh token. They must not be used as they are, but they can
+// be revoked.
+func (p *Provider) Refresh(
+	ctx context.Context, refreshToken string, before IDToken, now time.Time,
+) (*Tokens, *IDToken, error) {
 	t, err := p.grant(ctx, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
 	}, now, refreshToken)
 	if err != nil {
-		return nil, nil, err
+		return t, nil, err
 	}
 	if t.RefreshToken == "" {
 		t.RefreshToken = refreshToken
@@ -124,7 +126,8 @@ func (p *Provider) IDTokenClaims(raw string) (map[string]any, error) {
 	return c.plain(), nil
 }
 
-// grant asks the token endpoint (RFC 6749 §5). The secrets are what errors must not repeat.
+// grant asks the token endpoint (RFC 6749 §5). The secrets are what errors must not repeat. Tokens beside an error are
+// those of a response that is refused.
 func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, secrets ...string) (*Tokens, error) {
 	m, err := p.meta.get(ctx)
 	if err != nil {
@@ -170,16 +173,15 @@ func (p *Provider) clientRefused(r *Refusal) {
 		return
 	}
 	p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in there, and no session "+
-		"is refreshed. "+
-		"See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
+		"is refreshed. See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
 		"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
 		"token_endpoint_auth_method", p.cfg.AuthMethod, "error", r.Error())
 }
 
 func (p *Provider) clientTaken() {
 	if p.barred.Load() != nil && p.barred.Swap(nil) != nil {
-		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken", "provider",
-			p.cfg.Name)
+		p.cfg.Log.Info("the provider takes this client's credentials again", "event", "oidc.client.taken",
+			"provider", p.cfg.Name)
 	}
 }
 
@@ -191,22 +193,26 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 			sentence: "the token endpoint answered 200, and not with a JSON object whose names are there once"})
 	}
 	var t Tokens
+	var wrong error
 	for name, to := range map[string]*string{
 		"id_token": &t.IDToken, "access_token": &t.AccessToken, "refresh_token": &t.RefreshToken,
 	} {
 		s, ok := c[name].(string)
 		if c[name] != nil && !ok {
-			return nil, failed("token_response", "`%s` is not a string", name)
+			wrong = failed("token_response", "`%s` is not a string", name)
 		}
 		*to = s
 	}
+	if wrong != nil {
+		return &t, wrong
+	}
 	if t.AccessToken == "" {
-		return nil, failed("token_response", "`access_token` is missing")
+		return &t, failed("token_response", "`access_token` is missing")
 	}
 	t.SessionState, _ = c["session_state"].(string) // no standard's: whatever else is there is as good as absent
 	if typ := c["token_type"]; typ != nil && typ != "" {
 		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
-			return nil, failed("token_response", "`token_type` is not Bearer")
+			return &t, failed("token_response", "`token_type` is not Bearer")
 		}
 	}
 	var seconds string
@@ -216,6 +222,7 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	case string: // as some providers send it
 		seconds = v
 	}
+	t.Expires = now.Add(p.cfg.AccessTokenLifetime)
 	if n, err := strconv.ParseFloat(seconds, 64); err == nil && n > 0 && n <= 10*365*24*3600 {
 		t.Expires = now.Add(time.Duration(n * float64(time.Second)))
 	}

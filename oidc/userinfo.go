@@ -1,16 +1,35 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
-// Userinfo asks for the claims about the person who signed in (Core §5.3), as JSON or as a signed JWT. Ask only after
-// the ID Token was verified: subject is its `sub`, and an answer about somebody else is refused (§5.3.2).
-// [ErrUnsupported] when the provider has no such endpoint.
+// Userinfo asks for the claims about the person who signed in (Core §5.3), as JSON or as a JWT that is signed,
+// encrypted, or both. Ask only after the ID Token was verified: subject is its `sub`, and an answer about somebody else
+// is refused (§5.3.2). [ErrUnsupported] when the provider has no such endpoint, [ErrUnavailable] when it cannot be
+// asked, else an [Error] of the check "userinfo".
 func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, now time.Time) (map[string]any, error) {
+	c, err := p.userinfo(ctx, accessToken, subject, now)
+	e, refused := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return c.plain(), nil
+	case errors.Is(err, ErrUnsupported), refused && e.Check == "userinfo":
+		return nil, err
+	case refused:
+		return nil, failed("userinfo", "%w", err)
+	}
+	return nil, fmt.Errorf("userinfo: %w", err)
+}
+
+func (p *Provider) userinfo(ctx context.Context, accessToken, subject string, now time.Time) (claims, error) {
 	m, err := p.meta.get(ctx)
 	if err != nil {
 		return nil, err
@@ -35,57 +54,102 @@ func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, no
 	case a.status != http.StatusOK:
 		return nil, failed("userinfo", "the userinfo endpoint: %s", a.describe())
 	}
-	var c claims
-	if a.media == "application/jwt" {
-		c, err = p.verifyUserinfo(ctx, string(a.body), now)
-	} else if c, err = decodeObject(a.body); err != nil {
-		err = failed("userinfo", "the answer is %w", err)
-	}
+	c, err := p.readUserinfo(ctx, a, now)
 	if err != nil {
 		return nil, err
 	}
 	if sub, err := c.text("sub", maxSub); err != nil {
 		return nil, err
 	} else if sub != subject {
-		return nil, failed("sub", "userinfo speaks of somebody else than the ID Token does (Core §5.3.2)")
+		return nil, failed("sub", "it speaks of somebody else than the ID Token does (Core §5.3.2)")
 	}
-	return c.plain(), nil
+	return c, nil
 }
 
-// verifyUserinfo verifies an answer that is a JWT: signed as ID Tokens are, and its `iss` and `aud`, if it has them, as
-// there.
+// readUserinfo returns the claims of an answer (Core §5.3.2): JSON, or a JWT, which is signed, or JSON that is
+// encrypted, or signed and then encrypted. What is registered must be so.
+func (p *Provider) readUserinfo(ctx context.Context, a *answer, now time.Time) (claims, error) {
+	raw, isJWT, encrypted := string(a.body), a.media == "application/jwt", false
+	if isJWT {
+		parts, err := splitCompact(raw)
+		if err != nil {
+			return nil, err
+		}
+		if encrypted = len(parts) == 5; encrypted {
+			if raw, err = cmp.Or(p.cfg.UserinfoEncryption, p.cfg.Encryption).decrypt(raw, parts); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !encrypted && p.cfg.UserinfoEncryption != nil {
+		return nil, failed("userinfo", "the answer is not encrypted, and `userinfo_encrypted_response_alg` is set")
+	}
+	isSigned := isJWT && !(encrypted && strings.HasPrefix(strings.TrimLeft(raw, " \t\r\n"), "{"))
+	switch {
+	case isSigned:
+		return p.verifyUserinfo(ctx, raw, now)
+	case p.cfg.UserinfoSigningAlg != "":
+		return nil, failed("userinfo", "the answer is not signed, and `userinfo_signed_response_alg` is set")
+	}
+	c, err := decodeObject([]byte(raw))
+	if err != nil {
+		return nil, failed("userinfo", "the answer is %w", err)
+	}
+	if encrypted {
+		err = p.checkUserinfo(c, now)
+	}
+	return c, err
+}
+
+// verifyUserinfo verifies an answer that is signed, with the one algorithm that is registered.
 func (p *Provider) verifyUserinfo(ctx context.Context, raw string, now time.Time) (claims, error) {
-	t, err := p.openToken(raw, false)
+	parts, err := splitCompact(raw)
 	if err != nil {
 		return nil, err
 	}
-	if canonicalAlg(t.header.alg) != p.alg.name {
-		return nil, failed("alg", "userinfo is signed with %s; registered is %s", quote(t.header.alg), p.alg.name)
+	t, err := parseSigned(parts, raw)
+	if err != nil {
+		return nil, err
+	}
+	if alg := canonicalAlg(t.header.alg); alg != p.infoAlg.name {
+		if _, err := findAlgorithm(alg); err != nil {
+			return nil, failed("alg", "the answer is signed with %s: %w", quote(alg), err)
+		}
+		return nil, failed("alg", "the answer is signed with %s; registered is %s (if userinfo is signed so, set "+
+			"`userinfo_signed_response_alg: %s`)", quote(alg), p.infoAlg.name, alg)
 	}
 	c, err := decodeObject(t.payload)
 	if err != nil {
-		return nil, failed("json", "userinfo is %w", err)
+		return nil, failed("json", "the payload is %w", err)
 	}
+	if err := p.checkUserinfo(c, now); err != nil {
+		return nil, err
+	}
+	iat, _ := c.time("iat") // which userinfo may lack
+	return c, p.keys.verify(ctx, t, p.infoAlg, iat, p.keys.provider)
+}
+
+// checkUserinfo checks the claims of an answer that is a JWT. `iss`, `aud` and `exp` are checked if they are there.
+func (p *Provider) checkUserinfo(c claims, now time.Time) error {
 	if iss := c["iss"]; iss != nil && iss != p.cfg.Issuer {
-		return nil, failed("iss", "userinfo is of another issuer")
+		return failed("iss", "it is of another issuer")
 	}
 	if c.has("aud") {
 		if aud, err := c.audience(); err != nil {
-			return nil, err
+			return err
 		} else if !slices.Contains(aud, p.cfg.ClientID) {
-			return nil, failed("aud", "userinfo is for %s, not for this client", quoteAll(aud))
+			return failed("aud", "it is for %s, not for this client", quoteAll(aud))
 		}
 	}
 	if c.has("exp") {
 		if exp, err := c.time("exp"); err != nil {
-			return nil, err
+			return err
 		} else if !now.Before(exp.Add(skew)) {
-			return nil, failed("exp", "userinfo ran out at %v", exp.UTC())
+			return failed("exp", "it ran out at %v", exp.UTC())
 		}
 	}
 	if c.hasLogoutEvent() {
-		return nil, failed("events", "this is a logout token")
+		return failed("events", "this is a logout token")
 	}
-	iat, _ := c.time("iat") // which userinfo may lack
-	return c, p.keys.verify(ctx, t, p.alg, iat, p.keys.provider)
+	return nil
 }

@@ -134,7 +134,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed: sessions go on for the grace; this is "+
 			"logged once until it works again",
 			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		return m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
+		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
@@ -143,6 +143,11 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 				s.Tokens.RefreshToken = got.Tokens.RefreshToken
 			}
 		})
+		if (errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded)) &&
+			got.Tokens.RefreshToken != s.Tokens.RefreshToken {
+			m.orphan(ctx, s, got.Tokens)
+		}
+		return next, err
 	default:
 		cause = store.CauseProviderSilent
 	}
@@ -158,8 +163,12 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 			return nil, err
 		}
 	}
-	if cause != store.CauseBackChannel && got.Tokens.RefreshToken != s.Tokens.RefreshToken {
-		m.orphan(ctx, s, got.Tokens) // the ending revokes only the one that the store has
+	switch newer := got.Tokens; {
+	case cause == store.CauseBackChannel: // they are orphaned already
+	case newer.RefreshToken != s.Tokens.RefreshToken, // the ending revokes only the one that the store has
+		// An ending for this cause revokes nothing, and the provider gave tokens: it still accepts the refresh token.
+		cause == store.CauseRefreshRejected && newer.AccessToken != s.Tokens.AccessToken:
+		m.orphan(ctx, s, newer)
 	}
 	return nil, store.ErrNotFound
 }

@@ -44,9 +44,13 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	}
 	checkKeys(ctx, r, p, m)
 	checkLogoutSupport(r, m)
+	checkFrontchannel(r, providerKind(c.Issuer, m), m, reg)
 	checkTokenEndpoint(r, c, m)
 	checkClient(ctx, r, p, m, reg)
 	checkRedirectURI(ctx, r, p, m, reg)
+	checkUserinfo(r, c, m)
+	r.ok("access token", "if the token response has no expires_in, it is taken to live for %s (access_token_lifetime)",
+		c.AccessTokenLifetime)
 	checkScopes(r, c, m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
@@ -170,6 +174,22 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	} else {
 		r.warn("revocation_endpoint", "the provider has none",
 			"refresh tokens of ended sessions live on there until they run out; they are forgotten here")
+	}
+}
+
+// checkFrontchannel says when the front channel is to be registered, which is only where there is no back channel.
+func checkFrontchannel(r *report, kind string, m *oidc.Metadata, reg curfew.Registration) {
+	const check = "front channel"
+	switch {
+	case kind == "Keycloak":
+		r.unchecked(check, "this looks like Keycloak, which sends no logout token to a client whose \"Front channel "+
+			"logout\" is on, as it is for a new one in the console",
+			"switch \"Front channel logout\" off in the client's settings, and enter the back-channel URL above as "+
+				"\"Backchannel logout URL\"")
+	case !m.BackchannelLogout && m.FrontchannelLogout:
+		r.warn(check, "the provider mentions no back channel, but a front channel, which needs the browser's cookie in "+
+			"a frame of the provider's page", "if there is no back channel, register "+reg.FrontchannelURI+
+			" as front-channel logout URI, with session required")
 	}
 }
 
@@ -389,6 +409,30 @@ func checkPrompt(r *report, c oidc.Config, m *oidc.Metadata) {
 	r.ok("prompt", "%s is offered", c.Prompt)
 }
 
+// checkUserinfo compares how userinfo is to be signed and encrypted with what the provider offers (Discovery §3).
+func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
+	if c.SkipUserinfo {
+		return
+	}
+	compare := func(setting, alg string, offered []string) {
+		switch {
+		case alg == "":
+		case len(offered) == 0:
+			r.unchecked("userinfo", "the provider does not say whether it offers "+alg+" ("+setting+")",
+				"sign in to see")
+		case !slices.Contains(offered, alg):
+			r.fault("userinfo", fmt.Sprintf("%s is registered here, and the provider offers %s", alg,
+				strings.Join(offered, ", ")), "set "+setting+" to what the client is registered with there")
+		default:
+			r.ok("userinfo", "%s: %s", setting, alg)
+		}
+	}
+	compare("userinfo_signed_response_alg", c.UserinfoSigningAlg, m.UserinfoSigningAlgs)
+	if c.UserinfoEncryption != nil {
+		compare("userinfo_encrypted_response_alg", c.UserinfoEncryption.Alg, m.UserinfoEncryptAlgs)
+	}
+}
+
 func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {
 	var unknown []string
 	for _, s := range c.Scopes {
@@ -461,6 +505,10 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	case kind == "Ory Hydra" && c.Quirks.RequireTyp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
 			"leave out require_typ, or each of its logouts is refused")
+	case kind == "Keycloak" && c.Encryption != nil && !c.Quirks.PlainLogoutTokens:
+		r.warn("quirks",
+			"this looks like Keycloak, which never encrypts logout tokens, and ID Tokens are encrypted here",
+			"set allow_unencrypted_logout_tokens: true, or each of its logouts is refused")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks",
 			"this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")

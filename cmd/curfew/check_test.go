@@ -26,6 +26,22 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, providerKind(issuer, m))
 		}
 	}
+	front := func(kind string, m oidc.Metadata) func(*report) {
+		return func(r *report) {
+			checkFrontchannel(r, kind, &m,
+				curfew.Registration{FrontchannelURI: "https://app.example.com/auth/frontchannel-logout"})
+		}
+	}
+	userinfo := func(alg string, offered ...string) func(*report) {
+		return func(r *report) {
+			checkUserinfo(r, oidc.Config{UserinfoSigningAlg: alg}, &oidc.Metadata{UserinfoSigningAlgs: offered})
+		}
+	}
+	encrypted := func(q oidc.Quirks) func(*report) {
+		return func(r *report) {
+			checkQuirks(r, oidc.Config{SigningAlg: "RS256", Encryption: &oidc.Encryption{}, Quirks: q}, "Keycloak")
+		}
+	}
 	const hydra = "https://id.example.com"
 	register := func(issuer, url string) func(*report) {
 		return func(r *report) {
@@ -69,6 +85,24 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			oidc.Quirks{AllowMissingExp: true, RequireTyp: true}), "quirks", "warning", "leave out require_typ"},
 		{"Keycloak", quirks(hydra+"/realms/main", hydra+"/realms/main/protocol/openid-connect/auth", "", oidc.Quirks{}),
 			"quirks", "ok", "23.0.3"},
+		{"Keycloak with encrypted ID Tokens", encrypted(oidc.Quirks{}), "quirks", "warning",
+			"set allow_unencrypted_logout_tokens: true"},
+		{"Keycloak with encrypted ID Tokens and an old quirk", encrypted(oidc.Quirks{AllowMissingExp: true}), "quirks",
+			"warning", "set allow_unencrypted_logout_tokens: true"},
+		{"Keycloak with encrypted ID Tokens, set right", encrypted(oidc.Quirks{PlainLogoutTokens: true}), "quirks",
+			"ok", "in force: allow_unencrypted_logout_tokens: true"},
+		{"Keycloak and its front channel", front("Keycloak", oidc.Metadata{BackchannelLogout: true,
+			FrontchannelLogout: true}), "front channel", "not checked", "switch \"Front channel logout\" off"},
+		{"a front channel alone", front("", oidc.Metadata{FrontchannelLogout: true}), "front channel", "warning",
+			"register https://app.example.com/auth/frontchannel-logout"},
+		{"userinfo signed", userinfo("ES256", "ES256"), "userinfo", "ok", "userinfo_signed_response_alg: ES256"},
+		{"userinfo signed with what is not offered", userinfo("PS256", "RS256"), "userinfo", "fault",
+			"the provider offers RS256"},
+		{"userinfo signed, and nothing is said", userinfo("ES256"), "userinfo", "not checked", "does not say whether"},
+		{"userinfo encrypted with what is not offered", func(r *report) {
+			checkUserinfo(r, oidc.Config{UserinfoEncryption: &oidc.Encryption{Alg: "ECDH-ES"}},
+				&oidc.Metadata{UserinfoEncryptAlgs: []string{"RSA-OAEP"}})
+		}, "userinfo", "fault", "set userinfo_encrypted_response_alg"},
 		{"authentik", quirks(hydra+"/application/o/app/", hydra+"/application/o/authorize/", "", oidc.Quirks{}),
 			"quirks",
 			"ok", "authentik"},

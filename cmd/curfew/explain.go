@@ -83,7 +83,9 @@ func (p *process) readToken(name string) (string, error) {
 		if err != nil || len(form["logout_token"]) != 1 {
 			return "", errors.New("want a valid form with one logout_token")
 		}
-		raw = form.Get("logout_token")
+		if raw = form.Get("logout_token"); raw == "" {
+			return "", fmt.Errorf("the logout_token in %s is empty", name)
+		}
 	}
 	if raw == "" {
 		return "", fmt.Errorf("%s is empty", name)

@@ -14,7 +14,8 @@ import (
 	"example.com/curfew/web"
 )
 
-// printStart prints the listeners and what to register at each provider.
+// printStart prints the listeners and what to register at each provider. The front channel is left to `curfew check`:
+// where both are registered, some providers use it alone, and it reaches only the person's own browser.
 func printStart(w io.Writer, c *config.Config, registrations []curfew.Registration, servers []*server) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
@@ -55,9 +56,8 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 	}
 	for i, r := range registrations {
 		fmt.Fprintf(t, "\nRegister at the provider %s (%s), for the client %s:\n", r.Provider, r.Issuer, r.ClientID)
-		fmt.Fprintf(t, "  redirect URI\t%s\n", r.RedirectURI)
 		fmt.Fprintf(t, "  back-channel logout URI\t%s\tsession required: yes\n", r.BackchannelURI)
-		fmt.Fprintf(t, "  front-channel logout URI\t%s\tsession required: yes\n", r.FrontchannelURI)
+		fmt.Fprintf(t, "  redirect URI\t%s\n", r.RedirectURI)
 		fmt.Fprintf(t, "  post-logout redirect URI\t%s\n", r.PostLogoutURI)
 		if quirks := config.Quirks(c.Providers[i].Quirks); len(quirks) > 0 {
 			fmt.Fprintf(t, "  quirks in force\t%s\n", strings.Join(quirks, ", "))

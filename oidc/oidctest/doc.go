@@ -2,9 +2,9 @@
 // discovery, keys, the code flow with PKCE, refresh with rotation, userinfo, revocation, RP-initiated and back-channel
 // logout. It keeps everything in memory.
 //
-// It lies on demand: [Provider.Mangle] and [Provider.Override] change what it says, [Provider.SignLogoutToken] and
-// [Provider.SignIDToken] sign whatever they are told to.
+// It can be made to misbehave: [Provider.Mangle] and [Provider.Override] change what it says,
+// [Provider.SignLogoutToken] and [Provider.SignIDToken] sign whatever they are told to.
 //
-// It owns no password and protects nobody: whoever reaches it may sign in as any of its users. Only tests and package
-// demo import it, and it listens on loopback alone.
+// It has no passwords and protects nobody: anybody who reaches it may sign in as any of its users. Only tests and
+// package demo import it, and it listens on loopback alone.
 package oidctest

@@ -189,8 +189,8 @@ func (k *Key) Sign(alg, input string) []byte {
 	return sig
 }
 
-// verifies says whether sig is the key's signature of input. It goes by way of go-jose, which knows nothing of how Sign
-// does it.
+// verifies reports whether sig is the key's signature of input. It goes by way of go-jose, which knows nothing of how
+// Sign does it.
 func (k *Key) verifies(input string, sig []byte) bool {
 	raw := input + "." + base64.RawURLEncoding.EncodeToString(sig)
 	obj, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(k.Alg)})
@@ -280,6 +280,9 @@ func (p *Provider) SignLogoutToken(clientID, sub, sid string, lies ...func(*JWT)
 	t := p.newJWT(p.logoutAlgOf(c), "logout+jwt", claims)
 	for _, lie := range lies {
 		lie(&t)
+	}
+	if c.PlainLogoutTokens {
+		return Sign(t)
 	}
 	return p.finish(t, c)
 }

@@ -50,7 +50,10 @@ type Client struct {
 	NoRefreshToken         bool   // it gets none
 	NoSID                  bool   // its ID Tokens and logout tokens have no sid
 	SignedUserinfo         bool   // as a JWT
+	UserinfoSigningAlg     string // of that JWT; default SigningAlg
+	UserinfoEncryption     *Encryption
 	Encryption             *Encryption
+	PlainLogoutTokens      bool // its logout tokens are not encrypted, whatever Encryption says
 }
 
 // Encryption says how tokens for a client are encrypted.

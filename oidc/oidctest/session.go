@@ -35,7 +35,7 @@ type Delivery struct {
 	Took     time.Duration
 }
 
-// OK says whether the relying party confirmed the logout (Back-Channel Logout §2.8).
+// OK reports whether the relying party confirmed the logout (Back-Channel Logout §2.8).
 func (d *Delivery) OK() bool { return d.Status == http.StatusOK || d.Status == http.StatusNoContent }
 
 // Sessions returns who is signed in, the oldest first.
@@ -245,7 +245,7 @@ func (p *Provider) serveEndSession(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, u.String(), http.StatusSeeOther)
 }
 
-// signedHere says whether a token is signed by one of the provider's keys, and reads its claims. An encrypted one
+// signedHere reports whether a token is signed by one of the provider's keys, and reads its claims. An encrypted one
 // cannot be read here.
 func (p *Provider) signedHere(raw string, claims any) bool {
 	parts := strings.Split(raw, ".")

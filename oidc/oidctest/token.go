@@ -1,9 +1,11 @@
 package oidctest
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
@@ -196,12 +198,22 @@ func (p *Provider) serveUserinfo(w http.ResponseWriter, r *http.Request) {
 	if m.Userinfo != nil {
 		m.Userinfo(claims)
 	}
-	if c.SignedUserinfo {
-		w.Header().Set("Content-Type", "application/jwt")
-		_, _ = w.Write([]byte(Sign(p.newJWT(p.algOf(c), "", claims))))
+	if !c.SignedUserinfo && c.UserinfoEncryption == nil {
+		writeJSON(w, http.StatusOK, claims)
 		return
 	}
-	writeJSON(w, http.StatusOK, claims)
+	var body string
+	if c.SignedUserinfo {
+		body = Sign(p.newJWT(cmp.Or(c.UserinfoSigningAlg, p.algOf(c)), "", claims))
+	} else {
+		data, _ := json.Marshal(claims)
+		body = string(data)
+	}
+	if c.UserinfoEncryption != nil {
+		body = Encrypt(body, c.UserinfoEncryption)
+	}
+	w.Header().Set("Content-Type", "application/jwt")
+	_, _ = w.Write([]byte(body))
 }
 
 // serveRevoke is the revocation endpoint (RFC 7009 §2).
@@ -222,7 +234,7 @@ func (p *Provider) serveRevoke(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// Alive says whether a refresh token would still be taken.
+// Alive reports whether a refresh token would still be taken.
 func (p *Provider) Alive(refreshToken string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

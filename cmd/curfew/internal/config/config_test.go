@@ -146,7 +146,10 @@ providers:
     userinfo: never
     require: {groups: [staff, 7, true], email_verified: true}
     require_verified_email: true
+    userinfo_signed_response_alg: PS256
+    access_token_lifetime: 90s
     allow_missing_exp: true
+    allow_unencrypted_logout_tokens: true
     logout_token_signed_response_alg: RS256
     require_typ: true
     logout_scope: subject
@@ -190,8 +193,10 @@ providers:
 		{"AuthMethod", one.AuthMethod, oidc.AuthPost},
 		{"SigningAlg", one.SigningAlg, "ES256"},
 		{"Scopes", one.Scopes, []string{"openid"}},
+		{"UserinfoSigningAlg", one.UserinfoSigningAlg, "PS256"},
+		{"AccessTokenLifetime", one.AccessTokenLifetime, 90 * time.Second},
 		{"SkipUserinfo", one.SkipUserinfo, true},
-		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, LogoutSigningAlg: "RS256", RequireTyp: true,
+		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256", RequireTyp: true,
 			LogoutScope: "subject", SIDFromTokenResponse: true}},
 		{"second provider", rp.Providers[1].Issuer, "https://other.example.com"},
 		{"admin_listen", c.AdminListen, ""},
@@ -238,6 +243,12 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`:4: providers[1].name: "one" is the name of another provider`},
 		{"one client of one issuer twice", two("{name: two, issuer: 'https://id.example.com', client_id: app}"),
 			":4: providers[1].client_id: this client of this issuer is there already"},
+		{"encryption of userinfo without a key", two("{name: two, issuer: 'https://other.example.com', " +
+			"client_id: app, userinfo_encrypted_response_alg: RSA-OAEP}"),
+			"need userinfo_encrypted_response_alg and decryption_key_file, both"},
+		{"encryption of userinfo without an alg", two("{name: two, issuer: 'https://other.example.com', " +
+			"client_id: app, userinfo_encrypted_response_enc: A128GCM}"),
+			"need userinfo_encrypted_response_alg and decryption_key_file, both"},
 		{"encryption without a key", two(
 			"{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: " +
 				"RSA-OAEP}"),

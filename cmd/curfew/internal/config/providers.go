@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -23,6 +24,7 @@ type Provider struct {
 	oidc.Config
 
 	encryptionAlg, encryptionEnc string
+	userinfoAlg, userinfoEnc     string // of its encryption
 	decryptionKey                any
 }
 
@@ -44,15 +46,19 @@ func (p *Provider) settings() []setting {
 		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
 		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
 		{"userinfo", "always", "", "", p.setUserinfo},
-		{"id_token_encrypted_response_alg", "", "", "",
-			oneOf(&p.encryptionAlg, "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")},
-		{"id_token_encrypted_response_enc", "", "", "",
-			oneOf(&p.encryptionEnc, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")},
+		{"userinfo_signed_response_alg", "", "", "",
+			p.set(func(c *oidc.Config) *string { return &c.UserinfoSigningAlg })},
+		{"userinfo_encrypted_response_alg", "", "", "", encryptionAlg(&p.userinfoAlg)},
+		{"userinfo_encrypted_response_enc", "", "", "", encryptionEnc(&p.userinfoEnc)},
+		{"access_token_lifetime", "5m", "", "", duration(&p.AccessTokenLifetime, time.Second)},
+		{"id_token_encrypted_response_alg", "", "", "", encryptionAlg(&p.encryptionAlg)},
+		{"id_token_encrypted_response_enc", "", "", "", encryptionEnc(&p.encryptionEnc)},
 		{"decryption_key_file", "", "", "", p.readDecryptionKey},
 		{"require", "", "", "", p.setRequire},
 		{"require_verified_email", "false", "", "", boolean(&p.RequireVerifiedEmail)},
 		{"offline_access", "keep", "", "", p.setOfflineAccess},
 		{"allow_missing_exp", "false", "", "", boolean(&p.Quirks.AllowMissingExp)},
+		{"allow_unencrypted_logout_tokens", "false", "", "", boolean(&p.Quirks.PlainLogoutTokens)},
 		{"logout_token_signed_response_alg", "", "", "",
 			p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
 		{"require_typ", "false", "", "", boolean(&p.Quirks.RequireTyp)},
@@ -79,6 +85,14 @@ func checkAlone(apply func(*oidc.Config)) error {
 		return errors.New(strings.ReplaceAll(OneLine(err).Error(), fmt.Sprintf("provider %q: ", c.Name), ""))
 	}
 	return nil
+}
+
+func encryptionAlg(to *string) func(value) error {
+	return oneOf(to, "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")
+}
+
+func encryptionEnc(to *string) func(value) error {
+	return oneOf(to, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")
 }
 
 func (p *Provider) setScopes(v value) (err error) {
@@ -190,11 +204,22 @@ func (p *Provider) setRequire(v value) error {
 
 // finish sets what depends on several settings, and checks all of it with package oidc.
 func (p *Provider) finish() error {
-	if p.encryptionAlg != "" || p.encryptionEnc != "" || p.decryptionKey != nil {
-		if p.encryptionAlg == "" || p.decryptionKey == nil {
-			return errors.New("encrypted ID Tokens need id_token_encrypted_response_alg and decryption_key_file, both")
+	encryption := func(what, alg, enc string, needed bool) (*oidc.Encryption, error) {
+		switch {
+		case alg == "" && enc == "" && !needed:
+			return nil, nil
+		case alg == "" || p.decryptionKey == nil:
+			return nil, fmt.Errorf("encrypted %s need %s_encrypted_response_alg and decryption_key_file, both",
+				map[string]string{"id_token": "ID Tokens", "userinfo": "answers of userinfo"}[what], what)
 		}
-		p.Encryption = &oidc.Encryption{Alg: p.encryptionAlg, Enc: p.encryptionEnc, Key: p.decryptionKey}
+		return &oidc.Encryption{Alg: alg, Enc: enc, Key: p.decryptionKey}, nil
+	}
+	var err1, err2 error
+	p.Encryption, err1 = encryption("id_token", p.encryptionAlg, p.encryptionEnc,
+		p.decryptionKey != nil && p.userinfoAlg == "")
+	p.UserinfoEncryption, err2 = encryption("userinfo", p.userinfoAlg, p.userinfoEnc, false)
+	if err := errors.Join(err1, err2); err != nil {
+		return OneLine(err)
 	}
 	_, err := oidc.New(p.Config)
 	return OneLine(err)
@@ -209,6 +234,7 @@ func Quirks(q oidc.Quirks) []string {
 		}
 	}
 	add(q.AllowMissingExp, "allow_missing_exp: true")
+	add(q.PlainLogoutTokens, "allow_unencrypted_logout_tokens: true")
 	add(q.LogoutSigningAlg != "", "logout_token_signed_response_alg: "+q.LogoutSigningAlg)
 	add(q.RequireTyp, "require_typ: true")
 	add(q.LogoutScope == "subject", "logout_scope: subject")
