@@ -428,7 +428,8 @@ func TestAnswersOfOurRoutesHaveADeadline(t *testing.T) {
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 		before := time.Now()
 		rp.Handler().ServeHTTP(w, httptest.NewRequest("GET", "https://app.example.com"+path, nil))
-		if len(w.set) == 0 || w.set[len(w.set)-1].Before(before) || w.set[len(w.set)-1].After(time.Now().Add(web.WriteTime)) {
+		if len(w.set) == 0 || w.set[len(w.set)-1].Before(before) ||
+			w.set[len(w.set)-1].After(time.Now().Add(web.WriteTime)) {
 			t.Errorf("%s: deadlines %v, want one within %v", path, w.set, web.WriteTime)
 		}
 	}

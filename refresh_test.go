@@ -188,8 +188,8 @@ func TestASessionIsRefreshedAlsoWhenTheProviderDoesNotSayWhen(t *testing.T) {
 	}
 }
 
-// A session that ends with a token response that is refused leaves nothing alive at the provider: neither what the response
-// brought nor, if it brought no refresh token, the one that it took.
+// A session that ends with a token response that is refused leaves nothing alive at the provider: neither what the
+// response brought nor, if it brought no refresh token, the one that it took.
 func TestTheTokensOfARefusedResponseAreRevokedWithTheSession(t *testing.T) {
 	t.Parallel()
 	other := func(j *oidctest.JWT) { j.Claims["sub"] = "bob" }
@@ -224,7 +224,10 @@ func TestTheTokensOfARefusedResponseAreRevokedWithTheSession(t *testing.T) {
 			b := newBrowser(t)
 			b.open(a.server.URL + "/")
 			revoked := make(chan string, 10)
-			a.op.Override(oidctest.Revoke, func(_ http.ResponseWriter, r *http.Request) { revoked <- r.FormValue("token") })
+			a.op.Override(oidctest.Revoke, func(_ http.ResponseWriter,
+				r *http.Request) {
+				revoked <- r.FormValue("token")
+			})
 			a.short(row.lie, nil, func(doc map[string]any) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -236,20 +239,22 @@ func TestTheTokensOfARefusedResponseAreRevokedWithTheSession(t *testing.T) {
 				}
 			})
 			a.pass(2*time.Second + row.pass)
-			if _, _, text := b.open(a.server.URL + "/public"); text != "false" || soon(t, "the end", a.ended) != row.cause {
+			if _, _, text := b.open(a.server.URL + "/public"); text != "false" ||
+				rig.Soon(t, "the end", a.ended) != row.cause {
 				t.Fatalf("the session goes on: %s", text)
 			}
-			got := soon(t, "the revocation", revoked)
+			got := rig.Soon(t, "the revocation", revoked)
 			mu.Lock()
 			defer mu.Unlock()
 			for got != last { // the one from before may be revoked as well
-				got = soon(t, "the revocation of the newest refresh token", revoked)
+				got = rig.Soon(t, "the revocation of the newest refresh token", revoked)
 			}
 		})
 	}
 }
 
-// A response that is refused keeps the session going for the grace, with its new refresh token: the old one may be spent.
+// A response that is refused keeps the session going for the grace, with its new refresh token: the old one may be
+// spent.
 func TestTheRefreshTokenOfARefusedResponseIsKeptForTheNextTry(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)

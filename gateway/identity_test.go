@@ -80,8 +80,9 @@ func TestThePresetTellsWhatOAuth2ProxyTells(t *testing.T) {
 func TestNamesThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"Cookie": "already has another meaning", "X-Forwarded-For": "already has another meaning", "X User": "not a header name",
-		"": "not a header name", "X-A\r\nB": "not a header name",
+		"Cookie": "already has another meaning", "X-Forwarded-For": "already has another meaning",
+		"X User": "not a header name",
+		"":       "not a header name", "X-A\r\nB": "not a header name",
 	} {
 		if _, err := gateway.NewIdentity(map[string]string{name: "subject"}); err == nil ||
 			!strings.Contains(err.Error(), want) {

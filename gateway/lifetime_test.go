@@ -154,7 +154,8 @@ func TestAShortRequestIsTiedToNothing(t *testing.T) {
 func TestWhatAClientSaysAfterTheEndIsThrownAway(t *testing.T) {
 	t.Parallel()
 	client, ours := net.Pipe()
-	c := &upgradedConn{Conn: ours, buffered: bufio.NewReader(ours), ended: make(chan struct{}), drained: make(chan struct{})}
+	c := &upgradedConn{Conn: ours, buffered: bufio.NewReader(ours), ended: make(chan struct{}),
+		drained: make(chan struct{})}
 	c.cut()
 	var app bytes.Buffer
 	done := make(chan struct{})
@@ -186,7 +187,8 @@ func FuzzFrames(f *testing.F) {
 			pieces.track(rest[:n])
 			rest = rest[n:]
 		}
-		if whole.atBoundary() != pieces.atBoundary() || whole.payloadLeft != pieces.payloadLeft || whole.headLen != pieces.headLen {
+		if whole.atBoundary() != pieces.atBoundary() || whole.payloadLeft != pieces.payloadLeft ||
+			whole.headLen != pieces.headLen {
 			t.Errorf("whole %+v, in pieces %+v", whole, pieces)
 		}
 	})

@@ -135,7 +135,8 @@ func (h *Handler) checkParams(ctx context.Context, p *oidc.Provider, a *attempt,
 		return h.declined(p, a, q["error"], q["error_description"])
 	}
 	if q["code"] == "" {
-		return h.providerFailure(p, a, &oidc.Error{Check: "code", Err: errors.New("the answer has neither a code nor an error")})
+		return h.providerFailure(p, a, &oidc.Error{Check: "code",
+			Err: errors.New("the answer has neither a code nor an error")})
 	}
 	return nil
 }

@@ -500,13 +500,14 @@ func TestAnErrorWithoutADescriptionIsLoggedWithoutOne(t *testing.T) {
 			http.Redirect(w, r, r.FormValue("redirect_uri")+"?"+q.Encode(), http.StatusSeeOther)
 		})
 		b := s.browser()
-		b.follow(row.path)
-		if got := s.log.last("login")[row.attr]; got != row.want {
+		b.Follow(row.path)
+		if got := s.Log.Last("login")[row.attr]; got != row.want {
 			t.Errorf("%s: logged %v, want %s", row.path, got, row.want)
 		}
 		// The answer to a sign-in of nobody here.
-		b.get("/auth/callback?error=login_required&state=x")
-		if got, _ := s.log.last("login")["error"].(string); !strings.HasSuffix(got, `the provider answered "login_required"`) {
+		b.Get("/auth/callback?error=login_required&state=x")
+		if got, _ := s.Log.Last("login")["error"].(string); !strings.HasSuffix(got,
+			`the provider answered "login_required"`) {
 			t.Errorf("a stranger's: logged %v", got)
 		}
 	}

@@ -155,12 +155,11 @@ func TestSigningOutWithALargeIDTokenPostsAForm(t *testing.T) {
 	}
 }
 
-// The endpoint's own query stays, and what is written in it is escaped.
 // The provider cannot read an ID Token that it encrypted to us: what is kept, and sent back to it, is the signed one.
 func TestSigningOutSendsTheSignedIDTokenOfAnEncryptedOne(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	rig.Must(t, err)
 	s := newStage(t, nil, func(c *oidc.Config) {
 		c.Encryption = &oidc.Encryption{Alg: "ECDH-ES", Enc: "A128GCM", Key: key}
 	})
@@ -168,20 +167,21 @@ func TestSigningOutSendsTheSignedIDTokenOfAnEncryptedOne(t *testing.T) {
 		c.Encryption = &oidctest.Encryption{Alg: "ECDH-ES", Enc: "A128GCM", Key: &key.PublicKey}
 	})
 	b := s.signedIn("alice")
-	if kept := b.session().Tokens.IDToken; strings.Count(kept, ".") != 2 {
+	if kept := b.Session().Tokens.IDToken; strings.Count(kept, ".") != 2 {
 		t.Errorf("kept is an ID Token of %d parts", strings.Count(kept, ".")+1)
 	}
-	p := b.do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
-	to, err := url.Parse(p.to)
-	must(t, err)
+	p := b.Do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
+	to, err := url.Parse(p.To)
+	rig.Must(t, err)
 	if hint := to.Query().Get("id_token_hint"); strings.Count(hint, ".") != 2 {
-		t.Errorf("the hint has %d parts: %s", strings.Count(hint, ".")+1, p.to)
+		t.Errorf("the hint has %d parts: %s", strings.Count(hint, ".")+1, p.To)
 	}
-	if back := b.get(p.to); !strings.HasPrefix(back.to, s.url+"/auth/logout/callback?state=") {
-		t.Errorf("the provider answers %d: %s", back.status, back.body)
+	if back := b.Get(p.To); !strings.HasPrefix(back.To, s.URL+"/auth/logout/callback?state=") {
+		t.Errorf("the provider answers %d: %s", back.Status, back.Body)
 	}
 }
 
+// The endpoint's own query stays, and what is written in it is escaped.
 func TestAFormGoesToTheEndpointWithItsQuery(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)

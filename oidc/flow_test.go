@@ -638,7 +638,8 @@ func TestUserinfoComesAsItIsRegistered(t *testing.T) {
 		{"JSON where it is to be encrypted", "", nil, "", ours, nil, unencrypted},
 		{"signed as ID Tokens", "ES256", nil, "", nil, nil, ""},
 		{"signed otherwise", "EdDSA", nil, "", nil, nil,
-			"signed with \"EdDSA\"; registered is ES256 (if userinfo is signed so, set `userinfo_signed_response_alg: EdDSA`)"},
+			"signed with \"EdDSA\"; registered is ES256 (if userinfo is signed so, set " +
+				"`userinfo_signed_response_alg: EdDSA`)"},
 		{"signed otherwise, as set", "EdDSA", nil, "EdDSA", nil, nil, ""},
 		{"signed otherwise, as set by its new name", "EdDSA", nil, "Ed25519", nil, nil, ""},
 		{"signed as ID Tokens, set otherwise", "ES256", nil, "EdDSA", nil, nil, "registered is EdDSA"},

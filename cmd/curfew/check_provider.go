@@ -187,7 +187,8 @@ func checkFrontchannel(r *report, kind string, m *oidc.Metadata, reg curfew.Regi
 			"switch \"Front channel logout\" off in the client's settings, and enter the back-channel URL above as "+
 				"\"Backchannel logout URL\"")
 	case !m.BackchannelLogout && m.FrontchannelLogout:
-		r.warn(check, "the provider mentions no back channel, but a front channel, which needs the browser's cookie in "+
+		r.warn(check, "the provider mentions no back channel, but a front channel, which needs the browser's cookie "+
+			"in "+
 			"a frame of the provider's page", "if there is no back channel, register "+reg.FrontchannelURI+
 			" as front-channel logout URI, with session required")
 	}

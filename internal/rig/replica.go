@@ -96,8 +96,8 @@ func Replicate(t testing.TB, backend store.Store, cfg session.Config) *Replica {
 // Finds is how often the store was asked for a session.
 func (r *Replica) Finds() int64 { return r.backend.finds.Load() }
 
-// SignIn signs somebody in. What is unavailable is asked for again, and so is a session that is refused because it began,
-// by a clock that may be off, before a logout.
+// SignIn signs somebody in. What is unavailable is asked for again, and so is a session that is refused because it
+// began, by a clock that may be off, before a logout.
 func (r *Replica) SignIn(t testing.TB, subject, sid string) (b session.Bearer) {
 	t.Helper()
 	Poll(t, "somebody signs in", func() bool {

@@ -119,7 +119,10 @@ func (p *Provider) serveLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) hinted(hint string) (User, bool) {
-	i := slices.IndexFunc(p.cfg.Users, func(u User) bool { return hint != "" && (u.Subject == hint || u.Email == hint) })
+	i := slices.IndexFunc(p.cfg.Users, func(u User) bool {
+		return hint != "" &&
+			(u.Subject == hint || u.Email == hint)
+	})
 	if i < 0 {
 		return User{}, false
 	}

@@ -144,8 +144,9 @@ func BenchmarkHeard(b *testing.B) {
 func recordOf(subject, sid string, now time.Time) store.Record {
 	bearer := session.NewBearer(rig.Issuer, rig.ClientID, subject)
 	return store.Record{Key: bearer.Key(), Issuer: rig.Issuer, ClientID: rig.ClientID, Subject: subject,
-		SID: sid, Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour), Revision: 1,
-		Payload: []byte("sealed")}
+		SID: sid, Created: now, LastSeen: now, IdleExpires: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
+		Revision: 1,
+		Payload:  []byte("sealed")}
 }
 
 func endingOf(w store.Selector) store.Ending {

@@ -122,7 +122,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s.option.Dialer = net.Dialer{Timeout: o.DialTimeout, KeepAlive: time.Second}
 	s.option.Sentinel.Dialer = s.option.Dialer
 	// A server that hangs is noticed after this time. It must not be much longer than copies of sessions are used.
-	s.option.ConnWriteTimeout = time.Second
+	s.option.ConnWriteTimeout = max(time.Second, o.Timeout/2)
 	s.option.ClusterOption = rueidis.ClusterOption{MaxMovedRedirections: 8}
 	s.option.DisableCache = true // the session manager has its own
 	s.option.ClientName = "curfew"
