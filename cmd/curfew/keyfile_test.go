@@ -98,7 +98,7 @@ func TestAKeyFileThatIsNoneSaysWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, says := range map[string]string{
-		filepath.Join(dir, "none", "x.key"): "no such file or directory: make its folder",
+		filepath.Join(dir, "none", "x.key"): "no such file or directory: create its directory",
 		dir:                                 "others can read it",
 	} {
 		if _, err := openKeyring(&config.Config{KeyFile: name, Store: backend}); err == nil ||

@@ -129,7 +129,7 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 			channels["frontchannel"][at(args, 3)+" "] = true
 		case "unavailable":
 			channels["backchannel"]["unavailable "+at(args, 1)] = true
-		case "away":
+		case "storeFailure":
 			if id, ok := args[0].(*ast.Ident); ok && channels[id.Name] != nil {
 				channels[id.Name]["unavailable store"] = true
 			}
