@@ -3,8 +3,6 @@ package login
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -278,62 +276,6 @@ func label(p *oidc.Provider) string {
 		}
 	}
 	return c.Label
-}
-
-// signInAgain returns the action that starts the same login again.
-func (h *Handler) signInAgain(a *attempt) []web.Action {
-	return []web.Action{{Label: "Sign in again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}
-}
-
-// providerFailure is the page for an error of a request to the provider, or of a check of its answer.
-func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error {
-	f := &web.Failure{Event: "login", Err: err, Attrs: []slog.Attr{slog.String("provider", p.Name())}}
-	check, failed := errors.AsType[*oidc.Error](err)
-	switch {
-	case errors.Is(err, oidc.ErrUnavailable):
-		f.Status, f.Attrs = http.StatusServiceUnavailable, append(f.Attrs, slog.String("result", "unavailable"))
-		f.Message = web.Message{Title: "Sign-in is not available just now",
-			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
-				"moment.", label(p)),
-			Actions: []web.Action{{Label: "Try again",
-				Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}
-	case errors.Is(err, oidc.ErrInvalidGrant):
-		f.Status, f.Attrs = http.StatusBadRequest,
-			append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))
-		f.Message = web.Message{Title: "This sign-in has run out",
-			Text: "The provider no longer accepts it. That happens when it took too long, or when the page was " +
-				"loaded twice.",
-			Actions: h.signInAgain(a)}
-	case failed:
-		f.Status, f.Attrs = http.StatusBadRequest,
-			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
-		f.Message = web.Message{Title: "This sign-in was refused",
-			Text: fmt.Sprintf("What %s answered did not pass a check (%s), so nobody was signed in.", label(p),
-				check.Check),
-			Actions: h.signInAgain(a)}
-	default:
-		return fmt.Errorf("login with %s: %w", p.Name(), err)
-	}
-	return f
-}
-
-// endSilent ends a silent login that failed: it redirects back without a page, since the person did not ask for the
-// login. An error on our own side is shown. For other logins it returns err.
-func (h *Handler) endSilent(w http.ResponseWriter, r *http.Request, a *attempt, err error) error {
-	f, ok := errors.AsType[*web.Failure](err)
-	if !a.Silent || !ok || f.Status >= 500 && !errors.Is(err, oidc.ErrUnavailable) {
-		return err
-	}
-	attrs := append([]slog.Attr{slog.Bool("silent", true), slog.String("reason", f.Error())}, f.Attrs...)
-	h.Site.Event(r, slog.LevelInfo, cmp.Or(f.Event, "login"), attrs...)
-	redirect(w, a.ReturnTo)
-	return nil
-}
-
-// refuse is the page that says why nobody was signed in.
-func refuse(status int, say string, err error, attrs ...slog.Attr) *web.Failure {
-	return &web.Failure{Status: status, Message: web.Message{Text: say}, Err: err, Event: "login",
-		Attrs: append([]slog.Attr{slog.String("result", "refused")}, attrs...)}
 }
 
 // redirect answers 303, so that a GET follows. It has no body, which would repeat the URL.
