@@ -8,5 +8,6 @@
 //
 // The package does not end sessions and does not keep notices. The store writes them in the same step as the ending,
 // and keeps them until they are done. A [Sender] needs only that store, so an OpenID Provider written in Go can notify
-// its own relying parties with it (see the example).
+// its own relying parties with it (see the example). Such a program also calls the Prune of its store each minute, as a
+// session.Manager does: on a Redis Cluster this repairs what a crash may have left.
 package fanout
