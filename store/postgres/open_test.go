@@ -174,8 +174,8 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 				now)),
 		} {
 			wantTrouble(t, what, err)
-			if err == nil || !strings.Contains(err.Error(), "cannot be kept here") {
-				t.Errorf("%s of %q: got error %v, want one that says that it cannot be kept", what, bad, err)
+			if err == nil || !strings.Contains(err.Error(), "cannot be stored") {
+				t.Errorf("%s of %q: got error %v, want one that says that it cannot be stored", what, bad, err)
 			}
 		}
 	}

@@ -215,7 +215,7 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 	})
 	var log bytes.Buffer
 	open(t, own.URL, redis.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}).Close()
-	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	backend := open(t, own.URL, redis.Options{Timeout: 10 * time.Second})
 	defer backend.Close()
 	if !strings.Contains(log.String(), "event=redis_no_replica") {
 		t.Errorf("nobody was told that a master has no replica: %s", log.String())
