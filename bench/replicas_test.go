@@ -42,8 +42,9 @@ func shared() []engine {
 }
 
 // BenchmarkRefused ends a session at one replica while another is asked about it over and over, on one connection. late
-// is by how much its last 200 came after the 200 of the logout; it is negative where the session was refused before
-// whoever ended it knew. check is how long such a question takes while nothing ends: what the machine adds by itself.
+// is by how much its last 200 came after the 200 of the logout; it is negative where the session was refused before the
+// caller of the ending knew. check is how long such a question takes while nothing ends: what the machine adds by
+// itself.
 func BenchmarkRefused(b *testing.B) {
 	curfew := build(b)
 	for _, e := range shared() {

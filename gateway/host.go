@@ -47,7 +47,7 @@ func (h *Handler) checkHost(named ...string) error {
 		return &web.Failure{Status: http.StatusForbidden, Warn: warn, Event: "host_refused",
 			Message: web.Message{Title: "This site is not set up yet",
 				Text: "The gateway in front of this site signs people in at another host, not at this one.\n\nAsk " +
-					"whoever looks after this site."},
+					"the people who run this site."},
 			Err: errors.New("a proxy asks about a host that is neither that of url (" + h.Site.URL.Host +
 				") nor that of a route: give each host a Curfew of its own"),
 			Attrs: []slog.Attr{slog.String("host", host)}}

@@ -165,7 +165,7 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 		Status: http.StatusForbidden,
 		Message: web.Message{
 			Text: "You are signed in, but for this page your account lacks " + missing +
-				".\n\nAsk whoever looks after this site if you should have it.",
+				".\n\nAsk the people who run this site if you should have it.",
 			// If the provider signs the same account in again, signing out there helps.
 			Actions: []web.Action{{Label: "Use another account", Href: again},
 				{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},

@@ -35,9 +35,9 @@ type LogoutToken struct {
 	RevokeOffline bool
 }
 
-// VerifyLogoutToken verifies a logout token of one of the providers (Back-Channel Logout §2.6 steps 1 to 7; the eighth,
-// the jti, is the store's). Its steps are logoutChecks, in that order: what costs nothing first, the signature last,
-// and no key is fetched for a token that could not pass.
+// VerifyLogoutToken verifies a logout token of one of the providers (Back-Channel Logout §2.6 steps 1 to 7; the
+// eighth, the jti, is the store's). Its steps are logoutChecks, in that order: what costs nothing first, the signature
+// last, and no key is fetched for a token that could not pass.
 //
 // Two providers may share an issuer with different clients. A token for both is judged by what is registered for the
 // one that comes first, and names those of the others whose registration it meets too.
@@ -180,8 +180,8 @@ func (v *logoutVerification) checkIss(context.Context) error {
 	return nil
 }
 
-// checkAud: §2.6 step 4. Other audiences beside this client are no reason to refuse: the issuer and its keys are known,
-// and the token names the client.
+// checkAud: §2.6 step 4. Other audiences beside this client are no reason to refuse: the issuer and its keys are
+// known, and the token names the client.
 func (v *logoutVerification) checkAud(context.Context) error {
 	aud, err := v.claims.audience()
 	if err != nil {

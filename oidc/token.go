@@ -46,9 +46,9 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 	return t, nil
 }
 
-// Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID Token
-// is verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came. Of
-// before only Issuer, ClientID and Subject are read.
+// Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID
+// Token is verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came.
+// Of before only Issuer, ClientID and Subject are read.
 //
 // [ErrInvalidGrant] when the provider refuses the refresh token for good, in the form of RFC 6749 §5.2, and
 // [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be
@@ -233,10 +233,10 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 	return &t, nil
 }
 
-// Revoke has the provider forget a token (RFC 7009 §2). hint is "refresh_token", "access_token" or empty. Nil also when
-// the provider does not know the token (§2.2). [ErrUnavailable] means that the token may still live: try again.
-// [ErrUnsupported] when there is no such endpoint, [ErrUnsupportedTokenType] when it does not take tokens of this
-// kind, else an [Error].
+// Revoke has the provider forget a token (RFC 7009 §2). hint is "refresh_token", "access_token" or empty. Nil also
+// when the provider does not know the token (§2.2). [ErrUnavailable] means that the token may still live: try again.
+// [ErrUnsupported] when there is no such endpoint, [ErrUnsupportedTokenType] when it does not take tokens of this kind,
+// else an [Error].
 func (p *Provider) Revoke(ctx context.Context, token, hint string) error {
 	m, err := p.meta.get(ctx)
 	if err != nil {

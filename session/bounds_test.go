@@ -202,7 +202,7 @@ func TestThatAClockWasSetBackIsForgottenWhenNoLoginIsLeftFromBefore(t *testing.T
 }
 
 // Logins and logouts read the clock of a process at the same time. One that is held up after it has looked must not be
-// taken for a clock that was set back: for as long, whoever signs out could not sign in again.
+// taken for a clock that was set back: for that long a person who signs out could not sign in again.
 func TestReadingsOfOurOwnClockAreTakenInInTheirOrder(t *testing.T) {
 	t.Parallel()
 	var ticks atomic.Int64

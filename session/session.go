@@ -82,8 +82,8 @@ const maxInherited = 8
 // Inherit adds the refresh tokens of a session that t's session replaces, and reports whether it did. Package login
 // uses it.
 //
-// Both sessions may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant as
-// a whole: if the old token were revoked now, the new session would end at its next refresh.
+// Both sessions may be of one sign-in at the provider, and so of one grant (RFC 6749 §1.3). Providers revoke a grant
+// as a whole: if the old token were revoked now, the new session would end at its next refresh.
 func (t *Tokens) Inherit(old Tokens) bool {
 	if old.RefreshToken == "" || t.RefreshToken == "" || old.Offline != t.Offline {
 		return false

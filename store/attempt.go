@@ -13,8 +13,8 @@ const MaxAttemptValue = 16 << 10
 type AttemptID [32]byte
 
 // Attempts keeps small sealed values for a short while: which logins have been carried out and what came of them, so
-// that an authorization code is exchanged once (RFC 6749 §4.1.2), on whatever replica its callback arrives. A value has
-// 1 to [MaxAttemptValue] bytes. It lives while now is before its expires.
+// that an authorization code is exchanged once (RFC 6749 §4.1.2), on whatever replica its callback arrives. A value
+// has 1 to [MaxAttemptValue] bytes. It lives while now is before its expires.
 //
 // Unlike sessions and marks, a value may be lost in a crash or a failover of the store: at worst a code is then
 // exchanged a second time, which the provider refuses.

@@ -57,8 +57,8 @@ func (k Key) Handle() string {
 }
 
 // SIDFor returns the name by which the app with this client ID knows the session: it gets the name in a header, and as
-// the `sid` of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4). The name does not change while the session
-// lives. Each app gets another one, from which neither the key nor the name for another app can be computed.
+// the `sid` of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4). The name does not change while the
+// session lives. Each app gets another one, from which neither the key nor the name for another app can be computed.
 //
 // It is derived from the key alone, which no app ever sees. If it used a key of the keyring, a rotation would change
 // the names of living sessions.

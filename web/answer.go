@@ -66,8 +66,8 @@ func (s *Site) Page(h HandlerFunc, methods ...string) http.Handler {
 	})
 }
 
-// JSON returns a handler that answers programs: failures become `{"error": …, "error_description": …}`, where error is
-// the text of the status.
+// JSON returns a handler that answers programs: failures become `{"error": …, "error_description": …}`, where error
+// is the text of the status.
 func (s *Site) JSON(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, _ *http.Request, f *Failure) {
 		word := strings.ReplaceAll(strings.ToLower(http.StatusText(f.Status)), " ", "_")
@@ -75,8 +75,8 @@ func (s *Site) JSON(h HandlerFunc, methods ...string) http.Handler {
 	})
 }
 
-// Protocol returns a handler that answers providers: failures become the body of Back-Channel Logout §2.8 (and of OAuth
-// 2.0, RFC 6749 §5.2).
+// Protocol returns a handler that answers providers: failures become the body of Back-Channel Logout §2.8 (and of
+// OAuth 2.0, RFC 6749 §5.2).
 func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, _ *http.Request, f *Failure) {
 		word := "invalid_request"

@@ -60,7 +60,8 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 // connectionHint says what to check after a request that failed. It begins a sentence.
 func connectionHint(err error, where string) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return "see that the certificate of " + where + " is valid, and that this machine trusts whoever signed it"
+		return "see that the certificate of " + where +
+			" is valid, and that this machine trusts the authority that issued it"
 	}
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) ||
 		errors.Is(err, context.DeadlineExceeded) {

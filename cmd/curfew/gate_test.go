@@ -197,7 +197,7 @@ func TestTheConnectionThatIsIdleForLongestMakesRoom(t *testing.T) {
 	}
 }
 
-// When all connections have requests, whoever comes waits until one has none.
+// When all connections have requests, a new one waits until one of them has none.
 func TestAFullListenerClosesNoRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

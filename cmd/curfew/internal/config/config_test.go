@@ -254,7 +254,7 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			"{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: " +
 				"RSA-OAEP}"),
 			"need id_token_encrypted_response_alg and decryption_key_file, both"},
-		{"a prompt that there is not", two(
+		{"an unknown prompt", two(
 			"{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"),
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
 		{"a prompt for nothing and something", two("{name: two, issuer: 'https://other.example.com', client_id: " +
@@ -291,7 +291,7 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			":1: pass_access_token: nobody would be given it"},
 		{"an assertion that says what every token says", "assertion_claims: [name, sub]\n",
 			`:1: assertion_claims: "sub" cannot be chosen`},
-		{"a route to an app that there is not",
+		{"a route to an unknown app",
 			"routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, " +
 				"backchannel_logout_uri: 'https://wiki/'}]\n",
 			`:1: routes: there is no app "mail"`},
