@@ -97,8 +97,7 @@ func expiryCases() []testCase {
 			}
 		}},
 		testCase{"a notice outlives all pruning", func(f *fixture) {
-			e := ending(store.Selector{Subject: "alice"})
-			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+			e := f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeTell})
 			f.endWith(e)
 			f.now = f.now.Add(1000 * time.Hour)
 			f.pruneAll(f.now)

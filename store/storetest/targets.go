@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -125,31 +125,8 @@ func targetCases() []testCase {
 			}
 		}},
 		{"two workers for one target never hold the same notice", func(f *fixture) {
-			const notices = 40
-			f.leaveFor("a", notices)
-			var mu sync.Mutex
-			held := make(map[string]int)
-			f.together(4, func(int) error {
-				for {
-					n, err := f.store.Claim(f.ctx, store.NoticeTell, "a", f.now, time.Minute, 3)
-					if err != nil || len(n) == 0 {
-						return err
-					}
-					mu.Lock()
-					for _, n := range n {
-						held[n.ID]++
-					}
-					mu.Unlock()
-				}
-			})
-			if len(held) != notices {
-				f.Errorf("%d notices were claimed, want %d", len(held), notices)
-			}
-			for id, n := range held {
-				if n != 1 {
-					f.Errorf("notice %s was claimed %d times", id, n)
-				}
-			}
+			f.leaveFor("a", 40)
+			f.claimTogether("a", 4, 3, 40)
 		}},
 		{"what is left is kept as it was left", func(f *fixture) {
 			r := f.record("alice", "s1")
@@ -409,23 +386,20 @@ func sharedValueCases() []testCase {
 		}},
 		{"one of many that save wins", func(f *fixture) {
 			v := f.store
-			var mu sync.Mutex
-			won := 0
+			var won atomic.Int32
 			for revision := range int64(3) {
 				f.together(6, func(i int) error {
 					err := v.Save(f.ctx, "keys", []byte{byte(i)}, revision)
 					if err == nil {
-						mu.Lock()
-						won++
-						mu.Unlock()
+						won.Add(1)
 					} else if !errors.Is(err, store.ErrConflict) {
 						return err
 					}
 					return nil
 				})
 			}
-			if won != 3 {
-				f.Errorf("%d saved, want one of each revision", won)
+			if won.Load() != 3 {
+				f.Errorf("%d saved, want one of each revision", won.Load())
 			}
 		}},
 		{"what is too large is refused", func(f *fixture) {
