@@ -175,7 +175,7 @@ func (s *Sender) Notify(ctx context.Context, logouts ...Logout) error {
 			return fmt.Errorf("fanout: a logout at %q without the sid that it requires", l.ClientID)
 		}
 		notices[i] = store.Notice{
-			Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
+			Kind: store.NoticeLogout, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
 			Subject: l.Subject, SID: l.SID, Cause: store.CauseUser,
 			Created: now, Due: now, Deadline: now.Add(app.Deadline),
 		}
@@ -259,7 +259,7 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 			continue // the person is still signed in
 		}
 		plan = append(plan, store.NoticeRequest{
-			Kind: store.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
+			Kind: store.NoticeLogout, Target: a.ClientID, Deadline: now.Add(a.Deadline),
 			PerSession: a.SessionRequired || s.severalIssuers(),
 		})
 	}
@@ -305,7 +305,7 @@ func (s *Sender) Run(ctx context.Context) {
 			wanted[queueName{store.NoticeRevoke, p.Name()}] = s.revocationQueue(p)
 		}
 		for id, a := range s.apps {
-			wanted[queueName{store.NoticeTell, id}] = s.appQueue(a)
+			wanted[queueName{store.NoticeLogout, id}] = s.appQueue(a)
 		}
 		for name, l := range s.queues {
 			if w := wanted[name]; w == nil || w.width != l.width {
@@ -336,7 +336,7 @@ func (s *Sender) Run(ctx context.Context) {
 }
 
 func (s *Sender) appQueue(a App) *queue {
-	return s.newQueue(queueName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease,
+	return s.newQueue(queueName{store.NoticeLogout, a.ClientID}, a.Concurrency, s.cfg.Lease,
 		func(ctx context.Context, n store.Notice) result {
 			app, known := s.app(n.Target) // as it is now
 			if !known {

@@ -35,7 +35,7 @@ func Record(subject, sid string, now time.Time) store.Record {
 func Ending(who store.Selector, jti string, now time.Time) store.Ending {
 	who.Issuer, who.ClientID = Issuer, ClientID
 	return store.Ending{Selector: who, Cause: store.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
-		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
+		Notices: []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app2", Deadline: now.Add(time.Hour)}}}
 }
 
 // Poll asks again and again, until it is answered true.

@@ -210,7 +210,7 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 			mustCreate(t, backend, r, now)
 			e := endingOf(store.Selector{SID: "s1"})
 			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+			e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app", Deadline: now.Add(time.Hour)}}
 			begin, endTags, confirm := crashes.EndSteps(t.Context(), e, now)
 			steps := []func() error{begin, func() error { _, err := endTags(); return err }, confirm}
 			for _, step := range steps[:crash] {

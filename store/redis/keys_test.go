@@ -73,7 +73,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 		{Subject: "MARK-subject", SID: "MARK-sid3"}} {
 		e := endingOf(who)
 		e.JTI, e.JTIExpires = "MARK-jti"+who.SID, now.Add(time.Hour)
-		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
+		e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
 		if _, err := backend.End(t.Context(), e, now); err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	kept := recordOf("MARK-subject2", "MARK-sid4", now)
 	kept.Former = []string{"MARK-sid6"}
 	mustCreate(t, backend, kept, now)
-	notices, err := backend.Claim(t.Context(), store.NoticeTell, "MARK-target", now, time.Minute, 2)
+	notices, err := backend.Claim(t.Context(), store.NoticeLogout, "MARK-target", now, time.Minute, 2)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("%d notices, %v", len(notices), err)
 	}

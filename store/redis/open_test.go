@@ -239,7 +239,7 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		}
 		e := endingOf(store.Selector{SID: r.SID})
 		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+		e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app", Deadline: now.Add(time.Hour)}}
 		if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 			t.Errorf("End: %d ended, %v", len(ended), err)
 		}
@@ -265,7 +265,7 @@ func useOutbox(t *testing.T, backend *redis.Store, n store.Notice, now time.Time
 	}
 	ok("Complete", backend.Complete(t.Context(), n, store.Outcome{GiveUp: true}))
 	ok("Retry", backend.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
-	notices, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
+	notices, err := backend.Claim(t.Context(), store.NoticeLogout, "app", now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("Claim: %d, %v", len(notices), err)
 	}
@@ -360,7 +360,7 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 	mustCreate(t, backend, recordOf("alice", "s1", now), now)
 	e := endingOf(store.Selector{SID: "s1"})
 	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app", Deadline: now.Add(time.Hour)}}
 	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End: %d ended, %v", len(ended), err)
 	}

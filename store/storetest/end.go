@@ -233,7 +233,7 @@ func endFails(f *fixture) {
 	}
 	r, without := f.signIn("alice", "s1"), f.signIn("alice", "")
 	heard := f.watch()
-	e := f.telling(store.Selector{Subject: "alice", SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell})
+	e := f.endingWith(store.Selector{Subject: "alice", SID: "s1"}, store.NoticeRequest{Kind: store.NoticeLogout})
 	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 
 	restore := f.h.FailEnd(f.T)

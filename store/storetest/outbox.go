@@ -12,7 +12,7 @@ import (
 func (f *fixture) leave(n int) {
 	f.Helper()
 	for i := range n {
-		e := f.telling(store.Selector{Subject: fmt.Sprint("user", i)}, store.NoticeRequest{Kind: store.NoticeTell})
+		e := f.endingWith(store.Selector{Subject: fmt.Sprint("user", i)}, store.NoticeRequest{Kind: store.NoticeLogout})
 		f.endWith(e)
 	}
 }
@@ -49,7 +49,7 @@ func (f *fixture) claimTogether(target string, workers, some, notices int) {
 	held := make(map[string]int)
 	f.together(workers, func(int) error {
 		for {
-			n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, some)
+			n, err := f.store.Claim(f.ctx, store.NoticeLogout, target, f.now, time.Minute, some)
 			if err != nil || len(n) == 0 {
 				return err
 			}

@@ -20,7 +20,7 @@ func (f *fixture) leaveFor(target string, n int) {
 	var all []store.Notice
 	for i := range n {
 		created := f.now.Add(time.Duration(i-n) * time.Second)
-		all = append(all, store.Notice{Kind: store.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
+		all = append(all, store.Notice{Kind: store.NoticeLogout, Target: target, Issuer: issuer, ClientID: client,
 			Subject: fmt.Sprint("user", i), Cause: store.CauseUser, Created: created, Due: created,
 			Deadline: f.now.Add(time.Hour)})
 	}
@@ -32,7 +32,7 @@ func (f *fixture) leaveFor(target string, n int) {
 // claimFor claims what is due for one target.
 func (f *fixture) claimFor(target string, max int) []store.Notice {
 	f.Helper()
-	n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
+	n, err := f.store.Claim(f.ctx, store.NoticeLogout, target, f.now, time.Minute, max)
 	if err != nil {
 		f.Fatalf("Claim: %v", err)
 	}
@@ -89,7 +89,7 @@ func targetCases() []testCase {
 			f.leave(1) // by an ending, for another target
 			got := f.claimFor("a", 10)
 			for i, n := range got {
-				if n.Target != "a" || n.Kind != store.NoticeTell || n.Subject != fmt.Sprint("user", i) ||
+				if n.Target != "a" || n.Kind != store.NoticeLogout || n.Subject != fmt.Sprint("user", i) ||
 					n.Attempts != 1 || n.Lease == "" {
 					f.Errorf("claimed %+v, want the notice %d for a, as a first attempt", n, i)
 				}
@@ -139,7 +139,7 @@ func targetCases() []testCase {
 			f.wantNotices(want)
 		}},
 		{"notices are left all or none", func(f *fixture) {
-			good := store.Notice{Kind: store.NoticeTell, Target: "a", Due: f.now}
+			good := store.Notice{Kind: store.NoticeLogout, Target: "a", Due: f.now}
 			f.wantFault("Enqueue of an unknown kind", f.store.Enqueue(f.ctx,
 				[]store.Notice{good, {Kind: "shout", Target: "a"}}))
 			if err := f.store.Enqueue(f.ctx, nil); err != nil {
@@ -160,7 +160,7 @@ func targetCases() []testCase {
 				{store.NoticeQuery{State: store.NoticeDead}, 1}, {store.NoticeQuery{State: store.NoticePending}, 4},
 				{store.NoticeQuery{Target: "a", State: store.NoticePending}, 2},
 				{store.NoticeQuery{Target: "b", State: store.NoticeDead}, 0},
-				{store.NoticeQuery{Kind: store.NoticeRevoke}, 0}, {store.NoticeQuery{Kind: store.NoticeTell}, 5},
+				{store.NoticeQuery{Kind: store.NoticeRevoke}, 0}, {store.NoticeQuery{Kind: store.NoticeLogout}, 5},
 			} {
 				got := f.look(c.q)
 				seen := make(map[string]bool)
@@ -258,7 +258,7 @@ func targetCases() []testCase {
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 1)
 			stats := func(target string, pending, dead int, oldest time.Duration) store.NoticeStats {
-				t := store.NoticeStats{Kind: store.NoticeTell, Target: target, Pending: pending, Dead: dead}
+				t := store.NoticeStats{Kind: store.NoticeLogout, Target: target, Pending: pending, Dead: dead}
 				if pending > 0 {
 					t.Oldest = f.now.Add(-oldest)
 				}
