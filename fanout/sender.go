@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,17 +79,11 @@ func New(cfg Config) (*Sender, error) {
 	if cfg.Lease < 0 || cfg.Poll < 0 {
 		faults = append(faults, errors.New("fanout: Lease and Poll must not be negative"))
 	}
-	if cfg.Lease == 0 {
-		cfg.Lease = defaultLease
-	}
-	if cfg.Poll == 0 {
-		cfg.Poll = defaultPoll
-	}
+	cfg.Lease = cmp.Or(cfg.Lease, defaultLease)
+	cfg.Poll = cmp.Or(cfg.Poll, defaultPoll)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
 	}
 	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}),
 		queues: make(map[queueName]*queue)}

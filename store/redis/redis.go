@@ -90,15 +90,9 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, errors.New("redis: a prefix must not contain a brace, which Redis Cluster takes for a hash tag")
 	}
-	if o.Timeout == 0 {
-		o.Timeout = 2 * time.Second
-	}
-	if o.DialTimeout == 0 {
-		o.DialTimeout = time.Second
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Timeout = cmp.Or(o.Timeout, 2*time.Second)
+	o.DialTimeout = cmp.Or(o.DialTimeout, time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
