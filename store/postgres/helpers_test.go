@@ -44,11 +44,8 @@ func wantTrouble(t testing.TB, what string, err error) {
 	if err == nil {
 		t.Errorf("%s: got no error", what)
 	}
-	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
-		store.ErrLeaseLost, store.ErrNoNotice} {
-		if errors.Is(err, known) {
-			t.Errorf("%s: got error %v, which says something about the session", what, err)
-		}
+	if store.IsContractError(err) {
+		t.Errorf("%s: got error %v, which says something about the session", what, err)
 	}
 }
 
@@ -136,6 +133,25 @@ func begin(t testing.TB, address string) pgx.Tx {
 		t.Fatal(err)
 	}
 	return tx
+}
+
+// beginEnd carries out an ending in a transaction that stays open.
+func beginEnd(t testing.TB, address string, who store.Selector, jti string, now time.Time) pgx.Tx {
+	t.Helper()
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(rig.Ending(who, jti, now), now)
+	send(t, tx, statement, args)
+	return tx
+}
+
+// goEnd carries out an ending in the background, and returns where its error will be.
+func goEnd(backend *postgres.Store, e store.Ending, now time.Time) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := backend.End(context.Background(), e, now)
+		done <- err
+	}()
+	return done
 }
 
 // send runs a statement in a transaction that stays open.

@@ -66,9 +66,7 @@ func TestTwoWhoShareADatabaseDoNotMeet(t *testing.T) {
 	heard := listen(t, there)
 	now := time.Now()
 	mine, yours := signIn(t, here, "alice", "s1", now), signIn(t, there, "alice", "s1", now)
-	tx := begin(t, one)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, one, store.Selector{Subject: "alice"}, "j1", now)
 	signIn(t, there, "alice", "s2", now) // and waits for nobody
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)

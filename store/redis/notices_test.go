@@ -130,7 +130,6 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
-	defer backend.Close()
 	c := adminOf(t, s)
 	// later than the server's own time, which a mark may have too
 	now := store.Time(time.Now().Add(store.AttemptLifetime))

@@ -167,6 +167,13 @@ func dial(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, err
 	}
 }
 
+// dialOwn connects for one purpose alone, with one connection to each server, over which nothing is retried.
+func (s *Store) dialOwn(ctx context.Context) (rueidis.Client, error) {
+	option := s.option
+	option.DisableRetry, option.PipelineMultiplex = true, -1
+	return dial(ctx, option)
+}
+
 // read begins a method that changes nothing. The returned function ends it.
 func (s *Store) read(ctx context.Context) (context.Context, func(), error) {
 	return s.begin(ctx, ctx)
