@@ -11,7 +11,7 @@ import (
 	"example.com/curfew/store/postgres"
 )
 
-func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
+func TestTheOtherReplicaIsNotifiedWithoutASync(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
 	here, there := open(t, address, patient()), open(t, address, patient())
@@ -22,11 +22,11 @@ func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
 		if _, err := here.End(t.Context(), rig.Ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 			t.Fatal(err)
 		}
-		heard.wantBell(t, r)
+		heard.wantNotified(t, r)
 	}
 }
 
-// endSilently ends as a replica does that dies before it can ring.
+// endSilently ends as a replica does that dies before it can notify the others.
 func endSilently(t *testing.T, address string, who store.Selector, now time.Time) {
 	t.Helper()
 	tx := beginEnd(t, address, who, "", now)
@@ -35,7 +35,7 @@ func endSilently(t *testing.T, address string, who store.Selector, now time.Time
 	}
 }
 
-func TestASyncHearsWhatNoBellTellsOf(t *testing.T) {
+func TestASyncHearsWhatNoNotificationTellsOf(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
 	backend := open(t, address, patient())

@@ -110,8 +110,8 @@ func (e *ears) wantHeard(t testing.TB, r store.Record, times int) {
 	}
 }
 
-// wantBell fails unless r is what is heard of next, without a Sync.
-func (e *ears) wantBell(t testing.TB, r store.Record) {
+// wantNotified fails unless r is what is heard of next, without a Sync.
+func (e *ears) wantNotified(t testing.TB, r store.Record) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -121,7 +121,7 @@ func (e *ears) wantBell(t testing.TB, r store.Record) {
 			t.Error("heard of another session")
 		}
 	case <-ctx.Done():
-		t.Fatal("no bell was heard")
+		t.Fatal("no notification came")
 	}
 }
 

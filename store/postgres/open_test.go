@@ -186,7 +186,7 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 		t.Fatalf("claimed %d (error %v), want 1", len(n), err)
 	}
 	if err := backend.Complete(t.Context(), n[0], store.Outcome{RetryAt: now, Reason: "a\x00b\xff"}); err != nil {
-		t.Errorf("Settle: %v", err)
+		t.Errorf("Complete: %v", err)
 	}
 }
 

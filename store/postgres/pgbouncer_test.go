@@ -95,5 +95,5 @@ func TestReplicasBehindPgBouncerHearOneAnother(t *testing.T) {
 	if _, err := here.End(context.Background(), rig.Ending(store.Selector{SID: "s1"}, "j1", now), now); err != nil {
 		t.Fatal(err)
 	}
-	heard.wantBell(t, r)
+	heard.wantNotified(t, r)
 }

@@ -113,7 +113,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Queues and lists are emptied by Prune, notices by Settle; the ends of the chains are one to a bucket,
+			// Queues and lists are emptied by Prune, notices by Complete; the ends of the chains are one to a bucket,
 			// wakeups one to a queue.
 			if fixed := strings.Contains("qtldeognybv", rest[:1]); (ms < 0) != fixed {
 				t.Errorf("the key %q runs out in %d ms", key, ms)

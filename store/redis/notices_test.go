@@ -38,9 +38,9 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 					}
 				}
 				leave, ring := backend.EnqueueSteps(t.Context(), noticeFor(target, "alice", now))
-				hear, claim, hush, claimed := backend.ClaimSteps(t.Context(), store.NoticeLogout, target, now,
+				hear, claim, reschedule, claimed := backend.ClaimSteps(t.Context(), store.NoticeLogout, target, now,
 					time.Minute)
-				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, hush}
+				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, reschedule}
 				for _, step := range order {
 					steps := &leaves
 					if step == 'E' {

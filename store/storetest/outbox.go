@@ -161,7 +161,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(1000 * time.Hour)
 			f.wantNone("after it was given up")
 		}},
-		{"a lease that ran out can still be settled", func(f *fixture) {
+		{"a lease that ran out can still be completed", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
 			f.now = f.now.Add(time.Hour)
@@ -181,7 +181,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after it was done")
 		}},
-		{"a notice that was never claimed cannot be settled", func(f *fixture) {
+		{"a notice that was never claimed cannot be completed", func(f *fixture) {
 			f.leave(1)
 			for _, n := range []store.Notice{{}, {ID: "1"}, {ID: "1", Lease: "x"}, {ID: "no such", Lease: "x"}} {
 				f.wantError(fmt.Sprintf("Complete %+v", n), f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)

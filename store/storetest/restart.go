@@ -45,7 +45,7 @@ func restartCases() []testCase {
 			f.complete(claimed[1], store.Outcome{Done: true}) // the lease holds over the restart
 			f.now = f.now.Add(time.Hour)
 			if n := f.claim(); len(n) != 1 {
-				f.Errorf("claimed %d notices after an hour, want the one that was not settled", len(n))
+				f.Errorf("claimed %d notices after an hour, want the one that was not completed", len(n))
 			}
 			f.wantEnded(f.end(store.Selector{SID: "s1"}))
 			f.now = f.now.Add(-time.Hour)

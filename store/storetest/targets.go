@@ -253,7 +253,7 @@ func targetCases() []testCase {
 			f.wantNone("after all were dropped")
 			f.wantStats()
 		}},
-		{"the stats counts what is pending and what is dead", func(f *fixture) {
+		{"the stats count what is pending and what is dead", func(f *fixture) {
 			f.wantStats()
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 1)
@@ -329,7 +329,7 @@ func targetCases() []testCase {
 				f.Errorf("%d are overdue after they were pruned", n)
 			}
 		}},
-		{"the desk is there after a restart", func(f *fixture) {
+		{"the outbox is there after a restart", func(f *fixture) {
 			if f.h.Reopen == nil {
 				f.Skip("this store keeps nothing over a restart")
 			}
@@ -411,7 +411,7 @@ func sharedValueCases() []testCase {
 			f.wantFault("Save under a longer name", f.store.Save(f.ctx, name+"n", nil, 0))
 			f.wantFault("Save under no name", f.store.Save(f.ctx, "", nil, 0))
 		}},
-		{"the shared values is there after a restart, and is not pruned", func(f *fixture) {
+		{"a shared value is there after a restart, and is not pruned", func(f *fixture) {
 			if f.h.Reopen == nil {
 				f.Skip("this store keeps nothing over a restart")
 			}
