@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/internal/gate"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,9 +16,6 @@ import (
 
 // ErrNotMigrated means that the schema would have to be created or changed, which [Options] forbids.
 var ErrNotMigrated = errors.New("the database does not have the schema of this release")
-
-// errClosed is what every method of a closed store returns.
-var errClosed = errors.New("postgres: the store is closed")
 
 // Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
@@ -57,9 +54,7 @@ type Store struct {
 	feed *follower
 
 	clock *clockConn
-
-	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
-	closed bool
+	gate  gate.Gate
 }
 
 // Open connects to the database at url (postgres://user:password@host:port/database?…, in the form of libpq) and
@@ -115,27 +110,12 @@ func (s *Store) inspect(ctx context.Context) (table uint32, err error) {
 	return table, nil
 }
 
-// enter begins a method. If it returns nil, the method must call leave at its end.
-func (s *Store) enter(ctx context.Context) error {
-	s.inUse.RLock()
-	err := ctx.Err()
-	if s.closed {
-		err = errClosed
-	}
-	if err != nil {
-		s.inUse.RUnlock()
-	}
-	return err
-}
-
-func (s *Store) leave() { s.inUse.RUnlock() }
-
 // read runs a query that changes nothing. It ends when ctx is done.
 func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	ctx, cancel := context.WithTimeout(ctx, s.o.StatementTimeout)
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
@@ -149,10 +129,10 @@ func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Conte
 // write runs a change. The wait for a connection ends when ctx is done. A change that may have been sent is waited for
 // until [Options.Grace] later.
 func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	bounded, cancel := context.WithTimeout(ctx, s.o.StatementTimeout)
 	defer cancel()
 	conn, err := s.pool.Acquire(bounded)
@@ -172,7 +152,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 	forgetWarning(conn)
 	err = fn(graceful, conn)
 	// This holds for errors of the contract too: what they were read from may still be lost.
-	if warning := warningOf(conn); warning != nil && (err == nil || isVerdict(err)) {
+	if warning := warningOf(conn); warning != nil && (err == nil || store.IsContractError(err)) {
 		return fmt.Errorf("postgres: %s: %w: %s", what, errUncertain, warning.Message)
 	}
 	return s.failed(what, err)
@@ -181,7 +161,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 // failed adds what failed to an error. After an error of a connection it resets the pool: if the server was restarted,
 // all connections are broken.
 func (s *Store) failed(what string, err error) error {
-	if err == nil || isVerdict(err) {
+	if err == nil || store.IsContractError(err) {
 		return err
 	}
 	var answer *pgconn.PgError
@@ -193,37 +173,22 @@ func (s *Store) failed(what string, err error) error {
 	return fmt.Errorf("postgres: %s: %w", what, err)
 }
 
-// isVerdict reports whether err is an error of the contract, and not a failure.
-func isVerdict(err error) bool {
-	for _, verdict := range []error{store.ErrEnded, store.ErrNotFound, store.ErrConflict, store.ErrReplayed,
-		store.ErrLeaseLost, store.ErrNoNotice} {
-		if errors.Is(err, verdict) {
-			return true
-		}
-	}
-	return false
-}
-
 // Close waits for the methods that are running and closes the connections.
 func (s *Store) Close() error {
-	s.inUse.Lock()
-	defer s.inUse.Unlock()
-	if s.closed {
+	return s.gate.Close(func() error {
+		s.feed.close()
+		s.clock.close()
+		s.pool.Close()
 		return nil
-	}
-	s.closed = true
-	s.feed.close()
-	s.clock.close()
-	s.pool.Close()
-	return nil
+	})
 }
 
 // Watch implements [store.Store]. See follower for how it works.
 func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	return s.feed.watch(ctx, fn)
 }
 

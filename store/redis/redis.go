@@ -13,11 +13,9 @@ import (
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/internal/gate"
 	"github.com/redis/rueidis"
 )
-
-// errClosed is what every method of a closed store returns.
-var errClosed = errors.New("redis: the store is closed")
 
 // Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
@@ -63,8 +61,7 @@ type Store struct {
 	listening sync.Mutex // held to start and to stop the listener
 	listener  *listener
 
-	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
-	closed bool
+	gate gate.Gate
 }
 
 // Open connects to the server, or servers, that address names:
@@ -189,32 +186,22 @@ func (s *Store) change(ctx context.Context) (context.Context, func(), error) {
 }
 
 func (s *Store) begin(callers, ours context.Context) (context.Context, func(), error) {
-	s.inUse.RLock()
-	err := callers.Err()
-	if s.closed {
-		err = errClosed
-	}
-	if err != nil {
-		s.inUse.RUnlock()
+	if err := s.gate.Enter(callers); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ours, s.timeout)
-	return ctx, func() { cancel(); s.inUse.RUnlock() }, nil
+	return ctx, func() { cancel(); s.gate.Leave() }, nil
 }
 
 // Close waits for the methods that are running and closes the connections.
 func (s *Store) Close() error {
-	s.inUse.Lock()
-	defer s.inUse.Unlock()
-	if s.closed {
+	return s.gate.Close(func() error {
+		s.hub.Close()
+		s.unwatch()
+		s.watching.Wait()
+		s.stopListening()
+		s.clock.close()
+		s.client.Close()
 		return nil
-	}
-	s.closed = true
-	s.hub.Close()
-	s.unwatch()
-	s.watching.Wait()
-	s.stopListening()
-	s.clock.close()
-	s.client.Close()
-	return nil
+	})
 }
