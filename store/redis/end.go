@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -11,9 +12,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket. An
-// ending that concerns more than one bucket (a sid alone; a jti on a Cluster), or that waits for replicas, needs
-// further steps before and after that script: see steps.go.
+// End implements [store.Store]. An ending of a key or a subject is one script in one bucket. An ending that concerns
+// more than one bucket (a sid, with a subject or alone; a jti on a Cluster), or that waits for replicas, needs further
+// steps before and after that script: see steps.go.
 //
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same
 // token can be sent again, and the next try ends the rest.
@@ -22,7 +23,7 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 		return nil, err
 	}
 	now = store.Time(now)
-	done := map[string]bool{} // the tags whose sessions have ended, for a sid alone
+	done := map[string]bool{} // the tags whose sessions have ended, for a sid
 	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now, done)
 	})
@@ -54,13 +55,13 @@ func (s *Store) endBatch(
 func (s *Store) carryOut(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
 ) (ended []store.Ended, more bool, err error) {
-	if e.Selector.Key.IsZero() && e.Selector.Subject == "" || s.waits() {
+	if e.Selector.SID != "" || s.waits() {
 		return s.endInSteps(ctx, e, now, done)
 	}
 	return s.endTag(ctx, s.endCall(e, tagOf(e.Selector), e.JTI != "", now), e, now)
 }
 
-// tagOf returns the tag of the sessions that w names. A sid alone has none.
+// tagOf returns the tag of the sessions that w names by a key or a subject. A sid alone has none.
 func tagOf(w store.Selector) []byte {
 	if !w.Key.IsZero() {
 		return w.Key[:4]
@@ -80,7 +81,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	switch {
 	case !w.Key.IsZero(): // a key names a session that exists, so no login: no mark
 		shape, rest = "key", string(w.Key[4:])
-	case w.Subject == "":
+	case w.SID != "" && (w.Subject == "" || !bytes.Equal(tag, tagOf(w))):
 		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
 		// A copy of the sid's mark, for a login that has left its pointer in the sid's bucket and is not in this bucket
 		// yet.
@@ -93,7 +94,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 		mark(subjectMark(&in))
 	default:
 		shape, hints = "both", append(hint(w.Issuer, w.ClientID, w.SID), hint(w.Issuer, w.ClientID, "")...)
-		mark(bothMark(&in))
+		mark(sidName(w.Issuer, w.ClientID, w.SID))
 		mark(bareMark(&in))
 	}
 	keys := []string{s.key(b, keyExpiry), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast),
@@ -191,10 +192,10 @@ func (s *Store) traceLife() string {
 	return "60000"
 }
 
-// stepsBucket returns the bucket of the first and last step of an ending with this selector: that of the sid for a sid
-// alone, else that of the sessions.
+// stepsBucket returns the bucket of the first and last step of an ending with this selector: that of the sid, if there
+// is one, else that of the sessions.
 func stepsBucket(w store.Selector) bucket {
-	if w.Key.IsZero() && w.Subject == "" {
+	if w.SID != "" {
 		return sidName(w.Issuer, w.ClientID, w.SID)[0]
 	}
 	return tagOf(w)[0]
