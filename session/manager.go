@@ -335,6 +335,29 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	return ended, nil
 }
 
+// SubjectsOf returns the subjects of the living sessions that have this sid, or had it before. A provider may name a
+// person by another subject in its logout tokens than in its ID Tokens.
+func (m *Manager) SubjectsOf(ctx context.Context, issuer, clientID, sid string) ([]string, error) {
+	if err := m.clock.ensureRead(ctx); err != nil {
+		return nil, err
+	}
+	var subjects []string
+	for q := (store.Query{Issuer: issuer, ClientID: clientID, SID: sid}); ; {
+		page, err := m.cfg.Store.List(ctx, q, store.Time(m.Now()))
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for i := range page.Records {
+			if s := page.Records[i].Subject; !slices.Contains(subjects, s) {
+				subjects = append(subjects, s)
+			}
+		}
+		if q.After = page.Next; q.After.IsZero() {
+			return subjects, nil
+		}
+	}
+}
+
 // cached returns the session from the cache, if it is there and has not expired. touch reports whether LastSeen is to
 // be written now; it is true for one caller only.
 func (m *Manager) cached(key store.Key, now time.Time) (s *Session, touch bool) {
