@@ -102,9 +102,6 @@ func TestBehindAProxyOneSignInIsGoodForThreeHosts(t *testing.T) {
 		t.Run(f.kind.name, func(t *testing.T) {
 			f.run(t)
 			tabs := map[string]*tab{"wiki": chrome.somebody(t)}
-			for _, host := range []string{"mail", "main"} {
-				tabs[host] = tabs["wiki"].another()
-			}
 			const deep = "/live?deep=link&x=%26"
 			tabs["wiki"].open(f.at("wiki") + deep)
 			tabs["wiki"].until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`,
@@ -112,6 +109,7 @@ func TestBehindAProxyOneSignInIsGoodForThreeHosts(t *testing.T) {
 			tabs["wiki"].run(`document.querySelector("[name=login]").value = "alice"; document.forms[0].submit()`)
 			for _, host := range []string{"wiki", "main", "mail"} {
 				if host != "wiki" { // without a question
+					tabs[host] = tabs["wiki"].another()
 					tabs[host].open(f.at(host) + deep)
 				}
 				tabs[host].until(fmt.Sprintf(`location.href === %q`, f.at(host)+deep))
@@ -205,9 +203,12 @@ func TestBehindAProxyACookieOpensTheAppOfItsHostAlone(t *testing.T) {
 					}
 				}
 				for _, host := range []string{"wiki", "mail", "main"} {
-					for _, name := range names(host) {
+					for i, name := range names(host) {
 						try("/private", "Host: "+name+"\r\n")
 						for _, other := range []string{"wiki", "mail", "main"} {
+							if i > 0 || other == host {
+								continue
+							}
 							second := names(other)[0]
 							try("/private", "Host: "+name+"\r\nX-Forwarded-Host: "+second+"\r\n")
 							try("http://"+second+"/private", "Host: "+name+"\r\n")
