@@ -188,7 +188,8 @@ func TestBehindAProxyACookieOpensTheAppOfItsHostAlone(t *testing.T) {
 					return []string{name}
 				}
 				return []string{name, strings.ToUpper(name), host + ".localhost", host + ".localhost.",
-					host + ".localhost.:" + port, host + ".localhost:1", host + ".localhost:"}
+					host + ".localhost.:" + port, host + ".localhost:1", host + ".localhost:", host + ".localhost:0" + port,
+					"[" + host + ".localhost]:" + port, "[" + host + ".localhost]", "me@" + name}
 			}
 			for _, of := range []string{"wiki", "mail", "main"} {
 				u, _ := url.Parse(f.at(of))
@@ -198,7 +199,7 @@ func TestBehindAProxyACookieOpensTheAppOfItsHostAlone(t *testing.T) {
 				}
 				try := func(target, header string) {
 					app, status := ask(t, addr, target, header+"Cookie: "+cookie+"\r\n")
-					if status == 200 && app != of {
+					if status == 200 && app != "" && app != of { // Caddy answers 200 for a host that it does not know
 						t.Errorf("the cookie of %s opens the app of %s: GET %s, %q", of, app, target, header)
 					}
 				}
@@ -240,8 +241,7 @@ func ask(t *testing.T, addr, target, header string) (app string, status int) {
 	if err != nil {
 		return "", 0 // refused without an answer
 	}
-	resp.Body.Close()
-	return resp.Header.Get("X-App"), resp.StatusCode
+	return resp.Header.Get("X-App"), resp.StatusCode // its body may never end
 }
 
 // Two replicas over each store that replicas share: a sign-out at the second host, by one replica, closes the WebSocket

@@ -177,9 +177,14 @@ func (s *Site) FindHost(addr string) (Host, bool) {
 	name, port := strings.ToLower(addr), ""
 	if strings.Contains(name, ":") {
 		if n, p, err := net.SplitHostPort(name); err == nil {
+			// One spelling: what a proxy does not take for this host must not be taken for it here.
+			if p == "" || net.JoinHostPort(n, p) != name {
+				return Host{}, false
+			}
 			name, port = n, p
+		} else {
+			name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
 		}
-		name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
 	}
 	var h Host
 	switch at, ok := s.Hosts.named[name]; {
