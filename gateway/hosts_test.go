@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/curfew/gateway"
 	"example.com/curfew/internal/rig"
@@ -17,11 +19,17 @@ import (
 // severalHosts makes the site of a stage one with several hosts, and returns the cookies of one session by host.
 func (st *stage) severalHosts() map[string]string {
 	st.T.Helper()
+	return st.withHosts([]string{"wiki.example.com", "mail.example.com:8443", "*.apps.example.com"}, "auth.example.com",
+		"wiki.example.com", "mail.example.com", "one.apps.example.com")
+}
+
+// withHosts is severalHosts for a list, with the cookies for some names.
+func (st *stage) withHosts(list []string, names ...string) map[string]string {
+	st.T.Helper()
 	var err error
 	st.Web.URL, err = web.ParseURL("https://auth.example.com")
 	rig.Must(st.T, err)
-	st.Web.Hosts, err = web.ParseHosts(st.Web.URL, []string{"wiki.example.com", "mail.example.com:8443",
-		"*.apps.example.com"})
+	st.Web.Hosts, err = web.ParseHosts(st.Web.URL, list)
 	rig.Must(st.T, err)
 	st.gateway.Cookie = session.Cookie{Main: "auth.example.com", Host: func(r *http.Request) (string, bool) {
 		h, err := st.Web.HostOf(r)
@@ -32,7 +40,7 @@ func (st *stage) severalHosts() map[string]string {
 		Claims: map[string]any{"groups": []any{"staff"}}})
 	rig.Must(st.T, err)
 	cookies := map[string]string{}
-	for _, host := range []string{"auth.example.com", "wiki.example.com", "mail.example.com", "one.apps.example.com"} {
+	for _, host := range names {
 		b, ok := s.BearerFor(host, main)
 		if !ok {
 			st.T.Fatalf("no bearer for %s", host)
@@ -267,5 +275,72 @@ func TestTheAppIsToldTheHostThatWasChecked(t *testing.T) {
 		if r.Host != want || r.Header.Get("X-Forwarded-Host") != want {
 			t.Errorf("%s: the app was told %q and %q", asked, r.Host, r.Header.Get("X-Forwarded-Host"))
 		}
+	}
+}
+
+// thousandHosts are a thousand names.
+func thousandHosts() (names []string) {
+	for i := range 1000 {
+		names = append(names, fmt.Sprintf("h%d.example.com", i))
+	}
+	return names
+}
+
+// checks returns a function that checks a request, for one of the names after the other.
+func checks(t testing.TB, list, names []string) func() {
+	st := newStageWith(t, session.Config{MaxStale: time.Hour})
+	cookies := st.withHosts(list, names...)
+	if len(list) == 0 { // a site with one host, as before there were several
+		st.gateway.Cookie.Host = nil
+		b, _ := st.signIn(map[string]any{"groups": []any{"staff"}})
+		cookies = map[string]string{names[0]: "__Host-curfew=" + b.Reveal()}
+	}
+	next := st.gateway.Require(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	requests := make([]*http.Request, len(names))
+	for i, name := range names {
+		requests[i] = httptest.NewRequest("GET", "/x", nil)
+		requests[i].Host = name
+		requests[i].Header.Set("Cookie", cookies[name])
+	}
+	i := 0
+	return func() {
+		w := httptest.NewRecorder()
+		if next.ServeHTTP(w, requests[i%len(requests)]); w.Code != http.StatusOK {
+			t.Fatalf("%s: %d", names[i%len(names)], w.Code)
+		}
+		i++
+	}
+}
+
+// BenchmarkHosts checks requests at a site with one host, with two, with a thousand, and with a thousand that a wildcard
+// covers.
+func BenchmarkHosts(b *testing.B) {
+	for _, row := range []struct {
+		name        string
+		list, names []string
+	}{
+		// As many requests in memory as below.
+		{"one", nil, slices.Repeat([]string{"auth.example.com"}, 1000)},
+		{"two", []string{"h0.example.com"}, slices.Repeat([]string{"h0.example.com"}, 1000)},
+		{"thousand", thousandHosts(), thousandHosts()},
+		{"wildcard", []string{"*.example.com"}, thousandHosts()},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			check := checks(b, row.list, row.names)
+			check()
+			b.ReportAllocs()
+			for b.Loop() {
+				check()
+			}
+		})
+	}
+}
+
+// The number of hosts costs nothing: a count, not a time.
+func TestACheckAtOneOfAThousandHostsAllocatesWhatItDoesAtOneOfTwo(t *testing.T) {
+	two := checks(t, []string{"h0.example.com"}, []string{"h0.example.com"})
+	thousand := checks(t, thousandHosts(), thousandHosts())
+	if a, b := testing.AllocsPerRun(2000, two), testing.AllocsPerRun(2000, thousand); b > a+1 {
+		t.Errorf("%v allocations with two hosts, and %v with a thousand", a, b)
 	}
 }
