@@ -70,6 +70,8 @@ type Config struct {
 	AssertionClaims []string
 	// NoForwardAuth leaves out the route /auth/verify, for sites whose proxy does not use it; see [gateway.Handler].
 	NoForwardAuth bool
+	// OAuth2ProxyPaths also answers the paths of oauth2-proxy below Prefix; see [gateway.Handler].
+	OAuth2ProxyPaths bool
 	// KeyRotation is how often the keys that sign logout tokens and assertions are replaced; default 90 days,
 	// negative: never.
 	KeyRotation time.Duration
@@ -221,7 +223,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
+		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth, OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
 		WebSocketOrigins: cfg.WebSocketOrigins,
 	}
 	for _, a := range cfg.Apps {

@@ -29,6 +29,7 @@ type Gateway struct {
 	StreamsAreUse    bool
 	WebSocketOrigins []string
 	ForwardAuth      bool
+	OAuth2ProxyPaths bool
 	Assertion        bool
 	AssertionClaims  []string
 
@@ -48,6 +49,7 @@ func (g *Gateway) settings() []setting {
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
 		{"forward_auth", "true", "", "", boolean(&g.ForwardAuth)},
+		{"oauth2_proxy_paths", "false", "", "", boolean(&g.OAuth2ProxyPaths)},
 		{"policy", "", "", "", g.setPolicy},
 		{"policy_default", "signed-in", "", "", oneOf(&g.policyDefault, "signed-in", "deny")},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
