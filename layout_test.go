@@ -44,7 +44,11 @@ func rooms() map[string][]string {
 		"cmd/curfew": slices.Concat([]string{
 			"", "demo", "gateway/extauthz", "store/copy",
 			"cmd/curfew/internal/config", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
+			"cmd/curfew/internal/oauth2proxy",
 		}, ground, middle),
+		"cmd/curfew/internal/oauth2proxy": {
+			"cmd/curfew/internal/config", "cmd/curfew/internal/terminal", "gateway", "session", "web",
+		},
 		"cmd/curfew/internal/config": slices.Concat([]string{
 			"", "gateway", "fanout", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
 		}, ground),

@@ -93,6 +93,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newNoticeCmd(&p),
 		newKeyCmd(&p),
 		newStoreCmd(&p),
+		newImportCmd(&p),
 		newVersionCmd(&p),
 	)
 	// Before a command runs, only a wrong command line can fail.
