@@ -164,7 +164,7 @@ func (q *queue) complete(ctx context.Context, n store.Notice, o store.Outcome) {
 			"event", "notice_lease_lost", "notice", n.ID)
 	default:
 		q.s.cfg.Log.WarnContext(ctx, "the outcome of a notice could not be written: it will be sent once more",
-			"event", "notice_settle_failed", "notice", n.ID, "error", err)
+			"event", "notice_not_recorded", "notice", n.ID, "error", err)
 	}
 }
 
