@@ -25,7 +25,7 @@ func newImportCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "oauth2-proxy [--write FILE] [--overwrite] [--config FILE] [options of oauth2-proxy]",
 		Short: "Make curfew.yaml from a configuration of oauth2-proxy 7",
-		Long: `Reads a configuration of oauth2-proxy as oauth2-proxy does: its file (--config), its flags, OAUTH2_PROXY_* in the
+		Long: `Reads a configuration of oauth2-proxy as it does: its file (--config), its flags, OAUTH2_PROXY_* in the
 environment, and its alpha configuration (--alpha-config). Writes a configuration of curfew, and says of each
 setting what became of it: carried over, not needed, different, or not there.
 
