@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -57,6 +58,7 @@ type Handler struct {
 	streams streams
 	hosts   hosts
 	slots   slots
+	dropped sync.Map // names of headers of which the log has said that values were dropped
 }
 
 // Mount adds the routes of this package to mux.

@@ -36,6 +36,8 @@ type Gateway struct {
 	policyDefault string
 	preset        string
 	headers       map[string]string
+	separator     string
+	encoding      string
 	token         bool
 }
 
@@ -54,6 +56,9 @@ func (g *Gateway) settings() []setting {
 		{"policy_default", "signed-in", "", "", oneOf(&g.policyDefault, "signed-in", "deny")},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
 		{"identity_headers", "", "", "", g.setHeaders},
+		{"list_separator", ",", "", "", g.setSeparator},
+		{"header_encoding", "utf-8", "", "", oneOf(&g.encoding, string(gateway.UTF8), string(gateway.Percent),
+			string(gateway.RFC8187))},
 		{"pass_access_token", "false", "", "", boolean(&g.token)},
 		{"assertion", "false", "", "", boolean(&g.Assertion)},
 		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
@@ -194,6 +199,15 @@ func (g *Gateway) setHeaders(v value) error {
 	return nil
 }
 
+// setSeparator sets what separates the entries of a list in a header.
+func (g *Gateway) setSeparator(v value) error {
+	return parsed(func(s string) error {
+		g.separator = s
+		_, err := gateway.Identity{}.WithSeparator(s)
+		return err
+	})(v)
+}
+
 // setAssertionClaims reads the list of claims in an assertion.
 func (g *Gateway) setAssertionClaims(v value) (err error) {
 	if g.AssertionClaims, err = v.list(); err != nil {
@@ -224,6 +238,12 @@ func (g *Gateway) finish() error {
 	var err error
 	if g.Identity, err = gateway.NewIdentity(headers); err != nil {
 		return OneLine(err)
+	}
+	if id, err := g.Identity.WithSeparator(g.separator); err == nil { // a fault is reported with its line
+		g.Identity = id
+	}
+	if id, err := g.Identity.WithEncoding(gateway.Encoding(g.encoding)); err == nil {
+		g.Identity = id
 	}
 	return nil
 }
