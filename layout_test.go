@@ -38,8 +38,10 @@ func rooms() map[string][]string {
 		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
-		"":     slices.Concat(ground, middle, []string{"store/memory"}),
-		"demo": slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
+		"": slices.Concat(ground, middle, []string{"store/memory"}),
+		// The endpoint alone, for an app that keeps its own sessions.
+		"backchannel": slices.Concat(ground, []string{"logout", "store/memory"}),
+		"demo":        slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
 		// The command knows everything that is shipped, and only the folder of the stores knows which ones there are.
 		"cmd/curfew": slices.Concat([]string{
 			"", "demo", "gateway/extauthz", "store/copy",
@@ -56,7 +58,7 @@ func rooms() map[string][]string {
 		"cmd/curfew/internal/terminal": nil,
 		// What shows or measures the house stands outside it.
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),
-		"examples": slices.Concat([]string{""}, ground, stores),
+		"examples": slices.Concat([]string{"", "backchannel"}, ground, stores),
 		"e2e":      {},
 		// What starts servers for the tests of several rooms knows none of them.
 		"internal/servers": {},
