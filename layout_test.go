@@ -58,7 +58,8 @@ func rooms() map[string][]string {
 		"cmd/curfew/internal/terminal": nil,
 		// What shows or measures the house stands outside it.
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),
-		"examples": slices.Concat([]string{"", "backchannel"}, ground, stores),
+		"examples": slices.Concat([]string{"", "backchannel", "examples/more/signin"}, ground, stores),
+		"release":  {}, // the tool that builds a release
 		"e2e":      {},
 		// What starts servers for the tests of several rooms knows none of them.
 		"internal/servers": {},
@@ -192,7 +193,7 @@ func roomDoc(files []*file) []string {
 
 func onlyCmd(files []*file) []string {
 	return calls(files, func(f *file) bool {
-		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers"}, f.room())
+		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers", "release"}, f.room())
 	},
 		"only cmd reads flags and the environment, and only main exits",
 		"os.Args", "os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "flag.*", "log.Fatal",
