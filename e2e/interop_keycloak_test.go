@@ -17,6 +17,9 @@ func TestInteropKeycloak(t *testing.T) {
 	k.makeRealm(t, commonRealm, nil)
 	play(t, "keycloak", "Keycloak "+servers.KeycloakVersion+":", slices.Concat(
 		k.signOuts(),
+		k.sessions(),
+		k.tokens(),
+		k.outages(),
 	))
 }
 
@@ -54,13 +57,30 @@ func (k *keycloak) realm(t *testing.T, g *gateway, c changes) *realm {
 		k.makeRealm(t, r.name, c.realm)
 	}
 	r.issuer = k.URL + "/realms/" + r.name
-	g.flags = append(g.flags, "--issuer", r.issuer)
+	r.addUsers(t)
+	r.addClient(t, g, c)
+	return r
+}
+
+// addUsers makes alice and bob.
+func (r *realm) addUsers(t *testing.T) {
+	t.Helper()
 	for _, name := range []string{"alice", "bob"} {
-		r.users[name] = r.admin(t, http.MethodPost, "/users", object{
-			"username": name + r.suffix, "enabled": true, "firstName": name, "lastName": "of the tests",
-			"email": name + r.suffix + "@example.test", "emailVerified": true,
-			"credentials": []object{{"type": "password", "value": "pw"}},
-		}, nil)
+		r.users[name] = r.admin(t, http.MethodPost, "/users", newUser(name+r.suffix), nil)
+	}
+}
+
+func newUser(name string) object {
+	return object{"username": name, "enabled": true, "firstName": name, "lastName": "of the tests",
+		"email": name + "@example.test", "emailVerified": true,
+		"credentials": []object{{"type": "password", "value": "pw"}}}
+}
+
+// addClient makes the client of a gateway, and has the gateway use the realm unless it has a provider already.
+func (r *realm) addClient(t *testing.T, g *gateway, c changes) {
+	t.Helper()
+	if !slices.Contains(g.flags, "--issuer") {
+		g.flags = append(g.flags, "--issuer", r.issuer)
 	}
 	attributes := object{
 		"backchannel.logout.url":              g.url + "/auth/backchannel-logout",
@@ -74,7 +94,6 @@ func (k *keycloak) realm(t *testing.T, g *gateway, c changes) *realm {
 	}
 	maps.Copy(client, c.client)
 	r.id = r.admin(t, http.MethodPost, "/clients", client, nil)
-	return r
 }
 
 // makeRealm makes a realm, in which the account API may be used with an access token that the client "cli" gets.

@@ -116,8 +116,18 @@ func newGateway(t *testing.T, flags ...string) *gateway {
 	g.url = "http://" + g.listen
 	g.flags = append([]string{"--listen", g.listen, "--url", g.url, "--upstream", app(t), "--admin-listen", g.admin,
 		"--store", "sqlite:" + filepath.Join(g.dir, "curfew.db"), "--client-id", g.client, "--client-secret-file",
-		g.write(t, "secret", g.secret)}, flags...)
+		g.write(t, "secret", g.secret), "--config", g.write(t, "curfew.yaml", "pass_access_token: true\n")}, flags...)
 	return g
+}
+
+// yaml adds lines to the configuration file of the gateway.
+func (g *gateway) yaml(t *testing.T, format string, args ...any) {
+	t.Helper()
+	old, err := os.ReadFile(filepath.Join(g.dir, "curfew.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.write(t, "curfew.yaml", string(old)+fmt.Sprintf(format, args...))
 }
 
 // logouts returns what became of the logout tokens that arrived since the gateway had said from lines.
@@ -209,4 +219,33 @@ func (g *gateway) sent(t *testing.T, from int) (sends, curfew string) {
 	}
 	t.Errorf("the session ended, and nothing says why: %s", strings.Join(g.since(from), "\n"))
 	return "", ""
+}
+
+// refreshed waits until the session of a browser has another access token than now.
+func (g *gateway) refreshed(t *testing.T, b *browser) {
+	t.Helper()
+	first, err := b.told(g, "application/json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the session is refreshed", func() string {
+		next, err := b.told(g, "application/json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return unless(next.Header.Get("Authorization") != first.Header.Get("Authorization"), "the same access token")
+	})
+}
+
+// kept does something at the provider after which a session goes on. It returns what the provider sent.
+func (g *gateway) kept(t *testing.T, b *browser, what func()) (sends, curfew string) {
+	t.Helper()
+	from := g.said()
+	what()
+	g.refreshed(t, b)
+	sends = "**nothing**"
+	if len(g.logouts(from)) > 0 {
+		sends = "a logout token"
+	}
+	return sends, "refreshes the session, which goes on there too"
 }
