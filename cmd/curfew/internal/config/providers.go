@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -23,6 +25,7 @@ type Provider struct {
 	userinfoAlg, userinfoEnc     string // of its encryption
 	responseAlg, responseEnc     string // of authorization responses
 	decryptionKeys               []oidc.PrivateKey
+	certFile, certKeyFile        string
 }
 
 // settings returns the settings of one provider.
@@ -37,14 +40,24 @@ func (p *Provider) settings() []setting {
 		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)",
 			p.readSecret},
 		{"token_endpoint_auth_method", "", "METHOD",
-			"client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt or none",
+			"client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt, tls_client_auth, " +
+				"self_signed_tls_client_auth or none",
 			oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthSecretJWT, oidc.AuthPrivateJWT,
-				oidc.AuthNone)},
+				oidc.AuthTLS, oidc.AuthSelfSignedTLS, oidc.AuthNone)},
 		{"private_key_file", "", "FILE", "holds the private keys of the client, in PEM form or as JWKs",
 			privateKeys(&p.Keys)},
 		{"token_endpoint_auth_signing_alg", "", "", "", text(&p.AuthSigningAlg)},
 		{"client_assertion_audience", "issuer", "", "",
 			oneOf(&p.AssertionAudience, oidc.AudienceIssuer, oidc.AudienceTokenEndpoint)},
+		{"client_certificate_file", "", "", "", text(&p.certFile)},
+		{"client_certificate_key_file", "", "", "", text(&p.certKeyFile)},
+		{"pushed_authorization_requests", "false", "", "", boolean(&p.PushRequests)},
+		{"request_object_signing_alg", "", "", "", text(&p.RequestObjectSigningAlg)},
+		{"response_mode", "query", "", "", p.set(func(c *oidc.Config) *string { return &c.ResponseMode })},
+		{"authorization_signed_response_alg", "", "", "", text(&p.ResponseSigningAlg)},
+		{"authorization_encrypted_response_alg", "", "", "", encryptionAlg(&p.responseAlg)},
+		{"authorization_encrypted_response_enc", "", "", "", encryptionEnc(&p.responseEnc)},
+		{"dpop", "false", "", "", boolean(&p.DPoP)},
 		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens",
 			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
 		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
@@ -206,19 +219,47 @@ func (p *Provider) finish() error {
 			return nil, nil
 		case alg == "" || len(p.decryptionKeys) == 0:
 			return nil, fmt.Errorf("encrypted %s need %s_encrypted_response_alg and decryption_key_file, both",
-				map[string]string{"id_token": "ID Tokens", "userinfo": "answers of userinfo"}[what], what)
+				map[string]string{"id_token": "ID Tokens", "userinfo": "answers of userinfo",
+					"authorization": "authorization responses"}[what], what)
 		}
 		return &oidc.Encryption{Alg: alg, Enc: enc, Keys: p.decryptionKeys}, nil
 	}
-	var err1, err2 error
+	var err1, err2, err3 error
 	p.Encryption, err1 = encryption("id_token", p.encryptionAlg, p.encryptionEnc,
-		len(p.decryptionKeys) > 0 && p.userinfoAlg == "")
+		len(p.decryptionKeys) > 0 && p.userinfoAlg == "" && p.responseAlg == "")
 	p.UserinfoEncryption, err2 = encryption("userinfo", p.userinfoAlg, p.userinfoEnc, false)
-	if err := errors.Join(err1, err2); err != nil {
+	p.ResponseEncryption, err3 = encryption("authorization", p.responseAlg, p.responseEnc, false)
+	if err := errors.Join(err1, err2, err3, p.readCertificate()); err != nil {
 		return OneLine(err)
 	}
 	_, err := oidc.New(p.Config)
 	return OneLine(err)
+}
+
+// readCertificate reads the client's certificate. It is read again for each connection, so that it can be replaced; one
+// that cannot be read then leaves the last one in use.
+func (p *Provider) readCertificate() error {
+	switch {
+	case p.certFile == "" && p.certKeyFile == "":
+		return nil
+	case p.certFile == "" || p.certKeyFile == "":
+		return errors.New("a certificate needs its key, and a key its certificate: give client_certificate_file and " +
+			"client_certificate_key_file")
+	}
+	first, err := tls.LoadX509KeyPair(p.certFile, p.certKeyFile)
+	if err != nil {
+		return fmt.Errorf("client_certificate_file %s with the key %s: %w", p.certFile, p.certKeyFile, err)
+	}
+	var last atomic.Pointer[tls.Certificate]
+	last.Store(&first)
+	certFile, keyFile := p.certFile, p.certKeyFile
+	p.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if newer, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
+			last.Store(&newer)
+		}
+		return last.Load(), nil
+	}
+	return nil
 }
 
 // Quirks returns the departures from the standards in force, as they are written in the file.
