@@ -120,8 +120,10 @@ func ways(t *testing.T) []way {
 			"userinfo_encrypted_response_alg: " + alg, "userinfo_encrypted_response_enc: " + enc,
 			"userinfo_signed_response_alg: RS256", "decryption_key_file: [key, old]"}
 	}
-	const crypt, jarm = `{"encryption": {"enabled": true}, "jwtUserinfo": {"enabled": true}}`, `{"jwtResponseModes": {"enabled": true}, ` +
-		`"encryption": {"enabled": true}}`
+	const (
+		crypt = `{"encryption": {"enabled": true}, "jwtUserinfo": {"enabled": true}}`
+		jarm  = `{"jwtResponseModes": {"enabled": true}, "encryption": {"enabled": true}}`
+	)
 	return []way{
 		{name: "client_secret_jwt", client: map[string]any{"token_endpoint_auth_method": "client_secret_jwt",
 			"token_endpoint_auth_signing_alg": "HS256"}, settings: []string{"token_endpoint_auth_method: client_secret_jwt"}},

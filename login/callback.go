@@ -14,11 +14,12 @@ import (
 
 // callback is the redirect URI, to which the provider sends the person back:
 //
-//  0. An answer that comes as a form is taken to this site first (see [Handler.relay]); one that comes as a JWT is taken
-//     apart (JARM §4.4).
+//  0. An answer that comes as a form is sent once more by a page of this site (see [Handler.relay]). One that comes as
+//     a JWT is taken apart (JARM §4.4).
 //  1. The state must belong to an attempt of this browser, made for this provider (RFC 9700 §4.7, §4.4.2). This is
 //     checked before anything else.
-//  2. Verify the answer, if it is a JWT. Check the iss parameter (RFC 9207 §2.4), then the provider's error, then that there is a code.
+//  2. Verify the answer, if it is a JWT. Check the iss parameter (RFC 9207 §2.4), then the provider's error, then that
+//     there is a code.
 //  3. Exchange the code, once (see exchangeOnce), and verify the ID Token (Core §3.1.3.7).
 //  4. Request userinfo, which must be of the same subject (Core §5.3.2).
 //  5. Check the claims that the site requires, and call OnLogin. If the person is refused here, the refresh token is
@@ -63,9 +64,9 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provi
 	return h.endSilent(w, r, a, err)
 }
 
-// relay answers a form that the provider's page has sent here (OAuth 2.0 Form Post Response Mode). Browsers send none of
-// our cookies with it, since it comes from another site, so the answer is a page of this site that sends it once more.
-// That changes nothing of what is checked: the cookie of the attempt has to come with it.
+// relay answers a form that the provider's page has sent here (OAuth 2.0 Form Post Response Mode). Browsers send none
+// of our cookies with it, since it comes from another site, so the answer is a page of this site that sends it once
+// more. That changes nothing of what is checked: the cookie of the attempt has to come with it.
 func (h *Handler) relay(w http.ResponseWriter, r *http.Request, q map[string]string) {
 	form := map[string]string{relayedField: "1"}
 	for name, value := range q {

@@ -149,12 +149,8 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 		return request{}, err
 	}
 	q := request{provider: values.Get("provider"), loginHint: values.Get("login_hint")}
-	if to := values.Get("target_link_uri"); to != "" && !values.Has("return_to") { // Core §4
-		q.returnTo = h.returnTo(r, h.targetPath(to))
-	} else {
-		q.returnTo = h.returnTo(r, values.Get("return_to"))
-	}
-	if iss := values.Get("iss"); iss != "" { // Core §4
+	q.returnTo = h.returnTo(r, cmp.Or(values.Get("return_to"), values.Get("target_link_uri"))) // Core §4
+	if iss := values.Get("iss"); iss != "" {                                                   // Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
 			return p.Config().Issuer == iss && (q.provider == "" || q.provider == p.Name())
 		})
@@ -227,17 +223,6 @@ func withLogin(prompt string) string {
 // parseQuery is [url.ParseQuery] with the rules of browsers: a semicolon has no special meaning.
 func parseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
-}
-
-// targetPath returns the path of a `target_link_uri` (Core §4) on this site. Any other is returned as it is, and is
-// refused as a return path: nobody is redirected to another site.
-func (h *Handler) targetPath(uri string) string {
-	if path, ours := strings.CutPrefix(uri, h.Site.Origin()); ours && strings.HasPrefix(path, "/") {
-		return path
-	} else if ours && path == "" {
-		return "/"
-	}
-	return uri
 }
 
 // parameters returns the parameters of a request: of its query, or with POST of its form.

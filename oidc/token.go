@@ -51,7 +51,8 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 
 // Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID
 // Token is verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came.
-// Of before only Issuer, ClientID and Subject are read. dpopKey is the key that came with the refresh token, if one did.
+// Of before only Issuer, ClientID and Subject are read. dpopKey is the key that came with the refresh token, if one
+// did.
 //
 // [ErrInvalidGrant] when the provider refuses the refresh token for good, in the form of RFC 6749 §5.2, and
 // [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be
@@ -129,8 +130,8 @@ func (p *Provider) IDTokenClaims(raw string) (map[string]any, error) {
 	return c.plain(), nil
 }
 
-// grant asks the token endpoint (RFC 6749 §5). dpopKey is the key that the tokens are bound to already. The secrets are
-// what errors must not repeat. Tokens beside an error are those of a response that is refused.
+// grant asks the token endpoint (RFC 6749 §5). dpopKey is the key that the tokens are bound to already. The secrets
+// are what errors must not repeat. Tokens beside an error are those of a response that is refused.
 func (p *Provider) grant(ctx context.Context, form url.Values, dpopKey []byte, now time.Time,
 	secrets ...string) (*Tokens, error) {
 	key, err := p.dpopFor(dpopKey)

@@ -13,8 +13,8 @@ import (
 
 // Userinfo asks for the claims about the person who signed in (Core §5.3), as JSON or as a JWT that is signed,
 // encrypted, or both. Ask only after the ID Token was verified: subject is its `sub`, and an answer about somebody else
-// is refused (§5.3.2). dpopKey is the key that came with the access token, if one did. [ErrUnsupported] when the provider has no such endpoint, [ErrUnavailable] when it cannot be
-// asked, else an [Error] of the check "userinfo".
+// is refused (§5.3.2). dpopKey is the key that came with the access token, if one did. [ErrUnsupported] when the
+// provider has no such endpoint, [ErrUnavailable] when it cannot be asked, else an [Error] of the check "userinfo".
 func (p *Provider) Userinfo(ctx context.Context, accessToken string, dpopKey []byte, subject string,
 	now time.Time) (map[string]any, error) {
 	c, err := p.userinfo(ctx, accessToken, dpopKey, subject, now)
