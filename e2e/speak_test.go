@@ -230,6 +230,9 @@ func TestEveryWayOfSpeakingToAProvider(t *testing.T) {
 				return unless(len(all) > 0 && all[len(all)-1].Error == "200", "%v", all)
 			})
 
+			if status, out := g.run(t, "", "check"); status != 0 {
+				t.Errorf("check finds faults: %s", out)
+			}
 			third := newBrowser("alice's third browser")
 			trust(t, third, p)
 			third.signInAnyhow(t, g, "alice", sub)

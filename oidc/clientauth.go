@@ -73,6 +73,13 @@ const (
 	AudienceTokenEndpoint = "token_endpoint"
 )
 
+// DefaultSigningAlg returns the algorithm of the first of Keys that signs, which signs where none is configured; "" when
+// there is none.
+func (c *Config) DefaultSigningAlg() string {
+	_, alg := signingKey(c.Keys, "")
+	return alg
+}
+
 // signingAlgsInUse returns what the keys of this client sign with; "" stands for the default of a key.
 func (c *Config) signingAlgsInUse() (algs []string) {
 	if c.AuthMethod == AuthPrivateJWT {

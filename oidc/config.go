@@ -269,7 +269,7 @@ func (c *Config) validate() error {
 // checkResponse adds the faults of how the provider answers authentication requests.
 func (c *Config) checkResponse(fault func(format string, args ...any)) {
 	if !slices.Contains(responseModes(), c.ResponseMode) {
-		fault("response_mode %s: it is one of %s", quote(c.ResponseMode), strings.Join(responseModes(), ", "))
+		fault("response_mode: %s: it is one of %s", quote(c.ResponseMode), strings.Join(responseModes(), ", "))
 		return
 	}
 	if c.ResponseSigningAlg != "" {

@@ -23,6 +23,7 @@ type Metadata struct {
 	RevocationEndpoint    string
 	PushedRequestEndpoint string // pushed_authorization_request_endpoint (RFC 9126 §5)
 	IDTokenSigningAlgs    []string
+	IDTokenEncryptAlgs    []string // id_token_encryption_alg_values_supported
 	UserinfoSigningAlgs   []string // userinfo_signing_alg_values_supported
 	UserinfoEncryptAlgs   []string // userinfo_encryption_alg_values_supported
 	PKCEMethods           []string // code_challenge_methods_supported
@@ -180,6 +181,7 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		return list
 	}
 	m.IDTokenSigningAlgs = list("id_token_signing_alg_values_supported")
+	m.IDTokenEncryptAlgs = list("id_token_encryption_alg_values_supported")
 	m.UserinfoSigningAlgs = list("userinfo_signing_alg_values_supported")
 	m.UserinfoEncryptAlgs = list("userinfo_encryption_alg_values_supported")
 	m.PKCEMethods = list("code_challenge_methods_supported")
