@@ -208,6 +208,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			if p != nil && (e.Cause == store.CauseBackChannel || e.Cause == store.CauseFrontChannel) {
 				rp.quiet.sentLogout(p.Name())
 			}
+			if p != nil && e.Cause == store.CauseBackChannel {
+				rp.logout.Succeeded(p.Name())
+			}
 		},
 	})
 	if err != nil {
@@ -374,6 +377,10 @@ func (rp *RP) Ready(ctx context.Context) error {
 	}
 	return errors.Join(faults...)
 }
+
+// Warnings returns what this process has seen go wrong with logouts of the providers, one sentence for each fault; for
+// instance that a provider's logout tokens are refused, and the setting that it needs. See [logout.Handler.Warnings].
+func (rp *RP) Warnings() []string { return rp.logout.Warnings() }
 
 // addProviders makes the providers. Their names must be unique, and so must the pairs of issuer and client ID: a logout
 // token must belong to exactly one provider.

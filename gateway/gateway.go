@@ -136,7 +136,7 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 		if target == r.URL.EscapedPath() { // this request, not one that a proxy asks about
 			back = requestTarget(r)
 		}
-		return s, rule, h.allowed(rule, s, back)
+		return s, rule, h.allowedFor(r, rule, s, back)
 	}
 	return s, nil, nil
 }

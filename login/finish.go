@@ -56,7 +56,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		if !same {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return bearer, h.refusedByApp(ctx, p, a, id, refused)
+		return bearer, h.refusedByApp(ctx, p, a, id, claims, refused)
 	}
 	inherited := same && n.Tokens.Inherit(old.Tokens)
 	bearer, s, err := h.Sessions.Create(ctx, n)

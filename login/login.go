@@ -128,10 +128,18 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	to, err := p.AuthURL(r.Context(), oidc.AuthRequest{
+	ask := oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
 		LoginHint: q.loginHint, Prompt: q.prompt,
-	})
+	}
+	if q.silent {
+		ask.IDTokenHint = h.silentHint(r, p)
+	}
+	to, err := p.AuthURL(r.Context(), ask)
+	if err == nil && len(to) > maxURL && ask.IDTokenHint != "" {
+		ask.IDTokenHint = ""
+		to, err = p.AuthURL(r.Context(), ask)
+	}
 	if err != nil {
 		return h.endSilent(w, r, &a, h.providerFailure(p, &a, err))
 	}
@@ -140,6 +148,19 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	h.Site.Event(r, slog.LevelDebug, "login_started", slog.String("provider", p.Name()), slog.Bool("silent", q.silent))
 	redirect(w, to)
 	return nil
+}
+
+// maxURL is how long the URL of a redirect may be, as for a sign-out.
+const maxURL = 4 << 10
+
+// silentHint returns the ID Token of the session that the browser has, if it is of this provider. It says whom a silent
+// sign-in is about, which Core §3.1.2.1 recommends and some providers require.
+func (h *Handler) silentHint(r *http.Request, p *oidc.Provider) string {
+	s, err := h.previousSession(r)
+	if err != nil || s == nil || s.Issuer != p.Config().Issuer || s.ClientID != p.Config().ClientID {
+		return ""
+	}
+	return s.Tokens.IDToken
 }
 
 // parse reads the parameters of a link to the login route, which a stranger may have made.

@@ -181,6 +181,11 @@ func (p *Provider) refusedAt(check, endpoint string, a *answer, secrets ...strin
 		return failed(check, "%w: %w: check client_id, %s and token_endpoint_auth_method (it is %s here)",
 			ErrInvalidClient, r, p.cfg.credential(), p.cfg.AuthMethod)
 	}
+	if code == "unauthorized_client" {
+		return failed(check, "%w: see that the client may use this grant, and that client_id, %s and "+
+			"token_endpoint_auth_method (it is %s here) are right: some providers answer a wrong secret so", r,
+			p.cfg.credential(), p.cfg.AuthMethod)
+	}
 	return failed(check, "%w", r)
 }
 
