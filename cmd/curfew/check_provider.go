@@ -534,6 +534,9 @@ func providerKind(issuer string, m *oidc.Metadata) string {
 	case strings.HasSuffix(m.AuthorizationEndpoint, "/oauth2/auth") &&
 		strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/sessions/logout"):
 		return "Ory Hydra"
+	case strings.HasSuffix(m.AuthorizationEndpoint, "/oauth2/authorize") &&
+		strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/logout"):
+		return "LemonLDAP::NG"
 	}
 	return ""
 }
@@ -570,6 +573,11 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	if len(q) > 0 {
 		r.ok("quirks", "in force: %s", strings.Join(q, ", "))
 	}
+	if kind == "" {
+		r.unchecked("logout tokens", "no provider says what its logout tokens look like, and some need a setting, such as "+
+			"allow_missing_exp", "sign out at the provider: if a setting is missing the log names it "+
+			"(logout_setting_needed), and so does /readyz?detail until a logout succeeds")
+	}
 	switch {
 	case kind == "Ory Hydra" && !c.Quirks.AllowMissingExp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have no exp",
@@ -587,6 +595,9 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks",
 			"this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")
+	case kind == "LemonLDAP::NG" && !c.Quirks.AllowMissingExp:
+		r.warn("quirks", "this looks like LemonLDAP::NG, whose logout tokens have no exp",
+			"set allow_missing_exp: true, or each of its logouts is refused")
 	case kind == "authentik" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like authentik: older ones need allow_missing_exp: true")
 	}
