@@ -101,6 +101,18 @@ func (p *betterAuth) call(t *testing.T, b *browser, path, body string) {
 	}
 }
 
+// administer has the administrator do something to the person who uses a browser.
+func (p *betterAuth) administer(t *testing.T, b *browser, path string) {
+	t.Helper()
+	s, err := b.told(p.apps[0], "application/json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := newBrowser("the administrator")
+	p.call(t, admin, "/sign-in/email", `{"email": "admin@example.test", "password": "password-of-the-tests"}`)
+	p.call(t, admin, path, `{"userId": "`+s.Header.Get("X-Auth-Subject")+`"}`)
+}
+
 func betterAuthScenarios() []scenario {
 	one := func(what string, end func(t *testing.T, p *betterAuth, b *browser)) scenario {
 		return scenario{what: what, run: func(t *testing.T) (string, string) {
@@ -142,11 +154,10 @@ func betterAuthScenarios() []scenario {
 						"newPassword": "another-password", "revokeOtherSessions": true}`)
 				})
 			}},
-		one("an administrator ends all sessions of a person", func(t *testing.T, p *betterAuth, b *browser) {
-			if got := b.post(t, p.base+"/test/end", url.Values{"user": {"alice"}}); got.status != http.StatusNoContent {
-				t.Fatal(got)
-			}
-		}),
+		one("an administrator ends all sessions of a person (`/admin/revoke-user-sessions`)",
+			func(t *testing.T, p *betterAuth, b *browser) { p.administer(t, b, "/admin/revoke-user-sessions") }),
+		one("an administrator bans a person, and all sessions end (`/admin/ban-user`)",
+			func(t *testing.T, p *betterAuth, b *browser) { p.administer(t, b, "/admin/ban-user") }),
 		{what: "somebody signs out of one of two apps", run: func(t *testing.T) (string, string) {
 			g, other := newGateway(t), newGateway(t)
 			p := startBetterAuth(t, 300, g, other)
@@ -161,7 +172,8 @@ func betterAuthScenarios() []scenario {
 		}},
 		{what: "Curfew is away while somebody signs out", run: func(t *testing.T) (string, string) {
 			// The refresh token outlives the session there, and userinfo does not: it answers 401 to each new token.
-			g := newGateway(t, "--refresh-grace", "5s")
+			g := newGateway(t)
+			g.yaml(t, "refresh_grace: 5s\n")
 			p := startBetterAuth(t, 5, g)
 			b := p.signIn(t, g, "alice")
 			g.kill()

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
@@ -62,10 +61,10 @@ func (k *keycloak) tokens() []scenario {
 					t.Fatal(err)
 				}
 				g.write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
-				g.yaml(t, "allow_unencrypted_logout_tokens: true\ndecryption_key_file: key.pem\n"+
-					"id_token_encrypted_response_alg: RSA-OAEP-256\nid_token_encrypted_response_enc: A256GCM\n")
 				r := k.realm(t, g, changes{attributes: object{"use.jwks.string": "true", "jwks.string": string(jwk),
 					"id.token.encrypted.response.alg": "RSA-OAEP-256", "id.token.encrypted.response.enc": "A256GCM"}})
+				g.provider(t, r.issuer, "allow_unencrypted_logout_tokens: true", "decryption_key_file: key.pem",
+					"id_token_encrypted_response_alg: RSA-OAEP-256", "id_token_encrypted_response_enc: A256GCM")
 				g.start(t)
 				return logout(t, r, g)
 			}},
@@ -93,7 +92,7 @@ func (k *keycloak) tokens() []scenario {
 		{what: "**scope `offline_access`**: the sessions of somebody are ended", run: func(t *testing.T) (string, string) {
 			r, g := k.start(t, brief(), "--scopes", "openid,profile,email,offline_access")
 			b := r.signIn(t, g, "alice")
-			return g.kept(t, b, func() {
+			return g.ended(t, b, func() {
 				r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
 			})
 		}},
@@ -105,7 +104,7 @@ func (k *keycloak) tokens() []scenario {
 				other.start(t)
 				b := r.signIn(t, other, "alice")
 				r.enter(t, b, g, "alice")
-				return g.kept(t, b, func() {
+				return g.ended(t, b, func() {
 					r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
 				})
 			}},
@@ -127,16 +126,4 @@ func (k *keycloak) tokens() []scenario {
 			return logout(t, r, g)
 		}},
 	}...)
-}
-
-// withoutProvider returns the flags of a gateway without those that describe its provider.
-func (g *gateway) withoutProvider() (flags []string) {
-	for i := 0; i < len(g.flags); i++ {
-		if strings.HasPrefix(g.flags[i], "--client-") || g.flags[i] == "--issuer" {
-			i++ // its value
-			continue
-		}
-		flags = append(flags, g.flags[i])
-	}
-	return flags
 }

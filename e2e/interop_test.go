@@ -130,6 +130,26 @@ func (g *gateway) yaml(t *testing.T, format string, args ...any) {
 	g.write(t, "curfew.yaml", string(old)+fmt.Sprintf(format, args...))
 }
 
+// provider writes the provider into the configuration file, with settings that are no flags.
+func (g *gateway) provider(t *testing.T, issuer string, settings ...string) {
+	t.Helper()
+	g.flags = g.withoutProvider()
+	g.yaml(t, "providers:\n  - name: main\n    issuer: %s\n    client_id: %s\n    client_secret_file: secret\n    %s\n",
+		issuer, g.client, strings.Join(settings, "\n    "))
+}
+
+// withoutProvider returns the flags of a gateway without those that describe its provider.
+func (g *gateway) withoutProvider() (flags []string) {
+	for i := 0; i < len(g.flags); i++ {
+		if strings.HasPrefix(g.flags[i], "--client-") || g.flags[i] == "--issuer" {
+			i++ // its value
+			continue
+		}
+		flags = append(flags, g.flags[i])
+	}
+	return flags
+}
+
 // logouts returns what became of the logout tokens that arrived since the gateway had said from lines.
 func (g *gateway) logouts(from int) (results []string) {
 	for _, line := range g.since(from) {

@@ -110,7 +110,7 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 	want := kids(from, false)
 	backend := openSQLite(t, from)
 	now := store.Time(time.Now())
-	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeTell, Target: "wiki", Issuer: "i",
+	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeLogout, Target: "wiki", Issuer: "i",
 		ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
 		t.Fatal(err)
 	}

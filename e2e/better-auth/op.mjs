@@ -6,13 +6,13 @@
 //   OP_ACCESS_TTL   seconds that an access token lives; default 3600
 //
 // It says "listening" when it does. POST /test/call?path=/sign-out passes the field json of a form on to a function of
-// Better Auth, with the cookies of the browser, as a page of an app would. POST /test/end with user=NAME ends all
-// sessions of a person, as an administrator would. All people have the password "password-of-the-tests".
+// Better Auth, with the cookies of the browser, as a page of an app would. The person
+// "admin" is an administrator. All have the password "password-of-the-tests".
 import * as crypto from 'node:crypto';
 import http from 'node:http';
 import { betterAuth } from 'better-auth';
 import { memoryAdapter } from 'better-auth/adapters/memory';
-import { jwt } from 'better-auth/plugins';
+import { admin, jwt } from 'better-auth/plugins';
 import { oauthProvider } from '@better-auth/oauth-provider';
 
 const port = Number(process.env.OP_PORT);
@@ -31,6 +31,7 @@ const auth = betterAuth({
   rateLimit: { enabled: false },
   telemetry: { enabled: false },
   plugins: [
+    admin(),
     jwt({ jwt: { issuer: `${base}/api/auth` } }),
     oauthProvider({
       loginPage: '/sign-in', consentPage: '/consent', scopes: ['openid', 'profile', 'email', 'offline_access'],
@@ -50,9 +51,12 @@ for (const { id, secret, base: app } of JSON.parse(process.env.OP_CLIENTS)) {
     scopes: ['openid', 'profile', 'email', 'offline_access'], createdAt: new Date(), updatedAt: new Date(),
   } });
 }
-for (const name of ['alice', 'bob']) {
+for (const name of ['alice', 'bob', 'admin']) {
   await auth.api.signUpEmail({ body: { name, email: `${name}@example.test`, password } });
 }
+
+await context.adapter.update({ model: 'user', where: [{ field: 'email', value: 'admin@example.test' }],
+  update: { role: 'admin' } });
 
 const text = async (req) => {
   let all = '';
@@ -94,14 +98,6 @@ http.createServer(async (req, res) => {
     if (url.pathname === '/test/call') {
       const form = new URLSearchParams(await text(req));
       return await answer(res, await call(req, url.searchParams.get('path'), JSON.parse(form.get('json') ?? '{}')));
-    }
-    if (url.pathname === '/test/end') {
-      const name = new URLSearchParams(await text(req)).get('user');
-      const { user } = await context.internalAdapter.findUserByEmail(`${name}@example.test`);
-      const sessions = await context.internalAdapter.listSessions(user.id);
-      await context.internalAdapter.deleteSessions(sessions.map(({ token }) => token));
-      res.statusCode = 204;
-      return res.end();
     }
     const body = req.method === 'POST' ? await text(req) : undefined;
     return await answer(res, await auth.handler(new Request(url, { method: req.method, headers: req.headers, body })));

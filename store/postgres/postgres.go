@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,18 +36,6 @@ type Options struct {
 	NoMigration bool
 }
 
-func (o Options) withDefaults() Options {
-	for _, d := range []struct {
-		field   *time.Duration
-		usually time.Duration
-	}{{&o.StatementTimeout, 5 * time.Second}, {&o.LockTimeout, 2 * time.Second}, {&o.Grace, time.Second}} {
-		if *d.field == 0 {
-			*d.field = d.usually
-		}
-	}
-	return o
-}
-
 // Store keeps sessions, notices and shared values in a PostgreSQL database. It is a [store.Store].
 type Store struct {
 	o    Options
@@ -68,7 +57,9 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 			err = fmt.Errorf("postgres: %w", err)
 		}
 	}()
-	o = o.withDefaults()
+	o.StatementTimeout = cmp.Or(o.StatementTimeout, 5*time.Second)
+	o.LockTimeout = cmp.Or(o.LockTimeout, 2*time.Second)
+	o.Grace = cmp.Or(o.Grace, time.Second)
 	a, err := parseAddress(url, o)
 	if err != nil {
 		return nil, err

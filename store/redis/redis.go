@@ -45,9 +45,10 @@ type Store struct {
 	option  rueidis.ClientOption // for the connections of the feed and of the clock
 	cluster bool
 	timeout time.Duration
-	round   time.Duration // how long one batch of an ending may take; see endTags
-	channel string        // of the feed, where all buckets share one
-	tags    *[buckets]string
+	round   time.Duration    // how long one batch of an ending may take; see endTags
+	channel string           // of the feed, where all buckets share one
+	prefix  string           // of every key
+	tags    *[buckets]string // the prefix of the keys of each bucket
 	scripts *scripts
 	log     *slog.Logger
 
@@ -90,15 +91,9 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, errors.New("redis: a prefix must not contain a brace, which Redis Cluster takes for a hash tag")
 	}
-	if o.Timeout == 0 {
-		o.Timeout = 2 * time.Second
-	}
-	if o.DialTimeout == 0 {
-		o.DialTimeout = time.Second
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Timeout = cmp.Or(o.Timeout, 2*time.Second)
+	o.DialTimeout = cmp.Or(o.DialTimeout, time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
@@ -110,6 +105,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 			need: make(map[string]bool), conns: make(map[string]chan struct{}), away: make(map[string]bool)},
 		// All databases of a server share its channels, but sessions are in one database.
 		channel: fmt.Sprintf("%s%d:ended", o.Prefix, a.option.SelectDB),
+		prefix:  o.Prefix,
 		tags:    hashTags(o.Prefix),
 	}
 	if s.scripts, err = loadScripts(); err != nil {
@@ -171,6 +167,13 @@ func dial(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, err
 		}()
 		return nil, ctx.Err()
 	}
+}
+
+// dialOwn connects for one purpose alone, with one connection to each server, over which nothing is retried.
+func (s *Store) dialOwn(ctx context.Context) (rueidis.Client, error) {
+	option := s.option
+	option.DisableRetry, option.PipelineMultiplex = true, -1
+	return dial(ctx, option)
 }
 
 // read begins a method that changes nothing. The returned function ends it.

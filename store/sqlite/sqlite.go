@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -66,12 +67,8 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 			err = fmt.Errorf("sqlite: %s: %w", named, err)
 		}
 	}()
-	if o.BusyTimeout == 0 {
-		o.BusyTimeout = 5 * time.Second
-	}
-	if o.Readers == 0 {
-		o.Readers = max(2, runtime.NumCPU())
-	}
+	o.BusyTimeout = cmp.Or(o.BusyTimeout, 5*time.Second)
+	o.Readers = cmp.Or(o.Readers, max(2, runtime.NumCPU()))
 	s := &Store{
 		changes: make(chan *change, maxGroup),
 		stopped: make(chan struct{}),

@@ -183,7 +183,7 @@ func endSIDOfAnotherSubject(f *fixture) {
 	heard := f.watch()
 	e := ending(who)
 	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: target, Deadline: f.now.Add(time.Hour)}}
 	f.wantEnded(f.endWith(e), has, had, bare)
 	f.wantHeard(heard, has, had, bare)
 	if n := len(f.claim()); n != 3 {
@@ -278,10 +278,9 @@ func endFails(f *fixture) {
 	}
 	r, without := f.signIn("alice", "s1"), f.signIn("alice", "")
 	heard := f.watch()
-	e := ending(store.Selector{Subject: "alice"}) // one that names a sid may leave its mark
+	who := store.Selector{Subject: "alice"} // an ending of a sid may leave its mark
+	e := f.endingWith(who, store.NoticeRequest{Kind: store.NoticeLogout, PerSession: true})
 	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour),
-		PerSession: true}}
 
 	restore := f.h.FailEnd(f.T)
 	ended, err := f.store.End(f.ctx, e, f.now)
