@@ -58,7 +58,8 @@ func TestReadyzTellsWarningsWhenItIsAskedFor(t *testing.T) {
 		"?detail=false": false, "?other": false} {
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz"+query, nil))
-		if w.Code != http.StatusOK || strings.Contains(w.Body.String(), `"warnings":["set allow_missing_exp"]`) != want {
+		has := strings.Contains(w.Body.String(), `"warnings":["set allow_missing_exp"]`)
+		if w.Code != http.StatusOK || has != want {
 			t.Errorf("%q: %d %s", query, w.Code, w.Body)
 		}
 	}

@@ -38,7 +38,8 @@ func (k *keycloak) subjects() []scenario {
 			})
 			b.in(t, g)
 			bob.in(t, g)
-			return "a logout token without `sid`", "finds nobody of that `sub`: the session ends when it is next refreshed"
+			return "a logout token without `sid`",
+				"finds nobody of that `sub`: the session ends when it is next refreshed"
 		}
 		sends, curfew := g.ended(t, b, end)
 		bob.in(t, g)

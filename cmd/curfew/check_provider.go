@@ -138,7 +138,8 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 		purposes = append(purposes, purpose{"logout_token_signed_response_alg", alg, "signs logout tokens with",
 			"each logout is refused"})
 		r.unchecked(check, "no provider says whether it signs logout tokens with "+alg+
-			" (logout_token_signed_response_alg)", "sign out at the provider, and look for backchannel_logout in the log")
+			" (logout_token_signed_response_alg)",
+			"sign out at the provider, and look for backchannel_logout in the log")
 	}
 	if alg := c.UserinfoSigningAlg; alg != "" && alg != c.SigningAlg && !c.SkipUserinfo {
 		purposes = append(purposes, purpose{"userinfo_signed_response_alg", alg, "signs userinfo with",
@@ -478,8 +479,8 @@ func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
 
 func checkScopes(r *report, c oidc.Config, kind string, m *oidc.Metadata) {
 	if kind == "Keycloak" && slices.Contains(c.Scopes, "offline_access") {
-		r.warn("scopes", "offline_access is asked for, and this looks like Keycloak: a person whose first sign-in there "+
-			"asks for it may get an offline session alone, whose end sends no logout token",
+		r.warn("scopes", "offline_access is asked for, and this looks like Keycloak: a person whose first sign-in "+
+			"there asks for it may get an offline session alone, whose end sends no logout token",
 			"leave offline_access out of scopes: sessions are refreshed without it")
 	}
 	var unknown []string
@@ -544,8 +545,8 @@ func providerKind(issuer string, m *oidc.Metadata) string {
 // checkSubject says what cannot be seen from here: a mapper at Keycloak may change `sub` in ID Tokens alone.
 func checkSubject(r *report, kind string) {
 	if kind == "Keycloak" {
-		r.unchecked("sub", "this looks like Keycloak, where a mapper (or pairwise subjects) that sets sub changes ID Tokens "+
-			"and not logout tokens: those end sessions by sid, and one without a sid ends nobody",
+		r.unchecked("sub", "this looks like Keycloak, where a mapper (or pairwise subjects) that sets sub changes ID "+
+			"Tokens and not logout tokens: those end sessions by sid, and one without a sid ends nobody",
 			"keep \"Backchannel logout session required\" on; the log warns (logout_other_subject) when it is so")
 	}
 }
@@ -574,8 +575,8 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 		r.ok("quirks", "in force: %s", strings.Join(q, ", "))
 	}
 	if kind == "" {
-		r.unchecked("logout tokens", "no provider says what its logout tokens look like, and some need a setting, such as "+
-			"allow_missing_exp", "sign out at the provider: if a setting is missing the log names it "+
+		r.unchecked("logout tokens", "no provider says what its logout tokens look like, and some need a setting, such "+
+			"as allow_missing_exp", "sign out at the provider: if a setting is missing the log names it "+
 			"(logout_setting_needed), and so does /readyz?detail until a logout succeeds")
 	}
 	switch {
