@@ -32,7 +32,8 @@ func planned(t *testing.T) (string, *postgres.Store) {
 			SELECT 1, i, 1, 'tell', 't', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_vault SELECT i, 'x', 1 FROM generate_series(1, 1000) i`,
 		`INSERT INTO curfew_attempts SELECT sha256(i::text::bytea), i, 'x' FROM generate_series(1, 5000) i`,
-		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_vault, curfew_attempts`)
+		`INSERT INTO curfew_journal (added, entry) SELECT i, 'x' FROM generate_series(1, 20000) i`,
+		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_vault, curfew_attempts, curfew_journal`)
 	return address, backend
 }
 
