@@ -10,14 +10,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"example.com/curfew/audit"
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
-// Timeout is how long a request for notices or keys may take.
+// Timeout is how long a request may take.
 const Timeout = 15 * time.Second
 
-// Console is the HTTP interface for operators. Ready, Metrics, Notices and Log are required.
+// Console is the HTTP interface for operators. All that is not said to be optional is required.
 type Console struct {
 	Ready   *Readiness
 	Metrics *prometheus.Registry
@@ -25,8 +28,14 @@ type Console struct {
 	Hosts   []string
 	Notices store.Outbox // the notices to show and change
 	Retried func()       // if not nil, is called after a notice has been made due
-	Keys    Keys         // nil: nothing is signed
+	Keys    Keys         // optional; nil: nothing is signed
 	Log     *slog.Logger
+
+	Sessions  *session.Manager
+	Providers []*oidc.Provider
+	Audit     *audit.Log
+	Replicas  func(context.Context) ([]Replica, error)          // optional
+	Traffic   func(context.Context) (map[string]Traffic, error) // by provider; optional
 }
 
 // Handler returns the handler for the whole listener.
@@ -38,6 +47,17 @@ func (c *Console) Handler() http.Handler {
 	mux.Handle("POST /api/notices/{id}/drop", c.answer(c.dropNotice))
 	mux.Handle("GET /api/keys", c.answer(c.listKeys))
 	mux.Handle("POST /api/keys/rotate", c.answer(c.rotateKeys))
+	mux.Handle("GET /api/sessions", c.answer(c.listSessions))
+	mux.Handle("POST /api/sessions/end", c.answer(c.endSessions))
+	mux.Handle("GET /api/sessions/{id}", c.answer(c.showSession))
+	mux.Handle("POST /api/sessions/{id}/end", c.answer(c.endSession))
+	mux.Handle("GET /api/events", c.answer(c.listEvents))
+	mux.Handle("GET /api/person", c.answer(c.showPerson))
+	mux.Handle("POST /api/person/export", c.answer(c.exportPerson))
+	mux.Handle("POST /api/person/forget", c.answer(c.forgetPerson))
+	mux.Handle("GET /api/providers", c.answer(c.listProviders))
+	mux.Handle("POST /api/providers/{name}/end", c.answer(c.endProvider))
+	mux.Handle("GET /api/replicas", c.answer(c.listReplicas))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		web.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
@@ -68,6 +88,8 @@ func (c *Console) answer(do func(context.Context, *http.Request) (any, error)) h
 			status, say = f.Status, f.Message.Text
 		} else if errors.Is(err, store.ErrNoNotice) {
 			status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
+		} else if errors.Is(err, session.ErrUnavailable) {
+			status, say = http.StatusServiceUnavailable, "the store does not answer; try again"
 		}
 		if status >= 500 {
 			c.Log.Error("a request on the private listener failed",
