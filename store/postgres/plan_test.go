@@ -245,3 +245,44 @@ func testFunctionPlans(t *testing.T, address string) {
 		t.Errorf("only %d searches were seen: this test looks at the wrong thing", scans)
 	}
 }
+
+// A list of one name, or a page, reads what it returns, and not what else there is.
+func TestAPageReadsFewBlocks(t *testing.T) {
+	t.Parallel()
+	address, _ := planned(t)
+	there := address
+	for name, value := range postgres.Planning() {
+		there = with(t, there, name, value)
+	}
+	conn := dial(t, there)
+	looked := 0
+	for statement, args := range postgres.Statements() {
+		if !strings.Contains(statement, "ORDER BY key") || strings.Contains(statement, "slot") {
+			continue
+		}
+		looked++
+		rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, BUFFERS) `+statement,
+			append([]any{pgx.QueryExecModeExec}, args...)...)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := strings.Join(lines, "\n")
+		var hit, read int
+		_, counts, _ := strings.Cut(plan, "Buffers: shared")
+		for word := range strings.FieldsSeq(counts[:strings.IndexByte(counts, '\n')]) {
+			if _, err := fmt.Sscanf(word, "hit=%d", &hit); err != nil {
+				_, _ = fmt.Sscanf(word, "read=%d", &read)
+			}
+		}
+		if blocks := hit + read; blocks == 0 || blocks > 150 {
+			t.Errorf("%s\nreads %d blocks\n%s", statement, blocks, plan)
+		}
+	}
+	if looked < 3 {
+		t.Errorf("%d statements were looked at: this test looks at the wrong thing", looked)
+	}
+}
