@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,9 +65,14 @@ func (c *Console) Handler() http.Handler {
 	mux.Handle("GET /readyz", c.Ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics,
 		promhttp.HandlerOpts{Registry: c.Metrics, ErrorHandling: promhttp.ContinueOnError}))
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+	c.mountPages(mux)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Accept"), "text/html") {
+			http.Redirect(w, r, "/console/", http.StatusSeeOther)
+			return
+		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Write([]byte("Curfew, private listener: /healthz /readyz /metrics /api/notices /api/keys\n"))
+		w.Write([]byte("Curfew, private listener: /console/ /healthz /readyz /metrics /api/\n"))
 	})
 	return hosts(c.Hosts).only(mux)
 }
@@ -83,18 +89,24 @@ func (c *Console) answer(do func(context.Context, *http.Request) (any, error)) h
 			web.WriteJSON(w, http.StatusOK, v)
 			return
 		}
-		status, say := http.StatusInternalServerError, "it did not work; the log of the gateway says why"
-		if f, ok := errors.AsType[*web.Failure](err); ok {
-			status, say = f.Status, f.Message.Text
-		} else if errors.Is(err, store.ErrNoNotice) {
-			status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
-		} else if errors.Is(err, session.ErrUnavailable) {
-			status, say = http.StatusServiceUnavailable, "the store does not answer; try again"
-		}
-		if status >= 500 {
-			c.Log.Error("a request on the private listener failed",
-				"event", "admin_failed", "path", r.URL.Path, "error", err)
-		}
+		status, say := c.explain(r, err)
 		web.WriteJSON(w, status, map[string]string{"error": say})
 	}))
+}
+
+// explain returns the status and the text for an error, and logs one that is our fault.
+func (c *Console) explain(r *http.Request, err error) (status int, say string) {
+	status, say = http.StatusInternalServerError, "it did not work; the log of the gateway says why"
+	if f, ok := errors.AsType[*web.Failure](err); ok {
+		status, say = f.Status, f.Message.Text
+	} else if errors.Is(err, store.ErrNoNotice) {
+		status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
+	} else if errors.Is(err, session.ErrUnavailable) {
+		status, say = http.StatusServiceUnavailable, "the store does not answer; try again"
+	}
+	if status >= 500 {
+		c.Log.Error("a request on the private listener failed",
+			"event", "admin_failed", "path", r.URL.Path, "error", err)
+	}
+	return status, say
 }

@@ -127,8 +127,8 @@ func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
 		return Listed{}, err
 	}
 	now := m.Now()
-	q := store.Query{Limit: 1000}
-	copy(q.After[:], tag) // the keys of a subject follow one another
+	q := store.Query{Limit: 10} // few people have more
+	copy(q.After[:], tag)       // the keys of a subject follow one another
 	for {
 		page, err := m.cfg.Store.List(ctx, q, store.Time(now))
 		if err != nil {
@@ -142,7 +142,7 @@ func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
 				return m.listed(rec, now), nil
 			}
 		}
-		if q.After = page.Next; q.After.IsZero() {
+		if q.After, q.Limit = page.Next, 1000; q.After.IsZero() {
 			return Listed{}, store.ErrNotFound
 		}
 	}
