@@ -259,7 +259,7 @@ func (h *Handler) logAllowed(r *http.Request, surface, method, target string, s 
 	if by != nil {
 		attrs = append(attrs, slog.Int("rule", by.number))
 	}
-	h.Site.Event(r, slog.LevelDebug, "let_in", attrs...)
+	h.Site.Event(r, slog.LevelDebug, "request_allowed", attrs...)
 	return r
 }
 

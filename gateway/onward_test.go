@@ -95,13 +95,13 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 		before := st.Log.String()
 		do()
 		said := strings.TrimPrefix(st.Log.String(), before)
-		if strings.Count(said, `"event":"let_in"`) != 1 || !strings.Contains(said, `"surface":"`+surface+`"`) ||
+		if strings.Count(said, `"event":"request_allowed"`) != 1 || !strings.Contains(said, `"surface":"`+surface+`"`) ||
 			!strings.Contains(said, `"session":"`+s.Key.Handle()+`"`) ||
 			!strings.Contains(said, `"sub":"alice"`) || !strings.Contains(said, `"rule":2`) ||
 			strings.Contains(said, "secret") || !strings.Contains(said, "/admin/x") {
 			t.Errorf("%s: %s", surface, said)
 		}
-		id := regexp.MustCompile(`"event":"let_in","request_id":"(\w{20,})"`).FindStringSubmatch(said)
+		id := regexp.MustCompile(`"event":"request_allowed","request_id":"(\w{20,})"`).FindStringSubmatch(said)
 		if id == nil || ids[id[1]] {
 			t.Errorf("%s: no id of its own: %s", surface, said)
 		} else {
@@ -114,7 +114,7 @@ func TestAtDebugEachRequestThatIsLetInIsOneLine(t *testing.T) {
 	before := st.Log.String()
 	st.send("GET", "/public/x")
 	st.send("GET", "/admin/x")
-	if said := strings.TrimPrefix(st.Log.String(), before); strings.Count(said, `"event":"let_in"`) != 1 ||
+	if said := strings.TrimPrefix(st.Log.String(), before); strings.Count(said, `"event":"request_allowed"`) != 1 ||
 		!strings.Contains(said, `"rule":1`) || strings.Contains(said, `"session"`) {
 		t.Errorf("nobody: %s", said)
 	}

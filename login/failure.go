@@ -129,12 +129,12 @@ func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 			Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 			Message: web.Message{Title: "You were signed out",
 				Text: "A sign-out arrived while you were signing in, so this sign-in was not completed.\n\n" +
-					"If you want to come in all the same, sign in again.",
+					"To continue, sign in again.",
 				Actions: h.signInAgain(a)}}
 	case errors.Is(err, session.ErrUnavailable):
 		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
 			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
-			Message: web.Message{Title: "Not just now",
+			Message: web.Message{Title: "Not available right now",
 				Text: "This site cannot reach its store of sessions. Please try again in a moment.",
 				Actions: []web.Action{{Label: "Try again",
 					Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}}
@@ -166,7 +166,7 @@ func (h *Handler) refusedByApp(ctx context.Context, p *oidc.Provider, a *attempt
 			"is not one of those let in.", missing.claim)
 	}
 	f := refuse(http.StatusForbidden, "", err, attrs...)
-	f.Message = web.Message{Title: "You cannot come in", Text: text, Note: note, Actions: h.otherAccount(ctx, p, a)}
+	f.Message = web.Message{Title: "You do not have access", Text: text, Note: note, Actions: h.otherAccount(ctx, p, a)}
 	return f
 }
 

@@ -16,17 +16,17 @@ type cached[T any] struct {
 	fresh time.Duration
 	stale time.Duration // older than this it is not served any more; 0: always served
 
-	mu     sync.Mutex
-	doc    *document[T] // nil when there is none
-	begun  int          // how many fetches have begun
-	flight *flight
-	next   chan struct{} // closed when the next fetch has ended; nil while nobody waits for that
-	failed time.Time     // when the last fetch failed; zero when it did not
-	err    error         // what it failed with
-	retry  time.Time     // no fetch in the background before this
+	mu      sync.Mutex
+	doc     *document[T] // nil when there is none
+	begun   int          // how many fetches have begun
+	running *fetching
+	next    chan struct{} // closed when the next fetch has ended; nil while nobody waits for that
+	failed  time.Time     // when the last fetch failed; zero when it did not
+	err     error         // what it failed with
+	retry   time.Time     // no fetch in the background before this
 }
 
-type flight struct {
+type fetching struct {
 	done chan struct{} // closed when the fetch has ended
 	err  error         // to be read after that
 }
@@ -70,7 +70,7 @@ func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 		c.mu.Unlock()
 		return d, nil
 	}
-	if c.flight == nil && !c.failed.IsZero() && now.Sub(c.failed) < retryNeeded && !now.Before(c.failed) {
+	if c.running == nil && !c.failed.IsZero() && now.Sub(c.failed) < retryNeeded && !now.Before(c.failed) {
 		err := c.err
 		c.mu.Unlock()
 		return nil, err
@@ -86,12 +86,12 @@ func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 	return c.doc, nil
 }
 
-// renew has the document fetched anew: by the fetch in flight, or by a new one if allow says so. It reports whether
+// renew has the document fetched anew: by the fetch under way, or by a new one if allow says so. It reports whether
 // there is one, and does not wait for it.
 func (c *cached[T]) renew(allow func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	allowed := c.flight != nil || allow()
+	allowed := c.running != nil || allow()
 	if allowed {
 		c.start(c.now())
 	}
@@ -139,15 +139,15 @@ func (c *cached[T]) servable(now time.Time) bool {
 	return c.doc != nil && (c.stale == 0 || now.Sub(c.doc.begun) < c.stale)
 }
 
-// start begins a fetch unless one is in flight. c.mu is held.
-func (c *cached[T]) start(now time.Time) *flight {
-	if c.flight != nil {
-		return c.flight
+// start begins a fetch unless one is under way. c.mu is held.
+func (c *cached[T]) start(now time.Time) *fetching {
+	if c.running != nil {
+		return c.running
 	}
 	c.begun++
 	d := &document[T]{begun: now, number: c.begun}
-	f := &flight{done: make(chan struct{})}
-	c.flight = f
+	f := &fetching{done: make(chan struct{})}
+	c.running = f
 	go func() {
 		v, err := c.fetch(context.Background())
 		if err != nil && !errors.Is(err, ErrUnavailable) {
@@ -162,7 +162,7 @@ func (c *cached[T]) start(now time.Time) *flight {
 			d.value = v
 			c.doc, c.failed, c.err = d, time.Time{}, nil
 		}
-		c.flight = nil
+		c.running = nil
 		close(f.done)
 		if c.next != nil {
 			close(c.next)
@@ -173,7 +173,7 @@ func (c *cached[T]) start(now time.Time) *flight {
 }
 
 // wait returns when the fetch has ended or ctx is done.
-func (f *flight) wait(ctx context.Context) error {
+func (f *fetching) wait(ctx context.Context) error {
 	select {
 	case <-f.done:
 		return f.err

@@ -5,5 +5,5 @@
 // claim names that are case-sensitive and unique, and only the one registered algorithm is taken.
 //
 // It keeps no session and writes no HTTP response; it answers with a value, or with an [Error] that names the check
-// that failed. It has no clock where a token is judged: the time is an argument.
+// that failed. It has no clock where a token is checked: the time is an argument.
 package oidc

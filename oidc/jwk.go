@@ -41,7 +41,7 @@ type publicKey struct {
 }
 
 // parseKeys reads a JWK Set (RFC 7517 §5). A key that cannot be used does not spoil the others.
-func parseKeys(data []byte) (keyRing, error) {
+func parseKeys(data []byte) (keysByID, error) {
 	c, err := decodeObject(data)
 	if err != nil {
 		return nil, err
@@ -53,16 +53,16 @@ func parseKeys(data []byte) (keyRing, error) {
 	if len(list) > keysMost {
 		return nil, fmt.Errorf("it has %d keys, more than %d", len(list), keysMost)
 	}
-	ring := keyRing{}
+	keys := keysByID{}
 	for _, e := range list {
 		members, ok := e.(map[string]any)
 		if !ok {
 			continue
 		}
 		k := parseKey(members)
-		ring[k.info.KID] = append(ring[k.info.KID], k)
+		keys[k.info.KID] = append(keys[k.info.KID], k)
 	}
-	return ring, nil
+	return keys, nil
 }
 
 func parseKey(m claims) publicKey {

@@ -22,8 +22,8 @@ const (
 	holdFor = 4500 * time.Millisecond
 	// holdMost and holdBytes bound the tokens of strangers that wait at one time for the keys of one provider.
 	holdMost, holdBytes = 512, 2 << 20
-	// settled is the age at which a token's key must have been published: a minute, and the difference of two clocks.
-	settled = time.Minute + skew
+	// publishDelay is the age at which a token's key must have been published: a minute, and the difference of two clocks.
+	publishDelay = time.Minute + skew
 
 	keysTried = 4    // keys that are tried with a token which names none, or a name that several have
 	maxKID    = 1024 // bytes of a key id
@@ -36,8 +36,8 @@ const (
 // and then once in keyEvery, however many ask, and meanwhile the token is held, for at most holdFor. It is refused
 //
 //   - for its signature, when keys whose fetch began after the token came say so;
-//   - for its key id, when keys that were fetched long after the token was signed do not have it (see settled). A set
-//     of keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has been
+//   - for its key id, when keys that were fetched long after the token was signed do not have it (see publishDelay). A
+//     set of keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has been
 //     missing, since anybody can name a key before the provider does.
 //
 // What is not decided within holdFor is an [ErrUnavailable], and so is everything while the keys cannot be fetched.
@@ -49,18 +49,18 @@ const (
 // longer trusted; when they are twice as old, because nobody has needed them for long, the next caller waits. A fetch
 // that fails leaves the keys there are, until they are keysStale.
 type keySet struct {
-	docs      *cached[keyRing]
+	docs      *cached[keysByID]
 	strangers *waitingList
 	provider  *waitingList
 	late      func() // told when a token has to wait because a fetch was not allowed
 }
 
-// keyRing is what the provider published, by key id; those without one under "".
-type keyRing map[string][]publicKey
+// keysByID is what the provider published, by key id; those without one under "".
+type keysByID map[string][]publicKey
 
-func newKeySet(fetch func(context.Context) (keyRing, error), now func() time.Time, late func()) *keySet {
+func newKeySet(fetch func(context.Context) (keysByID, error), now func() time.Time, late func()) *keySet {
 	return &keySet{
-		docs:      &cached[keyRing]{fetch: fetch, now: now, fresh: keysFresh, stale: keysStale},
+		docs:      &cached[keysByID]{fetch: fetch, now: now, fresh: keysFresh, stale: keysStale},
 		strangers: newWaitingList(),
 		provider:  newWaitingList(),
 		late:      late,
@@ -92,7 +92,7 @@ func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.T
 			if says, open = keys.value.verify(t, a); says == verified {
 				return nil
 			}
-			since, long := keys.number > began, keys.begun.Sub(iat) >= settled
+			since, long := keys.number > began, keys.begun.Sub(iat) >= publishDelay
 			ask = ask && (tries > 0 || !since) // these keys were fetched for this token
 			if once && since || says == wrong && (since || long) || says == missing && long && len(keys.value) > 0 {
 				return open
@@ -160,11 +160,11 @@ const (
 )
 
 // verify tries the keys that the token could have been signed with. The error says why none of them signed it.
-func (ring keyRing) verify(t *signed, a *algorithm) (verdict, error) {
+func (keys keysByID) verify(t *signed, a *algorithm) (verdict, error) {
 	kid := t.header.kid
-	named, problem := ring[kid], ""
+	named, problem := keys[kid], ""
 	if kid == "" {
-		named = ring.all()
+		named = keys.all()
 	}
 	tried := 0
 	for i := range named {
@@ -196,10 +196,10 @@ func (ring keyRing) verify(t *signed, a *algorithm) (verdict, error) {
 }
 
 // all returns the keys in the order of their ids.
-func (ring keyRing) all() []publicKey {
+func (keys keysByID) all() []publicKey {
 	var all []publicKey
-	for _, kid := range slices.Sorted(maps.Keys(ring)) {
-		all = append(all, ring[kid]...)
+	for _, kid := range slices.Sorted(maps.Keys(keys)) {
+		all = append(all, keys[kid]...)
 	}
 	return all
 }
@@ -232,7 +232,7 @@ func (d *waitingList) take(size int) *waiter {
 	defer d.mu.Unlock()
 	for d.queue.Len() > 0 && (d.queue.Len() >= holdMost || d.bytes+size > holdBytes) {
 		longest := d.queue.Front().Value.(*waiter)
-		longest.rise()
+		longest.remove()
 		close(longest.taken)
 	}
 	c := &waiter{list: d, size: size, taken: make(chan struct{})}
@@ -248,10 +248,10 @@ func (c *waiter) leave() {
 	}
 	c.list.mu.Lock()
 	defer c.list.mu.Unlock()
-	c.rise()
+	c.remove()
 }
 
-func (c *waiter) rise() {
+func (c *waiter) remove() {
 	if c.at != nil {
 		c.list.queue.Remove(c.at)
 		c.list.bytes -= c.size

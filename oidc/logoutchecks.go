@@ -15,9 +15,9 @@ type Step struct {
 	Section string // "Back-Channel Logout §2.6"
 }
 
-// ExplainLogoutToken runs every step by which [VerifyLogoutToken] judges a token, also those after one that failed
-// where that makes sense, and says what each found. The signature is checked whenever the provider is known, so that an
-// old token can be explained too.
+// ExplainLogoutToken runs every step of [VerifyLogoutToken], also those after one that failed where that makes sense,
+// and says what each found. The signature is checked whenever the provider is known, so that an old token can be
+// explained too.
 func ExplainLogoutToken(ctx context.Context, providers []*Provider, raw string, now time.Time) []Step {
 	v := &logoutVerification{candidates: providers, raw: raw, now: now, once: true}
 	checks := logoutChecks()
@@ -66,7 +66,7 @@ type logoutCheck struct {
 	found func(*logoutVerification) string
 }
 
-// logoutChecks are the steps by which a logout token is judged, in their order: what costs nothing first, the signature
+// logoutChecks are the steps by which a logout token is checked, in their order: what costs nothing first, the signature
 // last.
 func logoutChecks() [17]logoutCheck {
 	const bcl = "Back-Channel Logout "

@@ -65,11 +65,11 @@ func (p *Provider) Ready(ctx context.Context) error {
 
 // Keys returns the keys that the provider publishes, those that are not used with the registered algorithm too.
 func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
-	ring, err := p.keys.docs.get(ctx)
+	keys, err := p.keys.docs.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all := ring.all()
+	all := keys.all()
 	infos := make([]KeyInfo, len(all))
 	for i := range all {
 		infos[i] = all[i].info
@@ -84,10 +84,10 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 }
 
 // fetchKeys gets the keys from where the metadata says (Discovery §3, `jwks_uri`).
-func (p *Provider) fetchKeys(ctx context.Context) (keyRing, error) {
+func (p *Provider) fetchKeys(ctx context.Context) (keysByID, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	ring, err := func() (keyRing, error) {
+	keys, err := func() (keysByID, error) {
 		m, err := p.meta.get(ctx)
 		if err != nil {
 			return nil, err
@@ -96,11 +96,11 @@ func (p *Provider) fetchKeys(ctx context.Context) (keyRing, error) {
 		if err != nil {
 			return nil, fmt.Errorf("its keys: %w", err)
 		}
-		ring, err := parseKeys(d.body)
+		keys, err := parseKeys(d.body)
 		if err != nil {
 			return nil, fmt.Errorf("its keys at %s: %w", m.JWKSURI, d.unlike(err))
 		}
-		return ring, nil
+		return keys, nil
 	}()
 	if err != nil {
 		p.meta.expire() // they may have moved
@@ -110,5 +110,5 @@ func (p *Provider) fetchKeys(ctx context.Context) (keyRing, error) {
 		return nil, err
 	}
 	p.cfg.OnKeyFetch(p.cfg.Name, "ok")
-	return ring, nil
+	return keys, nil
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -69,7 +70,7 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 	if q.Limit < 0 || q.Limit > 1000 {
 		return Listing{}, fmt.Errorf("search: a page holds 1 to 1000 sessions, not %d", q.Limit)
 	}
-	setDefault(&q.Limit, 100)
+	q.Limit = cmp.Or(q.Limit, 100)
 	ask := store.Query{After: q.After, Limit: 1000}
 	if q.Subject != "" || q.SID != "" {
 		ask.Issuer, ask.ClientID, ask.Subject, ask.SID = q.Issuer, q.ClientID, q.Subject, q.SID

@@ -280,7 +280,7 @@ func TestAnErrorPageNamesTheLogLine(t *testing.T) {
 	t.Parallel()
 	s, _ := logging(t)
 	if w := answer(s.NotFound(), "GET", "/", nil); w.Code != 404 ||
-		!strings.Contains(w.Body.String(), "Nothing here") ||
+		!strings.Contains(w.Body.String(), "Page not found") ||
 		!strings.Contains(w.Body.String(), w.Header().Get("X-Request-Id")) ||
 		!strings.Contains(w.Body.String(), "app.example.com") {
 		t.Errorf("%d %s", w.Code, w.Body)

@@ -109,11 +109,11 @@ func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Mess
 func title(status int) string {
 	switch status {
 	case http.StatusForbidden:
-		return "You cannot come in"
+		return "You do not have access"
 	case http.StatusNotFound:
-		return "Nothing here"
+		return "Page not found"
 	case http.StatusServiceUnavailable:
-		return "Not just now"
+		return "Not available right now"
 	}
 	if status >= 500 {
 		return "Something went wrong"

@@ -104,7 +104,9 @@ func operate(t *testing.T, more ...string) *operated {
 }
 
 // run runs a command as an operator.
-func (o *operated) run(args ...string) (stdout, stderr string, status int) { return o.runWith("", args...) }
+func (o *operated) run(args ...string) (stdout, stderr string, status int) {
+	return o.runWith("", args...)
+}
 
 func (o *operated) runWith(stdin string, args ...string) (stdout, stderr string, status int) {
 	var out, err bytes.Buffer

@@ -54,6 +54,8 @@
 // replaces the session and its entries in both indexes. A logout of a sid that the session has before and after the
 // Rename finds pointer and session in any order of the steps. For the new sid the orders are those above.
 //
+// On one server all steps of such an ending are one script, unless the sid is that of several subjects.
+//
 // For an ending with a subject, the marks and the sessions are in one bucket, so it takes one script, and C2 alone
 // decides.
 //
@@ -61,7 +63,7 @@
 //
 // On one server, the script that ends the sessions also records the jti, in whatever bucket. On a Cluster a script
 // reaches only its own slot: the jti is recorded there, and a binding in the jti's own slot finds a replay that names
-// another subject (see bind). An ending of a sid alone takes several scripts, so its jti is claimed before them and
+// another subject (see bind). Where an ending of a sid alone takes several scripts, its jti is claimed before them and
 // recorded after them (see endInSteps). In each case a failure in between does not use the jti up, and of several
 // endings with the same jti at once one succeeds.
 //

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -11,9 +12,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket. An
-// ending that concerns more than one bucket (a sid alone; a jti on a Cluster), or that waits for replicas, needs
-// further steps before and after that script: see steps.go.
+// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket. So is
+// one of a sid alone, on one server, unless the sid is that of several subjects. An ending that concerns more than one
+// bucket of a Cluster (a sid alone; a jti), or that waits for replicas, needs further steps before and after that
+// script: see steps.go.
 //
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same
 // token can be sent again, and the next try ends the rest.
@@ -54,11 +56,21 @@ func (s *Store) endBatch(
 func (s *Store) carryOut(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
 ) (ended []store.Ended, more bool, err error) {
-	if e.Selector.Key.IsZero() && e.Selector.Subject == "" || s.waits() {
+	alone := isAlone(e.Selector)
+	if alone && !s.cluster && !s.waits() {
+		if ended, more, err = s.endSID(ctx, e, now); !errors.Is(err, errSteps) {
+			return ended, more, err
+		}
+	}
+	if alone || s.waits() {
 		return s.endInSteps(ctx, e, now, done)
 	}
-	return s.endTag(ctx, s.endCall(e, tagOf(e.Selector), e.JTI != "", now), e, now)
+	tag := tagOf(e.Selector)
+	return s.endTag(ctx, bucket(tag[0]), s.endCall(e, tag, e.JTI != "", now), e, now)
 }
+
+// isAlone reports whether w names a sid and nothing else.
+func isAlone(w store.Selector) bool { return w.Key.IsZero() && w.Subject == "" }
 
 // tagOf returns the tag of the sessions that w names. A sid alone has none.
 func tagOf(w store.Selector) []byte {
@@ -138,27 +150,41 @@ func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	return string(appendMicros(head, now))
 }
 
-// endTag runs the call that endCall returned.
+// endTag runs a call that ends the sessions of one tag, which is in bucket b.
 func (s *Store) endTag(
-	ctx context.Context, c call, e store.Ending, now time.Time,
+	ctx context.Context, b bucket, c call, e store.Ending, now time.Time,
 ) (ended []store.Ended, more bool, err error) {
 	answer, err := s.run(ctx, c)
 	if err != nil {
 		return nil, false, err
 	}
-	return s.finish(ctx, c, answer, e, now)
+	return s.finish(ctx, b, answer, e, now)
+}
+
+// errSteps means that one script cannot carry out the ending of a sid alone, and has changed nothing.
+var errSteps = errors.New("redis: end: it takes several steps")
+
+// endSID ends the sessions with a sid on one server, by one script.
+func (s *Store) endSID(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, bool, error) {
+	st := s.stepsOf(e, now)
+	end := s.endCall(e, make([]byte, 4), e.JTI != "", now)
+	keys := []string{s.key(st.bucket, keyExpiry), s.named(st.bucket, keyMark, st.sid[:]),
+		s.named(st.bucket, keyPointer, st.sid[:])}
+	if e.JTI != "" {
+		jti := st.jtiKeys()
+		keys = append(keys, jti[1], jti[0], jti[2])
+	}
+	all := call{s.scripts.sid, keys, append([]string{s.prefix, string(st.sid[:])}, end.args...)}
+	return s.endTag(ctx, st.bucket, all, e, now) // the bucket is of no account on one server
 }
 
 // finish reads the answer of the script, and sets the wake-ups for the notices that it added.
 func (s *Store) finish(
-	ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time,
+	ctx context.Context, b bucket, answer rueidis.RedisMessage, e store.Ending, now time.Time,
 ) (ended []store.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
 		return nil, false, err
-	}
-	if word == "replayed" {
-		return nil, false, store.ErrReplayed
 	}
 	var texts []string
 	for _, m := range rest {
@@ -171,7 +197,7 @@ func (s *Store) finish(
 	if len(texts) == 0 {
 		return nil, false, errAnswer
 	}
-	s.wakeAfter(ctx, bucket(c.args[2][0]), texts[0], now)
+	s.wakeAfter(ctx, b, texts[0], now)
 	for _, raw := range texts[1:] {
 		d := decoder{rest: raw}
 		ended = append(ended, d.endedSession(e.Cause, now))
@@ -194,7 +220,7 @@ func (s *Store) traceLife() string {
 // stepsBucket returns the bucket of the first and last step of an ending with this selector: that of the sid for a sid
 // alone, else that of the sessions.
 func stepsBucket(w store.Selector) bucket {
-	if w.Key.IsZero() && w.Subject == "" {
+	if isAlone(w) {
 		return sidName(w.Issuer, w.ClientID, w.SID)[0]
 	}
 	return tagOf(w)[0]

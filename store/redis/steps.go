@@ -27,7 +27,8 @@ var errBusy = errors.New("redis: end: another ending with the same jti is under 
 // lease returns how long a claim of a jti holds: longer than any method runs.
 func (s *Store) lease() time.Duration { return 2 * s.timeout }
 
-// endInSteps carries out an ending of a sid alone, or one that waits for replicas:
+// endInSteps carries out an ending of a sid alone that one script cannot do (see endSID), or one that waits for
+// replicas:
 //
 //  1. begin, in the bucket that records the jti: refuse a replay; claim the jti for a while; for a sid alone leave its
 //     mark and read the tags that it points to.
@@ -97,7 +98,7 @@ func (s *Store) endTags(
 			return nil, false, err
 		}
 		for i, answer := range answers {
-			ended, left, err := s.finish(ctx, some[i], answer, e, now)
+			ended, left, err := s.finish(ctx, bucket(tags[i][0]), answer, e, now)
 			if err != nil {
 				return nil, false, err
 			}
@@ -126,7 +127,7 @@ type steps struct {
 
 func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
 	w := e.Selector
-	st := &steps{s: s, e: e, now: now, alone: w.Key.IsZero() && w.Subject == "", bucket: stepsBucket(w)}
+	st := &steps{s: s, e: e, now: now, alone: isAlone(w), bucket: stepsBucket(w)}
 	if st.alone {
 		st.sid = sidName(w.Issuer, w.ClientID, w.SID)
 	}
@@ -176,17 +177,12 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		word, rest, err := list(answer)
+		_, rest, err := list(answer)
 		switch {
+		case errors.Is(err, errBusy) && wait.Sleep(ctx, pollInterval):
+			continue
 		case err != nil:
 			return nil, err
-		case word == "replayed":
-			return nil, store.ErrReplayed
-		case word == "busy":
-			if !wait.Sleep(ctx, pollInterval) {
-				return nil, errBusy
-			}
-			continue
 		case !st.alone:
 			return []string{string(tagOf(st.e.Selector))}, nil
 		case len(rest) != 1:
@@ -212,16 +208,8 @@ func (st *steps) confirm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	word, err := text(answer)
-	switch {
-	case err != nil:
-		return err
-	case word == "replayed":
-		return store.ErrReplayed
-	case word == "lost":
-		return errBusy
-	}
-	return nil
+	_, err = verdict(answer)
+	return err
 }
 
 // release gives up the claim of the jti, so that the next try need not wait. If it fails, that try waits until the

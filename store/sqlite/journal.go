@@ -24,16 +24,14 @@ func (s *Store) Append(ctx context.Context, entries [][]byte, now time.Time) err
 	if err := store.CheckJournal(entries); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "journal", func(w *writer) error {
 		for _, e := range entries {
 			if _, err := exec(w.appendEntry, store.Micros(now), e); err != nil {
-				return fmt.Errorf("sqlite: journal: %w", err)
+				return err
 			}
 		}
-		if _, err := exec(w.trimJournal, store.JournalSize); err != nil {
-			return fmt.Errorf("sqlite: journal: %w", err)
-		}
-		return nil
+		_, err := exec(w.trimJournal, store.JournalSize)
+		return err
 	})
 }
 
@@ -43,7 +41,7 @@ func (s *Store) Entries(ctx context.Context, q store.JournalQuery) (found []stor
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	err = s.read(ctx, func(r *reader) error {
+	err = s.read(ctx, "journal", func(r *reader) error {
 		st, from := r.entriesBefore, q.Before
 		switch {
 		case q.After > 0:
@@ -55,10 +53,7 @@ func (s *Store) Entries(ctx context.Context, q store.JournalQuery) (found []stor
 		if err == nil {
 			found, err = readEntries(rows)
 		}
-		if err != nil {
-			return fmt.Errorf("sqlite: journal: %w", err)
-		}
-		return nil
+		return err
 	})
 	return found, err
 }
@@ -84,14 +79,10 @@ func readEntries(rows *sql.Rows) (found []store.JournalEntry, err error) {
 
 // Forget implements [store.Journal].
 func (s *Store) Forget(ctx context.Context, positions []int64, before time.Time) (removed int, err error) {
-	err = s.write(ctx, func(w *writer) error {
+	err = s.write(ctx, "journal", func(w *writer) error {
 		removed = 0
 		remove := func(st *sql.Stmt, arg int64) error {
-			res, err := exec(st, arg)
-			if err != nil {
-				return fmt.Errorf("sqlite: journal: %w", err)
-			}
-			n, err := res.RowsAffected()
+			n, err := exec(st, arg)
 			removed += int(n)
 			return err
 		}
