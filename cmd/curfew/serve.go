@@ -122,7 +122,7 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		ready.Upstreams = router.Health
 	}
 	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
-	registry.MustRegister(newOutboxCollector(backend))
+	registry.MustRegister(newOutboxCollector(backend), newAuditCollector(rp.Audit()))
 	private.Notices, private.Retried = backend, rp.Notices().Wake
 	private.Sessions, private.Providers, private.Audit = rp.Sessions(), rp.Providers(), rp.Audit()
 	private.Replicas = func(ctx context.Context) (all []console.Replica, err error) {
