@@ -32,7 +32,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 	}
 	var info map[string]any
 	if !p.Config().SkipUserinfo {
-		info, err = p.Userinfo(ctx, tokens.AccessToken, id.Subject, now)
+		info, err = p.Userinfo(ctx, tokens.AccessToken, tokens.DPoPKey, id.Subject, now)
 		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
 			return bearer, h.providerFailure(p, a, err)
 		}
@@ -44,10 +44,14 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		Tokens: session.Tokens{
 			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
+			DPoPKey: tokens.DPoPKey,
 		},
 	}
 	if client := h.Site.ClientAddr(r); client.IsValid() {
 		n.Address = client.String()
+	}
+	if h.Site.SeveralHosts() {
+		n.Host = h.Cookie.Main
 	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
@@ -59,7 +63,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		if !same {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return bearer, h.refusedByApp(ctx, p, a, id, refused)
+		return bearer, h.refusedByApp(ctx, p, a, id, claims, refused)
 	}
 	inherited := same && n.Tokens.Inherit(old.Tokens)
 	bearer, s, err := h.Sessions.Create(ctx, n)
@@ -81,7 +85,7 @@ func (h *Handler) previousSession(r *http.Request) (*session.Session, error) {
 	if !ok {
 		return nil, nil
 	}
-	s, err := h.Sessions.Peek(r.Context(), b.Key())
+	s, err := h.Sessions.Find(r.Context(), b)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}

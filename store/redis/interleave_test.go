@@ -282,10 +282,10 @@ func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	shapes := map[string]func(string) store.Selector{
 		"a subject": func(s string) store.Selector { return store.Selector{Subject: s} },
-		"both":      func(s string) store.Selector { return store.Selector{Subject: s, SID: "s1"} },
+		"both":      func(s string) store.Selector { return store.Selector{Subject: s, SID: "s2"} },
 	}
 	for name, who := range shapes {
-		a, b := recordOf(one, "s1", now), recordOf(two, "s1", now)
+		a, b := recordOf(one, "", now), recordOf(two, "s1", now)
 		mustCreate(t, backend, a, now)
 		mustCreate(t, backend, b, now)
 		if ended, err := backend.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 ||

@@ -39,9 +39,8 @@ local function is_named(v)
   local n = (struct.unpack('>I4', its_names, #scope + 1))
   local its_subject = string.sub(its_names, #scope + 1, #scope + 4 + n)
   local its_sid = string.sub(its_names, #scope + 5 + n)
-  if shape == 'sid' then return has_sid(v, its_sid) end
-  if its_subject ~= subject then return false end
-  return shape == 'subject' or its_sid == '\0\0\0\0' or has_sid(v, its_sid)
+  if shape ~= 'subject' and has_sid(v, its_sid) then return true end
+  return its_subject == subject and (shape == 'subject' or shape == 'both' and its_sid == '\0\0\0\0')
 end
 
 -- Sessions are read without their payloads. Those are read only where a notice needs them. If the ACL of the server

@@ -1,22 +1,22 @@
--- Ends the sessions that have a sid, on one server, where all steps of such an ending can be done at once (see
--- steps.go). It leaves the mark of the sid and reads its pointer; end.lua, which is put after it, does the rest for the
--- one tag in the pointer. If there are several, or if another ending has claimed the jti, it changes nothing and answers
--- 'steps'.
+-- Ends the sessions that a sid, or a sid and a subject, name, on one server, where all steps of such an ending can be
+-- done at once (see steps.go). It leaves the mark of the sid and reads its pointer; end.lua, which is put after it, does
+-- the rest for one tag: that of the subject, or the one in the pointer. If the pointer has another, or if another ending
+-- has claimed the jti, it changes nothing and answers 'steps'.
 -- KEYS: 1 expiry of the sid's bucket, 2 mark, 3 pointer; if there is a jti: 4 jti, 5 expiry of its bucket, 6 claim
--- ARGV: 1 prefix of all keys, 2 name of the mark, then those of end.lua with any tag in place of the one that it finds
+-- ARGV: 1 prefix of all keys, 2 name of the mark, 3 tag of the subject, empty without one, then those of end.lua, with
+--       any tag if there is no subject
 local keys, args = KEYS, ARGV
-local KEYS, ARGV = {}, {unpack(args, 3)}
+local KEYS, ARGV = {}, {unpack(args, 4)}
 if #keys > 3 then
   local till = redis.call('GET', keys[4])
   if till and tonumber(ARGV[1]) < tonumber(till) then return {'replayed'} end
   if redis.call('EXISTS', keys[6]) == 1 then return {'steps'} end
 end
-local tags = redis.call('SMEMBERS', keys[3])
-if #tags > 1 then return {'steps'} end
-local tag
-if #tags == 1 then
-  tag = struct.pack('>I4', tags[1])
-else -- nobody has the sid: nothing is found in whatever bucket, and no mark need be copied there
+local tags, tag = redis.call('SMEMBERS', keys[3]), args[3]
+local pointed = tags[1] and struct.pack('>I4', tags[1]) or tag
+if #tags > 1 or tag ~= '' and pointed ~= tag then return {'steps'} end
+tag = pointed
+if tag == '' then -- nobody has the sid: nothing is found in whatever bucket, and no mark need be copied there
   tag, ARGV[10] = ARGV[3], ''
 end
 local at = string.byte(tag)
