@@ -212,8 +212,8 @@ func (rp *RP) Replicas(ctx context.Context) ([]Replica, error) {
 	return list, nil
 }
 
-// Traffic returns what is known of the logouts of each provider, by its name, on all replicas, as of about half a minute
-// ago.
+// Traffic returns what is known of the logouts of each provider, by its name, on all replicas, as of about half a
+// minute ago.
 func (rp *RP) Traffic(ctx context.Context) (map[string]ProviderTraffic, error) {
 	rp.replicas.write(ctx, false) // what this replica has counted meanwhile
 	all, _, err := rp.replicas.load(ctx)

@@ -236,7 +236,8 @@ func (l *Log) forgetOld(ctx context.Context) {
 		return
 	}
 	for {
-		if _, err := l.cfg.Journal.Forget(ctx, nil, store.Time(l.cfg.Now().Add(-l.cfg.Keep))); err != nil && ctx.Err() == nil {
+		_, err := l.cfg.Journal.Forget(ctx, nil, store.Time(l.cfg.Now().Add(-l.cfg.Keep)))
+		if err != nil && ctx.Err() == nil {
 			l.cfg.Log.WarnContext(ctx, "events that are too old could not be removed from the audit record",
 				"event", "audit_not_forgotten", "error", err)
 		}

@@ -26,7 +26,8 @@ var pageFiles embed.FS
 // The pages show text from strangers: each value goes through show, which cuts it and escapes what is invisible or
 // changes the direction of text, before html/template escapes it for its place.
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"show": web.Printable, "text": textOf, "count": count, "rfc": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"show": web.Printable, "text": textOf, "count": count,
+	"rfc":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"clock": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
 	"ago":   func(t time.Time) string { return ago(time.Now(), t) },
 	"until": func(s Session) string {

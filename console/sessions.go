@@ -163,8 +163,8 @@ func (f *filter) matches(s session.Listed) bool {
 		(f.subject == "" || s.Subject == f.subject) && (f.sid == "" || s.HasSID(f.sid))
 }
 
-// search returns a page of sessions. Those of a subject or sid are looked up at each provider in turn: the cursor is the
-// number of the provider, a dot and the last key. Otherwise it is the key alone.
+// search returns a page of sessions. Those of a subject or sid are looked up at each provider in turn: the cursor is
+// the number of the provider, a dot and the last key. Otherwise it is the key alone.
 func (c *Console) search(ctx context.Context, f filter) (SessionPage, error) {
 	page := SessionPage{Sessions: []Session{}}
 	at, key := 0, f.after
@@ -349,8 +349,8 @@ func (c *Console) record(r *http.Request, e audit.Event, err error) {
 		"provider", e.Provider, "sub", web.Printable(e.Subject), "sid", web.Printable(e.SID), "count", e.Count)
 }
 
-// OperatorHeader is the header with the name that an operator gives. The listener asks nobody who they are, so the name is what
-// they say.
+// OperatorHeader is the header with the name that an operator gives. The listener asks nobody who they are, so the name
+// is what they say.
 const OperatorHeader = "Curfew-Operator"
 
 func operator(r *http.Request) string {

@@ -15,8 +15,8 @@ const (
 
 // Describe returns what a token says of itself, for an operator who looks into why it was refused: the header and the
 // claims by which it is checked. Nothing of it is verified. Of any other claim only the name is there, since its value
-// may be personal or secret. It is nil when the token cannot be read, as an encrypted one cannot. It is bounded, however
-// large the token; its texts may hold any character.
+// may be personal or secret. It is nil when the token cannot be read, as an encrypted one cannot. It is bounded,
+// however large the token; its texts may hold any character.
 func Describe(raw string) map[string]any {
 	parts, err := splitCompact(raw)
 	if err != nil {

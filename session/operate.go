@@ -20,8 +20,8 @@ import (
 // This file is for operators: it finds sessions of people, and ends all of a provider.
 
 // ID returns a name of the session for operators, in 19 characters that are safe in a URL: the tag of its key, a dot,
-// and its handle as in log lines. [Manager.ByID] finds the session by it. Neither the key nor the bearer can be computed
-// from it.
+// and its handle as in log lines. [Manager.ByID] finds the session by it. Neither the key nor the bearer can be
+// computed from it.
 func (s *Session) ID() string { return IDOf(s.Key) }
 
 // IDOf returns the [Session.ID] of the session with this key.

@@ -40,8 +40,8 @@ type JournalEntry struct {
 }
 
 // JournalQuery asks for entries. With After they are those with a higher position, the lowest first; otherwise those
-// with a lower position than Before, the highest first. Only one of the two can be set; with neither they are the newest
-// entries.
+// with a lower position than Before, the highest first. Only one of the two can be set; with neither they are the
+// newest entries.
 type JournalQuery struct {
 	After  int64
 	Before int64

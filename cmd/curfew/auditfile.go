@@ -14,8 +14,8 @@ type auditFile struct {
 	file *os.File
 }
 
-// openAudit returns where the audit record is written: nowhere for an empty name, to stdout for "stdout", or else at the
-// end of a file.
+// openAudit returns where the audit record is written: nowhere for an empty name, to stdout for "stdout", or else at
+// the end of a file.
 func openAudit(name string, stdout io.Writer) (io.WriteCloser, error) {
 	switch name {
 	case "":

@@ -142,7 +142,8 @@ func (s *screen) shape(width int64, scheme string) {
 }
 
 // hostile is what a stranger may write where text is expected.
-const hostile = `"><script>window.pwned=1</script><img src=x onerror="window.pwned=1">{{.}}</td></table><style>*{display:none}` +
+const hostile = `"><script>window.pwned=1</script><img src=x onerror="window.pwned=1">{{.}}</td></table>` +
+	"<style>*{display:none}" +
 	"\u202eevil\u2066\x00\x07\x1b[31m\u200b"
 
 func TestTheConsoleInABrowser(t *testing.T) {
@@ -211,7 +212,8 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	carol := o.arrive(t, "Carol/4")
 	carol.signIn("carol")
 	s.until(`document.querySelector("#rows tr:first-child").innerText.includes("carol")`)
-	if got := s.text(`[...document.querySelectorAll("#rows tr")].filter((r) => r.innerText.includes("carol")).length`); got != "1" {
+	rows := `[...document.querySelectorAll("#rows tr")].filter((r) => r.innerText.includes("carol")).length`
+	if got := s.text(rows); got != "1" {
 		t.Errorf("the sign-in is in the table %s times", got)
 	}
 	shot(t, s, "console-events")
@@ -329,7 +331,8 @@ func TestNoOtherSiteUsesTheConsole(t *testing.T) {
 		}
 	}
 	// A wrong name, or none, signs nobody out; nor does a form that is too large.
-	for _, form := range []string{"", "confirm=mian", "confirm=main&after=nonsense", "confirm=" + strings.Repeat("x", 1<<17)} {
+	for _, form := range []string{"", "confirm=mian", "confirm=main&after=nonsense",
+		"confirm=" + strings.Repeat("x", 1<<17)} {
 		if resp, _ := ask(http.MethodPost, "/console/providers/main/end", form); resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%.40s: %s", form, resp.Status)
 		}

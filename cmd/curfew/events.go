@@ -26,7 +26,8 @@ const pollEvents = 500 * time.Millisecond
 func newEventsCmd(p *process) *cobra.Command {
 	var kind, sub, result, provider string
 	cmd := &cobra.Command{
-		Use: "events", Short: "Show what happens: sign-ins, logout requests accepted and refused, endings", Args: cobra.NoArgs,
+		Use: "events", Short: "Show what happens: sign-ins, logout requests accepted and refused, endings",
+		Args: cobra.NoArgs,
 		Long: `Shows the newest events of all replicas and then follows them, until it is interrupted. With --limit it
 shows only that many, and ends. The newest 10,000 events are kept; the file of audit_file has all.`,
 		Example: `  curfew events
@@ -247,7 +248,8 @@ changed by these commands.`,
 	yes := forget.Flags().Bool("yes", false, "do not ask")
 	forget.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*yes {
-			if err := p.confirm(args[0], "This ends all sessions of the person and deletes what is kept about them"); err != nil {
+			err := p.confirm(args[0], "This ends all sessions of the person and deletes what is kept about them")
+			if err != nil {
 				return err
 			}
 		}
