@@ -50,6 +50,7 @@ func checkProvider(
 	checkLogoutSupport(r, m)
 	checkFrontchannel(r, providerKind(c.Issuer, m), m, reg)
 	checkTokenEndpoint(r, c, m)
+	checkSpeaking(r, c, m, reg)
 	checkClient(ctx, r, p, m, reg)
 	checkRedirectURI(ctx, r, p, m, reg)
 	checkPostLogoutURI(r, m, reg)
@@ -314,13 +315,7 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 
 // exchangeAsUnknownClient sends an invalid code with a wrong client secret or, without a secret, a wrong client ID.
 func exchangeAsUnknownClient(ctx context.Context, p *oidc.Provider, reg curfew.Registration) (*oidc.Refusal, error) {
-	c := p.Config()
-	if c.AuthMethod == oidc.AuthNone {
-		c.ClientID = randomCode()
-	} else {
-		c.ClientSecret = randomCode()
-	}
-	other, err := oidc.New(c)
+	other, err := oidc.New(asUnknownClient(p.Config()))
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +335,12 @@ func exchangeAsUnknownClient(ctx context.Context, p *oidc.Provider, reg curfew.R
 func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "redirect URI"
 	state := randomCode()
-	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: randomCode(),
+	asked, err := inTheQuery(p)
+	if err != nil {
+		r.unchecked(check, err.Error(), "sign in to see")
+		return
+	}
+	where, err := asked.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: randomCode(),
 		Verifier: randomCode(), Prompt: "none"})
 	var resp *http.Response
 	if err == nil {
@@ -350,6 +350,9 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 		if ask, err = http.NewRequestWithContext(ctx, http.MethodGet, where, nil); err == nil {
 			resp, err = p.Config().HTTPClient.Do(ask) // does not follow redirects
 		}
+	}
+	if err != nil && pushFault(ctx, r, check, err, reg) {
+		return
 	}
 	if err != nil {
 		var broken *url.Error
