@@ -49,8 +49,8 @@ func knownKind(issuer string, m *oidc.Metadata) string {
 func checkKnown(r *report, kind string) {
 	for _, k := range knownProviders() {
 		if k.kind == kind {
-			r.ok("provider", "this looks like %s, see docs/providers/%s.md", kind, k.page)
-			r.unchecked("what is not sent", "this looks like "+kind+": "+k.unsent, k.do)
+			r.all = append(r.all, finding{r.about, "provider", "ok", "this looks like " + kind + ", see docs/providers/" +
+				k.page + ".md: " + k.unsent, k.do})
 		}
 	}
 }
