@@ -61,6 +61,7 @@ func checkProvider(
 	checkPrompt(r, c, m)
 	checkClock(r, m)
 	checkQuirks(r, c, providerKind(c.Issuer, m))
+	checkKnown(r, providerKind(c.Issuer, m))
 	checkSubject(r, providerKind(c.Issuer, m))
 	checkRoles(r, providerKind(c.Issuer, m), append(slices.Sorted(maps.Keys(c.Require)), claims...))
 }
@@ -542,7 +543,7 @@ func providerKind(issuer string, m *oidc.Metadata) string {
 		strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/logout"):
 		return "LemonLDAP::NG"
 	}
-	return ""
+	return knownKind(issuer, m)
 }
 
 // checkSubject says what cannot be seen from here: a mapper at Keycloak may change `sub` in ID Tokens alone.
@@ -585,6 +586,9 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	switch {
 	case kind == "Ory Hydra" && !c.Quirks.AllowMissingExp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have no exp",
+			"set allow_missing_exp: true, or each of its logouts is refused")
+	case kind == "Glewlwyd" && !c.Quirks.AllowMissingExp:
+		r.warn("quirks", "this looks like Glewlwyd, whose logout tokens have no exp",
 			"set allow_missing_exp: true, or each of its logouts is refused")
 	case kind == "Ory Hydra" && c.Quirks.RequireTyp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
