@@ -28,6 +28,11 @@ import (
 type Config struct {
 	// URL is the origin at which browsers and providers reach the app: https, or http on loopback, without a path.
 	URL string
+	// Hosts are further hosts at which browsers reach apps behind this relying party, like "wiki.example.com" or
+	// "*.example.com", which stands for one label; see [web.ParseHosts]. People sign in at the host of URL, which alone
+	// is registered at the providers. Every host gets the requests for Prefix to [RP.Handler], and has a cookie of its
+	// own, which is worth nothing at another host; all belong to one session.
+	Hosts []string
 	// Prefix is the path under which Curfew's own routes lie; default "/auth". Mount [RP.Handler] there.
 	Prefix string
 	// CookieName is the base name of our cookies, after `__Host-`; see [session.CheckCookieName]. Browsers share
@@ -170,6 +175,11 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		log = slog.Default()
 	}
 	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
+	if err == nil {
+		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
+		fault("Hosts", err)
+		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
+	}
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
 	fault("Home", web.CheckPath(cmp.Or(cfg.Home, "/")))
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
@@ -224,12 +234,22 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			if p != nil && (e.Cause == store.CauseBackChannel || e.Cause == store.CauseFrontChannel) {
 				rp.quiet.sentLogout(p.Name())
 			}
+			if p != nil && e.Cause == store.CauseBackChannel {
+				rp.logout.Succeeded(p.Name())
+			}
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
+	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
+		Main: external.Hostname()}
+	if rp.site.SeveralHosts() {
+		cookie.Host = func(r *http.Request) (string, bool) {
+			host, err := rp.site.HostOf(r)
+			return host.Name, err == nil
+		}
+	}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
 		OnLogin: cfg.OnLogin, Home: cfg.Home,
@@ -263,7 +283,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
 	mux.Handle("/", rp.site.NotFound())
-	routes := rp.gateway.VerifyFirst(mux)
+	routes := rp.gateway.VerifyFirst(rp.gateway.OwnHosts(mux, "backchannel-logout", "jwks.json",
+		".well-known/openid-configuration"))
 	rp.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w, done := web.Steady(w)
 		defer done()
@@ -382,6 +403,10 @@ func (rp *RP) Ready(ctx context.Context) error {
 	}
 	return errors.Join(faults...)
 }
+
+// Warnings returns what this process has seen go wrong with logouts of the providers, one sentence for each fault; for
+// instance that a provider's logout tokens are refused, and the setting that it needs. See [logout.Handler.Warnings].
+func (rp *RP) Warnings() []string { return rp.logout.Warnings() }
 
 // addProviders makes the providers. Their names must be unique, and so must the pairs of issuer and client ID: a logout
 // token must belong to exactly one provider.

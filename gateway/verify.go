@@ -30,7 +30,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 	var s *session.Session
 	var by *rule
 	if err == nil {
-		err = h.checkHost(o.hosts...)
+		r, err = h.locate(r, o.hosts)
 	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
@@ -62,7 +62,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 	}
 	var login func() string
 	if o.redirect {
-		login = func() string { return h.Site.Origin() + h.loginURL(r, o.target) }
+		login = func() string { return h.here(r).Origin + h.loginURL(r, o.target) }
 	}
 	h.deny(w, r, o.method, err, login)
 }
@@ -167,7 +167,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	var s *session.Session
 	var by *rule
 	if err == nil {
-		err = h.checkHost(r.Host)
+		r, err = h.locateAsReceived(r)
 	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
@@ -180,7 +180,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if err != nil {
 		w := &recorder{header: http.Header{}, status: http.StatusOK}
-		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r, requestTarget(r)) })
+		h.deny(w, r, r.Method, err, func() string { return h.here(r).Origin + h.loginURL(r, requestTarget(r)) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
 	h.logAllowed(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)

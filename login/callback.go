@@ -32,11 +32,15 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provi
 		return h.unmatched(w, r, p, a, q, err)
 	}
 	if err := h.checkParams(r.Context(), p, a, q); err != nil {
-		h.clearCookie(w, h.cookieName(a.Slot))
+		// An error alone used nothing up. Some providers keep the request, and answer it after the next sign-in of the
+		// person there.
+		if q["error"] == "" || q["code"] != "" {
+			h.clearCookie(w, h.cookieName(a.Slot))
+		}
 		if errors.Is(err, errNoSelection) {
 			h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "again"), slog.String("provider", p.Name()),
 				slog.String("error", err.Error()))
-			redirect(w, h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: withLogin(a.Prompt)}))
+			redirect(w, h.link(a.again(withLogin(a.Prompt))))
 			return nil
 		}
 		return h.endSilent(w, r, a, err)

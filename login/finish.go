@@ -45,6 +45,9 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
 		},
 	}
+	if h.Site.SeveralHosts() {
+		n.Host = h.Cookie.Main
+	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
@@ -55,7 +58,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		if !same {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return bearer, h.refusedByApp(ctx, p, a, id, refused)
+		return bearer, h.refusedByApp(ctx, p, a, id, claims, refused)
 	}
 	inherited := same && n.Tokens.Inherit(old.Tokens)
 	bearer, s, err := h.Sessions.Create(ctx, n)
@@ -77,7 +80,7 @@ func (h *Handler) previousSession(r *http.Request) (*session.Session, error) {
 	if !ok {
 		return nil, nil
 	}
-	s, err := h.Sessions.Peek(r.Context(), b.Key())
+	s, err := h.Sessions.Find(r.Context(), b)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}

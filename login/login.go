@@ -18,6 +18,7 @@ import (
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -48,6 +49,9 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet))
+	if h.Site.SeveralHosts() {
+		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
+	}
 	for _, p := range h.Providers {
 		callback := func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }
 		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), http.MethodGet))
@@ -81,6 +85,9 @@ func (h *Handler) callbackRoute(provider string) string {
 
 // request has the parameters of a link to the login route.
 type request struct {
+	here      web.Host  // that it came to
+	host      web.Host  // that it leads to, if there is no handover
+	handover  *handover // the sign-in is for the host that this names
 	provider  string
 	returnTo  string
 	loginHint string
@@ -93,6 +100,23 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	q, err := h.parse(r)
 	if err != nil {
 		return err
+	}
+	switch {
+	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
+		redirect(w, q.host.Origin+h.link(q))
+		return nil
+	case !q.here.Main:
+		return h.beginHandover(w, r, q, 0)
+	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= store.AttemptLifetime:
+		// The browser has lost the cookie of it.
+		host, to := h.handoverTarget(r, q.handover)
+		q.handover, q.returnTo = nil, to
+		redirect(w, host.Origin+h.link(q))
+		return nil
+	case q.handover != nil:
+		if done, err := h.handOverSession(w, r, q); done || err != nil {
+			return err
+		}
 	}
 	if q.provider == "" && len(h.Providers) > 1 {
 		if q.silent {
@@ -108,7 +132,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if m, err := p.Metadata(r.Context()); err == nil { // otherwise AuthURL returns the error
 		q.prompt = supportedPrompt(q.prompt, m.Prompts)
 	}
-	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
+	a := attempt{ReturnTo: q.returnTo, For: q.handover, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.storeFailure(p, &a, err)
 	}
@@ -116,10 +140,18 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	to, err := p.AuthURL(r.Context(), oidc.AuthRequest{
+	ask := oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
 		LoginHint: q.loginHint, Prompt: q.prompt,
-	})
+	}
+	if q.silent {
+		ask.IDTokenHint = h.silentHint(r, p)
+	}
+	to, err := p.AuthURL(r.Context(), ask)
+	if err == nil && len(to) > maxURL && ask.IDTokenHint != "" {
+		ask.IDTokenHint = ""
+		to, err = p.AuthURL(r.Context(), ask)
+	}
 	if err != nil {
 		return h.endSilent(w, r, &a, h.providerFailure(p, &a, err))
 	}
@@ -130,14 +162,36 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// maxURL is how long the URL of a redirect may be, as for a sign-out.
+const maxURL = 4 << 10
+
+// silentHint returns the ID Token of the session that the browser has, if it is of this provider. It says whom a silent
+// sign-in is about, which Core §3.1.2.1 recommends and some providers require.
+func (h *Handler) silentHint(r *http.Request, p *oidc.Provider) string {
+	s, err := h.previousSession(r)
+	if err != nil || s == nil || s.Issuer != p.Config().Issuer || s.ClientID != p.Config().ClientID {
+		return ""
+	}
+	return s.Tokens.IDToken
+}
+
 // parse reads the parameters of a link to the login route, which a stranger may have made.
 func (h *Handler) parse(r *http.Request) (request, error) {
 	values, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return request{}, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
 	}
-	q := request{provider: values.Get("provider"), returnTo: h.returnTo(r, values.Get("return_to")),
-		loginHint: values.Get("login_hint")}
+	q := request{provider: values.Get("provider"), loginHint: values.Get("login_hint")}
+	if q.here, err = h.Site.HostOf(r); err != nil {
+		return request{}, err
+	}
+	if sealed := values.Get("handover"); sealed != "" && q.here.Main {
+		if q.handover, err = h.openHandover(sealed); err != nil {
+			return request{}, err
+		}
+	} else {
+		q.host, q.returnTo = h.returnTo(r, q.here, values.Get("return_to"))
+	}
 	if iss := values.Get("iss"); q.provider == "" && iss != "" { // as in Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer == iss })
 		if i < 0 {
@@ -211,23 +265,24 @@ func parseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
-// returnTo returns the path that the login leads to. It is on this site, and does not itself begin or end a session.
-func (h *Handler) returnTo(r *http.Request, raw string) string {
+// returnTo returns the host and the path that the login leads to. It is on this site, and does not itself begin or end
+// a session.
+func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host, string) {
 	if raw == "" {
-		return h.home()
+		return here, h.home()
 	}
-	to, err := h.Site.ParseReturnTo(raw)
+	host, to, err := h.Site.ParseReturnURL(raw, here)
 	if err != nil {
 		h.returnLost(r, err)
-		return "/"
+		return here, "/"
 	}
 	path := web.DecodedPath(to)
-	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout"} {
+	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout", "handover"} {
 		if own := h.Site.Path(route); path == own || strings.HasPrefix(path, own+"/") {
-			return h.home()
+			return host, h.home()
 		}
 	}
-	return to
+	return host, to
 }
 
 func (h *Handler) find(name string) *oidc.Provider {
@@ -242,6 +297,11 @@ func (h *Handler) find(name string) *oidc.Provider {
 	return nil
 }
 
+// again returns the parameters of a login that repeats an attempt.
+func (a *attempt) again(prompt string) request {
+	return request{provider: a.Provider, handover: a.For, returnTo: a.ReturnTo, prompt: prompt}
+}
+
 // link returns the address that starts a login.
 func (h *Handler) link(q request) string {
 	values := url.Values{}
@@ -251,7 +311,11 @@ func (h *Handler) link(q request) string {
 		}
 	}
 	set("provider", q.provider)
-	set("return_to", q.returnTo)
+	if q.handover != nil {
+		set("handover", h.sealHandover(q.handover))
+	} else {
+		set("return_to", q.returnTo)
+	}
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
 	return h.Site.Path("login") + "?" + values.Encode()

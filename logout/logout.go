@@ -32,6 +32,8 @@ type Handler struct {
 	// or nobody, if the browser's cookie named no session to end. reason is the check that failed. All are fit for
 	// labels of metrics: none is text of a stranger.
 	OnResult func(channel, provider, result, reason string)
+
+	trouble trouble
 }
 
 // Mount registers the routes of this package on mux.

@@ -18,6 +18,10 @@ type Error struct {
 	// Err says what was wrong and, where something can be done about it, what. It never holds a token or a secret. What
 	// it quotes of its input is escaped and cut.
 	Err error
+	// Provider and Settings are set when a logout token, which Provider signed, failed only because Settings ("name:
+	// value") are not set for it.
+	Provider string
+	Settings []string
 }
 
 func (e *Error) Error() string { return e.Check + ": " + e.Err.Error() }

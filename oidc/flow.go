@@ -20,6 +20,7 @@ type AuthRequest struct {
 	Nonce       string
 	Verifier    string // PKCE; sent as its S256 challenge
 	LoginHint   string
+	IDTokenHint string // with prompt none (Core §3.1.2.1); sent decrypted; left out when it cannot be
 	Prompt      string // instead of the configured one
 	MaxAge      *int
 	Extra       url.Values // more parameters; those above are not replaced
@@ -51,6 +52,9 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	}
 	if r.LoginHint != "" {
 		q.Set("login_hint", r.LoginHint)
+	}
+	if hint := p.hint(r.IDTokenHint); hint != "" {
+		q.Set("id_token_hint", hint)
 	}
 	if prompt := cmp.Or(r.Prompt, strings.Join(strings.Fields(p.cfg.Prompt), " ")); prompt != "" {
 		q.Set("prompt", prompt)

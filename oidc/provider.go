@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -73,11 +74,18 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	infos := make([]KeyInfo, len(all))
 	for i := range all {
 		infos[i] = all[i].info
-		infos[i].Problem = all[i].problemWith(p.alg)
-		for _, a := range []*algorithm{p.logoutAlg, p.infoAlg} {
-			if infos[i].Problem != "" && a.name != p.alg.name {
-				infos[i].Problem = all[i].problemWith(a)
+		for _, a := range []*algorithm{p.alg, p.logoutAlg, p.infoAlg} {
+			problem := all[i].problemWith(a)
+			switch {
+			case problem != "" && infos[i].Problem == "":
+				infos[i].Problem = problem
+			case problem != "":
+			case !slices.Contains(infos[i].For, a.name):
+				infos[i].For = append(infos[i].For, a.name)
 			}
+		}
+		if len(infos[i].For) > 0 {
+			infos[i].Problem = ""
 		}
 	}
 	return infos, nil

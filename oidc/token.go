@@ -162,6 +162,11 @@ func (p *Provider) refused(a *answer, secrets ...string) error {
 			"%w: %w: check client_id, client_secret and token_endpoint_auth_method (it is %s here)",
 			ErrInvalidClient, r, p.cfg.AuthMethod)
 	}
+	if code == "unauthorized_client" {
+		return failed("token_response", "%w: see that the client may use this grant, and that client_id, client_secret "+
+			"and token_endpoint_auth_method (it is %s here) are right: some providers answer a wrong secret so", r,
+			p.cfg.AuthMethod)
+	}
 	return failed("token_response", "%w", r)
 }
 

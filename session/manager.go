@@ -1,7 +1,10 @@
 package session
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +27,8 @@ var (
 	ErrRefused = errors.New("the person is no longer let in")
 	// ErrUnavailable is returned when the store does not answer. Let nobody in and sign nobody out: answer 503.
 	ErrUnavailable = errors.New("the session store does not answer")
+	// ErrOtherHost is a [store.ErrNotFound]: the session is there, and this bearer does not open it at this host.
+	ErrOtherHost = fmt.Errorf("%w: the bearer belongs to another host", store.ErrNotFound)
 )
 
 // Config is the configuration of a [Manager]. Only Store and Keyring are required. An app that uses package curfew does
@@ -99,6 +104,9 @@ type SignIn struct {
 	Tokens   Tokens
 	Began    time.Time // when the login began, as [Manager.Begin] returned it
 	Era      string    // of Began, as [Manager.Begin] returned it; empty: this process took the time
+	// Host is the name of the host that the bearer is for, at a site with several: see [Session.BearerFor]. Empty: the
+	// session has one bearer, which is bound to no host.
+	Host string
 }
 
 // Manager creates, checks, refreshes and ends sessions in a [store.Store]. An app gets it from curfew.RP.Sessions. Its
@@ -141,16 +149,16 @@ func NewManager(cfg Config) (*Manager, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	setDefault(&cfg.MaxPerSubject, 1000)
-	setDefault(&cfg.IdleTimeout, 2*time.Hour)
-	setDefault(&cfg.Lifetime, 24*time.Hour)
-	setDefault(&cfg.MaxStale, time.Second)
-	setDefault(&cfg.RefreshGrace, time.Hour)
-	setDefault(&cfg.CacheSize, 100_000)
+	cfg.MaxPerSubject = cmp.Or(cfg.MaxPerSubject, 1000)
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 2*time.Hour)
+	cfg.Lifetime = cmp.Or(cfg.Lifetime, 24*time.Hour)
+	cfg.MaxStale = cmp.Or(cfg.MaxStale, time.Second)
+	cfg.RefreshGrace = cmp.Or(cfg.RefreshGrace, time.Hour)
+	cfg.CacheSize = cmp.Or(cfg.CacheSize, 100_000)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	setDefault(&cfg.Log, slog.Default())
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
@@ -160,13 +168,6 @@ func NewManager(cfg Config) (*Manager, error) {
 		m.cache.init(cfg.CacheSize)
 	}
 	return m, nil
-}
-
-func setDefault[T comparable](v *T, value T) {
-	var zero T
-	if *v == zero {
-		*v = value
-	}
 }
 
 // Now returns the time by which sessions expire. If replicas share a store with a clock of its own (see [store.Clock]),
@@ -192,6 +193,11 @@ func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error
 		return Bearer{}, nil, err
 	}
 	b, s := m.newSession(n, store.Time(m.Now()))
+	if n.Host != "" {
+		s.hostKey = make([]byte, sha256.Size)
+		rand.Read(s.hostKey)
+		b = b.bindTo(n.Host, s.hostKey)
+	}
 	rec, err := encode(m.cfg.Keyring, s)
 	if err != nil {
 		return Bearer{}, nil, err
@@ -279,28 +285,48 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	}
 	key, now := b.Key(), m.Now()
 	var s *Session
-	var touch bool
+	var due, cached bool
 	if m.cacheTrusted(m.cfg.Now()) {
-		s, touch = m.cached(key, now)
+		s, due = m.cached(key, now)
+		cached = s != nil
 	}
 	if s == nil {
 		var err error
 		if s, err = m.read(ctx, key, now); err != nil {
 			return nil, err
 		}
-		touch = now.Sub(s.LastSeen) >= m.touch
+		due = now.Sub(s.LastSeen) >= m.touch
+	}
+	if !s.opens(&b) {
+		return nil, m.otherHost(ctx, s, &b)
 	}
 	switch {
 	case s.refreshDue(now):
 		return m.refreshed(ctx, s)
-	case touch:
+	case due && (!cached || m.cache.claimTouch(key, now, m.touch)):
 		return m.touched(ctx, s, now)
 	}
 	return s, nil
 }
 
-// Peek returns the session of a key, as [Manager.Get] does, but always from the store, without a refresh, and without
-// counting as a use.
+// otherHost logs that a bearer came to a host that it does not belong to, which no browser does by itself.
+func (m *Manager) otherHost(ctx context.Context, s *Session, b *Bearer) error {
+	m.cfg.Log.WarnContext(ctx, "the cookie of one host was sent to another: nobody is let in with it",
+		"event", "bearer_of_another_host", "session", s.Key.Handle(), "host", b.host)
+	return ErrOtherHost
+}
+
+// Find returns the session of a bearer, as [Manager.Get] does, but always from the store, without a refresh, and
+// without counting as a use.
+func (m *Manager) Find(ctx context.Context, b Bearer) (*Session, error) {
+	s, err := m.Peek(ctx, b.Key())
+	if err == nil && !s.opens(&b) {
+		return nil, m.otherHost(ctx, s, &b)
+	}
+	return s, err
+}
+
+// Peek is [Manager.Find] for the key of a session, for a caller that has checked the bearer before.
 func (m *Manager) Peek(ctx context.Context, key store.Key) (*Session, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
@@ -341,14 +367,37 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	return ended, nil
 }
 
-// cached returns the session from the cache, if it is there and has not expired. touch reports whether LastSeen is to
-// be written now; it is true for one caller only.
-func (m *Manager) cached(key store.Key, now time.Time) (s *Session, touch bool) {
-	s, touch = m.cache.get(key, now, m.touch)
+// SubjectsOf returns the subjects of the living sessions that have this sid, or had it before. A provider may name a
+// person by another subject in its logout tokens than in its ID Tokens.
+func (m *Manager) SubjectsOf(ctx context.Context, issuer, clientID, sid string) ([]string, error) {
+	if err := m.clock.ensureRead(ctx); err != nil {
+		return nil, err
+	}
+	var subjects []string
+	for q := (store.Query{Issuer: issuer, ClientID: clientID, SID: sid}); ; {
+		page, err := m.cfg.Store.List(ctx, q, store.Time(m.Now()))
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for i := range page.Records {
+			if s := page.Records[i].Subject; !slices.Contains(subjects, s) {
+				subjects = append(subjects, s)
+			}
+		}
+		if q.After = page.Next; q.After.IsZero() {
+			return subjects, nil
+		}
+	}
+}
+
+// cached returns the session from the cache, if it is there and has not expired. due reports whether LastSeen is to be
+// written.
+func (m *Manager) cached(key store.Key, now time.Time) (s *Session, due bool) {
+	s, due = m.cache.get(key, now, m.touch)
 	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return nil, false // it may have been used on another replica: the store decides
 	}
-	return s, touch
+	return s, due
 }
 
 // cacheTrusted reports whether the feed was in sync within MaxStale. It compares by the monotonic clock, which nobody
@@ -393,13 +442,7 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 
 // write updates a session in the store and in the cache, and returns it as it is then. It never creates a session.
 func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	next := *s
-	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
-	rec, err := encode(m.cfg.Keyring, &next)
-	if err != nil {
-		return nil, err
-	}
-	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, store.Time(now)) })
+	return m.written(s, now, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
 }
 
 // rename is write for a session whose sid was changed by a refresh. began and era are the stamp of that refresh (see
@@ -410,25 +453,25 @@ func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era s
 	if err != nil {
 		return nil, err
 	}
+	return m.written(s, now, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
+}
+
+// written runs an update with s as used at now, and caches its outcome.
+func (m *Manager) written(s *Session, now time.Time, update func(store.Record) error) (*Session, error) {
 	next := *s
 	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
 	rec, err := encode(m.cfg.Keyring, &next)
 	if err != nil {
 		return nil, err
 	}
-	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
-}
-
-// written runs the update and caches its outcome.
-func (m *Manager) written(next *Session, update func() error) (*Session, error) {
 	epoch := m.cache.epoch(next.Key)
-	if err := update(); err != nil {
+	if err := update(rec); err != nil {
 		m.cache.forget(next.Key)
 		return nil, unavailable(err)
 	}
 	next.revision++
-	m.cache.put(next, epoch)
-	return next, nil
+	m.cache.put(&next, epoch)
+	return &next, nil
 }
 
 // touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
@@ -449,11 +492,8 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 
 // unavailable wraps an error of the store in [ErrUnavailable], unless it is one of the errors of the contract.
 func unavailable(err error) error {
-	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
-		store.ErrNobody} {
-		if errors.Is(err, answer) {
-			return err
-		}
+	if err == nil || store.IsContractError(err) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

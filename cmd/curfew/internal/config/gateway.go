@@ -151,6 +151,7 @@ func (g *Gateway) setPolicy(v value) error {
 		r := new(gateway.Rule)
 		rules = append(rules, r)
 		return []setting{
+			{key: "host", set: text(&r.Host)},
 			{key: "path", set: text(&r.Path)},
 			{key: "methods", set: texts(&r.Methods)},
 			{key: "public", set: boolean(&r.Public)},
@@ -214,6 +215,20 @@ func (g *Gateway) setAssertionClaims(v value) (err error) {
 		return err
 	}
 	return OneLine(gateway.CheckAssertionClaims(g.AssertionClaims))
+}
+
+// checkHosts checks the hosts that rules and routes name. A route may name any host while the site has one.
+func (g *Gateway) checkHosts(site *web.Site, fault func(key string, err error)) {
+	for _, host := range g.Policy.Hosts() {
+		if err := site.CheckPattern(host); err != nil {
+			fault("policy", err)
+		}
+	}
+	for _, r := range g.Routes {
+		if err := site.CheckPattern(r.Host); err != nil && site.SeveralHosts() {
+			fault("routes", err)
+		}
+	}
 }
 
 // finish sets what depends on several settings.

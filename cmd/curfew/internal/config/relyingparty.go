@@ -16,7 +16,8 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 	observe curfew.Observer,
 ) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout,
+		URL: c.URL.String(), Hosts: c.Hosts, Prefix: c.Prefix, CookieName: c.CookieName,
+		Home: c.Home, AfterLogout: c.AfterLogout,
 		Store: backend, Keyring: ring,
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
