@@ -279,6 +279,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.login.Mount(mux)
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
+	rp.mountClientKeys(mux)
 	if rp.keys != nil {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
@@ -367,6 +368,8 @@ type Registration struct {
 	BackchannelURI  string // backchannel_logout_uri; with backchannel_logout_session_required
 	FrontchannelURI string // frontchannel_logout_uri; with frontchannel_logout_session_required
 	PostLogoutURI   string // post_logout_redirect_uris
+	InitiateURI     string // initiate_login_uri (Core §4)
+	JWKSURI         string // jwks_uri, where this client's public keys are; empty: it has none
 }
 
 // Registrations returns what to register at each provider, for instance to print it or to compare it with a provider's
@@ -374,12 +377,18 @@ type Registration struct {
 func (rp *RP) Registrations() []Registration {
 	list := make([]Registration, 0, len(rp.providers))
 	for _, p := range rp.providers {
+		jwks := ""
+		if p.HasClientKeys() {
+			jwks = rp.site.Absolute(clientKeysRoute(p))
+		}
 		list = append(list, Registration{
 			Provider: p.Name(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID,
 			RedirectURI:     rp.login.RedirectURI(p.Name()),
 			BackchannelURI:  rp.site.Absolute("backchannel-logout"),
 			FrontchannelURI: rp.site.Absolute("frontchannel-logout"),
 			PostLogoutURI:   rp.site.Absolute("logout/callback"),
+			InitiateURI:     rp.site.Absolute("login"),
+			JWKSURI:         jwks,
 		})
 	}
 	return list

@@ -3,7 +3,9 @@ package login
 import (
 	"cmp"
 	"context"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,13 +50,17 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet))
+	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet, http.MethodPost))
 	if h.Site.SeveralHosts() {
 		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
 	}
 	for _, p := range h.Providers {
 		callback := func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }
-		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), http.MethodGet))
+		methods := []string{http.MethodGet}
+		if c := p.Config(); c.PostsResponse() {
+			methods = append(methods, http.MethodPost)
+		}
+		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), methods...))
 	}
 }
 
@@ -100,6 +106,12 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	q, err := h.parse(r)
 	if err != nil {
 		return err
+	}
+	if r.Method == http.MethodPost {
+		// A page of another site may have sent the form. A browser sends our cookies to the address that it leads to,
+		// but not with the form.
+		redirect(w, h.link(q))
+		return nil
 	}
 	switch {
 	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
@@ -177,9 +189,9 @@ func (h *Handler) silentHint(r *http.Request, p *oidc.Provider) string {
 
 // parse reads the parameters of a link to the login route, which a stranger may have made.
 func (h *Handler) parse(r *http.Request) (request, error) {
-	values, err := parseQuery(r.URL.RawQuery)
+	values, err := parameters(r)
 	if err != nil {
-		return request{}, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+		return request{}, err
 	}
 	q := request{provider: values.Get("provider"), loginHint: values.Get("login_hint")}
 	if q.here, err = h.Site.HostOf(r); err != nil {
@@ -190,10 +202,13 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 			return request{}, err
 		}
 	} else {
-		q.host, q.returnTo = h.returnTo(r, q.here, values.Get("return_to"))
+		to := cmp.Or(values.Get("return_to"), values.Get("target_link_uri")) // Core §4
+		q.host, q.returnTo = h.returnTo(r, q.here, to)
 	}
-	if iss := values.Get("iss"); q.provider == "" && iss != "" { // as in Core §4
-		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer == iss })
+	if iss := values.Get("iss"); iss != "" { // Core §4
+		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
+			return p.Config().Issuer == iss && (q.provider == "" || q.provider == p.Name())
+		})
 		if i < 0 {
 			return request{}, refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 		}
@@ -265,6 +280,27 @@ func parseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
+// parameters returns the parameters of a request: of its query, or with POST of its form.
+func parameters(r *http.Request) (url.Values, error) {
+	raw := r.URL.RawQuery
+	if r.Method == http.MethodPost {
+		media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if err != nil || media != "application/x-www-form-urlencoded" {
+			return nil, refuse(http.StatusUnsupportedMediaType, "This address takes a form.", nil)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "The form is too large, or did not arrive.", err)
+		}
+		raw = string(body)
+	}
+	values, err := parseQuery(raw)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+	}
+	return values, nil
+}
+
 // returnTo returns the host and the path that the login leads to. It is on this site, and does not itself begin or end
 // a session.
 func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host, string) {
@@ -318,6 +354,9 @@ func (h *Handler) link(q request) string {
 	}
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
+	if q.silent && q.prompt == "" {
+		set("silent", "true")
+	}
 	return h.Site.Path("login") + "?" + values.Encode()
 }
 

@@ -95,13 +95,13 @@ func (v *logoutVerification) decrypt(context.Context) error {
 			continue
 		}
 		var plain string
-		if plain, err = p.cfg.Encryption.decrypt(v.raw, v.parts); err != nil {
+		var key *PrivateKey
+		if plain, key, err = p.cfg.Encryption.decryptWith(v.raw, v.parts); err != nil {
 			continue
 		}
 		v.raw, v.encrypted = plain, true
-		key := p.cfg.Encryption.Key
 		v.candidates = slices.DeleteFunc(slices.Clone(v.candidates), func(p *Provider) bool {
-			return p.cfg.Encryption == nil || p.cfg.Encryption.Key != key
+			return !p.cfg.Encryption.has(key)
 		})
 		v.parts, err = splitCompact(v.raw)
 		return err
@@ -344,7 +344,7 @@ func (v *logoutVerification) checkNames(context.Context) (err error) {
 func (v *logoutVerification) checkSignature(ctx context.Context) error {
 	p := v.token.Provider
 	if v.known {
-		return p.keys.verifyKnown(ctx, v.signed, p.logoutAlg)
+		return p.keys.verifyKnown(v.signed, p.logoutAlg)
 	}
 	d := p.keys.strangers
 	if v.once {
