@@ -20,6 +20,7 @@ func TestInteropKeycloak(t *testing.T) {
 		k.signOuts(),
 		k.sessions(),
 		k.tokens(),
+		k.subjects(),
 		k.outages(),
 	))
 }

@@ -22,6 +22,9 @@ type Site struct {
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
+	// OnEvent, if not nil, is called for each call of [Site.Event], also when the log does not have its level. The
+	// attributes are as they were given: neither cut nor escaped. It must not block.
+	OnEvent func(r *http.Request, name string, attrs []slog.Attr)
 }
 
 // ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns
