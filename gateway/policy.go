@@ -17,11 +17,12 @@ import (
 	"example.com/curfew/web"
 )
 
-// Rule says who may use some paths. The first rule that covers a request decides. Paths without a rule are for all
-// signed-in users, or with [Policy.DenyRest] for nobody.
+// Rule says who may use some paths of a host, or of all. The first rule that covers a request decides. Paths without a
+// rule are for all signed-in users, or with [Policy.DenyRest] for nobody.
 //
 // A user must meet all conditions of the rule. A rule without conditions that is not public requires a sign-in.
 type Rule struct {
+	Host    string   // default: any; `*.example.com` is all names one label below
 	Path    string   // `/a` is that path, `/a/*` also all paths below it
 	Methods []string // default: all; GET covers HEAD
 
@@ -44,6 +45,16 @@ type Policy struct {
 	denyRest  bool // for paths without a rule
 }
 
+// Hosts returns the hosts that the rules name.
+func (p *Policy) Hosts() (all []string) {
+	for i := range p.rules {
+		if p.rules[i].Host != "" {
+			all = append(all, p.rules[i].Host)
+		}
+	}
+	return all
+}
+
 // DenyRest returns a policy that forbids all paths without a rule, for everybody. Otherwise all signed-in users may use
 // them, which may include paths that an app treats like a protected one, such as /admin.json beside /admin/*.
 func (p Policy) DenyRest() Policy {
@@ -62,6 +73,9 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 		pattern, ok := parsePattern(r.Path)
 		if !ok {
 			fault("%q is not a path; write it like /a for one path, or /a/* for all below it", r.Path)
+		}
+		if name, _ := strings.CutPrefix(r.Host, "*."); strings.ContainsAny(name, "/ @*:") || r.Host == "*." {
+			fault("%q is not a host; write it like app.example.com, without a port, or *.example.com", r.Host)
 		}
 		if r.Public && (len(r.Groups) > 0 || len(r.EmailDomains) > 0 || len(r.Claims) > 0) {
 			fault("is public, but has conditions")
@@ -89,7 +103,10 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 
 // covers reports whether the rule applies to a request. A public rule is matched exactly. A rule with conditions is
 // matched without regard to case, since many apps serve /Admin as /admin and treat `delete` as DELETE.
-func (r *rule) covers(method, path string) bool {
+func (r *rule) covers(host, method, path string) bool {
+	if r.Host != "" && !sameHost(r.Host, host) {
+		return false
+	}
 	equal := strings.EqualFold
 	if r.Public {
 		equal = exact
@@ -103,7 +120,7 @@ func (r *rule) covers(method, path string) bool {
 }
 
 // find returns the rule for a request, or nil. If there are no rules, it does not look at the path.
-func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
+func (p *Policy) find(r *http.Request, host, method, target string) (*rule, error) {
 	if len(p.rules) == 0 && !p.denyRest {
 		return nil, nil
 	}
@@ -122,7 +139,7 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		}
 	}
 	for i := range p.rules {
-		if p.rules[i].covers(method, path) {
+		if p.rules[i].covers(host, method, path) {
 			return &p.rules[i], nil
 		}
 	}

@@ -23,14 +23,18 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	err error) error {
 	back := &attempt{Provider: p.Name()}
 	if a != nil {
-		back.ReturnTo = a.ReturnTo
+		back.ReturnTo, back.For = a.ReturnTo, a.For
 	}
 	actions, signedIn := h.signInAgain(back), false
 	if b, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Get(r.Context(), b); {
 		case err == nil:
 			signedIn = true
-			actions = []web.Action{{Label: "Continue", Href: cmp.Or(back.ReturnTo, h.home())}}
+			to := cmp.Or(back.ReturnTo, h.home())
+			if back.For != nil {
+				to = h.link(request{handover: back.For})
+			}
+			actions = []web.Action{{Label: "Continue", Href: to}}
 		case !errors.Is(err, store.ErrNotFound):
 			return h.storeFailure(p, back, err)
 		}
@@ -100,7 +104,7 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
 				"moment.", label(p)),
 			Actions: []web.Action{{Label: "Try again",
-				Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}
+				Href: h.link(a.again(""))}}}
 	case errors.Is(err, oidc.ErrInvalidGrant):
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))
@@ -137,7 +141,7 @@ func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 			Message: web.Message{Title: "Not available right now",
 				Text: "This site cannot reach its store of sessions. Please try again in a moment.",
 				Actions: []web.Action{{Label: "Try again",
-					Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}}
+					Href: h.link(a.again(""))}}}}
 	}
 	return err
 }
@@ -211,7 +215,7 @@ func (h *Handler) otherAccount(ctx context.Context, p *oidc.Provider, a *attempt
 		prompt = "login"
 	}
 	actions := []web.Action{{Label: "Use another account",
-		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: prompt})}}
+		Href: h.link(a.again(prompt))}}
 	// Without id_token_hint, which could make the URL too long: the provider asks the person.
 	out, err := p.EndSessionURL(ctx, oidc.EndSessionRequest{PostLogoutRedirectURI: h.Site.Absolute("logout/callback")})
 	if err == nil {
@@ -229,13 +233,18 @@ func (h *Handler) endSilent(w http.ResponseWriter, r *http.Request, a *attempt, 
 	}
 	attrs := append([]slog.Attr{slog.Bool("silent", true), slog.String("reason", f.Error())}, f.Attrs...)
 	h.Site.Event(r, slog.LevelInfo, cmp.Or(f.Event, "login"), attrs...)
-	redirect(w, a.ReturnTo)
+	to := a.ReturnTo
+	if a.For != nil {
+		host, path := h.handoverTarget(r, a.For)
+		to = host.Origin + path
+	}
+	redirect(w, to)
 	return nil
 }
 
 // signInAgain returns the action that starts the same login again.
 func (h *Handler) signInAgain(a *attempt) []web.Action {
-	return []web.Action{{Label: "Sign in again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}
+	return []web.Action{{Label: "Sign in again", Href: h.link(a.again(""))}}
 }
 
 // refuse is the page that says why nobody was signed in.

@@ -46,6 +46,9 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 			DPoPKey: tokens.DPoPKey,
 		},
 	}
+	if h.Site.SeveralHosts() {
+		n.Host = h.Cookie.Main
+	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
@@ -78,7 +81,7 @@ func (h *Handler) previousSession(r *http.Request) (*session.Session, error) {
 	if !ok {
 		return nil, nil
 	}
-	s, err := h.Sessions.Peek(r.Context(), b.Key())
+	s, err := h.Sessions.Find(r.Context(), b)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}

@@ -20,6 +20,7 @@ import (
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -50,6 +51,9 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet, http.MethodPost))
+	if h.Site.SeveralHosts() {
+		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
+	}
 	for _, p := range h.Providers {
 		callback := func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }
 		methods := []string{http.MethodGet}
@@ -87,6 +91,9 @@ func (h *Handler) callbackRoute(provider string) string {
 
 // request has the parameters of a link to the login route.
 type request struct {
+	here      web.Host  // that it came to
+	host      web.Host  // that it leads to, if there is no handover
+	handover  *handover // the sign-in is for the host that this names
 	provider  string
 	returnTo  string
 	loginHint string
@@ -103,8 +110,25 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
 		// A page of another site may have sent the form. A browser sends our cookies to the address that it leads to,
 		// but not with the form.
-		redirect(w, h.link(q))
+		redirect(w, q.host.Origin+h.link(q))
 		return nil
+	}
+	switch {
+	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
+		redirect(w, q.host.Origin+h.link(q))
+		return nil
+	case !q.here.Main:
+		return h.beginHandover(w, r, q, 0)
+	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= store.AttemptLifetime:
+		// The browser has lost the cookie of it.
+		host, to := h.handoverTarget(r, q.handover)
+		q.handover, q.returnTo = nil, to
+		redirect(w, host.Origin+h.link(q))
+		return nil
+	case q.handover != nil:
+		if done, err := h.handOverSession(w, r, q); done || err != nil {
+			return err
+		}
 	}
 	if q.provider == "" && len(h.Providers) > 1 {
 		if q.silent {
@@ -120,7 +144,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if m, err := p.Metadata(r.Context()); err == nil { // otherwise AuthURL returns the error
 		q.prompt = supportedPrompt(q.prompt, m.Prompts)
 	}
-	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
+	a := attempt{ReturnTo: q.returnTo, For: q.handover, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.storeFailure(p, &a, err)
 	}
@@ -170,8 +194,18 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 		return request{}, err
 	}
 	q := request{provider: values.Get("provider"), loginHint: values.Get("login_hint")}
-	q.returnTo = h.returnTo(r, cmp.Or(values.Get("return_to"), values.Get("target_link_uri"))) // Core §4
-	if iss := values.Get("iss"); iss != "" {                                                   // Core §4
+	if q.here, err = h.Site.HostOf(r); err != nil {
+		return request{}, err
+	}
+	if sealed := values.Get("handover"); sealed != "" && q.here.Main {
+		if q.handover, err = h.openHandover(sealed); err != nil {
+			return request{}, err
+		}
+	} else {
+		q.host, q.returnTo = h.returnTo(r, q.here, cmp.Or(values.Get("return_to"),
+			values.Get("target_link_uri"))) // Core §4
+	}
+	if iss := values.Get("iss"); iss != "" { // Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
 			return p.Config().Issuer == iss && (q.provider == "" || q.provider == p.Name())
 		})
@@ -267,23 +301,24 @@ func parameters(r *http.Request) (url.Values, error) {
 	return values, nil
 }
 
-// returnTo returns the path that the login leads to. It is on this site, and does not itself begin or end a session.
-func (h *Handler) returnTo(r *http.Request, raw string) string {
+// returnTo returns the host and the path that the login leads to. It is on this site, and does not itself begin or end
+// a session.
+func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host, string) {
 	if raw == "" {
-		return h.home()
+		return here, h.home()
 	}
-	to, err := h.Site.ParseReturnTo(raw)
+	host, to, err := h.Site.ParseReturnURL(raw, here)
 	if err != nil {
 		h.returnLost(r, err)
-		return "/"
+		return here, "/"
 	}
 	path := web.DecodedPath(to)
-	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout"} {
+	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout", "handover"} {
 		if own := h.Site.Path(route); path == own || strings.HasPrefix(path, own+"/") {
-			return h.home()
+			return host, h.home()
 		}
 	}
-	return to
+	return host, to
 }
 
 func (h *Handler) find(name string) *oidc.Provider {
@@ -298,6 +333,11 @@ func (h *Handler) find(name string) *oidc.Provider {
 	return nil
 }
 
+// again returns the parameters of a login that repeats an attempt.
+func (a *attempt) again(prompt string) request {
+	return request{provider: a.Provider, handover: a.For, returnTo: a.ReturnTo, prompt: prompt}
+}
+
 // link returns the address that starts a login.
 func (h *Handler) link(q request) string {
 	values := url.Values{}
@@ -307,7 +347,11 @@ func (h *Handler) link(q request) string {
 		}
 	}
 	set("provider", q.provider)
-	set("return_to", q.returnTo)
+	if q.handover != nil {
+		set("handover", h.sealHandover(q.handover))
+	} else {
+		set("return_to", q.returnTo)
+	}
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
 	if q.silent && q.prompt == "" {

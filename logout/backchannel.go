@@ -74,7 +74,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	h.Succeeded(provider)
 	h.warnOfSubjects(r, t, ended)
 	level := slog.LevelInfo
-	if len(ended) == 0 {
+	if len(ended) == 0 && h.CarryOut == nil {
 		var hint string
 		if level, hint = h.namedNobody(t); hint != "" {
 			verified = append(verified, slog.String("hint", hint))
@@ -89,6 +89,9 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 // carryOut ends the sessions that a logout token names, for each client in its `aud` that is ours. Each client is a
 // step of its own. If one fails the token can be sent again, and the clients that are done are skipped.
 func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []store.Ended, err error) {
+	if h.CarryOut != nil {
+		return nil, h.CarryOut(ctx, t)
+	}
 	replayed := 0
 	for _, p := range append([]*oidc.Provider{t.Provider}, t.Others...) {
 		if t.Subject != "" && t.SID != "" && p.Config().Quirks.LogoutScope == "subject" {

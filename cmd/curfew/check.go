@@ -119,6 +119,7 @@ func check(ctx context.Context, c *config.Config) (*report, error) {
 	r.about = "this gateway"
 	within(func(ctx context.Context) { checkStore(ctx, r, c) })
 	checkKeyFile(r, c)
+	checkHosts(r, c)
 	checkCertificate(r, c)
 	checkPolicy(r, c)
 	return r, nil

@@ -25,6 +25,10 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 	}
 	fmt.Fprintf(t, "curfew %s\n", version())
 	fmt.Fprintf(t, "  public\t%s://%s\treached as %s\n", scheme, servers[0].listener.Addr(), c.URL)
+	if len(c.Hosts) > 0 {
+		fmt.Fprintf(t, "  hosts\t%s\tsigned in at %s; each passes %s/ to curfew\n", strings.Join(c.Hosts, ", "), c.URL.Host,
+			c.Prefix)
+	}
 	if c.AdminListen != "" {
 		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics\n", servers[1].listener.Addr())
 	} else {

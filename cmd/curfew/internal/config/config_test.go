@@ -113,6 +113,7 @@ func TestEverySettingReachesTheRelyingParty(t *testing.T) {
 	t.Parallel()
 	c, err := Load(map[string]string{"config": writeFile(t, `
 url: https://app.example.com
+hosts: [wiki.example.com, "*.apps.example.com"]
 prefix: /session
 home: /welcome
 after_logout: /bye
@@ -168,6 +169,7 @@ providers:
 		got, want any
 	}{
 		{"URL", rp.URL, "https://app.example.com"},
+		{"Hosts", rp.Hosts, []string{"wiki.example.com", "*.apps.example.com"}},
 		{"Prefix", rp.Prefix, "/session"},
 		{"Home", rp.Home, "/welcome"},
 		{"AfterLogout", rp.AfterLogout, "/bye"},
@@ -315,6 +317,19 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			"routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, " +
 				"backchannel_logout_uri: 'https://wiki/'}]\n",
 			`:1: routes: there is no app "mail"`},
+		{"a wildcard for everybody's hosts", "url: https://auth.example.com\nhosts: ['*.co.uk', Wiki.example.com, 'a.example.com.']\n",
+			`:2: hosts: "*.co.uk" covers names of different owners: co.uk is a public suffix (https://publicsuffix.org); ` +
+				`list the hosts one by one, or a wildcard for a domain of yours; "a.example.com." ends in a dot`},
+		{"hosts on the web, and the url on loopback", "url: http://127.0.0.1:1\nhosts: [wiki.example.com]\n",
+			`:2: hosts: "wiki.example.com" is not on loopback`},
+		{"a rule for another host", "url: https://auth.example.com\nhosts: ['*.example.com']\n" +
+			"policy: [{host: wiki.example.org, path: /*}]\n",
+			`:3: policy: "wiki.example.org" is neither the host of url nor among hosts`},
+		{"a rule for another host than the only one", "url: https://auth.example.com\n" +
+			"policy: [{host: wiki.example.com, path: /*}]\n", `:2: policy: "wiki.example.com" is neither`},
+		{"a route for another host", "url: https://auth.example.com\nhosts: [wiki.example.com]\n" +
+			"routes: [{host: mail.example.com, upstream: 'http://127.0.0.1:1'}]\n",
+			`:3: routes: "mail.example.com" is neither the host of url nor among hosts`},
 		{"a certificate without its key", "tls_cert_file: x.pem\n", ":1: tls_cert_file: a certificate needs its key"},
 		{"a CA that is none", "upstream_ca_file: /dev/null\n", ":1: upstream_ca_file: /dev/null holds no certificate"},
 		{"an empty setting", "home:\n", ":1: home: is empty"},
