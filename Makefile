@@ -13,7 +13,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CHECKS      := inherit,-ST1005,-SA1004
 
 .DEFAULT_GOAL := help
-.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench demo build dist release
+.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench demo build dist release interop
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	  name=$$(sed -E 's/.*func (Fuzz[A-Za-z0-9_]*).*/\1/' <<<"$$line"); \
 	  go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$${line%%:*}")" </dev/null; \
 	done
+
+# write, or check: then a table that differs from the run is a fault.
+TABLES ?= write
+
+interop: deps ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
+	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep -vE '^=== |^ +--- PASS'
 
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...

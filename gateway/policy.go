@@ -203,7 +203,11 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	if missing == "" {
 		return nil
 	}
-	again := h.Site.Path("login") + "?" + url.Values{"prompt": {"select_account"},
+	prompt, label := "select_account", "Use another account"
+	if slices.Contains([]string{"claims: acr", "claims: amr", "claims: auth_time"}, why) {
+		prompt, label = "login", "Sign in again" // else the session at the provider answers at once, with the same
+	}
+	again := h.Site.Path("login") + "?" + url.Values{"prompt": {prompt},
 		"return_to": {web.ReturnTo(target)}}.Encode()
 	return &web.Failure{
 		Status: http.StatusForbidden,
@@ -211,7 +215,7 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 			Text: "You are signed in, but for this page your account lacks " + missing +
 				".\n\nAsk the people who run this site if you should have it.",
 			// If the provider signs the same account in again, signing out there helps.
-			Actions: []web.Action{{Label: "Use another account", Href: again},
+			Actions: []web.Action{{Label: label, Href: again},
 				{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},
 		},
 		Event: "forbidden",

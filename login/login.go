@@ -202,8 +202,8 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 			return request{}, err
 		}
 	} else {
-		q.host, q.returnTo = h.returnTo(r, q.here, cmp.Or(values.Get("return_to"),
-			values.Get("target_link_uri"))) // Core §4
+		to := cmp.Or(values.Get("return_to"), values.Get("target_link_uri")) // Core §4
+		q.host, q.returnTo = h.returnTo(r, q.here, to)
 	}
 	if iss := values.Get("iss"); iss != "" { // Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
