@@ -33,6 +33,10 @@ type Config struct {
 	// is registered at the providers. Every host gets the requests for Prefix to [RP.Handler], and has a cookie of its
 	// own, which is worth nothing at another host; all belong to one session.
 	Hosts []string
+	// CookieDomain is for sites whose hosts do not pass Prefix to this relying party. All hosts at and below this domain
+	// then get the same cookie, and each of them can read it, replace it, and use it at every other. Default: each host
+	// has a cookie of its own.
+	CookieDomain string
 	// Prefix is the path under which Curfew's own routes lie; default "/auth". Mount [RP.Handler] there.
 	Prefix string
 	// CookieName is the base name of our cookies, after `__Host-`; see [session.CheckCookieName]. Browsers share
@@ -167,6 +171,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)
+		if cfg.CookieDomain != "" && err == nil {
+			rp.site.SharedCookie = true
+			fault("CookieDomain", rp.site.CheckCookieDomain(cfg.CookieDomain))
+		}
 		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
 	}
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
@@ -224,8 +232,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		return nil, err
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
-		Main: external.Hostname()}
-	if rp.site.SeveralHosts() {
+		Domain: cfg.CookieDomain, Main: external.Hostname()}
+	if rp.site.SeveralHosts() && !rp.site.SharedCookie {
 		cookie.Host = func(r *http.Request) (string, bool) {
 			host, err := rp.site.HostOf(r)
 			return host.Name, err == nil

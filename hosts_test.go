@@ -459,3 +459,119 @@ func TestAReturnToLeadsToListedHostsOnly(t *testing.T) {
 		}
 	}
 }
+
+// newSharing is a relying party whose hosts share the cookie of a domain.
+func newSharing(t *testing.T) *curfew.RP {
+	t.Helper()
+	op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Clients: []oidctest.Client{{ID: "app", Secret: "secret",
+		RedirectURIs: []string{"https://auth.example.com/auth/callback"}}}})
+	cfg := curfew.Config{URL: "https://auth.example.com", Hosts: []string{"wiki.example.com", "*.apps.example.com"},
+		CookieDomain: "example.com", Log: new(rig.Log).Logger(),
+		Providers: []oidc.Config{{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "secret"}}}
+	rp, err := curfew.New(context.Background(), cfg)
+	rig.Must(t, err)
+	t.Cleanup(func() { rp.Close() })
+	return rp
+}
+
+func TestHostsCanShareTheCookieOfADomain(t *testing.T) {
+	t.Parallel()
+	rp := newSharing(t)
+	app := rp.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, curfew.SessionFrom(r.Context()).Subject)
+	}))
+	ask := func(h http.Handler, to string, cookies ...*http.Cookie) *http.Response {
+		r := httptest.NewRequest(http.MethodGet, to, nil)
+		r.Header.Set("Accept", "text/html")
+		for _, c := range cookies {
+			r.AddCookie(c)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Result()
+	}
+	first := ask(app, "https://wiki.example.com/deep?x=%2F")
+	login := first.Header.Get("Location")
+	if login != "https://auth.example.com/auth/login?return_to="+url.QueryEscape("https://wiki.example.com/deep?x=%2F") {
+		t.Fatalf("sent to %s", login)
+	}
+	begun := ask(rp.Handler(), login)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: rig.Patience,
+		CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+			if r.URL.Host == "auth.example.com" {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		}}
+	answer, err := client.Get(begun.Header.Get("Location"))
+	rig.Must(t, err)
+	answer.Body.Close()
+	done := ask(rp.Handler(), answer.Header.Get("Location"), begun.Cookies()...)
+	if got := done.Header.Get("Location"); got != "https://wiki.example.com/deep?x=%2F" {
+		t.Fatalf("%d: back to %q", done.StatusCode, got)
+	}
+	var cookie *http.Cookie
+	for _, c := range done.Cookies() {
+		if c.Name == "__Secure-curfew" {
+			cookie = c
+		}
+	}
+	if cookie == nil || cookie.Domain != "example.com" || !cookie.Secure || !cookie.HttpOnly ||
+		cookie.SameSite != http.SameSiteLaxMode {
+		t.Fatalf("the cookie is %v, of %v", cookie, done.Cookies())
+	}
+	for _, c := range begun.Cookies() {
+		if !strings.HasPrefix(c.Name, "__Host-") || c.Domain != "" {
+			t.Errorf("the cookie of the attempt is %v", c)
+		}
+	}
+	for host, want := range map[string]int{"wiki": 200, "one.apps": 200, "auth": 200, "other": 403} {
+		if got := ask(app, "https://"+host+".example.com/", cookie); got.StatusCode != want {
+			t.Errorf("%s: %d", host, got.StatusCode)
+		}
+	}
+	for to, want := range map[string]string{"https://other.example.com/x": "/", "https://evil.example/x": "/",
+		"/x": "/x"} {
+		begun := ask(rp.Handler(), "https://auth.example.com/auth/login?return_to="+url.QueryEscape(to))
+		answer, err := client.Get(begun.Header.Get("Location"))
+		rig.Must(t, err)
+		answer.Body.Close()
+		done := ask(rp.Handler(), answer.Header.Get("Location"), begun.Cookies()...)
+		if got := done.Header.Get("Location"); got != want {
+			t.Errorf("return_to %s led to %q", to, got)
+		}
+	}
+	clear := httptest.NewRecorder()
+	out := httptest.NewRequest(http.MethodPost, "https://auth.example.com/auth/logout", nil)
+	out.AddCookie(cookie)
+	rp.Handler().ServeHTTP(clear, out)
+	if !slices.ContainsFunc(clear.Result().Cookies(), func(c *http.Cookie) bool {
+		return c.Name == "__Secure-curfew" && c.Domain == "example.com" && c.MaxAge < 0
+	}) {
+		t.Errorf("a sign-out leaves the cookie: %v", clear.Result().Cookies())
+	}
+	if got := ask(app, "https://wiki.example.com/", cookie); got.StatusCode == 200 {
+		t.Error("still signed in")
+	}
+}
+
+func TestACookieDomainThatDoesNotFitIsRefused(t *testing.T) {
+	t.Parallel()
+	for domain, want := range map[string]string{
+		"apps.example.com": "wiki.example.com is not below apps.example.com", "com": "public suffix",
+		"ample.com": "is not below", "example.com.": "ends in a dot", ".example.com": "not a host name",
+		"*.example.com": "wildcard", "https://example.com": "not a host name", "example.org": "is not below",
+	} {
+		_, err := curfew.New(t.Context(), curfew.Config{URL: "https://auth.example.com",
+			Hosts: []string{"wiki.example.com", "*.apps.example.com"}, CookieDomain: domain,
+			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
+		if err == nil || !strings.Contains(err.Error(), "CookieDomain: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", domain, err, want)
+		}
+	}
+	_, err := curfew.New(t.Context(), curfew.Config{URL: "http://auth.localhost", CookieDomain: "localhost",
+		Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
+	if err == nil || !strings.Contains(err.Error(), "url is not https") {
+		t.Errorf("on loopback: %v", err)
+	}
+}

@@ -160,7 +160,7 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 		if target == r.URL.EscapedPath() { // this request, not one that a proxy asks about
 			back = requestTarget(r)
 		}
-		return s, rule, h.allowed(rule, s, back)
+		return s, rule, h.allowed(r, rule, s, back)
 	}
 	return s, nil, nil
 }
@@ -249,7 +249,7 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 			to := login()
 			origin := h.here(r).Origin
 			if from, ok := strings.CutPrefix(r.Header.Get("Referer"), origin+"/"); ok { // the page with the form
-				to = origin + h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo("/" + from)}}.Encode()
+				to = h.absolute(r, h.loginLink(r, web.ReturnTo("/"+from), url.Values{}))
 			}
 			h.Site.Render(w, r, http.StatusUnauthorized, web.Message{Title: "You are not signed in",
 				Text: "What you sent did not arrive: your session has ended, or there was none.\n\nYour browser " +
@@ -300,7 +300,28 @@ func pathAlone(target string) string {
 }
 
 func (h *Handler) loginURL(r *http.Request, returnTo string) string {
-	return h.Site.Path("login") + "?" + url.Values{"return_to": {h.returnTo(r, returnTo)}}.Encode()
+	return h.loginLink(r, h.returnTo(r, returnTo), url.Values{})
+}
+
+// loginLink returns the address that starts a sign-in, for a page at the host of r. more are further parameters.
+func (h *Handler) loginLink(r *http.Request, path string, more url.Values) string {
+	host := h.here(r)
+	more.Set("return_to", h.Site.ReturnLink(host, path))
+	return h.Site.Link(host, "login") + "?" + more.Encode()
+}
+
+// absolute returns the URL of a link on a page at the host of r.
+func (h *Handler) absolute(r *http.Request, link string) string {
+	if strings.HasPrefix(link, "/") {
+		return h.here(r).Origin + link
+	}
+	return link
+}
+
+// signOut is the action to sign out, on a page at the host of r.
+func (h *Handler) signOut(r *http.Request) web.Action {
+	to := h.Site.Link(h.here(r), "logout")
+	return web.Action{Label: "Sign out", Href: to, Post: strings.HasPrefix(to, "/")}
 }
 
 // returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise "/".

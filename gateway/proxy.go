@@ -180,7 +180,7 @@ func (h *Handler) nextActions(r *http.Request, s *session.Session, again bool) [
 		all = append(all, web.Action{Label: "Go to the first page", Href: "/"})
 	}
 	if s != nil {
-		all = append(all, web.Action{Label: "Sign out", Href: h.Site.Path("logout"), Post: true})
+		all = append(all, h.signOut(r))
 	}
 	return all
 }

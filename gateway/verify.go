@@ -49,7 +49,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	var login func() string
 	if o.redirect {
-		login = func() string { return h.here(r).Origin + h.loginURL(r, o.target) }
+		login = func() string { return h.absolute(r, h.loginURL(r, o.target)) }
 	}
 	h.deny(w, r, o.method, err, login)
 }
@@ -167,7 +167,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if err != nil {
 		w := &recorder{header: http.Header{}, status: http.StatusOK}
-		h.deny(w, r, r.Method, err, func() string { return h.here(r).Origin + h.loginURL(r, requestTarget(r)) })
+		h.deny(w, r, r.Method, err, func() string { return h.absolute(r, h.loginURL(r, requestTarget(r))) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
 	h.logAllowed(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)

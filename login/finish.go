@@ -45,7 +45,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
 		},
 	}
-	if h.Site.SeveralHosts() {
+	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		n.Host = h.Cookie.Main
 	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {

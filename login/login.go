@@ -49,7 +49,7 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet))
-	if h.Site.SeveralHosts() {
+	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
 	}
 	for _, p := range h.Providers {
@@ -104,6 +104,9 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
 		redirect(w, q.host.Origin+h.link(q))
+		return nil
+	case !q.here.Main && h.Site.SharedCookie: // it does not pass our routes to us, or not all
+		redirect(w, h.Site.Origin()+h.link(q))
 		return nil
 	case !q.here.Main:
 		return h.beginHandover(w, r, q, 0)
@@ -170,6 +173,9 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 		}
 	} else {
 		q.host, q.returnTo = h.returnTo(r, q.here, values.Get("return_to"))
+		if h.Site.SharedCookie { // it leads there by itself
+			q.returnTo, q.host = h.Site.ReturnLink(q.host, q.returnTo), q.here
+		}
 	}
 	if iss := values.Get("iss"); q.provider == "" && iss != "" { // as in Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer == iss })

@@ -16,9 +16,11 @@ import (
 // Site is the address of this site and its settings. It is shared by all packages that answer requests; only URL is
 // required.
 type Site struct {
-	URL            *url.URL       // how browsers and providers reach the site, as [ParseURL] returns it
-	Name           string         // the name on the pages; default: the host of URL
-	Hosts          Hosts          // further hosts at which browsers reach the site; default none
+	URL   *url.URL // how browsers and providers reach the site, as [ParseURL] returns it
+	Name  string   // the name on the pages; default: the host of URL
+	Hosts Hosts    // further hosts at which browsers reach the site; default none
+	// SharedCookie: the hosts share the cookie of a parent domain, and only that of URL passes Prefix to Curfew.
+	SharedCookie   bool
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none

@@ -24,6 +24,7 @@ type Config struct {
 	AdminHosts     []string
 	URL            *url.URL
 	Hosts          []string // beside that of URL
+	CookieDomain   string   // empty: each host has its own cookie
 	Prefix         string
 	CookieName     string
 	Home           string
@@ -102,6 +103,11 @@ func (l *loader) finish(c *Config, given map[string]value) {
 			fault("hosts", OneLine(err))
 		} else {
 			c.checkHosts(site, fault)
+			if c.CookieDomain != "" {
+				if err := site.CheckCookieDomain(c.CookieDomain); err != nil {
+					fault("cookie_domain", err)
+				}
+			}
 		}
 	}
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {

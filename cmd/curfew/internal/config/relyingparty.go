@@ -16,7 +16,7 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 	observe curfew.Observer,
 ) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Hosts: c.Hosts, Prefix: c.Prefix, CookieName: c.CookieName,
+		URL: c.URL.String(), Hosts: c.Hosts, CookieDomain: c.CookieDomain, Prefix: c.Prefix, CookieName: c.CookieName,
 		Home: c.Home, AfterLogout: c.AfterLogout,
 		Store: backend, Keyring: ring,
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,

@@ -43,6 +43,7 @@ func (c *Config) settings() []setting {
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"hosts", "", "HOSTS", "further hosts with apps, like wiki.example.com,*.example.com; people sign in at url",
 			texts(&c.Hosts)},
+		{"cookie_domain", "", "", "", parsed(func(s string) error { c.CookieDomain = strings.ToLower(s); return nil })},
 		{"prefix", "/auth", "PATH", "the path of Curfew's own routes", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
 		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},
