@@ -54,6 +54,12 @@ type Config struct {
 	// random key.
 	Keyring *keyring.Keyring
 
+	// Remember has the session cookie outlive the browser, for as long as the session may live. By default the browser
+	// removes the cookie when it is closed.
+	Remember bool
+	// AttemptLifetime is how long a person may take to sign in, between 1 and 15 minutes; default 15 minutes.
+	AttemptLifetime time.Duration
+
 	IdleTimeout time.Duration // a session ends when it is not used for this long; default 2 h
 	Lifetime    time.Duration // a session ends after this long in any case; default 24 h
 	// RefreshGrace is how long a session may go on after its access token has expired, while the provider does not
@@ -182,6 +188,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
 	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
+	if l := cfg.AttemptLifetime; l != 0 && (l < time.Minute || l > store.AttemptLifetime) {
+		fault("AttemptLifetime", errors.New("must be between 1 and 15 minutes"))
+	}
 	fault("Providers", rp.addProviders(cfg, log))
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
@@ -233,6 +242,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
 		Domain: cfg.CookieDomain, Main: external.Hostname()}
+	if cfg.Remember {
+		cookie.Remember = cmp.Or(cfg.Lifetime, session.DefaultLifetime)
+	}
 	if rp.site.SeveralHosts() && !rp.site.SharedCookie {
 		cookie.Host = func(r *http.Request) (string, bool) {
 			host, err := rp.site.HostOf(r)
@@ -241,7 +253,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
-		OnLogin: cfg.OnLogin, Home: cfg.Home,
+		OnLogin: cfg.OnLogin, Home: cfg.Home, AttemptLife: cfg.AttemptLifetime,
 	}
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,

@@ -575,3 +575,83 @@ func TestACookieDomainThatDoesNotFitIsRefused(t *testing.T) {
 		t.Errorf("on loopback: %v", err)
 	}
 }
+
+// A cookie that outlives the browser lives no longer than its session, at whichever host it was set.
+func TestARememberedCookieLivesAsLongAsTheSession(t *testing.T) {
+	t.Parallel()
+	for _, remember := range []bool{true, false} {
+		h := newHosts(t, func(c *curfew.Config) { c.Remember, c.Lifetime = remember, time.Hour })
+		v := h.visitor()
+		ages := func() (ages []int) {
+			v.Transport = noted{v.Transport, func(c *http.Cookie) {
+				if c.Name == "curfew-"+h.port {
+					ages = append(ages, c.MaxAge)
+				}
+			}}
+			v.visit(h.at("auth") + "/")
+			h.skew.Store(int64(10 * time.Minute))
+			v.visit(h.at("wiki") + "/")
+			return ages
+		}()
+		switch {
+		case len(ages) != 2:
+			t.Errorf("remember %v: %v", remember, ages)
+		case remember && (ages[0] != 3600 || ages[1] > 3000 || ages[1] < 2700):
+			t.Errorf("the cookies live for %v seconds, want 3600 and a little less than 3000", ages)
+		case !remember && (ages[0] != 0 || ages[1] != 0):
+			t.Errorf("the cookies live for %v seconds, want as long as the browser is open", ages)
+		}
+	}
+}
+
+// noted tells of each cookie that is set.
+type noted struct {
+	http.RoundTripper
+	set func(*http.Cookie)
+}
+
+func (n noted) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := n.RoundTripper.RoundTrip(r)
+	if err == nil {
+		for _, c := range resp.Cookies() {
+			n.set(c)
+		}
+	}
+	return resp, err
+}
+
+func TestASignInTakesNoLongerThanTheSiteAllows(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, func(c *curfew.Config) { c.AttemptLifetime = time.Minute })
+	v := h.visitor()
+	v.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+		if r.URL.Path == "/auth/callback" {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	for _, row := range []struct {
+		pass time.Duration
+		want string
+	}{{30 * time.Second, "alice at auth"}, {time.Minute, "has to be finished within 60 seconds"}} {
+		req, _ := http.NewRequest(http.MethodGet, h.at("auth")+"/auth/login", nil)
+		resp, err := v.Do(req)
+		rig.Must(t, err)
+		resp.Body.Close()
+		callback, err := resp.Location()
+		rig.Must(t, err)
+		h.skew.Add(int64(row.pass))
+		if _, _, text := v.open(callback.String()); row.want != "alice at auth" && !strings.Contains(text, row.want) {
+			t.Errorf("after %v: %s", row.pass, text)
+		}
+		if who := v.who("auth"); (who == "alice") != (row.want == "alice at auth") {
+			t.Errorf("after %v: %q is signed in", row.pass, who)
+		}
+		req, _ = http.NewRequest(http.MethodPost, h.at("auth")+"/auth/logout", nil)
+		v.do(req)
+	}
+	if _, err := curfew.New(t.Context(), curfew.Config{URL: h.at("auth"), AttemptLifetime: 16 * time.Minute}); err == nil ||
+		!strings.Contains(err.Error(), "AttemptLifetime: must be between") {
+		t.Errorf("16 minutes: %v", err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -37,12 +38,17 @@ type Handler struct {
 	// itself (iss, sub, sid, …).
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
+	// AttemptLife is how long a sign-in may take; default, and at most, [store.AttemptLifetime].
+	AttemptLife time.Duration
+
 	Home string // the path that a login without return_to leads to; default "/"
 
 	exchanges   singleflight.Group // under way in this process
 	initLimiter sync.Once
 	longReturns *rate.Limiter // of return paths that are put into the store
 }
+
+func (h *Handler) attemptLife() time.Duration { return cmp.Or(h.AttemptLife, store.AttemptLifetime) }
 
 func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
@@ -110,7 +116,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	case !q.here.Main:
 		return h.beginHandover(w, r, q, 0)
-	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= store.AttemptLifetime:
+	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= h.attemptLife():
 		// The browser has lost the cookie of it.
 		host, to := h.handoverTarget(r, q.handover)
 		q.handover, q.returnTo = nil, to

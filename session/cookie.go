@@ -25,6 +25,9 @@ type Cookie struct {
 	// Base replaces `curfew` in the name; see [CheckCookieName]. Browsers share cookies between the ports of a host
 	// (RFC 6265 §8.5), so each relying party on a host needs a name of its own. Default [DefaultCookie].
 	Base string
+	// Remember is the lifetime of sessions, if the cookie is to outlive the browser. 0: the browser removes the cookie
+	// when it is closed.
+	Remember time.Duration
 	// Domain lets all hosts below it have the session cookie, which is then `__Secure-curfew`. Each of them can read it,
 	// replace it and use it at the others.
 	Domain string
@@ -108,9 +111,17 @@ func (c Cookie) ReadValue(r *http.Request, value string) (Bearer, bool) {
 	return b, true
 }
 
-// Write sets the cookie for the time that the browser is open. The session may end before that: the store decides.
-func (c Cookie) Write(w http.ResponseWriter, b Bearer) {
-	http.SetCookie(w, c.session(b.Reveal(), 0))
+// Write sets the cookie of a new session, for the time that the browser is open, or for Remember. The session may end
+// before that: the store decides.
+func (c Cookie) Write(w http.ResponseWriter, b Bearer) { c.WriteFor(w, b, c.Remember) }
+
+// WriteFor is [Cookie.Write] for a session that lives for that long still.
+func (c Cookie) WriteFor(w http.ResponseWriter, b Bearer, rest time.Duration) {
+	life := time.Duration(0)
+	if c.Remember > 0 {
+		life = max(min(c.Remember, rest), time.Second)
+	}
+	http.SetCookie(w, c.session(b.Reveal(), life))
 }
 
 // Clear removes the cookie from the browser.

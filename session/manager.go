@@ -150,7 +150,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	}
 	setDefault(&cfg.MaxPerSubject, 1000)
 	setDefault(&cfg.IdleTimeout, 2*time.Hour)
-	setDefault(&cfg.Lifetime, 24*time.Hour)
+	setDefault(&cfg.Lifetime, DefaultLifetime)
 	setDefault(&cfg.MaxStale, time.Second)
 	setDefault(&cfg.RefreshGrace, time.Hour)
 	setDefault(&cfg.CacheSize, 100_000)
@@ -168,6 +168,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	}
 	return m, nil
 }
+
+// DefaultLifetime is the default of [Config.Lifetime].
+const DefaultLifetime = 24 * time.Hour
 
 func setDefault[T comparable](v *T, value T) {
 	var zero T

@@ -27,6 +27,8 @@ type Config struct {
 	CookieDomain   string   // empty: each host has its own cookie
 	Prefix         string
 	CookieName     string
+	Remember       bool
+	Attempt        time.Duration
 	Home           string
 	AfterLogout    string // empty: Curfew's own page
 	GRPCListen     string // empty: no ext_authz

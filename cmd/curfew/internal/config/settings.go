@@ -10,6 +10,7 @@ import (
 
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -46,6 +47,8 @@ func (c *Config) settings() []setting {
 		{"cookie_domain", "", "", "", parsed(func(s string) error { c.CookieDomain = strings.ToLower(s); return nil })},
 		{"prefix", "/auth", "PATH", "the path of Curfew's own routes", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
+		{"remember", "false", "", "", boolean(&c.Remember)},
+		{"attempt_lifetime", "15m", "", "", c.setAttempt},
 		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},
 		{"after_logout", "", "PATH", "where users go after signing out (default: a page that says so)",
 			sitePath(&c.AfterLogout)},
@@ -107,6 +110,17 @@ func (c *Config) setCookieName(v value) error {
 		c.CookieName = s
 		return session.CheckCookieName(s)
 	})(v)
+}
+
+// setAttempt sets how long a sign-in may take. End marks are kept for twice the longest time.
+func (c *Config) setAttempt(v value) error {
+	if err := duration(&c.Attempt, time.Minute)(v); err != nil {
+		return err
+	}
+	if c.Attempt > store.AttemptLifetime {
+		return fmt.Errorf("%s is too long; the most is %s", c.Attempt, store.AttemptLifetime)
+	}
+	return nil
 }
 
 func (c *Config) setStore(v value) error {
