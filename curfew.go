@@ -122,6 +122,7 @@ type Config struct {
 	FailureStatus int
 
 	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
+	TrustUnix      bool             // uses those of peers without an address too, which come by a Unix socket
 	Log            *slog.Logger     // default slog.Default()
 	Observe        Observer         // is called for metrics
 	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
@@ -173,7 +174,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
+	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies,
+		TrustUnix: cfg.TrustUnix}}
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)

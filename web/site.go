@@ -24,6 +24,8 @@ type Site struct {
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
+	// TrustUnix trusts peers that have no address too: those that come by a Unix socket, whose file says who may.
+	TrustUnix bool
 }
 
 // ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns
@@ -156,6 +158,9 @@ func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 func (s *Site) FromTrustedProxy(r *http.Request) bool { return s.trusted(parseAddr(r.RemoteAddr)) }
 
 func (s *Site) trusted(a netip.Addr) bool {
+	if !a.IsValid() {
+		return s.TrustUnix
+	}
 	for _, p := range s.TrustedProxies {
 		if p.Contains(a) {
 			return true

@@ -24,7 +24,12 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 		scheme = "https"
 	}
 	fmt.Fprintf(t, "curfew %s\n", version())
-	fmt.Fprintf(t, "  public\t%s://%s\treached as %s\n", scheme, servers[0].listener.Addr(), c.URL)
+	public := servers[0].listener.Addr()
+	where := scheme + "://" + public.String()
+	if public.Network() == "unix" {
+		where = "unix:" + public.String()
+	}
+	fmt.Fprintf(t, "  public\t%s\treached as %s\n", where, c.URL)
 	if len(c.Hosts) > 0 {
 		how := "each passes " + c.Prefix + "/ to curfew"
 		if c.CookieDomain != "" {

@@ -46,6 +46,7 @@ type Config struct {
 	SuccessStatus  int
 	FailureStatus  int
 	TrustedProxies []netip.Prefix
+	TrustUnix      bool
 	LogFormat      string
 	LogLevel       slog.Level
 	Providers      []*Provider

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
 func (c *Config) settings() []setting {
 	return slices.Concat([]setting{
 		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers",
-			address(&c.Listen)},
+			c.setListen},
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none",
 			c.setAdminListen},
 		{"admin_hosts", "", "", "", c.setAdminHosts},
@@ -83,6 +84,23 @@ func (c *Config) setAdminListen(v value) error {
 	}
 	return address(&c.AdminListen)(v)
 }
+
+// setListen sets an address, the path of a Unix socket, or the socket that systemd opened.
+func (c *Config) setListen(v value) error {
+	s, err := v.scalar()
+	path, isUnix := strings.CutPrefix(s, "unix:")
+	switch {
+	case err != nil || s != Systemd && !isUnix:
+		return address(&c.Listen)(v)
+	case isUnix && !filepath.IsAbs(path):
+		return fmt.Errorf("%q is not the path of a socket; write it like unix:/run/curfew/curfew.sock", s)
+	}
+	c.Listen = s
+	return nil
+}
+
+// Systemd is the value of [Config.Listen] for the socket that systemd opened.
+const Systemd = "systemd"
 
 func (c *Config) setURL(v value) error {
 	return parsed(func(s string) error {
@@ -136,11 +154,15 @@ func (c *Config) setTrustedProxies(v value) error {
 		return err
 	}
 	for _, s := range all {
+		if s == "unix" {
+			c.TrustUnix = true
+			continue
+		}
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			a, errAddr := netip.ParseAddr(s)
 			if errAddr != nil || a.Zone() != "" {
-				return fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or 10.0.0.0/8", s)
+				return fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or 10.0.0.0/8, or unix", s)
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
