@@ -324,7 +324,7 @@ func (h *Handler) signOut(r *http.Request) web.Action {
 	return web.Action{Label: "Sign out", Href: to, Post: strings.HasPrefix(to, "/")}
 }
 
-// returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise "/".
+// returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise the first page.
 func (h *Handler) returnTo(r *http.Request, raw string) string {
 	to, err := web.ParseReturnTo(raw)
 	if err == nil {
@@ -333,7 +333,7 @@ func (h *Handler) returnTo(r *http.Request, raw string) string {
 	if raw != "" { // a proxy may omit it
 		h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
 	}
-	return "/"
+	return h.Site.First()
 }
 
 // requestTarget returns the path and query of a request exactly as the browser sent them, even if a router in front has

@@ -265,7 +265,7 @@ func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host
 	host, to, err := h.Site.ParseReturnURL(raw, here)
 	if err != nil {
 		h.returnLost(r, err)
-		return here, "/"
+		return here, h.Site.First()
 	}
 	path := web.DecodedPath(to)
 	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout", "handover"} {

@@ -19,6 +19,7 @@ type Site struct {
 	URL   *url.URL // how browsers and providers reach the site, as [ParseURL] returns it
 	Name  string   // the name on the pages; default: the host of URL
 	Hosts Hosts    // further hosts at which browsers reach the site; default none
+	Home  string   // the first page of the app; default "/"
 	// SharedCookie: the hosts share the cookie of a parent domain, and only that of URL passes Prefix to Curfew.
 	SharedCookie   bool
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
@@ -97,6 +98,9 @@ func (s *Site) Insecure() bool { return s.URL.Scheme == "http" }
 func (s *Site) Path(route string) string {
 	return strings.TrimSuffix(cmp.Or(s.Prefix, "/auth"), "/") + "/" + route
 }
+
+// First returns the path of the first page of the app, which pages link to.
+func (s *Site) First() string { return cmp.Or(s.Home, "/") }
 
 // Absolute returns the full URL of a route, as it is registered at a provider.
 func (s *Site) Absolute(route string) string { return s.Origin() + s.Path(route) }
