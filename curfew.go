@@ -85,6 +85,8 @@ type Config struct {
 	AssertionClaims []string
 	// NoForwardAuth leaves out the route /auth/verify, for sites whose proxy does not use it; see [gateway.Handler].
 	NoForwardAuth bool
+	// OAuth2ProxyPaths also answers the paths of oauth2-proxy below Prefix; see [gateway.Handler].
+	OAuth2ProxyPaths bool
 	// KeyRotation is how often the keys that sign logout tokens and assertions are replaced; default 90 days,
 	// negative: never.
 	KeyRotation time.Duration
@@ -99,6 +101,15 @@ type Config struct {
 	// At a refresh, an error ends the session. Two errors are taken as temporary and start RefreshGrace instead: one
 	// made by web.Fail with a status of 500 or more, and that of a canceled or expired context.
 	OnLogin func(ctx context.Context, claims map[string]any) error
+	// OnEnd is called when a session has ended, with its key, person and cause, so that the app can remove what it keeps
+	// for that session: see docs/own-sessions.md. It is for tidying up, and not what keeps two people apart.
+	//
+	// Each replica calls it for the sessions that end on any replica, when it learns of the ending: as a rule once for
+	// each session, within milliseconds, and seldom twice. It is not called for a session that expired, nor for one that
+	// ended while this process did not run or could not reach the store. Calls come one at a time, from a goroutine of
+	// their own: a slow call delays the calls after it and nothing else. When 100,000 are waiting, further ones are
+	// dropped, which is logged. ctx is done when [RP.Close] is called; Close waits for the call under way.
+	OnEnd func(ctx context.Context, ended store.Ended)
 	// Home is the path that a sign-in leads to when it was not started for another page; default "/".
 	Home string
 	// AfterLogout is the path that a sign-out leads to; the default is a page that says that the person is signed out.
@@ -221,6 +232,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		return nil, err
 	}
 	rp.quiet = &quietProviders{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
+	ended, err := newEndings(cfg.OnEnd, log)
+	if err != nil {
+		return nil, err
+	}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
@@ -233,9 +248,13 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		},
 		OnEnded: func(e store.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
 		OnHeard: func(e store.Ended) {
+			ended.add(e)
 			p := rp.provider(e.Issuer, e.ClientID)
 			if p != nil && (e.Cause == store.CauseBackChannel || e.Cause == store.CauseFrontChannel) {
 				rp.quiet.sentLogout(p.Name())
+			}
+			if p != nil && e.Cause == store.CauseBackChannel {
+				rp.logout.Succeeded(p.Name())
 			}
 		},
 	})
@@ -261,6 +280,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
 		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
+		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
 		WebSocketOrigins: cfg.WebSocketOrigins,
 	}
 	for _, a := range cfg.Apps {
@@ -282,6 +302,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.login.Mount(mux)
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
+	rp.mountClientKeys(mux)
 	if rp.keys != nil {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
@@ -297,6 +318,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
 	rp.running.Go(func() { rp.fanout.Run(ctx) })
+	rp.running.Go(func() { ended.run(ctx) })
 	if rp.keys != nil {
 		rp.running.Go(func() { rp.keys.Run(ctx) })
 	}
@@ -369,6 +391,8 @@ type Registration struct {
 	BackchannelURI  string // backchannel_logout_uri; with backchannel_logout_session_required
 	FrontchannelURI string // frontchannel_logout_uri; with frontchannel_logout_session_required
 	PostLogoutURI   string // post_logout_redirect_uris
+	InitiateURI     string // initiate_login_uri (Core §4)
+	JWKSURI         string // jwks_uri, where this client's public keys are; empty: it has none
 }
 
 // Registrations returns what to register at each provider, for instance to print it or to compare it with a provider's
@@ -376,12 +400,18 @@ type Registration struct {
 func (rp *RP) Registrations() []Registration {
 	list := make([]Registration, 0, len(rp.providers))
 	for _, p := range rp.providers {
+		jwks := ""
+		if p.HasClientKeys() {
+			jwks = rp.site.Absolute(clientKeysRoute(p))
+		}
 		list = append(list, Registration{
 			Provider: p.Name(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID,
 			RedirectURI:     rp.login.RedirectURI(p.Name()),
 			BackchannelURI:  rp.site.Absolute("backchannel-logout"),
 			FrontchannelURI: rp.site.Absolute("frontchannel-logout"),
 			PostLogoutURI:   rp.site.Absolute("logout/callback"),
+			InitiateURI:     rp.site.Absolute("login"),
+			JWKSURI:         jwks,
 		})
 	}
 	return list
@@ -405,6 +435,10 @@ func (rp *RP) Ready(ctx context.Context) error {
 	}
 	return errors.Join(faults...)
 }
+
+// Warnings returns what this process has seen go wrong with logouts of the providers, one sentence for each fault; for
+// instance that a provider's logout tokens are refused, and the setting that it needs. See [logout.Handler.Warnings].
+func (rp *RP) Warnings() []string { return rp.logout.Warnings() }
 
 // addProviders makes the providers. Their names must be unique, and so must the pairs of issuer and client ID: a logout
 // token must belong to exactly one provider.

@@ -1,6 +1,11 @@
 package e2e_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -10,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // provider is oidc-provider/op.mjs.
@@ -19,6 +26,7 @@ type provider struct {
 	port   string
 	alg    string
 	env    []string // more of it
+	ca     string   // the file of its certificate, when it is https
 	apps   []*gateway
 }
 
@@ -45,18 +53,47 @@ func (p *provider) start(t *testing.T) {
 		ID     string `json:"id"`
 		Secret string `json:"secret"`
 		Base   string `json:"base"`
+		// More of its metadata (OpenID Connect Dynamic Client Registration §2).
+		More map[string]any `json:"more,omitempty"`
 	}
 	var clients []client
 	for _, g := range p.apps {
-		clients = append(clients, client{g.client, g.secret, g.url})
+		clients = append(clients, client{g.client, g.secret, g.url, g.more})
 	}
 	list, err := json.Marshal(clients)
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := append(os.Environ(), "OP_PORT="+p.port, "OP_ALG="+p.alg, "OP_CLIENTS="+string(list))
+	env := append(os.Environ(), "OP_PORT="+p.port, "OP_KEY="+newJWK(t, p.alg), "OP_CLIENTS="+string(list))
 	p.child = start(t, "the provider", "", append(env, p.env...), "node", "oidc-provider/op.mjs")
 	p.event(t, 0, "listening")
+	// Its first answer takes longest; a gateway would give up after five seconds.
+	newBrowser("the supervisor").get(t, p.issuer+"/.well-known/openid-configuration")
+}
+
+// newJWK returns a new private key for an algorithm.
+func newJWK(t *testing.T, alg string) string {
+	t.Helper()
+	var key any
+	var err error
+	switch alg {
+	case "RS256", "PS256":
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case "ES256":
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "EdDSA":
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		t.Fatalf("no keys for %q here", alg)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "e2e-" + alg, Algorithm: alg, Use: "sig"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(jwk)
 }
 
 // event returns the first event of that kind, beginning with the line number from, and the number after it.
@@ -89,6 +126,7 @@ func (p *provider) revoke(t *testing.T, sub string) {
 func (p *provider) test(t *testing.T, what string, form url.Values) {
 	t.Helper()
 	b := newBrowser("the administrator")
+	trust(t, b, p)
 	if got := b.post(t, p.issuer+"/test/"+what, form); got.status != http.StatusNoContent {
 		t.Fatalf("%s at the provider: %v", what, got)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -38,6 +39,9 @@ type Handler struct {
 	// Otherwise a trusted load balancer that passes on every path would return to any browser the headers that are
 	// meant for the app.
 	NoForwardAuth bool
+	// OAuth2ProxyPaths also answers the paths of oauth2-proxy below the prefix: start, sign_in, sign_out, auth and
+	// userinfo. With "/oauth2" as the prefix, links and proxies that name them go on working.
+	OAuth2ProxyPaths bool
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a forgotten open tab does not keep a
 	// session alive.
@@ -54,6 +58,7 @@ type Handler struct {
 	streams streams
 	hosts   hosts
 	slots   slots
+	dropped sync.Map // names of headers of which the log has said that values were dropped
 }
 
 // Mount adds the routes of this package to mux.
@@ -62,6 +67,9 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 		verify := http.HandlerFunc(h.verify)
 		mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies use that of the original request
 		mux.Handle(h.Site.Path("verify/"), verify)
+	}
+	if h.OAuth2ProxyPaths {
+		h.mountOAuth2Proxy(mux)
 	}
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet, http.MethodHead))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
@@ -87,7 +95,11 @@ func (h *Handler) OwnHosts(next http.Handler, any ...string) http.Handler {
 		return next
 	}
 	open := map[string]bool{}
-	for _, route := range append(any, "verify") { // verify finds the host by itself
+	// These two find the host by themselves.
+	if any = append(any, "verify"); h.OAuth2ProxyPaths {
+		any = append(any, "auth")
+	}
+	for _, route := range any {
 		open[h.Site.Path(route)] = true
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +172,7 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 		if target == r.URL.EscapedPath() { // this request, not one that a proxy asks about
 			back = requestTarget(r)
 		}
-		return s, rule, h.allowed(r, rule, s, back)
+		return s, rule, h.allowedFor(r, rule, s, back)
 	}
 	return s, nil, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -155,6 +156,32 @@ func ambiguous(target string) error {
 	return &web.Failure{Status: http.StatusBadRequest,
 		Message: web.Message{Text: "This address can be read in more than one way."},
 		Event:   "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
+}
+
+// allowedFor is allowed, and logs at debug what was asked for and what was there: names of groups, and of claims.
+func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, target string) error {
+	err := h.allowed(r, by, s, target)
+	f, ok := errors.AsType[*web.Failure](err)
+	if !ok || !cmp.Or(h.Site.Log, slog.Default()).Enabled(r.Context(), slog.LevelDebug) {
+		return err
+	}
+	attrs := append(slices.Clone(f.Attrs), slog.String("claims", session.ClaimNames(s.Claims)))
+	if len(by.Groups) > 0 {
+		has := make(map[string]any)
+		for _, g := range h.groups(s) {
+			has[g] = nil
+		}
+		attrs = append(attrs, slog.String("groups_claim", h.groupsClaim()),
+			slog.String("wanted_groups", strings.Join(by.Groups, " ")), slog.String("groups", session.ClaimNames(has)))
+	}
+	if len(by.EmailDomains) > 0 {
+		attrs = append(attrs, slog.String("wanted_email_domains", strings.Join(by.EmailDomains, " ")))
+	}
+	for _, name := range slices.Sorted(maps.Keys(by.Claims)) {
+		attrs = append(attrs, slog.String("wanted_"+name, strings.Join(by.Claims[name], " ")))
+	}
+	h.Site.Event(r, slog.LevelDebug, "forbidden_detail", attrs...)
+	return err
 }
 
 // allowed returns nil if the session meets all conditions of the rule. The page says what kind of condition is not met;

@@ -22,7 +22,10 @@ import (
 //   - 403 if the policy forbids it, or its host is unknown; 400 if the request is ambiguous; 503 if the store fails.
 //
 // A 401 is not logged: every page of a signed-out browser causes some.
-func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) verify(w http.ResponseWriter, r *http.Request) { h.answer(w, r, http.StatusOK, nil) }
+
+// answer is verify with another status for a request that may pass, and a rule that the session has to meet besides.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides *rule) {
 	o, err := h.original(r)
 	var s *session.Session
 	var by *rule
@@ -35,6 +38,13 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		s, by, err = h.decide(r, o.method, o.target)
 	}
+	switch {
+	case err != nil || besides == nil:
+	case s == nil: // also on a public path: it is not known whether the person meets the rule
+		err = errNotSignedIn
+	default:
+		err = h.allowed(r, besides, s, o.target)
+	}
 	headers := make(http.Header, 8)
 	if err == nil && s != nil {
 		app, may := h.requestedApp(r)
@@ -45,6 +55,9 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		maps.Copy(header, headers)
 		header["Cache-Control"] = []string{"no-store"}
+		if ok != http.StatusOK { // which net/http writes by itself
+			w.WriteHeader(ok)
+		}
 		return
 	}
 	var login func() string
@@ -217,7 +230,8 @@ func (h *recorder) Write(p []byte) (int, error) { return h.body.Write(p) }
 // query comes from the client and is ignored; and a proxy that protects only the exact path may pass these on for a
 // browser, which would see the assertion.
 func (h *Handler) requestedApp(r *http.Request) (app string, may bool) {
-	if r.URL.EscapedPath() != h.Site.Path("verify") {
+	if path := r.URL.EscapedPath(); path != h.Site.Path("verify") &&
+		!(h.OAuth2ProxyPaths && path == h.Site.Path("auth")) {
 		return h.App, false
 	}
 	if r.URL.RawQuery == "" {

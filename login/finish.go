@@ -31,7 +31,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 	}
 	var info map[string]any
 	if !p.Config().SkipUserinfo {
-		info, err = p.Userinfo(ctx, tokens.AccessToken, id.Subject, now)
+		info, err = p.Userinfo(ctx, tokens.AccessToken, tokens.DPoPKey, id.Subject, now)
 		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
 			return bearer, h.providerFailure(p, a, err)
 		}
@@ -43,6 +43,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		Tokens: session.Tokens{
 			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
+			DPoPKey: tokens.DPoPKey,
 		},
 	}
 	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
@@ -58,7 +59,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		if !same {
 			h.Sessions.Refuse(ctx, n)
 		}
-		return bearer, h.refusedByApp(ctx, p, a, id, refused)
+		return bearer, h.refusedByApp(ctx, p, a, id, claims, refused)
 	}
 	inherited := same && n.Tokens.Inherit(old.Tokens)
 	bearer, s, err := h.Sessions.Create(ctx, n)

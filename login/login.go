@@ -3,7 +3,9 @@ package login
 import (
 	"cmp"
 	"context"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -54,13 +56,17 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet))
+	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet, http.MethodPost))
 	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
 	}
 	for _, p := range h.Providers {
 		callback := func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }
-		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), http.MethodGet))
+		methods := []string{http.MethodGet}
+		if c := p.Config(); c.PostsResponse() {
+			methods = append(methods, http.MethodPost)
+		}
+		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), methods...))
 	}
 }
 
@@ -107,10 +113,17 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
+	if q.handover == nil && q.host.Name != q.here.Name { // it has to begin there
 		redirect(w, q.host.Origin+h.link(q))
 		return nil
+	}
+	if r.Method == http.MethodPost {
+		// A page of another site may have sent the form. A browser sends our cookies to the address that it leads to,
+		// but not with the form.
+		redirect(w, h.link(q))
+		return nil
+	}
+	switch {
 	case !q.here.Main && h.Site.SharedCookie: // it does not pass our routes to us, or not all
 		redirect(w, h.Site.Origin()+h.link(q))
 		return nil
@@ -149,10 +162,18 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	to, err := p.AuthURL(r.Context(), oidc.AuthRequest{
+	ask := oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
 		LoginHint: q.loginHint, Prompt: q.prompt,
-	})
+	}
+	if q.silent {
+		ask.IDTokenHint = h.silentHint(r, p)
+	}
+	to, err := p.AuthURL(r.Context(), ask)
+	if err == nil && len(to) > maxURL && ask.IDTokenHint != "" {
+		ask.IDTokenHint = ""
+		to, err = p.AuthURL(r.Context(), ask)
+	}
 	if err != nil {
 		return h.endSilent(w, r, &a, h.providerFailure(p, &a, err))
 	}
@@ -163,11 +184,24 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// maxURL is how long the URL of a redirect may be, as for a sign-out.
+const maxURL = 4 << 10
+
+// silentHint returns the ID Token of the session that the browser has, if it is of this provider. It says whom a silent
+// sign-in is about, which Core §3.1.2.1 recommends and some providers require.
+func (h *Handler) silentHint(r *http.Request, p *oidc.Provider) string {
+	s, err := h.previousSession(r)
+	if err != nil || s == nil || s.Issuer != p.Config().Issuer || s.ClientID != p.Config().ClientID {
+		return ""
+	}
+	return s.Tokens.IDToken
+}
+
 // parse reads the parameters of a link to the login route, which a stranger may have made.
 func (h *Handler) parse(r *http.Request) (request, error) {
-	values, err := parseQuery(r.URL.RawQuery)
+	values, err := parameters(r)
 	if err != nil {
-		return request{}, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+		return request{}, err
 	}
 	q := request{provider: values.Get("provider"), loginHint: values.Get("login_hint")}
 	if q.here, err = h.Site.HostOf(r); err != nil {
@@ -178,13 +212,16 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 			return request{}, err
 		}
 	} else {
-		q.host, q.returnTo = h.returnTo(r, q.here, values.Get("return_to"))
+		to := cmp.Or(values.Get("return_to"), values.Get("target_link_uri")) // Core §4
+		q.host, q.returnTo = h.returnTo(r, q.here, to)
 		if h.Site.SharedCookie { // it leads there by itself
 			q.returnTo, q.host = h.Site.ReturnLink(q.host, q.returnTo), q.here
 		}
 	}
-	if iss := values.Get("iss"); q.provider == "" && iss != "" { // as in Core §4
-		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer == iss })
+	if iss := values.Get("iss"); iss != "" { // Core §4
+		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
+			return p.Config().Issuer == iss && (q.provider == "" || q.provider == p.Name())
+		})
 		if i < 0 {
 			return request{}, refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 		}
@@ -256,6 +293,27 @@ func parseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
+// parameters returns the parameters of a request: of its query, or with POST of its form.
+func parameters(r *http.Request) (url.Values, error) {
+	raw := r.URL.RawQuery
+	if r.Method == http.MethodPost {
+		media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if err != nil || media != "application/x-www-form-urlencoded" {
+			return nil, refuse(http.StatusUnsupportedMediaType, "This address takes a form.", nil)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "The form is too large, or did not arrive.", err)
+		}
+		raw = string(body)
+	}
+	values, err := parseQuery(raw)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+	}
+	return values, nil
+}
+
 // returnTo returns the host and the path that the login leads to. It is on this site, and does not itself begin or end
 // a session.
 func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host, string) {
@@ -309,6 +367,9 @@ func (h *Handler) link(q request) string {
 	}
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
+	if q.silent && q.prompt == "" {
+		set("silent", "true")
+	}
 	return h.Site.Path("login") + "?" + values.Encode()
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -16,10 +18,13 @@ type Provider struct {
 	alg       *algorithm // of ID Tokens
 	logoutAlg *algorithm // of logout tokens
 	infoAlg   *algorithm // of userinfo that is signed
-	meta      *cached[*Metadata]
-	keys      *keySet
-	silent    atomic.Bool            // the metadata could not be fetched when that was last tried
-	barred    atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
+	// of authorization responses that are signed
+	responseAlg *algorithm
+	meta        *cached[*Metadata]
+	keys        *keySet
+	nonces      sync.Map               // the last DPoP nonce of an endpoint, by its URL
+	silent      atomic.Bool            // the metadata could not be fetched when that was last tried
+	barred      atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
 // New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all callers that
@@ -39,6 +44,12 @@ func New(c Config) (*Provider, error) {
 	}
 	if p.infoAlg, err = findAlgorithm(cmp.Or(c.UserinfoSigningAlg, c.SigningAlg)); err != nil {
 		return nil, err
+	}
+	if p.responseAlg, err = findAlgorithm(cmp.Or(c.ResponseSigningAlg, c.SigningAlg)); err != nil {
+		return nil, err
+	}
+	if p.cfg.HTTPClient.Transport, err = c.withCertificate(c.HTTPClient.Transport); err != nil {
+		return nil, fmt.Errorf("provider %s: %w", quote(c.Name), err)
 	}
 	p.meta = &cached[*Metadata]{fetch: p.discover, now: c.Now, fresh: metadataFresh}
 	p.keys = newKeySet(p.fetchKeys, c.Now, func() { c.OnKeyFetch(c.Name, "refused") })
@@ -73,11 +84,18 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	infos := make([]KeyInfo, len(all))
 	for i := range all {
 		infos[i] = all[i].info
-		infos[i].Problem = all[i].problemWith(p.alg)
-		for _, a := range []*algorithm{p.logoutAlg, p.infoAlg} {
-			if infos[i].Problem != "" && a.name != p.alg.name {
-				infos[i].Problem = all[i].problemWith(a)
+		for _, a := range []*algorithm{p.alg, p.logoutAlg, p.infoAlg} {
+			problem := all[i].problemWith(a)
+			switch {
+			case problem != "" && infos[i].Problem == "":
+				infos[i].Problem = problem
+			case problem != "":
+			case !slices.Contains(infos[i].For, a.name):
+				infos[i].For = append(infos[i].For, a.name)
 			}
+		}
+		if len(infos[i].For) > 0 {
+			infos[i].Problem = ""
 		}
 	}
 	return infos, nil

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -148,16 +149,16 @@ func NewManager(cfg Config) (*Manager, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	setDefault(&cfg.MaxPerSubject, 1000)
-	setDefault(&cfg.IdleTimeout, 2*time.Hour)
-	setDefault(&cfg.Lifetime, DefaultLifetime)
-	setDefault(&cfg.MaxStale, time.Second)
-	setDefault(&cfg.RefreshGrace, time.Hour)
-	setDefault(&cfg.CacheSize, 100_000)
+	cfg.MaxPerSubject = cmp.Or(cfg.MaxPerSubject, 1000)
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 2*time.Hour)
+	cfg.Lifetime = cmp.Or(cfg.Lifetime, DefaultLifetime)
+	cfg.MaxStale = cmp.Or(cfg.MaxStale, time.Second)
+	cfg.RefreshGrace = cmp.Or(cfg.RefreshGrace, time.Hour)
+	cfg.CacheSize = cmp.Or(cfg.CacheSize, 100_000)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	setDefault(&cfg.Log, slog.Default())
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
@@ -171,13 +172,6 @@ func NewManager(cfg Config) (*Manager, error) {
 
 // DefaultLifetime is the default of [Config.Lifetime].
 const DefaultLifetime = 24 * time.Hour
-
-func setDefault[T comparable](v *T, value T) {
-	var zero T
-	if *v == zero {
-		*v = value
-	}
-}
 
 // Now returns the time by which sessions expire. If replicas share a store with a clock of its own (see [store.Clock]),
 // it is about the time of the store, once that has been read. It is not exact enough to say whether a login or a logout
@@ -376,6 +370,29 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	return ended, nil
 }
 
+// SubjectsOf returns the subjects of the living sessions that have this sid, or had it before. A provider may name a
+// person by another subject in its logout tokens than in its ID Tokens.
+func (m *Manager) SubjectsOf(ctx context.Context, issuer, clientID, sid string) ([]string, error) {
+	if err := m.clock.ensureRead(ctx); err != nil {
+		return nil, err
+	}
+	var subjects []string
+	for q := (store.Query{Issuer: issuer, ClientID: clientID, SID: sid}); ; {
+		page, err := m.cfg.Store.List(ctx, q, store.Time(m.Now()))
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for i := range page.Records {
+			if s := page.Records[i].Subject; !slices.Contains(subjects, s) {
+				subjects = append(subjects, s)
+			}
+		}
+		if q.After = page.Next; q.After.IsZero() {
+			return subjects, nil
+		}
+	}
+}
+
 // cached returns the session from the cache, if it is there and has not expired. due reports whether LastSeen is to be
 // written.
 func (m *Manager) cached(key store.Key, now time.Time) (s *Session, due bool) {
@@ -428,13 +445,7 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 
 // write updates a session in the store and in the cache, and returns it as it is then. It never creates a session.
 func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	next := *s
-	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
-	rec, err := encode(m.cfg.Keyring, &next)
-	if err != nil {
-		return nil, err
-	}
-	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, store.Time(now)) })
+	return m.written(s, now, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
 }
 
 // rename is write for a session whose sid was changed by a refresh. began and era are the stamp of that refresh (see
@@ -445,25 +456,25 @@ func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era s
 	if err != nil {
 		return nil, err
 	}
+	return m.written(s, now, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
+}
+
+// written runs an update with s as used at now, and caches its outcome.
+func (m *Manager) written(s *Session, now time.Time, update func(store.Record) error) (*Session, error) {
 	next := *s
 	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
 	rec, err := encode(m.cfg.Keyring, &next)
 	if err != nil {
 		return nil, err
 	}
-	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
-}
-
-// written runs the update and caches its outcome.
-func (m *Manager) written(next *Session, update func() error) (*Session, error) {
 	epoch := m.cache.epoch(next.Key)
-	if err := update(); err != nil {
+	if err := update(rec); err != nil {
 		m.cache.forget(next.Key)
 		return nil, unavailable(err)
 	}
 	next.revision++
-	m.cache.put(next, epoch)
-	return next, nil
+	m.cache.put(&next, epoch)
+	return &next, nil
 }
 
 // touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
@@ -484,11 +495,8 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 
 // unavailable wraps an error of the store in [ErrUnavailable], unless it is one of the errors of the contract.
 func unavailable(err error) error {
-	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
-		store.ErrNobody} {
-		if errors.Is(err, answer) {
-			return err
-		}
+	if err == nil || store.IsContractError(err) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

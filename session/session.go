@@ -92,6 +92,7 @@ type Tokens struct {
 	RefreshToken string    `json:"refresh,omitempty"`
 	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero if the provider did not say
 	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with the scope offline_access
+	DPoPKey      []byte    `json:"dpop,omitempty"`    // the private key that the tokens are bound to; see oidc.Tokens
 	// Inherited are refresh tokens of earlier sessions of the same sign-in, to be revoked with RefreshToken.
 	Inherited []string `json:"inherited,omitempty"`
 }

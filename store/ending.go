@@ -37,8 +37,9 @@ func (w Selector) Validate() error {
 //   - a key: the session with that key, if its issuer and client are the same;
 //   - sid alone: every session that has that sid, or had it before;
 //   - sub alone: every session of that subject;
-//   - both: the sessions of that subject that have that sid, or had it before, and those of that subject that have no
-//     sid on record: they cannot be told apart, so they end too.
+//   - both: what the sid alone names, and the sessions of that subject that have no sid on record: they cannot be told
+//     apart, so they end too. A session with that sid ends whatever its subject is. The sid is unique at the issuer
+//     (Back-Channel Logout §2.1), while a provider may name one person by several subjects.
 //
 // Stores find the same sessions by index; this is what they must agree with.
 func (w Selector) Names(r *Record) bool {
@@ -52,7 +53,7 @@ func (w Selector) Names(r *Record) bool {
 	case w.SID == "":
 		return w.Subject == r.Subject
 	default:
-		return w.Subject == r.Subject && (r.HasSID(w.SID) || r.SID == "")
+		return r.HasSID(w.SID) || w.Subject == r.Subject && r.SID == ""
 	}
 }
 
@@ -108,7 +109,7 @@ type Ended struct {
 
 // NoticeRequest asks [Sessions.End] for notices.
 //
-//   - NoticeTell leaves one notice for each session that ended. When the ending named a subject without a sid, and
+//   - NoticeLogout leaves one notice for each session that ended. When the ending named a subject without a sid, and
 //     neither PerSession nor Spare is set, it leaves a single one that has the subject and no key and no sid, even if
 //     no session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh token:
@@ -119,7 +120,7 @@ type NoticeRequest struct {
 	Offline  bool
 	Deadline time.Time // when to give up
 
-	PerSession bool // for NoticeTell: the app is to hear of each session, never of a whole subject
+	PerSession bool // for NoticeLogout: the app is to hear of each session, never of a whole subject
 }
 
 // Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions where that means nothing,
@@ -186,7 +187,7 @@ func (e *Ending) NoticesFor(gone []Record, more bool, now time.Time) []Notice {
 // WholeSubject reports whether a request of the ending is for one notice about the whole subject. It is left with the
 // last batch.
 func (e *Ending) WholeSubject(r NoticeRequest) bool {
-	return r.Kind == NoticeTell && e.Selector.Key.IsZero() && e.Selector.SID == "" && !r.PerSession && e.Spare == 0
+	return r.Kind == NoticeLogout && e.Selector.Key.IsZero() && e.Selector.SID == "" && !r.PerSession && e.Spare == 0
 }
 
 // Revokes reports whether the ending leaves a notice with the payload of a session that holds such a refresh token.

@@ -25,6 +25,16 @@ var (
 	ErrNoNotice = errors.New("there is no such notice")
 )
 
+// IsContractError reports whether err is one of these errors, and not a failure. It is for stores.
+func IsContractError(err error) bool {
+	for _, of := range []error{ErrNotFound, ErrEnded, ErrReplayed, ErrConflict, ErrNobody, ErrLeaseLost, ErrNoNotice} {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return false
+}
+
 const (
 	// AttemptLifetime is the longest time that a login may be under way.
 	AttemptLifetime = 15 * time.Minute
@@ -110,6 +120,8 @@ type Sessions interface {
 	//
 	// Of the sessions that it removed End returns [EndedMost] at most. Every watcher hears of all, or its feed has a
 	// gap.
+	//
+	// An End of a sid that fails may leave its mark: a login that began before it is then refused.
 	//
 	// When End has returned nil, the ending survives a crash of the process and, in a durable store, of the machine.
 	// After an error the ending may have been carried out all the same (a connection that was cut during commit); to

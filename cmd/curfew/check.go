@@ -114,7 +114,7 @@ func check(ctx context.Context, c *config.Config) (*report, error) {
 	}
 	for i, p := range providers {
 		r.about = "provider " + p.Name()
-		within(func(ctx context.Context) { checkProvider(ctx, r, p, registrations[i]) })
+		within(func(ctx context.Context) { checkProvider(ctx, r, p, registrations[i], c.GroupsClaim) })
 	}
 	r.about = "this gateway"
 	within(func(ctx context.Context) { checkStore(ctx, r, c) })

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -224,6 +225,11 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			[]look{{"iss parameter", "fault", "promises", ""}}, []string{"iss parameter"}, nil},
 		"the iss of another": {home(func(q url.Values) { q.Set("iss", "https://evil.example.com") }),
 			[]look{{"iss parameter", "fault", "evil", ""}}, []string{"iss parameter"}, nil},
+		"no key for logout tokens": {func(*oidctest.Provider) {},
+			[]look{{"keys", "fault", "none can be used for EdDSA (logout_token_signed_response_alg)",
+				"set logout_token_signed_response_alg"}, {"signing algorithm", "ok", "RS256", ""},
+				{"signing algorithm", "not checked", "logout tokens with EdDSA", "backchannel_logout"}}, nil,
+			func(c *oidc.Config) { c.Quirks.LogoutSigningAlg = "EdDSA" }},
 		"a prompt that is not offered": {discovery("prompt_values_supported", []any{"none"}),
 			[]look{{"prompt", "warning", "does not offer login, but none",
 				"set prompt"}}, []string{"prompt"}, func(c *oidc.Config) { c.Prompt = "login" }},
@@ -376,6 +382,40 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 		if len(r.all) != 1 || !row.want.fits(r.all[0]) {
 			t.Errorf("%s: got %+v, want %+v", name, r.all, row.want)
 		}
+	}
+}
+
+// Keycloak makes the key for another algorithm when it first signs with it.
+func TestAKeyThatKeycloakHasNotMadeYetIsNoFault(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ issuer, authorize, status string }{
+		{"https://id.example.com/realms/main", "/protocol/openid-connect/auth", "not checked"},
+		{"https://id.example.com", "/authorize", "fault"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			op := oidctest.New(oidctest.Config{Issuer: row.issuer, Clients: []oidctest.Client{{ID: "app"}}})
+			op.Mangle(func(m *oidctest.Mangle) {
+				m.Discovery = func(d map[string]any) {
+					d["id_token_signing_alg_values_supported"] = []any{"RS256", "PS256"}
+					d["authorization_endpoint"] = row.issuer + row.authorize
+				}
+			})
+			p, err := oidc.New(oidc.Config{Issuer: row.issuer, ClientID: "app", SigningAlg: "PS256",
+				HTTPClient: &http.Client{Transport: inMemory{op.Handler()}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := p.Metadata(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &report{}
+			checkKeys(t.Context(), r, p, m)
+			want := look{"keys", row.status, "none can be used for PS256 (id_token_signed_response_alg)", ""}
+			if !slices.ContainsFunc(r.all, want.fits) {
+				t.Errorf("%s: want %+v, in %+v", row.issuer, want, r.all)
+			}
+		})
 	}
 }
 

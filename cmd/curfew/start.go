@@ -71,6 +71,9 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 		fmt.Fprintf(t, "  back-channel logout URI\t%s\tsession required: yes\n", r.BackchannelURI)
 		fmt.Fprintf(t, "  redirect URI\t%s\n", r.RedirectURI)
 		fmt.Fprintf(t, "  post-logout redirect URI\t%s\n", r.PostLogoutURI)
+		if r.JWKSURI != "" {
+			fmt.Fprintf(t, "  JWKS URI\t%s\tthe public keys of this client\n", r.JWKSURI)
+		}
 		if quirks := config.Quirks(c.Providers[i].Quirks); len(quirks) > 0 {
 			fmt.Fprintf(t, "  quirks in force\t%s\n", strings.Join(quirks, ", "))
 		}

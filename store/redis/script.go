@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"embed"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/wait"
+	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
 
@@ -21,7 +23,8 @@ type script struct{ name, text, sha string }
 
 type scripts struct {
 	create, point, update, rename               *script
-	end, begin, confirm, release, bind, prune   *script
+	end, sid, begin, confirm, release           *script
+	bind, prune                                 *script
 	due, claim, complete, enqueue, retry, drop  *script
 	wake, reschedule, stats, ids, save, attempt *script
 }
@@ -38,8 +41,8 @@ func loadScripts() (*scripts, error) {
 	all := new(scripts)
 	for name, to := range map[string]**script{
 		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
-		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
-		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
+		"end": &all.end, "sid": &all.sid, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release,
+		"bind": &all.bind, "prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
 		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule,
 		"stats": &all.stats, "ids": &all.ids, "save": &all.save, "attempt": &all.attempt,
 	} {
@@ -49,6 +52,12 @@ func loadScripts() (*scripts, error) {
 		}
 		sc := &script{name: name, text: string(shared) + string(text)}
 		switch name {
+		case "sid":
+			end, err := luaFiles.ReadFile("lua/end.lua")
+			if err != nil {
+				return nil, err
+			}
+			sc.text = fmt.Sprintf("%s%slocal spread = '%s'\n%s%s", shared, queue, spread, text, end)
 		case "end", "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats": // about notices
 			sc.text = string(shared) + string(queue) + string(text)
 		}
@@ -161,6 +170,13 @@ func didNotRun(err error) bool {
 
 var errAnswer = errors.New("redis: the server's answer does not have the expected form")
 
+// verdicts are the errors that words in answers stand for.
+var verdicts = map[string]error{
+	"not found": store.ErrNotFound, "ended": store.ErrEnded, "conflict": store.ErrConflict,
+	"replayed": store.ErrReplayed, "lost": store.ErrLeaseLost, "no notice": store.ErrNoNotice,
+	"exists": errExists, "busy": errBusy, "steps": errSteps,
+}
+
 // text reads an answer that is a string.
 func text(m rueidis.RedisMessage) (string, error) {
 	s, err := m.ToString()
@@ -170,14 +186,18 @@ func text(m rueidis.RedisMessage) (string, error) {
 	return s, nil
 }
 
-// list reads an answer that is a list whose first member is a string, and returns that and the rest.
-func list(m rueidis.RedisMessage) (word string, rest []rueidis.RedisMessage, err error) {
+// verdict reads an answer that is one word, or the error that the word stands for.
+func verdict(m rueidis.RedisMessage) (string, error) {
+	w, err := text(m)
+	return w, cmp.Or(err, verdicts[w])
+}
+
+// list reads an answer that is a list, and returns its first member, which is a word, and the rest.
+func list(m rueidis.RedisMessage) (first string, rest []rueidis.RedisMessage, err error) {
 	all, err := m.ToArray()
 	if err != nil || len(all) == 0 {
 		return "", nil, errors.Join(errAnswer, err)
 	}
-	if word, err = text(all[0]); err != nil {
-		return "", nil, err
-	}
-	return word, all[1:], nil
+	first, err = verdict(all[0])
+	return first, all[1:], err
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -142,6 +143,10 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	}
 	if c.token && !reached {
 		fault("pass_access_token", unreached)
+	}
+	if c.token && slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.DPoP }) {
+		fault("pass_access_token", errors.New("with dpop the app could not use the access token, which is bound to a "+
+			"key of the session: leave out one of the two"))
 	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
 		fault("upstream", fmt.Errorf("%s is the public listener itself", c.Upstream.Host))

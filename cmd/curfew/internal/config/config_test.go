@@ -260,6 +260,26 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			"{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: " +
 				"RSA-OAEP}"),
 			"need id_token_encrypted_response_alg and decryption_key_file, both"},
+		{"a key that is not there", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"private_key_file: none.pem}"), ":4: providers[1].private_key_file: open none.pem: no such file"},
+		{"one of two keys that is not there", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"decryption_key_file: [/dev/null, none.pem]}"),
+			":4: providers[1].decryption_key_file: /dev/null: it holds no private key"},
+		{"a method without its key", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"token_endpoint_auth_method: private_key_jwt}"), "private_key_jwt needs a private key"},
+		{"a client certificate without its key", two("{name: two, issuer: 'https://other.example.com', " +
+			"client_id: app, client_certificate_file: x.pem}"), "a certificate needs its key, and a key its certificate"},
+		{"a client certificate that is not there", two("{name: two, issuer: 'https://other.example.com', " +
+			"client_id: app, client_certificate_file: x.pem, client_certificate_key_file: x.pem}"),
+			"client_certificate_file x.pem with the key x.pem: open x.pem"},
+		{"an unknown response mode", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"response_mode: fragment}"), `:4: providers[1].response_mode: "fragment": it is one of query, form_post`},
+		{"encrypted answers without a key", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"response_mode: jwt, authorization_encrypted_response_alg: ECDH-ES}"),
+			"encrypted authorization responses need authorization_encrypted_response_alg and decryption_key_file, both"},
+		{"bound tokens for an app", two("{name: two, issuer: 'https://other.example.com', client_id: app, dpop: true}") +
+			"upstream: http://127.0.0.1:1\npass_access_token: true\n",
+			":6: pass_access_token: with dpop the app could not use the access token"},
 		{"an unknown prompt", two(
 			"{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"),
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},

@@ -29,12 +29,15 @@ type Gateway struct {
 	StreamsAreUse    bool
 	WebSocketOrigins []string
 	ForwardAuth      bool
+	OAuth2ProxyPaths bool
 	Assertion        bool
 	AssertionClaims  []string
 
 	policyDefault string
 	preset        string
 	headers       map[string]string
+	separator     string
+	encoding      string
 	token         bool
 }
 
@@ -48,10 +51,14 @@ func (g *Gateway) settings() []setting {
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
 		{"forward_auth", "true", "", "", boolean(&g.ForwardAuth)},
+		{"oauth2_proxy_paths", "false", "", "", boolean(&g.OAuth2ProxyPaths)},
 		{"policy", "", "", "", g.setPolicy},
 		{"policy_default", "signed-in", "", "", oneOf(&g.policyDefault, "signed-in", "deny")},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
 		{"identity_headers", "", "", "", g.setHeaders},
+		{"list_separator", ",", "", "", g.setSeparator},
+		{"header_encoding", "utf-8", "", "", oneOf(&g.encoding, string(gateway.UTF8), string(gateway.Percent),
+			string(gateway.RFC8187))},
 		{"pass_access_token", "false", "", "", boolean(&g.token)},
 		{"assertion", "false", "", "", boolean(&g.Assertion)},
 		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
@@ -193,6 +200,15 @@ func (g *Gateway) setHeaders(v value) error {
 	return nil
 }
 
+// setSeparator sets what separates the entries of a list in a header.
+func (g *Gateway) setSeparator(v value) error {
+	return parsed(func(s string) error {
+		g.separator = s
+		_, err := gateway.Identity{}.WithSeparator(s)
+		return err
+	})(v)
+}
+
 // setAssertionClaims reads the list of claims in an assertion.
 func (g *Gateway) setAssertionClaims(v value) (err error) {
 	if g.AssertionClaims, err = v.list(); err != nil {
@@ -237,6 +253,12 @@ func (g *Gateway) finish() error {
 	var err error
 	if g.Identity, err = gateway.NewIdentity(headers); err != nil {
 		return OneLine(err)
+	}
+	if id, err := g.Identity.WithSeparator(g.separator); err == nil { // a fault is reported with its line
+		g.Identity = id
+	}
+	if id, err := g.Identity.WithEncoding(gateway.Encoding(g.encoding)); err == nil {
+		g.Identity = id
 	}
 	return nil
 }

@@ -27,8 +27,8 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		TrustUnix: c.TrustUnix,
 		Log:       log, Observe: observe,
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
-		NoForwardAuth: !c.ForwardAuth,
-		KeyRotation:   c.KeyRotation, RevokeExpired: c.RevokeExpired,
+		NoForwardAuth: !c.ForwardAuth, OAuth2ProxyPaths: c.OAuth2ProxyPaths,
+		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1
