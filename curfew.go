@@ -185,8 +185,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log, TrustedProxies: cfg.TrustedProxies,
-		TrustUnix: cfg.TrustUnix}}
+	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
+		TrustedProxies: cfg.TrustedProxies,
+		TrustUnix:      cfg.TrustUnix}}
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)

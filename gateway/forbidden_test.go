@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ func TestARefusalIsExplainedAtDebug(t *testing.T) {
 	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo} {
 		var out strings.Builder
 		log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level}))
-		h := &Handler{Site: &web.Site{Log: log}, GroupsClaim: "realm_access.roles"}
+		h := &Handler{Site: &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log}, GroupsClaim: "realm_access.roles"}
 		p := mustPolicy(t, Rule{Path: "/admin", Groups: []string{"admins"}})
 		s := &session.Session{Claims: map[string]any{"email": "alice@example.com", "two words\n": 1,
 			"realm_access": map[string]any{"roles": []any{"staff", "night\nshift"}}}}

@@ -249,8 +249,8 @@ func (s *Site) ReturnLink(host Host, path string) string {
 	return path
 }
 
-// CheckCookieDomain returns an error unless the hosts of the site can share a cookie of this domain: all are at or below
-// it, and it is no public suffix.
+// CheckCookieDomain returns an error unless the hosts of the site can share a cookie of this domain: all are at or
+// below it, and it is no public suffix.
 func (s *Site) CheckCookieDomain(domain string) error {
 	if err := checkName(domain); err != nil {
 		return fmt.Errorf("%q %w", Clip(domain), err)
