@@ -35,6 +35,10 @@ type Config struct {
 	// is registered at the providers. Every host gets the requests for Prefix to [RP.Handler], and has a cookie of its
 	// own, which is worth nothing at another host; all belong to one session.
 	Hosts []string
+	// CookieDomain is for sites whose hosts do not pass Prefix to this relying party. All hosts at and below this domain
+	// then get the same cookie, and each of them can read it, replace it, and use it at every other. Default: each host
+	// has a cookie of its own.
+	CookieDomain string
 	// Prefix is the path under which Curfew's own routes lie; default "/auth". Mount [RP.Handler] there.
 	Prefix string
 	// CookieName is the base name of our cookies, after `__Host-`; see [session.CheckCookieName]. Browsers share
@@ -51,6 +55,12 @@ type Config struct {
 	// Keyring holds the keys that seal cookies and tokens; see [KeyFile]. It is required with a Store. The default is a
 	// random key.
 	Keyring *keyring.Keyring
+
+	// Remember has the session cookie outlive the browser, for as long as the session may live. By default the browser
+	// removes the cookie when it is closed.
+	Remember bool
+	// AttemptLifetime is how long a person may take to sign in, between 1 and 15 minutes; default 15 minutes.
+	AttemptLifetime time.Duration
 
 	IdleTimeout time.Duration // a session ends when it is not used for this long; default 2 h
 	Lifetime    time.Duration // a session ends after this long in any case; default 24 h
@@ -132,6 +142,7 @@ type Config struct {
 	AuditKeep time.Duration
 
 	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
+	TrustUnix      bool             // uses those of peers without an address too, which come by a Unix socket
 	Log            *slog.Logger     // default slog.Default()
 	Observe        Observer         // is called for metrics
 	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
@@ -186,10 +197,16 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
+	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
+		TrustedProxies: cfg.TrustedProxies,
+		TrustUnix:      cfg.TrustUnix}}
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)
+		if cfg.CookieDomain != "" && err == nil {
+			rp.site.SharedCookie = true
+			fault("CookieDomain", rp.site.CheckCookieDomain(cfg.CookieDomain))
+		}
 		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
 	}
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
@@ -197,6 +214,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
 	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
+	if l := cfg.AttemptLifetime; l != 0 && (l < time.Minute || l > store.AttemptLifetime) {
+		fault("AttemptLifetime", errors.New("must be between 1 and 15 minutes"))
+	}
 	fault("Providers", rp.addProviders(cfg, log))
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
@@ -271,8 +291,11 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		rp.replicas.names = append(rp.replicas.names, p.Name())
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
-		Main: external.Hostname()}
-	if rp.site.SeveralHosts() {
+		Domain: cfg.CookieDomain, Main: external.Hostname()}
+	if cfg.Remember {
+		cookie.Remember = cmp.Or(cfg.Lifetime, session.DefaultLifetime)
+	}
+	if rp.site.SeveralHosts() && !rp.site.SharedCookie {
 		cookie.Host = func(r *http.Request) (string, bool) {
 			host, err := rp.site.HostOf(r)
 			return host.Name, err == nil
@@ -280,12 +303,13 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
-		OnLogin: cfg.OnLogin, Home: cfg.Home,
+		OnLogin: cfg.OnLogin, Home: cfg.Home, AttemptLife: cfg.AttemptLifetime,
 	}
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth, OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
+		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
+		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
 		WebSocketOrigins: cfg.WebSocketOrigins,
 	}
 	for _, a := range cfg.Apps {

@@ -50,7 +50,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 	if client := h.Site.ClientAddr(r); client.IsValid() {
 		n.Address = client.String()
 	}
-	if h.Site.SeveralHosts() {
+	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		n.Host = h.Cookie.Main
 	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {

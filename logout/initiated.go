@@ -121,7 +121,7 @@ func (h *Handler) sendToProvider(w http.ResponseWriter, r *http.Request, s *sess
 			Text: "Your provider could not be asked to sign you out as well. You may still be signed in there, " +
 				"and could come back in without a password.",
 			Note:    "On a shared computer, sign out at your provider too, or close the browser.",
-			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, "/")}}})
+			Actions: []web.Action{{Label: "Continue", Href: cmp.Or(h.Home, h.Site.First())}}})
 		return
 	}
 	http.SetCookie(w, h.Cookie.New(h.stateCookie(), ask.State, store.AttemptLifetime))
@@ -165,7 +165,7 @@ func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
 	if bearer, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Find(r.Context(), bearer); {
 		case err == nil: // signed in again meanwhile, or never out: do not claim otherwise
-			redirect(w, cmp.Or(h.Home, "/"))
+			redirect(w, cmp.Or(h.Home, h.Site.First()))
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
 			return h.storeFailure("", "", err)
@@ -216,7 +216,7 @@ func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 			h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign out?",
 				Text: "You will be signed out here and at your provider.",
 				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true},
-					{Label: "Stay signed in", Href: "/"}}})
+					{Label: "Stay signed in", Href: h.Site.First()}}})
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
 			return h.storeFailure("", "", err)

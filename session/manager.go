@@ -156,7 +156,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	}
 	cfg.MaxPerSubject = cmp.Or(cfg.MaxPerSubject, 1000)
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 2*time.Hour)
-	cfg.Lifetime = cmp.Or(cfg.Lifetime, 24*time.Hour)
+	cfg.Lifetime = cmp.Or(cfg.Lifetime, DefaultLifetime)
 	cfg.MaxStale = cmp.Or(cfg.MaxStale, time.Second)
 	cfg.RefreshGrace = cmp.Or(cfg.RefreshGrace, time.Hour)
 	cfg.CacheSize = cmp.Or(cfg.CacheSize, 100_000)
@@ -174,6 +174,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	}
 	return m, nil
 }
+
+// DefaultLifetime is the default of [Config.Lifetime].
+const DefaultLifetime = 24 * time.Hour
 
 // Now returns the time by which sessions expire. If replicas share a store with a clock of its own (see [store.Clock]),
 // it is about the time of the store, once that has been read. It is not exact enough to say whether a login or a logout

@@ -94,7 +94,7 @@ func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 func (s *Site) NotFound() http.Handler {
 	return s.Page(func(http.ResponseWriter, *http.Request) error {
 		return &Failure{Status: http.StatusNotFound, Message: Message{Text: "There is nothing at this address.",
-			Actions: []Action{{Label: "Go to the first page", Href: "/"}}}}
+			Actions: []Action{{Label: "Go to the first page", Href: s.First()}}}}
 	})
 }
 

@@ -112,7 +112,7 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	if err != nil {
 		return exit{2, config.OneLine(err)}
 	}
-	public, err := listen(ctx, "listen", c.Listen)
+	public, err := listenPublic(ctx, c.Listen, p.environ)
 	if err != nil {
 		return err
 	}
