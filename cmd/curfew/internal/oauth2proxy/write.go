@@ -22,8 +22,6 @@ func (d *document) set(key string, value any, comment ...string) {
 	d.node.Content = append(d.node.Content, k, encode(value))
 }
 
-func (d *document) empty() bool { return len(d.node.Content) == 0 }
-
 func encode(value any) *yaml.Node {
 	n := new(yaml.Node)
 	switch v := value.(type) {
