@@ -41,6 +41,8 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 		return r, err
 	}
 	r.Tokens.AccessToken, r.Tokens.Expires = got.AccessToken, got.Expires
+	c := p.Config()
+	r.Confirmed = c.ConfirmsByRefresh()
 	if id != nil {
 		r.Tokens.IDToken, r.SID = id.Raw, id.SID
 	}

@@ -22,6 +22,16 @@ const (
 	AuthNone  = "none"
 )
 
+// The ways in which a provider can be asked whether a session goes on.
+const (
+	ByRefresh       = "refresh"       // a refresh (Core §12), of a session with a refresh token
+	ByIntrospection = "introspection" // of the access token (RFC 7662), where there is such an endpoint
+	ByUserinfo      = "userinfo"      // with the access token (Core §5.3)
+)
+
+// leastRevalidateRate is the smallest RevalidateRate. A smaller one cannot be spread over a minute.
+const leastRevalidateRate = 6
+
 // DefaultAccessTokenLifetime is how long an access token is taken to live when neither the provider nor the
 // configuration says it.
 const DefaultAccessTokenLifetime = 5 * time.Minute
@@ -49,6 +59,16 @@ type Config struct {
 	// AccessTokenLifetime is how long an access token is taken to live when the token response does not say it
 	// (`expires_in`, RFC 6749 §5.1); then it is refreshed. Default: [DefaultAccessTokenLifetime].
 	AccessTokenLifetime time.Duration
+	// Revalidate is how often the provider is asked whether a session in use goes on, for providers that end sessions
+	// and do not always say so; 0: never. A session that the provider has ended is then refused. The fields below are
+	// read with it.
+	Revalidate time.Duration
+	// RevalidateBy are the ways in which it may be asked, in the order in which they are tried: [ByRefresh],
+	// [ByIntrospection], [ByUserinfo]. The first that the provider and the session have is used. Default: these three,
+	// without userinfo if that is skipped.
+	RevalidateBy []string
+	// RevalidateRate is how often it may be asked in a minute, about all sessions together; 0: as often as it takes.
+	RevalidateRate int
 	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an
 	// address of which the provider does not say whether it is verified counts too.
 	RequireVerifiedEmail bool
@@ -120,6 +140,12 @@ func (c Config) withDefaults() Config {
 	c.UserinfoSigningAlg = canonicalAlg(c.UserinfoSigningAlg)
 	if c.AccessTokenLifetime == 0 {
 		c.AccessTokenLifetime = DefaultAccessTokenLifetime
+	}
+	if c.RevalidateBy == nil {
+		c.RevalidateBy = []string{ByRefresh, ByIntrospection, ByUserinfo}
+		if c.SkipUserinfo {
+			c.RevalidateBy = c.RevalidateBy[:2]
+		}
 	}
 	or(&c.Quirks.LogoutSigningAlg, c.SigningAlg)
 	c.Quirks.LogoutSigningAlg = canonicalAlg(c.Quirks.LogoutSigningAlg)
@@ -221,6 +247,7 @@ func (c *Config) validate() error {
 	if c.AccessTokenLifetime < 0 {
 		fault("access_token_lifetime: %v is less than nothing", c.AccessTokenLifetime)
 	}
+	c.validateRevalidation(fault)
 	if c.Encryption != nil {
 		if err := c.Encryption.validate(); err != nil {
 			fault("encryption: %w", err)
@@ -232,6 +259,27 @@ func (c *Config) validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func (c *Config) validateRevalidation(fault func(format string, args ...any)) {
+	if c.Revalidate != 0 && c.Revalidate < time.Second {
+		fault("revalidate: %v is less than a second", c.Revalidate)
+	}
+	if c.RevalidateRate != 0 && c.RevalidateRate < leastRevalidateRate {
+		fault("revalidate_rate: %d: it is at least %d a minute, or 0 for no limit", c.RevalidateRate,
+			leastRevalidateRate)
+	}
+	for i, way := range c.RevalidateBy {
+		switch {
+		case !slices.Contains([]string{ByRefresh, ByIntrospection, ByUserinfo}, way):
+			fault("revalidate_by: %s: it is refresh, introspection or userinfo", quote(way))
+		case slices.Contains(c.RevalidateBy[:i], way):
+			fault("revalidate_by: %s is there twice", way)
+		}
+	}
+	if c.Revalidate != 0 && len(c.RevalidateBy) == 0 {
+		fault("revalidate_by is empty: name a way in which the provider may be asked, or leave out revalidate")
+	}
 }
 
 func (e *Encryption) validate() error {

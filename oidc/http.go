@@ -23,7 +23,9 @@ type answer struct {
 	status int
 	media  string
 	date   string
-	body   []byte
+	// of a WWW-Authenticate header (RFC 6750 §3)
+	challenge string
+	body      []byte
 }
 
 // httpClient returns a client that follows no redirect: what is asked, and the secrets in it, are for one address.
@@ -75,6 +77,8 @@ func (p *Provider) do(r *http.Request) (*answer, error) {
 		media:  strings.ToLower(strings.TrimSpace(media)),
 		date:   resp.Header.Get("Date"),
 		body:   body,
+
+		challenge: strings.Join(resp.Header.Values("WWW-Authenticate"), ", "),
 	}, nil
 }
 

@@ -21,6 +21,7 @@ type Metadata struct {
 	JWKSURI               string
 	EndSessionEndpoint    string
 	RevocationEndpoint    string
+	IntrospectionEndpoint string // RFC 8414 §2
 	IDTokenSigningAlgs    []string
 	UserinfoSigningAlgs   []string // userinfo_signing_alg_values_supported
 	UserinfoEncryptAlgs   []string // userinfo_encryption_alg_values_supported
@@ -116,6 +117,7 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		{"userinfo_endpoint", &m.UserinfoEndpoint, false},
 		{"end_session_endpoint", &m.EndSessionEndpoint, false},
 		{"revocation_endpoint", &m.RevocationEndpoint, false},
+		{"introspection_endpoint", &m.IntrospectionEndpoint, false},
 	} {
 		switch v := c[e.name].(type) {
 		case string:

@@ -51,6 +51,8 @@ func (p *Provider) userinfo(ctx context.Context, accessToken, subject string, no
 		return nil, unavailable("%w", err)
 	case a.temporary() || a.status < 400 && a.status != http.StatusOK:
 		return nil, unavailable("the userinfo endpoint: %s", a.describe())
+	case a.status == http.StatusUnauthorized && a.invalidToken():
+		return nil, failed("userinfo", "the userinfo endpoint: %s: %w", a.describe(), ErrInvalidToken)
 	case a.status != http.StatusOK:
 		return nil, failed("userinfo", "the userinfo endpoint: %s", a.describe())
 	}

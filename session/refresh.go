@@ -9,6 +9,7 @@ import (
 
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -27,11 +28,19 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	if m.cfg.Refresh == nil {
 		return s, nil
 	}
-	done := m.refreshes.DoChan(string(s.Key[:]), func() (any, error) {
+	return awaitRefresh(ctx, m.startRefresh(ctx, s.Key))
+}
+
+// startRefresh calls refresh, once for all requests of this process.
+func (m *Manager) startRefresh(ctx context.Context, key store.Key) <-chan singleflight.Result {
+	return m.refreshes.DoChan(string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*refreshTimeout)
 		defer cancel()
-		return m.refresh(ctx, s.Key)
+		return m.refresh(ctx, key)
 	})
+}
+
+func awaitRefresh(ctx context.Context, done <-chan singleflight.Result) (*Session, error) {
 	select {
 	case <-ctx.Done():
 		return nil, unavailable(ctx.Err())
@@ -43,7 +52,8 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	}
 }
 
-// refresh refreshes a session:
+// refresh refreshes a session whose access token has expired, and asks the provider whether a session goes on of which
+// it was last asked long enough ago:
 //
 //  1. Read the session again: another replica may have been faster.
 //  2. Hold it, by an update that only one replica can win. The others wait until it is released, or until the hold has
@@ -51,14 +61,14 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 //  3. Ask the provider.
 //  4. Write the result. The update never creates: if a logout came meanwhile, the session stays dead.
 func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) {
-	for {
+	for slot := false; ; {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case !s.expired(now):
+		case !s.refreshable(m, now) && !m.revalidationDue(s, now):
 			return s, nil
 		case s.refreshFailed && now.Before(s.refreshHeld):
 			return s, nil
@@ -67,6 +77,12 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 				return nil, unavailable(ctx.Err())
 			}
 			continue
+		}
+		if !slot && !s.refreshable(m, now) {
+			if slot = m.claimSlot(ctx, s, now); !slot {
+				return s, nil
+			}
+			continue // that took time
 		}
 		held, failedBefore := *s, s.refreshFailed
 		_, late := m.clock.between()
@@ -78,7 +94,10 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 		if err != nil {
 			return nil, err
 		}
-		return m.exchange(ctx, s, failedBefore)
+		if s, err = m.exchange(ctx, s, failedBefore); err != nil || !m.revalidationDue(s, m.Now()) {
+			return s, err
+		}
+		slot = false // the refresh did not say whether the session goes on
 	}
 }
 
@@ -94,18 +113,38 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	if err != nil {
 		return nil, err
 	}
+	asked := m.Now()
+	every := m.revalidation(s).Every
+	ask, event, failure := m.cfg.Refresh, "refresh_failed", "an access token could not be refreshed"
+	graceEnds := s.Tokens.Expires.Add(m.cfg.RefreshGrace)
+	if !s.refreshable(m, asked) {
+		ask, event, failure = m.cfg.Revalidate, "revalidation_failed", "the provider could not be asked whether a "+
+			"session goes on"
+		graceEnds = s.lastConfirmed().Add(every + m.cfg.RefreshGrace)
+	}
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
-	got, err := m.cfg.Refresh(asking, s)
+	got, err := ask(asking, s)
 	cancel()
 	now := m.Now()
-	graceEnds := s.Tokens.Expires.Add(m.cfg.RefreshGrace)
-	provider := [2]string{s.Issuer, s.ClientID}
+	if err == nil && !got.Expires.IsZero() && !now.Before(got.Expires) {
+		err = fmt.Errorf("%w: it lasted until %v", ErrProviderEnded, got.Expires.UTC())
+	}
+	provider := [3]string{event, s.Issuer, s.ClientID}
 	var cause store.Cause
 	switch {
 	case err == nil:
 		m.refreshFailing.Delete(provider)
 		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
+			if got.Confirmed {
+				s.confirmed = asked
+			}
+			if latest := s.Created.Add(m.cfg.Lifetime); !got.Expires.IsZero() {
+				s.Expires = store.Time(got.Expires)
+				if latest.Before(s.Expires) {
+					s.Expires = latest
+				}
+			}
 			s.rename(got.SID)
 		})
 		if err == nil {
@@ -124,6 +163,8 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		}
 	case errors.Is(err, ErrRefreshRejected):
 		cause = store.CauseRefreshRejected
+	case errors.Is(err, ErrProviderEnded):
+		cause = store.CauseProviderEnded
 	case errors.Is(err, ErrRefused):
 		cause = store.CauseRequire
 	case now.Before(graceEnds):
@@ -131,11 +172,10 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		if _, logged := m.refreshFailing.LoadOrStore(provider, true); !logged && !failedBefore {
 			level = slog.LevelWarn
 		}
-		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed: sessions go on for the grace; this is "+
-			"logged once until it works again",
-			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
+		m.cfg.Log.Log(ctx, level, failure+": sessions go on for the grace; this is logged once until it works again",
+			"event", event, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
-			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
+			s.refreshHeld, s.refreshFailed = store.Time(now.Add(max(refreshPause, every))), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
 			}
@@ -151,7 +191,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	default:
 		cause = store.CauseProviderSilent
 	}
-	m.cfg.Log.InfoContext(ctx, "the session ends: its tokens can no longer be refreshed",
+	m.cfg.Log.InfoContext(ctx, "the session ends: the provider no longer confirms it",
 		"event", "session_ended", "cause", cause, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 	key := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
 	for {

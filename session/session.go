@@ -41,6 +41,7 @@ type Session struct {
 	// a refresh is under way on some replica.
 	refreshHeld   time.Time
 	refreshFailed bool
+	confirmed     time.Time // when the provider was last asked whether the session goes on, and said so
 }
 
 // maxFormer bounds Former, for providers that send another sid with each ID Token. A session that would need more ends.
@@ -119,6 +120,7 @@ type payload struct {
 	Tokens      Tokens         `json:"tokens,omitzero"`
 	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
 	RefreshFail bool           `json:"refresh_failed,omitempty"`
+	Confirmed   time.Time      `json:"confirmed,omitzero"`
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
@@ -194,7 +196,7 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	}
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
-		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Columns: columnsOf(&rec)})
+		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Confirmed: s.confirmed, Columns: columnsOf(&rec)})
 	return rec, err
 }
 
@@ -248,7 +250,7 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		SID: rec.SID, Former: rec.Former,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
-		refreshFailed: p.RefreshFail,
+		refreshFailed: p.RefreshFail, confirmed: p.Confirmed,
 	}, nil
 }
 

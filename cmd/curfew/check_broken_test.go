@@ -87,6 +87,9 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 	}
 	always := func(h http.HandlerFunc) func(*oidctest.Provider) { return bySecret(h, h) }
 	said := oidctest.OAuthError
+	revalidate := func(ways ...string) func(*oidc.Config) {
+		return func(c *oidc.Config) { c.Revalidate, c.RevalidateBy = time.Minute, ways }
+	}
 	clientOK := look{"client", "ok", "and not a client that cannot be", ""}
 	for name, row := range map[string]struct {
 		broken  func(*oidctest.Provider)
@@ -224,6 +227,24 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			[]look{{"iss parameter", "fault", "promises", ""}}, []string{"iss parameter"}, nil},
 		"the iss of another": {home(func(q url.Values) { q.Set("iss", "https://evil.example.com") }),
 			[]look{{"iss parameter", "fault", "evil", ""}}, []string{"iss parameter"}, nil},
+		"revalidate, by what there is": {func(*oidctest.Provider) {},
+			[]look{{"revalidate", "ok", "once in 1m0s, by refresh, or without a refresh token by introspection",
+				""}}, nil, revalidate()},
+		"revalidate, where refresh tokens live on": {func(*oidctest.Provider) {},
+			[]look{{"revalidate", "ok", "once in 1m0s, by userinfo", ""}}, nil, revalidate("userinfo")},
+		"revalidate, of sessions with a refresh token alone": {func(*oidctest.Provider) {},
+			[]look{{"revalidate", "warning", "by a refresh; the others end", "refresh tokens"}}, []string{"revalidate"},
+			revalidate("refresh")},
+		"revalidate, by what is not there": {discovery("introspection_endpoint", nil),
+			[]look{{"revalidate", "fault", "cannot be asked about by introspection",
+				"every session ends"}}, []string{"revalidate"}, revalidate("introspection")},
+		"revalidate, by what is not allowed": {override(oidctest.Introspect, said(403, "access_denied")),
+			[]look{{"revalidate", "fault", "answered 403", "allow this client to introspect"}}, []string{"revalidate"},
+			revalidate()},
+		"revalidate, where all is active": {override(oidctest.Introspect, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"active":true}`)
+		}), []look{{"revalidate", "fault", "never issued", "without introspection"}}, []string{"revalidate"},
+			revalidate()},
 		"a prompt that is not offered": {discovery("prompt_values_supported", []any{"none"}),
 			[]look{{"prompt", "warning", "does not offer login, but none",
 				"set prompt"}}, []string{"prompt"}, func(c *oidc.Config) { c.Prompt = "login" }},

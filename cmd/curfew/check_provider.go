@@ -51,6 +51,7 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkUserinfo(r, c, m)
 	r.ok("access token", "if the token response has no expires_in, it is taken to live for %s (access_token_lifetime)",
 		c.AccessTokenLifetime)
+	checkRevalidation(ctx, r, p, m)
 	checkScopes(r, c, m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
@@ -433,6 +434,44 @@ func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
 	if c.UserinfoEncryption != nil {
 		compare("userinfo_encrypted_response_alg", c.UserinfoEncryption.Alg, m.UserinfoEncryptAlgs)
 	}
+}
+
+// checkRevalidation checks that there is a way to ask whether sessions go on, and that the provider takes this client at
+// its introspection endpoint: a token that it has never issued is not active there (RFC 7662 §2.2).
+func checkRevalidation(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata) {
+	const check = "revalidate"
+	c := p.Config()
+	if c.Revalidate == 0 {
+		return
+	}
+	way, err := p.RevalidationWay(ctx, false)
+	switch {
+	case err != nil && c.ConfirmsByRefresh():
+		r.warn(check, "only sessions with a refresh token can be asked about, by a refresh; the others end after "+
+			"refresh_grace", "see that the provider gives this client refresh tokens, or set revalidate_by to what it "+
+			"offers")
+		return
+	case err != nil:
+		r.fault(check, err.Error(), "every session ends after refresh_grace: set revalidate_by to what the provider "+
+			"offers, or leave out revalidate")
+		return
+	case way == oidc.ByIntrospection:
+		err := p.Introspect(ctx, randomCode())
+		switch {
+		case err == nil:
+			r.fault(check, "the introspection endpoint calls a token active that it has never issued",
+				"see that "+m.IntrospectionEndpoint+" is the provider's, or set revalidate_by without introspection")
+			return
+		case !errors.Is(err, oidc.ErrInvalidToken):
+			r.fault(check, err.Error(), "sessions about which it has to be asked end after refresh_grace: allow this "+
+				"client to introspect tokens, or set revalidate_by without introspection")
+			return
+		}
+	}
+	if first, err := p.RevalidationWay(ctx, true); err == nil && first != way {
+		way = first + ", or without a refresh token by " + way
+	}
+	r.ok(check, "about each session in use once in %s, by %s", c.Revalidate, way)
 }
 
 func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {

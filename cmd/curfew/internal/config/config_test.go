@@ -148,6 +148,9 @@ providers:
     require_verified_email: true
     userinfo_signed_response_alg: PS256
     access_token_lifetime: 90s
+    revalidate: 1m
+    revalidate_by: [userinfo, refresh]
+    revalidate_rate: 600
     allow_missing_exp: true
     allow_unencrypted_logout_tokens: true
     logout_token_signed_response_alg: RS256
@@ -195,6 +198,9 @@ providers:
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"UserinfoSigningAlg", one.UserinfoSigningAlg, "PS256"},
 		{"AccessTokenLifetime", one.AccessTokenLifetime, 90 * time.Second},
+		{"Revalidate", one.Revalidate, time.Minute},
+		{"RevalidateBy", one.RevalidateBy, []string{"userinfo", "refresh"}},
+		{"RevalidateRate", one.RevalidateRate, 600},
 		{"SkipUserinfo", one.SkipUserinfo, true},
 		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256",
 			RequireTyp:  true,
@@ -259,6 +265,15 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
 		{"a prompt for nothing and something", two("{name: two, issuer: 'https://other.example.com', client_id: " +
 			"app, prompt: none login}"), `providers[1].prompt: "none login": it is none alone`},
+		{"a way to ask that there is not", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate_by: [refresh, session]}"),
+			`:4: providers[1].revalidate_by: "session": it is refresh, introspection or userinfo`},
+		{"a way to ask twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate_by: [refresh, refresh]}"), "revalidate_by: refresh is there twice"},
+		{"a rate that cannot be spread", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate_rate: 5}"), "revalidate_rate: 5: it is at least 6 a minute, or 0 for no limit"},
+		{"asking all the time", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate: 10ms}"), ":4: providers[1].revalidate: "},
 		{"a prompt twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, prompt: login login}"),
 			`providers[1].prompt: "login login": it is`},
 		{"idle for longer than it lives", "idle_timeout: 25h\n",

@@ -51,6 +51,9 @@ func (p *Provider) settings() []setting {
 		{"userinfo_encrypted_response_alg", "", "", "", encryptionAlg(&p.userinfoAlg)},
 		{"userinfo_encrypted_response_enc", "", "", "", encryptionEnc(&p.userinfoEnc)},
 		{"access_token_lifetime", "5m", "", "", duration(&p.AccessTokenLifetime, time.Second)},
+		{"revalidate", "", "", "", duration(&p.Revalidate, time.Second)},
+		{"revalidate_by", "refresh,introspection,userinfo", "", "", p.setRevalidateBy},
+		{"revalidate_rate", "0", "", "", p.setRevalidateRate},
 		{"id_token_encrypted_response_alg", "", "", "", encryptionAlg(&p.encryptionAlg)},
 		{"id_token_encrypted_response_enc", "", "", "", encryptionEnc(&p.encryptionEnc)},
 		{"decryption_key_file", "", "", "", p.readDecryptionKey},
@@ -100,6 +103,20 @@ func (p *Provider) setScopes(v value) (err error) {
 		return err
 	}
 	return checkAlone(func(c *oidc.Config) { c.Scopes = p.Scopes })
+}
+
+func (p *Provider) setRevalidateBy(v value) (err error) {
+	if p.RevalidateBy, err = v.list(); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.RevalidateBy = p.RevalidateBy })
+}
+
+func (p *Provider) setRevalidateRate(v value) error {
+	if err := whole(&p.RevalidateRate, 0, 1_000_000)(v); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.RevalidateRate = p.RevalidateRate })
 }
 
 func (p *Provider) setUserinfo(v value) error {
