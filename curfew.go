@@ -227,6 +227,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
 	}
+	rp.login.StepUp = rp.gateway.StepUp
 	rp.logout = &logout.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
 		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus,

@@ -36,7 +36,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provi
 		if errors.Is(err, errNoSelection) {
 			h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "again"), slog.String("provider", p.Name()),
 				slog.String("error", err.Error()))
-			redirect(w, h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: withLogin(a.Prompt)}))
+			redirect(w, h.link(a.again(withLogin(a.Prompt))))
 			return nil
 		}
 		return h.endSilent(w, r, a, err)

@@ -74,6 +74,10 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
 		f.Message = web.Message{Title: "Please sign in",
 			Text: fmt.Sprintf("%s needs you to take part in this sign-in.", label(p))}
+	case "unmet_authentication_requirements": // OpenID Connect Core Unmet Authentication Requirements
+		f.Status = http.StatusForbidden
+		f.Message = h.unmetMessage(p, a)
+		return f
 	case "temporarily_unavailable":
 		f.Status, f.Err = http.StatusServiceUnavailable, fmt.Errorf("%w: %w", oidc.ErrUnavailable, f.Err)
 		f.Message = web.Message{Title: "Sign-in is not available just now",
@@ -100,7 +104,7 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
 				"moment.", label(p)),
 			Actions: []web.Action{{Label: "Try again",
-				Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}
+				Href: h.link(a.again(""))}}}
 	case errors.Is(err, oidc.ErrInvalidGrant):
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))
@@ -108,6 +112,10 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 			Text: "The provider no longer accepts it. That happens when it took too long, or when the page was " +
 				"loaded twice.",
 			Actions: h.signInAgain(a)}
+	case failed && check.Check == "auth_time" && a.MaxAge != nil:
+		f.Status, f.Attrs = http.StatusForbidden,
+			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
+		f.Message = h.unmetMessage(p, a)
 	case failed:
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
@@ -137,7 +145,7 @@ func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 			Message: web.Message{Title: "Not available right now",
 				Text: "This site cannot reach its store of sessions. Please try again in a moment.",
 				Actions: []web.Action{{Label: "Try again",
-					Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}}}
+					Href: h.link(a.again(""))}}}}
 	}
 	return err
 }
@@ -179,7 +187,7 @@ func (h *Handler) otherAccount(ctx context.Context, p *oidc.Provider, a *attempt
 		prompt = "login"
 	}
 	actions := []web.Action{{Label: "Use another account",
-		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: prompt})}}
+		Href: h.link(a.again(prompt))}}
 	// Without id_token_hint, which could make the URL too long: the provider asks the person.
 	out, err := p.EndSessionURL(ctx, oidc.EndSessionRequest{PostLogoutRedirectURI: h.Site.Absolute("logout/callback")})
 	if err == nil {
@@ -203,7 +211,7 @@ func (h *Handler) endSilent(w http.ResponseWriter, r *http.Request, a *attempt, 
 
 // signInAgain returns the action that starts the same login again.
 func (h *Handler) signInAgain(a *attempt) []web.Action {
-	return []web.Action{{Label: "Sign in again", Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo})}}
+	return []web.Action{{Label: "Sign in again", Href: h.link(a.again(""))}}
 }
 
 // refuse is the page that says why nobody was signed in.

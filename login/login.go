@@ -36,6 +36,10 @@ type Handler struct {
 	// itself (iss, sub, sid, …).
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
+	// StepUp returns how a person has to sign in for a request: its method, and its path and query; nil: in any way. A
+	// sign-in that leads to such a page asks the provider for that.
+	StepUp func(r *http.Request, method, target string) *session.StepUp
+
 	Home string // the path that a login without return_to leads to; default "/"
 
 	exchanges   singleflight.Group // under way in this process
@@ -86,7 +90,14 @@ type request struct {
 	loginHint string
 	prompt    string
 	silent    bool
+	params    map[string]string // see [oidc.Config.LinkParams]
+	// The request that the person signs in for, as "METHOD /path", if that is not GET and returnTo. See
+	// [Handler.StepUp].
+	stepUp string
 }
+
+// maxLinkParams bounds the names and values that a link sets for the provider, since they go into the state.
+const maxLinkParams = 512
 
 // start begins the code flow (Core §3.1.2.1), or shows the page to choose a provider.
 func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
@@ -108,7 +119,12 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if m, err := p.Metadata(r.Context()); err == nil { // otherwise AuthURL returns the error
 		q.prompt = supportedPrompt(q.prompt, m.Prompts)
 	}
-	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
+	if q.params, err = linkParams(p, r); err != nil {
+		return err
+	}
+	demand := h.demand(r, q.stepUp, q.returnTo)
+	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt, Params: q.params,
+		StepUp: q.stepUp, MaxAge: maxAge(p, q.params, demand)}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.storeFailure(p, &a, err)
 	}
@@ -116,10 +132,15 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	to, err := p.AuthURL(r.Context(), oidc.AuthRequest{
+	ask := oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
-		LoginHint: q.loginHint, Prompt: q.prompt,
-	})
+		LoginHint: q.loginHint, Prompt: q.prompt, MaxAge: a.MaxAge, Extra: url.Values{},
+	}
+	for name, value := range q.params {
+		ask.Extra.Set(name, value)
+	}
+	stepUp(r.Context(), p, demand, &ask)
+	to, err := p.AuthURL(r.Context(), ask)
 	if err != nil {
 		return h.endSilent(w, r, &a, h.providerFailure(p, &a, err))
 	}
@@ -144,6 +165,9 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 			return request{}, refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 		}
 		q.provider = h.Providers[i].Name()
+	}
+	if q.stepUp = values.Get("step_up"); q.stepUp != "" && !validStepUp(q.stepUp) {
+		return request{}, refuse(http.StatusBadRequest, "step_up is too long or malformed.", nil)
 	}
 	if len(q.loginHint) > 256 || !utf8.ValidString(q.loginHint) ||
 		strings.ContainsFunc(q.loginHint, unicode.IsControl) {
@@ -254,6 +278,10 @@ func (h *Handler) link(q request) string {
 	set("return_to", q.returnTo)
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
+	set("step_up", q.stepUp)
+	for name, value := range q.params {
+		set(name, value)
+	}
 	return h.Site.Path("login") + "?" + values.Encode()
 }
 
@@ -262,6 +290,7 @@ func (h *Handler) chooseProvider(w http.ResponseWriter, r *http.Request, q reque
 	m := web.Message{Title: "Sign in", Text: "Choose how you want to sign in.", Choice: true}
 	for _, p := range h.Providers {
 		q.provider = p.Name()
+		q.params, _ = linkParams(p, r) // what is wrong with them is said once this one is chosen
 		m.Actions = append(m.Actions, web.Action{Label: label(p), Href: h.link(q)})
 	}
 	h.Site.Render(w, r, http.StatusOK, m)

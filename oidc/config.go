@@ -48,7 +48,14 @@ type Config struct {
 	SigningAlg string   // the registered id_token_signed_response_alg; default RS256
 	Scopes     []string // default openid, profile, email; openid is added when missing
 	// what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
-	Prompt       string
+	Prompt string
+	// AuthParams are further parameters of every authentication request, such as `acr_values`, `kc_idp_hint`,
+	// `audience` or `ui_locales`. With `max_age`, `auth_time` of the ID Token is checked (Core §3.1.3.7). Those that this
+	// package sets itself are refused.
+	AuthParams map[string]string
+	// LinkParams are the parameters that a link to the login route may set too. What a link sets replaces the value in
+	// AuthParams; of two values for `max_age` the smaller one counts.
+	LinkParams   []string
 	SkipUserinfo bool // userinfo: never
 	// UserinfoSigningAlg is the registered userinfo_signed_response_alg. When it is set, an answer that is not signed
 	// is refused. Default: JSON is taken, and what is signed must be signed with SigningAlg.
@@ -248,6 +255,7 @@ func (c *Config) validate() error {
 		fault("access_token_lifetime: %v is less than nothing", c.AccessTokenLifetime)
 	}
 	c.validateRevalidation(fault)
+	c.validateParams(fault)
 	if c.Encryption != nil {
 		if err := c.Encryption.validate(); err != nil {
 			fault("encryption: %w", err)

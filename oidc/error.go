@@ -11,8 +11,8 @@ import (
 // What could not be decided is an [ErrUnavailable] instead.
 type Error struct {
 	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
-	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time" besides for
-	// ID Tokens; "token_response", "userinfo", "revocation", "introspection" for what an endpoint answered. Whatever is wrong with
+	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time", "session_expiry"
+	// besides for ID Tokens; "token_response", "userinfo", "revocation", "introspection" for what an endpoint answered. Whatever is wrong with
 	// userinfo is "userinfo", and Err names the check. It may be a label of metrics.
 	Check string
 	// Err says what was wrong and, where something can be done about it, what. It never holds a token or a secret. What

@@ -63,6 +63,11 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 			q[name] = values
 		}
 	}
+	for name, value := range p.cfg.AuthParams {
+		if !q.Has(name) {
+			q.Set(name, value)
+		}
+	}
 	return addQuery(m.AuthorizationEndpoint, q)
 }
 

@@ -34,6 +34,9 @@ type Metadata struct {
 	FrontchannelLogout    bool
 	FrontchannelSession   bool
 
+	ACRValues       []string // acr_values_supported; empty when not said
+	ClaimsParameter bool     // claims_parameter_supported
+
 	Prompts []string // prompt_values_supported (Initiating User Registration §4.2); empty when not said
 
 	Ignored []string // optional endpoints that cannot be used, and why
@@ -163,6 +166,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	m.TokenAuthMethods = list("token_endpoint_auth_methods_supported")
 	m.Scopes = list("scopes_supported")
 	m.Prompts = list("prompt_values_supported")
+	m.ACRValues = list("acr_values_supported")
+	m.ClaimsParameter = c["claims_parameter_supported"] == true
 	m.IssParameter = c["authorization_response_iss_parameter_supported"] == true
 	m.BackchannelLogout = c["backchannel_logout_supported"] == true
 	m.BackchannelSession = c["backchannel_logout_session_supported"] == true

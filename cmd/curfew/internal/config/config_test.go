@@ -148,6 +148,8 @@ providers:
     require_verified_email: true
     userinfo_signed_response_alg: PS256
     access_token_lifetime: 90s
+    authorization_params: {acr_values: gold silver, max_age: 600, kc_idp_hint: corp}
+    link_params: [kc_idp_hint, ui_locales]
     revalidate: 1m
     revalidate_by: [userinfo, refresh]
     revalidate_rate: 600
@@ -198,6 +200,9 @@ providers:
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"UserinfoSigningAlg", one.UserinfoSigningAlg, "PS256"},
 		{"AccessTokenLifetime", one.AccessTokenLifetime, 90 * time.Second},
+		{"AuthParams", one.AuthParams,
+			map[string]string{"acr_values": "gold silver", "max_age": "600", "kc_idp_hint": "corp"}},
+		{"LinkParams", one.LinkParams, []string{"kc_idp_hint", "ui_locales"}},
 		{"Revalidate", one.Revalidate, time.Minute},
 		{"RevalidateBy", one.RevalidateBy, []string{"userinfo", "refresh"}},
 		{"RevalidateRate", one.RevalidateRate, 600},
@@ -268,6 +273,24 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"a way to ask that there is not", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
 			"revalidate_by: [refresh, session]}"),
 			`:4: providers[1].revalidate_by: "session": it is refresh, introspection or userinfo`},
+		{"a parameter that is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {state: x, scope: admin}}"),
+			`:4: providers[1].authorization_params: "scope" is set by Curfew itself: set scopes`},
+		{"another that is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {State: x, scope: admin}}"), `"State" is set by Curfew itself`},
+		{"an age that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {max_age: 5m}}"), `max_age: "5m" is not a number of seconds`},
+		{"a parameter twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {a: x, a: y}}"), "a"},
+		{"parameters that are a list", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: [a]}"), "want parameters and their values, like {"},
+		{"a parameter without a value", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {a: ''}}"), "authorization_params: a: is empty"},
+		{"a link that sets what is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"link_params: [redirect_uri, return_to]}"), `"return_to" has a meaning of its own in a link`},
+		{"a step-up that takes no time", "policy: [{path: /a, max_age: 10ms}]\n", ":1: policy: line 1: max_age: "},
+		{"a step-up on a public path", "policy: [{path: /a, public: true, acr: [gold]}]\n",
+			":1: policy: rule 1: is public, but has conditions"},
 		{"a way to ask twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
 			"revalidate_by: [refresh, refresh]}"), "revalidate_by: refresh is there twice"},
 		{"a rate that cannot be spread", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +

@@ -45,6 +45,8 @@ func (p *Provider) settings() []setting {
 			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
 		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
 		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
+		{"authorization_params", "", "", "", p.setAuthParams},
+		{"link_params", "", "", "", p.setLinkParams},
 		{"userinfo", "always", "", "", p.setUserinfo},
 		{"userinfo_signed_response_alg", "", "", "",
 			p.set(func(c *oidc.Config) *string { return &c.UserinfoSigningAlg })},
@@ -103,6 +105,33 @@ func (p *Provider) setScopes(v value) (err error) {
 		return err
 	}
 	return checkAlone(func(c *oidc.Config) { c.Scopes = p.Scopes })
+}
+
+// setAuthParams reads a map from parameters to values, also as text (`{ui_locales: de}`).
+func (p *Provider) setAuthParams(v value) error {
+	n := v.tree()
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return errors.New("want parameters and their values, like {acr_values: gold, ui_locales: de}")
+	}
+	p.AuthParams = make(map[string]string)
+	for key, node := range pairs(n) {
+		text, err := value{node: node}.scalar()
+		if err != nil {
+			return fmt.Errorf("%s: %w", key.Value, err)
+		}
+		if _, twice := p.AuthParams[key.Value]; twice {
+			return fmt.Errorf("%s is there twice", key.Value)
+		}
+		p.AuthParams[key.Value] = text
+	}
+	return checkAlone(func(c *oidc.Config) { c.AuthParams = p.AuthParams })
+}
+
+func (p *Provider) setLinkParams(v value) (err error) {
+	if p.LinkParams, err = v.list(); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.LinkParams = p.LinkParams })
 }
 
 func (p *Provider) setRevalidateBy(v value) (err error) {
