@@ -31,11 +31,11 @@ func rooms() map[string][]string {
 		// The middle imports only the ground, never a neighbour.
 		"login": append(slices.Clone(ground), "internal/wait"), "gateway": ground,
 		"gateway/extauthz": {"gateway"}, "logout": ground,
-		"fanout": append(slices.Clone(ground), "internal/wait"), "console": ground,
+		"fanout": append(slices.Clone(ground), "internal/wait"), "console": append(slices.Clone(ground), "internal/wait"),
 		// A store knows the contract, and nothing else.
-		"store/memory": {"store"}, "store/sqlite": {"store"}, "store/postgres": {"store"},
-		"store/redis":     {"internal/wait", "store"},
-		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"store"},
+		"store/memory": {"store"}, "store/sqlite": {"store", "store/internal/gate"},
+		"store/postgres": {"store", "store/internal/gate"}, "store/redis": {"internal/wait", "store", "store/internal/gate"},
+		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"internal/wait", "store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
 		"":     slices.Concat(ground, middle, []string{"store/memory"}),
@@ -59,7 +59,7 @@ func rooms() map[string][]string {
 		// What the tests of several rooms would each have to write stands on the ground and a store.
 		"internal/rig": append(slices.Clone(ground), "oidc/oidctest", "store/memory"),
 		// What several rooms would each have to write.
-		"internal/wait": {},
+		"internal/wait": {}, "store/internal/gate": {},
 	}
 }
 

@@ -48,7 +48,7 @@ func view(n store.Notice) Notice {
 	}
 	if !n.Key.IsZero() {
 		v.Session = n.Key.Handle()
-		if n.Kind == store.NoticeTell {
+		if n.Kind == store.NoticeLogout {
 			v.SID = n.Key.SIDFor(n.Target)
 		}
 	}

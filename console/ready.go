@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/web"
 )
 
@@ -90,12 +91,8 @@ func (r *Readiness) Watch(ctx context.Context) {
 		} else {
 			every = min(2*every, readyMost)
 		}
-		wait := time.NewTimer(every)
-		select {
-		case <-ctx.Done():
-			wait.Stop()
+		if !wait.Sleep(ctx, every) {
 			return
-		case <-wait.C:
 		}
 	}
 }

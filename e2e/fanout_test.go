@@ -244,7 +244,7 @@ func TestRelyingPartiesThatNoneOfUsWroteTakeOurLogoutTokens(t *testing.T) {
 			alice.signOutAt(t, p)
 			p.loggedOut(t, said, "backchannel.success", g)
 			g.await(t, "the notice is done", 0, func(line string) bool {
-				return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=tell") &&
+				return strings.Contains(line, "event=notice ") && strings.Contains(line, "kind=logout") &&
 					strings.Contains(line, "next=done")
 			})
 			rp.await(t, "that it was told of "+sid, from, func(line string) bool { return rp.took(line, sid) })

@@ -1,6 +1,11 @@
 package e2e_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -10,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // provider is oidc-provider/op.mjs.
@@ -54,9 +61,36 @@ func (p *provider) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := append(os.Environ(), "OP_PORT="+p.port, "OP_ALG="+p.alg, "OP_CLIENTS="+string(list))
+	env := append(os.Environ(), "OP_PORT="+p.port, "OP_KEY="+newJWK(t, p.alg), "OP_CLIENTS="+string(list))
 	p.child = start(t, "the provider", "", append(env, p.env...), "node", "oidc-provider/op.mjs")
 	p.event(t, 0, "listening")
+	// Its first answer takes longest; a gateway would give up after five seconds.
+	newBrowser("the supervisor").get(t, p.issuer+"/.well-known/openid-configuration")
+}
+
+// newJWK returns a new private key for an algorithm.
+func newJWK(t *testing.T, alg string) string {
+	t.Helper()
+	var key any
+	var err error
+	switch alg {
+	case "RS256", "PS256":
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case "ES256":
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "EdDSA":
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		t.Fatalf("no keys for %q here", alg)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "e2e-" + alg, Algorithm: alg, Use: "sig"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(jwk)
 }
 
 // event returns the first event of that kind, beginning with the line number from, and the number after it.

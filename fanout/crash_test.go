@@ -75,8 +75,8 @@ type mortal struct {
 	store.Store
 	step string
 
-	mu      sync.Mutex
-	settled int
+	mu        sync.Mutex
+	completed int
 }
 
 func (m *mortal) die() {
@@ -97,8 +97,8 @@ func (m *mortal) Claim(ctx context.Context, kind store.NoticeKind, target string
 func (m *mortal) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.settled++
-	if m.step == "posted" || m.step == "settled some" && m.settled > 7 {
+	m.completed++
+	if m.step == "posted" || m.step == "completed some" && m.completed > 7 {
 		m.die()
 	}
 	return m.Store.Complete(ctx, n, o)
@@ -157,7 +157,7 @@ func TestEveryAppHearsOfEveryLogoutHoweverOftenWeAreKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			place := kind.place(t)
-			for _, step := range []string{"ended", "claimed", "posted", "settled some"} {
+			for _, step := range []string{"ended", "claimed", "posted", "completed some"} {
 				t.Run(step, func(t *testing.T) { crashedAt(t, step, name, place) })
 			}
 		})
@@ -218,7 +218,7 @@ func crashedAt(t *testing.T, step, backend, place string) {
 		repeats += n - 1
 	}
 	t.Logf("%d had been heard of before the kill; %d were heard of again", before, repeats)
-	if began := before > 0; began != (step == "posted" || step == "settled some") {
+	if began := before > 0; began != (step == "posted" || step == "completed some") {
 		t.Errorf("%d had been heard of before the kill: it was not at this step", before)
 	}
 }
@@ -234,8 +234,8 @@ func (e *emptied) Complete(ctx context.Context, n store.Notice, o store.Outcome)
 	if err := e.Store.Complete(ctx, n, o); err != nil {
 		return err
 	}
-	tally, err := e.Stats(ctx)
-	if err == nil && len(tally) == 0 {
+	stats, err := e.Stats(ctx)
+	if err == nil && len(stats) == 0 {
 		e.once.Do(func() { close(e.empty) })
 	}
 	return err

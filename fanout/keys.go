@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -95,20 +96,14 @@ func NewKeys(cfg KeysConfig) (*Keys, error) {
 			return nil, fmt.Errorf("fanout: %q is not one of the algorithms: ES256, RS256", alg)
 		}
 	}
-	if cfg.Every == 0 {
-		cfg.Every = defaultRotation
-	}
-	if cfg.Lead == 0 {
-		cfg.Lead = defaultLead
-	}
+	cfg.Every = cmp.Or(cfg.Every, defaultRotation)
+	cfg.Lead = cmp.Or(cfg.Lead, defaultLead)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Lead < 0 || cfg.Every > 0 && cfg.Every < 2*cfg.Lead {
 		return nil, errors.New("fanout: Lead must not be negative, nor longer than half of Every")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
 	}
 	return &Keys{cfg: cfg, signers: make(map[signerName]jose.Signer)}, nil
 }

@@ -22,20 +22,20 @@ import (
 	"example.com/curfew/store/memory"
 )
 
-// vault is a store's vault that can be away.
-type vault struct {
+// values are the shared values of a store, which can be away.
+type values struct {
 	*memory.Store
 	mu   sync.Mutex
 	away bool
 }
 
-func (v *vault) set(away bool) {
+func (v *values) set(away bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.away = away
 }
 
-func (v *vault) Load(ctx context.Context, name string) ([]byte, int64, error) {
+func (v *values) Load(ctx context.Context, name string) ([]byte, int64, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.away {
@@ -201,7 +201,7 @@ func TestARotationAtOnceLeavesNoOldKey(t *testing.T) {
 func TestKeysOutliveAStoreThatIsAwayAndAKeyRingThatIsRotated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		v := &vault{Store: memory.New()}
+		v := &values{Store: memory.New()}
 		defer v.Close()
 		one, two := make([]byte, 32), make([]byte, 32)
 		rand.Read(one)

@@ -101,7 +101,7 @@ func TestWhateverAnAppAnswersHasItsOutcome(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, nil, app("wiki"))
 				s.net.machine("wiki", c.app)
-				s.tell("wiki", "alice")
+				s.enqueue("wiki", "alice")
 				s.run()
 				s.pass(c.within + 400*time.Millisecond) // less than the first retry
 				if got := s.attempts(); len(got) != 1 || got[0] != "wiki "+c.result {

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -102,10 +103,7 @@ func (q *queue) dispatch(ctx context.Context, jobs chan<- store.Notice, notices 
 func (q *queue) probe(ctx context.Context, n store.Notice) {
 	ctx = context.WithoutCancel(ctx)
 	if now := q.s.cfg.Now(); !now.Before(n.Deadline) {
-		reason := n.Reason
-		if reason == "" {
-			reason = "never tried: the app did not answer before its deadline"
-		}
+		reason := cmp.Or(n.Reason, "never tried: the app did not answer before its deadline")
 		q.report(ctx, n, result{verdict: permanent, name: "expired", reason: reason}, now)
 		return
 	}

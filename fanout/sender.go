@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,17 +79,11 @@ func New(cfg Config) (*Sender, error) {
 	if cfg.Lease < 0 || cfg.Poll < 0 {
 		faults = append(faults, errors.New("fanout: Lease and Poll must not be negative"))
 	}
-	if cfg.Lease == 0 {
-		cfg.Lease = defaultLease
-	}
-	if cfg.Poll == 0 {
-		cfg.Poll = defaultPoll
-	}
+	cfg.Lease = cmp.Or(cfg.Lease, defaultLease)
+	cfg.Poll = cmp.Or(cfg.Poll, defaultPoll)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
 	}
 	s := &Sender{cfg: cfg, http: client(cfg.PublicOnly), changed: make(chan struct{}),
 		queues: make(map[queueName]*queue)}
@@ -175,7 +170,7 @@ func (s *Sender) Notify(ctx context.Context, logouts ...Logout) error {
 			return fmt.Errorf("fanout: a logout at %q without the sid that it requires", l.ClientID)
 		}
 		notices[i] = store.Notice{
-			Kind: store.NoticeTell, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
+			Kind: store.NoticeLogout, Target: l.ClientID, Issuer: s.cfg.Issuer, ClientID: l.ClientID,
 			Subject: l.Subject, SID: l.SID, Cause: store.CauseUser,
 			Created: now, Due: now, Deadline: now.Add(app.Deadline),
 		}
@@ -259,7 +254,7 @@ func (s *Sender) Plan(e store.Ending) []store.NoticeRequest {
 			continue // the person is still signed in
 		}
 		plan = append(plan, store.NoticeRequest{
-			Kind: store.NoticeTell, Target: a.ClientID, Deadline: now.Add(a.Deadline),
+			Kind: store.NoticeLogout, Target: a.ClientID, Deadline: now.Add(a.Deadline),
 			PerSession: a.SessionRequired || s.severalIssuers(),
 		})
 	}
@@ -305,7 +300,7 @@ func (s *Sender) Run(ctx context.Context) {
 			wanted[queueName{store.NoticeRevoke, p.Name()}] = s.revocationQueue(p)
 		}
 		for id, a := range s.apps {
-			wanted[queueName{store.NoticeTell, id}] = s.appQueue(a)
+			wanted[queueName{store.NoticeLogout, id}] = s.appQueue(a)
 		}
 		for name, l := range s.queues {
 			if w := wanted[name]; w == nil || w.width != l.width {
@@ -336,7 +331,7 @@ func (s *Sender) Run(ctx context.Context) {
 }
 
 func (s *Sender) appQueue(a App) *queue {
-	return s.newQueue(queueName{store.NoticeTell, a.ClientID}, a.Concurrency, s.cfg.Lease,
+	return s.newQueue(queueName{store.NoticeLogout, a.ClientID}, a.Concurrency, s.cfg.Lease,
 		func(ctx context.Context, n store.Notice) result {
 			app, known := s.app(n.Target) // as it is now
 			if !known {

@@ -22,7 +22,7 @@ import (
 func TestAnAppIsToldByATokenOfItsOwn(t *testing.T) {
 	t.Parallel()
 	key := session.NewBearer("https://id.example", "curfew", "alice")
-	about := store.Notice{Kind: store.NoticeTell, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice",
+	about := store.Notice{Kind: store.NoticeLogout, Issuer: "https://id.example", ClientID: "curfew", Subject: "alice",
 		SID: "the provider's", Key: key.Key()}
 	whole := about
 	whole.Key, whole.SID = store.Key{}, ""
@@ -96,10 +96,10 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		s := newStage(t, nil, app("wiki"))
 		s.net.machine("wiki", answers("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 600\r\nContent-Length: "+
 			"0\r\n\r\n"))
-		s.tell("wiki", "alice", "bob")
+		s.enqueue("wiki", "alice", "bob")
 		s.run()
 		s.pass(9 * time.Minute)
-		s.tell("wiki", "carol") // nor is it asked for anything else
+		s.enqueue("wiki", "carol") // nor is it asked for anything else
 		s.pass(30 * time.Second)
 		if n := len(s.attempts()); n != 2 {
 			t.Errorf("%d attempts before the app's time, want one for each notice", n)
@@ -115,7 +115,7 @@ func TestTriesGrowSeldomAndEndWithTheDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, nil, app("wiki", func(a *fanout.App) { a.Deadline = 6 * time.Hour }))
-		s.tell("wiki", "alice") // there is no such machine
+		s.enqueue("wiki", "alice") // there is no such machine
 		s.run()
 		s.pass(time.Hour)
 		hour := len(s.attempts())
@@ -149,7 +149,7 @@ func TestADeadAppIsAskedSeldomAndDelaysNoOther(t *testing.T) {
 		s.net.machine("slow", slow.serve)
 		s.net.machine("well", well.serve)
 		for _, name := range []string{"dead", "slow", "well"} {
-			s.tell(name, names("user", 300)...)
+			s.enqueue(name, names("user", 300)...)
 		}
 		s.run()
 		s.pass(time.Second)
@@ -191,7 +191,7 @@ func TestADeadAppsNoticesBecomeDeadLettersWithoutBeingTriedEach(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, nil, app("dead", func(a *fanout.App) { a.Deadline = time.Hour }))
-		s.tell("dead", names("user", 200)...)
+		s.enqueue("dead", names("user", 200)...)
 		s.run()
 		s.pass(70 * time.Minute)
 		dead := s.letters(store.NoticeDead)
@@ -220,7 +220,7 @@ func TestANoticeThatIsPastItsTimeIsTriedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, nil, app("wiki"))
 		s.net.machine("wiki", answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"))
-		s.tell("wiki", "alice")
+		s.enqueue("wiki", "alice")
 		time.Sleep(48 * time.Hour) // nobody was there to carry it out
 		s.run()
 		s.pass(time.Minute)
@@ -236,7 +236,7 @@ func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 		s := newStage(t, nil, app("slow"))
 		m := &mailbox{takes: 2 * time.Second}
 		s.net.machine("slow", m.serve)
-		s.tell("slow", names("user", 20)...)
+		s.enqueue("slow", names("user", 20)...)
 		s.run()
 		s.pass(time.Second)
 		began := time.Now()
@@ -247,7 +247,7 @@ func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 		if n := len(m.got()); n != 4 {
 			t.Errorf("%d requests were begun, want 4", n)
 		}
-		left, err := s.store.Claim(t.Context(), store.NoticeTell, "slow", time.Now(), time.Minute, 100)
+		left, err := s.store.Claim(t.Context(), store.NoticeLogout, "slow", time.Now(), time.Minute, 100)
 		rig.Must(t, err)
 		if len(left) != 16 {
 			t.Errorf("%d notices can be claimed at once, want the 16 that were not begun", len(left))
@@ -264,9 +264,9 @@ func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
 		s := newStage(t, nil, app("wiki"))
 		m := &mailbox{takes: 100 * time.Millisecond}
 		s.net.machine("wiki", m.serve)
-		s.tell("wiki", names("user", 100)...)
+		s.enqueue("wiki", names("user", 100)...)
 		// A replica that has claimed ten, and is never heard of again.
-		_, err := s.store.Claim(t.Context(), store.NoticeTell, "wiki", time.Now(), 30*time.Second, 10)
+		_, err := s.store.Claim(t.Context(), store.NoticeLogout, "wiki", time.Now(), 30*time.Second, 10)
 		rig.Must(t, err)
 		other, err := fanout.New(fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys,
 			Apps: []fanout.App{app("wiki")}, Log: discard()})
@@ -302,8 +302,8 @@ func TestAppsCanBeChangedWhileItRuns(t *testing.T) {
 		s.run()
 		s.pass(time.Second)
 		rig.Must(t, s.sender.SetApps([]fanout.App{app("mail")}))
-		s.tell("mail", "alice")
-		n := store.Notice{Kind: store.NoticeTell, Target: "wiki", Subject: "bob", Due: time.Now(),
+		s.enqueue("mail", "alice")
+		n := store.Notice{Kind: store.NoticeLogout, Target: "wiki", Subject: "bob", Due: time.Now(),
 			Deadline: time.Now().Add(time.Hour)}
 		rig.Must(t, s.store.Enqueue(t.Context(), []store.Notice{n}))
 		s.pass(30 * time.Minute)
@@ -431,7 +431,7 @@ func TestEveryAttemptIsLoggedAndNoTokenIs(t *testing.T) {
 		s := newStage(t, nil, app("wiki"))
 		m := &mailbox{status: func(nth int) int { return []int{500, 302, 200}[min(nth, 3)-1] }}
 		s.net.machine("wiki", func(c netConn) { m.serve(c) })
-		s.tell("wiki", "alice")
+		s.enqueue("wiki", "alice")
 		s.run()
 		s.pass(time.Minute)
 		lines := strings.Count(s.log.String(), `"event":"notice"`)
@@ -461,7 +461,7 @@ func TestATokenThatCannotBeSignedIsTriedLaterAndBlamesNobody(t *testing.T) {
 		signer.set(true)
 		m := new(mailbox)
 		s.net.machine("wiki", m.serve)
-		s.tell("wiki", names("user", 20)...)
+		s.enqueue("wiki", names("user", 20)...)
 		s.run()
 		s.pass(10 * time.Second)
 		if len(m.got()) != 0 || !slices.Contains(s.attempts(), "wiki internal") {

@@ -90,7 +90,7 @@ func app(name string, change ...func(*fanout.App)) fanout.App {
 	return a
 }
 
-func (s *stage) tell(app string, subjects ...string) {
+func (s *stage) enqueue(app string, subjects ...string) {
 	s.Helper()
 	for _, subject := range subjects {
 		rig.Must(s.T, s.sender.Notify(context.Background(), fanout.Logout{ClientID: app, Subject: subject}))

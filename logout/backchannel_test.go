@@ -364,7 +364,7 @@ func TestEveryWayOutLeavesNotices(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	notices := func() int {
-		all, err := s.store.Claim(context.Background(), store.NoticeTell, "another app", store.Time(s.Now()), time.Hour,
+		all, err := s.store.Claim(context.Background(), store.NoticeLogout, "another app", store.Time(s.Now()), time.Hour,
 			10)
 		rig.Must(t, err)
 		return len(all)

@@ -22,15 +22,11 @@ const user = "user" // the channel, in metrics
 
 // logout signs a person out (RP-Initiated Logout §2):
 //
-// 1. A GET shows only a button, and a POST from another site is refused. So a link cannot sign anybody out. 2. End the
-// session here first, with those that share its sid: the provider may never call back. If the store fails,
-//
-//	nothing has happened, and the page says so.
-//
-// 3. Clear the cookie and send the browser to the provider's end_session_endpoint: by a redirect, or by a form if the
-// ID
-//
-//	Token is large.
+//  1. A GET shows only a button, and a POST from another site is refused. So a link cannot sign anybody out.
+//  2. End the session here first, with those that share its sid: the provider may never call back. If the store fails,
+//     nothing has happened, and the page says so.
+//  3. Clear the cookie and send the browser to the provider's end_session_endpoint: by a redirect, or by a form if the
+//     ID Token is large.
 //
 // A provider without that endpoint, or one that does not answer, leaves the person signed in there. The page says so.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {

@@ -30,7 +30,7 @@ type stage struct {
 
 	mu      sync.Mutex
 	results []string       // what OnResult heard
-	endings []store.Ending // that were asked to tell
+	endings []store.Ending // that were asked for notices
 }
 
 // newStage makes a site; configure may change the handler before it is mounted, and the provider's configuration.
@@ -72,7 +72,7 @@ func (s *stage) client(change func(*oidctest.Client)) {
 	s.op.SetClient(c)
 }
 
-// notifier is what the sessions of a stage tell.
+// notifier is what the sessions of a stage notify.
 type notifier struct {
 	rig.Silent
 	*stage
@@ -83,7 +83,7 @@ func (s notifier) Plan(e store.Ending) []store.NoticeRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endings = append(s.endings, e)
-	return []store.NoticeRequest{{Kind: store.NoticeTell, Target: "another app", Deadline: s.Now().Add(time.Hour)}}
+	return []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "another app", Deadline: s.Now().Add(time.Hour)}}
 }
 
 // heard returns what OnResult heard last.

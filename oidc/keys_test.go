@@ -341,31 +341,26 @@ func TestAKeyServesOnlyWhatItWasPublishedFor(t *testing.T) {
 
 func TestKeysThatMovedAreFoundAgain(t *testing.T) {
 	t.Parallel()
-	h := build(t)
-	h.must(t)
-	h.drain()
-	jwk := h.op.Key("ES256").JWK()
-	h.op.Override(oidctest.JWKS, oidctest.Status(404))
-	h.op.Override(oidctest.Userinfo, func(w http.ResponseWriter, _ *http.Request) { // the new place
-		fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}]}`, jwk["kid"], jwk["x"], jwk["y"])
-	})
-	h.op.Mangle(func(m *oidctest.Mangle) {
-		m.Discovery = func(d map[string]any) { d["jwks_uri"] = h.op.URL(oidctest.Userinfo) }
-	})
-	for _, want := range []string{"error", "error"} { // at the old place; the second has the metadata fetched again
-		h.Add(time.Hour)
+	inBubble(t, func(t *testing.T, h *house) {
 		h.must(t)
-		if got := rig.Soon(t, "a fetch", h.fetched); got != want {
-			t.Fatalf("the fetch ended with %q; want %q", got, want)
+		h.drain()
+		jwk := h.op.Key("ES256").JWK()
+		h.op.Override(oidctest.JWKS, oidctest.Status(404))
+		h.op.Override(oidctest.Userinfo, func(w http.ResponseWriter, _ *http.Request) { // the new place
+			fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}]}`, jwk["kid"], jwk["x"],
+				jwk["y"])
+		})
+		h.op.Mangle(func(m *oidctest.Mangle) {
+			m.Discovery = func(d map[string]any) { d["jwks_uri"] = h.op.URL(oidctest.Userinfo) }
+		})
+		// At the old place; the second has the metadata fetched again.
+		for _, want := range []string{"error", "error", "ok"} {
+			h.Add(time.Hour)
+			h.must(t)
+			synctest.Wait() // the fetch has ended, and what it leaves is there
+			if got := rig.Soon(t, "a fetch", h.fetched); got != want {
+				t.Fatalf("the fetch ended with %q; want %q", got, want)
+			}
 		}
-	}
-	h.eventually(t, func() bool {
-		m, err := h.rp.Metadata(t.Context())
-		return err == nil && m.JWKSURI == h.op.URL(oidctest.Userinfo)
 	})
-	h.Add(time.Hour)
-	h.must(t)
-	if got := rig.Soon(t, "a fetch", h.fetched); got != "ok" {
-		t.Fatalf("the fetch ended with %q; want ok", got)
-	}
 }

@@ -13,25 +13,16 @@ func (m *Manager) ClaimAttempt(ctx context.Context, id store.AttemptID, value []
 	life time.Duration) (held []byte, err error) {
 	now := m.Now()
 	held, err = m.cfg.Store.ClaimAttempt(ctx, id, value, store.Time(now.Add(life)), store.Time(now))
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	return held, nil
+	return held, unavailable(err)
 }
 
 // CompleteAttempt calls [store.Attempts] with the time of the manager.
 func (m *Manager) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte) error {
-	if err := m.cfg.Store.CompleteAttempt(ctx, id, value, store.Time(m.Now())); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return unavailable(m.cfg.Store.CompleteAttempt(ctx, id, value, store.Time(m.Now())))
 }
 
 // Attempt calls [store.Attempts] with the time of the manager.
 func (m *Manager) Attempt(ctx context.Context, id store.AttemptID) ([]byte, error) {
 	value, err := m.cfg.Store.Attempt(ctx, id, store.Time(m.Now()))
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	return value, nil
+	return value, unavailable(err)
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,16 +160,16 @@ func NewManager(cfg Config) (*Manager, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	setDefault(&cfg.MaxPerSubject, 1000)
-	setDefault(&cfg.IdleTimeout, 2*time.Hour)
-	setDefault(&cfg.Lifetime, 24*time.Hour)
-	setDefault(&cfg.MaxStale, time.Second)
-	setDefault(&cfg.RefreshGrace, time.Hour)
-	setDefault(&cfg.CacheSize, 100_000)
+	cfg.MaxPerSubject = cmp.Or(cfg.MaxPerSubject, 1000)
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 2*time.Hour)
+	cfg.Lifetime = cmp.Or(cfg.Lifetime, 24*time.Hour)
+	cfg.MaxStale = cmp.Or(cfg.MaxStale, time.Second)
+	cfg.RefreshGrace = cmp.Or(cfg.RefreshGrace, time.Hour)
+	cfg.CacheSize = cmp.Or(cfg.CacheSize, 100_000)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	setDefault(&cfg.Log, slog.Default())
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
@@ -178,13 +179,6 @@ func NewManager(cfg Config) (*Manager, error) {
 		m.cache.init(cfg.CacheSize)
 	}
 	return m, nil
-}
-
-func setDefault[T comparable](v *T, value T) {
-	var zero T
-	if *v == zero {
-		*v = value
-	}
 }
 
 // Now returns the time by which sessions expire. If replicas share a store with a clock of its own (see [store.Clock]),
@@ -423,15 +417,7 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 
 // write updates a session in the store and in the cache, and returns it as it is then. It never creates a session.
 func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	next := *s
-	if !isUnused(ctx) {
-		next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
-	}
-	rec, err := encode(m.cfg.Keyring, &next)
-	if err != nil {
-		return nil, err
-	}
-	return m.written(&next, func() error { return m.cfg.Store.Update(ctx, rec, store.Time(now)) })
+	return m.written(ctx, s, now, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
 }
 
 // rename is write for a session whose sid was changed by a refresh. began and era are the stamp of that refresh (see
@@ -442,6 +428,11 @@ func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era s
 	if err != nil {
 		return nil, err
 	}
+	return m.written(ctx, s, now, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
+}
+
+// written runs an update with s as used at now (see isUnused), and caches its outcome.
+func (m *Manager) written(ctx context.Context, s *Session, now time.Time, update func(store.Record) error) (*Session, error) {
 	next := *s
 	if !isUnused(ctx) {
 		next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
@@ -450,19 +441,14 @@ func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era s
 	if err != nil {
 		return nil, err
 	}
-	return m.written(&next, func() error { return m.cfg.Store.Rename(ctx, rec, began, at) })
-}
-
-// written runs the update and caches its outcome.
-func (m *Manager) written(next *Session, update func() error) (*Session, error) {
 	epoch := m.cache.epoch(next.Key)
-	if err := update(); err != nil {
+	if err := update(rec); err != nil {
 		m.cache.forget(next.Key)
 		return nil, unavailable(err)
 	}
 	next.revision++
-	m.cache.put(next, epoch)
-	return next, nil
+	m.cache.put(&next, epoch)
+	return &next, nil
 }
 
 // touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
@@ -483,11 +469,8 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 
 // unavailable wraps an error of the store in [ErrUnavailable], unless it is one of the errors of the contract.
 func unavailable(err error) error {
-	for _, answer := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
-		store.ErrNobody} {
-		if errors.Is(err, answer) {
-			return err
-		}
+	if err == nil || store.IsContractError(err) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

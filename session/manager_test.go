@@ -441,7 +441,7 @@ func TestConfigurationFaultsAreToldAtOnce(t *testing.T) {
 }
 
 func BenchmarkGetCached(b *testing.B) {
-	m, err := session.NewManager(session.Config{Store: memory.New(), Keyring: ring(b, 1)})
+	m, err := session.NewManager(session.Config{Store: memory.New(), Keyring: ring(b, 1), MaxPerSubject: -1})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -109,7 +109,7 @@ type Ended struct {
 
 // NoticeRequest asks [Sessions.End] for notices.
 //
-//   - NoticeTell leaves one notice for each session that ended. When the ending named a subject without a sid, and
+//   - NoticeLogout leaves one notice for each session that ended. When the ending named a subject without a sid, and
 //     neither PerSession nor Spare is set, it leaves a single one that has the subject and no key and no sid, even if
 //     no session was here.
 //   - NoticeRevoke leaves one notice, with the session's payload, for each session that ended and held a refresh token:
@@ -120,7 +120,7 @@ type NoticeRequest struct {
 	Offline  bool
 	Deadline time.Time // when to give up
 
-	PerSession bool // for NoticeTell: the app is to hear of each session, never of a whole subject
+	PerSession bool // for NoticeLogout: the app is to hear of each session, never of a whole subject
 }
 
 // Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions where that means nothing,
@@ -187,7 +187,7 @@ func (e *Ending) NoticesFor(gone []Record, more bool, now time.Time) []Notice {
 // WholeSubject reports whether a request of the ending is for one notice about the whole subject. It is left with the
 // last batch.
 func (e *Ending) WholeSubject(r NoticeRequest) bool {
-	return r.Kind == NoticeTell && e.Selector.Key.IsZero() && e.Selector.SID == "" && !r.PerSession && e.Spare == 0
+	return r.Kind == NoticeLogout && e.Selector.Key.IsZero() && e.Selector.SID == "" && !r.PerSession && e.Spare == 0
 }
 
 // Revokes reports whether the ending leaves a notice with the payload of a session that holds such a refresh token.

@@ -40,12 +40,12 @@ type Outbox interface {
 type NoticeKind string
 
 const (
-	NoticeTell   NoticeKind = "tell"   // send an app a logout token
+	NoticeLogout NoticeKind = "logout" // send an app a logout token
 	NoticeRevoke NoticeKind = "revoke" // revoke the session's refresh token
 )
 
 func (k NoticeKind) validate() error {
-	if k != NoticeTell && k != NoticeRevoke {
+	if k != NoticeLogout && k != NoticeRevoke {
 		return fmt.Errorf("unknown kind of notice %q", k)
 	}
 	return nil

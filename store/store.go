@@ -25,6 +25,16 @@ var (
 	ErrNoNotice = errors.New("there is no such notice")
 )
 
+// IsContractError reports whether err is one of these errors, and not a failure. It is for stores.
+func IsContractError(err error) bool {
+	for _, of := range []error{ErrNotFound, ErrEnded, ErrReplayed, ErrConflict, ErrNobody, ErrLeaseLost, ErrNoNotice} {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return false
+}
+
 const (
 	// AttemptLifetime is the longest time that a login may be under way.
 	AttemptLifetime = 15 * time.Minute

@@ -56,7 +56,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 	}
 	for _, app := range apps {
 		for _, result := range notifyResults() {
-			notices.WithLabelValues(string(store.NoticeTell), app, result)
+			notices.WithLabelValues(string(store.NoticeLogout), app, result)
 		}
 	}
 	registry := prometheus.NewRegistry()

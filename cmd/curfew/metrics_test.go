@@ -139,9 +139,9 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	for reason := range reasons {
 		channels["backchannel"]["refused "+reason] = true
 	}
-	tell, revoke := words{}, words{}
-	for file, kinds := range map[string][]words{"post.go": {tell}, "revoke.go": {revoke}, "sender.go": {tell, revoke},
-		"queue.go": {tell, revoke}} {
+	logout, revoke := words{}, words{}
+	for file, kinds := range map[string][]words{"post.go": {logout}, "revoke.go": {revoke}, "sender.go": {logout, revoke},
+		"queue.go": {logout, revoke}} {
 		source(t, "fanout/"+file, func(n ast.Node) {
 			for _, v := range member(n, "name") {
 				for _, w := range kinds {
@@ -198,7 +198,7 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	fetches["refused"] = true // by way of a function
 	same("key fetches", series("curfew_key_fetches_total", "provider", "result"), each([]string{"one", "two"}, fetches))
 	notices := each([]string{"revoke one", "revoke two"}, revoke)
-	maps.Copy(notices, each([]string{"tell wiki"}, tell))
+	maps.Copy(notices, each([]string{"logout wiki"}, logout))
 	same("notices", series("curfew_notice_attempts_total", "kind", "target", "result"), notices)
 	want := words{}
 	for channel, w := range channels {

@@ -96,7 +96,7 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 	asJSON := cmd.Flags().Bool("json", false, "print JSON, one notice a line")
 	cmd.Flags().StringVar(&f.state, "state", "", "pending or dead")
 	cmd.Flags().StringVar(&f.target, "target", "", "of one app, or one provider")
-	cmd.Flags().StringVar(&f.kind, "kind", "", "tell or revoke")
+	cmd.Flags().StringVar(&f.kind, "kind", "", "logout or revoke")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *limit < 1 {
 			return exit{2, errors.New("--limit: want 1 or more")}
@@ -158,7 +158,7 @@ func newNoticeActionCmd(p *process, client *adminClient, verb, short, done strin
 	cmd := &cobra.Command{Use: verb + " ID... | --dead [--target NAME]", Short: short, Args: cobra.ArbitraryArgs}
 	dead := cmd.Flags().Bool("dead", false, "all dead letters")
 	cmd.Flags().StringVar(&f.target, "target", "", "with --dead: those of one app, or one provider")
-	cmd.Flags().StringVar(&f.kind, "kind", "", "with --dead: tell or revoke")
+	cmd.Flags().StringVar(&f.kind, "kind", "", "with --dead: logout or revoke")
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		if *dead == (len(ids) > 0) || !*dead && (f.target != "" || f.kind != "") {
 			return exit{2, errors.New("name the notices, or say --dead")}

@@ -95,9 +95,9 @@ apps:
 		t.Errorf("notice show: %s", out)
 	}
 	_, metrics := g.get(t, g.private+"/metrics")
-	for _, want := range []string{`curfew_notices_dead{kind="tell",target="wiki"} 1`,
-		`curfew_notices_pending{kind="tell",target="wiki"} 0`,
-		`curfew_notice_attempts_total{kind="tell",result="error",target="wiki"} 1`} {
+	for _, want := range []string{`curfew_notices_dead{kind="logout",target="wiki"} 1`,
+		`curfew_notices_pending{kind="logout",target="wiki"} 0`,
+		`curfew_notice_attempts_total{kind="logout",result="error",target="wiki"} 1`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
 		}

@@ -110,7 +110,7 @@ func TestSigningKeysAreCopiedAndNoticesAreTold(t *testing.T) {
 	want := kids(from, false)
 	backend := openSQLite(t, from)
 	now := store.Time(time.Now())
-	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeTell, Target: "wiki", Issuer: "i",
+	if err := backend.Enqueue(t.Context(), []store.Notice{{Kind: store.NoticeLogout, Target: "wiki", Issuer: "i",
 		ClientID: "c", Created: now, Due: now, Deadline: now.Add(time.Hour)}}); err != nil {
 		t.Fatal(err)
 	}
@@ -236,19 +236,19 @@ func TestAStoreOfAnOlderReleaseIsNotBroughtForwardByWhoOnlyLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec(`DELETE FROM goose_db_version WHERE version_id > 1`); err != nil {
+	if _, err := db.Exec(`DELETE FROM goose_db_version WHERE version_id > 0`); err != nil {
 		t.Fatal(err)
 	}
 	unchanged := func() {
 		t.Helper()
 		var version int
 		if err := db.QueryRow(`SELECT max(version_id) FROM goose_db_version`).Scan(&version); err != nil ||
-			version != 1 {
-			t.Fatalf("the schema is %d now, %v; want 1", version, err)
+			version != 0 {
+			t.Fatalf("the schema is %d now, %v; want 0", version, err)
 		}
 	}
 	_, stderr, status := copyNow(path, filepath.Join(t.TempDir(), "to.db"))
-	if status != 1 || !strings.Contains(stderr, "the database does not have the schema of this release (schema 1") ||
+	if status != 1 || !strings.Contains(stderr, "the database does not have the schema of this release (schema 0") ||
 		!strings.Contains(stderr, "it is not changed by a copy") {
 		t.Errorf("%d %s", status, stderr)
 	}

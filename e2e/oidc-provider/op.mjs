@@ -2,7 +2,8 @@
 //
 //   OP_PORT         where it listens, on 127.0.0.1; the issuer is http://127.0.0.1:OP_PORT
 //   OP_CLIENTS      [{"id": "app", "secret": "...", "base": "http://127.0.0.1:4180"}], each a gateway
-//   OP_ALG          RS256 (default), PS256, ES256 or EdDSA: signs ID Tokens and logout tokens
+//   OP_KEY          its key, a private JWK whose alg signs ID Tokens and logout tokens. It is not made here: Node 20 can
+//                   hang for ever when it collects garbage while it exports a key as a JWK
 //   OP_ACCESS_TTL   seconds that the first access token of a session lives; default 300
 //   OP_NEXT_TTL     seconds that those live which it is refreshed with; default 300
 //   OP_GROUPS       that many groups are in the ID Token of everybody; default none
@@ -23,17 +24,11 @@ import Provider from 'oidc-provider';
 
 const port = Number(process.env.OP_PORT);
 const issuer = `http://127.0.0.1:${port}`;
-const alg = process.env.OP_ALG ?? 'RS256';
+const key = JSON.parse(process.env.OP_KEY);
+const { alg } = key;
 const groups = Array.from({ length: Number(process.env.OP_GROUPS ?? 0) }, (_, i) => `/organisation/department/team-${i}`);
 const post = process.env.OP_POST === 'yes';
 const tell = (ev, more = {}) => process.stdout.write(`${JSON.stringify({ ev, ...more })}\n`);
-
-const kinds = {
-  RS256: ['rsa', { modulusLength: 2048 }], PS256: ['rsa', { modulusLength: 2048 }],
-  ES256: ['ec', { namedCurve: 'P-256' }], EdDSA: ['ed25519', {}],
-};
-const { privateKey } = crypto.generateKeyPairSync(...kinds[alg]);
-const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg, kid: `e2e-${alg}` };
 
 const provider = new Provider(issuer, {
   clients: JSON.parse(process.env.OP_CLIENTS).map(({ id, secret, base }) => ({
@@ -75,7 +70,8 @@ const provider = new Provider(issuer, {
   }),
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   // It sends nothing to special-use addresses, and these gateways are on loopback: without its dispatcher fetch does.
-  fetch: (url, { dispatcher, ...options }) => {
+  // Without its signal it waits for longer than 2.5 s: these machines may be busy.
+  fetch: (url, { dispatcher, signal, ...options }) => {
     const token = options.body instanceof URLSearchParams && options.body.get('logout_token');
     if (token) tell('backchannel.post', { token });
     return fetch(url, options);

@@ -35,7 +35,7 @@ func Record(subject, sid string, now time.Time) store.Record {
 func Ending(who store.Selector, jti string, now time.Time) store.Ending {
 	who.Issuer, who.ClientID = Issuer, ClientID
 	return store.Ending{Selector: who, Cause: store.CauseBackChannel, JTI: jti, JTIExpires: now.Add(time.Hour),
-		Notices: []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app2", Deadline: now.Add(time.Hour)}}}
+		Notices: []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app2", Deadline: now.Add(time.Hour)}}}
 }
 
 // Poll asks again and again, until it is answered true.
@@ -265,4 +265,36 @@ func Frozen(t testing.TB, server interface {
 		_, err := there.Get(t.Context(), wished)
 		return errors.Is(err, store.ErrNotFound)
 	})
+}
+
+// WrongClock fails unless a replica whose clock is off goes by the clock of the store. replicate starts one more
+// replica of the same store.
+func WrongClock(t *testing.T, replicate func(session.Config) *Replica) {
+	t.Helper()
+	right := replicate(session.Config{})
+	for name, off := range map[string]time.Duration{"fast": 30 * time.Second, "slow": -30 * time.Second} {
+		wrong := replicate(session.Config{Now: func() time.Time { return time.Now().Add(off) }})
+		for _, r := range []*Replica{right, wrong} {
+			Poll(t, "it has asked for the time", func() bool { return time.Until(r.Now()).Abs() < 2*time.Second })
+		}
+		const margin = 5 * time.Second // more than both can be off still
+		create := func(began time.Time) error {
+			_, _, err := right.Create(t.Context(), session.SignIn{Issuer: Issuer, ClientID: ClientID, Subject: name,
+				Began: began})
+			return err
+		}
+		for _, ends := range []*Replica{right, wrong} {
+			for _, by := range []*Replica{right, wrong} {
+				before := by.Now().Add(-margin)
+				ends.EndAll(t, store.Selector{Subject: name})
+				if err := create(before); !errors.Is(err, store.ErrEnded) {
+					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err,
+						store.ErrEnded)
+				}
+				if err := create(by.Now().Add(margin)); err != nil {
+					t.Errorf("a login from after the logout, by a clock that is %s: %v", name, err)
+				}
+			}
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 )
 
@@ -201,14 +202,7 @@ func forEach[T any](ctx context.Context, all []T, do func(context.Context, T) (f
 func retry(ctx context.Context, do func() error) error {
 	for try := time.Duration(1); ; try++ {
 		err := do()
-		if err == nil || try == tries {
-			return err
-		}
-		wait := time.NewTimer(try * time.Second)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if err == nil || try == tries || !wait.Sleep(ctx, try*time.Second) {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func (s *Store) ClaimAttempt(
 		case a == nil:
 			a = &attempt{id: id, value: bytes.Clone(value), expires: expires}
 			s.attempts[id] = a
-			s.attemptTimes.add(a, expires.UnixMicro())
+			s.attemptTimes.add(a, expires.UnixMicro(), 0)
 		case now.Before(a.expires):
 			held = bytes.Clone(a.value)
 		default:

@@ -139,7 +139,7 @@ func (s *Store) insert(e *entry) {
 	s.sids.add(bySID, e)
 	s.addFormer(e)
 	s.byKey.add(e)
-	s.expiry.add(e, e.runsOut())
+	s.expiry.add(e, e.runsOut(), 0)
 }
 
 func (s *Store) remove(e *entry) {

@@ -300,7 +300,7 @@ func remember[K comparable](
 	}
 	m := &remembered[K]{key: k, at: at}
 	all[k] = m
-	times.add(m, until)
+	times.add(m, until, 0)
 }
 
 // pruneBatch is how many entries one Prune removes at most, since all other calls wait for it.

@@ -16,6 +16,7 @@ import (
 type notice struct {
 	timer
 	store.Notice
+	order      uint64 // in which it was added
 	state      state
 	inTarget   place // among those that wait for the same target
 	byCreation place // among those of the same target that are not given up
@@ -64,22 +65,21 @@ func (o *outbox) add(n store.Notice) {
 	o.count++
 	n.ID = strconv.FormatUint(o.count, 10)
 	n.Payload = bytes.Clone(n.Payload)
-	kept := &notice{Notice: n, timer: timer{order: o.count}}
-	kept.inTarget = place{timer{order: o.count}, kept}
-	kept.byCreation = place{timer{order: o.count}, kept}
+	kept := &notice{Notice: n, order: o.count}
+	kept.inTarget.n, kept.byCreation.n = kept, kept
 	name := targetName{n.Kind, n.Target}
 	if o.targets[name] == nil {
 		o.targets[name] = new(target)
 	}
 	o.all[n.ID] = kept
-	o.targets[name].pending.add(&kept.byCreation, n.Created.UnixMicro())
+	o.targets[name].pending.add(&kept.byCreation, n.Created.UnixMicro(), kept.order)
 	o.wait(kept)
 }
 
 // wait makes n, which must be neither waiting nor leased, a waiting notice.
 func (o *outbox) wait(n *notice) {
 	n.state = waiting
-	o.target(n).waiting.add(&n.inTarget, n.Due.UnixMicro())
+	o.target(n).waiting.add(&n.inTarget, n.Due.UnixMicro(), n.order)
 }
 
 // dequeue removes n from the queue of waiting or of leased notices.
@@ -138,7 +138,7 @@ func (s *Store) Claim(
 			n.state = leased
 			n.Lease = token
 			n.Attempts++
-			o.leased.add(n, now.Add(lease).UnixMicro())
+			o.leased.add(n, now.Add(lease).UnixMicro(), n.order)
 			out := n.Notice
 			out.Payload = bytes.Clone(n.Payload)
 			claimed = append(claimed, out)
@@ -239,7 +239,7 @@ func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) e
 		case givenUp:
 			n.GivenUp = false
 			o.target(n).dead--
-			o.target(n).pending.add(&n.byCreation, n.Created.UnixMicro())
+			o.target(n).pending.add(&n.byCreation, n.Created.UnixMicro(), n.order)
 			o.wait(n)
 		case waiting:
 			o.target(n).waiting.move(&n.inTarget, n.Due.UnixMicro())

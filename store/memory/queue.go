@@ -3,10 +3,7 @@ package memory
 import "iter"
 
 // timer is embedded in what is put into a queue.
-type timer struct {
-	order uint64 // of items that are due at the same time
-	place int    // in the queue
-}
+type timer struct{ place int } // in the queue
 
 func (t *timer) clock() *timer { return t }
 
@@ -17,15 +14,15 @@ type timed interface{ clock() *timer }
 type queue[T timed] []slot[T]
 
 type slot[T timed] struct {
-	due   int64 // microseconds since 1970
-	order uint64
+	due   int64  // microseconds since 1970
+	order uint64 // of items that are due at the same time
 	item  T
 }
 
-// add adds x.
-func (q *queue[T]) add(x T, due int64) {
+// add adds x, after those that are due at the same time and have a lower order.
+func (q *queue[T]) add(x T, due int64, order uint64) {
 	*q = append(*q, slot[T]{})
-	q.place(len(*q)-1, slot[T]{due, x.clock().order, x})
+	q.place(len(*q)-1, slot[T]{due, order, x})
 }
 
 // move changes when x, which is in the queue, is due.

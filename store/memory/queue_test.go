@@ -30,7 +30,7 @@ func TestQueueGivesWhatIsDueFirst(t *testing.T) {
 				m := &remembered[int]{key: len(due)}
 				due[m] = time.Draw(t, "due")
 				members = append(members, m)
-				q.add(m, due[m])
+				q.add(m, due[m], 0)
 			},
 			"move": func(t *rapid.T) {
 				m := member(t)

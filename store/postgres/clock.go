@@ -33,10 +33,10 @@ var errStandby = errors.New("the server has become a standby")
 func (s *Store) Clock() store.Clock { return store.Clock{Now: s.now} }
 
 func (s *Store) now(ctx context.Context) (time.Time, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return time.Time{}, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	ctx, cancel := context.WithTimeout(ctx, s.o.StatementTimeout)
 	defer cancel()
 	at, err := s.clock.read(ctx)

@@ -27,7 +27,7 @@ func EndStatement(e store.Ending, now time.Time) (string, []any) {
 
 // ClaimStatement claims up to ten notices for a target.
 func ClaimStatement(target string) (string, []any) {
-	return claimSQL, []any{"x", 1 << 40, 1 << 30, 10, string(store.NoticeTell), target}
+	return claimSQL, []any{"x", 1 << 40, 1 << 30, 10, string(store.NoticeLogout), target}
 }
 
 // Planning are the settings of each connection that does not lead to a pooler.
@@ -64,7 +64,7 @@ func Statements() map[string][]any {
 		listSubjectSQL():   {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
 		listSIDSQL():       {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
 		pruneSQL:           {1, 1, 1},
-		claimSQL:           {"x", 1, 1, 1, "tell", "t"},
+		claimSQL:           {"x", 1, 1, 1, "logout", "t"},
 		completeDoneSQL:    {1, "x"},
 		completeRetrySQL:   {1, "x", 1, ""},
 		completeGiveUpSQL:  {1, "x", ""},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/internal/gate"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -157,7 +158,7 @@ func (f *follower) testNotify(ctx context.Context, pool *pgxpool.Pool) error {
 // run reads whenever there is a reason to, until ctx is done. It connects again when the connection is lost.
 func (f *follower) run(ctx context.Context) {
 	defer close(f.stopped)
-	defer f.refuse(errClosed)
+	defer f.refuse(gate.ErrClosed)
 	for {
 		err := f.readLoop(ctx)
 		drop(f.conn)
@@ -293,7 +294,7 @@ func (f *follower) request(ctx context.Context, then func(gaps int64) error) (in
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
-		return 0, errClosed
+		return 0, gate.ErrClosed
 	}
 	f.requests = append(f.requests, r)
 	if f.wake != nil {
@@ -316,7 +317,7 @@ func (f *follower) refuse(err error) {
 		r.answer <- answer{err: err}
 	}
 	f.requests = nil
-	f.closed = f.closed || errors.Is(err, errClosed)
+	f.closed = f.closed || errors.Is(err, gate.ErrClosed)
 }
 
 // pause waits for d, or until there is a request.

@@ -11,7 +11,7 @@ import (
 	"example.com/curfew/store/postgres"
 )
 
-func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
+func TestTheOtherReplicaIsNotifiedWithoutASync(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
 	here, there := open(t, address, patient()), open(t, address, patient())
@@ -22,22 +22,20 @@ func TestTheBellIsHeardOnTheOtherReplicaWithoutASync(t *testing.T) {
 		if _, err := here.End(t.Context(), rig.Ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 			t.Fatal(err)
 		}
-		heard.wantBell(t, r)
+		heard.wantNotified(t, r)
 	}
 }
 
-// endSilently ends as a replica does that dies before it can ring.
+// endSilently ends as a replica does that dies before it can notify the others.
 func endSilently(t *testing.T, address string, who store.Selector, now time.Time) {
 	t.Helper()
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(who, "", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, address, who, "", now)
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestASyncHearsWhatNoBellTellsOf(t *testing.T) {
+func TestASyncHearsWhatNoNotificationTellsOf(t *testing.T) {
 	t.Parallel()
 	address := schema(t)
 	backend := open(t, address, patient())
@@ -58,9 +56,7 @@ func TestEndingsThatCommitOutOfTheirOrderAreHeardOnce(t *testing.T) {
 	heard := listen(t, backend)
 	now := time.Now()
 	slow, quick := signIn(t, backend, "slow", "s1", now), signIn(t, backend, "quick", "s2", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "slow"}, "j1", now), now)
-	send(t, tx, statement, args) // has its number now
+	tx := beginEnd(t, address, store.Selector{Subject: "slow"}, "j1", now) // has its number now
 	endSilently(t, address, store.Selector{Subject: "quick"}, now)
 	heard.sync(t)
 	heard.wantHeard(t, quick, 1)
@@ -80,9 +76,7 @@ func TestAnEndingThatWasUndoneIsNotHeardOf(t *testing.T) {
 	heard := listen(t, backend)
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, address, store.Selector{Subject: "alice"}, "j1", now)
 	heard.sync(t)
 	tx.Rollback(t.Context())
 	heard.sync(t)
@@ -211,9 +205,7 @@ func TestASlowEndingThatWasPrunedUnseenIsAGap(t *testing.T) {
 	now := time.Now()
 	signIn(t, backend, "slow", "s1", now)
 	signIn(t, backend, "quick", "s2", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "slow"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, address, store.Selector{Subject: "slow"}, "j1", now)
 	endSilently(t, address, store.Selector{Subject: "quick"}, now)
 	heard.sync(t) // of the quick one, which is the newer
 	if err := tx.Commit(t.Context()); err != nil {

@@ -44,11 +44,8 @@ func wantTrouble(t testing.TB, what string, err error) {
 	if err == nil {
 		t.Errorf("%s: got no error", what)
 	}
-	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
-		store.ErrLeaseLost, store.ErrNoNotice} {
-		if errors.Is(err, known) {
-			t.Errorf("%s: got error %v, which says something about the session", what, err)
-		}
+	if store.IsContractError(err) {
+		t.Errorf("%s: got error %v, which says something about the session", what, err)
 	}
 }
 
@@ -113,8 +110,8 @@ func (e *ears) wantHeard(t testing.TB, r store.Record, times int) {
 	}
 }
 
-// wantBell fails unless r is what is heard of next, without a Sync.
-func (e *ears) wantBell(t testing.TB, r store.Record) {
+// wantNotified fails unless r is what is heard of next, without a Sync.
+func (e *ears) wantNotified(t testing.TB, r store.Record) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -124,7 +121,7 @@ func (e *ears) wantBell(t testing.TB, r store.Record) {
 			t.Error("heard of another session")
 		}
 	case <-ctx.Done():
-		t.Fatal("no bell was heard")
+		t.Fatal("no notification came")
 	}
 }
 
@@ -136,6 +133,25 @@ func begin(t testing.TB, address string) pgx.Tx {
 		t.Fatal(err)
 	}
 	return tx
+}
+
+// beginEnd carries out an ending in a transaction that stays open.
+func beginEnd(t testing.TB, address string, who store.Selector, jti string, now time.Time) pgx.Tx {
+	t.Helper()
+	tx := begin(t, address)
+	statement, args := postgres.EndStatement(rig.Ending(who, jti, now), now)
+	send(t, tx, statement, args)
+	return tx
+}
+
+// goEnd carries out an ending in the background, and returns where its error will be.
+func goEnd(backend *postgres.Store, e store.Ending, now time.Time) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := backend.End(context.Background(), e, now)
+		done <- err
+	}()
+	return done
 }
 
 // send runs a statement in a transaction that stays open.

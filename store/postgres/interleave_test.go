@@ -82,9 +82,7 @@ func TestACreateFindsTheMarkThatIsBeingLeft(t *testing.T) {
 				backend := open(t, address, patient())
 				now := time.Now()
 				r := rig.Record("alice", shape.sid, now)
-				end := begin(t, address)
-				statement, args := postgres.EndStatement(rig.Ending(shape.who, "j1", now), now)
-				send(t, end, statement, args)
+				end := beginEnd(t, address, shape.who, "j1", now)
 
 				done := make(chan error, 1)
 				go func() { done <- backend.Create(context.Background(), r, now, now) }()
@@ -115,9 +113,7 @@ func TestOthersDoNotWaitForAnEnding(t *testing.T) {
 	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	r := signIn(t, backend, "alice", "s1", now)
 	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s1"}} {
-		end := begin(t, address)
-		statement, args := postgres.EndStatement(rig.Ending(who, "j1", now), now)
-		send(t, end, statement, args)
+		end := beginEnd(t, address, who, "j1", now)
 		// Any wait would be for ever: nobody commits meanwhile.
 		wantAlive(t, backend, r, now)
 		bob := signIn(t, backend, "bob", "s2", now)
@@ -140,9 +136,7 @@ func TestAnUpdateThatWaitsForAnEndingFindsNothing(t *testing.T) {
 	backend := open(t, address, patient())
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	end := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Key: r.Key}, "j1", now), now)
-	send(t, end, statement, args)
+	end := beginEnd(t, address, store.Selector{Key: r.Key}, "j1", now)
 	done := make(chan error, 1)
 	go func() { done <- backend.Update(context.Background(), r, now) }()
 	waitBlocked(t, address, end, 1)
@@ -163,11 +157,7 @@ func TestAnEndingThatWaitsForAnUpdateTakesWhatThatLeft(t *testing.T) {
 	send(t, update, `UPDATE curfew_sessions SET payload = 'newest', refresh = 1, revision = revision + 1`, nil)
 	e := rig.Ending(store.Selector{Subject: "alice"}, "j1", now)
 	e.Notices[0].Kind = store.NoticeRevoke
-	done := make(chan error, 1)
-	go func() {
-		_, err := backend.End(context.Background(), e, now)
-		done <- err
-	}()
+	done := goEnd(backend, e, now)
 	waitBlocked(t, address, update, 1)
 	update.Commit(context.Background())
 	if err := rig.Soon(t, "the answer", done); err != nil {
@@ -187,14 +177,8 @@ func TestAReplayThatWaitsForTheFirstIsOneOnlyIfThatSucceeds(t *testing.T) {
 		backend := open(t, address, patient())
 		now := time.Now()
 		r := signIn(t, backend, "bob", "s2", now)
-		first := begin(t, address)
-		statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-		send(t, first, statement, args)
-		done := make(chan error, 1)
-		go func() {
-			_, err := backend.End(context.Background(), rig.Ending(store.Selector{Subject: "bob"}, "j1", now), now)
-			done <- err
-		}()
+		first := beginEnd(t, address, store.Selector{Subject: "alice"}, "j1", now)
+		done := goEnd(backend, rig.Ending(store.Selector{Subject: "bob"}, "j1", now), now)
 		waitBlocked(t, address, first, 1)
 		if commits {
 			first.Commit(context.Background())
@@ -231,11 +215,7 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 		}
 		tx := begin(t, address)
 		send(t, tx, `SELECT FROM curfew_sessions WHERE key = $1 FOR UPDATE`, []any{first.Key[:]})
-		done := make(chan error, 1)
-		go func() {
-			_, err := backend.End(context.Background(), rig.Ending(who, "j1", now), now)
-			done <- err
-		}()
+		done := goEnd(backend, rig.Ending(who, "j1", now), now)
 		waitBlocked(t, address, tx, 1)
 		if _, err := dial(t, address).Exec(t.Context(), `SELECT FROM curfew_sessions WHERE key = $1 FOR UPDATE NOWAIT`,
 			last.Key[:]); err != nil {

@@ -66,9 +66,7 @@ func TestTwoWhoShareADatabaseDoNotMeet(t *testing.T) {
 	heard := listen(t, there)
 	now := time.Now()
 	mine, yours := signIn(t, here, "alice", "s1", now), signIn(t, there, "alice", "s1", now)
-	tx := begin(t, one)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, one, store.Selector{Subject: "alice"}, "j1", now)
 	signIn(t, there, "alice", "s2", now) // and waits for nobody
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
@@ -188,7 +186,7 @@ func TestANameThatCannotBeKeptIsRefused(t *testing.T) {
 		t.Fatalf("claimed %d (error %v), want 1", len(n), err)
 	}
 	if err := backend.Complete(t.Context(), n[0], store.Outcome{RetryAt: now, Reason: "a\x00b\xff"}); err != nil {
-		t.Errorf("Settle: %v", err)
+		t.Errorf("Complete: %v", err)
 	}
 }
 

@@ -29,10 +29,10 @@ func planned(t *testing.T) (string, *postgres.Store) {
 		`INSERT INTO curfew_jtis SELECT sha256(i::text::bytea), i FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'https://id.example', 'app', 'x', 'y', 'user' FROM generate_series(1, 20000) i`,
 		`INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
-			SELECT 1, i, 1, 'tell', 't', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(1, 5000) i`,
-		`INSERT INTO curfew_vault SELECT i, 'x', 1 FROM generate_series(1, 1000) i`,
+			SELECT 1, i, 1, 'logout', 't', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(1, 5000) i`,
+		`INSERT INTO curfew_shared_values SELECT i, 'x', 1 FROM generate_series(1, 1000) i`,
 		`INSERT INTO curfew_attempts SELECT sha256(i::text::bytea), i, 'x' FROM generate_series(1, 5000) i`,
-		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_vault, curfew_attempts`)
+		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_shared_values, curfew_attempts`)
 	return address, backend
 }
 
@@ -90,7 +90,7 @@ func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 	open(t, address, patient()).Close()
 	leave := func(target string, first, last int) {
 		run(t, address, fmt.Sprintf(`INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
-			SELECT i, i, i, 'tell', '%s', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(%d, %d) i`, target, first, last))
+			SELECT i, i, i, 'logout', '%s', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(%d, %d) i`, target, first, last))
 	}
 	claimed := 0
 	for _, kept := range []bool{true, false} {

@@ -1,13 +1,14 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/internal/gate"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,9 +17,6 @@ import (
 
 // ErrNotMigrated means that the schema would have to be created or changed, which [Options] forbids.
 var ErrNotMigrated = errors.New("the database does not have the schema of this release")
-
-// errClosed is what every method of a closed store returns.
-var errClosed = errors.New("postgres: the store is closed")
 
 // Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
@@ -38,18 +36,6 @@ type Options struct {
 	NoMigration bool
 }
 
-func (o Options) withDefaults() Options {
-	for _, d := range []struct {
-		field   *time.Duration
-		usually time.Duration
-	}{{&o.StatementTimeout, 5 * time.Second}, {&o.LockTimeout, 2 * time.Second}, {&o.Grace, time.Second}} {
-		if *d.field == 0 {
-			*d.field = d.usually
-		}
-	}
-	return o
-}
-
 // Store keeps sessions, notices and shared values in a PostgreSQL database. It is a [store.Store].
 type Store struct {
 	o    Options
@@ -57,9 +43,7 @@ type Store struct {
 	feed *follower
 
 	clock *clockConn
-
-	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
-	closed bool
+	gate  gate.Gate
 }
 
 // Open connects to the database at url (postgres://user:password@host:port/database?…, in the form of libpq) and
@@ -73,7 +57,9 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 			err = fmt.Errorf("postgres: %w", err)
 		}
 	}()
-	o = o.withDefaults()
+	o.StatementTimeout = cmp.Or(o.StatementTimeout, 5*time.Second)
+	o.LockTimeout = cmp.Or(o.LockTimeout, 2*time.Second)
+	o.Grace = cmp.Or(o.Grace, time.Second)
 	a, err := parseAddress(url, o)
 	if err != nil {
 		return nil, err
@@ -115,27 +101,12 @@ func (s *Store) inspect(ctx context.Context) (table uint32, err error) {
 	return table, nil
 }
 
-// enter begins a method. If it returns nil, the method must call leave at its end.
-func (s *Store) enter(ctx context.Context) error {
-	s.inUse.RLock()
-	err := ctx.Err()
-	if s.closed {
-		err = errClosed
-	}
-	if err != nil {
-		s.inUse.RUnlock()
-	}
-	return err
-}
-
-func (s *Store) leave() { s.inUse.RUnlock() }
-
 // read runs a query that changes nothing. It ends when ctx is done.
 func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	ctx, cancel := context.WithTimeout(ctx, s.o.StatementTimeout)
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
@@ -149,10 +120,10 @@ func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Conte
 // write runs a change. The wait for a connection ends when ctx is done. A change that may have been sent is waited for
 // until [Options.Grace] later.
 func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	bounded, cancel := context.WithTimeout(ctx, s.o.StatementTimeout)
 	defer cancel()
 	conn, err := s.pool.Acquire(bounded)
@@ -172,7 +143,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 	forgetWarning(conn)
 	err = fn(graceful, conn)
 	// This holds for errors of the contract too: what they were read from may still be lost.
-	if warning := warningOf(conn); warning != nil && (err == nil || isVerdict(err)) {
+	if warning := warningOf(conn); warning != nil && (err == nil || store.IsContractError(err)) {
 		return fmt.Errorf("postgres: %s: %w: %s", what, errUncertain, warning.Message)
 	}
 	return s.failed(what, err)
@@ -181,7 +152,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 // failed adds what failed to an error. After an error of a connection it resets the pool: if the server was restarted,
 // all connections are broken.
 func (s *Store) failed(what string, err error) error {
-	if err == nil || isVerdict(err) {
+	if err == nil || store.IsContractError(err) {
 		return err
 	}
 	var answer *pgconn.PgError
@@ -193,37 +164,22 @@ func (s *Store) failed(what string, err error) error {
 	return fmt.Errorf("postgres: %s: %w", what, err)
 }
 
-// isVerdict reports whether err is an error of the contract, and not a failure.
-func isVerdict(err error) bool {
-	for _, verdict := range []error{store.ErrEnded, store.ErrNotFound, store.ErrConflict, store.ErrReplayed,
-		store.ErrLeaseLost, store.ErrNoNotice} {
-		if errors.Is(err, verdict) {
-			return true
-		}
-	}
-	return false
-}
-
 // Close waits for the methods that are running and closes the connections.
 func (s *Store) Close() error {
-	s.inUse.Lock()
-	defer s.inUse.Unlock()
-	if s.closed {
+	return s.gate.Close(func() error {
+		s.feed.close()
+		s.clock.close()
+		s.pool.Close()
 		return nil
-	}
-	s.closed = true
-	s.feed.close()
-	s.clock.close()
-	s.pool.Close()
-	return nil
+	})
 }
 
 // Watch implements [store.Store]. See follower for how it works.
 func (s *Store) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.gate.Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	return s.feed.watch(ctx, fn)
 }
 

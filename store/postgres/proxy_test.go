@@ -12,7 +12,6 @@ import (
 
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
-	"example.com/curfew/store/postgres"
 )
 
 // wire carries bytes between a store and a server, and can be cut, or held up.
@@ -168,9 +167,7 @@ func TestABackendThatIsTerminatedInTheMiddleOfEndIsNeverSuccessAndAlive(t *testi
 	backend := open(t, address, patient())
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, address, store.Selector{Subject: "alice"}, "j1", now)
 	done := make(chan error, 1)
 	go func() {
 		_, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now)

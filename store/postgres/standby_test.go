@@ -171,7 +171,7 @@ func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
 	notice := func() store.Notice {
-		return store.Notice{Kind: store.NoticeTell, Target: "app2", Issuer: rig.Issuer,
+		return store.Notice{Kind: store.NoticeLogout, Target: "app2", Issuer: rig.Issuer,
 			ClientID: rig.ClientID, Subject: "alice",
 			Cause: store.CauseBackChannel, Created: now, Due: now, Deadline: now.Add(time.Hour)}
 	}

@@ -208,9 +208,7 @@ func TestOneWhoWaitsTooLongForALockIsTold(t *testing.T) {
 	backend := open(t, address, o)
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, address, store.Selector{Subject: "alice"}, "j1", now)
 	_, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j2", now), now)
 	wantTrouble(t, "End", err)
 	tx.Rollback(t.Context())
@@ -229,14 +227,8 @@ func TestAFullPoolIsTroubleAndTheFeedGoesOn(t *testing.T) {
 	heard := listen(t, backend)
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "bob"}, "j1", now), now)
-	send(t, tx, statement, args)
-	done := make(chan error, 1)
-	go func() {
-		_, err := backend.End(context.Background(), rig.Ending(store.Selector{Subject: "bob"}, "j2", now), now)
-		done <- err
-	}()
+	tx := beginEnd(t, address, store.Selector{Subject: "bob"}, "j1", now)
+	done := goEnd(backend, rig.Ending(store.Selector{Subject: "bob"}, "j2", now), now)
 	waitBlocked(t, address, tx, 1) // and has the only connection
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -257,9 +249,7 @@ func TestACallerWhoLeavesWhileItWaitsLearnsWhatBecameOfIt(t *testing.T) {
 	backend := open(t, address, patient())
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	tx := begin(t, address)
-	statement, args := postgres.EndStatement(rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
-	send(t, tx, statement, args)
+	tx := beginEnd(t, address, store.Selector{Subject: "alice"}, "j1", now)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {

@@ -24,10 +24,7 @@ func (s *Store) ClaimAttempt(
 
 // CompleteAttempt implements [store.Attempts].
 func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value []byte, now time.Time) error {
-	word, _, err := s.attempt(ctx, id, value, "", "", now)
-	if err == nil && word == "gone" {
-		return store.ErrNotFound
-	}
+	_, _, err := s.attempt(ctx, id, value, "", "", now)
 	return err
 }
 

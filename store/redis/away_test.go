@@ -15,11 +15,9 @@ import (
 	"example.com/curfew/store/redis"
 )
 
-// tokenOf is a logout token's ending of one person.
-func tokenOf(i int, now time.Time) store.Ending {
-	e := endingOf(store.Selector{Subject: fmt.Sprint("user", i)})
-	e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-	return e
+// userToken is a logout token's ending of one person.
+func userToken(i int, now time.Time) store.Ending {
+	return tokenOf(store.Selector{Subject: fmt.Sprint("user", i)}, fmt.Sprint("j", i), now)
 }
 
 // endAll sends all tokens at once and returns those that were not answered with success.
@@ -29,7 +27,7 @@ func endAll(t *testing.T, backend *redis.Store, n int, now time.Time) (failed []
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			_, err := backend.End(context.Background(), tokenOf(i, now), now)
+			_, err := backend.End(context.Background(), userToken(i, now), now)
 			if errors.Is(err, store.ErrReplayed) {
 				t.Errorf("End of user %d: %v, though it was not done", i, err)
 			}
@@ -53,7 +51,6 @@ func TestAReplicaOfAClusterThatIsAwayAtTheStartVoidsNoPromise(t *testing.T) {
 	away, other := own.Nodes[3], own.Nodes[4]
 	away.Kill()
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	if n := backend.WaitFor(); n != 1 {
 		t.Errorf("%d replicas are waited for while one is away, want 1", n)
 	}
@@ -68,7 +65,7 @@ func TestAReplicaOfAClusterThatIsAwayAtTheStartVoidsNoPromise(t *testing.T) {
 	other.Thaw()
 	for _, i := range failed {
 		rig.Poll(t, "the same token again succeeds", func() bool {
-			_, err := backend.End(t.Context(), tokenOf(i, now), now)
+			_, err := backend.End(t.Context(), userToken(i, now), now)
 			if errors.Is(err, store.ErrReplayed) {
 				t.Fatalf("End of user %d again: %v", i, err)
 			}
@@ -91,7 +88,6 @@ func TestReplicasBehindSentinelsThatAreAwayAtTheStartVoidNoPromise(t *testing.T)
 		return strings.Contains(text, "connected_slaves:0")
 	})
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	now := store.Time(time.Now())
 	if failed := endAll(t, backend, 3, now); len(failed) != 3 {
 		t.Errorf("%d of 3 logouts failed while the replicas are away, want all", len(failed))
@@ -104,7 +100,6 @@ func TestLogoutsThatWaitShareFewConnectionsAndGiveThemBack(t *testing.T) {
 	t.Parallel()
 	two := servers.RedisReplicas(t, 1, forgetful...)
 	backend := open(t, two.URL, redis.Options{WaitReplicas: 1, Timeout: 4 * time.Second})
-	defer backend.Close()
 	c := adminOf(t, two.Nodes[0])
 	ours := func() int {
 		text, _ := ask(t, c, "CLIENT", "LIST")

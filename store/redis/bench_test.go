@@ -61,7 +61,6 @@ func BenchmarkMemory(b *testing.B) {
 	const sessions = 100_000
 	s := startServer(b)
 	backend := open(b, s.URL, redis.Options{Timeout: time.Minute})
-	defer backend.Close()
 	c := adminOf(b, s)
 	used := func() int {
 		info := do(b, c, "INFO", "memory")
@@ -105,9 +104,7 @@ func BenchmarkMemory(b *testing.B) {
 func BenchmarkHeard(b *testing.B) {
 	s := startServer(b)
 	here := open(b, s.URL, redis.Options{})
-	defer here.Close()
 	there := open(b, s.URL, redis.Options{})
-	defer there.Close()
 	heard := make(chan time.Time, 1)
 	feed, err := there.Watch(b.Context(), func(store.Ended) { heard <- time.Now() })
 	if err != nil {
@@ -154,14 +151,19 @@ func endingOf(w store.Selector) store.Ending {
 	return store.Ending{Selector: w, Cause: store.CauseBackChannel}
 }
 
+// tokenOf is the ending of a logout token.
+func tokenOf(w store.Selector, jti string, now time.Time) store.Ending {
+	e := endingOf(w)
+	e.JTI, e.JTIExpires = jti, now.Add(time.Hour)
+	return e
+}
+
 // BenchmarkEndOnServer says how much time of its processor Redis spends on one End, whatever else this machine does.
-// Each round ends 1,000 sessions chosen at random, and then makes as many new ones, which is not counted.
 func BenchmarkEndOnServer(b *testing.B) {
 	for _, size := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
 			s := startServer(b)
 			backend := open(b, s.URL, redis.Options{Timeout: time.Minute})
-			defer backend.Close()
 			c := adminOf(b, s)
 			now := store.Time(time.Now())
 			all := make([]store.Record, size)
@@ -185,31 +187,37 @@ func BenchmarkEndOnServer(b *testing.B) {
 			}
 			fill(all)
 			rest(b, c, backend.OrderedKeys()...)
-			const round = 1000
-			var spent float64
-			ends := 0
-			for b.Loop() {
-				b.StopTimer()
-				mathrand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-				b.StartTimer()
-				before := cpu(b, c)
-				for i := range round {
-					e := endingOf(store.Selector{Subject: all[i].Subject, SID: all[i].SID})
-					e.JTI, e.JTIExpires = all[i].SID, now.Add(time.Hour)
-					if ended, err := backend.End(b.Context(), e, now); err != nil || len(ended) != 1 {
-						b.Fatal(len(ended), err)
-					}
+			rounds(b, c, all, fill, func(r store.Record) {
+				e := tokenOf(store.Selector{Subject: r.Subject, SID: r.SID}, r.SID, now)
+				if ended, err := backend.End(b.Context(), e, now); err != nil || len(ended) != 1 {
+					b.Fatal(len(ended), err)
 				}
-				spent += cpu(b, c) - before
-				ends += round
-				b.StopTimer()
-				fill(all[:round])
-				b.StartTimer()
-			}
-			b.ReportMetric(spent/float64(ends), "server-us/end")
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(ends), "us/end")
+			})
 		})
 	}
+}
+
+// rounds ends 1,000 of all in each round, chosen at random, and then fills in as many new ones, which is not counted.
+func rounds[T any](b *testing.B, c rueidis.Client, all []T, fill func([]T), end func(T)) {
+	const round = 1000
+	var spent float64
+	ends := 0
+	for b.Loop() {
+		b.StopTimer()
+		mathrand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		b.StartTimer()
+		before := cpu(b, c)
+		for _, one := range all[:round] {
+			end(one)
+		}
+		spent += cpu(b, c) - before
+		ends += round
+		b.StopTimer()
+		fill(all[:round])
+		b.StartTimer()
+	}
+	b.ReportMetric(spent/float64(ends), "server-us/end")
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(ends), "us/end")
 }
 
 // rest lets Redis finish making its hash tables larger, of which it does a step whenever it looks into one. A server
@@ -280,29 +288,13 @@ func BenchmarkFloorOnServer(b *testing.B) {
 			for range 300 {
 				rest(b, c, "any") // a look at the table of all keys
 			}
-			const round = 1000
-			var spent float64
-			ends := 0
-			for b.Loop() {
-				b.StopTimer()
-				mathrand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-				b.StartTimer()
-				before := cpu(b, c)
-				for _, name := range all[:round] {
-					keys := []string{"by:" + name, "mark:" + name, "jti:" + name}
-					if n, err := script.Exec(b.Context(), c, keys, []string{"now"}).AsInt64(); err != nil ||
-						n != int64(len(payload)) {
-						b.Fatal(n, err)
-					}
+			rounds(b, c, all, fill, func(name string) {
+				keys := []string{"by:" + name, "mark:" + name, "jti:" + name}
+				if n, err := script.Exec(b.Context(), c, keys, []string{"now"}).AsInt64(); err != nil ||
+					n != int64(len(payload)) {
+					b.Fatal(n, err)
 				}
-				spent += cpu(b, c) - before
-				ends += round
-				b.StopTimer()
-				fill(all[:round])
-				b.StartTimer()
-			}
-			b.ReportMetric(spent/float64(ends), "server-us/end")
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(ends), "us/end")
+			})
 		})
 	}
 }

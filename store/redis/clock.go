@@ -23,10 +23,7 @@ func (c *clockClient) get(ctx context.Context, s *Store) (rueidis.Client, error)
 	if c.client != nil {
 		return c.client, nil
 	}
-	option := s.option
-	option.DisableRetry = true    // the caller soon reads the clock again
-	option.PipelineMultiplex = -1 // one connection to each server
-	client, err := dial(ctx, option)
+	client, err := s.dialOwn(ctx) // a retry is of no use: the caller soon reads the clock again
 	if err == nil {
 		c.client = client
 	}

@@ -57,7 +57,12 @@ func (s *Store) carryOut(
 	if e.Selector.Key.IsZero() && e.Selector.Subject == "" || s.waits() {
 		return s.endInSteps(ctx, e, now, done)
 	}
-	return s.endTag(ctx, s.endCall(e, tagOf(e.Selector), e.JTI != "", now), e, now)
+	c := s.endCall(e, tagOf(e.Selector), e.JTI != "", now)
+	answer, err := s.run(ctx, c)
+	if err != nil {
+		return nil, false, err
+	}
+	return s.finish(ctx, c, answer, e, now)
 }
 
 // tagOf returns the tag of the sessions that w names. A sid alone has none.
@@ -138,17 +143,6 @@ func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	return string(appendMicros(head, now))
 }
 
-// endTag runs the call that endCall returned.
-func (s *Store) endTag(
-	ctx context.Context, c call, e store.Ending, now time.Time,
-) (ended []store.Ended, more bool, err error) {
-	answer, err := s.run(ctx, c)
-	if err != nil {
-		return nil, false, err
-	}
-	return s.finish(ctx, c, answer, e, now)
-}
-
 // finish reads the answer of the script, and sets the wake-ups for the notices that it added.
 func (s *Store) finish(
 	ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time,
@@ -156,9 +150,6 @@ func (s *Store) finish(
 	word, rest, err := list(answer)
 	if err != nil {
 		return nil, false, err
-	}
-	if word == "replayed" {
-		return nil, false, store.ErrReplayed
 	}
 	var texts []string
 	for _, m := range rest {

@@ -56,7 +56,7 @@ func failedOver(t *testing.T, backend *redis.Store, all []store.Record, failed [
 		again[i] = true
 	}
 	find := func(i int) error {
-		return eventually(t, func() error { _, err := backend.Find(t.Context(), all[i].Key, now); return err })
+		return findSoon(t, backend, all[i], now)
 	}
 	alive := 0
 	for i := range all {
@@ -74,7 +74,7 @@ func failedOver(t *testing.T, backend *redis.Store, all []store.Record, failed [
 	}
 	for _, i := range failed {
 		rig.Poll(t, "the same token again succeeds", func() bool {
-			_, err := backend.End(t.Context(), tokenOf(i, now), now)
+			_, err := backend.End(t.Context(), userToken(i, now), now)
 			return err == nil || errors.Is(err, store.ErrReplayed)
 		})
 		if err := find(i); !errors.Is(err, store.ErrNotFound) {
@@ -103,7 +103,6 @@ func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
 	away, cut, lost := own.Nodes[3], own.Nodes[4], own.Nodes[masters[1]]
 	away.Kill()
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	away.Start()
 	now := store.Time(time.Now())
 	all := signInAll(t, backend, 60, now)
@@ -136,7 +135,6 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 		return strings.Contains(text, "connected_slaves:0")
 	})
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	one.Start()
 	two.Start()
 	rig.Poll(t, "both are back", func() bool {
@@ -148,11 +146,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	replicated(t, own)
 	// The last ten go to one replica only, and then to none.
 	for i := range 10 {
-		if err := eventually(t, func() error {
-			_, err := backend.End(t.Context(), tokenOf(i, now),
-				now)
-			return err
-		}); err != nil {
+		if err := endSoon(t, backend, userToken(i, now), now); err != nil {
 			t.Fatalf("End: %v", err)
 		}
 	}
@@ -165,7 +159,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 	var ending sync.WaitGroup
 	for i := 10; i < len(all); i++ {
 		ending.Go(func() {
-			if _, err := backend.End(context.Background(), tokenOf(i, now), now); err == nil {
+			if _, err := backend.End(context.Background(), userToken(i, now), now); err == nil {
 				t.Errorf("the logout of user %d was answered with success, and no replica has it", i)
 			}
 			mu.Lock()
@@ -216,7 +210,6 @@ func TestLogoutsWaitOnMastersWithAReplicaAndOnNoOthers(t *testing.T) {
 	var log bytes.Buffer
 	open(t, own.URL, redis.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}).Close()
 	backend := open(t, own.URL, redis.Options{Timeout: 10 * time.Second})
-	defer backend.Close()
 	if !strings.Contains(log.String(), "event=redis_no_replica") {
 		t.Errorf("nobody was told that a master has no replica: %s", log.String())
 	}
@@ -266,7 +259,6 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 	}
 	own := servers.RedisCluster(t, forgetful...)
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	id := func(s *servers.Server) string { text, _ := ask(t, adminOf(t, s), "CLUSTER", "MYID"); return text }
 	ended := logouts(t, backend, func() {
 		out, err := exec.Command("redis-cli", "--cluster", "reshard", own.Nodes[0].Addr(), "--cluster-from",
@@ -280,11 +272,7 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 	own.Nodes[1].Kill()
 	now := store.Time(time.Now())
 	for i, r := range ended {
-		if err := eventually(t, func() error {
-			_, err := backend.Find(t.Context(), r.Key,
-				now)
-			return err
-		}); !errors.Is(err, store.ErrNotFound) {
+		if err := findSoon(t, backend, r, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d is alive after the failover: %v", i, err)
 		}
 	}

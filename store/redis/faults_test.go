@@ -23,14 +23,12 @@ func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	backend := open(t, s.URL, redis.Options{})
-	defer backend.Close()
 	now := store.Time(time.Now())
 	l := watch(t, backend)
 	stays, ends := recordOf("alice", "s1", now), recordOf("bob", "s2", now)
 	mustCreate(t, backend, stays, now)
 	mustCreate(t, backend, ends, now)
-	e := endingOf(store.Selector{SID: "s2"})
-	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e := tokenOf(store.Selector{SID: "s2"}, "j1", now)
 	if _, err := backend.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +43,7 @@ func TestAServerThatKeepsALogKeepsEverythingOverACrash(t *testing.T) {
 		t.Error("Sync succeeded while the server is away")
 	}
 	s.Start()
-	back := eventually(t, func() error { _, err := backend.Find(t.Context(), stays.Key, now); return err })
+	back := findSoon(t, backend, stays, now)
 	if back != nil {
 		t.Errorf("Find after the restart: %v", back)
 	}
@@ -78,11 +76,21 @@ func eventually(t testing.TB, ask func() error) error {
 	}
 }
 
+// findSoon looks for a session, and endSoon carries out an ending, as soon as the store answers.
+func findSoon(t testing.TB, backend *redis.Store, r store.Record, now time.Time) error {
+	t.Helper()
+	return eventually(t, func() error { _, err := backend.Find(t.Context(), r.Key, now); return err })
+}
+
+func endSoon(t testing.TB, backend *redis.Store, e store.Ending, now time.Time) error {
+	t.Helper()
+	return eventually(t, func() error { _, err := backend.End(t.Context(), e, now); return err })
+}
+
 func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{})
-	defer backend.Close()
 	now := store.Time(time.Now())
 	r := recordOf("alice", "s1", now)
 	mustCreate(t, backend, r, now)
@@ -90,11 +98,7 @@ func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 	l.hears(t, backend, now) // else there would be nothing to be missed
 	s.Kill()
 	s.Start()
-	if err := eventually(t, func() error {
-		_, err := backend.Find(t.Context(), r.Key,
-			now)
-		return err
-	}); !errors.Is(err, store.ErrNotFound) {
+	if err := findSoon(t, backend, r, now); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find after the restart: %v", err)
 	}
 	if err := l.Sync(t.Context()); err == nil {
@@ -108,13 +112,11 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Timeout: 500 * time.Millisecond})
-	defer backend.Close()
 	now := store.Time(time.Now())
 	r := recordOf("alice", "s1", now)
 	mustCreate(t, backend, r, now)
 	l := watch(t, backend)
-	e := endingOf(store.Selector{Subject: "alice"})
-	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e := tokenOf(store.Selector{Subject: "alice"}, "j1", now)
 
 	s.Freeze()
 	var all sync.WaitGroup
@@ -138,7 +140,7 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	s.Thaw()
 
 	// Endings that were sent to the frozen server may be carried out when it wakes; a replay says that one was.
-	err := eventually(t, func() error { _, err := backend.End(t.Context(), e, now); return err })
+	err := endSoon(t, backend, e, now)
 	if err != nil && !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End after it woke up: %v", err)
 	}
@@ -153,7 +155,6 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Timeout: 300 * time.Millisecond})
-	defer backend.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	const people = 60
@@ -196,11 +197,7 @@ func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T)
 	close(strike)
 	cutter.Wait()
 	for _, r := range records {
-		if err := eventually(t, func() error {
-			_, err := backend.Find(t.Context(), r.Key,
-				now)
-			return err
-		}); !errors.Is(err, store.ErrNotFound) {
+		if err := findSoon(t, backend, r, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("after its logout was answered: Find: %v", err)
 		}
 	}
@@ -226,7 +223,6 @@ func TestAFullServerRefusesLoginsObeysLogoutsAndDeliversNotices(t *testing.T) {
 
 func full(t *testing.T, url string, nodes ...*servers.Server) {
 	backend := open(t, url, redis.Options{Timeout: 10 * time.Second})
-	defer backend.Close()
 	memory := func(most string) {
 		for _, s := range nodes {
 			do(t, adminOf(t, s), "CONFIG", "SET", "maxmemory", most)
@@ -251,8 +247,7 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 		errors.Is(err, store.ErrEnded) {
 		t.Errorf("Create on a full server: %v", err)
 	}
-	e := endingOf(store.Selector{Subject: "alice", SID: "s1"})
-	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e := tokenOf(store.Selector{Subject: "alice", SID: "s1"}, "j1", now)
 	e.Notices = []store.NoticeRequest{{Kind: store.NoticeRevoke, Target: "main", Deadline: now.Add(time.Hour)}}
 	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
 		t.Errorf("End on a full server: %d ended, %v", len(ended), err)
@@ -260,8 +255,7 @@ func full(t *testing.T, url string, nodes ...*servers.Server) {
 	if _, err := backend.End(t.Context(), e, now); !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End again: %v", err)
 	}
-	sid := endingOf(store.Selector{SID: "s2"})
-	sid.JTI, sid.JTIExpires = "j2", now.Add(time.Hour)
+	sid := tokenOf(store.Selector{SID: "s2"}, "j2", now)
 	if ended, err := backend.End(t.Context(), sid, now); err != nil || len(ended) != 1 {
 		t.Errorf("End of a sid alone on a full server: %d ended, %v", len(ended), err)
 	}
@@ -297,7 +291,6 @@ func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Timeout: 10 * time.Second})
-	defer backend.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now().Add(store.AttemptLifetime)) // later than Redis's own time, which a mark may have too
 	calls := func(size int, who func(store.Record) store.Selector) string {
@@ -307,8 +300,7 @@ func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 			r = recordOf(subject, fmt.Sprint("s", size, i), now)
 			mustCreate(t, backend, r, now)
 		}
-		e := endingOf(who(r))
-		e.JTI, e.JTIExpires = fmt.Sprint("j", size, now), now.Add(time.Hour)
+		e := tokenOf(who(r), fmt.Sprint("j", size, now), now)
 		// Once for the script to be known.
 		if _, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "nobody", SID: "none"}),
 			now); err != nil {

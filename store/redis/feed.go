@@ -85,10 +85,7 @@ func (s *Store) listen(ctx context.Context) (*listener, error) {
 	if s.listener != nil {
 		return s.listener, nil
 	}
-	option := s.option
-	option.DisableRetry = true    // a retry would hide a broken subscription
-	option.PipelineMultiplex = -1 // one connection to each server
-	client, err := dial(ctx, option)
+	client, err := s.dialOwn(ctx) // a retry would hide a broken subscription
 	if err != nil {
 		return nil, fmt.Errorf("redis: watch: %w", err)
 	}

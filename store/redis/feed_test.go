@@ -83,9 +83,7 @@ func TestAFeedThatIsCutSaysSoAndRecovers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{})
-	defer backend.Close()
 	elsewhere := open(t, s.URL, redis.Options{})
-	defer elsewhere.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	one, two := watch(t, backend), watch(t, backend)
@@ -137,7 +135,6 @@ func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	l := watch(t, backend)
@@ -155,7 +152,6 @@ func TestALinkThatIsMissingIsAGap(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{})
-	defer backend.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	for _, row := range []struct{ why, end, message string }{
@@ -197,8 +193,6 @@ func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		url, p := on.Get(t).URL, prefix()
 		here, there := open(t, url, redis.Options{Prefix: p}), open(t, url, redis.Options{Prefix: p})
-		defer here.Close()
-		defer there.Close()
 		l := watch(t, there)
 		now := store.Time(time.Now())
 		var all sync.WaitGroup
@@ -239,9 +233,7 @@ func TestAFeedThatIsHeldUpDoesNotHoldUpTheClock(t *testing.T) {
 			t.Parallel()
 			p := prefix()
 			backend := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
-			defer backend.Close()
 			other := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
-			defer other.Close()
 			stuck, free := make(chan struct{}, 1), make(chan struct{})
 			feed, err := backend.Watch(t.Context(), func(store.Ended) {
 				select {

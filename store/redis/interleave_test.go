@@ -79,8 +79,7 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 				// Subjects are many, so that the sid's slot and the subject's are not always the same.
 				subject, sid := fmt.Sprint("user", i, began), fmt.Sprint("sid", i, began)
 				r := recordOf(subject, sid, now)
-				e := endingOf(store.Selector{SID: sid})
-				e.JTI, e.JTIExpires = sid, now.Add(time.Hour)
+				e := tokenOf(store.Selector{SID: sid}, sid, now)
 				point, insert := backend.CreateSteps(t.Context(), r, now.Add(began))
 				begin, endTags, confirm := backend.EndSteps(t.Context(), e, now)
 				var ended []store.Ended
@@ -148,8 +147,7 @@ func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 								next.Former = append(next.Former, sid(s))
 							}
 						}
-						e := endingOf(store.Selector{SID: sid(named)})
-						e.JTI, e.JTIExpires = sid("jti"), now.Add(time.Hour)
+						e := tokenOf(store.Selector{SID: sid(named)}, sid("jti"), now)
 						point, replace := backend.RenameSteps(t.Context(), next, now.Add(began), now)
 						begin, endTags, confirm := backend.EndSteps(t.Context(), e, now)
 						var ended []store.Ended
@@ -208,9 +206,8 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 			now := store.Time(time.Now())
 			r := recordOf("alice", "s1", now)
 			mustCreate(t, backend, r, now)
-			e := endingOf(store.Selector{SID: "s1"})
-			e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
+			e := tokenOf(store.Selector{SID: "s1"}, "j1", now)
+			e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app", Deadline: now.Add(time.Hour)}}
 			begin, endTags, confirm := crashes.EndSteps(t.Context(), e, now)
 			steps := []func() error{begin, func() error { _, err := endTags(); return err }, confirm}
 			for _, step := range steps[:crash] {
@@ -245,8 +242,7 @@ func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		backend, slow := twins(t, on, 50*time.Millisecond)
 		now := store.Time(time.Now())
-		e := endingOf(store.Selector{SID: "s1"})
-		e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+		e := tokenOf(store.Selector{SID: "s1"}, "j1", now)
 		beginSlow, _, confirmSlow := slow.EndSteps(t.Context(), e, now)
 		if err := beginSlow(); err != nil {
 			t.Fatal(err)
@@ -322,8 +318,7 @@ func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 		for i := range 10 { // several people with one sid
 			mustCreate(t, backend, recordOf(fmt.Sprint("user", i), "s1", now), now)
 		}
-		e := endingOf(store.Selector{SID: "s1"})
-		e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+		e := tokenOf(store.Selector{SID: "s1"}, "j1", now)
 		done, replayed, ended := endTogether(t, backend, 16, func(int) store.Ending { return e }, now)
 		if done != 1 || replayed != 15 || ended != 10 {
 			t.Errorf("%d succeeded, %d were replays, %d sessions ended; want 1, 15, 10", done, replayed, ended)
@@ -367,7 +362,7 @@ func TestAJTIWhoseEndingCrashedIsFreeForAnother(t *testing.T) {
 	bob := recordOf("bob", "", now)
 	mustCreate(t, backend, bob, now)
 	// A replay that follows a try which took too long says that the try was carried out after all.
-	err := eventually(t, func() error { _, err := backend.End(t.Context(), second, now); return err })
+	err := endSoon(t, backend, second, now)
 	if _, alive := backend.Find(t.Context(), bob.Key, now); err != nil && !errors.Is(alive, store.ErrNotFound) {
 		t.Fatalf("an ending that was never carried out has used the jti up: %v, Find: %v", err, alive)
 	}

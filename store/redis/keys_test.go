@@ -52,7 +52,6 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Prefix: "p:"})
-	defer backend.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	for _, sid := range []string{"", "MARK-sid"} {
@@ -71,9 +70,8 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	}
 	for _, who := range []store.Selector{{Subject: "MARK-subject"}, {SID: "MARK-sid2"},
 		{Subject: "MARK-subject", SID: "MARK-sid3"}} {
-		e := endingOf(who)
-		e.JTI, e.JTIExpires = "MARK-jti"+who.SID, now.Add(time.Hour)
-		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
+		e := tokenOf(who, "MARK-jti"+who.SID, now)
+		e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
 		if _, err := backend.End(t.Context(), e, now); err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +79,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	kept := recordOf("MARK-subject2", "MARK-sid4", now)
 	kept.Former = []string{"MARK-sid6"}
 	mustCreate(t, backend, kept, now)
-	notices, err := backend.Claim(t.Context(), store.NoticeTell, "MARK-target", now, time.Minute, 2)
+	notices, err := backend.Claim(t.Context(), store.NoticeLogout, "MARK-target", now, time.Minute, 2)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("%d notices, %v", len(notices), err)
 	}
@@ -115,7 +113,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Queues and lists are emptied by Prune, notices by Settle; the ends of the chains are one to a bucket,
+			// Queues and lists are emptied by Prune, notices by Complete; the ends of the chains are one to a bucket,
 			// wakeups one to a queue.
 			if fixed := strings.Contains("qtldeognybv", rest[:1]); (ms < 0) != fixed {
 				t.Errorf("the key %q runs out in %d ms", key, ms)
@@ -133,7 +131,6 @@ func TestPruneLeavesNothingOfWhatIsOver(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{})
-	defer backend.Close()
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	for _, subject := range []string{"alice", "bob", "carol"} {
@@ -146,8 +143,7 @@ func TestPruneLeavesNothingOfWhatIsOver(t *testing.T) {
 	lost := recordOf("dave", "s2", now)
 	lost.Former = []string{"s4", "s3"}
 	mustCreate(t, backend, lost, now)
-	e := endingOf(store.Selector{SID: "s1"})
-	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e := tokenOf(store.Selector{SID: "s1"}, "j1", now)
 	if _, err := backend.End(t.Context(), e, now); err != nil {
 		t.Fatal(err)
 	}

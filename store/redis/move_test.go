@@ -23,9 +23,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	own := servers.RedisClusterOf(t, 0, forgetful...)
 	var log bytes.Buffer
 	backend := open(t, own.URL, redis.Options{Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	defer backend.Close()
 	hasty := open(t, own.URL, redis.Options{Timeout: 300 * time.Millisecond})
-	defer hasty.Close()
 	if n := backend.WaitFor(); n != 0 || !strings.Contains(log.String(), "event=redis_no_replica") {
 		t.Errorf("%d replicas are waited for on a Cluster that has none; the log says %s", n, log.String())
 	}
@@ -57,8 +55,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 	do(t, nodes[from], "CLUSTER", "SETSLOT", moving, "MIGRATING", ids[to])
 
 	// Some of her sessions are here, some there. An ending of them all is refused, and does nothing.
-	e := endingOf(store.Selector{Subject: "alice"})
-	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
+	e := tokenOf(store.Selector{Subject: "alice"}, "j1", now)
 	moved := start + "s" + string(two.Key[:])
 	do(t, nodes[from], "MIGRATE", "127.0.0.1", fmt.Sprint(own.Nodes[to].Port), moved, "0", "1000")
 	if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
@@ -88,11 +85,7 @@ func TestASlotThatMovesLosesNobody(t *testing.T) {
 		do(t, nodes[i], "CLUSTER", "SETSLOT", moving, "NODE", ids[to])
 	}
 	for _, r := range []store.Record{one, two, three} {
-		if err := eventually(t, func() error {
-			_, err := backend.Find(t.Context(), r.Key,
-				now)
-			return err
-		}); !errors.Is(err, store.ErrNotFound) {
+		if err := findSoon(t, backend, r, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Find after the logout, where the slot is now: %v", err)
 		}
 	}

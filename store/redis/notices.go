@@ -221,8 +221,7 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 	}, nil)
 }
 
-// onNotice runs a script on one notice. The script returns an empty word if there is no such notice; any other is
-// passed to then, if that is not nil.
+// onNotice runs a script on one notice. The word that it returns is passed to then, if that is not nil.
 func (s *Store) onNotice(
 	ctx context.Context, id string, of func(bucket) call, then func(context.Context, bucket, string),
 ) error {
@@ -241,17 +240,11 @@ func (s *Store) onNotice(
 	if err != nil {
 		return err
 	}
-	word, err := text(answer)
-	if err != nil {
-		return err
-	}
-	if word == "" {
-		return store.ErrNoNotice
-	}
-	if then != nil {
+	word, err := verdict(answer)
+	if err == nil && then != nil {
 		then(ctx, b, word)
 	}
-	return nil
+	return err
 }
 
 // Stats implements [store.Outbox].

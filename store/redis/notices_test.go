@@ -16,7 +16,7 @@ import (
 
 // noticeFor is a notice for an app about somebody, who decides the bucket.
 func noticeFor(target, subject string, now time.Time) store.Notice {
-	return store.Notice{Kind: store.NoticeTell, Target: target, Issuer: rig.Issuer, ClientID: rig.ClientID,
+	return store.Notice{Kind: store.NoticeLogout, Target: target, Issuer: rig.Issuer, ClientID: rig.ClientID,
 		Subject: subject,
 		Cause:   store.CauseUser, Created: now, Due: now, Deadline: now.Add(time.Hour)}
 }
@@ -38,9 +38,9 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 					}
 				}
 				leave, ring := backend.EnqueueSteps(t.Context(), noticeFor(target, "alice", now))
-				hear, claim, hush, claimed := backend.ClaimSteps(t.Context(), store.NoticeTell, target, now,
+				hear, claim, reschedule, claimed := backend.ClaimSteps(t.Context(), store.NoticeLogout, target, now,
 					time.Minute)
-				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, hush}
+				leaves, claims := []func() error{leave, ring}, []func() error{hear, claim, reschedule}
 				for _, step := range order {
 					steps := &leaves
 					if step == 'E' {
@@ -51,14 +51,14 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 					}
 					*steps = (*steps)[1:]
 				}
-				rest, err := backend.Claim(t.Context(), store.NoticeTell, target, now, time.Minute, 10)
+				rest, err := backend.Claim(t.Context(), store.NoticeLogout, target, now, time.Minute, 10)
 				if err != nil || len(*claimed)+len(rest) != want {
 					t.Errorf("%s: %d claimed, then %d (error %v), want %d in all", target, len(*claimed), len(rest),
 						err, want)
 				}
 				// And what is leased comes back when the lease is over.
 				later := now.Add(time.Minute)
-				if again, err := backend.Claim(t.Context(), store.NoticeTell, target, later, time.Minute,
+				if again, err := backend.Claim(t.Context(), store.NoticeLogout, target, later, time.Minute,
 					10); err != nil || len(again) != want {
 					t.Errorf("%s: %d claimed when the leases are over (error %v), want %d", target, len(again), err,
 						want)
@@ -74,7 +74,7 @@ func TestPruneSetsAWakeUpThatWasLost(t *testing.T) {
 	now := store.Time(time.Now())
 	claim := func(now time.Time) []store.Notice {
 		t.Helper()
-		n, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 100)
+		n, err := backend.Claim(t.Context(), store.NoticeLogout, "app", now, time.Minute, 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func TestPruneSetsAWakeUpThatWasLost(t *testing.T) {
 	}
 	// A failover that has lost the wake-up, while one is leased and one waits.
 	c := clusterClient(t)
-	do(t, c, "DEL", backend.WakeupOf(store.NoticeTell, "app"))
+	do(t, c, "DEL", backend.WakeupOf(store.NoticeLogout, "app"))
 	prune()
 	if n := claim(now); len(n) != 0 {
 		t.Errorf("%d claimed while one is leased and one is not due", len(n))
@@ -130,14 +130,13 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	backend := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
-	defer backend.Close()
 	c := adminOf(t, s)
 	// later than the server's own time, which a mark may have too
 	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	claim := func(target string, max, want int) (asked []string) {
 		t.Helper()
 		do(t, c, "CONFIG", "RESETSTAT")
-		n, err := backend.Claim(t.Context(), store.NoticeTell, target, now, time.Minute, max)
+		n, err := backend.Claim(t.Context(), store.NoticeLogout, target, now, time.Minute, max)
 		if err != nil || len(n) != want {
 			t.Fatalf("%d claimed for %s (error %v), want %d", len(n), target, err, want)
 		}
@@ -179,7 +178,7 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	}
 	// They lie in some 220 buckets, and are claimed in the order in which they are due all the same.
 	for i := 1; i < 400; i += 40 {
-		n, err := backend.Claim(t.Context(), store.NoticeTell, "busy", now, time.Minute, 40)
+		n, err := backend.Claim(t.Context(), store.NoticeLogout, "busy", now, time.Minute, 40)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +199,7 @@ func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		for attempt := 1; attempt < 4; attempt++ {
-			n, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
+			n, err := backend.Claim(t.Context(), store.NoticeLogout, "app", now, time.Minute, 10)
 			if err != nil || len(n) != 1 || n[0].Attempts != attempt {
 				t.Fatalf("claimed %+v (error %v), want attempt %d", n, err, attempt)
 			}

@@ -148,7 +148,6 @@ func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"},
 		{"/1?prefix=third:", "not:"}} {
 		backend := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix})
-		defer backend.Close()
 		stores, feeds = append(stores, backend), append(feeds, watch(t, backend))
 	}
 	r := recordOf("alice", "s1", now)
@@ -222,7 +221,6 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 		var out bytes.Buffer
 		o.Log = slog.New(slog.NewTextHandler(&out, nil))
 		backend := open(t, address, o)
-		defer backend.Close()
 		l := watch(t, backend)
 		l.hears(t, backend, now)
 		// Every method, with no more rights than those.
@@ -237,25 +235,15 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 				t.Errorf("List: %d, %v", len(page.Records), err)
 			}
 		}
-		e := endingOf(store.Selector{SID: r.SID})
-		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
-		if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
-			t.Errorf("End: %d ended, %v", len(ended), err)
-		}
-		notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 10)
-		if err != nil || len(notices) != 1 {
-			t.Fatalf("Claim: %d, %v", len(notices), err)
-		}
-		useOutbox(t, backend, notices[0], now)
+		endAndUseOutbox(t, backend, r.SID, now)
 		if n, err := backend.Prune(t.Context(), now.Add(24*time.Hour)); err != nil || n == 0 {
 			t.Errorf("Prune: %d, %v", n, err)
 		}
 	}
 }
 
-// useOutbox uses every method of the outbox and of the shared values, with a claimed notice for "app".
-func useOutbox(t *testing.T, backend *redis.Store, n store.Notice, now time.Time) {
+// endAndUseOutbox ends the session with a sid, and uses every method of the outbox and of the shared values.
+func endAndUseOutbox(t *testing.T, backend *redis.Store, sid string, now time.Time) {
 	t.Helper()
 	ok := func(what string, err error) {
 		t.Helper()
@@ -263,9 +251,19 @@ func useOutbox(t *testing.T, backend *redis.Store, n store.Notice, now time.Time
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	e := tokenOf(store.Selector{SID: sid}, "j "+sid, now)
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "app", Deadline: now.Add(time.Hour)}}
+	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
+		t.Errorf("End: %d ended, %v", len(ended), err)
+	}
+	notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 10)
+	if err != nil || len(notices) != 1 {
+		t.Fatalf("Claim: %d, %v", len(notices), err)
+	}
+	n := notices[0]
 	ok("Complete", backend.Complete(t.Context(), n, store.Outcome{GiveUp: true}))
 	ok("Retry", backend.Retry(t.Context(), n.ID, now, now.Add(time.Hour)))
-	notices, err := backend.Claim(t.Context(), store.NoticeTell, "app", now, time.Minute, 10)
+	notices, err = backend.Claim(t.Context(), store.NoticeLogout, "app", now, time.Minute, 10)
 	if err != nil || len(notices) != 1 {
 		t.Fatalf("Claim: %d, %v", len(notices), err)
 	}
@@ -353,22 +351,11 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 		do(t, c, words...)
 	}
 	backend := open(t, strings.Replace(url, "://", "://curfew:password@", 1), redis.Options{Prefix: p, WaitReplicas: 1})
-	defer backend.Close()
 	l := watch(t, backend)
 	now := store.Time(time.Now())
 	l.hears(t, backend, now)
 	mustCreate(t, backend, recordOf("alice", "s1", now), now)
-	e := endingOf(store.Selector{SID: "s1"})
-	e.JTI, e.JTIExpires = "j1", now.Add(time.Hour)
-	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: "app", Deadline: now.Add(time.Hour)}}
-	if ended, err := backend.End(t.Context(), e, now); err != nil || len(ended) != 1 {
-		t.Errorf("End: %d ended, %v", len(ended), err)
-	}
-	notices, err := storetest.ClaimAll(t.Context(), backend, now, time.Minute, 10)
-	if err != nil || len(notices) != 1 {
-		t.Fatalf("Claim: %d, %v", len(notices), err)
-	}
-	useOutbox(t, backend, notices[0], now)
+	endAndUseOutbox(t, backend, "s1", now)
 }
 
 const rightsOnACluster = " +spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|shards +asking"

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"example.com/curfew/store"
-	"github.com/redis/rueidis"
 )
 
 // template encodes all of a notice except which session or subject it is about: kind and target, which name its queue;
@@ -162,7 +161,11 @@ func (s *Store) claim(
 		}
 		next[at] = upcoming
 		for _, m := range notices {
-			n, fault := readNotice(m)
+			parts, fault := m.AsStrSlice()
+			if fault != nil || len(parts) != 9 {
+				return claimed, next, errAnswer
+			}
+			n, fault := noticeOf(parts)
 			if fault != nil {
 				return claimed, next, fault
 			}
@@ -173,16 +176,7 @@ func (s *Store) claim(
 	return claimed, next, err
 }
 
-// readNotice decodes a notice: id, template, key, names, payload, due, reason, attempts, and whether it is a dead
-// letter.
-func readNotice(m rueidis.RedisMessage) (store.Notice, error) {
-	parts, err := m.AsStrSlice()
-	if err != nil || len(parts) != 9 {
-		return store.Notice{}, errAnswer
-	}
-	return noticeOf(parts)
-}
-
+// noticeOf decodes a notice: id, template, key, names, payload, due, reason, attempts, and whether it is a dead letter.
 func noticeOf(parts []string) (store.Notice, error) {
 	n := store.Notice{ID: parts[0], Reason: parts[6], GivenUp: parts[8] != ""}
 	var err error
@@ -251,15 +245,8 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	if err != nil {
 		return err
 	}
-	word, err := text(answer)
-	if err != nil {
-		return err
-	}
-	if word == "lost" {
-		return store.ErrLeaseLost
-	}
-	if outcome == "retry" {
+	if _, err = verdict(answer); err == nil && outcome == "retry" {
 		s.wake(ctx, place{b, queueName(n.Kind, n.Target)}, decimal(o.RetryAt))
 	}
-	return nil
+	return err
 }

@@ -13,11 +13,9 @@ import (
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/internal/gate"
 	"github.com/redis/rueidis"
 )
-
-// errClosed is what every method of a closed store returns.
-var errClosed = errors.New("redis: the store is closed")
 
 // Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
@@ -63,8 +61,7 @@ type Store struct {
 	listening sync.Mutex // held to start and to stop the listener
 	listener  *listener
 
-	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
-	closed bool
+	gate gate.Gate
 }
 
 // Open connects to the server, or servers, that address names:
@@ -93,15 +90,9 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, errors.New("redis: a prefix must not contain a brace, which Redis Cluster takes for a hash tag")
 	}
-	if o.Timeout == 0 {
-		o.Timeout = 2 * time.Second
-	}
-	if o.DialTimeout == 0 {
-		o.DialTimeout = time.Second
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Timeout = cmp.Or(o.Timeout, 2*time.Second)
+	o.DialTimeout = cmp.Or(o.DialTimeout, time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	s := &Store{
 		cluster: a.kind == kindCluster,
 		timeout: o.Timeout,
@@ -176,6 +167,13 @@ func dial(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, err
 	}
 }
 
+// dialOwn connects for one purpose alone, with one connection to each server, over which nothing is retried.
+func (s *Store) dialOwn(ctx context.Context) (rueidis.Client, error) {
+	option := s.option
+	option.DisableRetry, option.PipelineMultiplex = true, -1
+	return dial(ctx, option)
+}
+
 // read begins a method that changes nothing. The returned function ends it.
 func (s *Store) read(ctx context.Context) (context.Context, func(), error) {
 	return s.begin(ctx, ctx)
@@ -189,32 +187,22 @@ func (s *Store) change(ctx context.Context) (context.Context, func(), error) {
 }
 
 func (s *Store) begin(callers, ours context.Context) (context.Context, func(), error) {
-	s.inUse.RLock()
-	err := callers.Err()
-	if s.closed {
-		err = errClosed
-	}
-	if err != nil {
-		s.inUse.RUnlock()
+	if err := s.gate.Enter(callers); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ours, s.timeout)
-	return ctx, func() { cancel(); s.inUse.RUnlock() }, nil
+	return ctx, func() { cancel(); s.gate.Leave() }, nil
 }
 
 // Close waits for the methods that are running and closes the connections.
 func (s *Store) Close() error {
-	s.inUse.Lock()
-	defer s.inUse.Unlock()
-	if s.closed {
+	return s.gate.Close(func() error {
+		s.hub.Close()
+		s.unwatch()
+		s.watching.Wait()
+		s.stopListening()
+		s.clock.close()
+		s.client.Close()
 		return nil
-	}
-	s.closed = true
-	s.hub.Close()
-	s.unwatch()
-	s.watching.Wait()
-	s.stopListening()
-	s.clock.close()
-	s.client.Close()
-	return nil
+	})
 }

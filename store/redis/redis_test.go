@@ -99,6 +99,7 @@ func open(t testing.TB, url string, o redis.Options) *redis.Store {
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
+	t.Cleanup(func() { backend.Close() })
 	return backend
 }
 

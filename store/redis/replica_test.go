@@ -165,32 +165,7 @@ func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
 		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
-		right := replicate(t, url, o, session.Config{})
-		for name, off := range map[string]time.Duration{"fast": 30 * time.Second, "slow": -30 * time.Second} {
-			wrong := replicate(t, url, o, session.Config{Now: func() time.Time { return time.Now().Add(off) }})
-			for _, r := range []*rig.Replica{right, wrong} {
-				rig.Poll(t, "it has asked for the time",
-					func() bool { return time.Until(r.Now()).Abs() < 2*time.Second })
-			}
-			// More than both can be off still.
-			const margin = 5 * time.Second
-			begun := func(who *rig.Replica, began time.Time) error {
-				_, _, err := who.Create(t.Context(), session.SignIn{Issuer: rig.Issuer, ClientID: rig.ClientID,
-					Subject: name, Began: began})
-				return err
-			}
-			for _, ends := range []*rig.Replica{right, wrong} {
-				before := wrong.Now().Add(-margin)
-				ends.EndAll(t, store.Selector{Subject: name})
-				if err := begun(right, before); !errors.Is(err, store.ErrEnded) {
-					t.Errorf("a login from before the logout, by a clock that is %s: got error %v, want %v", name, err,
-						store.ErrEnded)
-				}
-				if err := begun(right, wrong.Now().Add(margin)); err != nil {
-					t.Errorf("a login from after the logout, by a clock that is %s: %v", name, err)
-				}
-			}
-		}
+		rig.WrongClock(t, func(cfg session.Config) *rig.Replica { return replicate(t, url, o, cfg) })
 	})
 }
 

@@ -45,7 +45,7 @@ func logouts(t *testing.T, backend *redis.Store, fault func()) []store.Record {
 					e.Selector.Subject, e.Selector.SID = "", records[i].SID
 				}
 				e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
-				err := eventually(t, func() error { _, err := backend.End(t.Context(), e, now); return err })
+				err := endSoon(t, backend, e, now)
 				if err != nil && !errors.Is(err, store.ErrReplayed) {
 					t.Errorf("End: %v", err)
 				}
@@ -63,11 +63,7 @@ func logouts(t *testing.T, backend *redis.Store, fault func()) []store.Record {
 	close(half)
 	all.Wait()
 	for i, r := range records {
-		if err := eventually(t, func() error {
-			_, err := backend.Find(t.Context(), r.Key,
-				now)
-			return err
-		}); !errors.Is(err, store.ErrNotFound) {
+		if err := findSoon(t, backend, r, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("user %d is alive after a logout that was answered with success: %v", i, err)
 		}
 	}
@@ -83,7 +79,6 @@ func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {
 	own := servers.RedisCluster(t, "--appendfsync", "always")
 	// A replica has to have it, since it is the replica that takes over; and time enough for the election.
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	l := watch(t, backend)
 	logouts(t, backend, func() {
 		own.Nodes[0].Kill()
@@ -92,10 +87,7 @@ func TestAMasterOfAClusterDiesDuringLogouts(t *testing.T) {
 	})
 	l.recovers(t)
 	now := store.Time(time.Now())
-	for eventually(t, func() error {
-		_, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "bob"}), now)
-		return err
-	}) != nil {
+	for endSoon(t, backend, endingOf(store.Selector{Subject: "bob"}), now) != nil {
 	}
 	l.recovers(t)
 	l.hears(t, backend, now.Add(time.Second))
@@ -108,7 +100,6 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 	}
 	own := servers.RedisCluster(t, forgetful...)
 	backend := open(t, own.URL, redis.Options{WaitReplicas: -1, Timeout: time.Second})
-	defer backend.Close()
 	l := watch(t, backend)
 	now := store.Time(time.Now())
 	var records []store.Record
@@ -119,22 +110,14 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 	replicated(t, own)
 	own.Nodes[0].Kill()
 	for i, r := range records {
-		if err := eventually(t, func() error {
-			_, err := backend.Find(t.Context(), r.Key,
-				now)
-			return err
-		}); err != nil {
+		if err := findSoon(t, backend, r, now); err != nil {
 			t.Errorf("a session that a replica had, after the failover: %v", err)
 		}
 		who := store.Selector{Subject: r.Subject}
 		if i%2 == 0 {
 			who = store.Selector{SID: r.SID}
 		}
-		if err := eventually(t, func() error {
-			_, err := backend.End(t.Context(), endingOf(who),
-				now)
-			return err
-		}); err != nil {
+		if err := endSoon(t, backend, endingOf(who), now); err != nil {
 			t.Errorf("End after the failover: %v", err)
 		}
 		if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
@@ -182,9 +165,7 @@ func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
 	pair := servers.RedisReplicas(t, 1, forgetful...)
 	url, replica := pair.URL, pair.Nodes[1]
 	backend := open(t, url, redis.Options{WaitReplicas: 1, Timeout: time.Minute})
-	defer backend.Close()
 	hasty := open(t, url, redis.Options{WaitReplicas: 1, Timeout: 300 * time.Millisecond})
-	defer hasty.Close()
 	for i, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {SID: "nobody's"}} {
 		create := func() error {
 			now := store.Time(time.Now()) // after the mark of the logout before, which has the server's time
@@ -194,8 +175,7 @@ func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		now := store.Time(time.Now())
-		e := endingOf(who)
-		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
+		e := tokenOf(who, fmt.Sprint("j", i), now)
 		replica.Freeze()
 		for range 3 { // the second finds nothing left to write
 			if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
@@ -219,7 +199,6 @@ func TestSentinelsChooseANewMasterDuringLogouts(t *testing.T) {
 	}
 	own := servers.RedisSentinels(t, forgetful...)
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
-	defer backend.Close()
 	if n := backend.WaitFor(); n != 1 {
 		t.Errorf("%d replicas are waited for behind sentinels, want 1", n)
 	}
@@ -235,7 +214,6 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	master, replica := pair.Nodes[0], pair.Nodes[1]
 	replica.Freeze()
 	backend := open(t, pair.URL, redis.Options{WaitReplicas: 1, Timeout: 2 * time.Second})
-	defer backend.Close()
 	now := store.Time(time.Now())
 	var crowd []store.Record // several people with one sid
 	for i := range 5 {
@@ -248,8 +226,7 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	}
 	for i, who := range []store.Selector{{SID: "s1"}, {Subject: "alice"}, {Subject: "bob", SID: "s3"},
 		{Key: crowd[7].Key}} {
-		e := endingOf(who)
-		e.JTI, e.JTIExpires = fmt.Sprint("j", i), now.Add(time.Hour)
+		e := tokenOf(who, fmt.Sprint("j", i), now)
 		if _, err := backend.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
 			t.Errorf("End %+v while no replica has it: %v", who, err)
 		}
@@ -281,10 +258,7 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 		t.Error("the use of a session did not put the way to it again")
 	}
 	replica.Thaw()
-	if err := eventually(t, func() error {
-		_, err := backend.End(t.Context(), endingOf(store.Selector{Subject: "nobody"}), now)
-		return err
-	}); err != nil {
+	if err := endSoon(t, backend, endingOf(store.Selector{Subject: "nobody"}), now); err != nil {
 		t.Fatal(err)
 	}
 	if err := backend.Update(t.Context(), late, now); err != nil {
@@ -306,7 +280,6 @@ func TestReplicasAreWaitedForWhereThereAreAny(t *testing.T) {
 	waits := func(url string, o redis.Options) int {
 		t.Helper()
 		backend := open(t, url, o)
-		defer backend.Close()
 		return backend.WaitFor()
 	}
 	// A server may have a replica for other reasons, so one alone waits for none until it is told.

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"embed"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/wait"
+	"example.com/curfew/store"
 	"github.com/redis/rueidis"
 )
 
@@ -161,6 +163,13 @@ func didNotRun(err error) bool {
 
 var errAnswer = errors.New("redis: the server's answer does not have the expected form")
 
+// verdicts are the errors that words in answers stand for.
+var verdicts = map[string]error{
+	"not found": store.ErrNotFound, "ended": store.ErrEnded, "conflict": store.ErrConflict,
+	"replayed": store.ErrReplayed, "lost": store.ErrLeaseLost, "no notice": store.ErrNoNotice,
+	"exists": errExists, "busy": errBusy,
+}
+
 // text reads an answer that is a string.
 func text(m rueidis.RedisMessage) (string, error) {
 	s, err := m.ToString()
@@ -170,14 +179,18 @@ func text(m rueidis.RedisMessage) (string, error) {
 	return s, nil
 }
 
-// list reads an answer that is a list whose first member is a string, and returns that and the rest.
-func list(m rueidis.RedisMessage) (word string, rest []rueidis.RedisMessage, err error) {
+// verdict reads an answer that is one word, or the error that the word stands for.
+func verdict(m rueidis.RedisMessage) (string, error) {
+	w, err := text(m)
+	return w, cmp.Or(err, verdicts[w])
+}
+
+// list reads an answer that is a list, and returns its first member, which is a word, and the rest.
+func list(m rueidis.RedisMessage) (first string, rest []rueidis.RedisMessage, err error) {
 	all, err := m.ToArray()
 	if err != nil || len(all) == 0 {
 		return "", nil, errors.Join(errAnswer, err)
 	}
-	if word, err = text(all[0]); err != nil {
-		return "", nil, err
-	}
-	return word, all[1:], nil
+	first, err = verdict(all[0])
+	return first, all[1:], err
 }

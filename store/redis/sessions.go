@@ -106,19 +106,8 @@ func (s *Store) writeSession(
 	if err != nil {
 		return err
 	}
-	switch word, err := text(answer); {
-	case err != nil:
-		return err
-	case word == "ended":
-		return store.ErrEnded
-	case word == "exists":
-		return errExists
-	case word == "not found":
-		return store.ErrNotFound
-	case word == "conflict":
-		return store.ErrConflict
-	}
-	return nil
+	_, err = verdict(answer)
+	return err
 }
 
 // sidsOf returns the sids that name r.
@@ -147,13 +136,11 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 			[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 			// Twice the margin: the session may be on another machine, whose clock may be behind.
 			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.traceLife()}}
-		word, tooFew, err := s.pointOne(ctx, b, c, pointed != 0)
-		switch {
-		case err != nil:
+		tooFew, err := s.pointOne(ctx, b, c, pointed != 0)
+		if err != nil {
 			return 0, err
-		case word == "ended":
-			return 0, store.ErrEnded
-		case tooFew:
+		}
+		if tooFew {
 			pointed = 0
 		}
 	}
@@ -161,7 +148,7 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 }
 
 // pointOne writes one pointer. With wait it waits for replicas, and tooFew reports whether there were too few.
-func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (word string, tooFew bool, err error) {
+func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (tooFew bool, err error) {
 	var answer rueidis.RedisMessage
 	if wait {
 		answer, err = s.runReplicated(ctx, b, c, s.timeout/8)
@@ -170,10 +157,10 @@ func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (word
 		answer, err = s.run(ctx, c)
 	}
 	if err != nil && !tooFew {
-		return "", false, err
+		return false, err
 	}
-	word, err = text(answer)
-	return word, tooFew, err
+	_, err = verdict(answer)
+	return tooFew, err
 }
 
 // marksFor returns the marks in the bucket of r that bar it.
@@ -254,39 +241,31 @@ func (s *Store) replace(ctx context.Context, r *store.Record, now time.Time, poi
 		return nil, err
 	}
 	word, rest, err := list(answer)
+	if err != nil || word != "point" {
+		return nil, err
+	}
+	if len(rest) != 2 {
+		return nil, errAnswer
+	}
+	raw, err := text(rest[0])
 	if err != nil {
 		return nil, err
 	}
-	switch word {
-	case "not found":
-		return nil, store.ErrNotFound
-	case "conflict":
-		return nil, store.ErrConflict
-	case "point":
-		if len(rest) != 2 {
-			return nil, errAnswer
-		}
-		raw, err := text(rest[0])
-		if err != nil {
-			return nil, err
-		}
-		sids, err := text(rest[1])
-		if err != nil {
-			return nil, err
-		}
-		list := decoder{rest: sids}
-		var former []string
-		if sids != "" {
-			former = list.former()
-		}
-		d := decoder{rest: string(r.Key[:]) + raw}
-		e := d.endedSession("", time.Time{})
-		if d.short || list.short {
-			return nil, errDamaged
-		}
-		return &store.Record{
-			Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former,
-		}, nil
+	sids, err := text(rest[1])
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil
+	list := decoder{rest: sids}
+	var former []string
+	if sids != "" {
+		former = list.former()
+	}
+	d := decoder{rest: string(r.Key[:]) + raw}
+	e := d.endedSession("", time.Time{})
+	if d.short || list.short {
+		return nil, errDamaged
+	}
+	return &store.Record{
+		Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former,
+	}, nil
 }

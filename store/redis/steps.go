@@ -176,17 +176,12 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		word, rest, err := list(answer)
+		_, rest, err := list(answer)
 		switch {
+		case errors.Is(err, errBusy) && wait.Sleep(ctx, pollInterval):
+			continue
 		case err != nil:
 			return nil, err
-		case word == "replayed":
-			return nil, store.ErrReplayed
-		case word == "busy":
-			if !wait.Sleep(ctx, pollInterval) {
-				return nil, errBusy
-			}
-			continue
 		case !st.alone:
 			return []string{string(tagOf(st.e.Selector))}, nil
 		case len(rest) != 1:
@@ -212,16 +207,8 @@ func (st *steps) confirm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	word, err := text(answer)
-	switch {
-	case err != nil:
-		return err
-	case word == "replayed":
-		return store.ErrReplayed
-	case word == "lost":
-		return errBusy
-	}
-	return nil
+	_, err = verdict(answer)
+	return err
 }
 
 // release gives up the claim of the jti, so that the next try need not wait. If it fails, that try waits until the

@@ -51,9 +51,6 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	if err != nil && !errors.Is(err, errReplicas) {
 		return err
 	}
-	word, err := text(answer)
-	if err == nil && word == "conflict" {
-		return store.ErrConflict
-	}
+	_, err = verdict(answer)
 	return err
 }

@@ -25,19 +25,12 @@ func (s *Store) ClaimAttempt(
 	if err := store.CheckAttempt(value); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	err = s.write(ctx, func(w *writer) error {
-		held = nil
-		res, err := exec(w.claimAttempt, id[:], store.Micros(expires), value, store.Micros(now))
-		if err != nil {
-			return fmt.Errorf("sqlite: attempt: %w", err)
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 1 {
+	err = s.write(ctx, "attempt", func(w *writer) error {
+		n, err := exec(w.claimAttempt, id[:], store.Micros(expires), value, store.Micros(now))
+		if err != nil || n == 1 {
 			return err
 		}
-		if err := w.attempt.QueryRow(id[:], store.Micros(now)).Scan(&held); err != nil {
-			return fmt.Errorf("sqlite: attempt: %w", err)
-		}
-		return nil
+		return w.attempt.QueryRow(id[:], store.Micros(now)).Scan(&held)
 	})
 	if err != nil {
 		return nil, err
@@ -50,21 +43,19 @@ func (s *Store) CompleteAttempt(ctx context.Context, id store.AttemptID, value [
 	if err := store.CheckAttempt(value); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
-	return s.write(ctx, func(w *writer) error {
-		return oneRow(store.ErrNotFound, "attempt", w.completeAttempt, id[:], value, store.Micros(now))
+	return s.write(ctx, "attempt", func(w *writer) error {
+		return oneRow(store.ErrNotFound, w.completeAttempt, id[:], value, store.Micros(now))
 	})
 }
 
 // Attempt implements [store.Attempts].
 func (s *Store) Attempt(ctx context.Context, id store.AttemptID, now time.Time) (value []byte, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		switch err := r.attempt.QueryRow(id[:], store.Micros(now)).Scan(&value); {
-		case errors.Is(err, sql.ErrNoRows):
+	err = s.read(ctx, "attempt", func(r *reader) error {
+		err := r.attempt.QueryRow(id[:], store.Micros(now)).Scan(&value)
+		if errors.Is(err, sql.ErrNoRows) {
 			return store.ErrNotFound
-		case err != nil:
-			return fmt.Errorf("sqlite: attempt: %w", err)
 		}
-		return nil
+		return err
 	})
 	return value, err
 }

@@ -1,10 +1,11 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.com/curfew/store"
@@ -59,12 +60,8 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 // tooMany reports whether a subject has more than e.Spare sessions. It is called at each sign-in, so it does not use
 // the writer.
 func (s *Store) tooMany(ctx context.Context, e store.Ending) (tooMany bool, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		err := r.tooMany.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, e.Spare).Scan(&tooMany)
-		if err != nil {
-			return fmt.Errorf("sqlite: end: %w", err)
-		}
-		return nil
+	err = s.read(ctx, "end", func(r *reader) error {
+		return r.tooMany.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.Selector.Subject, e.Spare).Scan(&tooMany)
 	})
 	return tooMany, err
 }
@@ -73,7 +70,7 @@ func (s *Store) tooMany(ctx context.Context, e store.Ending) (tooMany bool, err 
 func (s *Store) endBatch(
 	ctx context.Context, e store.Ending, now time.Time,
 ) (ended []store.Ended, more bool, err error) {
-	err = s.write(ctx, func(w *writer) error {
+	err = s.write(ctx, "end", func(w *writer) error {
 		if e.Spare == 0 {
 			if err := w.leaveMark(e.Selector, now); err != nil {
 				return err
@@ -81,7 +78,7 @@ func (s *Store) endBatch(
 		}
 		gone, removed, err := w.removeNamed(e, now)
 		if err != nil {
-			return fmt.Errorf("sqlite: end: %w", err)
+			return err
 		}
 		more = removed == store.EndBatch && e.Spare == 0
 		if err := w.recordJTI(e, more, now); err != nil {
@@ -111,25 +108,13 @@ func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 	var known bool
 	if more {
 		row := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now))
-		if err := row.Scan(&known); err != nil {
-			return fmt.Errorf("sqlite: end: %w", err)
+		if err := row.Scan(&known); err != nil || !known {
+			return err
 		}
-	} else {
-		res, err := exec(w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(e.JTIExpires),
-			store.Micros(now))
-		if err != nil {
-			return fmt.Errorf("sqlite: end: %w", err)
-		}
-		n, err := res.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("sqlite: end: %w", err)
-		}
-		known = n == 0
-	}
-	if known {
 		return store.ErrReplayed
 	}
-	return nil
+	return oneRow(store.ErrReplayed, w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI,
+		store.Micros(e.JTIExpires), store.Micros(now))
 }
 
 // leaveMark leaves the mark that bars the logins under way that s names. A key names an existing session, so no login.
@@ -137,10 +122,8 @@ func (w *writer) leaveMark(s store.Selector, now time.Time) error {
 	if !s.Key.IsZero() {
 		return nil
 	}
-	if _, err := exec(w.insertMark, s.Issuer, s.ClientID, s.Subject, s.SID, store.Micros(now)); err != nil {
-		return fmt.Errorf("sqlite: end: %w", err)
-	}
-	return nil
+	_, err := exec(w.insertMark, s.Issuer, s.ClientID, s.Subject, s.SID, store.Micros(now))
+	return err
 }
 
 // removeNamed removes a batch of the sessions that e names. It returns those of them that lived, and how many it
@@ -167,62 +150,14 @@ func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Recor
 		st, args = w.endBoth, append(args, s.Subject, s.SID)
 	}
 	rows, err := st.Query(args...)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() {
-		if errClose := rows.Close(); err == nil {
-			err = errClose
-		}
-	}()
-	for ; rows.Next(); removed++ {
+	gone, err := collect(rows, err, func() (store.Record, error) {
 		r := store.Record{Issuer: s.Issuer, ClientID: s.ClientID}
 		var key []byte
 		var idleExpires, expires int64
-		if err := rows.Scan(&key, &r.Subject, &r.SID, &idleExpires, &expires, &r.Refresh, &r.Payload); err != nil {
-			return nil, 0, err
-		}
-		if len(key) != len(r.Key) {
-			return nil, 0, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
-		}
-		copy(r.Key[:], key)
+		err := rows.Scan(&key, &r.Subject, &r.SID, &idleExpires, &expires, &r.Refresh, &r.Payload)
 		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
-		if r.Lives(now) {
-			lived = append(lived, r)
-		}
-	}
-	return lived, removed, rows.Err()
-}
-
-// readRecords reads and closes rows, which have the columns of the constant columns.
-func readRecords(rows *sql.Rows) (records []store.Record, err error) {
-	defer func() {
-		if errClose := rows.Close(); err == nil {
-			err = errClose
-		}
-	}()
-	for rows.Next() {
-		var r store.Record
-		var key []byte
-		var former string
-		var created, lastSeen, idleExpires, expires int64
-		err := rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen,
-			&idleExpires, &expires, &r.Revision, &r.Refresh, &r.Payload)
-		if err != nil {
-			return nil, err
-		}
-		if len(key) != len(r.Key) {
-			return nil, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
-		}
-		copy(r.Key[:], key)
-		if former != "" {
-			if err := json.Unmarshal([]byte(former), &r.Former); err != nil {
-				return nil, fmt.Errorf("read the former sids of a session: %w", err)
-			}
-		}
-		r.Created, r.LastSeen = store.FromMicros(created), store.FromMicros(lastSeen)
-		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
-		records = append(records, r)
-	}
-	return records, rows.Err()
+		return r, cmp.Or(err, setKey(&r, key))
+	})
+	removed = len(gone)
+	return slices.DeleteFunc(gone, func(r store.Record) bool { return !r.Lives(now) }), removed, err
 }

@@ -7,7 +7,7 @@ import (
 
 // Exec runs a statement on the connection that writes, where tests set traps.
 func (s *Store) Exec(ctx context.Context, statement string) error {
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "test", func(w *writer) error {
 		_, err := w.conn.ExecContext(context.Background(), statement)
 		return err
 	})
@@ -15,7 +15,7 @@ func (s *Store) Exec(ctx context.Context, statement string) error {
 
 // Write has fn called by the writer, in the middle of a change.
 func (s *Store) Write(ctx context.Context, fn func()) error {
-	return s.write(ctx, func(*writer) error { fn(); return nil })
+	return s.write(ctx, "test", func(*writer) error { fn(); return nil })
 }
 
 // Block keeps the writer busy until release is called.
@@ -23,7 +23,7 @@ func (s *Store) Block() (release func()) {
 	began, gate, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		s.write(context.Background(), func(*writer) error { close(began); <-gate; return nil })
+		s.write(context.Background(), "test", func(*writer) error { close(began); <-gate; return nil })
 	}()
 	<-began
 	return func() { close(gate); <-done }

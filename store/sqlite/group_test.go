@@ -51,7 +51,6 @@ func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-			defer backend.Close()
 			for _, statement := range trap {
 				run(t, backend, statement)
 			}
@@ -93,7 +92,6 @@ func TestWhenTheTransactionFailsEveryChangeInItHasFailed(t *testing.T) {
 func TestOneChangeThatFailsDoesNotTouchThoseBesideIt(t *testing.T) {
 	t.Parallel()
 	backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-	defer backend.Close()
 	now := time.Now()
 	run(t, backend, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices WHEN NEW.target = 'bad'
 		BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -32,7 +33,7 @@ func (s *Store) Enqueue(ctx context.Context, notices []store.Notice) error {
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "enqueue", func(w *writer) error {
 		for _, n := range added {
 			if err := w.enqueue(n); err != nil {
 				return err
@@ -61,15 +62,10 @@ func (s *Store) Notices(ctx context.Context, q store.NoticeQuery) (store.NoticeP
 	}
 	givenUp := map[store.NoticeState]int{"": -1, store.NoticePending: 0, store.NoticeDead: 1}[q.State]
 	var found []store.Notice
-	err = s.read(ctx, func(r *reader) error {
+	err = s.read(ctx, "notices", func(r *reader) error {
 		rows, err := r.notices.Query(after, limit+1, string(q.Kind), q.Target, givenUp, most)
-		if err == nil {
-			found, err = readNotices(rows, "")
-		}
-		if err != nil {
-			return fmt.Errorf("sqlite: notices: %w", err)
-		}
-		return nil
+		found, err = readNotices(rows, err, "")
+		return err
 	})
 	if err != nil {
 		return store.NoticePage{}, err
@@ -101,25 +97,9 @@ func (s *Store) onNotice(ctx context.Context, id string, of func(*writer) *sql.S
 	if err != nil {
 		return store.ErrNoNotice
 	}
-	return s.write(ctx, func(w *writer) error {
-		return oneRow(store.ErrNoNotice, "notice", of(w), append([]any{n}, args...)...)
+	return s.write(ctx, "notice", func(w *writer) error {
+		return oneRow(store.ErrNoNotice, of(w), append([]any{n}, args...)...)
 	})
-}
-
-// oneRow runs a statement that changes a row, and returns none when there is no such row.
-func oneRow(none error, what string, st *sql.Stmt, args ...any) error {
-	res, err := exec(st, args...)
-	if err != nil {
-		return fmt.Errorf("sqlite: %s: %w", what, err)
-	}
-	affected, err := res.RowsAffected()
-	if err != nil {
-		return fmt.Errorf("sqlite: %s: %w", what, err)
-	}
-	if affected == 0 {
-		return none
-	}
-	return nil
 }
 
 // Stats implements [store.Outbox].
@@ -128,42 +108,38 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 		kind   store.NoticeKind
 		target string
 	}
+	type group struct {
+		name
+		count int
+		first int64
+	}
 	counts := make(map[name]*store.NoticeStats)
-	err := s.read(ctx, func(r *reader) error {
+	err := s.read(ctx, "stats", func(r *reader) error {
 		for givenUp := range 2 {
 			rows, err := r.stats.Query(givenUp)
+			groups, err := collect(rows, err, func() (g group, err error) {
+				err = rows.Scan(&g.kind, &g.target, &g.count, &g.first)
+				return g, err
+			})
 			if err != nil {
-				return fmt.Errorf("sqlite: stats: %w", err)
+				return err
 			}
-			oldest := make(map[name]int64)
-			for rows.Next() {
-				var of name
-				var count int
-				var first int64
-				if err := rows.Scan(&of.kind, &of.target, &count, &first); err != nil {
-					rows.Close()
-					return fmt.Errorf("sqlite: stats: %w", err)
-				}
-				if counts[of] == nil {
-					counts[of] = &store.NoticeStats{Kind: of.kind, Target: of.target}
+			for _, g := range groups {
+				t := counts[g.name]
+				if t == nil {
+					t = &store.NoticeStats{Kind: g.kind, Target: g.target}
+					counts[g.name] = t
 				}
 				if givenUp == 1 {
-					counts[of].Dead = count
-				} else {
-					counts[of].Pending, oldest[of] = count, first
+					t.Dead = g.count
+					continue
 				}
-			}
-			if err := rows.Err(); err != nil {
-				return fmt.Errorf("sqlite: stats: %w", err)
-			}
-			for of, id := range oldest {
+				t.Pending = g.count
 				var created int64
-				switch err := r.created.QueryRow(id).Scan(&created); {
-				case err == sql.ErrNoRows: // done meanwhile
-				case err != nil:
-					return fmt.Errorf("sqlite: stats: %w", err)
-				default:
-					counts[of].Oldest = store.FromMicros(created)
+				if err := r.created.QueryRow(g.first).Scan(&created); err == nil {
+					t.Oldest = store.FromMicros(created)
+				} else if !errors.Is(err, sql.ErrNoRows) { // it may be done meanwhile
+					return err
 				}
 			}
 		}
@@ -180,15 +156,10 @@ func (s *Store) Stats(ctx context.Context) ([]store.NoticeStats, error) {
 func (s *Store) Overdue(
 	ctx context.Context, after store.Key, limit int, now time.Time,
 ) (found []store.Record, err error) {
-	err = s.read(ctx, func(r *reader) error {
+	err = s.read(ctx, "overdue", func(r *reader) error {
 		rows, err := r.overdue.Query(store.Micros(now), after[:], max(0, limit))
-		if err == nil {
-			found, err = readRecords(rows)
-		}
-		if err != nil {
-			return fmt.Errorf("sqlite: overdue: %w", err)
-		}
-		return nil
+		found, err = readRecords(rows, err)
+		return err
 	})
 	return found, err
 }

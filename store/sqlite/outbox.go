@@ -34,10 +34,7 @@ const (
 func (w *writer) enqueue(n store.Notice) error {
 	_, err := exec(w.insertNotice, string(n.Kind), n.Target, n.Issuer, n.ClientID, n.Subject, n.SID, n.Key[:],
 		string(n.Cause), blob(n.Payload), store.Micros(n.Created), store.Micros(n.Due), store.Micros(n.Deadline))
-	if err != nil {
-		return fmt.Errorf("sqlite: enqueue: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Claim implements [store.Outbox].
@@ -48,16 +45,11 @@ func (s *Store) Claim(
 		return nil, nil
 	}
 	var claimed []store.Notice
-	err := s.write(ctx, func(w *writer) error {
-		token := rand.Text()
+	token := rand.Text()
+	err := s.write(ctx, "claim", func(w *writer) error {
 		rows, err := w.claim.Query(token, store.Micros(now.Add(lease)), store.Micros(now), limit, string(kind), target)
-		if err == nil {
-			claimed, err = readNotices(rows, token)
-		}
-		if err != nil {
-			return fmt.Errorf("sqlite: claim: %w", err)
-		}
-		return nil
+		claimed, err = readNotices(rows, err, token)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -67,27 +59,19 @@ func (s *Store) Claim(
 	return claimed, nil
 }
 
-func readNotices(rows *sql.Rows, lease string) (notices []store.Notice, err error) {
-	defer func() {
-		if errClose := rows.Close(); err == nil {
-			err = errClose
-		}
-	}()
-	for rows.Next() {
+// readNotices is collect for id, attempts, reason, given_up and noticeColumns.
+func readNotices(rows *sql.Rows, failed error, lease string) ([]store.Notice, error) {
+	return collect(rows, failed, func() (store.Notice, error) {
 		n := store.Notice{Lease: lease}
 		var id, created, due, deadline int64
 		var key []byte
 		err := rows.Scan(&id, &n.Attempts, &n.Reason, &n.GivenUp, &n.Kind, &n.Target, &n.Issuer, &n.ClientID,
 			&n.Subject, &n.SID, &key, &n.Cause, &n.Payload, &created, &due, &deadline)
-		if err != nil {
-			return nil, err
-		}
 		copy(n.Key[:], key)
 		n.ID = strconv.FormatInt(id, 10)
 		n.Created, n.Due, n.Deadline = store.FromMicros(created), store.FromMicros(due), store.FromMicros(deadline)
-		notices = append(notices, n)
-	}
-	return notices, rows.Err()
+		return n, err
+	})
 }
 
 // Complete implements [store.Outbox].
@@ -99,15 +83,15 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	if err != nil || n.Lease == "" {
 		return store.ErrLeaseLost
 	}
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "complete", func(w *writer) error {
 		switch {
 		case o.Done:
-			return oneRow(store.ErrLeaseLost, "complete", w.completeDone, id, n.Lease)
+			return oneRow(store.ErrLeaseLost, w.completeDone, id, n.Lease)
 		case o.GiveUp:
-			return oneRow(store.ErrLeaseLost, "complete", w.completeGiveUp, id, n.Lease, o.Reason)
+			return oneRow(store.ErrLeaseLost, w.completeGiveUp, id, n.Lease, o.Reason)
 		default:
 			due := store.Micros(o.RetryAt)
-			return oneRow(store.ErrLeaseLost, "complete", w.completeRetry, id, n.Lease, due, o.Reason)
+			return oneRow(store.ErrLeaseLost, w.completeRetry, id, n.Lease, due, o.Reason)
 		}
 	})
 }

@@ -1,8 +1,10 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -46,33 +48,75 @@ func (r *reader) statements() []statement {
 	}
 }
 
-// read runs fn with a reader. The wait for a reader ends when ctx is done; a read is short and is not interrupted.
-func (s *Store) read(ctx context.Context, fn func(*reader) error) error {
-	if err := s.enter(ctx); err != nil {
+// read runs fn with a reader. The wait for a reader ends when ctx is done; a read is short and is not interrupted. what
+// says in errors what failed.
+func (s *Store) read(ctx context.Context, what string, fn func(*reader) error) error {
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	select {
 	case r := <-s.readers:
 		defer func() { s.readers <- r }()
-		return fn(r)
+		return failed(what, fn(r))
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
+// collect reads all rows that a query has returned, and closes them.
+func collect[T any](rows *sql.Rows, failed error, read func() (T, error)) (all []T, err error) {
+	if failed != nil {
+		return nil, failed
+	}
+	defer func() {
+		if errClose := rows.Close(); err == nil {
+			err = errClose
+		}
+	}()
+	for rows.Next() {
+		one, err := read()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
+
+// readRecords is collect for the columns of the constant columns.
+func readRecords(rows *sql.Rows, failed error) ([]store.Record, error) {
+	return collect(rows, failed, func() (r store.Record, err error) {
+		var key []byte
+		var former string
+		var created, lastSeen, idleExpires, expires int64
+		err = rows.Scan(&key, &r.Issuer, &r.ClientID, &r.Subject, &r.SID, &former, &created, &lastSeen, &idleExpires,
+			&expires, &r.Revision, &r.Refresh, &r.Payload)
+		if err == nil && former != "" {
+			if err = json.Unmarshal([]byte(former), &r.Former); err != nil {
+				err = fmt.Errorf("read the former sids of a session: %w", err)
+			}
+		}
+		r.Created, r.LastSeen = store.FromMicros(created), store.FromMicros(lastSeen)
+		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
+		return r, cmp.Or(err, setKey(&r, key))
+	})
+}
+
+func setKey(r *store.Record, key []byte) error {
+	if copy(r.Key[:], key) != len(key) || len(key) != len(r.Key) {
+		return fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
+	}
+	return nil
+}
+
 // Find implements [store.Store].
 func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.Record, error) {
 	var found []store.Record
-	err := s.read(ctx, func(r *reader) error {
+	err := s.read(ctx, "find", func(r *reader) error {
 		rows, err := r.find.Query(key[:], store.Micros(now))
-		if err == nil {
-			found, err = readRecords(rows)
-		}
-		if err != nil {
-			return fmt.Errorf("sqlite: find: %w", err)
-		}
-		return nil
+		found, err = readRecords(rows, err)
+		return err
 	})
 	if err != nil {
 		return store.Record{}, err
@@ -90,7 +134,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 		return store.Page{}, fmt.Errorf("sqlite: %w", err)
 	}
 	var page store.Page
-	err = s.read(ctx, func(r *reader) error {
+	err = s.read(ctx, "list", func(r *reader) error {
 		st, args := r.list, []any{q.After[:], store.Micros(now), limit + 1, q.Issuer, q.ClientID}
 		switch {
 		case q.Subject != "":
@@ -99,13 +143,8 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 			st, args = r.listSID, append(args, q.SID)
 		}
 		rows, err := st.Query(args...)
-		if err == nil {
-			page.Records, err = readRecords(rows)
-		}
-		if err != nil {
-			return fmt.Errorf("sqlite: list: %w", err)
-		}
-		return nil
+		page.Records, err = readRecords(rows, err)
+		return err
 	})
 	if err != nil {
 		return store.Page{}, err

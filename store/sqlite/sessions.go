@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -53,32 +54,27 @@ func blob(b []byte) []byte {
 	return b
 }
 
+var errExists = errors.New("a session with this key exists already")
+
 // Create implements [store.Store].
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	former, err := checkNew(&r, began, now)
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "create", func(w *writer) error {
 		if err := w.checkMarks(&r, began); err != nil {
 			return err
 		}
-		res, err := exec(w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former,
+		return oneRow(errExists, w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former,
 			store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires),
 			int64(r.Refresh), blob(r.Payload))
-		if err != nil {
-			return fmt.Errorf("sqlite: create: %w", err)
-		}
-		if n, err := res.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(errors.New("sqlite: create: a session with this key exists already"), err)
-		}
-		return nil
 	})
 }
 
 // Update implements [store.Store].
 func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error {
-	return s.write(ctx, func(w *writer) error { return w.replace(w.updateSession, r, now) })
+	return s.write(ctx, "update", func(w *writer) error { return w.replace(w.updateSession, r, now) })
 }
 
 // Rename implements [store.Store].
@@ -87,7 +83,7 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "rename", func(w *writer) error {
 		if err := w.lives(r, now); err != nil {
 			return err
 		}
@@ -117,7 +113,7 @@ func (w *writer) checkMarks(r *store.Record, began time.Time) error {
 		var barred bool
 		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, store.Micros(began)).Scan(&barred)
 		if err != nil {
-			return fmt.Errorf("sqlite: look for end marks: %w", err)
+			return fmt.Errorf("look for end marks: %w", err)
 		}
 		if barred {
 			return store.ErrEnded
@@ -129,41 +125,28 @@ func (w *writer) checkMarks(r *store.Record, began time.Time) error {
 // lives returns [store.ErrNotFound] unless the session lives.
 func (w *writer) lives(r store.Record, now time.Time) error {
 	var lives bool
-	if err := w.sessionLives.QueryRow(r.Key[:], store.Micros(now)).Scan(&lives); err != nil {
-		return fmt.Errorf("sqlite: update: %w", err)
-	}
-	if !lives {
+	err := w.sessionLives.QueryRow(r.Key[:], store.Micros(now)).Scan(&lives)
+	if err == nil && !lives {
 		return store.ErrNotFound
 	}
-	return nil
+	return err
 }
 
 // replace carries out Update and Rename. more are the further parameters of st.
 func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...any) error {
 	args := []any{store.Micros(r.LastSeen), store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(r.Refresh),
 		blob(r.Payload), r.Key[:], r.Revision, store.Micros(now)}
-	res, err := exec(st, append(args, more...)...)
-	if err != nil {
-		return fmt.Errorf("sqlite: update: %w", err)
+	n, err := exec(st, append(args, more...)...)
+	if err == nil && n == 0 {
+		err = cmp.Or(w.lives(r, now), store.ErrConflict)
 	}
-	n, err := res.RowsAffected()
-	if err != nil {
-		return fmt.Errorf("sqlite: update: %w", err)
-	}
-	if n == 1 {
-		return nil
-	}
-	if err := w.lives(r, now); err != nil {
-		return err
-	}
-	return store.ErrConflict
+	return err
 }
 
 // Prune implements [store.Store].
 func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	total := 0
-	err := s.write(ctx, func(w *writer) error {
-		total = 0
+	err := s.write(ctx, "prune", func(w *writer) error {
 		for _, batch := range []struct {
 			statement *sql.Stmt
 			until     time.Time
@@ -173,13 +156,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 			{w.pruneJTIs, now},
 			{w.pruneAttempts, now},
 		} {
-			res, err := exec(batch.statement, store.Micros(batch.until))
+			n, err := exec(batch.statement, store.Micros(batch.until))
 			if err != nil {
-				return fmt.Errorf("sqlite: prune: %w", err)
-			}
-			n, err := res.RowsAffected()
-			if err != nil {
-				return fmt.Errorf("sqlite: prune: %w", err)
+				return err
 			}
 			total += int(n)
 		}

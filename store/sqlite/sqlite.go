@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -12,10 +13,10 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"example.com/curfew/store"
+	"example.com/curfew/store/internal/gate"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
@@ -26,9 +27,6 @@ var (
 	// ErrNotMigrated means that the schema would have to be created or changed, which [Options] forbids.
 	ErrNotMigrated = errors.New("the database does not have the schema of this release")
 )
-
-// errClosed is what every method of a closed store returns.
-var errClosed = errors.New("sqlite: the store is closed")
 
 // Options are the options of [Open]. The zero value is ready for use.
 type Options struct {
@@ -50,9 +48,7 @@ type Store struct {
 	stopped chan struct{} // closed when the writing goroutine has ended
 	readers chan *reader
 	hub     store.Hub
-
-	inUse  sync.RWMutex // held for reading while a method runs, for writing to close
-	closed bool
+	gate    gate.Gate
 }
 
 // Open opens the database at path. If there is none, it creates it with mode 0600; the directory must exist. The file,
@@ -71,12 +67,8 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 			err = fmt.Errorf("sqlite: %s: %w", named, err)
 		}
 	}()
-	if o.BusyTimeout == 0 {
-		o.BusyTimeout = 5 * time.Second
-	}
-	if o.Readers == 0 {
-		o.Readers = max(2, runtime.NumCPU())
-	}
+	o.BusyTimeout = cmp.Or(o.BusyTimeout, 5*time.Second)
+	o.Readers = cmp.Or(o.Readers, max(2, runtime.NumCPU()))
 	s := &Store{
 		changes: make(chan *change, maxGroup),
 		stopped: make(chan struct{}),
@@ -178,36 +170,17 @@ func dsn(path string, o Options) string {
 	return u.String()
 }
 
-// enter begins a method. If it returns nil, the method must call leave at its end.
-func (s *Store) enter(ctx context.Context) error {
-	s.inUse.RLock()
-	err := ctx.Err()
-	if s.closed {
-		err = errClosed
-	}
-	if err != nil {
-		s.inUse.RUnlock()
-	}
-	return err
-}
-
-func (s *Store) leave() { s.inUse.RUnlock() }
-
 // Clock implements [store.Store]. The file belongs to one process, whose own clock counts.
 func (*Store) Clock() store.Clock { return store.Clock{} }
 
 // Close waits for the methods that are running, and releases the file.
 func (s *Store) Close() error {
-	s.inUse.Lock()
-	defer s.inUse.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	s.hub.Close()
-	close(s.changes)
-	<-s.stopped
-	return s.release()
+	return s.gate.Close(func() error {
+		s.hub.Close()
+		close(s.changes)
+		<-s.stopped
+		return s.release()
+	})
 }
 
 // Watch implements [store.Store]. fn is called after the ending is on the disk, and before End returns.

@@ -36,11 +36,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 
 func TestALoginFromBeforeALogoutIsRefused(t *testing.T) {
 	t.Parallel()
-	storetest.Order(t, func(t *testing.T) store.Store {
-		backend := open(t, filepath.Join(t.TempDir(), "curfew.db"))
-		t.Cleanup(func() { backend.Close() })
-		return backend
-	})
+	storetest.Order(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "curfew.db")) })
 }
 
 // The clock of the machine is set back while the process is not running: the mark of the logout is earlier than the
@@ -93,6 +89,7 @@ func open(t *testing.T, path string) *sqlite.Store {
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
+	t.Cleanup(func() { backend.Close() })
 	return backend
 }
 

@@ -10,19 +10,19 @@ import (
 )
 
 const (
-	loadSQL      = `SELECT value, revision FROM vault WHERE name = ?1`
-	saveFirstSQL = `INSERT INTO vault (name, value, revision) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING`
-	saveSQL      = `UPDATE vault SET value = ?2, revision = revision + 1 WHERE name = ?1 AND revision = ?3`
+	loadSQL      = `SELECT value, revision FROM shared_values WHERE name = ?1`
+	saveFirstSQL = `INSERT INTO shared_values (name, value, revision) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING`
+	saveSQL      = `UPDATE shared_values SET value = ?2, revision = revision + 1 WHERE name = ?1 AND revision = ?3`
 )
 
 // Load implements [store.SharedValues].
 func (s *Store) Load(ctx context.Context, name string) (value []byte, revision int64, err error) {
-	err = s.read(ctx, func(r *reader) error {
+	err = s.read(ctx, "shared value", func(r *reader) error {
 		err := r.load.QueryRow(name).Scan(&value, &revision)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("sqlite: shared value: %w", err)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
 		}
-		return nil
+		return err
 	})
 	return value, revision, err
 }
@@ -32,10 +32,10 @@ func (s *Store) Save(ctx context.Context, name string, value []byte, revision in
 	if err := store.CheckSharedValue(name, value); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
-	return s.write(ctx, func(w *writer) error {
+	return s.write(ctx, "shared value", func(w *writer) error {
 		if revision == 0 {
-			return oneRow(store.ErrConflict, "shared value", w.saveFirst, name, blob(value))
+			return oneRow(store.ErrConflict, w.saveFirst, name, blob(value))
 		}
-		return oneRow(store.ErrConflict, "shared value", w.save, name, blob(value), revision)
+		return oneRow(store.ErrConflict, w.save, name, blob(value), revision)
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync/atomic"
+
+	"example.com/curfew/store"
 )
 
 // maxGroup is how many changes share a transaction at most. It bounds how long the first of them waits.
@@ -21,12 +23,13 @@ type change struct {
 }
 
 // write calls run in a transaction and returns when the transaction is on the disk. After an error nothing has changed.
-// If ctx is done before run begins, run is not called; once run has begun, write waits for the result.
-func (s *Store) write(ctx context.Context, run func(*writer) error) error {
-	if err := s.enter(ctx); err != nil {
+// If ctx is done before run begins, run is not called; once run has begun, write waits for the result. what says in
+// errors what failed.
+func (s *Store) write(ctx context.Context, what string, run func(*writer) error) error {
+	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	c := &change{ctx: ctx, run: run, done: make(chan struct{})}
 	select {
 	case s.changes <- c:
@@ -41,7 +44,15 @@ func (s *Store) write(ctx context.Context, run func(*writer) error) error {
 		}
 		<-c.done
 	}
-	return c.err
+	return failed(what, c.err)
+}
+
+// failed adds what failed to an error that is none of the contract.
+func failed(what string, err error) error {
+	if err == nil || store.IsContractError(err) {
+		return err
+	}
+	return fmt.Errorf("sqlite: %s: %w", what, err)
 }
 
 // writer is the only connection that writes, with its statements. Only the writing goroutine uses it.
@@ -107,9 +118,22 @@ func (w *writer) statements() []statement {
 	}
 }
 
-// exec runs a statement without a deadline, so that the outcome is always known.
-func exec(s *sql.Stmt, args ...any) (sql.Result, error) {
-	return s.ExecContext(context.Background(), args...)
+// exec runs a statement without a deadline, so that the outcome is always known. It returns how many rows were changed.
+func exec(s *sql.Stmt, args ...any) (int64, error) {
+	result, err := s.ExecContext(context.Background(), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// oneRow runs a statement that changes a row, and returns none when there is no such row.
+func oneRow(none error, st *sql.Stmt, args ...any) error {
+	n, err := exec(st, args...)
+	if err == nil && n == 0 {
+		return none
+	}
+	return err
 }
 
 // run carries out changes until the channel is closed.
@@ -143,7 +167,7 @@ func (w *writer) carryOut(group []*change) {
 	err := w.transaction(group)
 	for _, c := range group {
 		if err != nil {
-			c.err = fmt.Errorf("sqlite: %w", err)
+			c.err = err
 		}
 		close(c.done)
 	}

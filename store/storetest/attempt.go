@@ -39,7 +39,7 @@ func attemptCases() []testCase {
 	const life = store.AttemptLifetime
 	odd := "1 \x00\xff\n'2 "
 	return []testCase{
-		{"an attempt is claimed once, and settled", func(f *fixture) {
+		{"an attempt is claimed once, and completed", func(f *fixture) {
 			f.wantAttempt("a", "")
 			f.wantError("CompleteAttempt before a claim", f.settleAttempt("a", "x"), store.ErrNotFound)
 			f.wantAttempt("a", "")

@@ -24,7 +24,7 @@ func batchCases() []testCase {
 				e := ending(who)
 				e.JTI, e.JTIExpires = fmt.Sprint(who), f.now.Add(time.Hour)
 				e.Notices = []store.NoticeRequest{
-					{Kind: store.NoticeTell, Target: "whole", Deadline: f.now.Add(time.Hour)},
+					{Kind: store.NoticeLogout, Target: "whole", Deadline: f.now.Add(time.Hour)},
 					{Kind: store.NoticeRevoke, Target: "main", Deadline: f.now.Add(time.Hour)},
 				}
 				f.wantEnded(f.endWith(e), all...)
@@ -36,7 +36,7 @@ func batchCases() []testCase {
 				for notices := f.claim(); len(notices) > 0; notices = f.claim() {
 					for _, n := range notices {
 						switch {
-						case n.Kind == store.NoticeTell:
+						case n.Kind == store.NoticeLogout:
 							told++
 						case len(n.Payload) == 0:
 							f.Errorf("a token is to be revoked and is not there")
@@ -53,7 +53,7 @@ func batchCases() []testCase {
 					want = 1
 				}
 				if told != want || revoked != several/2 {
-					f.Errorf("%+v: %d notices to tell and %d to revoke, want %d and %d", who, told, revoked, want,
+					f.Errorf("%+v: %d logout notices and %d to revoke, want %d and %d", who, told, revoked, want,
 						several/2)
 				}
 				f.end(store.Selector{Subject: "bob"})
@@ -121,7 +121,7 @@ func batchCases() []testCase {
 			e := ending(store.Selector{Subject: "alice"})
 			e.Spare = keep
 			e.Notices = []store.NoticeRequest{
-				{Kind: store.NoticeTell, Target: "wiki", Deadline: f.now.Add(time.Hour)},
+				{Kind: store.NoticeLogout, Target: "wiki", Deadline: f.now.Add(time.Hour)},
 				{Kind: store.NoticeRevoke, Target: "main", Deadline: f.now.Add(time.Hour)},
 			}
 			f.wantEnded(f.endWith(e), all[:3]...)
@@ -130,7 +130,7 @@ func batchCases() []testCase {
 				f.wantAlive(r)
 			}
 			if n := len(f.claim()); n != 6 {
-				f.Errorf("%d notices, want one to tell and one to revoke for each of three", n)
+				f.Errorf("%d notices, want one logout and one revocation for each of three", n)
 			}
 			f.wantEnded(f.endWith(e)) // there is room now
 			if n := len(f.claim()); n != 0 {

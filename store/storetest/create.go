@@ -126,7 +126,7 @@ func createCases() []testCase {
 			f.wantFault("List", err)
 			_, err = f.store.Prune(f.ctx, f.now)
 			f.wantFault("Prune", err)
-			_, err = f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 1)
+			_, err = f.store.Claim(f.ctx, store.NoticeLogout, target, f.now, time.Minute, 1)
 			f.wantFault("Claim", err)
 			_, err = f.store.Watch(f.ctx, func(store.Ended) {})
 			f.wantFault("Watch", err)

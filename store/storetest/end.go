@@ -233,9 +233,8 @@ func endFails(f *fixture) {
 	}
 	r, without := f.signIn("alice", "s1"), f.signIn("alice", "")
 	heard := f.watch()
-	e := ending(store.Selector{Subject: "alice", SID: "s1"})
+	e := f.endingWith(store.Selector{Subject: "alice", SID: "s1"}, store.NoticeRequest{Kind: store.NoticeLogout})
 	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-	e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
 
 	restore := f.h.FailEnd(f.T)
 	ended, err := f.store.End(f.ctx, e, f.now)

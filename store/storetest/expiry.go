@@ -50,7 +50,7 @@ func expiryCases() []testCase {
 				f.now = at
 				e := ending(store.Selector{SID: "s1"})
 				e.Notices = []store.NoticeRequest{
-					{Kind: store.NoticeTell, Target: target, Deadline: at.Add(time.Hour)},
+					{Kind: store.NoticeLogout, Target: target, Deadline: at.Add(time.Hour)},
 					{Kind: store.NoticeRevoke, Target: "main", Deadline: at.Add(time.Hour)},
 				}
 				f.wantEnded(f.endWith(e), lives)
@@ -97,8 +97,7 @@ func expiryCases() []testCase {
 			}
 		}},
 		testCase{"a notice outlives all pruning", func(f *fixture) {
-			e := ending(store.Selector{Subject: "alice"})
-			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+			e := f.endingWith(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeLogout})
 			f.endWith(e)
 			f.now = f.now.Add(1000 * time.Hour)
 			f.pruneAll(f.now)

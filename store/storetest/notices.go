@@ -14,46 +14,46 @@ func noticeCases() []testCase {
 			for _, who := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s1"}} {
 				a, b := f.signIn("alice", "s1"), f.signIn("alice", "s1")
 				bystander := f.signIn("bob", "s2")
-				f.endWith(f.telling(who, store.NoticeRequest{Kind: store.NoticeTell}))
-				f.wantNotices(f.about(store.NoticeTell, a), f.about(store.NoticeTell, b))
+				f.endWith(f.endingWith(who, store.NoticeRequest{Kind: store.NoticeLogout}))
+				f.wantNotices(f.about(store.NoticeLogout, a), f.about(store.NoticeLogout, b))
 				f.wantAlive(bystander)
 				f.now = f.now.Add(time.Second)
 			}
 			r := f.signIn("alice", "")
-			f.endWith(f.telling(store.Selector{Key: r.Key}, store.NoticeRequest{Kind: store.NoticeTell}))
-			f.wantNotices(f.about(store.NoticeTell, r))
+			f.endWith(f.endingWith(store.Selector{Key: r.Key}, store.NoticeRequest{Kind: store.NoticeLogout}))
+			f.wantNotices(f.about(store.NoticeLogout, r))
 		}},
 		{"an app is told of a whole subject once", func(f *fixture) {
-			want := f.about(store.NoticeTell, store.Record{Issuer: issuer, ClientID: client, Subject: "alice"})
-			f.endWith(f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeTell}))
+			want := f.about(store.NoticeLogout, store.Record{Issuer: issuer, ClientID: client, Subject: "alice"})
+			f.endWith(f.endingWith(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeLogout}))
 			f.wantNotices(want) // without any session here: the app may know the subject
 			f.now = f.now.Add(time.Second)
 			f.signIn("alice", "s1")
 			f.signIn("alice", "s2")
-			f.endWith(f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeTell}))
+			f.endWith(f.endingWith(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeLogout}))
 			want.Created, want.Due, want.Deadline = f.now, f.now, f.now.Add(time.Hour)
 			f.wantNotices(want)
 		}},
 		{"an app that wants to hear of each session is never told of a whole subject", func(f *fixture) {
-			each := store.NoticeRequest{Kind: store.NoticeTell, PerSession: true}
-			f.endWith(f.telling(store.Selector{Subject: "alice"}, each))
+			each := store.NoticeRequest{Kind: store.NoticeLogout, PerSession: true}
+			f.endWith(f.endingWith(store.Selector{Subject: "alice"}, each))
 			f.wantNotices()
 			f.now = f.now.Add(time.Second)
 			a, b := f.signIn("alice", "s1"), f.signIn("alice", "")
-			f.endWith(f.telling(store.Selector{Subject: "alice"}, each))
-			f.wantNotices(f.about(store.NoticeTell, a), f.about(store.NoticeTell, b))
+			f.endWith(f.endingWith(store.Selector{Subject: "alice"}, each))
+			f.wantNotices(f.about(store.NoticeLogout, a), f.about(store.NoticeLogout, b))
 			f.now = f.now.Add(time.Second)
 			c := f.signIn("alice", "s1")
-			f.endWith(f.telling(store.Selector{SID: "s1"}, each))
-			f.wantNotices(f.about(store.NoticeTell, c))
+			f.endWith(f.endingWith(store.Selector{SID: "s1"}, each))
+			f.wantNotices(f.about(store.NoticeLogout, c))
 		}},
 		{"nobody is told when nobody ended", func(f *fixture) {
 			for _, who := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s1"},
 				{Key: f.record("alice", "s1").Key}} {
-				f.endWith(f.telling(who, store.NoticeRequest{Kind: store.NoticeTell},
+				f.endWith(f.endingWith(who, store.NoticeRequest{Kind: store.NoticeLogout},
 					store.NoticeRequest{Kind: store.NoticeRevoke, Offline: true}))
 			}
-			f.endWith(f.telling(store.Selector{Subject: "alice"},
+			f.endWith(f.endingWith(store.Selector{Subject: "alice"},
 				store.NoticeRequest{Kind: store.NoticeRevoke, Offline: true}))
 			f.wantNotices()
 		}},
@@ -70,7 +70,7 @@ func noticeCases() []testCase {
 							want = append(want, f.about(store.NoticeRevoke, r))
 						}
 					}
-					f.endWith(f.telling(who, store.NoticeRequest{Kind: store.NoticeRevoke, Offline: offline}))
+					f.endWith(f.endingWith(who, store.NoticeRequest{Kind: store.NoticeRevoke, Offline: offline}))
 					f.wantNotices(want...)
 					f.now = f.now.Add(time.Second)
 				}
@@ -82,20 +82,20 @@ func noticeCases() []testCase {
 			if err := f.store.Update(f.ctx, r, f.now); err != nil {
 				f.Fatalf("Update: %v", err)
 			}
-			f.endWith(f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeRevoke}))
+			f.endWith(f.endingWith(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeRevoke}))
 			f.wantNotices(f.about(store.NoticeRevoke, r))
 		}},
 		{"each target has its own notices", func(f *fixture) {
 			r := f.record("alice", "s1")
 			r.Refresh = store.RefreshOnline
 			f.create(r)
-			e := f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell,
+			e := f.endingWith(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeLogout,
 				Target: "https://one.example/"},
-				store.NoticeRequest{Kind: store.NoticeTell, Target: "https://two.example/?a='b'&c=%"},
+				store.NoticeRequest{Kind: store.NoticeLogout, Target: "https://two.example/?a='b'&c=%"},
 				store.NoticeRequest{Kind: store.NoticeRevoke, Target: "main"})
 			f.endWith(e)
 			var want []store.Notice
-			for i, kind := range []store.NoticeKind{store.NoticeTell, store.NoticeTell, store.NoticeRevoke} {
+			for i, kind := range []store.NoticeKind{store.NoticeLogout, store.NoticeLogout, store.NoticeRevoke} {
 				n := f.about(kind, r)
 				n.Target = e.Notices[i].Target
 				want = append(want, n)
@@ -112,10 +112,10 @@ func noticeCases() []testCase {
 	}
 }
 
-// telling is an ending of who that leaves notices for an hour.
-func (f *fixture) telling(who store.Selector, tell ...store.NoticeRequest) store.Ending {
+// endingWith is an ending of who that leaves notices for an hour.
+func (f *fixture) endingWith(who store.Selector, requests ...store.NoticeRequest) store.Ending {
 	e := ending(who)
-	for _, t := range tell {
+	for _, t := range requests {
 		if t.Target == "" {
 			t.Target = target
 		}
@@ -125,7 +125,7 @@ func (f *fixture) telling(who store.Selector, tell ...store.NoticeRequest) store
 	return e
 }
 
-// about returns the notice that telling leaves about r.
+// about returns the notice that endingWith leaves about r.
 func (f *fixture) about(kind store.NoticeKind, r store.Record) store.Notice {
 	n := store.Notice{Kind: kind, Target: target, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject,
 		SID: r.SID,

@@ -12,8 +12,7 @@ import (
 func (f *fixture) leave(n int) {
 	f.Helper()
 	for i := range n {
-		e := ending(store.Selector{Subject: fmt.Sprint("user", i)})
-		e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+		e := f.endingWith(store.Selector{Subject: fmt.Sprint("user", i)}, store.NoticeRequest{Kind: store.NoticeLogout})
 		f.endWith(e)
 	}
 }
@@ -42,6 +41,35 @@ func (f *fixture) complete(n store.Notice, o store.Outcome) {
 	}
 }
 
+// claimTogether has workers claim all notices for a target, some at a time, and fails unless each of the notices is
+// claimed once.
+func (f *fixture) claimTogether(target string, workers, some, notices int) {
+	f.Helper()
+	var mu sync.Mutex
+	held := make(map[string]int)
+	f.together(workers, func(int) error {
+		for {
+			n, err := f.store.Claim(f.ctx, store.NoticeLogout, target, f.now, time.Minute, some)
+			if err != nil || len(n) == 0 {
+				return err
+			}
+			mu.Lock()
+			for _, n := range n {
+				held[n.ID]++
+			}
+			mu.Unlock()
+		}
+	})
+	if len(held) != notices {
+		f.Errorf("%d notices were claimed, want %d", len(held), notices)
+	}
+	for id, n := range held {
+		if n != 1 {
+			f.Errorf("notice %s was claimed %d times", id, n)
+		}
+	}
+}
+
 func outboxCases() []testCase {
 	done := store.Outcome{Done: true}
 	return []testCase{
@@ -67,9 +95,9 @@ func outboxCases() []testCase {
 			f.leave(5)
 			seen := make(map[string]bool)
 			for _, want := range []int{2, 2, 1, 0} {
-				n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 2)
-				if err != nil || len(n) != want {
-					f.Errorf("claimed %d (error %v), want %d", len(n), err, want)
+				n := f.claimFor(target, 2)
+				if len(n) != want {
+					f.Errorf("claimed %d, want %d", len(n), want)
 				}
 				for _, n := range n {
 					if seen[n.ID] {
@@ -82,9 +110,8 @@ func outboxCases() []testCase {
 		{"a claim of none takes none", func(f *fixture) {
 			f.leave(2)
 			for _, max := range []int{0, -1} {
-				if n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max); err != nil ||
-					len(n) != 0 {
-					f.Errorf("Claim of %d: %d notices (error %v)", max, len(n), err)
+				if n := f.claimFor(target, max); len(n) != 0 {
+					f.Errorf("Claim of %d: %d notices", max, len(n))
 				}
 			}
 			if n := f.claim(); len(n) != 2 || n[0].Attempts != 1 {
@@ -92,31 +119,8 @@ func outboxCases() []testCase {
 			}
 		}},
 		{"two workers never hold the same notice", func(f *fixture) {
-			const notices = 60
-			f.leave(notices)
-			var mu sync.Mutex
-			held := make(map[string]int)
-			f.together(6, func(int) error {
-				for {
-					n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 7)
-					if err != nil || len(n) == 0 {
-						return err
-					}
-					mu.Lock()
-					for _, n := range n {
-						held[n.ID]++
-					}
-					mu.Unlock()
-				}
-			})
-			if len(held) != notices {
-				f.Errorf("%d notices were claimed, want %d", len(held), notices)
-			}
-			for id, n := range held {
-				if n != 1 {
-					f.Errorf("notice %s was claimed %d times", id, n)
-				}
-			}
+			f.leave(60)
+			f.claimTogether(target, 6, 7, 60)
 		}},
 		{"a notice is done once", func(f *fixture) {
 			f.leave(1)
@@ -157,7 +161,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(1000 * time.Hour)
 			f.wantNone("after it was given up")
 		}},
-		{"a lease that ran out can still be settled", func(f *fixture) {
+		{"a lease that ran out can still be completed", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
 			f.now = f.now.Add(time.Hour)
@@ -177,7 +181,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(time.Hour)
 			f.wantNone("after it was done")
 		}},
-		{"a notice that was never claimed cannot be settled", func(f *fixture) {
+		{"a notice that was never claimed cannot be completed", func(f *fixture) {
 			f.leave(1)
 			for _, n := range []store.Notice{{}, {ID: "1"}, {ID: "1", Lease: "x"}, {ID: "no such", Lease: "x"}} {
 				f.wantError(fmt.Sprintf("Complete %+v", n), f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
@@ -206,11 +210,7 @@ func outboxCases() []testCase {
 			f.now = f.now.Add(time.Hour)
 			var got []string
 			for _, max := range []int{1, 3} {
-				n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
-				if err != nil {
-					f.Fatalf("Claim: %v", err)
-				}
-				for _, n := range n {
+				for _, n := range f.claimFor(target, max) {
 					got = append(got, n.ID)
 				}
 			}

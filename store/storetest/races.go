@@ -52,10 +52,8 @@ func raceCases() []testCase {
 			h := f.watch()
 			var done, replayed, reported atomic.Int32
 			f.together(16, func(int) error {
-				e := ending(store.Selector{Subject: "alice"})
+				e := f.endingWith(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeLogout})
 				e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
-				e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target,
-					Deadline: f.now.Add(time.Hour)}}
 				ended, err := f.store.End(f.ctx, e, f.now)
 				reported.Add(int32(len(ended)))
 				switch {

@@ -123,12 +123,12 @@ func renameCases() []testCase {
 			r.Refresh = store.RefreshOnline
 			r = f.rename(r, "s2", "s3", "s2")
 			h := f.watch()
-			f.endWith(f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell},
+			f.endWith(f.endingWith(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeLogout},
 				store.NoticeRequest{Kind: store.NoticeRevoke}))
 			f.wantHeard(h, r)
 			revoke := f.about(store.NoticeRevoke, r)
 			revoke.Payload = r.Payload
-			f.wantNotices(f.about(store.NoticeTell, r), revoke)
+			f.wantNotices(f.about(store.NoticeLogout, r), revoke)
 		}},
 		{"a logout by the new sid bars a rename that began before it", func(f *fixture) {
 			for _, who := range []store.Selector{{SID: "new"}, {Subject: "alice", SID: "new"}} {

@@ -20,7 +20,7 @@ func replayCases() []testCase {
 			f.now = f.now.Add(time.Second)
 			r := f.signIn("alice", "s1")
 			heard := f.watch()
-			e.Notices = []store.NoticeRequest{{Kind: store.NoticeTell, Target: target, Deadline: f.now.Add(time.Hour)}}
+			e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: target, Deadline: f.now.Add(time.Hour)}}
 			ended, err := f.store.End(f.ctx, e, f.now)
 			f.wantError("End", err, store.ErrReplayed)
 			f.wantEnded(ended)

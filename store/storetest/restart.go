@@ -20,12 +20,12 @@ func restartCases() []testCase {
 				f.Fatalf("Update: %v", err)
 			}
 			stays.Revision++
-			e := f.telling(store.Selector{Subject: "bob"}, store.NoticeRequest{Kind: store.NoticeTell})
+			e := f.endingWith(store.Selector{Subject: "bob"}, store.NoticeRequest{Kind: store.NoticeLogout})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			f.wantEnded(f.endWith(e), ends)
-			f.endWith(f.telling(store.Selector{Subject: "carol"}, store.NoticeRequest{Kind: store.NoticeTell}))
-			f.endWith(f.telling(store.Selector{Subject: "dave"}, store.NoticeRequest{Kind: store.NoticeTell}))
-			claimed, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, 2)
+			f.endWith(f.endingWith(store.Selector{Subject: "carol"}, store.NoticeRequest{Kind: store.NoticeLogout}))
+			f.endWith(f.endingWith(store.Selector{Subject: "dave"}, store.NoticeRequest{Kind: store.NoticeLogout}))
+			claimed, err := f.store.Claim(f.ctx, store.NoticeLogout, target, f.now, time.Minute, 2)
 			if err != nil || len(claimed) != 2 {
 				f.Fatalf("claimed %d (error %v), want 2", len(claimed), err)
 			}
@@ -45,7 +45,7 @@ func restartCases() []testCase {
 			f.complete(claimed[1], store.Outcome{Done: true}) // the lease holds over the restart
 			f.now = f.now.Add(time.Hour)
 			if n := f.claim(); len(n) != 1 {
-				f.Errorf("claimed %d notices after an hour, want the one that was not settled", len(n))
+				f.Errorf("claimed %d notices after an hour, want the one that was not completed", len(n))
 			}
 			f.wantEnded(f.end(store.Selector{SID: "s1"}))
 			f.now = f.now.Add(-time.Hour)
@@ -69,7 +69,7 @@ func contextCases() []testCase {
 			_, err := f.store.Find(ctx, r.Key, f.now)
 			f.wantFault("Find", err)
 			f.wantFault("Update", f.store.Update(ctx, r, f.now))
-			e := f.telling(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeTell})
+			e := f.endingWith(store.Selector{Subject: "alice"}, store.NoticeRequest{Kind: store.NoticeLogout})
 			e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 			_, err = f.store.End(ctx, e, f.now)
 			f.wantFault("End", err)
@@ -77,7 +77,7 @@ func contextCases() []testCase {
 			f.wantFault("List", err)
 			_, err = f.store.Prune(ctx, f.now.Add(1000*time.Hour))
 			f.wantFault("Prune", err)
-			_, err = f.store.Claim(ctx, store.NoticeTell, target, f.now, time.Minute, 10)
+			_, err = f.store.Claim(ctx, store.NoticeLogout, target, f.now, time.Minute, 10)
 			f.wantFault("Claim", err)
 			_, err = f.store.Watch(ctx, func(store.Ended) {})
 			f.wantFault("Watch", err)
@@ -107,7 +107,7 @@ func contextCases() []testCase {
 			heard := f.watch()
 			for i := range 40 {
 				r := f.signIn("alice", "s1")
-				e := f.telling(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeTell})
+				e := f.endingWith(store.Selector{SID: "s1"}, store.NoticeRequest{Kind: store.NoticeLogout})
 				e.JTI, e.JTIExpires = fmt.Sprint("j", i), f.now.Add(time.Hour)
 				ctx, cancel := context.WithCancel(f.ctx)
 				f.together(2, func(which int) error {
@@ -127,7 +127,7 @@ func contextCases() []testCase {
 					}
 					return nil
 				})
-				f.wantNotices(f.about(store.NoticeTell, r))
+				f.wantNotices(f.about(store.NoticeLogout, r))
 				f.now = f.now.Add(time.Second)
 			}
 		}},

@@ -170,11 +170,8 @@ func (f *fixture) wantFault(what string, err error) {
 	if err == nil {
 		f.Errorf("%s: got no error", what)
 	}
-	for _, known := range []error{store.ErrNotFound, store.ErrEnded, store.ErrReplayed, store.ErrConflict,
-		store.ErrNobody, store.ErrLeaseLost, store.ErrNoNotice} {
-		if errors.Is(err, known) {
-			f.Errorf("%s: got error %v, which says something about the session; want one that does not", what, err)
-		}
+	if store.IsContractError(err) {
+		f.Errorf("%s: got error %v, which says something about the session; want one that does not", what, err)
 	}
 }
 

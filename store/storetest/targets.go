@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -20,7 +20,7 @@ func (f *fixture) leaveFor(target string, n int) {
 	var all []store.Notice
 	for i := range n {
 		created := f.now.Add(time.Duration(i-n) * time.Second)
-		all = append(all, store.Notice{Kind: store.NoticeTell, Target: target, Issuer: issuer, ClientID: client,
+		all = append(all, store.Notice{Kind: store.NoticeLogout, Target: target, Issuer: issuer, ClientID: client,
 			Subject: fmt.Sprint("user", i), Cause: store.CauseUser, Created: created, Due: created,
 			Deadline: f.now.Add(time.Hour)})
 	}
@@ -32,7 +32,7 @@ func (f *fixture) leaveFor(target string, n int) {
 // claimFor claims what is due for one target.
 func (f *fixture) claimFor(target string, max int) []store.Notice {
 	f.Helper()
-	n, err := f.store.Claim(f.ctx, store.NoticeTell, target, f.now, time.Minute, max)
+	n, err := f.store.Claim(f.ctx, store.NoticeLogout, target, f.now, time.Minute, max)
 	if err != nil {
 		f.Fatalf("Claim: %v", err)
 	}
@@ -89,7 +89,7 @@ func targetCases() []testCase {
 			f.leave(1) // by an ending, for another target
 			got := f.claimFor("a", 10)
 			for i, n := range got {
-				if n.Target != "a" || n.Kind != store.NoticeTell || n.Subject != fmt.Sprint("user", i) ||
+				if n.Target != "a" || n.Kind != store.NoticeLogout || n.Subject != fmt.Sprint("user", i) ||
 					n.Attempts != 1 || n.Lease == "" {
 					f.Errorf("claimed %+v, want the notice %d for a, as a first attempt", n, i)
 				}
@@ -125,31 +125,8 @@ func targetCases() []testCase {
 			}
 		}},
 		{"two workers for one target never hold the same notice", func(f *fixture) {
-			const notices = 40
-			f.leaveFor("a", notices)
-			var mu sync.Mutex
-			held := make(map[string]int)
-			f.together(4, func(int) error {
-				for {
-					n, err := f.store.Claim(f.ctx, store.NoticeTell, "a", f.now, time.Minute, 3)
-					if err != nil || len(n) == 0 {
-						return err
-					}
-					mu.Lock()
-					for _, n := range n {
-						held[n.ID]++
-					}
-					mu.Unlock()
-				}
-			})
-			if len(held) != notices {
-				f.Errorf("%d notices were claimed, want %d", len(held), notices)
-			}
-			for id, n := range held {
-				if n != 1 {
-					f.Errorf("notice %s was claimed %d times", id, n)
-				}
-			}
+			f.leaveFor("a", 40)
+			f.claimTogether("a", 4, 3, 40)
 		}},
 		{"what is left is kept as it was left", func(f *fixture) {
 			r := f.record("alice", "s1")
@@ -162,7 +139,7 @@ func targetCases() []testCase {
 			f.wantNotices(want)
 		}},
 		{"notices are left all or none", func(f *fixture) {
-			good := store.Notice{Kind: store.NoticeTell, Target: "a", Due: f.now}
+			good := store.Notice{Kind: store.NoticeLogout, Target: "a", Due: f.now}
 			f.wantFault("Enqueue of an unknown kind", f.store.Enqueue(f.ctx,
 				[]store.Notice{good, {Kind: "shout", Target: "a"}}))
 			if err := f.store.Enqueue(f.ctx, nil); err != nil {
@@ -183,7 +160,7 @@ func targetCases() []testCase {
 				{store.NoticeQuery{State: store.NoticeDead}, 1}, {store.NoticeQuery{State: store.NoticePending}, 4},
 				{store.NoticeQuery{Target: "a", State: store.NoticePending}, 2},
 				{store.NoticeQuery{Target: "b", State: store.NoticeDead}, 0},
-				{store.NoticeQuery{Kind: store.NoticeRevoke}, 0}, {store.NoticeQuery{Kind: store.NoticeTell}, 5},
+				{store.NoticeQuery{Kind: store.NoticeRevoke}, 0}, {store.NoticeQuery{Kind: store.NoticeLogout}, 5},
 			} {
 				got := f.look(c.q)
 				seen := make(map[string]bool)
@@ -276,12 +253,12 @@ func targetCases() []testCase {
 			f.wantNone("after all were dropped")
 			f.wantStats()
 		}},
-		{"the stats counts what is pending and what is dead", func(f *fixture) {
+		{"the stats count what is pending and what is dead", func(f *fixture) {
 			f.wantStats()
 			f.leaveFor("a", 3)
 			f.leaveFor("b", 1)
 			stats := func(target string, pending, dead int, oldest time.Duration) store.NoticeStats {
-				t := store.NoticeStats{Kind: store.NoticeTell, Target: target, Pending: pending, Dead: dead}
+				t := store.NoticeStats{Kind: store.NoticeLogout, Target: target, Pending: pending, Dead: dead}
 				if pending > 0 {
 					t.Oldest = f.now.Add(-oldest)
 				}
@@ -352,7 +329,7 @@ func targetCases() []testCase {
 				f.Errorf("%d are overdue after they were pruned", n)
 			}
 		}},
-		{"the desk is there after a restart", func(f *fixture) {
+		{"the outbox is there after a restart", func(f *fixture) {
 			if f.h.Reopen == nil {
 				f.Skip("this store keeps nothing over a restart")
 			}
@@ -409,23 +386,20 @@ func sharedValueCases() []testCase {
 		}},
 		{"one of many that save wins", func(f *fixture) {
 			v := f.store
-			var mu sync.Mutex
-			won := 0
+			var won atomic.Int32
 			for revision := range int64(3) {
 				f.together(6, func(i int) error {
 					err := v.Save(f.ctx, "keys", []byte{byte(i)}, revision)
 					if err == nil {
-						mu.Lock()
-						won++
-						mu.Unlock()
+						won.Add(1)
 					} else if !errors.Is(err, store.ErrConflict) {
 						return err
 					}
 					return nil
 				})
 			}
-			if won != 3 {
-				f.Errorf("%d saved, want one of each revision", won)
+			if won.Load() != 3 {
+				f.Errorf("%d saved, want one of each revision", won.Load())
 			}
 		}},
 		{"what is too large is refused", func(f *fixture) {
@@ -437,7 +411,7 @@ func sharedValueCases() []testCase {
 			f.wantFault("Save under a longer name", f.store.Save(f.ctx, name+"n", nil, 0))
 			f.wantFault("Save under no name", f.store.Save(f.ctx, "", nil, 0))
 		}},
-		{"the shared values is there after a restart, and is not pruned", func(f *fixture) {
+		{"a shared value is there after a restart, and is not pruned", func(f *fixture) {
 			if f.h.Reopen == nil {
 				f.Skip("this store keeps nothing over a restart")
 			}

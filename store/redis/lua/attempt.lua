@@ -6,7 +6,7 @@ local v = redis.call('GET', KEYS[1])
 local till = v and string.match(v, '^%d+')
 local lives = till and tonumber(ARGV[1]) < tonumber(till)
 if ARGV[3] == '' then
-  if not lives then return {'gone'} end
+  if not lives then return {'not found'} end
   redis.call('SET', KEYS[1], till .. ' ' .. ARGV[2], 'KEEPTTL')
   return {'kept'}
 end

@@ -3,7 +3,7 @@
 -- ARGV: 1 now, 2 owner of the claim, 3 when the jti expires, 4 until when Redis keeps it, 5 name of the jti
 local till = redis.call('GET', KEYS[2])
 if till and tonumber(ARGV[1]) < tonumber(till) then return 'replayed' end
-if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 'lost' end
+if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 'busy' end
 redis.call('ZCARD', KEYS[1])
 redis.call('UNLINK', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4])

@@ -15,7 +15,7 @@
 local now, prefix, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
 local limit, spare = tonumber(ARGV[22]), tonumber(ARGV[23])
-if spare > 0 and redis.call('ZCARD', KEYS[2]) <= spare then return {'ended', ''} end
+if spare > 0 and redis.call('ZCARD', KEYS[2]) <= spare then return {'done', ''} end
 
 if has_jti then
   local till = redis.call('GET', KEYS[6])
@@ -158,7 +158,7 @@ for i = 1, #marks do
   redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], former_index, tag, stale[i][1], stale[i][2]) end
-local answer, ended = {more and 'more' or 'ended', table.concat(queues)}, {}
+local answer, ended = {more and 'more' or 'done', table.concat(queues)}, {}
 for _, list in ipairs({expired, found}) do
   for i = 1, #list do
     redis.call('UNLINK', prefix .. 's' .. tag .. list[i][2])

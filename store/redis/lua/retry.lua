@@ -1,10 +1,10 @@
 -- Makes a notice due at a time, with another deadline. A dead letter becomes a pending notice again. A leased notice
--- stays leased. Returns the queue, or an empty string if there is no such notice.
+-- stays leased. Returns the queue, or 'no notice'.
 -- KEYS: 1 notice
 -- ARGV: 1 id, 2 due, 3 deadline as in a template, 4 key prefix of the bucket, 5 key prefix of wake-ups
 local n = redis.call('HMGET', KEYS[1], 'q', 't')
 local id, queue, template, prefix = ARGV[1], n[1], n[2], ARGV[4]
-if not queue then return '' end
+if not queue then return 'no notice' end
 check_queue(prefix, ARGV[5], queue)
 local dead = redis.call('ZREM', prefix .. 'g' .. queue, id) == 1 -- first: see end.lua
 redis.call('HSET', KEYS[1], 'd', ARGV[2], 't', string.sub(template, 1, -9) .. ARGV[3])

@@ -1,20 +1,143 @@
 -- +goose Up
 
--- The sids that a session had before its present one, and their hashes, which are null when there are none.
-ALTER TABLE curfew_sessions
-	ADD COLUMN former      text[] COLLATE "C" NOT NULL DEFAULT '{}',
-	ADD COLUMN former_hash bigint[];
+-- Times are microseconds since 1970. An empty sid means that the ID Token had none. The hashes are the first 64 bits of
+-- a SHA-256 over issuer, client and name: as short in an index as a number, however long the names are. Every query by
+-- a hash compares the names too.
+CREATE TABLE curfew_sessions (
+	key          bytea    NOT NULL PRIMARY KEY,
+	subject_hash bigint   NOT NULL,
+	sid_hash     bigint,   -- null without a sid
+	created      bigint   NOT NULL,
+	last_seen    bigint   NOT NULL,
+	idle_expires bigint   NOT NULL,
+	expires      bigint   NOT NULL,
+	revision     bigint   NOT NULL,
+	-- When the session may be pruned, in units of five minutes. A session in use changes its idle_expires every minute.
+	-- If that column were in an index, each change would write to every index of the table.
+	slot         bigint   NOT NULL GENERATED ALWAYS AS (least(idle_expires, expires) / 300000000) STORED,
+	refresh      smallint NOT NULL,
+	former_hash  bigint[], -- null without former sids
+	issuer       text     NOT NULL COLLATE "C",
+	client       text     NOT NULL COLLATE "C",
+	subject      text     NOT NULL COLLATE "C",
+	sid          text     NOT NULL COLLATE "C",
+	former       text[]   NOT NULL COLLATE "C" DEFAULT '{}', -- the sids before the present one
+	payload      bytea    NOT NULL
+) WITH (fillfactor = 90);
+-- A payload is sealed, so it cannot be compressed.
+ALTER TABLE curfew_sessions ALTER COLUMN payload SET STORAGE EXTERNAL;
+-- The sessions of a subject, the newest last: those beyond the cap are found without reading the others.
+CREATE INDEX curfew_sessions_by_newest ON curfew_sessions (subject_hash, created);
+CREATE INDEX curfew_sessions_by_sid ON curfew_sessions (sid_hash) WHERE sid_hash IS NOT NULL;
 -- Few sessions have any. With fastupdate each search would read the whole list of pending entries.
 CREATE INDEX curfew_sessions_by_former ON curfew_sessions USING gin (former_hash) WITH (fastupdate = off)
 	WHERE former_hash IS NOT NULL;
+CREATE INDEX curfew_sessions_by_slot ON curfew_sessions (slot);
 
-DROP FUNCTION curfew_create(
-	bytea, text, text, text, text, bigint, bigint, bigint, bigint, bigint, bigint, smallint, bytea, bigint);
+-- End marks. A mark bars the subject, the sid, or, if both are set, the subject with that sid and the subject without a
+-- sid.
+CREATE TABLE curfew_marks (
+	issuer  text   NOT NULL COLLATE "C",
+	client  text   NOT NULL COLLATE "C",
+	subject text   NOT NULL COLLATE "C",
+	sid     text   NOT NULL COLLATE "C",
+	at      bigint NOT NULL,
+	PRIMARY KEY (issuer, client, subject, sid)
+);
+CREATE INDEX curfew_marks_by_at ON curfew_marks (at);
+
+-- A jti may be longer than an index can hold; its digest covers issuer and client too.
+CREATE TABLE curfew_jtis (
+	digest  bytea  NOT NULL PRIMARY KEY,
+	expires bigint NOT NULL
+);
+CREATE INDEX curfew_jtis_by_expires ON curfew_jtis (expires);
+
+CREATE TABLE curfew_notices (
+	id          bigint   NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	created     bigint   NOT NULL,
+	due         bigint   NOT NULL,
+	deadline    bigint   NOT NULL,
+	leased_till bigint   NOT NULL DEFAULT 0,
+	attempts    integer  NOT NULL DEFAULT 0,
+	given_up    boolean  NOT NULL DEFAULT false,
+	kind        text     NOT NULL COLLATE "C",
+	target      text     NOT NULL COLLATE "C",
+	issuer      text     NOT NULL COLLATE "C",
+	client      text     NOT NULL COLLATE "C",
+	subject     text     NOT NULL COLLATE "C",
+	sid         text     NOT NULL COLLATE "C",
+	cause       text     NOT NULL COLLATE "C",
+	key         bytea    NOT NULL, -- empty when the notice is about a whole subject
+	payload     bytea    NOT NULL,
+	lease       text     NOT NULL COLLATE "C" DEFAULT '',
+	reason      text     NOT NULL COLLATE "C" DEFAULT ''
+);
+ALTER TABLE curfew_notices ALTER COLUMN payload SET STORAGE EXTERNAL;
+-- The notices of one target, the longest due first. Stats reads only this index.
+CREATE INDEX curfew_notices_by_target ON curfew_notices (given_up, kind, target, due, id) INCLUDE (created);
+
+-- Small sealed values that are found by name.
+CREATE TABLE curfew_shared_values (
+	name     text   NOT NULL COLLATE "C" PRIMARY KEY,
+	value    bytea  NOT NULL,
+	revision bigint NOT NULL
+);
+ALTER TABLE curfew_shared_values ALTER COLUMN value SET STORAGE EXTERNAL;
+
+-- The values of store.Attempts, sealed: which logins have been carried out, and with what result. An unlogged table
+-- needs no flush of the write-ahead log, is not in its archive, and is empty after a crash, which store.Attempts
+-- allows.
+CREATE UNLOGGED TABLE curfew_attempts (
+	id      bytea  NOT NULL PRIMARY KEY,
+	expires bigint NOT NULL,
+	value   bytea  NOT NULL
+);
+ALTER TABLE curfew_attempts ALTER COLUMN value SET STORAGE EXTERNAL;
+CREATE INDEX curfew_attempts_by_expires ON curfew_attempts (expires);
+
+-- The sessions that ended lately, for the feeds, by the transaction that ended them.
+CREATE TABLE curfew_ended (
+	xid     xid8   NOT NULL,
+	at      bigint NOT NULL,
+	key     bytea  NOT NULL,
+	issuer  text   NOT NULL COLLATE "C",
+	client  text   NOT NULL COLLATE "C",
+	subject text   NOT NULL COLLATE "C",
+	sid     text   NOT NULL COLLATE "C",
+	cause   text   NOT NULL COLLATE "C"
+);
+CREATE INDEX curfew_ended_by_xid ON curfew_ended (xid);
+
+-- The newest transaction whose endings have been pruned. A feed that has not read since then has a gap.
+CREATE TABLE curfew_ended_pruned (xid xid8 NOT NULL);
+INSERT INTO curfew_ended_pruned VALUES ('0');
+
+-- Create, Rename and End are functions. Under READ COMMITTED each statement in a function sees what was committed before that
+-- statement began, so what a function reads after it has waited for a lock is up to date.
+--
+-- They exclude each other by advisory locks, one for each subject and one for each sid. Row locks would not do, since
+-- the session of a Create does not exist yet. Create takes the locks of its session, shared. End takes the lock of its
+-- subject, or of its sid if it names no subject, exclusively. That is enough: an ending of a subject, with or without a
+-- sid, names only sessions of that subject. A lock is released after the commit is visible. So of a Create and an End
+-- that names its session, one comes first:
+--
+--   Create has the lock first: End waits, then reads the sessions, finds the new one, and removes it.
+--   End has the lock first: Create waits, then reads the marks, finds the new one, and inserts nothing.
+--
+-- An End of a key needs no lock, since it leaves no mark: a session that does not exist yet has no key to name.
+--
+-- There is no deadlock. All locks are taken in this order: the jti; the subject's lock; the sid's lock; the mark; the
+-- sessions, in the order of their keys. A statement that locks a session only (Update, an End of a key) waits for
+-- nothing more, and Prune skips locked rows.
+--
+-- There is an index for every query, but a plan that was made while the tables were empty might not use it, so
+-- enable_seqscan is off. The plan is the same for all names, so it is made once (force_generic_plan): to make it takes
+-- twice as long as to execute it.
 
 -- +goose StatementBegin
--- curfew_barred takes the locks of a session that is to be written (see 00002_functions.sql), and returns whether a
--- mark bars it. p_sids are the sid and then the former ones, p_sid_hashes their hashes; both are empty for a session
--- without a sid.
+-- curfew_barred takes the locks of a session that is to be written, and returns whether a mark bars it. p_sids are the
+-- sid and then the former ones, p_sid_hashes their hashes; both are empty for a session without a sid.
 CREATE FUNCTION curfew_barred(
 	p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint, p_sid_hashes bigint[],
 	p_began bigint
@@ -43,8 +166,7 @@ END $$;
 CREATE FUNCTION curfew_create(
 	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint,
 	p_sid_hashes bigint[], p_created bigint, p_last_seen bigint, p_idle_expires bigint, p_expires bigint,
-	p_refresh smallint, p_payload bytea,
-	p_began bigint
+	p_refresh smallint, p_payload bytea, p_began bigint
 ) RETURNS text LANGUAGE plpgsql
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -67,8 +189,7 @@ END $$;
 CREATE FUNCTION curfew_rename(
 	p_key bytea, p_issuer text, p_client text, p_subject text, p_sids text[], p_subject_hash bigint,
 	p_sid_hashes bigint[], p_last_seen bigint, p_idle_expires bigint, p_expires bigint,
-	p_refresh smallint, p_payload bytea,
-	p_began bigint, p_revision bigint, p_now bigint
+	p_refresh smallint, p_payload bytea, p_began bigint, p_revision bigint, p_now bigint
 ) RETURNS text LANGUAGE plpgsql
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -92,10 +213,16 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- As in 00006_batches.sql, but a sid also names the sessions that had it before. An ending of a sid that a session has
--- before and after a rename needs no further lock: every visible version of the row has that sid, and the row is
--- checked again after a wait for its lock.
-CREATE OR REPLACE FUNCTION curfew_end(
+-- curfew_end carries out one batch of an ending: up to p_limit sessions; if p_spare is not 0, of those beyond the
+-- p_spare newest. It returns the sessions that lived, and a row with an empty key if there may be another batch; or one
+-- row of nulls if the jti is known and nothing was done. Either p_key or p_hash (of the subject, or else of the sid) is
+-- null. For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one for each session
+-- whose kind of refresh token is a bit of p_each.
+--
+-- A sid also names the sessions that had it before. An ending of a sid that a session has before and after a rename
+-- needs no further lock: every visible version of the row has that sid, and the row is checked again after a wait for
+-- its lock.
+CREATE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
 	p_jti bytea, p_jti_expires bigint, p_now bigint,
 	p_kinds text[], p_targets text[], p_deadlines bigint[], p_whole boolean[], p_each integer[],
@@ -133,8 +260,11 @@ BEGIN
 			ORDER BY s.created DESC OFFSET p_spare LIMIT p_limit);
 	ELSE
 		PERFORM pg_advisory_xact_lock(p_hash # 'curfew_sessions'::regclass::oid::bigint);
+		-- The mark bars the logins that began before it. A caller of End knows this server's time only approximately,
+		-- so the mark is never earlier than the server's time, read after the wait for the lock.
 		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
-			VALUES (p_issuer, p_client, p_subject, p_sid, p_now)
+			VALUES (p_issuer, p_client, p_subject, p_sid,
+				greatest(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))
 			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
 		IF p_subject <> '' THEN
 			batch := ARRAY(SELECT s.key FROM curfew_sessions s
@@ -191,9 +321,3 @@ BEGIN
 	END IF;
 END $$;
 -- +goose StatementEnd
-
--- +goose Down
-DROP FUNCTION curfew_rename;
-DROP FUNCTION curfew_barred;
-DROP INDEX curfew_sessions_by_former;
-ALTER TABLE curfew_sessions DROP COLUMN former, DROP COLUMN former_hash;
