@@ -3,6 +3,7 @@ package oidc
 import (
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -85,6 +86,17 @@ type Config struct {
 	// RevokeOffline has refresh tokens that were granted for offline use revoked when their session ends, as all others
 	// are. By default they are kept (Back-Channel Logout §2.7).
 	RevokeOffline bool
+
+	// InternalURL is where this process asks the provider, if that is another address than the one of the issuer, which
+	// browsers use: for containers. Its path, if any, goes before that of each endpoint. Metadata, keys, tokens,
+	// userinfo, revocation and introspection are asked for there, without a proxy; browsers are never sent there.
+	InternalURL string
+	// AllowHTTPToPrivate allows http, without encryption, where issuer or InternalURL have a private address (RFC 1918,
+	// RFC 4193, RFC 6598, link-local). Everybody on that network can read secrets and tokens, and change keys. A
+	// connection to any other address is refused. On loopback http is always allowed.
+	AllowHTTPToPrivate bool
+	CA                 *x509.CertPool // may have signed the provider's certificate; default: the system's CAs
+	Proxy              *url.URL       // http, https, socks5; default: as HTTPS_PROXY and NO_PROXY say
 
 	Encryption *Encryption
 	Quirks     Quirks
@@ -180,7 +192,7 @@ func (c Config) withDefaults() Config {
 	if c.OnKeyFetch == nil {
 		c.OnKeyFetch = func(string, string) {}
 	}
-	c.HTTPClient = httpClient(c.HTTPClient)
+	c.HTTPClient = c.httpClient(c.HTTPClient)
 	return c
 }
 
@@ -195,7 +207,7 @@ func (c *Config) validate() error {
 	}) {
 		fault("name: letters, digits, \"-\" and \"_\" only, at most 64")
 	}
-	switch u, err := checkURL(c.Issuer); {
+	switch u, err := c.checkAddress(c.Issuer); {
 	case c.Issuer == "":
 		fault("issuer is missing")
 	case err != nil:
@@ -256,6 +268,7 @@ func (c *Config) validate() error {
 	}
 	c.validateRevalidation(fault)
 	c.validateParams(fault)
+	c.validateWhere(fault)
 	if c.Encryption != nil {
 		if err := c.Encryption.validate(); err != nil {
 			fault("encryption: %w", err)

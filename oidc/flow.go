@@ -120,7 +120,7 @@ func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (str
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint,
+	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, p.cfg.internal(endpoint),
 		strings.NewReader(url.Values{"client_id": {p.cfg.ClientID}}.Encode()))
 	if err != nil {
 		return "", nil, unavailable("%s is not a URL", quote(endpoint))

@@ -29,7 +29,7 @@ type answer struct {
 }
 
 // httpClient returns a client that follows no redirect: what is asked, and the secrets in it, are for one address.
-func httpClient(given *http.Client) *http.Client {
+func (cfg *Config) httpClient(given *http.Client) *http.Client {
 	var c http.Client
 	if given != nil {
 		c = *given
@@ -46,6 +46,7 @@ func httpClient(given *http.Client) *http.Client {
 		}
 		c.Transport = t
 	}
+	c.Transport = cfg.route(c.Transport)
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c.Jar = nil
 	return &c

@@ -53,13 +53,13 @@ func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) { return p.m
 func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	where := strings.TrimSuffix(p.cfg.Issuer, "/") + "/.well-known/openid-configuration"
+	where := p.cfg.internal(strings.TrimSuffix(p.cfg.Issuer, "/") + "/.well-known/openid-configuration")
 	m, err := func() (*Metadata, error) {
 		d, err := p.getDocument(ctx, where)
 		if err != nil {
 			return nil, err
 		}
-		m, err := parseMetadata(d.body, p.cfg.Issuer)
+		m, err := parseMetadata(d.body, &p.cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", where, d.unlike(err))
 		}
@@ -88,16 +88,17 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 
 // checkEndpoint refuses an endpoint to which secrets would go in the clear: http is for an issuer that is http itself,
 // which it is on loopback alone.
-func checkEndpoint(raw, issuer string) error {
-	u, err := checkURL(raw)
-	if err == nil && u.Scheme != "https" && strings.HasPrefix(strings.ToLower(issuer), "https:") {
+func (c *Config) checkEndpoint(raw string) error {
+	u, err := c.checkAddress(raw)
+	if err == nil && u.Scheme != "https" && strings.HasPrefix(strings.ToLower(c.Issuer), "https:") {
 		return fmt.Errorf("%s is not https, and the issuer is: codes, secrets and tokens would be sent in the clear",
 			quote(raw))
 	}
 	return err
 }
 
-func parseMetadata(data []byte, issuer string) (*Metadata, error) {
+func parseMetadata(data []byte, cfg *Config) (*Metadata, error) {
+	issuer := cfg.Issuer
 	c, err := decodeObject(data)
 	if err != nil {
 		return nil, err
@@ -105,6 +106,11 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	var m Metadata
 	// Discovery §4.3: identical, so that nobody speaks for another issuer.
 	if m.Issuer, _ = c["issuer"].(string); m.Issuer != issuer {
+		if cfg.InternalURL != "" && m.Issuer != "" && cfg.public(m.Issuer) == issuer {
+			return nil, fmt.Errorf("it speaks for the issuer %s, which is internal_url: tell the provider its public "+
+				"address (at Keycloak KC_HOSTNAME), so that its issuer is %s however it is asked", quote(m.Issuer),
+				quote(issuer))
+		}
 		return nil, fmt.Errorf("it speaks for the issuer %s, not for %s (they must be identical, to the last "+
 			"slash): correct `issuer` in the configuration, or the provider's", quote(m.Issuer), quote(issuer))
 	}
@@ -124,7 +130,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	} {
 		switch v := c[e.name].(type) {
 		case string:
-			switch err := checkEndpoint(v, issuer); {
+			v = cfg.public(v)
+			switch err := cfg.checkEndpoint(v); {
 			case v == "" && e.required:
 				faults = append(faults, fmt.Errorf("`%s` is empty", e.name))
 			case v == "": // as good as absent
@@ -149,6 +156,11 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
+	}
+	// Browsers are sent to the others.
+	for _, endpoint := range []*string{&m.TokenEndpoint, &m.JWKSURI, &m.UserinfoEndpoint, &m.RevocationEndpoint,
+		&m.IntrospectionEndpoint} {
+		*endpoint = cfg.internal(*endpoint)
 	}
 	list := func(name string) (list []string) {
 		all, _ := c[name].([]any)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -33,12 +34,20 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	m, err := p.Metadata(ctx)
 	if err != nil {
 		r.fault("discovery", err.Error(),
-			connectionHint(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
+			connectionHint(err, cmp.Or(c.InternalURL, c.Issuer))+", and that the issuer is written exactly as the provider writes it")
 		r.unchecked("all else", "the provider's metadata says where to ask",
 			"put the discovery right, and run this again")
 		return
 	}
 	r.ok("discovery", "%s", m.Issuer)
+	if c.InternalURL != "" {
+		r.ok("internal_url", "browsers are sent to %s, and this gateway asks %s", m.AuthorizationEndpoint,
+			m.TokenEndpoint)
+	}
+	if u, err := url.Parse(m.TokenEndpoint); err == nil && u.Scheme == "http" && !web.Loopback(u.Hostname()) {
+		r.warn("encryption", m.TokenEndpoint+" is asked without encryption (allow_http_to_private_address)",
+			"see that nobody else is on that network; otherwise give the provider a certificate, and set ca_file")
+	}
 	for _, why := range m.Ignored {
 		r.warn("metadata", why, "it is not used, and what it is for does not work: correct it at the provider")
 	}
@@ -62,7 +71,7 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 func connectionHint(err error, where string) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "see that the certificate of " + where +
-			" is valid, and that this machine trusts the authority that issued it"
+			" is valid, and that this machine trusts the authority that issued it; a private one is set as ca_file"
 	}
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) ||
 		errors.Is(err, context.DeadlineExceeded) {

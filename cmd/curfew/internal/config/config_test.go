@@ -148,6 +148,9 @@ providers:
     require_verified_email: true
     userinfo_signed_response_alg: PS256
     access_token_lifetime: 90s
+    internal_url: http://10.1.2.3:8080/kc
+    allow_http_to_private_address: true
+    proxy: http://u:geheim@proxy.example.com:3128
     authorization_params: {acr_values: gold silver, max_age: 600, kc_idp_hint: corp}
     link_params: [kc_idp_hint, ui_locales]
     revalidate: 1m
@@ -200,6 +203,9 @@ providers:
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"UserinfoSigningAlg", one.UserinfoSigningAlg, "PS256"},
 		{"AccessTokenLifetime", one.AccessTokenLifetime, 90 * time.Second},
+		{"InternalURL", one.InternalURL, "http://10.1.2.3:8080/kc"},
+		{"AllowHTTPToPrivate", one.AllowHTTPToPrivate, true},
+		{"Proxy", one.Proxy.Redacted(), "http://u:xxxxx@proxy.example.com:3128"},
 		{"AuthParams", one.AuthParams,
 			map[string]string{"acr_values": "gold silver", "max_age": "600", "kc_idp_hint": "corp"}},
 		{"LinkParams", one.LinkParams, []string{"kc_idp_hint", "ui_locales"}},
@@ -291,6 +297,18 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"a step-up that takes no time", "policy: [{path: /a, max_age: 10ms}]\n", ":1: policy: line 1: max_age: "},
 		{"a step-up on a public path", "policy: [{path: /a, public: true, acr: [gold]}]\n",
 			":1: policy: rule 1: is public, but has conditions"},
+		{"http to a name", two("{name: two, issuer: 'http://keycloak:8080/realms/x', client_id: app}"),
+			`:4: providers[1].issuer: "http://keycloak:8080/realms/x" is not https (http is taken on loopback ` +
+				`alone); if it is reached over a private network alone, set allow_http_to_private_address: true`},
+		{"http to a public address", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"internal_url: 'http://203.0.113.7', allow_http_to_private_address: true}"),
+			`(http is taken on loopback alone), and this address is public`},
+		{"an internal URL that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"internal_url: 'keycloak:8080'}"), `internal_url: "keycloak:8080" is not`},
+		{"a proxy that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"proxy: 'ftp://u:geheim@x'}"), "proxy: it is http, https, socks5 or socks5h"},
+		{"a CA of a provider that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"ca_file: /dev/null}"), ":4: providers[1].ca_file: /dev/null holds no certificate"},
 		{"a way to ask twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
 			"revalidate_by: [refresh, refresh]}"), "revalidate_by: refresh is there twice"},
 		{"a rate that cannot be spread", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -33,7 +34,12 @@ func (p *Provider) settings() []setting {
 	return []setting{
 		{"name", "main", "", "", p.set(func(c *oidc.Config) *string { return &c.Name })},
 		{"label", "", "", "", text(&p.Label)},
-		{"issuer", "", "URL", "the provider's issuer", p.set(func(c *oidc.Config) *string { return &c.Issuer })},
+		// before the addresses, which are checked with it
+		{"allow_http_to_private_address", "false", "", "", boolean(&p.AllowHTTPToPrivate)},
+		{"issuer", "", "URL", "the provider's issuer", p.setIssuer},
+		{"internal_url", "", "", "", p.setInternalURL},
+		{"ca_file", "", "", "", readCA(&p.CA)},
+		{"proxy", "", "", "", p.setProxy},
 		{"client_id", "", "ID", "the client ID at the provider",
 			p.set(func(c *oidc.Config) *string { return &c.ClientID })},
 		{"client_secret", "", "", "", text(&p.ClientSecret)},
@@ -105,6 +111,32 @@ func (p *Provider) setScopes(v value) (err error) {
 		return err
 	}
 	return checkAlone(func(c *oidc.Config) { c.Scopes = p.Scopes })
+}
+
+func (p *Provider) setIssuer(v value) error {
+	return parsed(func(s string) error {
+		p.Issuer = s
+		return checkAlone(func(c *oidc.Config) { c.Issuer, c.AllowHTTPToPrivate = s, p.AllowHTTPToPrivate })
+	})(v)
+}
+
+func (p *Provider) setInternalURL(v value) error {
+	return parsed(func(s string) error {
+		p.InternalURL = s
+		return checkAlone(func(c *oidc.Config) { c.InternalURL, c.AllowHTTPToPrivate = s, p.AllowHTTPToPrivate })
+	})(v)
+}
+
+// setProxy sets the proxy by which the provider is reached. Its URL may hold a password, which no error repeats.
+func (p *Provider) setProxy(v value) error {
+	return parsed(func(s string) error {
+		u, err := url.Parse(s)
+		if err != nil {
+			return errors.New("is not a URL; write it like http://proxy.example.com:3128")
+		}
+		p.Proxy = u
+		return checkAlone(func(c *oidc.Config) { c.Proxy = u })
+	})(v)
 }
 
 // setAuthParams reads a map from parameters to values, also as text (`{ui_locales: de}`).
