@@ -136,6 +136,8 @@ func (p *Provider) post(ctx context.Context, where string, form url.Values) (*an
 	return a, nil
 }
 
+const noRedirects = "redirects are not followed"
+
 // temporary reports whether the answer means that it may be another one later.
 func (a *answer) temporary() bool {
 	return a.status >= 500 || a.status == http.StatusTooManyRequests || a.status == http.StatusRequestTimeout
@@ -143,7 +145,7 @@ func (a *answer) temporary() bool {
 
 func (a *answer) describe() string {
 	if a.status >= 300 && a.status < 400 {
-		return fmt.Sprintf("it answered %d: redirects are not followed", a.status)
+		return fmt.Sprintf("it answered %d: %s", a.status, noRedirects)
 	}
 	return fmt.Sprintf("it answered %d", a.status)
 }

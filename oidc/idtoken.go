@@ -50,6 +50,12 @@ func (IDToken) LogValue() slog.Value { return slog.StringValue("[ID token]") }
 // VerifyIDToken verifies an ID Token (Core §3.1.3.7). The signature is checked last, so that no key is fetched for a
 // token that could not pass. The error is an [Error], or an [ErrUnavailable] when the keys could not be had.
 func (p *Provider) VerifyIDToken(ctx context.Context, raw string, e Expect, now time.Time) (*IDToken, error) {
+	id, err := p.verifyIDToken(ctx, raw, e, now)
+	p.reportIDToken(err)
+	return id, err
+}
+
+func (p *Provider) verifyIDToken(ctx context.Context, raw string, e Expect, now time.Time) (*IDToken, error) {
 	t, err := p.openToken(raw, true)
 	if err != nil {
 		return nil, err

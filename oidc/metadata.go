@@ -78,7 +78,8 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	switch was := p.silent.Swap(err != nil); {
 	case err != nil && !was:
 		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can",
-			"event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+			"event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err, "do",
+			p.advice(err))
 	case err == nil && was:
 		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered",
 			"provider", p.cfg.Name)

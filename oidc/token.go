@@ -133,15 +133,19 @@ func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, se
 	if err != nil {
 		return nil, err
 	}
-	a, err := p.post(ctx, m.TokenEndpoint, form)
-	if err != nil {
-		return nil, err
-	}
-	if a.status != http.StatusOK {
-		return nil, p.refused(a, secrets...)
-	}
-	p.clientTaken()
-	return p.parseTokens(a.body, now)
+	t, err := func() (*Tokens, error) {
+		a, err := p.post(ctx, m.TokenEndpoint, form)
+		if err != nil {
+			return nil, err
+		}
+		if a.status != http.StatusOK {
+			return nil, p.refused(a, secrets...)
+		}
+		p.clientTaken()
+		return p.parseTokens(a.body, now)
+	}()
+	p.reportToken(err)
+	return t, err
 }
 
 // refused says what it means that the token endpoint gave no tokens.

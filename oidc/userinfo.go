@@ -17,6 +17,7 @@ import (
 // asked, else an [Error] of the check "userinfo".
 func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, now time.Time) (map[string]any, error) {
 	c, err := p.userinfo(ctx, accessToken, subject, now)
+	p.reportUserinfo(err)
 	e, refused := errors.AsType[*Error](err)
 	switch {
 	case err == nil:

@@ -312,7 +312,7 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	case s.refreshDue(now):
 		return m.refreshed(ctx, s)
 	case m.revalidationDue(s, now):
-		next, err := m.revalidated(ctx, s, now)
+		next, err := m.revalidated(ctx, s, now, true)
 		if err == nil && touch && next.LastSeen.Equal(s.LastSeen) { // nothing was written
 			return m.touched(ctx, next, now)
 		}
@@ -415,26 +415,28 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 	return s, nil
 }
 
-// write updates a session in the store and in the cache, and returns it as it is then. It never creates a session.
-func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	return m.written(ctx, s, now, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
+// write updates a session in the store and in the cache, and returns it as it is then. It never creates a session. use
+// says whether that counts as use of the session.
+func (m *Manager) write(ctx context.Context, s *Session, now time.Time, use bool) (*Session, error) {
+	return m.written(s, now, use, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
 }
 
 // rename is write for a session whose sid was changed by a refresh. began and era are the stamp of that refresh (see
 // [Manager.Begin]).
-func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string,
-	now time.Time) (*Session, error) {
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time,
+	use bool) (*Session, error) {
 	began, at, err := m.clock.comparableStamp(ctx, began, era)
 	if err != nil {
 		return nil, err
 	}
-	return m.written(ctx, s, now, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
+	return m.written(s, now, use, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
 }
 
-// written runs an update with s as used at now (see isUnused), and caches its outcome.
-func (m *Manager) written(ctx context.Context, s *Session, now time.Time, update func(store.Record) error) (*Session, error) {
+// written runs an update with s, as used at now if this is use, and caches its outcome.
+func (m *Manager) written(s *Session, now time.Time, use bool, update func(store.Record) error,
+) (*Session, error) {
 	next := *s
-	if !isUnused(ctx) {
+	if use {
 		next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
 	}
 	rec, err := encode(m.cfg.Keyring, &next)
@@ -454,7 +456,7 @@ func (m *Manager) written(ctx context.Context, s *Session, now time.Time, update
 // touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
 // not written: it then ends by its idle timeout.
 func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	next, err := m.write(ctx, s, now)
+	next, err := m.write(ctx, s, now, true)
 	switch {
 	case err == nil:
 		return next, nil

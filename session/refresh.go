@@ -28,15 +28,15 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	if m.cfg.Refresh == nil {
 		return s, nil
 	}
-	return awaitRefresh(ctx, m.startRefresh(ctx, s.Key))
+	return awaitRefresh(ctx, m.startRefresh(ctx, s.Key, true))
 }
 
 // startRefresh calls refresh, once for all requests of this process.
-func (m *Manager) startRefresh(ctx context.Context, key store.Key) <-chan singleflight.Result {
+func (m *Manager) startRefresh(ctx context.Context, key store.Key, use bool) <-chan singleflight.Result {
 	return m.refreshes.DoChan(string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*refreshTimeout)
 		defer cancel()
-		return m.refresh(ctx, key)
+		return m.refresh(ctx, key, use)
 	})
 }
 
@@ -60,7 +60,7 @@ func awaitRefresh(ctx context.Context, done <-chan singleflight.Result) (*Sessio
 //     expired because its holder crashed.
 //  3. Ask the provider.
 //  4. Write the result. The update never creates: if a logout came meanwhile, the session stays dead.
-func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) {
+func (m *Manager) refresh(ctx context.Context, key store.Key, use bool) (*Session, error) {
 	for slot := false; ; {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
@@ -87,14 +87,14 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 		held, failedBefore := *s, s.refreshFailed
 		_, late := m.clock.between()
 		held.refreshHeld, held.refreshFailed = store.Time(late.Add(refreshTimeout)), false
-		s, err = m.write(ctx, &held, now)
+		s, err = m.write(ctx, &held, now, use)
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if s, err = m.exchange(ctx, s, failedBefore); err != nil || !m.revalidationDue(s, m.Now()) {
+		if s, err = m.exchange(ctx, s, failedBefore, use); err != nil || !m.revalidationDue(s, m.Now()) {
 			return s, err
 		}
 		slot = false // the refresh did not say whether the session goes on
@@ -108,7 +108,7 @@ func (m *Manager) refreshUnderWay(s *Session) bool {
 }
 
 // exchange asks the provider, for a session that this process holds, and writes the result or ends the session.
-func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (*Session, error) {
+func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bool) (*Session, error) {
 	began, era, err := m.Begin(ctx) // a logout after this that names the session by its new sid ends it
 	if err != nil {
 		return nil, err
@@ -134,7 +134,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	switch {
 	case err == nil:
 		m.refreshFailing.Delete(provider)
-		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
+		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
 			if got.Confirmed {
 				s.confirmed = asked
@@ -174,7 +174,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		}
 		m.cfg.Log.Log(ctx, level, failure+": sessions go on for the grace; this is logged once until it works again",
 			"event", event, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
+		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
 			s.refreshHeld, s.refreshFailed = store.Time(now.Add(max(refreshPause, every))), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
@@ -222,7 +222,7 @@ func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 
 // saveRenewal writes the outcome of a refresh, over any other change made meanwhile. It retries until ctx is done,
 // since the refresh token in the store may be worthless by now.
-func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string,
+func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string, use bool,
 	change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
@@ -232,11 +232,11 @@ func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Tim
 			change(&next)
 			switch {
 			case next.SID == s.SID:
-				s, err = m.write(ctx, &next, now)
+				s, err = m.write(ctx, &next, now, use)
 			case len(next.Former) > maxFormer:
 				return nil, errTooManySIDs
 			default:
-				s, err = m.rename(ctx, &next, began, era, now)
+				s, err = m.rename(ctx, &next, began, era, now, use)
 			}
 		}
 		switch {

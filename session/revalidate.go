@@ -61,8 +61,8 @@ func (m *Manager) revalidationDue(s *Session, now time.Time) bool {
 
 // revalidated returns a session about which the provider is to be asked. Requests of this process, and of all replicas,
 // share one question, which goes on after they have gone.
-func (m *Manager) revalidated(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	done := m.startRefresh(ctx, s.Key)
+func (m *Manager) revalidated(ctx context.Context, s *Session, now time.Time, use bool) (*Session, error) {
+	done := m.startRefresh(ctx, s.Key, use)
 	every := m.revalidation(s).Every
 	if age := now.Sub(s.lastConfirmed()); age < 0 || age >= every+every/4 {
 		return awaitRefresh(ctx, done)
@@ -89,7 +89,7 @@ func (m *Manager) Recheck(ctx context.Context, key store.Key) (s *Session, next 
 		return nil, next, err
 	}
 	if now := m.Now(); m.revalidationDue(s, now) {
-		if s, err = m.revalidated(context.WithValue(ctx, unusedKey{}, true), s, now); err != nil {
+		if s, err = m.revalidated(ctx, s, now, false); err != nil {
 			return nil, next, err
 		}
 	}
@@ -100,11 +100,6 @@ func (m *Manager) Recheck(ctx context.Context, key store.Key) (s *Session, next 
 	}
 	return s, next, nil
 }
-
-type unusedKey struct{}
-
-// isUnused reports whether what is done under ctx is no use of its session.
-func isUnused(ctx context.Context) bool { return ctx.Value(unusedKey{}) != nil }
 
 // slots says up to which slot this process has looked for a free one, for each provider.
 type slots struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -40,6 +41,13 @@ func (h inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return w.Result(), nil
+}
+
+// untrusted is the way to a provider whose certificate is not trusted.
+type untrusted struct{}
+
+func (untrusted) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
 }
 
 // look is one line of a report that is expected.
@@ -227,6 +235,21 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			[]look{{"iss parameter", "fault", "promises", ""}}, []string{"iss parameter"}, nil},
 		"the iss of another": {home(func(q url.Values) { q.Set("iss", "https://evil.example.com") }),
 			[]look{{"iss parameter", "fault", "evil", ""}}, []string{"iss parameter"}, nil},
+		"another algorithm": {discovery("id_token_signing_alg_values_supported", []any{"ES256"}),
+			[]look{{"signing algorithm", "fault", "RS256 is registered here, and the provider offers ES256",
+				"set id_token_signed_response_alg"}}, []string{"signing algorithm"}, nil},
+		"a clock that is five minutes off": {func(op *oidctest.Provider) {
+			h := oidctest.New(oidctest.Config{Issuer: issuer}).Handler()
+			op.Override(oidctest.Discovery, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", time.Now().Add(5*time.Minute).UTC().Format(http.TimeFormat))
+				h.ServeHTTP(w, r)
+			})
+		}, []look{{"clock", "fault", "5m0s ahead of ours", "set both clocks by NTP"}}, []string{"clock"}, nil},
+		"a certificate that is not trusted": {func(*oidctest.Provider) {},
+			[]look{{"discovery", "fault", "certificate signed by unknown authority", "set as ca_file"}},
+			[]string{"client"}, func(c *oidc.Config) {
+				c.HTTPClient = &http.Client{Transport: untrusted{}}
+			}},
 		"revalidate, by what there is": {func(*oidctest.Provider) {},
 			[]look{{"revalidate", "ok", "once in 1m0s, by refresh, or without a refresh token by introspection",
 				""}}, nil, revalidate()},
