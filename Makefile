@@ -5,18 +5,20 @@ SHELL       := bash
 MAKEFLAGS   += --no-print-directory
 
 FUZZTIME    ?= 30s
+VERSION     ?= 0.0.0-dev
+TARGETS     ?= linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64,windows/arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # ST1005: an error may begin with the name of a method. SA1004: in fake time a nanosecond is a sharp edge, no mistake.
 CHECKS      := inherit,-ST1005,-SA1004
 
 .DEFAULT_GOAL := help
-.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race fuzz bench demo build
+.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench demo build dist release interop
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: deps check race ## test everything; installs what the tests need (apt, npm, pip, Maven) where it is missing and can be
+test: deps check race modules ## test everything; installs what the tests need (apt, npm, pip, Maven) where it is missing and can be
 
 deps: ## install what the tests need: compiler, browser, Node.js, Java, servers and proxies
 	@.ci/deps
@@ -54,17 +56,34 @@ race:
 	@if command -v gcc >/dev/null; then echo "go test -race"; go test -race -timeout 30m ./...; \
 	else echo "go test (SKIPPED: the race detector, which needs gcc)"; go test -timeout 30m ./...; fi
 
+# Modules of their own, for what Curfew itself does not need.
+modules:
+	@for dir in examples/more release; do \
+	  echo "go vet, go test in $$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go test -timeout 30m ./...); \
+	done
+
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@grep -rE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | sort | while IFS= read -r line; do \
 	  name=$$(sed -E 's/.*func (Fuzz[A-Za-z0-9_]*).*/\1/' <<<"$$line"); \
 	  go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$${line%%:*}")" </dev/null; \
 	done
 
+# write, or check: then a table that differs from the run is a fault.
+TABLES ?= write
+
+interop: deps ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
+	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep -vE '^=== |^ +--- PASS'
+
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
 
 demo: ## see it work: a provider and two apps on this machine
 	@go run ./cmd/curfew demo
+
+dist: release
+release: ## build what is released into dist: VERSION=1.2.3 make release
+	@mkdir -p dist; cd release && go run . -source .. -out ../dist -version "$(VERSION)" \
+	  -date "$$(git log -1 --format=%ct)" -targets "$(TARGETS)"
 
 build: ## build the command as it is shipped
 	CGO_ENABLED=0 go build -trimpath -o curfew ./cmd/curfew

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/web"
 )
 
 func oneOf(v int, allowed ...int) error {
@@ -24,5 +25,14 @@ func checkOrigins(cfg *Config) error {
 		faults, origins = append(faults, err), append(origins, origin)
 	}
 	cfg.WebSocketOrigins = origins
+	return errors.Join(faults...)
+}
+
+// checkHosts checks the hosts that the rules of a policy name.
+func checkHosts(site *web.Site, patterns []string) error {
+	var faults []error
+	for _, pattern := range patterns {
+		faults = append(faults, site.CheckPattern(pattern))
+	}
 	return errors.Join(faults...)
 }

@@ -28,6 +28,11 @@ import (
 type Config struct {
 	// URL is the origin at which browsers and providers reach the app: https, or http on loopback, without a path.
 	URL string
+	// Hosts are further hosts at which browsers reach apps behind this relying party, like "wiki.example.com" or
+	// "*.example.com", which stands for one label; see [web.ParseHosts]. People sign in at the host of URL, which alone
+	// is registered at the providers. Every host gets the requests for Prefix to [RP.Handler], and has a cookie of its
+	// own, which is worth nothing at another host; all belong to one session.
+	Hosts []string
 	// Prefix is the path under which Curfew's own routes lie; default "/auth". Mount [RP.Handler] there.
 	Prefix string
 	// CookieName is the base name of our cookies, after `__Host-`; see [session.CheckCookieName]. Browsers share
@@ -70,6 +75,8 @@ type Config struct {
 	AssertionClaims []string
 	// NoForwardAuth leaves out the route /auth/verify, for sites whose proxy does not use it; see [gateway.Handler].
 	NoForwardAuth bool
+	// OAuth2ProxyPaths also answers the paths of oauth2-proxy below Prefix; see [gateway.Handler].
+	OAuth2ProxyPaths bool
 	// KeyRotation is how often the keys that sign logout tokens and assertions are replaced; default 90 days,
 	// negative: never.
 	KeyRotation time.Duration
@@ -84,6 +91,15 @@ type Config struct {
 	// At a refresh, an error ends the session. Two errors are taken as temporary and start RefreshGrace instead: one
 	// made by web.Fail with a status of 500 or more, and that of a canceled or expired context.
 	OnLogin func(ctx context.Context, claims map[string]any) error
+	// OnEnd is called when a session has ended, with its key, person and cause, so that the app can remove what it keeps
+	// for that session: see docs/own-sessions.md. It is for tidying up, and not what keeps two people apart.
+	//
+	// Each replica calls it for the sessions that end on any replica, when it learns of the ending: as a rule once for
+	// each session, within milliseconds, and seldom twice. It is not called for a session that expired, nor for one that
+	// ended while this process did not run or could not reach the store. Calls come one at a time, from a goroutine of
+	// their own: a slow call delays the calls after it and nothing else. When 100,000 are waiting, further ones are
+	// dropped, which is logged. ctx is done when [RP.Close] is called; Close waits for the call under way.
+	OnEnd func(ctx context.Context, ended store.Ended)
 	// Home is the path that a sign-in leads to when it was not started for another page; default "/".
 	Home string
 	// AfterLogout is the path that a sign-out leads to; the default is a page that says that the person is signed out.
@@ -159,6 +175,11 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		log = slog.Default()
 	}
 	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
+	if err == nil {
+		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
+		fault("Hosts", err)
+		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
+	}
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
 	fault("Home", web.CheckPath(cmp.Or(cfg.Home, "/")))
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
@@ -192,6 +213,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		return nil, err
 	}
 	rp.quiet = &quietProviders{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
+	ended, err := newEndings(cfg.OnEnd, log)
+	if err != nil {
+		return nil, err
+	}
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
@@ -204,16 +229,27 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		},
 		OnEnded: func(e store.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
 		OnHeard: func(e store.Ended) {
+			ended.add(e)
 			p := rp.provider(e.Issuer, e.ClientID)
 			if p != nil && (e.Cause == store.CauseBackChannel || e.Cause == store.CauseFrontChannel) {
 				rp.quiet.sentLogout(p.Name())
+			}
+			if p != nil && e.Cause == store.CauseBackChannel {
+				rp.logout.Succeeded(p.Name())
 			}
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external))}
+	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
+		Main: external.Hostname()}
+	if rp.site.SeveralHosts() {
+		cookie.Host = func(r *http.Request) (string, bool) {
+			host, err := rp.site.HostOf(r)
+			return host.Name, err == nil
+		}
+	}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
 		OnLogin: cfg.OnLogin, Home: cfg.Home,
@@ -221,7 +257,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
+		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth, OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
 		WebSocketOrigins: cfg.WebSocketOrigins,
 	}
 	for _, a := range cfg.Apps {
@@ -244,11 +280,13 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.login.Mount(mux)
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
+	rp.mountClientKeys(mux)
 	if rp.keys != nil {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
 	mux.Handle("/", rp.site.NotFound())
-	routes := rp.gateway.VerifyFirst(mux)
+	routes := rp.gateway.VerifyFirst(rp.gateway.OwnHosts(mux, "backchannel-logout", "jwks.json",
+		".well-known/openid-configuration"))
 	rp.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w, done := web.Steady(w)
 		defer done()
@@ -258,6 +296,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
 	rp.running.Go(func() { rp.fanout.Run(ctx) })
+	rp.running.Go(func() { ended.run(ctx) })
 	if rp.keys != nil {
 		rp.running.Go(func() { rp.keys.Run(ctx) })
 	}
@@ -330,6 +369,8 @@ type Registration struct {
 	BackchannelURI  string // backchannel_logout_uri; with backchannel_logout_session_required
 	FrontchannelURI string // frontchannel_logout_uri; with frontchannel_logout_session_required
 	PostLogoutURI   string // post_logout_redirect_uris
+	InitiateURI     string // initiate_login_uri (Core §4)
+	JWKSURI         string // jwks_uri, where this client's public keys are; empty: it has none
 }
 
 // Registrations returns what to register at each provider, for instance to print it or to compare it with a provider's
@@ -337,12 +378,18 @@ type Registration struct {
 func (rp *RP) Registrations() []Registration {
 	list := make([]Registration, 0, len(rp.providers))
 	for _, p := range rp.providers {
+		jwks := ""
+		if p.HasClientKeys() {
+			jwks = rp.site.Absolute(clientKeysRoute(p))
+		}
 		list = append(list, Registration{
 			Provider: p.Name(), Issuer: p.Config().Issuer, ClientID: p.Config().ClientID,
 			RedirectURI:     rp.login.RedirectURI(p.Name()),
 			BackchannelURI:  rp.site.Absolute("backchannel-logout"),
 			FrontchannelURI: rp.site.Absolute("frontchannel-logout"),
 			PostLogoutURI:   rp.site.Absolute("logout/callback"),
+			InitiateURI:     rp.site.Absolute("login"),
+			JWKSURI:         jwks,
 		})
 	}
 	return list
@@ -366,6 +413,10 @@ func (rp *RP) Ready(ctx context.Context) error {
 	}
 	return errors.Join(faults...)
 }
+
+// Warnings returns what this process has seen go wrong with logouts of the providers, one sentence for each fault; for
+// instance that a provider's logout tokens are refused, and the setting that it needs. See [logout.Handler.Warnings].
+func (rp *RP) Warnings() []string { return rp.logout.Warnings() }
 
 // addProviders makes the providers. Their names must be unique, and so must the pairs of issuer and client ID: a logout
 // token must belong to exactly one provider.

@@ -26,6 +26,7 @@
 //	logout/    ends a session: by the person, by a logout token, by the front channel
 //	fanout/    notifies apps that a session has ended, and revokes its tokens, with retries
 //	console/   the HTTP interface for operators: readiness, metrics, notices, signing keys
+//	backchannel/ the logout endpoint alone, for apps that keep their own sessions
 //	store/…    memory, sqlite, postgres, redis; storetest, the suite that all of them pass; copy, from one to another
 //	demo/      a development provider and two apps, to see it work with one command
 //	cmd/curfew the command: serve, check, demo, notice, key, store copy, token explain

@@ -38,13 +38,19 @@ func rooms() map[string][]string {
 		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"internal/wait", "store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
-		"":     slices.Concat(ground, middle, []string{"store/memory"}),
-		"demo": slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
+		"": slices.Concat(ground, middle, []string{"store/memory"}),
+		// The endpoint alone, for an app that keeps its own sessions.
+		"backchannel": slices.Concat(ground, []string{"logout", "store/memory"}),
+		"demo":        slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
 		// The command knows everything that is shipped, and only the folder of the stores knows which ones there are.
 		"cmd/curfew": slices.Concat([]string{
 			"", "demo", "gateway/extauthz", "store/copy",
 			"cmd/curfew/internal/config", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
+			"cmd/curfew/internal/oauth2proxy",
 		}, ground, middle),
+		"cmd/curfew/internal/oauth2proxy": {
+			"cmd/curfew/internal/config", "cmd/curfew/internal/terminal", "gateway", "session", "web",
+		},
 		"cmd/curfew/internal/config": slices.Concat([]string{
 			"", "gateway", "fanout", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
 		}, ground),
@@ -52,7 +58,8 @@ func rooms() map[string][]string {
 		"cmd/curfew/internal/terminal": nil,
 		// What shows or measures the house stands outside it.
 		"bench":    slices.Concat([]string{""}, ground, middle, stores),
-		"examples": slices.Concat([]string{""}, ground, stores),
+		"examples": slices.Concat([]string{"", "backchannel", "examples/more/signin"}, ground, stores),
+		"release":  {}, // the tool that builds a release
 		"e2e":      {},
 		// What starts servers for the tests of several rooms knows none of them.
 		"internal/servers": {},
@@ -186,7 +193,7 @@ func roomDoc(files []*file) []string {
 
 func onlyCmd(files []*file) []string {
 	return calls(files, func(f *file) bool {
-		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers"}, f.room())
+		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers", "release"}, f.room())
 	},
 		"only cmd reads flags and the environment, and only main exits",
 		"os.Args", "os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "flag.*", "log.Fatal",

@@ -25,9 +25,10 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 	}
 	before := oidc.IDToken{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject, SID: s.SID}
 	now := rp.sessions.Now()
-	got, id, err := p.Refresh(ctx, s.Tokens.RefreshToken, before, now)
+	got, id, err := p.Refresh(ctx, s.Tokens.RefreshToken, s.Tokens.DPoPKey, before, now)
 	if got != nil && got.RefreshToken != "" {
-		r.Tokens.RefreshToken = got.RefreshToken // even with an error: the old one may be used up
+		// even with an error: the old one may be used up
+		r.Tokens.RefreshToken, r.Tokens.DPoPKey = got.RefreshToken, got.DPoPKey
 	}
 	if errors.Is(err, oidc.ErrOtherPerson) {
 		r.Tokens.AccessToken = got.AccessToken // these tokens live, and are revoked with the session
@@ -38,7 +39,7 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 	if err != nil {
 		return r, err
 	}
-	if err := rp.renewClaims(ctx, p, s, id, got.AccessToken, &r); err != nil {
+	if err := rp.renewClaims(ctx, p, s, id, got, &r); err != nil {
 		return r, err
 	}
 	r.Tokens.AccessToken, r.Tokens.Expires = got.AccessToken, got.Expires
@@ -54,11 +55,11 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 }
 
 // renewClaims sets the claims of a refreshed session. An error says why the session has to end, or what failed for now.
-func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Session, id *oidc.IDToken, access string,
+func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Session, id *oidc.IDToken, got *oidc.Tokens,
 	r *session.Renewal) (err error) {
 	var fromID, info map[string]any
 	if !p.Config().SkipUserinfo {
-		info, err = p.Userinfo(ctx, access, s.Subject, rp.sessions.Now())
+		info, err = p.Userinfo(ctx, got.AccessToken, got.DPoPKey, s.Subject, rp.sessions.Now())
 		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
 			return err
 		}

@@ -51,11 +51,12 @@ func (rp *RP) revalidate(ctx context.Context, s *session.Session) (session.Renew
 	case way == oidc.ByIntrospection:
 		err = p.Introspect(ctx, r.Tokens.AccessToken)
 	case p.Config().SkipUserinfo: // it is asked, and what it says about the person is not wanted
-		_, err = p.Userinfo(ctx, r.Tokens.AccessToken, s.Subject, rp.sessions.Now())
+		_, err = p.Userinfo(ctx, r.Tokens.AccessToken, r.Tokens.DPoPKey, s.Subject, rp.sessions.Now())
 	default:
 		now := *s
 		now.Tokens, now.Claims = r.Tokens, r.Claims
-		err = rp.renewClaims(ctx, p, &now, nil, r.Tokens.AccessToken, &r)
+		err = rp.renewClaims(ctx, p, &now, nil,
+			&oidc.Tokens{AccessToken: r.Tokens.AccessToken, DPoPKey: r.Tokens.DPoPKey}, &r)
 	}
 	if errors.Is(err, oidc.ErrInvalidToken) {
 		return r, fmt.Errorf("%w: %w", session.ErrProviderEnded, err)

@@ -28,35 +28,45 @@ type Readiness struct {
 	// Upstreams returns which of the apps behind us accept no connection; nil: there are none. It is called only for
 	// /readyz?upstreams=true: if one app is down the gateway must stay available for the others.
 	Upstreams func(context.Context) error
+	// Warnings returns what is wrong and no reason to send requests elsewhere, one sentence each; nil: there is nothing.
+	// It is called only for /readyz?detail.
+	Warnings func() []string
 
 	mu    sync.Mutex
 	known bool
 	ready bool
 }
 
-// ServeHTTP answers 200 if nothing is missing, and 503 with the faults as JSON otherwise.
+// ServeHTTP answers 200 if nothing is missing, and 503 with the faults as JSON otherwise. With ?detail the warnings are
+// there too.
 func (r *Readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	type answer struct {
-		Status string   `json:"status"`
-		Faults []string `json:"faults,omitempty"`
+		Status   string   `json:"status"`
+		Faults   []string `json:"faults,omitempty"`
+		Warnings []string `json:"warnings,omitempty"`
 	}
 	select {
 	case <-r.Draining:
-		web.WriteJSON(w, http.StatusServiceUnavailable, answer{"stopping", nil})
+		web.WriteJSON(w, http.StatusServiceUnavailable, answer{Status: "stopping"})
 		return
 	default:
 	}
 	err := r.Check(req.Context())
-	if r.Upstreams != nil && req.URL.Query().Get("upstreams") == "true" {
+	query := req.URL.Query()
+	var warnings []string
+	if detail := query.Get("detail"); r.Warnings != nil && query.Has("detail") && detail != "false" {
+		warnings = r.Warnings()
+	}
+	if r.Upstreams != nil && query.Get("upstreams") == "true" {
 		ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
 		err = errors.Join(err, r.Upstreams(ctx))
 		cancel()
 	}
 	if err != nil {
-		web.WriteJSON(w, http.StatusServiceUnavailable, answer{"not ready", lines(err)})
+		web.WriteJSON(w, http.StatusServiceUnavailable, answer{"not ready", lines(err), warnings})
 		return
 	}
-	web.WriteJSON(w, http.StatusOK, answer{"ready", nil})
+	web.WriteJSON(w, http.StatusOK, answer{"ready", nil, warnings})
 }
 
 // Check calls Ask once, for 8 seconds at most, and returns what is missing.

@@ -16,7 +16,7 @@ func (g *gateway) run(t *testing.T, stdin string, args ...string) (int, string) 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append(args, g.flags...)...)
-	cmd.Dir, cmd.Env, cmd.Stdin, cmd.SysProcAttr = g.dir, environ(), strings.NewReader(stdin), orphan()
+	cmd.Dir, cmd.Env, cmd.Stdin, cmd.SysProcAttr = g.dir, append(environ(), g.env...), strings.NewReader(stdin), orphan()
 	out, err := cmd.CombinedOutput()
 	if failed := (*exec.ExitError)(nil); err != nil && !errors.As(err, &failed) {
 		t.Fatalf("curfew %s: %v", strings.Join(args, " "), err)

@@ -18,8 +18,10 @@ type gateway struct {
 	client, secret string
 	url            string // as browsers know it
 	listen, admin  string
-	dir            string   // its database, key ring and secret
-	flags          []string // of serve and check
+	dir            string         // its database, key ring and secret
+	flags          []string       // of serve and check
+	env            []string       // of both
+	more           map[string]any // of its metadata at the provider
 }
 
 // app is an upstream: it answers with the headers of the request, and knows nothing of sign-in.
@@ -71,7 +73,7 @@ func (g *gateway) write(t *testing.T, name, content string) string {
 // start has it run on the database that it had before, if there was one.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
-	g.child = start(t, "the gateway of "+g.client, g.dir, environ(),
+	g.child = start(t, "the gateway of "+g.client, g.dir, append(environ(), g.env...),
 		append([]string{curfew(t), "serve"}, g.flags...)...)
 	g.await(t, "event=serving", 0, func(line string) bool { return strings.Contains(line, "event=serving") })
 }

@@ -26,6 +26,7 @@ type provider struct {
 	port   string
 	alg    string
 	env    []string // more of it
+	ca     string   // the file of its certificate, when it is https
 	apps   []*gateway
 }
 
@@ -52,10 +53,12 @@ func (p *provider) start(t *testing.T) {
 		ID     string `json:"id"`
 		Secret string `json:"secret"`
 		Base   string `json:"base"`
+		// More of its metadata (OpenID Connect Dynamic Client Registration §2).
+		More map[string]any `json:"more,omitempty"`
 	}
 	var clients []client
 	for _, g := range p.apps {
-		clients = append(clients, client{g.client, g.secret, g.url})
+		clients = append(clients, client{g.client, g.secret, g.url, g.more})
 	}
 	list, err := json.Marshal(clients)
 	if err != nil {
@@ -123,6 +126,7 @@ func (p *provider) revoke(t *testing.T, sub string) {
 func (p *provider) test(t *testing.T, what string, form url.Values) {
 	t.Helper()
 	b := newBrowser("the administrator")
+	trust(t, b, p)
 	if got := b.post(t, p.issuer+"/test/"+what, form); got.status != http.StatusNoContent {
 		t.Fatalf("%s at the provider: %v", what, got)
 	}

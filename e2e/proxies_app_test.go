@@ -108,11 +108,17 @@ func liveHandler(t *testing.T) http.Handler {
 // for its end, and says how it came.
 func (b *browser) socket(t *testing.T, site string) (hello string, end func() string) {
 	t.Helper()
+	return b.socketAt(t, strings.TrimPrefix(site, "http://"), site)
+}
+
+// socketAt is socket for a site that is reached at that address.
+func (b *browser) socketAt(t *testing.T, addr, site string) (hello string, end func() string) {
+	t.Helper()
 	u, err := url.Parse(site)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.DialTimeout("tcp", u.Host, patience)
+	conn, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		t.Fatal(err)
 	}

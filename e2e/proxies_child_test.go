@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -114,12 +115,13 @@ func clients(beside []proxy) (names []string) {
 	return names
 }
 
-// beside configures a gateway to stand beside a proxy in front of an app. Neither runs yet: the provider has to be
+// beside configures a gateway to stand beside a proxy in front of an app. others are the apps at wiki.localhost and
+// mail.localhost, if not the same. Neither runs yet: the provider has to be
 // started first, and is told of the address of the proxy.
 //
-// The proxy runs on the very files in deploy/. Only the addresses in them and the folder of their own are replaced, as
-// deploy/README.md says.
-func beside(t *testing.T, x proxy, p *provider, g *gateway, app string) *front {
+// The proxy runs on the very files in deploy/. Only the addresses and names in them and the folder of their own are
+// replaced, as deploy/README.md says.
+func beside(t *testing.T, x proxy, p *provider, g *gateway, app string, others ...string) *front {
 	t.Helper()
 	f := &front{gateway: g, kind: x, provider: p, files: t.TempDir()}
 	site, grpc := reserve(t), reserve(t)
@@ -131,9 +133,18 @@ func beside(t *testing.T, x proxy, p *provider, g *gateway, app string) *front {
 	}
 	f.set("--config", f.write(t, "curfew.yaml", settings))
 
-	places := []string{"/etc/" + x.folder + "/", f.files + "/"}
+	_, port, _ := strings.Cut(site, ":")
+	places := []string{"/etc/" + x.folder + "/", f.files + "/",
+		"wiki.example.com:8080", "wiki.localhost:" + port, "mail.example.com:8080", "mail.localhost:" + port,
+		"wiki.example.com", "wiki.localhost", "mail.example.com", "mail.localhost",
+		"wiki[.]example[.]com", "wiki[.]localhost", "mail[.]example[.]com", "mail[.]localhost"}
+	apps := map[string]string{"3000": app, "3001": app, "3002": app}
+	for i, other := range others {
+		apps[fmt.Sprint(3001+i)] = other
+	}
 	for from, to := range map[string]string{"8080": site, "4180": f.listen, "4182": grpc,
-		"3000": strings.TrimPrefix(app, "http://")} {
+		"3000": strings.TrimPrefix(apps["3000"], "http://"), "3001": strings.TrimPrefix(apps["3001"], "http://"),
+		"3002": strings.TrimPrefix(apps["3002"], "http://")} {
 		places = append(places, "127.0.0.1:"+from, to, "127.0.0.1, port_value: "+from,
 			strings.Replace(to, ":", ", port_value: ", 1))
 	}
@@ -147,7 +158,7 @@ func beside(t *testing.T, x proxy, p *provider, g *gateway, app string) *front {
 			t.Fatal(err)
 		}
 		placed := strings.NewReplacer(places...).Replace(string(text))
-		if left := regexp.MustCompile(`(?m)^[^#\n]*(:|port_value: )(8080|4180|4182|3000)\b.*`).
+		if left := regexp.MustCompile(`(?m)^[^#\n]*(:|port_value: )(8080|4180|4182|300[0-2])\b.*`).
 			FindString(placed); left != "" {
 			t.Fatalf("%s has an address that deploy/README.md does not name: %s", file.Name(), left)
 		}

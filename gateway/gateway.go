@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -38,6 +39,9 @@ type Handler struct {
 	// Otherwise a trusted load balancer that passes on every path would return to any browser the headers that are
 	// meant for the app.
 	NoForwardAuth bool
+	// OAuth2ProxyPaths also answers the paths of oauth2-proxy below the prefix: start, sign_in, sign_out, auth and
+	// userinfo. With "/oauth2" as the prefix, links and proxies that name them go on working.
+	OAuth2ProxyPaths bool
 
 	// StreamsAreUse lets an open stream count as use of its session. By default a forgotten open tab does not keep a
 	// session alive.
@@ -54,6 +58,7 @@ type Handler struct {
 	streams streams
 	hosts   hosts
 	slots   slots
+	dropped sync.Map // names of headers of which the log has said that values were dropped
 }
 
 // Mount adds the routes of this package to mux.
@@ -62,6 +67,9 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 		verify := http.HandlerFunc(h.verify)
 		mux.Handle(h.Site.Path("verify"), verify) // any method: some proxies use that of the original request
 		mux.Handle(h.Site.Path("verify/"), verify)
+	}
+	if h.OAuth2ProxyPaths {
+		h.mountOAuth2Proxy(mux)
 	}
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet, http.MethodHead))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
@@ -74,6 +82,30 @@ func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.NoForwardAuth && strings.HasPrefix(r.URL.Path, below) {
 			h.verify(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// OwnHosts returns a handler that refuses requests for a host that is none of the site's, if the site has several, and
+// passes all others to next. Routes in any are called by programs, at any host.
+func (h *Handler) OwnHosts(next http.Handler, any ...string) http.Handler {
+	if !h.Site.SeveralHosts() {
+		return next
+	}
+	open := map[string]bool{}
+	for _, route := range append(any, "verify") { // verify finds the host by itself
+		open[h.Site.Path(route)] = true
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if open[r.URL.Path] {
+			next.ServeHTTP(w, r)
+			return
+		}
+		r, err := h.locateOwn(r)
+		if err != nil {
+			h.deny(w, r, r.Method, err, nil)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -119,7 +151,7 @@ var errNotSignedIn = errors.New("nobody is signed in")
 // that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
 // a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if the store fails.
 func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
-	rule, err := h.Policy.find(r, method, target)
+	rule, err := h.Policy.find(r, h.here(r).Name, method, target)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,7 +168,7 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 		if target == r.URL.EscapedPath() { // this request, not one that a proxy asks about
 			back = requestTarget(r)
 		}
-		if err := h.allowed(rule, s, back); err != nil {
+		if err := h.allowedFor(r, rule, s, back); err != nil {
 			return s, rule, err
 		}
 		return s, rule, h.checkStepUp(rule, s, method, target)
@@ -170,7 +202,10 @@ func unchecked(err error) error {
 // answer is 503 and the cookie is left alone. next gets the session with [SessionFrom].
 func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := h.checkOrigin(r, "")
+		r, err := h.locateOwn(r)
+		if err == nil {
+			err = h.checkOrigin(r, "")
+		}
 		var s *session.Session
 		var by *rule
 		if err == nil {
@@ -189,7 +224,10 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 // store fails, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := h.checkOrigin(r, "")
+		r, err := h.locateOwn(r)
+		if err == nil {
+			err = h.checkOrigin(r, "")
+		}
 		var s *session.Session
 		if err == nil {
 			s, err = h.get(r)
@@ -230,9 +268,9 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 		switch {
 		case page && login != nil && method != http.MethodGet && method != http.MethodHead:
 			to := login()
-			if from := r.Header.Get("Referer"); strings.HasPrefix(from, h.Site.Origin()+"/") { // the page with the form
-				to = h.Site.Origin() + h.Site.Path("login") + "?" +
-					url.Values{"return_to": {h.Site.ReturnTo(from)}}.Encode()
+			origin := h.here(r).Origin
+			if from, ok := strings.CutPrefix(r.Header.Get("Referer"), origin+"/"); ok { // the page with the form
+				to = origin + h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo("/" + from)}}.Encode()
 				if isStepUp {
 					to = stepUp.link(to)
 				}

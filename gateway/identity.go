@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,8 +17,39 @@ import (
 
 // Identity says in which headers an app is told who the user is. Its zero value is [CurfewHeaders].
 type Identity struct {
-	headers []header
-	names   map[string]bool // as [fold] returns them
+	headers   []header
+	names     map[string]bool // as [fold] returns them
+	separator byte            // of a list; 0: a comma
+	encoding  Encoding
+}
+
+// Encoding is how a value that is not plain ASCII is written into a header.
+type Encoding string
+
+// The encodings.
+const (
+	UTF8    Encoding = "utf-8"   // as it is; the default
+	Percent Encoding = "percent" // each byte beyond printable ASCII, and each %, as %XX (RFC 3986 §2.1)
+	// RFC8187 writes a value that is not plain ASCII as UTF-8''%XX… (RFC 8187 §3.2.1).
+	RFC8187 Encoding = "rfc8187"
+)
+
+// WithSeparator returns an identity whose lists, such as groups, are separated by a character: ASCII punctuation.
+func (i Identity) WithSeparator(separator string) (Identity, error) {
+	if len(separator) != 1 || !strings.Contains("!#$&'()*+,-./:;<=>?@[]^_`{|}~", separator) {
+		return i, fmt.Errorf("%q is not a separator: want one character such as , ; or |", separator)
+	}
+	i.separator = separator[0]
+	return i, nil
+}
+
+// WithEncoding returns an identity whose values are written in an encoding.
+func (i Identity) WithEncoding(e Encoding) (Identity, error) {
+	if !slices.Contains([]Encoding{UTF8, Percent, RFC8187}, e) {
+		return i, fmt.Errorf("%q is not an encoding: want %s, %s or %s", e, UTF8, Percent, RFC8187)
+	}
+	i.encoding = e
+	return i, nil
 }
 
 type header struct{ name, fact string }
@@ -109,10 +141,14 @@ func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, 
 		if !may && (n.fact == "access_token" || n.fact == "bearer") {
 			continue
 		}
-		value := h.fact(s, n.fact, app)
-		if v := printable(value); v != "" {
+		values, isList := h.fact(s, n.fact, app)
+		v, left := h.Identity.write(values, isList)
+		if left > 0 && n.fact != "subject" {
+			h.logDropped(r, s, n.name, left)
+		}
+		if v != "" {
 			to[n.name] = []string{v}
-		} else if value != "" && n.fact == "subject" {
+		} else if left > 0 && n.fact == "subject" {
 			// With only the other headers an app could take the user for somebody else.
 			return &web.Failure{
 				Status: http.StatusForbidden,
@@ -126,51 +162,117 @@ func (h *Handler) identify(r *http.Request, to http.Header, s *session.Session, 
 	return nil
 }
 
-// fact returns a named value of a session, or "".
-func (h *Handler) fact(s *session.Session, name, app string) string {
+// logDropped logs that an app is not told all values of a header. It does so once for each header, not at each request.
+func (h *Handler) logDropped(r *http.Request, s *session.Session, header string, left int) {
+	if _, logged := h.dropped.LoadOrStore(header, true); logged {
+		return
+	}
+	h.Site.Event(r, slog.LevelWarn, "identity_dropped", slog.String("session", s.Key.Handle()),
+		slog.String("header", header), slog.Int("values", left),
+		slog.String("error", "the app would read these values as others: they contain the separator, or characters that "+
+			"a header cannot hold; choose another list_separator or header_encoding. This is logged once for each header"))
+}
+
+// fact returns a named value of a session, and whether it is a list. Without a value it is empty.
+func (h *Handler) fact(s *session.Session, name, app string) (values []string, isList bool) {
+	one := func(v string) ([]string, bool) {
+		if v == "" {
+			return nil, false
+		}
+		return []string{v}, false
+	}
 	switch name {
 	case "subject":
-		return s.Subject
+		return one(s.Subject)
 	case "provider":
-		return s.Provider
+		return one(s.Provider)
 	case "name":
-		return s.Claim("name")
+		return one(s.Claim("name"))
 	case "username":
-		return s.Claim("preferred_username")
+		return one(s.Claim("preferred_username"))
 	case "email":
-		return s.Email()
+		return one(s.Email())
 	case "groups":
-		return list(h.groups(s))
+		return h.groups(s), true
 	case "session":
 		if app != "" {
-			return s.Key.SIDFor(app)
+			return one(s.Key.SIDFor(app))
 		}
 	case "access_token":
-		return s.Tokens.AccessToken
+		return one(s.Tokens.AccessToken)
 	case "bearer":
 		if s.Tokens.AccessToken != "" {
-			return "Bearer " + s.Tokens.AccessToken
+			return one("Bearer " + s.Tokens.AccessToken)
 		}
 	}
 	if name, ok := strings.CutPrefix(name, "claim:"); ok {
 		v := session.Lookup(s.Claims, name)
 		if text, ok := v.(string); ok {
-			return text
+			return one(text)
 		}
-		return list(texts(v))
+		return texts(v), true
 	}
-	return ""
+	return nil, false
 }
 
-// list joins values with commas. A value that contains a comma, or has spaces around it, would be read as another
-// value, so it is omitted.
-func list(values []string) string {
-	if len(values) == 0 {
-		return ""
+// write returns values as one header value, and how many of them are left out because an app would read them as others.
+func (i *Identity) write(values []string, isList bool) (text string, left int) {
+	separator := cmp.Or(i.separator, ',')
+	kept := make([]string, 0, len(values))
+	for _, v := range values {
+		if v == "" {
+			continue
+		}
+		v = i.encode(v, isList, separator)
+		if v == "" || isList && strings.IndexByte(v, separator) >= 0 {
+			left++
+			continue
+		}
+		kept = append(kept, v)
 	}
-	return strings.Join(slices.DeleteFunc(slices.Clone(values), func(v string) bool {
-		return strings.Contains(v, ",") || printable(v) == ""
-	}), ",")
+	return strings.Join(kept, string(rune(separator))), left
+}
+
+// encode returns a value as it is written, or "" if it cannot be: see [printable].
+func (i *Identity) encode(v string, inList bool, separator byte) string {
+	plain := printable(v) != "" && isASCII(v) && !(inList && strings.IndexByte(v, separator) >= 0)
+	switch {
+	case i.encoding == "" || i.encoding == UTF8:
+		return printable(v)
+	case !utf8.ValidString(v):
+		return ""
+	case i.encoding == RFC8187 && plain && !strings.HasPrefix(strings.ToUpper(v), "UTF-8'"):
+		return v
+	}
+	var b strings.Builder
+	if i.encoding == RFC8187 {
+		b.WriteString("UTF-8''")
+	}
+	for at := range len(v) {
+		c := v[at]
+		var safe bool
+		if i.encoding == RFC8187 { // attr-char
+			safe = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+				strings.IndexByte("!#$&+-.^_`|~", c) >= 0
+		} else {
+			safe = ' ' <= c && c <= '~' && c != '%' && (c != ' ' || at > 0 && at < len(v)-1)
+		}
+		if safe && !(inList && c == separator) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // printable returns s if every app receives it unchanged, and "" otherwise. Space around a header value is removed on

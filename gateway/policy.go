@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,11 +18,12 @@ import (
 	"example.com/curfew/web"
 )
 
-// Rule says who may use some paths. The first rule that covers a request decides. Paths without a rule are for all
-// signed-in users, or with [Policy.DenyRest] for nobody.
+// Rule says who may use some paths of a host, or of all. The first rule that covers a request decides. Paths without a
+// rule are for all signed-in users, or with [Policy.DenyRest] for nobody.
 //
 // A user must meet all conditions of the rule. A rule without conditions that is not public requires a sign-in.
 type Rule struct {
+	Host    string   // default: any; `*.example.com` is all names one label below
 	Path    string   // `/a` is that path, `/a/*` also all paths below it
 	Methods []string // default: all; GET covers HEAD
 
@@ -50,6 +52,16 @@ type Policy struct {
 	denyRest  bool // for paths without a rule
 }
 
+// Hosts returns the hosts that the rules name.
+func (p *Policy) Hosts() (all []string) {
+	for i := range p.rules {
+		if p.rules[i].Host != "" {
+			all = append(all, p.rules[i].Host)
+		}
+	}
+	return all
+}
+
 // DenyRest returns a policy that forbids all paths without a rule, for everybody. Otherwise all signed-in users may use
 // them, which may include paths that an app treats like a protected one, such as /admin.json beside /admin/*.
 func (p Policy) DenyRest() Policy {
@@ -68,6 +80,9 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 		pattern, ok := parsePattern(r.Path)
 		if !ok {
 			fault("%q is not a path; write it like /a for one path, or /a/* for all below it", r.Path)
+		}
+		if name, _ := strings.CutPrefix(r.Host, "*."); strings.ContainsAny(name, "/ @*:") || r.Host == "*." {
+			fault("%q is not a host; write it like app.example.com, without a port, or *.example.com", r.Host)
 		}
 		if r.Public && (len(r.Groups) > 0 || len(r.EmailDomains) > 0 || len(r.Claims) > 0 || len(r.ACR) > 0 ||
 			len(r.AMR) > 0 || r.MaxAge != 0) {
@@ -109,7 +124,10 @@ const mostStepUp = 512 // they go into a header, and into the address of the pro
 
 // covers reports whether the rule applies to a request. A public rule is matched exactly. A rule with conditions is
 // matched without regard to case, since many apps serve /Admin as /admin and treat `delete` as DELETE.
-func (r *rule) covers(method, path string) bool {
+func (r *rule) covers(host, method, path string) bool {
+	if r.Host != "" && !sameHost(r.Host, host) {
+		return false
+	}
 	equal := strings.EqualFold
 	if r.Public {
 		equal = exact
@@ -123,7 +141,7 @@ func (r *rule) covers(method, path string) bool {
 }
 
 // find returns the rule for a request, or nil. If there are no rules, it does not look at the path.
-func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
+func (p *Policy) find(r *http.Request, host, method, target string) (*rule, error) {
 	if len(p.rules) == 0 && !p.denyRest {
 		return nil, nil
 	}
@@ -142,7 +160,7 @@ func (p *Policy) find(r *http.Request, method, target string) (*rule, error) {
 		}
 	}
 	for i := range p.rules {
-		if p.rules[i].covers(method, path) {
+		if p.rules[i].covers(host, method, path) {
 			return &p.rules[i], nil
 		}
 	}
@@ -159,6 +177,32 @@ func ambiguous(target string) error {
 	return &web.Failure{Status: http.StatusBadRequest,
 		Message: web.Message{Text: "This address can be read in more than one way."},
 		Event:   "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
+}
+
+// allowedFor is allowed, and logs at debug what was asked for and what was there: names of groups, and of claims.
+func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, target string) error {
+	err := h.allowed(by, s, target)
+	f, ok := errors.AsType[*web.Failure](err)
+	if !ok || !cmp.Or(h.Site.Log, slog.Default()).Enabled(r.Context(), slog.LevelDebug) {
+		return err
+	}
+	attrs := append(slices.Clone(f.Attrs), slog.String("claims", session.ClaimNames(s.Claims)))
+	if len(by.Groups) > 0 {
+		has := make(map[string]any)
+		for _, g := range h.groups(s) {
+			has[g] = nil
+		}
+		attrs = append(attrs, slog.String("groups_claim", h.groupsClaim()),
+			slog.String("wanted_groups", strings.Join(by.Groups, " ")), slog.String("groups", session.ClaimNames(has)))
+	}
+	if len(by.EmailDomains) > 0 {
+		attrs = append(attrs, slog.String("wanted_email_domains", strings.Join(by.EmailDomains, " ")))
+	}
+	for _, name := range slices.Sorted(maps.Keys(by.Claims)) {
+		attrs = append(attrs, slog.String("wanted_"+name, strings.Join(by.Claims[name], " ")))
+	}
+	h.Site.Event(r, slog.LevelDebug, "forbidden_detail", attrs...)
+	return err
 }
 
 // allowed returns nil if the session meets all conditions of the rule. The page says what kind of condition is not met;

@@ -106,7 +106,7 @@ func TestTheFirstRuleThatCoversARequestDecides(t *testing.T) {
 		{"delete", "/docs/x", 5, "what demands is taken widely"},
 		{"POST", "/docs/x", 0, ""},
 	} {
-		rule, err := p.find(httptest.NewRequest("GET", "/", nil), row.method, row.target)
+		rule, err := p.find(httptest.NewRequest("GET", "/", nil), "app.example.com", row.method, row.target)
 		number := 0
 		if rule != nil {
 			number = rule.number

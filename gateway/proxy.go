@@ -46,7 +46,11 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.deny(w, r, r.Method, web.Fail(http.StatusNotImplemented, "This gateway does not open tunnels.", nil), nil)
 		return
 	}
-	to, err := p.find(r)
+	r, err := h.locateOwn(r)
+	var to *route
+	if err == nil {
+		to, err = p.find(r)
+	}
 	if err == nil {
 		err = h.checkOrigin(r, to.ownOrigin())
 	}
@@ -97,9 +101,11 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 	if to.Scheme == "h2c" {
 		to.Scheme = "http"
 	}
-	host := h.Site.URL.Host
-	if route.Host != "" {
-		host = route.Host
+	hostOf := func(r *http.Request) string {
+		if route.Host == "" || h.Site.SeveralHosts() {
+			return h.here(r).Addr()
+		}
+		return route.Host
 	}
 	return &httputil.ReverseProxy{
 		Transport:  transport,
@@ -111,6 +117,7 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			r.Out.Trailer = nil // trailers arrive after the checks
 			r.SetURL(&to)
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // the gateway does not use it, so it is passed on as it is
+			host := hostOf(r.In)
 			r.Out.Host = host
 			if client := h.Site.ClientAddr(r.In); client.IsValid() {
 				r.Out.Header["X-Forwarded-For"] = []string{client.String()}

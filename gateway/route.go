@@ -18,7 +18,7 @@ import (
 
 // Route sends some requests to an app. The first route that matches is used.
 type Route struct {
-	Host string // as in the browser's address bar; default: any
+	Host string // as in the browser's address bar; default: any. `*.example.com` is all names one label below
 	Path string // `/a` is that path, `/a/*` also all paths below it; default: all
 	// App is the client ID of the app; default [Handler.App]. If routes lead to several upstreams, an assertion is
 	// added only where App is set: any other app that received one could use it to sign in at the app that it is for.
@@ -77,7 +77,9 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 		if !ok {
 			fault("%q is not a path; write it like /a for one path, or /a/* for all below it", r.Path)
 		}
-		if strings.ContainsAny(r.Host, "/ @*") {
+		if err := h.Site.CheckPattern(r.Host); err != nil && h.Site.SeveralHosts() {
+			fault("%w", err)
+		} else if name := strings.TrimPrefix(r.Host, "*."); strings.ContainsAny(name, "/ @*") || r.Host == "*." {
 			fault("%q is not a host; write it like app.example.com", r.Host)
 		}
 		u := r.Upstream.URL
@@ -93,7 +95,7 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 			fault("there is no app %q", r.App)
 		}
 		origin := ""
-		if r.Host != "" {
+		if r.Host != "" && !h.Site.SeveralHosts() {
 			origin = h.Site.URL.Scheme + "://" + r.Host
 			if port := h.Site.URL.Port(); port != "" && !strings.Contains(r.Host, ":") {
 				origin += ":" + port
@@ -122,7 +124,10 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 
 // find returns the route of a request, or nil if none matches. The error is for an ambiguous path.
 func (p *Router) find(r *http.Request) (*route, error) {
-	path := r.URL.Path
+	path, host := r.URL.Path, r.Host
+	if p.gateway.Site.SeveralHosts() {
+		host = p.gateway.here(r).Addr()
+	}
 	if p.byPath {
 		plain, ok := plainPath(r.URL.EscapedPath())
 		if !ok {
@@ -131,7 +136,7 @@ func (p *Router) find(r *http.Request) (*route, error) {
 		path = plain
 	}
 	for i := range p.routes {
-		if to := &p.routes[i]; (to.Host == "" || sameHost(to.Host, r.Host)) &&
+		if to := &p.routes[i]; (to.Host == "" || sameHost(to.Host, host)) &&
 			(to.pattern == pattern{"", true} || to.pattern.covers(path, exact)) {
 			return to, nil
 		}
@@ -139,8 +144,12 @@ func (p *Router) find(r *http.Request) (*route, error) {
 	return nil, nil
 }
 
-// sameHost compares hosts; the port counts only if want has one.
+// sameHost compares hosts; the port counts only if want has one. A wildcard in want stands for one label.
 func sameHost(want, host string) bool {
+	if rest, wild := strings.CutPrefix(want, "*."); wild {
+		label, below, ok := strings.Cut(host, ".")
+		return ok && label != "" && sameHost(rest, below)
+	}
 	if strings.EqualFold(want, host) {
 		return true
 	}

@@ -30,7 +30,7 @@ func (h *Handler) peek(r *http.Request) (*session.Session, error) {
 	if !ok {
 		return nil, web.Fail(http.StatusUnauthorized, "Nobody is signed in.", nil)
 	}
-	s, err := h.Sessions.Peek(r.Context(), b.Key())
+	s, err := h.Sessions.Find(r.Context(), b)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, web.Fail(http.StatusUnauthorized, "Nobody is signed in.", err)

@@ -28,10 +28,10 @@ func (p *Policy) Gaps() (gaps []Gap) {
 		}
 		for _, path := range r.siblings() {
 			for _, m := range methods {
-				if p.firstMatch(m, r.base) != r { // an earlier rule covers the path itself
+				if p.firstMatch(r.Host, m, r.base) != r { // an earlier rule covers the path itself
 					continue
 				}
-				by := p.firstMatch(m, path)
+				by := p.firstMatch(r.Host, m, path)
 				if by == nil && (p.denyRest || !r.requiresMore()) || by != nil && by.requiresAll(r) {
 					continue
 				}
@@ -47,10 +47,10 @@ func (p *Policy) Gaps() (gaps []Gap) {
 	return gaps
 }
 
-// firstMatch returns the rule for a plain path, or nil.
-func (p *Policy) firstMatch(method, path string) *rule {
+// firstMatch returns the rule for a plain path, or nil. Without a host only rules for any host count.
+func (p *Policy) firstMatch(host, method, path string) *rule {
 	for i := range p.rules {
-		if p.rules[i].covers(method, path) {
+		if p.rules[i].covers(host, method, path) {
 			return &p.rules[i]
 		}
 	}

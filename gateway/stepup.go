@@ -45,9 +45,9 @@ func (e stepUpNeeded) link(login string) string {
 	return login + "&" + url.Values{"step_up": {e.request}}.Encode()
 }
 
-// StepUp returns how a person has to sign in for a request, by the policy; nil: in any way. Package login asks it.
-func (h *Handler) StepUp(r *http.Request, method, target string) *session.StepUp {
-	rule, err := h.Policy.find(r, method, target)
+// StepUp returns how a person has to sign in for a request to a host, by the policy; nil: in any way. Package login asks it.
+func (h *Handler) StepUp(r *http.Request, host, method, target string) *session.StepUp {
+	rule, err := h.Policy.find(r, host, method, target)
 	if err != nil || rule == nil {
 		return nil
 	}

@@ -22,18 +22,28 @@ import (
 //   - 403 if the policy forbids it, or its host is unknown; 400 if the request is ambiguous; 503 if the store fails.
 //
 // A 401 is not logged: every page of a signed-out browser causes some.
-func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) verify(w http.ResponseWriter, r *http.Request) { h.answer(w, r, http.StatusOK, nil) }
+
+// answer is verify with another status for a request that may pass, and a rule that the session has to meet besides.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides *rule) {
 	o, err := h.original(r)
 	var s *session.Session
 	var by *rule
 	if err == nil {
-		err = h.checkHost(o.hosts...)
+		r, err = h.locate(r, o.hosts)
 	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
 		s, by, err = h.decide(r, o.method, o.target)
+	}
+	switch {
+	case err != nil || besides == nil:
+	case s == nil: // also on a public path: it is not known whether the person meets the rule
+		err = errNotSignedIn
+	default:
+		err = h.allowed(besides, s, o.target)
 	}
 	headers := make(http.Header, 8)
 	if err == nil && s != nil {
@@ -45,11 +55,14 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		maps.Copy(header, headers)
 		header["Cache-Control"] = []string{"no-store"}
+		if ok != http.StatusOK { // which net/http writes by itself
+			w.WriteHeader(ok)
+		}
 		return
 	}
 	var login func() string
 	if o.redirect {
-		login = func() string { return h.Site.Origin() + h.loginURL(r, o.target) }
+		login = func() string { return h.here(r).Origin + h.loginURL(r, o.target) }
 	}
 	h.deny(w, r, o.method, err, login)
 }
@@ -154,7 +167,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	var s *session.Session
 	var by *rule
 	if err == nil {
-		err = h.checkHost(r.Host)
+		r, err = h.locateAsReceived(r)
 	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
@@ -167,7 +180,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if err != nil {
 		w := &recorder{header: http.Header{}, status: http.StatusOK}
-		h.deny(w, r, r.Method, err, func() string { return h.Site.Origin() + h.loginURL(r, requestTarget(r)) })
+		h.deny(w, r, r.Method, err, func() string { return h.here(r).Origin + h.loginURL(r, requestTarget(r)) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
 	h.logAllowed(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)
@@ -217,7 +230,8 @@ func (h *recorder) Write(p []byte) (int, error) { return h.body.Write(p) }
 // query comes from the client and is ignored; and a proxy that protects only the exact path may pass these on for a
 // browser, which would see the assertion.
 func (h *Handler) requestedApp(r *http.Request) (app string, may bool) {
-	if r.URL.EscapedPath() != h.Site.Path("verify") {
+	if path := r.URL.EscapedPath(); path != h.Site.Path("verify") &&
+		!(h.OAuth2ProxyPaths && path == h.Site.Path("auth")) {
 		return h.App, false
 	}
 	if r.URL.RawQuery == "" {

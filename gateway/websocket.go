@@ -99,8 +99,8 @@ func asksForWebSocket(h http.Header) bool {
 }
 
 // checkOrigin refuses a WebSocket that a page of another site opens: browsers send cookies with it, and apply no
-// same-origin rule (RFC 6455 §10.2). Pages of this site are allowed, and those in [Handler.WebSocketOrigins]; own is
-// the origin of a route with its own host.
+// same-origin rule (RFC 6455 §10.2). Pages of the same host are allowed, and those in [Handler.WebSocketOrigins]; own
+// is the origin of a route with its own host. Other hosts of the site are other sites here.
 //
 // A request without Origin does not come from a browser, which always sends it (RFC 6455 §4.1), so another site cannot
 // have caused it. If Sec-Fetch-Site or Sec-Fetch-Mode shows a browser, a proxy has dropped Origin.
@@ -123,7 +123,7 @@ func (h *Handler) checkOrigin(r *http.Request, own string) error {
 		return refuse(errors.New("a WebSocket with several origins"))
 	}
 	is := func(origin string) bool { return origin != "" && strings.EqualFold(origin, origins[0]) }
-	if is(h.Site.Origin()) || is(own) || slices.ContainsFunc(h.WebSocketOrigins, is) {
+	if is(h.here(r).Origin) || is(own) || slices.ContainsFunc(h.WebSocketOrigins, is) {
 		return nil
 	}
 	return refuse(fmt.Errorf("a page of %q opens a WebSocket; it is neither this site nor among the origins that may",

@@ -60,6 +60,7 @@ type attempt struct {
 	Browser  []byte    `json:"h"`           // hash of the secret in the cookie
 	ReturnTo string    `json:"r,omitempty"` // empty: see Stored
 	Stored   bool      `json:"l,omitempty"` // the return path is long and is in the store
+	For      *handover `json:"o,omitempty"` // the sign-in is for another host, and ReturnTo is empty
 	Provider string    `json:"p"`
 	Began    time.Time `json:"b"`           // a logout after this that names the person bars this login
 	Era      string    `json:"e,omitempty"` // see [session.Manager.Begin]
@@ -82,7 +83,7 @@ func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	sealed := *a
 	if len(a.ReturnTo) > maxInState {
 		sealed.ReturnTo = ""
-		if sealed.Stored = h.storeReturn(r, a); !sealed.Stored {
+		if sealed.Stored = h.storeReturn(r, a.ID, a.ReturnTo); !sealed.Stored {
 			sealed.ReturnTo = h.home()
 		}
 	}
@@ -145,22 +146,28 @@ func (h *Handler) findAttempt(r *http.Request, state string) (*attempt, error) {
 		return nil, err
 	}
 	if a.Stored {
-		a.ReturnTo = h.loadReturn(r, a)
+		a.ReturnTo = h.loadReturn(r, a.ID)
 	}
 	// Do not rely on the browser to remove the cookie in time.
 	if h.Sessions.Now().Sub(a.Began) >= store.AttemptLifetime {
 		return a, errRanOut
 	}
-	cookies := r.CookiesNamed(h.cookieName(a.Slot))
-	if len(cookies) != 1 { // with more than one, somebody else has set one of them
-		return a, errNoCookie
-	}
-	_, secret, ok := parseCookie(cookies[0].Value)
-	if !ok || subtle.ConstantTimeCompare(browserHash(secret), a.Browser) != 1 {
+	secret, ok := h.secretOf(r, a.Slot, a.Browser)
+	if !ok {
 		return a, errNoCookie
 	}
 	a.derive(secret)
 	return a, nil
+}
+
+// secretOf returns the secret in the cookie of an attempt, if its hash is browser.
+func (h *Handler) secretOf(r *http.Request, slot int, browser []byte) (secret []byte, ok bool) {
+	cookies := r.CookiesNamed(h.cookieName(slot))
+	if len(cookies) != 1 { // with more than one, somebody else has set one of them
+		return nil, false
+	}
+	_, secret, ok = parseCookie(cookies[0].Value)
+	return secret, ok && subtle.ConstantTimeCompare(browserHash(secret), browser) == 1
 }
 
 // cookieValue returns the value of an attempt's cookie: when it began, in milliseconds since 1970 (6 bytes), and the
@@ -236,15 +243,14 @@ func (h *Handler) clearCookie(w http.ResponseWriter, name string) {
 	http.SetCookie(w, h.Cookie.New(name, "", -time.Second))
 }
 
-// storeReturn puts the return path of an attempt into the store, and reports whether it did. Anybody can start a login,
-// so the rate is limited; a path beyond the limit is dropped.
-func (h *Handler) storeReturn(r *http.Request, a *attempt) bool {
+// storeReturn puts the return path of the attempt with this ID into the store, and reports whether it did. Anybody can
+// start a login, so the rate is limited; a path beyond the limit is dropped.
+func (h *Handler) storeReturn(r *http.Request, attempt []byte, to string) bool {
 	h.initLimiter.Do(func() { h.longReturns = rate.NewLimiter(rate.Every(2*time.Second), 100) })
 	err := errors.New("too many long return paths at the moment")
 	if h.longReturns.AllowN(h.Sessions.Now(), 1) {
-		id := a.returnID()
-		_, err = h.Sessions.ClaimAttempt(r.Context(), id, h.Keyring.Seal(returnPurpose, id[:], []byte(a.ReturnTo)),
-			returnLife)
+		id := returnID(attempt)
+		_, err = h.Sessions.ClaimAttempt(r.Context(), id, h.Keyring.Seal(returnPurpose, id[:], []byte(to)), returnLife)
 	}
 	if err != nil {
 		h.returnLost(r, err)
@@ -253,8 +259,8 @@ func (h *Handler) storeReturn(r *http.Request, a *attempt) bool {
 }
 
 // loadReturn returns the path that storeReturn stored, or the home page.
-func (h *Handler) loadReturn(r *http.Request, a *attempt) string {
-	id := a.returnID()
+func (h *Handler) loadReturn(r *http.Request, attempt []byte) string {
+	id := returnID(attempt)
 	sealed, err := h.Sessions.Attempt(r.Context(), id)
 	if err == nil {
 		var plain []byte
@@ -266,8 +272,8 @@ func (h *Handler) loadReturn(r *http.Request, a *attempt) string {
 	return h.home()
 }
 
-func (a *attempt) returnID() store.AttemptID {
-	return sha256.Sum256(append([]byte("return path\x00"), a.ID...))
+func returnID(attempt []byte) store.AttemptID {
+	return sha256.Sum256(append([]byte("return path\x00"), attempt...))
 }
 
 // returnLost logs that a person will not get to the page that they came for.

@@ -23,14 +23,18 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	err error) error {
 	back := &attempt{Provider: p.Name()}
 	if a != nil {
-		back.ReturnTo = a.ReturnTo
+		back.ReturnTo, back.For = a.ReturnTo, a.For
 	}
 	actions, signedIn := h.signInAgain(back), false
 	if b, ok := h.Cookie.Read(r); ok {
 		switch _, err := h.Sessions.Get(r.Context(), b); {
 		case err == nil:
 			signedIn = true
-			actions = []web.Action{{Label: "Continue", Href: cmp.Or(back.ReturnTo, h.home())}}
+			to := cmp.Or(back.ReturnTo, h.home())
+			if back.For != nil {
+				to = h.link(request{handover: back.For})
+			}
+			actions = []web.Action{{Label: "Continue", Href: to}}
 		case !errors.Is(err, store.ErrNotFound):
 			return h.storeFailure(p, back, err)
 		}
@@ -151,7 +155,9 @@ func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 }
 
 // refusedByApp is the page for a person who signed in at the provider but is not let in here; see [Handler.Claims].
-func (h *Handler) refusedByApp(ctx context.Context, p *oidc.Provider, a *attempt, id *oidc.IDToken, err error) error {
+func (h *Handler) refusedByApp(
+	ctx context.Context, p *oidc.Provider, a *attempt, id *oidc.IDToken, claims map[string]any, err error,
+) error {
 	attrs := []slog.Attr{slog.String("provider", p.Name()), slog.String("check", "app"), slog.String("sub", id.Subject)}
 	if said, ok := errors.AsType[*web.Failure](err); ok { // made by the app
 		f := *said
@@ -168,14 +174,44 @@ func (h *Handler) refusedByApp(ctx context.Context, p *oidc.Provider, a *attempt
 		return &f
 	}
 	text, note := "You have signed in, but this site did not let you in.", ""
+	var anew []web.Action
 	if missing, ok := errors.AsType[requirementError](err); ok {
 		attrs[1], note = slog.String("check", "require"), "Whoever runs this site can change that."
 		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” "+
 			"is not one of those let in.", missing.claim)
+		if aboutSignIn(missing.claim) {
+			text = fmt.Sprintf("You have signed in, but this site asks for another way of signing in: the claim “%s” "+
+				"is not one of those let in.", missing.claim)
+			anew = h.signInAnew(a)
+		}
+		h.logClaims(ctx, p, missing.claim, claims)
 	}
 	f := refuse(http.StatusForbidden, "", err, attrs...)
-	f.Message = web.Message{Title: "You do not have access", Text: text, Note: note, Actions: h.otherAccount(ctx, p, a)}
+	f.Message = web.Message{Title: "You do not have access", Text: text, Note: note,
+		Actions: append(anew, h.otherAccount(ctx, p, a)...)}
 	return f
+}
+
+// aboutSignIn reports whether a claim describes how or when the person signed in (Core §2), and not who it is.
+func aboutSignIn(claim string) bool {
+	return slices.Contains([]string{"acr", "amr", "auth_time"}, claim)
+}
+
+// signInAnew returns the action that has the person sign in at the provider once more. Otherwise the session there would
+// answer at once, with the same claims as before. There is none if the provider was asked that already.
+func (h *Handler) signInAnew(a *attempt) []web.Action {
+	if slices.Contains(strings.Fields(a.Prompt), "login") {
+		return nil
+	}
+	return []web.Action{{Label: "Sign in again",
+		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: "login"})}}
+}
+
+// logClaims logs, at debug, which claim was required and the names of those that were there.
+func (h *Handler) logClaims(ctx context.Context, p *oidc.Provider, required string, claims map[string]any) {
+	cmp.Or(h.Site.Log, slog.Default()).DebugContext(ctx, "a required claim is not as required", "event",
+		"claim_missing", "provider", p.Name(), "claim", required, "required", fmt.Sprint(p.Config().Require[required]),
+		"claims", session.ClaimNames(claims))
 }
 
 // otherAccount returns the actions for a person whose account is refused. The provider would use the same account again
@@ -205,7 +241,12 @@ func (h *Handler) endSilent(w http.ResponseWriter, r *http.Request, a *attempt, 
 	}
 	attrs := append([]slog.Attr{slog.Bool("silent", true), slog.String("reason", f.Error())}, f.Attrs...)
 	h.Site.Event(r, slog.LevelInfo, cmp.Or(f.Event, "login"), attrs...)
-	redirect(w, a.ReturnTo)
+	to := a.ReturnTo
+	if a.For != nil {
+		host, path := h.handoverTarget(r, a.For)
+		to = host.Origin + path
+	}
+	redirect(w, to)
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 	}
 	var info map[string]any
 	if !p.Config().SkipUserinfo {
-		info, err = p.Userinfo(ctx, tokens.AccessToken, id.Subject, now)
+		info, err = p.Userinfo(ctx, tokens.AccessToken, tokens.DPoPKey, id.Subject, now)
 		if err != nil && !errors.Is(err, oidc.ErrUnsupported) {
 			return bearer, h.providerFailure(p, a, err)
 		}
@@ -44,13 +44,17 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		Tokens: session.Tokens{
 			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
+			DPoPKey: tokens.DPoPKey,
 		},
+	}
+	if h.Site.SeveralHosts() {
+		n.Host = h.Cookie.Main
 	}
 	if n.SID == "" && p.Config().Quirks.SIDFromTokenResponse {
 		n.SID = tokens.SessionState
 	}
 	same := old != nil && sameSignIn(old, &n)
-	missing := h.demand(r, a.StepUp, a.ReturnTo).Missing(claims, now)
+	missing := h.demand(r, a.For, a.StepUp, a.ReturnTo).Missing(claims, now)
 	if refused != nil || missing != "" {
 		// Refuse revokes the token, which may end its whole grant, and with it the session that the browser has: see
 		// [session.Tokens.Inherit].
@@ -60,7 +64,7 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		if refused == nil {
 			return bearer, h.unmet(p, a, missing)
 		}
-		return bearer, h.refusedByApp(ctx, p, a, id, refused)
+		return bearer, h.refusedByApp(ctx, p, a, id, claims, refused)
 	}
 	inherited := same && n.Tokens.Inherit(old.Tokens)
 	bearer, s, err := h.Sessions.Create(ctx, n)
@@ -82,7 +86,7 @@ func (h *Handler) previousSession(r *http.Request) (*session.Session, error) {
 	if !ok {
 		return nil, nil
 	}
-	s, err := h.Sessions.Peek(r.Context(), b.Key())
+	s, err := h.Sessions.Find(r.Context(), b)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}

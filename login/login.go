@@ -3,7 +3,9 @@ package login
 import (
 	"cmp"
 	"context"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -36,9 +39,10 @@ type Handler struct {
 	// itself (iss, sub, sid, …).
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
-	// StepUp returns how a person has to sign in for a request: its method, and its path and query; nil: in any way. A
+	// StepUp returns how a person has to sign in for a request: the name of its host, its method, and its path and
+	// query; nil: in any way. A
 	// sign-in that leads to such a page asks the provider for that.
-	StepUp func(r *http.Request, method, target string) *session.StepUp
+	StepUp func(r *http.Request, host, method, target string) *session.StepUp
 
 	Home string // the path that a login without return_to leads to; default "/"
 
@@ -51,10 +55,17 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet))
+	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet, http.MethodPost))
+	if h.Site.SeveralHosts() {
+		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
+	}
 	for _, p := range h.Providers {
 		callback := func(w http.ResponseWriter, r *http.Request) error { return h.callback(w, r, p) }
-		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), http.MethodGet))
+		methods := []string{http.MethodGet}
+		if c := p.Config(); c.PostsResponse() {
+			methods = append(methods, http.MethodPost)
+		}
+		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), methods...))
 	}
 }
 
@@ -85,6 +96,9 @@ func (h *Handler) callbackRoute(provider string) string {
 
 // request has the parameters of a link to the login route.
 type request struct {
+	here      web.Host  // that it came to
+	host      web.Host  // that it leads to, if there is no handover
+	handover  *handover // the sign-in is for the host that this names
 	provider  string
 	returnTo  string
 	loginHint string
@@ -105,6 +119,29 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if r.Method == http.MethodPost {
+		// A page of another site may have sent the form. A browser sends our cookies to the address that it leads to,
+		// but not with the form.
+		redirect(w, h.link(q))
+		return nil
+	}
+	switch {
+	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
+		redirect(w, q.host.Origin+h.link(q))
+		return nil
+	case !q.here.Main:
+		return h.beginHandover(w, r, q, 0)
+	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= store.AttemptLifetime:
+		// The browser has lost the cookie of it.
+		host, to := h.handoverTarget(r, q.handover)
+		q.handover, q.returnTo = nil, to
+		redirect(w, host.Origin+h.link(q))
+		return nil
+	case q.handover != nil:
+		if done, err := h.handOverSession(w, r, q); done || err != nil {
+			return err
+		}
+	}
 	if q.provider == "" && len(h.Providers) > 1 {
 		if q.silent {
 			return refuse(http.StatusBadRequest, "A silent sign-in has to name its provider.", nil)
@@ -119,12 +156,10 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if m, err := p.Metadata(r.Context()); err == nil { // otherwise AuthURL returns the error
 		q.prompt = supportedPrompt(q.prompt, m.Prompts)
 	}
-	if q.params, err = linkParams(p, r); err != nil {
-		return err
-	}
-	demand := h.demand(r, q.stepUp, q.returnTo)
-	a := attempt{ReturnTo: q.returnTo, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt, Params: q.params,
-		StepUp: q.stepUp, MaxAge: maxAge(p, q.params, demand)}
+	q.params = paramsFor(p, q.params)
+	demand := h.demand(r, q.handover, q.stepUp, q.returnTo)
+	a := attempt{ReturnTo: q.returnTo, For: q.handover, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt,
+		Params: q.params, StepUp: q.stepUp, MaxAge: maxAge(p, q.params, demand)}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.storeFailure(p, &a, err)
 	}
@@ -140,7 +175,14 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 		ask.Extra.Set(name, value)
 	}
 	stepUp(r.Context(), p, demand, &ask)
+	if q.silent {
+		ask.IDTokenHint = h.silentHint(r, p)
+	}
 	to, err := p.AuthURL(r.Context(), ask)
+	if err == nil && len(to) > maxURL && ask.IDTokenHint != "" {
+		ask.IDTokenHint = ""
+		to, err = p.AuthURL(r.Context(), ask)
+	}
 	if err != nil {
 		return h.endSilent(w, r, &a, h.providerFailure(p, &a, err))
 	}
@@ -151,20 +193,48 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// maxURL is how long the URL of a redirect may be, as for a sign-out.
+const maxURL = 4 << 10
+
+// silentHint returns the ID Token of the session that the browser has, if it is of this provider. It says whom a silent
+// sign-in is about, which Core §3.1.2.1 recommends and some providers require.
+func (h *Handler) silentHint(r *http.Request, p *oidc.Provider) string {
+	s, err := h.previousSession(r)
+	if err != nil || s == nil || s.Issuer != p.Config().Issuer || s.ClientID != p.Config().ClientID {
+		return ""
+	}
+	return s.Tokens.IDToken
+}
+
 // parse reads the parameters of a link to the login route, which a stranger may have made.
 func (h *Handler) parse(r *http.Request) (request, error) {
-	values, err := parseQuery(r.URL.RawQuery)
+	values, err := parameters(r)
 	if err != nil {
-		return request{}, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+		return request{}, err
 	}
-	q := request{provider: values.Get("provider"), returnTo: h.returnTo(r, values.Get("return_to")),
-		loginHint: values.Get("login_hint")}
-	if iss := values.Get("iss"); q.provider == "" && iss != "" { // as in Core §4
-		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool { return p.Config().Issuer == iss })
+	q := request{provider: values.Get("provider"), loginHint: values.Get("login_hint")}
+	if q.here, err = h.Site.HostOf(r); err != nil {
+		return request{}, err
+	}
+	if sealed := values.Get("handover"); sealed != "" && q.here.Main {
+		if q.handover, err = h.openHandover(sealed); err != nil {
+			return request{}, err
+		}
+	} else {
+		to := cmp.Or(values.Get("return_to"), values.Get("target_link_uri")) // Core §4
+		q.host, q.returnTo = h.returnTo(r, q.here, to)
+	}
+	if iss := values.Get("iss"); iss != "" { // Core §4
+		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
+			return p.Config().Issuer == iss && (q.provider == "" || q.provider == p.Name())
+		})
 		if i < 0 {
 			return request{}, refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 		}
 		q.provider = h.Providers[i].Name()
+	}
+	if q.params, err = h.linkParams(values); err != nil {
+		return request{}, err
 	}
 	if q.stepUp = values.Get("step_up"); q.stepUp != "" && !validStepUp(q.stepUp) {
 		return request{}, refuse(http.StatusBadRequest, "step_up is too long or malformed.", nil)
@@ -235,23 +305,45 @@ func parseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
-// returnTo returns the path that the login leads to. It is on this site, and does not itself begin or end a session.
-func (h *Handler) returnTo(r *http.Request, raw string) string {
-	if raw == "" {
-		return h.home()
+// parameters returns the parameters of a request: of its query, or with POST of its form.
+func parameters(r *http.Request) (url.Values, error) {
+	raw := r.URL.RawQuery
+	if r.Method == http.MethodPost {
+		media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if err != nil || media != "application/x-www-form-urlencoded" {
+			return nil, refuse(http.StatusUnsupportedMediaType, "This address takes a form.", nil)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "The form is too large, or did not arrive.", err)
+		}
+		raw = string(body)
 	}
-	to, err := h.Site.ParseReturnTo(raw)
+	values, err := parseQuery(raw)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
+	}
+	return values, nil
+}
+
+// returnTo returns the host and the path that the login leads to. It is on this site, and does not itself begin or end
+// a session.
+func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host, string) {
+	if raw == "" {
+		return here, h.home()
+	}
+	host, to, err := h.Site.ParseReturnURL(raw, here)
 	if err != nil {
 		h.returnLost(r, err)
-		return "/"
+		return here, "/"
 	}
 	path := web.DecodedPath(to)
-	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout"} {
+	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout", "handover"} {
 		if own := h.Site.Path(route); path == own || strings.HasPrefix(path, own+"/") {
-			return h.home()
+			return host, h.home()
 		}
 	}
-	return to
+	return host, to
 }
 
 func (h *Handler) find(name string) *oidc.Provider {
@@ -266,6 +358,12 @@ func (h *Handler) find(name string) *oidc.Provider {
 	return nil
 }
 
+// again returns the parameters of a login that repeats an attempt.
+func (a *attempt) again(prompt string) request {
+	return request{provider: a.Provider, handover: a.For, returnTo: a.ReturnTo, prompt: prompt, params: a.Params,
+		stepUp: a.StepUp}
+}
+
 // link returns the address that starts a login.
 func (h *Handler) link(q request) string {
 	values := url.Values{}
@@ -275,22 +373,30 @@ func (h *Handler) link(q request) string {
 		}
 	}
 	set("provider", q.provider)
-	set("return_to", q.returnTo)
+	if q.handover != nil {
+		set("handover", h.sealHandover(q.handover))
+	} else {
+		set("return_to", q.returnTo)
+	}
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
 	set("step_up", q.stepUp)
 	for name, value := range q.params {
 		set(name, value)
 	}
+	if q.silent && q.prompt == "" {
+		set("silent", "true")
+	}
 	return h.Site.Path("login") + "?" + values.Encode()
 }
 
 // chooseProvider shows the page to choose a provider.
 func (h *Handler) chooseProvider(w http.ResponseWriter, r *http.Request, q request) {
+	all := q.params
 	m := web.Message{Title: "Sign in", Text: "Choose how you want to sign in.", Choice: true}
 	for _, p := range h.Providers {
 		q.provider = p.Name()
-		q.params, _ = linkParams(p, r) // what is wrong with them is said once this one is chosen
+		q.params = paramsFor(p, all)
 		m.Actions = append(m.Actions, web.Action{Label: label(p), Href: h.link(q)})
 	}
 	h.Site.Render(w, r, http.StatusOK, m)

@@ -643,8 +643,10 @@ func TestALinkThatAsksForNonsenseIsRefused(t *testing.T) {
 	for method, want := range map[string]struct {
 		status int
 		allow  string
-	}{"HEAD": {200, ""}, "POST": {405, "GET"}, "PUT": {405, "GET"}} {
-		for _, path := range []string{"/auth/login", "/auth/callback"} {
+	}{"HEAD /auth/login": {200, ""}, "POST /auth/login": {415, ""}, "PUT /auth/login": {405, "GET, POST"},
+		"HEAD /auth/callback": {200, ""}, "POST /auth/callback": {405, "GET"}, "PUT /auth/callback": {405, "GET"}} {
+		{
+			method, path, _ := strings.Cut(method, " ")
 			r, _ := http.NewRequest(method, s.URL+path, nil)
 			resp, err := s.browser().Client.Do(r)
 			rig.Must(t, err)

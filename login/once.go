@@ -178,8 +178,9 @@ func (a *attempt) context() []byte {
 	return append(id[:], a.Verifier...)
 }
 
-// respond answers the browser with the outcome of its attempt. Except for the first answer it checks that the session
-// still exists: it may have ended since, and must not come back.
+// respond answers the browser with the outcome of its attempt. Except for the first answer, and for one that hands the
+// session over to another host, it checks that the session still exists: it may have ended since, and must not come
+// back.
 func (h *Handler) respond(w http.ResponseWriter, r *http.Request, p *oidc.Provider, a *attempt, o *outcome) error {
 	first := o.answered != nil && o.answered.CompareAndSwap(false, true)
 	if o.Bearer == "" {
@@ -196,22 +197,28 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, p *oidc.Provid
 	if err != nil {
 		return err
 	}
-	if !first {
-		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
+	var s *session.Session
+	if !first || a.For != nil {
+		switch s, err = h.Sessions.Peek(r.Context(), bearer.Key()); {
 		case errors.Is(err, store.ErrNotFound):
 			return &web.Failure{Status: http.StatusConflict, Event: "login",
 				Err:   errors.New("came again after its session had ended"),
 				Attrs: []slog.Attr{slog.String("result", "ended"), slog.String("provider", p.Name())},
 				Message: web.Message{Title: "You were signed out",
-					Text:    "This sign-in was completed before, and its session has ended since.",
+					Text:    "This sign-in was completed, and its session has ended since.",
 					Actions: h.signInAgain(a)}}
 		case err != nil:
 			return h.storeFailure(p, a, err)
 		}
+	}
+	if !first {
 		h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "repeated"), slog.String("provider", p.Name()),
 			slog.String("session", bearer.Key().Handle()))
 	}
 	h.Cookie.Write(w, bearer)
+	if a.For != nil {
+		return h.handOver(w, r, a.For, s, bearer)
+	}
 	redirect(w, a.ReturnTo)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -17,43 +18,40 @@ import (
 	"example.com/curfew/web"
 )
 
-// linkParams returns the parameters that the link of a request sets for a provider; see [oidc.Config.LinkParams]. A
-// stranger may have made the link. Parameters that the provider's list does not name are ignored.
-func linkParams(p *oidc.Provider, r *http.Request) (map[string]string, error) {
-	values, err := parseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, nil // parse has refused it
-	}
-	var params map[string]string
+// linkParams returns the parameters of a link to the login route that it may set for one of the providers; see
+// [oidc.Config.LinkParams]. A stranger may have made the link. What no provider's list names is ignored.
+func (h *Handler) linkParams(values url.Values) (map[string]string, error) {
+	params := make(map[string]string)
 	size := 0
-	for _, name := range p.Config().LinkParams {
-		given := values[name]
-		if len(given) == 0 || len(given) == 1 && given[0] == "" {
-			continue
+	for _, p := range h.Providers {
+		for _, name := range p.Config().LinkParams {
+			given := values[name]
+			if _, seen := params[name]; seen || len(given) == 0 || len(given) == 1 && given[0] == "" {
+				continue
+			}
+			err := oidc.CheckLinkParam(name, given[0])
+			size += len(name) + len(given[0])
+			switch {
+			case len(given) > 1:
+				err = fmt.Errorf("%s comes more than once", name)
+			case err == nil && size > maxLinkParams:
+				err = fmt.Errorf("the parameters for the provider have more than %d bytes", maxLinkParams)
+			}
+			if err != nil {
+				return nil, refuse(http.StatusBadRequest,
+					"A parameter in the address of this page is too long or malformed.", err)
+			}
+			params[name] = given[0]
 		}
-		err := oidc.CheckLinkParam(name, given[0])
-		size += len(name) + len(given[0])
-		switch {
-		case len(given) > 1:
-			err = fmt.Errorf("%s comes more than once", name)
-		case err == nil && size > maxLinkParams:
-			err = fmt.Errorf("the parameters for the provider have more than %d bytes", maxLinkParams)
-		}
-		if err != nil {
-			return nil, refuse(http.StatusBadRequest, "A parameter in the address of this page is too long or malformed.",
-				err)
-		}
-		if params == nil {
-			params = make(map[string]string)
-		}
-		params[name] = given[0]
 	}
 	return params, nil
 }
 
-// again returns the request that starts the same login once more.
-func (a *attempt) again(prompt string) request {
-	return request{provider: a.Provider, returnTo: a.ReturnTo, prompt: prompt, params: a.Params, stepUp: a.StepUp}
+// paramsFor returns those parameters that a link may set for this provider.
+func paramsFor(p *oidc.Provider, params map[string]string) map[string]string {
+	params = maps.Clone(params)
+	maps.DeleteFunc(params, func(name, _ string) bool { return !slices.Contains(p.Config().LinkParams, name) })
+	return params
 }
 
 // validStepUp reports whether the value of step_up is a method and a path. A stranger may have written it; the policy
@@ -65,15 +63,18 @@ func validStepUp(value string) bool {
 }
 
 // demand returns how the person has to sign in for the request that the login is for; nil: in any way.
-func (h *Handler) demand(r *http.Request, stepUp, returnTo string) *session.StepUp {
+func (h *Handler) demand(r *http.Request, f *handover, stepUp, returnTo string) *session.StepUp {
 	if h.StepUp == nil {
 		return nil
 	}
-	method, target := http.MethodGet, returnTo
+	host, method, target := h.Site.Main(), http.MethodGet, returnTo
+	if f != nil {
+		host, target = h.handoverTarget(r, f)
+	}
 	if stepUp != "" {
 		method, target, _ = strings.Cut(stepUp, " ")
 	}
-	return h.StepUp(r, method, target)
+	return h.StepUp(r, host.Name, method, target)
 }
 
 // maxAge returns the smallest max_age that anybody asks for, nil if nobody does.

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"example.com/curfew/oidc"
@@ -41,7 +42,7 @@ const (
 func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 	raw, err := logoutToken(r)
 	if err != nil {
-		return h.refused(err)
+		return h.refused(r, err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), tokenTimeout)
 	defer cancel()
@@ -51,7 +52,7 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 			return h.unavailable("unknown", "keys",
 				"the keys of the provider cannot be had just now; send the token again", err, h.claimed(raw)...)
 		}
-		return h.refused(err, h.claimed(raw)...)
+		return h.refused(r, err, h.claimed(raw)...)
 	}
 	ended, err := h.carryOut(ctx, t)
 	provider := t.Provider.Name()
@@ -70,11 +71,16 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	h.result(backchannel, provider, "ok", "")
-	if len(ended) == 0 && t.Subject == "" {
-		verified = append(verified, slog.String("hint",
-			"it named no session here; one whose ID Token had no sid can be ended by a token with sub alone"))
+	h.Succeeded(provider)
+	h.warnOfSubjects(r, t, ended)
+	level := slog.LevelInfo
+	if len(ended) == 0 && h.CarryOut == nil {
+		var hint string
+		if level, hint = h.namedNobody(t); hint != "" {
+			verified = append(verified, slog.String("hint", hint))
+		}
 	}
-	h.Site.Event(r, slog.LevelInfo, "backchannel_logout",
+	h.Site.Event(r, level, "backchannel_logout",
 		append(verified, slog.String("result", "ok"), slog.Int("ended", len(ended)))...)
 	w.WriteHeader(cmp.Or(h.SuccessStatus, http.StatusOK))
 	return nil
@@ -83,8 +89,18 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) error {
 // carryOut ends the sessions that a logout token names, for each client in its `aud` that is ours. Each client is a
 // step of its own. If one fails the token can be sent again, and the clients that are done are skipped.
 func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []store.Ended, err error) {
+	if h.CarryOut != nil {
+		return nil, h.CarryOut(ctx, t)
+	}
 	replayed := 0
 	for _, p := range append([]*oidc.Provider{t.Provider}, t.Others...) {
+		if t.Subject != "" && t.SID != "" && p.Config().Quirks.LogoutScope == "subject" {
+			some, err := h.endSubjects(ctx, t, p)
+			if err != nil {
+				return nil, err
+			}
+			ended = append(ended, some...)
+		}
 		some, err := h.Sessions.End(ctx, h.ending(t, p))
 		switch {
 		case errors.Is(err, store.ErrReplayed):
@@ -102,15 +118,36 @@ func (h *Handler) carryOut(ctx context.Context, t *oidc.LogoutToken) (ended []st
 
 // ending returns the ending that a logout token requests for one client.
 func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) store.Ending {
-	e := store.Ending{
+	return store.Ending{
 		Selector: store.Selector{Issuer: t.Issuer, ClientID: p.Config().ClientID, Subject: t.Subject, SID: t.SID},
 		Cause:    store.CauseBackChannel, JTI: t.JTI, JTIExpires: t.Remember,
 		RevokeOffline: t.RevokeOffline,
 	}
-	if t.Subject != "" && p.Config().Quirks.LogoutScope == "subject" {
-		e.Selector.SID = ""
+}
+
+// endSubjects ends all sessions of the person that a logout token names by sub and sid, for logout_scope: subject. The
+// session with that sid may have another subject than the token says; then those of that subject end too. It comes
+// before the ending of the token itself, by which the session could no longer be found when the token is sent again.
+// Each subject has a jti of its own, so that a replay ends no newer session.
+func (h *Handler) endSubjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider) (all []store.Ended, err error) {
+	subjects, err := h.Sessions.SubjectsOf(ctx, t.Issuer, p.Config().ClientID, t.SID)
+	if err != nil {
+		return nil, err
 	}
-	return e
+	if !slices.Contains(subjects, t.Subject) {
+		subjects = append(subjects, t.Subject)
+	}
+	for _, subject := range subjects {
+		e := h.ending(t, p)
+		e.Selector.Subject, e.Selector.SID = subject, ""
+		e.JTI += " of all sessions of " + subject
+		ended, err := h.Sessions.End(ctx, e)
+		if err != nil && !errors.Is(err, store.ErrReplayed) {
+			return nil, err
+		}
+		all = append(all, ended...)
+	}
+	return all, nil
 }
 
 // logoutToken reads the one logout_token of a form (Back-Channel Logout §2.5). The query is not part of it.
@@ -130,24 +167,24 @@ func logoutToken(r *http.Request) (string, error) {
 	if err != nil { // its text may quote the body
 		return "", &oidc.Error{Check: "form", Err: errors.New("the body is not form-encoded")}
 	}
-	if n := len(form["logout_token"]); n != 1 {
+	switch tokens := form["logout_token"]; {
+	case len(tokens) == 0 || len(tokens) == 1 && tokens[0] == "":
+		return "", &oidc.Error{Check: "logout_token", Err: errors.New("the form has no logout_token")}
+	case len(tokens) > 1:
 		return "", &oidc.Error{Check: "logout_token", Err: errors.New("the form must have exactly one logout_token")}
 	}
-	raw := form.Get("logout_token")
-	if raw == "" {
-		return "", &oidc.Error{Check: "logout_token", Err: errors.New("logout_token is empty")}
-	}
-	return raw, nil
+	return form.Get("logout_token"), nil
 }
 
 // refused is the answer to a request that failed a check. It names the check; the log has the details.
-func (h *Handler) refused(err error, attrs ...slog.Attr) error {
+func (h *Handler) refused(r *http.Request, err error, attrs ...slog.Attr) error {
 	check, ok := errors.AsType[*oidc.Error](err)
 	if !ok {
 		h.result(backchannel, "unknown", "failed", "internal")
 		return err
 	}
 	h.result(backchannel, "unknown", "refused", check.Check)
+	h.settingNeeded(r, check)
 	return refusal("the logout request failed the check: "+check.Check, "refused", check.Check, err, attrs...)
 }
 

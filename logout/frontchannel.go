@@ -29,7 +29,7 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
 	}
-	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
+	s, err := h.Sessions.Find(r.Context(), bearer)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		h.Cookie.Clear(w)

@@ -47,8 +47,13 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 		h.done(w, r)
 		return nil
 	}
-	s, err := h.Sessions.Peek(r.Context(), bearer.Key())
+	s, err := h.Sessions.Find(r.Context(), bearer)
 	switch {
+	case errors.Is(err, session.ErrOtherHost): // ends nothing here
+		h.Cookie.Clear(w)
+		h.result(user, "unknown", "nobody", "")
+		h.done(w, r)
+		return nil
 	case errors.Is(err, store.ErrNotFound):
 		if err := h.endAgain(r, bearer.Key()); err != nil {
 			return h.storeFailure(user, "unknown", err)
@@ -121,7 +126,7 @@ const maxURL = 4 << 10
 // is a redirect without the ID Token, and the provider asks the person (RP-Initiated Logout §2).
 func (h *Handler) sendToProvider(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	p, to, err := oidc.Find(h.Providers, s.Issuer, s.ClientID), "", oidc.ErrUnsupported
-	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, State: rand.Text(),
+	ask := oidc.EndSessionRequest{IDTokenHint: s.Tokens.IDToken, State: h.newState(r),
 		PostLogoutRedirectURI: h.Site.Absolute("logout/callback")}
 	if p != nil {
 		to, err = p.EndSessionURL(r.Context(), ask)
@@ -174,14 +179,18 @@ func fromScript(r *http.Request) bool {
 // returned is the post_logout_redirect_uri, to which the provider sends the person back (RP-Initiated Logout §3). It
 // leads to one place in any case, so a wrong or absent state changes only the log line.
 func (h *Handler) returned(w http.ResponseWriter, r *http.Request) error {
-	result := "unasked"
-	if h.stateMatches(r, r.URL.Query()["state"]) {
+	result, state := "unasked", r.URL.Query()["state"]
+	if to, ok := h.stateOrigin(r, state); ok {
+		redirect(w, to+h.Site.Path("logout/callback")+"?"+url.Values{"state": state}.Encode())
+		return nil
+	}
+	if h.stateMatches(r, state) {
 		http.SetCookie(w, h.Cookie.New(h.stateCookie(), "", -time.Second))
 		result = "ok"
 	}
 	h.Site.Event(r, slog.LevelInfo, "user_logout_returned", slog.String("result", result))
 	if bearer, ok := h.Cookie.Read(r); ok {
-		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
+		switch _, err := h.Sessions.Find(r.Context(), bearer); {
 		case err == nil: // signed in again meanwhile, or never out: do not claim otherwise
 			redirect(w, cmp.Or(h.Home, "/"))
 			return nil
@@ -199,12 +208,37 @@ func (h *Handler) stateMatches(r *http.Request, state []string) bool {
 	return len(state) == 1 && len(left) == 1 && subtle.ConstantTimeCompare([]byte(left[0].Value), []byte(state[0])) == 1
 }
 
+// newState returns the state for the provider. It names the host that the person signs out at, if that is not the one
+// of the post_logout_redirect_uri.
+func (h *Handler) newState(r *http.Request) string {
+	state := rand.Text()
+	if host, err := h.Site.HostOf(r); err == nil && !host.Main {
+		state += "." + host.Name
+	}
+	return state
+}
+
+// stateOrigin returns the origin of the host that a state names, if it is another host of this site: the sign-out began
+// there, and its page is shown there. Anybody can name one, and gets no further than to that page.
+func (h *Handler) stateOrigin(r *http.Request, state []string) (origin string, ok bool) {
+	here, err := h.Site.HostOf(r)
+	if err != nil || !here.Main || len(state) != 1 || len(state[0]) > maxState {
+		return "", false
+	}
+	_, name, named := strings.Cut(state[0], ".")
+	host, known := h.Site.FindHost(name)
+	return host.Origin, named && known && !host.Main
+}
+
+// maxState is longer than any state of ours: a random text and the name of a host (RFC 1035 §2.3.4).
+const maxState = 300
+
 func (h *Handler) stateCookie() string { return h.Cookie.NameFor("logout") }
 
 // confirm shows the button to sign out.
 func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 	if bearer, ok := h.Cookie.Read(r); ok {
-		switch _, err := h.Sessions.Peek(r.Context(), bearer.Key()); {
+		switch _, err := h.Sessions.Find(r.Context(), bearer); {
 		case err == nil:
 			h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign out?",
 				Text: "You will be signed out here and at your provider.",

@@ -3,6 +3,7 @@ package oidc
 import (
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,13 +15,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-)
-
-// The ways in which this relying party proves who it is at the token endpoint (Core §9).
-const (
-	AuthBasic = "client_secret_basic"
-	AuthPost  = "client_secret_post"
-	AuthNone  = "none"
 )
 
 // The ways in which a provider can be asked whether a session goes on.
@@ -44,10 +38,39 @@ type Config struct {
 	Issuer       string // https, or http on loopback
 	ClientID     string
 	ClientSecret string
-	// client_secret_basic (the default with a secret), client_secret_post, none (the default without)
+	// token_endpoint_auth_method: client_secret_basic (the default with a secret), client_secret_post, client_secret_jwt,
+	// private_key_jwt (the default with Keys and no secret), or none (the default without either)
 	AuthMethod string
-	SigningAlg string   // the registered id_token_signed_response_alg; default RS256
-	Scopes     []string // default openid, profile, email; openid is added when missing
+	// Keys are the private keys of this client. The first that goes with an algorithm signs; the others are published
+	// too, so that keys can be replaced: add a new key at the end, move it to the front when the provider has fetched
+	// it, and remove the old one later. See [Provider.ClientKeys].
+	Keys []PrivateKey
+	// AuthSigningAlg is token_endpoint_auth_signing_alg. Default: HS256 with client_secret_jwt; with private_key_jwt
+	// that of the first key: RS256, ES256, ES384, ES512 or EdDSA.
+	AuthSigningAlg string
+	// AssertionAudience is the `aud` of client assertions: [AudienceIssuer] (the default), or [AudienceTokenEndpoint]
+	// for a provider that does not take its issuer.
+	AssertionAudience string
+	// RequestObjectSigningAlg is request_object_signing_alg. When it is set, authentication requests are signed (RFC
+	// 9101): with one of Keys, or with HS256, HS384 or HS512 and the client secret.
+	RequestObjectSigningAlg string
+	// GetClientCertificate returns the certificate that this client shows when it connects to the provider (RFC 8705),
+	// as in [tls.Config]: to authenticate with tls_client_auth or self_signed_tls_client_auth, or to have its tokens
+	// bound to the certificate. The provider's mtls_endpoint_aliases are used then.
+	GetClientCertificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+	// PushRequests has authentication requests pushed to the provider (RFC 9126), so that a browser carries only a
+	// reference. They are also pushed when the provider's metadata requires it.
+	PushRequests bool
+	// DPoP has the tokens of each session bound to a key of that session (RFC 9449). What the provider does not bind is
+	// refused.
+	DPoP bool
+	// ResponseMode is how the provider answers an authentication request: "query" (the default), "form_post", or as a
+	// signed JWT (JARM) "jwt", "query.jwt" or "form_post.jwt". An answer in the other form, JWT or not, is refused.
+	ResponseMode string
+	// ResponseSigningAlg is the registered authorization_signed_response_alg (JARM §3). Default: SigningAlg.
+	ResponseSigningAlg string
+	SigningAlg         string   // the registered id_token_signed_response_alg; default RS256
+	Scopes             []string // default openid, profile, email; openid is added when missing
 	// what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
 	Prompt string
 	// AuthParams are further parameters of every authentication request, such as `acr_values`, `kc_idp_hint`,
@@ -64,6 +87,8 @@ type Config struct {
 	// UserinfoEncryption is the registered userinfo_encrypted_response_alg and _enc. When it is set, an answer that is
 	// not encrypted is refused. Default: what is encrypted must be encrypted as Encryption says.
 	UserinfoEncryption *Encryption
+	// ResponseEncryption is the registered authorization_encrypted_response_alg and _enc (JARM §3).
+	ResponseEncryption *Encryption
 	// AccessTokenLifetime is how long an access token is taken to live when the token response does not say it
 	// (`expires_in`, RFC 6749 §5.1); then it is refreshed. Default: [DefaultAccessTokenLifetime].
 	AccessTokenLifetime time.Duration
@@ -126,7 +151,10 @@ type Quirks struct {
 type Encryption struct {
 	Alg string // …_encrypted_response_alg: RSA-OAEP, RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW
 	Enc string // …_encrypted_response_enc: A128CBC-HS256 (default), A256CBC-HS512, A128GCM, A256GCM
-	Key any    // *rsa.PrivateKey, *ecdsa.PrivateKey
+	Key any    // *rsa.PrivateKey, *ecdsa.PrivateKey; may be left out when there are Keys
+	// Keys are more keys to decrypt with, for instance to replace one: what is encrypted to any of them is taken.
+	// [New] moves Key to their front.
+	Keys []PrivateKey
 }
 
 // String leaves the secret out.
@@ -149,11 +177,22 @@ func (c Config) withDefaults() Config {
 	if u, err := url.Parse(c.Issuer); err == nil {
 		or(&c.Label, u.Host)
 	}
-	if c.ClientSecret == "" {
-		or(&c.AuthMethod, AuthNone)
-	} else {
+	switch {
+	case c.ClientSecret != "":
 		or(&c.AuthMethod, AuthBasic)
+	case len(c.Keys) > 0:
+		or(&c.AuthMethod, AuthPrivateJWT)
+	default:
+		or(&c.AuthMethod, AuthNone)
 	}
+	if c.AuthMethod == AuthSecretJWT {
+		or(&c.AuthSigningAlg, "HS256")
+	}
+	c.AuthSigningAlg = canonicalAlg(c.AuthSigningAlg)
+	c.RequestObjectSigningAlg = canonicalAlg(c.RequestObjectSigningAlg)
+	or(&c.AssertionAudience, AudienceIssuer)
+	or(&c.ResponseMode, ModeQuery)
+	c.ResponseSigningAlg = canonicalAlg(c.ResponseSigningAlg)
 	or(&c.SigningAlg, "RS256")
 	c.SigningAlg = canonicalAlg(c.SigningAlg)
 	c.UserinfoSigningAlg = canonicalAlg(c.UserinfoSigningAlg)
@@ -176,10 +215,14 @@ func (c Config) withDefaults() Config {
 	if !slices.Contains(c.Scopes, "openid") {
 		c.Scopes = slices.Insert(c.Scopes, 0, "openid")
 	}
-	for _, e := range []**Encryption{&c.Encryption, &c.UserinfoEncryption} {
+	for _, e := range []**Encryption{&c.Encryption, &c.UserinfoEncryption, &c.ResponseEncryption} {
 		if *e != nil {
 			filled := **e
 			or(&filled.Enc, "A128CBC-HS256")
+			if filled.Key != nil {
+				filled.Keys = slices.Insert(slices.Clone(filled.Keys), 0, PrivateKey{Key: filled.Key})
+				filled.Key = nil
+			}
 			*e = &filled
 		}
 	}
@@ -218,19 +261,8 @@ func (c *Config) validate() error {
 	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, unicode.IsControl) {
 		fault("client_id is missing, or holds a control character")
 	}
-	switch c.AuthMethod {
-	case AuthBasic, AuthPost:
-		if c.ClientSecret == "" {
-			fault("%s needs a client secret", c.AuthMethod)
-		}
-	case AuthNone:
-		if c.ClientSecret != "" {
-			fault("token_endpoint_auth_method is none, but there is a client secret: remove one of the two")
-		}
-	default:
-		fault("token_endpoint_auth_method %s: it is client_secret_basic, client_secret_post or none",
-			quote(c.AuthMethod))
-	}
+	c.checkAuth(fault)
+	c.checkResponse(fault)
 	if _, err := findAlgorithm(c.SigningAlg); err != nil {
 		fault("id_token_signed_response_alg: %w", err)
 	}
@@ -303,6 +335,28 @@ func (c *Config) validateRevalidation(fault func(format string, args ...any)) {
 	}
 }
 
+// checkResponse adds the faults of how the provider answers authentication requests.
+func (c *Config) checkResponse(fault func(format string, args ...any)) {
+	if !slices.Contains(responseModes(), c.ResponseMode) {
+		fault("response_mode: %s: it is one of %s", quote(c.ResponseMode), strings.Join(responseModes(), ", "))
+		return
+	}
+	if c.ResponseSigningAlg != "" {
+		if _, err := findAlgorithm(c.ResponseSigningAlg); err != nil {
+			fault("authorization_signed_response_alg: %w", err)
+		}
+	}
+	if !c.SignsResponse() && (c.ResponseSigningAlg != "" || c.ResponseEncryption != nil) {
+		fault("authorization_signed_response_alg and authorization_encrypted_response_alg need response_mode jwt, "+
+			"query.jwt or form_post.jwt; it is %s", c.ResponseMode)
+	}
+	if c.ResponseEncryption != nil {
+		if err := c.ResponseEncryption.validate(); err != nil {
+			fault("encryption of authorization responses: %w", err)
+		}
+	}
+}
+
 func (e *Encryption) validate() error {
 	var faults []error
 	rsaAlg := slices.Contains([]string{"RSA-OAEP", "RSA-OAEP-256"}, e.Alg)
@@ -314,21 +368,26 @@ func (e *Encryption) validate() error {
 		faults = append(faults, fmt.Errorf("enc %s: it is A128CBC-HS256, A256CBC-HS512, A128GCM or A256GCM",
 			quote(e.Enc)))
 	}
-	switch k := e.Key.(type) {
-	case *rsa.PrivateKey:
-		if !rsaAlg {
-			faults = append(faults, fmt.Errorf("alg %s does not go with an RSA key", quote(e.Alg)))
-		} else if k == nil || k.N.BitLen() < rsaLeast {
-			faults = append(faults, fmt.Errorf("the RSA key has less than %d bits", rsaLeast))
+	keys, err := completeKeys(e.Keys)
+	if err != nil {
+		return errors.Join(append(faults, err)...)
+	}
+	if e.Keys = keys; len(keys) == 0 {
+		faults = append(faults, errors.New("the private key to decrypt with is missing"))
+	}
+	for i := range keys {
+		_, isRSA := keys[i].Key.(*rsa.PrivateKey)
+		_, isEC := keys[i].Key.(*ecdsa.PrivateKey)
+		switch {
+		case keys[i].Use == "sig":
+			faults = append(faults, fmt.Errorf("key %d is for signing (its `use` is sig)", i+1))
+		case keys[i].Alg != "" && keys[i].Alg != e.Alg:
+			faults = append(faults, fmt.Errorf("key %d is for alg %s, not %s", i+1, quote(keys[i].Alg), quote(e.Alg)))
+		case rsaAlg && !isRSA:
+			faults = append(faults, fmt.Errorf("alg %s does not go with key %d, which is no RSA key", quote(e.Alg), i+1))
+		case !rsaAlg && !isEC:
+			faults = append(faults, fmt.Errorf("alg %s does not go with key %d, which is no EC key", quote(e.Alg), i+1))
 		}
-	case *ecdsa.PrivateKey:
-		if rsaAlg {
-			faults = append(faults, fmt.Errorf("alg %s does not go with an EC key", quote(e.Alg)))
-		} else if k == nil {
-			faults = append(faults, errors.New("the key is missing"))
-		}
-	default:
-		faults = append(faults, fmt.Errorf("the key is a %T; it is an *rsa.PrivateKey or an *ecdsa.PrivateKey", e.Key))
 	}
 	return errors.Join(faults...)
 }

@@ -11,13 +11,19 @@ import (
 // What could not be decided is an [ErrUnavailable] instead.
 type Error struct {
 	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
-	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time", "session_expiry"
-	// besides for ID Tokens; "token_response", "userinfo", "revocation", "introspection" for what an endpoint answered. Whatever is wrong with
+	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time",
+	// "session_expiry" besides for ID Tokens; "token_response", "userinfo", "revocation", "introspection", "par" for
+	// what an endpoint answered, "response" for an authorization response that is a JWT, and "revalidate" when a session
+	// cannot be asked about. Whatever is wrong with
 	// userinfo is "userinfo", and Err names the check. It may be a label of metrics.
 	Check string
 	// Err says what was wrong and, where something can be done about it, what. It never holds a token or a secret. What
 	// it quotes of its input is escaped and cut.
 	Err error
+	// Provider and Settings are set when a logout token, which Provider signed, failed only because Settings ("name:
+	// value") are not set for it.
+	Provider string
+	Settings []string
 }
 
 func (e *Error) Error() string { return e.Check + ": " + e.Err.Error() }

@@ -20,13 +20,15 @@ type AuthRequest struct {
 	Nonce       string
 	Verifier    string // PKCE; sent as its S256 challenge
 	LoginHint   string
+	IDTokenHint string // with prompt none (Core §3.1.2.1); sent decrypted; left out when it cannot be
 	Prompt      string // instead of the configured one
 	MaxAge      *int
 	Extra       url.Values // more parameters; those above are not replaced
 }
 
 // AuthURL returns where to send a browser so that a person signs in: the code flow (Core §3.1.2.1) with PKCE S256 (RFC
-// 7636 §4.3), a state and a nonce, none of which can be left out.
+// 7636 §4.3), a state and a nonce, none of which can be left out. The request may be signed (RFC 9101), and handed to
+// the provider before (RFC 9126), as configured. The error is an [ErrUnavailable] or an [Error].
 func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	if r.State == "" || r.Nonce == "" || r.RedirectURI == "" {
 		return "", errors.New("an authentication request needs a redirect URI, a state and a nonce")
@@ -49,8 +51,14 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 		"code_challenge":        {base64.RawURLEncoding.EncodeToString(challenge[:])},
 		"code_challenge_method": {"S256"},
 	}
+	if p.cfg.ResponseMode != ModeQuery { // the default of a code (Multiple Response Types §5)
+		q.Set("response_mode", p.cfg.ResponseMode)
+	}
 	if r.LoginHint != "" {
 		q.Set("login_hint", r.LoginHint)
+	}
+	if hint := p.hint(r.IDTokenHint); hint != "" {
+		q.Set("id_token_hint", hint)
 	}
 	if prompt := cmp.Or(r.Prompt, strings.Join(strings.Fields(p.cfg.Prompt), " ")); prompt != "" {
 		q.Set("prompt", prompt)
@@ -66,6 +74,17 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	for name, value := range p.cfg.AuthParams {
 		if !q.Has(name) {
 			q.Set(name, value)
+		}
+	}
+	pushed := p.cfg.PushRequests || m.RequirePushed
+	if p.cfg.RequestObjectSigningAlg != "" {
+		if q, err = p.requestObject(q, pushed); err != nil {
+			return "", err
+		}
+	}
+	if pushed {
+		if q, err = p.push(ctx, m, q); err != nil {
+			return "", err
 		}
 	}
 	return addQuery(m.AuthorizationEndpoint, q)

@@ -108,11 +108,11 @@ func TestAPersonSignsInAndOut(t *testing.T) {
 				len(tok.Scopes) != 3 {
 				t.Fatalf("got %+v, expires %v, scopes %v", id.Claims, tok.Expires, tok.Scopes)
 			}
-			info, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			info, err := h.rp.Userinfo(t.Context(), tok.AccessToken, nil, id.Subject, h.Now())
 			if err != nil || info["email"] != "alice@example.com" || info["email_verified"] != true {
 				t.Fatalf("userinfo: %v, %v", info, err)
 			}
-			newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+			newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, nil, *id, h.Now())
 			if err != nil || newID == nil || newID.Subject != "alice" || newer.RefreshToken == tok.RefreshToken {
 				t.Fatalf("refresh: %v, %v", newID, err)
 			}
@@ -122,7 +122,7 @@ func TestAPersonSignsInAndOut(t *testing.T) {
 			if h.op.Alive(newer.RefreshToken) {
 				t.Fatal("the refresh token is alive after it was revoked")
 			}
-			_, _, err = h.rp.Refresh(t.Context(), newer.RefreshToken, *id, h.Now())
+			_, _, err = h.rp.Refresh(t.Context(), newer.RefreshToken, nil, *id, h.Now())
 			if !errors.Is(err, oidc.ErrInvalidGrant) {
 				t.Fatalf("got %v; want ErrInvalidGrant", err)
 			}
@@ -268,7 +268,7 @@ func TestARefreshedIDTokenSpeaksOfTheSameSession(t *testing.T) {
 			h := build(t)
 			tok, id := h.tokens(t)
 			h.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = row.lie })
-			newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+			newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, nil, *id, h.Now())
 			wantCheck(t, err, row.check, row.reason)
 			if newID != nil || newer == nil || newer.RefreshToken == "" {
 				t.Fatalf("got %v, %v; want no ID Token, and the tokens to revoke", newID, newer)
@@ -284,7 +284,7 @@ func TestARefreshedIDTokenSpeaksOfTheSameSession(t *testing.T) {
 			d["expires_in"] = "60"
 		}
 	})
-	newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+	newer, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, nil, *id, h.Now())
 	if err != nil || newID != nil || newer.RefreshToken != tok.RefreshToken || !newer.Expires.Equal(h.Now().Add(60e9)) {
 		t.Fatalf("got %v, %v, %v; want the old refresh token and no ID Token", newer, newID, err)
 	}
@@ -292,7 +292,7 @@ func TestARefreshedIDTokenSpeaksOfTheSameSession(t *testing.T) {
 	before.Issuer = "https://before.example.com"
 	h.op.Mangle(func(m *oidctest.Mangle) { m.Tokens = nil })
 	tok, _ = h.tokens(t)
-	_, _, err = h.rp.Refresh(t.Context(), tok.RefreshToken, before, h.Now())
+	_, _, err = h.rp.Refresh(t.Context(), tok.RefreshToken, nil, before, h.Now())
 	wantCheck(t, err, "iss", "another issuer")
 }
 
@@ -302,7 +302,7 @@ func TestWhatTheTokenEndpointAnswersDecidesWhetherToTryAgain(t *testing.T) {
 	_, id := h.tokens(t)
 	refresh := func(o http.HandlerFunc) error {
 		h.op.Override(oidctest.Token, o)
-		_, _, err := h.rp.Refresh(t.Context(), "the-refresh-token", *id, h.Now())
+		_, _, err := h.rp.Refresh(t.Context(), "the-refresh-token", nil, *id, h.Now())
 		if err != nil && strings.Contains(err.Error(), "the-refresh-token") {
 			t.Fatalf("%v holds the token", err)
 		}
@@ -411,7 +411,7 @@ func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 			_ *http.Request) {
 			fmt.Fprint(w, "{"+strings.Join(body, ",")+"}")
 		})
-		got, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+		got, newID, err := h.rp.Refresh(t.Context(), tok.RefreshToken, nil, *id, h.Now())
 		if row.reason != "" {
 			wantCheck(t, err, "token_response", row.reason)
 			continue
@@ -432,7 +432,7 @@ func TestAMemberOfATokenResponseThatSaysNothingIsAbsent(t *testing.T) {
 	h.op.Override(oidctest.Token, func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"access_token":"a","access_token":"b","token_type":"Bearer"}`)
 	})
-	_, _, err := h.rp.Refresh(t.Context(), tok.RefreshToken, *id, h.Now())
+	_, _, err := h.rp.Refresh(t.Context(), tok.RefreshToken, nil, *id, h.Now())
 	wantUnavailable(t, err, "whose names are there once")
 }
 
@@ -571,7 +571,7 @@ func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 			h := build(t, func(c *oidctest.Client, _ *oidc.Config) { c.SignedUserinfo = row.signed })
 			tok, id := h.tokens(t)
 			h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = row.lie })
-			_, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			_, err := h.rp.Userinfo(t.Context(), tok.AccessToken, nil, id.Subject, h.Now())
 			wantCheck(t, err, "userinfo", row.reason)
 			if row.check != "" && !strings.HasPrefix(err.Error(), "userinfo: "+row.check+": ") {
 				t.Errorf("it does not name the check %s: %v", row.check, err)
@@ -581,7 +581,7 @@ func TestUserinfoThatIsWrongIsNotUsed(t *testing.T) {
 	h := build(t)
 	ask := func(o http.HandlerFunc) error {
 		h.op.Override(oidctest.Userinfo, o)
-		_, err := h.rp.Userinfo(t.Context(), "the-access-token", "alice", h.Now())
+		_, err := h.rp.Userinfo(t.Context(), "the-access-token", nil, "alice", h.Now())
 		return err
 	}
 	jwt := func(raw string) http.HandlerFunc {
@@ -671,7 +671,7 @@ func TestUserinfoComesAsItIsRegistered(t *testing.T) {
 				m.Userinfo = func(c map[string]any) { c["site"] = "a.b.c.d.e.f" } // dots of its own
 			})
 			tok, id := h.tokens(t)
-			got, err := h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			got, err := h.rp.Userinfo(t.Context(), tok.AccessToken, nil, id.Subject, h.Now())
 			if row.reason != "" {
 				wantCheck(t, err, "userinfo", row.reason)
 				return
@@ -681,11 +681,11 @@ func TestUserinfoComesAsItIsRegistered(t *testing.T) {
 			}
 			// About somebody else, or for another client: refused in any form.
 			h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = func(c map[string]any) { c["sub"] = "bob" } })
-			_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+			_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, nil, id.Subject, h.Now())
 			wantCheck(t, err, "userinfo", "somebody else")
 			if row.signed != "" || row.jwe != nil {
 				h.op.Mangle(func(m *oidctest.Mangle) { m.Userinfo = func(c map[string]any) { c["aud"] = "other" } })
-				_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+				_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, nil, id.Subject, h.Now())
 				wantCheck(t, err, "userinfo", "not for this client")
 			}
 		})
@@ -698,7 +698,7 @@ func TestUserinfoComesAsItIsRegistered(t *testing.T) {
 		fmt.Fprint(w, oidctest.Encrypt(oidctest.Sign(oidctest.JWT{Header: map[string]any{"alg": "none"},
 			Claims: map[string]any{"sub": "alice"}, Alg: "none", Key: h.op.Key("ES256")}), theirs))
 	})
-	_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, id.Subject, h.Now())
+	_, err = h.rp.Userinfo(t.Context(), tok.AccessToken, nil, id.Subject, h.Now())
 	wantCheck(t, err, "userinfo", "`none` is no signature")
 }
 
@@ -733,7 +733,7 @@ func TestAProviderWithoutAnEndpointSaysSo(t *testing.T) {
 			delete(d, "end_session_endpoint")
 		}
 	})
-	_, err1 := h.rp.Userinfo(t.Context(), "a", "alice", h.Now())
+	_, err1 := h.rp.Userinfo(t.Context(), "a", nil, "alice", h.Now())
 	err2 := h.rp.Revoke(t.Context(), "r", "")
 	_, err3 := h.rp.EndSessionURL(t.Context(), oidc.EndSessionRequest{})
 	for _, err := range []error{err1, err2, err3} {

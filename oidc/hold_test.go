@@ -196,7 +196,7 @@ func TestUserinfoAndRefreshFindANewKeyToo(t *testing.T) {
 			tokens, id := h.tokens(t)
 			h.Add(time.Minute)
 			h.replace(sameName)
-			if _, err := h.rp.Userinfo(t.Context(), tokens.AccessToken, "alice", h.Now()); err != nil {
+			if _, err := h.rp.Userinfo(t.Context(), tokens.AccessToken, nil, "alice", h.Now()); err != nil {
 				t.Error(err)
 			}
 			h.Add(time.Minute)
@@ -206,7 +206,7 @@ func TestUserinfoAndRefreshFindANewKeyToo(t *testing.T) {
 				show() // where the name is the same, it cannot be known that another key is to come
 			}
 			time.AfterFunc(time.Second, show)
-			if _, _, err := h.rp.Refresh(t.Context(), tokens.RefreshToken, *id, h.Now()); err != nil {
+			if _, _, err := h.rp.Refresh(t.Context(), tokens.RefreshToken, nil, *id, h.Now()); err != nil {
 				t.Error(err)
 			}
 		}, func(c *oidctest.Client, _ *oidc.Config) { c.SignedUserinfo = true })

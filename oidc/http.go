@@ -25,6 +25,7 @@ type answer struct {
 	date   string
 	// of a WWW-Authenticate header (RFC 6750 §3)
 	challenge string
+	nonce     string // DPoP-Nonce (RFC 9449 §8)
 	body      []byte
 }
 
@@ -80,6 +81,7 @@ func (p *Provider) do(r *http.Request) (*answer, error) {
 		body:   body,
 
 		challenge: strings.Join(resp.Header.Values("WWW-Authenticate"), ", "),
+		nonce:     resp.Header.Get("DPoP-Nonce"),
 	}, nil
 }
 
@@ -108,13 +110,24 @@ func (a *answer) unlike(err error) error {
 // post calls an endpoint with a form, and the client's authentication (RFC 6749 §2.3.1). An error is an
 // [ErrUnavailable]; what the endpoint made of it is in the answer.
 func (p *Provider) post(ctx context.Context, where string, form url.Values) (*answer, error) {
+	return p.postWith(ctx, where, form, nil)
+}
+
+// postWith is [Provider.post] with a DPoP proof, if there is a key. When the provider wants its nonce in the proof, the
+// request is sent once more: nothing of it was used up (RFC 9449 §8).
+func (p *Provider) postWith(ctx context.Context, where string, form url.Values, key *dpopKey) (*answer, error) {
+	a, err := p.postOnce(ctx, where, form, key)
+	if err == nil && key != nil && a.wantsNonce() {
+		a, err = p.postOnce(ctx, where, form, key)
+	}
+	return a, err
+}
+
+func (p *Provider) postOnce(ctx context.Context, where string, form url.Values, key *dpopKey) (*answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if p.cfg.AuthMethod != AuthBasic {
-		form.Set("client_id", p.cfg.ClientID)
-	}
-	if p.cfg.AuthMethod == AuthPost {
-		form.Set("client_secret", p.cfg.ClientSecret)
+	if err := p.authenticate(ctx, form); err != nil {
+		return nil, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, where, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -122,14 +135,19 @@ func (p *Provider) post(ctx context.Context, where string, form url.Values) (*an
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Accept", "application/json")
-	if p.cfg.AuthMethod == AuthBasic {
-		// RFC 6749 §2.3.1: form-encoded first.
-		r.SetBasicAuth(url.QueryEscape(p.cfg.ClientID), url.QueryEscape(p.cfg.ClientSecret))
+	p.authenticateHeader(r)
+	if key != nil {
+		proof, err := p.proof(key, http.MethodPost, where, "")
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("DPoP", proof)
 	}
 	a, err := p.do(r)
 	if err != nil {
 		return nil, unavailable("%w", err)
 	}
+	p.noteNonce(where, a)
 	if a.temporary() {
 		return nil, unavailable("%w", &Refusal{Status: a.status, sentence: where + ": " + a.describe()})
 	}

@@ -116,6 +116,8 @@ func decodePart(s string) ([]byte, error) {
 	return b, nil
 }
 
+func encodePart(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
 // text returns a claim that is a name: a non-empty string of at most most bytes of UTF-8 without control characters.
 // U+FFFD is refused as well: it stands for what could not be read, and two names must not become one.
 func (c claims) text(name string, most int) (string, error) {

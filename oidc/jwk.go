@@ -28,7 +28,9 @@ type KeyInfo struct {
 	Use string // sig, enc; empty when the provider does not say
 	// Bits is the size of an RSA key.
 	Bits int
-	// Problem says why the key is not used with the registered algorithm; empty when it is.
+	// For are the configured algorithms that the key is used with, each once.
+	For []string
+	// Problem says why the key is not used with a configured algorithm; empty when it is.
 	Problem string
 }
 

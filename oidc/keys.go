@@ -126,6 +126,18 @@ func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.T
 	}
 }
 
+// verifyKnown is verify by the keys in the cache alone. It begins no fetch for this token, and waits for none but the
+// first.
+func (s *keySet) verifyKnown(ctx context.Context, t *signed, a *algorithm) error {
+	ctx, cancel := context.WithTimeout(ctx, holdFor)
+	defer cancel()
+	keys, err := s.docs.have(ctx)
+	if err == nil {
+		_, err = keys.value.verify(t, a)
+	}
+	return err
+}
+
 // ask begins a fetch, if it may, and returns after how long to ask again.
 func (s *keySet) ask(limit *rate.Limiter, first bool) time.Duration {
 	if s.docs.renew(limit.Allow) {

@@ -50,7 +50,10 @@ func VerifyLogoutToken(ctx context.Context, providers []*Provider, raw string, n
 	for i := range checks {
 		if err := checks[i].run(v, ctx); err != nil {
 			if v.lacksExp && v.passesOtherwise(ctx, checks[i+1:]) {
-				return nil, v.missingExpHint()
+				err = v.missingExpHint()
+			}
+			if check, ok := err.(*Error); ok {
+				check.Provider, check.Settings = neededSettings(ctx, providers, check.Check, raw, now)
 			}
 			return nil, err
 		}
@@ -63,6 +66,8 @@ type logoutVerification struct {
 	raw  string
 	now  time.Time
 	once bool // judged by the keys of today, and never held for those of tomorrow
+	// known: judged by the keys that are in the cache
+	known bool
 
 	candidates []*Provider // those that it may come from
 	parts      []string
@@ -90,13 +95,13 @@ func (v *logoutVerification) decrypt(context.Context) error {
 			continue
 		}
 		var plain string
-		if plain, err = p.cfg.Encryption.decrypt(v.raw, v.parts); err != nil {
+		var key *PrivateKey
+		if plain, key, err = p.cfg.Encryption.decryptWith(v.raw, v.parts); err != nil {
 			continue
 		}
 		v.raw, v.encrypted = plain, true
-		key := p.cfg.Encryption.Key
 		v.candidates = slices.DeleteFunc(slices.Clone(v.candidates), func(p *Provider) bool {
-			return p.cfg.Encryption == nil || p.cfg.Encryption.Key != key
+			return !p.cfg.Encryption.has(key)
 		})
 		v.parts, err = splitCompact(v.raw)
 		return err
@@ -122,18 +127,15 @@ func (v *logoutVerification) checkHeader(context.Context) (err error) {
 // checkAlg: §2.6 step 3.
 func (v *logoutVerification) checkAlg(context.Context) error {
 	got := v.signed.header.alg
-	if err := v.someCandidate(func(p *Provider) error { return p.checkLogoutAlg(got) }); err != nil {
-		if _, unknown := findAlgorithm(got); unknown != nil {
-			return failed("alg", "the token is signed with %s: %w", quote(got), unknown)
-		}
-		return err
-	}
-	return nil
+	return v.someCandidate(func(p *Provider) error { return p.checkLogoutAlg(got) })
 }
 
 func (p *Provider) checkLogoutAlg(got string) error {
 	if canonicalAlg(got) == p.logoutAlg.name {
 		return nil
+	}
+	if _, unknown := findAlgorithm(got); unknown != nil {
+		return failed("alg", "the token is signed with %s: %w", quote(got), unknown)
 	}
 	return failed("alg", "the token is signed with %s; registered is %s (if the provider signs logout tokens so, "+
 		"set `logout_token_signed_response_alg: %s` for it)", quote(got), p.logoutAlg.name, canonicalAlg(got))
@@ -341,6 +343,9 @@ func (v *logoutVerification) checkNames(context.Context) (err error) {
 // checkSignature: §2.6 step 2, last because it is what costs.
 func (v *logoutVerification) checkSignature(ctx context.Context) error {
 	p := v.token.Provider
+	if v.known {
+		return p.keys.verifyKnown(ctx, v.signed, p.logoutAlg)
+	}
 	d := p.keys.strangers
 	if v.once {
 		d = nil

@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -548,6 +549,59 @@ func TestNoErrorRepeatsTheToken(t *testing.T) {
 	for _, part := range strings.Split(raw, ".") {
 		if strings.Contains(err.Error(), part) {
 			t.Fatalf("%v holds a part of the token", err)
+		}
+	}
+}
+
+// The settings that a refused token needs are named together, and only for what the provider signed.
+func TestARefusedTokenNamesAllTheSettingsThatItNeeds(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(_ *oidctest.Client, cfg *oidc.Config) { cfg.Quirks.RequireTyp = true })
+	k := h.op.Rotate("EdDSA")
+	otherwise := func(j *oidctest.JWT) {
+		j.Header["alg"], j.Header["kid"], j.Alg, j.Key = "EdDSA", k.KID, "EdDSA", k
+	}
+	for _, row := range []struct {
+		why      string
+		lies     []func(*oidctest.JWT)
+		settings string
+	}{
+		{"without exp", []func(*oidctest.JWT){claim("exp", nil)}, "allow_missing_exp: true"},
+		{"without typ", []func(*oidctest.JWT){head("typ", nil)}, "require_typ: false"},
+		{"with another alg", []func(*oidctest.JWT){otherwise}, "logout_token_signed_response_alg: EdDSA"},
+		{"all of them", []func(*oidctest.JWT){otherwise, claim("exp", nil), head("typ", "JWT")},
+			"logout_token_signed_response_alg: EdDSA require_typ: false allow_missing_exp: true"},
+		{"with a nonce too", []func(*oidctest.JWT){claim("exp", nil), claim("nonce", "n")}, ""},
+		{"expired too", []func(*oidctest.JWT){head("typ", nil), claim("exp", 1)}, ""},
+		{"old, without exp", []func(*oidctest.JWT){claim("exp", nil), claim("iat", 1)}, ""},
+		{"for somebody else", []func(*oidctest.JWT){claim("exp", nil), claim("aud", "other")}, ""},
+		{"alg none", []func(*oidctest.JWT){head("alg", "none"), claim("exp", nil)}, ""},
+	} {
+		_, err := h.verify(t, h.op.SignLogoutToken("app", "alice", "s", row.lies...))
+		var check *oidc.Error
+		if !errors.As(err, &check) || strings.Join(check.Settings, " ") != row.settings ||
+			(check.Provider == "main") != (row.settings != "") {
+			t.Errorf("%s: %v: provider %q, settings %q, want %q", row.why, err, check.Provider, check.Settings,
+				row.settings)
+		}
+		forged := h.op.SignLogoutToken("app", "alice", "s", row.lies...)
+		_, err = h.verify(t, forged[:strings.LastIndexByte(forged, '.')+1]+strings.Repeat("A", 86))
+		if errors.As(err, &check); check == nil || len(check.Settings) != 0 {
+			t.Errorf("%s, forged: %v names settings", row.why, err)
+		}
+	}
+}
+
+func TestExplainAdvisesOnlyWhatTheConfigurationAccepts(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	for _, alg := range []string{"none", "HS256", "ES256K", "es256"} {
+		steps := oidc.ExplainLogoutToken(t.Context(), []*oidc.Provider{h.rp},
+			h.op.SignLogoutToken("app", "alice", "s", head("alg", alg)), h.Now())
+		for _, step := range steps {
+			if strings.Contains(step.Detail, "logout_token_signed_response_alg") {
+				t.Errorf("%s: the step %s advises %q", alg, step.Name, step.Detail)
+			}
 		}
 	}
 }

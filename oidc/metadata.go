@@ -22,12 +22,23 @@ type Metadata struct {
 	EndSessionEndpoint    string
 	RevocationEndpoint    string
 	IntrospectionEndpoint string // RFC 8414 §2
+	PushedRequestEndpoint string // pushed_authorization_request_endpoint (RFC 9126 §5)
 	IDTokenSigningAlgs    []string
+	IDTokenEncryptAlgs    []string // id_token_encryption_alg_values_supported
 	UserinfoSigningAlgs   []string // userinfo_signing_alg_values_supported
 	UserinfoEncryptAlgs   []string // userinfo_encryption_alg_values_supported
 	PKCEMethods           []string // code_challenge_methods_supported
 	TokenAuthMethods      []string
+	TokenAuthAlgs         []string // token_endpoint_auth_signing_alg_values_supported
+	RequestObjectAlgs     []string // request_object_signing_alg_values_supported
+	ResponseModes         []string // response_modes_supported
+	ResponseSigningAlgs   []string // authorization_signing_alg_values_supported
+	ResponseEncryptAlgs   []string // authorization_encryption_alg_values_supported
+	DPoPAlgs              []string // dpop_signing_alg_values_supported
 	Scopes                []string
+	RequirePushed         bool // require_pushed_authorization_requests
+	RequireSignedRequest  bool // require_signed_request_object
+	BindsToCertificates   bool // tls_client_certificate_bound_access_tokens
 	IssParameter          bool // authorization_response_iss_parameter_supported
 	BackchannelLogout     bool
 	BackchannelSession    bool
@@ -43,6 +54,8 @@ type Metadata struct {
 
 	Date time.Time // the provider's Date header, for the clock difference; zero when there was none
 	At   time.Time // when we received it
+
+	mtls mtlsEndpoints
 }
 
 // Metadata returns what discovery said, and asks if that is not known. It is shared: do not change it. The error is an
@@ -62,6 +75,9 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 		m, err := parseMetadata(d.body, &p.cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", where, d.unlike(err))
+		}
+		if p.cfg.usesTLS() {
+			m.preferMTLS()
 		}
 		m.At = p.cfg.Now()
 		m.Date, _ = http.ParseTime(d.date)
@@ -116,6 +132,7 @@ func parseMetadata(data []byte, cfg *Config) (*Metadata, error) {
 			"slash): correct `issuer` in the configuration, or the provider's", quote(m.Issuer), quote(issuer))
 	}
 	var faults []error
+	aliases, _ := c["mtls_endpoint_aliases"].(map[string]any)
 	for _, e := range []struct {
 		name     string
 		to       *string
@@ -128,8 +145,18 @@ func parseMetadata(data []byte, cfg *Config) (*Metadata, error) {
 		{"end_session_endpoint", &m.EndSessionEndpoint, false},
 		{"revocation_endpoint", &m.RevocationEndpoint, false},
 		{"introspection_endpoint", &m.IntrospectionEndpoint, false},
+		{"pushed_authorization_request_endpoint", &m.PushedRequestEndpoint, false},
+		{"mtls_endpoint_aliases.token_endpoint", &m.mtls.token, false},
+		{"mtls_endpoint_aliases.userinfo_endpoint", &m.mtls.userinfo, false},
+		{"mtls_endpoint_aliases.revocation_endpoint", &m.mtls.revocation, false},
+		{"mtls_endpoint_aliases.introspection_endpoint", &m.mtls.introspection, false},
+		{"mtls_endpoint_aliases.pushed_authorization_request_endpoint", &m.mtls.pushed, false},
 	} {
-		switch v := c[e.name].(type) {
+		v := c[e.name]
+		if name, isAlias := strings.CutPrefix(e.name, "mtls_endpoint_aliases."); isAlias {
+			v = aliases[name]
+		}
+		switch v := v.(type) {
 		case string:
 			v = cfg.public(v)
 			switch err := cfg.checkEndpoint(v); {
@@ -160,7 +187,8 @@ func parseMetadata(data []byte, cfg *Config) (*Metadata, error) {
 	}
 	// Browsers are sent to the others.
 	for _, endpoint := range []*string{&m.TokenEndpoint, &m.JWKSURI, &m.UserinfoEndpoint, &m.RevocationEndpoint,
-		&m.IntrospectionEndpoint} {
+		&m.IntrospectionEndpoint, &m.PushedRequestEndpoint, &m.mtls.token, &m.mtls.userinfo, &m.mtls.revocation,
+		&m.mtls.pushed, &m.mtls.introspection} {
 		*endpoint = cfg.internal(*endpoint)
 	}
 	list := func(name string) (list []string) {
@@ -173,10 +201,20 @@ func parseMetadata(data []byte, cfg *Config) (*Metadata, error) {
 		return list
 	}
 	m.IDTokenSigningAlgs = list("id_token_signing_alg_values_supported")
+	m.IDTokenEncryptAlgs = list("id_token_encryption_alg_values_supported")
 	m.UserinfoSigningAlgs = list("userinfo_signing_alg_values_supported")
 	m.UserinfoEncryptAlgs = list("userinfo_encryption_alg_values_supported")
 	m.PKCEMethods = list("code_challenge_methods_supported")
 	m.TokenAuthMethods = list("token_endpoint_auth_methods_supported")
+	m.TokenAuthAlgs = list("token_endpoint_auth_signing_alg_values_supported")
+	m.RequestObjectAlgs = list("request_object_signing_alg_values_supported")
+	m.ResponseModes = list("response_modes_supported")
+	m.ResponseSigningAlgs = list("authorization_signing_alg_values_supported")
+	m.ResponseEncryptAlgs = list("authorization_encryption_alg_values_supported")
+	m.DPoPAlgs = list("dpop_signing_alg_values_supported")
+	m.RequirePushed = c["require_pushed_authorization_requests"] == true
+	m.RequireSignedRequest = c["require_signed_request_object"] == true
+	m.BindsToCertificates = c["tls_client_certificate_bound_access_tokens"] == true
 	m.Scopes = list("scopes_supported")
 	m.Prompts = list("prompt_values_supported")
 	m.ACRValues = list("acr_values_supported")

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -17,11 +19,14 @@ type Provider struct {
 	alg       *algorithm // of ID Tokens
 	logoutAlg *algorithm // of logout tokens
 	infoAlg   *algorithm // of userinfo that is signed
-	meta      *cached[*Metadata]
-	keys      *keySet
-	troubles  troubles
-	silent    atomic.Bool            // the metadata could not be fetched when that was last tried
-	barred    atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
+	// of authorization responses that are signed
+	responseAlg *algorithm
+	meta        *cached[*Metadata]
+	keys        *keySet
+	troubles    troubles
+	nonces      sync.Map               // the last DPoP nonce of an endpoint, by its URL
+	silent      atomic.Bool            // the metadata could not be fetched when that was last tried
+	barred      atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
 // New makes a Provider. It asks nothing of the network: discovery happens on first need, once for all callers that
@@ -41,6 +46,12 @@ func New(c Config) (*Provider, error) {
 	}
 	if p.infoAlg, err = findAlgorithm(cmp.Or(c.UserinfoSigningAlg, c.SigningAlg)); err != nil {
 		return nil, err
+	}
+	if p.responseAlg, err = findAlgorithm(cmp.Or(c.ResponseSigningAlg, c.SigningAlg)); err != nil {
+		return nil, err
+	}
+	if p.cfg.HTTPClient.Transport, err = c.withCertificate(c.HTTPClient.Transport); err != nil {
+		return nil, fmt.Errorf("provider %s: %w", quote(c.Name), err)
 	}
 	p.meta = &cached[*Metadata]{fetch: p.discover, now: c.Now, fresh: metadataFresh}
 	p.keys = newKeySet(p.fetchKeys, c.Now, func() { c.OnKeyFetch(c.Name, "refused") })
@@ -75,11 +86,18 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	infos := make([]KeyInfo, len(all))
 	for i := range all {
 		infos[i] = all[i].info
-		infos[i].Problem = all[i].problemWith(p.alg)
-		for _, a := range []*algorithm{p.logoutAlg, p.infoAlg} {
-			if infos[i].Problem != "" && a.name != p.alg.name {
-				infos[i].Problem = all[i].problemWith(a)
+		for _, a := range []*algorithm{p.alg, p.logoutAlg, p.infoAlg} {
+			problem := all[i].problemWith(a)
+			switch {
+			case problem != "" && infos[i].Problem == "":
+				infos[i].Problem = problem
+			case problem != "":
+			case !slices.Contains(infos[i].For, a.name):
+				infos[i].For = append(infos[i].For, a.name)
 			}
+		}
+		if len(infos[i].For) > 0 {
+			infos[i].Problem = ""
 		}
 	}
 	return infos, nil

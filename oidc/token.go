@@ -20,6 +20,9 @@ type Tokens struct {
 	Expires      time.Time // of the access token; as configured when not said
 	Scopes       []string  // granted; as asked when not said
 	SessionState string    // session_state, for the quirk
+	// DPoPKey is the private key that the tokens are bound to (RFC 9449); nil when they are bound to none. Keep it as
+	// secret as the tokens, and give it back with them.
+	DPoPKey []byte
 }
 
 func (Tokens) String() string       { return "[tokens]" }
@@ -35,7 +38,7 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 		"code":          {code},
 		"code_verifier": {verifier},
 		"redirect_uri":  {redirectURI},
-	}, p.cfg.Now(), code, verifier)
+	}, nil, p.cfg.Now(), code, verifier)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +51,8 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 
 // Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID
 // Token is verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came.
-// Of before only Issuer, ClientID and Subject are read.
+// Of before only Issuer, ClientID and Subject are read. dpopKey is the key that came with the refresh token, if one
+// did.
 //
 // [ErrInvalidGrant] when the provider refuses the refresh token for good, in the form of RFC 6749 §5.2, and
 // [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be
@@ -58,12 +62,12 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 // beside the error: the provider may have spent the old refresh token. They must not be used as they are, but they can
 // be revoked.
 func (p *Provider) Refresh(
-	ctx context.Context, refreshToken string, before IDToken, now time.Time,
+	ctx context.Context, refreshToken string, dpopKey []byte, before IDToken, now time.Time,
 ) (*Tokens, *IDToken, error) {
 	t, err := p.grant(ctx, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
-	}, now, refreshToken)
+	}, dpopKey, now, refreshToken)
 	if err != nil {
 		return t, nil, err
 	}
@@ -126,15 +130,20 @@ func (p *Provider) IDTokenClaims(raw string) (map[string]any, error) {
 	return c.plain(), nil
 }
 
-// grant asks the token endpoint (RFC 6749 §5). The secrets are what errors must not repeat. Tokens beside an error are
-// those of a response that is refused.
-func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, secrets ...string) (*Tokens, error) {
+// grant asks the token endpoint (RFC 6749 §5). dpopKey is the key that the tokens are bound to already. The secrets
+// are what errors must not repeat. Tokens beside an error are those of a response that is refused.
+func (p *Provider) grant(ctx context.Context, form url.Values, dpopKey []byte, now time.Time,
+	secrets ...string) (*Tokens, error) {
+	key, err := p.dpopFor(dpopKey)
+	if err != nil {
+		return nil, err
+	}
 	m, err := p.meta.get(ctx)
 	if err != nil {
 		return nil, err
 	}
 	t, err := func() (*Tokens, error) {
-		a, err := p.post(ctx, m.TokenEndpoint, form)
+		a, err := p.postWith(ctx, m.TokenEndpoint, form, key)
 		if err != nil {
 			return nil, err
 		}
@@ -142,31 +151,45 @@ func (p *Provider) grant(ctx context.Context, form url.Values, now time.Time, se
 			return nil, p.refused(a, secrets...)
 		}
 		p.clientTaken()
-		return p.parseTokens(a.body, now)
+		return p.parseTokens(a.body, key != nil, now)
 	}()
 	p.reportToken(err)
+	if t != nil {
+		t.DPoPKey = key.bytes()
+	}
 	return t, err
 }
 
 // refused says what it means that the token endpoint gave no tokens.
 func (p *Provider) refused(a *answer, secrets ...string) error {
 	code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
+	if code == "invalid_grant" && a.status == http.StatusBadRequest && a.media == "application/json" {
+		p.clientTaken()
+		return fmt.Errorf("%w: %w", ErrInvalidGrant, &Refusal{Status: a.status, Code: code, sentence: sentence})
+	}
+	return p.refusedAt("token_response", "the token endpoint", a, secrets...)
+}
+
+// refusedAt says what it means that an endpoint did not do as it was asked. check names it in an [Error].
+func (p *Provider) refusedAt(check, endpoint string, a *answer, secrets ...string) error {
+	code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
 	r := &Refusal{Status: a.status, Code: code, sentence: sentence}
 	switch {
-	case code == "invalid_grant" && a.status == http.StatusBadRequest && a.media == "application/json":
-		p.clientTaken()
-		return fmt.Errorf("%w: %w", ErrInvalidGrant, r)
 	case code == "temporarily_unavailable" || code == "server_error" || a.status < 400:
-		return unavailable("the token endpoint: %w", r)
+		return unavailable("%s: %w", endpoint, r)
 	// Keycloak answers a wrong secret with 401 and unauthorized_client. A 401 about the grant says nothing of the
 	// client.
 	case code == "invalid_client" || a.status == http.StatusUnauthorized && code != "invalid_grant":
 		p.clientRefused(r)
-		return failed("token_response",
-			"%w: %w: check client_id, client_secret and token_endpoint_auth_method (it is %s here)",
-			ErrInvalidClient, r, p.cfg.AuthMethod)
+		return failed(check, "%w: %w: check client_id, %s and token_endpoint_auth_method (it is %s here)",
+			ErrInvalidClient, r, p.cfg.credential(), p.cfg.AuthMethod)
 	}
-	return failed("token_response", "%w", r)
+	if code == "unauthorized_client" {
+		return failed(check, "%w: see that the client may use this grant, and that client_id, %s and "+
+			"token_endpoint_auth_method (it is %s here) are right: some providers answer a wrong secret so", r,
+			p.cfg.credential(), p.cfg.AuthMethod)
+	}
+	return failed(check, "%w", r)
 }
 
 // clientRefused warns that the token endpoint does not take this client: once, until it does or gives another error.
@@ -177,7 +200,8 @@ func (p *Provider) clientRefused(r *Refusal) {
 		return
 	}
 	p.cfg.Log.Warn("the provider does not take this client's credentials: nobody can sign in there, and no session "+
-		"is refreshed. See that client_id, client_secret and token_endpoint_auth_method are what the provider has",
+		"is refreshed. See that client_id, "+p.cfg.credential()+" and token_endpoint_auth_method are what the provider "+
+		"has",
 		"event", "oidc.client.refused", "provider", p.cfg.Name, "client_id", p.cfg.ClientID,
 		"token_endpoint_auth_method", p.cfg.AuthMethod, "error", r.Error())
 }
@@ -189,7 +213,7 @@ func (p *Provider) clientTaken() {
 	}
 }
 
-func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
+func (p *Provider) parseTokens(body []byte, bound bool, now time.Time) (*Tokens, error) {
 	c, err := decodeObject(body)
 	if err != nil {
 		// The words of the decoder might be a piece of a token.
@@ -214,10 +238,13 @@ func (p *Provider) parseTokens(body []byte, now time.Time) (*Tokens, error) {
 		return &t, failed("token_response", "`access_token` is missing")
 	}
 	t.SessionState, _ = c["session_state"].(string) // no standard's: whatever else is there is as good as absent
-	if typ := c["token_type"]; typ != nil && typ != "" {
-		if s, _ := typ.(string); !strings.EqualFold(s, "Bearer") {
-			return &t, failed("token_response", "`token_type` is not Bearer")
-		}
+	typ, _ := c["token_type"].(string)
+	switch absent := c["token_type"] == nil || c["token_type"] == ""; {
+	case bound && !strings.EqualFold(typ, "DPoP"): // RFC 9449 §5
+		return &t, failed("token_response", "`token_type` is not DPoP: the provider did not bind the tokens to the "+
+			"key of the session (see `dpop`)")
+	case !bound && !absent && !strings.EqualFold(typ, "Bearer"):
+		return &t, failed("token_response", "`token_type` is not Bearer")
 	}
 	var seconds string
 	switch v := c["expires_in"].(type) {

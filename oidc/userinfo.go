@@ -13,10 +13,11 @@ import (
 
 // Userinfo asks for the claims about the person who signed in (Core §5.3), as JSON or as a JWT that is signed,
 // encrypted, or both. Ask only after the ID Token was verified: subject is its `sub`, and an answer about somebody else
-// is refused (§5.3.2). [ErrUnsupported] when the provider has no such endpoint, [ErrUnavailable] when it cannot be
-// asked, else an [Error] of the check "userinfo".
-func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, now time.Time) (map[string]any, error) {
-	c, err := p.userinfo(ctx, accessToken, subject, now)
+// is refused (§5.3.2). dpopKey is the key that came with the access token, if one did. [ErrUnsupported] when the
+// provider has no such endpoint, [ErrUnavailable] when it cannot be asked, else an [Error] of the check "userinfo".
+func (p *Provider) Userinfo(ctx context.Context, accessToken string, dpopKey []byte, subject string,
+	now time.Time) (map[string]any, error) {
+	c, err := p.userinfo(ctx, accessToken, dpopKey, subject, now)
 	p.reportUserinfo(err)
 	e, refused := errors.AsType[*Error](err)
 	switch {
@@ -30,7 +31,8 @@ func (p *Provider) Userinfo(ctx context.Context, accessToken, subject string, no
 	return nil, fmt.Errorf("userinfo: %w", err)
 }
 
-func (p *Provider) userinfo(ctx context.Context, accessToken, subject string, now time.Time) (claims, error) {
+func (p *Provider) userinfo(ctx context.Context, accessToken string, dpopKey []byte, subject string,
+	now time.Time) (claims, error) {
 	m, err := p.meta.get(ctx)
 	if err != nil {
 		return nil, err
@@ -40,16 +42,13 @@ func (p *Provider) userinfo(ctx context.Context, accessToken, subject string, no
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, m.UserinfoEndpoint, nil)
-	if err != nil {
-		return nil, unavailable("%s is not a URL", quote(m.UserinfoEndpoint))
+	a, err := p.askUserinfo(ctx, m.UserinfoEndpoint, accessToken, dpopKey)
+	if err == nil && dpopKey != nil && a.wantsNonce() {
+		a, err = p.askUserinfo(ctx, m.UserinfoEndpoint, accessToken, dpopKey)
 	}
-	r.Header.Set("Authorization", "Bearer "+accessToken) // and nowhere else: RFC 9700 §4.3.2
-	r.Header.Set("Accept", "application/json, application/jwt")
-	a, err := p.do(r)
 	switch {
 	case err != nil:
-		return nil, unavailable("%w", err)
+		return nil, err
 	case a.temporary() || a.status < 400 && a.status != http.StatusOK:
 		return nil, unavailable("the userinfo endpoint: %s", a.describe())
 	case a.status == http.StatusUnauthorized && a.invalidToken():
@@ -67,6 +66,34 @@ func (p *Provider) userinfo(ctx context.Context, accessToken, subject string, no
 		return nil, failed("sub", "it speaks of somebody else than the ID Token does (Core §5.3.2)")
 	}
 	return c, nil
+}
+
+// askUserinfo asks once, with the access token as it is or, with a key, proving that we have it (RFC 9449 §7.1).
+func (p *Provider) askUserinfo(ctx context.Context, where, accessToken string, dpopKey []byte) (*answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return nil, unavailable("%s is not a URL", quote(where))
+	}
+	r.Header.Set("Authorization", "Bearer "+accessToken) // and nowhere else: RFC 9700 §4.3.2
+	r.Header.Set("Accept", "application/json, application/jwt")
+	if dpopKey != nil {
+		key, err := newDPoPKey(dpopKey)
+		if err != nil {
+			return nil, err
+		}
+		proof, err := p.proof(key, http.MethodGet, where, accessToken)
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("Authorization", "DPoP "+accessToken)
+		r.Header.Set("DPoP", proof)
+	}
+	a, err := p.do(r)
+	if err != nil {
+		return nil, unavailable("%w", err)
+	}
+	p.noteNonce(where, a)
+	return a, nil
 }
 
 // readUserinfo returns the claims of an answer (Core §5.3.2): JSON, or a JWT, which is signed, or JSON that is

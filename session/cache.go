@@ -39,9 +39,8 @@ func (c *cache) init(size int) {
 // sessions of one person.
 func (c *cache) shardOf(k store.Key) *shard { return &c.shards[int(k[len(k)-1])%shards] }
 
-// get returns a session, or nil. touch reports whether LastSeen should be written; it is true for one caller in each
-// period.
-func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Session, touch bool) {
+// get returns a session, or nil. due reports whether LastSeen should be written, if claimTouch agrees.
+func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Session, due bool) {
 	if c.shards == nil {
 		return nil, false
 	}
@@ -52,10 +51,20 @@ func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Sessio
 	if !ok {
 		return nil, false
 	}
-	if now.Sub(e.touched) >= period {
-		e.touched, touch = now, true
+	return e.session, now.Sub(e.touched) >= period
+}
+
+// claimTouch reports whether the caller is to write LastSeen; it is true for one caller in each period.
+func (c *cache) claimTouch(k store.Key, now time.Time, period time.Duration) bool {
+	sh := c.shardOf(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e, ok := sh.lru.Peek(k)
+	if !ok || now.Sub(e.touched) < period {
+		return false
 	}
-	return e.session, touch
+	e.touched = now
+	return true
 }
 
 // epoch returns the value for put. Call it before the session is read or written.

@@ -2,6 +2,8 @@ package session
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -193,4 +195,26 @@ func parseDecimal(s string) (decimal, bool) {
 		return decimal{}, true // zero has no sign
 	}
 	return d, true
+}
+
+// ClaimNames returns the names of claims for a log line, in their order and bounded. It shows no values.
+func ClaimNames(claims map[string]any) string {
+	const most, longest = 50, 100
+	names := slices.Sorted(maps.Keys(claims))
+	left := max(0, len(names)-most)
+	names = names[:len(names)-left]
+	for i, name := range names {
+		if len(name) > longest {
+			name = name[:longest]
+		}
+		if quoted := strconv.QuoteToASCII(name); quoted != `"`+name+`"` || strings.Contains(name, " ") {
+			name = quoted
+		}
+		names[i] = name
+	}
+	text := strings.Join(names, " ")
+	if left > 0 {
+		text += fmt.Sprintf(" and %d more", left)
+	}
+	return text
 }

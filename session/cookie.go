@@ -22,6 +22,10 @@ type Cookie struct {
 	// Base replaces `curfew` in the name; see [CheckCookieName]. Browsers share cookies between the ports of a host
 	// (RFC 6265 §8.5), so each relying party on a host needs a name of its own. Default [DefaultCookie].
 	Base string
+	// Main is the host at which people sign in, and Host returns the one that a request is for; both are names without
+	// a port. A bearer is read for that host. With a nil Host all requests are for Main.
+	Main string
+	Host func(*http.Request) (name string, ok bool)
 }
 
 // CheckCookieName returns an error unless name can be [Cookie.Base]: 1 to 32 letters, digits and hyphens, a letter
@@ -66,14 +70,29 @@ func (c Cookie) Ours(name string) bool {
 }
 
 // Read returns the bearer of a request. It returns false if there is no cookie, or more than one with the name: then
-// somebody else has set one of them, and neither is believed.
+// somebody else has set one of them, and neither is believed. A bearer that is bound to no host is one of Main.
 func (c Cookie) Read(r *http.Request) (Bearer, bool) {
 	cookies := r.CookiesNamed(c.Name())
 	if len(cookies) != 1 {
 		return Bearer{}, false
 	}
-	b, err := ParseBearer(cookies[0].Value)
-	return b, err == nil
+	return c.ReadValue(r, cookies[0].Value)
+}
+
+// ReadValue is [Cookie.Read] for a value that came in another way than in the cookie.
+func (c Cookie) ReadValue(r *http.Request, value string) (Bearer, bool) {
+	b, err := ParseBearer(value)
+	if err != nil {
+		return Bearer{}, false
+	}
+	if b.host = c.Main; c.Host != nil {
+		name, ok := c.Host(r)
+		if !ok || !b.bound && name != c.Main {
+			return Bearer{}, false
+		}
+		b.host = name
+	}
+	return b, true
 }
 
 // Write sets the cookie for the time that the browser is open. The session may end before that: the store decides.
@@ -91,4 +110,14 @@ func (c Cookie) New(name, value string, life time.Duration) *http.Cookie {
 		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second),
 		Secure: !c.Insecure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}
+}
+
+// NewCrossSite is [Cookie.New] for a cookie that browsers send with a form of another site too. With http on loopback,
+// where SameSite=None is not allowed, it has no SameSite: some browsers then send it with such a form for 2 minutes.
+func (c Cookie) NewCrossSite(name, value string, life time.Duration) *http.Cookie {
+	cookie := c.New(name, value, life)
+	if cookie.SameSite = http.SameSiteNoneMode; c.Insecure {
+		cookie.SameSite = 0
+	}
+	return cookie
 }

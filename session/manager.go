@@ -3,6 +3,8 @@ package session
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +30,8 @@ var (
 	ErrProviderEnded = errors.New("the provider has ended the session")
 	// ErrUnavailable is returned when the store does not answer. Let nobody in and sign nobody out: answer 503.
 	ErrUnavailable = errors.New("the session store does not answer")
+	// ErrOtherHost is a [store.ErrNotFound]: the session is there, and this bearer does not open it at this host.
+	ErrOtherHost = fmt.Errorf("%w: the bearer belongs to another host", store.ErrNotFound)
 )
 
 // Config is the configuration of a [Manager]. Only Store and Keyring are required. An app that uses package curfew does
@@ -116,6 +120,9 @@ type SignIn struct {
 	Expires  time.Time // the session ends then at the latest; zero: when [Config.Lifetime] says
 	Began    time.Time // when the login began, as [Manager.Begin] returned it
 	Era      string    // of Began, as [Manager.Begin] returned it; empty: this process took the time
+	// Host is the name of the host that the bearer is for, at a site with several: see [Session.BearerFor]. Empty: the
+	// session has one bearer, which is bound to no host.
+	Host string
 }
 
 // Manager creates, checks, refreshes and ends sessions in a [store.Store]. An app gets it from curfew.RP.Sessions. Its
@@ -204,6 +211,11 @@ func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error
 		return Bearer{}, nil, err
 	}
 	b, s := m.newSession(n, store.Time(m.Now()))
+	if n.Host != "" {
+		s.hostKey = make([]byte, sha256.Size)
+		rand.Read(s.hostKey)
+		b = b.bindTo(n.Host, s.hostKey)
+	}
 	rec, err := encode(m.cfg.Keyring, s)
 	if err != nil {
 		return Bearer{}, nil, err
@@ -297,34 +309,54 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	}
 	key, now := b.Key(), m.Now()
 	var s *Session
-	var touch bool
+	var due, cached bool
 	if m.cacheTrusted(m.cfg.Now()) {
-		s, touch = m.cached(key, now)
+		s, due = m.cached(key, now)
+		cached = s != nil
 	}
 	if s == nil {
 		var err error
 		if s, err = m.read(ctx, key, now); err != nil {
 			return nil, err
 		}
-		touch = now.Sub(s.LastSeen) >= m.touch
+		due = now.Sub(s.LastSeen) >= m.touch
+	}
+	if !s.opens(&b) {
+		return nil, m.otherHost(ctx, s, &b)
 	}
 	switch {
 	case s.refreshDue(now):
 		return m.refreshed(ctx, s)
 	case m.revalidationDue(s, now):
 		next, err := m.revalidated(ctx, s, now, true)
-		if err == nil && touch && next.LastSeen.Equal(s.LastSeen) { // nothing was written
+		if err == nil && due && next.LastSeen.Equal(s.LastSeen) { // nothing was written
 			return m.touched(ctx, next, now)
 		}
 		return next, err
-	case touch:
+	case due && (!cached || m.cache.claimTouch(key, now, m.touch)):
 		return m.touched(ctx, s, now)
 	}
 	return s, nil
 }
 
-// Peek returns the session of a key, as [Manager.Get] does, but always from the store, without a refresh, and without
-// counting as a use.
+// otherHost logs that a bearer came to a host that it does not belong to, which no browser does by itself.
+func (m *Manager) otherHost(ctx context.Context, s *Session, b *Bearer) error {
+	m.cfg.Log.WarnContext(ctx, "the cookie of one host was sent to another: nobody is let in with it",
+		"event", "bearer_of_another_host", "session", s.Key.Handle(), "host", b.host)
+	return ErrOtherHost
+}
+
+// Find returns the session of a bearer, as [Manager.Get] does, but always from the store, without a refresh, and
+// without counting as a use.
+func (m *Manager) Find(ctx context.Context, b Bearer) (*Session, error) {
+	s, err := m.Peek(ctx, b.Key())
+	if err == nil && !s.opens(&b) {
+		return nil, m.otherHost(ctx, s, &b)
+	}
+	return s, err
+}
+
+// Peek is [Manager.Find] for the key of a session, for a caller that has checked the bearer before.
 func (m *Manager) Peek(ctx context.Context, key store.Key) (*Session, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
@@ -365,14 +397,37 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	return ended, nil
 }
 
-// cached returns the session from the cache, if it is there and has not expired. touch reports whether LastSeen is to
-// be written now; it is true for one caller only.
-func (m *Manager) cached(key store.Key, now time.Time) (s *Session, touch bool) {
-	s, touch = m.cache.get(key, now, m.touch)
+// SubjectsOf returns the subjects of the living sessions that have this sid, or had it before. A provider may name a
+// person by another subject in its logout tokens than in its ID Tokens.
+func (m *Manager) SubjectsOf(ctx context.Context, issuer, clientID, sid string) ([]string, error) {
+	if err := m.clock.ensureRead(ctx); err != nil {
+		return nil, err
+	}
+	var subjects []string
+	for q := (store.Query{Issuer: issuer, ClientID: clientID, SID: sid}); ; {
+		page, err := m.cfg.Store.List(ctx, q, store.Time(m.Now()))
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for i := range page.Records {
+			if s := page.Records[i].Subject; !slices.Contains(subjects, s) {
+				subjects = append(subjects, s)
+			}
+		}
+		if q.After = page.Next; q.After.IsZero() {
+			return subjects, nil
+		}
+	}
+}
+
+// cached returns the session from the cache, if it is there and has not expired. due reports whether LastSeen is to be
+// written.
+func (m *Manager) cached(key store.Key, now time.Time) (s *Session, due bool) {
+	s, due = m.cache.get(key, now, m.touch)
 	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return nil, false // it may have been used on another replica: the store decides
 	}
-	return s, touch
+	return s, due
 }
 
 // cacheTrusted reports whether the feed was in sync within MaxStale. It compares by the monotonic clock, which nobody

@@ -180,7 +180,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 				s.refreshHeld = store.Time(graceEnds)
 			}
 			if got.Tokens.RefreshToken != "" { // the old one may be used up
-				s.Tokens.RefreshToken = got.Tokens.RefreshToken
+				s.Tokens.RefreshToken, s.Tokens.DPoPKey = got.Tokens.RefreshToken, got.Tokens.DPoPKey
 			}
 		})
 		if (errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded)) &&

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,11 +38,30 @@ type Session struct {
 	Tokens Tokens
 
 	revision int64
+	hostKey  []byte // of the MACs of its bearers; nil: its bearer is bound to no host
 	// No refresh starts before refreshHeld. With refreshFailed the provider did not answer the last refresh. Without it
 	// a refresh is under way on some replica.
 	refreshHeld   time.Time
 	refreshFailed bool
 	confirmed     time.Time // when the provider was last asked whether the session goes on, and said so
+}
+
+// BearerFor returns the bearer of the session for the host with this name; b is its bearer for any host. It returns
+// false if b is that of another session, or if the session was created for one host (see [SignIn.Host]).
+func (s *Session) BearerFor(host string, b Bearer) (Bearer, bool) {
+	if b.Key() != s.Key || s.hostKey == nil {
+		return Bearer{}, false
+	}
+	return b.bindTo(host, s.hostKey), true
+}
+
+// opens reports whether b opens the session at the host that b came to.
+func (s *Session) opens(b *Bearer) bool {
+	if s.hostKey == nil || !b.bound {
+		return s.hostKey == nil && !b.bound
+	}
+	want := b.bindTo(b.host, s.hostKey)
+	return hmac.Equal(want.mac[:], b.mac[:])
 }
 
 // maxFormer bounds Former, for providers that send another sid with each ID Token. A session that would need more ends.
@@ -73,6 +93,7 @@ type Tokens struct {
 	RefreshToken string    `json:"refresh,omitempty"`
 	Expires      time.Time `json:"expires,omitzero"`  // of the access token; zero if the provider did not say
 	Offline      bool      `json:"offline,omitempty"` // the refresh token was granted with the scope offline_access
+	DPoPKey      []byte    `json:"dpop,omitempty"`    // the private key that the tokens are bound to; see oidc.Tokens
 	// Inherited are refresh tokens of earlier sessions of the same sign-in, to be revoked with RefreshToken.
 	Inherited []string `json:"inherited,omitempty"`
 }
@@ -121,6 +142,7 @@ type payload struct {
 	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
 	RefreshFail bool           `json:"refresh_failed,omitempty"`
 	Confirmed   time.Time      `json:"confirmed,omitzero"`
+	HostKey     []byte         `json:"host_key,omitempty"`
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
@@ -196,7 +218,8 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	}
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
-		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Confirmed: s.confirmed, Columns: columnsOf(&rec)})
+		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Confirmed: s.confirmed, HostKey: s.hostKey,
+		Columns: columnsOf(&rec)})
 	return rec, err
 }
 
@@ -250,7 +273,7 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		SID: rec.SID, Former: rec.Former,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
-		refreshFailed: p.RefreshFail, confirmed: p.Confirmed,
+		refreshFailed: p.RefreshFail, confirmed: p.Confirmed, hostKey: p.HostKey,
 	}, nil
 }
 

@@ -37,8 +37,9 @@ func (w Selector) Validate() error {
 //   - a key: the session with that key, if its issuer and client are the same;
 //   - sid alone: every session that has that sid, or had it before;
 //   - sub alone: every session of that subject;
-//   - both: the sessions of that subject that have that sid, or had it before, and those of that subject that have no
-//     sid on record: they cannot be told apart, so they end too.
+//   - both: what the sid alone names, and the sessions of that subject that have no sid on record: they cannot be told
+//     apart, so they end too. A session with that sid ends whatever its subject is. The sid is unique at the issuer
+//     (Back-Channel Logout §2.1), while a provider may name one person by several subjects.
 //
 // Stores find the same sessions by index; this is what they must agree with.
 func (w Selector) Names(r *Record) bool {
@@ -52,7 +53,7 @@ func (w Selector) Names(r *Record) bool {
 	case w.SID == "":
 		return w.Subject == r.Subject
 	default:
-		return w.Subject == r.Subject && (r.HasSID(w.SID) || r.SID == "")
+		return r.HasSID(w.SID) || w.Subject == r.Subject && r.SID == ""
 	}
 }
 

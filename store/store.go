@@ -121,6 +121,8 @@ type Sessions interface {
 	// Of the sessions that it removed End returns [EndedMost] at most. Every watcher hears of all, or its feed has a
 	// gap.
 	//
+	// An End of a sid that fails may leave its mark: a login that began before it is then refused.
+	//
 	// When End has returned nil, the ending survives a crash of the process and, in a durable store, of the machine.
 	// After an error the ending may have been carried out all the same (a connection that was cut during commit); to
 	// repeat it is harmless.

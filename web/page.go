@@ -92,7 +92,7 @@ func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Mess
 		Message
 		Site, Reference string
 		Paragraphs      []string
-	}{Message: m, Site: cmp.Or(s.Name, s.URL.Hostname()), Paragraphs: strings.Split(m.Text, "\n\n")}
+	}{Message: m, Site: s.nameAt(r), Paragraphs: strings.Split(m.Text, "\n\n")}
 	view.Title = cmp.Or(m.Title, title(status))
 	if status >= 400 {
 		view.Reference = RequestID(r.Context())
@@ -104,6 +104,15 @@ func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Mess
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write(body.Bytes())
+}
+
+// nameAt returns the name of the site on a page.
+func (s *Site) nameAt(r *http.Request) string {
+	host, err := s.HostOf(r)
+	if err != nil {
+		host = s.Main()
+	}
+	return cmp.Or(s.Name, host.Name)
 }
 
 func title(status int) string {

@@ -18,6 +18,7 @@ import (
 type Site struct {
 	URL            *url.URL       // how browsers and providers reach the site, as [ParseURL] returns it
 	Name           string         // the name on the pages; default: the host of URL
+	Hosts          Hosts          // further hosts at which browsers reach the site; default none
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
@@ -99,12 +100,17 @@ func (s *Site) Absolute(route string) string { return s.Origin() + s.Path(route)
 // SameOrigin returns an error if a page of another origin caused the request. Use it for requests that change
 // something.
 //
-// Browsers send Sec-Fetch-Site or Origin; a sub-domain is another origin too. A request with neither header is allowed:
-// it is not from a recent browser, and older ones do not send the SameSite cookie across sites.
+// Browsers send Sec-Fetch-Site or Origin. A sub-domain is another origin too, and so is another host of this site. A
+// request with neither header is allowed: it is not from a recent browser, and older ones do not send the SameSite
+// cookie across sites.
 func (s *Site) SameOrigin(r *http.Request) error {
+	host, err := s.HostOf(r)
+	if err != nil {
+		return err
+	}
 	p := http.NewCrossOriginProtection()
 	// A proxy may have changed Host, so the configured origin is accepted too.
-	if err := p.AddTrustedOrigin(s.Origin()); err != nil {
+	if err := p.AddTrustedOrigin(host.Origin); err != nil {
 		return err
 	}
 	return p.Check(r)

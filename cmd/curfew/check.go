@@ -114,11 +114,12 @@ func check(ctx context.Context, c *config.Config) (*report, error) {
 	}
 	for i, p := range providers {
 		r.about = "provider " + p.Name()
-		within(func(ctx context.Context) { checkProvider(ctx, r, p, registrations[i]) })
+		within(func(ctx context.Context) { checkProvider(ctx, r, p, registrations[i], c.GroupsClaim) })
 	}
 	r.about = "this gateway"
 	within(func(ctx context.Context) { checkStore(ctx, r, c) })
 	checkKeyFile(r, c)
+	checkHosts(r, c)
 	checkCertificate(r, c)
 	checkPolicy(r, c)
 	return r, nil

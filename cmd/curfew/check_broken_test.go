@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -268,6 +269,11 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			fmt.Fprint(w, `{"active":true}`)
 		}), []look{{"revalidate", "fault", "never issued", "without introspection"}}, []string{"revalidate"},
 			revalidate()},
+		"no key for logout tokens": {func(*oidctest.Provider) {},
+			[]look{{"keys", "fault", "none can be used for EdDSA (logout_token_signed_response_alg)",
+				"set logout_token_signed_response_alg"}, {"signing algorithm", "ok", "RS256", ""},
+				{"signing algorithm", "not checked", "logout tokens with EdDSA", "backchannel_logout"}}, nil,
+			func(c *oidc.Config) { c.Quirks.LogoutSigningAlg = "EdDSA" }},
 		"a prompt that is not offered": {discovery("prompt_values_supported", []any{"none"}),
 			[]look{{"prompt", "warning", "does not offer login, but none",
 				"set prompt"}}, []string{"prompt"}, func(c *oidc.Config) { c.Prompt = "login" }},
@@ -383,36 +389,118 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 	for name, row := range map[string]struct {
 		cert, key string
 		want      look
+		hosts     []string
 	}{
-		"right":               {good, goodKey, look{"certificate", "ok", good + ", until ", ""}},
-		"right by a wildcard": {wild, wildKey, look{"certificate", "ok", "until", ""}},
-		"expired":             {old, oldKey, look{"certificate", "fault", old + " ran out at", "renew it"}},
-		"expired further up":  {chain, goodKey, look{"certificate", "fault", chain + " ran out at", "renew it"}},
-		"not yet valid":       {early, earlyKey, look{"certificate", "fault", "is not valid before", "clock"}},
-		"soon expired":        {soon, soonKey, look{"certificate", "warning", "runs out at", "renew it"}},
+		"right":               {good, goodKey, look{"certificate", "ok", good + ", until ", ""}, nil},
+		"right by a wildcard": {wild, wildKey, look{"certificate", "ok", "until", ""}, nil},
+		"expired":             {old, oldKey, look{"certificate", "fault", old + " ran out at", "renew it"}, nil},
+		"expired further up":  {chain, goodKey, look{"certificate", "fault", chain + " ran out at", "renew it"}, nil},
+		"not yet valid":       {early, earlyKey, look{"certificate", "fault", "is not valid before", "clock"}, nil},
+		"right for all hosts": {wild, wildKey, look{"certificate", "ok", "until", ""}, []string{"wiki.example.com",
+			"*.example.com"}},
+		"for one host of four": {wild, wildKey, look{"certificate", "warning",
+			"is not for *.apps.example.com, wiki.example.org, of hosts", "these names too"},
+			[]string{"*.apps.example.com", "wiki.example.org:8443", "wiki.example.com"}},
+		"soon expired": {soon, soonKey, look{"certificate", "warning", "runs out at", "renew it"}, nil},
 		"for another host": {other, otherKey,
-			look{"certificate", "warning", "is not for app.example.com", "get one for that name"}},
+			look{"certificate", "warning", "is not for app.example.com", "get one for that name"}, nil},
 		"for no host but a name": {nameless, namelessKey,
-			look{"certificate", "warning", "is not for app.example.com", "get one for that name"}},
+			look{"certificate", "warning", "is not for app.example.com", "get one for that name"}, nil},
 		"a key that does not fit": {good, oldKey,
 			look{"certificate", "fault", good + " with the key " + oldKey + ": tls: private key does not match",
-				"its private key"}},
+				"its private key"}, nil},
 		"the two files exchanged": {goodKey, good,
-			look{"certificate", "fault", "PEM inputs may have been switched", "tls_cert_file needs the certificate"}},
+			look{"certificate", "fault", "PEM inputs may have been switched", "tls_cert_file needs the certificate"}, nil},
 		"an empty certificate": {empty, goodKey,
-			look{"certificate", "fault", "failed to find any PEM data", "tls_cert_file"}},
+			look{"certificate", "fault", "failed to find any PEM data", "tls_cert_file"}, nil},
 		"an empty key": {good, empty,
-			look{"certificate", "fault", "failed to find any PEM data", "tls_key_file"}},
+			look{"certificate", "fault", "failed to find any PEM data", "tls_key_file"}, nil},
 		"a key that is not there": {good, filepath.Join(dir, "none.key"),
-			look{"certificate", "fault", "none.key: no such file", "tls_key_file"}},
+			look{"certificate", "fault", "none.key: no such file", "tls_key_file"}, nil},
 		"a certificate that is not": {filepath.Join(dir, "none.pem"), goodKey,
-			look{"certificate", "fault", "none.pem: no such file", "tls_cert_file"}},
-		"a folder for a certificate": {dir, goodKey, look{"certificate", "fault", "is a directory", "tls_cert_file"}},
+			look{"certificate", "fault", "none.pem: no such file", "tls_cert_file"}, nil},
+		"a folder for a certificate": {dir, goodKey, look{"certificate", "fault", "is a directory", "tls_cert_file"}, nil},
 	} {
 		r := &report{about: "this gateway"}
-		checkCertificate(r, &config.Config{TLSCert: row.cert, TLSKey: row.key, URL: site})
+		checkCertificate(r, &config.Config{TLSCert: row.cert, TLSKey: row.key, URL: site, Hosts: row.hosts})
 		if len(r.all) != 1 || !row.want.fits(r.all[0]) {
 			t.Errorf("%s: got %+v, want %+v", name, r.all, row.want)
+		}
+	}
+}
+
+// Keycloak makes the key for another algorithm when it first signs with it.
+func TestAKeyThatKeycloakHasNotMadeYetIsNoFault(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ issuer, authorize, status string }{
+		{"https://id.example.com/realms/main", "/protocol/openid-connect/auth", "not checked"},
+		{"https://id.example.com", "/authorize", "fault"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			op := oidctest.New(oidctest.Config{Issuer: row.issuer, Clients: []oidctest.Client{{ID: "app"}}})
+			op.Mangle(func(m *oidctest.Mangle) {
+				m.Discovery = func(d map[string]any) {
+					d["id_token_signing_alg_values_supported"] = []any{"RS256", "PS256"}
+					d["authorization_endpoint"] = row.issuer + row.authorize
+				}
+			})
+			p, err := oidc.New(oidc.Config{Issuer: row.issuer, ClientID: "app", SigningAlg: "PS256",
+				HTTPClient: &http.Client{Transport: inMemory{op.Handler()}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := p.Metadata(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &report{}
+			checkKeys(t.Context(), r, p, m)
+			want := look{"keys", row.status, "none can be used for PS256 (id_token_signed_response_alg)", ""}
+			if !slices.ContainsFunc(r.all, want.fits) {
+				t.Errorf("%s: want %+v, in %+v", row.issuer, want, r.all)
+			}
+		})
+	}
+}
+
+func TestCheckSaysWhatEveryHostNeeds(t *testing.T) {
+	t.Parallel()
+	const known = "url: https://auth.example.com\nproviders: [{issuer: 'https://id.example.com', client_id: app}]\n" +
+		"hosts: [wiki.example.com, '*.apps.example.com']\n"
+	routed := func(hosts ...string) string {
+		return "routes:\n- {upstream: 'http://127.0.0.1:1', host: '" +
+			strings.Join(hosts, "'}\n- {upstream: 'http://127.0.0.1:1', host: '") + "'}\n"
+	}
+	for name, row := range map[string]struct {
+		more string
+		want []string // what is said of hosts without a route
+	}{
+		"forward-auth":            {"trusted_proxies: [127.0.0.1]\n", nil},
+		"one app for all":         {"upstream: http://127.0.0.1:1\n", nil},
+		"a route for each":        {routed("wiki.example.com", "*.apps.example.com"), nil},
+		"a route for a part":      {routed("wiki.example.com", "one.apps.example.com"), nil},
+		"a host without a route":  {routed("*.apps.example.com"), []string{"wiki.example.com has no route"}},
+		"a route for nobody else": {routed("auth.example.com"), []string{"wiki.example.com has", "*.apps.example.com has"}},
+	} {
+		file := filepath.Join(t.TempDir(), "curfew.yaml")
+		if err := os.WriteFile(file, []byte(known+row.more), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Load(map[string]string{"config": file}, nil)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		r := &report{about: "this gateway"}
+		checkHosts(r, c)
+		if len(r.all) != 1+len(row.want) || !(look{"hosts", "ok",
+			"wiki.example.com, *.apps.example.com: people sign in at auth.example.com", ""}).fits(r.all[0]) {
+			t.Errorf("%s: %+v", name, r.all)
+			continue
+		}
+		for i, want := range row.want {
+			if !(look{"hosts", "warning", want, "add a route"}).fits(r.all[i+1]) {
+				t.Errorf("%s: %+v, want %s", name, r.all[i+1], want)
+			}
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"example.com/curfew/cmd/curfew/internal/stores"
 	gw "example.com/curfew/gateway"
 	"example.com/curfew/store"
+	"example.com/curfew/web"
 )
 
 // checkStore checks the store, without creating it.
@@ -116,10 +119,54 @@ func checkCertificate(r *report, c *config.Config) {
 	case c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil:
 		r.warn("certificate", fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
 			"no browser and no provider takes it, unless a proxy in front has another: get one for that name")
+	case len(uncovered(c, leaf)) > 0:
+		r.warn("certificate", fmt.Sprintf("%s is not for %s, of hosts", c.TLSCert, strings.Join(uncovered(c, leaf), ", ")),
+			"no browser takes it there, unless a proxy in front has another: get one for these names too")
 	case ends.Sub(now) < 14*24*time.Hour:
 		r.warn("certificate", fmt.Sprintf("%s runs out at %v", c.TLSCert, ends.UTC()), "renew it")
 	default:
 		r.ok("certificate", "%s, until %v", c.TLSCert, ends.UTC())
+	}
+}
+
+// uncovered returns the hosts that a certificate is not for.
+func uncovered(c *config.Config, leaf *x509.Certificate) (names []string) {
+	site := &web.Site{URL: c.URL}
+	site.Hosts, _ = web.ParseHosts(c.URL, c.Hosts)
+	for _, addr := range site.Hosts.List() {
+		name := addr
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			name = host
+		}
+		if leaf.VerifyHostname(strings.Replace(name, "*.", "any-name.", 1)) != nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// checkHosts says what every host needs.
+func checkHosts(r *report, c *config.Config) {
+	if len(c.Hosts) == 0 {
+		return
+	}
+	site := &web.Site{URL: c.URL, Prefix: c.Prefix}
+	site.Hosts, _ = web.ParseHosts(c.URL, c.Hosts)
+	r.ok("hosts", "%s: people sign in at %s, which alone is registered at the provider; each host has to pass %s to "+
+		"curfew", strings.Join(site.Hosts.List(), ", "), c.URL.Host, site.Path(""))
+	if c.ForwardAuth && len(c.TrustedProxies) > 0 || len(c.Routes) == 0 {
+		return
+	}
+	for _, addr := range site.Hosts.List() {
+		covered := c.Upstream != nil
+		for _, route := range c.Routes {
+			only := &web.Site{URL: &url.URL{Scheme: c.URL.Scheme, Host: "none.invalid"}}
+			only.Hosts, _ = web.ParseHosts(c.URL, []string{addr})
+			covered = covered || route.Host == "" || only.CheckPattern(route.Host) == nil
+		}
+		if !covered {
+			r.warn("hosts", addr+" has no route, and there is no upstream", "it is answered 404: add a route for it")
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,8 +27,11 @@ const (
 	clockFault   = 60 * time.Second // the clock skew allowed for tokens
 )
 
-// checkProvider checks one provider, first what does not need it to answer.
-func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration) {
+// checkProvider checks one provider, first what does not need it to answer. claims are those that the configuration
+// reads beside require.
+func checkProvider(
+	ctx context.Context, r *report, p *oidc.Provider, reg curfew.Registration, claims ...string,
+) {
 	c := p.Config()
 	checkBackchannelURL(r, c, reg)
 	checkSecret(r, c)
@@ -55,16 +59,20 @@ func checkProvider(ctx context.Context, r *report, p *oidc.Provider, reg curfew.
 	checkLogoutSupport(r, m)
 	checkFrontchannel(r, providerKind(c.Issuer, m), m, reg)
 	checkTokenEndpoint(r, c, m)
+	checkSpeaking(r, c, m, reg)
 	checkClient(ctx, r, p, m, reg)
 	checkRedirectURI(ctx, r, p, m, reg)
+	checkPostLogoutURI(r, m, reg)
 	checkUserinfo(r, c, m)
 	r.ok("access token", "if the token response has no expires_in, it is taken to live for %s (access_token_lifetime)",
 		c.AccessTokenLifetime)
 	checkRevalidation(ctx, r, p, m)
-	checkScopes(r, c, m)
+	checkScopes(r, c, providerKind(c.Issuer, m), m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
 	checkQuirks(r, c, providerKind(c.Issuer, m))
+	checkSubject(r, providerKind(c.Issuer, m))
+	checkRoles(r, providerKind(c.Issuer, m), append(slices.Sorted(maps.Keys(c.Require)), claims...))
 }
 
 // connectionHint says what to check after a request that failed. It begins a sentence.
@@ -115,28 +123,45 @@ func checkSecret(r *report, c oidc.Config) {
 	}
 }
 
+// purpose is what a signing algorithm is registered for.
+type purpose struct {
+	setting string
+	alg     string
+	does    string // what the provider does with it
+	fails   string // what does not work without a key
+}
+
 func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata) {
 	c := p.Config()
-	algs := []string{c.SigningAlg}
-	if c.Quirks.LogoutSigningAlg != c.SigningAlg {
-		algs = append(algs, c.Quirks.LogoutSigningAlg)
+	const check = "signing algorithm"
+	purposes := []purpose{{"id_token_signed_response_alg", c.SigningAlg, "signs ID Tokens with", "nobody can sign in"}}
+	switch offered := m.IDTokenSigningAlgs; {
+	case len(offered) == 0:
+		r.unchecked(check, "the provider does not say whether it offers "+c.SigningAlg, "sign in to see")
+	case !slices.Contains(offered, c.SigningAlg):
+		r.fault(check, fmt.Sprintf("%s is registered here, and the provider offers %s for ID Tokens", c.SigningAlg,
+			strings.Join(offered, ", ")),
+			"set id_token_signed_response_alg to what the client is registered with there")
+	default:
+		r.ok(check, "%s", c.SigningAlg)
 	}
-	for _, alg := range algs {
-		if len(m.IDTokenSigningAlgs) == 0 {
-			r.unchecked("signing algorithm", "the provider does not say whether it offers "+alg, "sign in to see")
-			continue
-		}
-		if !slices.Contains(m.IDTokenSigningAlgs, alg) {
-			r.fault("signing algorithm", fmt.Sprintf("%s is registered here, and the provider offers %s", alg,
-				strings.Join(m.IDTokenSigningAlgs, ", ")),
-				"set id_token_signed_response_alg to what the client is registered with there")
-			continue
-		}
-		r.ok("signing algorithm", "%s", alg)
+	if alg := c.Quirks.LogoutSigningAlg; alg != c.SigningAlg {
+		purposes = append(purposes, purpose{"logout_token_signed_response_alg", alg, "signs logout tokens with",
+			"each logout is refused"})
+		r.unchecked(check, "no provider says whether it signs logout tokens with "+alg+
+			" (logout_token_signed_response_alg)", "sign out at the provider, and look for backchannel_logout in the log")
+	}
+	if alg := c.UserinfoSigningAlg; alg != "" && alg != c.SigningAlg && !c.SkipUserinfo {
+		purposes = append(purposes, purpose{"userinfo_signed_response_alg", alg, "signs userinfo with",
+			"nobody can sign in"})
 	}
 	keys, err := p.Keys(ctx)
 	if err != nil {
 		r.fault("keys", err.Error(), connectionHint(err, m.JWKSURI))
+		return
+	}
+	if len(keys) == 0 {
+		r.fault("keys", m.JWKSURI+" holds none", "no token can be verified: give the provider a signing key")
 		return
 	}
 	var good, bad []string
@@ -149,14 +174,23 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 			bad = append(bad, name+" ("+k.Problem+")")
 		}
 	}
-	switch {
-	case len(good) > 0:
+	complete := true
+	for _, want := range purposes {
+		if slices.ContainsFunc(keys, func(k oidc.KeyInfo) bool { return slices.Contains(k.For, want.alg) }) {
+			continue
+		}
+		complete = false
+		none := fmt.Sprintf("none can be used for %s (%s): %s", want.alg, want.setting,
+			strings.Join(append(slices.Clone(bad), good...), ", "))
+		if providerKind(c.Issuer, m) == "Keycloak" && slices.Contains(m.IDTokenSigningAlgs, want.alg) {
+			r.unchecked("keys", none, "Keycloak makes a key for another algorithm at the first sign-in that needs it: "+
+				"sign in, and run this again")
+			continue
+		}
+		r.fault("keys", none, want.fails+": set "+want.setting+" to what the provider "+want.does)
+	}
+	if complete {
 		r.ok("keys", "%d of %d can be used: %s", len(good), len(keys), strings.Join(good, ", "))
-	case len(keys) == 0:
-		r.fault("keys", m.JWKSURI+" holds none", "no token can be verified: give the provider a signing key")
-	default:
-		r.fault("keys", "none can be used: "+strings.Join(bad, ", "),
-			"no token can be verified: set id_token_signed_response_alg to what the provider signs with")
 	}
 }
 
@@ -185,6 +219,14 @@ func checkLogoutSupport(r *report, m *oidc.Metadata) {
 	} else {
 		r.warn("revocation_endpoint", "the provider has none",
 			"refresh tokens of ended sessions live on there until they run out; they are forgotten here")
+	}
+}
+
+// checkPostLogoutURI names the last of the addresses to register. Providers answer a wrong one with a page for people.
+func checkPostLogoutURI(r *report, m *oidc.Metadata, reg curfew.Registration) {
+	if m.EndSessionEndpoint != "" {
+		r.unchecked("post-logout redirect URI", reg.PostLogoutURI+": no provider says whether it is registered",
+			"register it, sign out here, and see that you come back from the provider")
 	}
 }
 
@@ -282,13 +324,7 @@ func checkClient(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metad
 
 // exchangeAsUnknownClient sends an invalid code with a wrong client secret or, without a secret, a wrong client ID.
 func exchangeAsUnknownClient(ctx context.Context, p *oidc.Provider, reg curfew.Registration) (*oidc.Refusal, error) {
-	c := p.Config()
-	if c.AuthMethod == oidc.AuthNone {
-		c.ClientID = randomCode()
-	} else {
-		c.ClientSecret = randomCode()
-	}
-	other, err := oidc.New(c)
+	other, err := oidc.New(asUnknownClient(p.Config()))
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +344,12 @@ func exchangeAsUnknownClient(ctx context.Context, p *oidc.Provider, reg curfew.R
 func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "redirect URI"
 	state := randomCode()
-	where, err := p.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: randomCode(),
+	asked, err := inTheQuery(p)
+	if err != nil {
+		r.unchecked(check, err.Error(), "sign in to see")
+		return
+	}
+	where, err := asked.AuthURL(ctx, oidc.AuthRequest{RedirectURI: reg.RedirectURI, State: state, Nonce: randomCode(),
 		Verifier: randomCode(), Prompt: "none"})
 	var resp *http.Response
 	if err == nil {
@@ -318,6 +359,9 @@ func checkRedirectURI(ctx context.Context, r *report, p *oidc.Provider, m *oidc.
 		if ask, err = http.NewRequestWithContext(ctx, http.MethodGet, where, nil); err == nil {
 			resp, err = p.Config().HTTPClient.Do(ask) // does not follow redirects
 		}
+	}
+	if err != nil && pushFault(ctx, r, check, err, reg) {
+		return
 	}
 	if err != nil {
 		var broken *url.Error
@@ -483,7 +527,12 @@ func checkRevalidation(ctx context.Context, r *report, p *oidc.Provider, m *oidc
 	r.ok(check, "about each session in use once in %s, by %s", c.Revalidate, way)
 }
 
-func checkScopes(r *report, c oidc.Config, m *oidc.Metadata) {
+func checkScopes(r *report, c oidc.Config, kind string, m *oidc.Metadata) {
+	if kind == "Keycloak" && slices.Contains(c.Scopes, "offline_access") {
+		r.warn("scopes", "offline_access is asked for, and this looks like Keycloak: a person whose first sign-in there "+
+			"asks for it may get an offline session alone, whose end sends no logout token",
+			"leave offline_access out of scopes: sessions are refreshed without it")
+	}
 	var unknown []string
 	for _, s := range c.Scopes {
 		if len(m.Scopes) > 0 && !slices.Contains(m.Scopes, s) {
@@ -540,6 +589,30 @@ func providerKind(issuer string, m *oidc.Metadata) string {
 	return ""
 }
 
+// checkSubject says what cannot be seen from here: a mapper at Keycloak may change `sub` in ID Tokens alone.
+func checkSubject(r *report, kind string) {
+	if kind == "Keycloak" {
+		r.unchecked("sub", "this looks like Keycloak, where a mapper (or pairwise subjects) that sets sub changes ID Tokens "+
+			"and not logout tokens: those end sessions by sid, and one without a sid ends nobody",
+			"keep \"Backchannel logout session required\" on; the log warns (logout_other_subject) when it is so")
+	}
+}
+
+// checkRoles warns of claims that Keycloak puts into access tokens alone, which are not for us to read.
+func checkRoles(r *report, kind string, claims []string) {
+	if kind != "Keycloak" {
+		return
+	}
+	for _, name := range claims {
+		if root, _, _ := strings.Cut(name, "."); root == "realm_access" || root == "resource_access" {
+			r.warn("claims", name+" is asked for here, and Keycloak puts "+root+" into the access token alone",
+				"in the client scope roles, switch \"Add to ID token\" (or \"Add to userinfo\") on for its mapper, or "+
+					"nobody has these roles here")
+			return
+		}
+	}
+}
+
 // checkQuirks reports the quirks in force, and those that this kind of provider is known to need.
 func checkQuirks(r *report, c oidc.Config, kind string) {
 	q := config.Quirks(c.Quirks)
@@ -559,6 +632,9 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 		r.warn("quirks",
 			"this looks like Keycloak, which never encrypts logout tokens, and ID Tokens are encrypted here",
 			"set allow_unencrypted_logout_tokens: true, or each of its logouts is refused")
+	case kind == "Keycloak" && c.Quirks.SIDFromTokenResponse:
+		r.ok("quirks", "this looks like Keycloak, whose ID Tokens have a sid: sid_from_token_response is for releases "+
+			"that leave it out, and does no harm")
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks",
 			"this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")

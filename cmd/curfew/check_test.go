@@ -95,6 +95,18 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			FrontchannelLogout: true}), "front channel", "not checked", "switch \"Front channel logout\" off"},
 		{"a front channel alone", front("", oidc.Metadata{FrontchannelLogout: true}), "front channel", "warning",
 			"register https://app.example.com/auth/frontchannel-logout"},
+		{"Keycloak and a sub that a mapper sets", func(r *report) { checkSubject(r, "Keycloak") }, "sub", "not checked",
+			"one without a sid ends nobody"},
+		{"Keycloak and roles that only the access token has",
+			func(r *report) { checkRoles(r, "Keycloak", []string{"groups", "realm_access.roles"}) }, "claims", "warning",
+			"Add to ID token"},
+		{"Keycloak and offline access", func(r *report) {
+			checkScopes(r, oidc.Config{Scopes: []string{"openid", "offline_access"}}, "Keycloak", &oidc.Metadata{})
+		}, "scopes", "warning", "sends no logout token"},
+		{"the post-logout redirect URI", func(r *report) {
+			checkPostLogoutURI(r, &oidc.Metadata{EndSessionEndpoint: "https://id.example.com/end"},
+				curfew.Registration{PostLogoutURI: "https://app.example.com/auth/logout/callback"})
+		}, "post-logout redirect URI", "not checked", "https://app.example.com/auth/logout/callback"},
 		{"userinfo signed", userinfo("ES256", "ES256"), "userinfo", "ok", "userinfo_signed_response_alg: ES256"},
 		{"userinfo signed with what is not offered", userinfo("PS256", "RS256"), "userinfo", "fault",
 			"the provider offers RS256"},
@@ -107,7 +119,7 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			"quirks",
 			"ok", "authentik"},
 		{"a scope that is not offered", func(r *report) {
-			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}},
+			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}}, "",
 				&oidc.Metadata{Scopes: []string{"openid"}})
 		}, "scopes", "warning", "does not mention groups"},
 		{"a loopback URL for a provider elsewhere",

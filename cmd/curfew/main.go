@@ -93,6 +93,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newNoticeCmd(&p),
 		newKeyCmd(&p),
 		newStoreCmd(&p),
+		newImportCmd(&p),
 		newVersionCmd(&p),
 	)
 	// Before a command runs, only a wrong command line can fail.
@@ -140,8 +141,14 @@ func newVersionCmd(p *process) *cobra.Command {
 	}
 }
 
-// version returns the module's version, or the revision of the working tree.
+// release is the version of a release, which its build sets.
+var release = ""
+
+// version returns the version of the release, that of the module, or the revision of the working tree.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -109,7 +109,8 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 		}
 	})
 	// of other documents
-	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation"} {
+	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation", "par",
+		"request_uri", "response"} {
 		delete(reasons, other)
 	}
 	channels := map[string]words{"backchannel": {}, "frontchannel": {}, "user": {}} // result, a space, reason

@@ -108,7 +108,7 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		return err
 	}
 	draining := make(chan struct{})
-	ready := &console.Readiness{Ask: rp.Ready, Draining: draining, Log: log}
+	ready := &console.Readiness{Ask: rp.Ready, Draining: draining, Warnings: rp.Warnings, Log: log}
 	if router != nil {
 		ready.Upstreams = router.Health
 	}

@@ -172,10 +172,11 @@ func memoryGateway(t *testing.T, issuer string, more ...string) *gateway {
 func TestServeTellsWhatToRegister(t *testing.T) {
 	t.Parallel()
 	op := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
-	g := memoryGateway(t, op.Issuer(), "--upstream", "http://127.0.0.1:9")
+	g := memoryGateway(t, op.Issuer(), "--upstream", "http://127.0.0.1:9", "--hosts", "wiki.localhost,*.apps.localhost")
 	for _, want := range []string{
 		`(?m)^curfew `,
 		`(?m)^  public +http://127\.0\.0\.1:\d+ +reached as http://127\.0\.0\.1:4180$`,
+		`(?m)^  hosts +wiki\.localhost, \*\.apps\.localhost +signed in at 127\.0\.0\.1:4180; each passes /auth/ to curfew$`,
 		`(?m)^  private +http://127\.0\.0\.1:\d+ +/healthz /readyz /metrics$`,
 		`(?m)^  upstream +http://127\.0\.0\.1:9$`,
 		`(?m)^  sessions +memory: +gone when this process ends$`,

@@ -25,6 +25,10 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 	}
 	fmt.Fprintf(t, "curfew %s\n", version())
 	fmt.Fprintf(t, "  public\t%s://%s\treached as %s\n", scheme, servers[0].listener.Addr(), c.URL)
+	if len(c.Hosts) > 0 {
+		fmt.Fprintf(t, "  hosts\t%s\tsigned in at %s; each passes %s/ to curfew\n", strings.Join(c.Hosts, ", "), c.URL.Host,
+			c.Prefix)
+	}
 	if c.AdminListen != "" {
 		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics\n", servers[1].listener.Addr())
 	} else {
@@ -59,6 +63,9 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 		fmt.Fprintf(t, "  back-channel logout URI\t%s\tsession required: yes\n", r.BackchannelURI)
 		fmt.Fprintf(t, "  redirect URI\t%s\n", r.RedirectURI)
 		fmt.Fprintf(t, "  post-logout redirect URI\t%s\n", r.PostLogoutURI)
+		if r.JWKSURI != "" {
+			fmt.Fprintf(t, "  JWKS URI\t%s\tthe public keys of this client\n", r.JWKSURI)
+		}
 		if quirks := config.Quirks(c.Providers[i].Quirks); len(quirks) > 0 {
 			fmt.Fprintf(t, "  quirks in force\t%s\n", strings.Join(quirks, ", "))
 		}

@@ -8,32 +8,53 @@
 //   OP_NEXT_TTL     seconds that those live which it is refreshed with; default 300
 //   OP_GROUPS       that many groups are in the ID Token of everybody; default none
 //   OP_POST         yes: it takes a POST at the endpoints that browsers are sent to, as it does not by default
+//   OP_FEATURES     {"dPoP": {...}}: more of its features; what a client does of them is in the "more" of OP_CLIENTS
+//   OP_TLS          a PEM file with its certificate and key: it is https then, asks for a certificate of who connects, and
+//                   takes any from a client that is registered with one (RFC 8705)
 //   OP_REFRESH      always: there is a refresh token without offline_access too, which ends with the session
 //
 // It tells what happens as one JSON object a line on standard output: listening, jwks (the keys were asked for),
 // backchannel.post (with the token, before it is sent), backchannel.success, backchannel.error, refresh, refresh.error,
-// refresh.issued (with the refresh token), revocation (its endpoint was asked).
+// refresh.issued (with the refresh token), bound (an access token was issued; with the thumbprint that it is bound to),
+// par (a request was pushed), par.error, authorize.error, grant.error, revocation (its endpoint was asked), revoked (with
+// the status).
 //
 // POST /test/revoke with sub=NAME destroys the grants of that person, as an administrator would. POST /test/mark with
 // id=ID makes it say mark: whatever happened before has then been told.
 //
 // Whoever types a name is signed in under it: this is for tests, and listens on loopback alone.
 import * as crypto from 'node:crypto';
+import fs from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import Provider from 'oidc-provider';
 
 const port = Number(process.env.OP_PORT);
-const issuer = `http://127.0.0.1:${port}`;
+const pem = process.env.OP_TLS && fs.readFileSync(process.env.OP_TLS);
+const issuer = `${pem ? 'https' : 'http'}://127.0.0.1:${port}`;
 const key = JSON.parse(process.env.OP_KEY);
 const { alg } = key;
 const groups = Array.from({ length: Number(process.env.OP_GROUPS ?? 0) }, (_, i) => `/organisation/department/team-${i}`);
 const post = process.env.OP_POST === 'yes';
 const tell = (ev, more = {}) => process.stdout.write(`${JSON.stringify({ ev, ...more })}\n`);
 
+const jws = ['HS256', 'HS384', 'HS512', 'RS256', 'PS256', 'ES256', 'ES384', 'ES512', 'EdDSA'];
+const jwe = ['RSA-OAEP', 'RSA-OAEP-256', 'ECDH-ES', 'ECDH-ES+A128KW', 'ECDH-ES+A256KW'];
+const more = JSON.parse(process.env.OP_FEATURES ?? '{}');
+if (more.dPoP?.nonces) more.dPoP = { enabled: true, nonceSecret: crypto.randomBytes(32), requireNonce: () => true };
+if (pem) {
+  const shown = (ctx) => ctx.socket.getPeerX509Certificate();
+  more.mTLS = {
+    enabled: true, certificateBoundAccessTokens: true, selfSignedTlsClientAuth: true, tlsClientAuth: true,
+    getCertificate: (ctx) => shown(ctx)?.toString(), certificateAuthorized: (ctx) => Boolean(shown(ctx)),
+    certificateSubjectMatches: (ctx, name, value) => name === 'tls_client_auth_san_dns' && shown(ctx).checkHost(value) === value,
+  };
+}
+
 const provider = new Provider(issuer, {
-  clients: JSON.parse(process.env.OP_CLIENTS).map(({ id, secret, base }) => ({
+  clients: JSON.parse(process.env.OP_CLIENTS).map(({ id, secret, base, more }) => ({
     client_id: id,
-    client_secret: secret,
+    ...(secret && { client_secret: secret }),
     redirect_uris: [`${base}/auth/callback`],
     post_logout_redirect_uris: [`${base}/auth/logout/callback`],
     grant_types: ['authorization_code', 'refresh_token'],
@@ -41,10 +62,17 @@ const provider = new Provider(issuer, {
     id_token_signed_response_alg: alg,
     backchannel_logout_uri: `${base}/auth/backchannel-logout`,
     backchannel_logout_session_required: true, // without it neither ID Tokens nor logout tokens have a sid
+    ...more,
   })),
   jwks: { keys: [key] },
   clientDefaults: { id_token_signed_response_alg: alg },
-  enabledJWA: { idTokenSigningAlgValues: [alg] },
+  enabledJWA: {
+    idTokenSigningAlgValues: [alg], clientAuthSigningAlgValues: jws, requestObjectSigningAlgValues: jws.filter((a) => a[0] !== 'H'),
+    idTokenEncryptionAlgValues: jwe, userinfoEncryptionAlgValues: jwe, authorizationEncryptionAlgValues: jwe,
+  },
+  clientAuthMethods: ['client_secret_basic', 'client_secret_jwt', 'client_secret_post', 'private_key_jwt', 'none', ...(pem ? ['tls_client_auth', 'self_signed_tls_client_auth'] : [])],
+  subjectTypes: ['public', 'pairwise'],
+  pairwiseIdentifier: (ctx, accountId, client) => `${client.clientId}.${accountId}`,
   cookies: { keys: [crypto.randomBytes(32).toString('hex')], ...(post && { long: { httpOnly: true, sameSite: 'none' } }) },
   enableHttpPostMethods: post,
   pkce: { required: () => true },
@@ -59,6 +87,7 @@ const provider = new Provider(issuer, {
     backchannelLogout: { enabled: true },
     revocation: { enabled: true },
     rpInitiatedLogout: { enabled: true },
+    ...more,
   },
   findAccount: (ctx, sub) => ({
     accountId: sub,
@@ -85,7 +114,11 @@ const provider = new Provider(issuer, {
 provider.on('backchannel.success', (ctx, client, sub, sid) => tell('backchannel.success', { client: client.clientId, sub, sid }));
 provider.on('backchannel.error', (ctx, err, client, sub, sid) => tell('backchannel.error', { client: client.clientId, sub, sid, error: `${err} ${err.cause ?? ''}` }));
 provider.on('grant.success', (ctx) => { if (ctx.oidc.params.grant_type === 'refresh_token') tell('refresh'); });
-provider.on('grant.error', (ctx, err) => { if (ctx.oidc.params?.grant_type === 'refresh_token') tell('refresh.error', { error: err.error }); });
+provider.on('grant.error', (ctx, err) => { if (ctx.oidc.params?.grant_type === 'refresh_token') tell('refresh.error', { error: err.error }); else tell('grant.error', { error: `${err} ${err.error_description ?? ''} ${err.cause ?? ''}` }); });
+provider.on('access_token.saved', (token) => tell('bound', { sub: token.accountId, token: token.jkt ?? token['x5t#S256'] ?? '' }));
+provider.on('authorization.error', (ctx, err) => tell('authorize.error', { error: `${err} ${err.error_description ?? ''} ${err.cause ?? ''}` }));
+provider.on('pushed_authorization_request.error', (ctx, err) => tell('par.error', { error: `${err} ${err.error_description ?? ''} ${err.cause ?? ''}` }));
+provider.on('pushed_authorization_request.success', (ctx) => tell('par', { client: ctx.oidc.client.clientId }));
 provider.on('refresh_token.saved', (token) => tell('refresh.issued', { client: token.clientId, sub: token.accountId, token: token.jti }));
 provider.on('server_error', (ctx, err) => console.error(err));
 
@@ -126,7 +159,7 @@ async function mark(req, res) {
 }
 
 const op = provider.callback();
-http.createServer(async (req, res) => {
+const serve = async (req, res) => {
   try {
     if (req.url.startsWith('/interaction/')) return await interaction(req, res);
     if (req.url === '/test/revoke' && req.method === 'POST') return await revoke(req, res);
@@ -137,10 +170,12 @@ http.createServer(async (req, res) => {
       res.setHeader = (name, value) => set.call(res, name, /^set-cookie$/i.test(name) ? [value].flat().map((c) => c.replace(/; samesite=none/i, '')) : value);
     }
     if (req.url === '/token/revocation') tell('revocation');
+    if (req.method === 'POST' && req.url === '/token/revocation') res.on('finish', () => tell('revoked', { error: String(res.statusCode) }));
     return await op(req, res);
   } catch (err) {
     console.error(err);
     res.statusCode = 500;
     return res.end(String(err));
   }
-}).listen(port, '127.0.0.1', () => tell('listening', { issuer, alg }));
+};
+(pem ? https.createServer({ key: pem, cert: pem, requestCert: true, rejectUnauthorized: false }, serve) : http.createServer(serve)).listen(port, '127.0.0.1', () => tell('listening', { issuer, alg }));

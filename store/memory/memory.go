@@ -74,8 +74,8 @@ type scope struct{ issuer, clientID string }
 
 func namespaceOf(issuer, clientID string) namespace { return unique.Make(scope{issuer, clientID}) }
 
-// mark is an end mark. It bars the sessions that a [store.Selector] with the same subject and sid names. An ending with
-// both leaves a second mark, with bare set, which bars the sessions of the subject without a sid.
+// mark is an end mark. It bars the sessions that a [store.Selector] with the same subject or sid names; with bare set,
+// those of the subject without a sid. An ending with both leaves one for the sid, and one with bare set.
 type mark struct {
 	in           namespace
 	subject, sid string
@@ -133,7 +133,7 @@ func (s *Store) barred(r *store.Record, began time.Time) bool {
 		marks = append(marks, mark{in, r.Subject, "", true})
 	} else {
 		for _, sid := range append([]string{r.SID}, r.Former...) {
-			marks = append(marks, mark{in, "", sid, false}, mark{in, r.Subject, sid, false})
+			marks = append(marks, mark{in, "", sid, false})
 		}
 	}
 	for _, m := range marks {
@@ -275,10 +275,11 @@ func (s *Store) leaveMarks(in namespace, w store.Selector, now time.Time) {
 	if !w.Key.IsZero() {
 		return
 	}
-	subject, sid := strings.Clone(w.Subject), strings.Clone(w.SID)
-	s.leaveMark(mark{in, subject, sid, false}, now)
-	if subject != "" && sid != "" {
-		s.leaveMark(mark{in, subject, "", true}, now)
+	if w.SID != "" {
+		s.leaveMark(mark{in, "", strings.Clone(w.SID), false}, now)
+	}
+	if w.Subject != "" {
+		s.leaveMark(mark{in, strings.Clone(w.Subject), "", w.SID != ""}, now)
 	}
 }
 

@@ -21,8 +21,8 @@ const endSQL = `SELECT e.* FROM (
 		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
 		ELSE '' END AS level OFFSET 0) w,
 	LATERAL curfew_end(CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL THEN $1::text END,
-		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::text, $8::bytea, $9::bigint, $10::bigint,
-		$11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::integer[], $16::integer, $17::integer) e`
+		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text, $9::bytea, $10::bigint, $11::bigint,
+		$12::text[], $13::text[], $14::bigint[], $15::boolean[], $16::integer[], $17::integer, $18::integer) e`
 
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
@@ -91,22 +91,21 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		return nil, err
 	}
 	var key, jti []byte
-	var named *int64
-	switch {
-	case !w.Key.IsZero():
+	var subject *int64
+	if !w.Key.IsZero() {
 		key = w.Key[:]
-	case w.Subject != "":
+	}
+	if w.Subject != "" {
 		h := subjectHash(w.Issuer, w.ClientID, w.Subject)
-		named = &h
-	default:
-		named = sidHash(w.Issuer, w.ClientID, w.SID)
+		subject = &h
 	}
 	if e.JTI != "" {
 		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
 		jti = d[:]
 	}
-	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, named, string(e.Cause), jti, store.Micros(e.JTIExpires),
-		store.Micros(now), kinds, targets, deadlines, whole, each, e.Spare, store.EndBatch}, nil
+	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, subject, sidHash(w.Issuer, w.ClientID, w.SID),
+		string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now), kinds, targets, deadlines, whole, each,
+		e.Spare, store.EndBatch}, nil
 }
 
 // noticesOf returns which notices t requests, in the form that curfew_end takes: one for the whole subject, or one for

@@ -29,6 +29,7 @@ func shapes() map[string]struct {
 		"sub, of one without a sid":  {store.Selector{Subject: "alice"}, ""},
 		"sid":                        {store.Selector{SID: "s1"}, "s1"},
 		"both":                       {store.Selector{Subject: "alice", SID: "s1"}, "s1"},
+		"both, of another subject":   {store.Selector{Subject: "id of alice", SID: "s1"}, "s1"},
 		"both, of one without a sid": {store.Selector{Subject: "alice", SID: "s1"}, ""},
 	}
 }

@@ -25,11 +25,11 @@
 // Redis keeps every entry for one hour longer, and a session that holds a refresh token for one day (see Overdue). So
 // the clock of a server may be wrong by up to an hour.
 //
-// # A sid alone
+// # A sid
 //
-// A logout token may name a sid and no subject (OpenID Connect Back-Channel Logout 1.0 §2.4). Each sid belongs to a
-// bucket, by its hash, where a pointer is kept: the set of the tags that have sessions with that sid. So Create and End
-// concern two buckets, and take two scripts each:
+// A logout token names a sid, with a subject or without (OpenID Connect Back-Channel Logout 1.0 §2.4), and ends the
+// sessions with that sid whatever their subject. Each sid belongs to a bucket, by its hash, where a pointer is kept: the
+// set of the tags that have sessions with that sid. So Create and End concern two buckets, and take two scripts each:
 //
 //	Create   C1, in the sid's bucket: refuse if there is a mark of the sid at or after the beginning of the login;
 //	         add the tag to the pointer.
@@ -54,14 +54,17 @@
 // replaces the session and its entries in both indexes. A logout of a sid that the session has before and after the
 // Rename finds pointer and session in any order of the steps. For the new sid the orders are those above.
 //
-// For an ending with a subject, the marks and the sessions are in one bucket, so it takes one script, and C2 alone
-// decides.
+// On one server all steps of such an ending are one script, unless the sid is that of several subjects.
+//
+// For an ending of a subject alone, the mark and the sessions are in one bucket, so it takes one script, and C2 alone
+// decides. With both, the tag of the subject is one of those of E2, which there removes the sessions of the subject
+// without a sid too, and leaves a mark for them.
 //
 // # A jti
 //
 // On one server, the script that ends the sessions also records the jti, in whatever bucket. On a Cluster a script
 // reaches only its own slot: the jti is recorded there, and a binding in the jti's own slot finds a replay that names
-// another subject (see bind). An ending of a sid alone takes several scripts, so its jti is claimed before them and
+// another subject (see bind). Where an ending of a sid takes several scripts, its jti is claimed before them and
 // recorded after them (see endInSteps). In each case a failure in between does not use the jti up, and of several
 // endings with the same jti at once one succeeds.
 //

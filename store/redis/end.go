@@ -1,8 +1,10 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -11,9 +13,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// End implements [store.Store]. An ending of a key, a subject, or both sub and sid is one script in one bucket. An
-// ending that concerns more than one bucket (a sid alone; a jti on a Cluster), or that waits for replicas, needs
-// further steps before and after that script: see steps.go.
+// End implements [store.Store]. An ending of a key or a subject is one script in one bucket. So is one of a sid, with a
+// subject or alone, on one server, unless the sid is that of several subjects. An ending that concerns more than one
+// bucket of a Cluster (a sid; a jti), or that waits for replicas, needs further steps before and after that script: see
+// steps.go.
 //
 // When it fails between the steps some of the sessions may have ended already. The jti is not used up, so the same
 // token can be sent again, and the next try ends the rest.
@@ -22,7 +25,7 @@ func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 		return nil, err
 	}
 	now = store.Time(now)
-	done := map[string]bool{} // the tags whose sessions have ended, for a sid alone
+	done := map[string]bool{} // the tags whose sessions have ended, for a sid
 	return store.EndInBatches(ctx, func(ctx context.Context) ([]store.Ended, bool, error) {
 		return s.endBatch(ctx, e, now, done)
 	})
@@ -54,18 +57,19 @@ func (s *Store) endBatch(
 func (s *Store) carryOut(
 	ctx context.Context, e store.Ending, now time.Time, done map[string]bool,
 ) (ended []store.Ended, more bool, err error) {
-	if e.Selector.Key.IsZero() && e.Selector.Subject == "" || s.waits() {
+	if e.Selector.SID != "" && !s.cluster && !s.waits() {
+		if ended, more, err = s.endSID(ctx, e, now); !errors.Is(err, errSteps) {
+			return ended, more, err
+		}
+	}
+	if e.Selector.SID != "" || s.waits() {
 		return s.endInSteps(ctx, e, now, done)
 	}
-	c := s.endCall(e, tagOf(e.Selector), e.JTI != "", now)
-	answer, err := s.run(ctx, c)
-	if err != nil {
-		return nil, false, err
-	}
-	return s.finish(ctx, c, answer, e, now)
+	tag := tagOf(e.Selector)
+	return s.endTag(ctx, bucket(tag[0]), s.endCall(e, tag, e.JTI != "", now), e, now)
 }
 
-// tagOf returns the tag of the sessions that w names. A sid alone has none.
+// tagOf returns the tag of the sessions that w names by a key or a subject. A sid alone has none.
 func tagOf(w store.Selector) []byte {
 	if !w.Key.IsZero() {
 		return w.Key[:4]
@@ -85,7 +89,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	switch {
 	case !w.Key.IsZero(): // a key names a session that exists, so no login: no mark
 		shape, rest = "key", string(w.Key[4:])
-	case w.Subject == "":
+	case w.SID != "" && (w.Subject == "" || !bytes.Equal(tag, tagOf(w))):
 		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
 		// A copy of the sid's mark, for a login that has left its pointer in the sid's bucket and is not in this bucket
 		// yet.
@@ -98,7 +102,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 		mark(subjectMark(&in))
 	default:
 		shape, hints = "both", append(hint(w.Issuer, w.ClientID, w.SID), hint(w.Issuer, w.ClientID, "")...)
-		mark(bothMark(&in))
+		mark(sidName(w.Issuer, w.ClientID, w.SID))
 		mark(bareMark(&in))
 	}
 	keys := []string{s.key(b, keyExpiry), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast),
@@ -143,9 +147,42 @@ func messageHead(b bucket, cause store.Cause, now time.Time) string {
 	return string(appendMicros(head, now))
 }
 
+// endTag runs a call that ends the sessions of one tag, which is in bucket b.
+func (s *Store) endTag(
+	ctx context.Context, b bucket, c call, e store.Ending, now time.Time,
+) (ended []store.Ended, more bool, err error) {
+	answer, err := s.run(ctx, c)
+	if err != nil {
+		return nil, false, err
+	}
+	return s.finish(ctx, b, answer, e, now)
+}
+
+// errSteps means that one script cannot carry out the ending of a sid, and has changed nothing.
+var errSteps = errors.New("redis: end: it takes several steps")
+
+// endSID ends the sessions that a sid, or a sid and a subject, name, on one server by one script.
+func (s *Store) endSID(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, bool, error) {
+	st := s.stepsOf(e, now)
+	tag, subject := make([]byte, 4), ""
+	if e.Selector.Subject != "" {
+		tag = tagOf(e.Selector)
+		subject = string(tag)
+	}
+	end := s.endCall(e, tag, e.JTI != "", now)
+	keys := []string{s.key(st.bucket, keyExpiry), s.named(st.bucket, keyMark, st.sid[:]),
+		s.named(st.bucket, keyPointer, st.sid[:])}
+	if e.JTI != "" {
+		jti := st.jtiKeys()
+		keys = append(keys, jti[1], jti[0], jti[2])
+	}
+	args := append([]string{s.prefix, string(st.sid[:]), subject}, end.args...)
+	return s.endTag(ctx, st.bucket, call{s.scripts.sid, keys, args}, e, now)
+}
+
 // finish reads the answer of the script, and sets the wake-ups for the notices that it added.
 func (s *Store) finish(
-	ctx context.Context, c call, answer rueidis.RedisMessage, e store.Ending, now time.Time,
+	ctx context.Context, b bucket, answer rueidis.RedisMessage, e store.Ending, now time.Time,
 ) (ended []store.Ended, more bool, err error) {
 	word, rest, err := list(answer)
 	if err != nil {
@@ -162,7 +199,7 @@ func (s *Store) finish(
 	if len(texts) == 0 {
 		return nil, false, errAnswer
 	}
-	s.wakeAfter(ctx, bucket(c.args[2][0]), texts[0], now)
+	s.wakeAfter(ctx, b, texts[0], now)
 	for _, raw := range texts[1:] {
 		d := decoder{rest: raw}
 		ended = append(ended, d.endedSession(e.Cause, now))
@@ -182,10 +219,10 @@ func (s *Store) traceLife() string {
 	return "60000"
 }
 
-// stepsBucket returns the bucket of the first and last step of an ending with this selector: that of the sid for a sid
-// alone, else that of the sessions.
+// stepsBucket returns the bucket of the first and last step of an ending with this selector: that of the sid, if there
+// is one, else that of the sessions.
 func stepsBucket(w store.Selector) bucket {
-	if w.Key.IsZero() && w.Subject == "" {
+	if w.SID != "" {
 		return sidName(w.Issuer, w.ClientID, w.SID)[0]
 	}
 	return tagOf(w)[0]

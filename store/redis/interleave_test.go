@@ -73,7 +73,15 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 		backend := fresh(t, on, redis.Options{})
 		// later than Redis's own time, which a mark may have too
 		now := store.Time(time.Now().Add(store.AttemptLifetime))
-		for i, order := range orders(2, 3) {
+		logouts := []int{3}
+		if on == single {
+			logouts = append(logouts, 1) // a logout is one step there, unless the sid is that of several subjects
+		}
+		var all []string
+		for _, steps := range logouts {
+			all = append(all, orders(2, steps)...)
+		}
+		for i, order := range all {
 			for _, began := range []time.Duration{-time.Minute, 0, time.Microsecond} {
 				name := fmt.Sprintf("%s, login began %v after the logout", order, began)
 				// Subjects are many, so that the sid's slot and the subject's are not always the same.
@@ -86,6 +94,9 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 				var created error
 				creates := []func() error{point, insert}
 				ends := []func() error{begin, func() (err error) { ended, err = endTags(); return err }, confirm}
+				if strings.Count(order, "E") == 1 {
+					ends = []func() error{func() (err error) { ended, err = backend.End(t.Context(), e, now); return err }}
+				}
 				for _, step := range order {
 					if step == 'E' {
 						if err := ends[0](); err != nil {
@@ -271,10 +282,10 @@ func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	shapes := map[string]func(string) store.Selector{
 		"a subject": func(s string) store.Selector { return store.Selector{Subject: s} },
-		"both":      func(s string) store.Selector { return store.Selector{Subject: s, SID: "s1"} },
+		"both":      func(s string) store.Selector { return store.Selector{Subject: s, SID: "s2"} },
 	}
 	for name, who := range shapes {
-		a, b := recordOf(one, "s1", now), recordOf(two, "s1", now)
+		a, b := recordOf(one, "", now), recordOf(two, "s1", now)
 		mustCreate(t, backend, a, now)
 		mustCreate(t, backend, b, now)
 		if ended, err := backend.End(t.Context(), endingOf(who(one)), now); err != nil || len(ended) != 1 ||

@@ -75,7 +75,7 @@ func queueName(kind store.NoticeKind, target string) name { return hash('l', str
 
 func jtiName(issuer, clientID, jti string) name { return hash('j', issuer, clientID, jti) }
 
-// sidName names a sid: its pointer, and the mark of an ending of the sid alone.
+// sidName names a sid: its pointer, and the mark of an ending of the sid.
 func sidName(issuer, clientID, sid string) name { return hash('s', issuer, clientID, sid) }
 
 // hint is what the sessions with a sid are found by in the index of a tag. The empty sid has one too.
@@ -87,7 +87,6 @@ func hint(issuer, clientID, sid string) []byte {
 // Names of marks in a subject's bucket.
 func subjectMark(r *store.Record) name { return hash('u', r.Issuer, r.ClientID, r.Subject) }
 func bareMark(r *store.Record) name    { return hash('n', r.Issuer, r.ClientID, r.Subject) }
-func bothMark(r *store.Record) name    { return hash('b', r.Issuer, r.ClientID, r.Subject, r.SID) }
 
 // bucket is the number of a part of the store. All that belongs to one subject is in one bucket, so in one slot of a
 // Cluster.

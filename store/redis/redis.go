@@ -45,9 +45,10 @@ type Store struct {
 	option  rueidis.ClientOption // for the connections of the feed and of the clock
 	cluster bool
 	timeout time.Duration
-	round   time.Duration // how long one batch of an ending may take; see endTags
-	channel string        // of the feed, where all buckets share one
-	tags    *[buckets]string
+	round   time.Duration    // how long one batch of an ending may take; see endTags
+	channel string           // of the feed, where all buckets share one
+	prefix  string           // of every key
+	tags    *[buckets]string // the prefix of the keys of each bucket
 	scripts *scripts
 	log     *slog.Logger
 
@@ -104,6 +105,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 			need: make(map[string]bool), conns: make(map[string]chan struct{}), away: make(map[string]bool)},
 		// All databases of a server share its channels, but sessions are in one database.
 		channel: fmt.Sprintf("%s%d:ended", o.Prefix, a.option.SelectDB),
+		prefix:  o.Prefix,
 		tags:    hashTags(o.Prefix),
 	}
 	if s.scripts, err = loadScripts(); err != nil {

@@ -23,7 +23,8 @@ type script struct{ name, text, sha string }
 
 type scripts struct {
 	create, point, update, rename               *script
-	end, begin, confirm, release, bind, prune   *script
+	end, sid, begin, confirm, release           *script
+	bind, prune                                 *script
 	due, claim, complete, enqueue, retry, drop  *script
 	wake, reschedule, stats, ids, save, attempt *script
 }
@@ -40,8 +41,8 @@ func loadScripts() (*scripts, error) {
 	all := new(scripts)
 	for name, to := range map[string]**script{
 		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
-		"end": &all.end, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release, "bind": &all.bind,
-		"prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
+		"end": &all.end, "sid": &all.sid, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release,
+		"bind": &all.bind, "prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
 		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule,
 		"stats": &all.stats, "ids": &all.ids, "save": &all.save, "attempt": &all.attempt,
 	} {
@@ -51,6 +52,12 @@ func loadScripts() (*scripts, error) {
 		}
 		sc := &script{name: name, text: string(shared) + string(text)}
 		switch name {
+		case "sid":
+			end, err := luaFiles.ReadFile("lua/end.lua")
+			if err != nil {
+				return nil, err
+			}
+			sc.text = fmt.Sprintf("%s%slocal spread = '%s'\n%s%s", shared, queue, spread, text, end)
 		case "end", "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats": // about notices
 			sc.text = string(shared) + string(queue) + string(text)
 		}
@@ -167,7 +174,7 @@ var errAnswer = errors.New("redis: the server's answer does not have the expecte
 var verdicts = map[string]error{
 	"not found": store.ErrNotFound, "ended": store.ErrEnded, "conflict": store.ErrConflict,
 	"replayed": store.ErrReplayed, "lost": store.ErrLeaseLost, "no notice": store.ErrNoNotice,
-	"exists": errExists, "busy": errBusy,
+	"exists": errExists, "busy": errBusy, "steps": errSteps,
 }
 
 // text reads an answer that is a string.

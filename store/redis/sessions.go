@@ -170,9 +170,7 @@ func marksFor(r *store.Record) []name {
 	}
 	marks := []name{subjectMark(r)}
 	for _, sid := range sidsOf(r) {
-		in := *r
-		in.SID = sid
-		marks = append(marks, bothMark(&in), sidName(r.Issuer, r.ClientID, sid))
+		marks = append(marks, sidName(r.Issuer, r.ClientID, sid))
 	}
 	return marks
 }

@@ -27,11 +27,11 @@ var errBusy = errors.New("redis: end: another ending with the same jti is under 
 // lease returns how long a claim of a jti holds: longer than any method runs.
 func (s *Store) lease() time.Duration { return 2 * s.timeout }
 
-// endInSteps carries out an ending of a sid alone, or one that waits for replicas:
+// endInSteps carries out an ending of a sid that one script cannot do (see endSID), or one that waits for replicas:
 //
-//  1. begin, in the bucket that records the jti: refuse a replay; claim the jti for a while; for a sid alone leave its
-//     mark and read the tags that it points to.
-//  2. end, in the bucket of each tag.
+//  1. begin, in the bucket that records the jti: refuse a replay; claim the jti for a while; for a sid leave its mark
+//     and read the tags that it points to.
+//  2. end, in the bucket of each tag. That of the subject, if one is named, is one of them.
 //  3. confirm, in the bucket of step 1: record the jti, if the claim still holds.
 //
 // A failure or a crash before 3 leaves the jti unused. The next try claims it (at once if the claim could be released,
@@ -97,7 +97,7 @@ func (s *Store) endTags(
 			return nil, false, err
 		}
 		for i, answer := range answers {
-			ended, left, err := s.finish(ctx, some[i], answer, e, now)
+			ended, left, err := s.finish(ctx, bucket(tags[i][0]), answer, e, now)
 			if err != nil {
 				return nil, false, err
 			}
@@ -119,15 +119,15 @@ type steps struct {
 	now    time.Time
 	owner  string // of the claim; empty without a jti
 	jti    name
-	sid    name // for a sid alone
-	alone  bool
-	bucket bucket // has the record of the jti and, for a sid alone, its mark and its pointer
+	hasSID bool
+	sid    name   // if hasSID
+	bucket bucket // has the record of the jti and, if there is a sid, its mark and its pointer
 }
 
 func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
 	w := e.Selector
-	st := &steps{s: s, e: e, now: now, alone: w.Key.IsZero() && w.Subject == "", bucket: stepsBucket(w)}
-	if st.alone {
+	st := &steps{s: s, e: e, now: now, hasSID: w.SID != "", bucket: stepsBucket(w)}
+	if st.hasSID {
 		st.sid = sidName(w.Issuer, w.ClientID, w.SID)
 	}
 	if e.JTI != "" {
@@ -145,12 +145,12 @@ func (st *steps) jtiKeys() []string {
 // begin does the first step and returns the tags of the sessions to end, also with [errReplicas]. Only the mark of a
 // sid needs replicas: a claim that is lost with its master does no harm.
 func (st *steps) begin(ctx context.Context) ([]string, error) {
-	if !st.alone && st.owner == "" {
+	if !st.hasSID && st.owner == "" {
 		return []string{string(tagOf(st.e.Selector))}, nil
 	}
 	expiry := st.now.Add(store.MarkLifetime)
 	mark := ""
-	if st.alone {
+	if st.hasSID {
 		mark = string(st.sid[:])
 	}
 	jti := st.jtiKeys()
@@ -165,7 +165,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 	for {
 		var answer rueidis.RedisMessage
 		var err, tooFew error
-		if st.alone {
+		if st.hasSID {
 			answer, err = st.s.runReplicated(ctx, st.bucket, c, st.s.timeout/4)
 		} else {
 			answer, err = st.s.run(ctx, c)
@@ -182,7 +182,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 			continue
 		case err != nil:
 			return nil, err
-		case !st.alone:
+		case !st.hasSID:
 			return []string{string(tagOf(st.e.Selector))}, nil
 		case len(rest) != 1:
 			return nil, errAnswer
@@ -192,6 +192,9 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 			return nil, errAnswer
 		}
 		tags, err := tagsOf(numbers)
+		if w := st.e.Selector; w.Subject != "" && !slices.Contains(tags, string(tagOf(w))) {
+			tags = append(tags, string(tagOf(w))) // for the sessions without a sid
+		}
 		return tags, cmp.Or(err, tooFew)
 	}
 }

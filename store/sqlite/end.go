@@ -28,10 +28,10 @@ const (
 	namedSIDSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?5 AND sid <> ''
 		UNION ALL SELECT session FROM former_sids WHERE issuer = ?3 AND client = ?4 AND sid = ?5 LIMIT ?1`
 	namedSubjectSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND subject = ?5 LIMIT ?1`
-	namedBothSQL    = `SELECT id FROM sessions INDEXED BY sessions_by_newest
-		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid IN (?6, '')
-		UNION ALL SELECT s.id FROM former_sids f CROSS JOIN sessions s ON s.id = f.session
-		WHERE f.issuer = ?3 AND f.client = ?4 AND f.sid = ?6 AND s.subject = ?5 LIMIT ?1`
+	namedBothSQL    = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?6 AND sid <> ''
+		UNION ALL SELECT session FROM former_sids WHERE issuer = ?3 AND client = ?4 AND sid = ?6
+		UNION ALL SELECT id FROM sessions INDEXED BY sessions_by_newest
+		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid = '' LIMIT ?1`
 	// All but the ?6 newest.
 	spareSQL = `SELECT id FROM sessions INDEXED BY sessions_by_newest
 		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 ORDER BY created DESC, sid DESC, id DESC LIMIT ?1 OFFSET ?6`
@@ -72,7 +72,7 @@ func (s *Store) endBatch(
 ) (ended []store.Ended, more bool, err error) {
 	err = s.write(ctx, "end", func(w *writer) error {
 		if e.Spare == 0 {
-			if err := w.leaveMark(e.Selector, now); err != nil {
+			if err := w.leaveMarks(e.Selector, now); err != nil {
 				return err
 			}
 		}
@@ -117,13 +117,22 @@ func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
 		store.Micros(e.JTIExpires), store.Micros(now))
 }
 
-// leaveMark leaves the mark that bars the logins under way that s names. A key names an existing session, so no login.
-func (w *writer) leaveMark(s store.Selector, now time.Time) error {
+// leaveMarks leaves the marks that bar the logins under way that s names. A key names an existing session, so no login.
+// With subject and sid there are two: one for the sid, and one for the sessions of the subject without a sid.
+func (w *writer) leaveMarks(s store.Selector, now time.Time) error {
 	if !s.Key.IsZero() {
 		return nil
 	}
-	_, err := exec(w.insertMark, s.Issuer, s.ClientID, s.Subject, s.SID, store.Micros(now))
-	return err
+	subjects := []string{s.Subject}
+	if s.Subject != "" && s.SID != "" {
+		subjects = append(subjects, "")
+	}
+	for _, subject := range subjects {
+		if _, err := exec(w.insertMark, s.Issuer, s.ClientID, subject, s.SID, store.Micros(now)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeNamed removes a batch of the sessions that e names. It returns those of them that lived, and how many it

@@ -20,7 +20,7 @@ const (
 	// sid is. For former sids the statement is run again, with each of them as ?4.
 	barredSQL = `SELECT
 		EXISTS (SELECT 1 FROM marks
-			WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid IN ('', ?4) AND at >= ?5)
+			WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid = '' AND at >= ?5)
 		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks
 			WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))
 		OR (?4 = '' AND EXISTS (SELECT 1 FROM marks

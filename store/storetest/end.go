@@ -12,6 +12,7 @@ func endCases() []testCase {
 		{"whom an ending names", endNames},
 		{"odd names end themselves and nobody else", endOddNames},
 		{"names that would be the same when joined are not the same", endJoinedNames},
+		{"a sid ends its sessions though the ending names another subject", endSIDOfAnotherSubject},
 		{"an ending that names nobody is refused", func(f *fixture) {
 			r := f.signIn("alice", "s1")
 			for _, who := range []store.Selector{
@@ -105,20 +106,18 @@ func endNames(f *fixture) {
 		{"a sid", func(store.Record) store.Selector { return store.Selector{SID: "s1"} },
 			[]string{"a1", "a1 again", "b1"}},
 		{"a sid of another subject", func(store.Record) store.Selector {
-			return store.Selector{Subject: "bob",
-				SID: "s2"}
-		},
-			[]string{"b without"}},
+			return store.Selector{Subject: "bob", SID: "s2"}
+		}, []string{"a2", "b without"}},
 		{"a subject", func(store.Record) store.Selector { return store.Selector{Subject: "alice"} },
 			[]string{"a1", "a1 again", "a2", "a without"}},
 		{"both", func(store.Record) store.Selector { return store.Selector{Subject: "alice", SID: "s1"} },
-			[]string{"a1", "a1 again", "a without"}},
+			[]string{"a1", "a1 again", "b1", "a without"}},
 		{"both, of a sid that is not here", func(store.Record) store.Selector {
 			return store.Selector{Subject: "alice", SID: "s3"}
 		}, []string{"a without"}},
 		{"both, of a subject that is not here", func(store.Record) store.Selector {
 			return store.Selector{Subject: "carol", SID: "s1"}
-		}, nil},
+		}, []string{"a1", "a1 again", "b1"}},
 		{"an unknown sid", func(store.Record) store.Selector { return store.Selector{SID: "s3"} }, nil},
 		{"an unknown subject", func(store.Record) store.Selector { return store.Selector{Subject: "carol"} }, nil},
 		{"a subject that is a sid", func(store.Record) store.Selector { return store.Selector{Subject: "s1"} }, nil},
@@ -170,6 +169,52 @@ func endNames(f *fixture) {
 		}
 		f.now = f.now.Add(time.Second) // so that the marks do not bar the next sessions
 	}
+}
+
+// endSIDOfAnotherSubject: a provider may name one person by another `sub` in its logout tokens than in its ID Tokens.
+func endSIDOfAnotherSubject(f *fixture) {
+	who := store.Selector{Subject: "id of alice", SID: "s1"}
+	has, had := f.signIn("alice", "s1"), f.rename(f.signIn("alice", "s1"), "s3")
+	bare := f.signIn("id of alice", "")
+	stay := []store.Record{f.signIn("alice", "s2"), f.signIn("alice", ""), f.signIn("id of alice", "s2"),
+		f.create(recordAt(issuer, "app2", "alice", "s1", f.now)),
+		f.create(recordAt("https://other.example", client, "alice", "s1", f.now))}
+	refreshed := f.signIn("alice", "s4")
+	heard := f.watch()
+	e := ending(who)
+	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
+	e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: target, Deadline: f.now.Add(time.Hour)}}
+	f.wantEnded(f.endWith(e), has, had, bare)
+	f.wantHeard(heard, has, had, bare)
+	if n := len(f.claim()); n != 3 {
+		f.Errorf("%d notices, want one for each session", n)
+	}
+	for _, r := range stay {
+		f.wantAlive(r)
+	}
+	// What was under way when the ending came: a login, and a refresh that brings the sid.
+	f.wantBarred("alice", "s1", f.now)
+	f.wantBarred("id of alice", "", f.now)
+	f.wantWelcome("alice", "s2", f.now)
+	f.wantWelcome("alice", "", f.now)
+	f.wantError("Rename to the sid", f.store.Rename(f.ctx, renamed(refreshed, "s1"), f.now, f.now), store.ErrEnded)
+	f.now = f.now.Add(time.Second)
+	again := f.signIn("alice", "s1")
+	_, err := f.store.End(f.ctx, e, f.now)
+	f.wantError("End again", err, store.ErrReplayed)
+	f.wantAlive(again)
+
+	// More of them than one batch removes: the jti is recorded with the last.
+	many := []store.Record{again}
+	for i := range store.EndBatch {
+		many = append(many, f.record(fmt.Sprint("user", i%3), "s1"))
+	}
+	f.createAll(many[1:])
+	e.JTI = "j2"
+	f.now = f.now.Add(time.Second)
+	f.wantEnded(f.endWith(e), many...)
+	_, err = f.store.End(f.ctx, e, f.now)
+	f.wantError("End again", err, store.ErrReplayed)
 }
 
 func endOddNames(f *fixture) {
@@ -233,7 +278,8 @@ func endFails(f *fixture) {
 	}
 	r, without := f.signIn("alice", "s1"), f.signIn("alice", "")
 	heard := f.watch()
-	e := f.endingWith(store.Selector{Subject: "alice", SID: "s1"}, store.NoticeRequest{Kind: store.NoticeLogout})
+	who := store.Selector{Subject: "alice"} // an ending of a sid may leave its mark
+	e := f.endingWith(who, store.NoticeRequest{Kind: store.NoticeLogout, PerSession: true})
 	e.JTI, e.JTIExpires = "j1", f.now.Add(time.Hour)
 
 	restore := f.h.FailEnd(f.T)

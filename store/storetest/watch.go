@@ -168,7 +168,7 @@ func watchCases() []testCase {
 			defer feed.Close()
 			f.together(writers, func(w int) error {
 				for i := range each {
-					r := f.record(fmt.Sprint("user", w), fmt.Sprint("s", i))
+					r := f.record(fmt.Sprint("user", w), fmt.Sprint("s", w*each+i))
 					if err := f.store.Create(f.ctx, r, f.now, f.now); err != nil {
 						return err
 					}

@@ -117,10 +117,9 @@ INSERT INTO curfew_ended_pruned VALUES ('0');
 -- statement began, so what a function reads after it has waited for a lock is up to date.
 --
 -- They exclude each other by advisory locks, one for each subject and one for each sid. Row locks would not do, since
--- the session of a Create does not exist yet. Create takes the locks of its session, shared. End takes the lock of its
--- subject, or of its sid if it names no subject, exclusively. That is enough: an ending of a subject, with or without a
--- sid, names only sessions of that subject. A lock is released after the commit is visible. So of a Create and an End
--- that names its session, one comes first:
+-- the session of a Create does not exist yet. Create takes the locks of its session, shared. End takes the locks of its
+-- subject and its sid, as far as it names them, exclusively. A lock is released after the commit is visible. So of a
+-- Create and an End that names its session, one comes first:
 --
 --   Create has the lock first: End waits, then reads the sessions, finds the new one, and removes it.
 --   End has the lock first: Create waits, then reads the marks, finds the new one, and inserts nothing.
@@ -155,7 +154,7 @@ BEGIN
 	-- sid.
 	RETURN EXISTS (SELECT FROM curfew_marks m
 			WHERE m.issuer = p_issuer AND m.client = p_client AND m.subject = p_subject
-			AND (m.sid = '' OR m.sid = ANY (p_sids) OR p_sids = '{}') AND m.at >= p_began)
+			AND (m.sid = '' OR p_sids = '{}') AND m.at >= p_began)
 		OR EXISTS (SELECT FROM curfew_marks m WHERE m.issuer = p_issuer AND m.client = p_client
 			AND m.subject = '' AND m.sid = ANY (p_sids) AND m.at >= p_began);
 END $$;
@@ -215,16 +214,16 @@ END $$;
 -- +goose StatementBegin
 -- curfew_end carries out one batch of an ending: up to p_limit sessions; if p_spare is not 0, of those beyond the
 -- p_spare newest. It returns the sessions that lived, and a row with an empty key if there may be another batch; or one
--- row of nulls if the jti is known and nothing was done. Either p_key or p_hash (of the subject, or else of the sid) is
--- null. For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one for each session
--- whose kind of refresh token is a bit of p_each.
+-- row of nulls if the jti is known and nothing was done. p_key, p_subject_hash and p_sid_hash are null for what the
+-- ending does not name. For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one
+-- for each session whose kind of refresh token is a bit of p_each.
 --
 -- A sid also names the sessions that had it before. An ending of a sid that a session has before and after a rename
 -- needs no further lock: every visible version of the row has that sid, and the row is checked again after a wait for
 -- its lock.
 CREATE FUNCTION curfew_end(
-	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_hash bigint, p_cause text,
-	p_jti bytea, p_jti_expires bigint, p_now bigint,
+	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_subject_hash bigint, p_sid_hash bigint,
+	p_cause text, p_jti bytea, p_jti_expires bigint, p_now bigint,
 	p_kinds text[], p_targets text[], p_deadlines bigint[], p_whole boolean[], p_each integer[],
 	p_spare integer, p_limit integer
 ) RETURNS TABLE (ended_key bytea, ended_subject text, ended_sid text) LANGUAGE plpgsql
@@ -256,38 +255,53 @@ BEGIN
 	ELSIF p_spare > 0 THEN
 		-- No lock and no mark: further logins may begin, and each of them removes old sessions itself.
 		batch := ARRAY(SELECT s.key FROM curfew_sessions s
-			WHERE s.subject_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.subject = p_subject
+			WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
+				AND s.subject = p_subject
 			ORDER BY s.created DESC OFFSET p_spare LIMIT p_limit);
 	ELSE
-		PERFORM pg_advisory_xact_lock(p_hash # 'curfew_sessions'::regclass::oid::bigint);
+		IF p_subject_hash IS NOT NULL THEN
+			PERFORM pg_advisory_xact_lock(p_subject_hash # 'curfew_sessions'::regclass::oid::bigint);
+		END IF;
+		IF p_sid_hash IS NOT NULL THEN
+			PERFORM pg_advisory_xact_lock(p_sid_hash # 'curfew_sessions'::regclass::oid::bigint);
+		END IF;
 		-- The mark bars the logins that began before it. A caller of End knows this server's time only approximately,
-		-- so the mark is never earlier than the server's time, read after the wait for the lock.
+		-- so the mark is never earlier than the server's time, read after the wait for the lock. With subject and sid
+		-- there is another one for the sid, whatever the subject.
 		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
-			VALUES (p_issuer, p_client, p_subject, p_sid,
-				greatest(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))
+			SELECT p_issuer, p_client, subject, p_sid,
+				greatest(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+			FROM unnest(CASE WHEN p_sid = '' THEN ARRAY[p_subject] WHEN p_subject = '' THEN ARRAY['']
+				ELSE ARRAY[p_subject, ''] END) AS subject
 			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
-		IF p_subject <> '' THEN
+		IF p_sid_hash IS NULL THEN
 			batch := ARRAY(SELECT s.key FROM curfew_sessions s
-				WHERE s.subject_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.subject = p_subject
-					AND (p_sid = '' OR s.sid = '' OR s.sid = p_sid OR p_sid = ANY (s.former))
+				WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
+					AND s.subject = p_subject
 				LIMIT p_limit);
 		ELSE
-			-- One statement, so that a session that is renamed meanwhile is in one half or the other.
+			-- One statement, so that a session that is renamed meanwhile is in one part or another. The last part is
+			-- the sessions of the subject that have no sid, if a subject is named.
 			batch := ARRAY(
 				SELECT s.key FROM curfew_sessions s
-				WHERE s.sid_hash = p_hash AND s.issuer = p_issuer AND s.client = p_client AND s.sid = p_sid
+				WHERE s.sid_hash = p_sid_hash AND s.issuer = p_issuer AND s.client = p_client AND s.sid = p_sid
 				UNION ALL
 				SELECT s.key FROM curfew_sessions s
-				WHERE s.former_hash @> ARRAY[p_hash] AND s.issuer = p_issuer AND s.client = p_client
+				WHERE s.former_hash @> ARRAY[p_sid_hash] AND s.issuer = p_issuer AND s.client = p_client
 					AND p_sid = ANY (s.former)
+				UNION ALL
+				SELECT s.key FROM curfew_sessions s
+				WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
+					AND s.subject = p_subject AND s.sid = ''
 				LIMIT p_limit);
 		END IF;
 	END IF;
 	more := p_key IS NULL AND p_spare = 0 AND cardinality(batch) = p_limit;
 	named := ARRAY(SELECT s.key FROM curfew_sessions s
 		WHERE s.key = ANY (batch) AND s.issuer = p_issuer AND s.client = p_client
-			AND (p_key IS NOT NULL OR (p_subject = '' OR s.subject = p_subject)
-				AND (p_sid = '' OR s.sid = p_sid OR p_sid = ANY (s.former) OR p_subject <> '' AND s.sid = ''))
+			AND (p_key IS NOT NULL
+				OR p_sid <> '' AND (s.sid = p_sid OR p_sid = ANY (s.former))
+				OR p_subject <> '' AND s.subject = p_subject AND (p_sid = '' OR s.sid = ''))
 		ORDER BY s.key FOR UPDATE);
 	IF more AND p_jti IS NOT NULL THEN
 		DELETE FROM curfew_jtis WHERE digest = p_jti; -- it is recorded with the last batch

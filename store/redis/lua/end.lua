@@ -15,12 +15,13 @@
 local now, prefix, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
 local limit, spare = tonumber(ARGV[22]), tonumber(ARGV[23])
+local cluster = ARGV[16] == 'SPUBLISH' -- slots move
 if spare > 0 and redis.call('ZCARD', KEYS[2]) <= spare then return {'done', ''} end
 
 if has_jti then
   local till = redis.call('GET', KEYS[6])
   if till and now < tonumber(till) then return {'replayed'} end
-  redis.call('ZCARD', KEYS[7])
+  if cluster then redis.call('ZCARD', KEYS[7]) end
 end
 
 -- is_named reports whether the ending names a session. The names are compared in full; hashes are only for finding.
@@ -38,9 +39,8 @@ local function is_named(v)
   local n = (struct.unpack('>I4', its_names, #scope + 1))
   local its_subject = string.sub(its_names, #scope + 1, #scope + 4 + n)
   local its_sid = string.sub(its_names, #scope + 5 + n)
-  if shape == 'sid' then return has_sid(v, its_sid) end
-  if its_subject ~= subject then return false end
-  return shape == 'subject' or its_sid == '\0\0\0\0' or has_sid(v, its_sid)
+  if shape ~= 'subject' and has_sid(v, its_sid) then return true end
+  return its_subject == subject and (shape == 'subject' or shape == 'both' and its_sid == '\0\0\0\0')
 end
 
 -- Sessions are read without their payloads. Those are read only where a notice needs them. If the ACL of the server
@@ -99,9 +99,11 @@ elseif spare > 0 then
 elseif shape == 'subject' then
   consider_all(function(at) return redis.call('ZRANGE', KEYS[2], at, at + limit - 1) end)
 else
+  local indexes = {KEYS[2]}
+  if redis.call('ZCARD', former_index) > 0 then indexes[2] = former_index end
   for at = 1, #ARGV[9], 8 do
     local from = string.sub(ARGV[9], at, at + 7)
-    for _, index in ipairs({KEYS[2], former_index}) do
+    for _, index in ipairs(indexes) do
       consider_all(function(at)
         return redis.call('ZRANGEBYLEX', index, '[' .. from, '(' .. from .. string.rep('\255', 33), 'LIMIT', at, limit)
       end)
@@ -142,7 +144,9 @@ for i = 24, #ARGV, 4 do
 end
 for i = 1, #queues do check_queue(prefix, ARGV[21], queues[i]) end
 local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
-for _, key in ipairs({KEYS[1], KEYS[3], former_index}) do redis.call('ZCARD', key) end
+if cluster then
+  for _, key in ipairs({KEYS[1], KEYS[3], former_index}) do redis.call('ZCARD', key) end
+end
 
 -- From here on nothing fails. When the memory of Redis is full, it refuses a script at its first command that needs
 -- memory, but not after a command that wrote. ZREM needs none, so it comes first: sessions can be ended on a full

@@ -48,11 +48,11 @@ local function keep(key, till)
 end
 
 -- unlist removes a session from the indexes of its bucket. hint is that of the sid by which it was found. v is the
--- session, or nil if it no longer exists.
+-- session, or nil if it no longer exists. Only a session of version 2 is in the index of former sids.
 local function unlist(expiry, tags, index, former_index, tag, hint, rest, v)
   redis.call('ZREM', expiry, hint .. tag .. rest)
   redis.call('ZREM', index, hint .. rest)
-  redis.call('ZREM', former_index, hint .. rest)
+  if not v or string.byte(v) == 2 then redis.call('ZREM', former_index, hint .. rest) end
   if v then former(v, function(hint) redis.call('ZREM', former_index, hint .. rest) end) end
   if redis.call('EXISTS', index) == 0 then
     redis.call('ZREM', tags, tag)

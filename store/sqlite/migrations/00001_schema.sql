@@ -53,8 +53,7 @@ CREATE TRIGGER former_updated AFTER UPDATE OF former ON sessions BEGIN
 END;
 -- +goose StatementEnd
 
--- End marks. A mark bars the subject, the sid, or, if both are set, the subject with that sid and the subject without a
--- sid.
+-- End marks. A mark bars the subject, the sid, or, if both are set, the sessions of the subject without a sid.
 CREATE TABLE marks (
 	issuer  TEXT    NOT NULL,
 	client  TEXT    NOT NULL,

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/fanout"
+	"example.com/curfew/web"
 )
 
 const envPrefix = "CURFEW_"
@@ -22,6 +24,7 @@ type Config struct {
 	AdminListen    string // empty: no private listener
 	AdminHosts     []string
 	URL            *url.URL
+	Hosts          []string // beside that of URL
 	Prefix         string
 	CookieName     string
 	Home           string
@@ -93,6 +96,15 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if _, ok := given["url"]; !ok {
 		fault("url", fmt.Errorf("is missing: %s", howToSet("url")))
 	}
+	if c.URL != nil {
+		site := &web.Site{URL: c.URL}
+		var err error
+		if site.Hosts, err = web.ParseHosts(c.URL, c.Hosts); err != nil {
+			fault("hosts", OneLine(err))
+		} else {
+			c.checkHosts(site, fault)
+		}
+	}
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {
 		fault("idle_timeout", fmt.Errorf("%s is longer than the session_lifetime of %s", c.Idle, c.Lifetime))
 	}
@@ -122,6 +134,10 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	}
 	if c.token && !reached {
 		fault("pass_access_token", unreached)
+	}
+	if c.token && slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.DPoP }) {
+		fault("pass_access_token", errors.New("with dpop the app could not use the access token, which is bound to a "+
+			"key of the session: leave out one of the two"))
 	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
 		fault("upstream", fmt.Errorf("%s is the public listener itself", c.Upstream.Host))

@@ -113,6 +113,7 @@ func TestEverySettingReachesTheRelyingParty(t *testing.T) {
 	t.Parallel()
 	c, err := Load(map[string]string{"config": writeFile(t, `
 url: https://app.example.com
+hosts: [wiki.example.com, "*.apps.example.com"]
 prefix: /session
 home: /welcome
 after_logout: /bye
@@ -176,6 +177,7 @@ providers:
 		got, want any
 	}{
 		{"URL", rp.URL, "https://app.example.com"},
+		{"Hosts", rp.Hosts, []string{"wiki.example.com", "*.apps.example.com"}},
 		{"Prefix", rp.Prefix, "/session"},
 		{"Home", rp.Home, "/welcome"},
 		{"AfterLogout", rp.AfterLogout, "/bye"},
@@ -271,6 +273,26 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			"{name: two, issuer: 'https://other.example.com', client_id: app, id_token_encrypted_response_alg: " +
 				"RSA-OAEP}"),
 			"need id_token_encrypted_response_alg and decryption_key_file, both"},
+		{"a key that is not there", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"private_key_file: none.pem}"), ":4: providers[1].private_key_file: open none.pem: no such file"},
+		{"one of two keys that is not there", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"decryption_key_file: [/dev/null, none.pem]}"),
+			":4: providers[1].decryption_key_file: /dev/null: it holds no private key"},
+		{"a method without its key", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"token_endpoint_auth_method: private_key_jwt}"), "private_key_jwt needs a private key"},
+		{"a client certificate without its key", two("{name: two, issuer: 'https://other.example.com', " +
+			"client_id: app, client_certificate_file: x.pem}"), "a certificate needs its key, and a key its certificate"},
+		{"a client certificate that is not there", two("{name: two, issuer: 'https://other.example.com', " +
+			"client_id: app, client_certificate_file: x.pem, client_certificate_key_file: x.pem}"),
+			"client_certificate_file x.pem with the key x.pem: open x.pem"},
+		{"an unknown response mode", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"response_mode: fragment}"), `:4: providers[1].response_mode: "fragment": it is one of query, form_post`},
+		{"encrypted answers without a key", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"response_mode: jwt, authorization_encrypted_response_alg: ECDH-ES}"),
+			"encrypted authorization responses need authorization_encrypted_response_alg and decryption_key_file, both"},
+		{"bound tokens for an app", two("{name: two, issuer: 'https://other.example.com', client_id: app, dpop: true}") +
+			"upstream: http://127.0.0.1:1\npass_access_token: true\n",
+			":6: pass_access_token: with dpop the app could not use the access token"},
 		{"an unknown prompt", two(
 			"{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"),
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
@@ -351,6 +373,19 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			"routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, " +
 				"backchannel_logout_uri: 'https://wiki/'}]\n",
 			`:1: routes: there is no app "mail"`},
+		{"a wildcard for everybody's hosts", "url: https://auth.example.com\nhosts: ['*.co.uk', Wiki.example.com, 'a.example.com.']\n",
+			`:2: hosts: "*.co.uk" covers names of different owners: co.uk is a public suffix (https://publicsuffix.org); ` +
+				`list the hosts one by one, or a wildcard for a domain of yours; "a.example.com." ends in a dot`},
+		{"hosts on the web, and the url on loopback", "url: http://127.0.0.1:1\nhosts: [wiki.example.com]\n",
+			`:2: hosts: "wiki.example.com" is not on loopback`},
+		{"a rule for another host", "url: https://auth.example.com\nhosts: ['*.example.com']\n" +
+			"policy: [{host: wiki.example.org, path: /*}]\n",
+			`:3: policy: "wiki.example.org" is neither the host of url nor among hosts`},
+		{"a rule for another host than the only one", "url: https://auth.example.com\n" +
+			"policy: [{host: wiki.example.com, path: /*}]\n", `:2: policy: "wiki.example.com" is neither`},
+		{"a route for another host", "url: https://auth.example.com\nhosts: [wiki.example.com]\n" +
+			"routes: [{host: mail.example.com, upstream: 'http://127.0.0.1:1'}]\n",
+			`:3: routes: "mail.example.com" is neither the host of url nor among hosts`},
 		{"a certificate without its key", "tls_cert_file: x.pem\n", ":1: tls_cert_file: a certificate needs its key"},
 		{"a CA that is none", "upstream_ca_file: /dev/null\n", ":1: upstream_ca_file: /dev/null holds no certificate"},
 		{"an empty setting", "home:\n", ":1: home: is empty"},

@@ -91,7 +91,7 @@ func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[s
 		before, twice := found[key]
 		switch {
 		case !known[key]:
-			l.faults.add(v, fmt.Errorf("there is no such setting%s", nearest(key, known)))
+			l.faults.add(v, fmt.Errorf("there is no such setting%s", Nearest(key, known)))
 		case twice:
 			l.faults.add(v, fmt.Errorf("is there already, at %s", before.where))
 		default:

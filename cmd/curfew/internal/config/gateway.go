@@ -29,12 +29,15 @@ type Gateway struct {
 	StreamsAreUse    bool
 	WebSocketOrigins []string
 	ForwardAuth      bool
+	OAuth2ProxyPaths bool
 	Assertion        bool
 	AssertionClaims  []string
 
 	policyDefault string
 	preset        string
 	headers       map[string]string
+	separator     string
+	encoding      string
 	token         bool
 }
 
@@ -48,10 +51,14 @@ func (g *Gateway) settings() []setting {
 		{"upstream_health", "", "", "", text(&g.UpstreamHealth)},
 		{"routes", "", "", "", g.setRoutes},
 		{"forward_auth", "true", "", "", boolean(&g.ForwardAuth)},
+		{"oauth2_proxy_paths", "false", "", "", boolean(&g.OAuth2ProxyPaths)},
 		{"policy", "", "", "", g.setPolicy},
 		{"policy_default", "signed-in", "", "", oneOf(&g.policyDefault, "signed-in", "deny")},
 		{"identity", "curfew", "", "", oneOf(&g.preset, "curfew", "oauth2-proxy", "none")},
 		{"identity_headers", "", "", "", g.setHeaders},
+		{"list_separator", ",", "", "", g.setSeparator},
+		{"header_encoding", "utf-8", "", "", oneOf(&g.encoding, string(gateway.UTF8), string(gateway.Percent),
+			string(gateway.RFC8187))},
 		{"pass_access_token", "false", "", "", boolean(&g.token)},
 		{"assertion", "false", "", "", boolean(&g.Assertion)},
 		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
@@ -144,6 +151,7 @@ func (g *Gateway) setPolicy(v value) error {
 		r := new(gateway.Rule)
 		rules = append(rules, r)
 		return []setting{
+			{key: "host", set: text(&r.Host)},
 			{key: "path", set: text(&r.Path)},
 			{key: "methods", set: texts(&r.Methods)},
 			{key: "public", set: boolean(&r.Public)},
@@ -195,12 +203,35 @@ func (g *Gateway) setHeaders(v value) error {
 	return nil
 }
 
+// setSeparator sets what separates the entries of a list in a header.
+func (g *Gateway) setSeparator(v value) error {
+	return parsed(func(s string) error {
+		g.separator = s
+		_, err := gateway.Identity{}.WithSeparator(s)
+		return err
+	})(v)
+}
+
 // setAssertionClaims reads the list of claims in an assertion.
 func (g *Gateway) setAssertionClaims(v value) (err error) {
 	if g.AssertionClaims, err = v.list(); err != nil {
 		return err
 	}
 	return OneLine(gateway.CheckAssertionClaims(g.AssertionClaims))
+}
+
+// checkHosts checks the hosts that rules and routes name. A route may name any host while the site has one.
+func (g *Gateway) checkHosts(site *web.Site, fault func(key string, err error)) {
+	for _, host := range g.Policy.Hosts() {
+		if err := site.CheckPattern(host); err != nil {
+			fault("policy", err)
+		}
+	}
+	for _, r := range g.Routes {
+		if err := site.CheckPattern(r.Host); err != nil && site.SeveralHosts() {
+			fault("routes", err)
+		}
+	}
 }
 
 // finish sets what depends on several settings.
@@ -225,6 +256,12 @@ func (g *Gateway) finish() error {
 	var err error
 	if g.Identity, err = gateway.NewIdentity(headers); err != nil {
 		return OneLine(err)
+	}
+	if id, err := g.Identity.WithSeparator(g.separator); err == nil { // a fault is reported with its line
+		g.Identity = id
+	}
+	if id, err := g.Identity.WithEncoding(gateway.Encoding(g.encoding)); err == nil {
+		g.Identity = id
 	}
 	return nil
 }

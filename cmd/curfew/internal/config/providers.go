@@ -1,11 +1,8 @@
 package config
 
 import (
-	"crypto/ecdsa"
-	"crypto/rsa"
-	"crypto/x509"
+	"crypto/tls"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -26,7 +24,9 @@ type Provider struct {
 
 	encryptionAlg, encryptionEnc string
 	userinfoAlg, userinfoEnc     string // of its encryption
-	decryptionKey                any
+	responseAlg, responseEnc     string // of authorization responses
+	decryptionKeys               []oidc.PrivateKey
+	certFile, certKeyFile        string
 }
 
 // settings returns the settings of one provider.
@@ -45,8 +45,25 @@ func (p *Provider) settings() []setting {
 		{"client_secret", "", "", "", text(&p.ClientSecret)},
 		{"client_secret_file", "", "FILE", "holds the client secret (or CURFEW_CLIENT_SECRET in the environment)",
 			p.readSecret},
-		{"token_endpoint_auth_method", "", "METHOD", "client_secret_basic, client_secret_post or none",
-			oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthNone)},
+		{"token_endpoint_auth_method", "", "METHOD",
+			"client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt, tls_client_auth, " +
+				"self_signed_tls_client_auth or none",
+			oneOf(&p.AuthMethod, oidc.AuthBasic, oidc.AuthPost, oidc.AuthSecretJWT, oidc.AuthPrivateJWT,
+				oidc.AuthTLS, oidc.AuthSelfSignedTLS, oidc.AuthNone)},
+		{"private_key_file", "", "FILE", "holds the private keys of the client, in PEM form or as JWKs",
+			privateKeys(&p.Keys)},
+		{"token_endpoint_auth_signing_alg", "", "", "", text(&p.AuthSigningAlg)},
+		{"client_assertion_audience", "issuer", "", "",
+			oneOf(&p.AssertionAudience, oidc.AudienceIssuer, oidc.AudienceTokenEndpoint)},
+		{"client_certificate_file", "", "", "", text(&p.certFile)},
+		{"client_certificate_key_file", "", "", "", text(&p.certKeyFile)},
+		{"pushed_authorization_requests", "false", "", "", boolean(&p.PushRequests)},
+		{"request_object_signing_alg", "", "", "", text(&p.RequestObjectSigningAlg)},
+		{"response_mode", "query", "", "", p.set(func(c *oidc.Config) *string { return &c.ResponseMode })},
+		{"authorization_signed_response_alg", "", "", "", text(&p.ResponseSigningAlg)},
+		{"authorization_encrypted_response_alg", "", "", "", encryptionAlg(&p.responseAlg)},
+		{"authorization_encrypted_response_enc", "", "", "", encryptionEnc(&p.responseEnc)},
+		{"dpop", "false", "", "", boolean(&p.DPoP)},
 		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens",
 			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
 		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
@@ -64,7 +81,7 @@ func (p *Provider) settings() []setting {
 		{"revalidate_rate", "0", "", "", p.setRevalidateRate},
 		{"id_token_encrypted_response_alg", "", "", "", encryptionAlg(&p.encryptionAlg)},
 		{"id_token_encrypted_response_enc", "", "", "", encryptionEnc(&p.encryptionEnc)},
-		{"decryption_key_file", "", "", "", p.readDecryptionKey},
+		{"decryption_key_file", "", "", "", privateKeys(&p.decryptionKeys)},
 		{"require", "", "", "", p.setRequire},
 		{"require_verified_email", "false", "", "", boolean(&p.RequireVerifiedEmail)},
 		{"offline_access", "keep", "", "", p.setOfflineAccess},
@@ -213,38 +230,30 @@ func (p *Provider) readSecret(v value) error {
 	})(v)
 }
 
-func (p *Provider) readDecryptionKey(v value) error {
-	return parsed(func(name string) error {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
+// privateKeys reads the keys of one file, or of several in their order.
+func privateKeys(to *[]oidc.PrivateKey) func(value) error {
+	return func(v value) error {
+		names := []string{v.text}
+		if v.node != nil {
+			var err error
+			if names, err = v.list(); err != nil {
+				return err
+			}
 		}
-		block, _ := pem.Decode(b)
-		if block == nil {
-			return fmt.Errorf("%s holds no PEM block", name)
-		}
-		if p.decryptionKey, err = parseKey(block.Bytes); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		*to = nil
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			keys, err := oidc.ParsePrivateKeys(b)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			*to = append(*to, keys...)
 		}
 		return nil
-	})(v)
-}
-
-func parseKey(der []byte) (any, error) {
-	if k, err := x509.ParsePKCS8PrivateKey(der); err == nil {
-		switch k.(type) {
-		case *rsa.PrivateKey, *ecdsa.PrivateKey:
-			return k, nil
-		}
-		return nil, errors.New("want an RSA or an EC private key")
 	}
-	if k, err := x509.ParsePKCS1PrivateKey(der); err == nil {
-		return k, nil
-	}
-	if k, err := x509.ParseECPrivateKey(der); err == nil {
-		return k, nil
-	}
-	return nil, errors.New("want a private key without a passphrase, as PKCS#8, PKCS#1 or SEC 1")
 }
 
 // setRequire reads a map from claims to a value or a list of values, also as text (`{groups: [staff]}`).
@@ -286,21 +295,49 @@ func (p *Provider) finish() error {
 		switch {
 		case alg == "" && enc == "" && !needed:
 			return nil, nil
-		case alg == "" || p.decryptionKey == nil:
+		case alg == "" || len(p.decryptionKeys) == 0:
 			return nil, fmt.Errorf("encrypted %s need %s_encrypted_response_alg and decryption_key_file, both",
-				map[string]string{"id_token": "ID Tokens", "userinfo": "answers of userinfo"}[what], what)
+				map[string]string{"id_token": "ID Tokens", "userinfo": "answers of userinfo",
+					"authorization": "authorization responses"}[what], what)
 		}
-		return &oidc.Encryption{Alg: alg, Enc: enc, Key: p.decryptionKey}, nil
+		return &oidc.Encryption{Alg: alg, Enc: enc, Keys: p.decryptionKeys}, nil
 	}
-	var err1, err2 error
+	var err1, err2, err3 error
 	p.Encryption, err1 = encryption("id_token", p.encryptionAlg, p.encryptionEnc,
-		p.decryptionKey != nil && p.userinfoAlg == "")
+		len(p.decryptionKeys) > 0 && p.userinfoAlg == "" && p.responseAlg == "")
 	p.UserinfoEncryption, err2 = encryption("userinfo", p.userinfoAlg, p.userinfoEnc, false)
-	if err := errors.Join(err1, err2); err != nil {
+	p.ResponseEncryption, err3 = encryption("authorization", p.responseAlg, p.responseEnc, false)
+	if err := errors.Join(err1, err2, err3, p.readCertificate()); err != nil {
 		return OneLine(err)
 	}
 	_, err := oidc.New(p.Config)
 	return OneLine(err)
+}
+
+// readCertificate reads the client's certificate. It is read again for each connection, so that it can be replaced; one
+// that cannot be read then leaves the last one in use.
+func (p *Provider) readCertificate() error {
+	switch {
+	case p.certFile == "" && p.certKeyFile == "":
+		return nil
+	case p.certFile == "" || p.certKeyFile == "":
+		return errors.New("a certificate needs its key, and a key its certificate: give client_certificate_file and " +
+			"client_certificate_key_file")
+	}
+	first, err := tls.LoadX509KeyPair(p.certFile, p.certKeyFile)
+	if err != nil {
+		return fmt.Errorf("client_certificate_file %s with the key %s: %w", p.certFile, p.certKeyFile, err)
+	}
+	var last atomic.Pointer[tls.Certificate]
+	last.Store(&first)
+	certFile, keyFile := p.certFile, p.certKeyFile
+	p.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if newer, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
+			last.Store(&newer)
+		}
+		return last.Load(), nil
+	}
+	return nil
 }
 
 // Quirks returns the departures from the standards in force, as they are written in the file.

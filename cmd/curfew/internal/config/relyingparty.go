@@ -16,7 +16,8 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 	observe curfew.Observer,
 ) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Prefix: c.Prefix, CookieName: c.CookieName, Home: c.Home, AfterLogout: c.AfterLogout,
+		URL: c.URL.String(), Hosts: c.Hosts, Prefix: c.Prefix, CookieName: c.CookieName,
+		Home: c.Home, AfterLogout: c.AfterLogout,
 		Store: backend, Keyring: ring,
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
@@ -25,8 +26,8 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		Log: log, Observe: observe,
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
-		NoForwardAuth: !c.ForwardAuth,
-		KeyRotation:   c.KeyRotation, RevokeExpired: c.RevokeExpired,
+		NoForwardAuth: !c.ForwardAuth, OAuth2ProxyPaths: c.OAuth2ProxyPaths,
+		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1

@@ -41,6 +41,8 @@ func (c *Config) settings() []setting {
 			"the certificate of the public listener; read again when it changes (default: no TLS)", text(&c.TLSCert)},
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
+		{"hosts", "", "HOSTS", "further hosts with apps, like wiki.example.com,*.example.com; people sign in at url",
+			texts(&c.Hosts)},
 		{"prefix", "/auth", "PATH", "the path of Curfew's own routes", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
 		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},

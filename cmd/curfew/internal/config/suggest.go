@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// nearest returns a hint to the most similar known key, if one is similar.
-func nearest(key string, known map[string]bool) string {
+// Nearest returns a hint to the most similar known name, if one is similar, to put after a message.
+func Nearest(key string, known map[string]bool) string {
 	best, least := "", 3
 	for _, k := range slices.Sorted(maps.Keys(known)) {
 		if d := distance(key, k); d < least {

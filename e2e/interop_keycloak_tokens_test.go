@@ -1,0 +1,129 @@
+package e2e_test
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// tokens are scenarios of what Keycloak issues: algorithms, keys, encryption, refresh tokens and offline access.
+func (k *keycloak) tokens() []scenario {
+	logout := func(t *testing.T, r *realm, g *gateway) (string, string) {
+		t.Helper()
+		b, bob := r.signIn(t, g, "alice"), r.signIn(t, g, "bob")
+		sends, curfew := g.ended(t, b, func() {
+			r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
+		})
+		bob.in(t, g)
+		return sends, curfew
+	}
+	var all []scenario
+	for _, alg := range []string{"PS256", "ES256", "EdDSA", "RS512"} {
+		all = append(all, scenario{what: "tokens are signed with " + alg, run: func(t *testing.T) (string, string) {
+			r, g := k.start(t, changes{attributes: object{"id.token.signed.response.alg": alg}},
+				"--id-token-signed-response-alg", alg)
+			return logout(t, r, g)
+		}})
+	}
+	return append(all, []scenario{
+		{what: "the realm signs with another key from now on", run: func(t *testing.T) (string, string) {
+			c := brief()
+			c.realm = object{}
+			r, g := k.start(t, c)
+			b := r.signIn(t, g, "alice")
+			r.admin(t, http.MethodPost, "/components", object{"name": "next", "providerId": "rsa-generated",
+				"providerType": "org.keycloak.keys.KeyProvider", "config": object{"priority": []string{"200"}}}, nil)
+			g.refreshed(t, b)
+			return g.ended(t, b, func() {
+				r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
+			})
+		}},
+		{what: "ID Tokens are encrypted (`allow_unencrypted_logout_tokens: true`)",
+			run: func(t *testing.T) (string, string) {
+				key, err := rsa.GenerateKey(rand.Reader, 2048)
+				if err != nil {
+					t.Fatal(err)
+				}
+				jwk, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "enc",
+					Use: "enc", Algorithm: "RSA-OAEP-256"}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				g := newGateway(t)
+				private, err := x509.MarshalPKCS8PrivateKey(key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g.write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+				r := k.realm(t, g, changes{attributes: object{"use.jwks.string": "true", "jwks.string": string(jwk),
+					"id.token.encrypted.response.alg": "RSA-OAEP-256", "id.token.encrypted.response.enc": "A256GCM"}})
+				g.provider(t, r.issuer, "allow_unencrypted_logout_tokens: true", "decryption_key_file: key.pem",
+					"id_token_encrypted_response_alg: RSA-OAEP-256", "id_token_encrypted_response_enc: A256GCM")
+				g.start(t)
+				return logout(t, r, g)
+			}},
+		{what: "a refresh token works once, and 20 requests come together", run: func(t *testing.T) (string, string) {
+			c := brief()
+			c.realm = object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0}
+			r, g := k.start(t, c)
+			b := r.signIn(t, g, "alice")
+			for range 2 {
+				first, err := b.told(g, "application/json")
+				if err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the session is refreshed", func() string {
+					b.together(t, g, 20)
+					next, err := b.told(g, "application/json")
+					if err != nil {
+						t.Fatal(err)
+					}
+					return unless(next.Header.Get("Authorization") != first.Header.Get("Authorization"), "not yet")
+				})
+			}
+			return "one new refresh token each time", "uses each once, and the session goes on"
+		}},
+		{what: "**scope `offline_access`**: the sessions of somebody are ended", run: func(t *testing.T) (string, string) {
+			r, g := k.start(t, brief(), "--scopes", "openid,profile,email,offline_access")
+			b := r.signIn(t, g, "alice")
+			return g.ended(t, b, func() {
+				r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
+			})
+		}},
+		{what: "scope `offline_access`, and signed in to another app before: the sessions are ended",
+			run: func(t *testing.T) (string, string) {
+				r, g := k.start(t, brief(), "--scopes", "openid,profile,email,offline_access")
+				other := newGateway(t)
+				(&realm{keycloak: k, name: r.name, issuer: r.issuer}).addClient(t, other, changes{})
+				other.start(t)
+				b := r.signIn(t, other, "alice")
+				r.enter(t, b, g, "alice")
+				return g.ended(t, b, func() {
+					r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
+				})
+			}},
+		{what: "scope `offline_access`: the offline session is revoked", run: func(t *testing.T) (string, string) {
+			r, g := k.start(t, brief(), "--scopes", "openid,profile,email,offline_access")
+			b := r.signIn(t, g, "alice")
+			return g.ended(t, b, func() {
+				r.admin(t, http.MethodDelete, "/users/"+r.users["alice"]+"/consents/"+g.client, nil, nil)
+			})
+		}},
+		{what: "**\"Front channel logout\" is on**", run: func(t *testing.T) (string, string) {
+			c := brief()
+			c.client = object{"frontchannelLogout": true}
+			r, g := k.start(t, c)
+			return logout(t, r, g)
+		}},
+		{what: "\"Backchannel logout session required\" is off", run: func(t *testing.T) (string, string) {
+			r, g := k.start(t, changes{attributes: object{"backchannel.logout.session.required": "false"}})
+			return logout(t, r, g)
+		}},
+	}...)
+}
