@@ -53,15 +53,17 @@ func TestABrokenProviderIsOneLineOfTheLog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := new(journal)
-			a := newApp(t, func(c *curfew.Config) {
+			prepare := func(a *app) {
+				if row.broken != nil {
+					row.broken(t, a)
+				}
+			}
+			a := newAppAt(t, prepare, func(c *curfew.Config) {
 				c.Log = slog.New(slog.NewTextHandler(log, nil))
 				if row.config != nil {
 					row.config(t, c)
 				}
 			})
-			if row.broken != nil {
-				row.broken(t, a)
-			}
 			for range 3 { // and it is told once
 				b := newBrowser(t)
 				if _, status, _ := b.open(a.server.URL + "/"); status < 400 {

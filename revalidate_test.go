@@ -273,7 +273,8 @@ func TestTheFirstWayToAskThatThereIsIsTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := new(journal)
-			a := newApp(t, asksEveryMinute(row.ways...), func(c *curfew.Config) {
+			prepare := func(a *app) { a.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = row.discovery }) }
+			a := newAppAt(t, prepare, asksEveryMinute(row.ways...), func(c *curfew.Config) {
 				c.Log = slog.New(slog.NewTextHandler(log, nil))
 				if row.config != nil {
 					row.config(&c.Providers[0])
@@ -284,7 +285,6 @@ func TestTheFirstWayToAskThatThereIsIsTaken(t *testing.T) {
 				row.client(&client)
 			}
 			a.op.SetClient(client)
-			a.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = row.discovery })
 			b := newBrowser(t)
 			b.open(a.server.URL + "/")
 			before := map[string]int{}

@@ -45,7 +45,7 @@ func newStricter(t *testing.T, change ...func(*curfew.Config)) *stricter {
 		t.Fatal(err)
 	}
 	s := new(stricter)
-	s.app = newApp(t, append([]func(*curfew.Config){func(c *curfew.Config) {
+	s.app = newAppAt(t, s.prepare, append([]func(*curfew.Config){func(c *curfew.Config) {
 		c.Policy, c.TrustedProxies = policy, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	}}, change...)...)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,7 +55,12 @@ func newStricter(t *testing.T, change ...func(*curfew.Config)) *stricter {
 	to, _ := url.Parse(upstream.URL)
 	s.proxy = httptest.NewServer(s.rp.Proxy(to))
 	t.Cleanup(s.proxy.Close)
-	s.op.Mangle(func(m *oidctest.Mangle) {
+	return s
+}
+
+// prepare has the provider do what it is asked for.
+func (s *stricter) prepare(a *app) {
+	a.op.Mangle(func(m *oidctest.Mangle) {
 		m.Discovery = func(d map[string]any) { d["claims_parameter_supported"] = true }
 		m.Authorize = func(q url.Values) string {
 			s.mu.Lock()
@@ -82,7 +87,6 @@ func newStricter(t *testing.T, change ...func(*curfew.Config)) *stricter {
 			}
 		}
 	})
-	return s
 }
 
 func (s *stricter) requests() []url.Values {
