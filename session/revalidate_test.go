@@ -183,7 +183,7 @@ func TestAnOpenStreamHasItsSessionAskedAboutAndIsNoUse(t *testing.T) {
 			time.Sleep(time.Minute)
 			got, next, err := b.m.Recheck(b.t.Context(), s.Key)
 			if err != nil || !got.LastSeen.Equal(s.LastSeen) || !got.IdleExpires.Equal(s.IdleExpires) ||
-				next.Sub(time.Now()) > time.Minute {
+				time.Until(next) > time.Minute {
 				t.Fatalf("last seen %v, next %v, %v", got.LastSeen, next, err)
 			}
 		}
