@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/audit"
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
 	"example.com/curfew/keyring"
@@ -33,6 +35,10 @@ type Config struct {
 	// is registered at the providers. Every host gets the requests for Prefix to [RP.Handler], and has a cookie of its
 	// own, which is worth nothing at another host; all belong to one session.
 	Hosts []string
+	// CookieDomain is for sites whose hosts do not pass Prefix to this relying party. All hosts at and below this domain
+	// then get the same cookie, and each of them can read it, replace it, and use it at every other. Default: each host
+	// has a cookie of its own.
+	CookieDomain string
 	// Prefix is the path under which Curfew's own routes lie; default "/auth". Mount [RP.Handler] there.
 	Prefix string
 	// CookieName is the base name of our cookies, after `__Host-`; see [session.CheckCookieName]. Browsers share
@@ -49,6 +55,12 @@ type Config struct {
 	// Keyring holds the keys that seal cookies and tokens; see [KeyFile]. It is required with a Store. The default is a
 	// random key.
 	Keyring *keyring.Keyring
+
+	// Remember has the session cookie outlive the browser, for as long as the session may live. By default the browser
+	// removes the cookie when it is closed.
+	Remember bool
+	// AttemptLifetime is how long a person may take to sign in, between 1 and 15 minutes; default 15 minutes.
+	AttemptLifetime time.Duration
 
 	IdleTimeout time.Duration // a session ends when it is not used for this long; default 2 h
 	Lifetime    time.Duration // a session ends after this long in any case; default 24 h
@@ -122,7 +134,15 @@ type Config struct {
 	// FailureStatus is its status when a logout could not be carried out: 503 (the default) or 400 (§2.8).
 	FailureStatus int
 
+	// AuditWriter gets a line of JSON, with the names of OCSF, for each sign-in, logout, ending and action of an operator;
+	// nil: none. It is called by one goroutine. See [RP.Audit].
+	AuditWriter io.Writer
+	// AuditKeep is how long the newest of these events stay in Store, where all replicas see them; default 30 days,
+	// negative: they are not kept there. There is room for [store.JournalSize].
+	AuditKeep time.Duration
+
 	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
+	TrustUnix      bool             // uses those of peers without an address too, which come by a Unix socket
 	Log            *slog.Logger     // default slog.Default()
 	Observe        Observer         // is called for metrics
 	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
@@ -151,7 +171,10 @@ type RP struct {
 	fanout    *fanout.Sender
 	keys      *fanout.Keys // nil: nothing is signed for apps
 
-	quiet *quietProviders
+	quiet    *quietProviders
+	audit    *audit.Log
+	replica  Replica
+	replicas *replicas
 
 	handler http.Handler
 	stop    context.CancelFunc
@@ -174,10 +197,16 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Log: log, TrustedProxies: cfg.TrustedProxies}}
+	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
+		TrustedProxies: cfg.TrustedProxies,
+		TrustUnix:      cfg.TrustUnix}}
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)
+		if cfg.CookieDomain != "" && err == nil {
+			rp.site.SharedCookie = true
+			fault("CookieDomain", rp.site.CheckCookieDomain(cfg.CookieDomain))
+		}
 		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
 	}
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
@@ -185,6 +214,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
 	fault("SuccessStatus", oneOf(cfg.SuccessStatus, 0, http.StatusOK, http.StatusNoContent))
 	fault("FailureStatus", oneOf(cfg.FailureStatus, 0, http.StatusServiceUnavailable, http.StatusBadRequest))
+	if l := cfg.AttemptLifetime; l != 0 && (l < time.Minute || l > store.AttemptLifetime) {
+		fault("AttemptLifetime", errors.New("must be between 1 and 15 minutes"))
+	}
 	fault("Providers", rp.addProviders(cfg, log))
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
@@ -212,6 +244,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err := rp.addFanout(cfg, clock, log); err != nil {
 		return nil, err
 	}
+	rp.replica = thisReplica(cfg.Now())
+	rp.audit = rp.newAudit(cfg, clock.Now, log)
+	rp.site.OnEvent = rp.recordEvent
 	rp.quiet = &quietProviders{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	ended, err := newEndings(cfg.OnEnd, log)
 	if err != nil {
@@ -225,9 +260,17 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)
+			rp.replicas.signedIn(s.Provider)
+			rp.recordSignIn(s)
 			call(cfg.Observe.SessionCreated, s.Provider)
 		},
-		OnEnded: func(e store.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
+		OnEnded: func(e store.Ended) {
+			if p := rp.provider(e.Issuer, e.ClientID); p != nil && e.Cause == store.CauseRefreshRejected {
+				rp.replicas.refreshEnded(p.Name())
+			}
+			call(cfg.Observe.SessionEnded, string(e.Cause))
+		},
+		OnEnding: rp.recordEnding,
 		OnHeard: func(e store.Ended) {
 			ended.add(e)
 			p := rp.provider(e.Issuer, e.ClientID)
@@ -242,9 +285,17 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err != nil {
 		return nil, err
 	}
+	rp.replicas = &replicas{store: rp.store, keyring: cfg.Keyring, now: clock.Now, log: log,
+		inSync: rp.sessions.FeedInSync, self: rp.replica, seen: map[string]*ProviderTraffic{}}
+	for _, p := range rp.providers {
+		rp.replicas.names = append(rp.replicas.names, p.Name())
+	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
-		Main: external.Hostname()}
-	if rp.site.SeveralHosts() {
+		Domain: cfg.CookieDomain, Main: external.Hostname()}
+	if cfg.Remember {
+		cookie.Remember = cmp.Or(cfg.Lifetime, session.DefaultLifetime)
+	}
+	if rp.site.SeveralHosts() && !rp.site.SharedCookie {
 		cookie.Host = func(r *http.Request) (string, bool) {
 			host, err := rp.site.HostOf(r)
 			return host.Name, err == nil
@@ -252,12 +303,13 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp.login = &login.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Keyring: cfg.Keyring, Cookie: cookie,
-		OnLogin: cfg.OnLogin, Home: cfg.Home,
+		OnLogin: cfg.OnLogin, Home: cfg.Home, AttemptLife: cfg.AttemptLifetime,
 	}
 	rp.gateway = &gateway.Handler{
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
-		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth, OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
+		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
+		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
 		WebSocketOrigins: cfg.WebSocketOrigins,
 	}
 	for _, a := range cfg.Apps {
@@ -270,6 +322,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		OnResult: func(channel, provider, result, reason string) {
 			if channel != "user" && (result == "ok" || result == "replayed") { // even if it ended no session
 				rp.quiet.sentLogout(provider)
+				rp.replicas.sentLogout(provider)
 			}
 			if cfg.Observe.Logout != nil {
 				cfg.Observe.Logout(channel, provider, result, reason)
@@ -296,6 +349,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
 	rp.running.Go(func() { rp.fanout.Run(ctx) })
+	rp.running.Go(func() { rp.audit.Run(ctx) })
+	rp.running.Go(func() { rp.replicas.run(ctx) })
 	rp.running.Go(func() { ended.run(ctx) })
 	if rp.keys != nil {
 		rp.running.Go(func() { rp.keys.Run(ctx) })

@@ -176,7 +176,8 @@ func TestOneSignInIsGoodForAllHostsAndOneSignOutToo(t *testing.T) {
 		h.replica.Store(int32(i % 2))
 		at, status, text := v.visit(h.at(host) + deep)
 		want := h.at(host) + strings.TrimSuffix(deep, "#frag")
-		if status != http.StatusOK || !strings.HasPrefix(text, "alice at "+host) || strings.Split(at.String(), "#")[0] != want {
+		got, _, _ := strings.Cut(at.String(), "#")
+		if status != http.StatusOK || !strings.HasPrefix(text, "alice at "+host) || got != want {
 			t.Fatalf("%s: %d %s at %s, want %s", host, status, text, at, want)
 		}
 	}
@@ -457,5 +458,201 @@ func TestAReturnToLeadsToListedHostsOnly(t *testing.T) {
 		if got := at.String(); got != want || status != http.StatusOK {
 			t.Errorf("%s led to %s (%d), want %s", to, got, status, want)
 		}
+	}
+}
+
+// newSharing is a relying party whose hosts share the cookie of a domain.
+func newSharing(t *testing.T) *curfew.RP {
+	t.Helper()
+	op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Clients: []oidctest.Client{{ID: "app", Secret: "secret",
+		RedirectURIs: []string{"https://auth.example.com/auth/callback"}}}})
+	cfg := curfew.Config{URL: "https://auth.example.com", Hosts: []string{"wiki.example.com", "*.apps.example.com"},
+		CookieDomain: "example.com", Log: new(rig.Log).Logger(),
+		Providers: []oidc.Config{{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "secret"}}}
+	rp, err := curfew.New(context.Background(), cfg)
+	rig.Must(t, err)
+	t.Cleanup(func() { rp.Close() })
+	return rp
+}
+
+func TestHostsCanShareTheCookieOfADomain(t *testing.T) {
+	t.Parallel()
+	rp := newSharing(t)
+	app := rp.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, curfew.SessionFrom(r.Context()).Subject)
+	}))
+	ask := func(h http.Handler, to string, cookies ...*http.Cookie) *http.Response {
+		r := httptest.NewRequest(http.MethodGet, to, nil)
+		r.Header.Set("Accept", "text/html")
+		for _, c := range cookies {
+			r.AddCookie(c)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Result()
+	}
+	first := ask(app, "https://wiki.example.com/deep?x=%2F")
+	login := first.Header.Get("Location")
+	if login != "https://auth.example.com/auth/login?return_to="+url.QueryEscape("https://wiki.example.com/deep?x=%2F") {
+		t.Fatalf("sent to %s", login)
+	}
+	begun := ask(rp.Handler(), login)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: rig.Patience,
+		CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+			if r.URL.Host == "auth.example.com" {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		}}
+	answer, err := client.Get(begun.Header.Get("Location"))
+	rig.Must(t, err)
+	answer.Body.Close()
+	done := ask(rp.Handler(), answer.Header.Get("Location"), begun.Cookies()...)
+	if got := done.Header.Get("Location"); got != "https://wiki.example.com/deep?x=%2F" {
+		t.Fatalf("%d: back to %q", done.StatusCode, got)
+	}
+	var cookie *http.Cookie
+	for _, c := range done.Cookies() {
+		if c.Name == "__Secure-curfew" {
+			cookie = c
+		}
+	}
+	if cookie == nil || cookie.Domain != "example.com" || !cookie.Secure || !cookie.HttpOnly ||
+		cookie.SameSite != http.SameSiteLaxMode {
+		t.Fatalf("the cookie is %v, of %v", cookie, done.Cookies())
+	}
+	for _, c := range begun.Cookies() {
+		if !strings.HasPrefix(c.Name, "__Host-") || c.Domain != "" {
+			t.Errorf("the cookie of the attempt is %v", c)
+		}
+	}
+	for host, want := range map[string]int{"wiki": 200, "one.apps": 200, "auth": 200, "other": 403} {
+		if got := ask(app, "https://"+host+".example.com/", cookie); got.StatusCode != want {
+			t.Errorf("%s: %d", host, got.StatusCode)
+		}
+	}
+	for to, want := range map[string]string{"https://other.example.com/x": "/", "https://evil.example/x": "/",
+		"/x": "/x"} {
+		begun := ask(rp.Handler(), "https://auth.example.com/auth/login?return_to="+url.QueryEscape(to))
+		answer, err := client.Get(begun.Header.Get("Location"))
+		rig.Must(t, err)
+		answer.Body.Close()
+		done := ask(rp.Handler(), answer.Header.Get("Location"), begun.Cookies()...)
+		if got := done.Header.Get("Location"); got != want {
+			t.Errorf("return_to %s led to %q", to, got)
+		}
+	}
+	clear := httptest.NewRecorder()
+	out := httptest.NewRequest(http.MethodPost, "https://auth.example.com/auth/logout", nil)
+	out.AddCookie(cookie)
+	rp.Handler().ServeHTTP(clear, out)
+	if !slices.ContainsFunc(clear.Result().Cookies(), func(c *http.Cookie) bool {
+		return c.Name == "__Secure-curfew" && c.Domain == "example.com" && c.MaxAge < 0
+	}) {
+		t.Errorf("a sign-out leaves the cookie: %v", clear.Result().Cookies())
+	}
+	if got := ask(app, "https://wiki.example.com/", cookie); got.StatusCode == 200 {
+		t.Error("still signed in")
+	}
+}
+
+func TestACookieDomainThatDoesNotFitIsRefused(t *testing.T) {
+	t.Parallel()
+	for domain, want := range map[string]string{
+		"apps.example.com": "wiki.example.com is not below apps.example.com", "com": "public suffix",
+		"ample.com": "is not below", "example.com.": "ends in a dot", ".example.com": "not a host name",
+		"*.example.com": "wildcard", "https://example.com": "not a host name", "example.org": "is not below",
+	} {
+		_, err := curfew.New(t.Context(), curfew.Config{URL: "https://auth.example.com",
+			Hosts: []string{"wiki.example.com", "*.apps.example.com"}, CookieDomain: domain,
+			Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
+		if err == nil || !strings.Contains(err.Error(), "CookieDomain: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", domain, err, want)
+		}
+	}
+	_, err := curfew.New(t.Context(), curfew.Config{URL: "http://auth.localhost", CookieDomain: "localhost",
+		Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app"}}})
+	if err == nil || !strings.Contains(err.Error(), "url is not https") {
+		t.Errorf("on loopback: %v", err)
+	}
+}
+
+// A cookie that outlives the browser lives no longer than its session, at whichever host it was set.
+func TestARememberedCookieLivesAsLongAsTheSession(t *testing.T) {
+	t.Parallel()
+	for _, remember := range []bool{true, false} {
+		h := newHosts(t, func(c *curfew.Config) { c.Remember, c.Lifetime = remember, time.Hour })
+		v := h.visitor()
+		ages := func() (ages []int) {
+			v.Transport = noted{v.Transport, func(c *http.Cookie) {
+				if c.Name == "curfew-"+h.port {
+					ages = append(ages, c.MaxAge)
+				}
+			}}
+			v.visit(h.at("auth") + "/")
+			h.skew.Store(int64(10 * time.Minute))
+			v.visit(h.at("wiki") + "/")
+			return ages
+		}()
+		switch {
+		case len(ages) != 2:
+			t.Errorf("remember %v: %v", remember, ages)
+		case remember && (ages[0] != 3600 || ages[1] > 3000 || ages[1] < 2700):
+			t.Errorf("the cookies live for %v seconds, want 3600 and a little less than 3000", ages)
+		case !remember && (ages[0] != 0 || ages[1] != 0):
+			t.Errorf("the cookies live for %v seconds, want as long as the browser is open", ages)
+		}
+	}
+}
+
+// noted tells of each cookie that is set.
+type noted struct {
+	http.RoundTripper
+	set func(*http.Cookie)
+}
+
+func (n noted) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := n.RoundTripper.RoundTrip(r)
+	if err == nil {
+		for _, c := range resp.Cookies() {
+			n.set(c)
+		}
+	}
+	return resp, err
+}
+
+func TestASignInTakesNoLongerThanTheSiteAllows(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, func(c *curfew.Config) { c.AttemptLifetime = time.Minute })
+	v := h.visitor()
+	v.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+		if r.URL.Path == "/auth/callback" {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	for _, row := range []struct {
+		pass time.Duration
+		want string
+	}{{30 * time.Second, "alice at auth"}, {time.Minute, "has to be finished within 60 seconds"}} {
+		req, _ := http.NewRequest(http.MethodGet, h.at("auth")+"/auth/login", nil)
+		resp, err := v.Do(req)
+		rig.Must(t, err)
+		resp.Body.Close()
+		callback, err := resp.Location()
+		rig.Must(t, err)
+		h.skew.Add(int64(row.pass))
+		if _, _, text := v.open(callback.String()); row.want != "alice at auth" && !strings.Contains(text, row.want) {
+			t.Errorf("after %v: %s", row.pass, text)
+		}
+		if who := v.who("auth"); (who == "alice") != (row.want == "alice at auth") {
+			t.Errorf("after %v: %q is signed in", row.pass, who)
+		}
+		req, _ = http.NewRequest(http.MethodPost, h.at("auth")+"/auth/logout", nil)
+		v.do(req)
+	}
+	_, err := curfew.New(t.Context(), curfew.Config{URL: h.at("auth"), AttemptLifetime: 16 * time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "AttemptLifetime: must be between") {
+		t.Errorf("16 minutes: %v", err)
 	}
 }

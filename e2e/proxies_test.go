@@ -252,7 +252,7 @@ func TestBehindAProxyNothingThatAClientMadeUpReachesTheApp(t *testing.T) {
 			}
 			// Those of other instances on this host too, which it is not to see either.
 			r.Header.Set("Cookie", r.Header.Get("Cookie")+
-				"; curfew-1-login-aa=x; lang=en; curfew=y; zone=; __Host-curfew=z; curfewish=1")
+				"; curfew-1-login-aa=x; lang=en; curfew=y; zone=; __Host-curfew=z; __Secure-curfew=z; curfewish=1")
 			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)

@@ -95,7 +95,11 @@ func (h *Handler) OwnHosts(next http.Handler, any ...string) http.Handler {
 		return next
 	}
 	open := map[string]bool{}
-	for _, route := range append(any, "verify") { // verify finds the host by itself
+	// These two find the host by themselves.
+	if any = append(any, "verify"); h.OAuth2ProxyPaths {
+		any = append(any, "auth")
+	}
+	for _, route := range any {
 		open[h.Site.Path(route)] = true
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -270,7 +274,7 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 			to := login()
 			origin := h.here(r).Origin
 			if from, ok := strings.CutPrefix(r.Header.Get("Referer"), origin+"/"); ok { // the page with the form
-				to = origin + h.Site.Path("login") + "?" + url.Values{"return_to": {web.ReturnTo("/" + from)}}.Encode()
+				to = h.absolute(r, h.loginLink(r, web.ReturnTo("/"+from), url.Values{}))
 				if isStepUp {
 					to = stepUp.link(to)
 				}
@@ -338,10 +342,31 @@ func pathAlone(target string) string {
 }
 
 func (h *Handler) loginURL(r *http.Request, returnTo string) string {
-	return h.Site.Path("login") + "?" + url.Values{"return_to": {h.returnTo(r, returnTo)}}.Encode()
+	return h.loginLink(r, h.returnTo(r, returnTo), url.Values{})
 }
 
-// returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise "/".
+// loginLink returns the address that starts a sign-in, for a page at the host of r. more are further parameters.
+func (h *Handler) loginLink(r *http.Request, path string, more url.Values) string {
+	host := h.here(r)
+	more.Set("return_to", h.Site.ReturnLink(host, path))
+	return h.Site.Link(host, "login") + "?" + more.Encode()
+}
+
+// absolute returns the URL of a link on a page at the host of r.
+func (h *Handler) absolute(r *http.Request, link string) string {
+	if strings.HasPrefix(link, "/") {
+		return h.here(r).Origin + link
+	}
+	return link
+}
+
+// signOut is the action to sign out, on a page at the host of r.
+func (h *Handler) signOut(r *http.Request) web.Action {
+	to := h.Site.Link(h.here(r), "logout")
+	return web.Action{Label: "Sign out", Href: to, Post: strings.HasPrefix(to, "/")}
+}
+
+// returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise the first page.
 func (h *Handler) returnTo(r *http.Request, raw string) string {
 	to, err := web.ParseReturnTo(raw)
 	if err == nil {
@@ -350,7 +375,7 @@ func (h *Handler) returnTo(r *http.Request, raw string) string {
 	if raw != "" { // a proxy may omit it
 		h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
 	}
-	return "/"
+	return h.Site.First()
 }
 
 // requestTarget returns the path and query of a request exactly as the browser sent them, even if a router in front has

@@ -181,7 +181,7 @@ func ambiguous(target string) error {
 
 // allowedFor is allowed, and logs at debug what was asked for and what was there: names of groups, and of claims.
 func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, target string) error {
-	err := h.allowed(by, s, target)
+	err := h.allowed(r, by, s, target)
 	f, ok := errors.AsType[*web.Failure](err)
 	if !ok || !cmp.Or(h.Site.Log, slog.Default()).Enabled(r.Context(), slog.LevelDebug) {
 		return err
@@ -207,16 +207,16 @@ func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, targ
 
 // allowed returns nil if the session meets all conditions of the rule. The page says what kind of condition is not met;
 // only the log says which value would be accepted.
-func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
+func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target string) error {
 	var missing, why string
 	switch {
-	case len(r.Groups) > 0 && !session.MeetsText(s.Claims, h.groupsClaim(), r.Groups):
+	case len(by.Groups) > 0 && !session.MeetsText(s.Claims, h.groupsClaim(), by.Groups):
 		missing, why = "membership of a group", "groups"
-	case len(r.EmailDomains) > 0 && !slices.ContainsFunc(r.EmailDomains,
+	case len(by.EmailDomains) > 0 && !slices.ContainsFunc(by.EmailDomains,
 		func(d string) bool { return session.EqualFold(d, emailDomain(s)) }):
 		missing, why = "an e-mail address of a certain domain", "email_domains"
 	}
-	for name, values := range r.Claims {
+	for name, values := range by.Claims {
 		if missing == "" && !session.MeetsText(s.Claims, name, values) {
 			missing, why = "a permission", "claims: "+name
 		}
@@ -224,19 +224,21 @@ func (h *Handler) allowed(r *rule, s *session.Session, target string) error {
 	if missing == "" {
 		return nil
 	}
-	again := h.Site.Path("login") + "?" + url.Values{"prompt": {"select_account"},
-		"return_to": {web.ReturnTo(target)}}.Encode()
+	prompt, label := "select_account", "Use another account"
+	if slices.Contains([]string{"claims: acr", "claims: amr", "claims: auth_time"}, why) {
+		prompt, label = "login", "Sign in again" // else the session at the provider answers at once, with the same
+	}
+	again := h.loginLink(r, web.ReturnTo(target), url.Values{"prompt": {prompt}})
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{
 			Text: "You are signed in, but for this page your account lacks " + missing +
 				".\n\nAsk the people who run this site if you should have it.",
 			// If the provider signs the same account in again, signing out there helps.
-			Actions: []web.Action{{Label: "Use another account", Href: again},
-				{Label: "Sign out", Href: h.Site.Path("logout"), Post: true}},
+			Actions: []web.Action{{Label: label, Href: again}, h.signOut(r)},
 		},
 		Event: "forbidden",
-		Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.Int("rule", r.number),
+		Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.Int("rule", by.number),
 			slog.String("missing", why)},
 	}
 }

@@ -181,7 +181,8 @@ func TestWhatARuleAsksForMustBeThere(t *testing.T) {
 		{claims, map[string]any{"department": "sales", "realm_access.roles": "boss"}, "a permission", "another value"},
 	} {
 		p := mustPolicy(t, row.rule)
-		err := h.allowed(&p.rules[0], &session.Session{Claims: row.claims}, "/secret?x=y")
+		err := h.allowed(httptest.NewRequest("GET", "/", nil), &p.rules[0],
+			&session.Session{Claims: row.claims}, "/secret?x=y")
 		f, _ := errors.AsType[*web.Failure](err)
 		switch {
 		case row.lacks == "" && err != nil:

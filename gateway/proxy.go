@@ -176,11 +176,11 @@ func (h *Handler) nextActions(r *http.Request, s *session.Session, again bool) [
 	if err == nil && again && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		all = append(all, web.Action{Label: "Try again", Href: to})
 	}
-	if to != "/" {
-		all = append(all, web.Action{Label: "Go to the first page", Href: "/"})
+	if to != h.Site.First() {
+		all = append(all, web.Action{Label: "Go to the first page", Href: h.Site.First()})
 	}
 	if s != nil {
-		all = append(all, web.Action{Label: "Sign out", Href: h.Site.Path("logout"), Post: true})
+		all = append(all, h.signOut(r))
 	}
 	return all
 }

@@ -43,7 +43,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 	case s == nil: // also on a public path: it is not known whether the person meets the rule
 		err = errNotSignedIn
 	default:
-		err = h.allowed(besides, s, o.target)
+		err = h.allowed(r, besides, s, o.target)
 	}
 	headers := make(http.Header, 8)
 	if err == nil && s != nil {
@@ -62,7 +62,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 	}
 	var login func() string
 	if o.redirect {
-		login = func() string { return h.here(r).Origin + h.loginURL(r, o.target) }
+		login = func() string { return h.absolute(r, h.loginURL(r, o.target)) }
 	}
 	h.deny(w, r, o.method, err, login)
 }
@@ -180,7 +180,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	}
 	if err != nil {
 		w := &recorder{header: http.Header{}, status: http.StatusOK}
-		h.deny(w, r, r.Method, err, func() string { return h.here(r).Origin + h.loginURL(r, requestTarget(r)) })
+		h.deny(w, r, r.Method, err, func() string { return h.absolute(r, h.loginURL(r, requestTarget(r))) })
 		return Answer{Header: w.header, Status: w.status, Body: w.body.Bytes()}
 	}
 	h.logAllowed(r, "ext_authz", r.Method, r.URL.EscapedPath(), s, by)

@@ -42,7 +42,7 @@ const (
 // The reasons why a callback belongs to no login of this browser.
 var (
 	errForeignState = errors.New("the state is not one of ours")
-	errRanOut       = errors.New("the login took longer than 15 minutes")
+	errRanOut       = errors.New("the login took longer than it may")
 	errNoCookie     = errors.New("the browser sent no cookie of this login: it was finished already, made room for " +
 		"newer ones, or was begun in another browser")
 )
@@ -95,7 +95,7 @@ func (h *Handler) begin(r *http.Request, a *attempt) (*http.Cookie, error) {
 	}
 	a.State = base64.RawURLEncoding.EncodeToString(h.Keyring.Seal(purpose, nil, plain.Bytes()))
 	a.derive(secret)
-	return h.Cookie.New(h.cookieName(a.Slot), cookieValue(h.Sessions.Now(), secret), store.AttemptLifetime), nil
+	return h.Cookie.New(h.cookieName(a.Slot), cookieValue(h.Sessions.Now(), secret), h.attemptLife()), nil
 }
 
 // derive computes the nonce and the PKCE verifier from the secret in the cookie and the attempt's ID, which the browser
@@ -149,7 +149,7 @@ func (h *Handler) findAttempt(r *http.Request, state string) (*attempt, error) {
 		a.ReturnTo = h.loadReturn(r, a.ID)
 	}
 	// Do not rely on the browser to remove the cookie in time.
-	if h.Sessions.Now().Sub(a.Began) >= store.AttemptLifetime {
+	if h.Sessions.Now().Sub(a.Began) >= h.attemptLife() {
 		return a, errRanOut
 	}
 	secret, ok := h.secretOf(r, a.Slot, a.Browser)

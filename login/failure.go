@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
@@ -55,7 +56,7 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 			Text: "This sign-in was finished already, or another one took its place.", Actions: actions})
 		return nil
 	case errors.Is(err, errRanOut):
-		m.Text = "It took too long: a sign-in has to be finished within 15 minutes."
+		m.Text = fmt.Sprintf("It took too long: a sign-in has to be finished within %s.", inWords(h.attemptLife()))
 	default:
 		m.Text = "It was finished already, has run out, or was begun in another browser."
 		m.Note = "If this happens every time, your browser may be blocking cookies for this site."
@@ -63,6 +64,14 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	f := refuse(http.StatusBadRequest, "", err, attrs...)
 	f.Message = m
 	return f
+}
+
+// inWords returns a time for people, in minutes if it is some.
+func inWords(d time.Duration) string {
+	if n := int(d.Minutes()); d%time.Minute == 0 && n != 1 {
+		return fmt.Sprintf("%d minutes", n)
+	}
+	return fmt.Sprintf("%d seconds", int(d.Seconds()))
 }
 
 // declined is the page for an error that the provider answered (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and the

@@ -76,7 +76,7 @@ func (h *Handler) beginHandover(w http.ResponseWriter, r *http.Request, q reques
 			f.ReturnTo = h.home()
 		}
 	}
-	cookie := h.Cookie.NewCrossSite(h.cookieName(f.Slot), cookieValue(f.Began, secret), store.AttemptLifetime)
+	cookie := h.Cookie.NewCrossSite(h.cookieName(f.Slot), cookieValue(f.Began, secret), h.attemptLife())
 	h.evictAttempts(w, r, cookieSize(cookie))
 	http.SetCookie(w, cookie)
 	q.handover = f
@@ -229,7 +229,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request) error {
 	h.replaceAt(r, c.For.Replaces, s)
 	h.Site.Event(r, slog.LevelInfo, "handover", slog.String("result", "ok"), slog.String("host", host.Name),
 		slog.String("session", s.Key.Handle()))
-	h.Cookie.Write(w, b)
+	h.Cookie.WriteFor(w, b, s.Expires.Sub(h.Sessions.Now()))
 	redirect(w, to)
 	return nil
 }

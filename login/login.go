@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -40,9 +41,10 @@ type Handler struct {
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
 	// StepUp returns how a person has to sign in for a request: the name of its host, its method, and its path and
-	// query; nil: in any way. A
-	// sign-in that leads to such a page asks the provider for that.
+	// query; nil: in any way. A sign-in that leads to such a page asks the provider for that.
 	StepUp func(r *http.Request, host, method, target string) *session.StepUp
+	// AttemptLife is how long a sign-in may take; default, and at most, [store.AttemptLifetime].
+	AttemptLife time.Duration
 
 	Home string // the path that a login without return_to leads to; default "/"
 
@@ -51,12 +53,14 @@ type Handler struct {
 	longReturns *rate.Limiter // of return paths that are put into the store
 }
 
+func (h *Handler) attemptLife() time.Duration { return cmp.Or(h.AttemptLife, store.AttemptLifetime) }
+
 func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet, http.MethodPost))
-	if h.Site.SeveralHosts() {
+	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
 	}
 	for _, p := range h.Providers {
@@ -119,19 +123,23 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if q.handover == nil && q.host.Name != q.here.Name { // it has to begin there
+		redirect(w, q.host.Origin+h.link(q))
+		return nil
+	}
 	if r.Method == http.MethodPost {
 		// A page of another site may have sent the form. A browser sends our cookies to the address that it leads to,
 		// but not with the form.
-		redirect(w, h.link(q))
+		redirect(w, q.host.Origin+h.link(q))
 		return nil
 	}
 	switch {
-	case q.handover == nil && q.host.Name != q.here.Name: // it has to begin there
-		redirect(w, q.host.Origin+h.link(q))
+	case !q.here.Main && h.Site.SharedCookie: // it does not pass our routes to us, or not all
+		redirect(w, h.Site.Origin()+h.link(q))
 		return nil
 	case !q.here.Main:
 		return h.beginHandover(w, r, q, 0)
-	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= store.AttemptLifetime:
+	case q.handover != nil && h.Sessions.Now().Sub(q.handover.Began) >= h.attemptLife():
 		// The browser has lost the cookie of it.
 		host, to := h.handoverTarget(r, q.handover)
 		q.handover, q.returnTo = nil, to
@@ -223,6 +231,9 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 	} else {
 		to := cmp.Or(values.Get("return_to"), values.Get("target_link_uri")) // Core §4
 		q.host, q.returnTo = h.returnTo(r, q.here, to)
+		if h.Site.SharedCookie { // it leads there by itself
+			q.returnTo, q.host = h.Site.ReturnLink(q.host, q.returnTo), q.here
+		}
 	}
 	if iss := values.Get("iss"); iss != "" { // Core §4
 		i := slices.IndexFunc(h.Providers, func(p *oidc.Provider) bool {
@@ -335,7 +346,7 @@ func (h *Handler) returnTo(r *http.Request, here web.Host, raw string) (web.Host
 	host, to, err := h.Site.ParseReturnURL(raw, here)
 	if err != nil {
 		h.returnLost(r, err)
-		return here, "/"
+		return here, h.Site.First()
 	}
 	path := web.DecodedPath(to)
 	for _, route := range []string{"login", "callback", "logout", "frontchannel-logout", "handover"} {

@@ -211,11 +211,15 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, p *oidc.Provid
 			return h.storeFailure(p, a, err)
 		}
 	}
+	life := h.Cookie.Remember
+	if s != nil {
+		life = s.Expires.Sub(h.Sessions.Now())
+	}
 	if !first {
 		h.Site.Event(r, slog.LevelInfo, "login", slog.String("result", "repeated"), slog.String("provider", p.Name()),
 			slog.String("session", bearer.Key().Handle()))
 	}
-	h.Cookie.Write(w, bearer)
+	h.Cookie.WriteFor(w, bearer, life)
 	if a.For != nil {
 		return h.handOver(w, r, a.For, s, bearer)
 	}

@@ -12,8 +12,11 @@ import (
 // DefaultCookie is the default of [Cookie.Base].
 const DefaultCookie = "curfew"
 
-// hostPrefix binds a cookie to this host (RFC 6265bis §4.1.3).
-const hostPrefix = "__Host-"
+// The prefixes of the names of Secure cookies (RFC 6265bis §4.1.3). hostPrefix binds a cookie to this host.
+const (
+	hostPrefix   = "__Host-"
+	domainPrefix = "__Secure-"
+)
 
 // Cookie describes the session cookie: `__Host-curfew` with Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain; or
 // `curfew` without Secure if the site is http on loopback. An app sets only curfew.Config.CookieName.
@@ -22,6 +25,12 @@ type Cookie struct {
 	// Base replaces `curfew` in the name; see [CheckCookieName]. Browsers share cookies between the ports of a host
 	// (RFC 6265 §8.5), so each relying party on a host needs a name of its own. Default [DefaultCookie].
 	Base string
+	// Remember is the lifetime of sessions, if the cookie is to outlive the browser. 0: the browser removes the cookie
+	// when it is closed.
+	Remember time.Duration
+	// Domain lets all hosts below it have the session cookie, which is then `__Secure-curfew`. Each of them can read it,
+	// replace it and use it at the others.
+	Domain string
 	// Main is the host at which people sign in, and Host returns the one that a request is for; both are names without
 	// a port. A bearer is read for that host. With a nil Host all requests are for Main.
 	Main string
@@ -45,10 +54,17 @@ func CheckCookieName(name string) error {
 var cookieName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{0,31}$`)
 
 // Name returns the name of the cookie.
-func (c Cookie) Name() string { return c.prefix() + cmp.Or(c.Base, DefaultCookie) }
+func (c Cookie) Name() string {
+	if c.Domain != "" {
+		return domainPrefix + cmp.Or(c.Base, DefaultCookie)
+	}
+	return c.prefix() + cmp.Or(c.Base, DefaultCookie)
+}
 
-// NameFor returns the name of a related cookie, such as that of a sign-in under way.
-func (c Cookie) NameFor(part string) string { return c.Name() + "-" + part }
+// NameFor returns the name of a related cookie, such as that of a sign-in under way. It belongs to one host.
+func (c Cookie) NameFor(part string) string {
+	return c.prefix() + cmp.Or(c.Base, DefaultCookie) + "-" + part
+}
 
 func (c Cookie) prefix() string {
 	if c.Insecure {
@@ -60,7 +76,7 @@ func (c Cookie) prefix() string {
 // Ours reports whether a cookie of this name belongs to this relying party, or to one with the default name on this
 // host. Apps behind the gateway neither receive nor set such cookies.
 func (c Cookie) Ours(name string) bool {
-	name = strings.TrimPrefix(name, hostPrefix)
+	name = strings.TrimPrefix(strings.TrimPrefix(name, hostPrefix), domainPrefix)
 	for _, base := range [...]string{cmp.Or(c.Base, DefaultCookie), DefaultCookie} {
 		if rest, ok := strings.CutPrefix(name, base); ok && (rest == "" || rest[0] == '-') {
 			return true
@@ -95,13 +111,27 @@ func (c Cookie) ReadValue(r *http.Request, value string) (Bearer, bool) {
 	return b, true
 }
 
-// Write sets the cookie for the time that the browser is open. The session may end before that: the store decides.
-func (c Cookie) Write(w http.ResponseWriter, b Bearer) {
-	http.SetCookie(w, c.New(c.Name(), b.Reveal(), 0))
+// Write sets the cookie of a new session, for the time that the browser is open, or for Remember. The session may end
+// before that: the store decides.
+func (c Cookie) Write(w http.ResponseWriter, b Bearer) { c.WriteFor(w, b, c.Remember) }
+
+// WriteFor is [Cookie.Write] for a session that lives for that long still.
+func (c Cookie) WriteFor(w http.ResponseWriter, b Bearer, rest time.Duration) {
+	life := time.Duration(0)
+	if c.Remember > 0 {
+		life = max(min(c.Remember, rest), time.Second)
+	}
+	http.SetCookie(w, c.session(b.Reveal(), life))
 }
 
 // Clear removes the cookie from the browser.
-func (c Cookie) Clear(w http.ResponseWriter) { http.SetCookie(w, c.New(c.Name(), "", -time.Second)) }
+func (c Cookie) Clear(w http.ResponseWriter) { http.SetCookie(w, c.session("", -time.Second)) }
+
+func (c Cookie) session(value string, life time.Duration) *http.Cookie {
+	cookie := c.New(c.Name(), value, life)
+	cookie.Domain = c.Domain
+	return cookie
+}
 
 // New returns a cookie with the same attributes and another name, as [Cookie.NameFor] returns it. With a life of 0 it
 // lasts while the browser is open; a negative life removes it.

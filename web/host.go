@@ -232,6 +232,41 @@ func (s *Site) CheckPattern(pattern string) error {
 	return fmt.Errorf("%q is neither the host of url nor among hosts", Clip(pattern))
 }
 
+// Link returns the address of a route of Curfew for a page at host: a path, or, if host does not pass that to Curfew, a
+// URL at the main host.
+func (s *Site) Link(host Host, route string) string {
+	if s.SharedCookie && !host.Main {
+		return s.Absolute(route)
+	}
+	return s.Path(route)
+}
+
+// ReturnLink returns the return_to that leads back to a path of host, for [Site.Link].
+func (s *Site) ReturnLink(host Host, path string) string {
+	if s.SharedCookie && !host.Main {
+		return host.Origin + path
+	}
+	return path
+}
+
+// CheckCookieDomain returns an error unless the hosts of the site can share a cookie of this domain: all are at or
+// below it, and it is no public suffix.
+func (s *Site) CheckCookieDomain(domain string) error {
+	if err := checkName(domain); err != nil {
+		return fmt.Errorf("%q %w", Clip(domain), err)
+	}
+	if isSuffix(domain) || s.Insecure() {
+		return fmt.Errorf("%q: browsers take no cookie for it: it is a public suffix, or url is not https", domain)
+	}
+	for _, addr := range append(s.Hosts.List(), s.URL.Host) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(addr, "*."), ":")
+		if name != domain && !strings.HasSuffix(name, "."+domain) {
+			return fmt.Errorf("%s is not below %s, and would not get the cookie", addr, domain)
+		}
+	}
+	return nil
+}
+
 type hostKey struct{}
 
 // WithHost returns r as a request for h, whatever its headers say.

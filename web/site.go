@@ -16,12 +16,20 @@ import (
 // Site is the address of this site and its settings. It is shared by all packages that answer requests; only URL is
 // required.
 type Site struct {
-	URL            *url.URL       // how browsers and providers reach the site, as [ParseURL] returns it
-	Name           string         // the name on the pages; default: the host of URL
-	Hosts          Hosts          // further hosts at which browsers reach the site; default none
+	URL   *url.URL // how browsers and providers reach the site, as [ParseURL] returns it
+	Name  string   // the name on the pages; default: the host of URL
+	Hosts Hosts    // further hosts at which browsers reach the site; default none
+	Home  string   // the first page of the app; default "/"
+	// SharedCookie: the hosts share the cookie of a parent domain, and only that of URL passes Prefix to Curfew.
+	SharedCookie   bool
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
+	// OnEvent, if not nil, is called for each call of [Site.Event], also when the log does not have its level. The
+	// attributes are as they were given: neither cut nor escaped. It must not block.
+	OnEvent func(r *http.Request, name string, attrs []slog.Attr)
+	// TrustUnix trusts peers that have no address too: those that come by a Unix socket, whose file says who may.
+	TrustUnix bool
 }
 
 // ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns
@@ -94,6 +102,9 @@ func (s *Site) Path(route string) string {
 	return strings.TrimSuffix(cmp.Or(s.Prefix, "/auth"), "/") + "/" + route
 }
 
+// First returns the path of the first page of the app, which pages link to.
+func (s *Site) First() string { return cmp.Or(s.Home, "/") }
+
 // Absolute returns the full URL of a route, as it is registered at a provider.
 func (s *Site) Absolute(route string) string { return s.Origin() + s.Path(route) }
 
@@ -154,6 +165,9 @@ func (s *Site) ClientAddr(r *http.Request) netip.Addr {
 func (s *Site) FromTrustedProxy(r *http.Request) bool { return s.trusted(parseAddr(r.RemoteAddr)) }
 
 func (s *Site) trusted(a netip.Addr) bool {
+	if !a.IsValid() {
+		return s.TrustUnix
+	}
 	for _, p := range s.TrustedProxies {
 		if p.Contains(a) {
 			return true

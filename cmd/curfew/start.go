@@ -24,10 +24,18 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 		scheme = "https"
 	}
 	fmt.Fprintf(t, "curfew %s\n", version())
-	fmt.Fprintf(t, "  public\t%s://%s\treached as %s\n", scheme, servers[0].listener.Addr(), c.URL)
+	public := servers[0].listener.Addr()
+	where := scheme + "://" + public.String()
+	if public.Network() == "unix" {
+		where = "unix:" + public.String()
+	}
+	fmt.Fprintf(t, "  public\t%s\treached as %s\n", where, c.URL)
 	if len(c.Hosts) > 0 {
-		fmt.Fprintf(t, "  hosts\t%s\tsigned in at %s; each passes %s/ to curfew\n", strings.Join(c.Hosts, ", "), c.URL.Host,
-			c.Prefix)
+		how := "each passes " + c.Prefix + "/ to curfew"
+		if c.CookieDomain != "" {
+			how = "one cookie for all of " + c.CookieDomain
+		}
+		fmt.Fprintf(t, "  hosts\t%s\tsigned in at %s; %s\n", strings.Join(c.Hosts, ", "), c.URL.Host, how)
 	}
 	if c.AdminListen != "" {
 		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics\n", servers[1].listener.Addr())
@@ -89,6 +97,12 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 		for _, q := range config.Quirks(p.Quirks) {
 			log.Warn("a quirk is in force", "event", "quirk", "provider", p.Name, "quirk", q)
 		}
+	}
+	if c.CookieDomain != "" {
+		log.Warn("all hosts of a domain share one cookie: an app, or whoever takes over any host below the domain, can "+
+			"read it, replace it, and use it at every other host. Pass "+c.Prefix+"/ of each host to curfew, and leave "+
+			"cookie_domain out, to give each host a cookie of its own",
+			"event", "cookie_domain", "domain", c.CookieDomain)
 	}
 	for _, a := range c.Apps {
 		if a.Insecure {

@@ -23,7 +23,7 @@ local function hide(txn)
 	local kept = {}
 	for _, line in pairs(txn.http:req_get_headers()["cookie"] or {}) do
 		for cookie in line:gmatch("[^;]+") do
-			local name = cookie:match("^%s*([^=]*)"):gsub("^__Host%-", "")
+			local name = cookie:match("^%s*([^=]*)"):gsub("^__Host%-", ""):gsub("^__Secure%-", "")
 			if name ~= "curfew" and name:sub(1, 7) ~= "curfew-" then
 				table.insert(kept, (cookie:gsub("^%s+", "")))
 			end

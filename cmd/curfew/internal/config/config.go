@@ -25,8 +25,11 @@ type Config struct {
 	AdminHosts     []string
 	URL            *url.URL
 	Hosts          []string // beside that of URL
+	CookieDomain   string   // empty: each host has its own cookie
 	Prefix         string
 	CookieName     string
+	Remember       bool
+	Attempt        time.Duration
 	Home           string
 	AfterLogout    string // empty: Curfew's own page
 	GRPCListen     string // empty: no ext_authz
@@ -44,6 +47,7 @@ type Config struct {
 	SuccessStatus  int
 	FailureStatus  int
 	TrustedProxies []netip.Prefix
+	TrustUnix      bool
 	LogFormat      string
 	LogLevel       slog.Level
 	Providers      []*Provider
@@ -51,6 +55,8 @@ type Config struct {
 	App            string        // the one behind the gateway; empty: the only one
 	KeyRotation    time.Duration // negative: never
 	RevokeExpired  bool
+	AuditFile      string        // empty: none; "stdout"
+	AuditKeep      time.Duration // negative: nothing is kept in the store
 
 	Gateway
 }
@@ -103,6 +109,11 @@ func (l *loader) finish(c *Config, given map[string]value) {
 			fault("hosts", OneLine(err))
 		} else {
 			c.checkHosts(site, fault)
+			if c.CookieDomain != "" {
+				if err := site.CheckCookieDomain(c.CookieDomain); err != nil {
+					fault("cookie_domain", err)
+				}
+			}
 		}
 	}
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {

@@ -115,6 +115,8 @@ func TestEverySettingReachesTheRelyingParty(t *testing.T) {
 url: https://app.example.com
 hosts: [wiki.example.com, "*.apps.example.com"]
 prefix: /session
+remember: true
+attempt_lifetime: 5m
 home: /welcome
 after_logout: /bye
 upstream: http://127.0.0.1:3000/app
@@ -179,6 +181,8 @@ providers:
 		{"URL", rp.URL, "https://app.example.com"},
 		{"Hosts", rp.Hosts, []string{"wiki.example.com", "*.apps.example.com"}},
 		{"Prefix", rp.Prefix, "/session"},
+		{"Remember", rp.Remember, true},
+		{"AttemptLifetime", rp.AttemptLifetime, 5 * time.Minute},
 		{"Home", rp.Home, "/welcome"},
 		{"AfterLogout", rp.AfterLogout, "/bye"},
 		{"Idle", rp.IdleTimeout, time.Hour},
@@ -386,6 +390,12 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"a route for another host", "url: https://auth.example.com\nhosts: [wiki.example.com]\n" +
 			"routes: [{host: mail.example.com, upstream: 'http://127.0.0.1:1'}]\n",
 			`:3: routes: "mail.example.com" is neither the host of url nor among hosts`},
+		{"a cookie for another domain", "url: https://auth.example.com\ncookie_domain: example.org\n",
+			":2: cookie_domain: auth.example.com is not below example.org"},
+		{"a cookie for everybody", "url: https://auth.example.com\ncookie_domain: Com\n",
+			`:2: cookie_domain: "com": browsers take no cookie for it`},
+		{"too long to sign in", "attempt_lifetime: 16m\n", ":1: attempt_lifetime: 16m0s is too long; the most is 15m0s"},
+		{"too short to sign in", "attempt_lifetime: 59s\n", ":1: attempt_lifetime: 59s is too short"},
 		{"a certificate without its key", "tls_cert_file: x.pem\n", ":1: tls_cert_file: a certificate needs its key"},
 		{"a CA that is none", "upstream_ca_file: /dev/null\n", ":1: upstream_ca_file: /dev/null holds no certificate"},
 		{"an empty setting", "home:\n", ":1: home: is empty"},

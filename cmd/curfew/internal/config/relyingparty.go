@@ -16,18 +16,20 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 	observe curfew.Observer,
 ) curfew.Config {
 	rp := curfew.Config{
-		URL: c.URL.String(), Hosts: c.Hosts, Prefix: c.Prefix, CookieName: c.CookieName,
-		Home: c.Home, AfterLogout: c.AfterLogout,
+		URL: c.URL.String(), Hosts: c.Hosts, CookieDomain: c.CookieDomain, Prefix: c.Prefix, CookieName: c.CookieName,
+		Home: c.Home, AfterLogout: c.AfterLogout, Remember: c.Remember, AttemptLifetime: c.Attempt,
 		Store: backend, Keyring: ring,
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
 		Policy:        c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
 		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.WebSocketOrigins,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
-		Log: log, Observe: observe,
+		TrustUnix: c.TrustUnix,
+		Log:       log, Observe: observe,
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
 		NoForwardAuth: !c.ForwardAuth, OAuth2ProxyPaths: c.OAuth2ProxyPaths,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
+		AuditKeep: c.AuditKeep,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -30,7 +32,7 @@ func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
 func (c *Config) settings() []setting {
 	return slices.Concat([]setting{
 		{"listen", "127.0.0.1:4180", "ADDRESS", "the public listener, for browsers and providers",
-			address(&c.Listen)},
+			c.setListen},
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none",
 			c.setAdminListen},
 		{"admin_hosts", "", "", "", c.setAdminHosts},
@@ -43,8 +45,11 @@ func (c *Config) settings() []setting {
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"hosts", "", "HOSTS", "further hosts with apps, like wiki.example.com,*.example.com; people sign in at url",
 			texts(&c.Hosts)},
+		{"cookie_domain", "", "", "", parsed(func(s string) error { c.CookieDomain = strings.ToLower(s); return nil })},
 		{"prefix", "/auth", "PATH", "the path of Curfew's own routes", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
+		{"remember", "false", "", "", boolean(&c.Remember)},
+		{"attempt_lifetime", "15m", "", "", c.setAttempt},
 		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},
 		{"after_logout", "", "PATH", "where users go after signing out (default: a page that says so)",
 			sitePath(&c.AfterLogout)},
@@ -66,6 +71,9 @@ func (c *Config) settings() []setting {
 		{"revoke_expired", "false", "", "", boolean(&c.RevokeExpired)},
 		{"key_rotation", "2160h", "", "", c.setKeyRotation},
 		{"trusted_proxies", "", "", "", c.setTrustedProxies},
+		{"audit_file", "", "FILE",
+			"gets a line of JSON for each sign-in, logout and ending; or stdout (default: none)", text(&c.AuditFile)},
+		{"audit_keep", "720h", "", "", c.setAuditKeep},
 		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},
 		{"log_level", "info", "LEVEL", "debug, info, warn or error", c.setLogLevel},
 	})
@@ -79,6 +87,23 @@ func (c *Config) setAdminListen(v value) error {
 	}
 	return address(&c.AdminListen)(v)
 }
+
+// setListen sets an address, the path of a Unix socket, or the socket that systemd opened.
+func (c *Config) setListen(v value) error {
+	s, err := v.scalar()
+	path, isUnix := strings.CutPrefix(s, "unix:")
+	switch {
+	case err != nil || s != Systemd && !isUnix:
+		return address(&c.Listen)(v)
+	case isUnix && !filepath.IsAbs(path):
+		return fmt.Errorf("%q is not the path of a socket; write it like unix:/run/curfew/curfew.sock", s)
+	}
+	c.Listen = s
+	return nil
+}
+
+// Systemd is the value of [Config.Listen] for the socket that systemd opened.
+const Systemd = "systemd"
 
 func (c *Config) setURL(v value) error {
 	return parsed(func(s string) error {
@@ -108,6 +133,17 @@ func (c *Config) setCookieName(v value) error {
 	})(v)
 }
 
+// setAttempt sets how long a sign-in may take. End marks are kept for twice the longest time.
+func (c *Config) setAttempt(v value) error {
+	if err := duration(&c.Attempt, time.Minute)(v); err != nil {
+		return err
+	}
+	if c.Attempt > store.AttemptLifetime {
+		return fmt.Errorf("%s is too long; the most is %s", c.Attempt, store.AttemptLifetime)
+	}
+	return nil
+}
+
 func (c *Config) setStore(v value) error {
 	return parsed(func(s string) (err error) {
 		c.Store, err = stores.Parse(s)
@@ -121,11 +157,15 @@ func (c *Config) setTrustedProxies(v value) error {
 		return err
 	}
 	for _, s := range all {
+		if s == "unix" {
+			c.TrustUnix = true
+			continue
+		}
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			a, errAddr := netip.ParseAddr(s)
 			if errAddr != nil || a.Zone() != "" {
-				return fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or 10.0.0.0/8", s)
+				return fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or 10.0.0.0/8, or unix", s)
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
@@ -157,6 +197,15 @@ func (c *Config) setKeyRotation(v value) error {
 		return nil
 	}
 	return duration(&c.KeyRotation, 24*time.Hour)(v)
+}
+
+// setAuditKeep sets how long events stay in the store, or none.
+func (c *Config) setAuditKeep(v value) error {
+	if s, err := v.scalar(); err == nil && s == "none" {
+		c.AuditKeep = -1
+		return nil
+	}
+	return duration(&c.AuditKeep, time.Minute)(v)
 }
 
 // setAdminHosts sets host names without ports.
