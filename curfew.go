@@ -256,7 +256,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
 		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
-		Refresh: rp.refresh, Serves: rp.serves, Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
+		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves, Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
 		Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)
@@ -315,6 +315,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
 	}
+	rp.login.StepUp = rp.gateway.StepUp
 	rp.logout = &logout.Handler{
 		Site: rp.site, Providers: rp.providers, Sessions: rp.sessions, Cookie: cookie, Home: cfg.AfterLogout,
 		SuccessStatus: cfg.SuccessStatus, FailureStatus: cfg.FailureStatus,

@@ -42,6 +42,12 @@ type app struct {
 
 func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 	t.Helper()
+	return newAppAt(t, func(*app) {}, change...)
+}
+
+// newAppAt is newApp at a provider that is prepared before the app starts.
+func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) *app {
+	t.Helper()
 	a := &app{t: t, store: memory.New(), ended: make(chan string, 100)}
 	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice",
 		Now: func() time.Time { return time.Now().Add(time.Duration(a.opSkew.Load())) }})
@@ -63,6 +69,7 @@ func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 	for _, f := range change {
 		f(&cfg)
 	}
+	prepare(a)
 	a.rp = a.open(cfg)
 	mux.Handle("/auth/", a.rp.Handler())
 	mux.Handle("/", a.rp.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

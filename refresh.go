@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"example.com/curfew/login"
 	"example.com/curfew/oidc"
@@ -42,8 +43,10 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 		return r, err
 	}
 	r.Tokens.AccessToken, r.Tokens.Expires = got.AccessToken, got.Expires
+	c := p.Config()
+	r.Confirmed = c.ConfirmsByRefresh()
 	if id != nil {
-		r.Tokens.IDToken, r.SID = id.Raw, id.SID
+		r.Tokens.IDToken, r.SID, r.Expires = id.Raw, id.SID, id.SessionExpiry
 	}
 	if r.SID == "" && s.Claim("sid") == "" && p.Config().Quirks.SIDFromTokenResponse {
 		r.SID = got.SessionState
@@ -70,6 +73,7 @@ func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Sess
 		}
 	}
 	if fromID != nil {
+		fromID = withSignIn(fromID, s.Claims)
 		r.Claims, err = rp.login.Claims(ctx, p, fromID, info)
 	} else {
 		r.Claims, err = s.Claims, rp.login.Required(p, s.Claims)
@@ -78,4 +82,16 @@ func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Sess
 		return fmt.Errorf("%w: %w", session.ErrRefused, err)
 	}
 	return err
+}
+
+// withSignIn returns the claims of an ID Token with those of the session that say how and when the person signed in, if
+// the token does not say it: a refresh is no new sign-in, and need not repeat them (Core §12.2).
+func withSignIn(fromID, claims map[string]any) map[string]any {
+	fromID = maps.Clone(fromID)
+	for _, name := range []string{"acr", "amr", "auth_time"} {
+		if fromID[name] == nil && claims[name] != nil {
+			fromID[name] = claims[name]
+		}
+	}
+	return fromID
 }

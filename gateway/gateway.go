@@ -172,7 +172,10 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 		if target == r.URL.EscapedPath() { // this request, not one that a proxy asks about
 			back = requestTarget(r)
 		}
-		return s, rule, h.allowedFor(r, rule, s, back)
+		if err := h.allowedFor(r, rule, s, back); err != nil {
+			return s, rule, err
+		}
+		return s, rule, h.checkStepUp(rule, s, method, target)
 	}
 	return s, nil, nil
 }
@@ -246,6 +249,11 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 // is frequent.
 func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
 	page := expectsPage(r)
+	stepUp, isStepUp := errors.AsType[stepUpNeeded](err)
+	if isStepUp && login != nil {
+		plain := login
+		login = func() string { return stepUp.link(plain()) }
+	}
 	answer := func(w http.ResponseWriter, r *http.Request) error {
 		switch {
 		case !errors.Is(err, errNotSignedIn):
@@ -257,16 +265,38 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 			}
 			http.Redirect(w, r, login(), status)
 			return nil
+		}
+		if isStepUp {
+			w.Header().Set("WWW-Authenticate", stepUp.challenge())
+		}
+		switch {
 		case page && login != nil && method != http.MethodGet && method != http.MethodHead:
 			to := login()
 			origin := h.here(r).Origin
 			if from, ok := strings.CutPrefix(r.Header.Get("Referer"), origin+"/"); ok { // the page with the form
 				to = h.absolute(r, h.loginLink(r, web.ReturnTo("/"+from), url.Values{}))
+				if isStepUp {
+					to = stepUp.link(to)
+				}
+			}
+			if isStepUp {
+				h.Site.Render(w, r, http.StatusUnauthorized, web.Message{Title: "This needs another sign-in",
+					Text: "What you sent did not arrive: it asks for a sign-in that is stronger or newer than yours." +
+						"\n\nYour browser may still have it. Go back to copy it before you sign in.",
+					Actions: []web.Action{{Label: "Sign in", Href: to}}})
+				return nil
 			}
 			h.Site.Render(w, r, http.StatusUnauthorized, web.Message{Title: "You are not signed in",
 				Text: "What you sent did not arrive: your session has ended, or there was none.\n\nYour browser " +
 					"may still have it. Go back to copy it before you sign in.",
 				Actions: []web.Action{{Label: "Sign in", Href: to}}})
+			return nil
+		}
+		if isStepUp { // RFC 9470 §3
+			web.WriteJSON(w, http.StatusUnauthorized, map[string]string{
+				"error":             "insufficient_user_authentication",
+				"error_description": "A stronger or newer sign-in is needed.",
+			})
 			return nil
 		}
 		web.WriteJSON(w, http.StatusUnauthorized, map[string]string{

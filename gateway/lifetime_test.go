@@ -39,6 +39,12 @@ func (h *hiccups) Find(ctx context.Context, k store.Key, now time.Time) (store.R
 // lasting runs a test with one stream, on a clock of its own. The context is done when the stream has been ended.
 func lasting(t *testing.T, test func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context)) {
 	t.Helper()
+	lastingWith(t, session.Config{}, test)
+}
+
+func lastingWith(t *testing.T, cfg session.Config,
+	test func(t *testing.T, h *Handler, backend *hiccups, st *stream, ctx context.Context)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		backend := &hiccups{Store: memory.New()}
 		ring, err := keyring.Parse(keyring.NewFile())
@@ -46,7 +52,8 @@ func lasting(t *testing.T, test func(t *testing.T, h *Handler, backend *hiccups,
 			t.Fatal(err)
 		}
 		log := slog.New(slog.DiscardHandler)
-		sessions, err := session.NewManager(session.Config{Store: backend, Keyring: ring, MaxStale: -1, Log: log})
+		cfg.Store, cfg.Keyring, cfg.MaxStale, cfg.Log = backend, ring, -1, log
+		sessions, err := session.NewManager(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,6 +114,31 @@ func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAStreamEndsWhenTheProviderSaysSoOnceItIsAsked(t *testing.T) {
+	t.Parallel()
+	const every, ended = 20 * time.Second, 5*time.Minute + time.Second
+	var began time.Time
+	asked := 0
+	lastingWith(t, session.Config{
+		Revalidation: func(string, string) session.Revalidation { return session.Revalidation{Every: every} },
+		Revalidate: func(context.Context, *session.Session) (session.Renewal, error) {
+			asked++
+			if time.Since(began) >= ended {
+				return session.Renewal{}, session.ErrProviderEnded
+			}
+			return session.Renewal{Confirmed: true}, nil
+		},
+	}, func(t *testing.T, h *Handler, _ *hiccups, st *stream, ctx context.Context) {
+		began = time.Now()
+		st.markLasting()
+		<-ctx.Done()
+		if d := time.Since(began); d < ended || d > ended+every || asked != 16 ||
+			!errors.Is(context.Cause(ctx), ErrEnded) {
+			t.Errorf("ended after %v and %d questions: %v", d, asked, context.Cause(ctx))
+		}
+	})
 }
 
 func TestAnEndingThatTheFeedMissedIsFoundWithinAMinute(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/curfew/session"
 	"example.com/curfew/web"
@@ -30,6 +31,12 @@ type Rule struct {
 	Groups       []string            // the user must be in one of these
 	EmailDomains []string            // the user's address, not known to be unverified, must be at one of these
 	Claims       map[string][]string // each claim must have one of these values; "a.b" is b inside a
+
+	// How the user must have signed in at the provider. A user who meets the conditions above but not these is sent to
+	// the provider with just that request, and an API client is answered with the challenge of RFC 9470.
+	ACR    []string      // `acr` must be one of these; requested as acr_values
+	AMR    []string      // `amr` must have one of these
+	MaxAge time.Duration // the sign-in must be no older; whole seconds; requested as max_age
 }
 
 type rule struct {
@@ -77,8 +84,20 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 		if name, _ := strings.CutPrefix(r.Host, "*."); strings.ContainsAny(name, "/ @*:") || r.Host == "*." {
 			fault("%q is not a host; write it like app.example.com, without a port, or *.example.com", r.Host)
 		}
-		if r.Public && (len(r.Groups) > 0 || len(r.EmailDomains) > 0 || len(r.Claims) > 0) {
+		if r.Public && (len(r.Groups) > 0 || len(r.EmailDomains) > 0 || len(r.Claims) > 0 || len(r.ACR) > 0 ||
+			len(r.AMR) > 0 || r.MaxAge != 0) {
 			fault("is public, but has conditions")
+		}
+		for _, v := range slices.Concat(r.ACR, r.AMR) {
+			if badStepUpValue(v) {
+				fault("%q is no value of acr or amr: it is empty or holds a space, a quote or a backslash", v)
+			}
+		}
+		if len(strings.Join(r.ACR, " ")) > mostStepUp || len(strings.Join(r.AMR, " ")) > mostStepUp {
+			fault("acr and amr may have %d bytes each, all values together", mostStepUp)
+		}
+		if r.MaxAge < 0 || r.MaxAge%time.Second != 0 {
+			fault("max_age: %v is not a number of whole seconds, one or more", r.MaxAge)
 		}
 		for _, d := range r.EmailDomains {
 			if d == "" || strings.ContainsAny(d, "@* ") {
@@ -100,6 +119,8 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 	}
 	return p, errors.Join(faults...)
 }
+
+const mostStepUp = 512 // they go into a header, and into the address of the provider's page
 
 // covers reports whether the rule applies to a request. A public rule is matched exactly. A rule with conditions is
 // matched without regard to case, since many apps serve /Admin as /admin and treat `delete` as DELETE.

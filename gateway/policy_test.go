@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/curfew/session"
 	"example.com/curfew/web"
@@ -202,12 +203,17 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 		Rule{Path: "admin"}, Rule{Path: "/a/*/b"}, Rule{Path: "/a//b"}, Rule{Path: "/a%2fb"}, Rule{},
 		Rule{Path: "/x", Public: true, Groups: []string{"g"}}, Rule{Path: "/x", EmailDomains: []string{"@corp.com"}},
 		Rule{Path: "/x", Methods: []string{"get"}}, Rule{Path: "/x", Claims: map[string][]string{"c": nil}},
+		Rule{Path: "/x", Public: true, MaxAge: time.Minute}, Rule{Path: "/x", ACR: []string{"a b"}},
+		Rule{Path: "/x", AMR: []string{`a"b`}}, Rule{Path: "/x", ACR: []string{""}}, Rule{Path: "/x", MaxAge: -time.Second},
+		Rule{Path: "/x", MaxAge: time.Millisecond}, Rule{Path: "/x", ACR: []string{strings.Repeat("x", 513)}},
 	)
 	for _, want := range []string{
 		`rule 1: "admin" is not a path`, `rule 2: "/a/*/b" is not a path`, `rule 3: "/a//b"`, `rule 4: "/a%2fb"`,
 		`rule 5: "" is not a path`,
 		"rule 6: is public, but has conditions", `rule 7: "@corp.com" is not a domain`, `rule 8: "get" is not a method`,
-		`rule 9: claim "c" lists no values`,
+		`rule 9: claim "c" lists no values`, "rule 10: is public, but has conditions", `rule 11: "a b" is no value of acr`,
+		`rule 12: "a\"b" is no value`, `rule 13: "" is no value`, "rule 14: max_age: -1s", "rule 15: max_age: 1ms",
+		"rule 16: acr and amr may have 512 bytes",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no fault %q in: %v", want, err)

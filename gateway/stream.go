@@ -168,7 +168,7 @@ func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
-	s, err := h.Sessions.Peek(ctx, key)
+	s, due, err := h.Sessions.Recheck(ctx, key)
 	if err == nil && h.StreamsAreUse {
 		s, err = h.Sessions.Get(ctx, bearer)
 	}
@@ -179,6 +179,9 @@ func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration
 	rest := min(s.Expires.Sub(now), s.IdleExpires.Sub(now))
 	if h.StreamsAreUse {
 		rest /= 2
+	}
+	if !due.IsZero() { // when the provider is to be asked again; another replica, or a request, may be doing it
+		rest = min(rest, max(due.Sub(now), time.Second))
 	}
 	return min(max(rest, time.Millisecond), recheckInterval), nil
 }

@@ -66,6 +66,10 @@ type attempt struct {
 	Era      string    `json:"e,omitempty"` // see [session.Manager.Begin]
 	Silent   bool      `json:"q,omitempty"`
 	Prompt   string    `json:"m,omitempty"` // the prompt parameter of the request, if any
+	// the parameters that the link set for the provider; see [oidc.Config.LinkParams]
+	Params map[string]string `json:"x,omitempty"`
+	MaxAge *int              `json:"a,omitempty"` // the max_age that was asked for
+	StepUp string            `json:"u,omitempty"` // see request.stepUp
 }
 
 // begin completes an attempt. It seals the attempt into its state and returns the cookie with the secret.

@@ -16,7 +16,7 @@ import (
 
 // protocolClaims are the claims of the ID Token about itself. Neither userinfo nor the app can change them.
 var protocolClaims = [...]string{"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "auth_time", "acr", "amr", "sid",
-	"jti", "nonce", "at_hash", "c_hash", "s_hash"}
+	"jti", "nonce", "at_hash", "c_hash", "s_hash", "session_expiry"}
 
 // claimPairs are pairs of a claim and another that describes it, which has no meaning without it.
 var claimPairs = [...][2]string{

@@ -87,6 +87,10 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
 		f.Message = web.Message{Title: "Please sign in",
 			Text: fmt.Sprintf("%s needs you to take part in this sign-in.", label(p))}
+	case "unmet_authentication_requirements": // OpenID Connect Core Unmet Authentication Requirements
+		f.Status = http.StatusForbidden
+		f.Message = h.unmetMessage(p, a)
+		return f
 	case "temporarily_unavailable":
 		f.Status, f.Err = http.StatusServiceUnavailable, fmt.Errorf("%w: %w", oidc.ErrUnavailable, f.Err)
 		f.Message = web.Message{Title: "Sign-in is not available just now",
@@ -121,6 +125,10 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 			Text: "The provider no longer accepts it. That happens when it took too long, or when the page was " +
 				"loaded twice.",
 			Actions: h.signInAgain(a)}
+	case failed && check.Check == "auth_time" && a.MaxAge != nil:
+		f.Status, f.Attrs = http.StatusForbidden,
+			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
+		f.Message = h.unmetMessage(p, a)
 	case failed:
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))

@@ -26,7 +26,8 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		return bearer, h.providerFailure(p, a, err)
 	}
 	now := h.Sessions.Now()
-	id, err := p.VerifyIDToken(ctx, tokens.IDToken, oidc.Expect{Nonce: a.Nonce, AccessToken: tokens.AccessToken}, now)
+	id, err := p.VerifyIDToken(ctx, tokens.IDToken, oidc.Expect{Nonce: a.Nonce, AccessToken: tokens.AccessToken,
+		MaxAge: a.MaxAge, Asked: a.Began}, now)
 	if err != nil {
 		return bearer, h.providerFailure(p, a, err)
 	}
@@ -40,7 +41,8 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 	claims, refused := h.Claims(ctx, p, id.Claims, info)
 	n := session.SignIn{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
-		Claims: claims, Began: a.Began, Era: a.Era, UserAgent: web.Clip(r.UserAgent()),
+		Claims: claims, Began: a.Began, Era: a.Era, Expires: id.SessionExpiry,
+		UserAgent: web.Clip(r.UserAgent()),
 		Tokens: session.Tokens{
 			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
@@ -57,11 +59,15 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 		n.SID = tokens.SessionState
 	}
 	same := old != nil && sameSignIn(old, &n)
-	if refused != nil {
+	missing := h.demand(r, a.For, a.StepUp, a.ReturnTo).Missing(claims, now)
+	if refused != nil || missing != "" {
 		// Refuse revokes the token, which may end its whole grant, and with it the session that the browser has: see
 		// [session.Tokens.Inherit].
 		if !same {
 			h.Sessions.Refuse(ctx, n)
+		}
+		if refused == nil {
+			return bearer, h.unmet(p, a, missing)
 		}
 		return bearer, h.refusedByApp(ctx, p, a, id, claims, refused)
 	}

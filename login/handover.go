@@ -156,6 +156,9 @@ func (h *Handler) handOverSession(w http.ResponseWriter, r *http.Request, q requ
 		_, to := h.handoverTarget(r, q.handover)
 		return false, h.handoverStoreFailure(to, err)
 	}
+	if h.demand(r, q.handover, q.stepUp, "").Missing(s.Claims, h.Sessions.Now()) != "" {
+		return false, nil // the page asks for another sign-in than that of this session
+	}
 	if _, ok := s.BearerFor(q.handover.Host, b); !ok || q.provider != "" && q.provider != s.Provider {
 		return false, nil
 	}

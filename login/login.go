@@ -40,6 +40,9 @@ type Handler struct {
 	// itself (iss, sub, sid, …).
 	OnLogin func(ctx context.Context, claims map[string]any) error
 
+	// StepUp returns how a person has to sign in for a request: the name of its host, its method, and its path and
+	// query; nil: in any way. A sign-in that leads to such a page asks the provider for that.
+	StepUp func(r *http.Request, host, method, target string) *session.StepUp
 	// AttemptLife is how long a sign-in may take; default, and at most, [store.AttemptLifetime].
 	AttemptLife time.Duration
 
@@ -105,7 +108,14 @@ type request struct {
 	loginHint string
 	prompt    string
 	silent    bool
+	params    map[string]string // see [oidc.Config.LinkParams]
+	// The request that the person signs in for, as "METHOD /path", if that is not GET and returnTo. See
+	// [Handler.StepUp].
+	stepUp string
 }
+
+// maxLinkParams bounds the names and values that a link sets for the provider, since they go into the state.
+const maxLinkParams = 512
 
 // start begins the code flow (Core §3.1.2.1), or shows the page to choose a provider.
 func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
@@ -154,7 +164,10 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if m, err := p.Metadata(r.Context()); err == nil { // otherwise AuthURL returns the error
 		q.prompt = supportedPrompt(q.prompt, m.Prompts)
 	}
-	a := attempt{ReturnTo: q.returnTo, For: q.handover, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt}
+	q.params = paramsFor(p, q.params)
+	demand := h.demand(r, q.handover, q.stepUp, q.returnTo)
+	a := attempt{ReturnTo: q.returnTo, For: q.handover, Provider: p.Name(), Silent: q.silent, Prompt: q.prompt,
+		Params: q.params, StepUp: q.stepUp, MaxAge: maxAge(p, q.params, demand)}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.storeFailure(p, &a, err)
 	}
@@ -164,8 +177,12 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	}
 	ask := oidc.AuthRequest{
 		RedirectURI: h.RedirectURI(p.Name()), State: a.State, Nonce: a.Nonce, Verifier: a.Verifier,
-		LoginHint: q.loginHint, Prompt: q.prompt,
+		LoginHint: q.loginHint, Prompt: q.prompt, MaxAge: a.MaxAge, Extra: url.Values{},
 	}
+	for name, value := range q.params {
+		ask.Extra.Set(name, value)
+	}
+	stepUp(r.Context(), p, demand, &ask)
 	if q.silent {
 		ask.IDTokenHint = h.silentHint(r, p)
 	}
@@ -226,6 +243,12 @@ func (h *Handler) parse(r *http.Request) (request, error) {
 			return request{}, refuse(http.StatusBadRequest, "This site knows no such provider to sign in with.", nil)
 		}
 		q.provider = h.Providers[i].Name()
+	}
+	if q.params, err = h.linkParams(values); err != nil {
+		return request{}, err
+	}
+	if q.stepUp = values.Get("step_up"); q.stepUp != "" && !validStepUp(q.stepUp) {
+		return request{}, refuse(http.StatusBadRequest, "step_up is too long or malformed.", nil)
 	}
 	if len(q.loginHint) > 256 || !utf8.ValidString(q.loginHint) ||
 		strings.ContainsFunc(q.loginHint, unicode.IsControl) {
@@ -348,7 +371,8 @@ func (h *Handler) find(name string) *oidc.Provider {
 
 // again returns the parameters of a login that repeats an attempt.
 func (a *attempt) again(prompt string) request {
-	return request{provider: a.Provider, handover: a.For, returnTo: a.ReturnTo, prompt: prompt}
+	return request{provider: a.Provider, handover: a.For, returnTo: a.ReturnTo, prompt: prompt, params: a.Params,
+		stepUp: a.StepUp}
 }
 
 // link returns the address that starts a login.
@@ -367,6 +391,10 @@ func (h *Handler) link(q request) string {
 	}
 	set("login_hint", q.loginHint)
 	set("prompt", q.prompt)
+	set("step_up", q.stepUp)
+	for name, value := range q.params {
+		set(name, value)
+	}
 	if q.silent && q.prompt == "" {
 		set("silent", "true")
 	}
@@ -375,9 +403,11 @@ func (h *Handler) link(q request) string {
 
 // chooseProvider shows the page to choose a provider.
 func (h *Handler) chooseProvider(w http.ResponseWriter, r *http.Request, q request) {
+	all := q.params
 	m := web.Message{Title: "Sign in", Text: "Choose how you want to sign in.", Choice: true}
 	for _, p := range h.Providers {
 		q.provider = p.Name()
+		q.params = paramsFor(p, all)
 		m.Actions = append(m.Actions, web.Action{Label: label(p), Href: h.link(q)})
 	}
 	h.Site.Render(w, r, http.StatusOK, m)

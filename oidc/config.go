@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,16 @@ import (
 	"time"
 	"unicode"
 )
+
+// The ways in which a provider can be asked whether a session goes on.
+const (
+	ByRefresh       = "refresh"       // a refresh (Core §12), of a session with a refresh token
+	ByIntrospection = "introspection" // of the access token (RFC 7662), where there is such an endpoint
+	ByUserinfo      = "userinfo"      // with the access token (Core §5.3)
+)
+
+// leastRevalidateRate is the smallest RevalidateRate. A smaller one cannot be spread over a minute.
+const leastRevalidateRate = 6
 
 // DefaultAccessTokenLifetime is how long an access token is taken to live when neither the provider nor the
 // configuration says it.
@@ -61,7 +72,14 @@ type Config struct {
 	SigningAlg         string   // the registered id_token_signed_response_alg; default RS256
 	Scopes             []string // default openid, profile, email; openid is added when missing
 	// what an authentication request asks for that asks for nothing else (Core §3.1.2.1), with spaces between
-	Prompt       string
+	Prompt string
+	// AuthParams are further parameters of every authentication request, such as `acr_values`, `kc_idp_hint`,
+	// `audience` or `ui_locales`. With `max_age`, `auth_time` of the ID Token is checked (Core §3.1.3.7). Those that this
+	// package sets itself are refused.
+	AuthParams map[string]string
+	// LinkParams are the parameters that a link to the login route may set too. What a link sets replaces the value in
+	// AuthParams; of two values for `max_age` the smaller one counts.
+	LinkParams   []string
 	SkipUserinfo bool // userinfo: never
 	// UserinfoSigningAlg is the registered userinfo_signed_response_alg. When it is set, an answer that is not signed
 	// is refused. Default: JSON is taken, and what is signed must be signed with SigningAlg.
@@ -74,6 +92,16 @@ type Config struct {
 	// AccessTokenLifetime is how long an access token is taken to live when the token response does not say it
 	// (`expires_in`, RFC 6749 §5.1); then it is refreshed. Default: [DefaultAccessTokenLifetime].
 	AccessTokenLifetime time.Duration
+	// Revalidate is how often the provider is asked whether a session in use goes on, for providers that end sessions
+	// and do not always say so; 0: never. A session that the provider has ended is then refused. The fields below are
+	// read with it.
+	Revalidate time.Duration
+	// RevalidateBy are the ways in which it may be asked, in the order in which they are tried: [ByRefresh],
+	// [ByIntrospection], [ByUserinfo]. The first that the provider and the session have is used. Default: these three,
+	// without userinfo if that is skipped.
+	RevalidateBy []string
+	// RevalidateRate is how often it may be asked in a minute, about all sessions together; 0: as often as it takes.
+	RevalidateRate int
 	// RequireVerifiedEmail has an e-mail address count only with `email_verified: true` (Core §5.1). Without it, an
 	// address of which the provider does not say whether it is verified counts too.
 	RequireVerifiedEmail bool
@@ -83,6 +111,17 @@ type Config struct {
 	// RevokeOffline has refresh tokens that were granted for offline use revoked when their session ends, as all others
 	// are. By default they are kept (Back-Channel Logout §2.7).
 	RevokeOffline bool
+
+	// InternalURL is where this process asks the provider, if that is another address than the one of the issuer, which
+	// browsers use: for containers. Its path, if any, goes before that of each endpoint. Metadata, keys, tokens,
+	// userinfo, revocation and introspection are asked for there, without a proxy; browsers are never sent there.
+	InternalURL string
+	// AllowHTTPToPrivate allows http, without encryption, where issuer or InternalURL have a private address (RFC 1918,
+	// RFC 4193, RFC 6598, link-local). Everybody on that network can read secrets and tokens, and change keys. A
+	// connection to any other address is refused. On loopback http is always allowed.
+	AllowHTTPToPrivate bool
+	CA                 *x509.CertPool // may have signed the provider's certificate; default: the system's CAs
+	Proxy              *url.URL       // http, https, socks5; default: as HTTPS_PROXY and NO_PROXY say
 
 	Encryption *Encryption
 	Quirks     Quirks
@@ -160,6 +199,12 @@ func (c Config) withDefaults() Config {
 	if c.AccessTokenLifetime == 0 {
 		c.AccessTokenLifetime = DefaultAccessTokenLifetime
 	}
+	if c.RevalidateBy == nil {
+		c.RevalidateBy = []string{ByRefresh, ByIntrospection, ByUserinfo}
+		if c.SkipUserinfo {
+			c.RevalidateBy = c.RevalidateBy[:2]
+		}
+	}
 	or(&c.Quirks.LogoutSigningAlg, c.SigningAlg)
 	c.Quirks.LogoutSigningAlg = canonicalAlg(c.Quirks.LogoutSigningAlg)
 	or(&c.Quirks.LogoutScope, "session")
@@ -190,7 +235,7 @@ func (c Config) withDefaults() Config {
 	if c.OnKeyFetch == nil {
 		c.OnKeyFetch = func(string, string) {}
 	}
-	c.HTTPClient = httpClient(c.HTTPClient)
+	c.HTTPClient = c.httpClient(c.HTTPClient)
 	return c
 }
 
@@ -205,7 +250,7 @@ func (c *Config) validate() error {
 	}) {
 		fault("name: letters, digits, \"-\" and \"_\" only, at most 64")
 	}
-	switch u, err := checkURL(c.Issuer); {
+	switch u, err := c.checkAddress(c.Issuer); {
 	case c.Issuer == "":
 		fault("issuer is missing")
 	case err != nil:
@@ -253,6 +298,9 @@ func (c *Config) validate() error {
 	if c.AccessTokenLifetime < 0 {
 		fault("access_token_lifetime: %v is less than nothing", c.AccessTokenLifetime)
 	}
+	c.validateRevalidation(fault)
+	c.validateParams(fault)
+	c.validateWhere(fault)
 	if c.Encryption != nil {
 		if err := c.Encryption.validate(); err != nil {
 			fault("encryption: %w", err)
@@ -264,6 +312,27 @@ func (c *Config) validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func (c *Config) validateRevalidation(fault func(format string, args ...any)) {
+	if c.Revalidate != 0 && c.Revalidate < time.Second {
+		fault("revalidate: %v is less than a second", c.Revalidate)
+	}
+	if c.RevalidateRate != 0 && c.RevalidateRate < leastRevalidateRate {
+		fault("revalidate_rate: %d: it is at least %d a minute, or 0 for no limit", c.RevalidateRate,
+			leastRevalidateRate)
+	}
+	for i, way := range c.RevalidateBy {
+		switch {
+		case !slices.Contains([]string{ByRefresh, ByIntrospection, ByUserinfo}, way):
+			fault("revalidate_by: %s: it is refresh, introspection or userinfo", quote(way))
+		case slices.Contains(c.RevalidateBy[:i], way):
+			fault("revalidate_by: %s is there twice", way)
+		}
+	}
+	if c.Revalidate != 0 && len(c.RevalidateBy) == 0 {
+		fault("revalidate_by is empty: name a way in which the provider may be asked, or leave out revalidate")
+	}
 }
 
 // checkResponse adds the faults of how the provider answers authentication requests.

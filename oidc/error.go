@@ -11,9 +11,10 @@ import (
 // What could not be decided is an [ErrUnavailable] instead.
 type Error struct {
 	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
-	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time" besides for
-	// ID Tokens; "token_response", "userinfo", "revocation", "par" for what an endpoint answered, and
-	// "response" for an authorization response that is a JWT. Whatever is wrong with
+	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time",
+	// "session_expiry" besides for ID Tokens; "token_response", "userinfo", "revocation", "introspection", "par" for
+	// what an endpoint answered, "response" for an authorization response that is a JWT, and "revalidate" when a session
+	// cannot be asked about. Whatever is wrong with
 	// userinfo is "userinfo", and Err names the check. It may be a label of metrics.
 	Check string
 	// Err says what was wrong and, where something can be done about it, what. It never holds a token or a secret. What
@@ -42,6 +43,9 @@ var (
 	// §12.2).
 	ErrOtherPerson = errors.New("the refreshed ID Token is of another issuer, client or subject than the session " +
 		"(Core §12.2)")
+	// ErrInvalidToken: the provider says of an access token that it has run out, was revoked or is invalid (RFC 6750
+	// §3.1, RFC 7662 §2.2).
+	ErrInvalidToken = errors.New("the provider says that the access token is not valid (any more)")
 	// ErrUnsupported: the provider has no such endpoint.
 	ErrUnsupported = errors.New("the provider has no such endpoint")
 	// ErrUnsupportedTokenType: the provider does not revoke tokens of this kind (RFC 7009 §2.2.1).

@@ -71,6 +71,11 @@ func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 			q[name] = values
 		}
 	}
+	for name, value := range p.cfg.AuthParams {
+		if !q.Has(name) {
+			q.Set(name, value)
+		}
+	}
 	pushed := p.cfg.PushRequests || m.RequirePushed
 	if p.cfg.RequestObjectSigningAlg != "" {
 		if q, err = p.requestObject(q, pushed); err != nil {
@@ -134,7 +139,7 @@ func (p *Provider) EndSessionForm(ctx context.Context, r EndSessionRequest) (str
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint,
+	ask, err := http.NewRequestWithContext(ctx, http.MethodPost, p.cfg.internal(endpoint),
 		strings.NewReader(url.Values{"client_id": {p.cfg.ClientID}}.Encode()))
 	if err != nil {
 		return "", nil, unavailable("%s is not a URL", quote(endpoint))

@@ -511,7 +511,7 @@ func TestARefusedClientIsWarnedOfOncePerChange(t *testing.T) {
 		{odd(401, "invalid_client"), true, ""},
 		{odd(401, "invalid_client"), true, ""},
 		{odd(401, "unauthorized_client"), true, "event=oidc.client.refused"}, // Keycloak's word for it
-		{oidctest.Status(503), false, ""},                                    // says nothing of the client
+		{oidctest.Status(503), false, "event=oidc.token.failed"},             // says nothing of the client
 		{odd(404, "not_found"), false, ""},
 		{odd(401, "invalid_grant"), false, ""},
 		{odd(401, "unauthorized_client"), true, ""},

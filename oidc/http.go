@@ -30,7 +30,7 @@ type answer struct {
 }
 
 // httpClient returns a client that follows no redirect: what is asked, and the secrets in it, are for one address.
-func httpClient(given *http.Client) *http.Client {
+func (cfg *Config) httpClient(given *http.Client) *http.Client {
 	var c http.Client
 	if given != nil {
 		c = *given
@@ -47,6 +47,7 @@ func httpClient(given *http.Client) *http.Client {
 		}
 		c.Transport = t
 	}
+	c.Transport = cfg.route(c.Transport)
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c.Jar = nil
 	return &c
@@ -153,6 +154,8 @@ func (p *Provider) postOnce(ctx context.Context, where string, form url.Values, 
 	return a, nil
 }
 
+const noRedirects = "redirects are not followed"
+
 // temporary reports whether the answer means that it may be another one later.
 func (a *answer) temporary() bool {
 	return a.status >= 500 || a.status == http.StatusTooManyRequests || a.status == http.StatusRequestTimeout
@@ -160,7 +163,7 @@ func (a *answer) temporary() bool {
 
 func (a *answer) describe() string {
 	if a.status >= 300 && a.status < 400 {
-		return fmt.Sprintf("it answered %d: redirects are not followed", a.status)
+		return fmt.Sprintf("it answered %d: %s", a.status, noRedirects)
 	}
 	return fmt.Sprintf("it answered %d", a.status)
 }

@@ -21,7 +21,10 @@ type Expect struct {
 	Nonce       string // always compared when NoNonce is false
 	NoNonce     bool   // at refresh
 	AccessToken string // at_hash is compared when the token has one
-	MaxAge      *int   // seconds; when max_age was asked for, auth_time must be there and no older (step 13)
+	// MaxAge is the `max_age` that was asked for, in seconds. Then `auth_time` must be there, and must have been no
+	// longer ago than that when it was asked for (step 13).
+	MaxAge *int
+	Asked  time.Time // when MaxAge was asked for; zero: now
 }
 
 // IDToken is a verified ID Token. It prints as "[ID token]".
@@ -34,8 +37,10 @@ type IDToken struct {
 	SID      string // empty when there is none
 	Expiry   time.Time
 	IssuedAt time.Time
-	AuthTime time.Time      // zero when there is none
-	Claims   map[string]any // all of them; numbers are json.Number
+	AuthTime time.Time // zero when there is none
+	// when the provider's session ends in any case (`session_expiry`, OpenID IPSIE SL1); zero when there is none
+	SessionExpiry time.Time
+	Claims        map[string]any // all of them; numbers are json.Number
 }
 
 func (IDToken) String() string       { return "[ID token]" }
@@ -45,6 +50,12 @@ func (IDToken) LogValue() slog.Value { return slog.StringValue("[ID token]") }
 // VerifyIDToken verifies an ID Token (Core §3.1.3.7). The signature is checked last, so that no key is fetched for a
 // token that could not pass. The error is an [Error], or an [ErrUnavailable] when the keys could not be had.
 func (p *Provider) VerifyIDToken(ctx context.Context, raw string, e Expect, now time.Time) (*IDToken, error) {
+	id, err := p.verifyIDToken(ctx, raw, e, now)
+	p.reportIDToken(err)
+	return id, err
+}
+
+func (p *Provider) verifyIDToken(ctx context.Context, raw string, e Expect, now time.Time) (*IDToken, error) {
 	t, err := p.openToken(raw, true)
 	if err != nil {
 		return nil, err
@@ -153,10 +164,31 @@ func (p *Provider) checkIDTokenTimes(id *IDToken, c claims, e Expect, now time.T
 		}
 	}
 	if e.MaxAge != nil { // step 13
+		asked := e.Asked
+		if asked.IsZero() {
+			asked = now
+		}
 		limit := time.Duration(*e.MaxAge)*time.Second + skew
-		if id.AuthTime.IsZero() || now.Sub(id.AuthTime) > limit {
+		switch {
+		case id.AuthTime.IsZero():
+			return failed("auth_time", "the person was to sign in within the last %d seconds (max_age), and the "+
+				"token does not say when they did", *e.MaxAge)
+		case asked.Sub(id.AuthTime) > limit:
 			return failed("auth_time", "the person did not sign in at the provider within the last %d seconds, as "+
 				"was asked", *e.MaxAge)
+		case id.AuthTime.After(now.Add(skew)):
+			return failed("auth_time", "the person signed in at %v, and it is %v; do the clocks agree?",
+				id.AuthTime.UTC(), now.UTC())
+		}
+	}
+	if c.has("session_expiry") {
+		if id.SessionExpiry, err = c.time("session_expiry"); err != nil {
+			return err
+		}
+		// At a refresh that is no fault of the token: it says that the session is over.
+		if !e.NoNonce && !now.Before(id.SessionExpiry) {
+			return failed("session_expiry", "the session at the provider ended at %v, and it is %v; do the clocks "+
+				"agree?", id.SessionExpiry.UTC(), now.UTC())
 		}
 	}
 	return nil

@@ -21,6 +21,7 @@ type Metadata struct {
 	JWKSURI               string
 	EndSessionEndpoint    string
 	RevocationEndpoint    string
+	IntrospectionEndpoint string // RFC 8414 §2
 	PushedRequestEndpoint string // pushed_authorization_request_endpoint (RFC 9126 §5)
 	IDTokenSigningAlgs    []string
 	IDTokenEncryptAlgs    []string // id_token_encryption_alg_values_supported
@@ -44,6 +45,9 @@ type Metadata struct {
 	FrontchannelLogout    bool
 	FrontchannelSession   bool
 
+	ACRValues       []string // acr_values_supported; empty when not said
+	ClaimsParameter bool     // claims_parameter_supported
+
 	Prompts []string // prompt_values_supported (Initiating User Registration §4.2); empty when not said
 
 	Ignored []string // optional endpoints that cannot be used, and why
@@ -62,13 +66,13 @@ func (p *Provider) Metadata(ctx context.Context) (*Metadata, error) { return p.m
 func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	where := strings.TrimSuffix(p.cfg.Issuer, "/") + "/.well-known/openid-configuration"
+	where := p.cfg.internal(strings.TrimSuffix(p.cfg.Issuer, "/") + "/.well-known/openid-configuration")
 	m, err := func() (*Metadata, error) {
 		d, err := p.getDocument(ctx, where)
 		if err != nil {
 			return nil, err
 		}
-		m, err := parseMetadata(d.body, p.cfg.Issuer)
+		m, err := parseMetadata(d.body, &p.cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", where, d.unlike(err))
 		}
@@ -90,7 +94,8 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 	switch was := p.silent.Swap(err != nil); {
 	case err != nil && !was:
 		p.cfg.Log.Warn("the provider's metadata could not be fetched; this is told once until it can",
-			"event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err)
+			"event", "oidc.discovery.failed", "provider", p.cfg.Name, "error", err, "do",
+			p.advice(err))
 	case err == nil && was:
 		p.cfg.Log.Info("the provider's metadata could be fetched again", "event", "oidc.discovery.recovered",
 			"provider", p.cfg.Name)
@@ -100,16 +105,17 @@ func (p *Provider) discover(ctx context.Context) (*Metadata, error) {
 
 // checkEndpoint refuses an endpoint to which secrets would go in the clear: http is for an issuer that is http itself,
 // which it is on loopback alone.
-func checkEndpoint(raw, issuer string) error {
-	u, err := checkURL(raw)
-	if err == nil && u.Scheme != "https" && strings.HasPrefix(strings.ToLower(issuer), "https:") {
+func (c *Config) checkEndpoint(raw string) error {
+	u, err := c.checkAddress(raw)
+	if err == nil && u.Scheme != "https" && strings.HasPrefix(strings.ToLower(c.Issuer), "https:") {
 		return fmt.Errorf("%s is not https, and the issuer is: codes, secrets and tokens would be sent in the clear",
 			quote(raw))
 	}
 	return err
 }
 
-func parseMetadata(data []byte, issuer string) (*Metadata, error) {
+func parseMetadata(data []byte, cfg *Config) (*Metadata, error) {
+	issuer := cfg.Issuer
 	c, err := decodeObject(data)
 	if err != nil {
 		return nil, err
@@ -117,6 +123,11 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	var m Metadata
 	// Discovery §4.3: identical, so that nobody speaks for another issuer.
 	if m.Issuer, _ = c["issuer"].(string); m.Issuer != issuer {
+		if cfg.InternalURL != "" && m.Issuer != "" && cfg.public(m.Issuer) == issuer {
+			return nil, fmt.Errorf("it speaks for the issuer %s, which is internal_url: tell the provider its public "+
+				"address (at Keycloak KC_HOSTNAME), so that its issuer is %s however it is asked", quote(m.Issuer),
+				quote(issuer))
+		}
 		return nil, fmt.Errorf("it speaks for the issuer %s, not for %s (they must be identical, to the last "+
 			"slash): correct `issuer` in the configuration, or the provider's", quote(m.Issuer), quote(issuer))
 	}
@@ -133,10 +144,12 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		{"userinfo_endpoint", &m.UserinfoEndpoint, false},
 		{"end_session_endpoint", &m.EndSessionEndpoint, false},
 		{"revocation_endpoint", &m.RevocationEndpoint, false},
+		{"introspection_endpoint", &m.IntrospectionEndpoint, false},
 		{"pushed_authorization_request_endpoint", &m.PushedRequestEndpoint, false},
 		{"mtls_endpoint_aliases.token_endpoint", &m.mtls.token, false},
 		{"mtls_endpoint_aliases.userinfo_endpoint", &m.mtls.userinfo, false},
 		{"mtls_endpoint_aliases.revocation_endpoint", &m.mtls.revocation, false},
+		{"mtls_endpoint_aliases.introspection_endpoint", &m.mtls.introspection, false},
 		{"mtls_endpoint_aliases.pushed_authorization_request_endpoint", &m.mtls.pushed, false},
 	} {
 		v := c[e.name]
@@ -145,7 +158,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		}
 		switch v := v.(type) {
 		case string:
-			switch err := checkEndpoint(v, issuer); {
+			v = cfg.public(v)
+			switch err := cfg.checkEndpoint(v); {
 			case v == "" && e.required:
 				faults = append(faults, fmt.Errorf("`%s` is empty", e.name))
 			case v == "": // as good as absent
@@ -170,6 +184,12 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
+	}
+	// Browsers are sent to the others.
+	for _, endpoint := range []*string{&m.TokenEndpoint, &m.JWKSURI, &m.UserinfoEndpoint, &m.RevocationEndpoint,
+		&m.IntrospectionEndpoint, &m.PushedRequestEndpoint, &m.mtls.token, &m.mtls.userinfo, &m.mtls.revocation,
+		&m.mtls.pushed, &m.mtls.introspection} {
+		*endpoint = cfg.internal(*endpoint)
 	}
 	list := func(name string) (list []string) {
 		all, _ := c[name].([]any)
@@ -197,6 +217,8 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 	m.BindsToCertificates = c["tls_client_certificate_bound_access_tokens"] == true
 	m.Scopes = list("scopes_supported")
 	m.Prompts = list("prompt_values_supported")
+	m.ACRValues = list("acr_values_supported")
+	m.ClaimsParameter = c["claims_parameter_supported"] == true
 	m.IssParameter = c["authorization_response_iss_parameter_supported"] == true
 	m.BackchannelLogout = c["backchannel_logout_supported"] == true
 	m.BackchannelSession = c["backchannel_logout_session_supported"] == true

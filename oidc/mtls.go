@@ -23,6 +23,12 @@ func (c *Config) withCertificate(rt http.RoundTripper) (http.RoundTripper, error
 	if !c.usesTLS() {
 		return rt, nil
 	}
+	if all, ok := rt.(*router); ok {
+		shows, errs := *all, [2]error{}
+		shows.direct, errs[0] = c.withCertificate(all.direct)
+		shows.rest, errs[1] = c.withCertificate(all.rest)
+		return &shows, errors.Join(errs[:]...)
+	}
 	t, ok := rt.(*http.Transport)
 	if !ok {
 		return nil, errors.New("a client certificate needs an HTTPClient whose Transport is an *http.Transport")
@@ -63,6 +69,7 @@ func (m *Metadata) preferMTLS() {
 	for alias, to := range map[*string]*string{
 		&m.mtls.token: &m.TokenEndpoint, &m.mtls.userinfo: &m.UserinfoEndpoint,
 		&m.mtls.revocation: &m.RevocationEndpoint, &m.mtls.pushed: &m.PushedRequestEndpoint,
+		&m.mtls.introspection: &m.IntrospectionEndpoint,
 	} {
 		if *alias != "" {
 			*to = *alias
@@ -71,4 +78,4 @@ func (m *Metadata) preferMTLS() {
 }
 
 // mtlsEndpoints are `mtls_endpoint_aliases` (RFC 8705 §5).
-type mtlsEndpoints struct{ token, userinfo, revocation, pushed string }
+type mtlsEndpoints struct{ token, userinfo, revocation, pushed, introspection string }

@@ -3,6 +3,7 @@ package oidc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ type Provider struct {
 	responseAlg *algorithm
 	meta        *cached[*Metadata]
 	keys        *keySet
+	troubles    troubles
 	nonces      sync.Map               // the last DPoP nonce of an endpoint, by its URL
 	silent      atomic.Bool            // the metadata could not be fetched when that was last tried
 	barred      atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
@@ -101,6 +103,8 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	return infos, nil
 }
 
+var errNoMetadata = errors.New("where they are is not known")
+
 // fetchKeys gets the keys from where the metadata says (Discovery §3, `jwks_uri`).
 func (p *Provider) fetchKeys(ctx context.Context) (keysByID, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -108,7 +112,7 @@ func (p *Provider) fetchKeys(ctx context.Context) (keysByID, error) {
 	keys, err := func() (keysByID, error) {
 		m, err := p.meta.get(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", errNoMetadata, err)
 		}
 		d, err := p.getDocument(ctx, m.JWKSURI)
 		if err != nil {
@@ -123,10 +127,12 @@ func (p *Provider) fetchKeys(ctx context.Context) (keysByID, error) {
 	if err != nil {
 		p.meta.expire() // they may have moved
 		p.cfg.OnKeyFetch(p.cfg.Name, "error")
-		p.cfg.Log.Warn("the provider's keys could not be fetched", "event", "oidc.keys.failed", "provider", p.cfg.Name,
-			"error", err)
+		if !errors.Is(err, errNoMetadata) { // which is told by itself
+			p.report(troubleKeys, "keys", err)
+		}
 		return nil, err
 	}
+	p.report(troubleKeys, "keys", nil)
 	p.cfg.OnKeyFetch(p.cfg.Name, "ok")
 	return keys, nil
 }

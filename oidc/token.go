@@ -142,15 +142,18 @@ func (p *Provider) grant(ctx context.Context, form url.Values, dpopKey []byte, n
 	if err != nil {
 		return nil, err
 	}
-	a, err := p.postWith(ctx, m.TokenEndpoint, form, key)
-	if err != nil {
-		return nil, err
-	}
-	if a.status != http.StatusOK {
-		return nil, p.refused(a, secrets...)
-	}
-	p.clientTaken()
-	t, err := p.parseTokens(a.body, key != nil, now)
+	t, err := func() (*Tokens, error) {
+		a, err := p.postWith(ctx, m.TokenEndpoint, form, key)
+		if err != nil {
+			return nil, err
+		}
+		if a.status != http.StatusOK {
+			return nil, p.refused(a, secrets...)
+		}
+		p.clientTaken()
+		return p.parseTokens(a.body, key != nil, now)
+	}()
+	p.reportToken(err)
 	if t != nil {
 		t.DPoPKey = key.bytes()
 	}

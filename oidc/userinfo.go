@@ -18,6 +18,7 @@ import (
 func (p *Provider) Userinfo(ctx context.Context, accessToken string, dpopKey []byte, subject string,
 	now time.Time) (map[string]any, error) {
 	c, err := p.userinfo(ctx, accessToken, dpopKey, subject, now)
+	p.reportUserinfo(err)
 	e, refused := errors.AsType[*Error](err)
 	switch {
 	case err == nil:
@@ -50,6 +51,8 @@ func (p *Provider) userinfo(ctx context.Context, accessToken string, dpopKey []b
 		return nil, err
 	case a.temporary() || a.status < 400 && a.status != http.StatusOK:
 		return nil, unavailable("the userinfo endpoint: %s", a.describe())
+	case a.status == http.StatusUnauthorized && a.invalidToken():
+		return nil, failed("userinfo", "the userinfo endpoint: %s: %w", a.describe(), ErrInvalidToken)
 	case a.status != http.StatusOK:
 		return nil, failed("userinfo", "the userinfo endpoint: %s", a.describe())
 	}

@@ -25,6 +25,9 @@ var (
 	ErrRefreshRejected = errors.New("the provider rejected the refresh token")
 	// ErrRefused is returned by [Config.Refresh] when the person is no longer allowed in. The session then ends.
 	ErrRefused = errors.New("the person is no longer let in")
+	// ErrProviderEnded is returned by [Config.Revalidate] when the provider says that the session is over, or that the
+	// tokens that came with it are worth nothing any more. The session then ends.
+	ErrProviderEnded = errors.New("the provider has ended the session")
 	// ErrUnavailable is returned when the store does not answer. Let nobody in and sign nobody out: answer 503.
 	ErrUnavailable = errors.New("the session store does not answer")
 	// ErrOtherHost is a [store.ErrNotFound]: the session is there, and this bearer does not open it at this host.
@@ -53,6 +56,13 @@ type Config struct {
 	// RefreshGrace is how long a session goes on after its access token has expired while Refresh returns temporary
 	// errors; default 1 h.
 	RefreshGrace time.Duration
+
+	// Revalidation returns how often the provider of an issuer and client is asked whether a session in use goes on;
+	// nil: never.
+	Revalidation func(issuer, clientID string) Revalidation
+	// Revalidate asks the provider that. [ErrProviderEnded] and the final errors of Refresh end the session; any other
+	// error is temporary, and the session goes on for RefreshGrace. It is needed with Revalidation.
+	Revalidate func(ctx context.Context, s *Session) (Renewal, error)
 
 	Notices       Notifier // plans and sends the notices of endings; nil: there are none
 	RevokeExpired bool     // passes expired sessions to Notices; by default they are only removed
@@ -93,6 +103,11 @@ type Renewal struct {
 	Tokens Tokens
 	Claims map[string]any
 	SID    string // of the new ID Token; empty: unchanged
+	// Expires is when the session ends in any case, as the provider says; zero: unchanged. It is never later than
+	// [Config.Lifetime] allows.
+	Expires time.Time
+	// Confirmed means that the provider would not have given this answer if it had ended the session.
+	Confirmed bool
 }
 
 // SignIn describes the session that [Manager.Create] creates, with the meaning of the fields of [Session].
@@ -104,6 +119,7 @@ type SignIn struct {
 	SID      string
 	Claims   map[string]any
 	Tokens   Tokens
+	Expires  time.Time // the session ends then at the latest; zero: when [Config.Lifetime] says
 	// Address and UserAgent are those of the browser that signed in, for the person and operators to tell sessions apart.
 	Address   string
 	UserAgent string
@@ -128,7 +144,9 @@ type Manager struct {
 	synced    atomic.Pointer[time.Time]
 	refreshes singleflight.Group
 
-	refreshFailing sync.Map // the providers, by issuer and client, whose failing refreshes have been logged
+	// the failures that have been logged: the event, and the provider by issuer and client
+	refreshFailing sync.Map
+	slots          slots
 
 	mu       sync.Mutex
 	watchers map[store.Key]map[*watcher]struct{}
@@ -273,10 +291,15 @@ func (m *Manager) Refuse(ctx context.Context, n SignIn) {
 // newSession makes a session that is not in the store yet.
 func (m *Manager) newSession(n SignIn, now time.Time) (Bearer, *Session) {
 	b := NewBearer(n.Issuer, n.ClientID, n.Subject)
+	expires := now.Add(m.cfg.Lifetime)
+	if at := store.Time(n.Expires); !at.IsZero() && at.Before(expires) {
+		expires = at
+	}
 	return b, &Session{
 		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
-		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.IdleTimeout), Expires: now.Add(m.cfg.Lifetime),
+		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.IdleTimeout), Expires: expires,
 		Claims: n.Claims, Tokens: n.Tokens, Address: n.Address, UserAgent: n.UserAgent, revision: 1,
+		confirmed: now,
 	}
 }
 
@@ -292,7 +315,9 @@ func (m *Manager) orphaned(ctx context.Context, s *Session) {
 // Get returns the session of a bearer, and counts as a use of it. Call it for each request. The error is
 // [store.ErrNotFound] if nobody is signed in with this bearer, and [ErrUnavailable] if the store does not answer.
 //
-// If the access token has expired, Get refreshes it first, once for all requests on all replicas.
+// If the access token has expired, Get refreshes it first, once for all requests on all replicas. If the provider is to
+// be asked whether the session goes on (see [Revalidation]), Get does that in the same way. While the last answer is
+// fresh enough, it waits for the new one for a moment only.
 func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
@@ -317,6 +342,12 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	switch {
 	case s.refreshDue(now):
 		return m.refreshed(ctx, s)
+	case m.revalidationDue(s, now):
+		next, err := m.revalidated(ctx, s, now, true)
+		if err == nil && due && next.LastSeen.Equal(s.LastSeen) { // nothing was written
+			return m.touched(ctx, next, now)
+		}
+		return next, err
 	case due && (!cached || m.cache.claimTouch(key, now, m.touch)):
 		return m.touched(ctx, s, now)
 	}
@@ -457,26 +488,30 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 	return s, nil
 }
 
-// write updates a session in the store and in the cache, and returns it as it is then. It never creates a session.
-func (m *Manager) write(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	return m.written(s, now, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
+// write updates a session in the store and in the cache, and returns it as it is then. It never creates a session. use
+// says whether that counts as use of the session.
+func (m *Manager) write(ctx context.Context, s *Session, now time.Time, use bool) (*Session, error) {
+	return m.written(s, now, use, func(r store.Record) error { return m.cfg.Store.Update(ctx, r, store.Time(now)) })
 }
 
 // rename is write for a session whose sid was changed by a refresh. began and era are the stamp of that refresh (see
 // [Manager.Begin]).
-func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string,
-	now time.Time) (*Session, error) {
+func (m *Manager) rename(ctx context.Context, s *Session, began time.Time, era string, now time.Time,
+	use bool) (*Session, error) {
 	began, at, err := m.clock.comparableStamp(ctx, began, era)
 	if err != nil {
 		return nil, err
 	}
-	return m.written(s, now, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
+	return m.written(s, now, use, func(r store.Record) error { return m.cfg.Store.Rename(ctx, r, began, at) })
 }
 
-// written runs an update with s as used at now, and caches its outcome.
-func (m *Manager) written(s *Session, now time.Time, update func(store.Record) error) (*Session, error) {
+// written runs an update with s, as used at now if this is use, and caches its outcome.
+func (m *Manager) written(s *Session, now time.Time, use bool, update func(store.Record) error,
+) (*Session, error) {
 	next := *s
-	next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
+	if use {
+		next.LastSeen, next.IdleExpires = store.Time(now), store.Time(now.Add(m.cfg.IdleTimeout))
+	}
 	rec, err := encode(m.cfg.Keyring, &next)
 	if err != nil {
 		return nil, err
@@ -494,7 +529,7 @@ func (m *Manager) written(s *Session, now time.Time, update func(store.Record) e
 // touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
 // not written: it then ends by its idle timeout.
 func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Session, error) {
-	next, err := m.write(ctx, s, now)
+	next, err := m.write(ctx, s, now, true)
 	switch {
 	case err == nil:
 		return next, nil

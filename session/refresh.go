@@ -9,6 +9,7 @@ import (
 
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -27,11 +28,19 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	if m.cfg.Refresh == nil {
 		return s, nil
 	}
-	done := m.refreshes.DoChan(string(s.Key[:]), func() (any, error) {
+	return awaitRefresh(ctx, m.startRefresh(ctx, s.Key, true))
+}
+
+// startRefresh calls refresh, once for all requests of this process.
+func (m *Manager) startRefresh(ctx context.Context, key store.Key, use bool) <-chan singleflight.Result {
+	return m.refreshes.DoChan(string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*refreshTimeout)
 		defer cancel()
-		return m.refresh(ctx, s.Key)
+		return m.refresh(ctx, key, use)
 	})
+}
+
+func awaitRefresh(ctx context.Context, done <-chan singleflight.Result) (*Session, error) {
 	select {
 	case <-ctx.Done():
 		return nil, unavailable(ctx.Err())
@@ -43,22 +52,23 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 	}
 }
 
-// refresh refreshes a session:
+// refresh refreshes a session whose access token has expired, and asks the provider whether a session goes on of which
+// it was last asked long enough ago:
 //
 //  1. Read the session again: another replica may have been faster.
 //  2. Hold it, by an update that only one replica can win. The others wait until it is released, or until the hold has
 //     expired because its holder crashed.
 //  3. Ask the provider.
 //  4. Write the result. The update never creates: if a logout came meanwhile, the session stays dead.
-func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) {
-	for {
+func (m *Manager) refresh(ctx context.Context, key store.Key, use bool) (*Session, error) {
+	for slot := false; ; {
 		now := m.Now()
 		s, err := m.read(ctx, key, now)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case !s.expired(now):
+		case !s.refreshable(m, now) && !m.revalidationDue(s, now):
 			return s, nil
 		case s.refreshFailed && now.Before(s.refreshHeld):
 			return s, nil
@@ -68,17 +78,26 @@ func (m *Manager) refresh(ctx context.Context, key store.Key) (*Session, error) 
 			}
 			continue
 		}
+		if !slot && !s.refreshable(m, now) {
+			if slot = m.claimSlot(ctx, s, now); !slot {
+				return s, nil
+			}
+			continue // that took time
+		}
 		held, failedBefore := *s, s.refreshFailed
 		_, late := m.clock.between()
 		held.refreshHeld, held.refreshFailed = store.Time(late.Add(refreshTimeout)), false
-		s, err = m.write(ctx, &held, now)
+		s, err = m.write(ctx, &held, now, use)
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		return m.exchange(ctx, s, failedBefore)
+		if s, err = m.exchange(ctx, s, failedBefore, use); err != nil || !m.revalidationDue(s, m.Now()) {
+			return s, err
+		}
+		slot = false // the refresh did not say whether the session goes on
 	}
 }
 
@@ -89,23 +108,43 @@ func (m *Manager) refreshUnderWay(s *Session) bool {
 }
 
 // exchange asks the provider, for a session that this process holds, and writes the result or ends the session.
-func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (*Session, error) {
+func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bool) (*Session, error) {
 	began, era, err := m.Begin(ctx) // a logout after this that names the session by its new sid ends it
 	if err != nil {
 		return nil, err
 	}
+	asked := m.Now()
+	every := m.revalidation(s).Every
+	ask, event, failure := m.cfg.Refresh, "refresh_failed", "an access token could not be refreshed"
+	graceEnds := s.Tokens.Expires.Add(m.cfg.RefreshGrace)
+	if !s.refreshable(m, asked) {
+		ask, event, failure = m.cfg.Revalidate, "revalidation_failed", "the provider could not be asked whether a "+
+			"session goes on"
+		graceEnds = s.lastConfirmed().Add(every + m.cfg.RefreshGrace)
+	}
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
-	got, err := m.cfg.Refresh(asking, s)
+	got, err := ask(asking, s)
 	cancel()
 	now := m.Now()
-	graceEnds := s.Tokens.Expires.Add(m.cfg.RefreshGrace)
-	provider := [2]string{s.Issuer, s.ClientID}
+	if err == nil && !got.Expires.IsZero() && !now.Before(got.Expires) {
+		err = fmt.Errorf("%w: it lasted until %v", ErrProviderEnded, got.Expires.UTC())
+	}
+	provider := [3]string{event, s.Issuer, s.ClientID}
 	var cause store.Cause
 	switch {
 	case err == nil:
 		m.refreshFailing.Delete(provider)
-		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
+		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
+			if got.Confirmed {
+				s.confirmed = asked
+			}
+			if latest := s.Created.Add(m.cfg.Lifetime); !got.Expires.IsZero() {
+				s.Expires = store.Time(got.Expires)
+				if latest.Before(s.Expires) {
+					s.Expires = latest
+				}
+			}
 			s.rename(got.SID)
 		})
 		if err == nil {
@@ -124,6 +163,8 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		}
 	case errors.Is(err, ErrRefreshRejected):
 		cause = store.CauseRefreshRejected
+	case errors.Is(err, ErrProviderEnded):
+		cause = store.CauseProviderEnded
 	case errors.Is(err, ErrRefused):
 		cause = store.CauseRequire
 	case now.Before(graceEnds):
@@ -131,11 +172,10 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 		if _, logged := m.refreshFailing.LoadOrStore(provider, true); !logged && !failedBefore {
 			level = slog.LevelWarn
 		}
-		m.cfg.Log.Log(ctx, level, "an access token could not be refreshed: sessions go on for the grace; this is "+
-			"logged once until it works again",
-			"event", "refresh_failed", "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		next, err := m.saveRenewal(ctx, s.Key, began, era, func(s *Session) {
-			s.refreshHeld, s.refreshFailed = store.Time(now.Add(refreshPause)), true
+		m.cfg.Log.Log(ctx, level, failure+": sessions go on for the grace; this is logged once until it works again",
+			"event", event, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
+		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
+			s.refreshHeld, s.refreshFailed = store.Time(now.Add(max(refreshPause, every))), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
 			}
@@ -151,7 +191,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore bool) (
 	default:
 		cause = store.CauseProviderSilent
 	}
-	m.cfg.Log.InfoContext(ctx, "the session ends: its tokens can no longer be refreshed",
+	m.cfg.Log.InfoContext(ctx, "the session ends: the provider no longer confirms it",
 		"event", "session_ended", "cause", cause, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 	key := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
 	for {
@@ -182,7 +222,7 @@ func (m *Manager) orphan(ctx context.Context, s *Session, t Tokens) {
 
 // saveRenewal writes the outcome of a refresh, over any other change made meanwhile. It retries until ctx is done,
 // since the refresh token in the store may be worthless by now.
-func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string,
+func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Time, era string, use bool,
 	change func(*Session)) (*Session, error) {
 	for {
 		now := m.Now()
@@ -192,11 +232,11 @@ func (m *Manager) saveRenewal(ctx context.Context, key store.Key, began time.Tim
 			change(&next)
 			switch {
 			case next.SID == s.SID:
-				s, err = m.write(ctx, &next, now)
+				s, err = m.write(ctx, &next, now, use)
 			case len(next.Former) > maxFormer:
 				return nil, errTooManySIDs
 			default:
-				s, err = m.rename(ctx, &next, began, era, now)
+				s, err = m.rename(ctx, &next, began, era, now, use)
 			}
 		}
 		switch {

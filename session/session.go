@@ -48,6 +48,7 @@ type Session struct {
 	// a refresh is under way on some replica.
 	refreshHeld   time.Time
 	refreshFailed bool
+	confirmed     time.Time // when the provider was last asked whether the session goes on, and said so
 }
 
 // BearerFor returns the bearer of the session for the host with this name; b is its bearer for any host. It returns
@@ -145,6 +146,7 @@ type payload struct {
 	Tokens      Tokens         `json:"tokens,omitzero"`
 	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
 	RefreshFail bool           `json:"refresh_failed,omitempty"`
+	Confirmed   time.Time      `json:"confirmed,omitzero"`
 	Address     string         `json:"address,omitempty"`
 	UserAgent   string         `json:"user_agent,omitempty"`
 	HostKey     []byte         `json:"host_key,omitempty"`
@@ -224,7 +226,7 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
 		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Address: s.Address, UserAgent: s.UserAgent,
-		HostKey: s.hostKey, Columns: columnsOf(&rec)})
+		Confirmed: s.confirmed, HostKey: s.hostKey, Columns: columnsOf(&rec)})
 	return rec, err
 }
 
@@ -279,6 +281,7 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
 		refreshFailed: p.RefreshFail, Address: p.Address, UserAgent: p.UserAgent, hostKey: p.HostKey,
+		confirmed: p.Confirmed,
 	}, nil
 }
 

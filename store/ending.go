@@ -67,6 +67,7 @@ const (
 	CauseAdmin           Cause = "admin"            // an operator ended it
 	CauseReplaced        Cause = "replaced"         // the same browser signed in again
 	CauseRefreshRejected Cause = "refresh_rejected" // the provider answered invalid_grant to a refresh
+	CauseProviderEnded   Cause = "provider_ended"   // the provider said that it is over, when it was asked
 	CauseRequire         Cause = "require"          // the claims of a refresh no longer let the person in
 	CauseProviderSilent  Cause = "provider_silent"  // the provider was away for longer than the grace
 	CauseCapped          Cause = "capped"           // the person has more sessions than one may have

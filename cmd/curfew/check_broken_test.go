@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -41,6 +42,13 @@ func (h inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return w.Result(), nil
+}
+
+// untrusted is the way to a provider whose certificate is not trusted.
+type untrusted struct{}
+
+func (untrusted) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
 }
 
 // look is one line of a report that is expected.
@@ -88,6 +96,9 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 	}
 	always := func(h http.HandlerFunc) func(*oidctest.Provider) { return bySecret(h, h) }
 	said := oidctest.OAuthError
+	revalidate := func(ways ...string) func(*oidc.Config) {
+		return func(c *oidc.Config) { c.Revalidate, c.RevalidateBy = time.Minute, ways }
+	}
 	clientOK := look{"client", "ok", "and not a client that cannot be", ""}
 	for name, row := range map[string]struct {
 		broken  func(*oidctest.Provider)
@@ -225,6 +236,39 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			[]look{{"iss parameter", "fault", "promises", ""}}, []string{"iss parameter"}, nil},
 		"the iss of another": {home(func(q url.Values) { q.Set("iss", "https://evil.example.com") }),
 			[]look{{"iss parameter", "fault", "evil", ""}}, []string{"iss parameter"}, nil},
+		"another algorithm": {discovery("id_token_signing_alg_values_supported", []any{"ES256"}),
+			[]look{{"signing algorithm", "fault", "RS256 is registered here, and the provider offers ES256",
+				"set id_token_signed_response_alg"}}, []string{"signing algorithm"}, nil},
+		"a clock that is five minutes off": {func(op *oidctest.Provider) {
+			h := oidctest.New(oidctest.Config{Issuer: issuer}).Handler()
+			op.Override(oidctest.Discovery, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", time.Now().Add(5*time.Minute).UTC().Format(http.TimeFormat))
+				h.ServeHTTP(w, r)
+			})
+		}, []look{{"clock", "fault", "5m0s ahead of ours", "set both clocks by NTP"}}, []string{"clock"}, nil},
+		"a certificate that is not trusted": {func(*oidctest.Provider) {},
+			[]look{{"discovery", "fault", "certificate signed by unknown authority", "set as ca_file"}},
+			[]string{"client"}, func(c *oidc.Config) {
+				c.HTTPClient = &http.Client{Transport: untrusted{}}
+			}},
+		"revalidate, by what there is": {func(*oidctest.Provider) {},
+			[]look{{"revalidate", "ok", "once in 1m0s, by refresh, or without a refresh token by introspection",
+				""}}, nil, revalidate()},
+		"revalidate, where refresh tokens live on": {func(*oidctest.Provider) {},
+			[]look{{"revalidate", "ok", "once in 1m0s, by userinfo", ""}}, nil, revalidate("userinfo")},
+		"revalidate, of sessions with a refresh token alone": {func(*oidctest.Provider) {},
+			[]look{{"revalidate", "warning", "by a refresh; the others end", "refresh tokens"}}, []string{"revalidate"},
+			revalidate("refresh")},
+		"revalidate, by what is not there": {discovery("introspection_endpoint", nil),
+			[]look{{"revalidate", "fault", "cannot be asked about by introspection",
+				"every session ends"}}, []string{"revalidate"}, revalidate("introspection")},
+		"revalidate, by what is not allowed": {override(oidctest.Introspect, said(403, "access_denied")),
+			[]look{{"revalidate", "fault", "answered 403", "allow this client to introspect"}}, []string{"revalidate"},
+			revalidate()},
+		"revalidate, where all is active": {override(oidctest.Introspect, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"active":true}`)
+		}), []look{{"revalidate", "fault", "never issued", "without introspection"}}, []string{"revalidate"},
+			revalidate()},
 		"no key for logout tokens": {func(*oidctest.Provider) {},
 			[]look{{"keys", "fault", "none can be used for EdDSA (logout_token_signed_response_alg)",
 				"set logout_token_signed_response_alg"}, {"signing algorithm", "ok", "RS256", ""},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -37,12 +38,20 @@ func checkProvider(
 	m, err := p.Metadata(ctx)
 	if err != nil {
 		r.fault("discovery", err.Error(),
-			connectionHint(err, c.Issuer)+", and that the issuer is written exactly as the provider writes it")
+			connectionHint(err, cmp.Or(c.InternalURL, c.Issuer))+", and that the issuer is written exactly as the provider writes it")
 		r.unchecked("all else", "the provider's metadata says where to ask",
 			"put the discovery right, and run this again")
 		return
 	}
 	r.ok("discovery", "%s", m.Issuer)
+	if c.InternalURL != "" {
+		r.ok("internal_url", "browsers are sent to %s, and this gateway asks %s", m.AuthorizationEndpoint,
+			m.TokenEndpoint)
+	}
+	if u, err := url.Parse(m.TokenEndpoint); err == nil && u.Scheme == "http" && !web.Loopback(u.Hostname()) {
+		r.warn("encryption", m.TokenEndpoint+" is asked without encryption (allow_http_to_private_address)",
+			"see that nobody else is on that network; otherwise give the provider a certificate, and set ca_file")
+	}
 	for _, why := range m.Ignored {
 		r.warn("metadata", why, "it is not used, and what it is for does not work: correct it at the provider")
 	}
@@ -57,6 +66,7 @@ func checkProvider(
 	checkUserinfo(r, c, m)
 	r.ok("access token", "if the token response has no expires_in, it is taken to live for %s (access_token_lifetime)",
 		c.AccessTokenLifetime)
+	checkRevalidation(ctx, r, p, m)
 	checkScopes(r, c, providerKind(c.Issuer, m), m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
@@ -70,7 +80,7 @@ func checkProvider(
 func connectionHint(err error, where string) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "see that the certificate of " + where +
-			" is valid, and that this machine trusts the authority that issued it"
+			" is valid, and that this machine trusts the authority that issued it; a private one is set as ca_file"
 	}
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) ||
 		errors.Is(err, context.DeadlineExceeded) {
@@ -479,6 +489,44 @@ func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
 	if c.UserinfoEncryption != nil {
 		compare("userinfo_encrypted_response_alg", c.UserinfoEncryption.Alg, m.UserinfoEncryptAlgs)
 	}
+}
+
+// checkRevalidation checks that there is a way to ask whether sessions go on, and that the provider takes this client at
+// its introspection endpoint: a token that it has never issued is not active there (RFC 7662 §2.2).
+func checkRevalidation(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadata) {
+	const check = "revalidate"
+	c := p.Config()
+	if c.Revalidate == 0 {
+		return
+	}
+	way, err := p.RevalidationWay(ctx, false)
+	switch {
+	case err != nil && c.ConfirmsByRefresh():
+		r.warn(check, "only sessions with a refresh token can be asked about, by a refresh; the others end after "+
+			"refresh_grace", "see that the provider gives this client refresh tokens, or set revalidate_by to what it "+
+			"offers")
+		return
+	case err != nil:
+		r.fault(check, err.Error(), "every session ends after refresh_grace: set revalidate_by to what the provider "+
+			"offers, or leave out revalidate")
+		return
+	case way == oidc.ByIntrospection:
+		err := p.Introspect(ctx, randomCode())
+		switch {
+		case err == nil:
+			r.fault(check, "the introspection endpoint calls a token active that it has never issued",
+				"see that "+m.IntrospectionEndpoint+" is the provider's, or set revalidate_by without introspection")
+			return
+		case !errors.Is(err, oidc.ErrInvalidToken):
+			r.fault(check, err.Error(), "sessions about which it has to be asked end after refresh_grace: allow this "+
+				"client to introspect tokens, or set revalidate_by without introspection")
+			return
+		}
+	}
+	if first, err := p.RevalidationWay(ctx, true); err == nil && first != way {
+		way = first + ", or without a refresh token by " + way
+	}
+	r.ok(check, "about each session in use once in %s, by %s", c.Revalidate, way)
 }
 
 func checkScopes(r *report, c oidc.Config, kind string, m *oidc.Metadata) {

@@ -78,7 +78,8 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 
 func endCauses() []store.Cause {
 	return []store.Cause{store.CauseBackChannel, store.CauseFrontChannel, store.CauseUser, store.CauseAdmin,
-		store.CauseReplaced, store.CauseRefreshRejected, store.CauseRequire, store.CauseProviderSilent,
+		store.CauseReplaced, store.CauseRefreshRejected, store.CauseProviderEnded, store.CauseRequire,
+		store.CauseProviderSilent,
 		store.CauseCapped, store.CauseTooManySIDs, store.CauseExpired}
 }
 

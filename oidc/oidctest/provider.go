@@ -232,6 +232,7 @@ const (
 	Token      = "token"
 	Userinfo   = "userinfo"
 	Revoke     = "revoke"
+	Introspect = "introspect"
 	EndSession = "end_session"
 )
 
@@ -249,6 +250,7 @@ func (p *Provider) Handler() http.Handler {
 		{Token, "/token", p.serveToken},
 		{Userinfo, "/userinfo", p.serveUserinfo},
 		{Revoke, "/revoke", p.serveRevoke},
+		{Introspect, "/introspect", p.serveIntrospect},
 		{EndSession, "/end_session", p.serveEndSession},
 	} {
 		mux.HandleFunc(p.prefix+e.path, func(w http.ResponseWriter, r *http.Request) {
@@ -298,6 +300,7 @@ func (p *Provider) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
 		"userinfo_endpoint":                              p.URL(Userinfo),
 		"jwks_uri":                                       p.URL(JWKS),
 		"revocation_endpoint":                            p.URL(Revoke),
+		"introspection_endpoint":                         p.URL(Introspect),
 		"end_session_endpoint":                           p.URL(EndSession),
 		"response_types_supported":                       []any{"code"},
 		"grant_types_supported":                          []any{"authorization_code", "refresh_token"},

@@ -241,3 +241,19 @@ func (p *Provider) Alive(refreshToken string) bool {
 	g := p.refresh[refreshToken]
 	return g != nil && !g.used && (g.offline || p.sessions[g.sid] != nil)
 }
+
+// serveIntrospect is the introspection endpoint (RFC 7662), for access tokens.
+func (p *Provider) serveIntrospect(w http.ResponseWriter, r *http.Request) {
+	c, ok := p.authenticate(w, r)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	g := p.access[r.PostForm.Get("token")]
+	p.mu.Unlock()
+	doc := map[string]any{"active": false}
+	if c.Secret != "" && g != nil && g.client == c.ID && p.cfg.Now().Before(g.expires) {
+		doc = map[string]any{"active": true, "sub": g.subject, "client_id": g.client, "exp": g.expires.Unix()}
+	}
+	writeJSON(w, http.StatusOK, doc)
+}

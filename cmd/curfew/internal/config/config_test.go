@@ -151,6 +151,14 @@ providers:
     require_verified_email: true
     userinfo_signed_response_alg: PS256
     access_token_lifetime: 90s
+    internal_url: http://10.1.2.3:8080/kc
+    allow_http_to_private_address: true
+    proxy: http://u:geheim@proxy.example.com:3128
+    authorization_params: {acr_values: gold silver, max_age: 600, kc_idp_hint: corp}
+    link_params: [kc_idp_hint, ui_locales]
+    revalidate: 1m
+    revalidate_by: [userinfo, refresh]
+    revalidate_rate: 600
     allow_missing_exp: true
     allow_unencrypted_logout_tokens: true
     logout_token_signed_response_alg: RS256
@@ -201,6 +209,15 @@ providers:
 		{"Scopes", one.Scopes, []string{"openid"}},
 		{"UserinfoSigningAlg", one.UserinfoSigningAlg, "PS256"},
 		{"AccessTokenLifetime", one.AccessTokenLifetime, 90 * time.Second},
+		{"InternalURL", one.InternalURL, "http://10.1.2.3:8080/kc"},
+		{"AllowHTTPToPrivate", one.AllowHTTPToPrivate, true},
+		{"Proxy", one.Proxy.Redacted(), "http://u:xxxxx@proxy.example.com:3128"},
+		{"AuthParams", one.AuthParams,
+			map[string]string{"acr_values": "gold silver", "max_age": "600", "kc_idp_hint": "corp"}},
+		{"LinkParams", one.LinkParams, []string{"kc_idp_hint", "ui_locales"}},
+		{"Revalidate", one.Revalidate, time.Minute},
+		{"RevalidateBy", one.RevalidateBy, []string{"userinfo", "refresh"}},
+		{"RevalidateRate", one.RevalidateRate, 600},
 		{"SkipUserinfo", one.SkipUserinfo, true},
 		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256",
 			RequireTyp:  true,
@@ -285,6 +302,45 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
 		{"a prompt for nothing and something", two("{name: two, issuer: 'https://other.example.com', client_id: " +
 			"app, prompt: none login}"), `providers[1].prompt: "none login": it is none alone`},
+		{"a way to ask that there is not", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate_by: [refresh, session]}"),
+			`:4: providers[1].revalidate_by: "session": it is refresh, introspection or userinfo`},
+		{"a parameter that is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {state: x, scope: admin}}"),
+			`:4: providers[1].authorization_params: "scope" is set by Curfew itself: set scopes`},
+		{"another that is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {State: x, scope: admin}}"), `"State" is set by Curfew itself`},
+		{"an age that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {max_age: 5m}}"), `max_age: "5m" is not a number of seconds`},
+		{"a parameter twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {a: x, a: y}}"), "a"},
+		{"parameters that are a list", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: [a]}"), "want parameters and their values, like {"},
+		{"a parameter without a value", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"authorization_params: {a: ''}}"), "authorization_params: a: is empty"},
+		{"a link that sets what is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"link_params: [redirect_uri, return_to]}"), `"return_to" has a meaning of its own in a link`},
+		{"a step-up that takes no time", "policy: [{path: /a, max_age: 10ms}]\n", ":1: policy: line 1: max_age: "},
+		{"a step-up on a public path", "policy: [{path: /a, public: true, acr: [gold]}]\n",
+			":1: policy: rule 1: is public, but has conditions"},
+		{"http to a name", two("{name: two, issuer: 'http://keycloak:8080/realms/x', client_id: app}"),
+			`:4: providers[1].issuer: "http://keycloak:8080/realms/x" is not https (http is taken on loopback ` +
+				`alone); if it is reached over a private network alone, set allow_http_to_private_address: true`},
+		{"http to a public address", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"internal_url: 'http://203.0.113.7', allow_http_to_private_address: true}"),
+			`(http is taken on loopback alone), and this address is public`},
+		{"an internal URL that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"internal_url: 'keycloak:8080'}"), `internal_url: "keycloak:8080" is not`},
+		{"a proxy that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"proxy: 'ftp://u:geheim@x'}"), "proxy: it is http, https, socks5 or socks5h"},
+		{"a CA of a provider that is none", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"ca_file: /dev/null}"), ":4: providers[1].ca_file: /dev/null holds no certificate"},
+		{"a way to ask twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate_by: [refresh, refresh]}"), "revalidate_by: refresh is there twice"},
+		{"a rate that cannot be spread", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate_rate: 5}"), "revalidate_rate: 5: it is at least 6 a minute, or 0 for no limit"},
+		{"asking all the time", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+			"revalidate: 10ms}"), ":4: providers[1].revalidate: "},
 		{"a prompt twice", two("{name: two, issuer: 'https://other.example.com', client_id: app, prompt: login login}"),
 			`providers[1].prompt: "login login": it is`},
 		{"idle for longer than it lives", "idle_timeout: 25h\n",

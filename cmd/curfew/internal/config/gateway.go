@@ -158,6 +158,9 @@ func (g *Gateway) setPolicy(v value) error {
 			{key: "groups", set: texts(&r.Groups)},
 			{key: "email_domains", set: texts(&r.EmailDomains)},
 			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
+			{key: "acr", set: texts(&r.ACR)},
+			{key: "amr", set: texts(&r.AMR)},
+			{key: "max_age", set: duration(&r.MaxAge, time.Second)},
 		}
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -33,7 +34,12 @@ func (p *Provider) settings() []setting {
 	return []setting{
 		{"name", "main", "", "", p.set(func(c *oidc.Config) *string { return &c.Name })},
 		{"label", "", "", "", text(&p.Label)},
-		{"issuer", "", "URL", "the provider's issuer", p.set(func(c *oidc.Config) *string { return &c.Issuer })},
+		// before the addresses, which are checked with it
+		{"allow_http_to_private_address", "false", "", "", boolean(&p.AllowHTTPToPrivate)},
+		{"issuer", "", "URL", "the provider's issuer", p.setIssuer},
+		{"internal_url", "", "", "", p.setInternalURL},
+		{"ca_file", "", "", "", readCA(&p.CA)},
+		{"proxy", "", "", "", p.setProxy},
 		{"client_id", "", "ID", "the client ID at the provider",
 			p.set(func(c *oidc.Config) *string { return &c.ClientID })},
 		{"client_secret", "", "", "", text(&p.ClientSecret)},
@@ -62,12 +68,17 @@ func (p *Provider) settings() []setting {
 			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
 		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
 		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
+		{"authorization_params", "", "", "", p.setAuthParams},
+		{"link_params", "", "", "", p.setLinkParams},
 		{"userinfo", "always", "", "", p.setUserinfo},
 		{"userinfo_signed_response_alg", "", "", "",
 			p.set(func(c *oidc.Config) *string { return &c.UserinfoSigningAlg })},
 		{"userinfo_encrypted_response_alg", "", "", "", encryptionAlg(&p.userinfoAlg)},
 		{"userinfo_encrypted_response_enc", "", "", "", encryptionEnc(&p.userinfoEnc)},
 		{"access_token_lifetime", "5m", "", "", duration(&p.AccessTokenLifetime, time.Second)},
+		{"revalidate", "", "", "", duration(&p.Revalidate, time.Second)},
+		{"revalidate_by", "refresh,introspection,userinfo", "", "", p.setRevalidateBy},
+		{"revalidate_rate", "0", "", "", p.setRevalidateRate},
 		{"id_token_encrypted_response_alg", "", "", "", encryptionAlg(&p.encryptionAlg)},
 		{"id_token_encrypted_response_enc", "", "", "", encryptionEnc(&p.encryptionEnc)},
 		{"decryption_key_file", "", "", "", privateKeys(&p.decryptionKeys)},
@@ -117,6 +128,73 @@ func (p *Provider) setScopes(v value) (err error) {
 		return err
 	}
 	return checkAlone(func(c *oidc.Config) { c.Scopes = p.Scopes })
+}
+
+func (p *Provider) setIssuer(v value) error {
+	return parsed(func(s string) error {
+		p.Issuer = s
+		return checkAlone(func(c *oidc.Config) { c.Issuer, c.AllowHTTPToPrivate = s, p.AllowHTTPToPrivate })
+	})(v)
+}
+
+func (p *Provider) setInternalURL(v value) error {
+	return parsed(func(s string) error {
+		p.InternalURL = s
+		return checkAlone(func(c *oidc.Config) { c.InternalURL, c.AllowHTTPToPrivate = s, p.AllowHTTPToPrivate })
+	})(v)
+}
+
+// setProxy sets the proxy by which the provider is reached. Its URL may hold a password, which no error repeats.
+func (p *Provider) setProxy(v value) error {
+	return parsed(func(s string) error {
+		u, err := url.Parse(s)
+		if err != nil {
+			return errors.New("is not a URL; write it like http://proxy.example.com:3128")
+		}
+		p.Proxy = u
+		return checkAlone(func(c *oidc.Config) { c.Proxy = u })
+	})(v)
+}
+
+// setAuthParams reads a map from parameters to values, also as text (`{ui_locales: de}`).
+func (p *Provider) setAuthParams(v value) error {
+	n := v.tree()
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return errors.New("want parameters and their values, like {acr_values: gold, ui_locales: de}")
+	}
+	p.AuthParams = make(map[string]string)
+	for key, node := range pairs(n) {
+		text, err := value{node: node}.scalar()
+		if err != nil {
+			return fmt.Errorf("%s: %w", key.Value, err)
+		}
+		if _, twice := p.AuthParams[key.Value]; twice {
+			return fmt.Errorf("%s is there twice", key.Value)
+		}
+		p.AuthParams[key.Value] = text
+	}
+	return checkAlone(func(c *oidc.Config) { c.AuthParams = p.AuthParams })
+}
+
+func (p *Provider) setLinkParams(v value) (err error) {
+	if p.LinkParams, err = v.list(); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.LinkParams = p.LinkParams })
+}
+
+func (p *Provider) setRevalidateBy(v value) (err error) {
+	if p.RevalidateBy, err = v.list(); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.RevalidateBy = p.RevalidateBy })
+}
+
+func (p *Provider) setRevalidateRate(v value) error {
+	if err := whole(&p.RevalidateRate, 0, 1_000_000)(v); err != nil {
+		return err
+	}
+	return checkAlone(func(c *oidc.Config) { c.RevalidateRate = p.RevalidateRate })
 }
 
 func (p *Provider) setUserinfo(v value) error {

@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"example.com/curfew/session"
+)
+
+// stepUpNeeded means that the person is signed in, and not in the way that the rule asks for.
+type stepUpNeeded struct {
+	demand *session.StepUp
+	// for is the request, as the login route takes it; empty for one that the sign-in leads back to
+	request string
+}
+
+func (stepUpNeeded) Error() string { return "a stronger or newer sign-in is needed" }
+
+// Is has a missing step-up handled as a missing sign-in, since a sign-in is what is needed.
+func (stepUpNeeded) Is(target error) bool { return target == errNotSignedIn }
+
+// challenge returns the WWW-Authenticate header for an API client (RFC 9470 §3). There is no parameter for `amr`.
+func (e stepUpNeeded) challenge() string {
+	text := "A stronger or newer sign-in is required"
+	if len(e.demand.AMR) > 0 {
+		text += ", by one of these methods: " + strings.Join(e.demand.AMR, " ")
+	}
+	params := []string{`error="insufficient_user_authentication"`, `error_description="` + text + `"`}
+	if len(e.demand.ACR) > 0 {
+		params = append(params, `acr_values="`+strings.Join(e.demand.ACR, " ")+`"`)
+	}
+	if e.demand.MaxAge > 0 {
+		params = append(params, `max_age="`+strconv.Itoa(int(e.demand.MaxAge.Seconds()))+`"`)
+	}
+	return "Bearer " + strings.Join(params, ", ")
+}
+
+// link adds to the address of a login what it is for.
+func (e stepUpNeeded) link(login string) string {
+	if e.request == "" {
+		return login
+	}
+	return login + "&" + url.Values{"step_up": {e.request}}.Encode()
+}
+
+// StepUp returns how a person has to sign in for a request to a host, by the policy; nil: in any way. Package login asks it.
+func (h *Handler) StepUp(r *http.Request, host, method, target string) *session.StepUp {
+	rule, err := h.Policy.find(r, host, method, target)
+	if err != nil || rule == nil {
+		return nil
+	}
+	return rule.stepUp()
+}
+
+// stepUp returns how a person has to sign in for the rule; nil: in any way.
+func (r *rule) stepUp() *session.StepUp {
+	if len(r.ACR) == 0 && len(r.AMR) == 0 && r.MaxAge == 0 {
+		return nil
+	}
+	return &session.StepUp{ACR: r.ACR, AMR: r.AMR, MaxAge: r.MaxAge}
+}
+
+// checkStepUp returns an error unless the session was signed in to as the rule asks for.
+func (h *Handler) checkStepUp(r *rule, s *session.Session, method, target string) error {
+	demand := r.stepUp()
+	if demand.Missing(s.Claims, h.Sessions.Now()) == "" {
+		return nil
+	}
+	e := stepUpNeeded{demand: demand}
+	if method != http.MethodGet && method != http.MethodHead { // the sign-in leads to another page
+		e.request = method + " " + pathAlone(target)
+	}
+	return e
+}
+
+// badStepUpValue reports whether a value cannot be in a list that is separated by spaces, and in a header.
+func badStepUpValue(s string) bool {
+	return s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}

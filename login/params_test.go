@@ -1,0 +1,159 @@
+package login_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/curfew/oidc"
+	"example.com/curfew/oidc/oidctest"
+)
+
+func TestParametersForTheProviderAreThoseOfTheConfigurationAndThoseThatALinkMaySet(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 1, nil, func(c *oidc.Config) {
+		c.AuthParams = map[string]string{"kc_idp_hint": "corp", "audience": "api", "max_age": "600", "ui_locales": "de fr"}
+		c.LinkParams = []string{"kc_idp_hint", "max_age", "acr_values"}
+	})
+	fixed := map[string]string{"kc_idp_hint": "corp", "audience": "api", "max_age": "600", "ui_locales": "de fr"}
+	for link, changed := range map[string]map[string]string{
+		"":                               {},
+		"kc_idp_hint=google":             {"kc_idp_hint": "google"},
+		"kc_idp_hint=":                   {},
+		"acr_values=gold+silver":         {"acr_values": "gold silver"},
+		"max_age=60":                     {"max_age": "60"},
+		"max_age=6000":                   {}, // a link cannot ask for less
+		"max_age=0":                      {"max_age": "0"},
+		"audience=evil&scope=admin":      {}, // it is not in the list
+		"kc_idp_hint=a%26redirect_uri=x": {"kc_idp_hint": "a&redirect_uri=x"},
+		"redirect_uri=https://evil.test/&state=x&nonce=x&code_challenge=x&response_type=token&client_id=x": {},
+	} {
+		p := s.browser().Get("/auth/login?" + link)
+		to, err := url.Parse(p.To)
+		if err != nil || p.Status != http.StatusSeeOther {
+			t.Fatalf("%s: %d %s", link, p.Status, p.Body)
+		}
+		q := to.Query()
+		for name, want := range fixed {
+			if other, ok := changed[name]; ok {
+				want = other
+			}
+			if got := q[name]; len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %s is %q, want %q", link, name, got, want)
+			}
+		}
+		if q.Get("acr_values") != changed["acr_values"] || q.Get("scope") != "openid profile email" ||
+			q.Get("client_id") != "app" || q.Get("response_type") != "code" || q.Get("nonce") == "x" ||
+			q.Get("redirect_uri") != s.URL+"/auth/callback" || q.Get("state") == "x" {
+			t.Errorf("%s: %v", link, q)
+		}
+	}
+	for name, link := range map[string]string{
+		"twice":             "kc_idp_hint=a&kc_idp_hint=b",
+		"too long":          "kc_idp_hint=" + strings.Repeat("x", 257),
+		"a control":         "kc_idp_hint=a%0Ab",
+		"no UTF-8":          "kc_idp_hint=%FF",
+		"no age":            "max_age=soon",
+		"a negative age":    "max_age=-1",
+		"a signed age":      "max_age=%2B1",
+		"an age of an hour": "max_age=1h",
+		"too much in all":   "kc_idp_hint=" + strings.Repeat("x", 256) + "&acr_values=" + strings.Repeat("x", 256),
+	} {
+		if p := s.browser().Get("/auth/login?" + link); p.Status != http.StatusBadRequest ||
+			!strings.Contains(p.Body, "too long or malformed") {
+			t.Errorf("%s: %d %s", name, p.Status, p.Body)
+		}
+	}
+}
+
+func TestALinkKeepsItsParametersOnEveryPageOfTheSignIn(t *testing.T) {
+	t.Parallel()
+	var providers int
+	s := newStage(t, 2, nil, func(c *oidc.Config) {
+		if providers++; providers == 1 { // the second knows no such parameter
+			c.LinkParams = []string{"kc_idp_hint"}
+		}
+	})
+	choose := s.browser().Get("/auth/login?kc_idp_hint=google").Body
+	if !strings.Contains(choose, "kc_idp_hint=google&amp;provider=main") ||
+		strings.Contains(choose, "kc_idp_hint=google&amp;provider=second") {
+		t.Errorf("the page to choose: %s", choose)
+	}
+	s.ops[0].Mangle(func(m *oidctest.Mangle) {
+		m.Authorize = func(url.Values) string { return "access_denied" }
+	})
+	b := s.browser()
+	page := b.Follow("/auth/login?provider=main&kc_idp_hint=google&return_to=/a")
+	if page.Status != http.StatusForbidden || !strings.Contains(page.Body, "kc_idp_hint=google") {
+		t.Errorf("%d: the page to sign in again: %s", page.Status, page.Body)
+	}
+}
+
+// Core §3.1.3.7 step 13.
+func TestWhenANewSignInWasAskedForItsTimeIsChecked(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		fixed string
+		link  string
+		ago   time.Duration // before the request
+		claim any           // in place of the time
+		in    bool
+	}{
+		"new enough":           {"300", "", 4 * time.Minute, nil, true},
+		"clocks differ":        {"300", "", 5*time.Minute + 30*time.Second, nil, true},
+		"too old":              {"300", "", 7 * time.Minute, nil, false},
+		"too old for the link": {"3000", "&max_age=60", 3 * time.Minute, nil, false},
+		"none":                 {"300", "", 0, "absent", false},
+		"a text":               {"300", "", 0, "now", false},
+		"to come":              {"300", "", -10 * time.Minute, nil, false},
+		"nobody asked":         {"", "", 24 * time.Hour, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 1, nil, func(c *oidc.Config) {
+				if c.LinkParams = []string{"max_age"}; row.fixed != "" {
+					c.AuthParams = map[string]string{"max_age": row.fixed}
+				}
+			})
+			s.ops[0].Mangle(func(m *oidctest.Mangle) {
+				m.IDToken = func(j *oidctest.JWT) {
+					switch row.claim {
+					case nil:
+						j.Claims["auth_time"] = s.Now().Add(-row.ago).Unix()
+					case "absent":
+						delete(j.Claims, "auth_time")
+					default:
+						j.Claims["auth_time"] = row.claim
+					}
+				}
+			})
+			p := s.browser().Follow("/auth/login?return_to=/a" + row.link)
+			if in := strings.Contains(p.Body, "the app at /a"); in != row.in {
+				t.Errorf("signed in: %v, %d %s", in, p.Status, p.Body)
+			}
+			if line := s.Log.Last("login"); !row.in && (line["check"] != "auth_time" || p.Status < 400) {
+				t.Errorf("%d, logged %v", p.Status, line)
+			}
+		})
+	}
+}
+
+// Somebody who reads for long what the provider asks has signed in in time.
+func TestANewSignInIsMeasuredByWhenItWasAskedFor(t *testing.T) {
+	t.Parallel()
+	for before, in := range map[time.Duration]bool{30 * time.Second: true, 3 * time.Minute: false} {
+		s := newStage(t, 1, nil, func(c *oidc.Config) { c.AuthParams = map[string]string{"max_age": "0"} })
+		b := s.browser()
+		signedIn := s.Now().Add(-before).Unix() // by a clock that may be a minute off
+		s.ops[0].Mangle(func(m *oidctest.Mangle) {
+			m.IDToken = func(j *oidctest.JWT) { j.Claims["auth_time"] = signedIn }
+		})
+		callback := b.begin("/auth/login?return_to=/a")
+		s.Pass(50 * time.Second)
+		if p := b.Follow(callback); strings.Contains(p.Body, "the app at /a") != in {
+			t.Errorf("%v before it was asked for: %d %s", before, p.Status, p.Body)
+		}
+	}
+}
