@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/curfew/audit"
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
 	"example.com/curfew/keyring"
@@ -132,6 +134,13 @@ type Config struct {
 	// FailureStatus is its status when a logout could not be carried out: 503 (the default) or 400 (§2.8).
 	FailureStatus int
 
+	// AuditWriter gets a line of JSON, with the names of OCSF, for each sign-in, logout, ending and action of an operator;
+	// nil: none. It is called by one goroutine. See [RP.Audit].
+	AuditWriter io.Writer
+	// AuditKeep is how long the newest of these events stay in Store, where all replicas see them; default 30 days,
+	// negative: they are not kept there. There is room for [store.JournalSize].
+	AuditKeep time.Duration
+
 	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
 	TrustUnix      bool             // uses those of peers without an address too, which come by a Unix socket
 	Log            *slog.Logger     // default slog.Default()
@@ -162,7 +171,10 @@ type RP struct {
 	fanout    *fanout.Sender
 	keys      *fanout.Keys // nil: nothing is signed for apps
 
-	quiet *quietProviders
+	quiet    *quietProviders
+	audit    *audit.Log
+	replica  Replica
+	replicas *replicas
 
 	handler http.Handler
 	stop    context.CancelFunc
@@ -232,6 +244,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if err := rp.addFanout(cfg, clock, log); err != nil {
 		return nil, err
 	}
+	rp.replica = thisReplica(cfg.Now())
+	rp.audit = rp.newAudit(cfg, clock.Now, log)
+	rp.site.OnEvent = rp.recordEvent
 	rp.quiet = &quietProviders{log: log, now: cfg.Now, uri: rp.site.Absolute("backchannel-logout")}
 	ended, err := newEndings(cfg.OnEnd, log)
 	if err != nil {
@@ -245,9 +260,17 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)
+			rp.replicas.signedIn(s.Provider)
+			rp.recordSignIn(s)
 			call(cfg.Observe.SessionCreated, s.Provider)
 		},
-		OnEnded: func(e store.Ended) { call(cfg.Observe.SessionEnded, string(e.Cause)) },
+		OnEnded: func(e store.Ended) {
+			if p := rp.provider(e.Issuer, e.ClientID); p != nil && e.Cause == store.CauseRefreshRejected {
+				rp.replicas.refreshEnded(p.Name())
+			}
+			call(cfg.Observe.SessionEnded, string(e.Cause))
+		},
+		OnEnding: rp.recordEnding,
 		OnHeard: func(e store.Ended) {
 			ended.add(e)
 			p := rp.provider(e.Issuer, e.ClientID)
@@ -261,6 +284,11 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	rp.replicas = &replicas{store: rp.store, keyring: cfg.Keyring, now: clock.Now, log: log,
+		inSync: rp.sessions.FeedInSync, self: rp.replica, seen: map[string]*ProviderTraffic{}}
+	for _, p := range rp.providers {
+		rp.replicas.names = append(rp.replicas.names, p.Name())
 	}
 	cookie := session.Cookie{Insecure: rp.site.Insecure(), Base: cmp.Or(cfg.CookieName, cookieName(external)),
 		Domain: cfg.CookieDomain, Main: external.Hostname()}
@@ -293,6 +321,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		OnResult: func(channel, provider, result, reason string) {
 			if channel != "user" && (result == "ok" || result == "replayed") { // even if it ended no session
 				rp.quiet.sentLogout(provider)
+				rp.replicas.sentLogout(provider)
 			}
 			if cfg.Observe.Logout != nil {
 				cfg.Observe.Logout(channel, provider, result, reason)
@@ -319,6 +348,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	ctx, rp.stop = context.WithCancel(ctx)
 	rp.running.Go(func() { rp.sessions.Run(ctx) })
 	rp.running.Go(func() { rp.fanout.Run(ctx) })
+	rp.running.Go(func() { rp.audit.Run(ctx) })
+	rp.running.Go(func() { rp.replicas.run(ctx) })
 	rp.running.Go(func() { ended.run(ctx) })
 	if rp.keys != nil {
 		rp.running.Go(func() { rp.keys.Run(ctx) })

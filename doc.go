@@ -19,20 +19,21 @@
 //	oidc/      speaks OpenID Connect: provider metadata, keys, code flow, ID Tokens, logout tokens
 //	keyring/   the keys that seal cookies and tokens
 //	store/     the contract of the stores: sessions, notices, shared values
+//	audit/     the record of what happened: sign-ins, logouts, endings, what operators did
 //	session/   the session, its cookie and its manager
 //	web/       turns errors into responses; safe redirects; pages
 //	login/     opens a session
 //	gateway/   checks a session: middleware, reverse proxy, forward-auth, events for open tabs
 //	logout/    ends a session: by the person, by a logout token, by the front channel
 //	fanout/    notifies apps that a session has ended, and revokes its tokens, with retries
-//	console/   the HTTP interface for operators: readiness, metrics, notices, signing keys
+//	console/   for operators: pages and a JSON interface for sessions, events and notices; readiness, metrics
 //	backchannel/ the logout endpoint alone, for apps that keep their own sessions
 //	store/…    memory, sqlite, postgres, redis; storetest, the suite that all of them pass; copy, from one to another
 //	demo/      a development provider and two apps, to see it work with one command
-//	cmd/curfew the command: serve, check, demo, notice, key, store copy, token explain
+//	cmd/curfew the command: serve, check, demo, session, why, events, notice, key, store copy, token explain
 //
-// Imports go one way. Packages store, keyring, oidc and web import no other package of this module, and session imports
-// store and keyring. Packages login, gateway, logout, fanout and console import only those five. A store imports only
-// package store. This package connects them all. layout_test.go checks this, and docs/walk.md follows one logout token
-// through the files.
+// Imports go one way. Packages store, keyring, oidc and web import no other package of this module, and session and
+// audit import store and keyring. Packages login, gateway, logout, fanout and console import only those six. A store
+// imports only package store. This package connects them all. layout_test.go checks this, and docs/walk.md follows one
+// logout token through the files.
 package curfew

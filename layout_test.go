@@ -21,13 +21,13 @@ import (
 const module = "example.com/curfew"
 
 func rooms() map[string][]string {
-	ground := []string{"keyring", "oidc", "session", "store", "web"}
+	ground := []string{"audit", "keyring", "oidc", "session", "store", "web"}
 	middle := []string{"login", "gateway", "logout", "fanout", "console"}
 	stores := []string{"store/memory", "store/sqlite", "store/postgres", "store/redis"}
 	return map[string][]string{
 		// The ground imports none of ours, but for session, which is built on the contract of the stores.
 		"keyring": nil, "oidc": nil, "store": nil, "web": nil,
-		"session": {"internal/wait", "keyring", "store"},
+		"session": {"internal/wait", "keyring", "store"}, "audit": {"internal/wait", "keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
 		"login": append(slices.Clone(ground), "internal/wait"), "gateway": ground,
 		"gateway/extauthz": {"gateway"}, "logout": ground,
@@ -38,13 +38,13 @@ func rooms() map[string][]string {
 		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"internal/wait", "store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
-		"": slices.Concat(ground, middle, []string{"store/memory"}),
+		"": slices.Concat(ground, middle, []string{"internal/wait", "store/memory"}),
 		// The endpoint alone, for an app that keeps its own sessions.
 		"backchannel": slices.Concat(ground, []string{"logout", "store/memory"}),
 		"demo":        slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
 		// The command knows everything that is shipped, and only the folder of the stores knows which ones there are.
 		"cmd/curfew": slices.Concat([]string{
-			"", "demo", "gateway/extauthz", "store/copy",
+			"", "demo", "gateway/extauthz", "internal/wait", "store/copy",
 			"cmd/curfew/internal/config", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
 			"cmd/curfew/internal/oauth2proxy",
 		}, ground, middle),

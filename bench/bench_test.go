@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -122,15 +123,46 @@ func publicKey(b *testing.B, op *oidctest.Provider) *rsa.PublicKey {
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
 }
 
-func relyingParty(b *testing.B, op *oidctest.Provider, backend store.Store) *curfew.RP {
+// BenchmarkLogoutRecord is a logout on SQLite with and without the audit record: in the store, and in a file as well.
+func BenchmarkLogoutRecord(b *testing.B) {
+	op := oidctest.Start(b, oidctest.Config{Clients: []oidctest.Client{{ID: "app", Secret: "secret"}}})
+	for _, row := range []struct {
+		name   string
+		change func(*curfew.Config)
+	}{
+		{"none", func(c *curfew.Config) { c.AuditKeep = -1 }},
+		{"journal", func(*curfew.Config) {}},
+		{"journal+file", func(c *curfew.Config) {
+			f, err := os.Create(filepath.Join(b.TempDir(), "audit.jsonl"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { f.Close() })
+			c.AuditWriter = f
+		}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			backend := openSQLite(b)
+			post(b, op, relyingParty(b, op, backend, row.change).Handler(), fill(b, op, backend, 1_000))
+		})
+	}
+}
+
+func relyingParty(
+	b *testing.B, op *oidctest.Provider, backend store.Store, change ...func(*curfew.Config),
+) *curfew.RP {
 	ring, err := keyring.Parse(keyring.NewFile())
 	if err != nil {
 		b.Fatal(err)
 	}
-	rp, err := curfew.New(context.Background(), curfew.Config{
+	cfg := curfew.Config{
 		URL: "http://127.0.0.1", Store: backend, Keyring: ring, Log: slog.New(slog.DiscardHandler),
 		Providers: []oidc.Config{{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "secret"}},
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	rp, err := curfew.New(context.Background(), cfg)
 	if err != nil {
 		b.Fatal(err)
 	}

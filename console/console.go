@@ -5,19 +5,23 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"example.com/curfew/audit"
+	"example.com/curfew/oidc"
+	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
-// Timeout is how long a request for notices or keys may take.
+// Timeout is how long a request may take.
 const Timeout = 15 * time.Second
 
-// Console is the HTTP interface for operators. Ready, Metrics, Notices and Log are required.
+// Console is the HTTP interface for operators. All that is not said to be optional is required.
 type Console struct {
 	Ready   *Readiness
 	Metrics *prometheus.Registry
@@ -25,8 +29,14 @@ type Console struct {
 	Hosts   []string
 	Notices store.Outbox // the notices to show and change
 	Retried func()       // if not nil, is called after a notice has been made due
-	Keys    Keys         // nil: nothing is signed
+	Keys    Keys         // optional; nil: nothing is signed
 	Log     *slog.Logger
+
+	Sessions  *session.Manager
+	Providers []*oidc.Provider
+	Audit     *audit.Log
+	Replicas  func(context.Context) ([]Replica, error)          // optional
+	Traffic   func(context.Context) (map[string]Traffic, error) // by provider; optional
 }
 
 // Handler returns the handler for the whole listener.
@@ -38,15 +48,31 @@ func (c *Console) Handler() http.Handler {
 	mux.Handle("POST /api/notices/{id}/drop", c.answer(c.dropNotice))
 	mux.Handle("GET /api/keys", c.answer(c.listKeys))
 	mux.Handle("POST /api/keys/rotate", c.answer(c.rotateKeys))
+	mux.Handle("GET /api/sessions", c.answer(c.listSessions))
+	mux.Handle("POST /api/sessions/end", c.answer(c.endSessions))
+	mux.Handle("GET /api/sessions/{id}", c.answer(c.showSession))
+	mux.Handle("POST /api/sessions/{id}/end", c.answer(c.endSession))
+	mux.Handle("GET /api/events", c.answer(c.listEvents))
+	mux.Handle("GET /api/person", c.answer(c.showPerson))
+	mux.Handle("POST /api/person/export", c.answer(c.exportPerson))
+	mux.Handle("POST /api/person/forget", c.answer(c.forgetPerson))
+	mux.Handle("GET /api/providers", c.answer(c.listProviders))
+	mux.Handle("POST /api/providers/{name}/end", c.answer(c.endProvider))
+	mux.Handle("GET /api/replicas", c.answer(c.listReplicas))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		web.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
 	mux.Handle("GET /readyz", c.Ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics,
 		promhttp.HandlerOpts{Registry: c.Metrics, ErrorHandling: promhttp.ContinueOnError}))
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+	c.mountPages(mux)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Accept"), "text/html") {
+			http.Redirect(w, r, "/console/", http.StatusSeeOther)
+			return
+		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Write([]byte("Curfew, private listener: /healthz /readyz /metrics /api/notices /api/keys\n"))
+		w.Write([]byte("Curfew, private listener: /console/ /healthz /readyz /metrics /api/\n"))
 	})
 	return hosts(c.Hosts).only(mux)
 }
@@ -63,16 +89,24 @@ func (c *Console) answer(do func(context.Context, *http.Request) (any, error)) h
 			web.WriteJSON(w, http.StatusOK, v)
 			return
 		}
-		status, say := http.StatusInternalServerError, "it did not work; the log of the gateway says why"
-		if f, ok := errors.AsType[*web.Failure](err); ok {
-			status, say = f.Status, f.Message.Text
-		} else if errors.Is(err, store.ErrNoNotice) {
-			status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
-		}
-		if status >= 500 {
-			c.Log.Error("a request on the private listener failed",
-				"event", "admin_failed", "path", r.URL.Path, "error", err)
-		}
+		status, say := c.explain(r, err)
 		web.WriteJSON(w, status, map[string]string{"error": say})
 	}))
+}
+
+// explain returns the status and the text for an error, and logs one that is our fault.
+func (c *Console) explain(r *http.Request, err error) (status int, say string) {
+	status, say = http.StatusInternalServerError, "it did not work; the log of the gateway says why"
+	if f, ok := errors.AsType[*web.Failure](err); ok {
+		status, say = f.Status, f.Message.Text
+	} else if errors.Is(err, store.ErrNoNotice) {
+		status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
+	} else if errors.Is(err, session.ErrUnavailable) {
+		status, say = http.StatusServiceUnavailable, "the store does not answer; try again"
+	}
+	if status >= 500 {
+		c.Log.Error("a request on the private listener failed",
+			"event", "admin_failed", "path", r.URL.Path, "error", err)
+	}
+	return status, say
 }

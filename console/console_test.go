@@ -48,3 +48,19 @@ func TestAListenerIsReachedByItsConfiguredNames(t *testing.T) {
 		}
 	}
 }
+
+// A warning is no reason to send requests elsewhere.
+func TestReadyzTellsWarningsWhenItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	r := &Readiness{Ask: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
+		Warnings: func() []string { return []string{"set allow_missing_exp"} }}
+	for query, want := range map[string]bool{"": false, "?detail": true, "?detail=true": true, "?detail=1": true,
+		"?detail=false": false, "?other": false} {
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz"+query, nil))
+		has := strings.Contains(w.Body.String(), `"warnings":["set allow_missing_exp"]`)
+		if w.Code != http.StatusOK || has != want {
+			t.Errorf("%q: %d %s", query, w.Code, w.Body)
+		}
+	}
+}

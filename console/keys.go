@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"example.com/curfew/audit"
 	"example.com/curfew/web"
 )
 
@@ -41,7 +42,9 @@ func (c *Console) rotateKeys(ctx context.Context, r *http.Request) (any, error) 
 	if c.Keys == nil {
 		return nil, errNoKeys()
 	}
-	if err := c.Keys.Rotate(ctx, r.URL.Query().Get("now") == "true"); err != nil {
+	err := c.Keys.Rotate(ctx, r.URL.Query().Get("now") == "true")
+	c.record(r, audit.Event{Action: "rotate_keys"}, err)
+	if err != nil {
 		return nil, err
 	}
 	return c.listKeys(ctx, r)

@@ -2,10 +2,11 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
+	"example.com/curfew/audit"
 	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
@@ -57,13 +58,9 @@ func view(n store.Notice) Notice {
 
 func (c *Console) listNotices(ctx context.Context, r *http.Request) (any, error) {
 	q := r.URL.Query()
-	limit := 0
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 1000 {
-			return nil, web.Fail(http.StatusBadRequest, "limit: want 1 to 1000", err)
-		}
-		limit = n
+	limit, err := limitOf(q)
+	if err != nil {
+		return nil, err
 	}
 	state := store.NoticeState(q.Get("state"))
 	switch state {
@@ -111,6 +108,7 @@ func (c *Console) retryNotice(ctx context.Context, r *http.Request) (any, error)
 		c.Retried()
 	}
 	c.Log.Info("an operator retries a notice", "event", "notice_retried", "notice", r.PathValue("id"))
+	c.record(r, audit.Event{Action: "retry_notice", Reason: "notice " + r.PathValue("id")}, nil)
 	return struct{}{}, nil
 }
 
@@ -124,5 +122,7 @@ func (c *Console) dropNotice(ctx context.Context, r *http.Request) (any, error) 
 	}
 	c.Log.Warn("an operator dropped a notice that was not done",
 		"event", "notice_dropped", "notice", n.ID, "kind", n.Kind, "target", n.Target, "sub", n.Subject)
+	c.record(r, audit.Event{Action: "drop_notice", Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject,
+		Reason: fmt.Sprintf("notice %s, %s for %s", n.ID, n.Kind, n.Target)}, nil)
 	return struct{}{}, nil
 }

@@ -18,8 +18,8 @@ import (
 // they are as the run finds them. Without it these tests do not run, since they take minutes.
 var interop = flag.String("interop", "", "run the scenarios with real providers, and `write` or check their tables")
 
-// scenario is one row of the table of a provider. Run plays it and fails the test where Curfew breaks a promise. What it
-// returns are the other cells of the row, as they were observed: what the provider sent, and what came of it here. They
+// scenario is one row of the table of a provider. Run plays it and fails the test where Curfew breaks a promise. What
+// it returns are the other cells of the row, as they were observed: what the provider sent, and what came of it here. They
 // must be the same in each run, so without times and identifiers.
 type scenario struct {
 	what  string
@@ -45,7 +45,7 @@ func needInterop(t *testing.T) {
 }
 
 // play plays all scenarios of a provider, prints the table, and writes or checks that of docs/providers/PAGE.md. The
-// table is not touched when a scenario failed, was skipped, or was left out by -run. Tested is the line above the table.
+// table is not touched when a scenario failed, was skipped, or was left out by -run. Tested is the line above it.
 func play(t *testing.T, page, tested string, all []scenario) {
 	t.Helper()
 	var mu sync.Mutex
@@ -219,8 +219,8 @@ func (g *gateway) ended(t *testing.T, b *browser, what func()) (sends, curfew st
 	return g.sent(t, from)
 }
 
-// sent returns what the provider has sent since the gateway had said from lines, and what came of it, for a session that
-// has ended since.
+// sent returns what the provider has sent since the gateway had said from lines, and what came of it, for a session
+// that has ended since.
 func (g *gateway) sent(t *testing.T, from int) (sends, curfew string) {
 	t.Helper()
 	results := g.logouts(from)

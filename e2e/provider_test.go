@@ -68,7 +68,9 @@ func (p *provider) start(t *testing.T) {
 	p.child = start(t, "the provider", "", append(env, p.env...), "node", "oidc-provider/op.mjs")
 	p.event(t, 0, "listening")
 	// Its first answer takes longest; a gateway would give up after five seconds.
-	newBrowser("the supervisor").get(t, p.issuer+"/.well-known/openid-configuration")
+	b := newBrowser("the supervisor")
+	trust(t, b, p)
+	b.get(t, p.issuer+"/.well-known/openid-configuration")
 }
 
 // newJWK returns a new private key for an algorithm.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"log/slog"
 	"net/http/httptest"
 	"net/url"
@@ -39,6 +40,25 @@ func TestARefusalIsExplainedAtDebug(t *testing.T) {
 		}
 		if strings.Contains(out.String(), "alice@example.com") || strings.Count(out.String(), "\n") != 1 {
 			t.Errorf("the log says %q", out.String())
+		}
+	}
+}
+
+// A new sign-in may bring another acr; another account need not.
+func TestWhoLacksAnACRIsOfferedANewSignIn(t *testing.T) {
+	t.Parallel()
+	site, err := web.ParseURL("https://app.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Handler{Site: &web.Site{URL: site, Prefix: "/auth"}}
+	for claim, want := range map[string][2]string{"acr": {"Sign in again", "prompt=login"},
+		"department": {"Use another account", "prompt=select_account"}} {
+		p := mustPolicy(t, Rule{Path: "/admin", Claims: map[string][]string{claim: {"gold"}}})
+		err := h.allowed(httptest.NewRequest("GET", "/", nil), &p.rules[0], &session.Session{Claims: map[string]any{"acr": "1"}}, "/admin")
+		f, _ := errors.AsType[*web.Failure](err)
+		if f == nil || f.Message.Actions[0].Label != want[0] || !strings.Contains(f.Message.Actions[0].Href, want[1]) {
+			t.Errorf("%s: %+v", claim, f)
 		}
 	}
 }

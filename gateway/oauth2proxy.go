@@ -24,21 +24,22 @@ func (h *Handler) mountOAuth2Proxy(mux *http.ServeMux) {
 }
 
 // oauth2ProxyLogin redirects to the sign-in. The page to return to is named by rd, or as oauth2-proxy does by
-// X-Auth-Request-Redirect, or by X-Forwarded-Uri of a trusted proxy. Only a page of this site is kept.
+// X-Auth-Request-Redirect, or by X-Forwarded-Uri of a trusted proxy. Only a page of one of our hosts is kept.
 func (h *Handler) oauth2ProxyLogin(w http.ResponseWriter, r *http.Request) error {
 	rd := cmp.Or(r.FormValue("rd"), r.Header.Get("X-Auth-Request-Redirect"))
 	if rd == "" && h.Site.FromTrustedProxy(r) {
 		rd = r.Header.Get("X-Forwarded-Uri")
 	}
-	host, to, err := h.Site.ParseReturnURL(rd, h.here(r))
+	here, err := h.Site.HostOf(r)
 	if err != nil {
+		return err
+	}
+	there, to, err := h.Site.ParseReturnURL(rd, here)
+	switch {
+	case err != nil, strings.HasPrefix(web.DecodedPath(to), h.Site.Path("")): // our own routes, such as this one
 		to = "/"
-	}
-	if path := web.DecodedPath(to); strings.HasPrefix(path, h.Site.Path("")) {
-		to = "/" // not to one of our own routes, such as this one
-	}
-	if host.Name != h.here(r).Name {
-		to = host.Origin + to
+	case there.Origin != here.Origin:
+		to = there.Origin + to
 	}
 	login := url.Values{"return_to": {to}}
 	if prompt := r.FormValue("prompt"); prompt != "" {

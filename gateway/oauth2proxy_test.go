@@ -25,8 +25,9 @@ func formerStage(t *testing.T, rules ...gateway.Rule) (*stage, http.Handler) {
 	return st, mux
 }
 
-func askFormer(mux http.Handler, method, target string, headers ...string) *httptest.ResponseRecorder {
+func askFormer(host string, mux http.Handler, method, target string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, nil)
+	r.Host = host
 	r.RemoteAddr = "127.0.0.9:1"
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
@@ -64,7 +65,7 @@ func TestOAuth2ProxyPathsLeadToOurs(t *testing.T) {
 		{"sign-out", "GET", "/auth/sign_out?rd=https://evil.example/", "", "", "/auth/logout"},
 		{"sign-out by a form", "POST", "/auth/sign_out", "", "", "/auth/logout"},
 	} {
-		w := askFormer(mux, row.method, row.target, row.header, row.value, "Accept", "text/html")
+		w := askFormer(st.Web.URL.Host, mux, row.method, row.target, row.header, row.value, "Accept", "text/html")
 		if got := w.Header().Get("Location"); w.Code != http.StatusSeeOther || got != row.want {
 			t.Errorf("%s: %d to %q, want 303 to %q", row.name, w.Code, got, row.want)
 		}
@@ -102,7 +103,7 @@ func TestOAuth2ProxyAuthAnswers202AndTheQueryOnlyRestricts(t *testing.T) {
 		if row.signedIn {
 			headers = append(headers, "Cookie", cookie(b))
 		}
-		w := askFormer(mux, "GET", path+row.query, headers...)
+		w := askFormer(st.Web.URL.Host, mux, "GET", path+row.query, headers...)
 		if w.Code != row.want {
 			t.Errorf("%s: %d, want %d: %s", row.name, w.Code, row.want, w.Body)
 		}
@@ -115,11 +116,11 @@ func TestOAuth2ProxyAuthAnswers202AndTheQueryOnlyRestricts(t *testing.T) {
 func TestOAuth2ProxyUserinfo(t *testing.T) {
 	t.Parallel()
 	st, mux := formerStage(t)
-	if w := askFormer(mux, "GET", "/auth/userinfo"); w.Code != 401 {
+	if w := askFormer(st.Web.URL.Host, mux, "GET", "/auth/userinfo"); w.Code != 401 {
 		t.Errorf("nobody: %d, want 401", w.Code)
 	}
 	b, s := st.signIn(map[string]any{"email": "ada@corp.example", "groups": []any{"staff"}, "preferred_username": "ada"})
-	w := askFormer(mux, "GET", "/auth/userinfo", "Cookie", cookie(b))
+	w := askFormer(st.Web.URL.Host, mux, "GET", "/auth/userinfo", "Cookie", cookie(b))
 	want := `{"user":"` + s.Subject + `","email":"ada@corp.example","groups":["staff"],"preferredUsername":"ada"}`
 	if strings.TrimSpace(w.Body.String()) != want {
 		t.Errorf("got %s, want %s", w.Body, want)
@@ -133,7 +134,7 @@ func TestOAuth2ProxyPathsAreOffByDefault(t *testing.T) {
 	mux := http.NewServeMux()
 	st.gateway.Mount(mux)
 	for _, path := range []string{"start", "sign_in", "sign_out", "auth", "userinfo"} {
-		if w := askFormer(mux, "GET", "/auth/"+path, "Cookie", cookie(b)); w.Code != 404 {
+		if w := askFormer(st.Web.URL.Host, mux, "GET", "/auth/"+path, "Cookie", cookie(b)); w.Code != 404 {
 			t.Errorf("%s: %d, want 404", path, w.Code)
 		}
 	}

@@ -203,15 +203,18 @@ func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target 
 	if missing == "" {
 		return nil
 	}
-	again := h.loginLink(r, web.ReturnTo(target), url.Values{"prompt": {"select_account"}})
+	prompt, label := "select_account", "Use another account"
+	if slices.Contains([]string{"claims: acr", "claims: amr", "claims: auth_time"}, why) {
+		prompt, label = "login", "Sign in again" // else the session at the provider answers at once, with the same
+	}
+	again := h.loginLink(r, web.ReturnTo(target), url.Values{"prompt": {prompt}})
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{
 			Text: "You are signed in, but for this page your account lacks " + missing +
 				".\n\nAsk the people who run this site if you should have it.",
 			// If the provider signs the same account in again, signing out there helps.
-			Actions: []web.Action{{Label: "Use another account", Href: again},
-				h.signOut(r)},
+			Actions: []web.Action{{Label: label, Href: again}, h.signOut(r)},
 		},
 		Event: "forbidden",
 		Attrs: []slog.Attr{slog.String("session", s.Key.Handle()), slog.Int("rule", by.number),

@@ -9,6 +9,7 @@ import (
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
+	"example.com/curfew/web"
 )
 
 // finish does steps 3 to 6 of callback. It returns the bearer for the browser. The session that the browser has had is
@@ -39,12 +40,15 @@ func (h *Handler) finish(r *http.Request, p *oidc.Provider, a *attempt,
 	claims, refused := h.Claims(ctx, p, id.Claims, info)
 	n := session.SignIn{
 		Provider: p.Name(), Issuer: id.Issuer, ClientID: id.ClientID, Subject: id.Subject, SID: id.SID,
-		Claims: claims, Began: a.Began, Era: a.Era,
+		Claims: claims, Began: a.Began, Era: a.Era, UserAgent: web.Clip(r.UserAgent()),
 		Tokens: session.Tokens{
 			IDToken: id.Raw, AccessToken: tokens.AccessToken, RefreshToken: tokens.RefreshToken,
 			Expires: tokens.Expires, Offline: slices.Contains(tokens.Scopes, "offline_access"),
 			DPoPKey: tokens.DPoPKey,
 		},
+	}
+	if client := h.Site.ClientAddr(r); client.IsValid() {
+		n.Address = client.String()
 	}
 	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		n.Host = h.Cookie.Main

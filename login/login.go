@@ -120,7 +120,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
 		// A page of another site may have sent the form. A browser sends our cookies to the address that it leads to,
 		// but not with the form.
-		redirect(w, h.link(q))
+		redirect(w, q.host.Origin+h.link(q))
 		return nil
 	}
 	switch {

@@ -199,6 +199,9 @@ func (h *Handler) claimed(raw string) []slog.Attr {
 			attrs = append(attrs, a)
 		}
 	}
+	if said := oidc.Describe(raw); said != nil {
+		attrs = append(attrs, slog.Any("claims", web.Detail(said)))
+	}
 	for _, p := range h.Providers {
 		if iss != "" && p.Config().Issuer == iss {
 			return append(attrs, slog.String("claimed_provider", p.Name()))

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,42 +64,16 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.storeFailure(user, "unknown", err)
 	}
-	ended, err := h.end(r, s)
+	ended, err := h.Sessions.EndSignIn(r.Context(), s, store.CauseUser)
 	if err != nil {
 		return h.storeFailure(user, s.Provider, err)
 	}
 	h.Cookie.Clear(w)
 	h.result(user, s.Provider, "ok", "")
 	h.Site.Event(r, slog.LevelInfo, "user_logout", slog.String("result", "ok"), slog.String("provider", s.Provider),
-		slog.String("session", s.Key.Handle()), slog.Int("ended", ended))
+		slog.String("session", s.Key.Handle()), slog.String("sub", s.Subject), slog.Int("ended", len(ended)))
 	h.sendToProvider(w, r, s)
 	return nil
-}
-
-// end ends a session and those that share its sid or an earlier one, and returns how many. It ends them by sid, because
-// that leaves end marks, which bar a login of the same sign-in that is under way in another tab.
-func (h *Handler) end(r *http.Request, s *session.Session) (int, error) {
-	var ended []store.Ended
-	end := func(sel store.Selector) error {
-		sel.Issuer, sel.ClientID = s.Issuer, s.ClientID
-		more, err := h.Sessions.End(r.Context(), store.Ending{Selector: sel, Cause: store.CauseUser})
-		ended = append(ended, more...)
-		return err
-	}
-	for _, sid := range append([]string{s.SID}, s.Former...) {
-		if sid == "" {
-			continue
-		}
-		if err := end(store.Selector{SID: sid}); err != nil {
-			return 0, err
-		}
-	}
-	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
-		if err := end(store.Selector{Key: s.Key}); err != nil {
-			return 0, err
-		}
-	}
-	return len(ended), nil
 }
 
 // endAgain repeats the ending of a session that is not found. It may have ended a moment ago in a store that could not

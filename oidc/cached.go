@@ -86,6 +86,16 @@ func (c *cached[T]) have(ctx context.Context) (*document[T], error) {
 	return c.doc, nil
 }
 
+// peek returns the document if it may be served, or nil. It begins no fetch.
+func (c *cached[T]) peek() *document[T] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.servable(c.now()) {
+		return nil
+	}
+	return c.doc
+}
+
 // renew has the document fetched anew: by the fetch under way, or by a new one if allow says so. It reports whether
 // there is one, and does not wait for it.
 func (c *cached[T]) renew(allow func() bool) bool {

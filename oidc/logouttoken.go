@@ -344,7 +344,7 @@ func (v *logoutVerification) checkNames(context.Context) (err error) {
 func (v *logoutVerification) checkSignature(ctx context.Context) error {
 	p := v.token.Provider
 	if v.known {
-		return p.keys.verifyKnown(ctx, v.signed, p.logoutAlg)
+		return p.keys.verifyKnown(v.signed, p.logoutAlg)
 	}
 	d := p.keys.strangers
 	if v.once {

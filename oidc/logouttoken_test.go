@@ -558,6 +558,14 @@ func TestARefusedTokenNamesAllTheSettingsThatItNeeds(t *testing.T) {
 	t.Parallel()
 	h := build(t, func(_ *oidctest.Client, cfg *oidc.Config) { cfg.Quirks.RequireTyp = true })
 	k := h.op.Rotate("EdDSA")
+	_, err := h.verify(t, h.op.SignLogoutToken("app", "alice", "s", claim("exp", nil)))
+	check, _ := errors.AsType[*oidc.Error](err)
+	if check == nil || check.Settings != nil || h.op.Count(oidctest.JWKS) != 0 {
+		t.Errorf("without keys in the cache: %v, and %d fetches of keys", err, h.op.Count(oidctest.JWKS))
+	}
+	if err := h.rp.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	otherwise := func(j *oidctest.JWT) {
 		j.Header["alg"], j.Header["kid"], j.Alg, j.Key = "EdDSA", k.KID, "EdDSA", k
 	}

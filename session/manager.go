@@ -66,6 +66,8 @@ type Config struct {
 	Log       *slog.Logger      // default slog.Default()
 	OnCreated func(*Session)    // is called for each session that this process created
 	OnEnded   func(store.Ended) // is called for each session that this process ended
+	// OnEnding is called after each ending that ended sessions, with what [Manager.End] returns.
+	OnEnding func(store.Ending, []store.Ended)
 	// OnHeard is called for each session that ended on any replica, when this process learns of it; for some sessions
 	// twice.
 	OnHeard func(store.Ended)
@@ -102,8 +104,11 @@ type SignIn struct {
 	SID      string
 	Claims   map[string]any
 	Tokens   Tokens
-	Began    time.Time // when the login began, as [Manager.Begin] returned it
-	Era      string    // of Began, as [Manager.Begin] returned it; empty: this process took the time
+	// Address and UserAgent are those of the browser that signed in, for the person and operators to tell sessions apart.
+	Address   string
+	UserAgent string
+	Began     time.Time // when the login began, as [Manager.Begin] returned it
+	Era       string    // of Began, as [Manager.Begin] returned it; empty: this process took the time
 	// Host is the name of the host that the bearer is for, at a site with several: see [Session.BearerFor]. Empty: the
 	// session has one bearer, which is bound to no host.
 	Host string
@@ -206,8 +211,14 @@ func (m *Manager) Create(ctx context.Context, n SignIn) (Bearer, *Session, error
 		return Bearer{}, nil, err
 	}
 	err = m.cfg.Store.Create(ctx, rec, began, at)
-	if err == nil && m.clock.since(asked) > store.AttemptLifetime/2 {
-		// This process was suspended meanwhile, and the end mark that would have barred the login may be gone.
+	barred := false
+	if err == nil {
+		// The browser does not have the bearer yet, so a session that cannot be removed again is nobody's.
+		barred, err = m.clientBarred(ctx, s.Issuer, s.ClientID, began)
+	}
+	if barred || err == nil && m.clock.since(asked) > store.AttemptLifetime/2 {
+		// All sessions of the provider were ended meanwhile. Or this process was suspended, and the end mark that would
+		// have barred the login may be gone.
 		_, err = m.End(ctx, store.Ending{Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key},
 			Cause: store.CauseExpired, KeepTokens: true})
 		err = errors.Join(store.ErrEnded, err)
@@ -265,7 +276,7 @@ func (m *Manager) newSession(n SignIn, now time.Time) (Bearer, *Session) {
 	return b, &Session{
 		Key: b.Key(), Provider: n.Provider, Issuer: n.Issuer, ClientID: n.ClientID, Subject: n.Subject, SID: n.SID,
 		Created: now, LastSeen: now, IdleExpires: now.Add(m.cfg.IdleTimeout), Expires: now.Add(m.cfg.Lifetime),
-		Claims: n.Claims, Tokens: n.Tokens, revision: 1,
+		Claims: n.Claims, Tokens: n.Tokens, Address: n.Address, UserAgent: n.UserAgent, revision: 1,
 	}
 }
 
@@ -366,6 +377,9 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 		if m.cfg.OnEnded != nil {
 			m.cfg.OnEnded(e)
 		}
+	}
+	if m.cfg.OnEnding != nil && len(ended) > 0 {
+		m.cfg.OnEnding(e, ended)
 	}
 	return ended, nil
 }

@@ -37,6 +37,11 @@ type Session struct {
 	Claims map[string]any
 	Tokens Tokens
 
+	// Address and UserAgent are those of the browser at its sign-in, cut to some length; empty for sessions of an earlier
+	// release.
+	Address   string
+	UserAgent string
+
 	revision int64
 	hostKey  []byte // of the MACs of its bearers; nil: its bearer is bound to no host
 	// No refresh starts before refreshHeld. With refreshFailed the provider did not answer the last refresh. Without it
@@ -140,6 +145,8 @@ type payload struct {
 	Tokens      Tokens         `json:"tokens,omitzero"`
 	RefreshHeld time.Time      `json:"refresh_held,omitzero"`
 	RefreshFail bool           `json:"refresh_failed,omitempty"`
+	Address     string         `json:"address,omitempty"`
+	UserAgent   string         `json:"user_agent,omitempty"`
 	HostKey     []byte         `json:"host_key,omitempty"`
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
@@ -216,7 +223,8 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	}
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
-		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, HostKey: s.hostKey, Columns: columnsOf(&rec)})
+		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Address: s.Address, UserAgent: s.UserAgent,
+		HostKey: s.hostKey, Columns: columnsOf(&rec)})
 	return rec, err
 }
 
@@ -270,7 +278,7 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		SID: rec.SID, Former: rec.Former,
 		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
-		refreshFailed: p.RefreshFail, hostKey: p.HostKey,
+		refreshFailed: p.RefreshFail, Address: p.Address, UserAgent: p.UserAgent, hostKey: p.HostKey,
 	}, nil
 }
 

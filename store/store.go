@@ -43,20 +43,21 @@ const (
 	MarkLifetime = 2 * AttemptLifetime
 )
 
-// Store keeps sessions, the notices that their endings leave, and a few values that all replicas share.
+// Store keeps sessions, the notices that their endings leave, a few values that all replicas share, and a journal.
 //
 // Every method is atomic and safe for concurrent use. The time is an argument: a store has no clock of its own, except
 // as [Store.Clock] says. Times are kept to the microsecond (see [Time]). A method that returns an error has changed
 // nothing, unless it says otherwise; that the context was done before the change was certain is such an error.
 // Arguments and results, payloads too, belong to the caller: a store keeps copies.
 //
-// Each method, except List, Notices, Stats, Overdue and Prune, costs a few index look-ups, however many sessions there
+// Each method, except List, Notices, Stats, Overdue, Prune and those of [Journal], costs a few index look-ups, however many sessions there
 // are.
 type Store interface {
 	Sessions
 	Outbox
 	SharedValues
 	Attempts
+	Journal
 
 	// Clock says which clock the store uses. It returns the same at each call.
 	Clock() Clock

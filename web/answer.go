@@ -237,6 +237,9 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 // Event logs a decision under a stable event name, with the request's ID, method, path and client. Long values are cut.
 // Characters that are invisible or change the direction of text are escaped as in Go: \n, \u202e.
 func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...slog.Attr) {
+	if s.OnEvent != nil {
+		s.OnEvent(r, name, attrs)
+	}
 	log := cmp.Or(s.Log, slog.Default())
 	if !log.Enabled(r.Context(), level) {
 		return
@@ -249,6 +252,9 @@ func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...sl
 		all = append(all, slog.String("client", a.String()))
 	}
 	for _, a := range attrs {
+		if _, ok := a.Value.Any().(Detail); ok {
+			continue
+		}
 		if a.Value.Kind() == slog.KindString {
 			most, keep := maxLogged, ""
 			if a.Key == "error" {
@@ -261,10 +267,17 @@ func (s *Site) Event(r *http.Request, level slog.Level, name string, attrs ...sl
 	log.LogAttrs(r.Context(), level, name, all...)
 }
 
+// Detail is the value of an attribute of [Site.Event] that is for [Site.OnEvent] alone, and not logged.
+type Detail map[string]any
+
 const maxLogged = 256 // maximum bytes of a value in the log
 
 // Clip cuts text from a client to a length that fits into a log line, and to valid UTF-8.
 func Clip(text string) string { return clip(text, maxLogged) }
+
+// Printable returns a text from a stranger as one that can be logged and shown: cut, and with characters that are
+// invisible or change the direction of text escaped as in Go.
+func Printable(text string) string { return escapeHidden(Clip(text), "") }
 
 func clip(text string, most int) string {
 	if len(text) > most {

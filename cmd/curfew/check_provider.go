@@ -61,6 +61,7 @@ func checkProvider(
 	checkPrompt(r, c, m)
 	checkClock(r, m)
 	checkQuirks(r, c, providerKind(c.Issuer, m))
+	checkKnown(r, providerKind(c.Issuer, m))
 	checkSubject(r, providerKind(c.Issuer, m))
 	checkRoles(r, providerKind(c.Issuer, m), append(slices.Sorted(maps.Keys(c.Require)), claims...))
 }
@@ -139,7 +140,8 @@ func checkKeys(ctx context.Context, r *report, p *oidc.Provider, m *oidc.Metadat
 		purposes = append(purposes, purpose{"logout_token_signed_response_alg", alg, "signs logout tokens with",
 			"each logout is refused"})
 		r.unchecked(check, "no provider says whether it signs logout tokens with "+alg+
-			" (logout_token_signed_response_alg)", "sign out at the provider, and look for backchannel_logout in the log")
+			" (logout_token_signed_response_alg)",
+			"sign out at the provider, and look for backchannel_logout in the log")
 	}
 	if alg := c.UserinfoSigningAlg; alg != "" && alg != c.SigningAlg && !c.SkipUserinfo {
 		purposes = append(purposes, purpose{"userinfo_signed_response_alg", alg, "signs userinfo with",
@@ -481,8 +483,8 @@ func checkUserinfo(r *report, c oidc.Config, m *oidc.Metadata) {
 
 func checkScopes(r *report, c oidc.Config, kind string, m *oidc.Metadata) {
 	if kind == "Keycloak" && slices.Contains(c.Scopes, "offline_access") {
-		r.warn("scopes", "offline_access is asked for, and this looks like Keycloak: a person whose first sign-in there "+
-			"asks for it may get an offline session alone, whose end sends no logout token",
+		r.warn("scopes", "offline_access is asked for, and this looks like Keycloak: a person whose first sign-in "+
+			"there asks for it may get an offline session alone, whose end sends no logout token",
 			"leave offline_access out of scopes: sessions are refreshed without it")
 	}
 	var unknown []string
@@ -537,15 +539,18 @@ func providerKind(issuer string, m *oidc.Metadata) string {
 	case strings.HasSuffix(m.AuthorizationEndpoint, "/oauth2/auth") &&
 		strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/sessions/logout"):
 		return "Ory Hydra"
+	case strings.HasSuffix(m.AuthorizationEndpoint, "/oauth2/authorize") &&
+		strings.HasSuffix(m.EndSessionEndpoint, "/oauth2/logout"):
+		return "LemonLDAP::NG"
 	}
-	return ""
+	return knownKind(issuer, m)
 }
 
 // checkSubject says what cannot be seen from here: a mapper at Keycloak may change `sub` in ID Tokens alone.
 func checkSubject(r *report, kind string) {
 	if kind == "Keycloak" {
-		r.unchecked("sub", "this looks like Keycloak, where a mapper (or pairwise subjects) that sets sub changes ID Tokens "+
-			"and not logout tokens: those end sessions by sid, and one without a sid ends nobody",
+		r.unchecked("sub", "this looks like Keycloak, where a mapper (or pairwise subjects) that sets sub changes ID "+
+			"Tokens and not logout tokens: those end sessions by sid, and one without a sid ends nobody",
 			"keep \"Backchannel logout session required\" on; the log warns (logout_other_subject) when it is so")
 	}
 }
@@ -573,9 +578,17 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	if len(q) > 0 {
 		r.ok("quirks", "in force: %s", strings.Join(q, ", "))
 	}
+	if kind == "" {
+		r.unchecked("logout tokens", "no provider says what its logout tokens look like, and some need a setting, such "+
+			"as allow_missing_exp", "sign out at the provider: if a setting is missing the log names it "+
+			"(logout_setting_needed), and so does /readyz?detail until a logout succeeds")
+	}
 	switch {
 	case kind == "Ory Hydra" && !c.Quirks.AllowMissingExp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have no exp",
+			"set allow_missing_exp: true, or each of its logouts is refused")
+	case kind == "Glewlwyd" && !c.Quirks.AllowMissingExp:
+		r.warn("quirks", "this looks like Glewlwyd, whose logout tokens have no exp",
 			"set allow_missing_exp: true, or each of its logouts is refused")
 	case kind == "Ory Hydra" && c.Quirks.RequireTyp:
 		r.warn("quirks", "this looks like Ory Hydra, whose logout tokens have the typ JWT",
@@ -590,6 +603,9 @@ func checkQuirks(r *report, c oidc.Config, kind string) {
 	case kind == "Keycloak" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks",
 			"this looks like Keycloak: up to 23.0.3 it needs allow_missing_exp: true; newer ones need nothing")
+	case kind == "LemonLDAP::NG" && !c.Quirks.AllowMissingExp:
+		r.warn("quirks", "this looks like LemonLDAP::NG, whose logout tokens have no exp",
+			"set allow_missing_exp: true, or each of its logouts is refused")
 	case kind == "authentik" && !c.Quirks.AllowMissingExp:
 		r.ok("quirks", "this looks like authentik: older ones need allow_missing_exp: true")
 	}

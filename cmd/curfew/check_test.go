@@ -83,6 +83,10 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			"quirks", "warning", "allow_missing_exp: true"},
 		{"Hydra with require_typ", quirks(hydra, hydra+"/oauth2/auth", hydra+"/oauth2/sessions/logout",
 			oidc.Quirks{AllowMissingExp: true, RequireTyp: true}), "quirks", "warning", "leave out require_typ"},
+		{"LemonLDAP::NG without its quirk",
+			quirks(hydra, hydra+"/oauth2/authorize", hydra+"/oauth2/logout", oidc.Quirks{}), "quirks", "warning", "allow_missing_exp: true"},
+		{"another provider", quirks(hydra, hydra+"/authorize", hydra+"/logout", oidc.Quirks{}), "logout tokens",
+			"not checked", "/readyz?detail"},
 		{"Keycloak", quirks(hydra+"/realms/main", hydra+"/realms/main/protocol/openid-connect/auth", "", oidc.Quirks{}),
 			"quirks", "ok", "23.0.3"},
 		{"Keycloak with encrypted ID Tokens", encrypted(oidc.Quirks{}), "quirks", "warning",
@@ -98,8 +102,8 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 		{"Keycloak and a sub that a mapper sets", func(r *report) { checkSubject(r, "Keycloak") }, "sub", "not checked",
 			"one without a sid ends nobody"},
 		{"Keycloak and roles that only the access token has",
-			func(r *report) { checkRoles(r, "Keycloak", []string{"groups", "realm_access.roles"}) }, "claims", "warning",
-			"Add to ID token"},
+			func(r *report) { checkRoles(r, "Keycloak", []string{"groups", "realm_access.roles"}) }, "claims",
+			"warning", "Add to ID token"},
 		{"Keycloak and offline access", func(r *report) {
 			checkScopes(r, oidc.Config{Scopes: []string{"openid", "offline_access"}}, "Keycloak", &oidc.Metadata{})
 		}, "scopes", "warning", "sends no logout token"},

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"example.com/curfew"
+	"example.com/curfew/audit"
 	"example.com/curfew/store"
 )
 
@@ -162,4 +163,23 @@ func (o *outboxCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(o.oldest, max(0, time.Since(t.Oldest).Seconds()))
 		}
 	}
+}
+
+// auditCollector counts the events of the audit record.
+type auditCollector struct {
+	log    *audit.Log
+	events *prometheus.Desc
+}
+
+func newAuditCollector(log *audit.Log) *auditCollector {
+	return &auditCollector{log, prometheus.NewDesc("curfew_audit_events_total",
+		"Events of the audit record: written, and lost because they could not be.", []string{"result"}, nil)}
+}
+
+func (a *auditCollector) Describe(ch chan<- *prometheus.Desc) { ch <- a.events }
+
+func (a *auditCollector) Collect(ch chan<- prometheus.Metric) {
+	written, lost := a.log.Counts()
+	ch <- prometheus.MustNewConstMetric(a.events, prometheus.CounterValue, float64(written), "written")
+	ch <- prometheus.MustNewConstMetric(a.events, prometheus.CounterValue, float64(lost), "lost")
 }

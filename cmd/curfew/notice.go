@@ -20,10 +20,13 @@ import (
 )
 
 // adminClient calls the private listener of a running gateway.
-type adminClient struct{ base string }
+type adminClient struct {
+	base     string
+	operator string // who this is, for the audit record
+}
 
-func adminFlag(cmd *cobra.Command) *adminClient {
-	c := new(adminClient)
+func adminFlag(cmd *cobra.Command, p *process) *adminClient {
+	c := &adminClient{operator: p.operator()}
 	cmd.PersistentFlags().StringVar(&c.base, "admin", "http://127.0.0.1:4181", "the private listener of the gateway")
 	return c
 }
@@ -35,13 +38,14 @@ func (c *adminClient) do(ctx context.Context, method, path string, to any) error
 	if err != nil || r.URL.Host == "" {
 		return exit{2, fmt.Errorf("--admin %s: want a URL like http://127.0.0.1:4181", c.base)}
 	}
+	r.Header.Set(console.OperatorHeader, c.operator)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
 		return fmt.Errorf("the gateway does not answer at %s (see --admin): %w", c.base, errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
 		return fmt.Errorf("the gateway broke off: %w", err)
 	}
@@ -78,7 +82,7 @@ func newNoticeCmd(p *process) *cobra.Command {
 tried until it succeeds. One that is given up stays as a dead letter until an operator retries or drops it.`,
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
-	client := adminFlag(cmd)
+	client := adminFlag(cmd, p)
 	cmd.AddCommand(newNoticeListCmd(p, client), newNoticeShowCmd(p, client),
 		newNoticeActionCmd(p, client, "retry", "Try notices now, also dead letters, for another 24 hours",
 			"tried again"),
@@ -200,7 +204,7 @@ func newKeyCmd(p *process) *cobra.Command {
 		Use: "key", Short: "List and replace the keys that sign logout tokens for apps",
 		Args: cobra.ArbitraryArgs, RunE: chooseCommand,
 	}
-	client := adminFlag(cmd)
+	client := adminFlag(cmd, p)
 	show := func(all console.KeyList) error {
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "KID\tALG\tCREATED\tSIGNS FROM\tNOW")

@@ -88,7 +88,16 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		apps[i] = a.ClientID
 	}
 	registry, observer := newMetrics(names, apps)
-	rp, err := curfew.New(context.WithoutCancel(ctx), c.RelyingParty(backend, ring, log, observer))
+	record, err := openAudit(c.AuditFile, p.stdout)
+	if err != nil {
+		return err
+	}
+	settings := c.RelyingParty(backend, ring, log, observer)
+	if record != nil {
+		defer func() { err = errors.Join(err, record.Close()) }()
+		settings.AuditWriter = record
+	}
+	rp, err := curfew.New(context.WithoutCancel(ctx), settings)
 	if err != nil {
 		return exit{2, err}
 	}
@@ -113,8 +122,24 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		ready.Upstreams = router.Health
 	}
 	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
-	registry.MustRegister(newOutboxCollector(backend))
+	registry.MustRegister(newOutboxCollector(backend), newAuditCollector(rp.Audit()))
 	private.Notices, private.Retried = backend, rp.Notices().Wake
+	private.Sessions, private.Providers, private.Audit = rp.Sessions(), rp.Providers(), rp.Audit()
+	private.Replicas = func(ctx context.Context) (all []console.Replica, err error) {
+		some, err := rp.Replicas(ctx)
+		for _, r := range some {
+			all = append(all, console.Replica(r))
+		}
+		return all, err
+	}
+	private.Traffic = func(ctx context.Context) (map[string]console.Traffic, error) {
+		some, err := rp.Traffic(ctx)
+		all := make(map[string]console.Traffic, len(some))
+		for name, t := range some {
+			all[name] = console.Traffic(t)
+		}
+		return all, err
+	}
 	if keys := rp.Keys(); keys != nil {
 		private.Keys = signingKeys{keys}
 	}

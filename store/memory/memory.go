@@ -47,6 +47,9 @@ type Store struct {
 	outbox outbox
 	values map[string]sharedValue
 	hub    store.Hub
+
+	journal  []store.JournalEntry // by position
+	position int64                // of the newest entry
 }
 
 // New returns an empty store.
@@ -345,7 +348,7 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.sessions, s.subjects.heads, s.sids.heads, s.former, s.byKey, s.expiry = nil, nil, nil, nil, keyIndex{}, nil
-	s.attempts, s.attemptTimes = nil, nil
+	s.attempts, s.attemptTimes, s.journal = nil, nil, nil
 	s.marks, s.markTimes, s.jtis, s.jtiTimes, s.outbox, s.values = nil, nil, nil, nil, outbox{}, nil
 	return nil
 }

@@ -99,9 +99,11 @@ func parseAddress(text string, o Options) (*address, error) {
 }
 
 // planning returns settings that make statements search an index. A plan that was made while a table was small would
-// scan the table, or sort all rows of a name, for as long as the plan is kept.
+// scan the table, or sort all rows of a name, for as long as the plan is kept. No statement reads so much that it would
+// be worth to start other processes for it.
 func planning() map[string]string {
-	return map[string]string{"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off"}
+	return map[string]string{"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off",
+		"max_parallel_workers_per_gather": "0"}
 }
 
 func setUnlessNamed(c *pgx.ConnConfig, settings map[string]string) {

@@ -78,6 +78,10 @@ func Statements() map[string][]any {
 		completeAttemptSQL: {make([]byte, 32), []byte{1}, 1},
 		attemptSQL:         {make([]byte, 32), 1},
 		saveSQL:            {"keys", []byte{}, 1},
+		trimSQL:            {10000},
+		entriesAfterSQL:    {1, 10},
+		entriesBeforeSQL:   {1 << 40, 10},
+		forgetSQL:          {[]int64{1}, 1},
 	}
 }
 

@@ -32,7 +32,8 @@ func planned(t *testing.T) (string, *postgres.Store) {
 			SELECT 1, i, 1, 'logout', 't', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_shared_values SELECT i, 'x', 1 FROM generate_series(1, 1000) i`,
 		`INSERT INTO curfew_attempts SELECT sha256(i::text::bytea), i, 'x' FROM generate_series(1, 5000) i`,
-		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_shared_values, curfew_attempts`)
+		`INSERT INTO curfew_journal (added, entry) SELECT i, 'x' FROM generate_series(1, 20000) i`,
+		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_shared_values, curfew_attempts, curfew_journal`)
 	return address, backend
 }
 
@@ -242,5 +243,46 @@ func testFunctionPlans(t *testing.T, address string) {
 	}
 	if scans < 100 {
 		t.Errorf("only %d searches were seen: this test looks at the wrong thing", scans)
+	}
+}
+
+// A list of one name, or a page, reads what it returns, and not what else there is.
+func TestAPageReadsFewBlocks(t *testing.T) {
+	t.Parallel()
+	address, _ := planned(t)
+	there := address
+	for name, value := range postgres.Planning() {
+		there = with(t, there, name, value)
+	}
+	conn := dial(t, there)
+	looked := 0
+	for statement, args := range postgres.Statements() {
+		if !strings.Contains(statement, "ORDER BY key") || strings.Contains(statement, "slot") {
+			continue
+		}
+		looked++
+		rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, BUFFERS) `+statement,
+			append([]any{pgx.QueryExecModeExec}, args...)...)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := strings.Join(lines, "\n")
+		var hit, read int
+		_, counts, _ := strings.Cut(plan, "Buffers: shared")
+		for word := range strings.FieldsSeq(counts[:strings.IndexByte(counts, '\n')]) {
+			if _, err := fmt.Sscanf(word, "hit=%d", &hit); err != nil {
+				_, _ = fmt.Sscanf(word, "read=%d", &read)
+			}
+		}
+		if blocks := hit + read; blocks == 0 || blocks > 150 {
+			t.Errorf("%s\nreads %d blocks\n%s", statement, blocks, plan)
+		}
+	}
+	if looked < 3 {
+		t.Errorf("%d statements were looked at: this test looks at the wrong thing", looked)
 	}
 }

@@ -31,18 +31,24 @@ const (
 		AND ($4::text = '' OR issuer = $4) AND ($5::text = '' OR client = $5) ORDER BY key LIMIT $3`
 	// MATERIALIZED, since the planner might otherwise read all keys in order until it has found enough of this name.
 	// Only the keys, since there may be many payloads.
-	listNamedSQL = `WITH named AS MATERIALIZED (SELECT key FROM curfew_sessions
-		WHERE %s AND issuer = $5 AND client = $6 AND ($7::text = '' OR subject = $7)
-		AND ($8::text = '' OR sid = $8 OR $8 = ANY (former))
-		AND key > $1 AND expires > $2 AND idle_expires > $2)
+	listNamedSQL = `WITH named AS MATERIALIZED (%s)
 		SELECT ` + columns + ` FROM curfew_sessions
-		WHERE key = ANY (ARRAY(SELECT key FROM named ORDER BY key LIMIT $3)) AND expires > $2 AND idle_expires > $2
+		WHERE key = ANY (ARRAY(SELECT key FROM named WHERE key > $1 ORDER BY key LIMIT $3))
+			AND expires > $2 AND idle_expires > $2
 		ORDER BY key`
+	// Without a condition on the key: the planner would rather read all keys than search two indexes, or a bitmap.
+	namedKeysSQL = `SELECT key FROM curfew_sessions
+		WHERE %s AND issuer = $5 AND client = $6 AND ($7::text = '' OR subject = $7)
+		AND ($8::text = '' OR sid = $8 OR $8 = ANY (former)) AND expires > $2 AND idle_expires > $2`
 )
 
-func listSubjectSQL() string { return fmt.Sprintf(listNamedSQL, `subject_hash = $4`) }
+func listSubjectSQL() string {
+	return fmt.Sprintf(listNamedSQL, fmt.Sprintf(namedKeysSQL, `subject_hash = $4`))
+}
+
 func listSIDSQL() string {
-	return fmt.Sprintf(listNamedSQL, `(sid_hash = $4 OR former_hash @> ARRAY[$4::bigint])`)
+	return fmt.Sprintf(listNamedSQL, fmt.Sprintf(namedKeysSQL, `sid_hash = $4`)+` UNION `+
+		fmt.Sprintf(namedKeysSQL, `former_hash @> ARRAY[$4::bigint]`))
 }
 
 // Create implements [store.Store].

@@ -23,28 +23,30 @@ const spread = "zsfxaxcqoymptrhybyoqj5m1igc0gnf90vgtou8wnu6v1viucu4wshjn4286fbg5
 
 // The keys of a bucket: the prefix, the hash tag, one of these letters, and for those marked * a name in hashed form.
 const (
-	keySession = "s" // * a session: see record.go
-	keyIndex   = "u" // * the sessions of one tag: hint of the sid, then the rest of the session's key, by lex
-	keyFormer  = "k" // * the sessions of one tag that had other sids before: as in keyIndex, by these sids
-	keyTags    = "t" // the tags that have sessions, by lex
-	keyExpiry  = "q" // everything that expires, by when
-	keyLast    = "l" // the token of the last message of the bucket's feed
-	keyMark    = "m" // * an end mark: when the ending was
-	keyJTI     = "j" // * a jti that was carried out: when it expires
-	keyClaim   = "c" // * a jti that is being carried out: by which call
-	keyBind    = "w" // * which ending a jti is bound to, on a Cluster
-	keyPointer = "i" // * the tags that have sessions with a sid
-	keyNotice  = "n" // * a notice
-	keyDue     = "d" // * notices of a queue that wait, by when they are due
-	keyLeased  = "e" // * notices of a queue that are leased, by when the lease ends
-	keyPending = "o" // * all of these, by when they were created
-	keyDead    = "g" // * dead letters of a queue, by when they were created
-	keyQueues  = "y" // the queues that have notices
-	keyWakeup  = "b" // * the buckets that have notices of a queue to be claimed, and when
-	keyValue   = "v" // * a shared value
-	keyAttempt = "a" // * a value of store.Attempts, after the time when it expires
-	keyTrace   = "x" // something for replicas to acknowledge (see lua/shared.lua)
-	keyFeed    = "f" // the channel of the feed, on a Cluster
+	keySession  = "s" // * a session: see record.go
+	keyIndex    = "u" // * the sessions of one tag: hint of the sid, then the rest of the session's key, by lex
+	keyFormer   = "k" // * the sessions of one tag that had other sids before: as in keyIndex, by these sids
+	keyTags     = "t" // the tags that have sessions, by lex
+	keyExpiry   = "q" // everything that expires, by when
+	keyLast     = "l" // the token of the last message of the bucket's feed
+	keyMark     = "m" // * an end mark: when the ending was
+	keyJTI      = "j" // * a jti that was carried out: when it expires
+	keyClaim    = "c" // * a jti that is being carried out: by which call
+	keyBind     = "w" // * which ending a jti is bound to, on a Cluster
+	keyPointer  = "i" // * the tags that have sessions with a sid
+	keyNotice   = "n" // * a notice
+	keyDue      = "d" // * notices of a queue that wait, by when they are due
+	keyLeased   = "e" // * notices of a queue that are leased, by when the lease ends
+	keyPending  = "o" // * all of these, by when they were created
+	keyDead     = "g" // * dead letters of a queue, by when they were created
+	keyQueues   = "y" // the queues that have notices
+	keyWakeup   = "b" // * the buckets that have notices of a queue to be claimed, and when
+	keyValue    = "v" // * a shared value
+	keyAttempt  = "a" // * a value of store.Attempts, after the time when it expires
+	keyTrace    = "x" // something for replicas to acknowledge (see lua/shared.lua)
+	keyJournal  = "h" // the journal, in one bucket
+	keyPosition = "p" // the highest position of the journal that was used
+	keyFeed     = "f" // the channel of the feed, on a Cluster
 )
 
 const (

@@ -27,6 +27,7 @@ type scripts struct {
 	bind, prune                                 *script
 	due, claim, complete, enqueue, retry, drop  *script
 	wake, reschedule, stats, ids, save, attempt *script
+	append, forget                              *script
 }
 
 func loadScripts() (*scripts, error) {
@@ -45,6 +46,7 @@ func loadScripts() (*scripts, error) {
 		"bind": &all.bind, "prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
 		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule,
 		"stats": &all.stats, "ids": &all.ids, "save": &all.save, "attempt": &all.attempt,
+		"append": &all.append, "forget": &all.forget,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 		if err != nil {

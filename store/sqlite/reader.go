@@ -30,6 +30,7 @@ const (
 type reader struct {
 	find, list, listSubject, listSID, overdue, tooMany *sql.Stmt
 	notices, stats, created, load, attempt             *sql.Stmt
+	entriesAfter, entriesBefore                        *sql.Stmt
 }
 
 func (r *reader) statements() []statement {
@@ -45,6 +46,8 @@ func (r *reader) statements() []statement {
 		{&r.overdue, overdueSQL},
 		{&r.tooMany, crowdedSQL},
 		{&r.attempt, attemptSQL},
+		{&r.entriesAfter, entriesAfterSQL},
+		{&r.entriesBefore, entriesBeforeSQL},
 	}
 }
 

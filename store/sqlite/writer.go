@@ -70,6 +70,7 @@ type writer struct {
 	saveFirst, save                                                   *sql.Stmt
 	claimAttempt, completeAttempt, attempt, pruneAttempts             *sql.Stmt
 	completeDone, completeRetry, completeGiveUp                       *sql.Stmt
+	appendEntry, trimJournal, forget, forgetOld                       *sql.Stmt
 }
 
 // statement is a statement to be prepared, and where to put it.
@@ -115,6 +116,10 @@ func (w *writer) statements() []statement {
 		{&w.completeDone, completeDoneSQL},
 		{&w.completeRetry, completeRetrySQL},
 		{&w.completeGiveUp, completeGiveUpSQL},
+		{&w.appendEntry, appendSQL},
+		{&w.trimJournal, trimSQL},
+		{&w.forget, forgetSQL},
+		{&w.forgetOld, forgetOldSQL},
 	}
 }
 

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -320,6 +321,60 @@ func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 					}
 				}
 			}
+		})
+	}
+}
+
+// BenchSearch measures what operators ask for, as a multiple of [store.Sessions.Find] in the same run: the sessions of a
+// subject, those with a sid, the keys from a tag on, and a page of a hundred.
+func BenchSearch(b *testing.B, open func(b *testing.B) store.Store) {
+	for _, size := range sizes() {
+		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
+			p := populate(b, open(b), size)
+			var find time.Duration
+			measure := func(do func(r *store.Record) error) time.Duration {
+				const times = 200
+				began := time.Now()
+				for range times {
+					if err := do(&p.all[rand.IntN(size)]); err != nil {
+						b.Fatal(err)
+					}
+				}
+				return time.Since(began) / times
+			}
+			list := func(q store.Query) error {
+				page, err := p.store.List(b.Context(), q, p.now)
+				if err == nil && len(page.Records) == 0 {
+					err = errors.New("nothing was found")
+				}
+				return err
+			}
+			for b.Loop() {
+				find = measure(func(r *store.Record) error {
+					_, err := p.store.Find(b.Context(), r.Key, p.now)
+					return err
+				})
+				for name, ask := range map[string]func(r *store.Record) store.Query{
+					"subject": func(r *store.Record) store.Query {
+						return store.Query{Issuer: issuer, ClientID: client, Subject: r.Subject}
+					},
+					"sid": func(r *store.Record) store.Query {
+						return store.Query{Issuer: issuer, ClientID: client, SID: r.SID}
+					},
+					"tag": func(r *store.Record) store.Query {
+						q := store.Query{Limit: 10}
+						tag := r.Key.Tag()
+						copy(q.After[:], tag[:])
+						return q
+					},
+					"page": func(r *store.Record) store.Query { return store.Query{} },
+				} {
+					took := measure(func(r *store.Record) error { return list(ask(r)) })
+					b.ReportMetric(float64(took)/float64(find), name+"/find")
+				}
+			}
+			b.ReportMetric(float64(find.Nanoseconds()), "ns/find")
+			b.ReportMetric(0, "ns/op")
 		})
 	}
 }

@@ -86,6 +86,11 @@ func contextCases() []testCase {
 			f.wantFault("CompleteAttempt", f.store.CompleteAttempt(ctx, store.AttemptID{1}, []byte("a"), f.now))
 			_, err = f.store.Attempt(ctx, store.AttemptID{1}, f.now)
 			f.wantFault("Attempt", err)
+			f.wantFault("Append", f.store.Append(ctx, [][]byte{[]byte("a")}, f.now))
+			_, err = f.store.Entries(ctx, store.JournalQuery{})
+			f.wantFault("Entries", err)
+			_, err = f.store.Forget(ctx, nil, f.now)
+			f.wantFault("Forget", err)
 
 			_, err = f.store.Attempt(f.ctx, store.AttemptID{1}, f.now)
 			f.wantError("Attempt after a cancelled claim", err, store.ErrNotFound)

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Targets", targetCases()},
 		{"Values", sharedValueCases()},
 		{"Attempts", attemptCases()},
+		{"Journal", journalCases()},
 		{"Races", raceCases()},
 		{"Restart", restartCases()},
 		{"Clock", clockCases()},

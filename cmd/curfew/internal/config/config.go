@@ -55,6 +55,8 @@ type Config struct {
 	App            string        // the one behind the gateway; empty: the only one
 	KeyRotation    time.Duration // negative: never
 	RevokeExpired  bool
+	AuditFile      string        // empty: none; "stdout"
+	AuditKeep      time.Duration // negative: nothing is kept in the store
 
 	Gateway
 }

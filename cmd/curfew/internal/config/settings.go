@@ -71,6 +71,9 @@ func (c *Config) settings() []setting {
 		{"revoke_expired", "false", "", "", boolean(&c.RevokeExpired)},
 		{"key_rotation", "2160h", "", "", c.setKeyRotation},
 		{"trusted_proxies", "", "", "", c.setTrustedProxies},
+		{"audit_file", "", "FILE",
+			"gets a line of JSON for each sign-in, logout and ending; or stdout (default: none)", text(&c.AuditFile)},
+		{"audit_keep", "720h", "", "", c.setAuditKeep},
 		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},
 		{"log_level", "info", "LEVEL", "debug, info, warn or error", c.setLogLevel},
 	})
@@ -194,6 +197,15 @@ func (c *Config) setKeyRotation(v value) error {
 		return nil
 	}
 	return duration(&c.KeyRotation, 24*time.Hour)(v)
+}
+
+// setAuditKeep sets how long events stay in the store, or none.
+func (c *Config) setAuditKeep(v value) error {
+	if s, err := v.scalar(); err == nil && s == "none" {
+		c.AuditKeep = -1
+		return nil
+	}
+	return duration(&c.AuditKeep, time.Minute)(v)
 }
 
 // setAdminHosts sets host names without ports.

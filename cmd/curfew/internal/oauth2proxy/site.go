@@ -27,12 +27,7 @@ func (t *translator) site() {
 	t.top.set("oauth2_proxy_paths", true)
 	t.carry("prefix and oauth2_proxy_paths", "proxy-prefix")
 
-	if s := t.get("whitelist-domain"); s != nil {
-		t.say(s, Missing, "a sign-in and a sign-out lead to pages of this host alone")
-	}
-	if s := t.get("cookie-domain"); s != nil {
-		t.say(s, Missing, "the cookie is for the host of url alone; run one curfew for each other host")
-	}
+	t.hosts()
 	trusted := t.get("trusted-proxy-ip")
 	switch {
 	case !t.on("reverse-proxy"):
@@ -52,6 +47,45 @@ func (t *translator) site() {
 			"The addresses of the proxy in front. oauth2-proxy believed everybody: replace these.")
 		t.say(t.get("reverse-proxy"), Differs, "oauth2-proxy believes X-Forwarded-* of everybody; name the addresses of "+
 			"your proxy under trusted_proxies, where loopback is now")
+	}
+}
+
+// hosts sets the further hosts: those that the cookie of oauth2-proxy reaches and that a sign-in may lead to. The others
+// on its list may be of somebody else, such as the provider.
+func (t *translator) hosts() {
+	white, cookies := t.get("whitelist-domain"), t.get("cookie-domain")
+	var hosts []string
+	if white != nil && cookies != nil && t.main != nil {
+		for _, domain := range white.values {
+			name := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(domain), "*"), ".")
+			below := name != strings.ToLower(domain)
+			if !slices.ContainsFunc(cookies.values, func(c string) bool {
+				c = strings.TrimPrefix(strings.ToLower(c), ".")
+				return name == c || strings.HasSuffix(name, "."+c)
+			}) {
+				continue
+			}
+			if below {
+				name = "*." + name
+			}
+			if _, err := web.ParseHosts(t.main, []string{name}); err == nil && !slices.Contains(hosts, name) {
+				hosts = append(hosts, name)
+			}
+		}
+	}
+	const note = "each host has a cookie of its own, and passes the prefix to Curfew; see docs/hosts.md"
+	if len(hosts) > 0 {
+		t.top.set("hosts", hosts, "One label each: list a.b.example.com by itself. Each host passes the prefix to Curfew.")
+		t.say(white, Differs, "hosts; a wildcard stands for one label. A sign-out leads to pages of these hosts alone")
+	} else if white != nil {
+		t.say(white, Missing, "a sign-in leads to pages of url and of hosts alone: list the hosts of your apps; %s", note)
+	}
+	if cookies != nil {
+		outcome := Differs
+		if len(hosts) == 0 {
+			outcome = Missing
+		}
+		t.say(cookies, outcome, "no cookie is for a whole domain: %s", note)
 	}
 }
 
@@ -120,7 +154,7 @@ func (t *translator) url() {
 		return
 	}
 	site := u.Scheme + "://" + u.Host
-	if _, err := web.ParseURL(site); err != nil {
+	if t.main, err = web.ParseURL(site); err != nil {
 		t.missing("redirect-url", strings.ReplaceAll(err.Error(), "\n", "; ")+": "+how)
 		return
 	}

@@ -3,6 +3,7 @@ package oauth2proxy
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -47,6 +48,7 @@ type translator struct {
 	items    []Item
 	top      *document
 	provider *document
+	main     *url.URL // of the site
 	require  map[string][]string
 	people   *conditions       // who may use the site
 	headers  map[string]string // identity_headers

@@ -251,6 +251,31 @@ func TestRestrictionsThatCannotBeExpressedLetNobodyIn(t *testing.T) {
 	}
 }
 
+func TestHostsAreThoseThatTheCookieReaches(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ white, cookies, want string }{
+		{".corp.example", ".corp.example", "'*.corp.example'"},
+		{"*.corp.example,wiki.corp.example,id.other.example", "corp.example", "'*.corp.example', wiki.corp.example"},
+		{".corp.example", "", ""},
+		{"", ".corp.example", ""},
+		{".co.uk", ".co.uk", ""}, // a public suffix
+		{"notcorp.example", "corp.example", ""},
+	} {
+		args := needed()
+		if row.white != "" {
+			args = append(args, "--whitelist-domain="+row.white)
+		}
+		if row.cookies != "" {
+			args = append(args, "--cookie-domain="+row.cookies)
+		}
+		made, _ := translate(t, args, nil)
+		_, got, _ := strings.Cut(string(made.YAML), "hosts: [")
+		if got, _, _ = strings.Cut(got, "]"); got != row.want {
+			t.Errorf("%+v: hosts are %q", row, got)
+		}
+	}
+}
+
 func TestExpressionsBecomePaths(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

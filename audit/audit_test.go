@@ -1,0 +1,264 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/curfew/audit"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
+	"example.com/curfew/store/memory"
+)
+
+// bench is a log at work, in fake time.
+type bench struct {
+	t       *testing.T
+	journal *faulty
+	ring    *keyring.Keyring
+	file    bytes.Buffer
+	log     *audit.Log
+	stop    func()
+}
+
+// faulty is a journal that fails, or hangs, when told to.
+type faulty struct {
+	*memory.Store
+	fail error
+	hang bool
+}
+
+func (f *faulty) Append(ctx context.Context, entries [][]byte, now time.Time) error {
+	if f.hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if f.fail != nil {
+		return f.fail
+	}
+	return f.Store.Append(ctx, entries, now)
+}
+
+func bubble(t *testing.T, keep time.Duration, test func(b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		ring, err := keyring.Parse(keyring.NewFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &bench{t: t, journal: &faulty{Store: memory.New()}, ring: ring}
+		b.log = audit.New(audit.Config{Journal: b.journal, Keyring: ring, Writer: &b.file, Keep: keep, Replica: "one",
+			Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { b.log.Run(ctx) })
+		b.stop = func() { cancel(); all.Wait() }
+		defer b.stop()
+		test(b)
+	})
+}
+
+func (b *bench) events(q audit.Query) []audit.Event {
+	b.t.Helper()
+	if err := b.log.Flush(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	page, err := b.log.Events(b.t.Context(), q)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return page.Events
+}
+
+func TestEventsAreKeptSealedAndWrittenAsOCSF(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Provider: "main", Issuer: "https://id.example",
+			Subject: "alice", SID: "s1", Session: "x", Address: "203.0.113.7", UserAgent: "Phone/1"})
+		b.log.Record(audit.Event{Type: audit.BackchannelLogout, Result: "refused", Check: "aud", Reason: "it is for another",
+			Subject: "mallory\u202e\x00\U000e0001", Claimed: true, Claims: map[string]any{"aud": "another"}})
+		b.log.Record(audit.Event{Type: audit.Operator, Result: audit.OK, Action: "end_session", Actor: "olga"})
+		all := b.events(audit.Query{})
+		if len(all) != 3 || all[0].Actor != "olga" || all[1].Check != "aud" || all[2].Subject != "alice" ||
+			all[2].Replica != "one" || all[2].Position != 1 || all[1].Claims["aud"] != "another" {
+			b.t.Fatalf("%+v", all)
+		}
+		raw, err := b.journal.Entries(b.t.Context(), store.JournalQuery{})
+		if err != nil || len(raw) != 3 || bytes.Contains(raw[2].Entry, []byte("alice")) {
+			b.t.Errorf("the journal holds %+v, %v", raw, err)
+		}
+		if strings.ContainsAny(b.file.String(), "\u202e\x00\U000e0001") {
+			b.t.Errorf("invisible characters are in the file: %q", &b.file)
+		}
+		var lines []map[string]any
+		for d := json.NewDecoder(&b.file); d.More(); {
+			var l map[string]any
+			if err := d.Decode(&l); err != nil {
+				b.t.Fatal(err)
+			}
+			lines = append(lines, l)
+		}
+		for i, want := range []string{
+			`3002 1 300201 Logon 1 alice`, `3002 2 300202 Logoff 2 mallory` + "\u202e\x00\U000e0001", `6003 4 600304 Delete 1 `,
+		} {
+			l, user := lines[i], ""
+			if u, ok := l["user"].(map[string]any); ok {
+				user = u["uid"].(string)
+			}
+			got := fmt.Sprintf("%v %v %v %v %v %s", l["class_uid"], l["activity_id"], l["type_uid"], l["activity_name"],
+				l["status_id"], user)
+			if got != want {
+				b.t.Errorf("line %d: %s, want %s", i, got, want)
+			}
+		}
+	})
+}
+
+// A logout is answered, and costs the same, whether its record can be written or not.
+func TestRecordingNeitherBlocksNorFails(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		b.journal.hang = true
+		began := time.Now()
+		for range 20_000 {
+			b.log.Record(audit.Event{Type: audit.SessionEnded, Result: audit.OK})
+		}
+		if took := time.Since(began); took != 0 {
+			b.t.Errorf("recording took %v while the journal hangs", took)
+		}
+		if _, lost := b.log.Counts(); lost < 9_000 {
+			b.t.Errorf("%d are counted as lost", lost)
+		}
+		b.stop()
+		if took := time.Since(began); took > 20*time.Second {
+			b.t.Errorf("stopping took %v", took)
+		}
+	})
+	bubble(t, 0, func(b *bench) {
+		b.journal.fail = errors.New("no")
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: "alice"})
+		if all := b.events(audit.Query{}); len(all) != 0 {
+			b.t.Errorf("%+v", all)
+		}
+		b.journal.fail = nil
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: "bob"})
+		if all := b.events(audit.Query{}); len(all) != 1 || all[0].Subject != "bob" {
+			b.t.Errorf("%+v", all)
+		}
+		if written, lost := b.log.Counts(); written != 1 || lost != 1 {
+			b.t.Errorf("%d written, %d lost", written, lost)
+		}
+		if n := strings.Count(b.file.String(), "\n"); n != 2 {
+			b.t.Errorf("the file has %d lines", n)
+		}
+	})
+}
+
+func TestAStrangerDoesNotPushOthersOutOfTheJournal(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: "alice"})
+		for range 5000 {
+			b.log.Record(audit.Event{Type: audit.BackchannelLogout, Result: "refused", Check: "signature"})
+		}
+		if all := b.events(audit.Query{Limit: 1000}); len(all) > 50 || all[len(all)-1].Subject != "alice" {
+			b.t.Errorf("%d events, the first %+v", len(all), all[len(all)-1])
+		}
+		if n := strings.Count(b.file.String(), "\n"); n != 5001 {
+			b.t.Errorf("the file has %d lines, want all", n)
+		}
+		time.Sleep(time.Minute)
+		b.log.Record(audit.Event{Type: audit.BackchannelLogout, Result: "refused", Check: "iss"})
+		if all := b.events(audit.Query{Limit: 1}); all[0].Check != "iss" || all[0].Suppressed < 4900 {
+			b.t.Errorf("%+v, want it to say how many were left out", all[0])
+		}
+	})
+}
+
+func TestEventsAreForgottenByAgeAndByPerson(t *testing.T) {
+	t.Parallel()
+	bubble(t, 24*time.Hour, func(b *bench) {
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: "alice"})
+		b.events(audit.Query{})
+		time.Sleep(23 * time.Hour)
+		for _, sub := range []string{"bob", "alice", "carol"} {
+			b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: sub})
+		}
+		if all := b.events(audit.Query{}); len(all) != 4 {
+			b.t.Errorf("%+v", all)
+		}
+		time.Sleep(3 * time.Hour)
+		if all := b.events(audit.Query{}); len(all) != 3 {
+			b.t.Errorf("after a day: %+v", all)
+		}
+		n, err := b.log.Forget(b.t.Context(), func(e *audit.Event) bool { return e.Subject == "alice" })
+		if all := b.events(audit.Query{}); err != nil || n != 1 || len(all) != 2 || all[0].Subject != "carol" {
+			b.t.Errorf("%d forgotten (%v), left: %+v", n, err, all)
+		}
+	})
+}
+
+func TestLargeAndBrokenTextsAreCut(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		long := strings.Repeat("\xff\u202e<b>", 10_000)
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: long, Check: long, Reason: long, Provider: long, Issuer: long,
+			Subject: long, SID: long, JTI: long, UserAgent: long, Address: long, RequestID: long,
+			Claims: map[string]any{"x": long}})
+		all := b.events(audit.Query{})
+		if len(all) != 1 || len(all[0].Subject) > 4096 || len(all[0].UserAgent) > 1024 || all[0].Claims != nil {
+			b.t.Errorf("%.300v", all)
+		}
+	})
+}
+
+func TestPagesOfEvents(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		for i := range 250 {
+			b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: fmt.Sprint(i), Provider: fmt.Sprint(i % 10)})
+		}
+		b.events(audit.Query{})
+		var got []string
+		for before := int64(0); ; {
+			page, err := b.log.Events(b.t.Context(), audit.Query{Before: before, Limit: 7,
+				Match: func(e *audit.Event) bool { return e.Provider == "3" }})
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			for _, e := range page.Events {
+				got = append(got, e.Subject)
+			}
+			if before = page.Next; before == 0 {
+				break
+			}
+		}
+		if len(got) != 25 || got[0] != "243" || got[24] != "3" {
+			b.t.Errorf("%q", got)
+		}
+		got = nil
+		for after := int64(1); ; {
+			page, err := b.log.Events(b.t.Context(), audit.Query{After: after, Limit: 40})
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			for _, e := range page.Events {
+				got = append(got, e.Subject)
+			}
+			if len(page.Events) == 0 {
+				break
+			}
+			after = page.Next
+		}
+		if len(got) != 249 || got[0] != "1" || got[248] != "249" {
+			b.t.Errorf("%d: %q", len(got), got)
+		}
+	})
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"example.com/curfew/oidc"
+)
+
+// Each provider is recognized by what it publishes, and has a page.
+func TestCheckRecognizesTheProvidersThatHaveAPage(t *testing.T) {
+	t.Parallel()
+	for kind, m := range map[string]oidc.Metadata{
+		"Keycloak": {Issuer: "https://id.example.com/realms/main",
+			AuthorizationEndpoint: "https://id.example.com/realms/main/protocol/openid-connect/auth",
+			EndSessionEndpoint:    "https://id.example.com/realms/main/protocol/openid-connect/logout"},
+		"oidc-provider": {Issuer: "https://id.example.com",
+			AuthorizationEndpoint: "https://id.example.com/auth",
+			EndSessionEndpoint:    "https://id.example.com/session/end"},
+		"Better Auth": {Issuer: "https://id.example.com/api/auth",
+			AuthorizationEndpoint: "https://id.example.com/api/auth/oauth2/authorize",
+			EndSessionEndpoint:    "https://id.example.com/api/auth/oauth2/end-session"},
+		"Glewlwyd": {Issuer: "https://id.example.com/api/oidc",
+			AuthorizationEndpoint: "https://id.example.com/api/oidc/auth",
+			EndSessionEndpoint:    "https://id.example.com/api/oidc/end_session"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			if got := providerKind(m.Issuer, &m); got != kind {
+				t.Fatalf("it looks like %q", got)
+			}
+			r := new(report)
+			checkKnown(r, kind)
+			if len(r.all) != 1 || !strings.Contains(r.all[0].Detail, "looks like "+kind) || r.all[0].Do == "" {
+				t.Fatalf("findings %+v", r.all)
+			}
+			_, page, _ := strings.Cut(r.all[0].Detail, "see ")
+			page, _, _ = strings.Cut(page, ":")
+			if _, err := os.Stat(filepath.Join("..", "..", page)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if kind := providerKind("https://id.example.com", &oidc.Metadata{
+		AuthorizationEndpoint: "https://id.example.com/authorize",
+		EndSessionEndpoint:    "https://id.example.com/logout"}); kind != "" {
+		t.Errorf("a provider that is not known looks like %q", kind)
+	}
+}
+
+// Glewlwyd's logout tokens have no exp: without the quirk each is refused.
+func TestCheckNamesTheQuirkOfGlewlwyd(t *testing.T) {
+	t.Parallel()
+	for _, quirk := range []bool{false, true} {
+		r := new(report)
+		checkQuirks(r, oidc.Config{SigningAlg: "RS256", Quirks: oidc.Quirks{AllowMissingExp: quirk}}, "Glewlwyd")
+		if warned := r.count("warning") == 1; warned == quirk {
+			t.Errorf("with allow_missing_exp: %v: %+v", quirk, r.all)
+		}
+	}
+}

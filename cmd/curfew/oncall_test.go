@@ -1,0 +1,165 @@
+package main
+
+import (
+	"go/ast"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"example.com/curfew/audit"
+	"example.com/curfew/oidc/oidctest"
+)
+
+// onCall is what each section of docs/on-call.md says that an operator sees.
+func onCall() map[string]func(t *testing.T, o *operated) {
+	wantWhy := func(t *testing.T, o *operated, status int, want ...string) {
+		t.Helper()
+		out := o.want(status, "why", "alice")
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("curfew why lacks %q:\n%s", w, out)
+			}
+		}
+	}
+	return map[string]func(t *testing.T, o *operated){
+		"The logout token was refused": func(t *testing.T, o *operated) {
+			alice := o.arrive(t, "Phone/1")
+			alice.signIn("alice")
+			o.logout(t, o.op.SignLogoutToken("app", "alice", "", claim("nonce", "n")))
+			o.happened("the refusal", func(e audit.Event) bool { return e.Check == "nonce" })
+			wantWhy(t, o, 3, "can get in: 1 session",
+				`a logout token that claims this subject was not carried out`, `refused, check "nonce"`)
+			if out := o.want(0, "events", "--result", "refused", "--limit", "9"); !strings.Contains(out, "check=nonce") {
+				t.Errorf("events: %s", out)
+			}
+		},
+		"The provider never called": func(t *testing.T, o *operated) {
+			alice := o.arrive(t, "Phone/1")
+			alice.signIn("alice")
+			o.happened("the sign-in", func(e audit.Event) bool { return e.Subject == "alice" })
+			wantWhy(t, o, 3, "no logout for this subject has arrived here lately", "is the back channel registered?",
+				"Since then 1 sign-in, and 0 sessions ended by a refused refresh alone")
+			if _, body := o.get(t, o.private+"/console/providers"); !strings.Contains(body, "is the back channel registered?") {
+				t.Errorf("the page of the providers: %s", body)
+			}
+			// After a logout that hint is gone.
+			o.logout(t, o.op.SignLogoutToken("app", "somebody", ""))
+			if out := o.want(3, "why", "alice"); strings.Contains(out, "is the back channel registered?") {
+				t.Errorf("why: %s", out)
+			}
+		},
+		"The logout named another browser": func(t *testing.T, o *operated) {
+			phone, laptop := o.arrive(t, "Phone/1"), o.arrive(t, "Laptop/2")
+			phone.signIn("alice")
+			laptop.signIn("alice")
+			all := o.list("--sub", "alice")
+			sid := all[0].SID
+			if all[0].UserAgent == "Laptop/2" {
+				sid = all[1].SID
+			}
+			o.logout(t, o.op.SignLogoutToken("app", "alice", sid))
+			o.happened("the ending", func(e audit.Event) bool { return e.Cause == "backchannel" })
+			phone.wantIn(false)
+			wantWhy(t, o, 3, "can get in: 1 session", "ended 1 session; this session has another sid")
+		},
+		"They signed in again": func(t *testing.T, o *operated) {
+			alice := o.arrive(t, "Phone/1")
+			alice.signIn("alice")
+			o.logout(t, o.op.SignLogoutToken("app", "alice", ""))
+			alice.wantIn(false)
+			alice.signIn("alice")
+			o.happened("the logout", func(e audit.Event) bool { return e.Type == audit.BackchannelLogout })
+			wantWhy(t, o, 3, "can get in: 1 session", "from after the last logout", "they signed in again")
+		},
+		"The logout could not be carried out": func(t *testing.T, o *operated) {
+			alice := o.arrive(t, "Phone/1")
+			alice.signIn("alice")
+			o.op.Rotate("RS256")
+			o.op.Override(oidctest.JWKS, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+			if status, body := o.logout(t, o.op.SignLogoutToken("app", "alice", "")); status != 503 {
+				t.Fatalf("the token was answered %d %s", status, body)
+			}
+			o.happened("that the keys are missing", func(e audit.Event) bool { return e.Result == "unavailable" })
+			wantWhy(t, o, 3, "can get in: 1 session", `unavailable, check "keys"`)
+		},
+		"The session is dead, and the app does not ask": func(t *testing.T, o *operated) {
+			alice := o.arrive(t, "Phone/1")
+			alice.signIn("alice")
+			o.logout(t, o.op.SignLogoutToken("app", "alice", ""))
+			o.happened("the ending", func(e audit.Event) bool { return e.Cause == "backchannel" })
+			wantWhy(t, o, 0, "cannot get in", "the provider sent a logout token")
+			alice.wantIn(false)
+		},
+		"A replica does not hear of endings": func(t *testing.T, o *operated) {
+			o.want(0, "why", "nobody") // the replica has been told of by now
+			if _, body := o.get(t, o.private+"/api/replicas"); !strings.Contains(body, `"in_sync":`) {
+				t.Errorf("replicas: %s", body)
+			}
+			if _, body := o.get(t, o.private+"/console/"); !strings.Contains(body, "in sync") {
+				t.Errorf("the first page: %s", body)
+			}
+		},
+	}
+}
+
+// Each cause in docs/on-call.md is seen as the page says.
+func TestEachCauseOnCall(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.FromSlash("../../docs/on-call.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	causes := onCall()
+	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		if causes[m[1]] == nil {
+			t.Errorf("docs/on-call.md has %q, which no test walks through", m[1])
+		}
+	}
+	for name, walk := range causes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if !strings.Contains(string(text), "\n## "+name+"\n") {
+				t.Error("docs/on-call.md does not have it")
+			}
+			walk(t, operate(t))
+		})
+	}
+}
+
+// Each metric is in docs/metrics.md, with its labels, and no other is.
+func TestEachMetricIsDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.FromSlash("../../docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := words{}
+	source(t, "cmd/curfew/*.go", func(n ast.Node) {
+		if e, ok := n.(ast.Expr); ok {
+			if s, ok := literal(e); ok && regexp.MustCompile(`^curfew_[a-z_]+$`).MatchString(s) {
+				have[s] = true
+			}
+		}
+	})
+	documented := words{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(curfew_[a-z_]+)(?:\\{([a-z_,]*)\\})?` \\| .+ \\| .+ \\|$").
+		FindAllStringSubmatch(string(text), -1) {
+		documented[m[1]] = true
+	}
+	for name := range have {
+		if !documented[name] {
+			t.Errorf("docs/metrics.md does not say what to do about %s", name)
+		}
+	}
+	for name := range documented {
+		if !have[name] {
+			t.Errorf("docs/metrics.md has %s, which does not exist", name)
+		}
+	}
+	if len(have) < 10 {
+		t.Errorf("only %d metrics were seen: this test looks at the wrong thing", len(have))
+	}
+}

@@ -1,0 +1,391 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/curfew/audit"
+	"example.com/curfew/store"
+	"example.com/curfew/web"
+)
+
+//go:embed pages
+var pageFiles embed.FS
+
+// The pages show text from strangers: each value goes through show, which cuts it and escapes what is invisible or
+// changes the direction of text, before html/template escapes it for its place.
+var pages = template.Must(template.New("").Funcs(template.FuncMap{
+	"show": web.Printable, "text": textOf, "count": count,
+	"rfc":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"clock": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
+	"ago":   func(t time.Time) string { return ago(time.Now(), t) },
+	"until": func(s Session) string {
+		ends := s.Expires
+		if s.IdleExpires.Before(ends) {
+			ends = s.IdleExpires
+		}
+		return "in " + ago(ends, time.Now())
+	},
+}).ParseFS(pageFiles, "pages/page.html"))
+
+// textOf shows a claim of a refused token.
+func textOf(v any) string {
+	if s, ok := v.(string); ok {
+		return web.Printable(s)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return "(not shown)"
+	}
+	return web.Printable(string(text))
+}
+
+// pagePolicy allows only our own style sheet and script, no frame, and forms to this listener.
+const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func pageHeaders(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	// With no-referrer browsers would send `Origin: null` with the forms.
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+}
+
+// mountPages adds the pages for people.
+func (c *Console) mountPages(mux *http.ServeMux) {
+	for name, kind := range map[string]string{"console.css": "text/css", "console.js": "text/javascript"} {
+		body, err := pageFiles.ReadFile("pages/" + name)
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		mux.HandleFunc("GET /console/"+name, func(w http.ResponseWriter, _ *http.Request) {
+			pageHeaders(w)
+			w.Header().Set("Content-Type", kind+"; charset=utf-8")
+			w.Write(body)
+		})
+	}
+	mux.Handle("GET /console/{$}", c.page("Overview", "overview", c.overviewPage))
+	mux.Handle("GET /console/sessions", c.page("Sessions", "search", c.searchPage))
+	mux.Handle("GET /console/person", c.page("Person", "person", c.personPage))
+	mux.Handle("GET /console/events", c.page("Events", "live", c.eventsPage))
+	mux.Handle("GET /console/events/rows", c.eventRows())
+	mux.Handle("GET /console/notices", c.page("Notices", "notices", c.noticesPage))
+	mux.Handle("GET /console/providers", c.page("Providers", "providers", c.providersPage))
+	mux.Handle("POST /console/sessions/{id}/end", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		v, err := c.endSession(ctx, r)
+		return endedAt("/console/sessions", v), err
+	}))
+	mux.Handle("POST /console/person/end", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		q := url.Values{"sub": {r.PostForm.Get("sub")}, "provider": {r.PostForm.Get("provider")}}
+		r.URL.RawQuery = q.Encode()
+		v, err := c.endSessions(ctx, r)
+		return endedAt("/console/person?"+q.Encode(), v), err
+	}))
+	mux.Handle("POST /console/notices/{id}/retry", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		_, err := c.retryNotice(ctx, r)
+		return "/console/notices", err
+	}))
+	mux.Handle("POST /console/notices/{id}/drop", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		_, err := c.dropNotice(ctx, r)
+		return "/console/notices?state=dead", err
+	}))
+	mux.Handle("POST /console/providers/{name}/end", c.endProviderPage())
+}
+
+// endedAt returns a page of ours that says how many sessions ended.
+func endedAt(page string, v any) string {
+	done, _ := v.(Ending)
+	sep := "?"
+	if strings.Contains(page, "?") {
+		sep = "&"
+	}
+	return page + sep + "ended=" + strconv.Itoa(done.Ended)
+}
+
+type navigation struct {
+	Href, Label string
+	Here        bool
+}
+
+type pageView struct {
+	Title string
+	Nav   []navigation
+	Done  string
+	Data  any
+}
+
+func viewOf(title string, r *http.Request, data any) pageView {
+	v := pageView{Title: title, Data: data}
+	for _, n := range []navigation{{"/console/", "Overview", false}, {"/console/sessions", "Sessions", false},
+		{"/console/events", "Events", false}, {"/console/notices", "Notices", false},
+		{"/console/providers", "Providers", false}} {
+		n.Here = r.URL.Path == n.Href
+		v.Nav = append(v.Nav, n)
+	}
+	// Only a number comes from the address: a link from elsewhere cannot put words here.
+	if n, err := strconv.ParseUint(r.URL.Query().Get("ended"), 10, 32); err == nil {
+		v.Done = count(int(n), "session") + " ended."
+	}
+	return v
+}
+
+func (c *Console) render(w http.ResponseWriter, status int, name string, v any) {
+	var body bytes.Buffer
+	if err := pages.ExecuteTemplate(&body, name, v); err != nil {
+		c.Log.Error("a page of the console cannot be made", "event", "console_failed", "page", name, "error", err)
+		http.Error(w, "It did not work; the log of the gateway says why.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(body.Bytes())
+}
+
+// page returns a handler that shows what get returns, or its error.
+func (c *Console) page(title, name string, get func(context.Context, *http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pageHeaders(w)
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		v, err := get(ctx, r)
+		if err != nil {
+			c.fault(w, r, err)
+			return
+		}
+		c.render(w, http.StatusOK, name, viewOf(title, r, v))
+	})
+}
+
+func (c *Console) fault(w http.ResponseWriter, r *http.Request, err error) {
+	status, say := c.explain(r, err)
+	c.render(w, status, "fault", viewOf("That did not work", r, say))
+}
+
+// maxForm is how many bytes a form of the console may have.
+const maxForm = 64 << 10
+
+// act returns a handler for a form. It does what do does and redirects to the page that do returns. A form of a page of
+// another site is refused.
+func (c *Console) act(do func(context.Context, *http.Request) (string, error)) http.Handler {
+	return c.form(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		to, err := do(ctx, r)
+		if err != nil {
+			c.fault(w, r, err)
+			return
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	})
+}
+
+func (c *Console) form(next http.HandlerFunc) http.Handler {
+	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pageHeaders(w)
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if err := r.ParseForm(); err != nil {
+			c.fault(w, r, web.Fail(http.StatusBadRequest, "the form cannot be read", err))
+			return
+		}
+		next(w, r)
+	}))
+}
+
+func (c *Console) overviewPage(ctx context.Context, r *http.Request) (any, error) {
+	var v struct {
+		Providers []Provider
+		Replicas  []Replica
+		Events    []audit.Event
+	}
+	providers, err := c.listProviders(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	replicas, err := c.listReplicas(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	events, err := c.events(ctx, url.Values{"limit": {"20"}})
+	v.Providers, v.Replicas, v.Events = providers.(ProviderList).Providers, replicas.(ReplicaList).Replicas, events.Events
+	return v, err
+}
+
+func (c *Console) providersPage(ctx context.Context, r *http.Request) (any, error) {
+	v, err := c.listProviders(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return v.(ProviderList).Providers, nil
+}
+
+func (c *Console) searchPage(ctx context.Context, r *http.Request) (any, error) {
+	q := url.Values{}
+	for _, name := range []string{"sub", "sid", "email", "address", "since", "before", "provider", "after"} {
+		if v := strings.TrimSpace(r.URL.Query().Get(name)); v != "" {
+			q.Set(name, v)
+		}
+	}
+	v := struct {
+		SessionPage
+		Query url.Values
+		Names []string
+		Fault string
+		Next  string
+	}{Query: q}
+	for _, p := range c.Providers {
+		v.Names = append(v.Names, p.Name())
+	}
+	f, err := c.filter(q)
+	if err == nil {
+		v.SessionPage, err = c.search(ctx, f)
+	}
+	if failed, ok := errors.AsType[*web.Failure](err); ok {
+		v.Fault, err = failed.Message.Text, nil
+	}
+	if v.SessionPage.Next != "" {
+		q.Set("after", v.SessionPage.Next)
+		v.Next = "/console/sessions?" + q.Encode()
+		q.Del("after")
+	}
+	return v, err
+}
+
+func (c *Console) personPage(ctx context.Context, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	p, err := c.person(ctx, url.Values{"sub": {q.Get("sub")}, "provider": {q.Get("provider")}})
+	return struct {
+		Person
+		At []string
+	}{p, providersOf(p.Sessions)}, err
+}
+
+func eventsQuery(r *http.Request) url.Values {
+	q := url.Values{}
+	for _, name := range []string{"type", "sub", "result", "provider", "before", "after"} {
+		if v := r.URL.Query().Get(name); v != "" {
+			q.Set(name, v)
+		}
+	}
+	return q
+}
+
+func (c *Console) eventsPage(ctx context.Context, r *http.Request) (any, error) {
+	q := eventsQuery(r)
+	q.Del("after")
+	// The newest position is asked for first, so that nothing falls between the page and what follows.
+	newest, err := c.events(ctx, url.Values{"limit": {"1"}})
+	if err != nil {
+		return nil, err
+	}
+	page, err := c.events(ctx, q)
+	v := struct {
+		Events []audit.Event
+		After  int64
+		Next   string
+	}{Events: page.Events}
+	if len(newest.Events) > 0 {
+		v.After = newest.Events[0].Position
+	}
+	if len(page.Events) > 0 && q.Get("before") == "" {
+		v.After = max(v.After, page.Events[0].Position)
+	}
+	if page.Next > 0 {
+		q.Set("before", strconv.FormatInt(page.Next, 10))
+		v.Next = "/console/events?" + q.Encode()
+	}
+	return v, err
+}
+
+// eventRows answers with rows for the table of events, the newest first, and where the next rows go on.
+func (c *Console) eventRows() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pageHeaders(w)
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		q := eventsQuery(r)
+		q.Del("before")
+		after, _ := strconv.ParseInt(q.Get("after"), 10, 64)
+		page, err := c.events(ctx, q)
+		if err != nil {
+			status, say := c.explain(r, err)
+			http.Error(w, say, status)
+			return
+		}
+		if after > 0 {
+			slices.Reverse(page.Events)
+			after = page.Next
+		} else if len(page.Events) > 0 { // there was none before
+			after = page.Events[0].Position
+		}
+		w.Header().Set("Curfew-Next", strconv.FormatInt(after, 10))
+		c.render(w, http.StatusOK, "rows", page.Events)
+	})
+}
+
+func (c *Console) noticesPage(ctx context.Context, r *http.Request) (any, error) {
+	state := r.URL.Query().Get("state")
+	if state != string(store.NoticeDead) {
+		state = string(store.NoticePending)
+	}
+	q := url.Values{"state": {state}, "after": {r.URL.Query().Get("after")}}
+	asked := r.Clone(ctx)
+	asked.URL.RawQuery = q.Encode()
+	all, err := c.listNotices(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	v := struct {
+		NoticePage
+		State  string
+		States []string
+		Next   string
+	}{all.(NoticePage), state, []string{string(store.NoticePending), string(store.NoticeDead)}, ""}
+	if v.NoticePage.Next != "" {
+		q.Set("after", v.NoticePage.Next)
+		v.Next = "/console/notices?" + q.Encode()
+	}
+	return v, nil
+}
+
+// endProviderPage ends all sessions of a provider, and asks to go on when a step was not enough.
+func (c *Console) endProviderPage() http.Handler {
+	return c.form(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		before, _ := strconv.Atoi(r.PostForm.Get("ended"))
+		r.URL.RawQuery = url.Values{"confirm": {r.PostForm.Get("confirm")}, "after": {r.PostForm.Get("after")}}.Encode()
+		v, err := c.endProvider(ctx, r)
+		if err != nil {
+			c.fault(w, r, err)
+			return
+		}
+		done := v.(Ending)
+		done.Ended += max(0, before)
+		if done.Next == "" {
+			http.Redirect(w, r, endedAt("/console/providers", done), http.StatusSeeOther)
+			return
+		}
+		r.URL.RawQuery = ""
+		c.render(w, http.StatusOK, "goon", viewOf(fmt.Sprintf("Ending all sessions of %s", r.PathValue("name")), r,
+			struct {
+				Name, Next string
+				Ended      int
+			}{r.PathValue("name"), done.Next, done.Ended}))
+	})
+}

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// built holds what two runs built, each from a copy of the source in a folder of its own.
+func built(t *testing.T) (one, two string) {
+	t.Helper()
+	dist := []string{}
+	for _, name := range []string{"a", "another folder"} {
+		source := filepath.Join(t.TempDir(), name)
+		copySource(t, source)
+		out := filepath.Join(t.TempDir(), "dist")
+		if err := run(source, out, "1.2.3", 1_700_000_000, "linux/amd64"); err != nil {
+			t.Fatal(err)
+		}
+		dist = append(dist, out)
+	}
+	return dist[0], dist[1]
+}
+
+// copySource copies what a binary and a package are made of.
+func copySource(t *testing.T, to string) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel("..", path)
+		if d.IsDir() {
+			if slices.Contains([]string{".git", "node_modules", "pip", "dist", "release", "e2e", "bench"}, d.Name()) {
+				return fs.SkipDir
+			}
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), text, 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAReleaseIsReproducibleAndComplete(t *testing.T) {
+	one, two := built(t)
+	sums, err := os.ReadFile(filepath.Join(one, "SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := os.ReadFile(filepath.Join(two, "SHA256SUMS"))
+	if !bytes.Equal(sums, again) {
+		t.Errorf("two builds differ:\n%s\n%s", sums, again)
+	}
+	var names []string
+	for line := range strings.Lines(string(sums)) {
+		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		text, err := os.ReadFile(filepath.Join(one, name))
+		if err != nil || fmt.Sprintf("%x", sha256.Sum256(text)) != sum {
+			t.Errorf("%s: %v, or another checksum", name, err)
+		}
+		names = append(names, name)
+	}
+	want := []string{"curfew_1.2.3_image.tar", "curfew_1.2.3_linux_amd64.deb", "curfew_1.2.3_linux_amd64.rpm",
+		"curfew_1.2.3_linux_amd64.spdx.json", "curfew_1.2.3_linux_amd64.tar.gz"}
+	if !slices.Equal(names, want) {
+		t.Errorf("built %q, want %q", names, want)
+	}
+	t.Run("archive", func(t *testing.T) { testArchive(t, filepath.Join(one, want[4])) })
+	t.Run("sbom", func(t *testing.T) { testSBOM(t, filepath.Join(one, want[3])) })
+	t.Run("deb", func(t *testing.T) { testDeb(t, filepath.Join(one, want[1])) })
+	t.Run("rpm", func(t *testing.T) { testRPM(t, filepath.Join(one, want[2])) })
+	t.Run("image", func(t *testing.T) { testImage(t, filepath.Join(one, want[0])) })
+}
+
+// tool runs a program that a machine may lack.
+func tool(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%s is missing, and with CI=true that is a failure", name)
+		}
+		t.Skipf("NOT TESTED: %s is missing", name)
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+func testArchive(t *testing.T, name string) {
+	dir := t.TempDir()
+	tool(t, "tar", "-xzf", name, "-C", dir)
+	binary := filepath.Join(dir, "curfew_1.2.3_linux_amd64", "curfew")
+	out, err := exec.Command(binary, "version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "curfew 1.2.3 (") {
+		t.Errorf("version: %v: %s", err, out)
+	}
+	if out := tool(t, "file", binary); !strings.Contains(out, "statically linked") {
+		t.Errorf("the binary is not static: %s", out)
+	}
+	text, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, _ := os.UserHomeDir()
+	for _, trace := range []string{os.TempDir() + "/", home + "/go/"} {
+		if bytes.Contains(text, []byte(trace)) {
+			t.Errorf("the binary holds the path %s of this machine", trace)
+		}
+	}
+}
+
+func testSBOM(t *testing.T, name string) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc spdxDocument
+	in := json.NewDecoder(bytes.NewReader(text))
+	in.DisallowUnknownFields()
+	if err := in.Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	id := regexp.MustCompile(`^SPDXRef-[A-Za-z0-9.-]+$`)
+	ids := map[string]bool{doc.ID: true}
+	for _, p := range doc.Packages {
+		if !id.MatchString(p.ID) || ids[p.ID] || p.Name == "" || p.Location == "" {
+			t.Errorf("%+v is not a package of SPDX", p)
+		}
+		ids[p.ID] = true
+	}
+	for _, r := range doc.Relationships {
+		if !ids[r.Element] || !ids[r.Related] {
+			t.Errorf("%+v relates to nothing", r)
+		}
+	}
+	if doc.Version != "SPDX-2.3" || doc.License != "CC0-1.0" || len(doc.Packages) < 20 ||
+		!slices.ContainsFunc(doc.Packages, func(p spdxPackage) bool { return p.Name == "modernc.org/sqlite" }) ||
+		!slices.ContainsFunc(doc.Packages, func(p spdxPackage) bool { return p.Name == "stdlib" }) {
+		t.Errorf("the list has %d packages", len(doc.Packages))
+	}
+}
+
+func testDeb(t *testing.T, name string) {
+	if out := tool(t, "dpkg-deb", "--info", name); !strings.Contains(out, "Version: 1.2.3\n") ||
+		!strings.Contains(out, "Architecture: amd64") {
+		t.Error(out)
+	}
+	dir := t.TempDir()
+	tool(t, "dpkg-deb", "--extract", name, dir)
+	unit := filepath.Join(dir, "usr/lib/systemd/system/curfew.service")
+	for path, mode := range map[string]fs.FileMode{"usr/bin/curfew": 0o755, "etc/curfew/curfew.yaml": 0o644,
+		"usr/share/doc/curfew/copyright": 0o644, "usr/lib/systemd/system/curfew.service": 0o644} {
+		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+	text, err := os.ReadFile(unit)
+	if err != nil || !strings.Contains(string(text), "ExecStart=/usr/bin/curfew serve") {
+		t.Errorf("the unit: %v\n%s", err, text)
+	}
+	// The unit names the binary where the package puts it, which is not on this machine.
+	here := strings.ReplaceAll(string(text), "/usr/bin/curfew", filepath.Join(dir, "usr/bin/curfew"))
+	if err := os.WriteFile(unit, []byte(here), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := tool(t, "systemd-analyze", "verify", "--man=no", unit); strings.Contains(out, "curfew.service") {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+}
+
+func testRPM(t *testing.T, name string) {
+	out := tool(t, "rpm", "--query", "--package", "--list", "--info", name)
+	for _, want := range []string{"/usr/bin/curfew\n", "/usr/lib/systemd/system/curfew.service\n",
+		"/etc/curfew/curfew.yaml\n", "Version     : 1.2.3", "Architecture: x86_64"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+// testImage reads the image as the OCI describes it, and lets another program read it.
+func testImage(t *testing.T, name string) {
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	layout := map[string][]byte{}
+	for in := tar.NewReader(f); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		layout[h.Name], _ = io.ReadAll(in)
+	}
+	get := func(d descriptor, to any) []byte {
+		text := layout["blobs/sha256/"+strings.TrimPrefix(d.Digest, "sha256:")]
+		if digest(text) != d.Digest || len(text) != d.Size {
+			t.Fatalf("%s is not what its name says", d.Digest)
+		}
+		if to != nil {
+			if err := json.Unmarshal(text, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return text
+	}
+	var index, images struct {
+		Manifests []descriptor `json:"manifests"`
+	}
+	if err := json.Unmarshal(layout["index.json"], &index); err != nil || len(index.Manifests) != 1 {
+		t.Fatalf("index.json: %v\n%s", err, layout["index.json"])
+	}
+	get(index.Manifests[0], &images)
+	var manifest struct {
+		Config descriptor
+		Layers []descriptor
+	}
+	get(images.Manifests[0], &manifest)
+	var config struct {
+		Architecture string
+		Config       struct {
+			User       string
+			Entrypoint []string
+		}
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		}
+	}
+	get(manifest.Config, &config)
+	if config.Config.User != "65532:65532" || config.Architecture != "amd64" || len(manifest.Layers) != 1 ||
+		!slices.Equal(config.Config.Entrypoint, []string{"/usr/bin/curfew"}) {
+		t.Errorf("the configuration is %+v", config)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(get(manifest.Layers[0], nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(z)
+	if err != nil || digest(plain) != config.RootFS.DiffIDs[0] {
+		t.Errorf("the layer is not what diff_ids says: %v", err)
+	}
+	files := map[string]*tar.Header{}
+	for in := tar.NewReader(bytes.NewReader(plain)); ; {
+		h, err := in.Next()
+		if err != nil {
+			break
+		}
+		files[h.Name] = h
+		if h.Name == certificates {
+			text, _ := io.ReadAll(in)
+			n := 0
+			for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+				n++
+			}
+			if n < 50 {
+				t.Errorf("there are %d CAs", n)
+			}
+		}
+		if h.Mode&0o022 != 0 || h.Mode&0o6000 != 0 {
+			t.Errorf("%s has the mode %o", h.Name, h.Mode)
+		}
+	}
+	if h := files[stateFolder+"/"]; h == nil || h.Uid != nobody || h.Mode != 0o700 {
+		t.Errorf("the folder of the database is %+v", h)
+	}
+	for _, forbidden := range []string{"bin/sh", "usr/bin/sh", "bin/busybox"} {
+		if files[forbidden] != nil {
+			t.Errorf("the image has %s", forbidden)
+		}
+	}
+	t.Run("skopeo", func(t *testing.T) {
+		out := tool(t, "skopeo", "inspect", "--override-arch=amd64", "--override-os=linux", "oci-archive:"+name)
+		if !strings.Contains(out, `"org.opencontainers.image.version": "1.2.3"`) {
+			t.Error(out)
+		}
+	})
+}
+
+func TestAWrongVersionOrTargetIsRefused(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]string{"": "is not a version", "v1.2.3": "is not a version",
+		"1.2": "is not a version", "1.2.3 -X main.x=y": "is not a version"} {
+		if err := run("..", t.TempDir(), version, 0, "linux/amd64"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", version, err)
+		}
+	}
+	if err := run("..", t.TempDir(), "1.2.3", 0, "plan9/386"); err == nil || !strings.Contains(err.Error(), "not one of") {
+		t.Error(err)
+	}
+	full := t.TempDir()
+	os.WriteFile(filepath.Join(full, "x"), nil, 0o600)
+	if err := run("..", full, "1.2.3", 0, "linux/amd64"); err == nil || !strings.Contains(err.Error(), "is not empty") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,309 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
+)
+
+// This file is for operators: it finds sessions of people, and ends all of a provider.
+
+// ID returns a name of the session for operators, in 19 characters that are safe in a URL: the tag of its key, a dot,
+// and its handle as in log lines. [Manager.ByID] finds the session by it. Neither the key nor the bearer can be
+// computed from it.
+func (s *Session) ID() string { return IDOf(s.Key) }
+
+// IDOf returns the [Session.ID] of the session with this key.
+func IDOf(k store.Key) string {
+	tag := k.Tag()
+	return base64.RawURLEncoding.EncodeToString(tag[:]) + "." + k.Handle()
+}
+
+// Listed is a session in a [Listing].
+type Listed struct {
+	*Session
+	// Unreadable: no key of this process opens its payload, or its columns were changed in the store; or its provider is
+	// not configured any more. It is not served. It has no claims, address and user agent.
+	Unreadable bool
+}
+
+// Search asks [Manager.Search] for living sessions. An empty field does not restrict. Subject and SID need Issuer and
+// ClientID.
+type Search struct {
+	Issuer, ClientID, Subject, SID string
+
+	// Match, if not nil, says which of these sessions to return.
+	Match func(Listed) bool
+	After store.Key // the Next of the page before
+	Limit int       // 1 to 1,000; 0 means 100
+}
+
+// Listing is a page of sessions.
+type Listing struct {
+	Sessions []Listed
+	Next     store.Key // zero on the last page
+	Looked   int       // how many sessions were looked at
+}
+
+// lookMost is how many sessions one [Manager.Search] looks at, so that a page never takes long, however many sessions
+// there are. It may then be short, or empty, and have a Next.
+const lookMost = 5000
+
+// Search returns sessions in the order of their keys, a page at a time. Those of a subject or a sid are found by index.
+// Anything else is compared session by session, since it is sealed in the payload: a page ends after 5,000 of them, and
+// the caller goes on from its Next.
+func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
+	if err := m.clock.ensureRead(ctx); err != nil {
+		return Listing{}, err
+	}
+	if q.Limit < 0 || q.Limit > 1000 {
+		return Listing{}, fmt.Errorf("search: a page holds 1 to 1000 sessions, not %d", q.Limit)
+	}
+	q.Limit = cmp.Or(q.Limit, 100)
+	ask := store.Query{After: q.After, Limit: 1000}
+	if q.Subject != "" || q.SID != "" {
+		ask.Issuer, ask.ClientID, ask.Subject, ask.SID = q.Issuer, q.ClientID, q.Subject, q.SID
+	}
+	var found Listing
+	now := m.Now()
+	for {
+		page, err := m.cfg.Store.List(ctx, ask, store.Time(now))
+		if err != nil {
+			return Listing{}, unavailable(err)
+		}
+		for _, rec := range page.Records {
+			if len(found.Sessions) == q.Limit {
+				found.Next = found.Sessions[q.Limit-1].Key
+				return found, nil
+			}
+			found.Looked++
+			if q.Issuer != "" && q.Issuer != rec.Issuer || q.ClientID != "" && q.ClientID != rec.ClientID {
+				continue
+			}
+			if s := m.listed(rec, now); q.Match == nil || q.Match(s) {
+				found.Sessions = append(found.Sessions, s)
+			}
+		}
+		ask.After = page.Next
+		if page.Next.IsZero() || found.Looked >= lookMost {
+			found.Next = page.Next
+			return found, nil
+		}
+	}
+}
+
+// listed opens a record for an operator.
+func (m *Manager) listed(rec store.Record, now time.Time) Listed {
+	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
+	unserved := m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID)
+	if err != nil || !now.Before(s.Expires) {
+		return Listed{&Session{
+			Key: rec.Key, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject, SID: rec.SID,
+			Former: rec.Former, Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires,
+			Expires: rec.Expires,
+		}, true}
+	}
+	return Listed{s, unserved}
+}
+
+// ByID returns the living session with this [Session.ID]. The error is [store.ErrNotFound] if there is none.
+func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
+	text, handle, ok := strings.Cut(id, ".")
+	tag, err := base64.RawURLEncoding.DecodeString(text)
+	if !ok || err != nil || len(tag) != len(store.Key{}.Tag()) {
+		return Listed{}, store.ErrNotFound
+	}
+	if err := m.clock.ensureRead(ctx); err != nil {
+		return Listed{}, err
+	}
+	now := m.Now()
+	q := store.Query{Limit: 10} // few people have more
+	copy(q.After[:], tag)       // the keys of a subject follow one another
+	for {
+		page, err := m.cfg.Store.List(ctx, q, store.Time(now))
+		if err != nil {
+			return Listed{}, unavailable(err)
+		}
+		for _, rec := range page.Records {
+			switch {
+			case rec.Key.Tag() != [4]byte(tag):
+				return Listed{}, store.ErrNotFound
+			case rec.Key.Handle() == handle:
+				return m.listed(rec, now), nil
+			}
+		}
+		if q.After, q.Limit = page.Next, 1000; q.After.IsZero() {
+			return Listed{}, store.ErrNotFound
+		}
+	}
+}
+
+// EndSignIn ends a session and those that share its sid, or an earlier one, since they are of one sign-in at the
+// provider. It ends them by sid, because that leaves end marks, which bar a login of the same sign-in that is under way
+// in another tab. After an error some may have ended.
+func (m *Manager) EndSignIn(ctx context.Context, s *Session, cause store.Cause) (ended []store.Ended, err error) {
+	end := func(sel store.Selector) error {
+		sel.Issuer, sel.ClientID = s.Issuer, s.ClientID
+		more, err := m.End(ctx, store.Ending{Selector: sel, Cause: cause})
+		ended = append(ended, more...)
+		return err
+	}
+	for _, sid := range append([]string{s.SID}, s.Former...) {
+		if sid == "" {
+			continue
+		}
+		if err := end(store.Selector{SID: sid}); err != nil {
+			return ended, err
+		}
+	}
+	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
+		if err := end(store.Selector{Key: s.Key}); err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+const (
+	clientEnded   = "client ended v1" // the purpose under which the time of such an ending is sealed
+	endedAtOnce   = 8                 // subjects whose sessions are ended at the same time
+	endClientStep = 10 * time.Second  // how long one call of EndClient goes on
+)
+
+// EndClient ends all sessions of an issuer and client, in steps: call it again with the returned key until that is
+// zero. After the last step no session that a login from before the first one created lives, on any replica, as after
+// [Manager.End]. The sessions of each subject end as if an ending had named the subject, so a person who signs in again
+// before the last step may have to do so once more. It returns how many sessions the step ended. After an error the
+// caller goes on from the same key, or from the beginning.
+//
+// A store has no end mark for everybody. So the first step saves the time for all replicas, before the first session
+// ends, and [Manager.Create] compares it after the session has been created: either the steps find that session, or
+// Create finds the time.
+func (m *Manager) EndClient(ctx context.Context, issuer, clientID string, cause store.Cause,
+	after store.Key) (ended int, next store.Key, err error) {
+	if issuer == "" || clientID == "" {
+		return 0, store.Key{}, store.ErrNobody
+	}
+	if after.IsZero() {
+		if err := m.barClient(ctx, issuer, clientID); err != nil {
+			return 0, store.Key{}, err
+		}
+	} else if err := m.clock.ensureRead(ctx); err != nil {
+		return 0, store.Key{}, err
+	}
+	for began := m.cfg.Now(); ; {
+		page, err := m.cfg.Store.List(ctx, store.Query{After: after, Limit: 1000}, store.Time(m.Now()))
+		if err != nil {
+			return ended, after, unavailable(err)
+		}
+		var subjects []string
+		for _, rec := range page.Records {
+			if rec.Issuer == issuer && rec.ClientID == clientID {
+				subjects = append(subjects, rec.Subject)
+			}
+		}
+		slices.Sort(subjects)
+		n, err := m.endSubjects(ctx, issuer, clientID, cause, slices.Compact(subjects))
+		ended += n
+		if err != nil {
+			return ended, after, err
+		}
+		after = page.Next
+		if after.IsZero() || m.clock.since(began) > endClientStep {
+			return ended, after, nil
+		}
+	}
+}
+
+// endSubjects ends the sessions of each subject.
+func (m *Manager) endSubjects(ctx context.Context, issuer, clientID string, cause store.Cause,
+	subjects []string) (ended int, err error) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for chunk := range slices.Chunk(subjects, max(1, (len(subjects)+endedAtOnce-1)/endedAtOnce)) {
+		all.Go(func() {
+			for _, subject := range chunk {
+				gone, fault := m.End(ctx, store.Ending{Cause: cause,
+					Selector: store.Selector{Issuer: issuer, ClientID: clientID, Subject: subject}})
+				mu.Lock()
+				ended, err = ended+len(gone), errors.Join(err, fault)
+				stop := err != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	return ended, err
+}
+
+func clientEndedName(issuer, clientID string) string {
+	sum := sha256.Sum256([]byte(strconv.Itoa(len(issuer)) + ":" + issuer + clientID))
+	return "client-ended/" + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// barClient saves that all sessions of a client end now. The time is never earlier than the store's when barClient was
+// called.
+func (m *Manager) barClient(ctx context.Context, issuer, clientID string) error {
+	if err := m.clock.ensureFresh(ctx); err != nil {
+		return err
+	}
+	name := clientEndedName(issuer, clientID)
+	_, latest := m.clock.between()
+	at := []byte(strconv.FormatInt(store.Micros(latest), 10))
+	for {
+		_, revision, err := m.cfg.Store.Load(ctx, name)
+		if err == nil {
+			err = m.cfg.Store.Save(ctx, name, m.cfg.Keyring.Seal(clientEnded, []byte(name), at), revision)
+		}
+		if errors.Is(err, store.ErrConflict) { // another operator was as quick
+			continue
+		}
+		if err != nil {
+			return unavailable(err)
+		}
+		return nil
+	}
+}
+
+// clientBarred reports whether all sessions of a client were ended after a login began. It is called after the session
+// was created: see [Manager.EndClient].
+func (m *Manager) clientBarred(ctx context.Context, issuer, clientID string, began time.Time) (bool, error) {
+	name := clientEndedName(issuer, clientID)
+	value, _, err := m.cfg.Store.Load(ctx, name)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	if value == nil {
+		return false, nil
+	}
+	plain, err := m.cfg.Keyring.Open(clientEnded, []byte(name), value)
+	if errors.Is(err, keyring.ErrUnsealed) {
+		return false, nil // sealed by a key that is gone: the sessions from before are gone with it
+	}
+	micros, errNumber := strconv.ParseInt(string(plain), 10, 64)
+	if err := errors.Join(err, errNumber); err != nil {
+		return false, err
+	}
+	return !store.FromMicros(micros).Before(store.Time(began)), nil
+}
+
+// FeedInSync reports whether this process hears of the sessions that end on other replicas: the last proof of it is no
+// older than it should be. While it is false, every check asks the store.
+func (m *Manager) FeedInSync() bool {
+	t := m.synced.Load()
+	return t != nil && m.clock.since(*t) <= max(m.cfg.MaxStale, time.Second)
+}

@@ -1,0 +1,168 @@
+package session_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"example.com/curfew/session"
+	"example.com/curfew/store"
+)
+
+func (b *bench) create(subject, sid string, began session.SignIn) (session.Bearer, error) {
+	b.t.Helper()
+	began.Provider, began.Issuer, began.ClientID, began.Subject, began.SID = "main", issuer, client, subject, sid
+	bearer, _, err := b.m.Create(b.t.Context(), began)
+	return bearer, err
+}
+
+func (b *bench) begin() session.SignIn {
+	b.t.Helper()
+	began, era, err := b.m.Begin(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return session.SignIn{Began: began, Era: era}
+}
+
+func TestAllSessionsOfAProviderEndOnEveryReplica(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		other := b.replica(session.Config{})
+		var all []session.Bearer
+		for i := range 30 {
+			bearer, err := b.create(fmt.Sprint("user", i/2), fmt.Sprint("s", i), b.begin())
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			b.want(other, bearer, nil)
+			all = append(all, bearer)
+		}
+		stranger, _, err := b.m.Create(b.t.Context(), session.SignIn{Issuer: "https://other.example", ClientID: client,
+			Subject: "user1", Began: b.m.Now()})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		underWay := b.begin()
+		ended, next, err := b.m.EndClient(b.t.Context(), issuer, client, store.CauseAdmin, store.Key{})
+		if err != nil || ended != 30 || !next.IsZero() {
+			b.t.Fatalf("EndClient: %d, next %v, error %v", ended, next, err)
+		}
+		for _, bearer := range all {
+			b.want(b.m, bearer, store.ErrNotFound)
+			b.want(other, bearer, store.ErrNotFound)
+		}
+		b.want(b.m, stranger, nil)
+		// Nobody of this subject was here, so no end mark names it.
+		if _, err := b.create("latecomer", "s99", underWay); !errors.Is(err, store.ErrEnded) {
+			b.t.Errorf("a login that was under way: %v, want ErrEnded", err)
+		}
+		if page, err := b.m.Search(b.t.Context(), session.Search{}); err != nil || len(page.Sessions) != 1 {
+			b.t.Errorf("%d sessions are left: %v", len(page.Sessions), err)
+		}
+		if _, err := b.create("latecomer", "s99", b.begin()); !errors.Is(err, store.ErrEnded) {
+			b.t.Errorf("a login in the same instant: %v, want ErrEnded", err)
+		}
+		time.Sleep(time.Second)
+		again, err := b.create("latecomer", "s99", b.begin())
+		if err != nil {
+			b.t.Errorf("a login that began afterwards: %v", err)
+		}
+		b.want(other, again, nil)
+	})
+}
+
+func TestAnUnnamedProviderIsNotEnded(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		for _, who := range [][2]string{{"", client}, {issuer, ""}, {"", ""}} {
+			if _, _, err := b.m.EndClient(b.t.Context(), who[0], who[1], store.CauseAdmin, store.Key{}); !errors.Is(err,
+				store.ErrNobody) {
+				b.t.Errorf("%q: %v, want ErrNobody", who, err)
+			}
+		}
+	})
+}
+
+func TestSessionsAreFoundByTheirID(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		seen := map[string]bool{}
+		for i := range 200 {
+			bearer, err := b.create(fmt.Sprint("user", i%3), fmt.Sprint("s", i), b.begin())
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			id := session.IDOf(bearer.Key())
+			if seen[id] || len(id) != 19 {
+				b.t.Fatalf("ID %q", id)
+			}
+			seen[id] = true
+			found, err := b.m.ByID(b.t.Context(), id)
+			if err != nil || found.Key != bearer.Key() || found.ID() != id || found.Unreadable {
+				b.t.Fatalf("%q: %+v, %v", id, found, err)
+			}
+		}
+		for _, id := range []string{"", ".", "AAAAAA.AAAAAAAAAAAA", "x", "AAAAAAAAAAAAA.A", "////.x"} {
+			if _, err := b.m.ByID(b.t.Context(), id); !errors.Is(err, store.ErrNotFound) {
+				b.t.Errorf("%q: %v, want ErrNotFound", id, err)
+			}
+		}
+	})
+}
+
+func TestASearchLooksAtABoundedNumberAndGoesOn(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{MaxPerSubject: -1}, func(b *bench) {
+		const all = 6500
+		for i := range all {
+			n := b.begin()
+			n.Address = fmt.Sprint("10.0.0.", i%250)
+			if _, err := b.create(fmt.Sprint("user", i), "", n); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		q := session.Search{Limit: 1000, Match: func(s session.Listed) bool { return s.Address == "10.0.0.7" }}
+		found, looked, pages := 0, 0, 0
+		for {
+			page, err := b.m.Search(b.t.Context(), q)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			found, looked, pages = found+len(page.Sessions), looked+page.Looked, pages+1
+			if page.Looked > 5000 {
+				b.t.Errorf("a page looked at %d sessions", page.Looked)
+			}
+			if q.After = page.Next; q.After.IsZero() {
+				break
+			}
+		}
+		if found != all/250 || looked != all || pages != 2 {
+			b.t.Errorf("%d found, %d looked at, in %d pages", found, looked, pages)
+		}
+		page, err := b.m.Search(b.t.Context(), session.Search{Issuer: issuer, ClientID: client, Subject: "user7"})
+		if err != nil || len(page.Sessions) != 1 || page.Looked != 1 {
+			b.t.Errorf("of a subject: %+v, %v", page, err)
+		}
+	})
+}
+
+func TestASessionThatCannotBeOpenedIsListedAsSuch(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		_, s := b.signIn(session.Tokens{})
+		b.ring = ring(b.t, 2)
+		strange := b.replica(session.Config{})
+		page, err := strange.Search(b.t.Context(), session.Search{})
+		if err != nil || len(page.Sessions) != 1 || !page.Sessions[0].Unreadable || page.Sessions[0].Subject != "alice" ||
+			page.Sessions[0].Claims != nil {
+			b.t.Fatalf("%+v, %v", page, err)
+		}
+		// It can be ended all the same.
+		if ended, err := strange.EndSignIn(b.t.Context(), page.Sessions[0].Session, store.CauseAdmin); err != nil ||
+			len(ended) != 1 || ended[0].Key != s.Key {
+			b.t.Errorf("%+v, %v", ended, err)
+		}
+	})
+}
