@@ -18,7 +18,8 @@ func TestARefusalIsExplainedAtDebug(t *testing.T) {
 	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo} {
 		var out strings.Builder
 		log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level}))
-		h := &Handler{Site: &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log}, GroupsClaim: "realm_access.roles"}
+		h := &Handler{Site: &web.Site{URL: &url.URL{Scheme: "https", Host: "app.example.com"}, Log: log},
+			GroupsClaim: "realm_access.roles"}
 		p := mustPolicy(t, Rule{Path: "/admin", Groups: []string{"admins"}})
 		s := &session.Session{Claims: map[string]any{"email": "alice@example.com", "two words\n": 1,
 			"realm_access": map[string]any{"roles": []any{"staff", "night\nshift"}}}}
@@ -55,7 +56,8 @@ func TestWhoLacksAnACRIsOfferedANewSignIn(t *testing.T) {
 	for claim, want := range map[string][2]string{"acr": {"Sign in again", "prompt=login"},
 		"department": {"Use another account", "prompt=select_account"}} {
 		p := mustPolicy(t, Rule{Path: "/admin", Claims: map[string][]string{claim: {"gold"}}})
-		err := h.allowed(httptest.NewRequest("GET", "/", nil), &p.rules[0], &session.Session{Claims: map[string]any{"acr": "1"}}, "/admin")
+		err := h.allowed(httptest.NewRequest("GET", "/", nil), &p.rules[0],
+			&session.Session{Claims: map[string]any{"acr": "1"}}, "/admin")
 		f, _ := errors.AsType[*web.Failure](err)
 		if f == nil || f.Message.Actions[0].Label != want[0] || !strings.Contains(f.Message.Actions[0].Href, want[1]) {
 			t.Errorf("%s: %+v", claim, f)

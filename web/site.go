@@ -25,11 +25,11 @@ type Site struct {
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
+	// TrustUnix trusts peers that have no address too: those that come by a Unix socket, whose file says who may.
+	TrustUnix bool
 	// OnEvent, if not nil, is called for each call of [Site.Event], also when the log does not have its level. The
 	// attributes are as they were given: neither cut nor escaped. It must not block.
 	OnEvent func(r *http.Request, name string, attrs []slog.Attr)
-	// TrustUnix trusts peers that have no address too: those that come by a Unix socket, whose file says who may.
-	TrustUnix bool
 }
 
 // ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns
