@@ -33,7 +33,7 @@ func knownProviders() []knownProvider {
 
 // knownKind recognizes the providers that are not told by the form of their URLs alone, by what else they publish.
 func knownKind(issuer string, m *oidc.Metadata) string {
-	at := func(endpoint, path string) bool { return strings.HasPrefix(endpoint, issuer+path) }
+	at := func(endpoint, path string) bool { return endpoint == strings.TrimSuffix(issuer, "/")+path }
 	switch {
 	case at(m.AuthorizationEndpoint, "/oauth2/authorize") && at(m.EndSessionEndpoint, "/oauth2/end-session"):
 		return "Better Auth"
