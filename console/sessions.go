@@ -78,15 +78,15 @@ func claim(s session.Listed, name string) string {
 
 // filter is what a search asks for.
 type filter struct {
-	providers       []*oidc.Provider // all, or the one that was named
-	named           bool
-	subject, sid    string
-	email, address  string
-	since, before   time.Time // when the session was created
-	after           string
-	limit           int
-	query           url.Values
-	indexed, sealed bool // by subject or sid; by something in the payload
+	providers      []*oidc.Provider // all, or the one that was named
+	named          bool
+	subject, sid   string
+	email, address string
+	since, before  time.Time // when the session was created
+	after          string
+	limit          int
+	indexed        bool // by subject or sid
+	query          url.Values
 }
 
 func (c *Console) filter(q url.Values) (f filter, err error) {
