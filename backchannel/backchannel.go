@@ -59,8 +59,8 @@ type LogoutToken struct {
 }
 
 // Names reports whether the token names a session with this `sub` and `sid`, of its issuer and client: without a sid
-// every session of the subject, without a subject every session with the sid. With both, sessions of the subject that
-// have the sid, and those that have none, which cannot be told apart.
+// every session of the subject, without a subject every session with the sid. With both, every session with the sid,
+// whatever its subject, and those of the subject that have no sid, which cannot be told apart.
 func (t *LogoutToken) Names(subject, sid string) bool {
 	who := store.Selector{Issuer: t.Issuer, ClientID: t.ClientID, Subject: t.Subject, SID: t.SID}
 	return who.Names(&store.Record{Issuer: t.Issuer, ClientID: t.ClientID, Subject: subject, SID: sid})

@@ -284,7 +284,7 @@ func TestNames(t *testing.T) {
 		{backchannel.LogoutToken{Subject: "alice", SID: "s1"}, "alice", "s1", true},
 		{backchannel.LogoutToken{Subject: "alice", SID: "s1"}, "alice", "s2", false},
 		{backchannel.LogoutToken{Subject: "alice", SID: "s1"}, "alice", "", true},
-		{backchannel.LogoutToken{Subject: "alice", SID: "s1"}, "bob", "s1", false},
+		{backchannel.LogoutToken{Subject: "alice", SID: "s1"}, "bob", "s1", true}, // see ADR 0030
 	} {
 		row.token.Issuer, row.token.ClientID = "https://id.example.com", "app"
 		if got := row.token.Names(row.subject, row.sid); got != row.want {

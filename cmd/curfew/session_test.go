@@ -380,6 +380,7 @@ func TestAPersonIsExportedAndForgotten(t *testing.T) {
 	}
 	alice.wantIn(false)
 	bob.wantIn(true)
+	o.happened("it is recorded", func(e audit.Event) bool { return e.Action == "forget_person" })
 	if out := o.want(0, "events", "--limit", "1000", "--json"); strings.Contains(out, "alice") ||
 		!strings.Contains(out, "forget_person") || !strings.Contains(out, "bob") {
 		t.Errorf("after alice was forgotten the events are:\n%s", out)
