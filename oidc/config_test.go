@@ -218,7 +218,7 @@ func TestAnOptionalEndpointThatCannotBeUsedIsAsGoodAsAbsent(t *testing.T) {
 	for _, name := range []string{"end_session_endpoint", "revocation_endpoint", "userinfo_endpoint"} {
 		for _, v := range []any{"", nil, 1, []any{}, "http://id.example.com/x", "http://127.0.0.1/x",
 			"javascript:alert(1)"} {
-			inBubble(t, func(t *testing.T, h *house) {
+			inBubble(t, func(t *testing.T, h *fixture) {
 				h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = func(d map[string]any) { d[name] = v } })
 				m, err := h.rp.Metadata(t.Context())
 				if err != nil {
@@ -235,7 +235,7 @@ func TestAnOptionalEndpointThatCannotBeUsedIsAsGoodAsAbsent(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"authorization_endpoint", "token_endpoint", "jwks_uri"} {
-		inBubble(t, func(t *testing.T, h *house) {
+		inBubble(t, func(t *testing.T, h *fixture) {
 			h.op.Mangle(func(m *oidctest.Mangle) {
 				m.Discovery = func(d map[string]any) { d[name] = "http://127.0.0.1:1/x" }
 			})

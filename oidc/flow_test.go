@@ -55,7 +55,7 @@ func visit(t testing.TB, b *http.Client, where string) (*url.URL, int) {
 }
 
 // signIn has a browser sign in, and returns the code.
-func (h *house) signIn(t testing.TB, b *http.Client) string {
+func (h *fixture) signIn(t testing.TB, b *http.Client) string {
 	t.Helper()
 	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n",
 		Verifier: verifier})
@@ -72,7 +72,7 @@ func (h *house) signIn(t testing.TB, b *http.Client) string {
 	return to.Query().Get("code")
 }
 
-func (h *house) tokens(t testing.TB) (*oidc.Tokens, *oidc.IDToken) {
+func (h *fixture) tokens(t testing.TB) (*oidc.Tokens, *oidc.IDToken) {
 	t.Helper()
 	b := browser(t)
 	if h.bubble {
@@ -444,7 +444,7 @@ func TestAMemberOfTheMetadataThatSaysNothingIsAbsent(t *testing.T) {
 		"backchannel_logout_supported",
 		"backchannel_logout_session_supported", "frontchannel_logout_supported"} {
 		for _, v := range []any{nil, "", 1, []any{}, []any{nil, 1}, map[string]any{}, "true"} {
-			inBubble(t, func(t *testing.T, h *house) {
+			inBubble(t, func(t *testing.T, h *fixture) {
 				h.op.Mangle(func(m *oidctest.Mangle) { m.Discovery = func(d map[string]any) { d[name] = v } })
 				m, err := h.rp.Metadata(t.Context())
 				if err != nil {
@@ -472,7 +472,7 @@ func TestAMemberOfTheMetadataThatSaysNothingIsAbsent(t *testing.T) {
 func TestAMemberOfAKeyThatIsNullIsAbsent(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"use", "alg", "key_ops", "d", "k", "x5c", "n"} {
-		inBubble(t, func(t *testing.T, h *house) {
+		inBubble(t, func(t *testing.T, h *fixture) {
 			h.op.Mangle(func(m *oidctest.Mangle) {
 				m.JWKS = func(d map[string]any) {
 					for _, k := range d["keys"].([]any) {

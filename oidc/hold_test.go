@@ -19,7 +19,7 @@ import (
 const patient = 5 * time.Second
 
 // sends has a logout token verified, as a provider would send it, and returns where the outcome will be.
-func (h *house) sends(t *testing.T, lies ...func(*oidctest.JWT)) <-chan outcome {
+func (h *fixture) sends(t *testing.T, lies ...func(*oidctest.JWT)) <-chan outcome {
 	t.Helper()
 	raw := h.op.SignLogoutToken("app", "alice", "s", lies...)
 	done, began := make(chan outcome, 1), h.Now()
@@ -52,7 +52,7 @@ func (o outcome) putOff(t *testing.T) {
 }
 
 // hidden lies about the keys: those are served that there were when it was called.
-func (h *house) hidden(t *testing.T) (show func()) {
+func (h *fixture) hidden(t *testing.T) (show func()) {
 	t.Helper()
 	var stale any
 	h.op.Mangle(func(m *oidctest.Mangle) {
@@ -75,7 +75,7 @@ func mustRequest(t *testing.T, url string) *http.Request {
 }
 
 // replace starts the provider anew: with another key, under another name or the same.
-func (h *house) replace(sameName bool) *oidctest.Key {
+func (h *fixture) replace(sameName bool) *oidctest.Key {
 	old, k := h.op.Key("ES256"), oidctest.NewKey("ES256")
 	h.op.Withdraw(old.KID)
 	if sameName {
@@ -88,7 +88,7 @@ func (h *house) replace(sameName bool) *oidctest.Key {
 func TestALogoutUnderAKeyThatIsPublishedAMomentLaterIsHeldUntilItIs(t *testing.T) {
 	t.Parallel()
 	for _, later := range []time.Duration{time.Millisecond, time.Second, 1900 * time.Millisecond, 3 * time.Second} {
-		inBubble(t, func(t *testing.T, h *house) {
+		inBubble(t, func(t *testing.T, h *fixture) {
 			h.must(t)
 			h.Add(10 * time.Second)
 			show := h.hidden(t)
@@ -103,7 +103,7 @@ func TestALogoutUnderAKeyThatIsPublishedAMomentLaterIsHeldUntilItIs(t *testing.T
 
 func TestAKeyThatIsMissingForLongIsRefusedAndOneThatIsNewIsNot(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		absent := h.op.SignLogoutToken("app", "alice", "s", head("kid", "absent"),
 			claim("exp", h.Now().Add(time.Hour).Unix()))
@@ -137,7 +137,7 @@ func TestAKeyThatIsMissingForLongIsRefusedAndOneThatIsNewIsNot(t *testing.T) {
 func TestAnotherKeyUnderTheSameNameIsFound(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"key", ""} {
-		inBubble(t, func(t *testing.T, h *house) {
+		inBubble(t, func(t *testing.T, h *fixture) {
 			old := h.op.Key("ES256")
 			old.KID = name
 			h.must(t)
@@ -167,7 +167,7 @@ func TestAnotherKeyUnderTheSameNameIsFound(t *testing.T) {
 
 func TestSignInsFindAnotherKeyUnderTheSameName(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		h.replace(true)
 		id := func() error {
@@ -192,7 +192,7 @@ func TestSignInsFindAnotherKeyUnderTheSameName(t *testing.T) {
 func TestUserinfoAndRefreshFindANewKeyToo(t *testing.T) {
 	t.Parallel()
 	for _, sameName := range []bool{true, false} {
-		inBubble(t, func(t *testing.T, h *house) {
+		inBubble(t, func(t *testing.T, h *fixture) {
 			tokens, id := h.tokens(t)
 			h.Add(time.Minute)
 			h.replace(sameName)
@@ -215,7 +215,7 @@ func TestUserinfoAndRefreshFindANewKeyToo(t *testing.T) {
 
 func TestAKeyThatWasWithdrawnAndCameBackIsTakenAgain(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		k := h.op.Key("ES256")
 		byIt := func(j *oidctest.JWT) { j.Key, j.Header["kid"] = k, k.KID }
@@ -230,7 +230,7 @@ func TestAKeyThatWasWithdrawnAndCameBackIsTakenAgain(t *testing.T) {
 
 func TestSeveralKeysOfOneName(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		for range 2 {
 			k := oidctest.NewKey("ES256")
@@ -256,7 +256,7 @@ func junk(i int) []func(*oidctest.JWT) {
 
 func TestAFloodOfJunkNeitherHidesANewKeyNorTakesMoreThanItsShare(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		ctx, stop := context.WithCancel(t.Context())
 		var flood sync.WaitGroup
@@ -307,7 +307,7 @@ func TestNoMoreWaitThanThereAreChairs(t *testing.T) {
 		{"by number", 10, 512},
 		{"by bytes", 1000, 1200}, // no more than the number allows, but see the sum below
 	} {
-		inBubble(t, func(t *testing.T, h *house) {
+		inBubble(t, func(t *testing.T, h *fixture) {
 			h.must(t)
 			h.op.Override(oidctest.JWKS, oidctest.Hang())
 			const all = 2000
@@ -338,7 +338,7 @@ func TestNoMoreWaitThanThereAreChairs(t *testing.T) {
 
 func TestOneProvidersFloodIsNotAnothersDelay(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		other := buildAt(t, &clock{bubble: true})
 		other.must(t)
@@ -356,7 +356,7 @@ func TestOneProvidersFloodIsNotAnothersDelay(t *testing.T) {
 
 func TestGarbageUnderAKnownKeyIsRefusedAndAsksForNoMoreFetches(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		stranger := oidctest.NewKey("ES256")
 		began := h.Now()

@@ -16,20 +16,20 @@ import (
 	"example.com/curfew/oidc/oidctest"
 )
 
-func (h *house) try(t testing.TB, lies ...func(*oidctest.JWT)) error {
+func (h *fixture) try(t testing.TB, lies ...func(*oidctest.JWT)) error {
 	t.Helper()
 	_, err := h.verify(t, h.op.SignLogoutToken("app", "alice", "s", lies...))
 	return err
 }
 
-func (h *house) wantFetches(t testing.TB, want int) {
+func (h *fixture) wantFetches(t testing.TB, want int) {
 	t.Helper()
 	if got := h.op.Count(oidctest.JWKS); got != want {
 		t.Fatalf("%d fetches of the keys; want %d", got, want)
 	}
 }
 
-func (h *house) must(t testing.TB, lies ...func(*oidctest.JWT)) {
+func (h *fixture) must(t testing.TB, lies ...func(*oidctest.JWT)) {
 	t.Helper()
 	if err := h.try(t, lies...); err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func (h *house) must(t testing.TB, lies ...func(*oidctest.JWT)) {
 }
 
 // drain forgets what was fetched until now.
-func (h *house) drain() {
+func (h *fixture) drain() {
 	for len(h.fetched) > 0 {
 		<-h.fetched
 	}
@@ -85,7 +85,7 @@ func TestKeysAreFetchedOnceForAllWhoWait(t *testing.T) {
 
 func TestARotationIsFollowedAtOnceAlsoRightAfterTheFirstFetch(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		began := h.Now()
 		for i := range 3 {
@@ -112,7 +112,7 @@ func TestARotationIsFollowedAtOnceAlsoRightAfterTheFirstFetch(t *testing.T) {
 
 func TestAFetchUnderWayProvesNothingAboutAKeyPublishedSince(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		for _, sameName := range []bool{false, true} {
 			h.must(t)
 			show := h.hidden(t)
@@ -168,7 +168,7 @@ func TestOldKeysAreFetchedAgainBehindTheCallersBackAndWithdrawnOnesAreDropped(t 
 }
 
 // eventually waits for what a fetch that has been reported still has to put in place: a moment without any I/O.
-func (h *house) eventually(t testing.TB, done func() bool) {
+func (h *fixture) eventually(t testing.TB, done func() bool) {
 	t.Helper()
 	for late := time.Now().Add(2 * time.Minute); !done(); {
 		if time.Now().After(late) {
@@ -179,7 +179,7 @@ func (h *house) eventually(t testing.TB, done func() bool) {
 
 func TestKeysOutliveTheProviderForADayAndNoLonger(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		h.drain()
 		h.op.Override(oidctest.JWKS, oidctest.Status(500))
@@ -204,7 +204,7 @@ func TestKeysOutliveTheProviderForADayAndNoLonger(t *testing.T) {
 
 func TestAProviderThatIsAwayIsAskedOnceASecondAndRecovers(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.op.Override(oidctest.Discovery, oidctest.Status(503))
 		var wg sync.WaitGroup
 		for range 20 {
@@ -260,7 +260,7 @@ func TestAKeySetThatIsNoneIsNoReasonToRefuse(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, h *house) {
+			inBubble(t, func(t *testing.T, h *fixture) {
 				h.op.Override(oidctest.JWKS, row.answer)
 				wantUnavailable(t, h.try(t), row.reason)
 				wantUnavailable(t, h.try(t, claim("iat", h.Now().Add(-time.Hour).Unix())), row.reason)
@@ -341,7 +341,7 @@ func TestAKeyServesOnlyWhatItWasPublishedFor(t *testing.T) {
 
 func TestKeysThatMovedAreFoundAgain(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, h *house) {
+	inBubble(t, func(t *testing.T, h *fixture) {
 		h.must(t)
 		h.drain()
 		jwk := h.op.Key("ES256").JWK()

@@ -9,7 +9,7 @@ import (
 	"example.com/curfew/oidc/oidctest"
 )
 
-func (h *house) explain(t testing.TB, lies ...func(*oidctest.JWT)) (failed, skipped []string,
+func (h *fixture) explain(t testing.TB, lies ...func(*oidctest.JWT)) (failed, skipped []string,
 	all map[string]oidc.Step) {
 	t.Helper()
 	return sum(oidc.ExplainLogoutToken(t.Context(), []*oidc.Provider{h.rp},

@@ -48,7 +48,7 @@ func (c *clock) Add(d time.Duration) {
 }
 
 // house is a provider, and a relying party of it.
-type house struct {
+type fixture struct {
 	*clock
 	op *oidctest.Provider
 	rp *oidc.Provider
@@ -56,13 +56,13 @@ type house struct {
 	fetched chan string
 }
 
-func build(t testing.TB, change ...func(*oidctest.Client, *oidc.Config)) *house {
+func build(t testing.TB, change ...func(*oidctest.Client, *oidc.Config)) *fixture {
 	t.Helper()
 	return buildAt(t, newClock(), change...)
 }
 
-// inBubble runs a test with a house whose time is that of a bubble. Its requests go from function to function.
-func inBubble(t *testing.T, test func(t *testing.T, h *house), change ...func(*oidctest.Client, *oidc.Config)) {
+// inBubble runs a test with a fixture whose time is that of a bubble. Its requests go from function to function.
+func inBubble(t *testing.T, test func(t *testing.T, h *fixture), change ...func(*oidctest.Client, *oidc.Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		test(t, buildAt(t, &clock{bubble: true}, change...))
@@ -70,9 +70,9 @@ func inBubble(t *testing.T, test func(t *testing.T, h *house), change ...func(*o
 	})
 }
 
-func buildAt(t testing.TB, c *clock, change ...func(*oidctest.Client, *oidc.Config)) *house {
+func buildAt(t testing.TB, c *clock, change ...func(*oidctest.Client, *oidc.Config)) *fixture {
 	t.Helper()
-	h := &house{clock: c, fetched: make(chan string, 1000)}
+	h := &fixture{clock: c, fetched: make(chan string, 1000)}
 	client := oidctest.Client{
 		ID: "app", Secret: "s3cret/+ %", SigningAlg: "ES256", // ES256: its keys are made at once
 		RedirectURIs:           []string{"https://app.example.com/auth/callback"},
@@ -109,7 +109,7 @@ func buildAt(t testing.TB, c *clock, change ...func(*oidctest.Client, *oidc.Conf
 
 // settle has the keys fetched two minutes after what is signed from now on, so that a token is refused without waiting
 // for keys to come.
-func (h *house) settle(t testing.TB) {
+func (h *fixture) settle(t testing.TB) {
 	t.Helper()
 	h.Add(2 * time.Minute)
 	if err := h.rp.Ready(t.Context()); err != nil {
@@ -140,7 +140,7 @@ func within(h http.Handler) transport {
 	}
 }
 
-func (h *house) verify(t testing.TB, raw string) (*oidc.LogoutToken, error) {
+func (h *fixture) verify(t testing.TB, raw string) (*oidc.LogoutToken, error) {
 	t.Helper()
 	return oidc.VerifyLogoutToken(t.Context(), []*oidc.Provider{h.rp}, raw, h.Now())
 }

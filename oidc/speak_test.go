@@ -296,7 +296,7 @@ func TestHowAClientSpeaksIsRefusedWithEveryFault(t *testing.T) {
 }
 
 // parEndpoint has the metadata name an endpoint for pushed requests: that of another one, which the test answers.
-func parEndpoint(h *house, more map[string]any) {
+func parEndpoint(h *fixture, more map[string]any) {
 	h.op.Mangle(func(m *oidctest.Mangle) {
 		m.Discovery = func(d map[string]any) {
 			d["pushed_authorization_request_endpoint"] = h.op.URL(oidctest.Revoke)
@@ -307,7 +307,7 @@ func parEndpoint(h *house, more map[string]any) {
 	})
 }
 
-func (h *house) authURL(t testing.TB) (url.Values, error) {
+func (h *fixture) authURL(t testing.TB) (url.Values, error) {
 	t.Helper()
 	where, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "st", Nonce: "n",
 		Verifier: verifier, MaxAge: new(int), Extra: url.Values{"claims": {`{"id_token": {"acr": null}}`}}})
@@ -450,7 +450,7 @@ func TestASignedAnswerIsVerified(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		encrypted bool // registered
-		lie       func(h *house, t *oidctest.JWT)
+		lie       func(h *fixture, t *oidctest.JWT)
 		wrap      func(raw string) string
 		opens     string // why it cannot be taken apart
 		refused   string
@@ -468,22 +468,22 @@ func TestASignedAnswerIsVerified(t *testing.T) {
 		}},
 		{name: "no JWT", opens: "three parts", wrap: func(string) string { return "code" }},
 		{name: "another issuer", refused: "response: the answer is a JWT that is refused: iss",
-			lie: func(_ *house, t *oidctest.JWT) { t.Claims["iss"] = "https://evil.example.com" }},
-		{name: "no issuer", refused: "iss", lie: func(_ *house, t *oidctest.JWT) { delete(t.Claims, "iss") }},
-		{name: "another client", refused: "aud", lie: func(_ *house, t *oidctest.JWT) { t.Claims["aud"] = "other" }},
-		{name: "no audience", refused: "aud", lie: func(_ *house, t *oidctest.JWT) { delete(t.Claims, "aud") }},
-		{name: "run out", refused: "exp", lie: func(h *house, t *oidctest.JWT) {
+			lie: func(_ *fixture, t *oidctest.JWT) { t.Claims["iss"] = "https://evil.example.com" }},
+		{name: "no issuer", refused: "iss", lie: func(_ *fixture, t *oidctest.JWT) { delete(t.Claims, "iss") }},
+		{name: "another client", refused: "aud", lie: func(_ *fixture, t *oidctest.JWT) { t.Claims["aud"] = "other" }},
+		{name: "no audience", refused: "aud", lie: func(_ *fixture, t *oidctest.JWT) { delete(t.Claims, "aud") }},
+		{name: "run out", refused: "exp", lie: func(h *fixture, t *oidctest.JWT) {
 			t.Claims["exp"] = h.Now().Add(-time.Minute).Unix()
 		}},
-		{name: "for ever", refused: "exp", lie: func(_ *house, t *oidctest.JWT) { delete(t.Claims, "exp") }},
+		{name: "for ever", refused: "exp", lie: func(_ *fixture, t *oidctest.JWT) { delete(t.Claims, "exp") }},
 		{name: "a code that is no text", refused: "`code` is not a string",
-			lie: func(_ *house, t *oidctest.JWT) { t.Claims["code"] = 1 }},
-		{name: "another key", refused: "signature", lie: func(h *house, t *oidctest.JWT) {
+			lie: func(_ *fixture, t *oidctest.JWT) { t.Claims["code"] = 1 }},
+		{name: "another key", refused: "signature", lie: func(h *fixture, t *oidctest.JWT) {
 			k := *h.op.Key("ES256")
 			k.Private = other
 			t.Key = &k
 		}},
-		{name: "another algorithm", refused: "alg", lie: func(_ *house, t *oidctest.JWT) { t.Header["alg"] = "none" }},
+		{name: "another algorithm", refused: "alg", lie: func(_ *fixture, t *oidctest.JWT) { t.Header["alg"] = "none" }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
