@@ -74,7 +74,7 @@ func TestCheckSaysWhatThisProviderCanDo(t *testing.T) {
 		"ok clock ",
 		"ok store sqlite:"+g.dir+"/curfew.db is in use by a running curfew",
 		"ok key file "+g.dir+"/curfew.key",
-		"0 faults, 0 warnings, 1 not checked")
+		"0 faults, 0 warnings, 2 not checked")
 
 	for _, c := range []struct{ name, flag, value, fault string }{
 		{"a wrong secret", "--client-secret-file", g.write(t, "wrong", "wrong-secret"), "fault client "},
