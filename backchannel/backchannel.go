@@ -31,7 +31,8 @@ type Config struct {
 	Providers []oidc.Config
 	// OnLogout is called for each verified logout token. It ends the sessions that the token names, and returns nil when
 	// they are gone: the provider is answered 200. That nobody is named is a success too. After an error the answer is
-	// 503, nothing was used up, and the provider may send the token again.
+	// 503, nothing was used up, and the provider may send the token again. With the quirk logout_scope=subject a token with
+	// both sub and sid leads to two calls: one with the subject alone, one with the sid alone.
 	//
 	// It must bear being called again with the same token, for instance after a crash, or after an answer that the
 	// provider did not get. It is never called with a token that was carried out, nor twice at a time with one token.
@@ -215,14 +216,21 @@ func (h *Handler) once(ctx context.Context, t *oidc.LogoutToken, p *oidc.Provide
 	}
 	// The mark comes first: a sign-in that asks earlier has saved its session, which OnLogout finds; one that asks later
 	// finds the mark.
-	who := store.Selector{Issuer: t.Issuer, ClientID: client, Subject: t.Subject, SID: t.SID}
 	token := LogoutToken{t.Issuer, client, t.Subject, t.SID, t.JTI, t.IssuedAt}
-	if t.Subject != "" && p.Config().Quirks.LogoutScope == "subject" {
-		who.SID, token.SID = "", ""
+	calls := []LogoutToken{token}
+	if t.Subject != "" && t.SID != "" && p.Config().Quirks.LogoutScope == "subject" {
+		// All sessions of the subject, and those with the sid: they may have another subject here.
+		calls = append(calls, token)
+		calls[0].SID, calls[1].Subject = "", ""
 	}
-	_, err = h.sessions.End(ctx, store.Ending{Selector: who, Cause: store.CauseBackChannel})
-	if err == nil {
-		err = h.cfg.OnLogout(ctx, token)
+	for _, c := range calls {
+		who := store.Selector{Issuer: c.Issuer, ClientID: client, Subject: c.Subject, SID: c.SID}
+		if _, err = h.sessions.End(ctx, store.Ending{Selector: who, Cause: store.CauseBackChannel}); err == nil {
+			err = h.cfg.OnLogout(ctx, c)
+		}
+		if err != nil {
+			break
+		}
 	}
 	state := done
 	if err != nil {

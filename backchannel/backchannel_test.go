@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,16 +34,19 @@ type stage struct {
 	onLogout atomic.Pointer[func(context.Context, backchannel.LogoutToken) error]
 }
 
-func newStage(t *testing.T, backend store.Store, provider *oidctest.Provider) *stage {
+func newStage(t *testing.T, backend store.Store, provider *oidctest.Provider, change ...func(*oidc.Config)) *stage {
 	t.Helper()
 	if provider == nil {
 		provider = oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}, {ID: "two"}}})
 	}
 	st := &stage{t: t, provider: provider}
 	st.answer(func(context.Context, backchannel.LogoutToken) error { return nil })
+	one := oidc.Config{Name: "one", Issuer: provider.Issuer(), ClientID: "app"}
+	for _, c := range change {
+		c(&one)
+	}
 	h, err := backchannel.New(context.Background(), backchannel.Config{
-		Providers: []oidc.Config{{Name: "one", Issuer: provider.Issuer(), ClientID: "app"},
-			{Name: "two", Issuer: provider.Issuer(), ClientID: "two"}},
+		Providers: []oidc.Config{one, {Name: "two", Issuer: provider.Issuer(), ClientID: "two"}},
 		OnLogout: func(ctx context.Context, token backchannel.LogoutToken) error {
 			st.calls.Add(1)
 			return (*st.onLogout.Load())(ctx, token)
@@ -104,6 +108,30 @@ func TestATokenIsCarriedOutOnce(t *testing.T) {
 			st.want("x.y.z", 400, "failed the check", 2)
 			st.want(st.provider.SignLogoutToken("stranger", "alice", "s1"), 400, "failed the check", 2)
 		})
+	}
+}
+
+// The sid may be that of a session whose subject is another here.
+func TestWithLogoutScopeSubjectTheSubjectAndTheSidAreNamed(t *testing.T) {
+	t.Parallel()
+	st := newStage(t, nil, nil, func(c *oidc.Config) { c.Quirks.LogoutScope = "subject" })
+	var got []string
+	st.answer(func(_ context.Context, token backchannel.LogoutToken) error {
+		got = append(got, token.Subject+"/"+token.SID)
+		return nil
+	})
+	began, err := st.handler.Begin(t.Context())
+	rig.Must(t, err)
+	st.want(st.provider.SignLogoutToken("app", "alice", "s1"), 200, "", 2)
+	if want := []string{"alice/", "/s1"}; !slices.Equal(got, want) {
+		t.Errorf("called with %q, want %q", got, want)
+	}
+	for _, who := range [][2]string{{"alice", "s2"}, {"bob", "s1"}} {
+		ended, err := st.handler.Ended(t.Context(), backchannel.SignIn{Issuer: st.provider.Issuer(), ClientID: "app",
+			Subject: who[0], SID: who[1], Began: began})
+		if err != nil || !ended {
+			t.Errorf("a sign-in of %s with %s that was under way: ended %v, %v", who[0], who[1], ended, err)
+		}
 	}
 }
 
