@@ -71,7 +71,8 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 # write, or check: then a table that differs from the run is a fault.
 TABLES ?= write
 
-interop: deps ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
+interop: ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
+	@.ci/deps interop
 	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep -vE '^=== |^ +--- PASS'
 
 bench: ## run the benchmarks
