@@ -248,6 +248,33 @@ func TestALogoutOfASidThatCrashedBetweenItsStepsCanBeSentAgain(t *testing.T) {
 	})
 }
 
+func TestAnEndingWaitsForAnotherThatHasClaimedItsJTI(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, on *servers.Shared) {
+		first, hasty := twins(t, on, 200*time.Millisecond)
+		// later than Redis's own time, which a mark may have too
+		now := store.Time(time.Now().Add(store.AttemptLifetime))
+		for _, w := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s1"}} {
+			r := recordOf("alice", "s1", now)
+			rig.Must(t, first.Create(t.Context(), r, now, now))
+			e := tokenOf(w, "j"+w.Subject, now)
+			begin, endTags, confirm := first.EndSteps(t.Context(), e, now)
+			rig.Must(t, begin())
+			if _, err := hasty.End(t.Context(), e, now); err == nil || errors.Is(err, store.ErrReplayed) {
+				t.Errorf("%+v: End while another has claimed the jti: %v, want that it is not done", w, err)
+			}
+			if _, err := first.Find(t.Context(), r.Key, now); err != nil {
+				t.Errorf("%+v: Find before the first has ended it: %v", w, err)
+			}
+			if ended, err := endTags(); err != nil || len(ended) != 1 {
+				t.Errorf("%+v: the first: %d ended, %v", w, len(ended), err)
+			}
+			rig.Must(t, confirm())
+			now = now.Add(time.Second) // past the marks
+		}
+	})
+}
+
 func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {

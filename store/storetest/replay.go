@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +43,23 @@ func replayCases() []testCase {
 			_, err := f.store.End(f.ctx, withJTI(f, store.Selector{Subject: "bob"}, "j1"), f.now)
 			f.wantError("End", err, store.ErrReplayed)
 			f.wantAlive(r)
+		}},
+		{"a replay bars nobody who signs in after the first", func(f *fixture) {
+			for i, w := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s1"}, {Subject: "alice"}} {
+				e := withJTI(f, w, "bars"+strconv.Itoa(i))
+				f.endWith(e)
+				f.now = f.now.Add(time.Minute)
+				began := f.now
+				f.now = f.now.Add(time.Minute)
+				_, err := f.store.End(f.ctx, e, f.now)
+				f.wantError("End", err, store.ErrReplayed)
+				r := f.record("alice", "s1")
+				if err := f.store.Create(f.ctx, r, began, f.now); err != nil {
+					f.Errorf("%+v: Create of a login that began between the two: %v", w, err)
+				}
+				f.endWith(ending(store.Selector{Subject: "alice"}))
+				f.now = f.now.Add(time.Minute) // past the marks
+			}
 		}},
 		{"a jti is of its issuer and client", func(f *fixture) {
 			for _, scope := range [][2]string{
