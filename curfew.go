@@ -256,7 +256,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
 		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
-		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves, Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
+		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves,
+		Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
 		Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
 			rp.quiet.signedIn(s.Provider)

@@ -62,7 +62,7 @@ func rooms() map[string][]string {
 		"release":  {}, // the tool that builds a release
 		"e2e":      {},
 		// What starts servers for the tests of several rooms knows none of them.
-		"internal/servers": {},
+		"internal/servers": {}, "internal/chromium": {},
 		// What the tests of several rooms would each have to write stands on the ground and a store.
 		"internal/rig": append(slices.Clone(ground), "oidc/oidctest", "store/memory"),
 		// What several rooms would each have to write.
@@ -156,7 +156,7 @@ func testRooms(files []*file) (faults []string) {
 			switch {
 			case to == "store/storetest" && (!f.test || !strings.HasPrefix(f.dir, "store/")):
 				faults = append(faults, f.fault(spec, "only the tests of a store may import %q", to))
-			case (to == "internal/rig" || to == "internal/servers") && !f.test:
+			case slices.Contains([]string{"internal/rig", "internal/servers", "internal/chromium"}, to) && !f.test:
 				faults = append(faults, f.fault(spec, "only tests may import %q", to))
 			case to == "oidc/oidctest" && !f.test && f.room() != "demo" && f.room() != "internal/rig":
 				faults = append(faults, f.fault(spec, "only tests and demo may import %q", to))
@@ -193,7 +193,8 @@ func roomDoc(files []*file) []string {
 
 func onlyCmd(files []*file) []string {
 	return calls(files, func(f *file) bool {
-		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/servers", "release"}, f.room())
+		return f.test || slices.Contains([]string{"cmd/curfew", "examples", "internal/chromium", "internal/servers",
+			"release"}, f.room())
 	},
 		"only cmd reads flags and the environment, and only main exits",
 		"os.Args", "os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "flag.*", "log.Fatal",

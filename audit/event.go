@@ -26,7 +26,7 @@ func Types() []Type {
 const OK = "ok"
 
 // Event is one entry of the record. Empty fields are not known, or do not apply. The values may be a stranger's: they
-// are cut when they are recorded, and whoever shows them must escape them.
+// are cut when they are recorded, and must be escaped where they are shown.
 type Event struct {
 	Position int64     `json:"position,omitempty"` // in the journal of the store
 	Time     time.Time `json:"time"`

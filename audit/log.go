@@ -97,35 +97,49 @@ func (l *Log) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { l.forgetOld(ctx) })
-	var failing, logged bool
+	failed := false
+	report := func(err error) {
+		if err != nil && !failed {
+			l.cfg.Log.WarnContext(ctx, "events are missing from the audit record: they could not be written",
+				"event", "audit_failed", "error", err)
+		}
+		failed = err != nil
+	}
 	for {
 		var first item
 		select {
 		case first = <-l.waiting:
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
-			defer cancel()
-			for last.Err() == nil {
-				select {
-				case e := <-l.waiting:
-					_ = l.write(last, l.batch(e))
-				default:
-					return
-				}
-			}
+		}
+		if ctx.Err() != nil { // also where both were ready
+			report(l.writeLast(ctx, first))
 			return
 		}
 		batch := l.batch(first)
 		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 		err := l.write(writing, batch)
 		cancel()
-		if failing = err != nil; failing && !logged {
-			l.cfg.Log.WarnContext(ctx, "events are missing from the audit record: they could not be written",
-				"event", "audit_failed", "error", err)
-		}
-		logged = failing
+		report(err)
 		wait.Sleep(ctx, flushEvery)
 	}
+}
+
+// writeLast writes first and the events that wait, for 5 s at most. first may be the zero item.
+func (l *Log) writeLast(ctx context.Context, first item) (err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+	defer cancel()
+	if first.done != nil || first.Type != "" {
+		err = l.write(ctx, l.batch(first))
+	}
+	for ctx.Err() == nil {
+		select {
+		case e := <-l.waiting:
+			err = errors.Join(err, l.write(ctx, l.batch(e)))
+		default:
+			return err
+		}
+	}
+	return errors.Join(err, ctx.Err())
 }
 
 // batch returns first and the events that wait, as many as are written at a time.

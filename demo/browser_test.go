@@ -6,19 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"example.com/curfew/internal/chromium"
 )
 
 var screenshots = flag.String("screenshots", "", "write screenshots of the demo into this folder")
@@ -32,63 +31,12 @@ type screen struct {
 	ctx context.Context
 }
 
-// chromium opens the overview, or skips the test aloud where there is no Chromium.
-func chromium(t *testing.T, h *instance) *screen {
+// openOverview opens the overview, or skips the test aloud where there is no Chromium.
+func openOverview(t *testing.T, h *instance) *screen {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("SKIPPED: no Chromium on this machine, so the pages of the demo were not looked at")
-	}
-	// the test's own ends before it has cleaned up
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("hide-scrollbars", true),
-	)
-	t.Cleanup(stop)
-	ctx, _ = chromedp.NewContext(ctx)
+	ctx := chromium.Start(t, patience, "the pages of the demo were not looked at")
+	chromium.Watch(t, ctx)
 	s := &screen{t, ctx}
-	t.Cleanup(func() { // before the contexts end, so that it waits for the process
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil { // starts the browser
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var faults []string
-	if err := chromedp.Listen(ctx, func(ev any) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch ev := ev.(type) {
-		case *runtime.EventExceptionThrown:
-			faults = append(faults, ev.ExceptionDetails.Text+" "+ev.ExceptionDetails.URL)
-		case *log.EventEntryAdded: // what the Content-Security-Policy stopped, what was not found
-			if ev.Entry.Level == log.EntryLevelError {
-				faults = append(faults, ev.Entry.Text+" "+ev.Entry.URL)
-			}
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, fault := range faults {
-			t.Errorf("the browser complains: %s", fault)
-		}
-	})
 	s.do(chromedp.EmulateViewport(1280, 800, chromedp.EmulateScale(1.5)))
 	s.colours("light")
 	s.do(chromedp.Navigate(h.overview.url))
@@ -216,7 +164,7 @@ func TestInABrowserBothAppsSayAtOnceThatTheSessionIsOver(t *testing.T) {
 		cfg.Port = 8400 // as the reader will see it
 	}
 	h := open(t, cfg)
-	s := chromium(t, h)
+	s := openOverview(t, h)
 	s.shows("out", "out", "out")
 	s.shot("demo-start.png")
 

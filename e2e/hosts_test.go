@@ -96,7 +96,7 @@ func (b *browser) handedOver(t *testing.T, address, login string) *page {
 // WebSocket of the third.
 func TestBehindAProxyOneSignInIsGoodForThreeHosts(t *testing.T) {
 	t.Parallel()
-	chrome := chromium(t)
+	chrome := newTab(t)
 	chrome.open("about:blank")
 	for _, f := range hostFronts(t) {
 		t.Run(f.kind.name, func(t *testing.T) {

@@ -113,7 +113,7 @@ func TestInChromiumASignOutWithALargeIDTokenComesBackFromTheProvider(t *testing.
 	p.env = []string{"OP_GROUPS=250", "OP_POST=yes"}
 	p.start(t)
 	g[0].start(t)
-	b := chromium(t)
+	b := newTab(t)
 	b.open(g[0].url + "/private")
 	b.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`, p.issuer))
 	b.run(`document.querySelector("[name=login]").value = "alice"; document.forms[0].submit()`)

@@ -186,18 +186,7 @@ func betterAuthScenarios() []scenario {
 			g := newGateway(t)
 			p := startBetterAuth(t, 5, g)
 			b := p.signIn(t, g, "alice")
-			first, err := b.told(g, "application/json")
-			if err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "the session is refreshed", func() string {
-				b.together(t, g, 20)
-				next, err := b.told(g, "application/json")
-				if err != nil {
-					t.Fatal(err)
-				}
-				return unless(next.Header.Get("Authorization") != first.Header.Get("Authorization"), "not yet")
-			})
+			b.refreshedOnce(t, g)
 			return "one new refresh token", "uses each once, and the session goes on"
 		}},
 	}

@@ -175,6 +175,23 @@ func (k *keycloak) sessions() []scenario {
 	}
 }
 
+// refreshedOnce sends 20 requests at a time until the session has a new access token.
+func (b *browser) refreshedOnce(t *testing.T, g *gateway) {
+	t.Helper()
+	authorization := func() string {
+		page, err := b.told(g, "application/json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Header.Get("Authorization")
+	}
+	first := authorization()
+	eventually(t, "the session is refreshed", func() string {
+		b.together(t, g, 20)
+		return unless(authorization() != first, "not yet")
+	})
+}
+
 // together sends requests of a browser at the same time, all of which must be let in.
 func (b *browser) together(t *testing.T, g *gateway, n int) {
 	t.Helper()

@@ -74,18 +74,7 @@ func (k *keycloak) tokens() []scenario {
 			r, g := k.start(t, c)
 			b := r.signIn(t, g, "alice")
 			for range 2 {
-				first, err := b.told(g, "application/json")
-				if err != nil {
-					t.Fatal(err)
-				}
-				eventually(t, "the session is refreshed", func() string {
-					b.together(t, g, 20)
-					next, err := b.told(g, "application/json")
-					if err != nil {
-						t.Fatal(err)
-					}
-					return unless(next.Header.Get("Authorization") != first.Header.Get("Authorization"), "not yet")
-				})
+				b.refreshedOnce(t, g)
 			}
 			return "one new refresh token each time", "uses each once, and the session goes on"
 		}},

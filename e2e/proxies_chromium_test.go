@@ -3,13 +3,13 @@ package e2e_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"example.com/curfew/internal/chromium"
 )
 
 // tab is one tab of Chromium.
@@ -18,40 +18,10 @@ type tab struct {
 	ctx context.Context
 }
 
-// chromium starts a browser of its own, or skips the test aloud.
-func chromium(t *testing.T) *tab {
+// newTab starts a browser of its own, or skips the test aloud.
+func newTab(t *testing.T) *tab {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	switch {
-	case path != "":
-	case os.Getenv("CI") == "true":
-		t.Fatal("Chromium is missing")
-	default:
-		t.Skip("SKIPPED: no Chromium on this machine, so no real browser went through the proxies")
-	}
-	// the test's own ends before it has cleaned up
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-	)
-	t.Cleanup(stop)
-	ctx, _ = chromedp.NewContext(ctx)
-	t.Cleanup(func() { // before the contexts end, so that it waits for the process
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	return &tab{t, ctx}
+	return &tab{t, chromium.Start(t, 2*patience, "no real browser was tried end to end")}
 }
 
 // another opens another tab of the same browser.
@@ -109,7 +79,7 @@ func (b *tab) until(expression string) {
 // out.
 func TestBehindAProxyAnOpenPageIsToldAndTheNextClickAsksToSignIn(t *testing.T) {
 	t.Parallel()
-	browser := chromium(t)
+	browser := newTab(t)
 	browser.open("about:blank") // it runs until all are done
 	for _, f := range fronts(t) {
 		t.Run(f.kind.name, func(t *testing.T) { // one after the other: a browser takes all that there is

@@ -330,7 +330,7 @@ func TestInChromiumAnAnswerThatComesAsAForm(t *testing.T) {
 		"providers:\n  - name: main\n    response_mode: form_post\n"))
 	p.start(t)
 	g.start(t)
-	b := chromium(t)
+	b := newTab(t)
 	for range 2 { // the second time it has a session, which the new one replaces
 		b.open(g.url + "/auth/login?return_to=/private&prompt=login")
 		b.until(fmt.Sprintf(`location.origin === %q && document.querySelector("[name=login]")`, p.issuer))

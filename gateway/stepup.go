@@ -12,7 +12,7 @@ import (
 // stepUpNeeded means that the person is signed in, and not in the way that the rule asks for.
 type stepUpNeeded struct {
 	demand *session.StepUp
-	// for is the request, as the login route takes it; empty for one that the sign-in leads back to
+	// request is a method and a path, as the login route takes them; empty if the sign-in leads back to the request.
 	request string
 }
 
@@ -45,7 +45,8 @@ func (e stepUpNeeded) link(login string) string {
 	return login + "&" + url.Values{"step_up": {e.request}}.Encode()
 }
 
-// StepUp returns how a person has to sign in for a request to a host, by the policy; nil: in any way. Package login asks it.
+// StepUp returns how a person has to sign in for a request to a host, by the policy; nil: in any way. Package login
+// calls it.
 func (h *Handler) StepUp(r *http.Request, host, method, target string) *session.StepUp {
 	rule, err := h.Policy.find(r, host, method, target)
 	if err != nil || rule == nil {

@@ -54,7 +54,7 @@ func (p *Provider) Introspect(ctx context.Context, accessToken string) error {
 	switch {
 	case err != nil:
 		return err
-	case a.status != http.StatusOK && a.status >= 400:
+	case a.status >= 400:
 		_, sentence := a.oauthError(accessToken, p.cfg.ClientSecret)
 		return failed("introspection", "the introspection endpoint: %s: allow this client to ask there, or set "+
 			"revalidate_by without introspection", sentence)

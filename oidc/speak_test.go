@@ -267,7 +267,8 @@ func TestHowAClientSpeaksIsRefusedWithEveryFault(t *testing.T) {
 		{"a certificate, and a transport of another kind", func(c *oidc.Config) {
 			c.GetClientCertificate, c.HTTPClient = certificate, &http.Client{Transport: transport(nil)}
 		}, "whose Transport is an *http.Transport"},
-		{"a response mode", func(c *oidc.Config) { c.ResponseMode = "fragment" }, "response_mode: \"fragment\": it is one of query, form_post"},
+		{"a response mode", func(c *oidc.Config) { c.ResponseMode = "fragment" },
+			"response_mode: \"fragment\": it is one of query, form_post"},
 		{"an algorithm of no JWT", func(c *oidc.Config) { c.ResponseSigningAlg = "ES256" }, "need response_mode jwt"},
 		{"a JWT that is not signed", func(c *oidc.Config) {
 			c.ResponseMode, c.ResponseSigningAlg = oidc.ModeJWT, "none"

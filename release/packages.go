@@ -14,8 +14,8 @@ import (
 	"github.com/goreleaser/nfpm/v2/rpm"
 )
 
-// packages writes a package for Debian and one for RPM systems: the binary, the systemd unit, and its configuration. The
-// service is not started: it needs a provider first.
+// packages writes a package for Debian and one for RPM systems: the binary, the systemd unit, and its configuration.
+// The service is not started: it needs a provider first.
 func (r *release) packages(binary string, t target) error {
 	unit, err := os.ReadFile(filepath.Join(r.source, "deploy/systemd/curfew.service"))
 	if err != nil {

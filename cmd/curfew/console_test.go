@@ -6,20 +6,16 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"example.com/curfew/audit"
+	"example.com/curfew/internal/chromium"
 	"example.com/curfew/oidc/oidctest"
 )
 
@@ -35,64 +31,9 @@ type screen struct {
 
 func openConsole(t *testing.T, o *operated) *screen {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("there is no Chromium on this machine")
-		}
-		t.Skip("NOT TESTED: no Chromium on this machine, so the pages of the console were not looked at")
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), browserPatience)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("hide-scrollbars", true),
-	)
-	t.Cleanup(stop)
-	ctx, _ = chromedp.NewContext(ctx)
-	s := &screen{t, ctx, "http://" + o.private}
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil { // starts the browser
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var faults []string
-	err := chromedp.Listen(ctx, func(ev any) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch ev := ev.(type) {
-		case *runtime.EventExceptionThrown:
-			faults = append(faults, ev.ExceptionDetails.Text+" "+ev.ExceptionDetails.URL)
-		case *log.EventEntryAdded: // what the Content-Security-Policy stopped, what was not found
-			if ev.Entry.Level == log.EntryLevelError {
-				faults = append(faults, ev.Entry.Text+" "+ev.Entry.URL)
-			}
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, fault := range faults {
-			t.Errorf("the browser complains: %s", fault)
-		}
-	})
-	return s
+	ctx := chromium.Start(t, browserPatience, "the pages of the console were not looked at")
+	chromium.Watch(t, ctx)
+	return &screen{t, ctx, "http://" + o.private}
 }
 
 func (s *screen) do(steps ...chromedp.Action[chromedp.Void]) {

@@ -29,7 +29,7 @@ func newImportCmd(p *process) *cobra.Command {
 environment, and its alpha configuration (--alpha-config). Writes a configuration of curfew, and says of each
 setting what became of it: carried over, not needed, different, or not there.
 
-Nobody gets in whom oauth2-proxy kept out: where a restriction cannot be expressed, nobody gets in until you
+Access is never widened: where a restriction cannot be expressed, nobody gets in until you
 replace it. Secrets are not printed. A client secret goes into a file beside the configuration, a password of
 Redis into an environment file.
 

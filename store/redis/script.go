@@ -43,9 +43,9 @@ func loadScripts() (*scripts, error) {
 	for name, to := range map[string]**script{
 		"create": &all.create, "point": &all.point, "update": &all.update, "rename": &all.rename,
 		"end": &all.end, "sid": &all.sid, "begin": &all.begin, "confirm": &all.confirm, "release": &all.release,
-		"bind": &all.bind, "prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete, "enqueue": &all.enqueue,
-		"retry": &all.retry, "drop": &all.drop, "wake": &all.wake, "reschedule": &all.reschedule,
-		"stats": &all.stats, "ids": &all.ids, "save": &all.save, "attempt": &all.attempt,
+		"bind": &all.bind, "prune": &all.prune, "due": &all.due, "claim": &all.claim, "complete": &all.complete,
+		"enqueue": &all.enqueue, "retry": &all.retry, "drop": &all.drop, "wake": &all.wake,
+		"reschedule": &all.reschedule, "stats": &all.stats, "ids": &all.ids, "save": &all.save, "attempt": &all.attempt,
 		"append": &all.append, "forget": &all.forget,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")

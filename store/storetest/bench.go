@@ -325,8 +325,8 @@ func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 	}
 }
 
-// BenchSearch measures what operators ask for, as a multiple of [store.Sessions.Find] in the same run: the sessions of a
-// subject, those with a sid, the keys from a tag on, and a page of a hundred.
+// BenchSearch measures what operators ask for, as a multiple of [store.Sessions.Find] in the same run: the sessions of
+// a subject, those with a sid, the keys from a tag on, and a page of a hundred.
 func BenchSearch(b *testing.B, open func(b *testing.B) store.Store) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {

@@ -302,7 +302,7 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
 		{"a prompt for nothing and something", two("{name: two, issuer: 'https://other.example.com', client_id: " +
 			"app, prompt: none login}"), `providers[1].prompt: "none login": it is none alone`},
-		{"a way to ask that there is not", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
+		{"an unknown way to ask", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +
 			"revalidate_by: [refresh, session]}"),
 			`:4: providers[1].revalidate_by: "session": it is refresh, introspection or userinfo`},
 		{"a parameter that is ours", two("{name: two, issuer: 'https://other.example.com', client_id: app, " +

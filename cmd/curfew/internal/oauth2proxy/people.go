@@ -187,7 +187,7 @@ func (t *translator) addresses() {
 		claim = "email"
 	}
 	if domains != nil && slices.Contains(domains.values, "*") {
-		t.say(domains, Carried, "everybody whom the provider signs in")
+		t.say(domains, Carried, "all people that the provider signs in")
 		if file != nil {
 			t.say(file, NotNeeded, "every address may sign in")
 		}
