@@ -473,7 +473,7 @@ func TestAnOpaqueTokenIsAskedAboutOnceAMinute(t *testing.T) {
 		t.Errorf("a revoked token is answered %d after a minute, asked %d times", got, asked.Load())
 	}
 	for name, change := range map[string]map[string]any{
-		"another audience": {"aud": "other"}, "no audience": {"aud": nil}, "no exp": {"exp": nil}, "no sub": {"sub": nil},
+		"another audience": {"aud": "other"}, "no audience": {"aud": nil}, "no exp": {"exp": nil}, "nobody": {"sub": nil, "client_id": nil},
 		"a refresh token": {"typ": "Refresh"}, "another kind": {"token_type": "N_A"}, "another issuer": {"iss": "x"},
 		"not yet": {"active": "true"}, "too long a life": {"exp": time.Now().Add(3 * time.Hour).Unix(), "iat": nil},
 	} {

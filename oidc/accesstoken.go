@@ -389,6 +389,9 @@ func (p *Provider) introspectAccessToken(ctx context.Context, raw string, lifeti
 	if err := b.checkAudience(c); err != nil {
 		return nil, err
 	}
+	if !c.has("sub") && c.has("client_id") { // nobody but the client stands behind it (RFC 9068 §2.2)
+		c["sub"] = c["client_id"]
+	}
 	if !c.has("iat") && c.has("exp") { // it may be as old as a token can be
 		exp, err := c.time("exp")
 		if err != nil {
