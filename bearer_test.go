@@ -395,6 +395,34 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
+func TestAnOperatorEndsOneToken(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	token, other := m.op.SignAccessToken(api, "script", "alice", ""), m.op.SignAccessToken(api, "script", "alice", "")
+	status := func(i int, token string) int {
+		return m.ask(m.proxy[i].URL+"/page", "Authorization", "Bearer "+token).StatusCode
+	}
+	for i := range 2 {
+		if a, b := status(i, token), status(i, other); a != 200 || b != 200 {
+			t.Fatal(a, b)
+		}
+	}
+	s, err := m.rp.Sessions().Token(t.Context(), session.TokenKey(m.op.Issuer(), "app", "alice", token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.rp.Sessions().EndSignIn(t.Context(), s, store.CauseAdmin); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		for range 2 {
+			if a, b := status(i, token), status(i, other); a != 401 || b != 200 {
+				t.Errorf("replica %d answers %d to the ended token, and %d to another of the person", i, a, b)
+			}
+		}
+	}
+}
+
 func TestACookieNeverOpensTheSessionOfATokenNorDoTokensPushOutBrowsers(t *testing.T) {
 	t.Parallel()
 	m := newMachines(t, func(c *curfew.Config) { c.MaxPerSubject = 2 })

@@ -81,7 +81,8 @@ func (k *knownToken) fresh(now time.Time) bool {
 type asked struct {
 	method, target string
 	origin         string // of its URL; empty if that is not known
-	public         bool   // nobody need be signed in
+	public         bool   // a public path: nobody need be signed in, and a token may be the app's own
+	optional       bool   // for [Handler.Optional]: nobody need be signed in
 	fromProxy      bool   // its headers are those that a proxy set
 }
 
@@ -168,7 +169,7 @@ func (h *Handler) byToken(r *http.Request, a asked) (s *session.Session, has boo
 		return nil, true, nil
 	}
 	s, err = h.checkToken(r, a, scheme, token)
-	if c, refused := errors.AsType[*challenged](err); refused && a.public && c.Status != http.StatusBadRequest {
+	if c, refused := errors.AsType[*challenged](err); refused && (a.public || a.optional) && c.Status != http.StatusBadRequest {
 		return nil, true, nil
 	}
 	if err != nil {
@@ -189,7 +190,10 @@ func (h *Handler) checkToken(r *http.Request, a asked, scheme, token string) (*s
 	var s *session.Session
 	var err error
 	if known != nil && known.fresh(now) {
-		if s, err = h.Sessions.Token(r.Context(), known.key); err != nil && !errors.Is(err, store.ErrNotFound) {
+		switch s, err = h.Sessions.Token(r.Context(), known.key); {
+		case errors.Is(err, store.ErrEnded):
+			return nil, invalid(err)
+		case err != nil && !errors.Is(err, store.ErrNotFound):
 			return nil, unchecked(err)
 		}
 	}

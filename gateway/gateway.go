@@ -250,7 +250,7 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 		var s *session.Session
 		if err == nil {
 			a := h.own(r)
-			a.public = true
+			a.optional = true
 			s, err = h.get(r, a)
 		}
 		if err != nil {

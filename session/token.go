@@ -38,7 +38,8 @@ func TokenKey(issuer, clientID, subject, token string) store.Key {
 }
 
 // Token returns the session that stands for an access token that was admitted before, from the cache while that may be
-// used. The caller has verified the token. [store.ErrNotFound] if it was not admitted, has expired, or was ended;
+// used. The caller has verified the token. [store.ErrNotFound] if it was not admitted, has expired, or was ended with
+// others; [store.ErrEnded] if it was ended by itself;
 // [ErrUnavailable] if the store does not answer.
 func (m *Manager) Token(ctx context.Context, key store.Key) (*Session, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
@@ -55,10 +56,37 @@ func (m *Manager) Token(ctx context.Context, key store.Key) (*Session, error) {
 			return nil, err
 		}
 	}
-	if !s.IsToken {
+	switch {
+	case !s.IsToken:
 		return nil, store.ErrNotFound
+	case s.buried:
+		return nil, store.ErrEnded
 	}
 	return s, nil
+}
+
+// bury ends the session of one access token for good. An ending of a key leaves no mark, so the token would be admitted
+// again: a record that lets nobody in takes the place of its session, until the token expires.
+func (m *Manager) bury(ctx context.Context, s *Session, cause store.Cause) ([]store.Ended, error) {
+	grave := *s
+	grave.buried, grave.Claims, grave.SID, grave.Former = true, nil, "", nil
+	rec, err := encode(m.cfg.Keyring, &grave)
+	if err != nil {
+		return nil, err
+	}
+	for range 10 { // a request with the token may come between the two
+		ended, err := m.End(ctx, store.Ending{Cause: cause,
+			Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
+		if err != nil {
+			return nil, err
+		}
+		now := store.Time(m.Now())
+		err = m.cfg.Store.Admit(ctx, rec, now, now)
+		if err == nil || errors.Is(err, store.ErrEnded) { // its subject is ended as well
+			return ended, nil
+		}
+	}
+	return nil, unavailable(errors.New("an access token could not be ended"))
 }
 
 // Admit keeps a session that stands for an access token, which the caller has just verified, so that an ending of its
@@ -93,8 +121,8 @@ func (m *Manager) Admit(ctx context.Context, key store.Key, t Token) (*Session, 
 			return nil, err
 		}
 		// Another request, here or on another replica, may have admitted it meanwhile.
-		if s, found := m.Token(ctx, key); found == nil {
-			return s, nil
+		if s, found := m.Token(ctx, key); found == nil || errors.Is(found, store.ErrEnded) {
+			return s, found
 		}
 		return nil, unavailable(err)
 	}
