@@ -79,7 +79,7 @@ func UntilEnded(ctx context.Context) (until context.Context, stop context.Cancel
 // newStream starts a stream. release must be called when the request is over.
 func (h *Handler) newStream(s *session.Session, r *http.Request, cancel context.CancelCauseFunc) *stream {
 	st := &stream{handler: h, key: s.Key, cancel: cancel}
-	if h.StreamsAreUse {
+	if h.StreamsAreUse && !ofToken(s) {
 		st.bearer, _ = h.Cookie.Read(r)
 	}
 	st.timer = time.AfterFunc(streamDelay, func() { st.attach(func() {}) })
@@ -169,7 +169,7 @@ func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration
 	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
 	s, due, err := h.Sessions.Recheck(ctx, key)
-	if err == nil && h.StreamsAreUse {
+	if err == nil && h.StreamsAreUse && !s.IsToken {
 		s, err = h.Sessions.Get(ctx, bearer)
 	}
 	if err != nil {

@@ -82,22 +82,29 @@ func entries(v value, example string, settings func() []setting) error {
 			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
 			continue
 		}
-		all, seen := settings(), map[string]bool{}
-		for k, node := range pairs(item) {
-			key := resolve(k)
-			at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
-			switch {
-			case at < 0:
-				faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
-			case seen[key.Value]:
-				faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
-			default:
-				if err := all[at].set(value{node: node}); err != nil {
-					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
-				}
+		faults = append(faults, entry(item, settings()))
+	}
+	return OneLine(errors.Join(faults...))
+}
+
+// entry reads one map, which sets these settings.
+func entry(item *yaml.Node, all []setting) error {
+	var faults []error
+	seen := map[string]bool{}
+	for k, node := range pairs(item) {
+		key := resolve(k)
+		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
+		switch {
+		case at < 0:
+			faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
+		case seen[key.Value]:
+			faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
+		default:
+			if err := all[at].set(value{node: node}); err != nil {
+				faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
 			}
-			seen[key.Value] = true
 		}
+		seen[key.Value] = true
 	}
 	return OneLine(errors.Join(faults...))
 }
@@ -158,6 +165,7 @@ func (g *Gateway) setPolicy(v value) error {
 			{key: "groups", set: texts(&r.Groups)},
 			{key: "email_domains", set: texts(&r.EmailDomains)},
 			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
+			{key: "scopes", set: texts(&r.Scopes)},
 			{key: "acr", set: texts(&r.ACR)},
 			{key: "amr", set: texts(&r.AMR)},
 			{key: "max_age", set: duration(&r.MaxAge, time.Second)},
