@@ -175,11 +175,12 @@ func (h *history) allow(l limits) {
 					(restarted || e.to == never || e.to > b.from-int64(l.slack))
 			})
 		case d.action == checks && d.status == http.StatusOK:
+			// The logout may have had its effect at the store, and its answer may still be on its way.
 			earliest, copied := d.from-int64(l.ceiling), false
 			for _, e := range h.deeds {
 				switch {
-				case !h.names(&e, d.session) || e.to > d.from || e.to <= d.from-int64(l.ceiling):
-				case e.replica == d.replica:
+				case !h.names(&e, d.session) || e.from >= d.to || e.to <= d.from-int64(l.ceiling):
+				case e.replica == d.replica && e.to <= d.from:
 					earliest = max(earliest, e.to)
 				default:
 					copied = true

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,29 +40,28 @@ func (s *soak) during(what string, do func()) {
 	s.faults[n].to = s.now()
 }
 
-// haunt lets one trouble after the other happen until the time is over. After each, all replicas must work by themselves.
-func (s *soak) haunt(until time.Time, all []trouble) (done map[string]int) {
+// haunt lets one trouble after the other happen until the time is over: each once, and then any. After each, all
+// replicas must work by themselves.
+func (s *soak) haunt(until time.Time, all []trouble) {
 	s.t.Helper()
-	done = map[string]int{}
-	for n := 0; time.Now().Before(until) && len(all) > 0; n++ {
-		i := n // each once, and then any
+	all = slices.Clone(all)
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for n := 0; time.Now().Before(until); n++ {
+		one := all[n%len(all)]
 		if n >= len(all) {
-			i = rand.IntN(len(all))
+			one = all[rand.IntN(len(all))]
 		}
-		one := all[i%len(all)]
-		if one.once && done[one.what] > 0 {
-			continue
+		if !one.once || s.happened[one.what] == 0 {
+			s.during(one.what, func() {
+				one.do()
+				for i := range s.gs {
+					s.healthy(i)
+				}
+			})
+			s.happened[one.what]++
 		}
-		s.during(one.what, func() {
-			one.do()
-			for i := range s.gs {
-				s.healthy(i)
-			}
-		})
-		done[one.what]++
-		pause(time.Duration(rand.Int64N(int64(500 * time.Millisecond))))
+		pause(some(100*time.Millisecond, 600*time.Millisecond))
 	}
-	return done
 }
 
 func some(least, most time.Duration) time.Duration {
@@ -173,12 +173,21 @@ func (s *soak) failover(nodes []*servers.Server) trouble {
 	}}
 }
 
-// promoted kills the primary of PostgreSQL for good, and makes its standby one.
-func promoted(nodes []*servers.Server) trouble {
-	return trouble{what: "the primary is killed, the standby promoted", once: true, do: func() {
-		nodes[0].Kill()
-		nodes[1].Promote()
-	}}
+// pairTroubles happen to a primary and its standby: once the primary is killed for good, and the standby promoted.
+func pairTroubles(nodes []*servers.Server) []trouble {
+	primary := nodes[0]
+	return []trouble{
+		{what: "the primary is killed, the standby promoted", once: true, do: func() {
+			nodes[0].Kill()
+			nodes[1].Promote()
+			primary = nodes[1]
+		}},
+		{what: "the primary is frozen", do: func() {
+			primary.Freeze()
+			pause(some(50*time.Millisecond, 2*time.Second))
+			primary.Thaw()
+		}},
+	}
 }
 
 // link is a way from a replica to its store, through this process.
@@ -372,11 +381,7 @@ func stages() []stage {
 			url := fmt.Sprintf("postgres://curfew@%s,%s/postgres?sslmode=disable&target_session_attrs=primary",
 				g.Nodes[0].Addr(), g.Nodes[1].Addr())
 			return url, g.Nodes, func(s *soak) []trouble {
-				return []trouble{promoted(g.Nodes), {what: "the primary is frozen", do: func() {
-					g.Nodes[1].Freeze()
-					pause(some(50*time.Millisecond, 2*time.Second))
-					g.Nodes[1].Thaw()
-				}}}
+				return pairTroubles(g.Nodes)
 			}
 		}},
 	}

@@ -39,10 +39,13 @@ type soak struct {
 	gs     []*gateway
 	client *http.Client
 	pace   *rate.Limiter
-	lossy  bool // the store is lost with its process
-	alone  bool // the store is of one process
-	rest   time.Duration
+	lossy  bool          // the store is lost with its process
+	alone  bool          // the store is of one process
+	rest   time.Duration // at most, before a person is asked about for the last time
+	quick  bool          // nobody is kept for the end
 	began  time.Time
+
+	happened map[string]int // troubles, by what they are
 
 	next   atomic.Int64 // person
 	people int
@@ -81,7 +84,7 @@ func newSoak(t *testing.T, store string, n, people int) *soak {
 	last := &gateway{client: "app", secret: "app-secret-0123456789abcdef0123456789", listen: reserve(t),
 		admin: reserve(t), dir: t.TempDir()}
 	last.url = "http://" + last.listen
-	s := &soak{t: t, people: people, rest: time.Second, began: time.Now(), refused: map[string]int64{},
+	s := &soak{t: t, people: people, rest: time.Second, began: time.Now(), refused: map[string]int64{}, happened: map[string]int{},
 		pace: rate.NewLimiter(1000, 50)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -598,7 +601,7 @@ func (s *soak) live() {
 	p.checkAll()
 	close(p.quiet)
 	beside.Wait()
-	if rand.IntN(20) == 0 && !s.stop.Load() {
+	if !s.quick && rand.IntN(20) == 0 && !s.stop.Load() {
 		s.mu.Lock()
 		keep := len(s.bones) < 300
 		if keep {
