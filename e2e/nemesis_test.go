@@ -412,7 +412,7 @@ func skewed(t *testing.T) (program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const reading = "sec, nsec, mono := now()\n"
+	const reading = "sec, nsec, mono := runtimeNow()\n"
 	if strings.Count(string(source), reading) != 1 {
 		t.Fatalf("%s does not read the clock where it did: look at it", original)
 	}

@@ -233,12 +233,14 @@ func (h *Handler) endAll(all []*stream, code uint16, reason string, why error, d
 }
 
 const (
+	closingFew   = 16                     // connections, for which nothing waits
+	closingFirst = time.Millisecond       // after which it is known whether there are more
 	closingPause = 20 * time.Millisecond  // without another close frame, before the rest is done
-	closingMost  = 100 * time.Millisecond // for which the rest waits in any case
+	closingMost  = 250 * time.Millisecond // for which the rest waits in any case
 )
 
-// closings is what is left to do for connections whose close frame is sent. One goroutine does it, when no more frames
-// are being sent: it takes longer than they do, and keeps the app busy too.
+// closings is what is left to do for connections whose close frame is sent. One goroutine does it. When there are many,
+// it waits until no more frames are being sent: the rest takes longer than they do, and keeps the app busy too.
 type closings struct {
 	mu      sync.Mutex
 	left    []func()
@@ -256,21 +258,20 @@ func (c *closings) add(do func()) {
 }
 
 func (c *closings) run() {
-	for {
-		before := -1
-		for began := time.Now(); time.Since(began) < closingMost; time.Sleep(closingPause) {
-			c.mu.Lock()
-			n := len(c.left)
-			c.mu.Unlock()
-			if n == before {
-				break
-			}
+	for more := true; more; more = c.flush() {
+		time.Sleep(closingFirst)
+		began, before := time.Now(), 0
+		for n := c.len(); n > closingFew && n > before && time.Since(began) < closingMost; n = c.len() {
 			before = n
-		}
-		if !c.flush() {
-			return
+			time.Sleep(closingPause)
 		}
 	}
+}
+
+func (c *closings) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.left)
 }
 
 // flush does what is left, and reports whether there was anything; if not, run is to stop.

@@ -182,6 +182,8 @@ func (c *limitedConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+var _ syscall.Conn = (*limitedConn)(nil)
+
 // SyscallConn is for the gateway, which sends a close frame without waiting for a client that does not read.
 func (c *limitedConn) SyscallConn() (syscall.RawConn, error) {
 	if socket, ok := c.Conn.(syscall.Conn); ok {
