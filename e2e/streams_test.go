@@ -100,7 +100,7 @@ func TestOneLogoutClosesAllStreamsWithACloseFrame(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if need := uint64(count) + 1000; limit.Cur < need {
+	if need := uint64(count) + 500; limit.Cur < need {
 		t.Skipf("NOT TESTED: %d streams need %d open files, and this process may have %d", count, need, limit.Cur)
 	}
 	s := newSoak(t, servers.Redis(t, "--appendfsync", "always").URL, 2, 10)

@@ -219,15 +219,19 @@ func (h *Handler) endAll(all []*stream, code uint16, reason string, why error, d
 		upgraded = append(upgraded, st)
 	}
 	for _, st := range upgraded {
+		finish := func() { st.conn.finish(); st.cancel(why) }
 		if st.conn.sendClose(frame) {
 			done()
-			h.closings.add(func() { st.conn.finish(); st.cancel(why) })
+			h.closings.add(finish)
 			continue
 		}
 		go func() {
 			defer done()
-			st.conn.end(frame)
-			st.cancel(why)
+			if st.conn.end(frame) {
+				h.closings.add(finish)
+			} else {
+				st.cancel(why)
+			}
 		}()
 	}
 }

@@ -164,7 +164,7 @@ func closeFrame(code uint16, reason string) []byte {
 }
 
 // sendClose sends a close frame if that can be done at once, and reports whether it did. It is called once, after cut.
-// After false, call end; after true, finish.
+// After true, call finish; after false, end.
 func (c *upgradedConn) sendClose(frame []byte) bool {
 	if !c.mu.TryLock() { // a write is waiting for the client
 		return false
@@ -191,10 +191,11 @@ func (c *upgradedConn) finish() {
 	c.CloseWrite()
 }
 
-// end closes the connection, once, after cut: with a close frame if the app's last frame is complete, otherwise
-// without.
-func (c *upgradedConn) end(frame []byte) {
-	c.Conn.SetWriteDeadline(time.Now().Add(closeTimeout)) // also for a pending write to a client that does not read
+// end sends a close frame, and waits a moment for a client that does not read. It is called once, after sendClose
+// could not. After true, call finish. After false, the connection is closed: the app's last frame is not complete, or
+// the client did not take the close frame.
+func (c *upgradedConn) end(frame []byte) bool {
+	c.Conn.SetWriteDeadline(time.Now().Add(closeTimeout)) // also for a pending write
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.frames.atBoundary() {
@@ -203,12 +204,12 @@ func (c *upgradedConn) end(frame []byte) {
 		}
 		if _, err := c.Conn.Write(frame); err == nil {
 			c.closeSent = true
-			c.finish()
-			return
+			return true
 		}
 	}
 	defer close(c.ended)
 	c.Conn.Close()
+	return false
 }
 
 const (
