@@ -399,7 +399,7 @@ func (s *soak) links(to *servers.Server) []trouble {
 	return linkTroubles(all)
 }
 
-// skewed builds the command with a clock that CURFEW_TEST_CLOCK sets off, in seconds. All that is different is time.Now.
+// skewed builds the command with a clock that CURFEW_TEST_CLOCK sets off, in seconds. Only time.Now is different.
 func skewed(t *testing.T) (program string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -84,8 +84,9 @@ func newSoak(t *testing.T, store string, n, people int) *soak {
 	last := &gateway{client: "app", secret: "app-secret-0123456789abcdef0123456789", listen: reserve(t),
 		admin: reserve(t), dir: t.TempDir()}
 	last.url = "http://" + last.listen
-	s := &soak{t: t, people: people, rest: time.Second, began: time.Now(), refused: map[string]int64{}, happened: map[string]int{},
-		pace: rate.NewLimiter(1000, 50)}
+	s := &soak{t: t, people: people, rest: time.Second, began: time.Now(), refused: map[string]int64{},
+		happened: map[string]int{},
+		pace:     rate.NewLimiter(1000, 50)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -429,8 +430,8 @@ const (
 	waysToEnd
 )
 
-// end ends a session, and whatever else that names, in one of the ways; again and again, until it is answered that it is
-// done.
+// end ends a session, and whatever else that names, in one of the ways; again and again, until the answer is that it
+// is done.
 func (p *somebody) end(in *signedIn, way int) {
 	switch {
 	case in == nil:
@@ -454,8 +455,8 @@ func (p *somebody) token(in *signedIn, way int) {
 	case way == bySID:
 		sub = ""
 	}
-	d := deed{action: ends, sid: sid, how: map[int]string{bySID: "by sid", bySubject: "by sub", byBoth: "by sub and sid"}[way],
-		replica: -1, from: p.now(), to: never}
+	how := map[int]string{bySID: "by sid", bySubject: "by sub", byBoth: "by sub and sid"}[way]
+	d := deed{action: ends, sid: sid, how: how, replica: -1, from: p.now(), to: never}
 	form := url.Values{"logout_token": {p.op.SignLogoutToken("app", sub, sid)}}
 	defer func() { p.note(d) }()
 	for d.tries = 1; ; d.tries++ {
