@@ -58,10 +58,11 @@ type Handler struct {
 	// Requests without a session may use half of it. Further requests are answered 503. 0: no limit.
 	MaxOpen int
 
-	streams streams
-	hosts   hosts
-	slots   slots
-	dropped sync.Map // names of headers of which the log has said that values were dropped
+	streams  streams
+	closings closings
+	hosts    hosts
+	slots    slots
+	dropped  sync.Map // names of headers of which the log has said that values were dropped
 }
 
 // Mount adds the routes of this package to mux.
