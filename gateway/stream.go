@@ -217,9 +217,10 @@ func (st *stream) end(code uint16, reason string, why error, done func()) {
 }
 
 // Drain ends the streams that do not end by themselves: upgraded connections, with WebSocket close code 1001 (going
-// away), and event streams. Call it before the gateway stops; it returns when all clients have been notified. They
-// reconnect to another replica.
+// away), and event streams, those of open tabs too. Call it before the gateway stops; it returns when all clients have
+// been notified. They reconnect to another replica.
 func (h *Handler) Drain() {
+	h.tabs.stop()
 	var notified sync.WaitGroup
 	h.streams.mu.Lock()
 	for _, g := range h.streams.groups {
