@@ -138,7 +138,7 @@ func (j *injector) Read(p []byte) (int, error) {
 		n, j.err = j.ReadCloser.Read(j.held[len(j.held):cap(j.held)])
 		j.held = j.held[:len(j.held)+n]
 		at, found := headOf(j.held, j.err == io.EOF)
-		if found {
+		if found = found && at <= maxHeld; found {
 			j.held = slices.Insert(j.held, at, []byte(j.tag)...)
 		}
 		j.done = found || j.err != nil || len(j.held) > maxHeld
@@ -191,7 +191,7 @@ func (h *Handler) allowsScript(policies []string, r *http.Request) (nonce, fault
 	if err != nil {
 		return "", "the origin of the page is no URL"
 	}
-	script, events := self.JoinPath(h.Site.Path("tab.js")), self.JoinPath(h.Site.Path("events"))
+	script, events := h.Site.Path("tab.js"), h.Site.Path("events")
 	var nonces []string // that all policies which need one allow
 	for policy := range strings.SplitSeq(strings.Join(policies, ","), ",") {
 		directives := map[string][]string{}
@@ -208,7 +208,7 @@ func (h *Handler) allowsScript(policies []string, r *http.Request) (nonce, fault
 			return "", "the Content-Security-Policy of the app has sandbox without allow-scripts"
 		}
 		if connect := firstOf(directives, "connect-src", "default-src"); connect != nil && !allowsURL(connect, events, self) {
-			return "", "the Content-Security-Policy of the app does not allow " + events.Path + ": add 'self' to " + connect[0]
+			return "", "the Content-Security-Policy of the app does not allow " + events + ": add 'self' to " + connect[0]
 		}
 		sources := firstOf(directives, "script-src-elem", "script-src", "default-src")
 		if sources == nil || !containsFold(sources, "'strict-dynamic'") && allowsURL(sources, script, self) {
@@ -224,7 +224,7 @@ func (h *Handler) allowsScript(policies []string, r *http.Request) (nonce, fault
 			here = slices.DeleteFunc(here, func(n string) bool { return !slices.Contains(nonces, n) })
 		}
 		if nonces = here; len(nonces) == 0 {
-			return "", "the Content-Security-Policy of the app does not allow " + script.Path + ": add 'self' to " + sources[0]
+			return "", "the Content-Security-Policy of the app does not allow " + script + ": add 'self' to " + sources[0]
 		}
 	}
 	if len(nonces) > 0 {
@@ -246,9 +246,9 @@ func containsFold(list []string, want string) bool {
 	return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, want) })
 }
 
-// allowsURL reports whether a directive allows a URL of this site (CSP §6.7.2.8). An entry that is not understood
+// allowsURL reports whether a directive allows a path of this site (CSP §6.7.2.8). An entry that is not understood
 // allows nothing.
-func allowsURL(directive []string, to, self *url.URL) bool {
+func allowsURL(directive []string, to string, self *url.URL) bool {
 	return slices.ContainsFunc(directive[1:], func(source string) bool {
 		source = strings.ToLower(source)
 		if source == "'self'" || source == "*" {
@@ -265,8 +265,8 @@ func allowsURL(directive []string, to, self *url.URL) bool {
 			return false
 		}
 		host, path, hasPath := strings.Cut(rest, "/")
-		if path = "/" + path; hasPath && path != "/" && path != to.Path &&
-			(!strings.HasSuffix(path, "/") || !strings.HasPrefix(to.Path, path)) {
+		if path = "/" + path; hasPath && path != "/" && path != to &&
+			(!strings.HasSuffix(path, "/") || !strings.HasPrefix(to, path)) {
 			return false
 		}
 		name, port, _ := strings.Cut(host, ":")

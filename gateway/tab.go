@@ -201,7 +201,9 @@ func (h *Handler) listen(w http.ResponseWriter, r *http.Request, s times, ended 
 				timer.Reset(max(pause(), time.Second))
 				continue
 			}
-			cause = store.CauseExpired
+			if s.left(h.Sessions.Now()) <= 0 {
+				cause = store.CauseExpired
+			}
 			select {
 			case cause = <-ended: // it was not that
 			default:
@@ -289,7 +291,10 @@ func compact(source string) []byte {
 		" {", "{", "{ ", "{", " }", "}", ") ", ")", "if (", "if(", "for (", "for(")
 	for line := range strings.Lines(source) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
-			b.WriteString(short.Replace(line) + "\n")
+			b.WriteString(short.Replace(line))
+			if !strings.ContainsAny(line[len(line)-1:], ";{(,") {
+				b.WriteByte('\n')
+			}
 		}
 	}
 	return []byte(b.String())
