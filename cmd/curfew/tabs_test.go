@@ -3,10 +3,14 @@ package main
 import (
 	"fmt"
 	"html"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +36,7 @@ type tabbed struct {
 // allow only scripts and event streams of this site.
 func newTabbed(t *testing.T, replicas int, settings string, app http.HandlerFunc) *tabbed {
 	t.Helper()
+	var serial atomic.Int64
 	if app == nil {
 		app = func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -39,8 +44,8 @@ func newTabbed(t *testing.T, replicas int, settings string, app http.HandlerFunc
 			name := html.EscapeString(r.Header.Get("X-Auth-Subject"))
 			fmt.Fprintf(w, `<!doctype html><html lang="en"><head><title>Notes of %s</title>`+
 				`<link rel="icon" href="data:,"></head><body><main><h1>Notes</h1><p id="secret">private words of %s</p>`+
-				`<a href="/next">next</a><form method="post" action="/auth/logout"><button>Sign out</button></form>`+
-				`</main></body></html>`, name, name)
+				`<p id="serial">%d</p><a href="/next">next</a><form method="post" action="/auth/logout"><button>Sign out</button></form>`+
+				`</main></body></html>`, name, name, serial.Add(1))
 		}
 	}
 	upstream := httptest.NewServer(app)
@@ -275,5 +280,121 @@ func TestWhatATabDoesIsTheAppsChoice(t *testing.T) {
 				tab.sees(`!window.before`)
 			}
 		})
+	}
+}
+
+// After a sign-out the Back button shows nothing of before: with the script the page comes back covered, and with
+// no_store it does not come back at all.
+func TestTheBackButtonShowsNothingAfterASignOut(t *testing.T) {
+	t.Parallel()
+	for settings, safe := range map[string]bool{
+		"tabs: overlay\n":                 true,
+		"no_store: true\n":                true,
+		"no_store: true\ntabs: overlay\n": true,
+		"":                                false, // docs/tabs.md says so
+	} {
+		t.Run(strings.ReplaceAll(settings, "\n", " "), func(t *testing.T) {
+			s := newTabbed(t, 1, settings, nil)
+			tab := s.browser(0)
+			tab.open("/")
+			if strings.Contains(settings, "tabs") {
+				tab.shows("alice")
+			} else {
+				tab.sees(`document.querySelector("#secret")?.textContent === "private words of alice"`)
+			}
+			serial := tab.text(`document.querySelector("#serial").textContent`)
+			tab.text(`document.querySelector("form button").click()`)
+			tab.sees(`location.pathname === "/auth/logout/callback" && document.querySelector("h1")`)
+			tab.text(`history.back()`)
+			tab.sees(`location.pathname === "/" && document.querySelector("#secret")`)
+			page := `document.querySelector("#serial").textContent === ` + fmt.Sprintf("%q", serial)
+			if safe {
+				tab.sees(`!(` + page + `) || ` + covered)
+			}
+			t.Logf("the page of before: %s; covered: %s", tab.text(page), tab.text(covered))
+		})
+	}
+}
+
+// A shared cache in front, which keeps whatever it may, gives nobody the page of somebody else.
+func TestASharedCacheGivesNobodyThePageOfSomebodyElse(t *testing.T) {
+	t.Parallel()
+	nginx := ""
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if path, err := exec.LookPath(name); err == nil {
+			nginx = path
+		}
+	}
+	if nginx == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("nginx is missing")
+		}
+		t.Skip("NOT TESTED: no nginx on this machine, so no shared cache was tried")
+	}
+	headers := map[string]http.Header{"/silent": {}, "/public": {"Cache-Control": {"public, max-age=600"}},
+		"/shared": {"Cache-Control": {"s-maxage=600"}}, "/age": {"Cache-Control": {"max-age=600"}},
+		"/accel": {"X-Accel-Expires": {"600"}, "Cache-Control": {"private"}}}
+	s := newTabbed(t, 1, "", func(w http.ResponseWriter, r *http.Request) {
+		for name, values := range headers[r.URL.Path] {
+			w.Header()[name] = values
+		}
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<link rel="icon" href="data:,"><p id="secret">private words of %s</p>`,
+			html.EscapeString(r.Header.Get("X-Auth-Subject")))
+	})
+	dir := t.TempDir()
+	port := servers.Port(t)
+	conf := fmt.Sprintf(`daemon off; master_process off; pid nginx.pid; error_log stderr;
+events {}
+http {
+	access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+	uwsgi_temp_path uwsgi; scgi_temp_path scgi; proxy_cache_path cache keys_zone=all:1m;
+	server {
+		listen 127.0.0.1:%d;
+		location / {
+			proxy_pass http://%s; proxy_set_header Host $http_host;
+			proxy_cache all; proxy_cache_valid 200 10m;
+		}
+	}
+}`, port, s.public)
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(nginx, "-p", dir, "-c", "nginx.conf", "-e", "stderr")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
+	front := fmt.Sprintf("127.0.0.1:%d", port)
+	eventually(t, "nginx listens", func() bool {
+		conn, err := net.DialTimeout("tcp", front, time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	ctx := chromium.Start(t, browserPatience, "no shared cache was tried in a browser",
+		chromedp.Flag("host-resolver-rules", "MAP app.localhost:4180 "+front))
+	alice := &screen{t, ctx, tabSite}
+	alice.open("/auth/login?login_hint=alice")
+	for path := range headers {
+		for range 2 {
+			alice.open(path)
+			alice.sees(`document.querySelector("#secret")?.textContent === "private words of alice"`)
+		}
+	}
+	bob := alice.another(true)
+	bob.open("/auth/login?login_hint=bob")
+	for path := range headers {
+		bob.open(path)
+		bob.sees(`document.querySelector("#secret")?.textContent === "private words of bob"`)
+		resp, err := s.client.Get("http://" + front + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s, a stranger: %s", path, resp.Status)
+		}
 	}
 }
