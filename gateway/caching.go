@@ -25,8 +25,8 @@ func (h *Handler) unsaid() string {
 }
 
 // limitCaching changes what an answer of the app says about caching, so that no shared cache keeps an answer that only
-// signed-in users get: such a cache would give it to anybody, without asking the gateway. The app does not know that. It
-// never allows more than the app does.
+// signed-in users get: such a cache would give it to anybody, without asking the gateway. The app does not know that.
+// More than the app allows is never allowed.
 //
 //   - Where the app says nothing, an answer to somebody who is signed in becomes `private`. `Vary: Cookie` makes a
 //     browser ask again once the cookie is another, even after the Back button.

@@ -24,10 +24,12 @@ func TestNoCacheKeepsMoreThanTheAppAllows(t *testing.T) {
 			want: said{"Cache-Control": {"private"}, "Vary": {"Accept-Encoding, cookie"}}},
 		"Expires alone": {app: said{"Expires": {"Wed, 01 Jan 2098 00:00:00 GMT"}},
 			want: said{"Cache-Control": {"private"}, "Vary": {"Cookie"}}},
-		"no-store":      {app: said{"Cache-Control": {"no-store"}}, want: said{"Cache-Control": {"no-store"}}},
-		"private":       {app: said{"Cache-Control": {"Private, max-age=60"}}, want: said{"Cache-Control": {"Private, max-age=60"}}},
-		"no-cache":      {app: said{"Cache-Control": {"no-cache"}}, want: said{"Cache-Control": {"no-cache, private"}}},
-		"max-age alone": {app: said{"Cache-Control": {"max-age=60"}}, want: said{"Cache-Control": {"max-age=60, private"}}},
+		"no-store": {app: said{"Cache-Control": {"no-store"}}, want: said{"Cache-Control": {"no-store"}}},
+		"private": {app: said{"Cache-Control": {"Private, max-age=60"}},
+			want: said{"Cache-Control": {"Private, max-age=60"}}},
+		"no-cache": {app: said{"Cache-Control": {"no-cache"}}, want: said{"Cache-Control": {"no-cache, private"}}},
+		"max-age alone": {app: said{"Cache-Control": {"max-age=60"}},
+			want: said{"Cache-Control": {"max-age=60, private"}}},
 		"a private field alone": {app: said{"Cache-Control": {`max-age=60, private="Set-Cookie, X"`}},
 			want: said{"Cache-Control": {`max-age=60, private="Set-Cookie, X", private`}}},
 		"public in a quoted text": {app: said{"Cache-Control": {`no-cache="a, public", private`}},
@@ -35,20 +37,26 @@ func TestNoCacheKeepsMoreThanTheAppAllows(t *testing.T) {
 		"public": {app: said{"Cache-Control": {"PUBLIC, max-age=60, immutable", "S-MaxAge=600"}},
 			want: said{"Cache-Control": {"max-age=60, immutable, private"}}},
 		"for shared caches alone": {app: said{"Cache-Control": {"private"}, "X-Accel-Expires": {"600"},
-			"Surrogate-Control": {"max-age=600"}, "Cdn-Cache-Control": {"max-age=600"}, "Acme-Cdn-Cache-Control": {"max-age=6"}},
+			"Surrogate-Control": {"max-age=600"}, "Cdn-Cache-Control": {"max-age=600"},
+			"Acme-Cdn-Cache-Control": {"max-age=6"}},
 			want: said{"Cache-Control": {"private"}}},
-		"a public path, nothing": {path: "/public/x", app: said{}, want: said{"Cache-Control": {"private"}, "Vary": {"Cookie"}}},
-		"a public path, public": {path: "/public/x", app: said{"Cache-Control": {"public, max-age=60"}, "X-Accel-Expires": {"6"}},
+		"a public path, nothing": {path: "/public/x", app: said{},
+			want: said{"Cache-Control": {"private"}, "Vary": {"Cookie"}}},
+		"a public path, public": {path: "/public/x",
+			app:  said{"Cache-Control": {"public, max-age=60"}, "X-Accel-Expires": {"6"}},
 			want: said{"Cache-Control": {"public, max-age=60"}, "X-Accel-Expires": {"6"}}},
 		"a public path, nobody": {path: "/public/x", nobody: true, app: said{}, want: said{"Vary": {"Cookie"}}},
 		"a public path, nobody, public": {path: "/public/x", nobody: true, app: said{"Cache-Control": {"public"}},
 			want: said{"Cache-Control": {"public"}}},
-		"no_store, nothing": {noStore: true, app: said{}, want: said{"Cache-Control": {"no-store"}, "Vary": {"Cookie"}}},
+		"no_store, nothing": {noStore: true, app: said{},
+			want: said{"Cache-Control": {"no-store"}, "Vary": {"Cookie"}}},
 		"no_store, private": {noStore: true, app: said{"Cache-Control": {"private, max-age=60"}},
 			want: said{"Cache-Control": {"no-store"}}},
-		"no_store, a file": {noStore: true, app: said{"Cache-Control": {"public, max-age=60"}, "Content-Type": {"text/css"}},
+		"no_store, a file": {noStore: true,
+			app:  said{"Cache-Control": {"public, max-age=60"}, "Content-Type": {"text/css"}},
 			want: said{"Cache-Control": {"max-age=60, private"}}},
-		"no_store, a public page": {noStore: true, app: said{"Cache-Control": {"public, max-age=60"}, "Content-Type": {"text/html"}},
+		"no_store, a public page": {noStore: true,
+			app:  said{"Cache-Control": {"public, max-age=60"}, "Content-Type": {"text/html"}},
 			want: said{"Cache-Control": {"no-store"}}},
 	} {
 		st := newStage(t)
@@ -69,8 +77,8 @@ func TestNoCacheKeepsMoreThanTheAppAllows(t *testing.T) {
 			headers = nil
 		}
 		resp, _ := st.send("GET", path, headers...)
-		for _, field := range []string{"Cache-Control", "Vary", "X-Accel-Expires", "Surrogate-Control", "Cdn-Cache-Control",
-			"Acme-Cdn-Cache-Control"} {
+		for _, field := range []string{"Cache-Control", "Vary", "X-Accel-Expires", "Surrogate-Control",
+			"Cdn-Cache-Control", "Acme-Cdn-Cache-Control"} {
 			got, want := resp.Header[field], c.want[field]
 			if len(got) != len(want) || len(got) > 0 && got[0] != want[0] {
 				t.Errorf("%s: %s is %q, want %q", name, field, got, want)

@@ -52,11 +52,12 @@ type Handler struct {
 	WebSocketOrigins []string
 
 	// Tabs puts the script that notifies open tabs of the end of their session into the pages that pass through
-	// [Handler.Proxy] and [Handler.Route], and says what a page does then. Default [TabsOff]. [Route.Tabs] overrides it.
+	// [Handler.Proxy] and [Handler.Route], and says what a page does then. Default [TabsOff]. [Route.Tabs] overrides
+	// it.
 	Tabs TabMode
-	// NoStore forbids browsers to keep answers to people who are signed in: `Cache-Control: no-store`. Files that the app
-	// calls public or immutable are excepted, and in a Go app whatever its handler sets. By default an answer that says
-	// nothing about caching is `private`.
+	// NoStore forbids browsers to keep answers to people who are signed in: `Cache-Control: no-store`. Files that the
+	// app calls public or immutable are excepted, and in a Go app whatever its handler sets. By default an answer that
+	// says nothing about caching is `private`.
 	NoStore bool
 
 	// MaxOpen is how many requests may be open at a time, WebSockets and the event streams of open tabs included.

@@ -22,8 +22,10 @@ func TestTheScriptIsPutWhereTheHeadOfAPageBegins(t *testing.T) {
 	tag := `<script async src="/auth/tab.js" data-session="` + s.Key.Handle() + `" data-mode="overlay"></script>`
 	long := "<!-- " + strings.Repeat("x", 20<<10) + " -->"
 	for name, c := range map[string]struct{ page, want string }{
-		"a head":                    {"<!doctype html><html lang=en><head><title>x</title>", "<!doctype html><html lang=en><head>TAG<title>x</title>"},
-		"a head with attributes":    {"\n<!DOCTYPE html>\n<HTML>\n<Head prefix='a>b'>\n<p>", "\n<!DOCTYPE html>\n<HTML>\n<Head prefix='a>b'>TAG\n<p>"},
+		"a head": {"<!doctype html><html lang=en><head><title>x</title>",
+			"<!doctype html><html lang=en><head>TAG<title>x</title>"},
+		"a head with attributes": {"\n<!DOCTYPE html>\n<HTML>\n<Head prefix='a>b'>\n<p>",
+			"\n<!DOCTYPE html>\n<HTML>\n<Head prefix='a>b'>TAG\n<p>"},
 		"no head":                   {"<!doctype html><html><body>x", "<!doctype html><html>TAG<body>x"},
 		"no html":                   {"<!doctype html>\n<title>x</title>", "<!doctype html>\nTAG<title>x</title>"},
 		"no doctype":                {"<h1>x</h1>", "TAG<h1>x</h1>"},
@@ -66,40 +68,50 @@ func TestTheScriptIsPutIntoPagesOnly(t *testing.T) {
 		with    bool        // the script is there
 		says    string      // in the log
 	}{
-		"a page":               {with: true},
-		"after a form":         {method: "POST", with: true},
-		"a frame":              {request: []string{"Sec-Fetch-Dest", "iframe"}, with: true},
-		"switched off":         {off: true},
-		"nobody":               {nobody: true},
-		"fetch":                {request: []string{"Sec-Fetch-Dest", "empty"}},
-		"an image":             {request: []string{"Sec-Fetch-Dest", "image"}},
-		"an older browser":     {request: []string{"Accept", "text/html"}},
-		"not found":            {status: 404},
-		"part of a page":       {status: 206, answer: http.Header{"Content-Range": {"bytes 0-23/99"}}},
-		"XHTML":                {answer: http.Header{"Content-Type": {"application/xhtml+xml"}}},
-		"text":                 {answer: http.Header{"Content-Type": {"text/html-template"}}},
-		"UTF-16":               {answer: http.Header{"Content-Type": {"text/html; charset=UTF-16LE"}}},
-		"a download":           {answer: http.Header{"Content-Disposition": {"attachment; filename=x.html"}}},
-		"inline":               {answer: http.Header{"Content-Disposition": {"inline; filename=x.html"}}, with: true},
-		"no-transform":         {answer: http.Header{"Cache-Control": {"private, No-Transform"}}},
-		"compressed":           {answer: http.Header{"Content-Encoding": {"br"}}, says: "compresses its answers (br)"},
-		"identity":             {answer: http.Header{"Content-Encoding": {"identity"}}, with: true},
-		"CSP: 'self'":          {answer: csp("default-src 'none'; script-src 'self'; connect-src 'self'"), with: true},
-		"CSP: default":         {answer: csp("default-src 'SELF'"), with: true},
-		"CSP: https: alone":    {answer: csp("script-src https:"), says: "/auth/tab.js: add 'self' to script-src"},
-		"CSP: other hosts":     {answer: csp("script-src cdn.example"), says: "/auth/tab.js: add 'self' to script-src"},
-		"CSP: none":            {answer: csp("default-src 'none'"), says: "/auth/events: add 'self' to default-src"},
-		"CSP: no events":       {answer: csp("connect-src 'none'"), says: "/auth/events: add 'self' to connect-src"},
-		"CSP: two policies":    {answer: csp("script-src 'self'", "script-src 'none'"), says: "add 'self' to script-src"},
-		"CSP: two in one":      {answer: csp("script-src 'self', script-src 'none'"), says: "add 'self' to script-src"},
-		"CSP: first counts":    {answer: csp("script-src 'none'; script-src 'self'"), says: "add 'self' to script-src"},
-		"CSP: elem":            {answer: csp("script-src 'self'; script-src-elem 'none'"), says: "add 'self' to script-src-elem"},
+		"a page":           {with: true},
+		"after a form":     {method: "POST", with: true},
+		"a frame":          {request: []string{"Sec-Fetch-Dest", "iframe"}, with: true},
+		"switched off":     {off: true},
+		"nobody":           {nobody: true},
+		"fetch":            {request: []string{"Sec-Fetch-Dest", "empty"}},
+		"an image":         {request: []string{"Sec-Fetch-Dest", "image"}},
+		"an older browser": {request: []string{"Accept", "text/html"}},
+		"not found":        {status: 404},
+		"part of a page":   {status: 206, answer: http.Header{"Content-Range": {"bytes 0-23/99"}}},
+		"XHTML":            {answer: http.Header{"Content-Type": {"application/xhtml+xml"}}},
+		"text":             {answer: http.Header{"Content-Type": {"text/html-template"}}},
+		"UTF-16":           {answer: http.Header{"Content-Type": {"text/html; charset=UTF-16LE"}}},
+		"a download":       {answer: http.Header{"Content-Disposition": {"attachment; filename=x.html"}}},
+		"inline":           {answer: http.Header{"Content-Disposition": {"inline; filename=x.html"}}, with: true},
+		"no-transform":     {answer: http.Header{"Cache-Control": {"private, No-Transform"}}},
+		"compressed":       {answer: http.Header{"Content-Encoding": {"br"}}, says: "compresses its answers (br)"},
+		"identity":         {answer: http.Header{"Content-Encoding": {"identity"}}, with: true},
+		"CSP: 'self'": {answer: csp("default-src 'none'; script-src 'self'; connect-src 'self'"),
+			with: true},
+		"CSP: default":      {answer: csp("default-src 'SELF'"), with: true},
+		"CSP: https: alone": {answer: csp("script-src https:"), says: "/auth/tab.js: add 'self' to script-src"},
+		"CSP: other hosts": {answer: csp("script-src cdn.example"),
+			says: "/auth/tab.js: add 'self' to script-src"},
+		"CSP: none":      {answer: csp("default-src 'none'"), says: "/auth/events: add 'self' to default-src"},
+		"CSP: no events": {answer: csp("connect-src 'none'"), says: "/auth/events: add 'self' to connect-src"},
+		"CSP: two policies": {answer: csp("script-src 'self'", "script-src 'none'"),
+			says: "add 'self' to script-src"},
+		"CSP: two in one": {answer: csp("script-src 'self', script-src 'none'"),
+			says: "add 'self' to script-src"},
+		"CSP: first counts": {answer: csp("script-src 'none'; script-src 'self'"),
+			says: "add 'self' to script-src"},
+		"CSP: elem": {answer: csp("script-src 'self'; script-src-elem 'none'"),
+			says: "add 'self' to script-src-elem"},
 		"CSP: sandbox":         {answer: csp("sandbox allow-forms"), says: "sandbox without allow-scripts"},
 		"CSP: sandbox allowed": {answer: csp("sandbox allow-scripts"), with: true},
-		"CSP: strict-dynamic":  {answer: csp("script-src 'self' 'strict-dynamic' 'sha256-x'"), says: "add 'self' to script-src"},
-		"CSP: a nonce":         {answer: csp("script-src 'nonce-r4nd0m+/=' 'strict-dynamic'"), with: true, says: `nonce="r4nd0m+/="`},
-		"CSP: hostile nonce":   {answer: csp(`script-src 'nonce-"><script>alert(1)</script>'`), with: true, says: `nonce="&#34;&gt;&lt;script`},
-		"CSP: other nonces":    {answer: csp("script-src 'nonce-a'", "script-src 'nonce-b'"), says: "add 'self' to script-src"},
+		"CSP: strict-dynamic": {answer: csp("script-src 'self' 'strict-dynamic' 'sha256-x'"),
+			says: "add 'self' to script-src"},
+		"CSP: a nonce": {answer: csp("script-src 'nonce-r4nd0m+/=' 'strict-dynamic'"),
+			with: true, says: `nonce="r4nd0m+/="`},
+		"CSP: hostile nonce": {answer: csp(`script-src 'nonce-"><script>alert(1)</script>'`),
+			with: true, says: `nonce="&#34;&gt;&lt;script`},
+		"CSP: other nonces": {answer: csp("script-src 'nonce-a'", "script-src 'nonce-b'"),
+			says: "add 'self' to script-src"},
 		"CSP: report only": {answer: http.Header{"Content-Security-Policy-Report-Only": {"script-src 'none'"}},
 			with: true},
 	} {
@@ -138,7 +150,8 @@ func TestTheScriptIsPutIntoPagesOnly(t *testing.T) {
 		if got := strings.Contains(body, "/auth/tab.js"); got != c.with {
 			t.Errorf("%s: with the script: %v, want %v", name, got, c.with)
 		}
-		if kept := resp.Header.Get("ETag") == `"1"` && resp.ContentLength == int64(len(page)) && body == page; kept == c.with {
+		kept := resp.Header.Get("ETag") == `"1"` && resp.ContentLength == int64(len(page)) && body == page
+		if kept == c.with {
 			t.Errorf("%s: %v %q", name, resp.Header, body)
 		}
 		log := st.Log.String()
@@ -191,7 +204,8 @@ func TestAPageWithTheScriptIsPassedOnAsItComes(t *testing.T) {
 	body := bufio.NewReader(resp.Body)
 	line, err := body.ReadString('\n') // comes while the app has not finished
 	close(goOn)
-	if err != nil || !strings.HasPrefix(line, "<!doctype html><head><script async") || !strings.HasSuffix(line, "<title>x</title>\n") {
+	if err != nil || !strings.HasPrefix(line, "<!doctype html><head><script async") ||
+		!strings.HasSuffix(line, "<title>x</title>\n") {
 		t.Errorf("%q %v", line, err)
 	}
 	if rest, err := io.ReadAll(body); err != nil || string(rest) != "the end" {

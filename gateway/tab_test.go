@@ -60,14 +60,17 @@ func TestATabListensToItsOwnSessionOnly(t *testing.T) {
 		status        int
 		body          string
 	}{
-		"nobody, without a name":  {"", "", 401, "Nobody is signed in."},
-		"nobody, an empty name":   {"?session=", "", 200, "event: nobody\ndata: {}\n\n"},
-		"nobody, a name":          {"?session=" + s.Key.Handle(), "", 200, "event: ended\ndata: {\"cause\":\"\","},
-		"another session":         {"?session=" + s.Key.Handle(), cookie(other), 200, "event: ended\ndata: {\"cause\":\"replaced\","},
-		"another session, theirs": {"?session=" + theirs.Key.Handle(), cookie(b), 200, "event: ended\ndata: {\"cause\":\"replaced\","},
+		"nobody, without a name": {"", "", 401, "Nobody is signed in."},
+		"nobody, an empty name":  {"?session=", "", 200, "event: nobody\ndata: {}\n\n"},
+		"nobody, a name":         {"?session=" + s.Key.Handle(), "", 200, "event: ended\ndata: {\"cause\":\"\","},
+		"another session": {"?session=" + s.Key.Handle(), cookie(other), 200,
+			"event: ended\ndata: {\"cause\":\"replaced\","},
+		"another session, theirs": {"?session=" + theirs.Key.Handle(), cookie(b), 200,
+			"event: ended\ndata: {\"cause\":\"replaced\","},
 		"a key in place of a name": {"?session=" + s.Key.String(), cookie(b), 200,
 			"event: ended\ndata: {\"cause\":\"replaced\","},
-		"no such session": {"?session=x", cookie(session.NewBearer("i", "c", "s")), 200, "event: ended\ndata: {\"cause\":\"\","},
+		"no such session": {"?session=x", cookie(session.NewBearer("i", "c", "s")), 200,
+			"event: ended\ndata: {\"cause\":\"\","},
 	} {
 		headers := []string{}
 		if c.cookie != "" {

@@ -40,7 +40,8 @@ func newTabbed(t *testing.T, replicas int, settings string, app http.HandlerFunc
 	if app == nil {
 		app = func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
-			w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:")
+			w.Header().Set("Content-Security-Policy",
+				"default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:")
 			name := html.EscapeString(r.Header.Get("X-Auth-Subject"))
 			fmt.Fprintf(w, `<!doctype html><html lang="en"><head><title>Notes of %s</title>`+
 				`<link rel="icon" href="data:,"></head><body><main><h1>Notes</h1><p id="secret">private words of %s</p>`+
@@ -105,6 +106,7 @@ const (
 	covered = `document.querySelector("curfew-ended")?.shadowRoot.querySelector("dialog")?.open && ` +
 		`getComputedStyle(document.querySelector("#secret")).visibility === "hidden" && ` +
 		`getComputedStyle(document.body).opacity === "0"`
+	uncovered = `getComputedStyle(document.querySelector("#secret")).visibility === "visible"`
 )
 
 // sees waits for an expression to be true, on whatever page there is by then.
@@ -132,7 +134,8 @@ func (s *screen) shows(who string) {
 	s.t.Helper()
 	s.sees(fmt.Sprintf(`document.querySelector("#secret")?.textContent === "private words of %s" && `+
 		`document.querySelector("script[data-session]") && `+listens, who))
-	s.text(`document.addEventListener("curfew:ended", (e) => { window.told = Date.now(); window.cause = e.detail.cause; })`)
+	s.text(`document.addEventListener("curfew:ended", (e) => { window.told = Date.now(); ` +
+		`window.cause = e.detail.cause; })`)
 }
 
 // told waits until the tab is covered, and returns how long after that it was told why.
@@ -228,10 +231,10 @@ func TestATabThatComesBackShowsNothingOfBefore(t *testing.T) {
 
 	// While the session lives, Back shows the page as it was, from the browser's memory.
 	tab.text(`history.back()`)
-	tab.sees(`location.pathname === "/" && getComputedStyle(document.querySelector("#secret")).visibility === "visible"`)
+	tab.sees(`location.pathname === "/" && ` + uncovered)
 	t.Logf("the page came from the back-forward cache: %s", tab.text(`window.same === 1`))
 	tab.text(`history.forward()`)
-	tab.sees(`location.pathname === "/next" && getComputedStyle(document.querySelector("#secret")).visibility === "visible"`)
+	tab.sees(`location.pathname === "/next" && ` + uncovered)
 
 	tab.do(chromedp.Navigate("about:blank"))
 	s.want(0, "session", "end", s.list("--sub", "alice")[0].ID)
@@ -266,7 +269,8 @@ func TestWhatATabDoesIsTheAppsChoice(t *testing.T) {
 		"overlay":  covered,
 		"reload":   `document.querySelector("#secret")?.textContent === "private words of alice" && !window.told`,
 		"redirect": `location.pathname === "/auth/logout"`,
-		"event":    `window.cause === "admin" && !document.querySelector("curfew-ended") && document.adoptedStyleSheets.length === 0`,
+		"event": `window.cause === "admin" && !document.querySelector("curfew-ended") && ` +
+			`document.adoptedStyleSheets.length === 0`,
 	} {
 		t.Run(mode, func(t *testing.T) {
 			s := newTabbed(t, 1, "tabs: "+mode+"\n", nil)
