@@ -27,7 +27,7 @@ const (
 	TabsOff      TabMode = "off"      // the pages do not get the script
 	TabsOverlay  TabMode = "overlay"  // a notice covers the page
 	TabsReload   TabMode = "reload"   // the page is loaded again, which leads to the sign-in
-	TabsRedirect TabMode = "redirect" // the browser goes to the page for signing out, which says that nobody is signed in
+	TabsRedirect TabMode = "redirect" // the browser goes to /auth/logout, which says that nobody is signed in
 	TabsEvent    TabMode = "event"    // nothing more: the app acts on the event
 )
 
@@ -71,8 +71,8 @@ func (h *Handler) addTabScript(resp *http.Response, v requestState) {
 		return
 	}
 	// These describe another body (RFC 9110 §7.7).
-	for _, name := range [...]string{"Content-Length", "Etag", "Last-Modified", "Accept-Ranges", "Content-Md5", "Digest",
-		"Content-Digest", "Repr-Digest"} {
+	for _, name := range [...]string{"Content-Length", "Etag", "Last-Modified", "Accept-Ranges", "Content-Md5",
+		"Digest", "Content-Digest", "Repr-Digest"} {
 		resp.Header.Del(name)
 	}
 	resp.ContentLength = -1
@@ -207,8 +207,10 @@ func (h *Handler) allowsScript(policies []string, r *http.Request) (nonce, fault
 		if sandbox := directives["sandbox"]; sandbox != nil && !containsFold(sandbox, "allow-scripts") {
 			return "", "the Content-Security-Policy of the app has sandbox without allow-scripts"
 		}
-		if connect := firstOf(directives, "connect-src", "default-src"); connect != nil && !allowsURL(connect, events, self) {
-			return "", "the Content-Security-Policy of the app does not allow " + events + ": add 'self' to " + connect[0]
+		forbidden := "the Content-Security-Policy of the app does not allow %s: add 'self' to %s"
+		connect := firstOf(directives, "connect-src", "default-src")
+		if connect != nil && !allowsURL(connect, events, self) {
+			return "", fmt.Sprintf(forbidden, events, connect[0])
 		}
 		sources := firstOf(directives, "script-src-elem", "script-src", "default-src")
 		if sources == nil || !containsFold(sources, "'strict-dynamic'") && allowsURL(sources, script, self) {
@@ -224,7 +226,7 @@ func (h *Handler) allowsScript(policies []string, r *http.Request) (nonce, fault
 			here = slices.DeleteFunc(here, func(n string) bool { return !slices.Contains(nonces, n) })
 		}
 		if nonces = here; len(nonces) == 0 {
-			return "", "the Content-Security-Policy of the app does not allow " + script + ": add 'self' to " + sources[0]
+			return "", fmt.Sprintf(forbidden, script, sources[0])
 		}
 	}
 	if len(nonces) > 0 {

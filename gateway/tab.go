@@ -249,7 +249,7 @@ func (h *Handler) ownPage(r *http.Request) error {
 		return nil
 	}
 	return web.Fail(http.StatusForbidden, "Only pages of this site may listen here.",
-		fmt.Errorf("an event stream was asked for by a page of another site: Sec-Fetch-Site %q, Origin %q", site, origin))
+		fmt.Errorf("a page of another site asked for an event stream: Sec-Fetch-Site %q, Origin %q", site, origin))
 }
 
 func beginStream(w http.ResponseWriter) {

@@ -85,7 +85,8 @@ func TestATabListensToItsOwnSessionOnly(t *testing.T) {
 		}
 	}
 	st.store.Away.Store(true) // nobody knows: the tab asks again, and nothing has ended
-	if resp, body := st.send("GET", "/auth/events?session="+s.Key.Handle(), "Cookie", cookie(b)); resp.StatusCode != 503 {
+	resp, body := st.send("GET", "/auth/events?session="+s.Key.Handle(), "Cookie", cookie(b))
+	if resp.StatusCode != 503 {
 		t.Errorf("without a store: %d %q", resp.StatusCode, body)
 	}
 }
@@ -163,7 +164,8 @@ func TestATabIsToldEvenIfTheReplicaHearsNothing(t *testing.T) {
 			rig.Must(t, err)
 			other, err := session.NewManager(cfg)
 			rig.Must(t, err)
-			b, s, err := here.Create(t.Context(), session.SignIn{Issuer: "i", ClientID: "c", Subject: "s", Began: here.Now()})
+			b, s, err := here.Create(t.Context(),
+				session.SignIn{Issuer: "i", ClientID: "c", Subject: "s", Began: here.Now()})
 			rig.Must(t, err)
 			mux := http.NewServeMux()
 			(&gateway.Handler{Site: site, Sessions: here}).Mount(mux)
@@ -184,7 +186,8 @@ func TestATabIsToldEvenIfTheReplicaHearsNothing(t *testing.T) {
 			if took := time.Since(began); took > c.within {
 				t.Errorf("%s: told after %v, want %v", name, took, c.within)
 			}
-			if body := answer.Body.String(); !strings.Contains(body, `event: ended`+"\n"+`data: {"cause":"`+c.cause+`"`) {
+			want := "event: ended\ndata: {\"cause\":\"" + c.cause + `"`
+			if body := answer.Body.String(); !strings.Contains(body, want) {
 				t.Errorf("%s: %s", name, body)
 			}
 		})
@@ -219,7 +222,8 @@ func TestTheScriptForOpenTabsIsSmallAndTheSameForEverybody(t *testing.T) {
 		}
 	}
 	// A strict Content-Security-Policy and Trusted Types of the app allow all that it does.
-	for _, not := range []string{"innerHTML", "eval(", "Function(", "setAttribute(\"style", "<style", "document.write"} {
+	for _, not := range []string{"innerHTML", "eval(", "Function(", "setAttribute(\"style", "<style",
+		"document.write"} {
 		if strings.Contains(script, not) {
 			t.Errorf("the script has %s", not)
 		}

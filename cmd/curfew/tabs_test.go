@@ -106,7 +106,7 @@ const (
 	covered = `document.querySelector("curfew-ended")?.shadowRoot.querySelector("dialog")?.open && ` +
 		`getComputedStyle(document.querySelector("#secret")).visibility === "hidden" && ` +
 		`getComputedStyle(document.body).opacity === "0"`
-	uncovered = `getComputedStyle(document.querySelector("#secret")).visibility === "visible"`
+	plainlyShown = `getComputedStyle(document.querySelector("#secret")).visibility === "visible"`
 )
 
 // sees waits for an expression to be true, on whatever page there is by then.
@@ -231,10 +231,10 @@ func TestATabThatComesBackShowsNothingOfBefore(t *testing.T) {
 
 	// While the session lives, Back shows the page as it was, from the browser's memory.
 	tab.text(`history.back()`)
-	tab.sees(`location.pathname === "/" && ` + uncovered)
+	tab.sees(`location.pathname === "/" && ` + plainlyShown)
 	t.Logf("the page came from the back-forward cache: %s", tab.text(`window.same === 1`))
 	tab.text(`history.forward()`)
-	tab.sees(`location.pathname === "/next" && ` + uncovered)
+	tab.sees(`location.pathname === "/next" && ` + plainlyShown)
 
 	tab.do(chromedp.Navigate("about:blank"))
 	s.want(0, "session", "end", s.list("--sub", "alice")[0].ID)
