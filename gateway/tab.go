@@ -276,15 +276,15 @@ func sendEvent(w http.ResponseWriter, event string, data any) {
 var tabSource string
 
 var (
-	tabScript = compact(tabSource)
+	tabScript = func() string { return compact(tabSource) }()
 	tabETag   = func() string {
-		sum := sha256.Sum256(tabScript)
+		sum := sha256.Sum256([]byte(tabScript))
 		return `"` + hex.EncodeToString(sum[:8]) + `"`
 	}()
 )
 
 // compact removes comment lines and spaces. No string in the source has any of these.
-func compact(source string) []byte {
+func compact(source string) string {
 	var b strings.Builder
 	short := strings.NewReplacer(" = ", "=", " => ", "=>", ", ", ",", "; ", ";", " + ", "+", " * ", "*", " || ", "||",
 		" && ", "&&", " === ", "===", " !== ", "!==", " < ", "<", " > ", ">", " ? ", "?", " : ", ":", ": ", ":",
@@ -297,7 +297,7 @@ func compact(source string) []byte {
 			}
 		}
 	}
-	return []byte(b.String())
+	return b.String()
 }
 
 // tabJS serves the script for open tabs. It is the same for everybody.
@@ -307,6 +307,6 @@ func (h *Handler) tabJS(w http.ResponseWriter, r *http.Request) error {
 	header.Set("Cache-Control", "public, max-age=600")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("ETag", tabETag)
-	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(tabScript)))
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(tabScript))
 	return nil
 }

@@ -99,7 +99,8 @@ func onCall() map[string]func(t *testing.T, o *operated) {
 		},
 		"A replica does not hear of endings": func(t *testing.T, o *operated) {
 			server := servers.OwnRedis(t, "--appendfsync", "always")
-			admin, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, DisableCache: true})
+			option := rueidis.ClientOption{InitAddress: []string{server.Addr()}, DisableCache: true}
+			admin, err := rueidis.NewClient(option)
 			if err != nil {
 				t.Fatal(err)
 			}

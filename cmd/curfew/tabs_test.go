@@ -32,8 +32,8 @@ type tabbed struct {
 	replicas []*gateway
 }
 
-// newTabbed starts replicas that put the script into the pages of an app. A nil app says who is signed in, on pages that
-// allow only scripts and event streams of this site.
+// newTabbed starts replicas in front of an app. A nil app says who is signed in, on pages that allow only scripts and
+// event streams of this site.
 func newTabbed(t *testing.T, replicas int, settings string, app http.HandlerFunc) *tabbed {
 	t.Helper()
 	var serial atomic.Int64
@@ -44,8 +44,10 @@ func newTabbed(t *testing.T, replicas int, settings string, app http.HandlerFunc
 				"default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:")
 			name := html.EscapeString(r.Header.Get("X-Auth-Subject"))
 			fmt.Fprintf(w, `<!doctype html><html lang="en"><head><title>Notes of %s</title>`+
-				`<link rel="icon" href="data:,"></head><body><main><h1>Notes</h1><p id="secret">private words of %s</p>`+
-				`<p id="serial">%d</p><a href="/next">next</a><form method="post" action="/auth/logout"><button>Sign out</button></form>`+
+				`<link rel="icon" href="data:,"></head><body><main><h1>Notes</h1>`+
+				`<p id="secret">private words of %s</p>`+
+				`<p id="serial">%d</p><a href="/next">next</a>`+
+				`<form method="post" action="/auth/logout"><button>Sign out</button></form>`+
 				`</main></body></html>`, name, name, serial.Add(1))
 		}
 	}
@@ -157,8 +159,8 @@ func (s *screen) wantUntold() {
 	}
 }
 
-// Two replicas, two browsers, two people: whoever's session ends, and however, the tabs of that session say so, within a
-// second on a machine that is not busy, and no other tab does.
+// Two replicas, two browsers, two people: the tabs of a session that ends, however, are covered, within a second on a
+// machine that is not busy, and no other tab is.
 func TestOpenTabsAreCoveredWhenTheirSessionEndsAndNoOthers(t *testing.T) {
 	t.Parallel()
 	s := newTabbed(t, 2, "tabs: overlay\n", nil)
