@@ -127,6 +127,13 @@ type Config struct {
 	// WebSocketOrigins are the origins of other sites whose pages may open a WebSocket here, like
 	// "https://other.example.com". Pages of this site always may; others are answered 403 (RFC 6455 §10.2).
 	WebSocketOrigins []string
+	// Tabs puts a script into the pages of the app behind [RP.Proxy], which notifies open tabs of the end of their
+	// session, and says what a page does then; default: no script. A Go app puts it into its pages itself, with
+	// `<script async src="/auth/tab.js"></script>`; see docs/tabs.md.
+	Tabs gateway.TabMode
+	// NoStore has browsers keep nothing that they get for somebody who is signed in: `Cache-Control: no-store`, where a
+	// handler does not say otherwise; see [gateway.Handler]. The default there is `private`.
+	NoStore bool
 
 	// BearerLifetime is how long an access token may live that a client sends (see [oidc.Config.Bearer]): between a minute
 	// and 24 hours; default 1 h. Others are refused. End marks are kept for as long.
@@ -231,6 +238,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("WebSocketOrigins", checkOrigins(&cfg))
+	fault("Tabs", gateway.CheckTabMode(cfg.Tabs))
 	if cfg.CookieName != "" {
 		fault("CookieName", session.CheckCookieName(cfg.CookieName))
 	}
@@ -320,7 +328,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
 		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
 		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths, Bearer: rp.bearer(&cfg),
-		WebSocketOrigins: cfg.WebSocketOrigins,
+		WebSocketOrigins: cfg.WebSocketOrigins, Tabs: cfg.Tabs, NoStore: cfg.NoStore,
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)

@@ -19,4 +19,6 @@
 //	stream.go    open requests end with their session; upgrade.go: WebSockets; websocket.go: who may open one
 //	limits.go    slow bodies and the number of open requests
 //	session.go   the session for its own page
+//	tab.go       open tabs; tab.js: their script; inject.go: puts it into pages of apps
+//	caching.go   what browsers and shared caches may keep
 package gateway

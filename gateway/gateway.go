@@ -54,14 +54,25 @@ type Handler struct {
 	// returns it. Pages of this site always may.
 	WebSocketOrigins []string
 
+	// Tabs puts the script that notifies open tabs of the end of their session into the pages that pass through
+	// [Handler.Proxy] and [Handler.Route], and says what a page does then. Default [TabsOff]. [Route.Tabs] overrides
+	// it.
+	Tabs TabMode
+	// NoStore forbids browsers to keep answers to people who are signed in: `Cache-Control: no-store`. Files that the
+	// app calls public or immutable are excepted, and in a Go app whatever its handler sets. By default an answer that
+	// says nothing about caching is `private`.
+	NoStore bool
+
 	// MaxOpen is how many requests may be open at a time, WebSockets and the event streams of open tabs included.
 	// Requests without a session may use half of it. Further requests are answered 503. 0: no limit.
 	MaxOpen int
 
 	streams  streams
 	closings closings
+	tabs     tabs
 	hosts    hosts
 	slots    slots
+	untold   sync.Map // why pages did not get the script for open tabs, as far as the log has said so
 	dropped  sync.Map // names of headers of which the log has said that values were dropped
 }
 
@@ -77,6 +88,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	}
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet, http.MethodHead))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
+	mux.Handle(h.Site.Path("tab.js"), h.Site.JSON(h.tabJS, http.MethodGet, http.MethodHead))
 }
 
 // VerifyFirst returns a handler that serves the paths below /auth/verify/ unchanged, and passes all other requests to
@@ -128,7 +140,10 @@ type requestState struct {
 	bearer  session.Bearer // set if StreamsAreUse
 	// In the proxy:
 	stream   *stream
-	identity http.Header // the identity headers
+	identity http.Header   // the identity headers
+	public   bool          // the path does not need a session
+	tabs     TabMode       // set if the answer is to have the script for open tabs
+	request  *http.Request // as it came from the client; set with tabs
 }
 
 type contextKey struct{}
@@ -230,6 +245,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 			return
 		}
 		r = h.logAllowed(r, "require", r.Method, r.URL.EscapedPath(), s, by)
+		h.presetCaching(w, s != nil)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.newState(r, s))))
 	})
 }
@@ -258,6 +274,7 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 			h.deny(w, r, r.Method, err, nil)
 			return
 		}
+		h.presetCaching(w, s != nil)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.newState(r, s))))
 	})
 }

@@ -91,6 +91,10 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v.session == nil {
 		r = limitSlowBody(w, r)
 	}
+	v.public = by != nil && by.Public
+	if v.tabs = h.tabMode(r, to, v); v.tabs != "" {
+		v.request = r
+	}
 	opens := opensWebSocket(r)
 	r = withoutUpgrade(r, opens)
 	w = &upgradeWriter{ResponseWriter: w, webSocket: opens, stream: v.stream}
@@ -130,7 +134,11 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			}
 			r.Out.Header["X-Forwarded-Host"] = []string{host}
 			r.Out.Header["X-Forwarded-Proto"] = []string{h.Site.URL.Scheme}
-			maps.Copy(r.Out.Header, stateFrom(r.In.Context()).identity)
+			v := stateFrom(r.In.Context())
+			maps.Copy(r.Out.Header, v.identity)
+			if v.tabs != "" {
+				r.Out.Header.Set("Accept-Encoding", "identity")
+			}
 		},
 		ModifyResponse: func(r *http.Response) error {
 			if r.StatusCode == http.StatusSwitchingProtocols {
@@ -139,8 +147,13 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 				}
 			}
 			stripSetCookies(r.Header, h.Cookie)
+			v := stateFrom(r.Request.Context())
+			if r.StatusCode != http.StatusSwitchingProtocols {
+				h.addTabScript(r, v)
+				h.limitCaching(r.Header, v)
+			}
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
-				stateFrom(r.Request.Context()).stream.markLasting()
+				v.stream.markLasting()
 			}
 			return nil
 		},

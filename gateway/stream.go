@@ -294,9 +294,10 @@ func (c *closings) flush() bool {
 }
 
 // Drain ends the streams that do not end by themselves: upgraded connections, with WebSocket close code 1001 (going
-// away), and event streams. Call it before the gateway stops; it returns when all clients have been notified. They
-// reconnect to another replica.
+// away), and event streams, those of open tabs too. Call it before the gateway stops; it returns when all clients have
+// been notified. They reconnect to another replica.
 func (h *Handler) Drain() {
+	h.tabs.stop()
 	var lasting []*stream
 	h.streams.mu.Lock()
 	for _, g := range h.streams.groups {

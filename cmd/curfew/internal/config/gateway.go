@@ -28,6 +28,8 @@ type Gateway struct {
 	GroupsClaim      string
 	StreamsAreUse    bool
 	WebSocketOrigins []string
+	Tabs             gateway.TabMode
+	NoStore          bool
 	ForwardAuth      bool
 	OAuth2ProxyPaths bool
 	Assertion        bool
@@ -65,6 +67,8 @@ func (g *Gateway) settings() []setting {
 		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
 		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
 		{"websocket_origins", "", "", "", g.setWebSocketOrigins},
+		{"tabs", "off", "", "", tabMode(&g.Tabs)},
+		{"no_store", "false", "", "", boolean(&g.NoStore)},
 	}
 }
 
@@ -109,6 +113,14 @@ func entry(item *yaml.Node, all []setting) error {
 	return OneLine(errors.Join(faults...))
 }
 
+// tabMode sets what the pages of an app do when their session has ended.
+func tabMode(to *gateway.TabMode) func(value) error {
+	return parsed(func(s string) error {
+		*to = gateway.TabMode(s)
+		return gateway.CheckTabMode(*to)
+	})
+}
+
 func (g *Gateway) setWebSocketOrigins(v value) error {
 	all, err := v.list()
 	faults := []error{err}
@@ -132,6 +144,7 @@ func (g *Gateway) setRoutes(v value) error {
 			{key: "ca_file", set: readCA(&r.Upstream.CA)},
 			{key: "health", set: text(&r.Upstream.Health)},
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
+			{key: "tabs", set: tabMode(&r.Tabs)},
 		}
 	})
 	faults := []error{err}

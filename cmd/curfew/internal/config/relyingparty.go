@@ -22,7 +22,7 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
 		Policy:        c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
-		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.WebSocketOrigins,
+		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.WebSocketOrigins, Tabs: c.Tabs, NoStore: c.NoStore,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		TrustUnix: c.TrustUnix,
 		Log:       log, Observe: observe,
