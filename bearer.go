@@ -54,7 +54,8 @@ func (rp *RP) bearer(cfg *Config) *gateway.Bearer {
 		return nil
 	}
 	return &gateway.Bearer{
-		Providers: rp.providers, Lifetime: lifetime, CertificateHeader: http.CanonicalHeaderKey(cfg.ClientCertificateHeader),
+		Providers: rp.providers, Lifetime: lifetime,
+		CertificateHeader: http.CanonicalHeaderKey(cfg.ClientCertificateHeader),
 		Claims: func(ctx context.Context, p *oidc.Provider, claims map[string]any) (map[string]any, error) {
 			return rp.login.Claims(ctx, p, claims, nil)
 		},

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Access tokens of the real provider at two replicas: a JWT of a person, one of a client, and an opaque one. A logout at
-// the provider ends the person's, on both, with its open stream, and leaves the others.
+// Access tokens of the real provider at two replicas: a JWT of a person, one of a client, and an opaque one. A logout
+// at the provider ends the person's, on both, with its open stream, and leaves the others.
 func TestALogoutAtTheProviderEndsAccessTokensOnBothReplicas(t *testing.T) {
 	t.Parallel()
 	for _, k := range engines() {

@@ -27,8 +27,8 @@ import (
 )
 
 // Bearer has access tokens of clients taken in the Authorization header (RFC 6750, RFC 9449), beside the cookies of
-// browsers. Each becomes a session (see [session.Manager.Admit]), to which policy, identity headers and assertions apply.
-// If a request has a token, its cookie is not looked at.
+// browsers. Each becomes a session (see [session.Manager.Admit]), to which policy, identity headers and assertions
+// apply. If a request has a token, its cookie is not looked at.
 type Bearer struct {
 	Providers []*oidc.Provider // those without an [oidc.Config.Bearer] are not looked at
 	Lifetime  time.Duration    // a token that lives longer is refused
@@ -94,7 +94,8 @@ type challenged struct {
 
 func (c *challenged) Unwrap() error { return c.Failure }
 
-// challenge returns a refusal with an error code of RFC 6750 §3.1 or RFC 9449 §7.1. The client is told text, the log why.
+// challenge returns a refusal with an error code of RFC 6750 §3.1 or RFC 9449 §7.1. The client is told text, the log
+// why.
 func challenge(status int, scheme, code, text string, why error, more ...string) error {
 	params := append([]string{`error="` + code + `"`, `error_description="` + text + `"`}, more...)
 	return &challenged{
@@ -104,8 +105,8 @@ func challenge(status int, scheme, code, text string, why error, more ...string)
 	}
 }
 
-// credentials returns the access token of a request and its scheme, "Bearer" or "DPoP"; both are empty if there is none.
-// Other schemes are none of ours: the app gets them.
+// credentials returns the access token of a request and its scheme, "Bearer" or "DPoP"; both are empty if there is
+// none. Other schemes are none of ours: the app gets them.
 func credentials(r *http.Request) (scheme, token string, err error) {
 	values := r.Header["Authorization"]
 	malformed := func(text string) (string, string, error) {
@@ -152,8 +153,8 @@ func isToken68(s string) bool {
 	})
 }
 
-// byToken returns the session of the access token of a request. has reports whether there is a token, which then decides
-// alone. On a public path a token that is not good is none: it may be for the app.
+// byToken returns the session of the access token of a request. has reports whether there is a token, which then
+// decides alone. On a public path a token that is not good is none: it may be for the app.
 func (h *Handler) byToken(r *http.Request, a asked) (s *session.Session, has bool, err error) {
 	if h.Bearer == nil {
 		return nil, false, nil
@@ -169,7 +170,8 @@ func (h *Handler) byToken(r *http.Request, a asked) (s *session.Session, has boo
 		return nil, true, nil
 	}
 	s, err = h.checkToken(r, a, scheme, token)
-	if c, refused := errors.AsType[*challenged](err); refused && (a.public || a.optional) && c.Status != http.StatusBadRequest {
+	c, refused := errors.AsType[*challenged](err)
+	if refused && (a.public || a.optional) && c.Status != http.StatusBadRequest {
 		return nil, true, nil
 	}
 	if err != nil {
@@ -302,8 +304,8 @@ func (h *Handler) newToken(ctx context.Context, known *knownToken) (*session.Ses
 	})
 }
 
-// revoked ends the session of a token that was good, and of which the provider now says that it is not: its streams end,
-// on every replica.
+// revoked ends the session of a token that was good, and of which the provider now says that it is not: its streams
+// end, on every replica.
 func (h *Handler) revoked(ctx context.Context, known *knownToken, err error) {
 	if known == nil || !known.token.Opaque || !errors.Is(err, oidc.ErrInvalidToken) {
 		return
@@ -364,8 +366,8 @@ func (b *Bearer) forget(sum [sha256.Size]byte) {
 // the proof before (§11.1).
 func (h *Handler) checkProof(r *http.Request, a asked, token, jkt string, now time.Time) error {
 	invalid := func(why error) error {
-		return challenge(http.StatusUnauthorized, "DPoP", "invalid_dpop_proof", "The DPoP proof is not valid for this request.",
-			why)
+		return challenge(http.StatusUnauthorized, "DPoP", "invalid_dpop_proof",
+			"The DPoP proof is not valid for this request.", why)
 	}
 	proofs := r.Header["Dpop"]
 	if len(proofs) != 1 {

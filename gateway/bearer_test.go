@@ -13,7 +13,8 @@ import (
 // FuzzAuthorization: without a provider whose tokens are taken, no Authorization header lets anybody in, and one that
 // names a token is never answered with a redirect.
 func FuzzAuthorization(f *testing.F) {
-	for _, v := range []string{"Bearer a.b.c", "bearer  x", "Bearer\tx", "Bearer", "DPoP x", "Basic YTpi", "Bearer a, Bearer b",
+	for _, v := range []string{"Bearer a.b.c", "bearer  x", "Bearer\tx", "Bearer", "DPoP x", "Basic YTpi",
+		"Bearer a, Bearer b",
 		" Bearer x", "BearerX y", "Bearer =", "Bearer x=", "\x00Bearer x", "Bearer " + strings.Repeat("a", 20<<10)} {
 		f.Add(v)
 	}

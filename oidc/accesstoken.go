@@ -93,7 +93,8 @@ func (c *Config) validateBearer(fault func(format string, args ...any)) {
 		fault("bearer: form %s: it is rfc9068, keycloak or entra", quote(b.Form))
 	}
 	if b.Introspection && c.AuthMethod == AuthNone {
-		fault("bearer: introspection needs a client that authenticates, with a secret, a key or a certificate (RFC 7662 §2.1)")
+		fault("bearer: introspection needs a client that authenticates, with a secret, a key or a certificate " +
+			"(RFC 7662 §2.1)")
 	}
 }
 
@@ -118,11 +119,12 @@ func VerifyAccessToken(ctx context.Context, providers []*Provider, raw string, l
 			return p.introspectAccessToken(ctx, raw, lifetime, now)
 		}
 	}
-	return nil, failed("shape", "it is no JWT, and no provider is to be asked about other tokens (bearer: introspection)")
+	return nil, failed("shape", "it is no JWT, and no provider is to be asked about other tokens "+
+		"(bearer: introspection)")
 }
 
-// looksLikeJWT reports whether a token is a JWS or a JWE: its first part is a JSON object. Whatever else it is, it is not
-// sent to a provider then.
+// looksLikeJWT reports whether a token is a JWS or a JWE: its first part is a JSON object. Whatever else it is, it is
+// not sent to a provider then.
 func looksLikeJWT(parts []string) bool {
 	if len(parts) != 3 && len(parts) != 5 {
 		return false
@@ -171,8 +173,8 @@ func verifyJWTAccessToken(ctx context.Context, providers []*Provider, parts []st
 	return a, nil
 }
 
-// accessTokenProvider returns the provider whose token it is: by its issuer, and of several clients at one issuer by its
-// audience.
+// accessTokenProvider returns the provider whose token it is: by its issuer, and of several clients at one issuer by
+// its audience.
 func accessTokenProvider(providers []*Provider, c claims) (*Provider, error) {
 	iss, _ := c["iss"].(string)
 	var of []*Provider
@@ -326,8 +328,8 @@ func (c claims) scopes() ([]string, error) {
 	return nil, nil
 }
 
-// readBinding reads `cnf` (RFC 7800 §3). A way to confirm a token that is not known here is refused: to ignore it would
-// take the token from whoever has it.
+// readBinding reads `cnf` (RFC 7800 §3). A way to confirm a token that is not known here is refused: to ignore it
+// would take the token from whoever has it.
 func (a *AccessToken) readBinding(c claims) error {
 	if c["cnf"] == nil {
 		return nil
@@ -352,8 +354,8 @@ func (a *AccessToken) readBinding(c claims) error {
 	return nil
 }
 
-// introspectAccessToken asks the provider about a token (RFC 7662). Its answer is held against the same as a JWT: `active`
-// alone says neither for whom the token is, nor that it is an access token.
+// introspectAccessToken asks the provider about a token (RFC 7662). Its answer is held against the same as a JWT:
+// `active` alone says neither for whom the token is, nor that it is an access token.
 func (p *Provider) introspectAccessToken(ctx context.Context, raw string, lifetime time.Duration,
 	now time.Time) (*AccessToken, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -445,8 +447,8 @@ func (p *Provider) introspect(ctx context.Context, accessToken string) (claims, 
 	return c, nil
 }
 
-// KeysSeen returns a number that changes whenever the provider's keys have been fetched. A caller that keeps the outcome
-// of a verification makes it anew then, since a key may have been withdrawn.
+// KeysSeen returns a number that changes whenever the provider's keys have been fetched. A caller that keeps the
+// outcome of a verification makes it anew then, since a key may have been withdrawn.
 func (p *Provider) KeysSeen() int {
 	if d := p.keys.docs.peek(); d != nil {
 		return d.number

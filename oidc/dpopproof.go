@@ -18,10 +18,10 @@ const ProofLife = 2 * skew
 
 const maxProof = 8 << 10 // bytes
 
-// VerifyDPoPProof verifies the proof that came with an access token (RFC 9449 §4.3): that the holder of the key with the
-// thumbprint jkt made it for this token, and for a request of this method to this URL. It returns what identifies the
-// proof. The caller refuses one that was used before, within [ProofLife] of now. The error is an [Error] of the check
-// "dpop".
+// VerifyDPoPProof verifies the proof that came with an access token (RFC 9449 §4.3): that the holder of the key with
+// the thumbprint jkt made it for this token, and for a request of this method to this URL. It returns what identifies
+// the proof. The caller refuses one that was used before, within [ProofLife] of now. The error is an [Error] of the
+// check "dpop".
 func VerifyDPoPProof(proof, method, where, accessToken, jkt string, now time.Time) (id [sha256.Size]byte, err error) {
 	refuse := func(format string, args ...any) ([sha256.Size]byte, error) {
 		return [sha256.Size]byte{}, failed("dpop", format, args...)

@@ -14,8 +14,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// Session is one browser that is signed in at this relying party, or stands for an access token of a client. An app gets it from curfew.SessionFrom. It is shared
-// between requests: read it, and never change it.
+// Session is one browser that is signed in at this relying party, or stands for an access token of a client. An app
+// gets it from curfew.SessionFrom. It is shared between requests: read it, and never change it.
 type Session struct {
 	Key      store.Key // names the session in the store and in [Manager]; for logs use [store.Key.Handle]
 	Provider string    // the name of the provider in the configuration
@@ -299,7 +299,8 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject,
 		SID: rec.SID, Former: rec.Former,
 		Created: created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
-		IsToken: !p.TokenIssued.IsZero(), buried: p.Buried, Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
+		IsToken: !p.TokenIssued.IsZero(), buried: p.Buried,
+		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
 		refreshFailed: p.RefreshFail, Address: p.Address, UserAgent: p.UserAgent, hostKey: p.HostKey,
 		confirmed: p.Confirmed,
 	}, nil

@@ -24,7 +24,8 @@ const pruneSQL = `WITH
 	old_marks AS MATERIALIZED (SELECT ctid AS id FROM curfew_marks WHERE kept_until <= $1
 		ORDER BY kept_until LIMIT 100
 		FOR UPDATE SKIP LOCKED),
-	marks AS (DELETE FROM curfew_marks WHERE ctid = ANY (ARRAY(SELECT id FROM old_marks)) AND kept_until <= $1 RETURNING 1),
+	marks AS (DELETE FROM curfew_marks WHERE ctid = ANY (ARRAY(SELECT id FROM old_marks))
+		AND kept_until <= $1 RETURNING 1),
 
 	old_jtis AS MATERIALIZED (SELECT digest FROM curfew_jtis WHERE expires <= $1 ORDER BY expires LIMIT 100
 		FOR UPDATE SKIP LOCKED),
