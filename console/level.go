@@ -37,7 +37,7 @@ func (c *Console) setLevel(ctx context.Context, r *http.Request) (any, error) {
 	was := levelName(c.Level.Level())
 	c.Level.Set(level)
 	c.Log.LogAttrs(ctx, max(slog.LevelWarn, level), "an operator changed the level of the log",
-		slog.String("event", "log_level_changed"), slog.String("level", name), slog.String("was", was),
+		slog.String("event", "log_level_changed"), slog.String("to", name), slog.String("was", was),
 		slog.String("operator", operator(r)))
 	c.record(r, audit.Event{Action: "log_level", Reason: "from " + was + " to " + name}, nil)
 	return LogLevel{Level: name, Was: was}, nil

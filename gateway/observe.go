@@ -34,8 +34,8 @@ func (h *Handler) checked(r *http.Request, surface string, began time.Time, s *s
 	}
 	result, reason := outcome(s, err)
 	if h.Site.Tracer != nil {
-		if surface == "verify" { // which has no pattern at some paths
-			span.Rename(r.Context(), web.MethodName(r), "verify")
+		if surface == "verify" { // no pattern of a mux leads to some of its paths
+			span.Rename(r.Context(), web.MethodName(r), h.Site.Path("verify"))
 		}
 		span.Set(r.Context(), "curfew.surface", surface, "curfew.result", result, "curfew.reason", reason)
 	}

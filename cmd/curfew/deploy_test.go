@@ -86,7 +86,7 @@ func panelQueries(t *testing.T) map[string][]string {
 func TestEveryMetricOfTheAlertsAndTheDashboardIsServed(t *testing.T) {
 	t.Parallel()
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'sqlite:"+filepath.Join(t.TempDir(), "m.db")+"'\n"+
-		"issuer: http://127.0.0.1:9\nclient_id: app\n"+
+		"providers:\n  - {issuer: 'http://127.0.0.1:9', client_id: app}\n"+
 		"apps:\n  - {client_id: wiki, backchannel_logout_uri: 'http://127.0.0.1:9/wiki'}\n")
 	g := startGateway(t, "--config", config)
 	_, text := g.get(t, g.private+"/metrics")

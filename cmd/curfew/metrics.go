@@ -170,7 +170,7 @@ func checkOutcomes() []outcome {
 func signInOutcomes() []outcome {
 	all := []outcome{{"begun", ""}, {"ok", ""}, {"repeated", ""}, {"repeated", "state"}, {"again", ""}, {"ended", ""},
 		{"unavailable", "provider"}, {"unavailable", "store"}, {"unavailable", "app"}, {"failed", "internal"}}
-	for _, reason := range slices.Concat([]string{"", "state", "error", "code", "app", "require", "step_up", "handover",
+	for _, reason := range slices.Concat([]string{"", "state", "error", "code", "app", "require", "step_up",
 		"iss", "redirect_uri", "response"}, signInChecks()) {
 		if o := (outcome{"refused", reason}); !slices.Contains(all, o) {
 			all = append(all, o)

@@ -125,7 +125,7 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 			}
 		}
 	})
-	for _, other := range []string{"provider", "store", "internal"} { // why a sign-in was not refused, but failed
+	for _, other := range []string{"provider", "store", "internal", "handover"} { // of a failure, and of a later step
 		delete(signInChecks, other)
 	}
 	// of other documents
@@ -175,8 +175,10 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	surfaces, decisions := words{}, words{}
 	source(t, "gateway/*.go", func(n ast.Node) {
 		if f, args := called(n); f == "checked" {
-			surfaces.add(args[0])
+			surfaces.add(args[1])
 		}
+	})
+	source(t, "gateway/observe.go", func(n ast.Node) {
 		if r, ok := n.(*ast.ReturnStmt); ok && len(r.Results) == 2 {
 			result, ok1 := literal(r.Results[0])
 			reason, ok2 := literal(r.Results[1])
