@@ -28,6 +28,7 @@ check: vet fmt tidy staticcheck vulncheck ## look at the code without running it
 vet:
 	@echo "go vet"
 	@go vet ./...
+	@for os in windows darwin; do echo "go vet for $$os"; CGO_ENABLED=0 GOOS=$$os go vet ./cmd/curfew; done
 
 fmt:
 	@echo "gofmt"

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"example.com/curfew/audit"
@@ -58,6 +59,11 @@ func (rp *RP) recordEnding(e store.Ending, ended []store.Ended) {
 
 // recordEvent records a decision of login or logout. A sign-in that succeeded is recorded when the session is created.
 func (rp *RP) recordEvent(r *http.Request, name string, attrs []slog.Attr) {
+	rp.countSignIn(name, attrs)
+	decided := slices.Contains([]string{"login", "handover", "backchannel_logout", "frontchannel_logout", "user_logout"}, name)
+	if rp.site.Tracer != nil && decided {
+		traceEvent(r, name, attrs)
+	}
 	kinds := map[string]audit.Type{"login": audit.SignIn, "backchannel_logout": audit.BackchannelLogout,
 		"frontchannel_logout": audit.FrontchannelLogout, "user_logout": audit.UserLogout}
 	e := audit.Event{Type: kinds[name]}

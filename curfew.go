@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"example.com/curfew/audit"
 	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
@@ -23,6 +25,7 @@ import (
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
+	"example.com/curfew/store/observed"
 	"example.com/curfew/web"
 )
 
@@ -155,12 +158,15 @@ type Config struct {
 	// negative: they are not kept there. There is room for [store.JournalSize].
 	AuditKeep time.Duration
 
-	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
-	TrustUnix      bool             // uses those of peers without an address too, which come by a Unix socket
-	Log            *slog.Logger     // default slog.Default()
-	Observe        Observer         // is called for metrics
-	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
-	Now            func() time.Time // default time.Now
+	TrustedProxies []netip.Prefix // the proxies whose X-Forwarded-* headers are used; default none
+	TrustUnix      bool           // uses those of peers without an address too, which come by a Unix socket
+	Log            *slog.Logger   // default slog.Default()
+	Observe        Observer       // is called for metrics
+	// Tracer makes the spans of requests, logouts, notices, and calls of the store and of providers (OpenTelemetry). nil:
+	// there are none, but where the context of a request has a span already. See docs/tracing.md.
+	Tracer     trace.TracerProvider
+	HTTPClient *http.Client     // for requests to providers; the default has timeouts and follows no redirects
+	Now        func() time.Time // default time.Now
 }
 
 // Observer has functions that [New] calls for metrics, if they are not nil. They must not block. All arguments are from
@@ -172,6 +178,14 @@ type Observer struct {
 	KeyFetch       func(provider, result string)                  // for each request for a provider's keys
 	Bearer         func(provider, result string)                  // for each access token that was verified
 	Notice         func(kind, target, result string)              // for each attempt to notify an app or revoke a token
+	Check          func(gateway.Check)                            // for each decision about a request
+	// SignIn is called for each sign-in that begins or is decided. provider is "unknown" where it was not known yet.
+	SignIn func(provider, result, reason string)
+	// Renewal is called for each question to a provider about a session; see [session.Config.OnRenewal].
+	Renewal func(kind, provider, result string)
+	// Store is called for each call of the store; see package store/observed for the names of operations. failed: it could
+	// not do its work, though the caller waited.
+	Store func(operation string, took time.Duration, failed bool)
 }
 
 // RP is a running relying party, made by [New]. Its methods may be called concurrently.
@@ -186,6 +200,7 @@ type RP struct {
 	fanout    *fanout.Sender
 	keys      *fanout.Keys // nil: nothing is signed for apps
 
+	observe  Observer
 	quiet    *quietProviders
 	audit    *audit.Log
 	replica  Replica
@@ -214,7 +229,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
 		TrustedProxies: cfg.TrustedProxies,
-		TrustUnix:      cfg.TrustUnix}}
+		TrustUnix:      cfg.TrustUnix, Tracer: cfg.Tracer}}
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)
@@ -257,6 +272,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	rp.observe = cfg.Observe
+	if cfg.Observe.Store != nil || cfg.Tracer != nil {
+		rp.store = observed.New(rp.store, observeStore(cfg.Observe.Store))
+	}
 	clock := session.NewClock(rp.store, cfg.Now, log)
 	if err := rp.addFanout(cfg, clock, log); err != nil {
 		return nil, err
@@ -288,7 +307,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			}
 			call(cfg.Observe.SessionEnded, string(e.Cause))
 		},
-		OnEnding: rp.recordEnding,
+		OnEnding:  rp.recordEnding,
+		OnRenewal: cfg.Observe.Renewal,
 		OnHeard: func(e store.Ended) {
 			ended.add(e)
 			p := rp.provider(e.Issuer, e.ClientID)
@@ -329,6 +349,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
 		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths, Bearer: rp.bearer(&cfg),
 		WebSocketOrigins: cfg.WebSocketOrigins, Tabs: cfg.Tabs, NoStore: cfg.NoStore,
+		OnCheck: cfg.Observe.Check,
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
@@ -361,6 +382,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w, done := web.Steady(w)
 		defer done()
+		w, r, end := rp.site.Trace(w, r, rp.site.Path(""))
+		defer end()
 		routes.ServeHTTP(w, r)
 	})
 

@@ -32,6 +32,9 @@ type Console struct {
 	Keys    Keys         // optional; nil: nothing is signed
 	Log     *slog.Logger
 
+	Level *slog.LevelVar // of Log, for operators to change; optional
+	Debug http.Handler   // serves /debug/; optional
+
 	Sessions  *session.Manager
 	Providers []*oidc.Provider
 	Audit     *audit.Log
@@ -59,6 +62,13 @@ func (c *Console) Handler() http.Handler {
 	mux.Handle("GET /api/providers", c.answer(c.listProviders))
 	mux.Handle("POST /api/providers/{name}/end", c.answer(c.endProvider))
 	mux.Handle("GET /api/replicas", c.answer(c.listReplicas))
+	if c.Level != nil {
+		mux.Handle("GET /api/log-level", c.answer(c.showLevel))
+		mux.Handle("POST /api/log-level", c.answer(c.setLevel))
+	}
+	if c.Debug != nil {
+		mux.Handle("/debug/", c.Debug)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		web.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})

@@ -67,6 +67,10 @@ type Handler struct {
 	// Requests without a session may use half of it. Further requests are answered 503. 0: no limit.
 	MaxOpen int
 
+	// OnCheck is called after each decision about a request, but those of [Handler.Optional], which lets all pass; nil:
+	// it is not. It must not block.
+	OnCheck func(Check)
+
 	streams  streams
 	closings closings
 	tabs     tabs
@@ -231,6 +235,9 @@ func unchecked(err error) error {
 // answer is 503 and the cookie is left alone. next gets the session with [SessionFrom].
 func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := h.begins()
+		w, r, end := h.Site.Trace(w, r, "require")
+		defer end()
 		r, err := h.locateOwn(r)
 		if err == nil {
 			err = h.checkOrigin(r, "")
@@ -240,6 +247,7 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 		if err == nil {
 			s, by, err = h.decide(r, h.own(r))
 		}
+		h.checked(r, "require", began, s, err)
 		if err != nil {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
 			return

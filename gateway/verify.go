@@ -26,6 +26,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) { h.answer(w, r
 
 // answer is verify with another status for a request that may pass, and a rule that the session has to meet besides.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides *rule) {
+	began := h.begins()
 	o, err := h.original(r)
 	var s *session.Session
 	var by *rule
@@ -54,6 +55,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 		app, may := h.requestedApp(r)
 		err = h.identify(r, headers, s, app, true, may && h.Site.FromTrustedProxy(r))
 	}
+	h.checked(r, "verify", began, s, err)
 	if err == nil {
 		h.logAllowed(r, "verify", o.method, o.target, s, by)
 		header := w.Header()
@@ -168,6 +170,9 @@ func (h *Handler) DecideFor(r *http.Request, app string) Answer {
 
 // ask decides about a request; with an err it only writes the answer.
 func (h *Handler) ask(r *http.Request, app string, err error) Answer {
+	began := h.begins()
+	_, r, end := h.Site.Trace(nil, r, "ext_authz")
+	defer end()
 	a := Answer{Allowed: true, Header: http.Header{}}
 	var s *session.Session
 	var by *rule
@@ -184,6 +189,7 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	if err == nil && s != nil {
 		err = h.identify(r, a.Header, s, app, true, true)
 	}
+	h.checked(r, "ext_authz", began, s, err)
 	if err != nil {
 		w := &recorder{header: http.Header{}, status: http.StatusOK}
 		h.deny(w, r, r.Method, err, func() string { return h.absolute(r, h.loginURL(r, requestTarget(r))) })

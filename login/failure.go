@@ -112,7 +112,8 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 	check, failed := errors.AsType[*oidc.Error](err)
 	switch {
 	case errors.Is(err, oidc.ErrUnavailable):
-		f.Status, f.Attrs = http.StatusServiceUnavailable, append(f.Attrs, slog.String("result", "unavailable"))
+		f.Status, f.Attrs = http.StatusServiceUnavailable, append(f.Attrs, slog.String("result", "unavailable"),
+			slog.String("check", "provider"))
 		f.Message = web.Message{Title: "Sign-in is not available just now",
 			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
 				"moment.", label(p)),
@@ -154,7 +155,8 @@ func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 				Actions: h.signInAgain(a)}}
 	case errors.Is(err, session.ErrUnavailable):
 		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
-			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
+			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name()),
+				slog.String("check", "store")},
 			Message: web.Message{Title: "Not available right now",
 				Text: "This site cannot reach its store of sessions. Please try again in a moment.",
 				Actions: []web.Action{{Label: "Try again",

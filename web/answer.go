@@ -28,6 +28,9 @@ const (
 	retryWait = 5 * time.Second
 )
 
+// OurFault is what a client is told of an error that nobody expected.
+const OurFault = "Something went wrong on our side. It has been logged."
+
 // HandlerFunc answers a request, or returns why it could not: a [Failure] (see [Fail]), or any other error, which is
 // logged and answered 500 without details.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
@@ -121,6 +124,7 @@ func (s *Site) adapt(h HandlerFunc, methods []string,
 	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
 		w := &responseWriter{ResponseWriter: under}
 		r = s.Identify(r)
+		nameTrace(r)
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
 		header.Set("X-Content-Type-Options", "nosniff")
@@ -213,7 +217,7 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	f, ok := errors.AsType[*Failure](err)
 	if !ok {
 		f = &Failure{Status: http.StatusInternalServerError, Err: err,
-			Message: Message{Text: "Something went wrong on our side. It has been logged."}}
+			Message: Message{Text: OurFault}}
 	}
 	level, event := slog.LevelInfo, "request_refused"
 	switch {

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Site is the address of this site and its settings. It is shared by all packages that answer requests; only URL is
@@ -30,6 +32,7 @@ type Site struct {
 	// OnEvent, if not nil, is called for each call of [Site.Event], also when the log does not have its level. The
 	// attributes are as they were given: neither cut nor escaped. It must not block.
 	OnEvent func(r *http.Request, name string, attrs []slog.Attr)
+	Tracer  trace.TracerProvider // for the spans of requests; nil: there are none
 }
 
 // ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns

@@ -96,6 +96,13 @@ func (g *limitListener) logFull() {
 	}
 }
 
+// connections returns how many connections are open.
+func (g *limitListener) connections() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
 // Close also ends an Accept that waits for room.
 func (g *limitListener) Close() error {
 	err := g.Listener.Close()

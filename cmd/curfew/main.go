@@ -95,6 +95,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newEventsCmd(&p),
 		newPersonCmd(&p),
 		newNoticeCmd(&p),
+		newLogLevelCmd(&p),
 		newKeyCmd(&p),
 		newStoreCmd(&p),
 		newImportCmd(&p),

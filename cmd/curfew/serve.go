@@ -72,7 +72,7 @@ Flags and environment describe one provider; several are a list in the file.`,
 //  4. at the end drain the public listener, stop the background work, close the store, and last the private listener,
 //     which answers /healthz until then.
 func serve(ctx context.Context, p *process, c *config.Config) (err error) {
-	log := newLog(p.stderr, c)
+	log, level := newLog(p.stderr, c)
 	backend, ring, err := openStore(ctx, c, log)
 	if err != nil {
 		return err
@@ -93,6 +93,12 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		return err
 	}
 	settings := c.RelyingParty(backend, ring, log, observer)
+	tracer, stopTracing, err := newTracer(ctx, c.Traces, p.environ, log)
+	if err != nil {
+		return exit{2, err}
+	}
+	defer func() { err = errors.Join(err, stopTracing()) }()
+	settings.Tracer = tracer
 	if record != nil {
 		defer func() { err = errors.Join(err, record.Close()) }()
 		settings.AuditWriter = record
@@ -122,7 +128,12 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		ready.Upstreams = router.Health
 	}
 	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
-	registry.MustRegister(newOutboxCollector(backend), newAuditCollector(rp.Audit()))
+	registry.MustRegister(newOutboxCollector(backend, names, apps), newAuditCollector(rp.Audit()),
+		newSessionCollector(rp.Sessions().Stats))
+	private.Level = level
+	if c.Pprof {
+		private.Debug = profiles()
+	}
 	private.Notices, private.Retried = backend, rp.Notices().Wake
 	private.Sessions, private.Providers, private.Audit = rp.Sessions(), rp.Providers(), rp.Audit()
 	private.Replicas = func(ctx context.Context) (all []console.Replica, err error) {
@@ -171,6 +182,11 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		servers = append(servers, &server{listener: limited, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
+	listeners := make([]*limitListener, len(servers))
+	for i, s := range servers {
+		listeners[i] = s.listener.(*limitListener)
+	}
+	registry.MustRegister(newStateMetrics(ready.Ready, listeners)...)
 	printStart(p.stdout, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)

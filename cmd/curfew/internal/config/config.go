@@ -52,6 +52,8 @@ type Config struct {
 	TrustUnix         bool
 	LogFormat         string
 	LogLevel          slog.Level
+	Traces            string // "otlp", "none", or empty: as OTEL_TRACES_EXPORTER says
+	Pprof             bool
 	Providers         []*Provider
 	Apps              []fanout.App  // notified of logouts
 	App               string        // the one behind the gateway; empty: the only one

@@ -78,6 +78,9 @@ func (c *Config) settings() []setting {
 			"gets a line of JSON for each sign-in, logout and ending; or stdout (default: none)", text(&c.AuditFile)},
 		{"audit_keep", "720h", "", "", c.setAuditKeep},
 		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},
+		{"traces", "", "EXPORTER", "otlp or none: export traces as the OTEL_* variables say " +
+			"(default: OTEL_TRACES_EXPORTER, or none)", oneOf(&c.Traces, "otlp", "none")},
+		{"pprof", "false", "", "serve profiles at /debug/pprof/ on the private listener", boolean(&c.Pprof)},
 		{"log_level", "info", "LEVEL", "debug, info, warn or error", c.setLogLevel},
 	})
 }
