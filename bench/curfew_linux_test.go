@@ -57,7 +57,7 @@ func build(b *testing.B, name, overlay string) string {
 
 // buildLoaded builds the same command with a memory store that has so many sessions when it starts: nothing outside the
 // process could put a million into it in time.
-func buildLoaded(b *testing.B, sessions int) string {
+func buildLoaded(b *testing.B) string {
 	source, err := filepath.Abs("../store/memory/memory.go")
 	if err != nil {
 		b.Fatal(err)
@@ -67,7 +67,8 @@ func buildLoaded(b *testing.B, sessions int) string {
 		b.Fatal(err)
 	}
 	const head = "func New() *Store {\n"
-	changed := strings.Replace(string(text), head, fmt.Sprintf(loadedNew, sessions), 1)
+	changed := strings.Replace(string(text), head, loadedNew, 1)
+	changed = strings.Replace(changed, "import (\n", "import (\n\"os\"\n\"strconv\"\n", 1)
 	if !strings.Contains(string(text), head) {
 		b.Fatal("store/memory has no New of the expected form")
 	}
@@ -77,12 +78,16 @@ func buildLoaded(b *testing.B, sessions int) string {
 	if err := errors.Join(os.WriteFile(replaced, []byte(changed), 0o600), os.WriteFile(overlay, list, 0o600)); err != nil {
 		b.Fatal(err)
 	}
-	return build(b, fmt.Sprint("curfew-", sessions), overlay)
+	return build(b, "curfew-loaded", overlay)
 }
 
 const loadedNew = `func New() *Store {
 	s, now := empty(), time.Now()
-	for i := range %d {
+	n, err := strconv.Atoi(os.Getenv("CURFEW_BENCH_SESSIONS"))
+	if err != nil {
+		panic(err)
+	}
+	for i := range n {
 		r := store.Record{Issuer: "https://op.example.com", ClientID: "app", Payload: make([]byte, 600),
 			Created: now, LastSeen: now, IdleExpires: now.Add(24*time.Hour), Expires: now.Add(24*time.Hour)}
 		r.Subject, r.SID = "loaded-"+strconv.Itoa(i/2), "sid-loaded-"+strconv.Itoa(i)
@@ -161,11 +166,13 @@ func (r *run) curfew(kind string, sessions int) *peer {
 	}
 	var at string
 	var engine []int
+	var env []string
 	switch kind {
 	case "memory":
 		at = "memory:"
 		if sessions > loadedBy {
-			program = buildLoaded(b, sessions)
+			r.builtLoaded.Do(func() { r.loaded = buildLoaded(b) })
+			program, env = r.loaded, []string{fmt.Sprint("CURFEW_BENCH_SESSIONS=", sessions)}
 		}
 	case "SQLite":
 		file := filepath.Join(dir, "curfew.db")
@@ -188,7 +195,7 @@ func (r *run) curfew(kind string, sessions int) *peer {
 		load(b, s, r.op.issuer, sessions)
 		engine = []int{server.pid}
 	}
-	pid, log := r.serve(program, dir, addr, addr, at)
+	pid, log := r.serve(program, dir, addr, addr, at, env...)
 	r.say("Curfew, %s, %d sessions: ready after %.0f s", kind, sessions, time.Since(began).Seconds())
 	p := &peer{target: target{name: "Curfew, " + kind, addr: addr, log: log, pid: []int{pid}, engine: engine},
 		Store: kind, Sessions: sessions, login: "/auth/login?return_to=/", check: "/auth/verify", proxied: "/",
@@ -204,7 +211,7 @@ func (r *run) curfew(kind string, sessions int) *peer {
 const loadedBy = 1000
 
 // serve starts the command at addr, for browsers at host.
-func (r *run) serve(program, dir, addr, host, at string) (pid int, log string) {
+func (r *run) serve(program, dir, addr, host, at string, env ...string) (pid int, log string) {
 	secret, keys := filepath.Join(dir, "secret"), filepath.Join(dir, "curfew.key")
 	if _, err := os.Stat(keys); err != nil {
 		if err := errors.Join(os.WriteFile(secret, []byte(clientSecret), 0o600),
@@ -212,7 +219,7 @@ func (r *run) serve(program, dir, addr, host, at string) (pid int, log string) {
 			r.b.Fatal(err)
 		}
 	}
-	return spawn(r.b, serverCore, addr, dir, nil, program, "serve", "--listen", addr, "--admin-listen", "off",
+	return spawn(r.b, serverCore, addr, dir, env, program, "serve", "--listen", addr, "--admin-listen", "off",
 		"--url", "http://"+host, "--issuer", r.op.issuer, "--client-id", clientID, "--client-secret-file", secret,
 		"--scopes", "openid", "--store", at, "--key-file", keys, "--upstream", "http://"+r.app)
 }

@@ -175,6 +175,7 @@ func loop(b *testing.B, t *target, conns, n int, most time.Duration, each func(c
 	var failed atomic.Pointer[error]
 	var running sync.WaitGroup
 	runtime.GC()
+	defer t.profile()()
 	server, engine := cpuOf(t.pid), cpuOf(t.engine)
 	began := time.Now()
 	for k, c := range all {
@@ -209,6 +210,28 @@ func loop(b *testing.B, t *target, conns, n int, most time.Duration, each func(c
 	per := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(ops) }
 	return sample{Ops: ops, Rate: float64(ops) / elapsed.Seconds(), CPU: per(server), Engine: per(engine),
 		P50: at(500), P99: at(990)}
+}
+
+// profile runs perf on a server, if BENCH_PERF names a directory for what it records.
+func (t *target) profile() (stop func()) {
+	dir := os.Getenv("BENCH_PERF")
+	if dir == "" || len(t.pid) == 0 {
+		return func() {}
+	}
+	file, err := os.CreateTemp(dir, strings.ReplaceAll(t.name, " ", "-")+"-*.perf")
+	if err != nil {
+		return func() {}
+	}
+	file.Close()
+	cmd := exec.Command("perf", "record", "-q", "-F", "499", "-g", "-o", file.Name(), "-p", strconv.Itoa(t.pid[0]))
+	if cmd.Start() != nil {
+		return func() {}
+	}
+	time.Sleep(300 * time.Millisecond) // until it has attached
+	return func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	}
 }
 
 // cpuOf returns the time that the operating system has given to a process and all below it.
