@@ -83,7 +83,7 @@ func buildLoaded(b *testing.B) string {
 
 const loadedNew = `func New() *Store {
 	s, now := empty(), time.Now()
-	n, err := strconv.Atoi(os.Getenv("CURFEW_BENCH_SESSIONS"))
+	n, err := strconv.Atoi(os.Getenv("BENCH_LOADED_SESSIONS"))
 	if err != nil {
 		panic(err)
 	}
@@ -172,7 +172,7 @@ func (r *run) curfew(kind string, sessions int) *peer {
 		at = "memory:"
 		if sessions > loadedBy {
 			r.builtLoaded.Do(func() { r.loaded = buildLoaded(b) })
-			program, env = r.loaded, []string{fmt.Sprint("CURFEW_BENCH_SESSIONS=", sessions)}
+			program, env = r.loaded, []string{fmt.Sprint("BENCH_LOADED_SESSIONS=", sessions)}
 		}
 	case "SQLite":
 		file := filepath.Join(dir, "curfew.db")

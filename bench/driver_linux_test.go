@@ -325,6 +325,28 @@ func freeAddr(b *testing.B) string {
 	return l.Addr().String()
 }
 
+// started are the processes that were started, each the leader of a group, so that they end with this one.
+var started groups
+
+type groups struct {
+	mu   sync.Mutex
+	pids []int
+}
+
+func (g *groups) add(pid int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pids = append(g.pids, pid)
+}
+
+func (g *groups) kill() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, pid := range g.pids {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+}
+
 // spawn starts a process on a core, and returns when it accepts connections at addr. It is killed when the run ends.
 func spawn(b *testing.B, core int, addr, dir string, env []string, argv ...string) (pid int, logFile string) {
 	b.Helper()
@@ -340,6 +362,7 @@ func spawn(b *testing.B, core int, addr, dir string, env []string, argv ...strin
 	if err != nil {
 		b.Fatal(err)
 	}
+	started.add(cmd.Process.Pid)
 	gone := make(chan struct{})
 	go func() { defer close(gone); cmd.Wait() }()
 	b.Cleanup(func() {

@@ -15,8 +15,10 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -37,6 +39,13 @@ func TestMain(m *testing.M) {
 			w.Write([]byte("the app\n"))
 		})))
 	default:
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+		go func() {
+			<-stop
+			started.kill()
+			os.Exit(1)
+		}()
 		os.Exit(m.Run())
 	}
 }
