@@ -119,7 +119,7 @@ func serveFloor() error {
 		known[fmt.Sprint("bearer-", i)] = fmt.Sprint("person-", i)
 	}
 	mux.HandleFunc("GET /verify", func(w http.ResponseWriter, r *http.Request) {
-		answerHeaders(w)
+		w.Header().Set("Cache-Control", "no-store")
 		c, err := r.Cookie("floor")
 		if err != nil || known[c.Value] == "" {
 			w.WriteHeader(http.StatusUnauthorized)

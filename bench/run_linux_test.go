@@ -238,7 +238,7 @@ func BenchmarkAll(b *testing.B) {
 	if r.quick {
 		sizes = []int{1_000, 100_000}
 	}
-	only := os.Getenv("BENCH_ONLY") // such as memory,Redis: for work on Curfew; it prints the goals and writes nothing
+	only := os.Getenv("BENCH_ONLY") // memory,Redis: for work on Curfew; it prints the goals, and writes nothing
 	if only != "" {
 		sizes, kinds = []int{1_000}, strings.Split(only, ",")
 	}
@@ -291,9 +291,9 @@ func (r *run) settle() {
 
 // round measures everything once.
 func (r *run) round(floor *target, all []*peer) {
-	n, most := 1000, time.Second
+	n, most := 2000, time.Second
 	if r.quick {
-		n, most = 300, 300*time.Millisecond
+		n, most = 500, 300*time.Millisecond
 	}
 	for _, conns := range []int{16, 64} {
 		r.floorRound(floor, conns, n, most)
