@@ -66,9 +66,9 @@ func (r *results) rates() chart {
 		}
 	}
 	bar(r.find("floor", "", "logout", 0, 16), "floor: a signature, no store")
-	bar(r.find("floor", "redis", "logout", 0, 16), "floor with a Redis round trip")
-	bar(r.find("floor", "postgres", "logout", 0, 16), "floor with a PostgreSQL transaction")
-	bar(r.find("floor", "sqlite", "logout", 0, 16), "floor with an SQLite commit")
+	bar(r.find("floor", "Redis", "logout", 0, 16), "floor with a Redis round trip")
+	bar(r.find("floor", "PostgreSQL", "logout", 0, 16), "floor with a PostgreSQL transaction")
+	bar(r.find("floor", "SQLite", "logout", 0, 16), "floor with an SQLite commit")
 	for _, kind := range []string{"memory", "Redis", "PostgreSQL", "SQLite"} {
 		bar(r.find("Curfew, "+kind, kind, "logout by sid", 1000, 16), "Curfew, "+kind)
 	}

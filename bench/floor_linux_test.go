@@ -78,7 +78,7 @@ func serveFloor() error {
 	if err != nil {
 		return err
 	}
-	logout("/logout-redis", func(jti string) error {
+	logout("/logout-Redis", func(jti string) error {
 		return redis.Do(ctx, redis.B().Set().Key("floor:"+jti).Value("1").ExSeconds(600).Build()).Error()
 	})
 
@@ -89,7 +89,7 @@ func serveFloor() error {
 	if _, err := postgres.Exec(ctx, `CREATE TABLE IF NOT EXISTS floor (jti text PRIMARY KEY)`); err != nil {
 		return err
 	}
-	logout("/logout-postgres", func(jti string) error {
+	logout("/logout-PostgreSQL", func(jti string) error {
 		_, err := postgres.Exec(ctx, `INSERT INTO floor VALUES ($1)`, jti)
 		return err
 	})
@@ -107,7 +107,7 @@ func serveFloor() error {
 		return err
 	}
 	var one sync.Mutex
-	logout("/logout-sqlite", func(jti string) error {
+	logout("/logout-SQLite", func(jti string) error {
 		one.Lock()
 		defer one.Unlock()
 		_, err := insert.Exec(jti)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,9 +26,11 @@ func (r *run) peers() (all []*peer) {
 			r.results.fault(name, fmt.Sprintf("%s: not measured: %v", store, err))
 			return
 		}
-		r.signIn(p, 4, 1) // the first one may take seconds
-		p.live = nil
-		r.try(p)
+		if err := r.try(p); err != nil {
+			r.say("%s, %s: %v", name, store, err)
+			r.results.fault(name, fmt.Sprintf("%s: not measured: %v", store, err))
+			return
+		}
 		all = append(all, p)
 	}
 	for _, store := range []string{"memory", "Redis"} {
@@ -48,12 +51,15 @@ func (r *run) peers() (all []*peer) {
 	return all
 }
 
-// try signs one person in and out by sid and by sub, and says whether the session is refused afterwards.
-func (r *run) try(p *peer) {
+// try signs one person in and out by sid and by sub, and says whether the session is refused afterwards. It returns an
+// error when somebody who signed in is not let in.
+func (r *run) try(p *peer) error {
 	for _, op := range []string{"sid", "sub"} {
-		r.signIn(p, 1, 1)
-		s := p.live[len(p.live)-1]
 		c := &conn{addr: p.addr}
+		s, err := r.browse(p, c)
+		if err != nil {
+			return err
+		}
 		before, err := c.ask("GET", p.check, s.cookie, "")
 		sub, sid := "", s.sid
 		if op == "sub" {
@@ -63,7 +69,7 @@ func (r *run) try(p *peer) {
 		after, err3 := c.ask("GET", p.check, s.cookie, "")
 		c.close()
 		if err != nil || err2 != nil || err3 != nil || before != 200 {
-			r.b.Fatalf("%s, %s: a check before is answered %d (%v %v %v)\n%s", p.name, p.Store, before, err, err2, err3, p.tail())
+			return fmt.Errorf("who signed in is answered %d: %w", before, errors.Join(err, err2, err3))
 		}
 		dead := "refused afterwards"
 		if after == 200 {
@@ -76,6 +82,7 @@ func (r *run) try(p *peer) {
 		}
 	}
 	p.live = nil
+	return nil
 }
 
 func (r *run) env(p *peer, more ...string) []string {
@@ -189,6 +196,7 @@ func (r *run) spring(p *peer) error {
 	p.pid, p.log = []int{pid}, log
 	p.login, p.check, p.logout = "/oauth2/authorization/main", "/check", "/logout/connect/back-channel/main"
 	r.say("Spring Security: warming the JVM up")
+	p.live = nil
 	r.signIn(p, 16, 200)
 	r.checks(p, p.check, 16, 3*time.Second)
 	bodies, _ := r.tokens(p, 200, false)

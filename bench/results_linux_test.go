@@ -263,11 +263,13 @@ func (r *results) runTable() string {
 	return table([]string{"", ""}, rows)
 }
 
-// floorStore is the floor that an operation on a store is compared with.
+// floorOf returns the floor that an operation is compared with.
 func floorOf(r *results, o *row) *row {
 	store := ""
 	if strings.HasPrefix(o.Op, "logout") {
-		store = map[string]string{"PostgreSQL": "postgres", "Redis": "redis"}[o.Store]
+		if o.Store == "PostgreSQL" || o.Store == "Redis" {
+			store = o.Store
+		}
 		return r.find("floor", store, "logout", 0, o.Conns)
 	}
 	return r.find("floor", "", o.Op, 0, o.Conns)
@@ -333,8 +335,8 @@ func (r *results) ratesTable() string {
 			rows = append(rows, line)
 		}
 	}
-	for _, f := range []struct{ store, what string }{{"", "floor"}, {"sqlite", "floor with an SQLite commit for each"},
-		{"postgres", "floor with a PostgreSQL transaction"}, {"redis", "floor with a Redis round trip"}} {
+	for _, f := range []struct{ store, what string }{{"", "floor"}, {"SQLite", "floor with an SQLite commit for each"},
+		{"PostgreSQL", "floor with a PostgreSQL transaction"}, {"Redis", "floor with a Redis round trip"}} {
 		line := []string{f.what}
 		for _, op := range ops {
 			cell := ""

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type run struct {
 	postgres   *servers.Server
 	began      time.Time
 	results    *results
+	floors     []string // the stores whose floor is measured; nil: all
 	jtis       atomic.Int64
 
 	once        sync.Once
@@ -238,20 +240,23 @@ func BenchmarkAll(b *testing.B) {
 	if r.quick {
 		sizes = []int{1_000, 100_000}
 	}
-	only := os.Getenv("BENCH_ONLY") // memory,Redis: for work on Curfew; it prints the goals, and writes nothing
+	only := os.Getenv("BENCH_ONLY") // "memory,Redis", or "peers": for work on a part; it prints the goals, and writes nothing
 	if only != "" {
 		sizes, kinds = []int{1_000}, strings.Split(only, ",")
+		r.floors = kinds
 	}
 	var all []*peer
 	for _, sessions := range sizes {
 		for _, kind := range kinds {
-			all = append(all, r.curfew(kind, sessions))
+			if kind != "peers" {
+				all = append(all, r.curfew(kind, sessions))
+			}
 		}
 	}
 	if os.Getenv("BENCH_SESSIONS") == "10M" {
 		all = append(all, r.curfew("memory", 10_000_000), r.curfew("Redis", 10_000_000))
 	}
-	if only == "" {
+	if only == "" || only == "peers" {
 		all = append(all, r.peers()...)
 	}
 	r.settle()
@@ -307,17 +312,20 @@ func (r *run) round(floor *target, all []*peer) {
 }
 
 func (r *run) floorRound(t *target, conns, n int, most time.Duration) {
-	for _, kind := range []string{"", "redis", "postgres", "sqlite"} {
+	for _, kind := range []string{"", "Redis", "PostgreSQL", "SQLite"} {
+		if kind != "" && r.floors != nil && !slices.Contains(r.floors, kind) {
+			continue
+		}
 		bodies := make([]string, 2*n)
 		r.sign(bodies, func(int) string { return r.op.logoutToken("", "a sid", r.jti()) })
 		path, engine := "/logout", *t
 		if engine.engine = nil; kind != "" {
-			path += "-" + kind
+			path += "-" + kind // see serveFloor
 		}
 		switch kind {
-		case "redis":
+		case "Redis":
 			engine.engine = []int{r.floorRedis.pid}
-		case "postgres":
+		case "PostgreSQL":
 			engine.engine = []int{r.postgres.PID}
 		}
 		r.results.add(row{Name: "floor", Store: kind, Op: "logout", Conns: conns},

@@ -6,7 +6,7 @@ async function main() {
   const [host, port] = process.env.ADDR.split(':');
   let store;
   if (process.env.REDIS) {
-    const RedisStore = require('connect-redis').default;
+    const { RedisStore } = require('connect-redis');
     const client = require('redis').createClient({ url: `redis://${process.env.REDIS}` });
     await client.connect();
     store = new RedisStore({ client });
