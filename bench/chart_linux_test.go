@@ -37,8 +37,8 @@ func (r *results) bySessions() chart {
 	}
 	for _, store := range []string{"SQLite", "PostgreSQL"} {
 		s := series{Name: "django-lasuite, " + store}
-		for _, o := range r.sizes("django-lasuite", "logout by sid") {
-			if o.Store == store {
+		for _, o := range r.logouts() {
+			if o.Name == "django-lasuite" && o.Store == store {
 				s.X, s.Y = append(s.X, float64(o.Sessions)), append(s.Y, o.Median.CPU+o.Median.Engine)
 			}
 		}
@@ -72,8 +72,8 @@ func (r *results) rates() chart {
 	for _, kind := range []string{"memory", "Redis", "PostgreSQL", "SQLite"} {
 		bar(r.find("Curfew, "+kind, kind, "logout by sid", 1000, 16), "Curfew, "+kind)
 	}
-	for _, o := range r.Rows {
-		if !o.Ours && o.Op == "logout by sid" && o.Conns == 16 {
+	for _, o := range r.logouts() {
+		if !o.Ours {
 			name := o.Name + ", " + o.Store
 			if o.Sessions > 0 {
 				name += ", " + number(float64(o.Sessions)) + " sessions"

@@ -47,6 +47,9 @@ func (c *conn) ask(method, path, cookie, body string) (status int, err error) {
 	if cookie != "" {
 		c.out = append(append(append(c.out, "Cookie: "...), cookie...), "\r\n"...)
 	}
+	if method == "GET" {
+		c.out = append(c.out, "Accept: text/html\r\n"...)
+	}
 	if method == "POST" {
 		c.out = append(c.out, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "...)
 		c.out = append(strconv.AppendInt(c.out, int64(len(body)), 10), "\r\n"...)

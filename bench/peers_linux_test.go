@@ -79,6 +79,8 @@ func (r *run) try(p *peer) error {
 		r.results.tried(p.name, p.Store, op, told, after != 200)
 		if op == "sub" {
 			p.bySub = after != 200
+		} else {
+			p.bySID = after != 200
 		}
 	}
 	p.live = nil

@@ -394,10 +394,21 @@ func (r *results) manyTable() string {
 		rows)
 }
 
+// logouts returns the row of the logouts of each peer: by sid if that ends a session there, else by sub.
+func (r *results) logouts() (all []*row) {
+	for _, o := range r.Rows {
+		if o.Conns == 16 && o.Name != "floor" && (o.Op == "logout by sid" || o.Op == "logout by sub" &&
+			r.find(o.Name, o.Store, "logout by sid", o.Sessions, 16) == nil) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
 func (r *results) peersTable() string {
 	var rows [][]string
-	for _, o := range r.Rows {
-		if o.Op != "logout by sid" || o.Conns != 16 || o.Ours && o.Sessions != 1000 {
+	for _, o := range r.logouts() {
+		if o.Ours && o.Sessions != 1000 {
 			continue
 		}
 		name := o.Name
@@ -408,7 +419,7 @@ func (r *results) peersTable() string {
 			name += ", " + number(float64(o.Sessions)) + " sessions"
 		}
 		line := []string{name}
-		for _, op := range []string{"sign-in", "check", "logout by sid"} {
+		for _, op := range []string{"sign-in", "check", o.Op} {
 			if x := r.find(o.Name, o.Store, op, o.Sessions, 16); x != nil {
 				line = append(line, number(x.Median.Rate), number(x.Median.CPU+x.Median.Engine))
 			} else {
