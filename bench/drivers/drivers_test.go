@@ -11,7 +11,6 @@ import (
 	"time"
 
 	_ "github.com/mattn/go-sqlite3"
-	_ "github.com/ncruces/go-sqlite3/driver"
 	_ "modernc.org/sqlite"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -145,17 +144,19 @@ func openZombie(b *testing.B) database {
 	return z
 }
 
+type driver struct {
+	name string
+	open func(b *testing.B) database
+}
+
 // BenchmarkLogouts ends sessions as groups of logouts do. An operation is one logout.
 func BenchmarkLogouts(b *testing.B) {
-	for _, d := range []struct {
-		name string
-		open func(b *testing.B) database
-	}{
+	all := []driver{
 		{"modernc", func(b *testing.B) database { return openStandard(b, "sqlite") }},
 		{"mattn", func(b *testing.B) database { return openStandard(b, "sqlite3") }},
-		{"ncruces", func(b *testing.B) database { return openStandard(b, "sqlite3_ncruces") }},
 		{"zombiezen", openZombie},
-	} {
+	}
+	for _, d := range append(all, ncruces()...) {
 		b.Run(d.name, func(b *testing.B) {
 			db := d.open(b)
 			must := func(err error) {
