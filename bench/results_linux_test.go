@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -464,4 +467,80 @@ func (r *results) refusedTable() string {
 		rows = append(rows, line)
 	}
 	return table([]string{"", "logouts", "p50", "p90", "p99", "worst"}, rows)
+}
+
+// The tables and charts are made of a run that nobody sees before it is on the page.
+func TestTheResultsBecomeTablesAndCharts(t *testing.T) {
+	t.Parallel()
+	r := newResults("quick")
+	add := func(name, store, op string, sessions, conns int, ours bool) {
+		for i := range 3 {
+			r.add(row{Name: name, Store: store, Op: op, Sessions: sessions, Conns: conns, Ours: ours},
+				sample{Ops: 10, Rate: 12345 + float64(i), CPU: 100, Engine: 23, P50: 1, P99: 2})
+		}
+	}
+	for _, conns := range []int{16, 64} {
+		for _, store := range []string{"", "Redis", "PostgreSQL", "SQLite"} {
+			add("floor", store, "logout", 0, conns, false)
+		}
+		add("floor", "", "check", 0, conns, false)
+		add("floor", "", "proxied", 0, conns, false)
+		for _, kind := range []string{"memory", "SQLite", "PostgreSQL", "Redis"} {
+			for _, sessions := range []int{1_000, 100_000} {
+				for _, op := range ops {
+					add("Curfew, "+kind, kind, op, sessions, conns, true)
+				}
+			}
+		}
+	}
+	add("express-openid-connect", "memory", "logout by sid", 0, 16, false)
+	add("django-lasuite", "SQLite", "logout by sub", 10_000, 16, false)
+	r.tried("django-lasuite", "SQLite", "sid", 204, false)
+	r.fault("Spring Security", "memory: not measured: it is\nnot here")
+	r.Refused = []refusal{{Store: "Redis & <co>", Late: []float64{-0.5, 0, 0.25, 7}}}
+	r.finish(time.Minute)
+
+	docs, dir := t.TempDir(), t.TempDir()
+	page, err := os.ReadFile("../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(docs, "performance.md"), page, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second run replaces what the first wrote
+		if err := r.write(dir, docs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(docs, "performance.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| logout, Redis | 12,300 | 12,300 | 1.00 | 100 + 23 | 100 + 23 | 1.00 | 0.70 | yes |",
+		"| django-lasuite | SQLite | sid | 204 | **still alive** |", "- Spring Security: memory: not measured: it is not here",
+		"django-lasuite, SQLite, 10,000 sessions", "| Redis & <co> | 4 | 0.2 ms | 7.0 ms | 7.0 ms | 7.0 ms |"} {
+		if n := strings.Count(string(text), want); n != 1 {
+			t.Errorf("%d times %q on the page", n, want)
+		}
+	}
+	if strings.Contains(string(text), "NaN") || strings.Contains(string(text), "Inf") {
+		t.Error("the page has numbers that are none")
+	}
+	for _, name := range []string{"logout-by-sessions", "rates", "refused-there"} {
+		svg, err := os.ReadFile(filepath.Join(docs, "performance-"+name+".svg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
+			if _, err := d.Token(); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if bytes.Contains(svg, []byte("NaN")) || bytes.Contains(svg, []byte("Inf")) {
+			t.Errorf("%s has coordinates that are none", name)
+		}
+	}
 }

@@ -240,7 +240,7 @@ func BenchmarkAll(b *testing.B) {
 	if r.quick {
 		sizes = []int{1_000, 100_000}
 	}
-	only := os.Getenv("BENCH_ONLY") // "memory,Redis", or "peers": for work on a part; it prints the goals, and writes nothing
+	only := os.Getenv("BENCH_ONLY") // "memory,Redis", "peers" or "refused", for work on a part: it writes nothing
 	if only != "" {
 		sizes, kinds = []int{1_000}, strings.Split(only, ",")
 		r.floors = kinds
@@ -248,7 +248,7 @@ func BenchmarkAll(b *testing.B) {
 	var all []*peer
 	for _, sessions := range sizes {
 		for _, kind := range kinds {
-			if kind != "peers" {
+			if kind != "peers" && kind != "refused" {
 				all = append(all, r.curfew(kind, sessions))
 			}
 		}
@@ -262,10 +262,15 @@ func BenchmarkAll(b *testing.B) {
 	r.settle()
 	pinDriver(true)
 	for i := range r.rounds() {
+		began := time.Now()
 		r.say("round %d", i+1)
 		r.round(floor, all)
+		if only == "" && time.Since(r.began)+time.Since(began) > r.budget() {
+			r.say("no time for another round")
+			break
+		}
 	}
-	if only == "" {
+	if only == "" || only == "refused" {
 		r.refusedThere()
 	}
 	pinDriver(false)
@@ -285,6 +290,14 @@ func (r *run) rounds() int {
 		return 2
 	}
 	return 5
+}
+
+// budget is when no further round is begun.
+func (r *run) budget() time.Duration {
+	if r.quick {
+		return 150 * time.Second
+	}
+	return 18 * time.Minute
 }
 
 // settle waits until the engines have written what was loaded, so that this is not measured.
