@@ -114,7 +114,8 @@ func load(b *testing.B, s store.Store, issuer string, sessions int) {
 			for i := int(next.Add(1)); i <= sessions; i = int(next.Add(1)) {
 				sid := fmt.Sprint("sid-loaded-", i)
 				bearer := session.NewBearer(issuer, clientID, fmt.Sprint("loaded-", i/2))
-				err := s.Create(context.Background(), store.Record{Key: bearer.Key(), Issuer: issuer, ClientID: clientID, Subject: fmt.Sprint("loaded-", i/2), SID: sid, Created: now,
+				err := s.Create(context.Background(), store.Record{Key: bearer.Key(), Issuer: issuer,
+					ClientID: clientID, Subject: fmt.Sprint("loaded-", i/2), SID: sid, Created: now,
 					LastSeen: now, IdleExpires: now.Add(24 * time.Hour), Expires: now.Add(24 * time.Hour),
 					Payload: payload}, now, now)
 				if err != nil {

@@ -64,7 +64,8 @@ func (r refusal) at(permille int) float64 {
 
 func newResults(mode string) *results {
 	r := &results{Mode: mode, When: time.Now().UTC().Truncate(time.Second), Faults: map[string][]string{},
-		Machine: map[string]string{"cores": fmt.Sprint(runtime.NumCPU())}, Versions: map[string]string{"Go": runtime.Version()}}
+		Machine:  map[string]string{"cores": fmt.Sprint(runtime.NumCPU())},
+		Versions: map[string]string{"Go": runtime.Version()}}
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(info)) {
 		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
@@ -518,7 +519,8 @@ func TestTheResultsBecomeTablesAndCharts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"| logout, Redis | 12,300 | 12,300 | 1.00 | 100 + 23 | 100 + 23 | 1.00 | 0.70 | yes |",
-		"| django-lasuite | SQLite | sid | 204 | **still alive** |", "- Spring Security: memory: not measured: it is not here",
+		"| django-lasuite | SQLite | sid | 204 | **still alive** |",
+		"- Spring Security: memory: not measured: it is not here",
 		"django-lasuite, SQLite, 10,000 sessions", "| Redis & <co> | 4 | 0.2 ms | 7.0 ms | 7.0 ms | 7.0 ms |"} {
 		if n := strings.Count(string(text), want); n != 1 {
 			t.Errorf("%d times %q on the page", n, want)

@@ -22,7 +22,8 @@ const (
 	forgetJTISQL = `DELETE FROM jtis WHERE issuer = ? AND client = ? AND jti = ?`
 
 	// Up to ?1 sessions. SQLite prepares a statement anew at each call if a parameter alone is its limit, which takes
-	// longer than to carry it out: hence "?1 + 0", here and elsewhere. Payloads are returned only for sessions whose kind of refresh token is a bit of ?2.
+	// longer than to carry it out: hence "?1 + 0", here and elsewhere. Payloads are returned only for sessions whose kind
+	// of refresh token is a bit of ?2.
 	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, idle_expires, expires, refresh,
 		CASE WHEN ?2 >> refresh & 1 THEN payload ELSE x'' END`
 	namedKeySQL = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1 + 0`

@@ -1,5 +1,0 @@
-//go:build !ncruces
-
-package drivers
-
-func ncruces() []driver { return nil }
