@@ -76,8 +76,13 @@ interop: ## play the scenarios with real providers, and write their tables in do
 	@.ci/deps interop
 	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep -vE '^=== |^ +--- PASS'
 
-bench: ## run the benchmarks
-	@go test -run '^$$' -bench . -benchmem ./...
+# BENCH=quick takes 3 minutes; BENCH_SESSIONS=10M adds ten million sessions in memory and Redis (and takes 20 GB).
+BENCH ?= full
+
+bench: ## measure Curfew beside a floor and other relying parties, and write docs/performance.md (BENCH=quick: 3 minutes)
+	@.ci/deps bench
+	@cd bench && BENCH=$(BENCH) BENCH_SESSIONS=$(BENCH_SESSIONS) go test -run '^$$' -bench '^BenchmarkAll$$' \
+	  -benchtime 1x -timeout 60m .
 
 # How long, of all stores together.
 SOAK ?= 30m

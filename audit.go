@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"log/slog"
 	"net/http"
-	"slices"
 	"time"
 
 	"example.com/curfew/audit"
@@ -60,33 +59,54 @@ func (rp *RP) recordEnding(e store.Ending, ended []store.Ended) {
 // recordEvent records a decision of login or logout. A sign-in that succeeded is recorded when the session is created.
 func (rp *RP) recordEvent(r *http.Request, name string, attrs []slog.Attr) {
 	rp.countSignIn(name, attrs)
-	decided := slices.Contains([]string{"login", "handover", "backchannel_logout", "frontchannel_logout", "user_logout"}, name)
+	var e audit.Event
+	decided := true
+	switch name {
+	case "login":
+		e.Type = audit.SignIn
+	case "backchannel_logout":
+		e.Type = audit.BackchannelLogout
+	case "frontchannel_logout":
+		e.Type = audit.FrontchannelLogout
+	case "user_logout":
+		e.Type = audit.UserLogout
+	case "handover": // in traces alone
+	default:
+		decided = false
+	}
 	if rp.site.Tracer != nil && decided {
 		traceEvent(r, name, attrs)
 	}
-	kinds := map[string]audit.Type{"login": audit.SignIn, "backchannel_logout": audit.BackchannelLogout,
-		"frontchannel_logout": audit.FrontchannelLogout, "user_logout": audit.UserLogout}
-	e := audit.Event{Type: kinds[name]}
 	if e.Type == "" {
 		return
 	}
-	texts := map[string]*string{"result": &e.Result, "check": &e.Check, "provider": &e.Provider, "sub": &e.Subject,
-		"sid": &e.SID, "jti": &e.JTI, "error": &e.Reason}
 	for _, a := range attrs {
-		switch to := texts[a.Key]; {
-		case to != nil:
-			*to = a.Value.String()
-		case a.Key == "ended":
-			e.Count = int(a.Value.Int64())
-		case a.Key == "claimed_iss":
-			e.Issuer, e.Claimed = a.Value.String(), true
-		case a.Key == "claimed_sub":
-			e.Subject, e.Claimed = a.Value.String(), true
-		case a.Key == "claimed_sid":
-			e.SID, e.Claimed = a.Value.String(), true
-		case a.Key == "claimed_provider":
+		switch a.Key {
+		case "result":
+			e.Result = a.Value.String()
+		case "check":
+			e.Check = a.Value.String()
+		case "provider":
 			e.Provider = a.Value.String()
-		case a.Key == "claims":
+		case "sub":
+			e.Subject = a.Value.String()
+		case "sid":
+			e.SID = a.Value.String()
+		case "jti":
+			e.JTI = a.Value.String()
+		case "error":
+			e.Reason = a.Value.String()
+		case "ended":
+			e.Count = int(a.Value.Int64())
+		case "claimed_iss":
+			e.Issuer, e.Claimed = a.Value.String(), true
+		case "claimed_sub":
+			e.Subject, e.Claimed = a.Value.String(), true
+		case "claimed_sid":
+			e.SID, e.Claimed = a.Value.String(), true
+		case "claimed_provider":
+			e.Provider = a.Value.String()
+		case "claims":
 			if said, ok := a.Value.Any().(web.Detail); ok {
 				e.Claims, e.Claimed = said, true
 			}

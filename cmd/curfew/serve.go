@@ -396,8 +396,10 @@ func limitTime(h http.Handler, stream string) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)
 		defer cancel()
-		// Not every ResponseWriter supports this; then the size of the body is limited all the same.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
+		if r.ContentLength != 0 { // there is a body
+			// Not every ResponseWriter supports this; then the size of the body is limited all the same.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
+		}
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

@@ -163,6 +163,7 @@ func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...an
 func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	total := 0
 	err := s.write(ctx, "prune", func(w *writer) error {
+		total = 0
 		for _, batch := range []struct {
 			statement *sql.Stmt
 			until     time.Time

@@ -56,15 +56,18 @@ local function leave_mark(list, key, member, marked, expiry, till)
 end
 
 -- unlist removes a session from the indexes of its bucket. hint is that of the sid by which it was found. v is the
--- session, or nil if it no longer exists. Only a session of version 2 is in the index of former sids.
+-- session, or nil if it no longer exists. Only a session of version 2 is in the index of former sids, which is nil if it
+-- is known to be empty.
 local function unlist(expiry, tags, index, former_index, tag, hint, rest, v)
   redis.call('ZREM', expiry, hint .. tag .. rest)
   redis.call('ZREM', index, hint .. rest)
-  if not v or string.byte(v) == 2 then redis.call('ZREM', former_index, hint .. rest) end
-  if v then former(v, function(hint) redis.call('ZREM', former_index, hint .. rest) end) end
+  if former_index then
+    if not v or string.byte(v) == 2 then redis.call('ZREM', former_index, hint .. rest) end
+    if v then former(v, function(hint) redis.call('ZREM', former_index, hint .. rest) end) end
+  end
   if redis.call('EXISTS', index) == 0 then
     redis.call('ZREM', tags, tag)
-    redis.call('UNLINK', former_index) -- it may still hold sessions that expired in Redis
+    if former_index then redis.call('UNLINK', former_index) end -- it may still hold sessions that expired in Redis
   end
 end
 
