@@ -59,13 +59,18 @@ func (rp *RP) recordEnding(e store.Ending, ended []store.Ended) {
 // recordEvent records a decision of login or logout. A sign-in that succeeded is recorded when the session is created.
 func (rp *RP) recordEvent(r *http.Request, name string, attrs []slog.Attr) {
 	kinds := map[string]audit.Type{"login": audit.SignIn, "backchannel_logout": audit.BackchannelLogout,
-		"frontchannel_logout": audit.FrontchannelLogout, "user_logout": audit.UserLogout}
+		"frontchannel_logout": audit.FrontchannelLogout, "user_logout": audit.UserLogout,
+		"console_refused": audit.Operator}
 	e := audit.Event{Type: kinds[name]}
 	if e.Type == "" {
 		return
 	}
 	texts := map[string]*string{"result": &e.Result, "check": &e.Check, "provider": &e.Provider, "sub": &e.Subject,
 		"sid": &e.SID, "jti": &e.JTI, "error": &e.Reason}
+	if e.Type == audit.Operator { // somebody who is signed in and no operator
+		e.Action = "open_console"
+		texts["provider"], texts["sub"], texts["session"] = &e.ActorProvider, &e.Actor, &e.ActorSession
+	}
 	for _, a := range attrs {
 		switch to := texts[a.Key]; {
 		case to != nil:
