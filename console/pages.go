@@ -195,6 +195,9 @@ func (c *Console) fault(w http.ResponseWriter, r *http.Request, err error) {
 	c.render(w, status, "fault", c.viewOf("That did not work", r, say))
 }
 
+// rowsOfPage is how many sessions a page shows.
+const rowsOfPage = 25
+
 // maxForm is how many bytes a form of the console may have.
 const maxForm = 64 << 10
 
@@ -274,6 +277,7 @@ func (c *Console) searchPage(ctx context.Context, r *http.Request) (any, error) 
 		v.Names = append(v.Names, p.Name())
 	}
 	f, err := c.filter(q)
+	f.limit = rowsOfPage
 	if err == nil {
 		v.SessionPage, err = c.search(ctx, f)
 	}
