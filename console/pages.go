@@ -321,10 +321,14 @@ func (c *Console) eventsPage(ctx context.Context, r *http.Request) (any, error) 
 	}
 	page, err := c.events(ctx, q)
 	v := struct {
-		Events []audit.Event
-		After  int64
-		Next   string
-	}{Events: page.Events}
+		Events  []audit.Event
+		After   int64
+		Next    string
+		Query   url.Values
+		Types   []audit.Type
+		Results []string
+	}{Events: page.Events, Query: eventsQuery(r), Types: audit.Types(),
+		Results: []string{audit.OK, audit.Refused, "unavailable", "replayed"}}
 	if len(newest.Events) > 0 {
 		v.After = newest.Events[0].Position
 	}

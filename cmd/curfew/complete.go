@@ -15,8 +15,8 @@ import (
 const completeTime = 2 * time.Second
 
 // addCompletions adds to all commands what a shell completes beside their names and flags: the values of flags that have
-// few, and the names of providers, which the private listener is asked for. Files are completed for flags and arguments
-// that are files.
+// few, and the names of providers, which the private listener is asked for. The shell completes files itself, for what
+// may be one.
 func addCompletions(cmd *cobra.Command, p *process) {
 	for _, sub := range cmd.Commands() {
 		addCompletions(sub, p)
