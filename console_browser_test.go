@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"example.com/curfew"
@@ -77,7 +78,7 @@ func TestTheConsoleAtThePublicURLInABrowser(t *testing.T) {
 	})
 	bob := a.as("bob")
 	// What an attacker got into a page of the app, which is at the same origin.
-	attack := `<!doctype html><title>app</title><button id="b">Open</button><iframe id="f" src="/auth/console/"></iframe>
+	attack := `<!doctype html><title>app</title><iframe id="f" src="/auth/console/"></iframe>
 <script>
 window.said = {};
 const at = "/auth/console";
@@ -87,7 +88,6 @@ Promise.all([fetch(at + "/"), fetch(at + "/person?sub=bob"), fetch(at + "/events
   .then(async (all) => { said.statuses = all.map((r) => r.status).join(" ");
     said.texts = (await Promise.all(all.map((r) => r.text()))).join(" ").includes("bob");
     said.done = true });
-document.getElementById("b").onclick = () => { window.opened = window.open(at + "/person?sub=bob") };
 </script>`
 	a.server.Config.Handler.(*http.ServeMux).HandleFunc("GET /attack", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -108,8 +108,13 @@ document.getElementById("b").onclick = () => { window.opened = window.open(at + 
 		return e.name } })()`); strings.Contains(got, "Overview") || strings.Contains(got, "Sessions") {
 		t.Errorf("a page of the app framed the console: %s", got)
 	}
-	d.do(chromedp.Click("#b"))
-	d.until("window.opened !== undefined")
+	gesture := true
+	if _, err := chromedp.Run(d.ctx, chromedp.Evaluate[string](`(() => { window.opened = window.open(
+		"/auth/console/person?sub=bob"); return "" })()`, func(p *runtime.EvaluateParams) {
+		p.UserGesture = &gesture
+	})); err != nil {
+		t.Fatal(err)
+	}
 	// The window that it opens leaves the group of windows that know each other.
 	d.until("window.opened === null || window.opened.closed")
 	if status, _ := bob.api(a.server.URL + "/"); status != http.StatusOK {

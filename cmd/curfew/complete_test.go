@@ -64,7 +64,7 @@ func questions(o *operated) []struct {
 		{[]string{"curfew", "session", "list", "--s"}, []string{"--sub", "--sid", "--since", "--scan"}, []string{"--limit"}},
 		{[]string{"curfew", "events", "--type", "sign"}, []string{"sign_in"}, []string{"operator"}},
 		{[]string{"curfew", "notice", "list", "--state", ""}, []string{"pending", "dead"}, []string{"secret.txt"}},
-		{[]string{"curfew", "--version", "why", ""}, nil, []string{"secret.txt"}},
+		{[]string{"curfew", "why", ""}, nil, []string{"secret.txt"}},
 		{[]string{"curfew", "session", "list", "--admin", admin, "--provider", ""}, []string{"main"}, []string{"secret.txt"}},
 		{[]string{"curfew", "session", "list", "--admin", "http://127.0.0.1:1", "--provider", ""}, nil,
 			[]string{"main", "secret.txt"}},
@@ -131,6 +131,9 @@ func TestShellsComplete(t *testing.T) {
 					}
 				}
 				for _, w := range q.lack {
+					if !strings.HasPrefix(w, q.words[len(q.words)-1]) {
+						continue // zsh itself leaves out what does not begin so
+					}
 					if regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(w) + `\b`).MatchString(out) {
 						t.Errorf("%q offers %q:\n%s", q.words, w, out)
 					}
@@ -163,7 +166,7 @@ func TestManualPagesHaveAllThatTheHelpHas(t *testing.T) {
 	pages := []string{}
 	// Words that a page cuts at the end of a line, or a program sets otherwise, are compared without what it may change.
 	plain := func(text string) string {
-		text = regexp.MustCompile(`[\x60“”‘’'"*\\]`).ReplaceAllString(text, "")
+		text = regexp.MustCompile(`[\x60“”‘’'"]`).ReplaceAllString(text, "")
 		return strings.Join(strings.Fields(text), " ")
 	}
 	walk(root, func(cmd *cobra.Command) {
@@ -174,17 +177,14 @@ func TestManualPagesHaveAllThatTheHelpHas(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if bytes.Contains(raw, []byte("Auto generated")) {
-			t.Errorf("%s says who generated it", name)
+		if !bytes.HasPrefix(raw, []byte(".TH ")) {
+			t.Errorf("%s begins with %.40q", name, raw)
 		}
 		shown := plain(shell(t, dir, "man", "-l", "--no-hyphenation", "--no-justification", filepath.Join(man, name+".1")))
 		if !strings.Contains(shown, plain(cmd.Short)) {
 			t.Errorf("%s does not have %q", name, cmd.Short)
 		}
 		for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
-			if cmd.Name() != "completion" && cmd.Parent() != nil && cmd.Parent().Name() == "completion" {
-				break // not ours
-			}
 			if !strings.Contains(shown, plain(paragraph)) {
 				t.Errorf("%s does not have %q:\n%s", name, paragraph, shown)
 			}

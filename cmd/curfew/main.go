@@ -100,7 +100,6 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newManCmd(p),
 		newVersionCmd(p),
 	)
-	root.DisableAutoGenTag = true
 	addCompletions(root, p)
 	return root
 }
