@@ -205,7 +205,7 @@ func testDeb(t *testing.T, name string) {
 
 // testManual reads a manual page as a package has it: of this release, and with its date, not today's.
 func testManual(t *testing.T, name string) {
-	if out := tool(t, "man", "-l", name); !strings.Contains(out, "curfew 1.2.3") || !strings.Contains(out, "Nov 2023") {
+	if out := tool(t, "man", "-l", name); !strings.Contains(out, "curfew 1.2.3") || !strings.Contains(out, "2023-11-14") {
 		t.Errorf("the manual page is\n%s", out)
 	}
 }
