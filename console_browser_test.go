@@ -52,7 +52,8 @@ func (d *desk) text(expression string) string {
 func (d *desk) until(expression string) {
 	d.t.Helper()
 	for {
-		_, err := chromedp.Run(d.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(deskPatience)))
+		_, err := chromedp.Run(d.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(deskPatience),
+			chromedp.WithPollingInterval(100*time.Millisecond)))
 		if err == nil {
 			return
 		}
@@ -108,15 +109,6 @@ Promise.all([fetch(at + "/"), fetch(at + "/person?sub=bob"), fetch(at + "/events
 		return e.name } })()`); strings.Contains(got, "Overview") || strings.Contains(got, "Sessions") {
 		t.Errorf("a page of the app framed the console: %s", got)
 	}
-	gesture := true
-	if _, err := chromedp.Run(d.ctx, chromedp.Evaluate[string](`(() => { window.opened = window.open(
-		"/auth/console/person?sub=bob"); return "" })()`, func(p *runtime.EvaluateParams) {
-		p.UserGesture = &gesture
-	})); err != nil {
-		t.Fatal(err)
-	}
-	// The window that it opens leaves the group of windows that know each other.
-	d.until("window.opened === null || window.opened.closed")
 	if status, _ := bob.api(a.server.URL + "/"); status != http.StatusOK {
 		t.Fatal("a page of the app ended a session")
 	}
@@ -169,4 +161,20 @@ Promise.all([fetch(at + "/"), fetch(at + "/person?sub=bob"), fetch(at + "/events
 	a.happened("who ended bob's session", func(e audit.Event) bool {
 		return e.Action == "end_sessions" && e.Subject == "bob" && e.Actor == "alice" && e.ActorProvider == "main"
 	})
+
+	// The window that another page of the origin opens leaves the group of windows that know each other: the opener sees
+	// it as closed.
+	if _, err := chromedp.Call(d.ctx, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: false}); err != nil {
+		t.Fatal(err)
+	}
+	d.open("/attack")
+	gesture := true
+	if _, err := chromedp.Run(d.ctx, chromedp.Evaluate[string](`(() => { window.opened = window.open(
+		"/auth/console/person?sub=bob"); return "" })()`, func(p *runtime.EvaluateParams) {
+		p.UserGesture = &gesture
+	})); err != nil {
+		t.Fatal(err)
+	}
+	d.until("window.opened && window.opened.closed")
 }
