@@ -70,6 +70,8 @@ func (rp *RP) recordEvent(r *http.Request, name string, attrs []slog.Attr) {
 		e.Type = audit.FrontchannelLogout
 	case "user_logout":
 		e.Type = audit.UserLogout
+	case "console_refused": // somebody who is signed in and no operator
+		e.Type, e.Action, decided = audit.Operator, "open_console", false
 	case "handover": // in traces alone
 	default:
 		decided = false
@@ -80,16 +82,22 @@ func (rp *RP) recordEvent(r *http.Request, name string, attrs []slog.Attr) {
 	if e.Type == "" {
 		return
 	}
+	provider, subject, about := &e.Provider, &e.Subject, new(string)
+	if e.Type == audit.Operator {
+		provider, subject, about = &e.ActorProvider, &e.Actor, &e.ActorSession
+	}
 	for _, a := range attrs {
 		switch a.Key {
+		case "session":
+			*about = a.Value.String()
 		case "result":
 			e.Result = a.Value.String()
 		case "check":
 			e.Check = a.Value.String()
 		case "provider":
-			e.Provider = a.Value.String()
+			*provider = a.Value.String()
 		case "sub":
-			e.Subject = a.Value.String()
+			*subject = a.Value.String()
 		case "sid":
 			e.SID = a.Value.String()
 		case "jti":

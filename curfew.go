@@ -145,6 +145,10 @@ type Config struct {
 	// access tokens that are bound to one; see [gateway.Bearer].
 	ClientCertificateHeader string
 
+	// Console is who may use the operators' console at Prefix and "/console/": nobody by default. See docs/console.md for
+	// what to consider, since apps may be at the same origin.
+	Console ConsoleAccess
+
 	// SuccessStatus is the status of the back-channel endpoint after a logout: 200 (the default) or 204
 	// (Back-Channel Logout §2.8).
 	SuccessStatus int
@@ -191,6 +195,7 @@ type Observer struct {
 // RP is a running relying party, made by [New]. Its methods may be called concurrently.
 type RP struct {
 	site      *web.Site
+	log       *slog.Logger
 	providers []*oidc.Provider
 	sessions  *session.Manager
 	store     store.Store
@@ -227,7 +232,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
+	rp := &RP{log: log, site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
 		TrustedProxies: cfg.TrustedProxies,
 		TrustUnix:      cfg.TrustUnix, Tracer: cfg.Tracer}}
 	if err == nil {
@@ -249,6 +254,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	}
 	fault("Providers", rp.addProviders(cfg, log))
 	fault("Bearer", checkBearer(&cfg))
+	operators, err := cfg.Console.check(rp)
+	fault("Console", err)
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
@@ -373,6 +380,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
 	rp.mountClientKeys(mux)
+	rp.mountConsole(mux, cfg, operators)
 	if rp.keys != nil {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}

@@ -49,7 +49,7 @@ func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) *app {
 	t.Helper()
 	a := &app{t: t, store: memory.New(), ended: make(chan string, 100)}
-	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice",
+	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Users: people(),
 		Now: func() time.Time { return time.Now().Add(time.Duration(a.opSkew.Load())) }})
 	mux := http.NewServeMux()
 	a.server = httptest.NewServer(mux)
@@ -79,6 +79,15 @@ func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) 
 		fmt.Fprint(w, curfew.SessionFrom(r.Context()) != nil)
 	})))
 	return a
+}
+
+// people are those whom the provider knows.
+func people() (all []oidctest.User) {
+	for _, sub := range []string{"alice", "bob", "carol", "eve", "mallory", "nil", "olga", "omar"} {
+		all = append(all, oidctest.User{Subject: sub, Name: strings.ToUpper(sub[:1]) + sub[1:] + " Doe",
+			Email: sub + "@example.com"})
+	}
+	return all
 }
 
 func (a *app) open(cfg curfew.Config) *curfew.RP {

@@ -40,6 +40,8 @@ type Console struct {
 	Audit     *audit.Log
 	Replicas  func(context.Context) ([]Replica, error)          // optional
 	Traffic   func(context.Context) (map[string]Traffic, error) // by provider; optional
+
+	access *Access // nil: on the private listener
 }
 
 // Handler returns the handler for the whole listener.

@@ -211,6 +211,11 @@ func (h *Handler) get(r *http.Request, a asked) (*session.Session, error) {
 	if s, has, err := h.byToken(r, a); has || err != nil {
 		return s, err
 	}
+	return h.byCookie(r)
+}
+
+// byCookie is get for a request of a browser.
+func (h *Handler) byCookie(r *http.Request) (*session.Session, error) {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
 		return nil, nil

@@ -126,6 +126,12 @@ func testArchive(t *testing.T, name string) {
 	if err != nil || !strings.HasPrefix(string(out), "curfew 1.2.3 (") {
 		t.Errorf("version: %v: %s", err, out)
 	}
+	for _, name := range []string{"man/curfew.1.gz", "completions/curfew.bash", "completions/curfew.zsh",
+		"completions/curfew.fish"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(binary), name)); err != nil {
+			t.Error(err)
+		}
+	}
 	if out := tool(t, "file", binary); !strings.Contains(out, "statically linked") {
 		t.Errorf("the binary is not static: %s", out)
 	}
@@ -181,11 +187,15 @@ func testDeb(t *testing.T, name string) {
 	tool(t, "dpkg-deb", "--extract", name, dir)
 	unit := filepath.Join(dir, "usr/lib/systemd/system/curfew.service")
 	for path, mode := range map[string]fs.FileMode{"usr/bin/curfew": 0o755, "etc/curfew/curfew.yaml": 0o644,
-		"usr/share/doc/curfew/copyright": 0o644, "usr/lib/systemd/system/curfew.service": 0o644} {
+		"usr/share/doc/curfew/copyright": 0o644, "usr/lib/systemd/system/curfew.service": 0o644,
+		"usr/share/man/man1/curfew.1.gz": 0o644, "usr/share/man/man1/curfew-session-end.1.gz": 0o644,
+		"usr/share/bash-completion/completions/curfew": 0o644, "usr/share/zsh/vendor-completions/_curfew": 0o644,
+		"usr/share/fish/vendor_completions.d/curfew.fish": 0o644} {
 		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", path, info, err)
 		}
 	}
+	testManual(t, filepath.Join(dir, "usr/share/man/man1/curfew-session-end.1.gz"))
 	text, err := os.ReadFile(unit)
 	if err != nil || !strings.Contains(string(text), "ExecStart=/usr/bin/curfew serve") {
 		t.Errorf("the unit: %v\n%s", err, text)
@@ -200,10 +210,19 @@ func testDeb(t *testing.T, name string) {
 	}
 }
 
+// testManual reads a manual page as a package has it: of this release, and with its date, not today's.
+func testManual(t *testing.T, name string) {
+	if out := tool(t, "man", "-l", name); !strings.Contains(out, "curfew 1.2.3") || !strings.Contains(out, "2023-11-14") {
+		t.Errorf("the manual page is\n%s", out)
+	}
+}
+
 func testRPM(t *testing.T, name string) {
 	out := tool(t, "rpm", "--query", "--package", "--list", "--info", name)
 	for _, want := range []string{"/usr/bin/curfew\n", "/usr/lib/systemd/system/curfew.service\n",
-		"/etc/curfew/curfew.yaml\n", "Version     : 1.2.3", "Architecture: x86_64"} {
+		"/etc/curfew/curfew.yaml\n", "/usr/share/man/man1/curfew-session-end.1.gz\n",
+		"/usr/share/bash-completion/completions/curfew\n", "/usr/share/zsh/site-functions/_curfew\n",
+		"/usr/share/fish/vendor_completions.d/curfew.fish\n", "Version     : 1.2.3", "Architecture: x86_64"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

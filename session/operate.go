@@ -71,7 +71,7 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 		return Listing{}, fmt.Errorf("search: a page holds 1 to 1000 sessions, not %d", q.Limit)
 	}
 	q.Limit = cmp.Or(q.Limit, 100)
-	ask := store.Query{After: q.After, Limit: 1000}
+	ask := store.Query{After: q.After, Limit: q.Limit} // enough if all match
 	if q.Subject != "" || q.SID != "" {
 		ask.Issuer, ask.ClientID, ask.Subject, ask.SID = q.Issuer, q.ClientID, q.Subject, q.SID
 	}
@@ -95,8 +95,8 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 				found.Sessions = append(found.Sessions, s)
 			}
 		}
-		ask.After = page.Next
-		if page.Next.IsZero() || found.Looked >= lookMost {
+		ask.After, ask.Limit = page.Next, max(1, min(1000, lookMost-found.Looked))
+		if page.Next.IsZero() || found.Looked >= lookMost || len(found.Sessions) == q.Limit {
 			found.Next = page.Next
 			return found, nil
 		}

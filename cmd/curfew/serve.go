@@ -22,7 +22,6 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/console"
-	"example.com/curfew/fanout"
 	gw "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/web"
@@ -127,32 +126,13 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	if router != nil {
 		ready.Upstreams = router.Health
 	}
-	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
+	private := rp.Console()
+	private.Ready, private.Metrics, private.Hosts = ready, registry, append(c.AdminHosts, c.AdminListen)
 	registry.MustRegister(newOutboxCollector(backend, names, apps), newAuditCollector(rp.Audit()),
 		newSessionCollector(rp.Sessions().Stats))
 	private.Level = level
 	if c.Pprof {
 		private.Debug = profiles()
-	}
-	private.Notices, private.Retried = backend, rp.Notices().Wake
-	private.Sessions, private.Providers, private.Audit = rp.Sessions(), rp.Providers(), rp.Audit()
-	private.Replicas = func(ctx context.Context) (all []console.Replica, err error) {
-		some, err := rp.Replicas(ctx)
-		for _, r := range some {
-			all = append(all, console.Replica(r))
-		}
-		return all, err
-	}
-	private.Traffic = func(ctx context.Context) (map[string]console.Traffic, error) {
-		some, err := rp.Traffic(ctx)
-		all := make(map[string]console.Traffic, len(some))
-		for name, t := range some {
-			all[name] = console.Traffic(t)
-		}
-		return all, err
-	}
-	if keys := rp.Keys(); keys != nil {
-		private.Keys = signingKeys{keys}
 	}
 	servers := []*server{newServer(newLimitListener(public, "public", most, log),
 		newHTTPServer(publicHandler(c, rp, router, log, most), log))}
@@ -190,18 +170,6 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	printStart(p.stdout, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)
-}
-
-// signingKeys adapts the keys of package fanout for the console.
-type signingKeys struct{ *fanout.Keys }
-
-func (k signingKeys) List(ctx context.Context) ([]console.Key, error) {
-	infos, err := k.Keys.List(ctx)
-	all := make([]console.Key, len(infos))
-	for i, info := range infos {
-		all[i] = console.Key(info)
-	}
-	return all, err
 }
 
 // server is a listener and its HTTP or gRPC server.

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/fanout"
 	"example.com/curfew/web"
@@ -23,6 +24,7 @@ type Config struct {
 	Listen            string
 	AdminListen       string // empty: no private listener
 	AdminHosts        []string
+	Console           curfew.ConsoleAccess // who may use it at the public URL
 	URL               *url.URL
 	Hosts             []string // beside that of URL
 	CookieDomain      string   // empty: each host has its own cookie
@@ -133,6 +135,15 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if _, ok := given["policy"]; !ok && c.policyDefault == "deny" {
 		fault("policy_default",
 			errors.New("with deny and no policy nobody could use any path: add rules under policy"))
+	}
+	if _, ok := given["console"]; ok && len(c.Console.Require) > 0 {
+		switch at := c.Console.Provider; {
+		case at == "" && len(c.Providers) > 1:
+			fault("console", errors.New("say at which provider operators sign in, since another one may give anybody the "+
+				"same claims: {provider: main, require: {groups: [ops]}}"))
+		case at != "" && !slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.Name == at }):
+			fault("console", fmt.Errorf("there is no provider %q", at))
+		}
 	}
 	if err := c.Gateway.finish(); err != nil {
 		fault("identity_headers", err)

@@ -140,6 +140,7 @@ assertion_claims: [email, org.unit]
 tabs: overlay
 no_store: true
 websocket_origins: ["HTTPS://Other.example.com:443", "http://localhost:3000"]
+console: {provider: one, require: {groups: [ops, 7], mfa: true}}
 app: wiki
 log_format: json
 log_level: warn
@@ -207,6 +208,8 @@ providers:
 		{"TrustedProxies", len(rp.TrustedProxies), 2},
 		{"TrustedProxies", rp.TrustedProxies[0].String(), "10.0.0.7/32"},
 		{"Require", rp.Providers[0].Require, map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
+		{"Console", rp.Console, curfew.ConsoleAccess{Provider: "one",
+			Require: map[string][]any{"groups": {"ops", 7}, "mfa": {true}}}},
 		{"RequireVerifiedEmail", rp.Providers[0].RequireVerifiedEmail, true},
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
@@ -388,6 +391,15 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`tabs: "on" is unknown; want one of ["off"`},
 		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
 			`:1: websocket_origins: "*" is not an origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
+		{"a console for everybody", "console: true\n", ":1: console: want who may use the console, like {require: "},
+		{"a console for nobody in particular", "console: {}\n", ":1: console: require is missing"},
+		{"a console at a provider alone", "console: {provider: main}\n", ":1: console: require is missing"},
+		{"a console without values", "console: {require: {groups: []}}\n",
+			":1: console: line 1: require: groups: the list is empty, so nobody could use the console"},
+		{"a console with a setting of a policy", "console: {groups: [ops], require: {groups: [ops]}}\n",
+			`:1: console: line 1: there is no such setting: "groups"`},
+		{"a console at a provider that is none", "console: {provider: other, require: {groups: [ops]}}\n",
+			`:1: console: there is no provider "other"`},
 		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},
 		{"an assertion that nobody would get", "assertion: true\napp: wiki\n",
 			":1: assertion: nobody would be given it: name the proxy"},

@@ -82,20 +82,18 @@ func entries(v value, example string, settings func() []setting) error {
 	var faults []error
 	for _, item := range n.Content {
 		item = resolve(item)
-		if item.Kind != yaml.MappingNode {
-			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
-			continue
-		}
-		faults = append(faults, entry(item, settings()))
+		faults = append(faults, settingsOf(item, example, settings())...)
 	}
 	return OneLine(errors.Join(faults...))
 }
 
-// entry reads one map, which sets these settings.
-func entry(item *yaml.Node, all []setting) error {
-	var faults []error
+// settingsOf reads a map of settings, and returns every fault, with its line.
+func settingsOf(n *yaml.Node, example string, all []setting) (faults []error) {
+	if n.Kind != yaml.MappingNode {
+		return []error{fmt.Errorf("line %d: want settings here, like %s", n.Line, example)}
+	}
 	seen := map[string]bool{}
-	for k, node := range pairs(item) {
+	for k, node := range pairs(n) {
 		key := resolve(k)
 		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
 		switch {
@@ -110,7 +108,7 @@ func entry(item *yaml.Node, all []setting) error {
 		}
 		seen[key.Value] = true
 	}
-	return OneLine(errors.Join(faults...))
+	return faults
 }
 
 // tabMode sets what the pages of an app do when their session has ended.

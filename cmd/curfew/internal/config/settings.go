@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/stores"
@@ -37,6 +40,7 @@ func (c *Config) settings() []setting {
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none",
 			c.setAdminListen},
 		{"admin_hosts", "", "", "", c.setAdminHosts},
+		{"console", "", "", "", c.setConsole},
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
 			address(&c.GRPCListen)},
 		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
@@ -248,4 +252,24 @@ func (c *Config) setAdminHosts(v value) error {
 	}
 	c.AdminHosts = all
 	return nil
+}
+
+// setConsole sets who may use the console at the public URL.
+func (c *Config) setConsole(v value) error {
+	const example = "{require: {groups: [ops]}}"
+	n := v.tree()
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("want who may use the console, like %s", example)
+	}
+	all := settingsOf(n, example, []setting{
+		{key: "provider", set: text(&c.Console.Provider)},
+		{key: "require", set: func(v value) (err error) {
+			c.Console.Require, err = requirements(v, "use the console")
+			return err
+		}},
+	})
+	if len(all) == 0 && len(c.Console.Require) == 0 {
+		all = append(all, fmt.Errorf("require is missing: say which claim operators have, like %s", example))
+	}
+	return OneLine(errors.Join(all...))
 }
