@@ -12,6 +12,7 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/oidc"
+	"example.com/curfew/web"
 )
 
 // needed is what no configuration can do without.
@@ -119,6 +120,7 @@ remember: true
 attempt_lifetime: 5m
 home: /welcome
 after_logout: /bye
+look: {name: The Northgate, footer: Somewhere, help: "mailto:help@example.com", colors: {accent: "#124"}}
 upstream: http://127.0.0.1:3000/app
 store: "memory:"
 idle_timeout: 1h
@@ -185,6 +187,10 @@ providers:
 		{"AttemptLifetime", rp.AttemptLifetime, 5 * time.Minute},
 		{"Home", rp.Home, "/welcome"},
 		{"AfterLogout", rp.AfterLogout, "/bye"},
+		{"Look.Name", rp.Look.Name, "The Northgate"},
+		{"Look.Footer", rp.Look.Footer, "Somewhere"},
+		{"Look.Help", rp.Look.Help, "mailto:help@example.com"},
+		{"Look.Light", rp.Look.Light, web.Colors{Accent: "#124"}},
 		{"Idle", rp.IdleTimeout, time.Hour},
 		{"Absolute", rp.Lifetime, 8 * time.Hour},
 		{"Grace", rp.RefreshGrace, 5 * time.Minute},

@@ -82,24 +82,30 @@ func entries(v value, example string, settings func() []setting) error {
 			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
 			continue
 		}
-		all, seen := settings(), map[string]bool{}
-		for k, node := range pairs(item) {
-			key := resolve(k)
-			at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
-			switch {
-			case at < 0:
-				faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
-			case seen[key.Value]:
-				faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
-			default:
-				if err := all[at].set(value{node: node}); err != nil {
-					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
-				}
-			}
-			seen[key.Value] = true
-		}
+		faults = append(faults, fields(item, settings())...)
 	}
 	return OneLine(errors.Join(faults...))
+}
+
+// fields reads a map into settings. The faults have their lines.
+func fields(item *yaml.Node, all []setting) (faults []error) {
+	seen := map[string]bool{}
+	for k, node := range pairs(item) {
+		key := resolve(k)
+		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
+		switch {
+		case at < 0:
+			faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
+		case seen[key.Value]:
+			faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
+		default:
+			if err := all[at].set(value{node: node}); err != nil {
+				faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
+			}
+		}
+		seen[key.Value] = true
+	}
+	return faults
 }
 
 func (g *Gateway) setWebSocketOrigins(v value) error {
