@@ -124,7 +124,8 @@ func (s *Site) AllowFraming(w http.ResponseWriter, origins ...string) {
 // a form allows this site and https.
 func (s *Site) policy(p *Pages, host Host, m *Message, ancestors string) string {
 	var b strings.Builder
-	b.WriteString("default-src 'none'; base-uri 'none'; style-src " + p.styleHash + "; img-src data:")
+	b.WriteString("default-src 'none'; base-uri 'none'; frame-ancestors " + ancestors + "; style-src " + p.styleHash +
+		"; img-src data:")
 	if p.logo != nil {
 		if s.SharedCookie && !host.Main {
 			b.WriteString(" " + s.Origin())
@@ -143,19 +144,21 @@ func (s *Site) policy(p *Pages, host Host, m *Message, ancestors string) string 
 		forms = append(forms, i.Actions...)
 	}
 	forms = slices.DeleteFunc(append(forms, m.Actions...), func(a Action) bool { return !a.Post })
-	switch {
-	case len(forms) == 0:
+	if len(forms) == 0 {
 		b.WriteString("; form-action 'none'")
-	default:
-		b.WriteString("; form-action 'self' https:")
-		if s.Insecure() || s.PlainProviders || slices.ContainsFunc(forms, func(a Action) bool {
-			u, err := url.Parse(a.Href)
-			return err == nil && u.Scheme == "http"
-		}) {
-			b.WriteString(" http:") // which is for loopback alone
+		return b.String()
+	}
+	b.WriteString("; form-action 'self' https:")
+	if s.Insecure() || s.PlainProviders { // http is for loopback alone
+		b.WriteString(" http:")
+		return b.String()
+	}
+	for _, a := range forms {
+		if u, err := url.Parse(a.Href); err == nil && u.Scheme == "http" {
+			b.WriteString(" http://" + u.Host)
 		}
 	}
-	return b.String() + "; frame-ancestors " + ancestors
+	return b.String()
 }
 
 // Mount registers the routes of what pages load: the logo, and the script of a page with a list.
@@ -196,7 +199,7 @@ func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, m Mess
 	}
 	p := s.pages()
 	language := p.texts.choose(r.Header.Get("Accept-Language"))
-	_, ancestors, _ := strings.Cut(header.Get("Content-Security-Policy"), "frame-ancestors ")
+	_, ancestors, _ := strings.Cut(header.Get("Content-Security-Policy"), "frame-ancestors ") // the last of noPage
 	header.Set("Content-Security-Policy", s.policy(p, host, &m, cmp.Or(ancestors, "'none'")))
 	posts := func(a Action) bool { return a.Post }
 	if slices.ContainsFunc(m.Actions, posts) ||
