@@ -2,7 +2,6 @@ package curfew_test
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -226,24 +225,19 @@ func newGallery(t *testing.T, change ...func(*curfew.Config)) *app {
 		t.Fatal(err)
 	}
 	change = append([]func(*curfew.Config){func(c *curfew.Config) {
+		c.Providers[0].Label = "Northgate ID"
 		c.Providers = append(c.Providers, gone)
 		c.Policy = policy
 		c.Look = web.Look{Name: "Northgate", Footer: "Northgate Ltd, Harbour Street 1", Help: "https://help.example.com",
-			Logo: pixel(t)}
+			Logo: []byte(mark)}
 	}}, change...)
 	return newApp(t, change...)
 }
 
-// pixel is a PNG of one pixel.
-func pixel(t *testing.T) []byte {
-	t.Helper()
-	body, err := base64.StdEncoding.DecodeString(
-		"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return body
-}
+// mark is a logo that would run a script, if it could.
+const mark = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><script>window.pwned=1</script>` +
+	`<rect width="40" height="40" rx="10" fill="#0b6e4f" onload="window.pwned=1"/>` +
+	`<path d="M10 30V10l20 20V10" fill="none" stroke="#fff" stroke-width="4"/></svg>`
 
 // exhibit is a page that takes more than one request to come to.
 func exhibit(a *app) http.Handler {
@@ -362,6 +356,15 @@ func TestThePagesForPeopleInABrowser(t *testing.T) {
 	s.open("/gallery/submit")
 	s.until(`location.pathname === "/gallery/submitted"`)
 	s.check("what a form submitted", checker)
+
+	// Opened by itself, the logo runs nothing.
+	s.open("/auth/logo")
+	if got := s.text("window.pwned"); got != "undefined" {
+		t.Error("the logo ran a script")
+	}
+	s.mu.Lock()
+	s.faults = nil // the browser says what it stopped
+	s.mu.Unlock()
 
 	// Sign out, here and at the provider: the form and the redirects after it are allowed.
 	s.open("/auth/logout")

@@ -118,14 +118,9 @@ func (s *Site) AllowFraming(w http.ResponseWriter, origins ...string) {
 
 // policy returns the Content-Security-Policy of a page. Its style sheet and the script that submits a form are allowed
 // by their hashes, and nothing else inline.
-//
-// Browsers apply form-action to the redirects after a form too. Those lead to the provider, from there possibly through
-// other identity providers, of which only https is known, and back. So a page without a form allows none, and one with
-// a form allows this site and https.
 func (s *Site) policy(p *Pages, host Host, m *Message, ancestors string) string {
 	var b strings.Builder
-	b.WriteString("default-src 'none'; base-uri 'none'; frame-ancestors " + ancestors + "; style-src " + p.styleHash +
-		"; img-src data:")
+	b.WriteString("default-src 'none'; base-uri 'none'; style-src " + p.styleHash + "; img-src data:")
 	if p.logo != nil {
 		if s.SharedCookie && !host.Main {
 			b.WriteString(" " + s.Origin())
@@ -135,30 +130,36 @@ func (s *Site) policy(p *Pages, host Host, m *Message, ancestors string) string 
 	}
 	switch {
 	case m.Submit:
-		b.WriteString("; script-src " + p.submitHash)
+		b.WriteString("; frame-ancestors " + ancestors + "; script-src " + p.submitHash + s.formAction(m))
+		return b.String()
 	case len(m.Items) > 0:
 		b.WriteString("; script-src 'self'; connect-src 'self'")
 	}
+	return b.String() + s.formAction(m) + "; frame-ancestors " + ancestors
+}
+
+// formAction returns the directive that says where forms of a page may lead. Browsers apply it to the redirects after a
+// form too. Those lead to the provider, from there possibly through other identity providers, of which only https is
+// known, and back. So a page without a form allows none, and one with a form allows this site and https.
+func (s *Site) formAction(m *Message) string {
 	var forms []Action
 	for _, i := range m.Items {
 		forms = append(forms, i.Actions...)
 	}
 	forms = slices.DeleteFunc(append(forms, m.Actions...), func(a Action) bool { return !a.Post })
 	if len(forms) == 0 {
-		b.WriteString("; form-action 'none'")
-		return b.String()
+		return "; form-action 'none'"
 	}
-	b.WriteString("; form-action 'self' https:")
+	to := "; form-action 'self' https:"
 	if s.Insecure() || s.PlainProviders { // http is for loopback alone
-		b.WriteString(" http:")
-		return b.String()
+		return to + " http:"
 	}
 	for _, a := range forms {
 		if u, err := url.Parse(a.Href); err == nil && u.Scheme == "http" {
-			b.WriteString(" http://" + u.Host)
+			to += " http://" + u.Host
 		}
 	}
-	return b.String()
+	return to
 }
 
 // Mount registers the routes of what pages load: the logo, and the script of a page with a list.
