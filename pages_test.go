@@ -179,10 +179,11 @@ func (s *screen) check(where, axe string) {
 		"document.documentElement.scrollWidth <= document.documentElement.clientWidth": "true",
 		`getComputedStyle(document.querySelector("h1")).display`:                       "block",
 		// Isolates are ours: they hold what a stranger wrote together.
-		`/[\u202a-\u202e\u2066\u2067\u0000-\u0008\u001b\u200b]/.test(document.body.innerText)`:                           "false",
-		`[...document.querySelectorAll("*")].flatMap((e) => e.getAttributeNames()).filter((a) => /^(on|style)/.test(a))`: "",
-		`document.querySelectorAll("main").length + document.querySelectorAll("h1").length`:                              "2",
-		`document.documentElement.lang.length`:                                                                           "2",
+		`/[\u202a-\u202e\u2066\u2067\u0000-\u0008\u001b\u200b]/.test(document.body.innerText)`: "false",
+		`[...document.querySelectorAll("*")].flatMap((e) => e.getAttributeNames())
+			.filter((a) => /^(on|style)/.test(a))`: "",
+		`document.querySelectorAll("main").length + document.querySelectorAll("h1").length`: "2",
+		`document.documentElement.lang.length`:                                              "2",
 		`performance.getEntriesByType("resource").filter((e) => !e.name.startsWith(location.origin) &&
 			!e.name.startsWith("data:")).length`: "0",
 	} {

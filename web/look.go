@@ -37,8 +37,8 @@ type Look struct {
 	Templates fs.FS
 }
 
-// Colors are colours of CSS: #rgb, #rrggbb or rgb(r, g, b). Empty ones are ours. Texts need a contrast of 4.5 to what is
-// behind them (WCAG 2.2 §1.4.3). What is written on the accent is black or white, whichever is clearer.
+// Colors are colours of CSS: #rgb, #rrggbb or rgb(r, g, b). Empty ones are ours. Texts need a contrast of 4.5 to what
+// is behind them (WCAG 2.2 §1.4.3). What is written on the accent is dark or white, whichever is legible.
 type Colors struct {
 	Background string // of the page
 	Surface    string // of the card with the text

@@ -25,9 +25,12 @@ func files(all ...string) fstest.MapFS {
 // whole is the smallest template that shows all that people need.
 const whole = `<!doctype html><html lang="{{.Lang}}" dir="{{.Dir}}"><head><title>{{.Title}}</title>{{.Head}}</head>
 <body><main id="own"><h1>{{.Title}}</h1>{{.Done}}{{range .Paragraphs}}<p>{{.}}</p>{{end}}
-{{define "action"}}{{if .Post}}<form method="post" action="{{.Href}}">{{range $n, $v := .Form}}<input type="hidden" name="{{$n}}" value="{{$v}}">{{end}}<button>{{.Label}}</button></form>{{else}}<a href="{{.Href}}">{{.Label}}</a>{{end}}{{end}}
+{{define "action"}}{{if .Post}}<form method="post" action="{{.Href}}">{{range $n, $v := .Form}}
+<input type="hidden" name="{{$n}}" value="{{$v}}">{{end}}<button>{{.Label}}</button></form>
+{{else}}<a href="{{.Href}}">{{.Label}}</a>{{end}}{{end}}
 {{range .Items}}<h2>{{.Title}}</h2>{{range .Actions}}{{template "action" .}}{{end}}{{end}}
-{{range .Actions}}{{template "action" .}}{{end}}{{.Note}} {{.T "Reference"}} {{.Reference}}</main>{{.Tail}}</body></html>`
+{{range .Actions}}{{template "action" .}}{{end}}
+{{.Note}} {{.T "Reference"}} {{.Reference}}</main>{{.Tail}}</body></html>`
 
 // Every fault of a look is named, all at once.
 func TestALookIsChecked(t *testing.T) {
@@ -38,10 +41,11 @@ func TestALookIsChecked(t *testing.T) {
 		want []string // none: it is fine
 	}{
 		{"nothing", web.Look{}, nil},
-		{"all", web.Look{Name: "Société X", Footer: "Rue 1\u00a0: Paris", Help: "mailto:help@example.com", Logo: []byte(svg),
-			Light: web.Colors{Accent: "#0B6E4F", Text: "rgb(10, 10,10)", Background: "#fff"},
-			Dark:  web.Colors{Accent: "rgb(200 250 220)"}}, nil},
-		{"two lines", web.Look{Name: "a\nb", Footer: "a\u202eb"}, []string{"name: must be one line", "footer: must be one line"}},
+		{"all", web.Look{Name: "Société X", Footer: "Rue 1\u00a0: Paris", Help: "mailto:help@example.com",
+			Logo: []byte(svg), Light: web.Colors{Accent: "#0B6E4F", Text: "rgb(10, 10,10)", Background: "#fff"},
+			Dark: web.Colors{Accent: "rgb(200 250 220)"}}, nil},
+		{"two lines", web.Look{Name: "a\nb", Footer: "a\u202eb"},
+			[]string{"name: must be one line", "footer: must be one line"}},
 		{"too long", web.Look{Name: strings.Repeat("n", 201)}, []string{"name: must have at most 200 characters"}},
 		{"help by http", web.Look{Help: "http://help.example.com"}, []string{"help: must begin with https://"}},
 		{"help that runs", web.Look{Help: "javascript:alert(1)"}, []string{"help: must begin with https://"}},
@@ -76,8 +80,8 @@ func TestALookIsChecked(t *testing.T) {
 		{"unknown data", web.Look{Templates: files("page.html", whole+"{{.Secret}}")},
 			[]string{"a page with a link and a form: template: page.html", "a page with a list: template: page.html"}},
 		{"what the policy stops", web.Look{Templates: files("page.html", strings.Replace(whole, "<main id=\"own\">",
-			`<main style="color:red" onclick="x()"><img src="https://cdn.example/x.png"><script>x()</script><style>x{}</style>`+
-				`<link rel="stylesheet" href="https://cdn.example/x.css">`, 1))},
+			`<main style="color:red" onclick="x()"><img src="https://cdn.example/x.png"><script>x()</script>`+
+				`<style>x{}</style><link rel="stylesheet" href="https://cdn.example/x.css">`, 1))},
 			[]string{"ignore the attribute style of <main>", "ignore the attribute onclick of <main>",
 				`not to load "https://cdn.example/x.png"`, "inline <script> that is not ours", "inline <style> that is not ours",
 				`not to load "https://cdn.example/x.css"`}},
@@ -198,10 +202,12 @@ func TestALookIsShown(t *testing.T) {
 		!strings.HasSuffix(policy, "; sandbox") || !strings.Contains(w.Header().Get("Cache-Control"), "public") {
 		t.Errorf("the logo: %v", w.Header())
 	}
-	if w := answer(looking(t, web.Look{Templates: files("page.html", whole, "page.css", "h1{color:var(--accent)}")}).
-		NotFound(), "GET", "/auth/x", nil, "Accept-Language", "fr"); !strings.Contains(w.Body.String(), `<main id="own">`) ||
-		!strings.Contains(w.Body.String(), "h1{color:var(--accent)}</style>") || !strings.Contains(w.Body.String(), "Référence") {
-		t.Errorf("the own template: %s", w.Body)
+	own := looking(t, web.Look{Templates: files("page.html", whole, "page.css", "h1{color:var(--accent)}")})
+	body = answer(own.NotFound(), "GET", "/auth/x", nil, "Accept-Language", "fr").Body.String()
+	for _, want := range []string{`<main id="own">`, "h1{color:var(--accent)}</style>", "Référence"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the own template lacks %s:\n%s", want, body)
+		}
 	}
 }
 

@@ -28,7 +28,8 @@ func TestTheLookIsChecked(t *testing.T) {
 		want []string
 	}{
 		{"  name: A\n  logo_file: DIR/logo.svg\n  messages_dir: DIR/messages\n  templates_dir: DIR/templates\n" +
-			"  colors: {accent: '#123456', text: black}\n", []string{`curfew.yaml:4: look: colors: text: "black" is not a colour`}},
+			"  colors: {accent: '#123456', text: black}\n",
+			[]string{`curfew.yaml:4: look: colors: text: "black" is not a colour`}},
 		{"  name: A\n  logo_file: DIR/logo.svg\n  messages_dir: DIR/messages\n  templates_dir: DIR/templates\n" +
 			"  colors: {accent: '#123456'}\n  colors_dark: {accent: '#abc'}\n  help: https://help.example.com\n", nil},
 		{"  nmae: A\n  colors: {acent: '#123'}\n  logo_file: DIR/none.svg\n  messages_dir: DIR/text.txt\n",
