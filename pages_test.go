@@ -341,6 +341,8 @@ func TestThePagesForPeopleInABrowser(t *testing.T) {
 		t.Errorf("after the end of a session: %q", got)
 	}
 	s.check("after the end of a session", checker)
+	s.wear(640, "light", "en")
+	s.shot("sessions")
 
 	// Without: the page comes anew. A form that submits itself waits for its button.
 	s.scripts(false)

@@ -150,14 +150,15 @@ func (s *Site) formAction(m *Message) string {
 	if len(forms) == 0 {
 		return "; form-action 'none'"
 	}
-	to := "; form-action 'self' https:"
-	if s.Insecure() || s.PlainProviders { // http is for loopback alone
-		return to + " http:"
-	}
+	const least = "; form-action 'self' https:"
+	to := least
 	for _, a := range forms {
 		if u, err := url.Parse(a.Href); err == nil && u.Scheme == "http" {
 			to += " http://" + u.Host
 		}
+	}
+	if to == least && (s.Insecure() || s.PlainProviders) { // http is for loopback alone
+		to += " http:"
 	}
 	return to
 }
