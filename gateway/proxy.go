@@ -57,7 +57,9 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var v requestState
 	var by *rule
 	if err == nil {
-		v.session, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		a := h.own(r)
+		a.origin = cmp.Or(to.ownOrigin(), a.origin)
+		v.session, by, err = h.decide(r, a)
 	}
 	if err == nil && v.session != nil && to != nil {
 		v.identity = make(http.Header, 8)
@@ -114,6 +116,10 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			// Hop-by-hop headers have been removed, so `Connection: X-Auth-Subject` cannot remove what is set here.
 			h.Identity.strip(r.Out.Header)
 			stripCookies(r.Out.Header, h.Cookie)
+			if ofToken(stateFrom(r.In.Context()).session) { // identity headers may pass it on
+				r.Out.Header.Del("Authorization")
+				r.Out.Header.Del("Dpop")
+			}
 			r.Out.Trailer = nil // trailers arrive after the checks
 			r.SetURL(&to)
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // the gateway does not use it, so it is passed on as it is

@@ -129,6 +129,8 @@ refresh_grace: 5m
 cache_ceiling: 0s
 cache_size: 7
 success_status: 204
+bearer_lifetime: 20m
+client_certificate_header: X-Cert
 failure_status: 400
 trusted_proxies: [10.0.0.7, 192.168.0.0/16]
 admin_listen: off
@@ -167,6 +169,12 @@ providers:
     require_typ: true
     logout_scope: subject
     sid_from_token_response: true
+    bearer:
+      issuer: https://sts.example.com/
+      audiences: [https://api.example.com, app]
+      algorithms: [PS256]
+      form: entra
+      introspection: true
   - name: two
     issuer: https://other.example.com
     client_id: app
@@ -225,6 +233,10 @@ providers:
 		{"RevalidateBy", one.RevalidateBy, []string{"userinfo", "refresh"}},
 		{"RevalidateRate", one.RevalidateRate, 600},
 		{"SkipUserinfo", one.SkipUserinfo, true},
+		{"Bearer", one.Bearer, &oidc.Bearer{Issuer: "https://sts.example.com/", Form: "entra", Introspection: true,
+			Audiences: []string{"https://api.example.com", "app"}, SigningAlgs: []string{"PS256"}}},
+		{"BearerLifetime", rp.BearerLifetime, 20 * time.Minute},
+		{"ClientCertificateHeader", rp.ClientCertificateHeader, "X-Cert"},
 		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256",
 			RequireTyp:  true,
 			LogoutScope: "subject", SIDFromTokenResponse: true}},

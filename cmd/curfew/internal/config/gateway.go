@@ -82,13 +82,14 @@ func entries(v value, example string, settings func() []setting) error {
 			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
 			continue
 		}
-		faults = append(faults, fields(item, settings())...)
+		faults = append(faults, entry(item, settings()))
 	}
 	return OneLine(errors.Join(faults...))
 }
 
-// fields reads a map into settings. The faults have their lines.
-func fields(item *yaml.Node, all []setting) (faults []error) {
+// entry reads one map, which sets these settings.
+func entry(item *yaml.Node, all []setting) error {
+	var faults []error
 	seen := map[string]bool{}
 	for k, node := range pairs(item) {
 		key := resolve(k)
@@ -105,7 +106,7 @@ func fields(item *yaml.Node, all []setting) (faults []error) {
 		}
 		seen[key.Value] = true
 	}
-	return faults
+	return OneLine(errors.Join(faults...))
 }
 
 func (g *Gateway) setWebSocketOrigins(v value) error {
@@ -164,6 +165,7 @@ func (g *Gateway) setPolicy(v value) error {
 			{key: "groups", set: texts(&r.Groups)},
 			{key: "email_domains", set: texts(&r.EmailDomains)},
 			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
+			{key: "scopes", set: texts(&r.Scopes)},
 			{key: "acr", set: texts(&r.ACR)},
 			{key: "amr", set: texts(&r.AMR)},
 			{key: "max_age", set: duration(&r.MaxAge, time.Second)},

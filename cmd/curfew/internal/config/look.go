@@ -44,7 +44,9 @@ func mapping(faults *[]error, example string, all []setting) func(value) {
 			*faults = append(*faults, fmt.Errorf("want settings, like %s", example))
 			return
 		}
-		*faults = append(*faults, fields(n, all)...)
+		if err := entry(n, all); err != nil {
+			*faults = append(*faults, err)
+		}
 	}
 }
 

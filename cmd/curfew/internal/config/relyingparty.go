@@ -29,7 +29,8 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
 		NoForwardAuth: !c.ForwardAuth, OAuth2ProxyPaths: c.OAuth2ProxyPaths,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
-		AuditKeep: c.AuditKeep,
+		AuditKeep:      c.AuditKeep,
+		BearerLifetime: c.BearerLifetime, ClientCertificateHeader: c.CertificateHeader,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1
