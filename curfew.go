@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -115,6 +116,9 @@ type Config struct {
 	// their own: a slow call delays the calls after it and nothing else. When 100,000 are waiting, further ones are
 	// dropped, which is logged. ctx is done when [RP.Close] is called; Close waits for the call under way.
 	OnEnd func(ctx context.Context, ended store.Ended)
+	// Look says how the pages for people look: name, logo, colours, footer, help, further languages, own templates. A
+	// fault in any of it is one of New's.
+	Look web.Look
 	// Home is the path that a sign-in leads to when it was not started for another page; default "/".
 	Home string
 	// AfterLogout is the path that a sign-out leads to; the default is a page that says that the person is signed out.
@@ -244,6 +248,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		}
 		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
 	}
+	rp.site.Pages, err = web.NewPages(cfg.Look)
+	fault("Look", err)
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
 	fault("Home", web.CheckPath(cmp.Or(cfg.Home, "/")))
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
@@ -375,7 +381,11 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			}
 		},
 	}
+	for _, said := range rp.site.Pages.Incomplete() {
+		log.Warn("a language of the pages is not complete", "event", "messages_incomplete", "file", said)
+	}
 	mux := http.NewServeMux()
+	rp.site.Mount(mux)
 	rp.login.Mount(mux)
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
@@ -549,6 +559,7 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 			faults = append(faults, fmt.Errorf("number %d: %w", i+1, err))
 			continue
 		}
+		rp.site.PlainProviders = rp.site.PlainProviders || strings.HasPrefix(p.Config().Issuer, "http:")
 		client := [2]string{p.Config().Issuer, p.Config().ClientID}
 		if names[p.Name()] {
 			faults = append(faults,

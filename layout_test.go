@@ -260,6 +260,7 @@ func noMutable(files []*file) (faults []string) {
 	constant := []string{
 		"errors.New", "fmt.Errorf", "regexp.MustCompile", "template.Must", "strings.NewReplacer",
 		"netip.MustParsePrefix",
+		"sync.OnceValue", // a value that is made when it is first needed
 		"netip.MustParseAddr", "string", "[]byte", "time.Date", "big.NewInt", "prometheus.NewDesc",
 	}
 	names := map[string]bool{}

@@ -110,7 +110,7 @@ func (c *Console) answer(do func(context.Context, *http.Request) (any, error)) h
 func (c *Console) explain(r *http.Request, err error) (status int, say string) {
 	status, say = http.StatusInternalServerError, "it did not work; the log of the gateway says why"
 	if f, ok := errors.AsType[*web.Failure](err); ok {
-		status, say = f.Status, f.Message.Text
+		status, say = f.Status, f.Message.String()
 	} else if errors.Is(err, store.ErrNoNotice) {
 		status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
 	} else if errors.Is(err, session.ErrUnavailable) {

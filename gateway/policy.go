@@ -217,22 +217,30 @@ func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, targ
 // allowed returns nil if the session meets all conditions of the rule. The page says what kind of condition is not met;
 // only the log says which value would be accepted.
 func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target string) error {
-	var missing, why string
+	var say, why string
 	switch {
 	case len(by.Groups) > 0 && !session.MeetsText(s.Claims, h.groupsClaim(), by.Groups):
-		missing, why = "membership of a group", "groups"
+		why = "groups"
+		say = "You are signed in, but for this page your account lacks membership of a group.\n\nAsk the people who " +
+			"run this site if you should have it."
 	case len(by.EmailDomains) > 0 && !slices.ContainsFunc(by.EmailDomains,
 		func(d string) bool { return session.EqualFold(d, emailDomain(s)) }):
-		missing, why = "an e-mail address of a certain domain", "email_domains"
+		why = "email_domains"
+		say = "You are signed in, but for this page your account lacks an e-mail address of a certain domain.\n\nAsk " +
+			"the people who run this site if you should have it."
 	case s.IsToken && len(by.Scopes) > 0 && !hasScope(s.Claims, by.Scopes):
-		missing, why = "a scope", "scopes"
+		why = "scopes"
+		say = "You are signed in, but for this page your account lacks a scope.\n\nAsk the people who run this site if " +
+			"you should have it."
 	}
 	for name, values := range by.Claims {
-		if missing == "" && !session.MeetsText(s.Claims, name, values) {
-			missing, why = "a permission", "claims: "+name
+		if say == "" && !session.MeetsText(s.Claims, name, values) {
+			why = "claims: " + name
+			say = "You are signed in, but for this page your account lacks a permission.\n\nAsk the people who run this " +
+				"site if you should have it."
 		}
 	}
-	if missing == "" {
+	if say == "" {
 		return nil
 	}
 	prompt, label := "select_account", "Use another account"
@@ -243,8 +251,7 @@ func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target 
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{
-			Text: "You are signed in, but for this page your account lacks " + missing +
-				".\n\nAsk the people who run this site if you should have it.",
+			Text: say,
 			// If the provider signs the same account in again, signing out there helps.
 			Actions: []web.Action{{Label: label, Href: again}, h.signOut(r)},
 		},

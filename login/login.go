@@ -425,20 +425,9 @@ func (h *Handler) chooseProvider(w http.ResponseWriter, r *http.Request, q reque
 	for _, p := range h.Providers {
 		q.provider = p.Name()
 		q.params = paramsFor(p, all)
-		m.Actions = append(m.Actions, web.Action{Label: label(p), Href: h.link(q)})
+		m.Actions = append(m.Actions, web.Action{Label: p.Label(), Href: h.link(q)})
 	}
 	h.Site.Render(w, r, http.StatusOK, m)
-}
-
-// label returns the name of a provider for people.
-func label(p *oidc.Provider) string {
-	c := p.Config()
-	if c.Label == "" {
-		if u, err := url.Parse(c.Issuer); err == nil {
-			return u.Host
-		}
-	}
-	return c.Label
 }
 
 // redirect answers 303, so that a GET follows. It has no body, which would repeat the URL.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -64,6 +65,14 @@ func (p *Provider) Config() Config { return p.cfg }
 
 // Name returns what the provider is called here.
 func (p *Provider) Name() string { return p.cfg.Name }
+
+// Label returns the name of the provider for people: [Config.Label], or the host of the issuer.
+func (p *Provider) Label() string {
+	if u, err := url.Parse(p.cfg.Issuer); err == nil && p.cfg.Label == "" {
+		return u.Host
+	}
+	return p.cfg.Label
+}
 
 func (p *Provider) String() string   { return p.cfg.String() }
 func (p *Provider) GoString() string { return p.cfg.String() }

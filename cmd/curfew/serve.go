@@ -320,12 +320,12 @@ func publicHandler(c *config.Config, rp *curfew.RP, router *gw.Router, log *slog
 	if router != nil {
 		rest = router
 	} else {
-		site := &web.Site{URL: c.URL, Prefix: c.Prefix, Log: log, TrustedProxies: c.TrustedProxies}
+		site := rp.Gateway().Site
 		rest = site.Page(func(http.ResponseWriter, *http.Request) error {
-			return web.Fail(http.StatusNotFound,
-				"This gateway has no app behind it. It answers the proxy in front of your app "+
-					"(forward-auth, at "+site.Path("verify")+
-					"); to put it in front of the app itself, start it with --upstream.", nil)
+			return &web.Failure{Status: http.StatusNotFound, Message: web.Message{
+				Text: "This gateway has no app behind it. It answers the proxy in front of your app (forward-auth, at " +
+					"{path}); to put it in front of the app itself, start it with --upstream.",
+				Args: map[string]string{"path": site.Path("verify")}}}
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -34,6 +34,7 @@ type Config struct {
 	Attempt           time.Duration
 	Home              string
 	AfterLogout       string // empty: Curfew's own page
+	Look              web.Look
 	GRPCListen        string // empty: no ext_authz
 	MaxConnections    int    // of the public listener; 0: as many as the open files allow
 	TLSCert           string // empty: no TLS

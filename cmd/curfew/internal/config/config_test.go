@@ -13,6 +13,7 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/gateway"
 	"example.com/curfew/oidc"
+	"example.com/curfew/web"
 )
 
 // needed is what no configuration can do without.
@@ -120,6 +121,7 @@ remember: true
 attempt_lifetime: 5m
 home: /welcome
 after_logout: /bye
+look: {name: The Northgate, footer: Somewhere, help: "mailto:help@example.com", colors: {accent: "#124"}}
 upstream: http://127.0.0.1:3000/app
 routes: [{host: wiki.example.com, upstream: "http://127.0.0.1:3001", tabs: off}]
 store: "memory:"
@@ -198,6 +200,10 @@ providers:
 		{"AttemptLifetime", rp.AttemptLifetime, 5 * time.Minute},
 		{"Home", rp.Home, "/welcome"},
 		{"AfterLogout", rp.AfterLogout, "/bye"},
+		{"Look.Name", rp.Look.Name, "The Northgate"},
+		{"Look.Footer", rp.Look.Footer, "Somewhere"},
+		{"Look.Help", rp.Look.Help, "mailto:help@example.com"},
+		{"Look.Light", rp.Look.Light, web.Colors{Accent: "#124"}},
 		{"Idle", rp.IdleTimeout, time.Hour},
 		{"Absolute", rp.Lifetime, 8 * time.Hour},
 		{"Grace", rp.RefreshGrace, 5 * time.Minute},

@@ -58,6 +58,7 @@ func (c *Config) settings() []setting {
 		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},
 		{"after_logout", "", "PATH", "where users go after signing out (default: a page that says so)",
 			sitePath(&c.AfterLogout)},
+		{"look", "", "", "", c.setLook},
 	}, c.Gateway.settings(), []setting{
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + stores.Shapes(), c.setStore},
 		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)",
