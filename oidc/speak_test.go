@@ -356,6 +356,44 @@ func TestARequestIsPushed(t *testing.T) {
 	}
 }
 
+// Anybody can have a request pushed, by opening the login route, so the provider is asked for no more than it bears.
+func TestPushedRequestsAreLimited(t *testing.T) {
+	t.Parallel()
+	for name, signed := range map[string]bool{"plain": false, "signed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, func(_ *oidctest.Client, c *oidc.Config) {
+				if c.PushRequests = true; signed {
+					c.Keys = []oidc.PrivateKey{{ID: "ours", Key: newKey(t, elliptic.P256())}}
+					c.RequestObjectSigningAlg = "ES256"
+				}
+			})
+			parEndpoint(h, nil)
+			var rec recorder
+			h.op.Override(oidctest.Revoke, rec.answer(201, `{"request_uri": "urn:x", "expires_in": 60}`))
+			push := func() error { _, err := h.authURL(t); return err }
+			for n := range 100 {
+				if err := push(); err != nil {
+					t.Fatalf("request %d: %v", n+1, err)
+				}
+			}
+			err := push()
+			if !errors.Is(err, oidc.ErrTooMany) || !errors.Is(err, oidc.ErrUnavailable) || len(rec.asked) != 100 {
+				t.Errorf("request 101 of one moment: %v, and the provider was asked %d times", err, len(rec.asked))
+			}
+			h.Add(time.Second)
+			for n := range 50 {
+				if err := push(); err != nil {
+					t.Fatalf("request %d after a second: %v", n+1, err)
+				}
+			}
+			if err := push(); !errors.Is(err, oidc.ErrTooMany) {
+				t.Errorf("request 51 after a second: %v", err)
+			}
+		})
+	}
+}
+
 func TestAPushThatFailsSendsNobodyAway(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
