@@ -404,8 +404,9 @@ func TestAPushThatFailsSendsNobodyAway(t *testing.T) {
 		says   string
 	}{
 		{"a wrong client", 401, `{"error": "invalid_client"}`, oidc.ErrInvalidClient, "client_secret"},
-		{"a redirect URI that is not registered", 400, `{"error": "invalid_request", "error_description": "redirect_uri"}`,
-			nil, `par: it answered 400: "invalid_request", "redirect_uri"`},
+		{"a redirect URI that is not registered (RFC 9126 §2.3)", 400, `{"error": "invalid_request",
+			"error_description": "The redirect_uri is not valid for the given client"}`, nil,
+			`par: it answered 400: "invalid_request", "The redirect_uri is not valid for the given client"`},
 		{"a provider that is away", 503, ``, oidc.ErrUnavailable, "503"},
 		{"a redirect", 302, ``, oidc.ErrUnavailable, "redirects are not followed"},
 		{"a page", 201, `<html>`, oidc.ErrUnavailable, "JSON object"},
