@@ -142,7 +142,7 @@ func TestTheKeyOfRFC9126MadeItsExamples(t *testing.T) {
 	}
 }
 
-// RFC 9126 §2.1 (and RFC 7523 §2.2, §3): what our client assertion has of that of the example, and what it has besides.
+// RFC 9126 §2.1, RFC 7523 §2.2 and §3: what our client assertion has of that of the example, and what besides.
 func TestAClientAssertionHasTheClaimsOfRFC9126(t *testing.T) {
 	t.Parallel()
 	p, k := s6BhdRkqt3(t, func(c *Config) { c.AuthMethod = AuthPrivateJWT })
@@ -290,7 +290,11 @@ bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
 	compare(t, "the key", k, map[string]any{"kty": "EC", "crv": "P-256",
 		"x": "1yfLHCpXqFjxCeHHHMVDTcLscpb07KUxudBmOMn8C7Q", "y": "8_coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8",
 		"x5c": []any{strings.Join(body[1:len(body)-1], "")}}, "kid", "use", "alg", "x5t", "x5t#S256")
-	der, err := base64.StdEncoding.DecodeString(k["x5c"].([]any)[0].(string))
+	chain, _ := k["x5c"].([]any)
+	if len(chain) != 1 {
+		t.Fatalf("the chain is %v", chain)
+	}
+	der, err := base64.StdEncoding.DecodeString(chain[0].(string))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +307,7 @@ bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
 	}
 }
 
-// RFC 9449 §4.2, §6.1 and §7.1: ours has what the proofs of the examples have, whose key has the thumbprint of figure 9.
+// RFC 9449 §4.2, §6.1, §7.1: ours has what the proofs of the examples have, whose key has the thumbprint of figure 9.
 func TestADPoPProofHasWhatThoseOfRFC9449Have(t *testing.T) {
 	t.Parallel()
 	p, _ := s6BhdRkqt3(t, func(c *Config) { c.DPoP, c.Keys = true, nil })
