@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -480,6 +481,33 @@ func TestARequestIsSigned(t *testing.T) {
 	if _, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "s", Nonce: "n",
 		Verifier: verifier, Extra: url.Values{"iss": {"https://other.example.com"}}}); err == nil {
 		t.Error("a parameter replaces a claim of the request object")
+	}
+}
+
+// Keycloak's answer has the issuer twice. Nothing else may be there twice, and not with another value.
+func TestASignedAnswerMayNameItsIssuerTwice(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.ResponseMode = "jwt" })
+	for payload, taken := range map[string]bool{
+		`{"iss": "https://id", "code": "c", "iss": "https://id"}`:                         true,
+		`{"iss": "https:\u002f/id", "code": "c", "iss": "https://id"}`:                    true, // the same string
+		`{"iss": "https://id", "code": "c", "iss": "https://other"}`:                      false,
+		`{"iss": "https://id", "iss": "https://id", "code": "c", "iss": "https://other"}`: false,
+		`{"iss": "https://id", "code": "c", "code": "c"}`:                                 false,
+		`{"iss": 1, "code": "c", "iss": 1}`:                                               false,
+		`{"iss": null, "code": "c", "iss": null}`:                                         false,
+		`{"iss": "https://id", "code": "c", "x": {"iss": "a", "iss": "a"}}`:               false,
+		`{"iss": "https://id", "code": "c", "x": [{"iss": "a", "iss": "a"}]}`:             false,
+		`{"iss": "https://id", "code": "c", "Iss": "https://id"}`:                         true, // another name
+	} {
+		part := base64.RawURLEncoding.EncodeToString
+		r, err := h.rp.OpenResponse(part([]byte(`{"alg": "ES256"}`)) + "." + part([]byte(payload)) + ".AAAA")
+		switch {
+		case taken && (err != nil || r.Param("iss") != "https://id" || r.Param("code") != "c"):
+			t.Errorf("%s: %v", payload, err)
+		case !taken && (err == nil || !strings.Contains(err.Error(), "duplicate name")):
+			t.Errorf("%s: %v; want that it has a duplicate name", payload, err)
+		}
 	}
 }
 
