@@ -17,7 +17,7 @@ import (
 
 const hydraVersion = "2.3.0" // of e2e/hydra/go.mod
 
-// TestInteropHydra plays the scenarios of Ory Hydra, of which each starts one.
+// TestInteropHydra plays the scenarios of Ory Hydra, of which one is started: it makes keys of 4096 bits.
 func TestInteropHydra(t *testing.T) {
 	needInterop(t)
 	if _, err := os.Stat(hydraProgram()); err != nil {
@@ -27,7 +27,7 @@ func TestInteropHydra(t *testing.T) {
 		}
 		t.Skip("NOT TESTED: " + missing)
 	}
-	play(t, "hydra", "Ory Hydra "+hydraVersion+":", hydraScenarios())
+	play(t, "hydra", "Ory Hydra "+hydraVersion+":", startHydra(t).scenarios())
 }
 
 // hydraProgram is where .ci/deps puts it.
@@ -44,14 +44,13 @@ type hydra struct {
 	*child
 	issuer, admin string
 	people        *httptest.Server
-	apps          []*gateway
 }
 
-// startHydra starts one, and the gateways that use it. Access tokens live for ttl seconds.
-func startHydra(t *testing.T, ttl int, scopes string, apps ...*gateway) *hydra {
+// startHydra starts one. Its access tokens live for 5 s.
+func startHydra(t *testing.T) *hydra {
 	t.Helper()
 	public, admin := reserve(t), reserve(t)
-	p := &hydra{issuer: "http://" + public, admin: "http://" + admin + "/admin", apps: apps}
+	p := &hydra{issuer: "http://" + public, admin: "http://" + admin + "/admin"}
 	mux := http.NewServeMux()
 	p.people = httptest.NewServer(mux)
 	t.Cleanup(p.people.Close)
@@ -75,19 +74,27 @@ urls:
   logout: %[4]s/logout
   post_logout_redirect: %[4]s/out
 secrets: {system: [a-secret-of-the-tests]}
-ttl: {access_token: %[5]ds}
+ttl: {access_token: 5s}
 oidc: {subject_identifiers: {supported_types: [public]}}
-`, port(public), port(admin), p.issuer, p.people.URL, ttl), 0o600); err != nil {
+`, port(public), port(admin), p.issuer, p.people.URL), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.child = start(t, "Hydra", dir, os.Environ(), hydraProgram(), "serve", "all", "--dev", "--sqa-opt-out", "-c", config)
-	eventually(t, "Hydra is ready", func() string {
-		page, err := newBrowser("the supervisor").try(http.MethodGet, p.issuer+"/health/ready", nil)
-		if err != nil {
-			return err.Error()
-		}
-		return unless(page.status == http.StatusOK, "%v", page)
-	})
+	for _, path := range []string{"/health/ready", "/.well-known/jwks.json"} { // it makes its keys when first asked
+		eventually(t, "Hydra is ready", func() string {
+			page, err := newBrowser("the supervisor").try(http.MethodGet, p.issuer+path, nil)
+			if err != nil {
+				return err.Error()
+			}
+			return unless(page.status == http.StatusOK, "%v", page)
+		})
+	}
+	return p
+}
+
+// serve has gateways use it.
+func (p *hydra) serve(t *testing.T, scopes string, apps ...*gateway) {
+	t.Helper()
 	for _, g := range apps {
 		p.call(t, http.MethodPost, "/clients", object{"client_id": g.client, "client_secret": g.secret,
 			"redirect_uris":             []string{g.url + "/auth/callback"},
@@ -99,7 +106,6 @@ oidc: {subject_identifiers: {supported_types: [public]}}
 		g.provider(t, p.issuer, "allow_missing_exp: true")
 		g.start(t)
 	}
-	return p
 }
 
 // call sends JSON to the admin API.
@@ -190,25 +196,29 @@ func (p *hydra) signOut(t *testing.T, b *browser, g *gateway) {
 	}
 }
 
-func hydraScenarios() []scenario {
+func (p *hydra) scenarios() []scenario {
 	const session, lasting = "openid,profile,email", "openid,profile,email,offline_access"
-	two := func(t *testing.T, ttl int, scopes string) (p *hydra, g, other *gateway, b *browser) {
+	// Nobody else has the name.
+	somebody := func(name string, g *gateway) string { return name + "-" + g.client }
+	one := func(t *testing.T, scopes string) (g *gateway, b *browser, alice string) {
+		t.Helper()
+		g = newGateway(t)
+		p.serve(t, scopes, g)
+		alice = somebody("alice", g)
+		return g, p.signIn(t, g, alice), alice
+	}
+	two := func(t *testing.T, scopes string) (g, other *gateway, b *browser, alice string) {
 		t.Helper()
 		g, other = newGateway(t), newGateway(t)
-		p = startHydra(t, ttl, scopes, g, other)
-		b = p.signIn(t, g, "alice")
-		p.enter(t, b, other, "alice")
-		return p, g, other, b
+		p.serve(t, scopes, g, other)
+		alice = somebody("alice", g)
+		b = p.signIn(t, g, alice)
+		p.enter(t, b, other, alice)
+		return g, other, b, alice
 	}
-	sid := func(t *testing.T, g *gateway) string {
+	revoke := func(t *testing.T, what string) {
 		t.Helper()
-		for _, line := range g.since(0) {
-			if strings.Contains(line, "event=login ") {
-				return field(line, "sid")
-			}
-		}
-		t.Fatal("nobody has signed in")
-		return ""
+		p.call(t, http.MethodDelete, "/oauth2/auth/sessions/"+what, nil)
 	}
 	goesOn := func(t *testing.T, g *gateway, b *browser, what func()) (string, string) {
 		t.Helper()
@@ -217,8 +227,8 @@ func hydraScenarios() []scenario {
 	}
 	return []scenario{
 		{what: "somebody signs out of one of two apps", run: func(t *testing.T) (string, string) {
-			p, g, other, b := two(t, 300, session)
-			elsewhere, bob := p.signIn(t, other, "alice"), p.signIn(t, other, "bob")
+			g, other, b, alice := two(t, session)
+			elsewhere, bob := p.signIn(t, other, alice), p.signIn(t, other, somebody("bob", g))
 			if status, out := g.run(t, "", "check"); status != 0 || !strings.Contains(out, "looks like Ory Hydra") {
 				t.Errorf("check should recognize Hydra, and find no faults: %s", out)
 			}
@@ -228,41 +238,35 @@ func hydraScenarios() []scenario {
 			return sends, curfew
 		}},
 		{what: "the same with the scope `offline_access`", run: func(t *testing.T) (string, string) {
-			p, g, other, b := two(t, 300, lasting)
+			g, other, b, _ := two(t, lasting)
 			return other.ended(t, b, func() { p.signOut(t, b, g) })
 		}},
 		{what: "an administrator revokes one login session (`DELETE /admin/oauth2/auth/sessions/login?sid=`)",
 			run: func(t *testing.T) (string, string) {
-				g := newGateway(t)
-				p := startHydra(t, 300, session, g)
-				b := p.signIn(t, g, "alice")
-				elsewhere := p.signIn(t, g, "alice")
-				sends, curfew := g.ended(t, b, func() {
-					p.call(t, http.MethodDelete, "/oauth2/auth/sessions/login?sid="+sid(t, g), nil)
-				})
+				g, b, alice := one(t, session)
+				sid := ""
+				for _, line := range g.since(0) {
+					if strings.Contains(line, "event=login ") {
+						sid = field(line, "sid")
+					}
+				}
+				elsewhere := p.signIn(t, g, alice)
+				sends, curfew := g.ended(t, b, func() { revoke(t, "login?sid="+sid) })
 				elsewhere.in(t, g)
 				return sends, curfew
 			}},
 		{what: "an administrator revokes all login sessions of a person (`?subject=`)",
 			run: func(t *testing.T) (string, string) {
-				g := newGateway(t)
-				p := startHydra(t, 5, lasting, g)
-				b := p.signIn(t, g, "alice")
-				return goesOn(t, g, b, func() {
-					p.call(t, http.MethodDelete, "/oauth2/auth/sessions/login?subject=alice", nil)
-				})
+				g, b, alice := one(t, lasting)
+				return goesOn(t, g, b, func() { revoke(t, "login?subject="+alice) })
 			}},
 		{what: "an administrator revokes all consents of a person", run: func(t *testing.T) (string, string) {
-			g := newGateway(t)
-			p := startHydra(t, 5, lasting, g)
-			b := p.signIn(t, g, "alice")
-			return g.ended(t, b, func() {
-				p.call(t, http.MethodDelete, "/oauth2/auth/sessions/consent?all=true&subject=alice", nil)
-			})
+			g, b, alice := one(t, lasting)
+			return g.ended(t, b, func() { revoke(t, "consent?all=true&subject="+alice) })
 		}},
 		{what: "Curfew is away while somebody signs out, scope `offline_access`",
 			run: func(t *testing.T) (string, string) {
-				p, g, other, b := two(t, 5, lasting)
+				g, other, b, _ := two(t, lasting)
 				other.kill()
 				p.signOut(t, b, g)
 				other.start(t)
@@ -270,9 +274,7 @@ func hydraScenarios() []scenario {
 				return "a logout token, **once**", curfew
 			}},
 		{what: "requests come together when an access token has run out", run: func(t *testing.T) (string, string) {
-			g := newGateway(t)
-			p := startHydra(t, 5, lasting, g)
-			b := p.signIn(t, g, "alice")
+			g, b, _ := one(t, lasting)
 			b.refreshedOnce(t, g)
 			return "one new refresh token", "uses each once, and the session goes on"
 		}},
