@@ -24,7 +24,7 @@ func KeyFile(name string) (*keyring.Keyring, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("key file: %w: create its directory, for the user that this process runs as", err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("key file: %w: this user may not create it there", err)
+		return nil, fmt.Errorf("key file: %w: this user may neither read nor create it there", err)
 	case !errors.Is(err, fs.ErrExist):
 		return nil, fmt.Errorf("key file: %w", err)
 	}

@@ -85,7 +85,8 @@ func (t *translator) hosts() {
 		if len(hosts) == 0 {
 			outcome = Missing
 		}
-		t.say(cookies, outcome, "no cookie is for a whole domain: %s", note)
+		t.say(cookies, outcome, "no cookie is for a whole domain: %s. Where a proxy cannot do that, see cookie_domain there",
+			note)
 	}
 }
 
@@ -128,9 +129,19 @@ func (t *translator) listeners() {
 	for _, scheme := range []string{"http://", "https://"} {
 		address = strings.TrimPrefix(address, scheme)
 	}
-	if _, _, err := net.SplitHostPort(address); err != nil { // a Unix socket, fd:, or "-"
+	if path, unix := strings.CutPrefix(raw, "unix://"); unix && strings.HasPrefix(path, "/") {
+		t.top.set("listen", "unix:"+path)
+		t.say(from, Differs, "listen; the user and the group of Curfew alone can connect to the socket")
+		return
+	}
+	if strings.HasPrefix(raw, "fd:") {
+		t.top.set("listen", "systemd")
+		t.say(from, Differs, "listen: systemd, which takes the one socket that systemd opened")
+		return
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil || strings.Contains(port, "/") { // "-", "unix://x"
 		if from != nil {
-			t.say(from, Missing, "listen takes a host and a port; it is the default now")
+			t.say(from, Missing, "listen takes a host and a port, unix:PATH or systemd; it is the default now")
 		}
 		return
 	}
@@ -302,7 +313,8 @@ func (t *translator) sessions() {
 		default:
 			t.top.set("session_lifetime", s.value())
 			t.top.set("idle_timeout", s.value())
-			t.say(s, Carried, "session_lifetime and idle_timeout; a shorter idle_timeout is safer")
+			t.top.set("remember", true)
+			t.say(s, Carried, "session_lifetime, idle_timeout and remember; a shorter idle_timeout is safer")
 		}
 	} else {
 		t.items = append(t.items, Item{"cookie_expire (168h by default)", Differs,

@@ -276,6 +276,35 @@ func TestHostsAreThoseThatTheCookieReaches(t *testing.T) {
 	}
 }
 
+func TestListenersAndTheLifeOfACookieAreCarriedOver(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		arg, want, says string
+	}{
+		{"--http-address=unix:///run/o/o.sock", "listen: unix:/run/o/o.sock\n", "can connect to the socket"},
+		{"--http-address=fd:3", "listen: systemd\n", "the one socket that systemd opened"},
+		{"--http-address=http://127.0.0.1:80", "listen: 127.0.0.1:80\n", "listen"},
+		{"--http-address=unix://o.sock", "", "unix:PATH or systemd"},
+		{"--http-address=-", "", "unix:PATH or systemd"},
+		{"--cookie-expire=12h", "remember: true\n", "session_lifetime, idle_timeout and remember"},
+		{"--cookie-expire=0", "", "the cookie ends with the browser"},
+		{"--cookie-domain=example.com", "", "see cookie_domain there"},
+	} {
+		made, _ := translate(t, needed(row.arg), nil)
+		if row.want != "" && !strings.Contains("\n"+string(made.YAML), "\n"+row.want) ||
+			row.want == "" && strings.Contains("\n"+string(made.YAML), "\nlisten:") != strings.Contains(row.arg, "cookie") ||
+			row.want == "" && strings.Contains(string(made.YAML), "remember") {
+			t.Errorf("%s: %s", row.arg, made.YAML)
+		}
+		flag, _, _ := strings.Cut(row.arg, "=")
+		if !slices.ContainsFunc(made.Items, func(i Item) bool {
+			return strings.HasPrefix(i.Name, flag) && strings.Contains(i.Note, row.says)
+		}) {
+			t.Errorf("%s: %+v, want one that says %q", row.arg, made.Items, row.says)
+		}
+	}
+}
+
 func TestExpressionsBecomePaths(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
