@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/curfew/internal/servers"
 )
@@ -144,7 +145,8 @@ func (k *keycloak) trust(b *browser) {
 func (r *realm) enter(t *testing.T, b *browser, g *gateway, name string) {
 	t.Helper()
 	var p *page
-	for range 5 { // on a busy machine Keycloak may take longer than Curfew waits, for the first tokens of a kind
+	// On a busy machine Keycloak may take longer than Curfew waits.
+	for end := time.Now().Add(patience); ; {
 		p = b.follow(t, b.get(t, g.url+"/private"))
 		if strings.Contains(p.body, `name="password"`) {
 			p = b.password(t, p, name+r.suffix, "pw")
@@ -159,7 +161,7 @@ func (r *realm) enter(t *testing.T, b *browser, g *gateway, name string) {
 			}
 			p = b.follow(t, b.submit(t, p, url.Values{}))
 		}
-		if p.status != http.StatusServiceUnavailable {
+		if p.status != http.StatusServiceUnavailable || time.Now().After(end) {
 			break
 		}
 	}
