@@ -73,7 +73,7 @@ TABLES ?= write
 
 interop: ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
 	@.ci/deps interop
-	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep --line-buffered -vE '^=== |^ +--- PASS'
+	@cd e2e && go test -v -count=1 -timeout 30m -run '^TestInterop' -interop=$(TABLES) | grep --line-buffered -vE '^=== |^ +--- PASS'
 
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
