@@ -74,7 +74,7 @@ TABLES ?= write
 
 interop: ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
 	@.ci/deps interop
-	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep -vE '^=== |^ +--- PASS'
+	@cd e2e && go test -v -count=1 -timeout 30m -run '^TestInterop' -interop=$(TABLES) | grep --line-buffered -vE '^=== |^ +--- PASS'
 
 # BENCH=quick takes 3 minutes; BENCH_SESSIONS=10M adds ten million sessions in memory and Redis (and takes 20 GB).
 BENCH ?= full

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -259,6 +260,11 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		fault("AttemptLifetime", errors.New("must be between 1 and 15 minutes"))
 	}
 	fault("Providers", rp.addProviders(cfg, log))
+	if tokens := cfg.Identity.AccessTokens(); len(tokens) > 0 &&
+		slices.ContainsFunc(cfg.Providers, func(c oidc.Config) bool { return c.DPoP }) {
+		fault("Identity", fmt.Errorf("with DPoP the app could not use the access token (%s), which is bound to a key of "+
+			"the session: leave out one of the two", strings.Join(tokens, ", ")))
+	}
 	fault("Bearer", checkBearer(&cfg))
 	operators, err := cfg.Console.check(rp)
 	fault("Console", err)

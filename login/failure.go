@@ -127,6 +127,9 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 			Args: map[string]string{"provider": p.Label()},
 			Actions: []web.Action{{Label: "Try again",
 				Href: h.link(a.again(""))}}}
+		if errors.Is(err, oidc.ErrTooMany) {
+			f.Message.Text = "Too many people are signing in at this moment. Please try again in a few seconds."
+		}
 	case errors.Is(err, oidc.ErrInvalidGrant):
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))

@@ -35,6 +35,8 @@ var (
 	// ErrUnavailable: the provider could not be asked (network, 5xx, an answer that makes no sense): nothing is
 	// known, try again later.
 	ErrUnavailable = errors.New("the provider could not be asked")
+	// ErrTooMany is the [ErrUnavailable] of a request that was not sent, since there were too many like it.
+	ErrTooMany = fmt.Errorf("%w: too many requests at once", ErrUnavailable)
 	// ErrInvalidGrant: the provider refuses the refresh token, or the code, for good (RFC 6749 §5.2).
 	ErrInvalidGrant = errors.New("the provider refuses the grant (invalid_grant)")
 	// ErrInvalidClient: the token endpoint does not take this client's id, secret or way of authentication (RFC 6749

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/time/rate"
 )
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
@@ -28,6 +30,7 @@ type Provider struct {
 	troubles    troubles
 	nonces      sync.Map               // the last DPoP nonce of an endpoint, by its URL
 	silent      atomic.Bool            // the metadata could not be fetched when that was last tried
+	pushes      *rate.Limiter          // of authorization requests
 	barred      atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
@@ -38,7 +41,8 @@ func New(c Config) (*Provider, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	p := &Provider{cfg: c, asking: make(chan struct{}, askAtOnce)}
+	p := &Provider{cfg: c, pushes: rate.NewLimiter(rate.Every(pushEvery), pushBurst),
+		asking: make(chan struct{}, askAtOnce)}
 	var err error
 	if p.alg, err = findAlgorithm(c.SigningAlg); err != nil {
 		return nil, err

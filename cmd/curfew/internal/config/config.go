@@ -162,9 +162,14 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if c.token && !reached {
 		fault("pass_access_token", unreached)
 	}
-	if c.token && slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.DPoP }) {
-		fault("pass_access_token", errors.New("with dpop the app could not use the access token, which is bound to a "+
-			"key of the session: leave out one of the two"))
+	if tokens := c.Identity.AccessTokens(); len(tokens) > 0 &&
+		slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.DPoP }) {
+		key := "identity_headers"
+		if c.token {
+			key = "pass_access_token"
+		}
+		fault(key, fmt.Errorf("with dpop the app could not use the access token (%s), which is bound to a key of the "+
+			"session: leave out one of the two", strings.Join(tokens, ", ")))
 	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
 		fault("upstream", fmt.Errorf("%s is the public listener itself", c.Upstream.Host))

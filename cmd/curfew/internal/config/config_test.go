@@ -325,6 +325,9 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"bound tokens for an app", two("{name: two, issuer: 'https://other.example.com', client_id: app, dpop: true}") +
 			"upstream: http://127.0.0.1:1\npass_access_token: true\n",
 			":6: pass_access_token: with dpop the app could not use the access token"},
+		{"bound tokens for an app, in a header of its own", two("{name: two, issuer: 'https://other.example.com', "+
+			"client_id: app, dpop: true}") + "upstream: http://127.0.0.1:1\nidentity_headers: {X-Token: access_token}\n",
+			":6: identity_headers: with dpop the app could not use the access token (X-Token)"},
 		{"an unknown prompt", two(
 			"{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"),
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
