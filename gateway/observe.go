@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/span"
+	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
@@ -69,6 +70,9 @@ func outcome(s *session.Session, err error) (result, reason string) {
 		if errors.Is(err, session.ErrUnavailable) {
 			return "unavailable", "store"
 		}
+		if errors.Is(err, oidc.ErrUnavailable) {
+			return "unavailable", "provider"
+		}
 		return "unavailable", "assertion"
 	case http.StatusForbidden:
 		switch f.Event {
@@ -80,6 +84,8 @@ func outcome(s *session.Session, err error) (result, reason string) {
 			return "refused", "origin"
 		}
 		return "refused", "policy"
+	case http.StatusUnauthorized:
+		return "refused", "token"
 	case http.StatusInternalServerError:
 		return "failed", "internal"
 	case http.StatusNotFound:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime"
@@ -31,6 +32,8 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 	notices := counter("curfew_notice_attempts_total",
 		"Attempts to notify an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
 	fetches := counter("curfew_key_fetches_total", "Fetches of a provider's keys; refused are those over the rate.",
+		"provider", "result")
+	bearer := counter("curfew_bearer_tokens_total", "Access tokens of clients that were verified, by result.",
 		"provider", "result")
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "curfew_build_info", Help: "Always 1; the labels say what runs.",
@@ -75,6 +78,11 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		storeTime.WithLabelValues(operation)
 		storeFailed.WithLabelValues(operation)
 	}
+	for _, result := range bearerResults() {
+		for _, p := range append([]string{"unknown"}, providers...) {
+			bearer.WithLabelValues(p, result)
+		}
+	}
 	for _, p := range providers {
 		for _, kind := range []string{"refresh", "revalidation"} {
 			for _, result := range renewalResults() {
@@ -95,7 +103,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		}
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(logouts, created, ended, fetches, notices, build, checks, checkTime, signIns, renewals,
+	registry.MustRegister(logouts, created, ended, fetches, notices, bearer, build, checks, checkTime, signIns, renewals,
 		storeTime, storeFailed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry, curfew.Observer{
@@ -104,7 +112,10 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		Logout: func(channel, provider, result, reason string) {
 			logouts.WithLabelValues(channel, provider, result, reason).Inc()
 		},
-		Notice:   func(kind, target, result string) { notices.WithLabelValues(kind, target, result).Inc() },
+		Notice: func(kind, target, result string) { notices.WithLabelValues(kind, target, result).Inc() },
+		Bearer: func(provider, result string) {
+			bearer.WithLabelValues(cmp.Or(provider, "unknown"), result).Inc()
+		},
 		KeyFetch: func(provider, result string) { fetches.WithLabelValues(provider, result).Inc() },
 		Check: func(c gw.Check) {
 			took := c.Took
@@ -162,7 +173,8 @@ func surfaces() []string { return []string{"verify", "ext_authz", "proxy", "requ
 func checkOutcomes() []outcome {
 	return []outcome{{"allowed", "session"}, {"allowed", "public"}, {"signed_out", "session"}, {"signed_out", "step_up"},
 		{"refused", "policy"}, {"refused", "host"}, {"refused", "origin"}, {"refused", "identity"}, {"refused", "request"},
-		{"refused", "route"}, {"unavailable", "store"}, {"unavailable", "assertion"}, {"unavailable", "busy"},
+		{"refused", "route"}, {"refused", "token"}, {"unavailable", "store"}, {"unavailable", "provider"},
+		{"unavailable", "assertion"}, {"unavailable", "busy"},
 		{"failed", "internal"}}
 }
 
@@ -187,6 +199,9 @@ func signInChecks() []string {
 }
 
 func renewalResults() []string { return []string{"ok", "ended", "deferred"} }
+
+// bearerResults returns the outcomes of verifying an access token; see [gateway.Bearer].
+func bearerResults() []string { return []string{"ok", "refused", "ended", "unavailable"} }
 
 func notifyResults() []string {
 	return []string{"ok", "refused", "redirect", "error", "timeout", "unreachable", "impossible", "internal", "expired"}

@@ -158,8 +158,7 @@ if has_jti and not more then
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
 end
 for i = 1, #marks do
-  redis.call('SET', prefix .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
-  redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
+  leave_mark(KEYS[1], prefix .. 'm' .. marks[i], 'm' .. marks[i], marked, ARGV[11], ARGV[12])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], former_index, tag, stale[i][1], stale[i][2]) end
 local answer, ended = {more and 'more' or 'done', table.concat(queues)}, {}

@@ -30,6 +30,5 @@ KEYS = {prefix .. 'q', prefix .. 'u' .. tag, prefix .. 't', prefix .. 'l', prefi
 local before, marked = redis.call('GET', keys[2]), mark_time(ARGV[1])
 if not before or tonumber(before) < tonumber(marked) then
   redis.call('ZREM', keys[1], '') -- see end.lua
-  redis.call('SET', keys[2], marked, 'PXAT', ARGV[12])
-  redis.call('ZADD', keys[1], ARGV[11], 'm' .. args[2])
+  leave_mark(keys[1], keys[2], 'm' .. args[2], marked, ARGV[11], ARGV[12])
 end
