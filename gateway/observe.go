@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/span"
+	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
@@ -73,6 +74,9 @@ func outcome(s *session.Session, err error) (result, reason string) {
 	case http.StatusServiceUnavailable:
 		if errors.Is(err, session.ErrUnavailable) {
 			return "unavailable", "store"
+		}
+		if errors.Is(err, oidc.ErrUnavailable) {
+			return "unavailable", "provider"
 		}
 		return "unavailable", "assertion"
 	case http.StatusForbidden:

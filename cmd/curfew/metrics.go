@@ -177,7 +177,7 @@ func checkOutcomes() []outcome {
 	return []outcome{{"allowed", "session"}, {"allowed", "token"}, {"allowed", "public"}, {"signed_out", "session"},
 		{"signed_out", "step_up"}, {"refused", "policy"}, {"refused", "token"}, {"refused", "host"}, {"refused", "origin"},
 		{"refused", "identity"}, {"refused", "request"}, {"refused", "route"}, {"unavailable", "store"},
-		{"unavailable", "assertion"}, {"unavailable", "busy"}, {"failed", "internal"}}
+		{"unavailable", "provider"}, {"unavailable", "assertion"}, {"unavailable", "busy"}, {"failed", "internal"}}
 }
 
 // signInOutcomes returns what may become of a sign-in; see package login.
