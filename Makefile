@@ -13,7 +13,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CHECKS      := inherit,-ST1005,-SA1004
 
 .DEFAULT_GOAL := help
-.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench demo build dist release interop
+.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench soak demo build dist release interop
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,15 @@ bench: ## measure Curfew beside a floor and other relying parties, and write doc
 	@.ci/deps bench
 	@cd bench && BENCH=$(BENCH) BENCH_SESSIONS=$(BENCH_SESSIONS) go test -run '^$$' -bench '^BenchmarkAll$$' \
 	  -benchtime 1x -timeout 60m .
+
+# How long, of all stores together.
+SOAK ?= 30m
+
+soak: ## break everything for SOAK (30m) while people sign in and out, and check what was answered (docs/soak.md)
+	@.ci/deps
+	@mkdir -p soak.out
+	@SOAK=$(SOAK) go test ./e2e -v -count=1 -timeout 0 -run '^TestThePromisesHoldWhateverBreaks$$' -artifacts \
+	  -outputdir "$$PWD/soak.out" | grep -vE '^=== '
 
 demo: ## see it work: a provider and two apps on this machine
 	@go run ./cmd/curfew demo

@@ -127,6 +127,20 @@ type Config struct {
 	// WebSocketOrigins are the origins of other sites whose pages may open a WebSocket here, like
 	// "https://other.example.com". Pages of this site always may; others are answered 403 (RFC 6455 §10.2).
 	WebSocketOrigins []string
+	// Tabs puts a script into the pages of the app behind [RP.Proxy], which notifies open tabs of the end of their
+	// session, and says what a page does then; default: no script. A Go app puts it into its pages itself, with
+	// `<script async src="/auth/tab.js"></script>`; see docs/tabs.md.
+	Tabs gateway.TabMode
+	// NoStore has browsers keep nothing that they get for somebody who is signed in: `Cache-Control: no-store`, where a
+	// handler does not say otherwise; see [gateway.Handler]. The default there is `private`.
+	NoStore bool
+
+	// BearerLifetime is how long an access token may live that a client sends (see [oidc.Config.Bearer]): between a minute
+	// and 24 hours; default 1 h. Others are refused. End marks are kept for as long.
+	BearerLifetime time.Duration
+	// ClientCertificateHeader is the header in which a trusted proxy says with which certificate a client connected, for
+	// access tokens that are bound to one; see [gateway.Bearer].
+	ClientCertificateHeader string
 
 	// SuccessStatus is the status of the back-channel endpoint after a logout: 200 (the default) or 204
 	// (Back-Channel Logout §2.8).
@@ -156,6 +170,7 @@ type Observer struct {
 	SessionEnded   func(cause string)                             // for each session that this process ended
 	Logout         func(channel, provider, result, reason string) // for each request for a logout
 	KeyFetch       func(provider, result string)                  // for each request for a provider's keys
+	Bearer         func(provider, result string)                  // for each access token that was verified
 	Notice         func(kind, target, result string)              // for each attempt to notify an app or revoke a token
 }
 
@@ -218,10 +233,12 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		fault("AttemptLifetime", errors.New("must be between 1 and 15 minutes"))
 	}
 	fault("Providers", rp.addProviders(cfg, log))
+	fault("Bearer", checkBearer(&cfg))
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("WebSocketOrigins", checkOrigins(&cfg))
+	fault("Tabs", gateway.CheckTabMode(cfg.Tabs))
 	if cfg.CookieName != "" {
 		fault("CookieName", session.CheckCookieName(cfg.CookieName))
 	}
@@ -255,7 +272,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
-		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
+		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject, TokenLifetime: bearerLifetime(&cfg),
 		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves,
 		Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
 		Now: cfg.Now, Log: log,
@@ -310,8 +327,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
 		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
-		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
-		WebSocketOrigins: cfg.WebSocketOrigins,
+		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths, Bearer: rp.bearer(&cfg),
+		WebSocketOrigins: cfg.WebSocketOrigins, Tabs: cfg.Tabs, NoStore: cfg.NoStore,
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)

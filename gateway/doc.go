@@ -11,6 +11,7 @@
 // headers that clients cannot set: every header that could be taken for one of them is removed first.
 //
 //	gateway.go   the decision, and the middleware
+//	bearer.go    access tokens of clients
 //	verify.go    forward-auth
 //	policy.go    who may use which path; path.go: what a path means; siblings.go: paths that a policy may have missed
 //	identity.go  the identity headers; assertion.go: the signed assertion
@@ -18,4 +19,6 @@
 //	stream.go    open requests end with their session; upgrade.go: WebSockets; websocket.go: who may open one
 //	limits.go    slow bodies and the number of open requests
 //	session.go   the session for its own page
+//	tab.go       open tabs; tab.js: their script; inject.go: puts it into pages of apps
+//	caching.go   what browsers and shared caches may keep
 package gateway

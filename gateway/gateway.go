@@ -43,6 +43,9 @@ type Handler struct {
 	// userinfo. With "/oauth2" as the prefix, links and proxies that name them go on working.
 	OAuth2ProxyPaths bool
 
+	// Bearer has access tokens taken in the Authorization header; nil: they are not looked at, and apps get them.
+	Bearer *Bearer
+
 	// StreamsAreUse lets an open stream count as use of its session. By default a forgotten open tab does not keep a
 	// session alive.
 	StreamsAreUse bool
@@ -51,14 +54,26 @@ type Handler struct {
 	// returns it. Pages of this site always may.
 	WebSocketOrigins []string
 
+	// Tabs puts the script that notifies open tabs of the end of their session into the pages that pass through
+	// [Handler.Proxy] and [Handler.Route], and says what a page does then. Default [TabsOff]. [Route.Tabs] overrides
+	// it.
+	Tabs TabMode
+	// NoStore forbids browsers to keep answers to people who are signed in: `Cache-Control: no-store`. Files that the
+	// app calls public or immutable are excepted, and in a Go app whatever its handler sets. By default an answer that
+	// says nothing about caching is `private`.
+	NoStore bool
+
 	// MaxOpen is how many requests may be open at a time, WebSockets and the event streams of open tabs included.
 	// Requests without a session may use half of it. Further requests are answered 503. 0: no limit.
 	MaxOpen int
 
-	streams streams
-	hosts   hosts
-	slots   slots
-	dropped sync.Map // names of headers of which the log has said that values were dropped
+	streams  streams
+	closings closings
+	tabs     tabs
+	hosts    hosts
+	slots    slots
+	untold   sync.Map // why pages did not get the script for open tabs, as far as the log has said so
+	dropped  sync.Map // names of headers of which the log has said that values were dropped
 }
 
 // Mount adds the routes of this package to mux.
@@ -73,6 +88,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	}
 	mux.Handle(h.Site.Path("session"), h.Site.JSON(h.session, http.MethodGet, http.MethodHead))
 	mux.Handle(h.Site.Path("events"), h.Site.JSON(h.events, http.MethodGet))
+	mux.Handle(h.Site.Path("tab.js"), h.Site.JSON(h.tabJS, http.MethodGet, http.MethodHead))
 }
 
 // VerifyFirst returns a handler that serves the paths below /auth/verify/ unchanged, and passes all other requests to
@@ -124,7 +140,10 @@ type requestState struct {
 	bearer  session.Bearer // set if StreamsAreUse
 	// In the proxy:
 	stream   *stream
-	identity http.Header // the identity headers
+	identity http.Header   // the identity headers
+	public   bool          // the path does not need a session
+	tabs     TabMode       // set if the answer is to have the script for open tabs
+	request  *http.Request // as it came from the client; set with tabs
 }
 
 type contextKey struct{}
@@ -141,7 +160,7 @@ func SessionFrom(ctx context.Context) *session.Session { return stateFrom(ctx).s
 // newState returns the state that the middleware puts into the context of a request.
 func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
 	v := requestState{session: s, handler: h}
-	if h.StreamsAreUse {
+	if h.StreamsAreUse && !ofToken(s) {
 		v.bearer, _ = h.Cookie.Read(r)
 	}
 	return v
@@ -150,16 +169,18 @@ func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
 // errNotSignedIn means that the request needs a sign-in.
 var errNotSignedIn = errors.New("nobody is signed in")
 
-// decide makes the decision for every entry point: may the sender of r, identified by its cookie, send method to target
-// (path and query as they will be sent to the app)? A nil error lets the request through, with the session and the rule
+// decide makes the decision for every entry point: may the sender of r, identified by its access token or else by its
+// cookie, send method to target (path and query as they will be sent to the app)? A nil error lets the request through, with the session and the rule
 // that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
 // a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if the store fails.
-func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
+func (h *Handler) decide(r *http.Request, a asked) (*session.Session, *rule, error) {
+	method, target := a.method, a.target
 	rule, err := h.Policy.find(r, h.here(r).Name, method, target)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := h.get(r)
+	a.public = rule != nil && rule.Public
+	s, err := h.get(r, a)
 	switch {
 	case err != nil:
 		return nil, rule, err
@@ -173,15 +194,19 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 			back = requestTarget(r)
 		}
 		if err := h.allowedFor(r, rule, s, back); err != nil {
-			return s, rule, err
+			return s, rule, forbidden(rule, s, err)
 		}
-		return s, rule, h.checkStepUp(rule, s, method, target)
+		return s, rule, forbidden(rule, s, h.checkStepUp(rule, s, method, target))
 	}
 	return s, nil, nil
 }
 
-// get returns the session of a request, nil if nobody is signed in, or an error if the store fails.
-func (h *Handler) get(r *http.Request) (*session.Session, error) {
+// get returns the session of a request, nil if nobody is signed in, or an error if the store fails or an access token is
+// refused.
+func (h *Handler) get(r *http.Request, a asked) (*session.Session, error) {
+	if s, has, err := h.byToken(r, a); has || err != nil {
+		return s, err
+	}
 	b, ok := h.Cookie.Read(r)
 	if !ok {
 		return nil, nil
@@ -213,18 +238,25 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 		var s *session.Session
 		var by *rule
 		if err == nil {
-			s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+			s, by, err = h.decide(r, h.own(r))
 		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
 			return
 		}
 		r = h.logAllowed(r, "require", r.Method, r.URL.EscapedPath(), s, by)
+		h.presetCaching(w, s != nil)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.newState(r, s))))
 	})
 }
 
-// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. If the
+// own is a request to this gateway itself.
+func (h *Handler) own(r *http.Request) asked {
+	return asked{method: r.Method, target: r.URL.EscapedPath(), origin: h.here(r).Origin}
+}
+
+// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. An access
+// token that is not good is as good as none. If the
 // store fails, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -234,12 +266,15 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 		}
 		var s *session.Session
 		if err == nil {
-			s, err = h.get(r)
+			a := h.own(r)
+			a.optional = true
+			s, err = h.get(r, a)
 		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, nil)
 			return
 		}
+		h.presetCaching(w, s != nil)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, h.newState(r, s))))
 	})
 }
@@ -248,6 +283,11 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 // the URL that login returns. Other requests, or all if login is nil, are answered 401, which is not logged because it
 // is frequent.
 func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
+	if c, ok := errors.AsType[*challenged](err); ok { // a program, whatever it accepts
+		w.Header().Set("WWW-Authenticate", c.challenge)
+		h.Site.JSON(func(http.ResponseWriter, *http.Request) error { return c.Failure }).ServeHTTP(w, r)
+		return
+	}
 	page := expectsPage(r)
 	stepUp, isStepUp := errors.AsType[stepUpNeeded](err)
 	if isStepUp && login != nil {
@@ -266,8 +306,11 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 			http.Redirect(w, r, login(), status)
 			return nil
 		}
-		if isStepUp {
+		switch {
+		case isStepUp:
 			w.Header().Set("WWW-Authenticate", stepUp.challenge())
+		case h.Bearer != nil: // RFC 6750 §3: without an error code, since nothing was tried
+			w.Header().Set("WWW-Authenticate", "Bearer")
 		}
 		switch {
 		case page && login != nil && method != http.MethodGet && method != http.MethodHead:

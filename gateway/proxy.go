@@ -57,7 +57,9 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var v requestState
 	var by *rule
 	if err == nil {
-		v.session, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		a := h.own(r)
+		a.origin = cmp.Or(to.ownOrigin(), a.origin)
+		v.session, by, err = h.decide(r, a)
 	}
 	if err == nil && v.session != nil && to != nil {
 		v.identity = make(http.Header, 8)
@@ -89,6 +91,10 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v.session == nil {
 		r = limitSlowBody(w, r)
 	}
+	v.public = by != nil && by.Public
+	if v.tabs = h.tabMode(r, to, v); v.tabs != "" {
+		v.request = r
+	}
 	opens := opensWebSocket(r)
 	r = withoutUpgrade(r, opens)
 	w = &upgradeWriter{ResponseWriter: w, webSocket: opens, stream: v.stream}
@@ -114,6 +120,10 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			// Hop-by-hop headers have been removed, so `Connection: X-Auth-Subject` cannot remove what is set here.
 			h.Identity.strip(r.Out.Header)
 			stripCookies(r.Out.Header, h.Cookie)
+			if ofToken(stateFrom(r.In.Context()).session) { // identity headers may pass it on
+				r.Out.Header.Del("Authorization")
+				r.Out.Header.Del("Dpop")
+			}
 			r.Out.Trailer = nil // trailers arrive after the checks
 			r.SetURL(&to)
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // the gateway does not use it, so it is passed on as it is
@@ -124,7 +134,11 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			}
 			r.Out.Header["X-Forwarded-Host"] = []string{host}
 			r.Out.Header["X-Forwarded-Proto"] = []string{h.Site.URL.Scheme}
-			maps.Copy(r.Out.Header, stateFrom(r.In.Context()).identity)
+			v := stateFrom(r.In.Context())
+			maps.Copy(r.Out.Header, v.identity)
+			if v.tabs != "" {
+				r.Out.Header.Set("Accept-Encoding", "identity")
+			}
 		},
 		ModifyResponse: func(r *http.Response) error {
 			if r.StatusCode == http.StatusSwitchingProtocols {
@@ -133,8 +147,13 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 				}
 			}
 			stripSetCookies(r.Header, h.Cookie)
+			v := stateFrom(r.Request.Context())
+			if r.StatusCode != http.StatusSwitchingProtocols {
+				h.addTabScript(r, v)
+				h.limitCaching(r.Header, v)
+			}
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
-				stateFrom(r.Request.Context()).stream.markLasting()
+				v.stream.markLasting()
 			}
 			return nil
 		},

@@ -22,7 +22,9 @@ type Route struct {
 	Path string // `/a` is that path, `/a/*` also all paths below it; default: all
 	// App is the client ID of the app; default [Handler.App]. If routes lead to several upstreams, an assertion is
 	// added only where App is set: any other app that received one could use it to sign in at the app that it is for.
-	App      string
+	App string
+	// Tabs is [Handler.Tabs] for this route; default: that of the handler.
+	Tabs     TabMode
 	Upstream Upstream
 }
 
@@ -90,6 +92,9 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 		if health := r.Upstream.Health; health != "" &&
 			(!strings.HasPrefix(health, "/") || strings.HasPrefix(health, "//") || strings.Contains(health, "#")) {
 			fault("%q is not a path for health checks; write it like /healthz", health)
+		}
+		if err := CheckTabMode(r.Tabs); err != nil {
+			fault("tabs: %w", err)
 		}
 		if r.App != "" && len(h.Apps) > 0 && !slices.Contains(h.Apps, r.App) {
 			fault("there is no app %q", r.App)

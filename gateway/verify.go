@@ -36,14 +36,18 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, by, err = h.decide(r, o.method, o.target)
+		a := asked{method: o.method, target: o.target}
+		if o.target != "" && o.certain {
+			a.origin = h.originOf(r, o.hosts)
+		}
+		s, by, err = h.decide(r, a)
 	}
 	switch {
 	case err != nil || besides == nil:
 	case s == nil: // also on a public path: it is not known whether the person meets the rule
 		err = errNotSignedIn
 	default:
-		err = h.allowed(r, besides, s, o.target)
+		err = forbidden(besides, s, h.allowed(r, besides, s, o.target))
 	}
 	headers := make(http.Header, 8)
 	if err == nil && s != nil {
@@ -73,6 +77,7 @@ type original struct {
 	target   string   // path and query as the browser sent them; "" if unknown
 	redirect bool     // the proxy passes redirects on to the browser
 	hosts    []string // the hosts named; all must be known
+	certain  bool     // method is that of the original request
 }
 
 // original returns the request that a trusted proxy asks about. Headers from other senders are ignored.
@@ -84,7 +89,7 @@ type original struct {
 func (h *Handler) original(r *http.Request) (original, error) {
 	o := original{method: r.Method}
 	if below, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")); ok {
-		o.target, o.redirect = "/"+below, true
+		o.target, o.redirect, o.certain = "/"+below, true, true
 		o.hosts = []string{r.Host} // Envoy passes it on unchanged
 		if r.URL.RawQuery != "" {
 			o.target += "?" + r.URL.RawQuery
@@ -104,7 +109,7 @@ func (h *Handler) original(r *http.Request) (original, error) {
 		}
 	}
 	if method != "" {
-		o.method = method
+		o.method, o.certain = method, true
 	}
 	if (len(h.Policy.rules) > 0 || h.Policy.denyRest) && (o.target == "" || method == "" && h.Policy.byMethods) {
 		return o, web.Fail(http.StatusBadRequest, "It is not known which request this is about.",
@@ -173,7 +178,8 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		s, by, err = h.decide(r, asked{method: r.Method, target: r.URL.EscapedPath(),
+			origin: h.originOf(r, []string{r.Host}), fromProxy: true})
 	}
 	if err == nil && s != nil {
 		err = h.identify(r, a.Header, s, app, true, true)
@@ -191,6 +197,13 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		}
 		if h.Identity.lookalike(name) && a.Header[name] == nil && !forwarding(name) {
 			a.Remove = append(a.Remove, name)
+		}
+	}
+	if ofToken(s) {
+		for _, name := range []string{"Authorization", "Dpop"} {
+			if r.Header[name] != nil && a.Header[name] == nil {
+				a.Remove = append(a.Remove, name)
+			}
 		}
 	}
 	if r.Header["Cookie"] != nil {

@@ -13,7 +13,8 @@ type Error struct {
 	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
 	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time",
 	// "session_expiry" besides for ID Tokens; "token_response", "userinfo", "revocation", "introspection", "par" for
-	// what an endpoint answered, "response" for an authorization response that is a JWT, and "revalidate" when a session
+	// what an endpoint answered, "cnf", "scope" and "dpop" for access tokens and proofs of
+	// clients, "response" for an authorization response that is a JWT, and "revalidate" when a session
 	// cannot be asked about. Whatever is wrong with
 	// userinfo is "userinfo", and Err names the check. It may be a label of metrics.
 	Check string

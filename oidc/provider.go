@@ -23,6 +23,7 @@ type Provider struct {
 	responseAlg *algorithm
 	meta        *cached[*Metadata]
 	keys        *keySet
+	asking      chan struct{} // holds one for each access token that is being asked about
 	troubles    troubles
 	nonces      sync.Map               // the last DPoP nonce of an endpoint, by its URL
 	silent      atomic.Bool            // the metadata could not be fetched when that was last tried
@@ -36,7 +37,7 @@ func New(c Config) (*Provider, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	p := &Provider{cfg: c}
+	p := &Provider{cfg: c, asking: make(chan struct{}, askAtOnce)}
 	var err error
 	if p.alg, err = findAlgorithm(c.SigningAlg); err != nil {
 		return nil, err
@@ -84,9 +85,17 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	}
 	all := keys.all()
 	infos := make([]KeyInfo, len(all))
+	algs := []*algorithm{p.alg, p.logoutAlg, p.infoAlg}
+	if b := p.cfg.Bearer; b != nil {
+		for _, name := range b.SigningAlgs {
+			if a, err := findAlgorithm(name); err == nil {
+				algs = append(algs, a)
+			}
+		}
+	}
 	for i := range all {
 		infos[i] = all[i].info
-		for _, a := range []*algorithm{p.alg, p.logoutAlg, p.infoAlg} {
+		for _, a := range algs {
 			problem := all[i].problemWith(a)
 			switch {
 			case problem != "" && infos[i].Problem == "":

@@ -67,6 +67,10 @@ type Config struct {
 	Notices       Notifier // plans and sends the notices of endings; nil: there are none
 	RevokeExpired bool     // passes expired sessions to Notices; by default they are only removed
 
+	// TokenLifetime is how long an access token may live that [Manager.Admit] is called for; 0: it is not called. End
+	// marks are kept for that long, and [TokenSlack].
+	TokenLifetime time.Duration
+
 	// Serves reports whether sessions of this issuer and client are served; nil: all are. Sessions of a provider that
 	// is no longer configured must not be served, since its logout tokens could not end them.
 	Serves func(issuer, clientID string) bool
@@ -136,10 +140,11 @@ type SignIn struct {
 // A check is answered from a bounded cache while the store's feed proves that no ending was missed (see [Manager.Run]),
 // and from the store otherwise. A session that is not in the store is not served.
 type Manager struct {
-	cfg   Config
-	touch time.Duration // how old LastSeen may be before it is written again
-	cache cache
-	clock *Clock
+	cfg     Config
+	started time.Time
+	touch   time.Duration // how old LastSeen may be before it is written again
+	cache   cache
+	clock   *Clock
 	// when the last successful Sync of the feed began, by the clock of this process; nil: the cache is not used
 	synced    atomic.Pointer[time.Time]
 	refreshes singleflight.Group
@@ -185,7 +190,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4),
+	m := &Manager{cfg: cfg, started: cfg.Now(), touch: min(time.Minute, cfg.IdleTimeout/4),
 		watchers: make(map[store.Key]map[*watcher]struct{}), clock: cfg.Clock}
 	if cfg.MaxStale > 0 {
 		m.cache.init(cfg.CacheSize)
@@ -389,6 +394,9 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	}
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
+	}
+	if m.cfg.TokenLifetime > 0 {
+		e.MarkFor = max(e.MarkFor, m.cfg.TokenLifetime+TokenSlack)
 	}
 	// The store makes the end mark late enough. Here an early time is the safe one: a session that is taken for expired
 	// is removed without a message to the other replicas, and a jti that is taken for forgotten can be used again.

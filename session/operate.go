@@ -91,7 +91,7 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 			if q.Issuer != "" && q.Issuer != rec.Issuer || q.ClientID != "" && q.ClientID != rec.ClientID {
 				continue
 			}
-			if s := m.listed(rec, now); q.Match == nil || q.Match(s) {
+			if s := m.listed(rec, now); !s.buried && (q.Match == nil || q.Match(s)) {
 				found.Sessions = append(found.Sessions, s)
 			}
 		}
@@ -168,6 +168,10 @@ func (m *Manager) EndSignIn(ctx context.Context, s *Session, cause store.Cause) 
 		}
 	}
 	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
+		if s.IsToken {
+			more, err := m.bury(ctx, s, cause)
+			return append(ended, more...), err
+		}
 		if err := end(store.Selector{Key: s.Key}); err != nil {
 			return ended, err
 		}

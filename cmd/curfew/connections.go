@@ -8,7 +8,7 @@ import (
 
 // Limits on the connections of each listener.
 const (
-	maxPublic     = 10_000 // unless max_connections is set
+	maxPublic     = 16_000 // unless max_connections is set
 	maxPrivate    = 64
 	maxGRPC       = 1024
 	minPublic     = 16

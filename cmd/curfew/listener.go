@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.com/curfew/web"
@@ -181,6 +182,16 @@ func (c *limitedConn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
+}
+
+var _ syscall.Conn = (*limitedConn)(nil)
+
+// SyscallConn is for the gateway, which sends a close frame without waiting for a client that does not read.
+func (c *limitedConn) SyscallConn() (syscall.RawConn, error) {
+	if socket, ok := c.Conn.(syscall.Conn); ok {
+		return socket.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 func (c *limitedConn) Read(p []byte) (int, error) {

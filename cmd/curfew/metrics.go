@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime"
@@ -28,6 +29,8 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		"Attempts to notify an app of a logout, or to revoke a token at a provider.", "kind", "target", "result")
 	fetches := counter("curfew_key_fetches_total", "Fetches of a provider's keys; refused are those over the rate.",
 		"provider", "result")
+	bearer := counter("curfew_bearer_tokens_total", "Access tokens of clients that were verified, by result.",
+		"provider", "result")
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "curfew_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
@@ -46,6 +49,11 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 			logouts.WithLabelValues(o.channel, provider, o.result, o.reason)
 		}
 	}
+	for _, result := range bearerResults() {
+		for _, p := range append([]string{"unknown"}, providers...) {
+			bearer.WithLabelValues(p, result)
+		}
+	}
 	for _, p := range providers {
 		created.WithLabelValues(p)
 		for _, result := range []string{"ok", "error", "refused"} {
@@ -61,7 +69,7 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		}
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(logouts, created, ended, fetches, notices, build,
+	registry.MustRegister(logouts, created, ended, fetches, notices, bearer, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry, curfew.Observer{
 		SessionCreated: func(provider string) { created.WithLabelValues(provider).Inc() },
@@ -69,7 +77,10 @@ func newMetrics(providers, apps []string) (*prometheus.Registry, curfew.Observer
 		Logout: func(channel, provider, result, reason string) {
 			logouts.WithLabelValues(channel, provider, result, reason).Inc()
 		},
-		Notice:   func(kind, target, result string) { notices.WithLabelValues(kind, target, result).Inc() },
+		Notice: func(kind, target, result string) { notices.WithLabelValues(kind, target, result).Inc() },
+		Bearer: func(provider, result string) {
+			bearer.WithLabelValues(cmp.Or(provider, "unknown"), result).Inc()
+		},
 		KeyFetch: func(provider, result string) { fetches.WithLabelValues(provider, result).Inc() },
 	}
 }
@@ -89,6 +100,9 @@ func refusalReasons() []string {
 		"shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti", "events", "nonce",
 		"sub", "sid", "kid", "signature"}
 }
+
+// bearerResults returns the outcomes of verifying an access token; see [gateway.Bearer].
+func bearerResults() []string { return []string{"ok", "refused", "ended", "unavailable"} }
 
 func notifyResults() []string {
 	return []string{"ok", "refused", "redirect", "error", "timeout", "unreachable", "impossible", "internal", "expired"}

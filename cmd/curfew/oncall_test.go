@@ -8,8 +8,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
 
 	"example.com/curfew/audit"
+	"example.com/curfew/internal/servers"
 	"example.com/curfew/oidc/oidctest"
 )
 
@@ -94,14 +98,50 @@ func onCall() map[string]func(t *testing.T, o *operated) {
 			alice.wantIn(false)
 		},
 		"A replica does not hear of endings": func(t *testing.T, o *operated) {
-			o.want(0, "why", "nobody") // the replica has been told of by now
-			if _, body := o.get(t, o.private+"/api/replicas"); !strings.Contains(body, `"in_sync":`) {
+			server := servers.OwnRedis(t, "--appendfsync", "always")
+			option := rueidis.ClientOption{InitAddress: []string{server.Addr()}, DisableCache: true}
+			admin, err := rueidis.NewClient(option)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(admin.Close)
+			rules := func(rules ...string) {
+				words := append([]string{"ACL", "SETUSER", "deaf"}, rules...)
+				if err := admin.Do(t.Context(), admin.B().Arbitrary(words...).Build()).Error(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rules("on", ">geheim", "~*", "&*", "+@all")
+			all := operateReplicas(t, []string{server.URL, "redis://deaf:geheim@" + server.Addr()})
+			hears, deaf := all[0], all[1]
+			alice := deaf.arrive(t, "Phone/1")
+			alice.signIn("alice")
+
+			rules("resetchannels") // which also breaks off its subscriptions
+			deaf.logs.await(t, "event=feed_broken")
+			eventually(t, "the first page of the console says so", func() bool {
+				_, body := hears.get(t, hears.private+"/console/")
+				return strings.Contains(body, "not in sync: each check asks the store")
+			})
+			if _, body := hears.get(t, hears.private+"/api/replicas"); !strings.Contains(body, `"in_sync":false`) {
 				t.Errorf("replicas: %s", body)
 			}
-			if _, body := o.get(t, o.private+"/console/"); !strings.Contains(body, "in sync") {
-				t.Errorf("the first page: %s", body)
-			}
+			hears.want(0, "session", "end", "--sub", "alice")
+			alice.wantIn(false)
+			wantWhy(t, deaf, 0, "cannot get in")
 		},
+	}
+}
+
+// eventually asks again and again, until it is answered true.
+func eventually(t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.Now().Add(2 * time.Minute); !ask(); <-tick.C {
+		if time.Now().After(late) {
+			t.Fatalf("never: %s", what)
+		}
 	}
 }
 

@@ -144,7 +144,7 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		private.Keys = signingKeys{keys}
 	}
 	servers := []*server{newServer(newLimitListener(public, "public", most, log),
-		newHTTPServer(publicHandler(c, rp, router, log, draining, most), log))}
+		newHTTPServer(publicHandler(c, rp, router, log, most), log))}
 	servers[0].drain = rp.Gateway().Drain
 	if c.TLSCert != "" {
 		cert, err := newCertificate(c.TLSCert, c.TLSKey, log)
@@ -328,10 +328,8 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 
 // publicHandler passes Curfew's own routes to rp, and everything else to the app. It does not clean paths as a ServeMux
 // would: the app decides what `//` means.
-func publicHandler(c *config.Config, rp *curfew.RP, router *gw.Router, log *slog.Logger,
-	draining <-chan struct{}, most int,
-) http.Handler {
-	own := limitTime(rp.Handler(), c.Prefix+"/events", draining)
+func publicHandler(c *config.Config, rp *curfew.RP, router *gw.Router, log *slog.Logger, most int) http.Handler {
+	own := limitTime(rp.Handler(), c.Prefix+"/events")
 	// More requests than connections are possible only over HTTP/2.
 	logouts, others := limitRequests(most, own), limitRequests(most, own)
 	var rest http.Handler
@@ -373,20 +371,11 @@ func limitRequests(most int, h http.Handler) http.Handler {
 }
 
 // limitTime limits how long Curfew's own routes may take, so that a client cannot hold one by sending a form byte by
-// byte. The event stream lasts until the browser disconnects or the gateway stops.
-func limitTime(h http.Handler, stream string, draining <-chan struct{}) http.Handler {
+// byte. The event stream lasts until the browser disconnects or [gw.Handler.Drain] ends it.
+func limitTime(h http.Handler, stream string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == stream {
-			ctx, cancel := context.WithCancel(r.Context())
-			defer cancel()
-			go func() {
-				select {
-				case <-draining:
-					cancel()
-				case <-ctx.Done():
-				}
-			}()
-			h.ServeHTTP(w, r.WithContext(ctx))
+			h.ServeHTTP(w, r)
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)

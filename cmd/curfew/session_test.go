@@ -16,6 +16,7 @@ import (
 
 	"example.com/curfew/audit"
 	"example.com/curfew/console"
+	"example.com/curfew/keyring"
 	"example.com/curfew/oidc/oidctest"
 )
 
@@ -89,18 +90,28 @@ type operated struct {
 
 func operate(t *testing.T, more ...string) *operated {
 	t.Helper()
+	return operateReplicas(t, []string{"sqlite:" + filepath.Join(t.TempDir(), "curfew.db")}, more...)[0]
+}
+
+// operateReplicas starts a gateway for each address of a store; they are replicas if it is the same store.
+func operateReplicas(t *testing.T, stores []string, more ...string) (all []*operated) {
+	t.Helper()
 	op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Clients: []oidctest.Client{{ID: "app", Secret: "geheim",
 		RedirectURIs: []string{"http://127.0.0.1:4180/auth/callback"}}}})
 	dir := t.TempDir()
 	file := filepath.Join(dir, "audit.jsonl")
-	secret := filepath.Join(dir, "secret")
-	if err := os.WriteFile(secret, []byte("geheim"), 0o600); err != nil {
-		t.Fatal(err)
+	secret, key := filepath.Join(dir, "secret"), filepath.Join(dir, "curfew.key")
+	for path, text := range map[string]string{secret: "geheim", key: string(keyring.NewFile())} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	g := startGateway(t, append([]string{"--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app",
-		"--client-secret-file", secret, "--store", "sqlite:" + filepath.Join(dir, "curfew.db"), "--audit-file", file},
-		more...)...)
-	return &operated{g, t, op, file}
+	for _, address := range stores {
+		g := startGateway(t, append([]string{"--url", "http://127.0.0.1:4180", "--issuer", op.Issuer(), "--client-id", "app",
+			"--client-secret-file", secret, "--store", address, "--key-file", key, "--audit-file", file}, more...)...)
+		all = append(all, &operated{g, t, op, file})
+	}
+	return all
 }
 
 // run runs a command as an operator.

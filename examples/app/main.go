@@ -94,13 +94,7 @@ var page = template.Must(template.New("").Parse(`<!doctype html><meta name="view
 {{with .}}<p>{{.Claim "greeting"}}, {{.Claim "name"}}.</p>
 <p id="note">Only you can read this.</p>
 <form method="post" action="/auth/logout"><button>Sign out</button></form>
-<script>
-  // The tab is notified when its session ends, wherever that happens, and hides private data.
-  new EventSource("/auth/events").addEventListener("ended", e => {
-    e.target.close();
-    document.getElementById("note").textContent = "You were signed out.";
-  });
-</script>
+<script async src="/auth/tab.js" data-session="{{.Key.Handle}}"></script>
 {{else}}<p>Nobody is signed in. <a href="/notes">Read my notes</a></p>{{end}}`))
 
 func welcome(w http.ResponseWriter, r *http.Request) {

@@ -16,7 +16,8 @@ import (
 
 // Start returns the context of a browser that ends with the test, after patience at the latest. Where there is no
 // Chromium the test is skipped, and with CI=true it fails. untested says what was not tried then.
-func Start(t *testing.T, patience time.Duration, untested string) context.Context {
+func Start(t *testing.T, patience time.Duration, untested string, more ...chromedp.ExecAllocatorOption,
+) context.Context {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
@@ -35,13 +36,13 @@ func Start(t *testing.T, patience time.Duration, untested string) context.Contex
 	// the test's own ends before it has cleaned up
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx,
+	ctx, stop := chromedp.NewExecAllocator(ctx, append(more,
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("hide-scrollbars", true),
-	)
+	)...)
 	t.Cleanup(stop)
 	ctx, _ = chromedp.NewContext(ctx)
 	t.Cleanup(func() { // before the contexts end, so that it waits for the process

@@ -63,7 +63,7 @@ func Statements() map[string][]any {
 		listSQL:            {make([]byte, 32), 1, 10, "https://id.example", ""},
 		listSubjectSQL():   {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
 		listSIDSQL():       {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
-		pruneSQL:           {1, 1, 1},
+		pruneSQL:           {1, 1},
 		claimSQL:           {"x", 1, 1, 1, "logout", "t"},
 		completeDoneSQL:    {1, "x"},
 		completeRetrySQL:   {1, "x", 1, ""},

@@ -16,8 +16,8 @@ const (
 	insertJTISQL = `INSERT INTO jtis (issuer, client, jti, expires) VALUES (?1, ?2, ?3, ?4)
 		ON CONFLICT DO UPDATE SET expires = excluded.expires WHERE jtis.expires <= ?5`
 
-	insertMarkSQL = `INSERT INTO marks (issuer, client, subject, sid, at) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET at = excluded.at WHERE marks.at < excluded.at`
+	insertMarkSQL = `INSERT INTO marks (issuer, client, subject, sid, at, kept_until) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET at = max(at, excluded.at), kept_until = max(kept_until, excluded.kept_until)`
 
 	forgetJTISQL = `DELETE FROM jtis WHERE issuer = ? AND client = ? AND jti = ?`
 
@@ -77,7 +77,7 @@ func (s *Store) endBatch(
 			return err
 		}
 		if e.Spare == 0 {
-			if err := w.leaveMarks(e.Selector, now); err != nil {
+			if err := w.leaveMarks(&e, now); err != nil {
 				return err
 			}
 		}
@@ -116,9 +116,10 @@ func (w *writer) recordJTI(e store.Ending, now time.Time) error {
 		store.Micros(e.JTIExpires), store.Micros(now))
 }
 
-// leaveMarks leaves the marks that bar the logins under way that s names. A key names an existing session, so no login.
+// leaveMarks leaves the marks that bar the logins under way that e names. A key names an existing session, so no login.
 // With subject and sid there are two: one for the sid, and one for the sessions of the subject without a sid.
-func (w *writer) leaveMarks(s store.Selector, now time.Time) error {
+func (w *writer) leaveMarks(e *store.Ending, now time.Time) error {
+	s, until := e.Selector, store.Micros(now.Add(e.MarkLife()))
 	if !s.Key.IsZero() {
 		return nil
 	}
@@ -127,7 +128,7 @@ func (w *writer) leaveMarks(s store.Selector, now time.Time) error {
 		subjects = append(subjects, "")
 	}
 	for _, subject := range subjects {
-		if _, err := exec(w.insertMark, s.Issuer, s.ClientID, subject, s.SID, store.Micros(now)); err != nil {
+		if _, err := exec(w.insertMark, s.Issuer, s.ClientID, subject, s.SID, store.Micros(now), until); err != nil {
 			return err
 		}
 	}

@@ -31,6 +31,5 @@ did = {jti = true, marked = mark_time(ARGV[1])}
 if not before or tonumber(before) < tonumber(did.marked) then
   redis.call('ZREM', keys[1], '') -- see end.lua
   did.wrote = true
-  redis.call('SET', keys[2], did.marked, 'PXAT', ARGV[12])
-  redis.call('ZADD', keys[1], ARGV[11], 'm' .. args[2])
+  leave_mark(keys[1], keys[2], 'm' .. args[2], before, did.marked, ARGV[11], ARGV[12])
 end

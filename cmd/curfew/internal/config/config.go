@@ -20,43 +20,45 @@ const envPrefix = "CURFEW_"
 
 // Config is a complete configuration: every value has been parsed and checked.
 type Config struct {
-	Listen         string
-	AdminListen    string // empty: no private listener
-	AdminHosts     []string
-	URL            *url.URL
-	Hosts          []string // beside that of URL
-	CookieDomain   string   // empty: each host has its own cookie
-	Prefix         string
-	CookieName     string
-	Remember       bool
-	Attempt        time.Duration
-	Home           string
-	AfterLogout    string // empty: Curfew's own page
-	GRPCListen     string // empty: no ext_authz
-	MaxConnections int    // of the public listener; 0: as many as the open files allow
-	TLSCert        string // empty: no TLS
-	TLSKey         string
-	Store          stores.Address
-	KeyFile        string // empty: the keys live as long as the process
-	Idle           time.Duration
-	Lifetime       time.Duration
-	Grace          time.Duration
-	MaxStale       time.Duration // 0: no cache
-	CacheSize      int
-	PerSubject     int // 0: any number
-	SuccessStatus  int
-	FailureStatus  int
-	TrustedProxies []netip.Prefix
-	TrustUnix      bool
-	LogFormat      string
-	LogLevel       slog.Level
-	Providers      []*Provider
-	Apps           []fanout.App  // notified of logouts
-	App            string        // the one behind the gateway; empty: the only one
-	KeyRotation    time.Duration // negative: never
-	RevokeExpired  bool
-	AuditFile      string        // empty: none; "stdout"
-	AuditKeep      time.Duration // negative: nothing is kept in the store
+	Listen            string
+	AdminListen       string // empty: no private listener
+	AdminHosts        []string
+	URL               *url.URL
+	Hosts             []string // beside that of URL
+	CookieDomain      string   // empty: each host has its own cookie
+	Prefix            string
+	CookieName        string
+	Remember          bool
+	Attempt           time.Duration
+	Home              string
+	AfterLogout       string // empty: Curfew's own page
+	GRPCListen        string // empty: no ext_authz
+	MaxConnections    int    // of the public listener; 0: as many as the open files allow
+	TLSCert           string // empty: no TLS
+	TLSKey            string
+	Store             stores.Address
+	KeyFile           string // empty: the keys live as long as the process
+	Idle              time.Duration
+	Lifetime          time.Duration
+	Grace             time.Duration
+	BearerLifetime    time.Duration
+	CertificateHeader string
+	MaxStale          time.Duration // 0: no cache
+	CacheSize         int
+	PerSubject        int // 0: any number
+	SuccessStatus     int
+	FailureStatus     int
+	TrustedProxies    []netip.Prefix
+	TrustUnix         bool
+	LogFormat         string
+	LogLevel          slog.Level
+	Providers         []*Provider
+	Apps              []fanout.App  // notified of logouts
+	App               string        // the one behind the gateway; empty: the only one
+	KeyRotation       time.Duration // negative: never
+	RevokeExpired     bool
+	AuditFile         string        // empty: none; "stdout"
+	AuditKeep         time.Duration // negative: nothing is kept in the store
 
 	Gateway
 }

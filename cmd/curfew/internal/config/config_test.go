@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/gateway"
 	"example.com/curfew/oidc"
 )
 
@@ -120,6 +121,7 @@ attempt_lifetime: 5m
 home: /welcome
 after_logout: /bye
 upstream: http://127.0.0.1:3000/app
+routes: [{host: wiki.example.com, upstream: "http://127.0.0.1:3001", tabs: off}]
 store: "memory:"
 idle_timeout: 1h
 session_lifetime: 8h
@@ -127,12 +129,16 @@ refresh_grace: 5m
 cache_ceiling: 0s
 cache_size: 7
 success_status: 204
+bearer_lifetime: 20m
+client_certificate_header: X-Cert
 failure_status: 400
 trusted_proxies: [10.0.0.7, 192.168.0.0/16]
 admin_listen: off
 forward_auth: false
 assertion: true
 assertion_claims: [email, org.unit]
+tabs: overlay
+no_store: true
 websocket_origins: ["HTTPS://Other.example.com:443", "http://localhost:3000"]
 app: wiki
 log_format: json
@@ -165,6 +171,12 @@ providers:
     require_typ: true
     logout_scope: subject
     sid_from_token_response: true
+    bearer:
+      issuer: https://sts.example.com/
+      audiences: [https://api.example.com, app]
+      algorithms: [PS256]
+      form: entra
+      introspection: true
   - name: two
     issuer: https://other.example.com
     client_id: app
@@ -198,6 +210,9 @@ providers:
 		{"RequireVerifiedEmail", rp.Providers[0].RequireVerifiedEmail, true},
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
+		{"Tabs", rp.Tabs, gateway.TabsOverlay},
+		{"Tabs of a route", c.Routes[0].Tabs, gateway.TabsOff},
+		{"NoStore", rp.NoStore, true},
 		{"WebSocketOrigins", rp.WebSocketOrigins, []string{"https://other.example.com", "http://localhost:3000"}},
 		{"App", rp.App, "wiki"},
 		{"NoForwardAuth", rp.NoForwardAuth, true},
@@ -219,6 +234,10 @@ providers:
 		{"RevalidateBy", one.RevalidateBy, []string{"userinfo", "refresh"}},
 		{"RevalidateRate", one.RevalidateRate, 600},
 		{"SkipUserinfo", one.SkipUserinfo, true},
+		{"Bearer", one.Bearer, &oidc.Bearer{Issuer: "https://sts.example.com/", Form: "entra", Introspection: true,
+			Audiences: []string{"https://api.example.com", "app"}, SigningAlgs: []string{"PS256"}}},
+		{"BearerLifetime", rp.BearerLifetime, 20 * time.Minute},
+		{"ClientCertificateHeader", rp.ClientCertificateHeader, "X-Cert"},
 		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256",
 			RequireTyp:  true,
 			LogoutScope: "subject", SIDFromTokenResponse: true}},
@@ -364,6 +383,9 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"a header that means something else", "identity_headers: {Cookie: subject}\n",
 			":1: identity_headers: Cookie already has another meaning"},
 		{"an unknown value", "identity_headers: {X-A: password}\n", `there is no value called "password"`},
+		{"no mode of open tabs", "tabs: popup\n", `:1: tabs: "popup" is unknown; want one of ["off"`},
+		{"no mode of a route's tabs", "routes: [{upstream: http://127.0.0.1:3001, tabs: on}]\n",
+			`tabs: "on" is unknown; want one of ["off"`},
 		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
 			`:1: websocket_origins: "*" is not an origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
 		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},

@@ -28,6 +28,8 @@ type Gateway struct {
 	GroupsClaim      string
 	StreamsAreUse    bool
 	WebSocketOrigins []string
+	Tabs             gateway.TabMode
+	NoStore          bool
 	ForwardAuth      bool
 	OAuth2ProxyPaths bool
 	Assertion        bool
@@ -65,6 +67,8 @@ func (g *Gateway) settings() []setting {
 		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
 		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
 		{"websocket_origins", "", "", "", g.setWebSocketOrigins},
+		{"tabs", "off", "", "", tabMode(&g.Tabs)},
+		{"no_store", "false", "", "", boolean(&g.NoStore)},
 	}
 }
 
@@ -82,24 +86,39 @@ func entries(v value, example string, settings func() []setting) error {
 			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
 			continue
 		}
-		all, seen := settings(), map[string]bool{}
-		for k, node := range pairs(item) {
-			key := resolve(k)
-			at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
-			switch {
-			case at < 0:
-				faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
-			case seen[key.Value]:
-				faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
-			default:
-				if err := all[at].set(value{node: node}); err != nil {
-					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
-				}
-			}
-			seen[key.Value] = true
-		}
+		faults = append(faults, entry(item, settings()))
 	}
 	return OneLine(errors.Join(faults...))
+}
+
+// entry reads one map, which sets these settings.
+func entry(item *yaml.Node, all []setting) error {
+	var faults []error
+	seen := map[string]bool{}
+	for k, node := range pairs(item) {
+		key := resolve(k)
+		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
+		switch {
+		case at < 0:
+			faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
+		case seen[key.Value]:
+			faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
+		default:
+			if err := all[at].set(value{node: node}); err != nil {
+				faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
+			}
+		}
+		seen[key.Value] = true
+	}
+	return OneLine(errors.Join(faults...))
+}
+
+// tabMode sets what the pages of an app do when their session has ended.
+func tabMode(to *gateway.TabMode) func(value) error {
+	return parsed(func(s string) error {
+		*to = gateway.TabMode(s)
+		return gateway.CheckTabMode(*to)
+	})
 }
 
 func (g *Gateway) setWebSocketOrigins(v value) error {
@@ -125,6 +144,7 @@ func (g *Gateway) setRoutes(v value) error {
 			{key: "ca_file", set: readCA(&r.Upstream.CA)},
 			{key: "health", set: text(&r.Upstream.Health)},
 			{key: "timeout", set: duration(&r.Upstream.Timeout, time.Second)},
+			{key: "tabs", set: tabMode(&r.Tabs)},
 		}
 	})
 	faults := []error{err}
@@ -158,6 +178,7 @@ func (g *Gateway) setPolicy(v value) error {
 			{key: "groups", set: texts(&r.Groups)},
 			{key: "email_domains", set: texts(&r.EmailDomains)},
 			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
+			{key: "scopes", set: texts(&r.Scopes)},
 			{key: "acr", set: texts(&r.ACR)},
 			{key: "amr", set: texts(&r.AMR)},
 			{key: "max_age", set: duration(&r.MaxAge, time.Second)},

@@ -91,6 +91,7 @@ func (p *Provider) settings() []setting {
 			p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
 		{"require_typ", "false", "", "", boolean(&p.Quirks.RequireTyp)},
 		{"logout_scope", "session", "", "", oneOf(&p.Quirks.LogoutScope, "session", "subject")},
+		{"bearer", "", "", "", p.setBearer},
 		{"sid_from_token_response", "false", "", "", boolean(&p.Quirks.SIDFromTokenResponse)},
 	}
 }
@@ -195,6 +196,27 @@ func (p *Provider) setRevalidateRate(v value) error {
 		return err
 	}
 	return checkAlone(func(c *oidc.Config) { c.RevalidateRate = p.RevalidateRate })
+}
+
+// setBearer reads the settings of access tokens.
+func (p *Provider) setBearer(v value) error {
+	b := new(oidc.Bearer)
+	const example = "{audiences: [https://api.example.com]}"
+	n := v.tree()
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return fmt.Errorf("want settings, like %s", example)
+	}
+	if err := entry(n, []setting{
+		{key: "issuer", set: text(&b.Issuer)},
+		{key: "audiences", set: texts(&b.Audiences)},
+		{key: "algorithms", set: texts(&b.SigningAlgs)},
+		{key: "form", set: oneOf(&b.Form, oidc.FormRFC9068, oidc.FormKeycloak, oidc.FormEntra)},
+		{key: "introspection", set: boolean(&b.Introspection)},
+	}); err != nil {
+		return err
+	}
+	p.Bearer = b
+	return checkAlone(func(c *oidc.Config) { c.Bearer, c.ClientSecret = b, "secret" })
 }
 
 func (p *Provider) setUserinfo(v value) error {

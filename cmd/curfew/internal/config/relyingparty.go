@@ -22,14 +22,15 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
 		Policy:        c.Policy, Identity: c.Identity, GroupsClaim: c.GroupsClaim,
-		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.WebSocketOrigins,
+		StreamsAreUse: c.StreamsAreUse, WebSocketOrigins: c.WebSocketOrigins, Tabs: c.Tabs, NoStore: c.NoStore,
 		SuccessStatus: c.SuccessStatus, FailureStatus: c.FailureStatus, TrustedProxies: c.TrustedProxies,
 		TrustUnix: c.TrustUnix,
 		Log:       log, Observe: observe,
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
 		NoForwardAuth: !c.ForwardAuth, OAuth2ProxyPaths: c.OAuth2ProxyPaths,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
-		AuditKeep: c.AuditKeep,
+		AuditKeep:      c.AuditKeep,
+		BearerLifetime: c.BearerLifetime, ClientCertificateHeader: c.CertificateHeader,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1

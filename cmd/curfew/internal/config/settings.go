@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -65,6 +66,8 @@ func (c *Config) settings() []setting {
 		{"cache_ceiling", "1s", "", "", duration(&c.MaxStale, 0)},
 		{"cache_size", "100000", "", "", whole(&c.CacheSize, 1, 100_000_000)},
 		{"max_sessions_per_subject", "1000", "", "", whole(&c.PerSubject, 0, 10_000)},
+		{"bearer_lifetime", "1h", "", "", c.setBearerLifetime},
+		{"client_certificate_header", "", "", "", c.setCertificateHeader},
 		{"success_status", "200", "", "", status(&c.SuccessStatus, 200, 204)},
 		{"failure_status", "503", "", "", status(&c.FailureStatus, 503, 400)},
 		{"app", "", "", "", text(&c.App)},
@@ -142,6 +145,27 @@ func (c *Config) setAttempt(v value) error {
 		return fmt.Errorf("%s is too long; the most is %s", c.Attempt, store.AttemptLifetime)
 	}
 	return nil
+}
+
+// setBearerLifetime sets how long access tokens may live. End marks are kept for as long.
+func (c *Config) setBearerLifetime(v value) error {
+	if err := duration(&c.BearerLifetime, time.Minute)(v); err != nil {
+		return err
+	}
+	if c.BearerLifetime > curfew.MaxBearerLifetime {
+		return fmt.Errorf("%s is too long; the most is %s", c.BearerLifetime, curfew.MaxBearerLifetime)
+	}
+	return nil
+}
+
+func (c *Config) setCertificateHeader(v value) error {
+	return parsed(func(s string) error {
+		if strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return fmt.Errorf("%q is not the name of a header; write it like X-Forwarded-Tls-Client-Cert", s)
+		}
+		c.CertificateHeader = s
+		return nil
+	})(v)
 }
 
 func (c *Config) setStore(v value) error {
