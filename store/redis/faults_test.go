@@ -298,7 +298,7 @@ func TestALogoutCostsTheSameHoweverManySessionsTheSubjectHas(t *testing.T) {
 		subject := fmt.Sprint("robot", size)
 		var r store.Record
 		for i := range size {
-			r = recordOf(subject, fmt.Sprint("s", size, i), now)
+			r = recordOf(subject, fmt.Sprint("s", size, "-", i, "-", now.Unix()), now) // that nobody has ended yet
 			mustCreate(t, backend, r, now)
 		}
 		e := tokenOf(who(r), fmt.Sprint("j", size, now), now)

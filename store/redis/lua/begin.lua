@@ -17,6 +17,6 @@ redis.call('ZREM', KEYS[1], '') -- see end.lua
 leave_trace(ARGV[7], ARGV[8])
 if ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(marked)) then
-  leave_mark(KEYS[1], KEYS[4], 'm' .. ARGV[4], marked, ARGV[5], ARGV[6])
+  leave_mark(KEYS[1], KEYS[4], 'm' .. ARGV[4], at, marked, ARGV[5], ARGV[6])
 end
 return {'begun', tags}

@@ -119,7 +119,7 @@ for at = 1, #ARGV[10], 16 do reads[#reads + 1] = prefix .. 'm' .. string.sub(ARG
 local values = redis.call('MGET', unpack(reads))
 for i = 2, #reads do
   if not values[i] or tonumber(values[i]) < tonumber(marked) then
-    marks[#marks + 1] = string.sub(ARGV[10], 16 * i - 31, 16 * i - 16)
+    marks[#marks + 1] = {string.sub(ARGV[10], 16 * i - 31, 16 * i - 16), values[i]}
   end
 end
 
@@ -163,7 +163,7 @@ if has_jti and not more then
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
 end
 for i = 1, #marks do
-  leave_mark(KEYS[1], prefix .. 'm' .. marks[i], 'm' .. marks[i], marked, ARGV[11], ARGV[12])
+  leave_mark(KEYS[1], prefix .. 'm' .. marks[i][1], 'm' .. marks[i][1], marks[i][2], marked, ARGV[11], ARGV[12])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], former_index, tag, stale[i][1], stale[i][2]) end
 local answer, ended = {more and 'more' or 'done', table.concat(queues)}, {}

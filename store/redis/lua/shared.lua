@@ -47,9 +47,10 @@ local function keep(key, till)
   if left < 0 or clock() + left < till then redis.call('PEXPIREAT', key, till) end
 end
 
--- leave_mark sets an end mark, in the list of what expires too, and never makes Redis keep it for a shorter time.
-local function leave_mark(list, key, member, marked, expiry, till)
-  local left = redis.call('PTTL', key)
+-- leave_mark sets an end mark, in the list of what expires too, and never makes Redis keep it for a shorter time. before
+-- is the mark that is there, if any.
+local function leave_mark(list, key, member, before, marked, expiry, till)
+  local left = before and redis.call('PTTL', key) or 0
   if left > 0 then till = math.max(tonumber(till), clock() + left) end
   redis.call('SET', key, marked, 'PXAT', string.format('%.0f', till))
   redis.call('ZADD', list, 'GT', expiry, member)

@@ -31,5 +31,5 @@ did = {jti = true, marked = mark_time(ARGV[1])}
 if not before or tonumber(before) < tonumber(did.marked) then
   redis.call('ZREM', keys[1], '') -- see end.lua
   did.wrote = true
-  leave_mark(keys[1], keys[2], 'm' .. args[2], did.marked, ARGV[11], ARGV[12])
+  leave_mark(keys[1], keys[2], 'm' .. args[2], before, did.marked, ARGV[11], ARGV[12])
 end
