@@ -129,9 +129,12 @@ func (b *browser) tab(a *app) func() string {
 	}
 	return func() string {
 		b.t.Helper()
-		lines := bufio.NewScanner(resp.Body)
+		lines, name := bufio.NewScanner(resp.Body), ""
 		for lines.Scan() {
-			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			if event, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+				name = event
+			}
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && name == "ended" {
 				var event struct{ Cause string }
 				if err := json.Unmarshal([]byte(data), &event); err != nil {
 					b.t.Fatal(err)

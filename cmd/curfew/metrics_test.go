@@ -111,7 +111,7 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 		}
 	})
 	signInChecks := maps.Clone(reasons)
-	for _, other := range []string{"events", "jti", "revocation", "introspection", "revalidate"} {
+	for _, other := range []string{"events", "jti", "revocation", "introspection", "revalidate", "cnf", "dpop", "scope"} {
 		delete(signInChecks, other)
 	}
 	source(t, "login/*.go", func(n ast.Node) {
@@ -130,7 +130,7 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	}
 	// of other documents
 	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation", "par",
-		"request_uri", "response", "introspection", "revalidate", "session_expiry"} {
+		"request_uri", "response", "introspection", "revalidate", "session_expiry", "cnf", "dpop", "scope"} {
 		delete(reasons, other)
 	}
 	channels := map[string]words{"backchannel": {}, "frontchannel": {}, "user": {}} // result, a space, reason

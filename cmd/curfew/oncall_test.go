@@ -250,5 +250,6 @@ func TestThreeTasksAtThreeInTheMorning(t *testing.T) {
 	laptop.wantIn(false)
 	bob.wantIn(true)
 	o.want(0, "why", "alice")
+	o.happened("the ending", func(e audit.Event) bool { return e.Type == audit.SessionEnded && e.Subject == "alice" })
 	page("/person?sub=alice", "cannot get in: no session", "an operator ended it")
 }

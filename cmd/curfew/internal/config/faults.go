@@ -57,12 +57,8 @@ func (f fault) Error() string {
 
 // OneLine returns the errors joined in err as one error on one line.
 func OneLine(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []string
-		for _, e := range joined.Unwrap() {
-			all = append(all, e.Error())
-		}
-		return errors.New(strings.Join(all, "; "))
+	if _, joined := err.(interface{ Unwrap() []error }); joined {
+		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return err
 }

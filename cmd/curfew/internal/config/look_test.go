@@ -29,7 +29,7 @@ func TestTheLookIsChecked(t *testing.T) {
 	}{
 		{"  name: A\n  logo_file: DIR/logo.svg\n  messages_dir: DIR/messages\n  templates_dir: DIR/templates\n" +
 			"  colors: {accent: '#123456', text: black}\n",
-			[]string{`curfew.yaml:4: look: colors: text: "black" is not a colour`}},
+			[]string{`curfew.yaml:3: look: colors: text: "black" is not a colour`}},
 		{"  name: A\n  logo_file: DIR/logo.svg\n  messages_dir: DIR/messages\n  templates_dir: DIR/templates\n" +
 			"  colors: {accent: '#123456'}\n  colors_dark: {accent: '#abc'}\n  help: https://help.example.com\n", nil},
 		{"  nmae: A\n  colors: {acent: '#123'}\n  logo_file: DIR/none.svg\n  messages_dir: DIR/text.txt\n",
@@ -39,7 +39,7 @@ func TestTheLookIsChecked(t *testing.T) {
 			[]string{"name: must be one line", "help: must begin with https://", "logo: is not a PNG",
 				"messages: de.json: \"Sign in\": its placeholders"}},
 		{"  logo_file: DIR/empty.png\n", []string{"is empty"}},
-		{"  - name\n", []string{"want settings, like {name: My Company"}},
+		{"  - name\n", []string{"want settings here, like {name: My Company"}},
 	} {
 		file := writeFile(t, head+strings.ReplaceAll(row.text, "DIR", dir))
 		c, err := Load(map[string]string{"config": file}, nil)
@@ -53,7 +53,7 @@ func TestTheLookIsChecked(t *testing.T) {
 		}
 	}
 	if _, err := Load(needed(), []string{"CURFEW_LOOK={name: A, colors: {accent: x}}"}); !strings.Contains(
-		errorText(err), `CURFEW_LOOK: look: colors: accent: "x" is not a colour`) {
+		errorText(err), `CURFEW_LOOK: colors: accent: "x" is not a colour`) {
 		t.Errorf("by the environment: %v", err)
 	}
 }
