@@ -110,7 +110,7 @@ func (b *browser) listen(t *testing.T, g *gateway) func() string {
 	return func() string {
 		lines := bufio.NewScanner(resp.Body)
 		for lines.Scan() {
-			if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok && name != "session" {
 				return name
 			}
 		}

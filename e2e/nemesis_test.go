@@ -140,8 +140,9 @@ func (s *soak) silent(nodes []*servers.Server) trouble {
 	}}
 }
 
-// failover kills the master, waits until another server is one, and starts it again.
-func (s *soak) failover(nodes []*servers.Server) trouble {
+// failover kills one of so many masters, waits until another server is one, and starts it again. The one that was killed
+// before may still think that it is a master.
+func (s *soak) failover(nodes []*servers.Server, count int) trouble {
 	return trouble{what: "the master is killed, another takes over", do: func() {
 		role := func(n *servers.Server) string {
 			out, _ := exec.Command("redis-cli", "-p", strconv.Itoa(n.Port), "ROLE").CombinedOutput()
@@ -149,14 +150,15 @@ func (s *soak) failover(nodes []*servers.Server) trouble {
 			return strings.TrimSpace(first)
 		}
 		var masters []*servers.Server
-		for _, n := range nodes {
-			if role(n) == "master" {
-				masters = append(masters, n)
+		eventually(s.t, "each master is one for all", func() string {
+			masters = masters[:0]
+			for _, n := range nodes {
+				if role(n) == "master" {
+					masters = append(masters, n)
+				}
 			}
-		}
-		if len(masters) == 0 {
-			return
-		}
+			return unless(len(masters) == count, "%d servers think that they are master, want %d", len(masters), count)
+		})
 		gone := masters[rand.IntN(len(masters))]
 		gone.Kill()
 		eventually(s.t, "another server is master", func() string {
@@ -166,7 +168,7 @@ func (s *soak) failover(nodes []*servers.Server) trouble {
 					n++
 				}
 			}
-			return unless(n == len(masters), "%d of %d are", n, len(masters))
+			return unless(n == count, "%d of %d are", n, count)
 		})
 		pause(some(0, time.Second))
 		gone.Start()
@@ -367,13 +369,13 @@ func stages() []stage {
 		{"redis sentinel", 2, false, func(t *testing.T) (string, []*servers.Server, func(*soak) []trouble) {
 			g := servers.RedisSentinels(t, "--appendfsync", "always")
 			return g.URL, g.Nodes, func(s *soak) []trouble {
-				return append(serverTroubles(g.Nodes, 4*time.Second), s.failover(g.Nodes), s.silent(g.Nodes))
+				return append(serverTroubles(g.Nodes, 4*time.Second), s.failover(g.Nodes, 1), s.silent(g.Nodes))
 			}
 		}},
 		{"redis cluster", 2, false, func(t *testing.T) (string, []*servers.Server, func(*soak) []trouble) {
 			g := servers.RedisCluster(t, "--appendfsync", "always")
 			return g.URL, g.Nodes, func(s *soak) []trouble {
-				return append(serverTroubles(g.Nodes, 4*time.Second), s.failover(g.Nodes), s.silent(g.Nodes[:3]))
+				return append(serverTroubles(g.Nodes, 4*time.Second), s.failover(g.Nodes, 3), s.silent(g.Nodes[:3]))
 			}
 		}},
 		{"postgres with a standby", 2, false, func(t *testing.T) (string, []*servers.Server, func(*soak) []trouble) {

@@ -17,7 +17,7 @@ func New(s store.Store, begin Begin) store.Store { return &observed{s, begin} }
 // Operations returns the names of the operations.
 func Operations() []string {
 	return []string{
-		"create", "find", "update", "rename", "end", "list", "overdue", "prune", "claim", "complete",
+		"create", "admit", "find", "update", "rename", "end", "list", "overdue", "prune", "claim", "complete",
 		"enqueue", "notices", "retry", "drop", "stats", "load", "save", "claim_attempt",
 		"complete_attempt", "attempt", "append", "entries", "forget", "watch", "sync",
 	}
@@ -31,6 +31,13 @@ type observed struct {
 func (o *observed) Create(ctx context.Context, r store.Record, began, now time.Time) (err error) {
 	ctx, done := o.begin(ctx, "create")
 	err = o.Store.Create(ctx, r, began, now)
+	done(err)
+	return err
+}
+
+func (o *observed) Admit(ctx context.Context, r store.Record, issued, now time.Time) (err error) {
+	ctx, done := o.begin(ctx, "admit")
+	err = o.Store.Admit(ctx, r, issued, now)
 	done(err)
 	return err
 }
