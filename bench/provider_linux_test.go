@@ -28,7 +28,6 @@ type provider struct {
 	mu      sync.Mutex
 	people  int
 	granted map[string]grant // by code, and by access token
-	keyAsks int
 }
 
 type grant struct{ nonce, sub, sid string }

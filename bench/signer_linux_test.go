@@ -2,7 +2,6 @@ package bench
 
 import (
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -57,8 +56,6 @@ func newSigner(b *testing.B) *signer {
 		return s
 	}
 }
-
-func (s *signer) public() *rsa.PublicKey { return &rsa.PublicKey{N: s.n, E: 65537} }
 
 // sign returns a JWT with these claims.
 func (s *signer) sign(typ string, claims map[string]any) string {
