@@ -13,7 +13,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CHECKS      := inherit,-ST1005,-SA1004
 
 .DEFAULT_GOAL := help
-.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench demo build dist release interop
+.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench soak demo build dist release interop
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,7 @@ check: vet fmt tidy staticcheck vulncheck ## look at the code without running it
 vet:
 	@echo "go vet"
 	@go vet ./...
+	@for os in windows darwin; do echo "go vet for $$os"; CGO_ENABLED=0 GOOS=$$os go vet ./cmd/curfew; done
 
 fmt:
 	@echo "gofmt"
@@ -73,10 +74,24 @@ TABLES ?= write
 
 interop: ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
 	@.ci/deps interop
-	@cd e2e && go test -v -count=1 -timeout 20m -run '^TestInterop' -interop=$(TABLES) | grep -vE '^=== |^ +--- PASS'
+	@cd e2e && go test -v -count=1 -timeout 30m -run '^TestInterop' -interop=$(TABLES) | grep --line-buffered -vE '^=== |^ +--- PASS'
 
-bench: ## run the benchmarks
-	@go test -run '^$$' -bench . -benchmem ./...
+# BENCH=quick takes 3 minutes; BENCH_SESSIONS=10M adds ten million sessions in memory and Redis (and takes 20 GB).
+BENCH ?= full
+
+bench: ## measure Curfew beside a floor and other relying parties, and write docs/performance.md (BENCH=quick: 3 minutes)
+	@.ci/deps bench
+	@cd bench && BENCH=$(BENCH) BENCH_SESSIONS=$(BENCH_SESSIONS) go test -run '^$$' -bench '^BenchmarkAll$$' \
+	  -benchtime 1x -timeout 60m .
+
+# How long, of all stores together.
+SOAK ?= 30m
+
+soak: ## break everything for SOAK (30m) while people sign in and out, and check what was answered (docs/soak.md)
+	@.ci/deps
+	@mkdir -p soak.out
+	@SOAK=$(SOAK) go test ./e2e -v -count=1 -timeout 0 -run '^TestThePromisesHoldWhateverBreaks$$' -artifacts \
+	  -outputdir "$$PWD/soak.out" | grep -vE '^=== '
 
 demo: ## see it work: a provider and two apps on this machine
 	@go run ./cmd/curfew demo

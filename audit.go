@@ -58,29 +58,63 @@ func (rp *RP) recordEnding(e store.Ending, ended []store.Ended) {
 
 // recordEvent records a decision of login or logout. A sign-in that succeeded is recorded when the session is created.
 func (rp *RP) recordEvent(r *http.Request, name string, attrs []slog.Attr) {
-	kinds := map[string]audit.Type{"login": audit.SignIn, "backchannel_logout": audit.BackchannelLogout,
-		"frontchannel_logout": audit.FrontchannelLogout, "user_logout": audit.UserLogout}
-	e := audit.Event{Type: kinds[name]}
+	rp.countSignIn(name, attrs)
+	var e audit.Event
+	decided := true
+	switch name {
+	case "login":
+		e.Type = audit.SignIn
+	case "backchannel_logout":
+		e.Type = audit.BackchannelLogout
+	case "frontchannel_logout":
+		e.Type = audit.FrontchannelLogout
+	case "user_logout":
+		e.Type = audit.UserLogout
+	case "console_refused": // somebody who is signed in and no operator
+		e.Type, e.Action, decided = audit.Operator, "open_console", false
+	case "handover": // in traces alone
+	default:
+		decided = false
+	}
+	if rp.site.Tracer != nil && decided {
+		traceEvent(r, name, attrs)
+	}
 	if e.Type == "" {
 		return
 	}
-	texts := map[string]*string{"result": &e.Result, "check": &e.Check, "provider": &e.Provider, "sub": &e.Subject,
-		"sid": &e.SID, "jti": &e.JTI, "error": &e.Reason}
+	provider, subject, about := &e.Provider, &e.Subject, new(string)
+	if e.Type == audit.Operator {
+		provider, subject, about = &e.ActorProvider, &e.Actor, &e.ActorSession
+	}
 	for _, a := range attrs {
-		switch to := texts[a.Key]; {
-		case to != nil:
-			*to = a.Value.String()
-		case a.Key == "ended":
+		switch a.Key {
+		case "session":
+			*about = a.Value.String()
+		case "result":
+			e.Result = a.Value.String()
+		case "check":
+			e.Check = a.Value.String()
+		case "provider":
+			*provider = a.Value.String()
+		case "sub":
+			*subject = a.Value.String()
+		case "sid":
+			e.SID = a.Value.String()
+		case "jti":
+			e.JTI = a.Value.String()
+		case "error":
+			e.Reason = a.Value.String()
+		case "ended":
 			e.Count = int(a.Value.Int64())
-		case a.Key == "claimed_iss":
+		case "claimed_iss":
 			e.Issuer, e.Claimed = a.Value.String(), true
-		case a.Key == "claimed_sub":
+		case "claimed_sub":
 			e.Subject, e.Claimed = a.Value.String(), true
-		case a.Key == "claimed_sid":
+		case "claimed_sid":
 			e.SID, e.Claimed = a.Value.String(), true
-		case a.Key == "claimed_provider":
+		case "claimed_provider":
 			e.Provider = a.Value.String()
-		case a.Key == "claims":
+		case "claims":
 			if said, ok := a.Value.Any().(web.Detail); ok {
 				e.Claims, e.Claimed = said, true
 			}

@@ -10,8 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"example.com/curfew/audit"
 	"example.com/curfew/fanout"
@@ -23,6 +27,7 @@ import (
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
+	"example.com/curfew/store/observed"
 	"example.com/curfew/web"
 )
 
@@ -112,6 +117,9 @@ type Config struct {
 	// their own: a slow call delays the calls after it and nothing else. When 100,000 are waiting, further ones are
 	// dropped, which is logged. ctx is done when [RP.Close] is called; Close waits for the call under way.
 	OnEnd func(ctx context.Context, ended store.Ended)
+	// Look says how the pages for people look: name, logo, colours, footer, help, further languages, own templates. A
+	// fault in any of it is one of New's.
+	Look web.Look
 	// Home is the path that a sign-in leads to when it was not started for another page; default "/".
 	Home string
 	// AfterLogout is the path that a sign-out leads to; the default is a page that says that the person is signed out.
@@ -135,6 +143,17 @@ type Config struct {
 	// handler does not say otherwise; see [gateway.Handler]. The default there is `private`.
 	NoStore bool
 
+	// BearerLifetime is how long an access token may live that a client sends (see [oidc.Config.Bearer]): between a minute
+	// and 24 hours; default 1 h. Others are refused. End marks are kept for as long.
+	BearerLifetime time.Duration
+	// ClientCertificateHeader is the header in which a trusted proxy says with which certificate a client connected, for
+	// access tokens that are bound to one; see [gateway.Bearer].
+	ClientCertificateHeader string
+
+	// Console is who may use the operators' console at Prefix and "/console/": nobody by default. See docs/console.md for
+	// what to consider, since apps may be at the same origin.
+	Console ConsoleAccess
+
 	// SuccessStatus is the status of the back-channel endpoint after a logout: 200 (the default) or 204
 	// (Back-Channel Logout §2.8).
 	SuccessStatus int
@@ -148,12 +167,15 @@ type Config struct {
 	// negative: they are not kept there. There is room for [store.JournalSize].
 	AuditKeep time.Duration
 
-	TrustedProxies []netip.Prefix   // the proxies whose X-Forwarded-* headers are used; default none
-	TrustUnix      bool             // uses those of peers without an address too, which come by a Unix socket
-	Log            *slog.Logger     // default slog.Default()
-	Observe        Observer         // is called for metrics
-	HTTPClient     *http.Client     // for requests to providers; the default has timeouts and follows no redirects
-	Now            func() time.Time // default time.Now
+	TrustedProxies []netip.Prefix // the proxies whose X-Forwarded-* headers are used; default none
+	TrustUnix      bool           // uses those of peers without an address too, which come by a Unix socket
+	Log            *slog.Logger   // default slog.Default()
+	Observe        Observer       // is called for metrics
+	// Tracer makes the spans of requests, logouts, notices, and calls of the store and of providers (OpenTelemetry). nil:
+	// there are none, but where the context of a request has a span already. See docs/tracing.md.
+	Tracer     trace.TracerProvider
+	HTTPClient *http.Client     // for requests to providers; the default has timeouts and follows no redirects
+	Now        func() time.Time // default time.Now
 }
 
 // Observer has functions that [New] calls for metrics, if they are not nil. They must not block. All arguments are from
@@ -163,12 +185,22 @@ type Observer struct {
 	SessionEnded   func(cause string)                             // for each session that this process ended
 	Logout         func(channel, provider, result, reason string) // for each request for a logout
 	KeyFetch       func(provider, result string)                  // for each request for a provider's keys
+	Bearer         func(provider, result string)                  // for each access token that was verified
 	Notice         func(kind, target, result string)              // for each attempt to notify an app or revoke a token
+	Check          func(gateway.Check)                            // for each decision about a request
+	// SignIn is called for each sign-in that begins or is decided. provider is "unknown" where it was not known yet.
+	SignIn func(provider, result, reason string)
+	// Renewal is called for each question to a provider about a session; see [session.Config.OnRenewal].
+	Renewal func(kind, provider, result string)
+	// Store is called for each call of the store; see package store/observed for the names of operations. failed: it could
+	// not do its work, though the caller waited.
+	Store func(operation string, took time.Duration, failed bool)
 }
 
 // RP is a running relying party, made by [New]. Its methods may be called concurrently.
 type RP struct {
 	site      *web.Site
+	log       *slog.Logger
 	providers []*oidc.Provider
 	sessions  *session.Manager
 	store     store.Store
@@ -178,6 +210,7 @@ type RP struct {
 	fanout    *fanout.Sender
 	keys      *fanout.Keys // nil: nothing is signed for apps
 
+	observe  Observer
 	quiet    *quietProviders
 	audit    *audit.Log
 	replica  Replica
@@ -204,9 +237,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	rp := &RP{site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
+	rp := &RP{log: log, site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
 		TrustedProxies: cfg.TrustedProxies,
-		TrustUnix:      cfg.TrustUnix}}
+		TrustUnix:      cfg.TrustUnix, Tracer: cfg.Tracer}}
 	if err == nil {
 		rp.site.Hosts, err = web.ParseHosts(external, cfg.Hosts)
 		fault("Hosts", err)
@@ -216,6 +249,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		}
 		fault("Policy", checkHosts(rp.site, cfg.Policy.Hosts()))
 	}
+	rp.site.Pages, err = web.NewPages(cfg.Look)
+	fault("Look", err)
 	fault("Prefix", web.CheckPrefix(cmp.Or(cfg.Prefix, "/auth")))
 	fault("Home", web.CheckPath(cmp.Or(cfg.Home, "/")))
 	fault("AfterLogout", web.CheckPath(cmp.Or(cfg.AfterLogout, "/")))
@@ -225,6 +260,14 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		fault("AttemptLifetime", errors.New("must be between 1 and 15 minutes"))
 	}
 	fault("Providers", rp.addProviders(cfg, log))
+	if tokens := cfg.Identity.AccessTokens(); len(tokens) > 0 &&
+		slices.ContainsFunc(cfg.Providers, func(c oidc.Config) bool { return c.DPoP }) {
+		fault("Identity", fmt.Errorf("with DPoP the app could not use the access token (%s), which is bound to a key of "+
+			"the session: leave out one of the two", strings.Join(tokens, ", ")))
+	}
+	fault("Bearer", checkBearer(&cfg))
+	operators, err := cfg.Console.check(rp)
+	fault("Console", err)
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
@@ -248,6 +291,10 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	rp.observe = cfg.Observe
+	if cfg.Observe.Store != nil || cfg.Tracer != nil {
+		rp.store = observed.New(rp.store, observeStore(cfg.Observe.Store))
+	}
 	clock := session.NewClock(rp.store, cfg.Now, log)
 	if err := rp.addFanout(cfg, clock, log); err != nil {
 		return nil, err
@@ -263,7 +310,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.sessions, err = session.NewManager(session.Config{
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
-		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject,
+		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject, TokenLifetime: bearerLifetime(&cfg),
 		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves,
 		Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
 		Now: cfg.Now, Log: log,
@@ -279,7 +326,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			}
 			call(cfg.Observe.SessionEnded, string(e.Cause))
 		},
-		OnEnding: rp.recordEnding,
+		OnEnding:  rp.recordEnding,
+		OnRenewal: cfg.Observe.Renewal,
 		OnHeard: func(e store.Ended) {
 			ended.add(e)
 			p := rp.provider(e.Issuer, e.ClientID)
@@ -318,8 +366,9 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Site: rp.site, Sessions: rp.sessions, Cookie: cookie,
 		Policy: cfg.Policy, Identity: cfg.Identity, GroupsClaim: cfg.GroupsClaim, StreamsAreUse: cfg.StreamsAreUse,
 		App: cfg.App, Assertion: rp.assertion(cfg), NoForwardAuth: cfg.NoForwardAuth,
-		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths,
+		OAuth2ProxyPaths: cfg.OAuth2ProxyPaths, Bearer: rp.bearer(&cfg),
 		WebSocketOrigins: cfg.WebSocketOrigins, Tabs: cfg.Tabs, NoStore: cfg.NoStore,
+		OnCheck: cfg.Observe.Check,
 	}
 	for _, a := range cfg.Apps {
 		rp.gateway.Apps = append(rp.gateway.Apps, a.ClientID)
@@ -338,11 +387,16 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 			}
 		},
 	}
+	for _, said := range rp.site.Pages.Incomplete() {
+		log.Warn("a language of the pages is not complete", "event", "messages_incomplete", "file", said)
+	}
 	mux := http.NewServeMux()
+	rp.site.Mount(mux)
 	rp.login.Mount(mux)
 	rp.gateway.Mount(mux)
 	rp.logout.Mount(mux)
 	rp.mountClientKeys(mux)
+	rp.mountConsole(mux, cfg, operators)
 	if rp.keys != nil {
 		(&fanout.Publisher{Site: rp.site, Keys: rp.keys}).Mount(mux)
 	}
@@ -352,6 +406,8 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	rp.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w, done := web.Steady(w)
 		defer done()
+		w, r, end := rp.site.Trace(w, r, rp.site.Path(""))
+		defer end()
 		routes.ServeHTTP(w, r)
 	})
 
@@ -509,6 +565,7 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 			faults = append(faults, fmt.Errorf("number %d: %w", i+1, err))
 			continue
 		}
+		rp.site.PlainProviders = rp.site.PlainProviders || strings.HasPrefix(p.Config().Issuer, "http:")
 		client := [2]string{p.Config().Issuer, p.Config().ClientID}
 		if names[p.Name()] {
 			faults = append(faults,

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/gateway"
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
@@ -49,7 +50,7 @@ func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) *app {
 	t.Helper()
 	a := &app{t: t, store: memory.New(), ended: make(chan string, 100)}
-	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice",
+	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Users: people(),
 		Now: func() time.Time { return time.Now().Add(time.Duration(a.opSkew.Load())) }})
 	mux := http.NewServeMux()
 	a.server = httptest.NewServer(mux)
@@ -79,6 +80,15 @@ func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) 
 		fmt.Fprint(w, curfew.SessionFrom(r.Context()) != nil)
 	})))
 	return a
+}
+
+// people are those whom the provider knows.
+func people() (all []oidctest.User) {
+	for _, sub := range []string{"alice", "bob", "carol", "eve", "mallory", "nil", "olga", "omar"} {
+		all = append(all, oidctest.User{Subject: sub, Name: strings.ToUpper(sub[:1]) + sub[1:] + " Doe",
+			Email: sub + "@example.com"})
+	}
+	return all
 }
 
 func (a *app) open(cfg curfew.Config) *curfew.RP {
@@ -315,6 +325,31 @@ func TestReadyTellsWhatIsAmiss(t *testing.T) {
 	err := b.rp.Ready(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "store: ") || !strings.Contains(err.Error(), "provider main: ") {
 		t.Errorf("%v, want the store and the provider", err)
+	}
+}
+
+// A token that is bound to a key of the session is of no use to an app, in whichever header.
+func TestNewRefusesBoundTokensForTheApp(t *testing.T) {
+	t.Parallel()
+	for _, fact := range []string{"access_token", "bearer"} {
+		headers := gateway.CurfewHeaders()
+		headers["X-Token"] = fact
+		id, err := gateway.NewIdentity(headers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, bound := range []bool{true, false} {
+			rp, err := curfew.New(t.Context(), curfew.Config{URL: "https://app.example.com", Identity: id,
+				Providers: []oidc.Config{{Issuer: "https://id.example.com", ClientID: "app", ClientSecret: "s"},
+					{Name: "second", Issuer: "https://second.example.com", ClientID: "app", ClientSecret: "s", DPoP: bound}}})
+			if rp != nil {
+				rp.Close()
+			}
+			const want = "Identity: with DPoP the app could not use the access token (X-Token)"
+			if bound && (err == nil || !strings.Contains(err.Error(), want)) || !bound && err != nil {
+				t.Errorf("%s, bound: %v: %v", fact, bound, err)
+			}
+		}
 	}
 }
 

@@ -26,25 +26,28 @@ func rooms() map[string][]string {
 	stores := []string{"store/memory", "store/sqlite", "store/postgres", "store/redis"}
 	return map[string][]string{
 		// The ground imports none of ours, but for session, which is built on the contract of the stores.
-		"keyring": nil, "oidc": nil, "store": nil, "web": nil,
-		"session": {"internal/wait", "keyring", "store"}, "audit": {"internal/wait", "keyring", "store"},
+		"keyring": nil, "oidc": {"internal/span"}, "store": nil, "web": {"internal/span"},
+		"session": {"internal/span", "internal/wait", "keyring", "store"}, "audit": {"internal/wait", "keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
-		"login": append(slices.Clone(ground), "internal/wait"), "gateway": ground,
-		"gateway/extauthz": {"gateway"}, "logout": ground,
-		"fanout": append(slices.Clone(ground), "internal/wait"), "console": append(slices.Clone(ground), "internal/wait"),
+		"login":            append(slices.Clone(ground), "internal/span", "internal/wait"),
+		"gateway":          append(slices.Clone(ground), "internal/span"),
+		"gateway/extauthz": {"gateway", "internal/span"}, "logout": ground,
+		"fanout": append(slices.Clone(ground), "internal/span", "internal/wait"), "console": append(slices.Clone(ground), "internal/wait"),
 		// A store knows the contract, and nothing else.
 		"store/memory": {"store"}, "store/sqlite": {"store", "store/internal/gate"},
 		"store/postgres": {"store", "store/internal/gate"}, "store/redis": {"internal/wait", "store", "store/internal/gate"},
+		"store/observed":  {"store"},
 		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"internal/wait", "store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
-		"": slices.Concat(ground, middle, []string{"internal/wait", "store/memory"}),
+		"": slices.Concat(ground, middle, []string{"internal/span", "internal/wait", "store/memory",
+			"store/observed"}),
 		// The endpoint alone, for an app that keeps its own sessions.
 		"backchannel": slices.Concat(ground, []string{"logout", "store/memory"}),
 		"demo":        slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
 		// The command knows everything that is shipped, and only the folder of the stores knows which ones there are.
 		"cmd/curfew": slices.Concat([]string{
-			"", "demo", "gateway/extauthz", "internal/wait", "store/copy",
+			"", "demo", "gateway/extauthz", "internal/wait", "store/copy", "store/observed",
 			"cmd/curfew/internal/config", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
 			"cmd/curfew/internal/oauth2proxy",
 		}, ground, middle),
@@ -66,7 +69,7 @@ func rooms() map[string][]string {
 		// What the tests of several rooms would each have to write stands on the ground and a store.
 		"internal/rig": append(slices.Clone(ground), "oidc/oidctest", "store/memory"),
 		// What several rooms would each have to write.
-		"internal/wait": {}, "store/internal/gate": {},
+		"internal/span": {}, "internal/wait": {}, "store/internal/gate": {},
 	}
 }
 
@@ -257,6 +260,7 @@ func noMutable(files []*file) (faults []string) {
 	constant := []string{
 		"errors.New", "fmt.Errorf", "regexp.MustCompile", "template.Must", "strings.NewReplacer",
 		"netip.MustParsePrefix",
+		"sync.OnceValue", // a value that is made when it is first needed
 		"netip.MustParseAddr", "string", "[]byte", "time.Date", "big.NewInt", "prometheus.NewDesc",
 	}
 	names := map[string]bool{}

@@ -17,7 +17,7 @@ import (
 // addFanout makes the sender of notices, and the signing keys if something is signed.
 func (rp *RP) addFanout(cfg Config, clock *session.Clock, log *slog.Logger) (err error) {
 	config := fanout.Config{Outbox: rp.store, Issuer: fanout.Issuer(rp.site), Apps: cfg.Apps, Providers: rp.providers,
-		Keyring: cfg.Keyring, Now: clock.Now, Log: log}
+		Keyring: cfg.Keyring, Now: clock.Now, Log: log, Tracer: cfg.Tracer}
 	if cfg.Observe.Notice != nil {
 		config.OnAttempt = func(kind store.NoticeKind, target, result string) {
 			cfg.Observe.Notice(string(kind), target, result)

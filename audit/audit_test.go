@@ -121,6 +121,46 @@ func TestEventsAreKeptSealedAndWrittenAsOCSF(t *testing.T) {
 	})
 }
 
+// Who acted by a session is told from who said a name, and neither can pass for the other.
+func TestOperatorsAreNamedByTheirSignInOrByWhatTheySaid(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		b.log.Record(audit.Event{Type: audit.Operator, Result: audit.OK, Action: "end_session", Actor: "olga"})
+		b.log.Record(audit.Event{Type: audit.Operator, Result: audit.OK, Action: "end_session", Actor: "olga",
+			ActorProvider: "main", ActorSession: "id.handle"})
+		b.events(audit.Query{})
+		for i, want := range []string{`"actor":{"user":{"name":"olga"}}`,
+			`"actor":{"user":{"uid":"olga","domain":"main"},"session":{"uid":"id.handle"}}`} {
+			if line := strings.Split(b.file.String(), "\n")[i]; !strings.Contains(line, want) {
+				b.t.Errorf("%s\nlacks %s", line, want)
+			}
+		}
+	})
+}
+
+// Everybody who is signed in can try the console. That must not push everything else out of the journal; what operators
+// did, and what failed of it, stays.
+func TestRefusedOperatorsAreLimitedAndTheOthersAreNot(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		for range 100 {
+			b.log.Record(audit.Event{Type: audit.Operator, Result: audit.Refused, Action: "open_console", Actor: "eve"})
+			b.log.Record(audit.Event{Type: audit.Operator, Result: "failed", Action: "end_session", Actor: "olga"})
+		}
+		refused, failed := 0, 0
+		for _, e := range b.events(audit.Query{Limit: 1000}) {
+			if e.Result == audit.Refused {
+				refused++
+			} else {
+				failed++
+			}
+		}
+		if refused != 30 || failed != 100 {
+			b.t.Errorf("%d refused and %d failed are in the journal, want 30 and 100", refused, failed)
+		}
+	})
+}
+
 // A logout is answered, and costs the same, whether its record can be written or not.
 func TestRecordingNeitherBlocksNorFails(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,11 @@ type Event struct {
 	Replica   string `json:"replica,omitempty"`
 
 	Action string `json:"action,omitempty"` // of an operator: "end_session", …
-	Actor  string `json:"actor,omitempty"`  // who the operator is, as they said, or by their sign-in
+	// Actor is who the operator is: with an ActorProvider the subject of the session that they used, and otherwise what
+	// they said on the private listener, which asks nobody who they are.
+	Actor         string `json:"actor,omitempty"`
+	ActorProvider string `json:"actor_provider,omitempty"`
+	ActorSession  string `json:"actor_session,omitempty"` // its ID
 	// Suppressed is how many events of the same type and result were not written to the journal just before this one,
 	// because there were too many of them.
 	Suppressed int `json:"suppressed,omitempty"`
@@ -69,11 +73,11 @@ const (
 
 // cut shortens all values.
 func (e *Event) cut() {
-	for _, s := range []*string{&e.Issuer, &e.ClientID, &e.Subject, &e.SID} {
+	for _, s := range []*string{&e.Issuer, &e.ClientID, &e.Subject, &e.SID, &e.Actor} {
 		*s = clip(*s, maxName)
 	}
 	for _, s := range []*string{&e.Result, &e.Check, &e.Cause, &e.Provider, &e.Session, &e.JTI, &e.Address, &e.UserAgent,
-		&e.RequestID, &e.Replica, &e.Action, &e.Actor} {
+		&e.RequestID, &e.Replica, &e.Action, &e.ActorProvider, &e.ActorSession} {
 		*s = clip(*s, maxText)
 	}
 	e.Reason = clip(e.Reason, 2*maxText)
@@ -86,5 +90,10 @@ func clip(text string, most int) string {
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
+// Refused is the Result of what was not allowed.
+const Refused = "refused"
+
 // refused reports whether the event is one that a stranger can cause.
-func (e *Event) refused() bool { return e.Result != OK && e.Type != SessionEnded && e.Type != Operator }
+func (e *Event) refused() bool {
+	return e.Result != OK && e.Type != SessionEnded && (e.Type != Operator || e.Result == Refused)
+}

@@ -61,10 +61,13 @@ type ocsfSession struct {
 	Issuer string `json:"issuer,omitempty"`
 }
 type ocsfActor struct {
-	User ocsfNamed `json:"user"`
+	User    ocsfNamed    `json:"user"`
+	Session *ocsfSession `json:"session,omitempty"`
 }
 type ocsfNamed struct {
-	Name string `json:"name"`
+	Name   string `json:"name,omitempty"` // as they said
+	UID    string `json:"uid,omitempty"`  // of the session that they used
+	Domain string `json:"domain,omitempty"`
 }
 type ocsfAPI struct {
 	Operation string `json:"operation"`
@@ -96,6 +99,8 @@ func line(e *Event) []byte {
 		o.ActivityID, o.ActivityName = 4, "Delete"
 		if strings.HasPrefix(e.Action, "export") {
 			o.ActivityID, o.ActivityName = 2, "Read"
+		} else if strings.HasPrefix(e.Action, "open") {
+			o.ActivityID, o.ActivityName = 2, "Read"
 		} else if strings.HasPrefix(e.Action, "retry") || strings.HasPrefix(e.Action, "rotate") {
 			o.ActivityID, o.ActivityName = 3, "Update"
 		}
@@ -113,8 +118,14 @@ func line(e *Event) []byte {
 	if e.Session != "" {
 		o.Session = &ocsfSession{e.Session, e.Issuer}
 	}
-	if e.Actor != "" {
-		o.Actor = &ocsfActor{ocsfNamed{e.Actor}}
+	switch {
+	case e.ActorProvider != "":
+		o.Actor = &ocsfActor{User: ocsfNamed{UID: e.Actor, Domain: e.ActorProvider}}
+		if e.ActorSession != "" {
+			o.Actor.Session = &ocsfSession{UID: e.ActorSession}
+		}
+	case e.Actor != "":
+		o.Actor = &ocsfActor{User: ocsfNamed{Name: e.Actor}}
 	}
 	if e.Address != "" {
 		o.SrcEndpoint = &ocsfEndpoint{e.Address}

@@ -1,10 +1,10 @@
-// Package bench measures the cost of a whole request against a lower bound, the floor: a bare net/http handler that
-// does the same cryptography and nothing else, on the same machine in the same run.
+// Package bench measures Curfew as it is shipped, beside lower bounds and beside other relying parties:
 //
-//	go test -run '^$' -bench . -count 6 ./bench
+//	make bench              # at most 20 minutes on two idle cores
+//	BENCH=quick make bench  # at most 3 minutes
 //
-// It also measures replicas of the command: how long after a logout at one another still serves the session, and that a
-// check from a warm cache costs the same with every store.
-//
-// Only the ratios are meaningful. docs/measured.md and docs/scale.md have those of the last release.
+// The server under test has one core, and what asks it has the other. Each round measures every server once, so that
+// a machine that has something else to do has it for all of them. A lower bound, the floor, is a bare net/http handler
+// that does only what no implementation can leave out. The results are written to bench/results, and from there into
+// the tables and charts of docs/performance.md, which describes the method.
 package bench

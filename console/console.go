@@ -32,11 +32,16 @@ type Console struct {
 	Keys    Keys         // optional; nil: nothing is signed
 	Log     *slog.Logger
 
+	Level *slog.LevelVar // of Log, for operators to change; optional
+	Debug http.Handler   // serves /debug/; optional
+
 	Sessions  *session.Manager
 	Providers []*oidc.Provider
 	Audit     *audit.Log
 	Replicas  func(context.Context) ([]Replica, error)          // optional
 	Traffic   func(context.Context) (map[string]Traffic, error) // by provider; optional
+
+	access *Access // nil: on the private listener
 }
 
 // Handler returns the handler for the whole listener.
@@ -59,6 +64,13 @@ func (c *Console) Handler() http.Handler {
 	mux.Handle("GET /api/providers", c.answer(c.listProviders))
 	mux.Handle("POST /api/providers/{name}/end", c.answer(c.endProvider))
 	mux.Handle("GET /api/replicas", c.answer(c.listReplicas))
+	if c.Level != nil {
+		mux.Handle("GET /api/log-level", c.answer(c.showLevel))
+		mux.Handle("POST /api/log-level", c.answer(c.setLevel))
+	}
+	if c.Debug != nil {
+		mux.Handle("/debug/", c.Debug)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		web.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
@@ -98,7 +110,7 @@ func (c *Console) answer(do func(context.Context, *http.Request) (any, error)) h
 func (c *Console) explain(r *http.Request, err error) (status int, say string) {
 	status, say = http.StatusInternalServerError, "it did not work; the log of the gateway says why"
 	if f, ok := errors.AsType[*web.Failure](err); ok {
-		status, say = f.Status, f.Message.Text
+		status, say = f.Status, f.Message.String()
 	} else if errors.Is(err, store.ErrNoNotice) {
 		status, say = http.StatusNotFound, "there is no such notice: it is done, dropped, or never was"
 	} else if errors.Is(err, session.ErrUnavailable) {

@@ -69,43 +69,47 @@ func pageHeaders(w http.ResponseWriter) {
 
 // mountPages adds the pages for people.
 func (c *Console) mountPages(mux *http.ServeMux) {
+	get := func(path string, h http.Handler) { mux.Handle("GET "+c.path(path), h) }
+	post := func(path string, do func(context.Context, *http.Request) (string, error)) {
+		mux.Handle("POST "+c.path(path), c.act(do))
+	}
 	for name, kind := range map[string]string{"console.css": "text/css", "console.js": "text/javascript"} {
 		body, err := pageFiles.ReadFile("pages/" + name)
 		if err != nil {
 			panic(err) // it is embedded
 		}
-		mux.HandleFunc("GET /console/"+name, func(w http.ResponseWriter, _ *http.Request) {
+		get("/"+name, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			pageHeaders(w)
 			w.Header().Set("Content-Type", kind+"; charset=utf-8")
 			w.Write(body)
-		})
+		}))
 	}
-	mux.Handle("GET /console/{$}", c.page("Overview", "overview", c.overviewPage))
-	mux.Handle("GET /console/sessions", c.page("Sessions", "search", c.searchPage))
-	mux.Handle("GET /console/person", c.page("Person", "person", c.personPage))
-	mux.Handle("GET /console/events", c.page("Events", "live", c.eventsPage))
-	mux.Handle("GET /console/events/rows", c.eventRows())
-	mux.Handle("GET /console/notices", c.page("Notices", "notices", c.noticesPage))
-	mux.Handle("GET /console/providers", c.page("Providers", "providers", c.providersPage))
-	mux.Handle("POST /console/sessions/{id}/end", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+	get("/{$}", c.page("Overview", "overview", c.overviewPage))
+	get("/sessions", c.page("Sessions", "search", c.searchPage))
+	get("/person", c.page("Person", "person", c.personPage))
+	get("/events", c.page("Events", "live", c.eventsPage))
+	get("/events/rows", c.eventRows())
+	get("/notices", c.page("Notices", "notices", c.noticesPage))
+	get("/providers", c.page("Providers", "providers", c.providersPage))
+	post("/sessions/{id}/end", func(ctx context.Context, r *http.Request) (string, error) {
 		v, err := c.endSession(ctx, r)
-		return endedAt("/console/sessions", v), err
-	}))
-	mux.Handle("POST /console/person/end", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		return endedAt(c.path("/sessions"), v), err
+	})
+	post("/person/end", func(ctx context.Context, r *http.Request) (string, error) {
 		q := url.Values{"sub": {r.PostForm.Get("sub")}, "provider": {r.PostForm.Get("provider")}}
 		r.URL.RawQuery = q.Encode()
 		v, err := c.endSessions(ctx, r)
-		return endedAt("/console/person?"+q.Encode(), v), err
-	}))
-	mux.Handle("POST /console/notices/{id}/retry", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		return endedAt(c.path("/person?")+q.Encode(), v), err
+	})
+	post("/notices/{id}/retry", func(ctx context.Context, r *http.Request) (string, error) {
 		_, err := c.retryNotice(ctx, r)
-		return "/console/notices", err
-	}))
-	mux.Handle("POST /console/notices/{id}/drop", c.act(func(ctx context.Context, r *http.Request) (string, error) {
+		return c.path("/notices"), err
+	})
+	post("/notices/{id}/drop", func(ctx context.Context, r *http.Request) (string, error) {
 		_, err := c.dropNotice(ctx, r)
-		return "/console/notices?state=dead", err
-	}))
-	mux.Handle("POST /console/providers/{name}/end", c.endProviderPage())
+		return c.path("/notices?state=dead"), err
+	})
+	mux.Handle("POST "+c.path("/providers/{name}/end"), c.endProviderPage())
 }
 
 // endedAt returns a page of ours that says how many sessions ended.
@@ -123,18 +127,32 @@ type navigation struct {
 	Here        bool
 }
 
+// pageView is what the templates get. A template of a part of a page gets it with the data of the part: see With.
 type pageView struct {
-	Title string
-	Nav   []navigation
-	Done  string
-	Data  any
+	Title   string
+	Base    string // the path of the console
+	Token   string // for forms: see [Console.token]
+	Who     string // who is signed in; empty: nobody knows
+	SignOut string
+	Nav     []navigation
+	Done    string
+	Data    any
 }
 
-func viewOf(title string, r *http.Request, data any) pageView {
-	v := pageView{Title: title, Data: data}
-	for _, n := range []navigation{{"/console/", "Overview", false}, {"/console/sessions", "Sessions", false},
-		{"/console/events", "Events", false}, {"/console/notices", "Notices", false},
-		{"/console/providers", "Providers", false}} {
+// With returns v for another part of the page.
+func (v pageView) With(data any) pageView {
+	v.Data = data
+	return v
+}
+
+func (c *Console) viewOf(title string, r *http.Request, data any) pageView {
+	v := pageView{Title: title, Base: c.path(""), Token: c.token(r), Who: c.who(r), Data: data}
+	if c.access != nil {
+		v.SignOut = c.access.SignOut
+	}
+	for _, n := range []navigation{{"/", "Overview", false}, {"/sessions", "Sessions", false},
+		{"/events", "Events", false}, {"/notices", "Notices", false}, {"/providers", "Providers", false}} {
+		n.Href = c.path(n.Href)
 		n.Here = r.URL.Path == n.Href
 		v.Nav = append(v.Nav, n)
 	}
@@ -168,14 +186,17 @@ func (c *Console) page(title, name string, get func(context.Context, *http.Reque
 			c.fault(w, r, err)
 			return
 		}
-		c.render(w, http.StatusOK, name, viewOf(title, r, v))
+		c.render(w, http.StatusOK, name, c.viewOf(title, r, v))
 	})
 }
 
 func (c *Console) fault(w http.ResponseWriter, r *http.Request, err error) {
 	status, say := c.explain(r, err)
-	c.render(w, status, "fault", viewOf("That did not work", r, say))
+	c.render(w, status, "fault", c.viewOf("That did not work", r, say))
 }
+
+// rowsOfPage is how many sessions a page shows.
+const rowsOfPage = 25
 
 // maxForm is how many bytes a form of the console may have.
 const maxForm = 64 << 10
@@ -201,6 +222,10 @@ func (c *Console) form(next http.HandlerFunc) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
 			c.fault(w, r, web.Fail(http.StatusBadRequest, "the form cannot be read", err))
+			return
+		}
+		if err := c.checkToken(r, r.PostForm.Get("token")); err != nil {
+			c.fault(w, r, err)
 			return
 		}
 		next(w, r)
@@ -252,6 +277,7 @@ func (c *Console) searchPage(ctx context.Context, r *http.Request) (any, error) 
 		v.Names = append(v.Names, p.Name())
 	}
 	f, err := c.filter(q)
+	f.limit = rowsOfPage
 	if err == nil {
 		v.SessionPage, err = c.search(ctx, f)
 	}
@@ -260,7 +286,7 @@ func (c *Console) searchPage(ctx context.Context, r *http.Request) (any, error) 
 	}
 	if v.SessionPage.Next != "" {
 		q.Set("after", v.SessionPage.Next)
-		v.Next = "/console/sessions?" + q.Encode()
+		v.Next = c.path("/sessions?") + q.Encode()
 		q.Del("after")
 	}
 	return v, err
@@ -295,10 +321,14 @@ func (c *Console) eventsPage(ctx context.Context, r *http.Request) (any, error) 
 	}
 	page, err := c.events(ctx, q)
 	v := struct {
-		Events []audit.Event
-		After  int64
-		Next   string
-	}{Events: page.Events}
+		Events  []audit.Event
+		After   int64
+		Next    string
+		Query   url.Values
+		Types   []audit.Type
+		Results []string
+	}{Events: page.Events, Query: eventsQuery(r), Types: audit.Types(),
+		Results: []string{audit.OK, audit.Refused, "unavailable", "replayed"}}
 	if len(newest.Events) > 0 {
 		v.After = newest.Events[0].Position
 	}
@@ -307,7 +337,7 @@ func (c *Console) eventsPage(ctx context.Context, r *http.Request) (any, error) 
 	}
 	if page.Next > 0 {
 		q.Set("before", strconv.FormatInt(page.Next, 10))
-		v.Next = "/console/events?" + q.Encode()
+		v.Next = c.path("/events?") + q.Encode()
 	}
 	return v, err
 }
@@ -334,7 +364,7 @@ func (c *Console) eventRows() http.Handler {
 			after = page.Events[0].Position
 		}
 		w.Header().Set("Curfew-Next", strconv.FormatInt(after, 10))
-		c.render(w, http.StatusOK, "rows", page.Events)
+		c.render(w, http.StatusOK, "rows", c.viewOf("", r, page.Events))
 	})
 }
 
@@ -358,7 +388,7 @@ func (c *Console) noticesPage(ctx context.Context, r *http.Request) (any, error)
 	}{all.(NoticePage), state, []string{string(store.NoticePending), string(store.NoticeDead)}, ""}
 	if v.NoticePage.Next != "" {
 		q.Set("after", v.NoticePage.Next)
-		v.Next = "/console/notices?" + q.Encode()
+		v.Next = c.path("/notices?") + q.Encode()
 	}
 	return v, nil
 }
@@ -378,11 +408,11 @@ func (c *Console) endProviderPage() http.Handler {
 		done := v.(Ending)
 		done.Ended += max(0, before)
 		if done.Next == "" {
-			http.Redirect(w, r, endedAt("/console/providers", done), http.StatusSeeOther)
+			http.Redirect(w, r, endedAt(c.path("/providers"), done), http.StatusSeeOther)
 			return
 		}
 		r.URL.RawQuery = ""
-		c.render(w, http.StatusOK, "goon", viewOf(fmt.Sprintf("Ending all sessions of %s", r.PathValue("name")), r,
+		c.render(w, http.StatusOK, "goon", c.viewOf(fmt.Sprintf("Ending all sessions of %s", r.PathValue("name")), r,
 			struct {
 				Name, Next string
 				Ended      int

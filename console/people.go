@@ -284,7 +284,9 @@ func (c *Console) exportPerson(ctx context.Context, r *http.Request) (any, error
 			break
 		}
 	}
-	about := aboutPerson(p, sub)
+	about := func(e *audit.Event) bool {
+		return aboutPerson(p, sub)(e) || e.Actor == sub && e.ActorProvider == p.Name()
+	}
 	for before := int64(0); ; {
 		page, err := c.Audit.Events(ctx, audit.Query{Before: before, Limit: 1000, Match: about})
 		if err != nil {
@@ -300,6 +302,7 @@ func (c *Console) exportPerson(ctx context.Context, r *http.Request) (any, error
 	return all, err
 }
 
+// aboutPerson matches the events about a person, but not what they did as an operator, which is about others.
 func aboutPerson(p *oidc.Provider, sub string) func(*audit.Event) bool {
 	return func(e *audit.Event) bool {
 		return e.Subject == sub && (e.Issuer == "" || e.Issuer == p.Config().Issuer)

@@ -91,6 +91,18 @@ func (r *Readiness) Check(ctx context.Context) error {
 	return err
 }
 
+// Ready reports whether nothing was missing at the last [Readiness.Check], and the process does not stop.
+func (r *Readiness) Ready() bool {
+	select {
+	case <-r.Draining:
+		return false
+	default:
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ready
+}
+
 // Watch checks every 5 seconds until ctx is done, so that the log reports an outage even if nobody requests /readyz.
 // During an outage it checks less and less often, but at least once a minute.
 func (r *Readiness) Watch(ctx context.Context) {

@@ -331,7 +331,9 @@ func (c *Console) endProvider(ctx context.Context, r *http.Request) (any, error)
 
 // record adds what an operator did to the audit record.
 func (c *Console) record(r *http.Request, e audit.Event, err error) {
-	e.Type, e.Result, e.Actor = audit.Operator, audit.OK, operator(r)
+	who := c.actor(r)
+	e.Type, e.Result, e.Actor, e.ActorProvider, e.ActorSession = audit.Operator, audit.OK, who.name, who.provider,
+		who.session
 	if err != nil {
 		e.Result, e.Reason = "failed", err.Error()
 	}
@@ -345,7 +347,7 @@ func (c *Console) record(r *http.Request, e audit.Event, err error) {
 		}
 	}
 	c.Audit.Record(e)
-	c.Log.Info("an operator acted", "event", "operator", "action", e.Action, "operator", e.Actor, "result", e.Result,
+	c.Log.Info("an operator acted", "event", "operator", "action", e.Action, who.attr(), "result", e.Result,
 		"provider", e.Provider, "sub", web.Printable(e.Subject), "sid", web.Printable(e.SID), "count", e.Count)
 }
 
@@ -367,6 +369,9 @@ func operator(r *http.Request) string {
 }
 
 func (c *Console) clientAddr(r *http.Request) string {
+	if c.access != nil {
+		return c.access.Address(r)
+	}
 	a, _, _ := strings.Cut(r.RemoteAddr, "%")
 	if host, _, ok := cutPort(a); ok {
 		return host

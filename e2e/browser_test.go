@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -144,17 +145,17 @@ func (b *browser) submit(t *testing.T, p *page, values url.Values) *page {
 // form returns where the only form of a page goes, and what it sends with the values added.
 func (p *page) form(t *testing.T, values url.Values) (string, url.Values) {
 	t.Helper()
-	action := regexp.MustCompile(`<form[^>]* action="([^"]+)"`).FindStringSubmatch(p.body)
+	action := regexp.MustCompile(`(?i)<form[^>]* action="([^"]+)"`).FindStringSubmatch(p.body)
 	if action == nil {
 		t.Fatalf("there should be a form: %v", p)
 	}
-	to, err := p.url.Parse(strings.ReplaceAll(action[1], "&amp;", "&"))
+	to, err := p.url.Parse(html.UnescapeString(action[1]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hidden := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)"`).
+	for _, hidden := range regexp.MustCompile(`(?i)<input type="hidden" name="([^"]+)" value="([^"]*)"`).
 		FindAllStringSubmatch(p.body, -1) {
-		values.Set(hidden[1], hidden[2])
+		values.Set(hidden[1], html.UnescapeString(hidden[2]))
 	}
 	return to.String(), values
 }

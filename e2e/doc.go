@@ -9,8 +9,9 @@
 //   - Replicas on PostgreSQL, Redis and a Redis Cluster: replicas (ended at one, refused at all), crowd (5,000
 //     sessions, 1,000 logouts; its provider is oidc/oidctest, since node would take minutes), faults (the engine is
 //     killed or frozen, a replica is suspended), order (a login begins at one and is logged out at another, 0.1 ms to 2
-//     s later; its provider is oidc/oidctest too). A replica whose clock is off is for the tests of the stores: nothing
-//     can give another time to a process of the command alone, which is linked statically and asks no library for it.
+//     s later; its provider is oidc/oidctest too).
+//   - Histories: soak (people who sign in and out on every store while everything breaks; porcupine checks what was
+//     answered against the model in history; SOAK=30m makes it long), streams (one logout closes many).
 //   - Proxies: nginx, Caddy, Traefik, Envoy, HAProxy and others in front of the gateway, with the configurations of
 //     docs/proxies.
 //   - Apps on the servers of Node.js, Python, the JVM and Go, behind the gateway and behind each proxy: apps, with the

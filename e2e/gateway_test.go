@@ -18,10 +18,13 @@ type gateway struct {
 	client, secret string
 	url            string // as browsers know it
 	listen, admin  string
-	dir            string         // its database, key ring and secret
-	flags          []string       // of serve and check
-	env            []string       // of both
-	more           map[string]any // of its metadata at the provider
+	dir            string          // its database, key ring and secret
+	flags          []string        // of serve and check
+	env            []string        // of both
+	more           map[string]any  // of its metadata at the provider
+	program        string          // in place of the command as it is shipped
+	front          string          // where it is reached, if not at listen
+	clock          func() []string // what sets its clock off, for each start
 }
 
 // app is an upstream: it answers with the headers of the request, and knows nothing of sign-in.

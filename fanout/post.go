@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/curfew/internal/span"
 	"example.com/curfew/store"
 )
 
@@ -91,6 +92,9 @@ func (s *Sender) post(ctx context.Context, uri, token string) result {
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "curfew")
+	if s.cfg.Tracer != nil {
+		span.Inject(ctx, r.Header)
+	}
 	resp, err := s.http.Do(r)
 	if err != nil {
 		return unanswered(ctx, err)

@@ -9,6 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/curfew/internal/span"
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 )
@@ -114,7 +118,14 @@ func (q *queue) probe(ctx context.Context, n store.Notice) {
 func (q *queue) attempt(ctx context.Context, n store.Notice) {
 	began := q.s.cfg.Now()
 	trying, cancel := context.WithTimeout(ctx, tryTimeout)
+	trying, sp := span.Begin(q.s.traces.of(trying, &n), q.s.cfg.Tracer, "notice "+string(q.kind), trace.SpanKindClient,
+		"curfew.notice.kind", string(q.kind), "curfew.notice.target", q.target, "curfew.notice.id", n.ID)
 	r := q.try(trying, n)
+	span.Set(trying, "curfew.result", r.name)
+	if r.verdict != done {
+		sp.SetStatus(codes.Error, "")
+	}
+	sp.End()
 	cancel()
 	q.breaker.record(r, began, q.s.cfg.Now())
 	q.report(ctx, n, r, began)

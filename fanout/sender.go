@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
@@ -47,6 +49,7 @@ type Config struct {
 	Log   *slog.Logger     // default slog.Default()
 	// OnAttempt is called after each attempt. All arguments are fit for labels of metrics.
 	OnAttempt func(kind store.NoticeKind, target, result string)
+	Tracer    trace.TracerProvider // for the spans of attempts; nil: there are none
 }
 
 // Sender sends notices, each until it is done or given up. [New] makes it and [Sender.Run] runs it. It is safe for
@@ -60,6 +63,7 @@ type Sender struct {
 	order   []string
 	changed chan struct{} // closed and replaced when the apps change
 	queues  map[queueName]*queue
+	traces  traces
 }
 
 type queueName struct {

@@ -11,6 +11,7 @@
 // headers that clients cannot set: every header that could be taken for one of them is removed first.
 //
 //	gateway.go   the decision, and the middleware
+//	bearer.go    access tokens of clients
 //	verify.go    forward-auth
 //	policy.go    who may use which path; path.go: what a path means; siblings.go: paths that a policy may have missed
 //	identity.go  the identity headers; assertion.go: the signed assertion

@@ -43,6 +43,9 @@ type Handler struct {
 	// userinfo. With "/oauth2" as the prefix, links and proxies that name them go on working.
 	OAuth2ProxyPaths bool
 
+	// Bearer has access tokens taken in the Authorization header; nil: they are not looked at, and apps get them.
+	Bearer *Bearer
+
 	// StreamsAreUse lets an open stream count as use of its session. By default a forgotten open tab does not keep a
 	// session alive.
 	StreamsAreUse bool
@@ -64,12 +67,17 @@ type Handler struct {
 	// Requests without a session may use half of it. Further requests are answered 503. 0: no limit.
 	MaxOpen int
 
-	streams streams
-	tabs    tabs
-	hosts   hosts
-	slots   slots
-	untold  sync.Map // why pages did not get the script for open tabs, as far as the log has said so
-	dropped sync.Map // names of headers of which the log has said that values were dropped
+	// OnCheck is called after each decision about a request, but those of [Handler.Optional], which lets all pass; nil:
+	// it is not. It must not block.
+	OnCheck func(Check)
+
+	streams  streams
+	closings closings
+	tabs     tabs
+	hosts    hosts
+	slots    slots
+	untold   sync.Map // why pages did not get the script for open tabs, as far as the log has said so
+	dropped  sync.Map // names of headers of which the log has said that values were dropped
 }
 
 // Mount adds the routes of this package to mux.
@@ -156,7 +164,7 @@ func SessionFrom(ctx context.Context) *session.Session { return stateFrom(ctx).s
 // newState returns the state that the middleware puts into the context of a request.
 func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
 	v := requestState{session: s, handler: h}
-	if h.StreamsAreUse {
+	if h.StreamsAreUse && !ofToken(s) {
 		v.bearer, _ = h.Cookie.Read(r)
 	}
 	return v
@@ -165,16 +173,18 @@ func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
 // errNotSignedIn means that the request needs a sign-in.
 var errNotSignedIn = errors.New("nobody is signed in")
 
-// decide makes the decision for every entry point: may the sender of r, identified by its cookie, send method to target
-// (path and query as they will be sent to the app)? A nil error lets the request through, with the session and the rule
+// decide makes the decision for every entry point: may the sender of r, identified by its access token or else by its
+// cookie, send method to target (path and query as they will be sent to the app)? A nil error lets the request through, with the session and the rule
 // that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
 // a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if the store fails.
-func (h *Handler) decide(r *http.Request, method, target string) (*session.Session, *rule, error) {
+func (h *Handler) decide(r *http.Request, a asked) (*session.Session, *rule, error) {
+	method, target := a.method, a.target
 	rule, err := h.Policy.find(r, h.here(r).Name, method, target)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := h.get(r)
+	a.public = rule != nil && rule.Public
+	s, err := h.get(r, a)
 	switch {
 	case err != nil:
 		return nil, rule, err
@@ -188,15 +198,24 @@ func (h *Handler) decide(r *http.Request, method, target string) (*session.Sessi
 			back = requestTarget(r)
 		}
 		if err := h.allowedFor(r, rule, s, back); err != nil {
-			return s, rule, err
+			return s, rule, forbidden(rule, s, err)
 		}
-		return s, rule, h.checkStepUp(rule, s, method, target)
+		return s, rule, forbidden(rule, s, h.checkStepUp(rule, s, method, target))
 	}
 	return s, nil, nil
 }
 
-// get returns the session of a request, nil if nobody is signed in, or an error if the store fails.
-func (h *Handler) get(r *http.Request) (*session.Session, error) {
+// get returns the session of a request, nil if nobody is signed in, or an error if the store fails or an access token is
+// refused.
+func (h *Handler) get(r *http.Request, a asked) (*session.Session, error) {
+	if s, has, err := h.byToken(r, a); has || err != nil {
+		return s, err
+	}
+	return h.byCookie(r)
+}
+
+// byCookie is get for a request of a browser.
+func (h *Handler) byCookie(r *http.Request) (*session.Session, error) {
 	b, ok := h.Cookie.Read(r)
 	if !ok {
 		return nil, nil
@@ -221,6 +240,9 @@ func unchecked(err error) error {
 // answer is 503 and the cookie is left alone. next gets the session with [SessionFrom].
 func (h *Handler) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := h.begins()
+		w, r, end := h.Site.Trace(w, r, "require")
+		defer end()
 		r, err := h.locateOwn(r)
 		if err == nil {
 			err = h.checkOrigin(r, "")
@@ -228,8 +250,9 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 		var s *session.Session
 		var by *rule
 		if err == nil {
-			s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+			s, by, err = h.decide(r, h.own(r))
 		}
+		h.checked(r, "require", began, s, err)
 		if err != nil {
 			h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
 			return
@@ -240,7 +263,13 @@ func (h *Handler) Require(next http.Handler) http.Handler {
 	})
 }
 
-// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. If the
+// own is a request to this gateway itself.
+func (h *Handler) own(r *http.Request) asked {
+	return asked{method: r.Method, target: r.URL.EscapedPath(), origin: h.here(r).Origin}
+}
+
+// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. An access
+// token that is not good is as good as none. If the
 // store fails, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -250,7 +279,9 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 		}
 		var s *session.Session
 		if err == nil {
-			s, err = h.get(r)
+			a := h.own(r)
+			a.optional = true
+			s, err = h.get(r, a)
 		}
 		if err != nil {
 			h.deny(w, r, r.Method, err, nil)
@@ -265,6 +296,11 @@ func (h *Handler) Optional(next http.Handler) http.Handler {
 // the URL that login returns. Other requests, or all if login is nil, are answered 401, which is not logged because it
 // is frequent.
 func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, err error, login func() string) {
+	if c, ok := errors.AsType[*challenged](err); ok { // a program, whatever it accepts
+		w.Header().Set("WWW-Authenticate", c.challenge)
+		h.Site.JSON(func(http.ResponseWriter, *http.Request) error { return c.Failure }).ServeHTTP(w, r)
+		return
+	}
 	page := expectsPage(r)
 	stepUp, isStepUp := errors.AsType[stepUpNeeded](err)
 	if isStepUp && login != nil {
@@ -283,8 +319,11 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 			http.Redirect(w, r, login(), status)
 			return nil
 		}
-		if isStepUp {
+		switch {
+		case isStepUp:
 			w.Header().Set("WWW-Authenticate", stepUp.challenge())
+		case h.Bearer != nil: // RFC 6750 §3: without an error code, since nothing was tried
+			w.Header().Set("WWW-Authenticate", "Bearer")
 		}
 		switch {
 		case page && login != nil && method != http.MethodGet && method != http.MethodHead:

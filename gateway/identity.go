@@ -74,6 +74,16 @@ func OAuth2ProxyHeaders() map[string]string {
 	}
 }
 
+// AccessTokens returns the names of the headers that carry the access token.
+func (i Identity) AccessTokens() (names []string) {
+	for _, h := range i.headers {
+		if h.fact == "access_token" || h.fact == "bearer" {
+			names = append(names, h.name)
+		}
+	}
+	return names
+}
+
 // curfewHeaders is what NewIdentity returns for CurfewHeaders; a test compares them.
 var curfewHeaders = []header{
 	{"X-Auth-Assertion", "assertion"}, {"X-Auth-Email", "email"}, {"X-Auth-Groups", "groups"}, {"X-Auth-Name", "name"},

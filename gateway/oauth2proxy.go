@@ -63,7 +63,9 @@ func (h *Handler) oauth2ProxyAuth(w http.ResponseWriter, r *http.Request) {
 	var besides *rule
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		h.deny(w, r, r.Method, web.Fail(http.StatusBadRequest, "The query is invalid.", err), nil)
+		err = web.Fail(http.StatusBadRequest, "The query is invalid.", err)
+		h.checked(r, "verify", h.begins(), nil, err)
+		h.deny(w, r, r.Method, err, nil)
 		return
 	}
 	restricted := Rule{}

@@ -32,6 +32,10 @@ type Rule struct {
 	EmailDomains []string            // the user's address, not known to be unverified, must be at one of these
 	Claims       map[string][]string // each claim must have one of these values; "a.b" is b inside a
 
+	// Scopes is for access tokens alone, which must have one of these scopes (RFC 6749 §3.3). A person in a browser has
+	// none, and needs none.
+	Scopes []string
+
 	// How the user must have signed in at the provider. A user who meets the conditions above but not these is sent to
 	// the provider with just that request, and an API client is answered with the challenge of RFC 9470.
 	ACR    []string      // `acr` must be one of these; requested as acr_values
@@ -85,7 +89,7 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 			fault("%q is not a host; write it like app.example.com, without a port, or *.example.com", r.Host)
 		}
 		if r.Public && (len(r.Groups) > 0 || len(r.EmailDomains) > 0 || len(r.Claims) > 0 || len(r.ACR) > 0 ||
-			len(r.AMR) > 0 || r.MaxAge != 0) {
+			len(r.Scopes) > 0 || len(r.AMR) > 0 || r.MaxAge != 0) {
 			fault("is public, but has conditions")
 		}
 		for _, v := range slices.Concat(r.ACR, r.AMR) {
@@ -98,6 +102,11 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 		}
 		if r.MaxAge < 0 || r.MaxAge%time.Second != 0 {
 			fault("max_age: %v is not a number of whole seconds, one or more", r.MaxAge)
+		}
+		for _, s := range r.Scopes {
+			if badStepUpValue(s) {
+				fault("%q is no scope: it is empty or holds a space, a quote or a backslash", s)
+			}
 		}
 		for _, d := range r.EmailDomains {
 			if d == "" || strings.ContainsAny(d, "@* ") {
@@ -208,20 +217,30 @@ func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, targ
 // allowed returns nil if the session meets all conditions of the rule. The page says what kind of condition is not met;
 // only the log says which value would be accepted.
 func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target string) error {
-	var missing, why string
+	var say, why string
 	switch {
 	case len(by.Groups) > 0 && !session.MeetsText(s.Claims, h.groupsClaim(), by.Groups):
-		missing, why = "membership of a group", "groups"
+		why = "groups"
+		say = "You are signed in, but for this page your account lacks membership of a group.\n\nAsk the people who " +
+			"run this site if you should have it."
 	case len(by.EmailDomains) > 0 && !slices.ContainsFunc(by.EmailDomains,
 		func(d string) bool { return session.EqualFold(d, emailDomain(s)) }):
-		missing, why = "an e-mail address of a certain domain", "email_domains"
+		why = "email_domains"
+		say = "You are signed in, but for this page your account lacks an e-mail address of a certain domain.\n\nAsk " +
+			"the people who run this site if you should have it."
+	case s.IsToken && len(by.Scopes) > 0 && !hasScope(s.Claims, by.Scopes):
+		why = "scopes"
+		say = "You are signed in, but for this page your account lacks a scope.\n\nAsk the people who run this site if " +
+			"you should have it."
 	}
 	for name, values := range by.Claims {
-		if missing == "" && !session.MeetsText(s.Claims, name, values) {
-			missing, why = "a permission", "claims: "+name
+		if say == "" && !session.MeetsText(s.Claims, name, values) {
+			why = "claims: " + name
+			say = "You are signed in, but for this page your account lacks a permission.\n\nAsk the people who run this " +
+				"site if you should have it."
 		}
 	}
-	if missing == "" {
+	if say == "" {
 		return nil
 	}
 	prompt, label := "select_account", "Use another account"
@@ -232,8 +251,7 @@ func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target 
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{
-			Text: "You are signed in, but for this page your account lacks " + missing +
-				".\n\nAsk the people who run this site if you should have it.",
+			Text: say,
 			// If the provider signs the same account in again, signing out there helps.
 			Actions: []web.Action{{Label: label, Href: again}, h.signOut(r)},
 		},

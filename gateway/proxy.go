@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"example.com/curfew/internal/span"
 	"example.com/curfew/session"
 	"example.com/curfew/web"
 )
@@ -42,8 +43,13 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := p.gateway
 	w, done := web.Steady(w)
 	defer done()
+	began := h.begins()
+	w, r, end := h.Site.Trace(w, r, "proxy")
+	defer end()
 	if r.Method == http.MethodConnect { // not a forward proxy, and a tunnel would not end with a session
-		h.deny(w, r, r.Method, web.Fail(http.StatusNotImplemented, "This gateway does not open tunnels.", nil), nil)
+		err := web.Fail(http.StatusNotImplemented, "This gateway does not open tunnels.", nil)
+		h.checked(r, "proxy", began, nil, err)
+		h.deny(w, r, r.Method, err, nil)
 		return
 	}
 	r, err := h.locateOwn(r)
@@ -57,25 +63,27 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var v requestState
 	var by *rule
 	if err == nil {
-		v.session, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		a := h.own(r)
+		a.origin = cmp.Or(to.ownOrigin(), a.origin)
+		v.session, by, err = h.decide(r, a)
 	}
 	if err == nil && v.session != nil && to != nil {
 		v.identity = make(http.Header, 8)
 		err = h.identify(r, v.identity, v.session, cmp.Or(to.App, h.App), to.named, true)
 	}
-	if err != nil {
-		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
-		return
-	}
-	if to == nil {
-		h.deny(w, r, r.Method, &web.Failure{Status: http.StatusNotFound, Message: web.Message{
+	release := func() {}
+	switch {
+	case err != nil:
+	case to == nil:
+		err = &web.Failure{Status: http.StatusNotFound, Message: web.Message{
 			Text: "There is nothing at this address.", Actions: h.nextActions(r, v.session, false),
-		}}, nil)
-		return
+		}}
+	default:
+		release, err = h.slots.acquire(h.MaxOpen, v.session == nil)
 	}
-	release, err := h.slots.acquire(h.MaxOpen, v.session == nil)
-	if err != nil {
-		h.deny(w, r, r.Method, err, nil)
+	h.checked(r, "proxy", began, v.session, err)
+	if err != nil { // a sign-in is offered only where that is missing
+		h.deny(w, r, r.Method, err, func() string { return h.loginURL(r, requestTarget(r)) })
 		return
 	}
 	defer release()
@@ -118,6 +126,10 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			// Hop-by-hop headers have been removed, so `Connection: X-Auth-Subject` cannot remove what is set here.
 			h.Identity.strip(r.Out.Header)
 			stripCookies(r.Out.Header, h.Cookie)
+			if ofToken(stateFrom(r.In.Context()).session) { // identity headers may pass it on
+				r.Out.Header.Del("Authorization")
+				r.Out.Header.Del("Dpop")
+			}
 			r.Out.Trailer = nil // trailers arrive after the checks
 			r.SetURL(&to)
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // the gateway does not use it, so it is passed on as it is
@@ -132,6 +144,9 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			maps.Copy(r.Out.Header, v.identity)
 			if v.tabs != "" {
 				r.Out.Header.Set("Accept-Encoding", "identity")
+			}
+			if h.Site.Tracer != nil {
+				span.Inject(r.In.Context(), r.Out.Header) // in place of what the client sent
 			}
 		},
 		ModifyResponse: func(r *http.Response) error {

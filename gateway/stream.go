@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +81,7 @@ func UntilEnded(ctx context.Context) (until context.Context, stop context.Cancel
 // newStream starts a stream. release must be called when the request is over.
 func (h *Handler) newStream(s *session.Session, r *http.Request, cancel context.CancelCauseFunc) *stream {
 	st := &stream{handler: h, key: s.Key, cancel: cancel}
-	if h.StreamsAreUse {
+	if h.StreamsAreUse && !ofToken(s) {
 		st.bearer, _ = h.Cookie.Read(r)
 	}
 	st.timer = time.AfterFunc(streamDelay, func() { st.attach(func() {}) })
@@ -169,7 +171,7 @@ func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration
 	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
 	s, due, err := h.Sessions.Recheck(ctx, key)
-	if err == nil && h.StreamsAreUse {
+	if err == nil && h.StreamsAreUse && !s.IsToken {
 		s, err = h.Sessions.Get(ctx, bearer)
 	}
 	if err != nil {
@@ -186,34 +188,109 @@ func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration
 	return min(max(rest, time.Millisecond), recheckInterval), nil
 }
 
-// end ends the streams of a group. Each gets its own goroutine, so that one client that does not read does not delay
-// the others.
+// end ends the streams of a group.
 func (h *Handler) end(g *group, key store.Key) {
 	h.streams.mu.Lock()
-	defer h.streams.mu.Unlock()
 	if h.streams.groups[key] == g {
 		delete(h.streams.groups, key) // a new stream gets a new group, and with it a lookup
 	}
-	for st := range g.open {
-		st.end(closePolicy, "session ended", ErrEnded, func() {})
+	all := slices.Collect(maps.Keys(g.open))
+	h.streams.mu.Unlock()
+	h.endAll(all, closePolicy, "session ended", ErrEnded, func() {})
+}
+
+// endAll closes streams, and calls done for each whose client has been notified. It first stops the data of all, then
+// sends the close frames, and does the rest afterwards, so that many clients learn of the end soon. A client that does
+// not read does not delay the others.
+func (h *Handler) endAll(all []*stream, code uint16, reason string, why error, done func()) {
+	frame := closeFrame(code, reason)
+	upgraded := make([]*stream, 0, len(all))
+	for _, st := range all {
+		h.streams.mu.Lock()
+		conn := st.conn
+		h.streams.mu.Unlock()
+		if conn == nil {
+			st.cancel(why)
+		}
+		if conn == nil || !conn.cut() { // from here on no data passes
+			done()
+			continue
+		}
+		upgraded = append(upgraded, st)
+	}
+	for _, st := range upgraded {
+		finish := func() { st.conn.finish(); st.cancel(why) }
+		if st.conn.sendClose(frame) {
+			done()
+			h.closings.add(finish)
+			continue
+		}
+		go func() {
+			defer done()
+			if st.conn.end(frame) {
+				h.closings.add(finish)
+			} else {
+				st.cancel(why)
+			}
+		}()
 	}
 }
 
-// end closes one stream, and calls done when its client has been notified. The lock is held.
-func (st *stream) end(code uint16, reason string, why error, done func()) {
-	conn := st.conn
-	if conn == nil {
-		st.cancel(why)
+const (
+	closingFew   = 16                     // connections, for which nothing waits
+	closingFirst = time.Millisecond       // after which it is known whether there are more
+	closingPause = 20 * time.Millisecond  // without another close frame, before the rest is done
+	closingMost  = 250 * time.Millisecond // for which the rest waits in any case
+)
+
+// closings is what is left to do for connections whose close frame is sent. One goroutine does it. When there are many,
+// it waits until no more frames are being sent: the rest takes longer than they do, and keeps the app busy too.
+type closings struct {
+	mu      sync.Mutex
+	left    []func()
+	running bool
+}
+
+func (c *closings) add(do func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = append(c.left, do)
+	if !c.running {
+		c.running = true
+		go c.run()
 	}
-	if conn == nil || !conn.cut() { // from here on no data passes
-		done()
-		return
+}
+
+func (c *closings) run() {
+	for more := true; more; more = c.flush() {
+		time.Sleep(closingFirst)
+		began, before := time.Now(), 0
+		for n := c.len(); n > closingFew && n > before && time.Since(began) < closingMost; n = c.len() {
+			before = n
+			time.Sleep(closingPause)
+		}
 	}
-	go func() {
-		defer done()
-		conn.end(code, reason)
-		st.cancel(why)
-	}()
+}
+
+func (c *closings) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.left)
+}
+
+// flush does what is left, and reports whether there was anything; if not, run is to stop.
+func (c *closings) flush() bool {
+	c.mu.Lock()
+	left := c.left
+	c.left = nil
+	if len(left) == 0 {
+		c.running = false
+	}
+	c.mu.Unlock()
+	for _, do := range left {
+		do()
+	}
+	return len(left) > 0
 }
 
 // Drain ends the streams that do not end by themselves: upgraded connections, with WebSocket close code 1001 (going
@@ -221,16 +298,20 @@ func (st *stream) end(code uint16, reason string, why error, done func()) {
 // been notified. They reconnect to another replica.
 func (h *Handler) Drain() {
 	h.tabs.stop()
-	var notified sync.WaitGroup
+	var lasting []*stream
 	h.streams.mu.Lock()
 	for _, g := range h.streams.groups {
 		for st := range g.open {
 			if st.lasting {
-				notified.Add(1)
-				st.end(closeGoingAway, "stopping", errDraining, notified.Done)
+				lasting = append(lasting, st)
 			}
 		}
 	}
 	h.streams.mu.Unlock()
+	var notified sync.WaitGroup
+	notified.Add(len(lasting))
+	h.endAll(lasting, closeGoingAway, "stopping", errDraining, notified.Done)
 	notified.Wait()
+	for h.closings.flush() {
+	}
 }

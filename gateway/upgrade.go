@@ -76,7 +76,8 @@ type upgradedConn struct {
 
 	mu        sync.Mutex // guards writes
 	frames    frameTracker
-	closeSent bool // a close frame was sent; set only by end
+	unsent    []byte // the rest of a close frame, of which a part was sent
+	closeSent bool   // a close frame was sent; set only by sendClose and end
 }
 
 func (c *upgradedConn) Write(p []byte) (int, error) {
@@ -156,23 +157,59 @@ func (c *upgradedConn) Close() error {
 // cut stops all data, and reports whether this call was the first.
 func (c *upgradedConn) cut() bool { return c.cutOff.CompareAndSwap(false, true) }
 
-// end closes the connection, once, after cut: with a close frame if the app's last frame is complete, otherwise
-// without.
-func (c *upgradedConn) end(code uint16, reason string) {
+// closeFrame returns a close frame (RFC 6455 §5.5.1).
+func closeFrame(code uint16, reason string) []byte {
+	frame := append([]byte{0x88, byte(2 + len(reason))}, binary.BigEndian.AppendUint16(nil, code)...)
+	return append(frame, reason...)
+}
+
+// sendClose sends a close frame if that can be done at once, and reports whether it did. It is called once, after cut.
+// After true, call finish; after false, end.
+func (c *upgradedConn) sendClose(frame []byte) bool {
+	if !c.mu.TryLock() { // a write is waiting for the client
+		return false
+	}
+	defer c.mu.Unlock()
+	if !c.frames.atBoundary() {
+		return false
+	}
+	n := writeNow(c.Conn, frame)
+	if n < len(frame) {
+		if n > 0 {
+			c.unsent = frame[n:]
+		}
+		return false
+	}
+	c.closeSent = true
+	return true
+}
+
+// finish ends the direction to the client after a close frame.
+func (c *upgradedConn) finish() {
 	defer close(c.ended)
-	c.Conn.SetWriteDeadline(time.Now().Add(closeTimeout)) // also for a pending write to a client that does not read
+	c.Conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	c.CloseWrite()
+}
+
+// end sends a close frame, and waits a moment for a client that does not read. It is called once, after sendClose
+// could not. After true, call finish. After false, the connection is closed: the app's last frame is not complete, or
+// the client did not take the close frame.
+func (c *upgradedConn) end(frame []byte) bool {
+	c.Conn.SetWriteDeadline(time.Now().Add(closeTimeout)) // also for a pending write
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.frames.atBoundary() {
-		frame := append([]byte{0x88, byte(2 + len(reason))}, binary.BigEndian.AppendUint16(nil, code)...)
-		if _, err := c.Conn.Write(append(frame, reason...)); err == nil {
+		if c.unsent != nil {
+			frame = c.unsent
+		}
+		if _, err := c.Conn.Write(frame); err == nil {
 			c.closeSent = true
-			c.Conn.SetReadDeadline(time.Now().Add(lingerTimeout))
-			c.CloseWrite()
-			return
+			return true
 		}
 	}
+	defer close(c.ended)
 	c.Conn.Close()
+	return false
 }
 
 const (

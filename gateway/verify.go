@@ -26,6 +26,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) { h.answer(w, r
 
 // answer is verify with another status for a request that may pass, and a rule that the session has to meet besides.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides *rule) {
+	began := h.begins()
 	o, err := h.original(r)
 	var s *session.Session
 	var by *rule
@@ -36,20 +37,25 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, by, err = h.decide(r, o.method, o.target)
+		a := asked{method: o.method, target: o.target}
+		if o.target != "" && o.certain {
+			a.origin = h.originOf(r, o.hosts)
+		}
+		s, by, err = h.decide(r, a)
 	}
 	switch {
 	case err != nil || besides == nil:
 	case s == nil: // also on a public path: it is not known whether the person meets the rule
 		err = errNotSignedIn
 	default:
-		err = h.allowed(r, besides, s, o.target)
+		err = forbidden(besides, s, h.allowed(r, besides, s, o.target))
 	}
 	headers := make(http.Header, 8)
 	if err == nil && s != nil {
 		app, may := h.requestedApp(r)
 		err = h.identify(r, headers, s, app, true, may && h.Site.FromTrustedProxy(r))
 	}
+	h.checked(r, "verify", began, s, err)
 	if err == nil {
 		h.logAllowed(r, "verify", o.method, o.target, s, by)
 		header := w.Header()
@@ -73,6 +79,7 @@ type original struct {
 	target   string   // path and query as the browser sent them; "" if unknown
 	redirect bool     // the proxy passes redirects on to the browser
 	hosts    []string // the hosts named; all must be known
+	certain  bool     // method is that of the original request
 }
 
 // original returns the request that a trusted proxy asks about. Headers from other senders are ignored.
@@ -84,7 +91,7 @@ type original struct {
 func (h *Handler) original(r *http.Request) (original, error) {
 	o := original{method: r.Method}
 	if below, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")); ok {
-		o.target, o.redirect = "/"+below, true
+		o.target, o.redirect, o.certain = "/"+below, true, true
 		o.hosts = []string{r.Host} // Envoy passes it on unchanged
 		if r.URL.RawQuery != "" {
 			o.target += "?" + r.URL.RawQuery
@@ -104,7 +111,7 @@ func (h *Handler) original(r *http.Request) (original, error) {
 		}
 	}
 	if method != "" {
-		o.method = method
+		o.method, o.certain = method, true
 	}
 	if (len(h.Policy.rules) > 0 || h.Policy.denyRest) && (o.target == "" || method == "" && h.Policy.byMethods) {
 		return o, web.Fail(http.StatusBadRequest, "It is not known which request this is about.",
@@ -163,6 +170,9 @@ func (h *Handler) DecideFor(r *http.Request, app string) Answer {
 
 // ask decides about a request; with an err it only writes the answer.
 func (h *Handler) ask(r *http.Request, app string, err error) Answer {
+	began := h.begins()
+	_, r, end := h.Site.Trace(nil, r, "ext_authz")
+	defer end()
 	a := Answer{Allowed: true, Header: http.Header{}}
 	var s *session.Session
 	var by *rule
@@ -173,11 +183,13 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, by, err = h.decide(r, r.Method, r.URL.EscapedPath())
+		s, by, err = h.decide(r, asked{method: r.Method, target: r.URL.EscapedPath(),
+			origin: h.originOf(r, []string{r.Host}), fromProxy: true})
 	}
 	if err == nil && s != nil {
 		err = h.identify(r, a.Header, s, app, true, true)
 	}
+	h.checked(r, "ext_authz", began, s, err)
 	if err != nil {
 		w := &recorder{header: http.Header{}, status: http.StatusOK}
 		h.deny(w, r, r.Method, err, func() string { return h.absolute(r, h.loginURL(r, requestTarget(r))) })
@@ -191,6 +203,13 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 		}
 		if h.Identity.lookalike(name) && a.Header[name] == nil && !forwarding(name) {
 			a.Remove = append(a.Remove, name)
+		}
+	}
+	if ofToken(s) {
+		for _, name := range []string{"Authorization", "Dpop"} {
+			if r.Header[name] != nil && a.Header[name] == nil {
+				a.Remove = append(a.Remove, name)
+			}
 		}
 	}
 	if r.Header["Cookie"] != nil {

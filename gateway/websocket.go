@@ -109,7 +109,8 @@ func (h *Handler) checkOrigin(r *http.Request, own string) error {
 		return nil
 	}
 	refuse := func(err error) error {
-		return web.Fail(http.StatusForbidden, "A page of another site may not open a WebSocket here.", err)
+		return &web.Failure{Status: http.StatusForbidden, Event: "origin_refused", Err: err,
+			Message: web.Message{Text: "A page of another site may not open a WebSocket here."}}
 	}
 	origins := r.Header["Origin"]
 	switch {

@@ -70,6 +70,7 @@ type attempt struct {
 	Params map[string]string `json:"x,omitempty"`
 	MaxAge *int              `json:"a,omitempty"` // the max_age that was asked for
 	StepUp string            `json:"u,omitempty"` // see request.stepUp
+	Trace  string            `json:"t,omitempty"` // the traceparent of the request that began it
 }
 
 // begin completes an attempt. It seals the attempt into its state and returns the cookie with the secret.

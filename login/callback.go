@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 
+	"example.com/curfew/internal/span"
 	"example.com/curfew/oidc"
 	"example.com/curfew/web"
 )
@@ -43,6 +44,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, p *oidc.Provi
 	if err != nil {
 		return h.unmatched(w, r, p, a, q, err)
 	}
+	span.Link(r.Context(), a.Trace)
 	if err := h.checkParams(r.Context(), p, a, q, jwt); err != nil {
 		// An error alone used nothing up. Some providers keep the request, and answer it after the next sign-in of the
 		// person there.

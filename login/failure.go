@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +47,8 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	switch {
 	case q["error"] != "":
 		err = fmt.Errorf("%w; the provider answered %s", err, quoteError(q["error"], q["error_description"]))
-		m.Text = fmt.Sprintf("%s did not sign you in. It reports the error “%s”.", label(p), printable(q["error"]))
+		m.Text = "{provider} did not sign you in. It reports the error “{error}”."
+		m.Args = map[string]string{"provider": p.Label(), "error": printable(q["error"])}
 	case signedIn && a == nil:
 		redirect(w, h.home())
 		return nil
@@ -56,7 +59,7 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 			Text: "This sign-in was finished already, or another one took its place.", Actions: actions})
 		return nil
 	case errors.Is(err, errRanOut):
-		m.Text = fmt.Sprintf("It took too long: a sign-in has to be finished within %s.", inWords(h.attemptLife()))
+		m.Text, m.Args = h.tookTooLong()
 	default:
 		m.Text = "It was finished already, has run out, or was begun in another browser."
 		m.Note = "If this happens every time, your browser may be blocking cookies for this site."
@@ -66,12 +69,15 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	return f
 }
 
-// inWords returns a time for people, in minutes if it is some.
-func inWords(d time.Duration) string {
+// tookTooLong says within what time a sign-in has to be finished, in minutes if it is some.
+func (h *Handler) tookTooLong() (text string, args map[string]string) {
+	d := h.attemptLife()
 	if n := int(d.Minutes()); d%time.Minute == 0 && n != 1 {
-		return fmt.Sprintf("%d minutes", n)
+		return "It took too long: a sign-in has to be finished within {n} minutes.",
+			map[string]string{"n": strconv.Itoa(n)}
 	}
-	return fmt.Sprintf("%d seconds", int(d.Seconds()))
+	return "It took too long: a sign-in has to be finished within {n} seconds.",
+		map[string]string{"n": strconv.Itoa(int(d.Seconds()))}
 }
 
 // declined is the page for an error that the provider answered (RFC 6749 §4.1.2.1, Core §3.1.2.6). The code and the
@@ -83,10 +89,10 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 	case "access_denied":
 		f.Status = http.StatusForbidden
 		f.Message = web.Message{Title: "Sign-in was cancelled",
-			Text: fmt.Sprintf("You, or %s, said no. Nobody was signed in.", label(p))}
+			Text: "You, or {provider}, said no. Nobody was signed in."}
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
 		f.Message = web.Message{Title: "Please sign in",
-			Text: fmt.Sprintf("%s needs you to take part in this sign-in.", label(p))}
+			Text: "{provider} needs you to take part in this sign-in."}
 	case "unmet_authentication_requirements": // OpenID Connect Core Unmet Authentication Requirements
 		f.Status = http.StatusForbidden
 		f.Message = h.unmetMessage(p, a)
@@ -94,14 +100,16 @@ func (h *Handler) declined(p *oidc.Provider, a *attempt, code, description strin
 	case "temporarily_unavailable":
 		f.Status, f.Err = http.StatusServiceUnavailable, fmt.Errorf("%w: %w", oidc.ErrUnavailable, f.Err)
 		f.Message = web.Message{Title: "Sign-in is not available just now",
-			Text: fmt.Sprintf("%s asks you to try again in a moment.", label(p))}
+			Text: "{provider} asks you to try again in a moment."}
 	default:
 		f.Message = web.Message{Title: "This sign-in failed",
-			Text: fmt.Sprintf("%s reports the error “%s”.", label(p), printable(code))}
+			Text: "{provider} reports the error “{error}”."}
 	}
 	if code != "access_denied" && description != "" {
-		f.Message.Note = "It adds: " + printable(description)
+		f.Message.Note = "It adds: {description}"
 	}
+	f.Message.Args = map[string]string{"provider": p.Label(), "error": printable(code),
+		"description": printable(description)}
 	f.Message.Actions = h.signInAgain(a)
 	return f
 }
@@ -112,12 +120,16 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 	check, failed := errors.AsType[*oidc.Error](err)
 	switch {
 	case errors.Is(err, oidc.ErrUnavailable):
-		f.Status, f.Attrs = http.StatusServiceUnavailable, append(f.Attrs, slog.String("result", "unavailable"))
+		f.Status, f.Attrs = http.StatusServiceUnavailable, append(f.Attrs, slog.String("result", "unavailable"),
+			slog.String("check", "provider"))
 		f.Message = web.Message{Title: "Sign-in is not available just now",
-			Text: fmt.Sprintf("%s does not answer. Nothing is wrong with your account; please try again in a "+
-				"moment.", label(p)),
+			Text: "{provider} does not answer. Nothing is wrong with your account; please try again in a moment.",
+			Args: map[string]string{"provider": p.Label()},
 			Actions: []web.Action{{Label: "Try again",
 				Href: h.link(a.again(""))}}}
+		if errors.Is(err, oidc.ErrTooMany) {
+			f.Message.Text = "Too many people are signing in at this moment. Please try again in a few seconds."
+		}
 	case errors.Is(err, oidc.ErrInvalidGrant):
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", "code"))
@@ -133,8 +145,8 @@ func (h *Handler) providerFailure(p *oidc.Provider, a *attempt, err error) error
 		f.Status, f.Attrs = http.StatusBadRequest,
 			append(f.Attrs, slog.String("result", "refused"), slog.String("check", check.Check))
 		f.Message = web.Message{Title: "This sign-in was refused",
-			Text: fmt.Sprintf("What %s answered did not pass a check (%s), so nobody was signed in.", label(p),
-				check.Check),
+			Text:    "What {provider} answered did not pass a check ({check}), so nobody was signed in.",
+			Args:    map[string]string{"provider": p.Label(), "check": check.Check},
 			Actions: h.signInAgain(a)}
 	default:
 		return fmt.Errorf("login with %s: %w", p.Name(), err)
@@ -154,7 +166,8 @@ func (h *Handler) storeFailure(p *oidc.Provider, a *attempt, err error) error {
 				Actions: h.signInAgain(a)}}
 	case errors.Is(err, session.ErrUnavailable):
 		return &web.Failure{Status: http.StatusServiceUnavailable, Err: err, Event: "login",
-			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name())},
+			Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("provider", p.Name()),
+				slog.String("check", "store")},
 			Message: web.Message{Title: "Not available right now",
 				Text: "This site cannot reach its store of sessions. Please try again in a moment.",
 				Actions: []web.Action{{Label: "Try again",
@@ -179,25 +192,33 @@ func (h *Handler) refusedByApp(
 			f.Message.Actions = h.signInAgain(a)
 		default:
 			f.Message.Actions = h.otherAccount(ctx, p, a)
+			f.Message.Args = maps.Clone(f.Message.Args)
+			if f.Message.Args == nil {
+				f.Message.Args = make(map[string]string)
+			}
+			f.Message.Args["provider"] = p.Label()
 		}
 		return &f
 	}
 	text, note := "You have signed in, but this site did not let you in.", ""
 	var anew []web.Action
+	args := map[string]string{}
 	if missing, ok := errors.AsType[requirementError](err); ok {
 		attrs[1], note = slog.String("check", "require"), "Whoever runs this site can change that."
-		text = fmt.Sprintf("You have signed in, but this site asks for more than your account says: its claim “%s” "+
-			"is not one of those let in.", missing.claim)
+		args = map[string]string{"claim": missing.claim}
+		text = "You have signed in, but this site asks for more than your account says: its claim “{claim}” is not " +
+			"one of those let in."
 		if aboutSignIn(missing.claim) {
-			text = fmt.Sprintf("You have signed in, but this site asks for another way of signing in: the claim “%s” "+
-				"is not one of those let in.", missing.claim)
+			text = "You have signed in, but this site asks for another way of signing in: the claim “{claim}” is not " +
+				"one of those let in."
 			anew = h.signInAnew(a)
 		}
 		h.logClaims(ctx, p, missing.claim, claims)
 	}
 	f := refuse(http.StatusForbidden, "", err, attrs...)
 	f.Message = web.Message{Title: "You do not have access", Text: text, Note: note,
-		Actions: append(anew, h.otherAccount(ctx, p, a)...)}
+		Args: args, Actions: append(anew, h.otherAccount(ctx, p, a)...)}
+	args["provider"] = p.Label()
 	return f
 }
 
@@ -236,7 +257,7 @@ func (h *Handler) otherAccount(ctx context.Context, p *oidc.Provider, a *attempt
 	// Without id_token_hint, which could make the URL too long: the provider asks the person.
 	out, err := p.EndSessionURL(ctx, oidc.EndSessionRequest{PostLogoutRedirectURI: h.Site.Absolute("logout/callback")})
 	if err == nil {
-		actions = append(actions, web.Action{Label: "Sign out at " + label(p), Href: out})
+		actions = append(actions, web.Action{Label: "Sign out at {provider}", Href: out})
 	}
 	return actions
 }

@@ -176,7 +176,7 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request, f *handover, 
 	}
 	sealed := h.sealText(codePurpose, code{For: *f, Bearer: theirs.Reveal(), Made: h.Sessions.Now()})
 	h.Site.Render(w, r, http.StatusOK, web.Message{Title: "You are signed in",
-		Text: "Continue to " + host.Addr() + ".", Submit: true,
+		Text: "Continue to {host}.", Args: map[string]string{"host": host.Addr()}, Submit: true,
 		Actions: []web.Action{{Label: "Continue", Post: true, Href: host.Origin + h.Site.Path("handover"),
 			Form: map[string]string{"code": sealed}}}})
 	return nil

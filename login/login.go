@@ -3,6 +3,7 @@ package login
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"mime"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"example.com/curfew/internal/span"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
@@ -59,7 +61,7 @@ func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 
 // Mount registers the routes of this package on mux: the login, and a callback for each provider.
 func (h *Handler) Mount(mux *http.ServeMux) {
-	mux.Handle(h.Site.Path("login"), h.Site.Page(noPrefetch(h.start), http.MethodGet, http.MethodPost))
+	mux.Handle(h.Site.Path("login"), h.Site.Page(failing(noPrefetch(h.start)), http.MethodGet, http.MethodPost))
 	if h.Site.SeveralHosts() && !h.Site.SharedCookie {
 		mux.Handle(h.Site.Path("handover"), h.Site.Page(h.redeem, http.MethodPost))
 	}
@@ -69,7 +71,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 		if c := p.Config(); c.PostsResponse() {
 			methods = append(methods, http.MethodPost)
 		}
-		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(noPrefetch(callback), methods...))
+		mux.Handle(h.Site.Path(h.callbackRoute(p.Name())), h.Site.Page(failing(noPrefetch(callback)), methods...))
 	}
 }
 
@@ -82,6 +84,18 @@ func noPrefetch(h web.HandlerFunc) web.HandlerFunc {
 			return nil
 		}
 		return h(w, r)
+	}
+}
+
+// failing makes an error that h did not expect a login that failed, for the audit record and metrics.
+func failing(h web.HandlerFunc) web.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		err := h(w, r)
+		if _, expected := errors.AsType[*web.Failure](err); err == nil || expected {
+			return err
+		}
+		return &web.Failure{Status: http.StatusInternalServerError, Message: web.Message{Text: web.OurFault}, Err: err,
+			Event: "login", Attrs: []slog.Attr{slog.String("result", "failed"), slog.String("check", "internal")}}
 	}
 }
 
@@ -170,6 +184,9 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request) error {
 		Params: q.params, StepUp: q.stepUp, MaxAge: maxAge(p, q.params, demand)}
 	if a.Began, a.Era, err = h.Sessions.Begin(r.Context()); err != nil {
 		return h.storeFailure(p, &a, err)
+	}
+	if h.Site.Tracer != nil {
+		a.Trace = span.Text(r.Context())
 	}
 	cookie, err := h.begin(r, &a)
 	if err != nil {
@@ -408,20 +425,9 @@ func (h *Handler) chooseProvider(w http.ResponseWriter, r *http.Request, q reque
 	for _, p := range h.Providers {
 		q.provider = p.Name()
 		q.params = paramsFor(p, all)
-		m.Actions = append(m.Actions, web.Action{Label: label(p), Href: h.link(q)})
+		m.Actions = append(m.Actions, web.Action{Label: p.Label(), Href: h.link(q)})
 	}
 	h.Site.Render(w, r, http.StatusOK, m)
-}
-
-// label returns the name of a provider for people.
-func label(p *oidc.Provider) string {
-	c := p.Config()
-	if c.Label == "" {
-		if u, err := url.Parse(c.Issuer); err == nil {
-			return u.Host
-		}
-	}
-	return c.Label
 }
 
 // redirect answers 303, so that a GET follows. It has no body, which would repeat the URL.

@@ -1,9 +1,12 @@
 package login_test
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +68,52 @@ func TestParametersForTheProviderAreThoseOfTheConfigurationAndThoseThatALinkMayS
 			!strings.Contains(p.Body, "too long or malformed") {
 			t.Errorf("%s: %d %s", name, p.Status, p.Body)
 		}
+	}
+}
+
+// Who is one too many is told so, and to try again; a silent sign-in goes back.
+func TestTooManyPushedRequestsAreRefusedForAMoment(t *testing.T) {
+	t.Parallel()
+	var second atomic.Int64
+	began := time.Now()
+	s := newStage(t, 1, nil, func(c *oidc.Config) {
+		c.PushRequests = true
+		c.Now = func() time.Time { return began.Add(time.Duration(second.Load()) * time.Second) }
+	})
+	s.ops[0].Mangle(func(m *oidctest.Mangle) {
+		m.Discovery = func(d map[string]any) { d["pushed_authorization_request_endpoint"] = s.ops[0].URL(oidctest.Revoke) }
+	})
+	pushed := 0
+	s.ops[0].Override(oidctest.Revoke, func(w http.ResponseWriter, r *http.Request) {
+		pushed++
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, `{"request_uri": "urn:x", "expires_in": 60}`)
+	})
+	for n := range 100 {
+		if p := s.browser().Get("/auth/login"); p.Status != http.StatusSeeOther {
+			t.Fatalf("sign-in %d: %d %s", n+1, p.Status, p.Body)
+		}
+	}
+	b := s.browser()
+	p := b.Get("/auth/login?return_to=/page")
+	if p.Status != http.StatusServiceUnavailable || p.Header.Get("Retry-After") == "" ||
+		!strings.Contains(p.Body, "Too many people are signing in") || !strings.Contains(p.Body, "return_to=%2Fpage") {
+		t.Errorf("one too many is answered %d, Retry-After %q: %s", p.Status, p.Header.Get("Retry-After"), p.Body)
+	}
+	if l := s.Log.Last("login"); l["result"] != "unavailable" ||
+		!strings.Contains(fmt.Sprint(l["error"]), "too many requests at once") {
+		t.Errorf("the log says %v", l)
+	}
+	if p := b.Get("/auth/login?silent=true&return_to=/page"); p.Status != http.StatusSeeOther || p.To != s.URL+"/page" {
+		t.Errorf("a silent sign-in is answered %d to %q", p.Status, p.To)
+	}
+	if pushed != 100 {
+		t.Errorf("the provider was asked %d times", pushed)
+	}
+	second.Add(1)
+	if p := b.Get("/auth/login"); p.Status != http.StatusSeeOther {
+		t.Errorf("after a second: %d %s", p.Status, p.Body)
 	}
 }
 

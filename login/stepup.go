@@ -142,8 +142,9 @@ func (h *Handler) unmet(p *oidc.Provider, a *attempt, missing string) error {
 
 func (h *Handler) unmetMessage(p *oidc.Provider, a *attempt) web.Message {
 	return web.Message{Title: "This page needs another sign-in",
-		Text: fmt.Sprintf("This page asks for a sign-in that is stronger or newer, and %s did not confirm one. You may "+
-			"have to use another way to sign in there.", label(p)),
+		Text: "This page asks for a sign-in that is stronger or newer, and {provider} did not confirm one. You may " +
+			"have to use another way to sign in there.",
+		Args: map[string]string{"provider": p.Label()},
 		Note: "If you were signed in here before, you still are.",
 		Actions: []web.Action{{Label: "Sign in again", Href: h.link(a.again("login"))},
 			{Label: "Go to the first page", Href: h.home()}}}

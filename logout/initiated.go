@@ -216,7 +216,8 @@ func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 			h.Site.Render(w, r, http.StatusOK, web.Message{Title: "Sign out?",
 				Text: "You will be signed out here and at your provider.",
 				Actions: []web.Action{{Label: "Sign out", Href: h.Site.Path("logout"), Post: true},
-					{Label: "Stay signed in", Href: h.Site.First()}}})
+					{Label: "Stay signed in", Href: h.Site.First()},
+					{Label: "Your sessions", Href: h.Site.Path("sessions")}}})
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
 			return h.storeFailure("", "", err)

@@ -41,6 +41,7 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("backchannel-logout"), h.Backchannel())
 	mux.Handle(h.Site.Path("frontchannel-logout"), h.Site.Page(h.framedLogout, http.MethodGet))
 	mux.Handle(h.Site.Path("logout"), h.Site.Page(h.logout, http.MethodGet, http.MethodPost))
+	mux.Handle(h.Site.Path("sessions"), h.ownSessions())
 	mux.Handle(h.Site.Path("logout/callback"), h.Site.Page(h.returned, http.MethodGet))
 }
 

@@ -125,6 +125,9 @@ type Config struct {
 
 	Encryption *Encryption
 	Quirks     Quirks
+	// Bearer has access tokens of this provider taken in the Authorization header; nil: none are. See
+	// [VerifyAccessToken].
+	Bearer *Bearer
 
 	HTTPClient *http.Client // default: its own, with timeouts; either way no redirect is followed
 	// for the key cache, discovery and the expiry of fresh access tokens alone; default time.Now
@@ -235,6 +238,7 @@ func (c Config) withDefaults() Config {
 	if c.OnKeyFetch == nil {
 		c.OnKeyFetch = func(string, string) {}
 	}
+	c.withBearer()
 	c.HTTPClient = c.httpClient(c.HTTPClient)
 	return c
 }
@@ -301,6 +305,7 @@ func (c *Config) validate() error {
 	c.validateRevalidation(fault)
 	c.validateParams(fault)
 	c.validateWhere(fault)
+	c.validateBearer(fault)
 	if c.Encryption != nil {
 		if err := c.Encryption.validate(); err != nil {
 			fault("encryption: %w", err)

@@ -13,7 +13,8 @@ type Error struct {
 	// Check names the check: "shape", "jwe", "json", "alg", "crit", "typ", "iss", "aud", "iat", "exp", "nbf", "jti",
 	// "events", "nonce", "sub", "sid", "kid", "signature" for logout tokens; "azp", "at_hash", "auth_time",
 	// "session_expiry" besides for ID Tokens; "token_response", "userinfo", "revocation", "introspection", "par" for
-	// what an endpoint answered, "response" for an authorization response that is a JWT, and "revalidate" when a session
+	// what an endpoint answered, "cnf", "scope" and "dpop" for access tokens and proofs of
+	// clients, "response" for an authorization response that is a JWT, and "revalidate" when a session
 	// cannot be asked about. Whatever is wrong with
 	// userinfo is "userinfo", and Err names the check. It may be a label of metrics.
 	Check string
@@ -34,6 +35,8 @@ var (
 	// ErrUnavailable: the provider could not be asked (network, 5xx, an answer that makes no sense): nothing is
 	// known, try again later.
 	ErrUnavailable = errors.New("the provider could not be asked")
+	// ErrTooMany is the [ErrUnavailable] of a request that was not sent, since there were too many like it.
+	ErrTooMany = fmt.Errorf("%w: too many requests at once", ErrUnavailable)
 	// ErrInvalidGrant: the provider refuses the refresh token, or the code, for good (RFC 6749 §5.2).
 	ErrInvalidGrant = errors.New("the provider refuses the grant (invalid_grant)")
 	// ErrInvalidClient: the token endpoint does not take this client's id, secret or way of authentication (RFC 6749

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
@@ -76,5 +77,49 @@ func FuzzLogoutToken(f *testing.F) {
 		inner := base64.RawURLEncoding.EncodeToString([]byte(raw))
 		check(t, genuine[0]+"."+inner+"."+genuine[2])
 		check(t, inner+"."+genuine[1]+"."+genuine[2])
+	})
+}
+
+// FuzzAccessToken: what is accepted is, to the letter, a token that the provider signed as an access token for us, and
+// is as it says.
+func FuzzAccessToken(f *testing.F) {
+	h := build(f, func(c *oidctest.Client, cfg *oidc.Config) {
+		c.SigningAlg, cfg.SigningAlg = "ES256", "ES256"
+		cfg.Bearer = &oidc.Bearer{Audiences: []string{"api"}}
+	})
+	h.settle(f)
+	sign := func(aud, sub, sid string, lies ...func(*oidctest.JWT)) string {
+		es256 := func(j *oidctest.JWT) { j.Key, j.Alg = h.op.Key("ES256"), "ES256" }
+		kid := func(j *oidctest.JWT) { j.Header["alg"], j.Header["kid"] = "ES256", j.Key.KID }
+		return h.op.SignAccessToken(aud, "script", sub, sid, append([]func(*oidctest.JWT){es256, kid}, lies...)...)
+	}
+	good := map[string]bool{sign("api", "alice", "s"): true, sign("api", "alice", ""): true}
+	for raw := range good {
+		f.Add(raw)
+	}
+	for _, raw := range []string{
+		sign("other", "alice", "s"), sign("api", "", ""), sign("api", "alice", "", claim("exp", nil)),
+		sign("api", "alice", "", head("typ", "JWT")), sign("api", "alice", "", claim("cnf", map[string]any{})),
+		sign("api", "alice", "", claim("exp", literal("1e300"))),
+		sign("api", "alice", "", func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }),
+		sign("api", "alice", "", func(j *oidctest.JWT) { j.Key = oidctest.NewKey("ES256") }),
+		h.op.SignIDToken("app", "alice", "s", "n", "a"), h.op.SignLogoutToken("app", "alice", "s"),
+		"a.b.c", "", "....", "ey.ey.ey", "opaque",
+	} {
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := oidc.VerifyAccessToken(context.Background(), []*oidc.Provider{h.rp}, raw, time.Hour, h.Now())
+		_, final := errors.AsType[*oidc.Error](err)
+		switch {
+		case err == nil && !good[raw]:
+			t.Fatalf("accepted %q, which was never signed as an access token for us", raw)
+		case err == nil && (got.Provider != h.rp || got.Subject != "alice" || !got.Expiry.After(h.Now())):
+			t.Fatalf("accepted, and yet: %+v", got)
+		case err != nil && good[raw]:
+			t.Fatalf("refused a good token: %v", err)
+		case err != nil && !final && !errors.Is(err, oidc.ErrUnavailable):
+			t.Fatalf("an error of no kind: %v", err)
+		}
 	})
 }

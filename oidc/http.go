@@ -10,6 +10,10 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/curfew/internal/span"
 )
 
 const (
@@ -57,7 +61,12 @@ func (cfg *Config) httpClient(given *http.Client) *http.Client {
 func (p *Provider) do(r *http.Request) (*answer, error) {
 	r.Header.Set("User-Agent", "curfew")
 	where := r.URL.Scheme + "://" + r.URL.Host + r.URL.Path
-	resp, err := p.cfg.HTTPClient.Do(r)
+	ctx, end := span.Start(r.Context(), "provider "+r.Method, trace.SpanKindClient, "curfew.provider", p.cfg.Name,
+		"http.request.method", r.Method, "server.address", r.URL.Hostname(), "url.path", r.URL.Path)
+	failed := true
+	defer func() { end(failed) }()
+	// The provider is not told of the trace: it is somebody else's.
+	resp, err := p.cfg.HTTPClient.Do(r.WithContext(ctx))
 	if err != nil {
 		var ue *url.Error
 		if errors.As(err, &ue) { // which would repeat the URL with its query
@@ -73,6 +82,7 @@ func (p *Provider) do(r *http.Request) (*answer, error) {
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("%s: the answer has more than %d bytes", where, maxBody)
 	}
+	failed = resp.StatusCode >= 500
 	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	return &answer{
 		status: resp.StatusCode,

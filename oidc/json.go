@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,16 +25,18 @@ type number string
 // decodeObject decodes one JSON object and nothing after it. Names are case-sensitive, a name that is there twice is
 // refused at every level, and so is what is not UTF-8 (RFC 7519 §4, RFC 8725 §3.7).
 //
+// Members of the object that are named in twice may be there again, if the value is the same string.
+//
 // The grammar is jsontext's, the reader that is to become Go's own; only the maps are ours, to keep numbers as written.
-func decodeObject(data []byte) (claims, error) {
+func decodeObject(data []byte, twice ...string) (claims, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("not UTF-8")
 	}
-	d := jsontext.NewDecoder(bytes.NewBuffer(data))
+	d := jsontext.NewDecoder(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(len(twice) > 0))
 	if d.PeekKind() != '{' {
 		return nil, errors.New("not a JSON object")
 	}
-	v, err := decodeValue(d)
+	v, err := decodeValue(d, twice)
 	if err != nil {
 		return nil, fmt.Errorf("not valid JSON: %w", err)
 	}
@@ -43,7 +46,9 @@ func decodeObject(data []byte) (claims, error) {
 	return claims(v.(map[string]any)), nil
 }
 
-func decodeValue(d *jsontext.Decoder) (any, error) {
+var errDuplicate = errors.New("duplicate name")
+
+func decodeValue(d *jsontext.Decoder, twice []string) (any, error) {
 	t, err := d.ReadToken()
 	if err != nil {
 		return nil, fault(d, err)
@@ -60,8 +65,15 @@ func decodeValue(d *jsontext.Decoder) (any, error) {
 				return nil, fault(d, err)
 			}
 			key := name.String()
-			if m[key], err = decodeValue(d); err != nil {
+			before, again := m[key]
+			if m[key], err = decodeValue(d, nil); err != nil {
 				return nil, err
+			}
+			if again {
+				text, ok := m[key].(string)
+				if !ok || before != text || !slices.Contains(twice, key) {
+					return nil, errDuplicate
+				}
 			}
 		}
 		_, err = d.ReadToken()
@@ -72,7 +84,7 @@ func decodeValue(d *jsontext.Decoder) (any, error) {
 		}
 		list := []any{}
 		for d.PeekKind() != ']' {
-			v, err := decodeValue(d)
+			v, err := decodeValue(d, nil)
 			if err != nil {
 				return nil, err
 			}
@@ -93,7 +105,7 @@ func decodeValue(d *jsontext.Decoder) (any, error) {
 // fault says where, and nothing of what is there.
 func fault(d *jsontext.Decoder, err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return errors.New("duplicate name")
+		return errDuplicate
 	}
 	return fmt.Errorf("at byte %d", d.InputOffset())
 }

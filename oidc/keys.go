@@ -52,7 +52,8 @@ type keySet struct {
 	docs      *cached[keysByID]
 	strangers *waitingList
 	provider  *waitingList
-	late      func() // told when a token has to wait because a fetch was not allowed
+	clients   *waitingList // access tokens, so that they neither wait for nor displace logout tokens
+	late      func()       // told when a token has to wait because a fetch was not allowed
 }
 
 // keysByID is what the provider published, by key id; those without one under "".
@@ -63,6 +64,7 @@ func newKeySet(fetch func(context.Context) (keysByID, error), now func() time.Ti
 		docs:      &cached[keysByID]{fetch: fetch, now: now, fresh: keysFresh, stale: keysStale},
 		strangers: newWaitingList(),
 		provider:  newWaitingList(),
+		clients:   newWaitingList(),
 		late:      late,
 	}
 }

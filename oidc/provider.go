@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/time/rate"
 )
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
@@ -23,9 +26,11 @@ type Provider struct {
 	responseAlg *algorithm
 	meta        *cached[*Metadata]
 	keys        *keySet
+	asking      chan struct{} // holds one for each access token that is being asked about
 	troubles    troubles
 	nonces      sync.Map               // the last DPoP nonce of an endpoint, by its URL
 	silent      atomic.Bool            // the metadata could not be fetched when that was last tried
+	pushes      *rate.Limiter          // of authorization requests
 	barred      atomic.Pointer[string] // why the token endpoint does not take this client; nil when it does
 }
 
@@ -36,7 +41,8 @@ func New(c Config) (*Provider, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	p := &Provider{cfg: c}
+	p := &Provider{cfg: c, pushes: rate.NewLimiter(rate.Every(pushEvery), pushBurst),
+		asking: make(chan struct{}, askAtOnce)}
 	var err error
 	if p.alg, err = findAlgorithm(c.SigningAlg); err != nil {
 		return nil, err
@@ -64,6 +70,14 @@ func (p *Provider) Config() Config { return p.cfg }
 // Name returns what the provider is called here.
 func (p *Provider) Name() string { return p.cfg.Name }
 
+// Label returns the name of the provider for people: [Config.Label], or the host of the issuer.
+func (p *Provider) Label() string {
+	if u, err := url.Parse(p.cfg.Issuer); err == nil && p.cfg.Label == "" {
+		return u.Host
+	}
+	return p.cfg.Label
+}
+
 func (p *Provider) String() string   { return p.cfg.String() }
 func (p *Provider) GoString() string { return p.cfg.String() }
 
@@ -84,9 +98,17 @@ func (p *Provider) Keys(ctx context.Context) ([]KeyInfo, error) {
 	}
 	all := keys.all()
 	infos := make([]KeyInfo, len(all))
+	algs := []*algorithm{p.alg, p.logoutAlg, p.infoAlg}
+	if b := p.cfg.Bearer; b != nil {
+		for _, name := range b.SigningAlgs {
+			if a, err := findAlgorithm(name); err == nil {
+				algs = append(algs, a)
+			}
+		}
+	}
 	for i := range all {
 		infos[i] = all[i].info
-		for _, a := range []*algorithm{p.alg, p.logoutAlg, p.infoAlg} {
+		for _, a := range algs {
 			problem := all[i].problemWith(a)
 			switch {
 			case problem != "" && infos[i].Problem == "":

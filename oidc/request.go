@@ -55,6 +55,22 @@ func (p *Provider) requestObject(q url.Values, alone bool) (url.Values, error) {
 	return outside, nil
 }
 
+// Whoever opens the login route has one request pushed to the provider. So they are limited, for each provider and in
+// each process: this many at once, and then one each pushEvery, which is more than people who sign in need.
+const (
+	pushBurst = 100
+	pushEvery = 20 * time.Millisecond
+)
+
+// mayPush counts a request that is to be pushed. It is an [ErrTooMany] when there are too many.
+func (p *Provider) mayPush() error {
+	if p.pushes.AllowN(p.cfg.Now(), 1) {
+		return nil
+	}
+	return fmt.Errorf("%w: this process pushes no more than %d authorization requests at once, and %d in a second",
+		ErrTooMany, pushBurst, time.Second/pushEvery)
+}
+
 // push hands an authentication request to the provider and returns what to send the browser with (RFC 9126 §2).
 func (p *Provider) push(ctx context.Context, m *Metadata, q url.Values) (url.Values, error) {
 	if m.PushedRequestEndpoint == "" {

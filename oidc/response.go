@@ -55,7 +55,8 @@ func (p *Provider) OpenResponse(raw string) (*SignedResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := decodeObject(t.payload)
+	// Keycloak (26.7) writes the issuer into it twice: as JARM §2.1 and as RFC 9207 say.
+	c, err := decodeObject(t.payload, "iss")
 	if err != nil {
 		return nil, failed("json", "the payload is %w", err)
 	}

@@ -2,8 +2,7 @@ package oidc
 
 import (
 	"context"
-	"net/http"
-	"net/url"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,35 +40,11 @@ func (c *Config) ConfirmsByRefresh() bool { return slices.Contains(c.RevalidateB
 // Introspect asks whether an access token is active (RFC 7662). [ErrInvalidToken] when it is not, [ErrUnsupported] when
 // the provider has no such endpoint, [ErrUnavailable] when it cannot be asked, else an [Error].
 func (p *Provider) Introspect(ctx context.Context, accessToken string) error {
-	m, err := p.meta.get(ctx)
-	if err != nil {
-		return err
+	_, err := p.introspect(ctx, accessToken)
+	if e, refused := errors.AsType[*Error](err); refused && !errors.Is(err, ErrInvalidToken) {
+		return failed(e.Check, "%w, or set revalidate_by without introspection", e.Err)
 	}
-	if m.IntrospectionEndpoint == "" {
-		return ErrUnsupported
-	}
-	a, err := p.post(ctx, m.IntrospectionEndpoint, url.Values{
-		"token": {accessToken}, "token_type_hint": {"access_token"},
-	})
-	switch {
-	case err != nil:
-		return err
-	case a.status >= 400:
-		_, sentence := a.oauthError(accessToken, p.cfg.ClientSecret)
-		return failed("introspection", "the introspection endpoint: %s: allow this client to ask there, or set "+
-			"revalidate_by without introspection", sentence)
-	case a.status != http.StatusOK:
-		return unavailable("the introspection endpoint: %s", a.describe())
-	}
-	c, err := decodeObject(a.body)
-	active, isBool := c["active"].(bool)
-	switch {
-	case err != nil || !isBool:
-		return unavailable("the introspection endpoint answered 200, and not with a JSON object that says `active`")
-	case !active:
-		return failed("introspection", "%w", ErrInvalidToken)
-	}
-	return nil
+	return err
 }
 
 var invalidTokenChallenge = regexp.MustCompile(`(?i)(^|[\s,])error="?invalid_token"?([\s,]|$)`)

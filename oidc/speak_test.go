@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -356,6 +357,44 @@ func TestARequestIsPushed(t *testing.T) {
 	}
 }
 
+// Anybody can have a request pushed, by opening the login route, so the provider is asked for no more than it bears.
+func TestPushedRequestsAreLimited(t *testing.T) {
+	t.Parallel()
+	for name, signed := range map[string]bool{"plain": false, "signed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, func(_ *oidctest.Client, c *oidc.Config) {
+				if c.PushRequests = true; signed {
+					c.Keys = []oidc.PrivateKey{{ID: "ours", Key: newKey(t, elliptic.P256())}}
+					c.RequestObjectSigningAlg = "ES256"
+				}
+			})
+			parEndpoint(h, nil)
+			var rec recorder
+			h.op.Override(oidctest.Revoke, rec.answer(201, `{"request_uri": "urn:x", "expires_in": 60}`))
+			push := func() error { _, err := h.authURL(t); return err }
+			for n := range 100 {
+				if err := push(); err != nil {
+					t.Fatalf("request %d: %v", n+1, err)
+				}
+			}
+			err := push()
+			if !errors.Is(err, oidc.ErrTooMany) || !errors.Is(err, oidc.ErrUnavailable) || len(rec.asked) != 100 {
+				t.Errorf("request 101 of one moment: %v, and the provider was asked %d times", err, len(rec.asked))
+			}
+			h.Add(time.Second)
+			for n := range 50 {
+				if err := push(); err != nil {
+					t.Fatalf("request %d after a second: %v", n+1, err)
+				}
+			}
+			if err := push(); !errors.Is(err, oidc.ErrTooMany) {
+				t.Errorf("request 51 after a second: %v", err)
+			}
+		})
+	}
+}
+
 func TestAPushThatFailsSendsNobodyAway(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -366,8 +405,9 @@ func TestAPushThatFailsSendsNobodyAway(t *testing.T) {
 		says   string
 	}{
 		{"a wrong client", 401, `{"error": "invalid_client"}`, oidc.ErrInvalidClient, "client_secret"},
-		{"a redirect URI that is not registered", 400, `{"error": "invalid_request", "error_description": "redirect_uri"}`,
-			nil, `par: it answered 400: "invalid_request", "redirect_uri"`},
+		{"a redirect URI that is not registered (RFC 9126 §2.3)", 400, `{"error": "invalid_request",
+			"error_description": "The redirect_uri is not valid for the given client"}`, nil,
+			`par: it answered 400: "invalid_request", "The redirect_uri is not valid for the given client"`},
 		{"a provider that is away", 503, ``, oidc.ErrUnavailable, "503"},
 		{"a redirect", 302, ``, oidc.ErrUnavailable, "redirects are not followed"},
 		{"a page", 201, `<html>`, oidc.ErrUnavailable, "JSON object"},
@@ -441,6 +481,33 @@ func TestARequestIsSigned(t *testing.T) {
 	if _, err := h.rp.AuthURL(t.Context(), oidc.AuthRequest{RedirectURI: callback, State: "s", Nonce: "n",
 		Verifier: verifier, Extra: url.Values{"iss": {"https://other.example.com"}}}); err == nil {
 		t.Error("a parameter replaces a claim of the request object")
+	}
+}
+
+// Keycloak's answer has the issuer twice. Nothing else may be there twice, and not with another value.
+func TestASignedAnswerMayNameItsIssuerTwice(t *testing.T) {
+	t.Parallel()
+	h := build(t, func(_ *oidctest.Client, c *oidc.Config) { c.ResponseMode = "jwt" })
+	for payload, taken := range map[string]bool{
+		`{"iss": "https://id", "code": "c", "iss": "https://id"}`:                         true,
+		`{"iss": "https:\u002f/id", "code": "c", "iss": "https://id"}`:                    true, // the same string
+		`{"iss": "https://id", "code": "c", "iss": "https://other"}`:                      false,
+		`{"iss": "https://id", "iss": "https://id", "code": "c", "iss": "https://other"}`: false,
+		`{"iss": "https://id", "code": "c", "code": "c"}`:                                 false,
+		`{"iss": 1, "code": "c", "iss": 1}`:                                               false,
+		`{"iss": null, "code": "c", "iss": null}`:                                         false,
+		`{"iss": "https://id", "code": "c", "x": {"iss": "a", "iss": "a"}}`:               false,
+		`{"iss": "https://id", "code": "c", "x": [{"iss": "a", "iss": "a"}]}`:             false,
+		`{"iss": "https://id", "code": "c", "Iss": "https://id"}`:                         true, // another name
+	} {
+		part := base64.RawURLEncoding.EncodeToString
+		r, err := h.rp.OpenResponse(part([]byte(`{"alg": "ES256"}`)) + "." + part([]byte(payload)) + ".AAAA")
+		switch {
+		case taken && (err != nil || r.Param("iss") != "https://id" || r.Param("code") != "c"):
+			t.Errorf("%s: %v", payload, err)
+		case !taken && (err == nil || !strings.Contains(err.Error(), "duplicate name")):
+			t.Errorf("%s: %v; want that it has a duplicate name", payload, err)
+		}
 	}
 }
 

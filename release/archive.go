@@ -16,12 +16,20 @@ type entry struct {
 	mode       int64
 }
 
-// archive writes the binary with licence and documentation: a .zip for Windows, a .tar.gz for the others.
+// archive writes the binary with licence, documentation, manual pages and completions: a .zip for Windows, a .tar.gz for the others.
 func (r *release) archive(binary string, t target) error {
 	folder := "curfew_" + r.version + "_" + t.String()
 	entries := []entry{{path.Join(folder, filepath.Base(binary)), binary, 0o755}}
 	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md"} {
 		entries = append(entries, entry{path.Join(folder, name), filepath.Join(r.source, name), 0o644})
+	}
+	if t.os != "windows" {
+		for _, page := range r.texts.pages {
+			entries = append(entries, entry{path.Join(folder, "man", filepath.Base(page)), page, 0o644})
+		}
+		for _, shell := range []string{"bash", "fish", "zsh"} {
+			entries = append(entries, entry{path.Join(folder, "completions", "curfew."+shell), r.texts.shells[shell], 0o644})
+		}
 	}
 	if t.os == "windows" {
 		return r.write(folder+".zip", func(w io.Writer) error { return r.zip(w, entries) })

@@ -27,6 +27,7 @@ type release struct {
 	date    time.Time // of everything inside
 	targets []target
 	files   []string // what was written, without the folder
+	texts   manual
 }
 
 // target is a system that a binary is built for.
@@ -74,6 +75,9 @@ func run(source, out, version string, date int64, targets string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
+	if r.texts, err = r.manual(work); err != nil {
+		return err
+	}
 	var images []image
 	for _, t := range r.targets {
 		log.Print("building ", t)

@@ -14,7 +14,8 @@ import (
 	"github.com/goreleaser/nfpm/v2/rpm"
 )
 
-// packages writes a package for Debian and one for RPM systems: the binary, the systemd unit, and its configuration.
+// packages writes a package for Debian and one for RPM systems: the binary, the systemd unit, its configuration, the
+// manual pages, and the completions for shells.
 // The service is not started: it needs a provider first.
 func (r *release) packages(binary string, t target) error {
 	unit, err := os.ReadFile(filepath.Join(r.source, "deploy/systemd/curfew.service"))
@@ -32,7 +33,7 @@ func (r *release) packages(binary string, t target) error {
 			FileInfo: &files.ContentFileInfo{Mode: mode, MTime: r.date, Owner: "root", Group: "root"}}
 	}
 	version, prerelease, _ := strings.Cut(r.version, "-")
-	describe := func() (*nfpm.Info, error) {
+	describe := func(zsh string) (*nfpm.Info, error) {
 		info := nfpm.WithDefaults(&nfpm.Info{
 			Name: "curfew", Arch: t.arch, Platform: "linux", Version: version, Prerelease: prerelease,
 			VersionSchema: "semver", Section: "net", Priority: "optional", License: "Apache-2.0", MTime: r.date,
@@ -48,14 +49,21 @@ func (r *release) packages(binary string, t target) error {
 					content(files.TypeConfigNoReplace, filepath.Join(r.source, "deploy/systemd/curfew.yaml"),
 						"/etc/curfew/curfew.yaml", 0o644),
 					content("", filepath.Join(r.source, "LICENSE"), "/usr/share/doc/curfew/copyright", 0o644),
+					content("", r.texts.shells["bash"], "/usr/share/bash-completion/completions/curfew", 0o644),
+					content("", r.texts.shells["fish"], "/usr/share/fish/vendor_completions.d/curfew.fish", 0o644),
+					content("", r.texts.shells["zsh"], zsh, 0o644),
 				},
 			},
 		})
+		for _, page := range r.texts.pages {
+			info.Contents = append(info.Contents, content("", page, "/usr/share/man/man1/"+filepath.Base(page), 0o644))
+		}
 		return info, nfpm.PrepareForPackager(info, "deb")
 	}
 	var faults []error
 	for kind, p := range map[string]nfpm.Packager{"deb": deb.Default, "rpm": rpm.DefaultRPM} {
-		info, err := describe()
+		info, err := describe(map[string]string{"deb": "/usr/share/zsh/vendor-completions/_curfew",
+			"rpm": "/usr/share/zsh/site-functions/_curfew"}[kind])
 		if err != nil {
 			return err
 		}

@@ -1,9 +1,13 @@
+//go:build unix
+
 package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"encoding/pem"
@@ -11,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // built holds what two runs built, each from a copy of the source in a folder of its own.
@@ -93,6 +99,7 @@ func TestAReleaseIsReproducibleAndComplete(t *testing.T) {
 	t.Run("deb", func(t *testing.T) { testDeb(t, filepath.Join(one, want[1])) })
 	t.Run("rpm", func(t *testing.T) { testRPM(t, filepath.Join(one, want[2])) })
 	t.Run("image", func(t *testing.T) { testImage(t, filepath.Join(one, want[0])) })
+	t.Run("container", func(t *testing.T) { testContainer(t, filepath.Join(one, want[0])) })
 }
 
 // tool runs a program that a machine may lack.
@@ -118,6 +125,12 @@ func testArchive(t *testing.T, name string) {
 	out, err := exec.Command(binary, "version").CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "curfew 1.2.3 (") {
 		t.Errorf("version: %v: %s", err, out)
+	}
+	for _, name := range []string{"man/curfew.1.gz", "completions/curfew.bash", "completions/curfew.zsh",
+		"completions/curfew.fish"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(binary), name)); err != nil {
+			t.Error(err)
+		}
 	}
 	if out := tool(t, "file", binary); !strings.Contains(out, "statically linked") {
 		t.Errorf("the binary is not static: %s", out)
@@ -174,11 +187,15 @@ func testDeb(t *testing.T, name string) {
 	tool(t, "dpkg-deb", "--extract", name, dir)
 	unit := filepath.Join(dir, "usr/lib/systemd/system/curfew.service")
 	for path, mode := range map[string]fs.FileMode{"usr/bin/curfew": 0o755, "etc/curfew/curfew.yaml": 0o644,
-		"usr/share/doc/curfew/copyright": 0o644, "usr/lib/systemd/system/curfew.service": 0o644} {
+		"usr/share/doc/curfew/copyright": 0o644, "usr/lib/systemd/system/curfew.service": 0o644,
+		"usr/share/man/man1/curfew.1.gz": 0o644, "usr/share/man/man1/curfew-session-end.1.gz": 0o644,
+		"usr/share/bash-completion/completions/curfew": 0o644, "usr/share/zsh/vendor-completions/_curfew": 0o644,
+		"usr/share/fish/vendor_completions.d/curfew.fish": 0o644} {
 		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", path, info, err)
 		}
 	}
+	testManual(t, filepath.Join(dir, "usr/share/man/man1/curfew-session-end.1.gz"))
 	text, err := os.ReadFile(unit)
 	if err != nil || !strings.Contains(string(text), "ExecStart=/usr/bin/curfew serve") {
 		t.Errorf("the unit: %v\n%s", err, text)
@@ -193,10 +210,19 @@ func testDeb(t *testing.T, name string) {
 	}
 }
 
+// testManual reads a manual page as a package has it: of this release, and with its date, not today's.
+func testManual(t *testing.T, name string) {
+	if out := tool(t, "man", "-l", name); !strings.Contains(out, "curfew 1.2.3") || !strings.Contains(out, "2023-11-14") {
+		t.Errorf("the manual page is\n%s", out)
+	}
+}
+
 func testRPM(t *testing.T, name string) {
 	out := tool(t, "rpm", "--query", "--package", "--list", "--info", name)
 	for _, want := range []string{"/usr/bin/curfew\n", "/usr/lib/systemd/system/curfew.service\n",
-		"/etc/curfew/curfew.yaml\n", "Version     : 1.2.3", "Architecture: x86_64"} {
+		"/etc/curfew/curfew.yaml\n", "/usr/share/man/man1/curfew-session-end.1.gz\n",
+		"/usr/share/bash-completion/completions/curfew\n", "/usr/share/zsh/site-functions/_curfew\n",
+		"/usr/share/fish/vendor_completions.d/curfew.fish\n", "Version     : 1.2.3", "Architecture: x86_64"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -303,6 +329,75 @@ func testImage(t *testing.T, name string) {
 			t.Error(out)
 		}
 	})
+}
+
+// testContainer starts the image, as its own user and in its own root folder. The isolation is that of a chroot, which
+// needs no cgroups of its own; a container engine adds to it.
+func testContainer(t *testing.T, name string) {
+	if os.Getuid() != 0 {
+		t.Skip("NOT TESTED: the image is not started: that needs root")
+	}
+	dir := t.TempDir()
+	storage := []string{"--storage-driver", "vfs", "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run")}
+	buildah := func(args ...string) []string { return append(slices.Clone(storage), args...) }
+	id := strings.TrimSpace(tool(t, "buildah", buildah("from", "--quiet", "oci-archive:"+name)...))
+	t.Cleanup(func() { tool(t, "buildah", buildah("rm", id)...) })
+	state := filepath.Join(dir, "state")
+	if err := errors.Join(os.Mkdir(state, 0o700), os.Chown(state, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	within := func(args ...string) []string {
+		return buildah(append([]string{"run", "--isolation", "chroot", "--volume", state + ":/" + stateFolder, id, "--"},
+			args...)...)
+	}
+	if out := tool(t, "buildah", within("/usr/bin/curfew", "version")...); !strings.HasPrefix(out, "curfew 1.2.3 (") {
+		t.Errorf("version: %s", out)
+	}
+	if out, err := exec.Command("buildah", within("/bin/sh", "-c", "id")...).CombinedOutput(); err == nil {
+		t.Errorf("there is a shell: %s", out)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer stop()
+	cmd := exec.CommandContext(ctx, "buildah", within("/usr/bin/curfew", "serve", "--url", "http://127.0.0.1:4180",
+		"--issuer", "http://127.0.0.1:9", "--client-id", "app", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+		"--store", "sqlite:curfew.db")...)
+	cmd.SysProcAttr = ownGroup()
+	cmd.Cancel = func() error { return endGroup(cmd.Process) }
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	private := regexp.MustCompile(`^  private +(http://\S+)`)
+	where := ""
+	lines := bufio.NewScanner(out)
+	for where == "" && lines.Scan() {
+		if m := private.FindStringSubmatch(lines.Text()); m != nil {
+			where = m[1]
+		}
+	}
+	if where == "" {
+		stop()
+		cmd.Wait()
+		t.Fatalf("it did not start: %s", stderr.String())
+	}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	if resp, err := client.Get(where + "/healthz"); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("/healthz: %v, %v", resp, err)
+	} else {
+		resp.Body.Close()
+	}
+	info, err := os.Stat(filepath.Join(state, "curfew.db"))
+	if err != nil || owner(info) != nobody {
+		t.Errorf("the database is not that of the user %d: %v, %v", nobody, info, err)
+	}
+	stop()
+	go io.Copy(io.Discard, out)
+	cmd.Wait()
 }
 
 func TestAWrongVersionOrTargetIsRefused(t *testing.T) {

@@ -23,6 +23,9 @@ func (m *Manager) Run(ctx context.Context) {
 	for logged := false; ctx.Err() == nil; {
 		err := m.followFeed(ctx, func() { logged = false })
 		m.dropCache()
+		if ctx.Err() == nil {
+			m.counts.broken.Add(1)
+		}
 		if ctx.Err() == nil && !logged {
 			logged = true // and not again before the feed has been in sync
 			m.cfg.Log.ErrorContext(ctx, "the store's feed is broken: every check asks the store until it is in "+

@@ -18,6 +18,8 @@ type shard struct {
 	mu    sync.Mutex
 	epoch uint64
 	lru   *simplelru.LRU[store.Key, *entry]
+	hits  uint64 // sessions that get returned
+	miss  uint64 // and those that it did not have
 }
 
 type entry struct {
@@ -39,7 +41,8 @@ func (c *cache) init(size int) {
 // sessions of one person.
 func (c *cache) shardOf(k store.Key) *shard { return &c.shards[int(k[len(k)-1])%shards] }
 
-// get returns a session, or nil. due reports whether LastSeen should be written, if claimTouch agrees.
+// get returns a session that has not expired, or nil. due reports whether LastSeen should be written, if claimTouch
+// agrees.
 func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Session, due bool) {
 	if c.shards == nil {
 		return nil, false
@@ -48,10 +51,24 @@ func (c *cache) get(k store.Key, now time.Time, period time.Duration) (s *Sessio
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e, ok := sh.lru.Get(k)
-	if !ok {
+	// One that has expired may have been used on another replica: the store decides.
+	if !ok || !now.Before(e.session.Expires) || !now.Before(e.session.IdleExpires) {
+		sh.miss++
 		return nil, false
 	}
+	sh.hits++
 	return e.session, now.Sub(e.touched) >= period
+}
+
+// counts returns how many sessions are cached, and how often get returned one or did not.
+func (c *cache) counts() (cached int, hits, misses uint64) {
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.Lock()
+		cached, hits, misses = cached+sh.lru.Len(), hits+sh.hits, misses+sh.miss
+		sh.mu.Unlock()
+	}
+	return cached, hits, misses
 }
 
 // claimTouch reports whether the caller is to write LastSeen; it is true for one caller in each period.

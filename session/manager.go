@@ -67,9 +67,17 @@ type Config struct {
 	Notices       Notifier // plans and sends the notices of endings; nil: there are none
 	RevokeExpired bool     // passes expired sessions to Notices; by default they are only removed
 
+	// TokenLifetime is how long an access token may live that [Manager.Admit] is called for; 0: it is not called. End
+	// marks are kept for that long, and [TokenSlack].
+	TokenLifetime time.Duration
+
 	// Serves reports whether sessions of this issuer and client are served; nil: all are. Sessions of a provider that
 	// is no longer configured must not be served, since its logout tokens could not end them.
 	Serves func(issuer, clientID string) bool
+
+	// OnRenewal is called after each question to a provider about a session: kind is "refresh" or "revalidation", and
+	// result "ok", "ended" (the answer ends the session) or "deferred" (there was none; the session goes on for a while).
+	OnRenewal func(kind, provider, result string)
 
 	Clock     *Clock            // compares times of different replicas; default a new one for Store and Now
 	Now       func() time.Time  // the clock of this process; default time.Now
@@ -96,6 +104,11 @@ type Notifier interface {
 	// Expired receives expired sessions with a refresh token, before they are removed. After an error they are kept and
 	// passed again. It may receive a session more than once in any case.
 	Expired(ctx context.Context, sessions []store.Record) error
+}
+
+// tracedNotifier is a [Notifier] that joins the notices of an ending to the trace of ctx. It is called before Wake.
+type tracedNotifier interface {
+	Traced(ctx context.Context, e store.Ending, ended []store.Ended)
 }
 
 // Renewal is the result of a refresh; see [Config.Refresh].
@@ -136,10 +149,11 @@ type SignIn struct {
 // A check is answered from a bounded cache while the store's feed proves that no ending was missed (see [Manager.Run]),
 // and from the store otherwise. A session that is not in the store is not served.
 type Manager struct {
-	cfg   Config
-	touch time.Duration // how old LastSeen may be before it is written again
-	cache cache
-	clock *Clock
+	cfg     Config
+	started time.Time
+	touch   time.Duration // how old LastSeen may be before it is written again
+	cache   cache
+	clock   *Clock
 	// when the last successful Sync of the feed began, by the clock of this process; nil: the cache is not used
 	synced    atomic.Pointer[time.Time]
 	refreshes singleflight.Group
@@ -147,6 +161,8 @@ type Manager struct {
 	// the failures that have been logged: the event, and the provider by issuer and client
 	refreshFailing sync.Map
 	slots          slots
+
+	counts counts
 
 	mu       sync.Mutex
 	watchers map[store.Key]map[*watcher]struct{}
@@ -185,7 +201,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock(cfg.Store, cfg.Now, cfg.Log)
 	}
-	m := &Manager{cfg: cfg, touch: min(time.Minute, cfg.IdleTimeout/4),
+	m := &Manager{cfg: cfg, started: cfg.Now(), touch: min(time.Minute, cfg.IdleTimeout/4),
 		watchers: make(map[store.Key]map[*watcher]struct{}), clock: cfg.Clock}
 	if cfg.MaxStale > 0 {
 		m.cache.init(cfg.CacheSize)
@@ -326,8 +342,10 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	var s *Session
 	var due, cached bool
 	if m.cacheTrusted(m.cfg.Now()) {
-		s, due = m.cached(key, now)
+		s, due = m.cache.get(key, now, m.touch)
 		cached = s != nil
+	} else {
+		m.counts.bypassed.Add(1)
 	}
 	if s == nil {
 		var err error
@@ -390,12 +408,18 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
 	}
+	if m.cfg.TokenLifetime > 0 {
+		e.MarkFor = max(e.MarkFor, m.cfg.TokenLifetime+TokenSlack)
+	}
 	// The store makes the end mark late enough. Here an early time is the safe one: a session that is taken for expired
 	// is removed without a message to the other replicas, and a jti that is taken for forgotten can be used again.
 	now, _ := m.clock.between()
 	ended, err := m.cfg.Store.End(ctx, e, store.Time(now))
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	if t, ok := m.cfg.Notices.(tracedNotifier); ok && len(e.Notices) > 0 {
+		t.Traced(ctx, e, ended)
 	}
 	if len(e.Notices) > 0 && m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.Notices.Wake()
@@ -438,25 +462,21 @@ func (m *Manager) SubjectsOf(ctx context.Context, issuer, clientID, sid string) 
 	}
 }
 
-// cached returns the session from the cache, if it is there and has not expired. due reports whether LastSeen is to be
-// written.
-func (m *Manager) cached(key store.Key, now time.Time) (s *Session, due bool) {
-	s, due = m.cache.get(key, now, m.touch)
-	if s == nil || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
-		return nil, false // it may have been used on another replica: the store decides
-	}
-	return s, due
-}
-
 // cacheTrusted reports whether the feed was in sync within MaxStale. It compares by the monotonic clock, which nobody
 // can set back, and by the wall clock, which goes on while the machine is suspended.
 func (m *Manager) cacheTrusted(now time.Time) bool {
 	t := m.synced.Load()
-	if t == nil {
+	if t == nil || m.cfg.MaxStale < 0 {
 		return false
 	}
 	mono, wall := now.Sub(*t), now.Round(0).Sub(t.Round(0))
-	return mono <= m.cfg.MaxStale && wall <= m.cfg.MaxStale && mono >= 0 && wall >= 0
+	if mono <= m.cfg.MaxStale && wall <= m.cfg.MaxStale && mono >= 0 && wall >= 0 {
+		return true
+	}
+	if last := m.counts.tripped.Load(); last != t && m.counts.tripped.CompareAndSwap(last, t) {
+		m.counts.ceiling.Add(1) // once for each proof that grew too old
+	}
+	return false
 }
 
 // read reads a session from the store, and caches it unless it ended while it was being read.

@@ -71,7 +71,7 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 		return Listing{}, fmt.Errorf("search: a page holds 1 to 1000 sessions, not %d", q.Limit)
 	}
 	q.Limit = cmp.Or(q.Limit, 100)
-	ask := store.Query{After: q.After, Limit: 1000}
+	ask := store.Query{After: q.After, Limit: q.Limit} // enough if all match
 	if q.Subject != "" || q.SID != "" {
 		ask.Issuer, ask.ClientID, ask.Subject, ask.SID = q.Issuer, q.ClientID, q.Subject, q.SID
 	}
@@ -91,12 +91,12 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 			if q.Issuer != "" && q.Issuer != rec.Issuer || q.ClientID != "" && q.ClientID != rec.ClientID {
 				continue
 			}
-			if s := m.listed(rec, now); q.Match == nil || q.Match(s) {
+			if s := m.listed(rec, now); !s.buried && (q.Match == nil || q.Match(s)) {
 				found.Sessions = append(found.Sessions, s)
 			}
 		}
-		ask.After = page.Next
-		if page.Next.IsZero() || found.Looked >= lookMost {
+		ask.After, ask.Limit = page.Next, max(1, min(1000, lookMost-found.Looked))
+		if page.Next.IsZero() || found.Looked >= lookMost || len(found.Sessions) == q.Limit {
 			found.Next = page.Next
 			return found, nil
 		}
@@ -168,6 +168,10 @@ func (m *Manager) EndSignIn(ctx context.Context, s *Session, cause store.Cause) 
 		}
 	}
 	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
+		if s.IsToken {
+			more, err := m.bury(ctx, s, cause)
+			return append(ended, more...), err
+		}
 		if err := end(store.Selector{Key: s.Key}); err != nil {
 			return ended, err
 		}

@@ -1,8 +1,10 @@
 package session_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -144,6 +146,57 @@ func TestASearchLooksAtABoundedNumberAndGoesOn(t *testing.T) {
 		page, err := b.m.Search(b.t.Context(), session.Search{Issuer: issuer, ClientID: client, Subject: "user7"})
 		if err != nil || len(page.Sessions) != 1 || page.Looked != 1 {
 			b.t.Errorf("of a subject: %+v, %v", page, err)
+		}
+	})
+}
+
+// counted counts the records that a store was asked for.
+type counted struct {
+	store.Store
+	records int
+}
+
+func (c *counted) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
+	page, err := c.Store.List(ctx, q, now)
+	c.records += len(page.Records)
+	return page, err
+}
+
+// A page of a list costs as much as the sessions on it, not as many as are compared for a search.
+func TestAPageReadsNoMoreThanItShows(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{MaxPerSubject: -1}, func(b *bench) {
+		const all = 130
+		for i := range all {
+			if _, err := b.create(fmt.Sprint("user", i), "", b.begin()); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		c := &counted{Store: b.store}
+		m, err := session.NewManager(session.Config{Store: c, Keyring: b.ring, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		everybody := func(session.Listed) bool { return true }
+		seen := map[store.Key]bool{}
+		for q := (session.Search{Limit: 25, Match: everybody}); ; {
+			c.records = 0
+			page, err := m.Search(b.t.Context(), q)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if c.records > 25 {
+				b.t.Errorf("%d sessions were read for a page of %d", c.records, len(page.Sessions))
+			}
+			for _, s := range page.Sessions {
+				seen[s.Key] = true
+			}
+			if q.After = page.Next; q.After.IsZero() {
+				break
+			}
+		}
+		if len(seen) != all {
+			b.t.Errorf("the pages have %d sessions, want %d", len(seen), all)
 		}
 	})
 }

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
+	"example.com/curfew/internal/span"
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -123,16 +126,21 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 		graceEnds = s.lastConfirmed().Add(every + m.cfg.RefreshGrace)
 	}
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
+	asking, end := span.Start(asking, "session "+strings.TrimSuffix(event, "_failed"), trace.SpanKindInternal,
+		"curfew.provider", s.Provider)
 	got, err := ask(asking, s)
+	end(err != nil)
 	cancel()
 	now := m.Now()
 	if err == nil && !got.Expires.IsZero() && !now.Before(got.Expires) {
 		err = fmt.Errorf("%w: it lasted until %v", ErrProviderEnded, got.Expires.UTC())
 	}
 	provider := [3]string{event, s.Issuer, s.ClientID}
+	kind := strings.TrimSuffix(event, "_failed")
 	var cause store.Cause
 	switch {
 	case err == nil:
+		m.renewed(kind, s.Provider, "ok")
 		m.refreshFailing.Delete(provider)
 		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
@@ -168,6 +176,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 	case errors.Is(err, ErrRefused):
 		cause = store.CauseRequire
 	case now.Before(graceEnds):
+		m.renewed(kind, s.Provider, "deferred")
 		level := slog.LevelDebug
 		if _, logged := m.refreshFailing.LoadOrStore(provider, true); !logged && !failedBefore {
 			level = slog.LevelWarn
@@ -191,6 +200,9 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 	default:
 		cause = store.CauseProviderSilent
 	}
+	if err != nil { // otherwise the provider confirmed it
+		m.renewed(kind, s.Provider, "ended")
+	}
 	m.cfg.Log.InfoContext(ctx, "the session ends: the provider no longer confirms it",
 		"event", "session_ended", "cause", cause, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
 	key := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
@@ -211,6 +223,12 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 		m.orphan(ctx, s, newer)
 	}
 	return nil, store.ErrNotFound
+}
+
+func (m *Manager) renewed(kind, provider, result string) {
+	if m.cfg.OnRenewal != nil {
+		m.cfg.OnRenewal(kind, provider, result)
+	}
 }
 
 // orphan passes on tokens that came for a session that has ended.

@@ -29,7 +29,7 @@ const (
 
 // revalidation returns how often the provider is asked about a session.
 func (m *Manager) revalidation(s *Session) Revalidation {
-	if m.cfg.Revalidation == nil || m.cfg.Revalidate == nil {
+	if m.cfg.Revalidation == nil || m.cfg.Revalidate == nil || s.IsToken {
 		return Revalidation{}
 	}
 	return m.cfg.Revalidation(s.Issuer, s.ClientID)

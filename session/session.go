@@ -14,8 +14,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// Session is one browser that is signed in at this relying party. An app gets it from curfew.SessionFrom. It is shared
-// between requests: read it, and never change it.
+// Session is one browser that is signed in at this relying party, or stands for an access token of a client. An app
+// gets it from curfew.SessionFrom. It is shared between requests: read it, and never change it.
 type Session struct {
 	Key      store.Key // names the session in the store and in [Manager]; for logs use [store.Key.Handle]
 	Provider string    // the name of the provider in the configuration
@@ -42,6 +42,12 @@ type Session struct {
 	Address   string
 	UserAgent string
 
+	// IsToken: the session stands for an access token, which a client sent in the Authorization header. It has no cookie,
+	// no idle timeout and no tokens of its own; Created is when the token was issued, Expires when it expires. For the
+	// request that it came with, Tokens.AccessToken is that token.
+	IsToken bool
+
+	buried   bool // it stands for an access token that was ended by itself: nobody is let in with it
 	revision int64
 	hostKey  []byte // of the MACs of its bearers; nil: its bearer is bound to no host
 	// No refresh starts before refreshHeld. With refreshFailed the provider did not answer the last refresh. Without it
@@ -62,6 +68,9 @@ func (s *Session) BearerFor(host string, b Bearer) (Bearer, bool) {
 
 // opens reports whether b opens the session at the host that b came to.
 func (s *Session) opens(b *Bearer) bool {
+	if s.IsToken {
+		return false
+	}
 	if s.hostKey == nil || !b.bound {
 		return s.hostKey == nil && !b.bound
 	}
@@ -150,6 +159,8 @@ type payload struct {
 	Address     string         `json:"address,omitempty"`
 	UserAgent   string         `json:"user_agent,omitempty"`
 	HostKey     []byte         `json:"host_key,omitempty"`
+	TokenIssued time.Time      `json:"token_issued,omitzero"` // if the session stands for an access token
+	Buried      bool           `json:"buried,omitempty"`
 	Columns     columns        `json:"columns,omitzero"` // since version 2
 }
 
@@ -223,10 +234,15 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	default:
 		rec.Refresh = store.RefreshOnline
 	}
+	var issued time.Time
+	if s.IsToken {
+		// The oldest sessions make room when somebody has too many: tokens, and never a person's browsers for them.
+		issued, rec.Created = s.Created, store.FromMicros(0)
+	}
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
 		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Address: s.Address, UserAgent: s.UserAgent,
-		Confirmed: s.confirmed, HostKey: s.hostKey, Columns: columnsOf(&rec)})
+		Confirmed: s.confirmed, HostKey: s.hostKey, TokenIssued: issued, Buried: s.buried, Columns: columnsOf(&rec)})
 	return rec, err
 }
 
@@ -275,10 +291,15 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 	} else if names := p.Columns.diff(columnsOf(&rec)); names != "" {
 		return nil, fmt.Errorf("session %s: %w: %s", rec.Key.Handle(), ErrAltered, names)
 	}
+	created := rec.Created
+	if !p.TokenIssued.IsZero() {
+		created = p.TokenIssued
+	}
 	return &Session{
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject,
 		SID: rec.SID, Former: rec.Former,
-		Created: rec.Created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
+		Created: created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
+		IsToken: !p.TokenIssued.IsZero(), buried: p.Buried,
 		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
 		refreshFailed: p.RefreshFail, Address: p.Address, UserAgent: p.UserAgent, hostKey: p.HostKey,
 		confirmed: p.Confirmed,

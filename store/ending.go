@@ -89,6 +89,10 @@ type Ending struct {
 	// at most. A session that has run out and is not pruned counts as one.
 	Spare int
 
+	// MarkFor is how long the end mark is kept, if that is longer than [MarkLifetime]: as long as an access token can
+	// live that was issued before the ending (see [Sessions.Admit]).
+	MarkFor time.Duration
+
 	// RevokeOffline: refresh tokens for offline use are to be revoked as well. It is for what plans the notices; stores
 	// do not read it.
 	RevokeOffline bool
@@ -123,6 +127,9 @@ type NoticeRequest struct {
 
 	PerSession bool // for NoticeLogout: the app is to hear of each session, never of a whole subject
 }
+
+// MarkLife returns how long the end mark of the ending is kept. It is for stores.
+func (e *Ending) MarkLife() time.Duration { return max(e.MarkFor, MarkLifetime) }
 
 // Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions where that means nothing,
 // and an unknown kind of notice.

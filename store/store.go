@@ -38,7 +38,7 @@ func IsContractError(err error) bool {
 const (
 	// AttemptLifetime is the longest time that a login may be under way.
 	AttemptLifetime = 15 * time.Minute
-	// MarkLifetime is how long an end mark is kept. It outlives every login that it bars, also one whose replica was
+	// MarkLifetime is how long an end mark is kept at least; see [Ending.MarkFor]. It outlives every login that it bars, also one whose replica was
 	// suspended after it had read the clock, or whose clock is behind the one by which marks are pruned.
 	MarkLifetime = 2 * AttemptLifetime
 )
@@ -76,6 +76,12 @@ type Sessions interface {
 	// an update.
 	Create(ctx context.Context, r Record, began, now time.Time) error
 
+	// Admit is Create for a session that stands for an access token, which was issued at the time issued by the clock of
+	// its provider. It returns [ErrEnded], and keeps nothing, when an end mark at or after issued names the subject as it
+	// names the session (see [Selector.Names]), or when there is an end mark for one of its sids, of whatever time. How
+	// long ago the token was issued does not matter: the caller refuses tokens that may be older than end marks.
+	Admit(ctx context.Context, r Record, issued, now time.Time) error
+
 	// Find returns the session with this key. [ErrNotFound] when it is unknown, ended or expired. A session lives while
 	// now is before both its Expires and its IdleExpires.
 	Find(ctx context.Context, key Key, now time.Time) (Record, error)
@@ -100,8 +106,8 @@ type Sessions interface {
 	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and now is before the
 	//     JTIExpires that it was recorded with.
 	//  2. The jti is recorded until e.JTIExpires.
-	//  3. Unless the ending names one key, an end mark with the time now is left for [MarkLifetime]. A later mark for
-	//     the same names replaces an earlier one, never the reverse. A store with a server's clock (see [Clock]) marks
+	//  3. Unless the ending names one key, an end mark with the time now is left for [Ending.MarkLife]. A later mark
+	//     for the same names replaces an earlier one, never the reverse, and is kept no shorter. A store with a server's clock (see [Clock]) marks
 	//     with the server's time instead if that is later, read after every wait for a lock.
 	//  4. Every session that e.Selector names (see [Selector.Names]) is removed.
 	//  5. For each of e.Notices the notices are left that [NoticeRequest] describes.

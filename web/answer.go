@@ -28,6 +28,9 @@ const (
 	retryWait = 5 * time.Second
 )
 
+// OurFault is what a client is told of an error that nobody expected.
+const OurFault = "Something went wrong on our side. It has been logged."
+
 // HandlerFunc answers a request, or returns why it could not: a [Failure] (see [Fail]), or any other error, which is
 // logged and answered 500 without details.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
@@ -35,7 +38,7 @@ type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 // Failure says what a refused client is told and what is logged.
 type Failure struct {
 	Status  int
-	Message Message       // what the client is told; programs see only its Text
+	Message Message       // what the client is told; programs see only its Text, in English
 	Err     error         // what is logged; nil: nothing beyond the Message
 	Event   string        // the log event; default "request_refused", or "request_failed" from status 500 on
 	Attrs   []slog.Attr   // further log attributes
@@ -51,7 +54,7 @@ func Fail(status int, say string, err error) error {
 // Error returns the text for the log.
 func (f *Failure) Error() string {
 	if f.Err == nil {
-		return f.Message.Text
+		return f.Message.String()
 	}
 	return f.Err.Error()
 }
@@ -71,7 +74,7 @@ func (s *Site) Page(h HandlerFunc, methods ...string) http.Handler {
 func (s *Site) JSON(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, _ *http.Request, f *Failure) {
 		word := strings.ReplaceAll(strings.ToLower(http.StatusText(f.Status)), " ", "_")
-		WriteJSON(w, f.Status, fault{cmp.Or(word, "error"), f.Message.Text})
+		WriteJSON(w, f.Status, fault{cmp.Or(word, "error"), f.Message.String()})
 	})
 }
 
@@ -86,7 +89,7 @@ func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 		case f.Status >= 500:
 			word = "server_error"
 		}
-		WriteJSON(w, f.Status, fault{word, f.Message.Text})
+		WriteJSON(w, f.Status, fault{word, f.Message.String()})
 	})
 }
 
@@ -121,11 +124,13 @@ func (s *Site) adapt(h HandlerFunc, methods []string,
 	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
 		w := &responseWriter{ResponseWriter: under}
 		r = s.Identify(r)
+		nameTrace(r)
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Content-Security-Policy", policy("'none'"))
+		header.Set("Content-Security-Policy", noPage)
+		header.Set("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
 		header.Set("X-Request-Id", RequestID(r.Context()))
 
 		late := limitBody(w, r, bodyTime)
@@ -199,7 +204,8 @@ func (s *Site) run(h HandlerFunc, methods []string, w *responseWriter, r *http.R
 	}
 	if len(methods) > 0 && !slices.Contains(methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		return Fail(http.StatusMethodNotAllowed, "This address takes only "+strings.Join(methods, ", ")+".", nil)
+		return &Failure{Status: http.StatusMethodNotAllowed, Message: Message{
+			Text: "This address takes only {methods}.", Args: map[string]string{"methods": strings.Join(methods, ", ")}}}
 	}
 	if len(r.URL.RawQuery) > maxQuery {
 		return Fail(http.StatusRequestURITooLong, "The address is too long.", nil)
@@ -213,7 +219,7 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	f, ok := errors.AsType[*Failure](err)
 	if !ok {
 		f = &Failure{Status: http.StatusInternalServerError, Err: err,
-			Message: Message{Text: "Something went wrong on our side. It has been logged."}}
+			Message: Message{Text: OurFault}}
 	}
 	level, event := slog.LevelInfo, "request_refused"
 	switch {
@@ -228,7 +234,7 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	if f.Err != nil {
 		attrs = append(attrs, slog.String("error", f.Err.Error()))
 	} else {
-		attrs = append(attrs, slog.String("said", f.Message.Text))
+		attrs = append(attrs, slog.String("said", f.Message.String()))
 	}
 	s.Event(r, level, cmp.Or(f.Event, event), attrs...)
 	return f

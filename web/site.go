@@ -11,18 +11,22 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Site is the address of this site and its settings. It is shared by all packages that answer requests; only URL is
 // required.
 type Site struct {
 	URL   *url.URL // how browsers and providers reach the site, as [ParseURL] returns it
-	Name  string   // the name on the pages; default: the host of URL
+	Name  string   // the name on the pages, if Pages has none; default: the host of URL
+	Pages *Pages   // how pages look; nil: the zero [Look]
 	Hosts Hosts    // further hosts at which browsers reach the site; default none
 	Home  string   // the first page of the app; default "/"
 	// SharedCookie: the hosts share the cookie of a parent domain, and only that of URL passes Prefix to Curfew.
 	SharedCookie   bool
 	Prefix         string         // the path of Curfew's own routes; default "/auth"
+	PlainProviders bool           // a provider is reached by http, on loopback
 	Log            *slog.Logger   // default slog.Default()
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* and X-Request-Id are trusted; default none
 	// TrustUnix trusts peers that have no address too: those that come by a Unix socket, whose file says who may.
@@ -30,6 +34,7 @@ type Site struct {
 	// OnEvent, if not nil, is called for each call of [Site.Event], also when the log does not have its level. The
 	// attributes are as they were given: neither cut nor escaped. It must not block.
 	OnEvent func(r *http.Request, name string, attrs []slog.Attr)
+	Tracer  trace.TracerProvider // for the spans of requests; nil: there are none
 }
 
 // ParseURL parses the external URL of a site: https, or http on loopback, with a host and at most a port. It returns

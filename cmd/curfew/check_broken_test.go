@@ -251,6 +251,18 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 			[]string{"client"}, func(c *oidc.Config) {
 				c.HTTPClient = &http.Client{Transport: untrusted{}}
 			}},
+		"bearer": {func(*oidctest.Provider) {}, []look{{"bearer", "ok", "access tokens for api, signed with RS256", ""}},
+			nil, func(c *oidc.Config) { c.Bearer = &oidc.Bearer{Audiences: []string{"api"}} }},
+		"bearer, with an algorithm that there is no key for": {func(*oidctest.Provider) {},
+			[]look{{"bearer", "fault", "no key for ES256", "every access token is refused"}}, []string{"bearer"},
+			func(c *oidc.Config) {
+				c.Bearer = &oidc.Bearer{Audiences: []string{"api"}, SigningAlgs: []string{"ES256"}}
+			}},
+		"bearer, by an introspection that is not there": {discovery("introspection_endpoint", nil),
+			[]look{{"bearer", "fault", "no introspection_endpoint", "take introspection out"}}, []string{"bearer"},
+			func(c *oidc.Config) {
+				c.Bearer = &oidc.Bearer{Audiences: []string{"api"}, Introspection: true}
+			}},
 		"revalidate, by what there is": {func(*oidctest.Provider) {},
 			[]look{{"revalidate", "ok", "once in 1m0s, by refresh, or without a refresh token by introspection",
 				""}}, nil, revalidate()},

@@ -28,6 +28,9 @@ func knownProviders() []knownProvider {
 			"keep refresh_grace short: a lost one is noticed when userinfo refuses the new access token"},
 		{"Glewlwyd", "glewlwyd", "it sends a logout token once, and only when somebody confirms to sign out; nothing when " +
 			"a user is disabled, and it goes on to refresh the tokens", "keep session_lifetime and refresh_grace short"},
+		{"Ory Hydra", "hydra", "it sends a logout token again for 3 s at most, and none when an administrator revokes all " +
+			"login sessions of a person (?subject=); its refresh tokens live on after a logout",
+			"keep session_lifetime short, and revoke sessions one by one (?sid=), or the consents too"},
 	}
 }
 

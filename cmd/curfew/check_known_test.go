@@ -25,6 +25,9 @@ func TestCheckRecognizesTheProvidersThatHaveAPage(t *testing.T) {
 		"Glewlwyd": {Issuer: "https://id.example.com/api/oidc",
 			AuthorizationEndpoint: "https://id.example.com/api/oidc/auth",
 			EndSessionEndpoint:    "https://id.example.com/api/oidc/end_session"},
+		"Ory Hydra": {Issuer: "https://id.example.com",
+			AuthorizationEndpoint: "https://id.example.com/oauth2/auth",
+			EndSessionEndpoint:    "https://id.example.com/oauth2/sessions/logout"},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

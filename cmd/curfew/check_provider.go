@@ -67,6 +67,7 @@ func checkProvider(
 	r.ok("access token", "if the token response has no expires_in, it is taken to live for %s (access_token_lifetime)",
 		c.AccessTokenLifetime)
 	checkRevalidation(ctx, r, p, m)
+	checkBearer(ctx, r, p, providerKind(c.Issuer, m), m)
 	checkScopes(r, c, providerKind(c.Issuer, m), m)
 	checkPrompt(r, c, m)
 	checkClock(r, m)
@@ -527,6 +528,50 @@ func checkRevalidation(ctx context.Context, r *report, p *oidc.Provider, m *oidc
 		way = first + ", or without a refresh token by " + way
 	}
 	r.ok(check, "about each session in use once in %s, by %s", c.Revalidate, way)
+}
+
+// checkBearer checks what can be known of the access tokens of a provider without one: that it has keys for their
+// algorithms, and takes this client at its introspection endpoint.
+func checkBearer(ctx context.Context, r *report, p *oidc.Provider, kind string, m *oidc.Metadata) {
+	const check = "bearer"
+	b := p.Config().Bearer
+	if b == nil {
+		return
+	}
+	keys, err := p.Keys(ctx)
+	if err != nil {
+		return // which is told by itself
+	}
+	for _, alg := range b.SigningAlgs {
+		if !slices.ContainsFunc(keys, func(k oidc.KeyInfo) bool { return slices.Contains(k.For, alg) }) {
+			r.fault(check, "the provider has no key for "+alg, "every access token is refused that is signed so: set "+
+				"algorithms to what the provider signs access tokens with")
+			return
+		}
+	}
+	if b.Introspection {
+		if m.IntrospectionEndpoint == "" {
+			r.fault(check, "introspection is set, and the provider has no introspection_endpoint",
+				"take introspection out, or have the provider offer it")
+			return
+		}
+		if err := p.Introspect(ctx, randomCode()); !errors.Is(err, oidc.ErrInvalidToken) {
+			what := "the introspection endpoint calls a token active that it has never issued"
+			if err != nil {
+				what = err.Error()
+			}
+			r.fault(check, what, "opaque access tokens cannot be checked: allow this client to introspect tokens, or take "+
+				"introspection out of bearer")
+			return
+		}
+	}
+	if kind == "Keycloak" && b.Form == oidc.FormRFC9068 {
+		r.warn(check, "this looks like Keycloak, whose access tokens are not typed at+jwt unless the client is set so",
+			"set form: keycloak, or turn on the at+jwt header type at each client")
+		return
+	}
+	r.ok(check, "access tokens for %s, signed with %s, in the form %s", strings.Join(b.Audiences, ", "),
+		strings.Join(b.SigningAlgs, ", "), b.Form)
 }
 
 func checkScopes(r *report, c oidc.Config, kind string, m *oidc.Metadata) {

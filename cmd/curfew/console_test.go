@@ -96,7 +96,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			j.Claims["email"] = hostile + "@example.com"
 		}
 	})
-	alice := o.arrive(t, `Phone/1 <script>window.pwned=1</script>`)
+	alice := o.arrive(t, `Phone/1 "><script>window.pwned=1</script>`+"\u202e"+strings.Repeat("u", 10_000))
 	alice.signIn("alice")
 	o.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = nil })
 	bob := o.arrive(t, "Bob/3")
@@ -134,6 +134,9 @@ func TestTheConsoleInABrowser(t *testing.T) {
 					if got := s.text(expression); got != want {
 						t.Errorf("%s, %d wide, %s: %s is %s, want %s", path, width, scheme, expression, got, want)
 					}
+				}
+				if found := chromium.Axe(t, s.ctx, "../.."); found != "" {
+					t.Errorf("%s, %d wide, %s: axe finds\n%s", path, width, scheme, found)
 				}
 			}
 		}
@@ -180,6 +183,35 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	o.happened("what was done in the console", func(e audit.Event) bool {
 		return e.Action == "end_provider" && e.Actor == "unnamed" && e.Address == "127.0.0.1"
 	})
+}
+
+// Without scripts everything can be done too, but for seeing events as they come.
+func TestTheConsoleWithoutScripts(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	alice, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Bob/3")
+	alice.signIn("alice")
+	bob.signIn("bob")
+	o.logout(t, o.op.SignLogoutToken("app", "alice", "", claim("nonce", "n")))
+	o.happened("the refusal", func(e audit.Event) bool { return e.Check == "nonce" })
+	s := openConsole(t, o)
+	if _, err := chromedp.Call(s.ctx, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.open("/console/events?result=refused")
+	page, err := chromedp.Run(s.ctx, chromedp.OuterHTML("html"))
+	if err != nil || !strings.Contains(page, "nonce") || !strings.Contains(page, "Reload the page for newer events") {
+		t.Errorf("the events: %v\n%s", err, page)
+	}
+	s.open("/console/sessions")
+	s.do(chromedp.SendKeys(`input[name="sub"]`, "bob"), chromedp.Click("form.search button"),
+		chromedp.WaitReady("td form button"), chromedp.Click("td form button"), chromedp.WaitReady(".done"))
+	bob.wantIn(false)
+	alice.wantIn(true)
+	s.open("/console/providers")
+	s.do(chromedp.SendKeys(`input[name="confirm"]`, "main"), chromedp.Click("button.danger"), chromedp.WaitReady(".done"))
+	alice.wantIn(false)
 }
 
 // shot keeps a picture of the page, where CURFEW_SHOTS names a folder.

@@ -143,6 +143,7 @@ func describe(e *audit.Event) string {
 	b.WriteString(terminal.Printable(e.Result))
 	add("action=", e.Action)
 	add("by ", e.Actor)
+	add("of ", e.ActorProvider)
 	add("check=", e.Check)
 	add("cause=", e.Cause)
 	if e.Claimed {

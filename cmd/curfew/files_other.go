@@ -3,4 +3,4 @@
 package main
 
 // maxOpenFiles returns how many files this process may have open.
-func openFiles() (n uint64, known bool) { return 0, false }
+func maxOpenFiles() (n uint64, known bool) { return 0, false }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.com/curfew/web"
@@ -95,6 +96,13 @@ func (g *limitListener) logFull() {
 	}
 }
 
+// connections returns how many connections are open.
+func (g *limitListener) connections() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
 // Close also ends an Accept that waits for room.
 func (g *limitListener) Close() error {
 	err := g.Listener.Close()
@@ -124,7 +132,8 @@ func (g *limitListener) connState(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// limitedConn is a connection of a limitListener. It is closed if one write takes longer than [web.WriteTime].
+// limitedConn is a connection of a limitListener. It is closed if one write takes longer than
+// [web.WriteTime], or a little more.
 type limitedConn struct {
 	net.Conn
 	listener *limitListener
@@ -134,8 +143,9 @@ type limitedConn struct {
 	idleSince time.Time      // when it became idle
 	closed    bool
 
-	writing  sync.Mutex // guards deadline
+	writing  sync.Mutex // guards the fields below
 	deadline time.Time  // the write deadline set by SetWriteDeadline
+	until    time.Time  // the write deadline in force
 }
 
 // setIdle is called when the connection has no request any more. As for setActive and release, listener.mu is held.
@@ -181,6 +191,16 @@ func (c *limitedConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+var _ syscall.Conn = (*limitedConn)(nil)
+
+// SyscallConn is for the gateway, which sends a close frame without waiting for a client that does not read.
+func (c *limitedConn) SyscallConn() (syscall.RawConn, error) {
+	if socket, ok := c.Conn.(syscall.Conn); ok {
+		return socket.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.listener.trackReads && n > 0 {
@@ -206,22 +226,27 @@ func (c *limitedConn) Write(p []byte) (n int, err error) {
 	}
 }
 
-// extendDeadline sets the deadline of the next write.
+// extendDeadline sets the deadline of the next write. It is set a little later than it has to be, so that the writes
+// that follow soon need not set it again.
 func (c *limitedConn) extendDeadline() {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	at := time.Now().Add(web.WriteTime)
-	if !c.deadline.IsZero() && c.deadline.Before(at) {
-		at = c.deadline
+	now := time.Now()
+	if c.deadline.IsZero() && c.until.Sub(now) >= web.WriteTime {
+		return
 	}
-	_ = c.Conn.SetWriteDeadline(at)
+	c.until = now.Add(web.WriteTime + web.WriteTime/8)
+	if !c.deadline.IsZero() && c.deadline.Before(c.until) {
+		c.until = c.deadline
+	}
+	_ = c.Conn.SetWriteDeadline(c.until)
 }
 
 // SetWriteDeadline can shorten the limit of [limitedConn.extendDeadline], also for a pending write.
 func (c *limitedConn) SetWriteDeadline(t time.Time) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	c.deadline = t
+	c.deadline, c.until = t, t
 	return c.Conn.SetWriteDeadline(t)
 }
 

@@ -65,7 +65,8 @@ func (e exit) Error() string {
 
 func (e exit) Unwrap() error { return e.err }
 
-func runIn(ctx context.Context, p process, args []string) int {
+// newRoot returns the program's commands: the one description that help, completion and manual pages are made from.
+func newRoot(p *process) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "curfew",
 		Short: "A session gateway for OpenID Connect, where a logout is a logout",
@@ -80,26 +81,33 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		Args:          cobra.ArbitraryArgs,
 		RunE:          chooseCommand,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetArgs(args)
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.AddCommand(
-		newDemoCmd(&p),
-		newServeCmd(&p),
-		newCheckCmd(&p),
-		newTokenCmd(&p),
-		newSessionCmd(&p),
-		newWhyCmd(&p),
-		newEventsCmd(&p),
-		newPersonCmd(&p),
-		newNoticeCmd(&p),
-		newKeyCmd(&p),
-		newStoreCmd(&p),
-		newImportCmd(&p),
-		newVersionCmd(&p),
+		newDemoCmd(p),
+		newServeCmd(p),
+		newCheckCmd(p),
+		newTokenCmd(p),
+		newSessionCmd(p),
+		newWhyCmd(p),
+		newEventsCmd(p),
+		newPersonCmd(p),
+		newNoticeCmd(p),
+		newLogLevelCmd(p),
+		newKeyCmd(p),
+		newStoreCmd(p),
+		newImportCmd(p),
+		newManCmd(p),
+		newVersionCmd(p),
 	)
+	addCompletions(root, p)
+	return root
+}
+
+func runIn(ctx context.Context, p process, args []string) int {
+	root := newRoot(&p)
+	root.SetArgs(args)
 	// Before a command runs, only a wrong command line can fail.
 	status := 2
 	root.PersistentPreRun = func(*cobra.Command, []string) { status = 1 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"example.com/curfew/store/observed"
 )
 
 // source walks the Go files of a room, without its tests.
@@ -108,6 +110,24 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 			}
 		}
 	})
+	signInChecks := maps.Clone(reasons)
+	for _, other := range []string{"events", "jti", "revocation", "introspection", "revalidate"} {
+		delete(signInChecks, other)
+	}
+	source(t, "login/*.go", func(n ast.Node) {
+		for _, v := range member(n, "Check") {
+			signInChecks.add(v)
+		}
+		f, args := called(n)
+		if f == "String" && len(args) == 2 {
+			if name, _ := literal(args[0]); name == "check" {
+				signInChecks.add(args[1])
+			}
+		}
+	})
+	for _, other := range []string{"provider", "store", "internal", "handover"} { // of a failure, and of a later step
+		delete(signInChecks, other)
+	}
 	// of other documents
 	for _, other := range []string{"at_hash", "auth_time", "azp", "token_response", "userinfo", "revocation", "par",
 		"request_uri", "response", "introspection", "revalidate", "session_expiry"} {
@@ -151,6 +171,28 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 			}
 		})
 	}
+
+	surfaces, decisions := words{}, words{}
+	source(t, "gateway/*.go", func(n ast.Node) {
+		if f, args := called(n); f == "checked" {
+			surfaces.add(args[1])
+		}
+	})
+	source(t, "gateway/observe.go", func(n ast.Node) {
+		if r, ok := n.(*ast.ReturnStmt); ok && len(r.Results) == 2 {
+			result, ok1 := literal(r.Results[0])
+			reason, ok2 := literal(r.Results[1])
+			if ok1 && ok2 && reason != "" {
+				decisions[result+" "+reason] = true
+			}
+		}
+	})
+	renewals := words{}
+	source(t, "session/refresh.go", func(n ast.Node) {
+		if f, args := called(n); f == "renewed" {
+			renewals.add(args[2])
+		}
+	})
 
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'sqlite:"+filepath.Join(t.TempDir(), "m.db")+"'\n"+
 		"providers:\n  - {name: one, issuer: 'http://127.0.0.1:9', client_id: app}\n  - {name: two, issuer: "+
@@ -201,6 +243,30 @@ func TestEveryLabelThatTheCodeCanSayIsThereFromTheStart(t *testing.T) {
 	notices := each([]string{"revoke one", "revoke two"}, revoke)
 	maps.Copy(notices, each([]string{"logout wiki"}, logout))
 	same("notices", series("curfew_notice_attempts_total", "kind", "target", "result"), notices)
+	same("surfaces", series("curfew_check_seconds_count", "surface"), surfaces)
+	same("checks", series("curfew_checks_total", "surface", "result", "reason"),
+		each(slices.Collect(maps.Keys(surfaces)), decisions))
+	same("renewals", series("curfew_renewals_total", "kind", "provider", "result"),
+		each([]string{"refresh one", "refresh two", "revalidation one", "revalidation two"}, renewals))
+	refused := words{}
+	for s := range series("curfew_sign_ins_total", "provider", "result", "reason") {
+		if reason, ok := strings.CutPrefix(s, "two refused "); ok && reason != "" {
+			refused[reason] = true
+		}
+	}
+	same("sign-ins refused", refused, signInChecks)
+	for _, one := range []string{"one ok ", "unknown begun ", "two unavailable store", "unknown failed internal"} {
+		if !series("curfew_sign_ins_total", "provider", "result", "reason")[one] {
+			t.Errorf("/metrics does not begin with the sign-ins %q", one)
+		}
+	}
+	for _, operation := range observed.Operations() {
+		for _, name := range []string{"curfew_store_seconds_count", "curfew_store_failures_total"} {
+			if !strings.Contains(text, name+`{operation="`+operation+`"}`) {
+				t.Errorf("/metrics does not begin with %s of %s", name, operation)
+			}
+		}
+	}
 	want := words{}
 	for channel, w := range channels {
 		maps.Copy(want, each([]string{channel}, w))

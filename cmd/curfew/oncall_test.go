@@ -203,3 +203,52 @@ func TestEachMetricIsDocumented(t *testing.T) {
 		t.Errorf("only %d metrics were seen: this test looks at the wrong thing", len(have))
 	}
 }
+
+// What took a quarter of an hour before is one command, or one page: which token was refused and why; that the provider
+// never called; and one person's sessions, which end at once.
+func TestThreeTasksAtThreeInTheMorning(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	page := func(path string, want ...string) {
+		t.Helper()
+		status, body := o.get(t, o.private+"/console"+path)
+		for _, w := range want {
+			if status != http.StatusOK || !strings.Contains(body, w) {
+				t.Errorf("%s: %d, and it lacks %q:\n%s", path, status, w, body)
+			}
+		}
+	}
+	phone, laptop, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Laptop/2"), o.arrive(t, "Bob/3")
+	phone.signIn("alice")
+	laptop.signIn("alice")
+	bob.signIn("bob")
+
+	// The provider never called.
+	if out := o.want(3, "why", "alice"); !strings.Contains(out, "is the back channel registered?") {
+		t.Errorf("why: %s", out)
+	}
+	page("/providers", "is the back channel registered?", "3 signed in, 0 ended by a refused refresh alone")
+	page("/person?sub=alice", "can get in: 2 sessions", "is the back channel registered?")
+
+	// A refused token.
+	o.logout(t, o.op.SignLogoutToken("app", "alice", "", claim("aud", "another-app")))
+	o.happened("the refusal", func(e audit.Event) bool { return e.Check == "aud" })
+	if out := o.want(0, "events", "--result", "refused", "--limit", "20"); !strings.Contains(out, "check=aud") {
+		t.Errorf("events: %s", out)
+	}
+	page("/events?type=&result=refused&sub=", "<strong>aud</strong>", "another-app", "(claimed)")
+
+	// One person's sessions: listed, and ended.
+	if all := o.list("--sub", "alice"); len(all) != 2 {
+		t.Errorf("%d sessions", len(all))
+	}
+	page("/sessions?sub=alice", "Phone/1", "Laptop/2", "Compared: 2 sessions.")
+	if out := o.want(0, "session", "end", "--sub", "alice"); out != "2 sessions ended\n" {
+		t.Errorf("end: %q", out)
+	}
+	phone.wantIn(false)
+	laptop.wantIn(false)
+	bob.wantIn(true)
+	o.want(0, "why", "alice")
+	page("/person?sub=alice", "cannot get in: no session", "an operator ended it")
+}

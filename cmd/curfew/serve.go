@@ -22,7 +22,6 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/console"
-	"example.com/curfew/fanout"
 	gw "example.com/curfew/gateway"
 	"example.com/curfew/gateway/extauthz"
 	"example.com/curfew/web"
@@ -72,7 +71,7 @@ Flags and environment describe one provider; several are a list in the file.`,
 //  4. at the end drain the public listener, stop the background work, close the store, and last the private listener,
 //     which answers /healthz until then.
 func serve(ctx context.Context, p *process, c *config.Config) (err error) {
-	log := newLog(p.stderr, c)
+	log, level := newLog(p.stderr, c)
 	backend, ring, err := openStore(ctx, c, log)
 	if err != nil {
 		return err
@@ -93,6 +92,12 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		return err
 	}
 	settings := c.RelyingParty(backend, ring, log, observer)
+	tracer, stopTracing, err := newTracer(ctx, c.Traces, p.environ, log)
+	if err != nil {
+		return exit{2, err}
+	}
+	defer func() { err = errors.Join(err, stopTracing()) }()
+	settings.Tracer = tracer
 	if record != nil {
 		defer func() { err = errors.Join(err, record.Close()) }()
 		settings.AuditWriter = record
@@ -121,27 +126,13 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 	if router != nil {
 		ready.Upstreams = router.Health
 	}
-	private := &console.Console{Ready: ready, Metrics: registry, Hosts: append(c.AdminHosts, c.AdminListen), Log: log}
-	registry.MustRegister(newOutboxCollector(backend), newAuditCollector(rp.Audit()))
-	private.Notices, private.Retried = backend, rp.Notices().Wake
-	private.Sessions, private.Providers, private.Audit = rp.Sessions(), rp.Providers(), rp.Audit()
-	private.Replicas = func(ctx context.Context) (all []console.Replica, err error) {
-		some, err := rp.Replicas(ctx)
-		for _, r := range some {
-			all = append(all, console.Replica(r))
-		}
-		return all, err
-	}
-	private.Traffic = func(ctx context.Context) (map[string]console.Traffic, error) {
-		some, err := rp.Traffic(ctx)
-		all := make(map[string]console.Traffic, len(some))
-		for name, t := range some {
-			all[name] = console.Traffic(t)
-		}
-		return all, err
-	}
-	if keys := rp.Keys(); keys != nil {
-		private.Keys = signingKeys{keys}
+	private := rp.Console()
+	private.Ready, private.Metrics, private.Hosts = ready, registry, append(c.AdminHosts, c.AdminListen)
+	registry.MustRegister(newOutboxCollector(backend, names, apps), newAuditCollector(rp.Audit()),
+		newSessionCollector(rp.Sessions().Stats))
+	private.Level = level
+	if c.Pprof {
+		private.Debug = profiles()
 	}
 	servers := []*server{newServer(newLimitListener(public, "public", most, log),
 		newHTTPServer(publicHandler(c, rp, router, log, most), log))}
@@ -171,21 +162,14 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		servers = append(servers, &server{listener: limited, grpc: extauthz.NewServer(rp.Gateway())})
 	}
 
+	listeners := make([]*limitListener, len(servers))
+	for i, s := range servers {
+		listeners[i] = s.listener.(*limitListener)
+	}
+	registry.MustRegister(newStateMetrics(ready.Ready, listeners)...)
 	printStart(p.stdout, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)
-}
-
-// signingKeys adapts the keys of package fanout for the console.
-type signingKeys struct{ *fanout.Keys }
-
-func (k signingKeys) List(ctx context.Context) ([]console.Key, error) {
-	infos, err := k.Keys.List(ctx)
-	all := make([]console.Key, len(infos))
-	for i, info := range infos {
-		all[i] = console.Key(info)
-	}
-	return all, err
 }
 
 // server is a listener and its HTTP or gRPC server.
@@ -336,12 +320,12 @@ func publicHandler(c *config.Config, rp *curfew.RP, router *gw.Router, log *slog
 	if router != nil {
 		rest = router
 	} else {
-		site := &web.Site{URL: c.URL, Prefix: c.Prefix, Log: log, TrustedProxies: c.TrustedProxies}
+		site := rp.Gateway().Site
 		rest = site.Page(func(http.ResponseWriter, *http.Request) error {
-			return web.Fail(http.StatusNotFound,
-				"This gateway has no app behind it. It answers the proxy in front of your app "+
-					"(forward-auth, at "+site.Path("verify")+
-					"); to put it in front of the app itself, start it with --upstream.", nil)
+			return &web.Failure{Status: http.StatusNotFound, Message: web.Message{
+				Text: "This gateway has no app behind it. It answers the proxy in front of your app (forward-auth, at " +
+					"{path}); to put it in front of the app itself, start it with --upstream.",
+				Args: map[string]string{"path": site.Path("verify")}}}
 		})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -380,8 +364,10 @@ func limitTime(h http.Handler, stream string) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)
 		defer cancel()
-		// Not every ResponseWriter supports this; then the size of the body is limited all the same.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
+		if r.ContentLength != 0 { // there is a body
+			// Not every ResponseWriter supports this; then the size of the body is limited all the same.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
+		}
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

@@ -177,7 +177,7 @@ func TestServeTellsWhatToRegister(t *testing.T) {
 		`(?m)^curfew `,
 		`(?m)^  public +http://127\.0\.0\.1:\d+ +reached as http://127\.0\.0\.1:4180$`,
 		`(?m)^  hosts +wiki\.localhost, \*\.apps\.localhost +signed in at 127\.0\.0\.1:4180; each passes /auth/ to curfew$`,
-		`(?m)^  private +http://127\.0\.0\.1:\d+ +/healthz /readyz /metrics$`,
+		`(?m)^  private +http://127\.0\.0\.1:\d+ +/healthz /readyz /metrics /console/$`,
 		`(?m)^  upstream +http://127\.0\.0\.1:9$`,
 		`(?m)^  sessions +memory: +gone when this process ends$`,
 		`(?m)^Register at the provider main \(` + regexp.QuoteMeta(op.Issuer()) + `\), for the client app:$`,

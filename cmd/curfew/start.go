@@ -38,9 +38,12 @@ func printStart(w io.Writer, c *config.Config, registrations []curfew.Registrati
 		fmt.Fprintf(t, "  hosts\t%s\tsigned in at %s; %s\n", strings.Join(c.Hosts, ", "), c.URL.Host, how)
 	}
 	if c.AdminListen != "" {
-		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics\n", servers[1].listener.Addr())
+		fmt.Fprintf(t, "  private\thttp://%s\t/healthz /readyz /metrics /console/\n", servers[1].listener.Addr())
 	} else {
 		fmt.Fprintf(t, "  private\toff\n")
+	}
+	if len(c.Console.Require) > 0 {
+		fmt.Fprintf(t, "  console\t%s%s/console/\tfor those who meet console.require\n", c.URL, c.Prefix)
 	}
 	if c.GRPCListen != "" {
 		fmt.Fprintf(t, "  ext_authz\t%s\tgRPC, for Envoy\n", servers[len(servers)-1].listener.Addr())
@@ -89,6 +92,20 @@ func withoutQuery(raw string) string {
 	return where
 }
 
+// appAtMain reports whether an app is served at the host of url: as far as is known here, also one behind a proxy.
+func appAtMain(c *config.Config) bool {
+	if c.Upstream != nil {
+		return true
+	}
+	for _, r := range c.Routes {
+		if r.Host == "" || strings.EqualFold(r.Host, c.URL.Hostname()) {
+			return true
+		}
+	}
+	// A proxy that asks /auth/verify guards apps at hosts of its own, or at this one.
+	return len(c.Routes) == 0 && len(c.Hosts) == 0
+}
+
 // warnAtStart logs each departure from the standards, and each private listener that other machines can reach.
 func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 	log.Info("serving", "event", "serving", "version", version(),
@@ -103,6 +120,11 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 			"read it, replace it, and use it at every other host. Pass "+c.Prefix+"/ of each host to curfew, and leave "+
 			"cookie_domain out, to give each host a cookie of its own",
 			"event", "cookie_domain", "domain", c.CookieDomain)
+	}
+	if len(c.Console.Require) > 0 && appAtMain(c) {
+		log.Warn("the console is at the same origin as an app: a script that an attacker gets into a page of the app runs "+
+			"beside the console in an operator's browser. Use the private listener, or serve apps at other hosts (see hosts)",
+			"event", "console_beside_app", "url", c.URL.String())
 	}
 	for _, a := range c.Apps {
 		if a.Insecure {

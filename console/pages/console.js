@@ -3,8 +3,9 @@
 {
   const live = document.getElementById("live"), rows = document.getElementById("rows");
   const pause = document.getElementById("pause"), state = document.getElementById("state");
-  let after = live.dataset.after, paused = false;
-  const most = 500;
+  let after = live.dataset.after, paused = false, used = Date.now();
+  const most = 500, attentive = 5 * 60_000, patience = 30_000;
+  for (const kind of ["pointermove", "keydown"]) addEventListener(kind, () => { used = Date.now() });
   pause.hidden = false;
   pause.addEventListener("click", () => {
     paused = !paused;
@@ -16,8 +17,13 @@
   const next = async () => {
     if (!paused && !document.hidden) {
       try {
-        const answer = await fetch("/console/events/rows" + location.search + (location.search ? "&" : "?") + "after=" + after,
-          { cache: "no-store" });
+        const answer = await fetch(live.dataset.rows + location.search + (location.search ? "&" : "?") + "after=" + after,
+          { cache: "no-store", headers: { "Curfew-Token": live.dataset.token } });
+        if (answer.status === 401 || answer.status === 403 || answer.status === 404) { // it has to be asked anew who this is
+          if (Date.now() - used < attentive && performance.now() > patience) return location.reload();
+          rows.replaceChildren();
+          return say("Stopped. Reload the page to go on.");
+        }
         if (!answer.ok) throw new Error(answer.status);
         const body = new DOMParser().parseFromString("<table><tbody>" + await answer.text() + "</tbody></table>", "text/html");
         after = answer.headers.get("Curfew-Next") || after;

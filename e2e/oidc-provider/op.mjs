@@ -11,6 +11,8 @@
 //   OP_FEATURES     {"dPoP": {...}}: more of its features; what a client does of them is in the "more" of OP_CLIENTS
 //   OP_TLS          a PEM file with its certificate and key: it is https then, asks for a certificate of who connects, and
 //                   takes any from a client that is registered with one (RFC 8705)
+//   OP_RESOURCE     a URL: access tokens for that resource are JWTs, and those for that URL with /opaque are not; clients may
+//                   get one for themselves, and ask what one is worth. The sid of the session is in it
 //   OP_REFRESH      always: there is a refresh token without offline_access too, which ends with the session
 //
 // It tells what happens as one JSON object a line on standard output: listening, jwks (the keys were asked for),
@@ -51,6 +53,18 @@ if (pem) {
   };
 }
 
+const resource = process.env.OP_RESOURCE;
+if (resource) {
+  more.clientCredentials = { enabled: true };
+  more.introspection = { enabled: true };
+  more.resourceIndicators = {
+    enabled: true, useGrantedResource: () => true,
+    getResourceServerInfo: (ctx, name) => ({
+      scope: 'read', audience: name, accessTokenFormat: name === resource ? 'jwt' : 'opaque', accessTokenTTL: 300, jwt: { sign: { alg } },
+    }),
+  };
+}
+
 const provider = new Provider(issuer, {
   clients: JSON.parse(process.env.OP_CLIENTS).map(({ id, secret, base, more }) => ({
     client_id: id,
@@ -76,6 +90,7 @@ const provider = new Provider(issuer, {
   cookies: { keys: [crypto.randomBytes(32).toString('hex')], ...(post && { long: { httpOnly: true, sameSite: 'none' } }) },
   enableHttpPostMethods: post,
   pkce: { required: () => true },
+  ...(resource && { extraTokenClaims: (ctx) => ({ sid: ctx.oidc.entities.AuthorizationCode?.sid }) }),
   conformIdTokenClaims: groups.length === 0, // otherwise the ID Token has the claims that userinfo has
   rotateRefreshToken: true, // a refresh token used twice ends the grant
   scopes: ['openid', 'offline_access'],

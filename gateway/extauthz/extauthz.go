@@ -16,9 +16,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/tap"
 
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/span"
 )
 
 const (
@@ -66,6 +68,10 @@ type server struct {
 
 // Check decides about one request. An invalid request is refused.
 func (s *server) Check(ctx context.Context, in *auth.CheckRequest) (*auth.CheckResponse, error) {
+	// The trace of the proxy is in the metadata of its question. One among the headers is what its client sent.
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		ctx = span.Extract(ctx, http.Header{"Traceparent": md.Get("traceparent"), "Tracestate": md.Get("tracestate")})
+	}
 	r, err := request(ctx, in.GetAttributes())
 	if err != nil {
 		return denied(http.StatusBadRequest, http.Header{}, ""), nil

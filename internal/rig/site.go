@@ -113,6 +113,14 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 	return s.Store.Create(ctx, r, began, now)
 }
 
+// Admit implements store.Store.
+func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time) error {
+	if s.Away.Load() {
+		return ErrAway
+	}
+	return s.Store.Admit(ctx, r, issued, now)
+}
+
 // End implements store.Store.
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
 	if s.Away.Load() {

@@ -25,10 +25,15 @@ const keycloakAdmin = "admin" // name and password of the administrator
 // KeycloakServer is a Keycloak server. URL is its base address, and <URL>/realms/NAME the issuer of a realm.
 type KeycloakServer struct {
 	*Server
-	client *http.Client
-	mu     sync.Mutex // guards the fields below
-	token  string     // of the administrator
-	until  time.Time  // when the token is to be renewed
+	// HTTPS is its base address with TLS, where it asks for a certificate, and Authority the certificates that signed
+	// its own, as PEM; both are empty for a server that was started by somebody else.
+	HTTPS     string
+	Authority string
+	signer    *authority
+	client    *http.Client
+	mu        sync.Mutex // guards the fields below
+	token     string     // of the administrator
+	until     time.Time  // when the token is to be renewed
 }
 
 // Keycloak starts a Keycloak server that keeps its data on disk, over http on loopback, with the administrator "admin".
@@ -45,6 +50,15 @@ func Keycloak(t T) *KeycloakServer {
 	}
 	java, home := findKeycloak(t)
 	k.Server = newServer(t, "", "Listening on:", syscall.SIGTERM)
+	k.signer = newAuthority(t)
+	k.Authority = k.signer.pem
+	cert, key := k.signer.issue(t, "keycloak.test")
+	for name, content := range map[string]string{"ca.pem": k.Authority, "cert.pem": cert, "key.pem": key} {
+		if err := os.WriteFile(filepath.Join(k.dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secure := strconv.Itoa(Port(t))
 	k.launch(func(port int) []string {
 		return []string{java, "-Xms64m", "-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
 			"-XX:+ExitOnOutOfMemoryError", "-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8",
@@ -57,11 +71,22 @@ func Keycloak(t T) *KeycloakServer {
 			"-Dkc.bootstrap-admin-username=" + keycloakAdmin, "-Dkc.bootstrap-admin-password=" + keycloakAdmin,
 			"-cp", filepath.Join(home, "lib", "quarkus-run.jar"), "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
 			"start", "--optimized", "--cache=local", "--http-enabled=true", "--hostname-strict=false",
-			"--http-host=127.0.0.1", "--http-port=" + strconv.Itoa(port),
+			"--http-host=127.0.0.1", "--http-port=" + strconv.Itoa(port), "--https-port=" + secure,
+			"--https-certificate-file=" + filepath.Join(k.dir, "cert.pem"),
+			"--https-certificate-key-file=" + filepath.Join(k.dir, "key.pem"),
+			"--truststore-paths=" + filepath.Join(k.dir, "ca.pem"),
 			"--db-url=jdbc:h2:file:" + filepath.Join(k.dir, "keycloak") + ";NON_KEYWORDS=VALUE"}
 	})
 	k.URL = "http://" + k.Addr()
+	k.HTTPS = "https://127.0.0.1:" + secure
 	return k
+}
+
+// Certificate returns a certificate that the server trusts, and its key, both as PEM.
+func (k *KeycloakServer) Certificate(t T, name string) (cert, key string) {
+	t.Helper()
+	k.Own()
+	return k.signer.issue(t, name)
 }
 
 // findKeycloak returns the program java, and the folder in which .ci/deps has unpacked and built Keycloak.
@@ -75,7 +100,7 @@ func findKeycloak(t T) (java, home string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	home = filepath.Join(cache, "curfew", "keycloak-"+KeycloakVersion)
+	home = filepath.Join(cache, "curfew", "keycloak-"+KeycloakVersion+"-mtls")
 	if _, err := os.Stat(filepath.Join(home, "built")); err != nil {
 		need(t, "there is no Keycloak "+KeycloakVersion+" in "+home+": run .ci/deps, or name a server in "+
 			"CURFEW_TEST_KEYCLOAK")

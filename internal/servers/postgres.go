@@ -101,7 +101,7 @@ func PostgresPair(t T) *Group {
 // Promote makes a standby a primary, and returns when it accepts changes.
 func (s *Server) Promote() {
 	s.t.Helper()
-	s.awaitRow(`SELECT pg_promote() FROM (SELECT true WHERE pg_is_in_recovery()) AS once`)
+	s.awaitRow(`SELECT NOT pg_is_in_recovery() OR pg_promote(wait => false)`)
 	s.awaitRow(`SELECT true WHERE NOT pg_is_in_recovery()`)
 }
 

@@ -287,6 +287,23 @@ func (p *Provider) SignLogoutToken(clientID, sub, sid string, lies ...func(*JWT)
 	return p.finish(t, c)
 }
 
+// SignAccessToken signs an access token for a resource (RFC 9068 §2), issued to a client. sid may be empty.
+func (p *Provider) SignAccessToken(audience, clientID, sub, sid string, lies ...func(*JWT)) string {
+	now := p.cfg.Now()
+	claims := map[string]any{
+		"iss": p.cfg.Issuer, "aud": audience, "sub": sub, "client_id": clientID, "jti": random(),
+		"iat": now.Unix(), "exp": now.Add(p.cfg.AccessTokenTTL).Unix(),
+	}
+	if sid != "" {
+		claims["sid"] = sid
+	}
+	t := p.newJWT(p.cfg.SigningAlg, "at+jwt", claims)
+	for _, lie := range lies {
+		lie(&t)
+	}
+	return Sign(t)
+}
+
 // SignIDToken signs an ID Token for a client (Core §2). sid, nonce and accessToken may be empty.
 func (p *Provider) SignIDToken(clientID, sub, sid, nonce, accessToken string, lies ...func(*JWT)) string {
 	return p.signIDToken(&grant{client: clientID, subject: sub, sid: sid, nonce: nonce, authTime: p.cfg.Now()},

@@ -11,7 +11,7 @@ import (
 func BenchmarkEnd(b *testing.B)         { storetest.BenchEnd(b, openBench) }
 func BenchmarkEndParallel(b *testing.B) { storetest.BenchEndParallel(b, openBench) }
 func BenchmarkFind(b *testing.B)        { storetest.BenchFind(b, openBench) }
-func BenchmarkSearch(b *testing.B)      { storetest.BenchSearch(b, openBench) }
+func BenchmarkSearch(b *testing.B)      { storetest.BenchSearch(b, openBench, nil) }
 func BenchmarkCrowd(b *testing.B)       { storetest.BenchCrowd(b, openBench) }
 
 func openBench(*testing.B) store.Store { return memory.New() }

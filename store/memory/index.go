@@ -67,13 +67,23 @@ type index struct {
 
 type links struct{ prev, next *entry }
 
+// add puts e before the sessions that are not newer: as a rule at the head. One that stands for an access token goes
+// behind those of browsers.
 func (x *index) add(n name, e *entry) {
-	head := x.heads[n]
-	if head != nil {
-		x.links(head).prev = e
-		x.links(e).next = head
+	var prev *entry
+	next := x.heads[n]
+	for next != nil && next.rec.Created.After(e.rec.Created) {
+		prev, next = next, x.links(next).next
 	}
-	x.heads[n] = e
+	*x.links(e) = links{prev, next}
+	if next != nil {
+		x.links(next).prev = e
+	}
+	if prev != nil {
+		x.links(prev).next = e
+	} else {
+		x.heads[n] = e
+	}
 }
 
 func (x *index) drop(n name, e *entry) {

@@ -115,9 +115,23 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 	if err := r.ValidateSIDs(); err != nil {
 		return err
 	}
-	began, now = store.Time(began), store.Time(now)
+	began = store.Time(began)
+	return s.insertNew(ctx, r, began, began, store.Time(now).Sub(began) >= store.AttemptLifetime)
+}
+
+// Admit implements [store.Store].
+func (s *Store) Admit(ctx context.Context, r store.Record, issued, _ time.Time) error {
+	if err := r.ValidateSIDs(); err != nil {
+		return err
+	}
+	return s.insertNew(ctx, r, store.Time(issued), time.Time{}, false)
+}
+
+// insertNew keeps r, unless it is tooOld, or a mark names it: one of its subject at or after began, or one of its sids
+// at or after sidBegan.
+func (s *Store) insertNew(ctx context.Context, r store.Record, began, sidBegan time.Time, tooOld bool) error {
 	return s.do(ctx, func() error {
-		if now.Sub(began) >= store.AttemptLifetime || s.barred(&r, began) {
+		if tooOld || s.barred(&r, began, sidBegan) {
 			return store.ErrEnded
 		}
 		if s.sessions[r.Key] != nil {
@@ -128,23 +142,22 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 	})
 }
 
-// barred reports whether a mark at or after began names r.
-func (s *Store) barred(r *store.Record, began time.Time) bool {
+// barred reports whether a mark names r: one of its subject at or after began, or one of its sids at or after sidBegan.
+func (s *Store) barred(r *store.Record, began, sidBegan time.Time) bool {
 	in := namespaceOf(r.Issuer, r.ClientID)
-	marks := []mark{{in, r.Subject, "", false}}
+	since := func(m mark, t time.Time) bool {
+		found := s.marks[m]
+		return found != nil && !found.at.Before(t)
+	}
+	if since(mark{in, r.Subject, "", false}, began) {
+		return true
+	}
 	if r.SID == "" {
-		marks = append(marks, mark{in, r.Subject, "", true})
-	} else {
-		for _, sid := range append([]string{r.SID}, r.Former...) {
-			marks = append(marks, mark{in, "", sid, false})
-		}
+		return since(mark{in, r.Subject, "", true}, began)
 	}
-	for _, m := range marks {
-		if found := s.marks[m]; found != nil && !found.at.Before(began) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(append([]string{r.SID}, r.Former...), func(sid string) bool {
+		return since(mark{in, "", sid, false}, sidBegan)
+	})
 }
 
 // Find implements [store.Store].
@@ -185,7 +198,7 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 	return s.update(ctx, r, now, func(e *entry) error {
 		renamed := e.rec
 		renamed.SID, renamed.Former = strings.Clone(r.SID), cloneAll(r.Former)
-		if s.barred(&renamed, began) {
+		if s.barred(&renamed, began, began) {
 			return store.ErrEnded
 		}
 		_, was := e.names()
@@ -247,7 +260,7 @@ func (s *Store) endBatch(
 			return store.ErrReplayed
 		}
 		if e.Spare == 0 {
-			s.leaveMarks(scope, e.Selector, now)
+			s.leaveMarks(scope, &e, now)
 		}
 		named := s.named(e.Selector, e.Spare, store.EndBatch)
 		more = len(named) == store.EndBatch && e.Spare == 0
@@ -274,22 +287,32 @@ func (s *Store) endBatch(
 }
 
 // leaveMarks leaves the marks that bar the logins under way that w names. A key names an existing session, so no login.
-func (s *Store) leaveMarks(in namespace, w store.Selector, now time.Time) {
+func (s *Store) leaveMarks(in namespace, e *store.Ending, now time.Time) {
+	w := e.Selector
 	if !w.Key.IsZero() {
 		return
 	}
 	if w.SID != "" {
-		s.leaveMark(mark{in, "", strings.Clone(w.SID), false}, now)
+		s.leaveMark(mark{in, "", strings.Clone(w.SID), false}, now, e.MarkLife())
 	}
 	if w.Subject != "" {
-		s.leaveMark(mark{in, strings.Clone(w.Subject), "", w.SID != ""}, now)
+		s.leaveMark(mark{in, strings.Clone(w.Subject), "", w.SID != ""}, now, e.MarkLife())
 	}
 }
 
-func (s *Store) leaveMark(k mark, now time.Time) {
-	if m := s.marks[k]; m == nil || m.at.Before(now) {
-		remember(s.marks, &s.markTimes, k, now, store.MarkLifetime)
+func (s *Store) leaveMark(k mark, now time.Time, life time.Duration) {
+	at, until := now, now.Add(life)
+	if m := s.marks[k]; m != nil {
+		at, until = later(at, m.at), later(until, time.UnixMicro(s.markTimes[m.place].due))
 	}
+	remember(s.marks, &s.markTimes, k, at, until.Sub(at))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // remember keeps k with the time at, until at+longer. It replaces what was kept for k before.

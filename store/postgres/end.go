@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"example.com/curfew/store"
@@ -19,8 +20,9 @@ import (
 const endSQL = `SELECT e.* FROM (
 	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, CASE
 		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
-		ELSE '' END AS level OFFSET 0) w,
-	LATERAL curfew_end(CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL THEN $1::text END,
+		ELSE '' END AS level, set_config('curfew.mark_life', $19::text, true) AS life OFFSET 0) w,
+	LATERAL curfew_end(
+		CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL AND w.life IS NOT NULL THEN $1::text END,
 		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text, $9::bytea, $10::bigint, $11::bigint,
 		$12::text[], $13::text[], $14::bigint[], $15::boolean[], $16::integer[], $17::integer, $18::integer) e`
 
@@ -105,7 +107,7 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, subject, sidHash(w.Issuer, w.ClientID, w.SID),
 		string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now), kinds, targets, deadlines, whole, each,
-		e.Spare, store.EndBatch}, nil
+		e.Spare, store.EndBatch, strconv.FormatInt(e.MarkLife().Microseconds(), 10)}, nil
 }
 
 // noticesOf returns which notices t requests, in the form that curfew_end takes: one for the whole subject, or one for

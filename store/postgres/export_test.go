@@ -63,7 +63,7 @@ func Statements() map[string][]any {
 		listSQL:            {make([]byte, 32), 1, 10, "https://id.example", ""},
 		listSubjectSQL():   {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "user1", ""},
 		listSIDSQL():       {make([]byte, 32), 1, 10, 1, "https://id.example", "app", "", "s1"},
-		pruneSQL:           {1, 1, 1},
+		pruneSQL:           {1, 1},
 		claimSQL:           {"x", 1, 1, 1, "logout", "t"},
 		completeDoneSQL:    {1, "x"},
 		completeRetrySQL:   {1, "x", 1, ""},
@@ -92,3 +92,15 @@ func Hashes(r store.Record) (subject, sid int64) {
 
 // Doubtful says whether a notice casts doubt on a change.
 var Doubtful = doubtful
+
+// RowColumns and Row are a row of the table of sessions, to be copied into it.
+func RowColumns() []string {
+	return []string{"key", "issuer", "client", "subject", "sid", "subject_hash", "sid_hash", "created", "last_seen",
+		"idle_expires", "expires", "revision", "refresh", "payload"}
+}
+
+func Row(r store.Record) []any {
+	return []any{r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, subjectHash(r.Issuer, r.ClientID, r.Subject),
+		*sidHash(r.Issuer, r.ClientID, r.SID), store.Micros(r.Created), store.Micros(r.LastSeen),
+		store.Micros(r.IdleExpires), store.Micros(r.Expires), int64(1), int16(r.Refresh), r.Payload}
+}

@@ -21,9 +21,11 @@ const pruneSQL = `WITH
 		AND least(s.idle_expires, s.expires) <= $1 LIMIT 100 FOR UPDATE SKIP LOCKED),
 	sessions AS (DELETE FROM curfew_sessions WHERE key = ANY (ARRAY(SELECT key FROM over)) RETURNING 1),
 
-	old_marks AS MATERIALIZED (SELECT ctid AS id FROM curfew_marks WHERE at <= $2::bigint ORDER BY at LIMIT 100
+	old_marks AS MATERIALIZED (SELECT ctid AS id FROM curfew_marks WHERE kept_until <= $1
+		ORDER BY kept_until LIMIT 100
 		FOR UPDATE SKIP LOCKED),
-	marks AS (DELETE FROM curfew_marks WHERE ctid = ANY (ARRAY(SELECT id FROM old_marks)) AND at <= $2 RETURNING 1),
+	marks AS (DELETE FROM curfew_marks WHERE ctid = ANY (ARRAY(SELECT id FROM old_marks))
+		AND kept_until <= $1 RETURNING 1),
 
 	old_jtis AS MATERIALIZED (SELECT digest FROM curfew_jtis WHERE expires <= $1 ORDER BY expires LIMIT 100
 		FOR UPDATE SKIP LOCKED),
@@ -35,7 +37,7 @@ const pruneSQL = `WITH
 
 	first AS MATERIALIZED (SELECT ctid AS id, at FROM curfew_ended ORDER BY xid LIMIT 500),
 	old_ended AS MATERIALIZED (SELECT ctid AS id FROM curfew_ended
-		WHERE ctid = ANY (ARRAY(SELECT id FROM first WHERE at <= $3::bigint)) FOR UPDATE SKIP LOCKED),
+		WHERE ctid = ANY (ARRAY(SELECT id FROM first WHERE at <= $2::bigint)) FOR UPDATE SKIP LOCKED),
 	ended AS (DELETE FROM curfew_ended WHERE ctid = ANY (ARRAY(SELECT id FROM old_ended)) RETURNING xid),
 	pruned AS (UPDATE curfew_ended_pruned p SET xid = greatest(p.xid, (SELECT xid FROM ended ORDER BY xid DESC LIMIT 1))
 		WHERE EXISTS (SELECT FROM ended))
@@ -47,8 +49,7 @@ SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT 
 func (s *Store) Prune(ctx context.Context, now time.Time) (n int, err error) {
 	for ended := 1; n == 0 && ended > 0; {
 		err := s.write(ctx, "prune", func(ctx context.Context, conn *pgxpool.Conn) error {
-			rows, err := conn.Query(ctx, pruneSQL, store.Micros(now), store.Micros(now.Add(-store.MarkLifetime)),
-				store.Micros(now.Add(-feedLifetime)))
+			rows, err := conn.Query(ctx, pruneSQL, store.Micros(now), store.Micros(now.Add(-feedLifetime)))
 			return one(rows, err, &n, &ended)
 		})
 		if err != nil {

@@ -19,6 +19,13 @@ const (
 	createSQL = `SELECT curfew_create($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
 		$8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::smallint, $13::bytea, $14::bigint)`
 
+	// Any mark of a sid bars, of whatever time. curfew_barred finds none of the empty subject, so it asks about the sids
+	// alone; for a session without one it would find those of the subject, which it is then asked about below.
+	admitSQL = `SELECT CASE WHEN cardinality($5::text[]) > 0
+			AND curfew_barred($2::text, $3::text, '', $5::text[], $6::bigint, $7::bigint[], 0) THEN 'ended'
+		ELSE curfew_create($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
+		$8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::smallint, $13::bytea, $14::bigint) END`
+
 	findSQL = `SELECT ` + columns + ` FROM curfew_sessions WHERE key = $1 AND expires > $2 AND idle_expires > $2`
 
 	updateSQL = `UPDATE curfew_sessions SET last_seen = $1, idle_expires = $2, expires = $3, refresh = $4, payload = $5,
@@ -54,6 +61,11 @@ func listSIDSQL() string {
 // Create implements [store.Store].
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.verdict(ctx, "create", r, began, now, createSQL, createArgs(r, began))
+}
+
+// Admit implements [store.Store].
+func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time) error {
+	return s.verdict(ctx, "admit", r, now, now, admitSQL, createArgs(r, issued))
 }
 
 func createArgs(r store.Record, began time.Time) []any {

@@ -120,7 +120,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	}
 	var scope []byte
 	scope = appendText(appendText(scope, w.Issuer), w.ClientID)
-	expiry := now.Add(store.MarkLifetime)
+	expiry := now.Add(e.MarkLife())
 	args := []string{decimal(now), s.key(b, ""), string(tag), shape, string(scope), string(appendText(nil, w.Subject)),
 		string(appendText(nil, w.SID)), rest, string(hints), string(marks), decimal(expiry), until(expiry, margin),
 		jti, jtiRunsOut, jtiUntil, publish, channel, messageHead(b, e.Cause, now), noticeIDs(b), s.traceLife(),

@@ -65,7 +65,7 @@ func (s *Store) writeSteps(ctx context.Context, r store.Record, script *script, 
 			pointed, err = s.point(ctx, &r, decimal(began))
 			return err
 		}, func() error {
-			return s.writeSession(ctx, &r, script, revision, pointed, began, now)
+			return s.writeSession(ctx, &r, script, revision, pointed, began, began, now)
 		}
 }
 

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	bucketsAtOnce = 16  // how many buckets are read at once
-	tagPage       = 100 // how many tags of a bucket are read at once
+	bucketsAtOnce = 16  // how many buckets are read at once, at most
+	tagPage       = 100 // how many tags of a bucket are read at once, at most
 )
 
 // List implements [store.Store]. A key begins with its tag and a tag with its bucket, so the order of the keys is
@@ -91,18 +91,20 @@ func tagsOf(numbers []string) ([]string, error) {
 	return tags, nil
 }
 
-// all adds all sessions, starting at the tag where the previous page ended.
+// all adds all sessions, starting at the tag where the previous page ended. It reads one bucket first, which is enough
+// for a page where there are many sessions, and then more and more at once.
 func (l *lister) all() error {
 	from := string(l.q.After[:4])
-	for b := int(l.q.After[0]); b < buckets && !l.full; {
+	most := min(l.limit+1, tagPage)
+	for b, atOnce := int(l.q.After[0]), 1; b < buckets && !l.full; atOnce = min(4*atOnce, bucketsAtOnce) {
 		commands := make([]rueidis.Completed, 0, bucketsAtOnce)
-		for at := b; at < min(b+bucketsAtOnce, buckets); at++ {
+		for at := b; at < min(b+atOnce, buckets); at++ {
 			least := "-"
 			if at == b && from != "" {
 				least = "[" + from
 			}
 			commands = append(commands, l.s.client.B().Zrangebylex().Key(l.s.key(bucket(at), keyTags)).
-				Min(least).Max("+").Limit(0, tagPage).Build())
+				Min(least).Max("+").Limit(0, int64(most)).Build())
 		}
 		next := b + len(commands)
 		from = ""
@@ -114,7 +116,7 @@ func (l *lister) all() error {
 			if err := l.take(tags); err != nil || l.full {
 				return err
 			}
-			if len(tags) == tagPage { // there may be more in this bucket: they come first
+			if len(tags) == most { // there may be more in this bucket: they come first
 				next, from = b+i, tags[len(tags)-1]+"\x00"
 				break
 			}

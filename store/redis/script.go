@@ -59,8 +59,10 @@ func loadScripts() (*scripts, error) {
 			if err != nil {
 				return nil, err
 			}
-			sc.text = fmt.Sprintf("%s%slocal spread = '%s'\n%s%s", shared, queue, spread, text, end)
-		case "end", "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats": // about notices
+			sc.text = fmt.Sprintf("%s%slocal did, spread = {}, '%s'\n%s%s", shared, queue, spread, text, end)
+		case "end":
+			sc.text = fmt.Sprintf("%s%slocal did = {}\n%s", shared, queue, text)
+		case "due", "claim", "complete", "enqueue", "retry", "drop", "wake", "stats": // about notices
 			sc.text = string(shared) + string(queue) + string(text)
 		}
 		sum := sha1.Sum([]byte(sc.text)) // how Redis names scripts

@@ -53,19 +53,25 @@ func tagNumber(tag []byte) string {
 // Create implements [store.Store]. With a sid it takes two steps: the pointer from the sid, then the session. The
 // package documentation says why no ending is lost between them.
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
-	return s.write(ctx, &r, s.scripts.create, 0, began, now)
+	return s.write(ctx, &r, s.scripts.create, 0, began, began, now)
+}
+
+// Admit implements [store.Store].
+func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time) error {
+	return s.write(ctx, &r, s.scripts.create, 0, issued, store.FromMicros(0), now)
 }
 
 // Rename implements [store.Store]. As in Create the pointer comes first.
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
-	return s.write(ctx, &r, s.scripts.rename, r.Revision, began, now)
+	return s.write(ctx, &r, s.scripts.rename, r.Revision, began, began, now)
 }
 
-// write carries out Create and Rename: it writes r with the revision after the given one, unless a mark bars it.
+// write carries out Create, Admit and Rename: it writes r with the revision after the given one, unless a mark bars it:
+// one of its subject at or after began, or one of its sids at or after sidBegan. Both are the same but for Admit.
 func (s *Store) write(
-	ctx context.Context, r *store.Record, script *script, revision int64, began, now time.Time,
+	ctx context.Context, r *store.Record, script *script, revision int64, began, sidBegan, now time.Time,
 ) error {
-	if store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
+	if began.Equal(sidBegan) && store.Time(now).Sub(store.Time(began)) >= store.AttemptLifetime {
 		return store.ErrEnded
 	}
 	if r.Key.Tag() != store.Tag(r.Issuer, r.ClientID, r.Subject) {
@@ -79,16 +85,16 @@ func (s *Store) write(
 		return err
 	}
 	defer leave()
-	pointed, err := s.point(ctx, r, decimal(began))
+	pointed, err := s.point(ctx, r, decimal(sidBegan))
 	if err != nil {
 		return err
 	}
-	return s.writeSession(ctx, r, script, revision, pointed, began, now)
+	return s.writeSession(ctx, r, script, revision, pointed, began, sidBegan, now)
 }
 
 // writeSession does the second step: it writes r in its bucket.
 func (s *Store) writeSession(
-	ctx context.Context, r *store.Record, script *script, revision, pointed int64, began, now time.Time,
+	ctx context.Context, r *store.Record, script *script, revision, pointed int64, began, sidBegan, now time.Time,
 ) error {
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
 	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, tag),
@@ -99,10 +105,13 @@ func (s *Store) writeSession(
 	next := *r
 	next.Revision = revision + 1
 	end := runsOut(r)
+	if r.SID == "" { // the other mark is one of the subject too
+		sidBegan = began
+	}
 	answer, err := s.run(ctx, call{script, keys, []string{
 		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
 		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, marginFor(r)), until(end, margin+marginFor(r))}})
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan)}})
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func (st *steps) begin(ctx context.Context) ([]string, error) {
 	if !st.hasSID && st.owner == "" {
 		return []string{string(tagOf(st.e.Selector))}, nil
 	}
-	expiry := st.now.Add(store.MarkLifetime)
+	expiry := st.now.Add(st.e.MarkLife())
 	mark := ""
 	if st.hasSID {
 		mark = string(st.sid[:])

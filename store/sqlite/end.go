@@ -16,25 +16,27 @@ const (
 	insertJTISQL = `INSERT INTO jtis (issuer, client, jti, expires) VALUES (?1, ?2, ?3, ?4)
 		ON CONFLICT DO UPDATE SET expires = excluded.expires WHERE jtis.expires <= ?5`
 
-	insertMarkSQL = `INSERT INTO marks (issuer, client, subject, sid, at) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET at = excluded.at WHERE marks.at < excluded.at`
+	insertMarkSQL = `INSERT INTO marks (issuer, client, subject, sid, at, kept_until) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET at = max(at, excluded.at), kept_until = max(kept_until, excluded.kept_until)`
 
-	jtiKnownSQL = `SELECT EXISTS (SELECT 1 FROM jtis WHERE issuer = ?1 AND client = ?2 AND jti = ?3 AND expires > ?4)`
+	forgetJTISQL = `DELETE FROM jtis WHERE issuer = ? AND client = ? AND jti = ?`
 
-	// Up to ?1 sessions. Payloads are returned only for sessions whose kind of refresh token is a bit of ?2.
+	// Up to ?1 sessions. SQLite prepares a statement anew at each call if a parameter alone is its limit, which takes
+	// longer than to carry it out: hence "?1 + 0", here and elsewhere. Payloads are returned only for sessions whose kind
+	// of refresh token is a bit of ?2.
 	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, idle_expires, expires, refresh,
 		CASE WHEN ?2 >> refresh & 1 THEN payload ELSE x'' END`
-	namedKeySQL = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1`
+	namedKeySQL = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1 + 0`
 	namedSIDSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?5 AND sid <> ''
-		UNION ALL SELECT session FROM former_sids WHERE issuer = ?3 AND client = ?4 AND sid = ?5 LIMIT ?1`
-	namedSubjectSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND subject = ?5 LIMIT ?1`
+		UNION ALL SELECT session FROM former_sids WHERE issuer = ?3 AND client = ?4 AND sid = ?5 LIMIT ?1 + 0`
+	namedSubjectSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND subject = ?5 LIMIT ?1 + 0`
 	namedBothSQL    = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?6 AND sid <> ''
 		UNION ALL SELECT session FROM former_sids WHERE issuer = ?3 AND client = ?4 AND sid = ?6
 		UNION ALL SELECT id FROM sessions INDEXED BY sessions_by_newest
-		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid = '' LIMIT ?1`
+		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 AND sid = '' LIMIT ?1 + 0`
 	// All but the ?6 newest.
 	spareSQL = `SELECT id FROM sessions INDEXED BY sessions_by_newest
-		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 ORDER BY created DESC, sid DESC, id DESC LIMIT ?1 OFFSET ?6`
+		WHERE issuer = ?3 AND client = ?4 AND subject = ?5 ORDER BY created DESC, sid DESC, id DESC LIMIT ?1 + 0 OFFSET ?6`
 	crowdedSQL = `SELECT EXISTS (SELECT 1 FROM sessions INDEXED BY sessions_by_newest
 		WHERE issuer = ?1 AND client = ?2 AND subject = ?3 LIMIT 1 OFFSET ?4)`
 )
@@ -71,8 +73,11 @@ func (s *Store) endBatch(
 	ctx context.Context, e store.Ending, now time.Time,
 ) (ended []store.Ended, more bool, err error) {
 	err = s.write(ctx, "end", func(w *writer) error {
+		if err := w.recordJTI(e, now); err != nil {
+			return err
+		}
 		if e.Spare == 0 {
-			if err := w.leaveMarks(e.Selector, now); err != nil {
+			if err := w.leaveMarks(&e, now); err != nil {
 				return err
 			}
 		}
@@ -81,8 +86,10 @@ func (s *Store) endBatch(
 			return err
 		}
 		more = removed == store.EndBatch && e.Spare == 0
-		if err := w.recordJTI(e, more, now); err != nil {
-			return err
+		if more && e.JTI != "" { // the last batch records it
+			if _, err := exec(w.forgetJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI); err != nil {
+				return err
+			}
 		}
 		for _, n := range e.NoticesFor(gone, more, now) {
 			if err := w.enqueue(n); err != nil {
@@ -99,27 +106,20 @@ func (s *Store) endBatch(
 	return ended, more, nil
 }
 
-// recordJTI returns [store.ErrReplayed] if the jti is known, which also undoes what the batch has done. Otherwise it
-// records the jti, unless there are more batches.
-func (w *writer) recordJTI(e store.Ending, more bool, now time.Time) error {
+// recordJTI records the jti, or returns [store.ErrReplayed] if it is known. It comes first: after that error nothing
+// has been written.
+func (w *writer) recordJTI(e store.Ending, now time.Time) error {
 	if e.JTI == "" {
 		return nil
-	}
-	var known bool
-	if more {
-		row := w.jtiKnown.QueryRow(e.Selector.Issuer, e.Selector.ClientID, e.JTI, store.Micros(now))
-		if err := row.Scan(&known); err != nil || !known {
-			return err
-		}
-		return store.ErrReplayed
 	}
 	return oneRow(store.ErrReplayed, w.insertJTI, e.Selector.Issuer, e.Selector.ClientID, e.JTI,
 		store.Micros(e.JTIExpires), store.Micros(now))
 }
 
-// leaveMarks leaves the marks that bar the logins under way that s names. A key names an existing session, so no login.
+// leaveMarks leaves the marks that bar the logins under way that e names. A key names an existing session, so no login.
 // With subject and sid there are two: one for the sid, and one for the sessions of the subject without a sid.
-func (w *writer) leaveMarks(s store.Selector, now time.Time) error {
+func (w *writer) leaveMarks(e *store.Ending, now time.Time) error {
+	s, until := e.Selector, store.Micros(now.Add(e.MarkLife()))
 	if !s.Key.IsZero() {
 		return nil
 	}
@@ -128,7 +128,7 @@ func (w *writer) leaveMarks(s store.Selector, now time.Time) error {
 		subjects = append(subjects, "")
 	}
 	for _, subject := range subjects {
-		if _, err := exec(w.insertMark, s.Issuer, s.ClientID, subject, s.SID, store.Micros(now)); err != nil {
+		if _, err := exec(w.insertMark, s.Issuer, s.ClientID, subject, s.SID, store.Micros(now), until); err != nil {
 			return err
 		}
 	}

@@ -15,8 +15,8 @@ const (
 	trimSQL          = `DELETE FROM journal WHERE position <= (SELECT max(position) FROM journal) - ?1`
 	forgetSQL        = `DELETE FROM journal WHERE position = ?1`
 	forgetOldSQL     = `DELETE FROM journal WHERE added < ?1`
-	entriesAfterSQL  = `SELECT position, added, entry FROM journal WHERE position > ?1 ORDER BY position LIMIT ?2`
-	entriesBeforeSQL = `SELECT position, added, entry FROM journal WHERE position < ?1 ORDER BY position DESC LIMIT ?2`
+	entriesAfterSQL  = `SELECT position, added, entry FROM journal WHERE position > ?1 ORDER BY position LIMIT ?2 + 0`
+	entriesBeforeSQL = `SELECT position, added, entry FROM journal WHERE position < ?1 ORDER BY position DESC LIMIT ?2 + 0`
 )
 
 // Append implements [store.Journal].

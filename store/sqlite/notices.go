@@ -18,12 +18,12 @@ const (
 
 	noticesSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices
 		WHERE id > ?1 AND id <= ?6 AND (?3 = '' OR kind = ?3) AND (?4 = '' OR target = ?4)
-			AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2`
+			AND (?5 < 0 OR given_up = ?5) ORDER BY id LIMIT ?2 + 0`
 	// Reads only the index. A notice that was added earlier has a lower id.
 	statsSQL = `SELECT kind, target, count(*), min(id) FROM notices WHERE given_up = ?1 GROUP BY kind, target`
 	// A session with refresh = 0 has no refresh token.
 	overdueSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_until
-		WHERE until <= ?1 AND refresh <> 0 AND key > ?2 ORDER BY key LIMIT ?3`
+		WHERE until <= ?1 AND refresh <> 0 AND key > ?2 ORDER BY key LIMIT ?3 + 0`
 	createdSQL = `SELECT created FROM notices WHERE id = ?1`
 )
 

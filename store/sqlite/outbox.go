@@ -21,7 +21,7 @@ const (
 	// than the workers hold at present.
 	claimSQL = `UPDATE notices SET lease = ?1, leased_till = ?2, attempts = attempts + 1 WHERE id IN
 		(SELECT id FROM notices INDEXED BY notices_by_target
-		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4)
+		WHERE given_up = 0 AND kind = ?5 AND target = ?6 AND due <= ?3 AND leased_till <= ?3 ORDER BY due, id LIMIT ?4 + 0)
 		RETURNING id, attempts, reason, given_up, ` + noticeColumns
 
 	completeDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -57,6 +58,17 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 	}
 	if planned < 15 {
 		t.Errorf("only %d searches were seen: this test looks at the wrong thing", planned)
+	}
+}
+
+// SQLite prepares such a statement anew at each call, since it plans with the value.
+func TestNoStatementHasAParameterAloneAsItsLimit(t *testing.T) {
+	t.Parallel()
+	alone := regexp.MustCompile(`LIMIT \?\d*(\s*([^\s\d+]|$)|\s+OFFSET)`)
+	for _, statement := range sqlite.Statements() {
+		if alone.MatchString(statement) {
+			t.Errorf("write LIMIT ?1 + 0 in\n%s", statement)
+		}
 	}
 }
 

@@ -13,17 +13,17 @@ import (
 
 const (
 	listSQL = `SELECT ` + columns + ` FROM sessions WHERE key > ?1 AND expires > ?2 AND idle_expires > ?2
-		AND (?4 = '' OR issuer = ?4) AND (?5 = '' OR client = ?5) ORDER BY key LIMIT ?3`
+		AND (?4 = '' OR issuer = ?4) AND (?5 = '' OR client = ?5) ORDER BY key LIMIT ?3 + 0`
 	listSubjectSQL = `SELECT ` + columns + ` FROM sessions INDEXED BY sessions_by_newest
 		WHERE issuer = ?4 AND client = ?5 AND subject = ?6
 		AND (?7 = '' OR sid = ?7
 			OR id IN (SELECT session FROM former_sids WHERE issuer = ?4 AND client = ?5 AND sid = ?7))
-		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
+		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3 + 0`
 	listSIDSQL = `SELECT ` + columns + ` FROM sessions WHERE id IN (
 			SELECT id FROM sessions INDEXED BY sessions_by_sid
 				WHERE issuer = ?4 AND client = ?5 AND sid = ?6 AND sid <> ''
 			UNION ALL SELECT session FROM former_sids WHERE issuer = ?4 AND client = ?5 AND sid = ?6)
-		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3`
+		AND key > ?1 AND expires > ?2 AND idle_expires > ?2 ORDER BY key LIMIT ?3 + 0`
 )
 
 // reader is a connection that reads, with its statements.

@@ -17,12 +17,12 @@ const (
 		revision, refresh, payload`
 
 	// A session without a sid may be any session of its subject, so a mark with subject and sid bars it whatever the
-	// sid is. For former sids the statement is run again, with each of them as ?4.
+	// sid is. For former sids the statement is run again, with each of them as ?4. ?6 is ?5 for the marks of a sid.
 	barredSQL = `SELECT
 		EXISTS (SELECT 1 FROM marks
 			WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND sid = '' AND at >= ?5)
 		OR (?4 <> '' AND EXISTS (SELECT 1 FROM marks
-			WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?5))
+			WHERE issuer = ?1 AND client = ?2 AND subject = '' AND sid = ?4 AND at >= ?6))
 		OR (?4 = '' AND EXISTS (SELECT 1 FROM marks
 			WHERE issuer = ?1 AND client = ?2 AND subject = ?3 AND at >= ?5))`
 
@@ -41,7 +41,7 @@ const (
 	// Batches are small, since a logout may be waiting behind one of them.
 	pruneSessionsSQL = `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE until <= ? LIMIT 100)`
 	pruneMarksSQL    = `DELETE FROM marks WHERE (issuer, client, subject, sid) IN
-		(SELECT issuer, client, subject, sid FROM marks WHERE at <= ? LIMIT 100)`
+		(SELECT issuer, client, subject, sid FROM marks WHERE kept_until <= ? LIMIT 100)`
 	pruneJTIsSQL = `DELETE FROM jtis WHERE (issuer, client, jti) IN
 		(SELECT issuer, client, jti FROM jtis WHERE expires <= ? LIMIT 100)`
 )
@@ -62,8 +62,22 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, "create", func(w *writer) error {
-		if err := w.checkMarks(&r, began); err != nil {
+	return s.insert(ctx, "create", &r, former, began, began)
+}
+
+// Admit implements [store.Store].
+func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time) error {
+	former, err := checkNew(&r, now, now)
+	if err != nil {
+		return err
+	}
+	return s.insert(ctx, "admit", &r, former, issued, store.FromMicros(0))
+}
+
+func (s *Store) insert(ctx context.Context, what string, r *store.Record, former string, began, sidBegan time.Time,
+) error {
+	return s.write(ctx, what, func(w *writer) error {
+		if err := w.checkMarks(r, began, sidBegan); err != nil {
 			return err
 		}
 		return oneRow(errExists, w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former,
@@ -87,7 +101,7 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 		if err := w.lives(r, now); err != nil {
 			return err
 		}
-		if err := w.checkMarks(&r, began); err != nil {
+		if err := w.checkMarks(&r, began, began); err != nil {
 			return err
 		}
 		return w.replace(w.renameSession, r, now, r.SID, former)
@@ -107,11 +121,13 @@ func checkNew(r *store.Record, began, now time.Time) (former string, err error) 
 	return string(text), err
 }
 
-// checkMarks returns [store.ErrEnded] if a mark at or after began names r.
-func (w *writer) checkMarks(r *store.Record, began time.Time) error {
+// checkMarks returns [store.ErrEnded] if a mark names r: one of its subject at or after began, or one of its sids at or
+// after sidBegan.
+func (w *writer) checkMarks(r *store.Record, began, sidBegan time.Time) error {
 	for _, sid := range append([]string{r.SID}, r.Former...) {
 		var barred bool
-		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, store.Micros(began)).Scan(&barred)
+		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, store.Micros(began),
+			store.Micros(sidBegan)).Scan(&barred)
 		if err != nil {
 			return fmt.Errorf("look for end marks: %w", err)
 		}
@@ -147,12 +163,13 @@ func (w *writer) replace(st *sql.Stmt, r store.Record, now time.Time, more ...an
 func (s *Store) Prune(ctx context.Context, now time.Time) (int, error) {
 	total := 0
 	err := s.write(ctx, "prune", func(w *writer) error {
+		total = 0
 		for _, batch := range []struct {
 			statement *sql.Stmt
 			until     time.Time
 		}{
 			{w.pruneSessions, now},
-			{w.pruneMarks, now.Add(-store.MarkLifetime)},
+			{w.pruneMarks, now},
 			{w.pruneJTIs, now},
 			{w.pruneAttempts, now},
 		} {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -16,13 +17,15 @@ const maxGroup = 256
 // change is what one call wants to write.
 type change struct {
 	ctx     context.Context
-	run     func(*writer) error
-	decided atomic.Bool   // by the writer, which then runs it, or by the caller, which then gives up
-	err     error         // valid when done is closed
-	done    chan struct{} // closed when the change is on the disk, or has certainly failed
+	run     func(*writer) error // it may be called twice: see carryOut
+	decided atomic.Bool         // by the writer, which then runs it, or by the caller, which then gives up
+	err     error               // valid when done is closed
+	done    chan struct{}       // closed when the change is on the disk, or has certainly failed
 }
 
 // write calls run in a transaction and returns when the transaction is on the disk. After an error nothing has changed.
+// Run may be called a second time, after what it did has been undone; an error of the contract means that it has
+// written nothing.
 // If ctx is done before run begins, run is not called; once run has begun, write waits for the result. what says in
 // errors what failed.
 func (s *Store) write(ctx context.Context, what string, run func(*writer) error) error {
@@ -63,7 +66,7 @@ type writer struct {
 	savepoint, release, rollbackTo *sql.Stmt
 
 	barred, insertSession, updateSession, renameSession, sessionLives *sql.Stmt
-	insertJTI, insertMark, jtiKnown                                   *sql.Stmt
+	insertJTI, insertMark, forgetJTI                                  *sql.Stmt
 	endKey, endSID, endSubject, endBoth, endSpare                     *sql.Stmt
 	pruneSessions, pruneMarks, pruneJTIs                              *sql.Stmt
 	insertNotice, claim, retry, drop                                  *sql.Stmt
@@ -94,7 +97,7 @@ func (w *writer) statements() []statement {
 		{&w.sessionLives, sessionLivesSQL},
 		{&w.insertJTI, insertJTISQL},
 		{&w.insertMark, insertMarkSQL},
-		{&w.jtiKnown, jtiKnownSQL},
+		{&w.forgetJTI, forgetJTISQL},
 		{&w.endKey, endSQLOf(namedKeySQL)},
 		{&w.endSID, endSQLOf(namedSIDSQL)},
 		{&w.endSubject, endSQLOf(namedSubjectSQL)},
@@ -168,9 +171,27 @@ func (w *writer) run(changes <-chan *change) {
 
 // carryOut writes a group of changes in one transaction, and closes done of each when it is on the disk. A change that
 // fails is undone alone; if the transaction fails, all of them have failed.
+//
+// A change that returns an error of the contract has written nothing, so there is nothing to undo. Any other error is
+// rare. Only then everything is undone and done again with a savepoint around each change, which costs two statements
+// and a copy of each page that the change writes.
 func (w *writer) carryOut(group []*change) {
-	err := w.transaction(group)
+	decided := group[:0]
 	for _, c := range group {
+		if c.decided.CompareAndSwap(false, true) { // else its caller has given up and returned an error
+			decided = append(decided, c)
+		}
+	}
+	err := w.transaction(decided, func(c *change) error {
+		if c.err = c.run(w); c.err != nil && !store.IsContractError(c.err) && c.err != errExists {
+			return errUndo
+		}
+		return nil
+	})
+	if err == errUndo {
+		err = w.transaction(decided, w.step)
+	}
+	for _, c := range decided {
 		if err != nil {
 			c.err = err
 		}
@@ -178,19 +199,20 @@ func (w *writer) carryOut(group []*change) {
 	}
 }
 
-func (w *writer) transaction(group []*change) error {
+var errUndo = errors.New("undo the transaction, and carry each change out in a savepoint")
+
+// transaction carries out changes with step, in one transaction. It returns an error of the transaction; that of a
+// change is in its err.
+func (w *writer) transaction(group []*change, step func(*change) error) error {
 	if _, err := exec(w.begin); err != nil {
 		exec(w.rollback) // in case an earlier one is still open because its own rollback failed
 		return err
 	}
 	for _, c := range group {
-		if !c.decided.CompareAndSwap(false, true) {
-			continue // its caller has given up and returned an error
-		}
 		if c.err = c.ctx.Err(); c.err != nil {
 			continue
 		}
-		if err := w.step(c); err != nil {
+		if err := step(c); err != nil {
 			exec(w.rollback)
 			return err
 		}

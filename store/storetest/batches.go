@@ -141,6 +141,19 @@ func batchCases() []testCase {
 				f.Errorf("Create: %v: making room left a mark", err)
 			}
 		}},
+		{"room is made for the newest, in whatever order they came", func(f *fixture) {
+			var all []store.Record
+			for i, created := range []time.Time{f.now, store.FromMicros(0), f.now.Add(-time.Minute), store.FromMicros(0)} {
+				r := f.record("alice", fmt.Sprint("s", i))
+				r.Created = created
+				all = append(all, f.create(r))
+			}
+			e := ending(store.Selector{Subject: "alice"})
+			e.Spare = 2
+			f.wantEnded(f.endWith(e), all[1], all[3])
+			f.wantAlive(all[0])
+			f.wantAlive(all[2])
+		}},
 		{"room is made a batch at a time", func(f *fixture) {
 			f.crowd(several)
 			e := ending(store.Selector{Subject: "alice"})

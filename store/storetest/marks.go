@@ -105,6 +105,106 @@ func markCases() []testCase {
 	}
 }
 
+// admitCases are about sessions that stand for access tokens.
+func admitCases() []testCase {
+	return []testCase{
+		{"an admitted session is one like any other", func(f *fixture) {
+			r := f.record("alice", "s1")
+			f.wantAdmitted(r, f.now.Add(-time.Hour))
+			f.wantFault("Admit with a key that exists", f.store.Admit(f.ctx, r, f.now, f.now))
+			f.wantEnded(f.end(store.Selector{SID: "s1"}), r)
+		}},
+		{"a token is barred by an ending of its subject that came after it was issued", func(f *fixture) {
+			ended := f.now
+			f.endWith(f.longEnding(store.Selector{Subject: "alice"}))
+			f.now = ended.Add(time.Minute)
+			for _, sid := range []string{"", "s1"} {
+				f.wantNotAdmitted("alice", sid, ended)
+				f.wantNotAdmitted("alice", sid, ended.Add(-time.Hour))
+				f.wantAdmitted(f.record("alice", sid), ended.Add(time.Microsecond))
+			}
+			f.wantAdmitted(f.record("bob", "s1"), ended)
+		}},
+		{"a token is barred by any ending of its sid, also by one before it was issued", func(f *fixture) {
+			for _, e := range []store.Selector{{SID: "s1"}, {Subject: "alice", SID: "s2"}, {Subject: "other", SID: "s3"}} {
+				f.endWith(f.longEnding(e))
+				f.wantNotAdmitted("alice", e.SID, f.now.Add(30*time.Second))
+				f.wantNotAdmitted("alice", e.SID, f.now.Add(-time.Hour))
+			}
+			f.wantAdmitted(f.record("alice", "s4"), f.now)
+			f.wantAdmitted(f.record("bob", ""), f.now)
+		}},
+		{"an ending of a sid and a subject bars tokens without a sid that were issued before", func(f *fixture) {
+			f.endWith(f.longEnding(store.Selector{Subject: "alice", SID: "s1"}))
+			f.wantNotAdmitted("alice", "", f.now)
+			f.wantAdmitted(f.record("alice", ""), f.now.Add(time.Microsecond))
+			f.wantAdmitted(f.record("alice", "s2"), f.now)
+		}},
+		{"an ending bars no token of another issuer or client", func(f *fixture) {
+			f.end(store.Selector{Subject: "alice"})
+			f.end(store.Selector{SID: "s1"})
+			f.wantAdmitted(recordAt("https://other.example", client, "alice", "s1", f.now), f.now)
+			f.wantAdmitted(recordAt(issuer, "app2", "alice", "s1", f.now), f.now)
+		}},
+		{"a mark is kept for as long as its ending says", func(f *fixture) {
+			ended := f.now
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "bob", SID: "s2"}} {
+				f.endWith(f.longEnding(who))
+			}
+			f.now = ended.Add(markFor - time.Second)
+			f.pruneAll(f.now)
+			f.wantNotAdmitted("alice", "", ended)
+			f.wantNotAdmitted("carol", "s1", f.now)
+			f.wantNotAdmitted("bob", "", ended)
+			f.now = ended.Add(markFor + time.Second)
+			if n := f.pruneAll(f.now); n == 0 {
+				f.Error("Prune left marks that have run out")
+			}
+			f.wantAdmitted(f.record("alice", "s1"), ended)
+		}},
+		{"an ending with a shorter memory does not shorten that of a mark", func(f *fixture) {
+			ended := f.now
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}} {
+				f.now = ended
+				f.endWith(f.longEnding(who))
+				f.now = ended.Add(time.Minute)
+				f.end(who)
+			}
+			f.now = ended.Add(markFor - time.Second)
+			f.pruneAll(f.now)
+			f.wantNotAdmitted("alice", "", ended.Add(time.Minute))
+			f.wantNotAdmitted("bob", "s1", f.now)
+		}},
+	}
+}
+
+const markFor = 3 * time.Hour
+
+// longEnding is an ending where access tokens are taken.
+func (f *fixture) longEnding(w store.Selector) store.Ending {
+	e := ending(w)
+	e.MarkFor = markFor
+	return e
+}
+
+// wantAdmitted fails unless a token of r that was issued then is admitted.
+func (f *fixture) wantAdmitted(r store.Record, issued time.Time) {
+	f.Helper()
+	if err := f.store.Admit(f.ctx, r, issued, f.now); err != nil {
+		f.Errorf("Admit %s: %v, want success", describe(r), err)
+		return
+	}
+	f.wantAlive(r)
+}
+
+// wantNotAdmitted fails unless a token that was issued then is refused.
+func (f *fixture) wantNotAdmitted(subject, sid string, issued time.Time) {
+	f.Helper()
+	r := f.record(subject, sid)
+	f.wantError("Admit "+describe(r), f.store.Admit(f.ctx, r, issued, f.now), store.ErrEnded)
+	f.wantGone(r)
+}
+
 // marksBar tries each shape of ending on each shape of session, and expects what Selector.Names says.
 func marksBar(f *fixture) {
 	shapes := []store.Selector{

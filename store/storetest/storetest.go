@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"End", endCases()},
 		{"Batches", batchCases()},
 		{"Marks", markCases()},
+		{"Admit", admitCases()},
 		{"Replay", replayCases()},
 		{"Expiry", expiryCases()},
 		{"List", listCases()},

@@ -17,7 +17,6 @@ redis.call('ZREM', KEYS[1], '') -- see end.lua
 leave_trace(ARGV[7], ARGV[8])
 if ARGV[2] ~= '' then redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 if ARGV[4] ~= '' and (not at or tonumber(at) < tonumber(marked)) then
-  redis.call('SET', KEYS[4], marked, 'PXAT', ARGV[6])
-  redis.call('ZADD', KEYS[1], ARGV[5], 'm' .. ARGV[4])
+  leave_mark(KEYS[1], KEYS[4], 'm' .. ARGV[4], at, marked, ARGV[5], ARGV[6])
 end
 return {'begun', tags}

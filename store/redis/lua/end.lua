@@ -1,6 +1,7 @@
 -- Ends the sessions of one tag that an ending names: all of them or none. It reads everything that it may refuse or
 -- that may fail before it writes: while a slot is moving, reading a key that has moved is an error, and then nothing
--- has been written.
+-- has been written. did says what sid.lua, which may stand before this, has done: checked the jti, read the time for
+-- marks, written something.
 -- KEYS: 1 expiry, 2 index, 3 tags, 4 last message, 5 queues; if there is a jti: 6 jti, 7 expiry of its bucket
 -- ARGV: 1 now, 2 key prefix of the bucket, 3 tag, 4 shape (key, sid, subject, both), 5 scope (issuer and client),
 --       6 subject, 7 sid, 8 rest of the key, 9 hints, 10 marks, 11 when marks expire, 12 until when Redis keeps marks,
@@ -18,7 +19,7 @@ local limit, spare = tonumber(ARGV[22]), tonumber(ARGV[23])
 local cluster = ARGV[16] == 'SPUBLISH' -- slots move
 if spare > 0 and redis.call('ZCARD', KEYS[2]) <= spare then return {'done', ''} end
 
-if has_jti then
+if has_jti and not did.jti then
   local till = redis.call('GET', KEYS[6])
   if till and now < tonumber(till) then return {'replayed'} end
   if cluster then redis.call('ZCARD', KEYS[7]) end
@@ -61,7 +62,7 @@ local function head(key)
 end
 
 local found, expired, stale, seen = {}, {}, {}, {}
-local former_index = prefix .. 'k' .. tag
+local former_index, no_former = prefix .. 'k' .. tag, false
 local function full() return spare == 0 and #found + #expired >= limit end
 local function consider(rest, listed)
   if seen[rest] then return end
@@ -100,7 +101,8 @@ elseif shape == 'subject' then
   consider_all(function(at) return redis.call('ZRANGE', KEYS[2], at, at + limit - 1) end)
 else
   local indexes = {KEYS[2]}
-  if redis.call('ZCARD', former_index) > 0 then indexes[2] = former_index end
+  no_former = redis.call('ZCARD', former_index) == 0
+  if not no_former then indexes[2] = former_index end
   for at = 1, #ARGV[9], 8 do
     local from = string.sub(ARGV[9], at, at + 7)
     for _, index in ipairs(indexes) do
@@ -112,11 +114,13 @@ else
 end
 local more = shape ~= 'key' and full()
 
-local marks, marked = {}, mark_time(ARGV[1])
-for at = 1, #ARGV[10], 16 do
-  local name = string.sub(ARGV[10], at, at + 15)
-  local before = redis.call('GET', prefix .. 'm' .. name)
-  if not before or tonumber(before) < tonumber(marked) then marks[#marks + 1] = name end
+local reads, marks, marked = {KEYS[4]}, {}, did.marked or mark_time(ARGV[1])
+for at = 1, #ARGV[10], 16 do reads[#reads + 1] = prefix .. 'm' .. string.sub(ARGV[10], at, at + 15) end
+local values = redis.call('MGET', unpack(reads))
+for i = 2, #reads do
+  if not values[i] or tonumber(values[i]) < tonumber(marked) then
+    marks[#marks + 1] = {string.sub(ARGV[10], 16 * i - 31, 16 * i - 16), values[i]}
+  end
 end
 
 local notices, queues = {}, {}
@@ -143,23 +147,23 @@ for i = 24, #ARGV, 4 do
   end
 end
 for i = 1, #queues do check_queue(prefix, ARGV[21], queues[i]) end
-local before = redis.call('GET', KEYS[4]) or string.rep('\0', 16)
+local before = values[1] or string.rep('\0', 16)
+if no_former then former_index = nil end
 if cluster then
-  for _, key in ipairs({KEYS[1], KEYS[3], former_index}) do redis.call('ZCARD', key) end
+  for _, key in ipairs({KEYS[1], KEYS[3], prefix .. 'k' .. tag}) do redis.call('ZCARD', key) end
 end
 
 -- From here on nothing fails. When the memory of Redis is full, it refuses a script at its first command that needs
 -- memory, but not after a command that wrote. ZREM needs none, so it comes first: sessions can be ended on a full
 -- server.
-redis.call('ZREM', KEYS[1], '')
+if not did.wrote then redis.call('ZREM', KEYS[1], '') end
 leave_trace(prefix, ARGV[20])
 if has_jti and not more then
   redis.call('SET', KEYS[6], ARGV[14], 'PXAT', ARGV[15])
   redis.call('ZADD', KEYS[7], ARGV[14], 'j' .. ARGV[13])
 end
 for i = 1, #marks do
-  redis.call('SET', prefix .. 'm' .. marks[i], marked, 'PXAT', ARGV[12])
-  redis.call('ZADD', KEYS[1], ARGV[11], 'm' .. marks[i])
+  leave_mark(KEYS[1], prefix .. 'm' .. marks[i][1], 'm' .. marks[i][1], marks[i][2], marked, ARGV[11], ARGV[12])
 end
 for i = 1, #stale do unlist(KEYS[1], KEYS[3], KEYS[2], former_index, tag, stale[i][1], stale[i][2]) end
 local answer, ended = {more and 'more' or 'done', table.concat(queues)}, {}

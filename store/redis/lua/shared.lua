@@ -47,16 +47,28 @@ local function keep(key, till)
   if left < 0 or clock() + left < till then redis.call('PEXPIREAT', key, till) end
 end
 
+-- leave_mark sets an end mark, in the list of what expires too, and never makes Redis keep it for a shorter time. before
+-- is the mark that is there, if any.
+local function leave_mark(list, key, member, before, marked, expiry, till)
+  local left = before and redis.call('PTTL', key) or 0
+  if left > 0 then till = math.max(tonumber(till), clock() + left) end
+  redis.call('SET', key, marked, 'PXAT', string.format('%.0f', till))
+  redis.call('ZADD', list, 'GT', expiry, member)
+end
+
 -- unlist removes a session from the indexes of its bucket. hint is that of the sid by which it was found. v is the
--- session, or nil if it no longer exists. Only a session of version 2 is in the index of former sids.
+-- session, or nil if it no longer exists. Only a session of version 2 is in the index of former sids, which is nil if it
+-- is known to be empty.
 local function unlist(expiry, tags, index, former_index, tag, hint, rest, v)
   redis.call('ZREM', expiry, hint .. tag .. rest)
   redis.call('ZREM', index, hint .. rest)
-  if not v or string.byte(v) == 2 then redis.call('ZREM', former_index, hint .. rest) end
-  if v then former(v, function(hint) redis.call('ZREM', former_index, hint .. rest) end) end
+  if former_index then
+    if not v or string.byte(v) == 2 then redis.call('ZREM', former_index, hint .. rest) end
+    if v then former(v, function(hint) redis.call('ZREM', former_index, hint .. rest) end) end
+  end
   if redis.call('EXISTS', index) == 0 then
     redis.call('ZREM', tags, tag)
-    redis.call('UNLINK', former_index) -- it may still hold sessions that expired in Redis
+    if former_index then redis.call('UNLINK', former_index) end -- it may still hold sessions that expired in Redis
   end
 end
 

@@ -7,10 +7,10 @@
 --       any tag if there is no subject
 local keys, args = KEYS, ARGV
 local KEYS, ARGV = {}, {unpack(args, 4)}
+local before, till, claim = unpack(redis.call('MGET', keys[2], keys[4] or keys[2], keys[6] or keys[2]))
 if #keys > 3 then
-  local till = redis.call('GET', keys[4])
   if till and tonumber(ARGV[1]) < tonumber(till) then return {'replayed'} end
-  if redis.call('EXISTS', keys[6]) == 1 then return {'steps'} end
+  if claim then return {'steps'} end
 end
 local tags, tag = redis.call('SMEMBERS', keys[3]), args[3]
 local pointed = tags[1] and struct.pack('>I4', tags[1]) or tag
@@ -27,9 +27,9 @@ ARGV[18] = string.sub(ARGV[18], 1, 16) .. string.char(at) .. string.sub(ARGV[18]
 ARGV[19] = number .. string.sub(ARGV[19], 3)
 KEYS = {prefix .. 'q', prefix .. 'u' .. tag, prefix .. 't', prefix .. 'l', prefix .. 'y', keys[4], keys[5]}
 
-local before, marked = redis.call('GET', keys[2]), mark_time(ARGV[1])
-if not before or tonumber(before) < tonumber(marked) then
+did = {jti = true, marked = mark_time(ARGV[1])}
+if not before or tonumber(before) < tonumber(did.marked) then
   redis.call('ZREM', keys[1], '') -- see end.lua
-  redis.call('SET', keys[2], marked, 'PXAT', ARGV[12])
-  redis.call('ZADD', keys[1], ARGV[11], 'm' .. args[2])
+  did.wrote = true
+  leave_mark(keys[1], keys[2], 'm' .. args[2], before, did.marked, ARGV[11], ARGV[12])
 end

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/fanout"
 	"example.com/curfew/web"
@@ -20,43 +21,49 @@ const envPrefix = "CURFEW_"
 
 // Config is a complete configuration: every value has been parsed and checked.
 type Config struct {
-	Listen         string
-	AdminListen    string // empty: no private listener
-	AdminHosts     []string
-	URL            *url.URL
-	Hosts          []string // beside that of URL
-	CookieDomain   string   // empty: each host has its own cookie
-	Prefix         string
-	CookieName     string
-	Remember       bool
-	Attempt        time.Duration
-	Home           string
-	AfterLogout    string // empty: Curfew's own page
-	GRPCListen     string // empty: no ext_authz
-	MaxConnections int    // of the public listener; 0: as many as the open files allow
-	TLSCert        string // empty: no TLS
-	TLSKey         string
-	Store          stores.Address
-	KeyFile        string // empty: the keys live as long as the process
-	Idle           time.Duration
-	Lifetime       time.Duration
-	Grace          time.Duration
-	MaxStale       time.Duration // 0: no cache
-	CacheSize      int
-	PerSubject     int // 0: any number
-	SuccessStatus  int
-	FailureStatus  int
-	TrustedProxies []netip.Prefix
-	TrustUnix      bool
-	LogFormat      string
-	LogLevel       slog.Level
-	Providers      []*Provider
-	Apps           []fanout.App  // notified of logouts
-	App            string        // the one behind the gateway; empty: the only one
-	KeyRotation    time.Duration // negative: never
-	RevokeExpired  bool
-	AuditFile      string        // empty: none; "stdout"
-	AuditKeep      time.Duration // negative: nothing is kept in the store
+	Listen            string
+	AdminListen       string // empty: no private listener
+	AdminHosts        []string
+	Console           curfew.ConsoleAccess // who may use it at the public URL
+	URL               *url.URL
+	Hosts             []string // beside that of URL
+	CookieDomain      string   // empty: each host has its own cookie
+	Prefix            string
+	CookieName        string
+	Remember          bool
+	Attempt           time.Duration
+	Home              string
+	AfterLogout       string // empty: Curfew's own page
+	Look              web.Look
+	GRPCListen        string // empty: no ext_authz
+	MaxConnections    int    // of the public listener; 0: as many as the open files allow
+	TLSCert           string // empty: no TLS
+	TLSKey            string
+	Store             stores.Address
+	KeyFile           string // empty: the keys live as long as the process
+	Idle              time.Duration
+	Lifetime          time.Duration
+	Grace             time.Duration
+	BearerLifetime    time.Duration
+	CertificateHeader string
+	MaxStale          time.Duration // 0: no cache
+	CacheSize         int
+	PerSubject        int // 0: any number
+	SuccessStatus     int
+	FailureStatus     int
+	TrustedProxies    []netip.Prefix
+	TrustUnix         bool
+	LogFormat         string
+	LogLevel          slog.Level
+	Traces            string // "otlp", "none", or empty: as OTEL_TRACES_EXPORTER says
+	Pprof             bool
+	Providers         []*Provider
+	Apps              []fanout.App  // notified of logouts
+	App               string        // the one behind the gateway; empty: the only one
+	KeyRotation       time.Duration // negative: never
+	RevokeExpired     bool
+	AuditFile         string        // empty: none; "stdout"
+	AuditKeep         time.Duration // negative: nothing is kept in the store
 
 	Gateway
 }
@@ -130,6 +137,15 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		fault("policy_default",
 			errors.New("with deny and no policy nobody could use any path: add rules under policy"))
 	}
+	if _, ok := given["console"]; ok && len(c.Console.Require) > 0 {
+		switch at := c.Console.Provider; {
+		case at == "" && len(c.Providers) > 1:
+			fault("console", errors.New("say at which provider operators sign in, since another one may give anybody the "+
+				"same claims: {provider: main, require: {groups: [ops]}}"))
+		case at != "" && !slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.Name == at }):
+			fault("console", fmt.Errorf("there is no provider %q", at))
+		}
+	}
 	if err := c.Gateway.finish(); err != nil {
 		fault("identity_headers", err)
 	}
@@ -146,9 +162,14 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if c.token && !reached {
 		fault("pass_access_token", unreached)
 	}
-	if c.token && slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.DPoP }) {
-		fault("pass_access_token", errors.New("with dpop the app could not use the access token, which is bound to a "+
-			"key of the session: leave out one of the two"))
+	if tokens := c.Identity.AccessTokens(); len(tokens) > 0 &&
+		slices.ContainsFunc(c.Providers, func(p *Provider) bool { return p.DPoP }) {
+		key := "identity_headers"
+		if c.token {
+			key = "pass_access_token"
+		}
+		fault(key, fmt.Errorf("with dpop the app could not use the access token (%s), which is bound to a key of the "+
+			"session: leave out one of the two", strings.Join(tokens, ", ")))
 	}
 	if c.Upstream != nil && c.Upstream.Host == c.Listen {
 		fault("upstream", fmt.Errorf("%s is the public listener itself", c.Upstream.Host))

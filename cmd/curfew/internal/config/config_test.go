@@ -13,6 +13,7 @@ import (
 	"example.com/curfew"
 	"example.com/curfew/gateway"
 	"example.com/curfew/oidc"
+	"example.com/curfew/web"
 )
 
 // needed is what no configuration can do without.
@@ -120,6 +121,7 @@ remember: true
 attempt_lifetime: 5m
 home: /welcome
 after_logout: /bye
+look: {name: The Northgate, footer: Somewhere, help: "mailto:help@example.com", colors: {accent: "#124"}}
 upstream: http://127.0.0.1:3000/app
 routes: [{host: wiki.example.com, upstream: "http://127.0.0.1:3001", tabs: off}]
 store: "memory:"
@@ -129,6 +131,8 @@ refresh_grace: 5m
 cache_ceiling: 0s
 cache_size: 7
 success_status: 204
+bearer_lifetime: 20m
+client_certificate_header: X-Cert
 failure_status: 400
 trusted_proxies: [10.0.0.7, 192.168.0.0/16]
 admin_listen: off
@@ -138,6 +142,7 @@ assertion_claims: [email, org.unit]
 tabs: overlay
 no_store: true
 websocket_origins: ["HTTPS://Other.example.com:443", "http://localhost:3000"]
+console: {provider: one, require: {groups: [ops, 7], mfa: true}}
 app: wiki
 log_format: json
 log_level: warn
@@ -169,6 +174,12 @@ providers:
     require_typ: true
     logout_scope: subject
     sid_from_token_response: true
+    bearer:
+      issuer: https://sts.example.com/
+      audiences: [https://api.example.com, app]
+      algorithms: [PS256]
+      form: entra
+      introspection: true
   - name: two
     issuer: https://other.example.com
     client_id: app
@@ -189,6 +200,10 @@ providers:
 		{"AttemptLifetime", rp.AttemptLifetime, 5 * time.Minute},
 		{"Home", rp.Home, "/welcome"},
 		{"AfterLogout", rp.AfterLogout, "/bye"},
+		{"Look.Name", rp.Look.Name, "The Northgate"},
+		{"Look.Footer", rp.Look.Footer, "Somewhere"},
+		{"Look.Help", rp.Look.Help, "mailto:help@example.com"},
+		{"Look.Light", rp.Look.Light, web.Colors{Accent: "#124"}},
 		{"Idle", rp.IdleTimeout, time.Hour},
 		{"Absolute", rp.Lifetime, 8 * time.Hour},
 		{"Grace", rp.RefreshGrace, 5 * time.Minute},
@@ -199,6 +214,8 @@ providers:
 		{"TrustedProxies", len(rp.TrustedProxies), 2},
 		{"TrustedProxies", rp.TrustedProxies[0].String(), "10.0.0.7/32"},
 		{"Require", rp.Providers[0].Require, map[string][]any{"groups": {"staff", 7, true}, "email_verified": {true}}},
+		{"Console", rp.Console, curfew.ConsoleAccess{Provider: "one",
+			Require: map[string][]any{"groups": {"ops", 7}, "mfa": {true}}}},
 		{"RequireVerifiedEmail", rp.Providers[0].RequireVerifiedEmail, true},
 		{"Assertion", rp.Assertion, true},
 		{"AssertionClaims", rp.AssertionClaims, []string{"email", "org.unit"}},
@@ -226,6 +243,10 @@ providers:
 		{"RevalidateBy", one.RevalidateBy, []string{"userinfo", "refresh"}},
 		{"RevalidateRate", one.RevalidateRate, 600},
 		{"SkipUserinfo", one.SkipUserinfo, true},
+		{"Bearer", one.Bearer, &oidc.Bearer{Issuer: "https://sts.example.com/", Form: "entra", Introspection: true,
+			Audiences: []string{"https://api.example.com", "app"}, SigningAlgs: []string{"PS256"}}},
+		{"BearerLifetime", rp.BearerLifetime, 20 * time.Minute},
+		{"ClientCertificateHeader", rp.ClientCertificateHeader, "X-Cert"},
 		{"Quirks", one.Quirks, oidc.Quirks{AllowMissingExp: true, PlainLogoutTokens: true, LogoutSigningAlg: "RS256",
 			RequireTyp:  true,
 			LogoutScope: "subject", SIDFromTokenResponse: true}},
@@ -304,6 +325,9 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"bound tokens for an app", two("{name: two, issuer: 'https://other.example.com', client_id: app, dpop: true}") +
 			"upstream: http://127.0.0.1:1\npass_access_token: true\n",
 			":6: pass_access_token: with dpop the app could not use the access token"},
+		{"bound tokens for an app, in a header of its own", two("{name: two, issuer: 'https://other.example.com', "+
+			"client_id: app, dpop: true}") + "upstream: http://127.0.0.1:1\nidentity_headers: {X-Token: access_token}\n",
+			":6: identity_headers: with dpop the app could not use the access token (X-Token)"},
 		{"an unknown prompt", two(
 			"{name: two, issuer: 'https://other.example.com', client_id: app, prompt: create}"),
 			`:4: providers[1].prompt: "create": it is none alone, or some of login, consent and select_account (Core §3.1.2.1)`},
@@ -376,6 +400,15 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			`tabs: "on" is unknown; want one of ["off"`},
 		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
 			`:1: websocket_origins: "*" is not an origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
+		{"a console for everybody", "console: true\n", ":1: console: want who may use the console, like {require: "},
+		{"a console for nobody in particular", "console: {}\n", ":1: console: require is missing"},
+		{"a console at a provider alone", "console: {provider: main}\n", ":1: console: require is missing"},
+		{"a console without values", "console: {require: {groups: []}}\n",
+			":1: console: line 1: require: groups: the list is empty, so nobody could use the console"},
+		{"a console with a setting of a policy", "console: {groups: [ops], require: {groups: [ops]}}\n",
+			`:1: console: line 1: there is no such setting: "groups"`},
+		{"a console at a provider that is none", "console: {provider: other, require: {groups: [ops]}}\n",
+			`:1: console: there is no provider "other"`},
 		{"an assertion for nobody", "assertion: true\n", ":1: assertion: the app needs a name"},
 		{"an assertion that nobody would get", "assertion: true\napp: wiki\n",
 			":1: assertion: nobody would be given it: name the proxy"},

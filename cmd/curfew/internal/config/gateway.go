@@ -82,28 +82,33 @@ func entries(v value, example string, settings func() []setting) error {
 	var faults []error
 	for _, item := range n.Content {
 		item = resolve(item)
-		if item.Kind != yaml.MappingNode {
-			faults = append(faults, fmt.Errorf("line %d: want settings here, like %s", item.Line, example))
-			continue
-		}
-		all, seen := settings(), map[string]bool{}
-		for k, node := range pairs(item) {
-			key := resolve(k)
-			at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
-			switch {
-			case at < 0:
-				faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
-			case seen[key.Value]:
-				faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
-			default:
-				if err := all[at].set(value{node: node}); err != nil {
-					faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
-				}
-			}
-			seen[key.Value] = true
-		}
+		faults = append(faults, settingsOf(item, example, settings())...)
 	}
 	return OneLine(errors.Join(faults...))
+}
+
+// settingsOf reads a map of settings, and returns every fault, with its line.
+func settingsOf(n *yaml.Node, example string, all []setting) (faults []error) {
+	if n.Kind != yaml.MappingNode {
+		return []error{fmt.Errorf("line %d: want settings here, like %s", n.Line, example)}
+	}
+	seen := map[string]bool{}
+	for k, node := range pairs(n) {
+		key := resolve(k)
+		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
+		switch {
+		case at < 0:
+			faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
+		case seen[key.Value]:
+			faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
+		default:
+			if err := all[at].set(value{node: node}); err != nil {
+				faults = append(faults, fmt.Errorf("line %d: %s: %w", key.Line, key.Value, OneLine(err)))
+			}
+		}
+		seen[key.Value] = true
+	}
+	return faults
 }
 
 // tabMode sets what the pages of an app do when their session has ended.
@@ -171,6 +176,7 @@ func (g *Gateway) setPolicy(v value) error {
 			{key: "groups", set: texts(&r.Groups)},
 			{key: "email_domains", set: texts(&r.EmailDomains)},
 			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
+			{key: "scopes", set: texts(&r.Scopes)},
 			{key: "acr", set: texts(&r.ACR)},
 			{key: "amr", set: texts(&r.AMR)},
 			{key: "max_age", set: duration(&r.MaxAge, time.Second)},

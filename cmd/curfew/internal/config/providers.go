@@ -91,6 +91,7 @@ func (p *Provider) settings() []setting {
 			p.set(func(c *oidc.Config) *string { return &c.Quirks.LogoutSigningAlg })},
 		{"require_typ", "false", "", "", boolean(&p.Quirks.RequireTyp)},
 		{"logout_scope", "session", "", "", oneOf(&p.Quirks.LogoutScope, "session", "subject")},
+		{"bearer", "", "", "", p.setBearer},
 		{"sid_from_token_response", "false", "", "", boolean(&p.Quirks.SIDFromTokenResponse)},
 	}
 }
@@ -197,6 +198,27 @@ func (p *Provider) setRevalidateRate(v value) error {
 	return checkAlone(func(c *oidc.Config) { c.RevalidateRate = p.RevalidateRate })
 }
 
+// setBearer reads the settings of access tokens.
+func (p *Provider) setBearer(v value) error {
+	b := new(oidc.Bearer)
+	const example = "{audiences: [https://api.example.com]}"
+	n := v.tree()
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return fmt.Errorf("want settings, like %s", example)
+	}
+	if faults := settingsOf(n, example, []setting{
+		{key: "issuer", set: text(&b.Issuer)},
+		{key: "audiences", set: texts(&b.Audiences)},
+		{key: "algorithms", set: texts(&b.SigningAlgs)},
+		{key: "form", set: oneOf(&b.Form, oidc.FormRFC9068, oidc.FormKeycloak, oidc.FormEntra)},
+		{key: "introspection", set: boolean(&b.Introspection)},
+	}); len(faults) > 0 {
+		return OneLine(errors.Join(faults...))
+	}
+	p.Bearer = b
+	return checkAlone(func(c *oidc.Config) { c.Bearer, c.ClientSecret = b, "secret" })
+}
+
 func (p *Provider) setUserinfo(v value) error {
 	var when string
 	if err := oneOf(&when, "always", "never")(v); err != nil {
@@ -257,16 +279,22 @@ func privateKeys(to *[]oidc.PrivateKey) func(value) error {
 }
 
 // setRequire reads a map from claims to a value or a list of values, also as text (`{groups: [staff]}`).
-func (p *Provider) setRequire(v value) error {
+func (p *Provider) setRequire(v value) (err error) {
+	p.Require, err = requirements(v, "sign in")
+	return err
+}
+
+// requirements reads a map from claims to a value or a list of values. to is what nobody could do without a value.
+func requirements(v value, to string) (map[string][]any, error) {
 	n := v.tree()
 	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
-		return errors.New("want claims and their values, like {groups: [staff]}")
+		return nil, errors.New("want claims and their values, like {groups: [staff]}")
 	}
-	p.Require = make(map[string][]any)
+	require := make(map[string][]any)
 	for key, values := range pairs(n) {
 		claim := key.Value
-		if _, twice := p.Require[claim]; twice {
-			return fmt.Errorf("the claim %q is there twice", claim)
+		if _, twice := require[claim]; twice {
+			return nil, fmt.Errorf("the claim %q is there twice", claim)
 		}
 		accepted := []*yaml.Node{resolve(values)}
 		if accepted[0].Kind == yaml.SequenceNode {
@@ -275,18 +303,18 @@ func (p *Provider) setRequire(v value) error {
 		for _, a := range accepted {
 			var one any
 			if err := resolve(a).Decode(&one); err != nil || resolve(a).Kind != yaml.ScalarNode || one == nil {
-				return fmt.Errorf("%s: want a text, a number, true or false, or a list of these", claim)
+				return nil, fmt.Errorf("%s: want a text, a number, true or false, or a list of these", claim)
 			}
 			if _, inexact := one.(float64); inexact && json.Valid([]byte(resolve(a).Value)) {
 				one = json.Number(resolve(a).Value) // with all its digits
 			}
-			p.Require[claim] = append(p.Require[claim], one)
+			require[claim] = append(require[claim], one)
 		}
-		if len(p.Require[claim]) == 0 {
-			return fmt.Errorf("%s: the list is empty, so nobody could sign in", claim)
+		if len(require[claim]) == 0 {
+			return nil, fmt.Errorf("%s: the list is empty, so nobody could %s", claim, to)
 		}
 	}
-	return nil
+	return require, nil
 }
 
 // finish sets what depends on several settings, and checks all of it with package oidc.

@@ -17,7 +17,7 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 ) curfew.Config {
 	rp := curfew.Config{
 		URL: c.URL.String(), Hosts: c.Hosts, CookieDomain: c.CookieDomain, Prefix: c.Prefix, CookieName: c.CookieName,
-		Home: c.Home, AfterLogout: c.AfterLogout, Remember: c.Remember, AttemptLifetime: c.Attempt,
+		Home: c.Home, AfterLogout: c.AfterLogout, Look: c.Look, Remember: c.Remember, AttemptLifetime: c.Attempt,
 		Store: backend, Keyring: ring,
 		IdleTimeout: c.Idle, Lifetime: c.Lifetime, RefreshGrace: c.Grace, MaxStale: c.MaxStale, CacheSize: c.CacheSize,
 		MaxPerSubject: c.PerSubject,
@@ -29,7 +29,8 @@ func (c *Config) RelyingParty(backend store.Store, ring *keyring.Keyring, log *s
 		Apps: c.Apps, App: c.App, Assertion: c.Assertion, AssertionClaims: c.AssertionClaims,
 		NoForwardAuth: !c.ForwardAuth, OAuth2ProxyPaths: c.OAuth2ProxyPaths,
 		KeyRotation: c.KeyRotation, RevokeExpired: c.RevokeExpired,
-		AuditKeep: c.AuditKeep,
+		AuditKeep: c.AuditKeep, Console: c.Console,
+		BearerLifetime: c.BearerLifetime, ClientCertificateHeader: c.CertificateHeader,
 	}
 	if rp.MaxPerSubject == 0 {
 		rp.MaxPerSubject = -1

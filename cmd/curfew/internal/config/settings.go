@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
+	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -36,6 +40,7 @@ func (c *Config) settings() []setting {
 		{"admin_listen", "127.0.0.1:4181", "ADDRESS", "the private listener: /healthz, /readyz, /metrics; off for none",
 			c.setAdminListen},
 		{"admin_hosts", "", "", "", c.setAdminHosts},
+		{"console", "", "", "", c.setConsole},
 		{"grpc_listen", "", "ADDRESS", "a private listener for Envoy's ext_authz over gRPC (default: none)",
 			address(&c.GRPCListen)},
 		{"max_connections", "", "", "", whole(&c.MaxConnections, 16, 1_000_000)},
@@ -53,6 +58,7 @@ func (c *Config) settings() []setting {
 		{"home", "/", "PATH", "where users go after signing in if no page was requested", sitePath(&c.Home)},
 		{"after_logout", "", "PATH", "where users go after signing out (default: a page that says so)",
 			sitePath(&c.AfterLogout)},
+		{"look", "", "", "", c.setLook},
 	}, c.Gateway.settings(), []setting{
 		{"store", "sqlite:curfew.db", "URL", "where sessions are kept: " + stores.Shapes(), c.setStore},
 		{"key_file", "", "FILE", "the keys that seal cookies and tokens (default: beside the database)",
@@ -65,6 +71,8 @@ func (c *Config) settings() []setting {
 		{"cache_ceiling", "1s", "", "", duration(&c.MaxStale, 0)},
 		{"cache_size", "100000", "", "", whole(&c.CacheSize, 1, 100_000_000)},
 		{"max_sessions_per_subject", "1000", "", "", whole(&c.PerSubject, 0, 10_000)},
+		{"bearer_lifetime", "1h", "", "", c.setBearerLifetime},
+		{"client_certificate_header", "", "", "", c.setCertificateHeader},
 		{"success_status", "200", "", "", status(&c.SuccessStatus, 200, 204)},
 		{"failure_status", "503", "", "", status(&c.FailureStatus, 503, 400)},
 		{"app", "", "", "", text(&c.App)},
@@ -75,6 +83,9 @@ func (c *Config) settings() []setting {
 			"gets a line of JSON for each sign-in, logout and ending; or stdout (default: none)", text(&c.AuditFile)},
 		{"audit_keep", "720h", "", "", c.setAuditKeep},
 		{"log_format", "text", "FORMAT", "text or json", oneOf(&c.LogFormat, "text", "json")},
+		{"traces", "", "EXPORTER", "otlp or none: export traces as the OTEL_* variables say " +
+			"(default: OTEL_TRACES_EXPORTER, or none)", oneOf(&c.Traces, "otlp", "none")},
+		{"pprof", "false", "", "serve profiles at /debug/pprof/ on the private listener", boolean(&c.Pprof)},
 		{"log_level", "info", "LEVEL", "debug, info, warn or error", c.setLogLevel},
 	})
 }
@@ -142,6 +153,27 @@ func (c *Config) setAttempt(v value) error {
 		return fmt.Errorf("%s is too long; the most is %s", c.Attempt, store.AttemptLifetime)
 	}
 	return nil
+}
+
+// setBearerLifetime sets how long access tokens may live. End marks are kept for as long.
+func (c *Config) setBearerLifetime(v value) error {
+	if err := duration(&c.BearerLifetime, time.Minute)(v); err != nil {
+		return err
+	}
+	if c.BearerLifetime > curfew.MaxBearerLifetime {
+		return fmt.Errorf("%s is too long; the most is %s", c.BearerLifetime, curfew.MaxBearerLifetime)
+	}
+	return nil
+}
+
+func (c *Config) setCertificateHeader(v value) error {
+	return parsed(func(s string) error {
+		if strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return fmt.Errorf("%q is not the name of a header; write it like X-Forwarded-Tls-Client-Cert", s)
+		}
+		c.CertificateHeader = s
+		return nil
+	})(v)
 }
 
 func (c *Config) setStore(v value) error {
@@ -221,4 +253,24 @@ func (c *Config) setAdminHosts(v value) error {
 	}
 	c.AdminHosts = all
 	return nil
+}
+
+// setConsole sets who may use the console at the public URL.
+func (c *Config) setConsole(v value) error {
+	const example = "{require: {groups: [ops]}}"
+	n := v.tree()
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("want who may use the console, like %s", example)
+	}
+	all := settingsOf(n, example, []setting{
+		{key: "provider", set: text(&c.Console.Provider)},
+		{key: "require", set: func(v value) (err error) {
+			c.Console.Require, err = requirements(v, "use the console")
+			return err
+		}},
+	})
+	if len(all) == 0 && len(c.Console.Require) == 0 {
+		all = append(all, fmt.Errorf("require is missing: say which claim operators have, like %s", example))
+	}
+	return OneLine(errors.Join(all...))
 }

@@ -50,7 +50,8 @@ const (
 	noteFixed      = "always so"
 	noteProbes     = "/healthz and /readyz are on admin_listen: change the probe"
 	noteCookie     = "the cookie is always Secure, HttpOnly, SameSite=Lax and __Host-, for this host alone"
-	noteBearer     = "Curfew signs people in, and takes no bearer token of a client here; keep such clients elsewhere"
+	noteExtraJWT   = "list each issuer among providers, with bearer: {audiences: […]}; see docs/machines.md"
+	noteFallback   = "a request with a bad token is answered 401, and never sent to sign in"
 	noteBasic      = "Curfew sends no password to an app; let the app read a header of identity_headers, or the assertion"
 )
 
@@ -153,9 +154,9 @@ func options() []option {
 		{flag: "skip-auth-preflight", kind: boolean, def: "false"},
 		{flag: "trusted-ip", kind: list, key: "trusted_ips", outcome: Missing,
 			note: "addresses admit nobody; make the paths public that these machines need"},
-		{flag: "skip-jwt-bearer-tokens", kind: boolean, def: "false", outcome: Missing, note: noteBearer},
-		{flag: "extra-jwt-issuers", kind: list, outcome: Missing, note: noteBearer},
-		{flag: "bearer-token-login-fallback", kind: boolean, def: "true", outcome: NotNeeded, note: noteBearer},
+		{flag: "skip-jwt-bearer-tokens", kind: boolean, def: "false"},
+		{flag: "extra-jwt-issuers", kind: list, outcome: Missing, note: noteExtraJWT},
+		{flag: "bearer-token-login-fallback", kind: boolean, def: "true", outcome: Differs, note: noteFallback},
 		{flag: "api-route", kind: list, key: "api_routes", outcome: Differs,
 			note: "a request that does not accept HTML is answered 401 on every path; only a page is redirected"},
 		{flag: "force-json-errors", kind: boolean, def: "false", outcome: Differs,

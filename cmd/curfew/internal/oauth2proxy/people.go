@@ -87,6 +87,7 @@ func (t *translator) signIn() {
 		d.set("client_secret_file", file.value())
 		t.say(file, Carried, "client_secret_file")
 	}
+	t.bearer(p)
 	t.scopes(p)
 	if s := t.get("prompt"); s != nil {
 		d.set("prompt", s.value())
@@ -118,6 +119,29 @@ func (t *translator) signIn() {
 			"an address that is not verified, or none, keeps nobody from signing in; it only counts as none. To keep them " +
 				"out: require: {email_verified: true} under the provider"})
 	}
+}
+
+// bearer translates the acceptance of tokens in the Authorization header. oauth2-proxy takes any JWT of the issuer whose
+// audience is the client, ID Tokens too.
+func (t *translator) bearer(provider string) {
+	s := t.get("skip-jwt-bearer-tokens")
+	if s == nil || s.value() != "true" {
+		return
+	}
+	audiences := []string{t.value("client-id")}
+	if extra := t.get("oidc-extra-audience"); extra != nil {
+		audiences = append(audiences, extra.values...)
+	}
+	b := newDocument()
+	b.set("audiences", audiences)
+	switch provider {
+	case "keycloak", "keycloak-oidc":
+		b.set("form", "keycloak")
+	case "azure", "entra-id":
+		b.set("form", "entra")
+	}
+	t.provider.set("bearer", b)
+	t.say(s, Differs, "bearer; access tokens whose `aud` is listed there are taken, and no ID Tokens; see docs/machines.md")
 }
 
 func (t *translator) scopes(provider string) {

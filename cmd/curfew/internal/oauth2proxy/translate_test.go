@@ -437,3 +437,22 @@ providers:
 		}
 	}
 }
+
+func TestTokensInTheAuthorizationHeader(t *testing.T) {
+	t.Parallel()
+	made, c := translate(t, []string{"--provider", "keycloak-oidc", "--oidc-issuer-url", "https://id.example.com/realms/a",
+		"--client-id", "app", "--client-secret", "x", "--email-domain", "*", "--cookie-secret", "0123456789abcdef",
+		"--redirect-url", "https://app.example.com/oauth2/callback", "--skip-jwt-bearer-tokens",
+		"--oidc-extra-audience", "api", "--extra-jwt-issuers", "https://other.example.com=api"}, nil)
+	b := c.Providers[0].Bearer
+	if b == nil || !slices.Equal(b.Audiences, []string{"app", "api"}) || b.Form != "keycloak" {
+		t.Errorf("bearer is %+v", b)
+	}
+	for name, want := range map[string]Outcome{"skip-jwt-bearer-tokens": Differs, "extra-jwt-issuers": Missing} {
+		if !slices.ContainsFunc(made.Items, func(i Item) bool {
+			return strings.Contains(strings.ReplaceAll(i.Name, "_", "-"), name) && i.Outcome == want
+		}) {
+			t.Errorf("%s is not said to be %v: %v", name, want, made.Items)
+		}
+	}
+}

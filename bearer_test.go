@@ -1,0 +1,696 @@
+package curfew_test
+
+import (
+	"bufio"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"example.com/curfew"
+	"example.com/curfew/gateway"
+	"example.com/curfew/oidc"
+	"example.com/curfew/oidc/oidctest"
+	"example.com/curfew/session"
+	"example.com/curfew/store"
+)
+
+const api = "https://api.example.com"
+
+// machines is a site that takes access tokens, on two replicas that share a store.
+type machines struct {
+	*app
+	other  *curfew.RP
+	seen   chan http.Header // what the app behind the proxy of either replica received
+	events chan string
+	proxy  [2]*httptest.Server
+}
+
+func newMachines(t *testing.T, change ...func(*curfew.Config)) *machines {
+	t.Helper()
+	m := &machines{seen: make(chan http.Header, 100), events: make(chan string, 100)}
+	var cfg curfew.Config
+	m.app = newApp(t, append([]func(*curfew.Config){func(c *curfew.Config) {
+		c.Providers[0].Bearer = &oidc.Bearer{Audiences: []string{api}}
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+		c.ClientCertificateHeader = "X-Client-Cert"
+		c.Identity, _ = gateway.NewIdentity(gateway.CurfewHeaders())
+		c.Policy, _ = gateway.NewPolicy(
+			gateway.Rule{Path: "/hook", Public: true},
+			gateway.Rule{Path: "/admin/*", Groups: []string{"admins"}},
+			gateway.Rule{Path: "/write", Scopes: []string{"write", "all"}},
+			gateway.Rule{Path: "/bank", ACR: []string{"gold"}})
+		c.Observe.Bearer = func(provider, result string) { m.events <- provider + " " + result }
+	}}, append(change, func(c *curfew.Config) { cfg = *c })...)...)
+	m.other = m.open(cfg)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.seen <- r.Header.Clone()
+		if r.URL.Path == "/stream" {
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprint(w, "data: open\n\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	to, _ := url.Parse(upstream.URL)
+	for i, rp := range []*curfew.RP{m.rp, m.other} {
+		m.proxy[i] = httptest.NewServer(rp.Proxy(to))
+		t.Cleanup(m.proxy[i].Close)
+	}
+	return m
+}
+
+func (m *machines) token(lies ...func(*oidctest.JWT)) string {
+	return m.op.SignAccessToken(api, "script", "alice", "s1", lies...)
+}
+
+func head(name string, v any) func(*oidctest.JWT) {
+	return func(j *oidctest.JWT) {
+		if j.Header[name] = v; v == nil {
+			delete(j.Header, name)
+		}
+	}
+}
+
+// ask sends a request as a script or a browser does, and returns the answer.
+func (m *machines) ask(where string, headers ...string) *http.Response {
+	m.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, where, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := c.Do(req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { resp.Body.Close() })
+	return resp
+}
+
+// want fails unless every entry point answers a request to a path so.
+func (m *machines) want(status int, challenge, path string, headers ...string) {
+	m.t.Helper()
+	forwarded := append([]string{"X-Forwarded-Uri", path, "X-Forwarded-Method", "GET", "Accept", "text/html"},
+		headers...)
+	for name, resp := range map[string]*http.Response{
+		"Require": m.ask(m.server.URL+path, append(headers, "Accept", "text/html")...),
+		"Proxy":   m.ask(m.proxy[0].URL+path, headers...),
+		"verify":  m.ask(m.server.URL+"/auth/verify?redirect=true", forwarded...),
+	} {
+		got := resp.Header.Get("WWW-Authenticate")
+		if resp.StatusCode != status || !strings.Contains(got, challenge) || challenge == "" && got != "" {
+			m.t.Errorf("%s: %s is answered %d with the challenge %q, want %d with %q", name, path, resp.StatusCode, got,
+				status, challenge)
+		}
+	}
+	in := httptest.NewRequest(http.MethodGet, m.server.URL+path, nil)
+	in.Header = http.Header{}
+	for i := 0; i < len(headers); i += 2 {
+		in.Header.Add(headers[i], headers[i+1])
+	}
+	a := m.rp.Gateway().Decide(in)
+	if got := a.Header.Get("WWW-Authenticate"); a.Allowed != (status == 200) || !a.Allowed && (a.Status != status ||
+		!strings.Contains(got, challenge)) {
+		m.t.Errorf("ext_authz: %s is answered %d (%v) with the challenge %q, want %d with %q", path, a.Status, a.Allowed,
+			got, status, challenge)
+	}
+}
+
+func TestAnAccessTokenIsLetInAtEveryEntryPoint(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	token := m.token(claim("groups", []string{"admins"}), claim("scope", "read write"))
+	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER  "} {
+		m.want(200, "", "/page", "Authorization", scheme+token)
+	}
+	m.want(200, "", "/admin/x", "Authorization", "Bearer "+token)
+	m.want(200, "", "/write", "Authorization", "Bearer "+token)
+	for range len(m.seen) {
+		h := <-m.seen
+		if h.Get("X-Auth-Subject") != "alice" || h["Authorization"] != nil {
+			t.Errorf("the app sees the subject %q and Authorization %q", h.Get("X-Auth-Subject"), h["Authorization"])
+		}
+	}
+	in := httptest.NewRequest(http.MethodGet, m.server.URL+"/page", nil)
+	in.Header.Set("Authorization", "Bearer "+token)
+	if a := m.rp.Gateway().Decide(in); !strings.Contains(fmt.Sprint(a.Remove), "Authorization") {
+		t.Errorf("ext_authz removes %q, want Authorization among it", a.Remove)
+	}
+	if got := <-m.events; got != "main ok" || len(m.events) > 0 {
+		t.Errorf("observed %q and %d more, want one verification", got, len(m.events))
+	}
+}
+
+func TestTheTokenIsPassedOnWhereThatIsConfigured(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, func(c *curfew.Config) {
+		c.Identity, _ = gateway.NewIdentity(map[string]string{"X-User": "subject", "Authorization": "bearer"})
+	})
+	token := m.token()
+	m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token)
+	if got := (<-m.seen)["Authorization"]; len(got) != 1 || got[0] != "Bearer "+token {
+		t.Errorf("the app sees Authorization %q", got)
+	}
+}
+
+func TestATokenThatIsNotGoodIsRefused(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	m.op.SetClient(oidctest.Client{ID: api}) // an ID Token for a client that is called like the resource
+	now := time.Now()
+	stranger := oidctest.NewKey("RS256")
+	const bad = "invalid_token"
+	for name, row := range map[string]struct {
+		token, challenge string
+		status           int
+	}{
+		"another audience": {m.op.SignAccessToken("https://other.example", "script", "alice", ""), bad, 401},
+		"no audience":      {m.token(claim("aud", nil)), bad, 401},
+		"another issuer":   {m.token(claim("iss", "https://evil.example")), bad, 401},
+		"no exp":           {m.token(claim("exp", nil)), bad, 401},
+		"run out":          {m.token(claim("exp", now.Unix()), claim("iat", now.Add(-time.Minute).Unix())), bad, 401},
+		"too long a life":  {m.token(claim("exp", now.Add(2*time.Hour).Unix())), bad, 401},
+		"no iat":           {m.token(claim("iat", nil)), bad, 401},
+		"of the future":    {m.token(claim("iat", now.Add(5*time.Minute).Unix())), bad, 401},
+		"not before":       {m.token(claim("nbf", now.Add(5*time.Minute).Unix())), bad, 401},
+		"no sub":           {m.token(claim("sub", nil)), bad, 401},
+		"no client_id":     {m.token(claim("client_id", nil)), bad, 401},
+		"alg none":         {m.token(func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "none", "none" }), bad, 401},
+		"alg HS256":        {m.token(func(j *oidctest.JWT) { j.Header["alg"], j.Alg = "HS256", "HS256" }), bad, 401},
+		"a stranger's key": {m.token(func(j *oidctest.JWT) { j.Key = stranger }), bad, 401},
+		"no typ":           {m.token(head("typ", nil)), bad, 401},
+		"an ID Token":      {m.op.SignIDToken(api, "alice", "s1", "n", ""), bad, 401},
+		"a logout token":   {m.op.SignLogoutToken(api, "alice", "s1"), bad, 401},
+		"a logout token that says it is an access token": {m.op.SignLogoutToken(api, "alice", "s1", head("typ", "at+jwt"),
+			claim("client_id", "x")), bad, 401},
+		"opaque":              {"0123456789abcdef", bad, 401},
+		"bound by something":  {m.token(claim("cnf", map[string]any{"osc": "x"})), bad, 401},
+		"bound to a key":      {m.token(claim("cnf", map[string]any{"jkt": strings.Repeat("a", 43)})), bad, 401},
+		"not a token":         {"a b", "invalid_request", 400},
+		"two in one header":   {m.token() + ", Bearer " + m.token(), "invalid_request", 400},
+		"empty":               {"", "invalid_request", 400},
+		"too long":            {strings.Repeat("a", 40<<10), "", 431},
+		"a JSON object twice": {m.token(func(j *oidctest.JWT) { j.ClaimsJSON = `{"iss":"a","iss":"b"}` }), bad, 401},
+	} {
+		m.want(row.status, row.challenge, "/page?"+url.QueryEscape(name), "Authorization", "Bearer "+row.token)
+	}
+	resp := m.ask(m.server.URL+"/page", "Authorization", "Bearer "+m.token(), "Authorization", "Bearer "+m.token())
+	if resp.StatusCode != 400 || !strings.Contains(resp.Header.Get("WWW-Authenticate"), "invalid_request") {
+		t.Errorf("two headers are answered %d", resp.StatusCode)
+	}
+	if len(m.seen) > 0 {
+		t.Errorf("the app received %v", <-m.seen)
+	}
+}
+
+func TestWhatAPolicyForbidsATokenIsSaidAsRFC6750Says(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	auth := "Bearer " + m.token(claim("scope", "read"))
+	m.want(403, `error="insufficient_scope"`, "/admin/x", "Authorization", auth)
+	m.want(403, `scope="write all"`, "/write", "Authorization", auth)
+	m.want(401, `error="insufficient_user_authentication"`, "/bank", "Authorization", auth)
+	resp := m.ask(m.server.URL + "/page")
+	if got := resp.Header.Get("WWW-Authenticate"); resp.StatusCode != 401 || got != "Bearer" {
+		t.Errorf("a request without anything is answered %d with the challenge %q", resp.StatusCode, got)
+	}
+}
+
+func TestOfACookieAndATokenTheTokenDecides(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	b := newBrowser(t)
+	if _, status, text := b.open(m.server.URL + "/page"); status != 200 || text != "alice" {
+		t.Fatalf("the sign-in led to %d %q", status, text)
+	}
+	ask := func(path, auth string) (int, string) {
+		req, _ := http.NewRequest(http.MethodGet, m.server.URL+path, nil)
+		if auth != "" {
+			req.Header.Set("Authorization", auth)
+		}
+		_, status, text := b.do(req)
+		return status, text
+	}
+	bob := "Bearer " + m.op.SignAccessToken(api, "script", "bob", "")
+	if status, text := ask("/page", bob); status != 200 || text != "bob" {
+		t.Errorf("alice's cookie with bob's token is answered %d %q", status, text)
+	}
+	if status, _ := ask("/page", "Bearer nonsense"); status != 401 {
+		t.Errorf("alice's cookie with a bad token is answered %d", status)
+	}
+	if status, text := ask("/public", "Bearer nonsense"); status != 200 || text != "false" {
+		t.Errorf("Optional answers a cookie with a bad token %d %q", status, text)
+	}
+	if status, text := ask("/page", "Basic YTpi"); status != 200 || text != "alice" {
+		t.Errorf("a cookie with credentials for the app is answered %d %q", status, text)
+	}
+}
+
+func TestAPublicPathPassesOnATokenThatIsTheAppsOwn(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	for _, auth := range []string{"Bearer the-apps-own-secret", "Bearer " + m.token(claim("aud", "other"))} {
+		if resp := m.ask(m.proxy[0].URL+"/hook", "Authorization", auth); resp.StatusCode != 200 {
+			t.Fatalf("%s is answered %d", auth, resp.StatusCode)
+		}
+		if h := <-m.seen; h.Get("Authorization") != auth || h.Get("X-Auth-Subject") != "" {
+			t.Errorf("the app sees Authorization %q and the subject %q", h.Get("Authorization"), h.Get("X-Auth-Subject"))
+		}
+	}
+}
+
+// post sends a logout token to a replica.
+func (m *machines) logout(sub, sid string) {
+	m.t.Helper()
+	resp, err := http.PostForm(m.server.URL+"/auth/backchannel-logout",
+		url.Values{"logout_token": {m.op.SignLogoutToken("app", sub, sid)}})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		m.t.Fatalf("the logout is answered %d", resp.StatusCode)
+	}
+}
+
+func TestALogoutEndsAccessTokensOnEveryReplica(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	status := func(replica int, token string) int {
+		return m.ask(m.proxy[replica].URL+"/page", "Authorization", "Bearer "+token).StatusCode
+	}
+	past := claim("iat", time.Now().Add(-50*time.Minute).Unix())
+	used, unseen := m.token(), m.token(past)
+	ofBob := m.op.SignAccessToken(api, "script", "bob", "s2")
+	withoutSID := m.op.SignAccessToken(api, "script", "alice", "")
+	for _, token := range []string{used, ofBob, withoutSID} {
+		if a, b := status(0, token), status(1, token); a != 200 || b != 200 {
+			t.Fatalf("the replicas answer %d and %d", a, b)
+		}
+	}
+	stream := m.ask(m.proxy[1].URL+"/stream", "Authorization", "Bearer "+used)
+	lines := bufio.NewReader(stream.Body)
+	if line, err := lines.ReadString('\n'); err != nil || line != "data: open\n" {
+		t.Fatalf("the stream begins with %q, %v", line, err)
+	}
+
+	m.logout("", "s1")
+	for i := range 2 {
+		if a, b := status(i, used), status(i, unseen); a != 401 || b != 401 {
+			t.Errorf("after the logout replica %d answers %d, and %d to a token that it had not seen", i, a, b)
+		}
+		if a, b := status(i, ofBob), status(i, withoutSID); a != 200 || b != 200 {
+			t.Errorf("after the logout replica %d answers %d to bob, and %d to a token of no session", i, a, b)
+		}
+	}
+	if again := m.token(claim("iat", time.Now().Add(30*time.Second).Unix())); status(0, again) != 401 {
+		t.Error("a token that was issued later for the ended session is let in")
+	}
+	for { // until it is closed; the client has a deadline
+		if _, err := lines.ReadString('\n'); err != nil {
+			break
+		}
+	}
+
+	m.logout("alice", "")
+	if a, b := status(0, withoutSID), status(1, withoutSID); a != 401 || b != 401 {
+		t.Errorf("after the logout of the subject the replicas answer %d and %d", a, b)
+	}
+	later := m.op.SignAccessToken(api, "script", "alice", "", claim("iat", time.Now().Add(2*time.Second).Unix()))
+	m.skew.Store(int64(3 * time.Second))
+	if status(0, later) != 200 {
+		t.Error("a token that was issued after the logout of the subject is refused")
+	}
+}
+
+func TestAnEndedTokenIsRefusedForAsLongAsItCanLive(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	token := m.token(claim("exp", time.Now().Add(time.Hour).Unix()))
+	m.logout("", "s1")
+	m.logout("alice", "")
+	m.skew.Store(int64(59 * time.Minute))
+	for n := 1; n > 0; {
+		var err error
+		if n, err = m.store.Prune(t.Context(), store.Time(time.Now().Add(59*time.Minute))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token).StatusCode; got != 401 {
+		t.Errorf("a token of an ended session is answered %d after 59 minutes", got)
+	}
+}
+
+func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	token := m.token()
+	if got := m.ask(m.proxy[1].URL+"/page", "Authorization", "Bearer "+token).StatusCode; got != 200 {
+		t.Fatal(got)
+	}
+	_, err := m.rp.Sessions().EndSignIn(t.Context(), &session.Session{Key: store.Key{1}, Issuer: m.op.Issuer(),
+		ClientID: "app", Subject: "alice", SID: "s1"}, store.CauseUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.ask(m.proxy[1].URL+"/page", "Authorization", "Bearer "+token).StatusCode; got != 401 {
+		t.Errorf("after the sign-out the token is answered %d", got)
+	}
+	token = m.op.SignAccessToken(api, "script", "carol", "")
+	if got := m.ask(m.proxy[1].URL+"/page", "Authorization", "Bearer "+token).StatusCode; got != 200 {
+		t.Fatal(got)
+	}
+	for next, first := (store.Key{}), true; first || !next.IsZero(); first = false {
+		if _, next, err = m.rp.Sessions().EndClient(t.Context(), m.op.Issuer(), "app", store.CauseAdmin, next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := m.ask(m.proxy[1].URL+"/page", "Authorization", "Bearer "+token).StatusCode; got != 401 {
+		t.Errorf("after an operator ended all sessions the token is answered %d", got)
+	}
+}
+
+func TestAnOperatorEndsOneToken(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	token, other := m.op.SignAccessToken(api, "script", "alice", ""), m.op.SignAccessToken(api, "script", "alice", "")
+	status := func(i int, token string) int {
+		return m.ask(m.proxy[i].URL+"/page", "Authorization", "Bearer "+token).StatusCode
+	}
+	for i := range 2 {
+		if a, b := status(i, token), status(i, other); a != 200 || b != 200 {
+			t.Fatal(a, b)
+		}
+	}
+	s, err := m.rp.Sessions().Token(t.Context(), session.TokenKey(m.op.Issuer(), "app", "alice", token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.rp.Sessions().EndSignIn(t.Context(), s, store.CauseAdmin); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		for range 2 {
+			if a, b := status(i, token), status(i, other); a != 401 || b != 200 {
+				t.Errorf("replica %d answers %d to the ended token, and %d to another of the person", i, a, b)
+			}
+		}
+	}
+}
+
+func TestACookieNeverOpensTheSessionOfATokenNorDoTokensPushOutBrowsers(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, func(c *curfew.Config) { c.MaxPerSubject = 2 })
+	b := newBrowser(t)
+	b.open(m.server.URL + "/page")
+	for range 5 {
+		token := m.op.SignAccessToken(api, "script", "alice", "")
+		if got := m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token).StatusCode; got != 200 {
+			t.Fatal(got)
+		}
+	}
+	if status, text := b.api(m.server.URL + "/page"); status != 200 || text != "alice" {
+		t.Errorf("after many tokens of alice her browser is answered %d %q", status, text)
+	}
+}
+
+func TestTheOlderFormsAreTakenWhereTheyAreSet(t *testing.T) {
+	t.Parallel()
+	for form, row := range map[string]struct{ good, id []func(*oidctest.JWT) }{
+		oidc.FormKeycloak: {
+			[]func(*oidctest.JWT){head("typ", "JWT"), claim("typ", "Bearer"), claim("azp", "script"), claim("client_id", nil)},
+			[]func(*oidctest.JWT){head("typ", "JWT"), claim("typ", "ID"), claim("azp", "script")},
+		},
+		oidc.FormEntra: {
+			[]func(*oidctest.JWT){head("typ", "JWT"), claim("ver", "2.0"), claim("azp", "script"), claim("client_id", nil),
+				claim("jti", nil), claim("scp", "write")},
+			[]func(*oidctest.JWT){head("typ", "JWT"), claim("ver", "2.0"), claim("client_id", nil)},
+		},
+	} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			m := newMachines(t, func(c *curfew.Config) { c.Providers[0].Bearer.Form = form })
+			m.want(200, "", "/page", "Authorization", "Bearer "+m.token(row.good...))
+			m.want(401, "invalid_token", "/page", "Authorization", "Bearer "+m.token(row.id...))
+			m.want(401, "invalid_token", "/page", "Authorization", "Bearer "+m.token(append(row.good, claim("nonce", "n"))...))
+		})
+	}
+}
+
+func TestWhoMustNotSignInIsRefusedWithATokenToo(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, func(c *curfew.Config) { c.Providers[0].Require = map[string][]any{"staff": {true}} })
+	m.want(403, "insufficient_scope", "/page", "Authorization", "Bearer "+m.token())
+	m.want(200, "", "/page", "Authorization", "Bearer "+m.token(claim("staff", true)))
+}
+
+func TestAnOpaqueTokenIsAskedAboutOnceAMinute(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, func(c *curfew.Config) { c.Providers[0].Bearer.Introspection = true })
+	var asked atomic.Int64
+	var answer atomic.Pointer[map[string]any]
+	good := func(change map[string]any) *map[string]any {
+		a := map[string]any{"active": true, "sub": "alice", "aud": api, "client_id": "script", "token_type": "Bearer",
+			"iat": time.Now().Unix(), "exp": time.Now().Add(30 * time.Minute).Unix()}
+		for name, v := range change {
+			if a[name] = v; v == nil {
+				delete(a, name)
+			}
+		}
+		return &a
+	}
+	m.op.Override(oidctest.Introspect, func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		writeJSON(w, *answer.Load())
+	})
+	status := func(token string) int {
+		return m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token).StatusCode
+	}
+	answer.Store(good(nil))
+	if a, b := status("tok-1"), status("tok-1"); a != 200 || b != 200 || asked.Load() != 1 {
+		t.Errorf("answered %d and %d, asked %d times", a, b, asked.Load())
+	}
+	m.skew.Store(int64(61 * time.Second))
+	answer.Store(&map[string]any{"active": false})
+	if got := status("tok-1"); got != 401 || asked.Load() != 2 {
+		t.Errorf("a revoked token is answered %d after a minute, asked %d times", got, asked.Load())
+	}
+	for name, change := range map[string]map[string]any{
+		"another audience": {"aud": "other"}, "no audience": {"aud": nil}, "no exp": {"exp": nil},
+		"nobody":          {"sub": nil, "client_id": nil},
+		"a refresh token": {"typ": "Refresh"}, "another kind": {"token_type": "N_A"}, "another issuer": {"iss": "x"},
+		"not yet": {"active": "true"}, "too long a life": {"exp": time.Now().Add(3 * time.Hour).Unix(), "iat": nil},
+	} {
+		answer.Store(good(change))
+		want := 401
+		if name == "not yet" { // makes no sense
+			want = 503
+		}
+		if got := status("tok-" + strings.ReplaceAll(name, " ", "-")); got != want {
+			t.Errorf("%s: answered %d, want %d", name, got, want)
+		}
+	}
+	m.op.Override(oidctest.Introspect, oidctest.Status(500))
+	if got := status("tok-3"); got != 503 {
+		t.Errorf("while the provider fails a token is answered %d", got)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, v map[string]any) {
+	w.Header().Set("Content-Type", "application/json")
+	data, _ := json.Marshal(v)
+	w.Write(data)
+}
+
+// holder is a client whose tokens are bound to a key.
+type holder struct {
+	signer jose.Signer
+	jkt    string
+}
+
+func newHolder(t *testing.T) *holder {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &jose.SignerOptions{EmbedJWK: true}
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, o.WithType("dpop+jwt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &holder{s, base64.RawURLEncoding.EncodeToString(sum)}
+}
+
+func (h *holder) proof(t *testing.T, url, token string, change map[string]any) string {
+	sum := sha256.Sum256([]byte(token))
+	claims := map[string]any{"htm": "GET", "htu": url, "iat": time.Now().Unix(), "jti": rand.Text(),
+		"ath": base64.RawURLEncoding.EncodeToString(sum[:])}
+	for name, v := range change {
+		if claims[name] = v; v == nil {
+			delete(claims, name)
+		}
+	}
+	raw, err := jwt.Signed(h.signer).Claims(claims).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestATokenThatIsBoundToAKeyNeedsAProof(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	mine, theirs := newHolder(t), newHolder(t)
+	token := m.token(claim("cnf", map[string]any{"jkt": mine.jkt}))
+	at := m.server.URL + "/page" // the URL of the site, also at the proxies, which stand behind it
+	once := mine.proof(t, at, token, nil)
+	with := func(proof string) []string { return []string{"Authorization", "dpop " + token, "DPoP", proof} }
+	for name, row := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"plain bearer":    {[]string{"Authorization", "Bearer " + token, "DPoP", mine.proof(t, at, token, nil)}, 401},
+		"no proof":        {[]string{"Authorization", "DPoP " + token}, 401},
+		"two proofs":      {[]string{"Authorization", "DPoP " + token, "DPoP", once, "DPoP", once}, 401},
+		"another key":     {[]string{"Authorization", "DPoP " + token, "DPoP", theirs.proof(t, at, token, nil)}, 401},
+		"another method":  {with(mine.proof(t, at, token, map[string]any{"htm": "POST"})), 401},
+		"another path":    {[]string{"Authorization", "DPoP " + token, "DPoP", mine.proof(t, at+"2", token, nil)}, 401},
+		"another host":    {with(mine.proof(t, "https://evil.example/page", token, nil)), 401},
+		"another token":   {[]string{"Authorization", "DPoP " + token, "DPoP", mine.proof(t, at, "x", nil)}, 401},
+		"no ath":          {with(mine.proof(t, at, token, map[string]any{"ath": nil})), 401},
+		"old":             {with(mine.proof(t, at, token, map[string]any{"iat": 1_700_000_000})), 401},
+		"no jti":          {with(mine.proof(t, at, token, map[string]any{"jti": nil})), 401},
+		"not bound":       {[]string{"Authorization", "DPoP " + m.token(), "DPoP", mine.proof(t, at, token, nil)}, 401},
+		"with a query":    {[]string{"Authorization", "DPoP " + token, "DPoP", mine.proof(t, at+"?x=1", token, nil)}, 200},
+		"in capitals":     {with(mine.proof(t, "HTTP"+at[4:], token, nil)), 200},
+		"as it should be": {with(mine.proof(t, at, token, nil)), 200},
+	} {
+		resp := m.ask(m.proxy[0].URL+"/page?y=2", row.headers...)
+		if resp.StatusCode != row.status {
+			t.Errorf("%s: answered %d with %q, want %d", name, resp.StatusCode, resp.Header.Get("WWW-Authenticate"),
+				row.status)
+		}
+	}
+	// By forward-auth the proof is for the original request, which the proxy must name.
+	verify := func(headers ...string) int {
+		return m.ask(m.server.URL+"/auth/verify", append(headers, "Authorization", "DPoP "+token, "DPoP",
+			mine.proof(t, at, token, nil))...).StatusCode
+	}
+	if got := verify("X-Forwarded-Uri", "/page?z", "X-Forwarded-Method", "GET"); got != 200 {
+		t.Errorf("forward-auth answers %d", got)
+	}
+	if got := verify("X-Forwarded-Uri", "/other", "X-Forwarded-Method", "GET"); got != 401 {
+		t.Errorf("forward-auth answers %d to a proof for another path", got)
+	}
+	if got := verify("X-Forwarded-Uri", "/page"); got != 401 {
+		t.Errorf("forward-auth answers %d without the original method", got)
+	}
+	if a := m.ask(m.proxy[0].URL+"/page", "Authorization", "DPoP "+token, "DPoP", once); a.StatusCode != 200 {
+		t.Errorf("the first use of a proof is answered %d", a.StatusCode)
+	}
+	if a := m.ask(m.proxy[1].URL+"/page", "Authorization", "DPoP "+token, "DPoP", once); a.StatusCode != 401 ||
+		!strings.Contains(a.Header.Get("WWW-Authenticate"), `DPoP error="invalid_dpop_proof"`) {
+		t.Errorf("the second use, at the other replica, is answered %d", a.StatusCode)
+	}
+}
+
+func TestATokenThatIsBoundToACertificateNeedsIt(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	der := []byte("the certificate of a client")
+	sum := sha256.Sum256(der)
+	token := m.token(claim("cnf", map[string]any{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])}))
+	b64 := base64.StdEncoding.EncodeToString(der)
+	pem := "-----BEGIN CERTIFICATE-----\n" + b64 + "\n-----END CERTIFICATE-----\n"
+	for _, good := range []string{b64, ":" + b64 + ":", url.QueryEscape(b64), url.PathEscape(pem), b64 + ",Q0E=",
+		fmt.Sprintf("Hash=%x;Subject=\"\"", sum)} {
+		got := m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token, "X-Client-Cert", good)
+		if got.StatusCode != 200 {
+			t.Errorf("%q is answered %d", good, got.StatusCode)
+		}
+	}
+	for _, bad := range [][]string{nil, {"X-Client-Cert", "Zm9v"}, {"X-Client-Cert", b64, "X-Client-Cert", b64},
+		{"X-Client-Cert", ""}, {"X-Client-Cert", fmt.Sprintf("Hash=%x,Hash=%x", sum, sum)}} {
+		resp := m.ask(m.proxy[0].URL+"/page", append(bad, "Authorization", "Bearer "+token)...)
+		if resp.StatusCode != 401 {
+			t.Errorf("%q is answered %d", bad, resp.StatusCode)
+		}
+	}
+	untrusted := newMachines(t, func(c *curfew.Config) { c.TrustedProxies = nil })
+	token = untrusted.token(claim("cnf", map[string]any{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])}))
+	got := untrusted.ask(untrusted.proxy[0].URL+"/page", "Authorization", "Bearer "+token, "X-Client-Cert", b64)
+	if got.StatusCode != 401 {
+		t.Errorf("a certificate that nobody vouches for is answered %d", got.StatusCode)
+	}
+}
+
+func TestTheStoreMustAnswerForATokenToo(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	token := m.token()
+	m.want(200, "", "/page", "Authorization", "Bearer "+token)
+	m.store.Close()
+	if got := m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+m.token()); got.StatusCode != 503 {
+		t.Errorf("without the store a token is answered %d", got.StatusCode)
+	}
+}
+
+// A token that is remembered costs no signature check, and about what a cookie costs.
+func BenchmarkBearerRemembered(b *testing.B) {
+	op := oidctest.Start(b, oidctest.Config{})
+	verified := 0
+	rp, err := curfew.New(b.Context(), curfew.Config{
+		URL: "https://app.example.com", Log: slog.New(slog.DiscardHandler),
+		Providers: []oidc.Config{{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "secret",
+			Bearer: &oidc.Bearer{Audiences: []string{api}}}},
+		Observe: curfew.Observer{Bearer: func(string, string) { verified++ }},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer rp.Close()
+	token := op.SignAccessToken(api, "script", "alice", "s1")
+	r := httptest.NewRequest(http.MethodGet, "https://app.example.com/page", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	for b.Loop() {
+		if a := rp.Gateway().Decide(r); !a.Allowed {
+			b.Fatalf("answered %d", a.Status)
+		}
+	}
+	if verified != 1 {
+		b.Errorf("verified %d times", verified)
+	}
+	who := store.Selector{Issuer: op.Issuer(), ClientID: "app", SID: "s1"}
+	if _, err := rp.Sessions().End(b.Context(), store.Ending{Selector: who, Cause: store.CauseAdmin}); err != nil {
+		b.Fatal(err)
+	}
+	if a := rp.Gateway().Decide(r); a.Allowed {
+		b.Error("it is let in after its ending")
+	}
+}

@@ -1,0 +1,82 @@
+package web
+
+import (
+	"net/http"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/curfew/internal/span"
+)
+
+// Trace begins the span of a request, if the site has a tracer. end must be called. The trace goes on from a traceparent
+// (W3C Trace Context) of a trusted proxy. One of anybody else is ignored: strangers would decide what is recorded, and
+// could join their requests to the traces of others.
+func (s *Site) Trace(w http.ResponseWriter, r *http.Request, name string) (http.ResponseWriter, *http.Request, func()) {
+	if s.Tracer == nil {
+		return w, r, func() {}
+	}
+	ctx := r.Context()
+	if !trace.SpanContextFromContext(ctx).IsValid() && s.FromTrustedProxy(r) {
+		ctx = span.Extract(ctx, r.Header)
+	}
+	method := MethodName(r)
+	ctx, sp := span.Begin(ctx, s.Tracer, method+" "+name, trace.SpanKindServer, "http.request.method", method)
+	if w == nil { // what is answered is sent by other means
+		return w, r.WithContext(ctx), func() { sp.End() }
+	}
+	traced := &tracedWriter{ResponseWriter: w, status: http.StatusOK}
+	return traced, r.WithContext(ctx), func() {
+		sp.SetAttributes(attribute.Int("http.response.status_code", traced.status))
+		if traced.status >= 500 {
+			sp.SetStatus(codes.Error, "")
+		}
+		sp.End()
+	}
+}
+
+// MethodName returns the method of a request, or _OTHER for one that a client made up, as the conventions of
+// OpenTelemetry say.
+func MethodName(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodOptions, http.MethodConnect, http.MethodTrace:
+		return r.Method
+	}
+	return "_OTHER"
+}
+
+// nameTrace names the span of a request by its route.
+func nameTrace(r *http.Request) {
+	if r.Pattern == "" {
+		return
+	}
+	if sp := trace.SpanFromContext(r.Context()); sp.IsRecording() {
+		sp.SetName(MethodName(r) + " " + r.Pattern)
+		sp.SetAttributes(attribute.String("http.route", r.Pattern),
+			attribute.String("curfew.request_id", RequestID(r.Context())))
+	}
+}
+
+// tracedWriter records the status.
+type tracedWriter struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (w *tracedWriter) WriteHeader(status int) {
+	if !w.wrote {
+		w.status, w.wrote = status, status >= 200 || status == http.StatusSwitchingProtocols
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *tracedWriter) Write(p []byte) (int, error) {
+	w.wrote = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController flush, hijack and set deadlines.
+func (w *tracedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
