@@ -28,8 +28,8 @@ func (h *Handler) unsaid() string {
 // signed-in users get: such a cache would give it to anybody, without asking the gateway. The app does not know that.
 // More than the app allows is never allowed.
 //
-//   - Where the app says nothing, an answer to somebody who is signed in becomes `private`. `Vary: Cookie` makes a
-//     browser ask again once the cookie is another, even after the Back button.
+//   - Where the app says nothing, an answer to somebody who is signed in becomes `private`. `Vary: Cookie` keeps
+//     answers to different cookies apart. (After the Back button Chromium uses its cache all the same: see NoStore.)
 //   - On paths that need a session, `public` becomes `private`, s-maxage is removed, and so are headers for shared
 //     caches alone. How long a browser may keep the answer stays as it is.
 //   - With NoStore nothing is kept, except files that the app calls public or immutable.

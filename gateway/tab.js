@@ -12,8 +12,8 @@
   // over: there is nothing to wait for any more. alive: the session lived while this page was open.
   let session = tag.dataset.session || "", over, alive, source, timer, channel, queue, free, tick = Date.now();
 
-  const close = () => { clearTimeout(timer); source?.close(); source = 0; };
-  const stop = () => { close(); queue?.abort(); free?.(); channel?.close(); queue = free = channel = 0; };
+  const close = () => { clearTimeout(timer); source?.close(); source = null; };
+  const stop = () => { close(); queue?.abort(); free?.(); channel?.close(); queue = free = channel = null; };
 
   const show = (n) => {
     const host = d.createElement("curfew-ended"), shade = host.attachShadow({mode: "open"});
@@ -56,7 +56,7 @@
       return new Promise((done) => { free = done; });
     }).catch(() => {
       if (queue !== mine) return;
-      free = 0;
+      free = null;
       close();
       lead();
     });

@@ -107,7 +107,7 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 
 func runIn(ctx context.Context, p process, args []string) int {
 	root := newRoot(&p)
-	root.SetArgs(args)
+	root.SetArgs(idsLast(root, args))
 	// Before a command runs, only a wrong command line can fail.
 	status := 2
 	root.PersistentPreRun = func(*cobra.Command, []string) { status = 1 }

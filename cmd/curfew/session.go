@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -159,6 +161,41 @@ func rough(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%dd", int(d.Hours()/24))
 	}
+}
+
+// idShape is the ID of a session, or its name in log lines, that begins with "-", as one in 64 does.
+var idShape = regexp.MustCompile(`^-([\w-]{5}\.[\w-]{12}|[\w-]{11})$`)
+
+// likeFlag is how flags are written.
+var likeFlag = regexp.MustCompile(`^-[a-z-]+$`)
+
+// idsLast moves IDs that begin with "-" behind a "--", so that the commands which take IDs do not read them as flags.
+func idsLast(root *cobra.Command, args []string) []string {
+	cmd, _, err := root.Find(args)
+	if err != nil || !strings.Contains(cmd.Use, " ID") {
+		return args
+	}
+	var kept, ids []string
+	for i, arg := range args {
+		if arg == "--" {
+			return slices.Concat(kept, []string{"--"}, ids, args[i+1:])
+		}
+		value := false // of the flag before it
+		if i > 0 {
+			name, isFlag := strings.CutPrefix(args[i-1], "--")
+			flag := cmd.Flag(name)
+			value = isFlag && flag != nil && flag.NoOptDefVal == ""
+		}
+		if !value && idShape.MatchString(arg) && !likeFlag.MatchString(arg) {
+			ids = append(ids, arg)
+		} else {
+			kept = append(kept, arg)
+		}
+	}
+	if ids == nil {
+		return args
+	}
+	return slices.Concat(kept, []string{"--"}, ids)
 }
 
 func newSessionShowCmd(p *process, client *adminClient) *cobra.Command {

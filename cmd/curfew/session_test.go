@@ -170,6 +170,31 @@ func (o *operated) happened(what string, match func(audit.Event) bool) audit.Eve
 	}
 }
 
+func TestAnIDThatBeginsWithADashIsNotAFlag(t *testing.T) {
+	t.Parallel()
+	const id, other, handle = "-A50fw.OA0YljuvxOKs", "--50fw.-A0YljuvxOKs", "-A0YljuvxOKs"
+	for _, row := range []struct{ args, want string }{
+		{"session end " + id, "session end -- " + id},
+		{"session end " + id + " x --json " + other, "session end x --json -- " + id + " " + other},
+		{"session show " + handle + " --admin http://x", "session show --admin http://x -- " + handle},
+		{"session end --json " + id, "session end --json -- " + id},
+		{"session end " + id + " -- " + other, "session end -- " + id + " " + other},
+		// The value of a flag, and what is no ID.
+		{"session end --sub " + id, "session end --sub " + id},
+		{"session end --sub=" + id, "session end --sub=" + id},
+		{"session end --admin " + handle, "session end --admin " + handle},
+		{"session end -- " + id, "session end -- " + id},
+		{"session end --everything", "session end --everything"},
+		{"session list " + id, "session list " + id},
+		{"nonsense " + id, "nonsense " + id},
+	} {
+		got := strings.Join(idsLast(newRoot(&process{}), strings.Fields(row.args)), " ")
+		if got != row.want {
+			t.Errorf("curfew %s: read as %s, want %s", row.args, got, row.want)
+		}
+	}
+}
+
 func TestAnOperatorFindsAndEndsSessions(t *testing.T) {
 	t.Parallel()
 	o := operate(t)
@@ -233,6 +258,12 @@ func TestAnOperatorFindsAndEndsSessions(t *testing.T) {
 		{[]string{"session", "show", "nonsense"}, 1, "there is no such session"},
 		{[]string{"session", "show", "AAAAAA.AAAAAAAAAAAA"}, 1, "there is no such session"},
 		{[]string{"session", "show", "AAAAAAAAAAAA"}, 1, "no session of this name"},
+		{[]string{"session", "show", "-AAAAA.AAAAAAAAAAAA"}, 1, "there is no such session"},
+		{[]string{"session", "show", "--AAAA.AAAAAAAAAAAA"}, 1, "there is no such session"},
+		{[]string{"session", "show", "-AAAAAAAAAAA"}, 1, "no session of this name"},
+		{[]string{"session", "end", "-AAAAA.AAAAAAAAAAAA"}, 1, "there is no such session"},
+		{[]string{"session", "end", "--providers"}, 2, "unknown flag: --providers"},
+		{[]string{"session", "end", "--everything"}, 2, "unknown flag: --everything"},
 		{[]string{"session", "end"}, 2, "say which"},
 		{[]string{"session", "end", "--all"}, 2, "say which"},
 		{[]string{"session", "end", "--sub", "alice", "--sid", "x"}, 2, "say which"},

@@ -67,7 +67,11 @@ func Watch(t *testing.T, ctx context.Context) {
 		defer mu.Unlock()
 		switch ev := ev.(type) {
 		case *runtime.EventExceptionThrown:
-			faults = append(faults, ev.ExceptionDetails.Text+" "+ev.ExceptionDetails.URL)
+			fault := ev.ExceptionDetails.Text + " " + ev.ExceptionDetails.URL
+			if ev.ExceptionDetails.Exception != nil {
+				fault += " " + ev.ExceptionDetails.Exception.Description
+			}
+			faults = append(faults, fault)
 		case *log.EventEntryAdded:
 			if ev.Entry.Level == log.EntryLevelError {
 				faults = append(faults, ev.Entry.Text+" "+ev.Entry.URL)
