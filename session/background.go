@@ -55,6 +55,7 @@ func (m *Manager) followFeed(ctx context.Context, inSync func()) error {
 			return err
 		}
 		m.synced.Store(&began)
+		m.named.proved(began)
 		inSync()
 		if first {
 			m.recheckWatched(ctx)

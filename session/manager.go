@@ -156,6 +156,7 @@ type Manager struct {
 	clock   *Clock
 	// when the last successful Sync of the feed began, by the clock of this process; nil: the cache is not used
 	synced    atomic.Pointer[time.Time]
+	named     named
 	refreshes singleflight.Group
 
 	// the failures that have been logged: the event, and the provider by issuer and client
@@ -342,7 +343,7 @@ func (m *Manager) Get(ctx context.Context, b Bearer) (*Session, error) {
 	var s *Session
 	var due, cached bool
 	if m.cacheTrusted(m.cfg.Now()) {
-		s, due = m.cache.get(key, now, m.touch)
+		s, due = m.cached(key, now)
 		cached = s != nil
 	} else {
 		m.counts.bypassed.Add(1)
@@ -424,6 +425,11 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if len(e.Notices) > 0 && m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.Notices.Wake()
 	}
+	if e.Selector.Key.IsZero() {
+		m.named.add(e.Selector, m.cfg.Now())
+	} else {
+		m.cache.forget(e.Selector.Key) // another replica may have ended it a moment earlier; see named
+	}
 	if len(ended) == store.EndedMost { // there may be more that were not returned
 		m.cache.forgetAll()
 	}
@@ -460,6 +466,14 @@ func (m *Manager) SubjectsOf(ctx context.Context, issuer, clientID, sid string) 
 			return subjects, nil
 		}
 	}
+}
+
+// cached returns the copy of a session, if it may be used. The caller has asked [Manager.cacheTrusted].
+func (m *Manager) cached(key store.Key, now time.Time) (s *Session, due bool) {
+	if s, due = m.cache.get(key, now, m.touch); s != nil && m.named.has(s) {
+		return nil, false
+	}
+	return s, due
 }
 
 // cacheTrusted reports whether the feed was in sync within MaxStale. It compares by the monotonic clock, which nobody

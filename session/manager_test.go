@@ -285,6 +285,44 @@ func TestACopyIsNotServedPastTheCeilingWhenTheFeedIsSilent(t *testing.T) {
 	})
 }
 
+// Two replicas are told of one logout at once. The second finds nothing to end, and has not yet heard that the first ended
+// the session. Its answer is a success all the same, so it must not serve its copy from then on.
+func TestACopyIsNotServedAfterAnEndingHereThatFoundNothing(t *testing.T) {
+	t.Parallel()
+	for name, selects := range map[string]func(s *session.Session) store.Selector{
+		"sid":     func(s *session.Session) store.Selector { return store.Selector{SID: s.SID} },
+		"subject": func(s *session.Session) store.Selector { return store.Selector{Subject: s.Subject} },
+		"both":    func(s *session.Session) store.Selector { return store.Selector{Subject: s.Subject, SID: s.SID} },
+		"key":     func(s *session.Session) store.Selector { return store.Selector{Key: s.Key} },
+		"sid of somebody whose subject is another one here": func(s *session.Session) store.Selector {
+			return store.Selector{Subject: "another", SID: s.SID}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, session.Config{MaxStale: time.Second}, func(b *bench) {
+				other := b.replica(session.Config{MaxStale: time.Second})
+				bearer, s := b.signIn(session.Tokens{})
+				b.want(other, bearer, nil)
+				b.store.deaf.Store(true)
+				b.end(b.m, store.Selector{Key: s.Key})
+				b.want(other, bearer, nil) // which shows that there was a copy
+				b.end(other, selects(s))
+				b.want(other, bearer, store.ErrNotFound)
+
+				// Once the feed has proved itself again, copies are used again.
+				b.store.deaf.Store(false)
+				time.Sleep(time.Second)
+				bearer, _ = b.signIn(session.Tokens{})
+				b.want(other, bearer, nil)
+				broken := errors.New("the store is away")
+				b.store.away.Store(&broken)
+				b.want(other, bearer, nil)
+			})
+		})
+	}
+}
+
 func TestAGapInTheFeedDropsAllCopiesAndChecksReadThroughUntilItIsWhole(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{}, func(b *bench) {

@@ -48,7 +48,7 @@ func (m *Manager) Token(ctx context.Context, key store.Key) (*Session, error) {
 	now := m.Now()
 	var s *Session
 	if m.cacheTrusted(m.cfg.Now()) {
-		s, _ = m.cache.get(key, now, m.touch)
+		s, _ = m.cached(key, now)
 	}
 	if s == nil {
 		var err error
