@@ -425,10 +425,11 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if len(e.Notices) > 0 && m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) {
 		m.cfg.Notices.Wake()
 	}
-	if e.Selector.Key.IsZero() {
-		m.named.add(e.Selector, m.cfg.Now())
-	} else {
+	switch {
+	case !e.Selector.Key.IsZero():
 		m.cache.forget(e.Selector.Key) // another replica may have ended it a moment earlier; see named
+	case e.Spare == 0:
+		m.named.add(e.Selector, m.cfg.Now())
 	}
 	if len(ended) == store.EndedMost { // there may be more that were not returned
 		m.cache.forgetAll()
