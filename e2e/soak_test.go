@@ -276,7 +276,15 @@ type signedIn struct {
 	n               int
 	op              string // the cookie at the provider
 	attempt, target string
-	cookie          string // empty: not signed in
+	jar             atomic.Pointer[string] // its cookie at the site
+}
+
+// cookie is empty as long as nobody is signed in.
+func (in *signedIn) cookie() string {
+	if c := in.jar.Load(); c != nil {
+		return *c
+	}
+	return ""
 }
 
 func (p *somebody) note(d deed) {
@@ -371,7 +379,8 @@ func (p *somebody) comeBack(in *signedIn) {
 			pause(100 * time.Millisecond)
 			continue
 		case resp.StatusCode == http.StatusSeeOther:
-			in.cookie = setCookie(resp.Header)
+			c := setCookie(resp.Header)
+			in.jar.Store(&c)
 		case resp.StatusCode == http.StatusConflict && strings.Contains(body, "signed out"):
 		case d.tries > 1 && resp.StatusCode >= 400: // the exchange was begun by a replica that is gone
 			return
@@ -387,13 +396,13 @@ func (p *somebody) comeBack(in *signedIn) {
 
 // check asks a replica about a session.
 func (p *somebody) check(in *signedIn, replica int) {
-	if in == nil || in.cookie == "" {
+	if in == nil || in.cookie() == "" {
 		return
 	}
 	p.turn()
 	p.counts.checks.Add(1)
 	d := deed{action: checks, session: in.n, replica: replica, from: p.now(), tries: 1}
-	resp, body, err := p.do(p.gs[replica], http.MethodGet, "/auth/verify", in.cookie, nil)
+	resp, body, err := p.do(p.gs[replica], http.MethodGet, "/auth/verify", in.cookie(), nil)
 	d.to = p.now()
 	switch {
 	case err != nil || resp.StatusCode == http.StatusServiceUnavailable:
@@ -435,7 +444,7 @@ const (
 func (p *somebody) end(in *signedIn, way int) {
 	switch {
 	case in == nil:
-	case way == byThemselves && in.cookie != "":
+	case way == byThemselves && in.cookie() != "":
 		p.signOut(in)
 	case way == byOperator:
 		p.operator(in)
@@ -500,7 +509,7 @@ func (p *somebody) signOut(in *signedIn) {
 		p.turn()
 		p.counts.logouts.Add(1)
 		d := deed{action: ends, how: "by the person", sid: sid, replica: i, from: p.now(), to: never, tries: 1}
-		resp, body, err := p.do(p.gs[i], http.MethodPost, "/auth/logout", in.cookie, url.Values{})
+		resp, body, err := p.do(p.gs[i], http.MethodPost, "/auth/logout", in.cookie(), url.Values{})
 		switch {
 		case err == nil && (resp.StatusCode == http.StatusSeeOther || strings.Contains(body, "signed out here")):
 			d.to, d.status = p.now(), resp.StatusCode

@@ -121,10 +121,10 @@ func (s *soak) closeAll(t *testing.T, count, sessions int) {
 		p.sessions, p.history.sids = nil, nil
 		in := p.begin(nil)
 		p.comeBack(in)
-		if in == nil || in.cookie == "" {
+		if in == nil || in.cookie() == "" {
 			t.Fatal("nobody is signed in", s.wrong)
 		}
-		cookies = append(cookies, in.cookie)
+		cookies = append(cookies, in.cookie())
 	}
 	ended := make(chan closing, count)
 	conns := make([]net.Conn, count)

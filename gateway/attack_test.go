@@ -477,7 +477,8 @@ func TestRequestSmugglingShapesCarryNoSecondRequest(t *testing.T) {
 		"a vertical tab in the value": {"Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n" + smuggled, "400"},
 		"a folded line": {"X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + smuggled,
 			""},
-		"a broken chunk size":         {"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n" + smuggled, "502"},
+		// 502, or the app's 200 if it answered before the body was read
+		"a broken chunk size":         {"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n" + smuggled, ""},
 		"a bare line feed in a chunk": {"Transfer-Encoding: chunked\r\n\r\n0;\n\r\n" + smuggled, ""},
 		"a NUL in a header":           {"X-A: a\x00b\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
 		"two hosts":                   {"Host: y\r\nContent-Length: 0\r\n\r\n" + smuggled, "400"},
