@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"example.com/curfew/web"
 )
 
 // spoken collects the texts that a room puts on pages, from its source. They have to be constants: what varies is a
@@ -153,6 +155,10 @@ func constant(e ast.Expr) (string, bool) {
 	case *ast.BasicLit:
 		text, err := strconv.Unquote(e.Value)
 		return text, err == nil && e.Kind == token.STRING
+	case *ast.Ident:
+		return web.OurFault, e.Name == "OurFault"
+	case *ast.SelectorExpr:
+		return constant(e.Sel)
 	case *ast.BinaryExpr:
 		a, ok := constant(e.X)
 		b, okToo := constant(e.Y)
