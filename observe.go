@@ -29,8 +29,8 @@ func observeStore(tell func(operation string, took time.Duration, failed bool)) 
 	}
 }
 
-// traceEvent adds to the span of a request what was decided about a login or a logout. Who it was about stays in the log
-// and the audit record.
+// traceEvent adds to the span of a request what was decided about a login or a logout. Who it was about stays in the
+// log and the audit record.
 func traceEvent(r *http.Request, event string, attrs []slog.Attr) {
 	said := map[string]string{"curfew.event": event}
 	for _, a := range attrs {

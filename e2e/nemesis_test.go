@@ -140,8 +140,8 @@ func (s *soak) silent(nodes []*servers.Server) trouble {
 	}}
 }
 
-// failover kills one of so many masters, waits until another server is one, and starts it again. The one that was killed
-// before may still think that it is a master.
+// failover kills one of so many masters, waits until another server is one, and starts it again. The one that was
+// killed before may still think that it is a master.
 func (s *soak) failover(nodes []*servers.Server, count int) trouble {
 	return trouble{what: "the master is killed, another takes over", do: func() {
 		role := func(n *servers.Server) string {

@@ -87,7 +87,7 @@ func noPrefetch(h web.HandlerFunc) web.HandlerFunc {
 	}
 }
 
-// failing makes an error that h did not expect a login that failed, for the audit record and metrics.
+// failing has an error that h did not expect count as a login that failed, in the audit record and in metrics.
 func failing(h web.HandlerFunc) web.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := h(w, r)

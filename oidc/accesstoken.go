@@ -41,7 +41,6 @@ type AccessToken struct {
 	Subject  string
 	SID      string // empty when there is none
 	Client   string // that it was issued to; empty when the token does not say
-	Scopes   []string
 	IssuedAt time.Time
 	Expiry   time.Time
 	// JKT is the thumbprint of the DPoP key that it is bound to (RFC 9449 §6), CertificateHash that of a certificate (RFC
@@ -298,34 +297,31 @@ func (p *Provider) readAccessToken(c claims, lifetime time.Duration, now time.Ti
 			break
 		}
 	}
-	if a.Scopes, err = c.scopes(); err != nil {
+	if err := c.checkScopes(); err != nil {
 		return nil, err
 	}
 	return a, a.readBinding(c)
 }
 
-// scopes returns `scope` (RFC 9068 §2.2.3), which Entra calls `scp`: names with spaces between, or a list.
-func (c claims) scopes() ([]string, error) {
+// checkScopes checks `scope` (RFC 9068 §2.2.3), which Entra calls `scp`: names with spaces between, or a list of them.
+func (c claims) checkScopes() error {
 	for _, name := range []string{"scope", "scp"} {
 		switch v := c[name].(type) {
 		case nil:
 		case string:
-			return strings.Fields(v), nil
+			return nil
 		case []any:
-			var all []string
 			for _, e := range v {
-				s, ok := e.(string)
-				if !ok {
-					return nil, failed("scope", "`%s` holds something that is not a string", name)
+				if _, ok := e.(string); !ok {
+					return failed("scope", "`%s` holds something that is not a string", name)
 				}
-				all = append(all, s)
 			}
-			return all, nil
+			return nil
 		default:
-			return nil, failed("scope", "`%s` is neither a string nor a list", name)
+			return failed("scope", "`%s` is neither a string nor a list", name)
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // readBinding reads `cnf` (RFC 7800 §3). A way to confirm a token that is not known here is refused: to ignore it

@@ -16,7 +16,8 @@ type entry struct {
 	mode       int64
 }
 
-// archive writes the binary with licence, documentation, manual pages and completions: a .zip for Windows, a .tar.gz for the others.
+// archive writes the binary with licence, documentation, manual pages and completions: a .zip for Windows, a .tar.gz
+// for the others.
 func (r *release) archive(binary string, t target) error {
 	folder := "curfew_" + r.version + "_" + t.String()
 	entries := []entry{{path.Join(folder, filepath.Base(binary)), binary, 0o755}}

@@ -338,7 +338,8 @@ func testContainer(t *testing.T, name string) {
 		t.Skip("NOT TESTED: the image is not started: that needs root")
 	}
 	dir := t.TempDir()
-	storage := []string{"--storage-driver", "vfs", "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run")}
+	storage := []string{"--storage-driver", "vfs", "--root", filepath.Join(dir, "root"),
+		"--runroot", filepath.Join(dir, "run")}
 	buildah := func(args ...string) []string { return append(slices.Clone(storage), args...) }
 	id := strings.TrimSpace(tool(t, "buildah", buildah("from", "--quiet", "oci-archive:"+name)...))
 	t.Cleanup(func() { tool(t, "buildah", buildah("rm", id)...) })

@@ -116,8 +116,8 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 		}
 	}
 	if c.CookieDomain != "" {
-		log.Warn("all hosts of a domain share one cookie: an app, or an attacker who controls any host below the domain, can "+
-			"read it, replace it, and use it at every other host. Pass "+c.Prefix+"/ of each host to curfew, and leave "+
+		log.Warn("all hosts of a domain share one cookie: an app, or an attacker who controls any host below the domain, "+
+			"can read it, replace it, and use it at every other host. Pass "+c.Prefix+"/ of each host to curfew, and leave "+
 			"cookie_domain out, to give each host a cookie of its own",
 			"event", "cookie_domain", "domain", c.CookieDomain)
 	}

@@ -237,7 +237,8 @@ func TestOneTraceFromALogoutToTheApp(t *testing.T) {
 	if !slices.Equal(seen["/logout"], parent(notice)) {
 		t.Errorf("the app got %q with its notice, want %q", seen["/logout"], parent(notice))
 	}
-	if !strings.Contains(received.resource, `"curfew"`) || !strings.Contains(received.resource, "deployment.environment") ||
+	if !strings.Contains(received.resource, `"curfew"`) ||
+		!strings.Contains(received.resource, "deployment.environment") ||
 		received.headers[0] != "of-the-collector" {
 		t.Errorf("resource %s, key %q", received.resource, received.headers[0])
 	}
@@ -308,10 +309,12 @@ func TestTracesAreOffUnlessAskedFor(t *testing.T) {
 		{"", []string{"OTEL_TRACES_EXPORTER=none"}, ""},
 		{"otlp", []string{"OTEL_SDK_DISABLED=true"}, ""},
 		{"", []string{"OTEL_TRACES_EXPORTER=zipkin"}, "OTEL_TRACES_EXPORTER: want otlp or none"},
-		{"otlp", []string{"OTEL_EXPORTER_OTLP_PROTOCOL=http/json"}, "OTEL_EXPORTER_OTLP_PROTOCOL: want http/protobuf or grpc"},
+		{"otlp", []string{"OTEL_EXPORTER_OTLP_PROTOCOL=http/json"},
+			"OTEL_EXPORTER_OTLP_PROTOCOL: want http/protobuf or grpc"},
 	} {
 		tracer, stop, err := newTracer(t.Context(), row.setting, row.environ, slog.New(slog.DiscardHandler))
-		if tracer != tracing.TracerProvider(nil) || (err == nil) != (row.fault == "") || err != nil && err.Error() != row.fault {
+		if tracer != tracing.TracerProvider(nil) || (err == nil) != (row.fault == "") ||
+			err != nil && err.Error() != row.fault {
 			t.Errorf("%q with %q: %v, %v", row.setting, row.environ, tracer, err)
 		}
 		if err := stop(); err != nil {

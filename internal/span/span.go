@@ -14,9 +14,10 @@ import (
 // Name is the name of the tracer.
 const Name = "example.com/curfew"
 
-// Start begins a span below that of ctx, if that is recorded, with the tracer of that span. end must be called; an error
-// marks the span as failed, without the text, which may quote what somebody sent.
-func Start(ctx context.Context, name string, kind trace.SpanKind, attrs ...string) (_ context.Context, end func(failed bool)) {
+// Start begins a span below that of ctx, if that is recorded, with the tracer of that span. end must be called; an
+// error marks the span as failed, without the text, which may quote what somebody sent.
+func Start(ctx context.Context, name string, kind trace.SpanKind, attrs ...string,
+) (_ context.Context, end func(failed bool)) {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
 		return ctx, func(bool) {}
@@ -53,8 +54,8 @@ func pairs(attrs []string) []attribute.KeyValue {
 	return all
 }
 
-// Begin begins the first span of a piece of work, below the context of a trace that is in ctx, or as a trace of its own.
-// Without a provider it does nothing.
+// Begin begins the first span of a piece of work, below the context of a trace that is in ctx, or as a trace of its
+// own. Without a provider it does nothing.
 func Begin(ctx context.Context, provider trace.TracerProvider, name string, kind trace.SpanKind, attrs ...string,
 ) (context.Context, trace.Span) {
 	if provider == nil {

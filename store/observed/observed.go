@@ -7,8 +7,8 @@ import (
 	"example.com/curfew/store"
 )
 
-// Begin is called before each call of the store, with the name of the operation, one of [Operations]. The call runs with
-// the context that it returns, and done is called after it with its error.
+// Begin is called before each call of the store, with the name of the operation, one of [Operations]. The call runs
+// with the context that it returns, and done is called after it with its error.
 type Begin func(ctx context.Context, operation string) (_ context.Context, done func(error))
 
 // New returns a store that does what s does, and tells begin of each call.

@@ -29,7 +29,8 @@
 //
 // A logout token names a sid, with a subject or without (OpenID Connect Back-Channel Logout 1.0 §2.4), and ends the
 // sessions with that sid whatever their subject. Each sid belongs to a bucket, by its hash, where a pointer is kept:
-// the set of the tags that have sessions with that sid. So Create and End concern two buckets, and take two scripts each:
+// the set of the tags that have sessions with that sid. So Create and End concern two buckets, and take two scripts
+// each:
 //
 //	Create   C1, in the sid's bucket: refuse if there is a mark of the sid at or after the beginning of the login;
 //	         add the tag to the pointer.

@@ -121,8 +121,8 @@ func (t *translator) signIn() {
 	}
 }
 
-// bearer translates the acceptance of tokens in the Authorization header. oauth2-proxy takes any JWT of the issuer whose
-// audience is the client, ID Tokens too.
+// bearer translates the acceptance of tokens in the Authorization header. oauth2-proxy takes any JWT of the issuer
+// whose audience is the client, ID Tokens too.
 func (t *translator) bearer(provider string) {
 	s := t.get("skip-jwt-bearer-tokens")
 	if s == nil || s.value() != "true" {
@@ -141,7 +141,8 @@ func (t *translator) bearer(provider string) {
 		b.set("form", "entra")
 	}
 	t.provider.set("bearer", b)
-	t.say(s, Differs, "bearer; access tokens whose `aud` is listed there are taken, and no ID Tokens; see docs/machines.md")
+	t.say(s, Differs, "bearer; access tokens whose `aud` is listed there are taken, and no ID Tokens; see "+
+		"docs/machines.md")
 }
 
 func (t *translator) scopes(provider string) {
