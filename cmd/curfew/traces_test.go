@@ -178,8 +178,13 @@ func TestOneTraceFromALogoutToTheApp(t *testing.T) {
 	r, _ := http.NewRequest(http.MethodGet, "http://127.0.0.1:4180/private/of-alice?q=hidden", nil)
 	r.Header.Set("Traceparent", stranger)
 	r.Header.Set("Tracestate", "evil=1")
-	if resp, err := b.client.Do(r); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatal(err, resp)
+	resp, err := b.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
 	}
 	sid := op.Sessions()[0].SID
 	secrets[sid], secrets["hidden"], secrets["of-alice"] = true, true, true
