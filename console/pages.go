@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -85,7 +86,7 @@ func (c *Console) mountPages(mux *http.ServeMux) {
 		}))
 	}
 	get("/{$}", c.page("Overview", "overview", c.overviewPage))
-	get("/sessions", c.page("Sessions", "search", c.searchPage))
+	get("/sessions", c.searchPage())
 	get("/person", c.page("Person", "person", c.personPage))
 	get("/events", c.page("Events", "live", c.eventsPage))
 	get("/events/rows", c.eventRows())
@@ -259,37 +260,105 @@ func (c *Console) providersPage(ctx context.Context, r *http.Request) (any, erro
 	return v.(ProviderList).Providers, nil
 }
 
-func (c *Console) searchPage(ctx context.Context, r *http.Request) (any, error) {
-	q := url.Values{}
-	for _, name := range []string{"sub", "sid", "email", "address", "since", "before", "provider", "after"} {
-		if v := strings.TrimSpace(r.URL.Query().Get(name)); v != "" {
-			q.Set(name, v)
+// searchTime is how long a page searches before it asks whether to go on.
+const searchTime = 8 * time.Second
+
+// searchPage shows sessions as they are found. An answer of [Console.search] is quick, since it compares few. After each
+// the page is sent as far as it is. It ends when it is full, when all have been compared, or after [searchTime].
+func (c *Console) searchPage() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pageHeaders(w)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		v := struct {
+			Query  url.Values
+			Names  []string
+			Fault  string
+			Found  int
+			Looked int
+			More   bool // the first answer was not all
+			Next   string
+		}{Query: url.Values{}}
+		for _, name := range []string{"sub", "sid", "email", "address", "since", "before", "provider", "after"} {
+			if value := strings.TrimSpace(r.URL.Query().Get(name)); value != "" {
+				v.Query.Set(name, value)
+			}
 		}
+		for _, p := range c.Providers {
+			v.Names = append(v.Names, p.Name())
+		}
+		f, err := c.filter(v.Query)
+		f.limit = rowsOfPage
+		var page SessionPage
+		if err == nil {
+			page, err = c.search(ctx, f)
+		}
+		if failed, ok := errors.AsType[*web.Failure](err); ok {
+			v.Fault, err = failed.Message.Text, nil
+		}
+		if err != nil {
+			c.fault(w, r, err)
+			return
+		}
+		full := func() bool { return page.Next == "" || v.Found >= rowsOfPage || time.Since(began) > searchTime }
+		v.Found, v.Looked = len(page.Sessions), page.Looked
+		v.More = !full()
+		view := c.viewOf("Sessions", r, nil)
+		parts := parts{c: c, w: w}
+		parts.add("search", view.With(v))
+		shown := 0
+		for {
+			if shown == 0 && v.Found > 0 {
+				parts.add("sessionsHead", nil)
+			}
+			parts.add("sessionRows", view.With(page.Sessions))
+			shown = v.Found
+			if full() || v.Fault != "" {
+				break
+			}
+			parts.flush()
+			f.after, f.limit = page.Next, rowsOfPage-v.Found
+			next, err := c.search(ctx, f)
+			if err != nil {
+				_, v.Fault = c.explain(r, err)
+				page.Sessions = nil
+				continue // and it goes on from the page before
+			}
+			page = next
+			v.Found, v.Looked = v.Found+len(page.Sessions), v.Looked+page.Looked
+		}
+		if v.Found > 0 {
+			parts.add("sessionsFoot", nil)
+		}
+		if page.Next != "" {
+			q := maps.Clone(v.Query)
+			q.Set("after", page.Next)
+			v.Next = c.path("/sessions?") + q.Encode()
+		}
+		parts.add("searchEnd", view.With(v))
+		parts.flush()
+	})
+}
+
+// parts sends a page part by part.
+type parts struct {
+	c    *Console
+	w    http.ResponseWriter
+	body bytes.Buffer
+}
+
+func (p *parts) add(name string, v any) {
+	if err := pages.ExecuteTemplate(&p.body, name, v); err != nil {
+		p.c.Log.Error("a page of the console cannot be made", "event", "console_failed", "page", name, "error", err)
 	}
-	v := struct {
-		SessionPage
-		Query url.Values
-		Names []string
-		Fault string
-		Next  string
-	}{Query: q}
-	for _, p := range c.Providers {
-		v.Names = append(v.Names, p.Name())
-	}
-	f, err := c.filter(q)
-	f.limit = rowsOfPage
-	if err == nil {
-		v.SessionPage, err = c.search(ctx, f)
-	}
-	if failed, ok := errors.AsType[*web.Failure](err); ok {
-		v.Fault, err = failed.Message.Text, nil
-	}
-	if v.SessionPage.Next != "" {
-		q.Set("after", v.SessionPage.Next)
-		v.Next = c.path("/sessions?") + q.Encode()
-		q.Del("after")
-	}
-	return v, err
+}
+
+// flush sends what was added.
+func (p *parts) flush() {
+	p.w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	p.body.WriteTo(p.w)
+	_ = http.NewResponseController(p.w).Flush() // without it the page comes as a whole
 }
 
 func (c *Console) personPage(ctx context.Context, r *http.Request) (any, error) {

@@ -156,13 +156,6 @@ func moment(name, text string, now time.Time) (time.Time, error) {
 		"2006-01-02T15:04:05Z", nil)
 }
 
-func (f *filter) matches(s session.Listed) bool {
-	email, _ := s.Claims["email"].(string)
-	return (f.email == "" || strings.EqualFold(email, f.email)) && (f.address == "" || s.Address == f.address) &&
-		(f.since.IsZero() || !s.Created.Before(f.since)) && (f.before.IsZero() || s.Created.Before(f.before)) &&
-		(f.subject == "" || s.Subject == f.subject) && (f.sid == "" || s.HasSID(f.sid))
-}
-
 // search returns a page of sessions. Those of a subject or sid are looked up at each provider in turn: the cursor is
 // the number of the provider, a dot and the last key. Otherwise it is the key alone.
 func (c *Console) search(ctx context.Context, f filter) (SessionPage, error) {
@@ -176,7 +169,7 @@ func (c *Console) search(ctx context.Context, f filter) (SessionPage, error) {
 		}
 		at, key = n, rest
 	}
-	q := session.Search{Match: f.matches, Limit: f.limit}
+	q := session.Search{Email: f.email, Address: f.address, Since: f.since, Before: f.before, Limit: f.limit}
 	if key != "" {
 		k, err := store.ParseKey(key)
 		if err != nil {

@@ -1,10 +1,12 @@
 package session
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"example.com/curfew/keyring"
 	"example.com/curfew/store"
@@ -43,8 +46,11 @@ type Listed struct {
 type Search struct {
 	Issuer, ClientID, Subject, SID string
 
-	// Match, if not nil, says which of these sessions to return.
-	Match func(Listed) bool
+	Email   string    // the claim email, whatever the case of its letters
+	Address string    // of the browser, at the sign-in
+	Since   time.Time // Created is no earlier
+	Before  time.Time // Created is earlier
+
 	After store.Key // the Next of the page before
 	Limit int       // 1 to 1,000; 0 means 100
 }
@@ -56,13 +62,13 @@ type Listing struct {
 	Looked   int       // how many sessions were looked at
 }
 
-// lookMost is how many sessions one [Manager.Search] looks at, so that a page never takes long, however many sessions
-// there are. It may then be short, or empty, and have a Next.
-const lookMost = 5000
+// lookMost is how many sessions one [Manager.Search] compares, so that an answer takes no longer than some tens of
+// look-ups by key, however many sessions there are. It may then be short, or empty, and have a Next.
+const lookMost = 100
 
 // Search returns sessions in the order of their keys, a page at a time. Those of a subject or a sid are found by index.
-// Anything else is compared session by session, since it is sealed in the payload: a page ends after 5,000 of them, and
-// the caller goes on from its Next.
+// Anything else is compared session by session, since it is sealed in the payload: an answer ends after 100 of them, or
+// after Limit if that is more, and the caller goes on from its Next.
 func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return Listing{}, err
@@ -71,12 +77,17 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 		return Listing{}, fmt.Errorf("search: a page holds 1 to 1000 sessions, not %d", q.Limit)
 	}
 	q.Limit = cmp.Or(q.Limit, 100)
+	most := max(lookMost, q.Limit)
 	ask := store.Query{After: q.After, Limit: q.Limit} // enough if all match
+	if q.Email != "" || q.Address != "" || !q.Since.IsZero() || !q.Before.IsZero() {
+		ask.Limit = most
+	}
 	if q.Subject != "" || q.SID != "" {
 		ask.Issuer, ask.ClientID, ask.Subject, ask.SID = q.Issuer, q.ClientID, q.Subject, q.SID
 	}
 	var found Listing
 	now := m.Now()
+	may := q.unopened(m.cfg.Keyring)
 	for {
 		page, err := m.cfg.Store.List(ctx, ask, store.Time(now))
 		if err != nil {
@@ -88,19 +99,63 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 				return found, nil
 			}
 			found.Looked++
-			if q.Issuer != "" && q.Issuer != rec.Issuer || q.ClientID != "" && q.ClientID != rec.ClientID {
+			if !may(&rec) {
 				continue
 			}
-			if s := m.listed(rec, now); !s.buried && (q.Match == nil || q.Match(s)) {
+			if s := m.listed(rec, now); !s.buried && q.matches(s) {
 				found.Sessions = append(found.Sessions, s)
 			}
 		}
-		ask.After, ask.Limit = page.Next, max(1, min(1000, lookMost-found.Looked))
-		if page.Next.IsZero() || found.Looked >= lookMost || len(found.Sessions) == q.Limit {
+		ask.After, ask.Limit = page.Next, max(1, most-found.Looked)
+		if page.Next.IsZero() || found.Looked >= most || len(found.Sessions) == q.Limit {
 			found.Next = page.Next
 			return found, nil
 		}
 	}
+}
+
+func (q *Search) matches(s Listed) bool {
+	email, _ := s.Claims["email"].(string)
+	return (q.Email == "" || strings.EqualFold(email, q.Email)) && (q.Address == "" || s.Address == q.Address) &&
+		(q.Since.IsZero() || !s.Created.Before(q.Since)) && (q.Before.IsZero() || s.Created.Before(q.Before))
+}
+
+// unopened returns a function that reports whether a record may match. It is quick: most of the time of a comparison is
+// spent on decoding the payload, which has to have the texts that are asked for.
+func (q *Search) unopened(r *keyring.Keyring) func(*store.Record) bool {
+	quoted := func(text string) []byte {
+		b, _ := json.Marshal(text) // as the payload has it
+		return b
+	}
+	address, email := quoted(q.Address), bytes.ToLower(quoted(q.Email)) // nil: another case or escape may match
+	// The letters s and k have a third case, which ToLower keeps.
+	folds := func(text []byte) bool { return bytes.ContainsAny(text, "\u017f\u212a") }
+	if !ascii(address) {
+		address = nil
+	}
+	if q.Email == "" || !ascii(email) {
+		email = nil
+	}
+	return func(rec *store.Record) bool {
+		if q.Issuer != "" && q.Issuer != rec.Issuer || q.ClientID != "" && q.ClientID != rec.ClientID {
+			return false
+		}
+		// The column of an access token is not when it was created: see encode.
+		if rec.Created.After(store.FromMicros(0)) &&
+			(!q.Since.IsZero() && rec.Created.Before(q.Since) || !q.Before.IsZero() && !rec.Created.Before(q.Before)) {
+			return false
+		}
+		if q.Email == "" && q.Address == "" {
+			return true
+		}
+		plain, _, err := unseal(r, rec.Key, rec.Payload)
+		return err == nil && (q.Address == "" || bytes.Contains(plain, address)) &&
+			(email == nil || folds(plain) || bytes.Contains(bytes.ToLower(plain), email))
+	}
+}
+
+func ascii(text []byte) bool {
+	return !bytes.ContainsFunc(text, func(c rune) bool { return c >= utf8.RuneSelf })
 }
 
 // listed opens a record for an operator.

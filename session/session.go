@@ -256,11 +256,7 @@ func sealPayload(r *keyring.Keyring, k store.Key, p payload) ([]byte, error) {
 
 // openPayload opens a payload of any version. The caller checks that it belongs to the columns beside it.
 func openPayload(r *keyring.Keyring, k store.Key, text []byte) (p payload, v1 bool, err error) {
-	plain, err := r.Open(sealed, k[:], text)
-	if err != nil {
-		v1 = true
-		plain, err = r.Open(sealedV1, k[:], text)
-	}
+	plain, v1, err := unseal(r, k, text)
 	if err != nil {
 		return p, v1, err
 	}
@@ -270,6 +266,15 @@ func openPayload(r *keyring.Keyring, k store.Key, text []byte) (p payload, v1 bo
 		return p, v1, fmt.Errorf("decode payload: %w", err)
 	}
 	return p, v1, nil
+}
+
+// unseal returns the JSON of a payload of any version.
+func unseal(r *keyring.Keyring, k store.Key, text []byte) (plain []byte, v1 bool, err error) {
+	if plain, err = r.Open(sealed, k[:], text); err != nil {
+		v1 = true
+		plain, err = r.Open(sealedV1, k[:], text)
+	}
+	return plain, v1, err
 }
 
 // decode returns the session of a record. It never lives longer than lifetime. The error is [keyring.ErrUnsealed] if no

@@ -58,7 +58,7 @@ func newSessionListCmd(p *process, client *adminClient) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List sessions", Args: cobra.NoArgs,
 		Long: `Lists living sessions. Those of a subject (--sub) or with a sid (--sid) are found by index, however many
-sessions there are. For anything else sessions are compared one by one, 5,000 at a time: --scan is how many in all.`,
+sessions there are. For anything else sessions are compared one by one: --scan is how many in all.`,
 		Example: `  curfew session list --sub alice
   curfew session list --email alice@example.com --scan 1000000
   curfew session list --since 1h --address 203.0.113.7 --json`,

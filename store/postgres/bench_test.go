@@ -39,14 +39,51 @@ func BenchmarkSearch(b *testing.B) {
 		o := patient()
 		o.MaxConns = 16
 		return open(b, address, o)
-	}, func(b *testing.B, all []store.Record) {
+	}, func(b *testing.B, size int, record func(int) store.Record) {
+		i, one := 0, store.Record{}
 		_, err := dial(b, address).CopyFrom(b.Context(), pgx.Identifier{"curfew_sessions"}, postgres.RowColumns(),
-			pgx.CopyFromSlice(len(all), func(i int) ([]any, error) { return postgres.Row(all[i]), nil }))
+			pgx.CopyFromFunc(func() ([]any, error) {
+				if i++; i > size {
+					return nil, nil
+				}
+				r := record(i - 1)
+				if i == size/2 {
+					one = r
+				}
+				return postgres.Row(r), nil
+			}))
 		if err != nil {
 			b.Fatal(err)
 		}
-		run(b, address, `VACUUM ANALYZE curfew_sessions`)
+		run(b, address, `VACUUM ANALYZE curfew_sessions`, `CHECKPOINT`)
+		logPlans(b, address, one, size)
 	})
+}
+
+// logPlans logs how the pages of a list are found, as the store's own connections plan it. r is one that is there.
+func logPlans(b *testing.B, address string, r store.Record, size int) {
+	b.Helper()
+	for name, value := range postgres.Planning() {
+		address = with(b, address, name, value)
+	}
+	conn := dial(b, address)
+	for what, q := range map[string]store.Query{
+		"of a subject": {Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject},
+		"with a sid":   {Issuer: r.Issuer, ClientID: r.ClientID, SID: r.SID},
+		"a page":       {After: r.Key},
+	} {
+		statement, args := postgres.ListStatement(q, 100, r.Created)
+		rows, err := conn.Query(b.Context(), `EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) `+statement,
+			append([]any{pgx.QueryExecModeExec}, args...)...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Logf("%s, of %d\n%s", what, size, strings.Join(lines, "\n"))
+	}
 }
 
 // BenchmarkFloor is one bare transaction of the same server, to compare BenchmarkEnd with: a row inserted, durably.

@@ -30,6 +30,9 @@ func ClaimStatement(target string) (string, []any) {
 	return claimSQL, []any{"x", 1 << 40, 1 << 30, 10, string(store.NoticeLogout), target}
 }
 
+// ListStatement is what List sends.
+var ListStatement = listStatement
+
 // Planning are the settings of each connection that does not lead to a pooler.
 var Planning = planning
 

@@ -178,17 +178,7 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 	if err := writable(q.Issuer, q.ClientID, q.Subject, q.SID); err != nil {
 		return store.Page{}, err
 	}
-	statement, args := listSQL, []any{q.After[:], store.Micros(now), limit + 1}
-	switch {
-	case q.Subject != "":
-		statement = listSubjectSQL()
-		args = append(args, subjectHash(q.Issuer, q.ClientID, q.Subject), q.Issuer, q.ClientID, q.Subject, q.SID)
-	case q.SID != "":
-		statement = listSIDSQL()
-		args = append(args, *sidHash(q.Issuer, q.ClientID, q.SID), q.Issuer, q.ClientID, q.Subject, q.SID)
-	default:
-		args = append(args, q.Issuer, q.ClientID)
-	}
+	statement, args := listStatement(q, limit, now)
 	var page store.Page
 	err = s.read(ctx, "list", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
@@ -203,6 +193,19 @@ func (s *Store) List(ctx context.Context, q store.Query, now time.Time) (store.P
 		page.Next = page.Records[limit-1].Key
 	}
 	return page, nil
+}
+
+// listStatement asks for one record more than fits on a page.
+func listStatement(q store.Query, limit int, now time.Time) (statement string, args []any) {
+	args = []any{q.After[:], store.Micros(now), limit + 1}
+	switch {
+	case q.Subject != "":
+		return listSubjectSQL(), append(args, subjectHash(q.Issuer, q.ClientID, q.Subject), q.Issuer, q.ClientID,
+			q.Subject, q.SID)
+	case q.SID != "":
+		return listSIDSQL(), append(args, *sidHash(q.Issuer, q.ClientID, q.SID), q.Issuer, q.ClientID, q.Subject, q.SID)
+	}
+	return listSQL, append(args, q.Issuer, q.ClientID)
 }
 
 // collect reads rows, which have the columns of the constant columns.

@@ -3,6 +3,8 @@ package sqlite
 import (
 	"context"
 	"runtime"
+
+	"example.com/curfew/store"
 )
 
 // Exec runs a statement on the connection that writes, where tests set traps.
@@ -43,4 +45,26 @@ func Statements() []string {
 		all = append(all, s.sql)
 	}
 	return all
+}
+
+// Fill inserts n sessions, many in a transaction.
+func (s *Store) Fill(ctx context.Context, n int, record func(int) store.Record) error {
+	const atOnce = 5000
+	for from := 0; from < n; from += atOnce {
+		err := s.write(ctx, "test", func(w *writer) error {
+			for i := from; i < min(from+atOnce, n); i++ {
+				r := record(i)
+				if err := oneRow(errExists, w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, "",
+					store.Micros(r.Created), store.Micros(r.LastSeen), store.Micros(r.IdleExpires),
+					store.Micros(r.Expires), int64(r.Refresh), r.Payload); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -328,84 +327,167 @@ func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 	}
 }
 
-// BenchSearch measures what operators ask for, as a multiple of [store.Sessions.Find] in the same run: the sessions of
-// a subject, those with a sid, the keys from a tag on, and pages of 25, as the console has, and of 100. load, if not
-// nil, puts sessions into an empty store in a quicker way than one by one; nothing but this benchmark may need it.
+// BenchSearch measures what the console and `curfew session list` ask for, with sealed sessions as sign-ins leave them,
+// as a multiple of [store.Sessions.Find] in the same run, which it asks for in between. Each ratio is one of medians. The
+// sessions of a subject and those with a sid are found by index, all of them are a page; an e-mail
+// address, an address and an age are those of no session, so each answer compares as many as one may, and says where it
+// goes on. The number after a name is the size of the page.
+//
+// load, if not nil, puts sessions into an empty store in a quicker way than one by one.
 func BenchSearch(b *testing.B, open func(b *testing.B) store.Store,
-	load func(b *testing.B, all []store.Record)) {
+	load func(b *testing.B, size int, record func(i int) store.Record)) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("sessions=%d", size), func(b *testing.B) {
-			p := &population{b: b}
+			p := &population{b: b, store: open(b)}
+			b.Cleanup(func() {
+				if err := p.store.Close(); err != nil {
+					b.Error(err)
+				}
+			})
+			ring, err := keyring.New(make([]byte, 32))
+			if err != nil {
+				b.Fatal(err)
+			}
+			cfg := session.Config{Store: p.store, Keyring: ring, IdleTimeout: 1000 * time.Hour,
+				Lifetime: 10_000 * time.Hour, MaxPerSubject: -1, Log: slog.New(slog.DiscardHandler)}
+			keys := make([]store.Key, size)
+			record := sealer(b, cfg, keys)
+			began := time.Now()
 			if load == nil {
-				p = populate(b, open(b), size)
-			} else {
-				p.store, p.now, p.all = open(b), store.Time(time.Now()), make([]store.Record, size)
-				b.Cleanup(func() {
-					if err := p.store.Close(); err != nil {
-						b.Error(err)
+				const workers = 256
+				p.together(workers, func(w int) error {
+					for i := w; i < size; i += workers {
+						r := record(i)
+						if err := p.store.Create(b.Context(), r, r.Created, r.Created); err != nil {
+							return err
+						}
 					}
+					return nil
 				})
-				payload := make([]byte, 600)
-				for i := range p.all {
-					p.all[i] = p.record(i)
-					p.all[i].Payload = payload
-				}
-				load(b, p.all)
+			} else {
+				load(b, size, record)
 			}
-			var find time.Duration
-			measure := func(do func(r *store.Record) error) time.Duration {
-				const times = 200
-				began := time.Now()
-				for range times {
-					if err := do(&p.all[rand.IntN(size)]); err != nil {
-						b.Fatal(err)
-					}
-				}
-				return time.Since(began) / times
-			}
-			list := func(q store.Query) error {
-				page, err := p.store.List(b.Context(), q, p.now)
-				if err == nil && len(page.Records) == 0 {
-					err = errors.New("nothing was found")
-				}
-				return err
+			b.Logf("%d sessions were there after %v", size, time.Since(began).Round(time.Second))
+			m, err := session.NewManager(cfg)
+			if err != nil {
+				b.Fatal(err)
 			}
 			for b.Loop() {
-				find = measure(func(r *store.Record) error {
-					_, err := p.store.Find(b.Context(), r.Key, p.now)
-					return err
-				})
-				for name, ask := range map[string]func(r *store.Record) store.Query{
-					"subject": func(r *store.Record) store.Query {
-						return store.Query{Issuer: issuer, ClientID: client, Subject: r.Subject}
-					},
-					"sid": func(r *store.Record) store.Query {
-						return store.Query{Issuer: issuer, ClientID: client, SID: r.SID}
-					},
-					"tag": func(r *store.Record) store.Query {
-						q := store.Query{Limit: 10}
-						tag := r.Key.Tag()
-						copy(q.After[:], tag[:])
-						return q
-					},
-					// From somewhere in the middle, but not so near to the end that the page is empty.
-					"page25": func(r *store.Record) store.Query {
-						q := store.Query{Limit: 25, After: r.Key}
-						q.After[0] &= 0x7f
-						return q
-					},
-					"page100": func(r *store.Record) store.Query {
-						q := store.Query{Limit: 100, After: r.Key}
-						q.After[0] &= 0x7f
-						return q
-					},
-				} {
-					took := measure(func(r *store.Record) error { return list(ask(r)) })
-					b.ReportMetric(float64(took)/float64(find), name+"/find")
-				}
+				p.search(m, keys)
 			}
-			b.ReportMetric(float64(find.Nanoseconds()), "ns/find")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
+
+func (p *population) search(m *session.Manager, keys []store.Key) {
+	b := p.b
+	now := m.Now()
+	find := func() error {
+		_, err := p.store.Find(b.Context(), keys[rand.IntN(len(keys))], now)
+		return err
+	}
+	type kind struct {
+		name  string
+		times int
+		found bool // it must find some
+		ask   func(i int) session.Search
+	}
+	kinds := []kind{
+		{"id", 200, true, nil},
+		{"subject", 200, true, func(i int) session.Search {
+			return session.Search{Issuer: issuer, ClientID: client, Subject: subjectOf(i)}
+		}},
+		{"sid", 200, true, func(i int) session.Search {
+			return session.Search{Issuer: issuer, ClientID: client, SID: sidOf(i)}
+		}},
+		// From somewhere in the middle, but not so near to the end that the page is empty.
+		{"all", 100, true, func(i int) session.Search {
+			after := keys[i]
+			after[0] &= 0x7f
+			return session.Search{After: after}
+		}},
+		{"email", 100, false, func(int) session.Search { return session.Search{Email: "nobody@example.com"} }},
+		{"address", 100, false, func(int) session.Search { return session.Search{Address: "192.0.2.1"} }},
+		{"age", 100, false, func(int) session.Search { return session.Search{Since: now.Add(time.Hour)} }},
+	}
+	for _, k := range kinds {
+		for _, limit := range []int{25, 100} {
+			var searches, finds []time.Duration
+			for range k.times {
+				i := rand.IntN(len(keys))
+				began := time.Now()
+				if err := find(); err != nil {
+					b.Fatal(err)
+				}
+				asked := time.Now()
+				if k.ask == nil {
+					if _, err := m.ByID(b.Context(), session.IDOf(keys[i])); err != nil {
+						b.Fatal(err)
+					}
+				} else {
+					q := k.ask(i)
+					q.Limit = limit
+					page, err := m.Search(b.Context(), q)
+					if err != nil || k.found != (len(page.Sessions) > 0) {
+						b.Fatalf("%s: %d sessions, %v", k.name, len(page.Sessions), err)
+					}
+				}
+				finds, searches = append(finds, asked.Sub(began)), append(searches, time.Since(asked))
+			}
+			b.ReportMetric(float64(median(searches))/float64(median(finds)), fmt.Sprint(k.name, limit, "/find"))
+			b.ReportMetric(float64(median(finds).Nanoseconds()), "ns/find")
+		}
+	}
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func subjectOf(i int) string { return fmt.Sprint("248289761001-", i/2) }
+func sidOf(i int) string     { return fmt.Sprintf("08a5019c-17e1-4977-8f42-%012d", i) }
+
+// sealer returns a function that makes the record of the i-th sign-in, as [session.Manager.Create] stores it, and
+// notes its key. Two follow one another at the same person.
+func sealer(b *testing.B, cfg session.Config, keys []store.Key) func(i int) store.Record {
+	made := new(sync.Map)
+	cfg.Store = seals{cfg.Store, made}
+	m, err := session.NewManager(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func(i int) (r store.Record) {
+		name := fmt.Sprint("person", i/2)
+		_, s, err := m.Create(b.Context(), session.SignIn{Provider: "main", Issuer: issuer, ClientID: client,
+			Subject: subjectOf(i), SID: sidOf(i), Began: m.Now(),
+			Claims: map[string]any{"sub": subjectOf(i), "sid": sidOf(i), "name": name, "email": name + "@example.com",
+				"groups": []string{"staff", "readers"}},
+			Address:   fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255),
+			UserAgent: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+			Tokens:    session.Tokens{AccessToken: strings.Repeat("a", 40), RefreshToken: strings.Repeat("r", 40)}})
+		if err != nil {
+			b.Error(err)
+			return r
+		}
+		keys[i] = s.Key
+		sealed, _ := made.LoadAndDelete(s.Key)
+		return sealed.(store.Record)
+	}
+}
+
+// seals is a store that puts what is to be created into made, by its key, and keeps nothing.
+type seals struct {
+	store.Store
+	made *sync.Map
+}
+
+func (seals) Clock() store.Clock { return store.Clock{} }
+
+func (s seals) Create(_ context.Context, r store.Record, _, _ time.Time) error {
+	s.made.Store(r.Key, r)
+	return nil
+}
+
+func (seals) Load(context.Context, string) ([]byte, int64, error) { return nil, 0, nil }
