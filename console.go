@@ -58,7 +58,7 @@ func (c *ConsoleAccess) check(rp *RP) (gateway.Operators, error) {
 func (rp *RP) Console() *console.Console {
 	c := &console.Console{
 		Notices: rp.store, Retried: rp.fanout.Wake, Log: rp.log, Sessions: rp.sessions, Providers: rp.providers,
-		Audit: rp.audit,
+		Audit: rp.audit, Pages: rp.site.Pages,
 		Replicas: func(ctx context.Context) (all []console.Replica, err error) {
 			some, err := rp.Replicas(ctx)
 			for _, r := range some {

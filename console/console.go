@@ -35,6 +35,8 @@ type Console struct {
 	Level *slog.LevelVar // of Log, for operators to change; optional
 	Debug http.Handler   // serves /debug/; optional
 
+	Pages *web.Pages // whose colours the pages have; nil: our own
+
 	Sessions  *session.Manager
 	Providers []*oidc.Provider
 	Audit     *audit.Log

@@ -79,6 +79,9 @@ func (c *Console) mountPages(mux *http.ServeMux) {
 		if err != nil {
 			panic(err) // it is embedded
 		}
+		if name == "console.css" {
+			body = append([]byte(c.Pages.Style(":root")), body...)
+		}
 		get("/"+name, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			pageHeaders(w)
 			w.Header().Set("Content-Type", kind+"; charset=utf-8")

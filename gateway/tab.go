@@ -83,37 +83,42 @@ func (t *tabs) acquire(k store.Key) (release func(), err error) {
 // notice is the data of the event `ended`: why the session has ended, and what a page can say about it.
 type notice struct {
 	Cause  store.Cause `json:"cause"` // empty: not known
-	Title  string      `json:"title"`
+	Title  string      `json:"title"` // this and the next two are in the language of the browser
 	Text   string      `json:"text"`
 	Action string      `json:"action"` // of the button that loads the page again
-	Style  string      `json:"style"`  // the CSS with which the script shows it
+	Lang   string      `json:"lang"`
+	Dir    string      `json:"dir"`
+	Style  string      `json:"style"` // the CSS with which the script shows it
 }
 
-// noticeStyle is the look of the notice. It stands in a shadow root, where the styles of the app do not reach.
-const noticeStyle = ":host{all:initial!important}" +
-	"dialog{font:1.1rem/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;border:0;box-sizing:border-box;" +
-	"width:min(30rem,100%);padding:1.5rem}dialog::backdrop{background:#fff}h1{font-size:1.6rem;margin:0}" +
-	"button{font:inherit;padding:.6rem 1.2rem;border:0;border-radius:.4rem;color:#fff;background:#2c4a7c}" +
-	"button:focus-visible{outline:3px solid #d38b00;outline-offset:2px}" +
-	"@media(prefers-color-scheme:dark){dialog,dialog::backdrop{color:#eee;background:#161a1f}" +
-	"button{color:#10151c;background:#9dbcf0}}"
+// noticeStyle follows the style sheet that all pages have. The notice stands in a shadow root, where the styles of the
+// app do not reach: not even its custom properties, since the colours are set within.
+const (
+	noticeColors = "dialog,dialog::backdrop"
+	noticeStyle  = ":host{all:initial!important}" +
+		"dialog{border:0;width:min(30em,100%);padding:1.5em;text-align:start}" +
+		"dialog::backdrop{background:var(--paper)}" +
+		"button{padding:.7em 1em;background:var(--accent);border-color:var(--accent);color:var(--on)}"
+)
 
-func newNotice(cause store.Cause) notice {
-	n := notice{cause, "You are signed out", "Your session has ended.", "Sign in again", noticeStyle}
+func (h *Handler) newNotice(r *http.Request, cause store.Cause) notice {
+	title, text, action := "You are signed out", "Your session has ended.", "Sign in again"
 	switch cause {
 	case store.CauseBackChannel, store.CauseFrontChannel, store.CauseProviderEnded:
-		n.Text = "You were signed out at your provider."
+		text = "You were signed out at your provider."
 	case store.CauseUser:
-		n.Text = "You signed out in another tab or window."
+		text = "You signed out in another tab or window."
 	case store.CauseAdmin:
-		n.Text = "Somebody who runs this site, or you yourself on another device, ended this session."
+		text = "Somebody who runs this site, or you yourself on another device, ended this session."
 	case store.CauseExpired:
-		n.Text = "Your session has expired."
+		text = "Your session has expired."
 	case store.CauseReplaced:
-		n.Title, n.Text = "This page is out of date", "Somebody has signed in again in this browser."
-		n.Action = "Load it again"
+		title, text = "This page is out of date", "Somebody has signed in again in this browser."
+		action = "Load it again"
 	}
-	return n
+	words := h.Site.Words(r)
+	return notice{cause, words.Say(title), words.Say(text), words.Say(action), words.Lang, words.Dir,
+		h.Site.Pages.Style(noticeColors) + noticeStyle}
 }
 
 // events is an event stream that notifies an open tab of the end of its own session, and of no other. Its first event,
@@ -127,22 +132,21 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 	if err := h.ownPage(r); err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	named, name := query.Has("session"), query.Get("session")
+	name := r.URL.Query().Get("session")
 	b, ok := h.Cookie.Read(r)
 	if !ok {
-		return h.noSession(w, named, name, errNoCookie)
+		return h.noSession(w, r, errNoCookie)
 	}
 	ended, stop := h.Sessions.Watch(b.Key()) // before the lookup, so that no ending is missed
 	defer stop()
 	s, err := h.Sessions.Find(r.Context(), b)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return h.noSession(w, named, name, err)
+		return h.noSession(w, r, err)
 	case err != nil:
 		return unchecked(err)
 	case name != "" && name != s.Key.Handle():
-		return sendOnly(w, "ended", newNotice(store.CauseReplaced))
+		return sendOnly(w, "ended", h.newNotice(r, store.CauseReplaced))
 	}
 	release, err := h.tabs.acquire(s.Key)
 	if err != nil {
@@ -209,7 +213,7 @@ func (h *Handler) listen(w http.ResponseWriter, r *http.Request, s times, ended 
 			default:
 			}
 		}
-		sendEvent(w, "ended", newNotice(cause))
+		sendEvent(w, "ended", h.newNotice(r, cause))
 		_ = out.Flush()
 		return
 	}
@@ -231,14 +235,15 @@ func (h *Handler) look(r *http.Request, s *times) (over bool) {
 var errNoCookie = errors.New("no cookie")
 
 // noSession answers a tab of a browser in which nobody is signed in.
-func (h *Handler) noSession(w http.ResponseWriter, named bool, name string, err error) error {
+func (h *Handler) noSession(w http.ResponseWriter, r *http.Request, err error) error {
+	query := r.URL.Query()
 	switch {
-	case !named:
+	case !query.Has("session"):
 		return web.Fail(http.StatusUnauthorized, "Nobody is signed in.", err)
-	case name == "":
+	case query.Get("session") == "":
 		return sendOnly(w, "nobody", struct{}{})
 	}
-	return sendOnly(w, "ended", newNotice(""))
+	return sendOnly(w, "ended", h.newNotice(r, ""))
 }
 
 // ownPage returns a 403 unless a page of the same origin opens the stream, or a program that is no browser. No other
@@ -255,6 +260,7 @@ func (h *Handler) ownPage(r *http.Request) error {
 func beginStream(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
+	w.Header().Add("Vary", "Accept-Language") // whoever keeps it in spite of no-store
 }
 
 // sendOnly answers with a stream of one event.

@@ -23,6 +23,8 @@
       box.appendChild(d.createElement(name)).textContent = text;
     box.lastChild.onclick = () => location.replace(location.pathname + location.search);
     box.ariaLabel = d.title = n.title;
+    box.lang = n.lang;
+    box.dir = n.dir;
     box.oncancel = (e) => e.preventDefault();
     box.onclose = () => box.showModal();
     shade.append(box);
@@ -53,7 +55,7 @@
     navigator.locks?.request("curfew " + session, steal ? {steal} : {signal}, () => {
       if (queue !== mine) return;
       listen();
-      return new Promise((done) => { free = done; });
+      return new Promise((done) => free = done);
     }).catch(() => {
       if (queue !== mine) return;
       free = null;

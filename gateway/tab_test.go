@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -26,9 +28,16 @@ import (
 // listen opens an event stream, and returns it after its first event.
 func (st *stage) listen(query string, b session.Bearer) (events *bufio.Reader, retry int) {
 	st.T.Helper()
+	return st.listenIn("", query, b)
+}
+
+// listenIn is listen in a browser that asks for a language.
+func (st *stage) listenIn(language, query string, b session.Bearer) (events *bufio.Reader, retry int) {
+	st.T.Helper()
 	req, err := http.NewRequest(http.MethodGet, st.Server.URL+"/auth/events"+query, nil)
 	rig.Must(st.T, err)
 	req.Header.Set("Cookie", cookie(b))
+	req.Header.Set("Accept-Language", language)
 	resp, err := bounded().RoundTrip(req)
 	rig.Must(st.T, err)
 	st.T.Cleanup(func() { resp.Body.Close() })
@@ -230,6 +239,54 @@ func TestTheScriptForOpenTabsIsSmallAndTheSameForEverybody(t *testing.T) {
 	}
 	if resp, body := st.send("GET", "/auth/tab.js", "If-None-Match", resp.Header.Get("ETag")); resp.StatusCode != 304 {
 		t.Errorf("asked again: %d %s", resp.StatusCode, body)
+	}
+}
+
+// What a tab shows is in the language of its browser and in the colours of the pages, and is data: neither a text nor a
+// colour can be more than that.
+func TestTheNoticeIsInTheLanguageAndLookOfThePages(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	var err error
+	st.Web.Pages, err = web.NewPages(web.Look{Light: web.Colors{Accent: "#0b6e4f"}, Messages: fstest.MapFS{
+		"he.json": {Data: []byte(`{"You are signed out": "</script>\n\ndata: x\u2028 <b>\u05d0"}`)}}})
+	rig.Must(t, err)
+	for language, want := range map[string]struct{ lang, dir, title, text string }{
+		"":                        {"en", "ltr", "You are signed out", "You were signed out at your provider."},
+		"en-GB,fr;q=0.5":          {"en", "ltr", "You are signed out", "You were signed out at your provider."},
+		"fr-CA,fr;q=0.9,en;q=0.5": {"fr", "ltr", "Vous êtes déconnecté", "chez votre fournisseur"},
+		"he":                      {"he", "rtl", "</script>\n\ndata: x\u2028 <b>\u05d0", "You were signed out at your provider."},
+		"xx, ;;\"<":               {"en", "ltr", "You are signed out", "You were signed out at your provider."},
+	} {
+		b, s := st.signIn(nil)
+		events, _ := st.listenIn(language, "?session="+s.Key.Handle(), b)
+		st.end(s)
+		if line := st.line(events); line != "event: ended\n" {
+			t.Fatalf("%q: %q", language, line)
+		}
+		text, ok := strings.CutPrefix(st.line(events), "data: ")
+		var got struct{ Cause, Title, Text, Action, Lang, Dir, Style string }
+		if err := json.Unmarshal([]byte(text), &got); err != nil || !ok {
+			t.Fatalf("%q: %q, %v", language, text, err)
+		}
+		if got.Lang != want.lang || got.Dir != want.dir || got.Title != want.title || !strings.Contains(got.Text, want.text) ||
+			got.Action == "" || got.Cause != "backchannel" {
+			t.Errorf("%q: %+v", language, got)
+		}
+		if !strings.Contains(got.Style, "--accent:#0b6e4f;") || strings.ContainsAny(got.Style, "<&") {
+			t.Errorf("%q: the style is %s", language, got.Style)
+		}
+		if strings.ContainsAny(text, "<\u2028") {
+			t.Errorf("%q: not escaped: %s", language, text)
+		}
+	}
+	// Of each way to be told.
+	b, _ := st.signIn(nil)
+	for query, cookies := range map[string]string{"?session=x": cookie(b), "?session=y": ""} {
+		resp, body := st.send("GET", "/auth/events"+query, "Cookie", cookies, "Accept-Language", "fr")
+		if resp.Header.Get("Vary") != "Accept-Language" || !strings.Contains(body, `"lang":"fr"`) {
+			t.Errorf("%s: %v %s", query, resp.Header, body)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"path"
 	"regexp"
 	"slices"
@@ -182,6 +183,22 @@ func (c *catalogue) choose(accepted string) *tongue {
 	}
 	return c.languages[i]
 }
+
+// Words are the texts of the pages in one language, for what is shown elsewhere.
+type Words struct {
+	Lang, Dir string // the language (BCP 47) and its direction
+	language  *tongue
+}
+
+// Words returns those of the language that the browser of a request asks for. What is made of them depends on
+// Accept-Language, which an answer that may be cached says in Vary.
+func (s *Site) Words(r *http.Request) Words {
+	t := s.pages().texts.choose(r.Header.Get("Accept-Language"))
+	return Words{t.tag, t.dir, t}
+}
+
+// Say returns a text of the catalogue, given in English.
+func (w Words) Say(text string) string { return w.language.say(text, nil) }
 
 // say returns a text in this language, with its placeholders replaced.
 func (t *tongue) say(text string, args map[string]string) string {

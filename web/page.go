@@ -91,6 +91,9 @@ func (*PageData) Clock(t time.Time) string { return t.UTC().Format("2006-01-02 1
 //go:embed page.html
 var pageHTML string
 
+//go:embed base.css
+var baseCSS string
+
 //go:embed page.css
 var pageCSS string
 

@@ -21,6 +21,8 @@ type Pages struct {
 	texts      *catalogue
 	incomplete []string
 	page       *template.Template
+	light      string // colours as custom properties of CSS
+	dark       string
 	style      string
 	styleHash  string
 	submitHash string
@@ -60,17 +62,18 @@ func NewPages(l Look) (*Pages, error) {
 	if kind, err := imageType(l.Logo); err == nil {
 		p.logo = &logo{kind, l.Logo}
 	}
-	light, err := l.Light.variables(false)
+	var err error
+	p.light, err = l.Light.variables(false)
 	faults = append(faults, prefixed("colors: ", err))
 	if l.Dark.Accent == "" {
 		l.Dark.Accent = l.Light.Accent
 	}
-	dark, err := l.Dark.variables(true)
+	p.dark, err = l.Dark.variables(true)
 	faults = append(faults, prefixed("colors_dark: ", err))
 	if p.texts, p.incomplete, err = newCatalogue(l.Messages); err != nil {
 		faults = append(faults, prefixed("messages: ", err))
 	}
-	css := pageCSS
+	css := baseCSS + pageCSS
 	if l.Templates != nil {
 		own, err := p.readTemplates(l.Templates)
 		faults = append(faults, prefixed("templates: ", err))
@@ -78,7 +81,7 @@ func NewPages(l Look) (*Pages, error) {
 			css = own
 		}
 	}
-	p.style = ":root{" + light + "}\n@media (prefers-color-scheme:dark){:root{" + dark + "}}\n" + css
+	p.style = p.colors(":root") + css
 	p.styleHash = hash(p.style)
 	if err := errors.Join(flat(errors.Join(faults...))...); err != nil {
 		return nil, err
@@ -89,6 +92,19 @@ func NewPages(l Look) (*Pages, error) {
 		}
 	}
 	return p, nil
+}
+
+// Style returns the style sheet with which all of ours begin: the colours, as custom properties of what a selector
+// finds (":root", or an element in a shadow root), type, controls and focus.
+func (p *Pages) Style(selector string) string {
+	if p == nil {
+		p = ourPages()
+	}
+	return p.colors(selector) + baseCSS
+}
+
+func (p *Pages) colors(selector string) string {
+	return selector + "{" + p.light + "}\n@media (prefers-color-scheme:dark){" + selector + "{" + p.dark + "}}\n"
 }
 
 // flat returns the faults that an error joins, one by one.

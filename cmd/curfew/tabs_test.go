@@ -230,6 +230,73 @@ func TestOpenTabsAreCoveredWhenTheirSessionEndsAndNoOthers(t *testing.T) {
 	tab.wantUntold()
 }
 
+// The notice is in the language of the browser and in the colours of the pages, whatever the style sheet of the app does
+// to everything, and axe-core finds no fault in it.
+func TestTheNoticeOfATabLooksAndSpeaksAsThePagesDo(t *testing.T) {
+	t.Parallel()
+	s := newTabbed(t, 1, "tabs: overlay\nlook:\n  colors: {accent: \"#0b6e4f\"}\n  colors_dark: {accent: \"#7fd6b5\"}\n",
+		func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			w.Header().Set("Content-Security-Policy",
+				"default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:; style-src 'nonce-x'; "+
+					"require-trusted-types-for 'script'")
+			fmt.Fprintf(w, `<!doctype html><html lang="en" dir="rtl"><head><title>Notes</title><link rel="icon" href="data:,">`+
+				`<style nonce="x">*, ::backdrop, curfew-ended { --ink: red !important; --paper: red !important; `+
+				`--accent: red; color: red; background: red; font: 90px monospace }</style></head>`+
+				`<body><main><h1>Notes</h1><p id="secret">private words of %s</p></main></body></html>`,
+				html.EscapeString(r.Header.Get("X-Auth-Subject")))
+		})
+	for _, c := range []struct {
+		language, scheme     string
+		width                int64
+		title, text, action  string
+		paper, ink, on, main string
+	}{
+		{"fr-CA,fr", "dark", 360, "Vous êtes déconnecté",
+			"Une personne qui gère ce site, ou vous-même sur un autre appareil, a mis fin à cette session.",
+			"Se reconnecter", "rgb(18, 20, 27)", "rgb(233, 231, 225)", "rgb(20, 23, 42)", "rgb(127, 214, 181)"},
+		{"en-US,en", "light", 1280, "You are signed out",
+			"Somebody who runs this site, or you yourself on another device, ended this session.",
+			"Sign in again", "rgb(244, 243, 239)", "rgb(35, 38, 47)", "rgb(255, 255, 255)", "rgb(11, 110, 79)"},
+	} {
+		ctx := chromium.Start(t, browserPatience, "the notice of a tab was not looked at",
+			chromedp.Flag("host-resolver-rules", "MAP app.localhost:4180 "+s.replicas[0].public),
+			chromedp.Flag("accept-lang", c.language))
+		chromium.Watch(t, ctx)
+		tab := &screen{t, ctx, tabSite}
+		tab.do(chromedp.EmulateViewport(c.width, 800))
+		if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: c.scheme}}}); err != nil {
+			t.Fatal(err)
+		}
+		tab.open("/")
+		tab.shows("alice")
+		s.want(0, "session", "end", s.list("--sub", "alice")[0].ID)
+		tab.sees(covered)
+		const inside = `document.querySelector("curfew-ended").shadowRoot.querySelector`
+		style := func(what, property string) string {
+			return fmt.Sprintf(`getComputedStyle(%s(%q)).%s`, inside, what, property)
+		}
+		for expression, want := range map[string]string{
+			inside + `("h1").textContent`: c.title, inside + `("p").textContent`: c.text,
+			inside + `("button").textContent`: c.action, `document.title`: c.title,
+			inside + `("dialog").lang`: c.language[:2], inside + `("dialog").dir`: "ltr",
+			style("dialog", "direction"): "ltr", style("dialog", "backgroundColor"): c.paper, style("dialog", "color"): c.ink,
+			style("h1", "fontSize"): "25.6px", style("button", "color"): c.on, style("button", "backgroundColor"): c.main,
+			fmt.Sprintf(`getComputedStyle(%s("dialog"), "::backdrop").backgroundColor`, inside): c.paper,
+			inside + `("dialog").scrollWidth <= innerWidth`:                                     "true",
+		} {
+			if got := tab.text(expression); got != want {
+				t.Errorf("%s: %s is %q, want %q", c.language, expression, got, want)
+			}
+		}
+		if found := chromium.Axe(t, ctx, "../.."); found != "" {
+			t.Errorf("%s: axe finds\n%s", c.language, found)
+		}
+		shot(t, tab, "tab-signed-out-"+c.language[:2])
+	}
+}
+
 // A tab that the browser had put away, and one that it shows again after the Back button, show nothing of somebody who
 // is signed out meanwhile.
 func TestATabThatComesBackShowsNothingOfBefore(t *testing.T) {
