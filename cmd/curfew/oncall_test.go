@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"go/ast"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/redis/rueidis"
 
 	"example.com/curfew/audit"
@@ -252,4 +254,78 @@ func TestThreeTasksAtThreeInTheMorning(t *testing.T) {
 	o.want(0, "why", "alice")
 	o.happened("the ending", func(e audit.Event) bool { return e.Type == audit.SessionEnded && e.Subject == "alice" })
 	page("/person?sub=alice", "cannot get in: no session", "an operator ended it")
+}
+
+// The same by the console alone, from its first page, by what there is to click and to type: in seconds, so few steps it
+// takes.
+func TestThreeTasksByConsole(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	phone, laptop, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Laptop/2"), o.arrive(t, "Bob/3")
+	phone.signIn("alice")
+	laptop.signIn("alice")
+	bob.signIn("bob")
+	s := openConsole(t, o)
+	steps := 0
+	click := func(text string) {
+		t.Helper()
+		steps++
+		s.do(chromedp.Click(fmt.Sprintf(`//*[self::a or self::button][normalize-space()=%q]`, text)))
+	}
+	task := func(name string, most int, do func()) {
+		t.Helper()
+		began := time.Now()
+		steps = 0
+		s.open("/console/")
+		do()
+		t.Logf("%s: %d steps, %v", name, steps, time.Since(began).Round(time.Millisecond))
+		if steps > most {
+			t.Errorf("%s takes %d steps", name, steps)
+		}
+	}
+	says := func(texts ...string) {
+		t.Helper()
+		for _, text := range texts {
+			s.until(fmt.Sprintf(`document.querySelector("main").innerText.includes(%q)`, text))
+		}
+	}
+
+	task("the provider never called", 1, func() {
+		says("is the back channel registered?", "3 signed in, 0 ended by a refused refresh alone") // on the first page
+		click("Providers")
+		says("is the back channel registered?")
+	})
+
+	o.logout(t, o.op.SignLogoutToken("app", "alice", "", claim("aud", "another-app")))
+	o.happened("the refusal", func(e audit.Event) bool { return e.Check == "aud" })
+	task("a refused token", 4, func() {
+		says("aud") // among the last events of the first page
+		click("Events")
+		steps++
+		s.until(`!!document.querySelector("select[name=result]")`)
+		s.text(`document.querySelector("select[name=result]").value = "refused"`)
+		click("Show")
+		s.until(`location.search.includes("result=refused") && document.querySelectorAll("#rows tr").length === 1`)
+		steps++
+		s.do(chromedp.Click("#rows summary"))
+		says("aud", "another-app", "(claimed)")
+	})
+
+	task("one person's sessions", 4, func() {
+		click("Sessions")
+		s.until(`!!document.querySelector("input[name=sid]")`)
+		steps++
+		s.do(chromedp.SendKeys("input[name=sub]", "alice"))
+		click("Search")
+		says("Phone/1", "Laptop/2", "Compared: 2 sessions.")
+		steps++
+		s.do(chromedp.Click("tbody td:first-child a"))
+		says("can get in: 2 sessions")
+		click("End all sessions of this person at main")
+		says("cannot get in: no session")
+		steps-- // the last ends them; the others list them
+		phone.wantIn(false)
+		laptop.wantIn(false)
+		bob.wantIn(true)
+	})
 }
