@@ -355,8 +355,6 @@ func TestThePagesForPeopleInABrowser(t *testing.T) {
 		t.Errorf("after the end of a session: %q", got)
 	}
 	s.check("after the end of a session", checker)
-	s.wear(640, "light", "en")
-	s.shot("sessions")
 
 	// Without: the page comes anew. A form that submits itself waits for its button.
 	s.scripts(false)
@@ -389,6 +387,36 @@ func TestThePagesForPeopleInABrowser(t *testing.T) {
 	s.until(`document.querySelector("h1").textContent === "You are signed out"`)
 	s.check("signed out", checker)
 	s.shot("signed-out")
+}
+
+// The pictures of docs/pages.md, where CURFEW_SHOTS names a folder.
+func TestPicturesOfThePages(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("CURFEW_SHOTS") == "" {
+		t.Skip("CURFEW_SHOTS names no folder for pictures")
+	}
+	a := newApp(t, func(c *curfew.Config) {
+		c.Providers[0].Label = "Northgate ID"
+		c.Providers = append(c.Providers, oidc.Config{Name: "partners", Label: "Harbour partners",
+			Issuer: "http://127.0.0.1:1", ClientID: "app"})
+		c.Look = web.Look{Name: "Northgate", Footer: "Northgate Ltd, Harbour Street 1", Help: "https://help.example.com"}
+	})
+	for _, agent := range []string{"Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 " +
+		"(KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"} {
+		a.signInAs(agent)
+	}
+	s := openScreen(t, a.server.URL)
+	s.wear(360, "dark", "fr")
+	s.do(chromedp.EmulateViewport(360, 540))
+	s.open("/auth/login")
+	s.shot("pages-chooser")
+	s.wear(460, "light", "en")
+	s.do(chromedp.EmulateViewport(460, 940))
+	s.open("/auth/login?provider=" + a.providerName() + "&return_to=/auth/sessions")
+	s.until(`location.pathname === "/auth/sessions"`)
+	s.shot("pages-sessions")
+	s.clean("the pictures")
 }
 
 // signInAs signs alice in at the provider, with a browser that calls itself so.

@@ -266,8 +266,8 @@ func (c *Console) providersPage(ctx context.Context, r *http.Request) (any, erro
 // searchTime is how long a page searches before it asks whether to go on.
 const searchTime = 8 * time.Second
 
-// searchPage shows sessions as they are found. An answer of [Console.search] is quick, since it compares few. After each
-// the page is sent as far as it is. It ends when it is full, when all have been compared, or after [searchTime].
+// searchPage shows sessions as they are found. An answer of [Console.search] is quick, since it compares few. After
+// each the page is sent as far as it is. It ends when it is full, when all have been compared, or after [searchTime].
 func (c *Console) searchPage() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		pageHeaders(w)

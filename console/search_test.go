@@ -99,7 +99,8 @@ func TestASearchGoesOnUntilItsPageIsComplete(t *testing.T) {
 			t.Errorf("%s: %d rows, sent in %d parts\n%s", c.name, rows, flushed, page[strings.Index(page, "<main"):])
 		}
 		if strings.Contains(page, "Comparing sessions one by one") != (flushed > 1) ||
-			strings.Count(page, "<table>") != strings.Count(page, "</table>") || (rows > 0) != strings.Contains(page, "<table>") {
+			strings.Count(page, "<table>") != strings.Count(page, "</table>") ||
+			(rows > 0) != strings.Contains(page, "<table>") {
 			t.Errorf("%s: the page is not whole\n%s", c.name, page)
 		}
 	}

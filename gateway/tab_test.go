@@ -255,8 +255,9 @@ func TestTheNoticeIsInTheLanguageAndLookOfThePages(t *testing.T) {
 		"":                        {"en", "ltr", "You are signed out", "You were signed out at your provider."},
 		"en-GB,fr;q=0.5":          {"en", "ltr", "You are signed out", "You were signed out at your provider."},
 		"fr-CA,fr;q=0.9,en;q=0.5": {"fr", "ltr", "Vous êtes déconnecté", "chez votre fournisseur"},
-		"he":                      {"he", "rtl", "</script>\n\ndata: x\u2028 <b>\u05d0", "You were signed out at your provider."},
-		"xx, ;;\"<":               {"en", "ltr", "You are signed out", "You were signed out at your provider."},
+		"he": {"he", "rtl", "</script>\n\ndata: x\u2028 <b>\u05d0",
+			"You were signed out at your provider."},
+		"xx, ;;\"<": {"en", "ltr", "You are signed out", "You were signed out at your provider."},
 	} {
 		b, s := st.signIn(nil)
 		events, _ := st.listenIn(language, "?session="+s.Key.Handle(), b)
@@ -269,8 +270,8 @@ func TestTheNoticeIsInTheLanguageAndLookOfThePages(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &got); err != nil || !ok {
 			t.Fatalf("%q: %q, %v", language, text, err)
 		}
-		if got.Lang != want.lang || got.Dir != want.dir || got.Title != want.title || !strings.Contains(got.Text, want.text) ||
-			got.Action == "" || got.Cause != "backchannel" {
+		if got.Lang != want.lang || got.Dir != want.dir || got.Title != want.title ||
+			!strings.Contains(got.Text, want.text) || got.Action == "" || got.Cause != "backchannel" {
 			t.Errorf("%q: %+v", language, got)
 		}
 		if !strings.Contains(got.Style, "--accent:#0b6e4f;") || strings.ContainsAny(got.Style, "<&") {

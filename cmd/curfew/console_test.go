@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -92,13 +93,16 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	o := operate(t)
 	o.op.Mangle(func(m *oidctest.Mangle) {
 		m.IDToken = func(j *oidctest.JWT) {
-			j.Claims["name"] = hostile + strings.Repeat("n", 10_000)
-			j.Claims["email"] = hostile + "@example.com"
+			j.Claims["sid"] = `"><script>window.pwned=1</script>` + strings.Repeat("i", 200)
+		}
+		m.Userinfo = func(claims map[string]any) { // which has the last word
+			claims["name"] = hostile + strings.Repeat("n", 10_000)
+			claims["email"] = hostile + "@example.com"
 		}
 	})
 	alice := o.arrive(t, `Phone/1 "><script>window.pwned=1</script>`+"\u202e"+strings.Repeat("u", 10_000))
 	alice.signIn("alice")
-	o.op.Mangle(func(m *oidctest.Mangle) { m.IDToken = nil })
+	o.op.Mangle(func(m *oidctest.Mangle) { m.IDToken, m.Userinfo = nil, nil })
 	bob := o.arrive(t, "Bob/3")
 	bob.signIn("bob")
 	for _, lie := range []func(*oidctest.JWT){
@@ -143,6 +147,17 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	}
 	s.shape(1280, "light")
 
+	// They are there, as text.
+	s.open("/console/sessions?sub=alice")
+	for column, part := range map[int]string{2: `{{.}}</td></table><style>*{display:none}\\u202eevil\\u2066`,
+		4: `Phone/1 "><script>window.pwned=1</script>\\u202euuu`, 8: `sid "><script>window.pwned=1</script>`} {
+		cell := fmt.Sprintf(`document.querySelector("tbody td:nth-child(%d)").innerText`, column)
+		if got := s.text(cell + `.includes("` + strings.ReplaceAll(part, `"`, `\"`) + `")`); got != "true" {
+			t.Errorf("column %d lacks %s: %s", column, part, s.text(cell))
+		}
+	}
+	shot(t, s, "console-sessions-hostile")
+
 	// By keyboard: the first stop is the link past the navigation.
 	s.open("/console/sessions")
 	s.do(chromedp.KeyEvent("\t"))
@@ -160,7 +175,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	if got := s.text(rows); got != "1" {
 		t.Errorf("the sign-in is in the table %s times", got)
 	}
-	shot(t, s, "console-events")
+	shot(t, s, "console-events-hostile")
 
 	// End one session, all of a person, and all of a provider.
 	s.open("/console/sessions?sub=bob")
@@ -171,7 +186,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	alice.wantIn(true)
 	s.open("/console/person?sub=alice")
 	s.until(`document.querySelector(".verdict").innerText.includes("can get in")`)
-	shot(t, s, "console-person")
+	shot(t, s, "console-person-hostile")
 	s.do(chromedp.Click("main > form button.danger"))
 	s.until(`document.querySelector(".verdict")?.innerText.includes("cannot get in")`)
 	alice.wantIn(false)

@@ -256,8 +256,8 @@ func TestThreeTasksAtThreeInTheMorning(t *testing.T) {
 	page("/person?sub=alice", "cannot get in: no session", "an operator ended it")
 }
 
-// The same by the console alone, from its first page, by what there is to click and to type: in seconds, so few steps it
-// takes.
+// The same by the console alone, from its first page, by what there is to click and to type: in seconds, so few steps
+// it takes.
 func TestThreeTasksByConsole(t *testing.T) {
 	t.Parallel()
 	o := operate(t)
@@ -321,6 +321,10 @@ func TestThreeTasksByConsole(t *testing.T) {
 		steps++
 		s.do(chromedp.Click("tbody td:first-child a"))
 		says("can get in: 2 sessions")
+		s.shape(1280, "light")
+		shot(t, s, "console-person")
+		s.shape(360, "dark")
+		shot(t, s, "console-person-narrow")
 		click("End all sessions of this person at main")
 		says("cannot get in: no session")
 		steps-- // the last ends them; the others list them

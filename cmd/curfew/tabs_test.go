@@ -230,8 +230,8 @@ func TestOpenTabsAreCoveredWhenTheirSessionEndsAndNoOthers(t *testing.T) {
 	tab.wantUntold()
 }
 
-// The notice is in the language of the browser and in the colours of the pages, whatever the style sheet of the app does
-// to everything, and axe-core finds no fault in it.
+// The notice is in the language of the browser and in the colours of the pages, whatever the style sheet of the app
+// does to everything, and axe-core finds no fault in it.
 func TestTheNoticeOfATabLooksAndSpeaksAsThePagesDo(t *testing.T) {
 	t.Parallel()
 	s := newTabbed(t, 1, "tabs: overlay\nlook:\n  colors: {accent: \"#0b6e4f\"}\n  colors_dark: {accent: \"#7fd6b5\"}\n",

@@ -328,10 +328,10 @@ func BenchClock(b *testing.B, open func(b *testing.B) store.Store) {
 }
 
 // BenchSearch measures what the console and `curfew session list` ask for, with sealed sessions as sign-ins leave them,
-// as a multiple of [store.Sessions.Find] in the same run, which it asks for in between. Each ratio is one of medians. The
-// sessions of a subject and those with a sid are found by index, all of them are a page; an e-mail
-// address, an address and an age are those of no session, so each answer compares as many as one may, and says where it
-// goes on. The number after a name is the size of the page.
+// as a multiple of [store.Sessions.Find] in the same run, which it asks for in between. Each ratio is one of medians.
+// The sessions of a subject and those with a sid are found by index, all of them are a page; an e-mail address, an
+// address and an age are those of no session, so each answer compares as many as one may, and says where it goes on.
+// The number after a name is the size of the page.
 //
 // load, if not nil, puts sessions into an empty store in a quicker way than one by one.
 func BenchSearch(b *testing.B, open func(b *testing.B) store.Store,
