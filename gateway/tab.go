@@ -102,22 +102,23 @@ const (
 )
 
 func (h *Handler) newNotice(r *http.Request, cause store.Cause) notice {
-	title, text, action := "You are signed out", "Your session has ended.", "Sign in again"
+	m := web.Message{Title: "You are signed out", Text: "Your session has ended.",
+		Actions: []web.Action{{Label: "Sign in again"}}}
 	switch cause {
 	case store.CauseBackChannel, store.CauseFrontChannel, store.CauseProviderEnded:
-		text = "You were signed out at your provider."
+		m.Text = "You were signed out at your provider."
 	case store.CauseUser:
-		text = "You signed out in another tab or window."
+		m.Text = "You signed out in another tab or window."
 	case store.CauseAdmin:
-		text = "Somebody who runs this site, or you yourself on another device, ended this session."
+		m.Text = "Somebody who runs this site, or you yourself on another device, ended this session."
 	case store.CauseExpired:
-		text = "Your session has expired."
+		m.Text = "Your session has expired."
 	case store.CauseReplaced:
-		title, text = "This page is out of date", "Somebody has signed in again in this browser."
-		action = "Load it again"
+		m.Title, m.Text = "This page is out of date", "Somebody has signed in again in this browser."
+		m.Actions[0].Label = "Load it again"
 	}
 	words := h.Site.Words(r)
-	return notice{cause, words.Say(title), words.Say(text), words.Say(action), words.Lang, words.Dir,
+	return notice{cause, words.Say(m.Title), words.Say(m.Text), words.Say(m.Actions[0].Label), words.Lang, words.Dir,
 		h.Site.Pages.Style(noticeColors) + noticeStyle}
 }
 

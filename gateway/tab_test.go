@@ -283,9 +283,12 @@ func TestTheNoticeIsInTheLanguageAndLookOfThePages(t *testing.T) {
 	}
 	// Of each way to be told.
 	b, _ := st.signIn(nil)
-	for query, cookies := range map[string]string{"?session=x": cookie(b), "?session=y": ""} {
-		resp, body := st.send("GET", "/auth/events"+query, "Cookie", cookies, "Accept-Language", "fr")
-		if resp.Header.Get("Vary") != "Accept-Language" || !strings.Contains(body, `"lang":"fr"`) {
+	for query, c := range map[string]struct{ cookie, says string }{
+		"?session=x": {cookie(b), `"action":"La recharger"`}, "?session=y": {"", `"text":"Votre session est terminée."`},
+	} {
+		resp, body := st.send("GET", "/auth/events"+query, "Cookie", c.cookie, "Accept-Language", "fr")
+		if resp.Header.Get("Vary") != "Accept-Language" || !strings.Contains(body, `"lang":"fr"`) ||
+			!strings.Contains(body, c.says) {
 			t.Errorf("%s: %v %s", query, resp.Header, body)
 		}
 	}
