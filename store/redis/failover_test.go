@@ -277,3 +277,35 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 		}
 	}
 }
+
+// The sentinels choose the replica with the lowest priority, however much it lacks, and even if it was cut off just now.
+// So a logout is done when both replicas have it, and not before.
+func TestSentinelsPreferAReplicaThatLacksLogouts(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes servers and sentinels of its own")
+	}
+	own := servers.RedisSentinels(t, forgetful...)
+	lost, preferred := own.Nodes[0], own.Nodes[2]
+	heir := adminOf(t, preferred)
+	do(t, heir, "CONFIG", "SET", "replica-priority", "1")
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
+	now := store.Time(time.Now())
+	all := signInAll(t, backend, 4, now)
+	replicated(t, own)
+	cutOff(t, lost, preferred)
+	master := adminOf(t, lost)
+	rig.Poll(t, "the other replica is back", func() bool {
+		text, _ := ask(t, master, "INFO", "replication")
+		return strings.Contains(text, "state=online")
+	})
+	failed := endAll(t, backend, len(all), now)
+	if len(failed) != len(all) {
+		t.Errorf("%d of %d logouts were answered with success, and the next master lacks them", len(all)-len(failed),
+			len(all))
+	}
+	lost.Kill()
+	preferred.Thaw()
+	rig.Poll(t, "the preferred replica takes over", func() bool { return isMaster(heir) })
+	failedOver(t, backend, all, failed, now)
+}

@@ -29,8 +29,9 @@ type Options struct {
 	// means the certificates that this machine trusts.
 	TLS *tls.Config
 	// WaitReplicas is how many replicas must have acknowledged an ending before End returns nil. Without it a failover
-	// could bring sessions back that ended just before it. 0 means: one for each master, behind sentinels or of a
-	// Cluster, that has a replica, also while that replica is down; none for a single server. Less than 0 means none.
+	// could bring sessions back that ended just before it. 0 means: behind sentinels and on a Cluster all that are
+	// connected, or were up within the last minute, and at least one for a master that has or had a replica; none for a
+	// single server. Less than 0 means none.
 	WaitReplicas int
 	// Log reports when the server may lose what it is given, and when the replicas that endings wait for change. Nil
 	// means no log.
@@ -102,7 +103,8 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 		recheck: make(chan struct{}, 1),
 		unwatch: func() {},
 		replicas: replicas{auto: o.WaitReplicas == 0 && a.kind != kindSingle, fixed: max(0, o.WaitReplicas),
-			need: make(map[string]bool), conns: make(map[string]chan struct{}), away: make(map[string]bool)},
+			need: make(map[string]bool), up: make(map[string]seen), conns: make(map[string]chan struct{}),
+			away: make(map[string]bool)},
 		// All databases of a server share its channels, but sessions are in one database.
 		channel: fmt.Sprintf("%s%d:ended", o.Prefix, a.option.SelectDB),
 		prefix:  o.Prefix,

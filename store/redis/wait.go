@@ -19,6 +19,10 @@ const (
 	idleConnCleanup = 5 * time.Second
 	// checkEvery is how often to check which masters have replicas, besides after a lost connection.
 	checkEvery = 10 * time.Second
+	// awayFor is after how many of these intervals a replica that is down is no longer waited for: a minute. Before, it
+	// may come back and become the master without what it has missed: of several, neither sentinels nor a Cluster always
+	// choose the most up-to-date.
+	awayFor = 6
 )
 
 // errReplicas means that the work is done, but a failover may undo it.
@@ -26,21 +30,37 @@ var errReplicas = errors.New("redis: too few replicas have acknowledged")
 
 // replicas holds how many replicas have to acknowledge an ending.
 //
-// Unless a number is configured, that is one for a master that has a replica, and none for one that has no replica. A
-// replica that the sentinels or the Cluster know of counts even while it is down. On a Cluster this is kept for each
-// node by its ID, for replicas too, since each can become a master. Once it is one, it stays one while this process
-// runs: after a failover the new master has no replica for a while, and needs one as much as the old one did.
+// Unless a number is configured, that is each that may be the next master: those that are connected, and those that the
+// sentinels or the Cluster have called up within [awayFor]. A master that has or had a replica needs one at least, also
+// while they are all down: after a failover the new master has no replica for a while, and needs one as much as the old
+// one did. A master that never had one needs none. On a Cluster this is kept for each node by its ID, for replicas too,
+// since each can become a master.
 type replicas struct {
 	auto  bool
 	fixed int // unless auto
 
 	mu      sync.Mutex
 	need    map[string]bool          // whether a node has to wait, by its ID; "" behind sentinels
+	up      map[string]seen          // the replicas of a node that were up, by its ID
+	now     int                      // the current interval of checkEvery
 	known   map[string]bool          // the nodes that the last check found
 	doubt   bool                     // a former master is down, and it is not known yet which master it will follow
 	masters [buckets]string          // the ID of each bucket's master as of the last check
 	conns   map[string]chan struct{} // limits the connections that wait, by master
 	away    map[string]bool          // the masters that have too few replicas at present
+}
+
+// seen is the interval in which each replica was last up, by its name or ID.
+type seen map[string]int
+
+// recent returns how many were up within [awayFor].
+func (s seen) recent(interval int) (n int) {
+	for _, at := range s {
+		if interval-at <= awayFor {
+			n++
+		}
+	}
+	return n
 }
 
 // waits reports whether endings may have to wait for replicas.
@@ -54,7 +74,7 @@ func (r *replicas) required(id string) (n int, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.need[id] || r.doubt {
-		return 1, true
+		return max(1, r.up[id].recent(r.now)), true
 	}
 	return 0, r.known[id]
 }
@@ -110,6 +130,9 @@ func (s *Store) watchReplicas(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			s.replicas.mu.Lock()
+			s.replicas.now++
+			s.replicas.mu.Unlock()
 		case <-s.recheck:
 		}
 		checking, cancel := context.WithTimeout(ctx, s.timeout)
@@ -141,7 +164,7 @@ func (s *Store) checkTopology(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("redis: which masters have replicas: %w", err)
 	}
-	known, need := make(map[string]bool), make(map[string]bool)
+	known, need, replicas := make(map[string]bool), make(map[string]bool), make(map[string]map[string]bool)
 	var masters [buckets]string
 	var gone []string // masters that failed and have no slots: they were replaced
 	for _, shard := range shards {
@@ -155,6 +178,7 @@ func (s *Store) checkTopology(ctx context.Context) error {
 		if err != nil || err2 != nil {
 			return errAnswer
 		}
+		followers := make(map[string]bool)
 		for _, n := range nodes {
 			node, err := n.AsMap()
 			if err != nil {
@@ -171,6 +195,10 @@ func (s *Store) checkTopology(ctx context.Context) error {
 			if len(nodes) > 1 {
 				need[id] = true
 			}
+			replicas[id] = followers
+			if role == "replica" {
+				followers[id] = health == "online"
+			}
 			if role != "master" {
 				continue
 			}
@@ -186,33 +214,42 @@ func (s *Store) checkTopology(ctx context.Context) error {
 			}
 		}
 	}
-	s.learn(ctx, known, need, masters, gone)
+	s.learn(ctx, known, need, replicas, masters, gone)
 	return nil
 }
 
 // checkSentinels asks every sentinel: one that was just started may not know of a replica that is down.
 func (s *Store) checkSentinels(ctx context.Context) error {
-	counts := make(chan int, len(s.option.InitAddress))
+	answers := make(chan map[string]bool, len(s.option.InitAddress))
 	for _, at := range s.option.InitAddress {
 		go func() {
-			n, err := s.askSentinel(ctx, at)
+			replicas, err := s.askSentinel(ctx, at)
 			if err != nil {
-				n = -1
+				replicas = nil
 			}
-			counts <- n
+			answers <- replicas
 		}()
 	}
-	most := -1
+	answered, replicas := false, make(map[string]bool)
 	for range s.option.InitAddress {
-		most = max(most, <-counts)
+		some := <-answers
+		answered = answered || some != nil
+		for name, up := range some {
+			replicas[name] = replicas[name] || up
+		}
 	}
 	// Sentinels are for masters with replicas, so unless they say that there is none, assume one.
-	s.learn(ctx, map[string]bool{"": true}, map[string]bool{"": most != 0}, [buckets]string{}, nil)
+	need := map[string]bool{"": !answered || len(replicas) > 0}
+	all := map[string]map[string]bool{"": replicas}
+	if !answered {
+		all = nil
+	}
+	s.learn(ctx, map[string]bool{"": true}, need, all, [buckets]string{}, nil)
 	return nil
 }
 
-// askSentinel asks a sentinel how many replicas the master has, including those that are down.
-func (s *Store) askSentinel(ctx context.Context, at string) (int, error) {
+// askSentinel asks a sentinel for the replicas of the master, and which of them are up.
+func (s *Store) askSentinel(ctx context.Context, at string) (map[string]bool, error) {
 	o, sentinel := s.option, s.option.Sentinel
 	o.InitAddress, o.ForceSingleClient, o.SelectDB = []string{at}, true, 0
 	o.Username, o.Password, o.ClientName = sentinel.Username, sentinel.Password, sentinel.ClientName
@@ -220,15 +257,26 @@ func (s *Store) askSentinel(ctx context.Context, at string) (int, error) {
 	o.Sentinel, o.DisableRetry, o.PipelineMultiplex = rueidis.SentinelOption{}, true, -1
 	c, err := dial(ctx, o)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer c.Close()
-	all, err := c.Do(ctx, c.B().Arbitrary("SENTINEL", "REPLICAS", sentinel.MasterSet).Build()).ToArray()
-	return len(all), err
+	list, err := c.Do(ctx, c.B().Arbitrary("SENTINEL", "REPLICAS", sentinel.MasterSet).Build()).ToArray()
+	replicas := make(map[string]bool)
+	for _, one := range list {
+		about, err := one.AsStrMap()
+		if err != nil {
+			return nil, errAnswer
+		}
+		replicas[about["name"]] = !strings.Contains(about["flags"], "down")
+	}
+	return replicas, err
 }
 
-// learn adds the results of a check to what is known.
-func (s *Store) learn(ctx context.Context, known, need map[string]bool, masters [buckets]string, gone []string) {
+// learn adds the results of a check to what is known. replicas are those of a node, and whether they are up.
+func (s *Store) learn(
+	ctx context.Context, known, need map[string]bool, replicas map[string]map[string]bool, masters [buckets]string,
+	gone []string,
+) {
 	r := &s.replicas
 	r.mu.Lock()
 	first, found := r.known == nil, false
@@ -236,6 +284,17 @@ func (s *Store) learn(ctx context.Context, known, need map[string]bool, masters 
 		if needs && !r.need[id] {
 			r.need[id] = true
 			found = true
+		}
+	}
+	for id, all := range replicas {
+		last := r.up[id]
+		r.up[id] = make(seen)
+		for name, up := range all {
+			if up {
+				r.up[id][name] = r.now
+			} else if at, ok := last[name]; ok {
+				r.up[id][name] = at
+			}
 		}
 	}
 	r.known, r.masters, r.doubt = known, masters, false
@@ -322,11 +381,20 @@ func (s *Store) tryReplicated(ctx context.Context, c call, timeout time.Duration
 // requiredOn asks the node behind a connection for its ID, and returns how many of its replicas to wait for. A map of
 // the slots is not enough: it may be older than a failover or a move.
 func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) (id string, n int, err error) {
-	if s.cluster && s.replicas.auto {
+	if !s.replicas.auto {
+		return "", s.replicas.fixed, nil
+	}
+	questions := rueidis.Commands{client.B().Info().Section("replication").Build()}
+	if s.cluster {
+		questions = append(questions, client.B().ClusterMyid().Build())
+	}
+	answers := client.DoMulti(ctx, questions...)
+	text, unasked := answers[0].ToString()
+	if s.cluster {
 		// If this user may not ask, assume that the node has a replica.
-		if id, err = client.Do(ctx, client.B().ClusterMyid().Build()).ToString(); err != nil {
+		if id, err = answers[1].ToString(); err != nil {
 			if _, refused := rueidis.IsRedisErr(err); refused {
-				return "", 1, nil
+				return "", max(1, connected(text)), nil
 			}
 			return "", 0, err
 		}
@@ -334,30 +402,32 @@ func (s *Store) requiredOn(ctx context.Context, client rueidis.DedicatedClient) 
 	n, known := s.replicas.required(id)
 	if n == 0 && !known {
 		if err := s.checkTopology(ctx); err != nil {
-			return id, 1, nil
+			return id, max(1, connected(text)), nil
 		}
 		if n, known = s.replicas.required(id); !known {
 			n = 1
 		}
 	}
 	if n > 0 {
-		return id, n, nil
+		return id, max(n, connected(text)), nil
+	}
+	if unasked != nil {
+		return id, 0, unasked
 	}
 	// A replica may have been added since the last check.
-	text, err := client.Do(ctx, client.B().Info().Section("replication").Build()).ToString()
-	if err != nil {
-		return id, 0, err
-	}
 	if !strings.Contains(text, "connected_slaves:0") {
 		s.replicas.mu.Lock()
 		s.replicas.need[id] = true
 		s.replicas.mu.Unlock()
 		s.log.WarnContext(ctx, "a master has a replica that was not known before: logouts wait for it from now on",
 			"event", "redis_replica_awaited")
-		n = 1
+		n = max(1, connected(text))
 	}
 	return id, n, nil
 }
+
+// connected returns how many replicas are connected to a master and follow it, by what it says of them.
+func connected(info string) int { return strings.Count(info, "state=online") }
 
 // warnAboutReplicas warns, when a store is opened, of masters that have no replica, and of replicas that are down.
 // connected is the smallest number of replicas that are connected to a master.
