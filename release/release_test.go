@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 func built(t *testing.T, targets string) (one, two string) {
 	t.Helper()
 	var dist []string
-	for _, who := range []struct {
+	people := []struct {
 		folder string
 		aged   time.Duration
 		env    []string
@@ -60,11 +60,16 @@ func built(t *testing.T, targets string) (one, two string) {
 			"LC_ALL=tr_TR.UTF-8", "LANG=tr_TR.UTF-8", "GOMAXPROCS=1", "HOME=" + t.TempDir(), "USER=somebody",
 			"GOFLAGS=-tags=x", "GOAMD64=v3", "GOARM64=v9.0", "GOFIPS140=v1.0.0", "GOEXPERIMENT=nogreenteagc",
 			"SOURCE_DATE_EPOCH=1", "CURFEW_URL=https://somebody.example.com"}},
-	} {
+	}
+	var sources []string
+	for _, who := range people { // before anything is built: the source may be edited meanwhile
 		source := filepath.Join(t.TempDir(), who.folder)
 		copySource(t, source, time.Now().Add(-who.aged))
+		sources = append(sources, source)
+	}
+	for i, who := range people {
 		out := filepath.Join(t.TempDir(), "dist")
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-source", source, "-out", out, "-version", "1.2.3",
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-source", sources[i], "-out", out, "-version", "1.2.3",
 			"-date", "1700000000", "-targets", targets)
 		cmd.Env = os.Environ()
 		for _, name := range []string{"GOMODCACHE", "GOCACHE"} { // which are under HOME unless somebody says where
