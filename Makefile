@@ -13,7 +13,8 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 CHECKS      := inherit,-ST1005,-SA1004
 
 .DEFAULT_GOAL := help
-.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench soak demo build dist release interop
+.PHONY: help test deps check vet fmt tidy staticcheck vulncheck race modules fuzz bench soak demo build dist release
+.PHONY: reproduce interop
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,7 +100,10 @@ demo: ## see it work: a provider and two apps on this machine
 dist: release
 release: ## build what is released into dist: VERSION=1.2.3 make release
 	@mkdir -p dist; cd release && go run . -source .. -out ../dist -version "$(VERSION)" \
-	  -date "$$(git log -1 --format=%ct)" -targets "$(TARGETS)"
+	  -date "$${SOURCE_DATE_EPOCH:-$$(git -c log.showSignature=false log -1 --format=%ct)}" -targets "$(TARGETS)"
+
+reproduce: ## build a release twice for every system, in different surroundings, and compare each byte
+	@cd release && go test -v -count=1 -timeout 150m -run '^TestAReleaseIsReproducibleAndComplete$$' -every
 
 build: ## build the command as it is shipped
 	CGO_ENABLED=0 go build -trimpath -o curfew ./cmd/curfew

@@ -16,11 +16,12 @@ type entry struct {
 	mode       int64
 }
 
-// archive writes the binary with licence, documentation, manual pages and completions: a .zip for Windows, a .tar.gz
+// archive writes the binary with licences, documentation, manual pages and completions: a .zip for Windows, a .tar.gz
 // for the others.
 func (r *release) archive(binary string, t target) error {
 	folder := "curfew_" + r.version + "_" + t.String()
 	entries := []entry{{path.Join(folder, filepath.Base(binary)), binary, 0o755}}
+	entries = append(entries, entry{path.Join(folder, "LICENSES.txt"), noticesOf(binary), 0o644})
 	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md"} {
 		entries = append(entries, entry{path.Join(folder, name), filepath.Join(r.source, name), 0o644})
 	}

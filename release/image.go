@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
@@ -58,9 +59,17 @@ func newBlob(mediaType string, text []byte) blob {
 func digest(text []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(text)) }
 
 // image makes the image of a binary (OCI image specification 1.1). It has no base image: the binary, the certificates of
-// public CAs, and the names of root and of the user that it runs as.
+// public CAs, the names of root and of the user that it runs as, and the licences.
 func (r *release) image(binary string, t target) (img image, err error) {
 	program, err := os.ReadFile(binary)
+	if err != nil {
+		return img, err
+	}
+	ours, err := os.ReadFile(filepath.Join(r.source, "LICENSE"))
+	if err != nil {
+		return img, err
+	}
+	others, err := os.ReadFile(noticesOf(binary))
 	if err != nil {
 		return img, err
 	}
@@ -97,6 +106,11 @@ func (r *release) image(binary string, t target) (img image, err error) {
 		func() error { return folder("usr", 0o755, 0) },
 		func() error { return folder("usr/bin", 0o755, 0) },
 		func() error { return file("usr/bin/curfew", 0o755, program) },
+		func() error { return folder("usr/share", 0o755, 0) },
+		func() error { return folder("usr/share/doc", 0o755, 0) },
+		func() error { return folder("usr/share/doc/curfew", 0o755, 0) },
+		func() error { return file("usr/share/doc/curfew/LICENSE", 0o644, ours) },
+		func() error { return file("usr/share/doc/curfew/LICENSES.txt", 0o644, others) },
 		func() error { return folder("var", 0o755, 0) },
 		func() error { return folder("var/lib", 0o755, 0) },
 		func() error { return folder(stateFolder, 0o700, nobody) },

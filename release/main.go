@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,6 +29,7 @@ type release struct {
 	targets []target
 	files   []string // what was written, without the folder
 	texts   manual
+	env     []string // of the go command, whatever the target
 }
 
 // target is a system that a binary is built for.
@@ -75,6 +77,9 @@ func run(source, out, version string, date int64, targets string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
+	if r.env, err = environment(); err != nil {
+		return err
+	}
 	if r.texts, err = r.manual(work); err != nil {
 		return err
 	}
@@ -85,7 +90,21 @@ func run(source, out, version string, date int64, targets string) error {
 		if err != nil {
 			return err
 		}
-		steps := []func(string, target) error{r.archive, r.sbom}
+		info, err := buildinfo.ReadFile(binary)
+		if err != nil {
+			return err
+		}
+		licences, err := r.licences(info.Deps)
+		if err != nil {
+			return err
+		}
+		if err := r.notices(binary, info.Deps, licences); err != nil {
+			return err
+		}
+		if err := r.sbom(binary, t, info, licences); err != nil {
+			return err
+		}
+		steps := []func(string, target) error{r.archive}
 		if t.os == "linux" {
 			steps = append(steps, r.packages)
 			img, err := r.image(binary, t)
@@ -116,13 +135,28 @@ func (r *release) build(work string, t target) (string, error) {
 	}
 	cmd := exec.Command("go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
 		"-ldflags=-s -w -buildid= -X main.release="+r.version, "-o", binary, "./cmd/curfew")
-	cmd.Dir = r.source
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+t.os, "GOARCH="+t.arch, "GOFLAGS=", "GOAMD64=v1",
-		"GOARM64=v8.0", "GOEXPERIMENT=", "GOWORK=off", "GOTOOLCHAIN="+runtime.Version())
+	cmd.Dir, cmd.Env = r.source, append(slices.Clone(r.env), "GOOS="+t.os, "GOARCH="+t.arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build for %s: %w\n%s", t, err, out)
 	}
 	return binary, nil
+}
+
+// environment is that of the go command: the caller's, without what changes the bytes of a binary. `go env -w` can say
+// the same things, so its file is not read either, but for where modules come from and where they are kept.
+func environment() ([]string, error) {
+	env := os.Environ()
+	for _, name := range []string{"GOPATH", "GOMODCACHE", "GOCACHE", "GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY",
+		"GONOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH"} {
+		value, err := exec.Command("go", "env", name).Output()
+		if err != nil {
+			return nil, fmt.Errorf("go env %s: %w", name, err)
+		}
+		env = append(env, name+"="+strings.TrimSpace(string(value)))
+	}
+	version, _, _ := strings.Cut(runtime.Version(), " ") // experiments follow
+	return append(env, "GOENV=off", "GO111MODULE=on", "GOWORK=off", "GOTOOLCHAIN="+version, "GOFLAGS=", "CGO_ENABLED=0",
+		"GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GOFIPS140=off", "GO_EXTLINK_ENABLED="), nil
 }
 
 // create makes a file of the release.

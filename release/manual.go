@@ -27,7 +27,7 @@ func (r *release) manual(work string) (manual, error) {
 	}
 	ask := func(args ...string) ([]byte, error) {
 		cmd := exec.Command(binary, args...)
-		cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(r.date.Unix(), 10), "TZ=UTC")
+		cmd.Env = []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(r.date.Unix(), 10), "TZ=UTC"} // nothing of the caller's
 		out, err := cmd.Output()
 		if err != nil {
 			return nil, fmt.Errorf("curfew %s: %w", strings.Join(args, " "), err)

@@ -49,6 +49,7 @@ func (r *release) packages(binary string, t target) error {
 					content(files.TypeConfigNoReplace, filepath.Join(r.source, "deploy/systemd/curfew.yaml"),
 						"/etc/curfew/curfew.yaml", 0o644),
 					content("", filepath.Join(r.source, "LICENSE"), "/usr/share/doc/curfew/copyright", 0o644),
+					content("", noticesOf(binary), "/usr/share/doc/curfew/LICENSES.txt", 0o644),
 					content("", r.texts.shells["bash"], "/usr/share/bash-completion/completions/curfew", 0o644),
 					content("", r.texts.shells["fish"], "/usr/share/fish/vendor_completions.d/curfew.fish", 0o644),
 					content("", r.texts.shells["zsh"], zsh, 0o644),

@@ -4,6 +4,7 @@ package main
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bufio"
 	"bytes"
 	"compress/gzip"
@@ -12,30 +13,78 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// built holds what two runs built, each from a copy of the source in a folder of its own.
-func built(t *testing.T) (one, two string) {
+var every = flag.Bool("every", false, "build for every system, the second time from nothing: takes long")
+
+// TestMain is the command itself where a test runs it so, in a process of its own.
+func TestMain(m *testing.M) {
+	if mask := os.Getenv("RELEASE_TEST_UMASK"); mask != "" {
+		bits, err := strconv.ParseInt(mask, 8, 32)
+		if err != nil {
+			panic(err)
+		}
+		setUmask(int(bits))
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// built holds what two people built, who have nothing in common but the source and the release of Go.
+func built(t *testing.T, targets string) (one, two string) {
 	t.Helper()
-	dist := []string{}
-	for _, name := range []string{"a", "another folder"} {
-		source := filepath.Join(t.TempDir(), name)
-		copySource(t, source)
+	var dist []string
+	people := []struct {
+		folder string
+		aged   time.Duration
+		env    []string
+	}{
+		{"a", 0, []string{"RELEASE_TEST_UMASK=022", "TZ=UTC", "LC_ALL=C", "HOME=" + t.TempDir()}},
+		{"another folder", 5 * 365 * 24 * time.Hour, []string{"RELEASE_TEST_UMASK=077", "TZ=Pacific/Kiritimati",
+			"LC_ALL=tr_TR.UTF-8", "LANG=tr_TR.UTF-8", "GOMAXPROCS=1", "HOME=" + t.TempDir(), "USER=somebody",
+			"GOFLAGS=-tags=x", "GOAMD64=v3", "GOARM64=v9.0", "GOFIPS140=v1.0.0", "GOEXPERIMENT=nogreenteagc",
+			"SOURCE_DATE_EPOCH=1", "CURFEW_URL=https://somebody.example.com"}},
+	}
+	var sources []string
+	for _, who := range people { // before anything is built: the source may be edited meanwhile
+		source := filepath.Join(t.TempDir(), who.folder)
+		copySource(t, source, time.Now().Add(-who.aged))
+		sources = append(sources, source)
+	}
+	for i, who := range people {
 		out := filepath.Join(t.TempDir(), "dist")
-		if err := run(source, out, "1.2.3", 1_700_000_000, "linux/amd64"); err != nil {
-			t.Fatal(err)
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-source", sources[i], "-out", out, "-version", "1.2.3",
+			"-date", "1700000000", "-targets", targets)
+		cmd.Env = os.Environ()
+		for _, name := range []string{"GOMODCACHE", "GOCACHE"} { // which are under HOME unless somebody says where
+			value, err := exec.Command("go", "env", name).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Env = append(cmd.Env, name+"="+strings.TrimSpace(string(value)))
+		}
+		if *every && who.aged > 0 { // the other has what this machine has compiled before
+			cmd.Env = append(cmd.Env, "GOCACHE="+t.TempDir())
+		}
+		cmd.Env = append(cmd.Env, who.env...)
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, text)
 		}
 		dist = append(dist, out)
 	}
@@ -43,7 +92,7 @@ func built(t *testing.T) (one, two string) {
 }
 
 // copySource copies what a binary and a package are made of.
-func copySource(t *testing.T, to string) {
+func copySource(t *testing.T, to string, date time.Time) {
 	t.Helper()
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -63,7 +112,10 @@ func copySource(t *testing.T, to string) {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(to, rel), text, 0o644)
+		if err := os.WriteFile(filepath.Join(to, rel), text, 0o644); err != nil {
+			return err
+		}
+		return os.Chtimes(filepath.Join(to, rel), date, date)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,35 +123,82 @@ func copySource(t *testing.T, to string) {
 }
 
 func TestAReleaseIsReproducibleAndComplete(t *testing.T) {
-	one, two := built(t)
+	targets := "linux/amd64"
+	if *every {
+		targets = allTargets
+	}
+	one, two := built(t, targets)
+	names := same(t, one, two)
 	sums, err := os.ReadFile(filepath.Join(one, "SHA256SUMS"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, _ := os.ReadFile(filepath.Join(two, "SHA256SUMS"))
-	if !bytes.Equal(sums, again) {
-		t.Errorf("two builds differ:\n%s\n%s", sums, again)
-	}
-	var names []string
+	summed := []string{"SHA256SUMS"}
 	for line := range strings.Lines(string(sums)) {
 		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		text, err := os.ReadFile(filepath.Join(one, name))
 		if err != nil || fmt.Sprintf("%x", sha256.Sum256(text)) != sum {
 			t.Errorf("%s: %v, or another checksum", name, err)
 		}
-		names = append(names, name)
+		summed = append(summed, name)
+	}
+	expected := []string{"SHA256SUMS", "curfew_1.2.3_image.tar"}
+	for target := range strings.SplitSeq(targets, ",") {
+		name := "curfew_1.2.3_" + strings.Replace(target, "/", "_", 1)
+		switch system, _, _ := strings.Cut(target, "/"); system {
+		case "linux":
+			expected = append(expected, name+".deb", name+".rpm", name+".spdx.json", name+".tar.gz")
+		case "darwin":
+			expected = append(expected, name+".spdx.json", name+".tar.gz")
+		default:
+			expected = append(expected, name+".spdx.json", name+".zip")
+		}
+	}
+	slices.Sort(expected)
+	if !slices.Equal(names, expected) || !slices.Equal(summed, expected) {
+		t.Errorf("built %q with the checksums of %q, want %q", names, summed, expected)
 	}
 	want := []string{"curfew_1.2.3_image.tar", "curfew_1.2.3_linux_amd64.deb", "curfew_1.2.3_linux_amd64.rpm",
 		"curfew_1.2.3_linux_amd64.spdx.json", "curfew_1.2.3_linux_amd64.tar.gz"}
-	if !slices.Equal(names, want) {
-		t.Errorf("built %q, want %q", names, want)
-	}
 	t.Run("archive", func(t *testing.T) { testArchive(t, filepath.Join(one, want[4])) })
-	t.Run("sbom", func(t *testing.T) { testSBOM(t, filepath.Join(one, want[3])) })
+	for _, name := range names {
+		if strings.HasSuffix(name, ".spdx.json") {
+			t.Run(name, func(t *testing.T) { testSBOM(t, filepath.Join(one, name)) })
+		}
+	}
+	t.Run("wrong sbom", func(t *testing.T) { testWrongSBOM(t, filepath.Join(one, want[3])) })
 	t.Run("deb", func(t *testing.T) { testDeb(t, filepath.Join(one, want[1])) })
 	t.Run("rpm", func(t *testing.T) { testRPM(t, filepath.Join(one, want[2])) })
 	t.Run("image", func(t *testing.T) { testImage(t, filepath.Join(one, want[0])) })
 	t.Run("container", func(t *testing.T) { testContainer(t, filepath.Join(one, want[0])) })
+}
+
+// same compares the files of two folders, and returns their names.
+func same(t *testing.T, one, two string) (names []string) {
+	t.Helper()
+	files, err := os.ReadDir(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others, err := os.ReadDir(two)
+	if err != nil || len(others) != len(files) {
+		t.Errorf("%d files, and once more %d: %v", len(files), len(others), err)
+	}
+	for _, f := range files {
+		names = append(names, f.Name())
+		a, err := os.ReadFile(filepath.Join(one, f.Name()))
+		b, err2 := os.ReadFile(filepath.Join(two, f.Name()))
+		if err := errors.Join(err, err2); err != nil {
+			t.Error(err)
+		} else if !bytes.Equal(a, b) {
+			at := 0
+			for at < min(len(a), len(b)) && a[at] == b[at] {
+				at++
+			}
+			t.Errorf("%s: %d and %d bytes, which differ from byte %d on", f.Name(), len(a), len(b), at)
+		}
+	}
+	return names
 }
 
 // tool runs a program that a machine may lack.
@@ -119,14 +218,12 @@ func tool(t *testing.T, name string, args ...string) string {
 }
 
 func testArchive(t *testing.T, name string) {
-	dir := t.TempDir()
-	tool(t, "tar", "-xzf", name, "-C", dir)
-	binary := filepath.Join(dir, "curfew_1.2.3_linux_amd64", "curfew")
+	binary := unpacked(t, strings.TrimSuffix(name, ".tar.gz"))
 	out, err := exec.Command(binary, "version").CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "curfew 1.2.3 (") {
 		t.Errorf("version: %v: %s", err, out)
 	}
-	for _, name := range []string{"man/curfew.1.gz", "completions/curfew.bash", "completions/curfew.zsh",
+	for _, name := range []string{"LICENSES.txt", "man/curfew.1.gz", "completions/curfew.bash", "completions/curfew.zsh",
 		"completions/curfew.fish"} {
 		if _, err := os.Stat(filepath.Join(filepath.Dir(binary), name)); err != nil {
 			t.Error(err)
@@ -147,35 +244,96 @@ func testArchive(t *testing.T, name string) {
 	}
 }
 
+// validate has spdx-tools read a list of what a release contains.
+func validate(t *testing.T, name string) (string, error) {
+	t.Helper()
+	if _, err := os.Stat("spdx/pip/spdx_tools"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("spdx-tools is missing: .ci/deps installs it")
+		}
+		t.Skip("NOT TESTED: the list against the specification of SPDX: .ci/deps installs spdx-tools")
+	}
+	cmd := exec.CommandContext(t.Context(), "python3", "spdx/validate.py", name)
+	cmd.Env = append(os.Environ(), "PYTHONPATH=spdx/pip", "PYTHONDONTWRITEBYTECODE=1")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// testSBOM has the list of a binary validated, and compares it with what `go version -m` says of the binary.
 func testSBOM(t *testing.T, name string) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var doc spdxDocument
-	in := json.NewDecoder(bytes.NewReader(text))
-	in.DisallowUnknownFields()
-	if err := in.Decode(&doc); err != nil {
+	if err := json.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)
 	}
-	id := regexp.MustCompile(`^SPDXRef-[A-Za-z0-9.-]+$`)
-	ids := map[string]bool{doc.ID: true}
-	for _, p := range doc.Packages {
-		if !id.MatchString(p.ID) || ids[p.ID] || p.Name == "" || p.Location == "" {
-			t.Errorf("%+v is not a package of SPDX", p)
-		}
-		ids[p.ID] = true
-	}
-	for _, r := range doc.Relationships {
-		if !ids[r.Element] || !ids[r.Related] {
-			t.Errorf("%+v relates to nothing", r)
+	listed := map[string]string{}
+	for _, p := range doc.Packages[1:] {
+		listed[p.Name] = p.Version
+		if p.Declared == unknown {
+			t.Errorf("the licence of %s is not known", p.Name)
 		}
 	}
-	if doc.Version != "SPDX-2.3" || doc.License != "CC0-1.0" || len(doc.Packages) < 20 ||
-		!slices.ContainsFunc(doc.Packages, func(p spdxPackage) bool { return p.Name == "modernc.org/sqlite" }) ||
-		!slices.ContainsFunc(doc.Packages, func(p spdxPackage) bool { return p.Name == "stdlib" }) {
-		t.Errorf("the list has %d packages", len(doc.Packages))
+	linked := map[string]string{}
+	version := strings.Fields(tool(t, "go", "version", "-m", unpacked(t, strings.TrimSuffix(name, ".spdx.json"))))
+	for i, word := range version {
+		switch word {
+		case "dep":
+			linked[version[i+1]] = version[i+2]
+		case "path":
+			linked[stdlib] = strings.TrimPrefix(version[i-1], "go")
+		}
 	}
+	if len(linked) < 50 || !maps.Equal(listed, linked) {
+		t.Errorf("listed %v\nlinked %v", listed, linked)
+	}
+	if out, err := validate(t, name); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// testWrongSBOM sees faults found in a list.
+func testWrongSBOM(t *testing.T, name string) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string][2]string{
+		"SPDX does not know it":                     {`"versionInfo"`, `"versionInformation"`},
+		`the referenced spdx_id "SPDXRef-module-2"`: {`"SPDXRef-module-2"`, `"SPDXRef-nothing"`},
+		"Unrecognized license":                      {`"BSD-3-Clause"`, `"BSD-Three"`},
+		"parameter download_location":               {`   "downloadLocation": "NOASSERTION",` + "\n", ""},
+	} {
+		wrong := filepath.Join(t.TempDir(), "wrong.spdx.json")
+		if err := os.WriteFile(wrong, bytes.Replace(text, []byte(change[0]), []byte(change[1]), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := validate(t, wrong); err == nil || !strings.Contains(out, what) {
+			t.Errorf("with %q in place of %q: %v: %s", change[1], change[0], err, out)
+		}
+	}
+}
+
+// unpacked is the binary of an archive, whose name is without its end.
+func unpacked(t *testing.T, archive string) string {
+	t.Helper()
+	dir := t.TempDir()
+	folder := filepath.Base(archive)
+	if zipped := archive + ".zip"; strings.Contains(archive, "windows") {
+		z, err := zip.OpenReader(zipped)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer z.Close()
+		if err := os.CopyFS(dir, z); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, folder, "curfew.exe")
+	}
+	tool(t, "tar", "-xzf", archive+".tar.gz", "-C", dir)
+	return filepath.Join(dir, folder, "curfew")
 }
 
 func testDeb(t *testing.T, name string) {
@@ -187,8 +345,9 @@ func testDeb(t *testing.T, name string) {
 	tool(t, "dpkg-deb", "--extract", name, dir)
 	unit := filepath.Join(dir, "usr/lib/systemd/system/curfew.service")
 	for path, mode := range map[string]fs.FileMode{"usr/bin/curfew": 0o755, "etc/curfew/curfew.yaml": 0o644,
-		"usr/share/doc/curfew/copyright": 0o644, "usr/lib/systemd/system/curfew.service": 0o644,
-		"usr/share/man/man1/curfew.1.gz": 0o644, "usr/share/man/man1/curfew-session-end.1.gz": 0o644,
+		"usr/share/doc/curfew/copyright": 0o644, "usr/share/doc/curfew/LICENSES.txt": 0o644,
+		"usr/lib/systemd/system/curfew.service": 0o644,
+		"usr/share/man/man1/curfew.1.gz":        0o644, "usr/share/man/man1/curfew-session-end.1.gz": 0o644,
 		"usr/share/bash-completion/completions/curfew": 0o644, "usr/share/zsh/vendor-completions/_curfew": 0o644,
 		"usr/share/fish/vendor_completions.d/curfew.fish": 0o644} {
 		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != mode {

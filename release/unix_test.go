@@ -16,3 +16,6 @@ func endGroup(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL
 
 // owner returns the number of the user that owns a file.
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+// setUmask sets which permissions new files do not get.
+func setUmask(mask int) { syscall.Umask(mask) }

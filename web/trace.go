@@ -23,6 +23,9 @@ func (s *Site) Trace(w http.ResponseWriter, r *http.Request, name string) (http.
 	}
 	method := MethodName(r)
 	ctx, sp := span.Begin(ctx, s.Tracer, method+" "+name, trace.SpanKindServer, "http.request.method", method)
+	if !sp.IsRecording() { // it is only passed on
+		return w, r.WithContext(ctx), func() {}
+	}
 	if w == nil { // what is answered is sent by other means
 		return w, r.WithContext(ctx), func() { sp.End() }
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,8 +48,11 @@ func alertRules(t *testing.T) []alertRule {
 	return f.Groups[0].Rules
 }
 
-// panelQueries returns the expressions of the dashboard by the title of their panel.
-func panelQueries(t *testing.T) map[string][]string {
+// panelQuery is a query of the dashboard.
+type panelQuery struct{ Expr, LegendFormat string }
+
+// panelQueries returns the queries of the dashboard by the title of their panel.
+func panelQueries(t *testing.T) map[string][]panelQuery {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(deployDir, "grafana", "curfew.json"))
 	if err != nil {
@@ -60,20 +65,20 @@ func panelQueries(t *testing.T) map[string][]string {
 			Type    string
 			Title   string
 			GridPos struct{ H, W, X, Y int }
-			Targets []struct{ Expr string }
+			Targets []panelQuery
 		}
 	}
 	if err := json.Unmarshal(text, &dashboard); err != nil {
 		t.Fatal(err)
 	}
-	queries, ids := map[string][]string{}, map[int]bool{}
+	queries, ids := map[string][]panelQuery{}, map[int]bool{}
 	for _, p := range dashboard.Panels {
 		if ids[p.ID] || p.Title == "" || p.GridPos.X+p.GridPos.W > 24 || (p.Type == "row") != (len(p.Targets) == 0) {
 			t.Errorf("panel %d %q: its ID or title, its place, or its queries are not right", p.ID, p.Title)
 		}
 		ids[p.ID] = true
-		for _, target := range p.Targets {
-			queries[p.Title] = append(queries[p.Title], target.Expr)
+		if len(p.Targets) > 0 {
+			queries[p.Title] = append(queries[p.Title], p.Targets...)
 		}
 	}
 	if len(queries) < 15 {
@@ -82,8 +87,8 @@ func panelQueries(t *testing.T) map[string][]string {
 	return queries
 }
 
-// Whoever renames a metric changes the alerts and the dashboard too, or this fails.
-func TestEveryMetricOfTheAlertsAndTheDashboardIsServed(t *testing.T) {
+// Whoever renames a metric or a label changes the alerts and the dashboard too, or this fails.
+func TestEveryMetricAndLabelOfTheAlertsAndTheDashboardIsServed(t *testing.T) {
 	t.Parallel()
 	config := writeFile(t, "url: http://127.0.0.1:4180\nstore: 'sqlite:"+filepath.Join(t.TempDir(), "m.db")+"'\n"+
 		"providers:\n  - {issuer: 'http://127.0.0.1:9', client_id: app}\n"+
@@ -104,7 +109,11 @@ func TestEveryMetricOfTheAlertsAndTheDashboardIsServed(t *testing.T) {
 		}
 	}
 	named := regexp.MustCompile(`\b(?:curfew|process|go)_[a-z_]+\b|\bup\b`)
-	check := func(where, expr string) {
+	labelled := servedLabels(t, text)
+	check := func(where, expr, shown string) {
+		for _, fault := range labelFaults(expr, shown, labelled) {
+			t.Errorf("%s: %s", where, fault)
+		}
 		quoted := regexp.MustCompile(`"[^"]*"`).ReplaceAllString(expr, `""`)
 		names := named.FindAllString(quoted, -1)
 		if len(names) == 0 {
@@ -123,11 +132,16 @@ func TestEveryMetricOfTheAlertsAndTheDashboardIsServed(t *testing.T) {
 		}
 	}
 	for _, r := range alertRules(t) {
-		check(r.Alert, r.Expr)
+		check(r.Alert, r.Expr, strings.Join(slices.Collect(maps.Values(r.Annotations)), " "))
 	}
 	for panel, queries := range panelQueries(t) {
 		for _, q := range queries {
-			check(panel, q)
+			check(panel, q.Expr, q.LegendFormat)
+			for _, s := range selector.FindAllString(q.Expr, -1) {
+				if !strings.Contains(s, `{job="$job"`) {
+					t.Errorf("%s: %s is of every job, not of the one that was chosen", panel, s)
+				}
+			}
 		}
 	}
 }
@@ -165,8 +179,8 @@ func TestPrometheusLoadsTheAlertsAndTheQueriesOfTheDashboard(t *testing.T) {
 	for _, all := range panelQueries(t) {
 		for _, q := range all {
 			n++
-			q = strings.NewReplacer("$__rate_interval", "5m", "$instance", "a", "$job", "curfew").Replace(q)
-			queries.Groups[0].Rules = append(queries.Groups[0].Rules, alertRule{Record: fmt.Sprintf("q:%d", n), Expr: q})
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$instance", "a", "$job", "curfew").Replace(q.Expr)
+			queries.Groups[0].Rules = append(queries.Groups[0].Rules, alertRule{Record: fmt.Sprintf("q:%d", n), Expr: expr})
 		}
 	}
 	text, err := yaml.Marshal(queries)
