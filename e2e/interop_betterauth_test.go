@@ -16,6 +16,7 @@ const betterAuthVersion = "1.7.5" // of e2e/better-auth/package.json
 // TestInteropBetterAuth plays the scenarios of Better Auth. Each has a server of its own.
 func TestInteropBetterAuth(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	missing := ""
 	if _, err := exec.LookPath("node"); err != nil {
 		missing = "node is missing; install Node.js 20 or later"

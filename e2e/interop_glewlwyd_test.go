@@ -20,6 +20,7 @@ import (
 // TestInteropGlewlwyd plays the scenarios of Glewlwyd, of which each starts one.
 func TestInteropGlewlwyd(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	missing := ""
 	for _, name := range []string{"glewlwyd", "sqlite3"} {
 		if _, err := exec.LookPath(name); err != nil {

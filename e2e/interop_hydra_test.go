@@ -20,6 +20,7 @@ const hydraVersion = "2.3.0" // of e2e/hydra/go.mod
 // TestInteropHydra plays the scenarios of Ory Hydra, of which one is started: it makes keys of 4096 bits.
 func TestInteropHydra(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	if _, err := os.Stat(hydraProgram()); err != nil {
 		missing := "there is no Ory Hydra " + hydraVersion + ": run .ci/deps interop"
 		if os.Getenv("CI") == "true" {

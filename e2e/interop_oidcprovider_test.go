@@ -10,6 +10,7 @@ import (
 // tests of this package use it too, and look closer.
 func TestInteropOIDCProvider(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	need(t)
 	play(t, "oidc-provider", "oidc-provider 9.13.3:", oidcProviderScenarios())
 }
