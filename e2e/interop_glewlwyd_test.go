@@ -237,6 +237,23 @@ func glewlwydScenarios() []scenario {
 			bob.in(t, other)
 			return sends, curfew
 		}},
+		{what: "**the same without `allow_missing_exp`**", run: func(t *testing.T) (string, string) {
+			p, g, other, b := two(t, 300)
+			other.kill()
+			file := filepath.Join(other.dir, "curfew.yaml")
+			settings, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other.write(t, "curfew.yaml", strings.Replace(string(settings), "allow_missing_exp: true", "", 1))
+			other.start(t)
+			if _, out := other.run(t, "", "check"); !strings.Contains(out, "set allow_missing_exp: true") {
+				t.Errorf("check should name the setting: %s", out)
+			}
+			other.namesTheSetting(t, "allow_missing_exp: true", func() { p.signOut(t, b, g) })
+			b.in(t, other)
+			return "a logout token", "**refuses it**; the log, `/readyz?detail` and `curfew check` name the setting"
+		}},
 		{what: "Curfew is away while somebody signs out", run: func(t *testing.T) (string, string) {
 			p, g, other, b := two(t, 5)
 			other.kill()

@@ -113,6 +113,7 @@ func (k *keycloak) sessions() []scenario {
 						"useJwksUrl":       "true", "validateSignature": "true", "backchannelSupported": "true"}}
 				c.realm["identityProviders"] = []object{upstream}
 				r := k.realm(t, g, c)
+				g.provider(t, r.issuer, "link_params: [kc_idp_hint]")
 				g.start(t)
 				users := &realm{keycloak: k, name: commonRealm, issuer: k.URL + "/realms/" + commonRealm, suffix: r.suffix}
 				id := users.admin(t, http.MethodPost, "/users", newUser("carol"+r.suffix), nil)
@@ -135,6 +136,11 @@ func (k *keycloak) sessions() []scenario {
 				p = b.password(t, p, "carol"+r.suffix, "pw")
 				if p.status != http.StatusOK || p.url.String() != g.url+"/private" {
 					t.Fatalf("carol signs in and should be on the page that she wanted: %v", p)
+				}
+				hinted := newBrowser("somebody who need not choose")
+				p = hinted.follow(t, hinted.get(t, g.url+"/auth/login?kc_idp_hint=up"))
+				if !strings.HasPrefix(p.url.String(), users.issuer) || !strings.Contains(p.body, `name="password"`) {
+					t.Errorf("kc_idp_hint should lead to the other provider: %v", p)
 				}
 				return g.ended(t, b, func() {
 					users.admin(t, http.MethodPost, "/users/"+id+"/logout", nil, nil)

@@ -28,6 +28,7 @@ func TestInteropKeycloak(t *testing.T) {
 		k.tokens(),
 		k.subjects(),
 		k.ways(),
+		k.traps(),
 		k.outages(),
 	))
 }
@@ -121,6 +122,10 @@ func (k *keycloak) makeRealm(t *testing.T, name string, change object) {
 		"realm": name, "enabled": true, "sslRequired": "none", "eventsEnabled": true, "enabledEventTypes": eventTypes,
 		// The passwords guard nothing here, and what guards passwords takes time.
 		"passwordPolicy": "hashAlgorithm(pbkdf2-sha256) and hashIterations(1)",
+		// By itself Keycloak makes two RSA keys, which takes it seconds.
+		"components": object{"org.keycloak.keys.KeyProvider": []object{
+			keyProvider("rsa", "privateKey", pkcs8(t, rsaKey(t))), keyProvider("hmac-generated", "algorithm", "HS512"),
+			keyProvider("aes-generated", "secretSize", "16")}},
 		"clients": []object{{"clientId": "cli", "publicClient": true, "standardFlowEnabled": false,
 			"directAccessGrantsEnabled": true}},
 	}
@@ -129,6 +134,10 @@ func (k *keycloak) makeRealm(t *testing.T, name string, change object) {
 	if os.Getenv("CURFEW_TEST_KEYCLOAK") != "" { // it takes a second, and any other server is thrown away
 		t.Cleanup(func() { k.Admin(t, http.MethodDelete, "/"+name, nil, nil) })
 	}
+}
+
+func keyProvider(id, setting, value string) object {
+	return object{"name": id, "providerId": id, "config": object{"priority": []string{"100"}, setting: []string{value}}}
 }
 
 // start makes a realm with a running gateway.
