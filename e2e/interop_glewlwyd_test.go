@@ -41,6 +41,7 @@ func TestInteropGlewlwyd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("console", glewlwydPictures)
 	fields := strings.Fields(string(version))
 	play(t, "glewlwyd", "Glewlwyd "+fields[len(fields)-1]+":", glewlwydScenarios())
 }
@@ -52,6 +53,11 @@ func glewlwydTables() []byte {
 	text, _ := os.ReadFile(glewlwydSQL)
 	return text
 }
+
+// glewlwydTypes are the types of its files.
+const glewlwydTypes = `{extension = ".html" mime_type = "text/html"}, {extension = ".css" mime_type = "text/css"},
+	{extension = ".js" mime_type = "application/javascript"}, {extension = ".json" mime_type = "application/json"},
+	{extension = ".png" mime_type = "image/png"}`
 
 // glewlwyd is one with the users alice and bob, and the administrator that a new one has.
 type glewlwyd struct {
@@ -79,7 +85,7 @@ bind_address="127.0.0.1"
 external_url="http://%s"
 login_url="login.html"
 api_prefix="api"
-static_files_path="/usr/share/glewlwyd/webapp/"
+static_files_path="%s"
 log_mode="console"
 log_level="INFO"
 cookie_domain="127.0.0.1"
@@ -94,8 +100,9 @@ client_module_path="/usr/lib/glewlwyd/client"
 user_auth_scheme_module_path="/usr/lib/glewlwyd/scheme"
 plugin_module_path="/usr/lib/glewlwyd/plugin"
 hash_algorithm="SHA512"
+static_files_mime_types = (%s)
 database = { type = "sqlite3", path = "%s" };
-`, port, addr, database), 0o600); err != nil {
+`, port, addr, glewlwydPages(t), glewlwydTypes, database), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := &glewlwyd{api: "http://" + addr + "/api", admin: newBrowser("the administrator")}
@@ -154,7 +161,11 @@ database = { type = "sqlite3", path = "%s" };
 			"backchannel_logout_session_required": "true",
 			"authorization_type":                  []string{"code", "refresh_token"},
 			"token_endpoint_auth_method":          []string{"client_secret_basic"}})
-		g.provider(t, p.api+"/oidc", "allow_missing_exp: true")
+		settings := []string{"allow_missing_exp: true"}
+		if ttl < 60 {
+			settings = append(settings, noUserinfo)
+		}
+		g.provider(t, p.api+"/oidc", settings...)
 		g.start(t)
 	}
 	return p

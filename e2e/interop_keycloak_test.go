@@ -50,10 +50,11 @@ type realm struct {
 	users  map[string]string // their IDs, without the suffix
 }
 
-// changes is what differs from the realm and the client that the page describes. Attributes are the client's. If it
-// changes the realm, the scenario has one of its own.
+// changes is what differs from the realm and the client that the page describes. Attributes are the client's, and
+// settings those of the provider here. If it changes the realm, the scenario has one of its own.
 type changes struct {
 	realm, client, attributes object
+	settings                  []string
 }
 
 // realm makes the client of a gateway and its users, and has the gateway use them. The gateway does not run yet.
@@ -89,7 +90,9 @@ func newUser(name string) object {
 // addClient makes the client of a gateway, and has the gateway use the realm unless it has a provider already.
 func (r *realm) addClient(t *testing.T, g *gateway, c changes) {
 	t.Helper()
-	if !slices.Contains(g.flags, "--issuer") {
+	if len(c.settings) > 0 {
+		g.provider(t, r.issuer, c.settings...)
+	} else if !slices.Contains(g.flags, "--issuer") {
 		g.flags = append(g.flags, "--issuer", r.issuer)
 	}
 	attributes := object{
@@ -224,7 +227,9 @@ func (r *realm) session(t *testing.T, name string) string {
 }
 
 // brief is a client whose access tokens live for some seconds, so that Curfew soon asks again.
-func brief() changes { return changes{attributes: object{"access.token.lifespan": "5"}} }
+func brief() changes {
+	return changes{attributes: object{"access.token.lifespan": "5"}, settings: []string{noUserinfo}}
+}
 
 // signOuts are the ways to end a session at Keycloak.
 func (k *keycloak) signOuts() []scenario {

@@ -55,16 +55,18 @@ func (k *keycloak) tokens() []scenario {
 				g.start(t)
 				return logout(t, r, g)
 			}},
-		{what: "a refresh token works once, and 20 requests come together", run: func(t *testing.T) (string, string) {
-			c := brief()
-			c.realm = object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0}
-			r, g := k.start(t, c)
-			b := r.signIn(t, g, "alice")
-			for range 2 {
-				b.refreshedOnce(t, g)
-			}
-			return "one new refresh token each time", "uses each once, and the session goes on"
-		}},
+		// An answer that comes too late has used the refresh token up: Keycloak has nothing else to do meanwhile.
+		{what: "a refresh token works once, and 20 requests come together", alone: true,
+			run: func(t *testing.T) (string, string) {
+				c := brief()
+				c.realm = object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0}
+				r, g := k.start(t, c)
+				b := r.signIn(t, g, "alice")
+				for range 2 {
+					b.refreshedOnce(t, g)
+				}
+				return "one new refresh token each time", "uses each once, and the session goes on"
+			}},
 		{what: "**scope `offline_access`**: the sessions of somebody are ended", run: func(t *testing.T) (string, string) {
 			r, g := k.start(t, brief(), "--scopes", "openid,profile,email,offline_access")
 			b := r.signIn(t, g, "alice")

@@ -31,22 +31,23 @@ func (r *realm) logOut(t *testing.T) {
 	r.admin(t, http.MethodPost, "/users/"+r.users["alice"]+"/logout", nil, nil)
 }
 
-// encrypts returns a gateway that gets its ID Tokens encrypted, with more settings of its provider. It does not run yet.
+// encrypts returns a gateway that gets its ID Tokens encrypted, with more settings of its provider. It does not run
+// yet.
 func (k *keycloak) encrypts(t *testing.T, settings ...string) (*realm, *gateway) {
 	t.Helper()
 	g := newGateway(t)
 	g.write(t, "key.pem", pkcs8(t, rsaKey(t)))
-	c := brief()
+	c := changes{attributes: brief().attributes}
 	maps.Copy(c.attributes, object{"use.jwks.url": "true", "jwks.url": g.url + "/auth/client-keys/main",
 		"id.token.encrypted.response.alg": "RSA-OAEP-256", "id.token.encrypted.response.enc": "A256GCM"})
 	r := k.realm(t, g, c)
-	g.provider(t, r.issuer, append([]string{"decryption_key_file: key.pem", "id_token_encrypted_response_alg: RSA-OAEP-256",
-		"id_token_encrypted_response_enc: A256GCM"}, settings...)...)
+	g.provider(t, r.issuer, append(settings, noUserinfo, "decryption_key_file: key.pem",
+		"id_token_encrypted_response_alg: RSA-OAEP-256", "id_token_encrypted_response_enc: A256GCM")...)
 	return r, g
 }
 
-// namesTheSetting does something that has the provider send a logout token, and fails unless it is refused for want of a
-// setting, which the log and /readyz?detail name.
+// namesTheSetting does something that has the provider send a logout token, and fails unless it is refused for want of
+// a setting, which the log and /readyz?detail name.
 func (g *gateway) namesTheSetting(t *testing.T, setting string, what func()) {
 	t.Helper()
 	from := g.said()
@@ -74,8 +75,8 @@ func (k *keycloak) refusesPlainTokens(t *testing.T) (string, string) {
 	b := r.signIn(t, g, "alice")
 	g.namesTheSetting(t, setting, func() { r.logOut(t) })
 	b.out(t, g)
-	return "a logout token that is not encrypted", "**refuses it**; the log, `/readyz?detail` and `curfew check` name the " +
-		"setting. The session ends when it is next refreshed"
+	return "a logout token that is not encrypted", "**refuses it**; the log, `/readyz?detail` and `curfew check` name " +
+		"the setting. The session ends when it is next refreshed"
 }
 
 func (k *keycloak) hintsWithTheSignedToken(t *testing.T) (string, string) {
@@ -96,8 +97,7 @@ func (k *keycloak) hintsWithTheSignedToken(t *testing.T) (string, string) {
 
 // revokesOffline has a session whose refresh token would outlive it.
 func (k *keycloak) revokesOffline(t *testing.T) (string, string) {
-	c := brief()
-	c.attributes["backchannel.logout.revoke.offline.tokens"] = "true"
+	c := changes{attributes: object{"backchannel.logout.revoke.offline.tokens": "true"}}
 	r, g := k.start(t, c, "--scopes", "openid,profile,email,offline_access")
 	other := newGateway(t)
 	(&realm{keycloak: k, name: r.name, issuer: r.issuer}).addClient(t, other, changes{})
@@ -181,7 +181,7 @@ func (k *keycloak) readsRoles(t *testing.T) (string, string) {
 func (k *keycloak) revalidates(t *testing.T) (string, string) {
 	g := newGateway(t)
 	r := k.realm(t, g, changes{})
-	g.provider(t, r.issuer, "revalidate: 5s")
+	g.provider(t, r.issuer, often)
 	g.start(t)
 	b, bob := r.signIn(t, g, "alice"), r.signIn(t, g, "bob")
 	sends, _ := g.ended(t, b, func() {
@@ -194,10 +194,9 @@ func (k *keycloak) revalidates(t *testing.T) (string, string) {
 // isAskedInside has people and the issuer at the address with TLS, and the gateway at the other.
 func (k *keycloak) isAskedInside(t *testing.T) (string, string) {
 	g := newGateway(t)
-	r := k.realm(t, g, changes{realm: object{"attributes": object{"frontendUrl": k.HTTPS}},
-		attributes: brief().attributes})
+	r := k.realm(t, g, changes{realm: object{"attributes": object{"frontendUrl": k.HTTPS}}})
 	r.issuer = k.HTTPS + strings.TrimPrefix(r.issuer, k.URL)
-	g.provider(t, r.issuer, "internal_url: "+k.URL)
+	g.provider(t, r.issuer, "internal_url: "+k.URL, often)
 	g.start(t)
 	if status, out := g.run(t, "", "check"); status != 0 {
 		t.Errorf("check finds faults: %s", out)

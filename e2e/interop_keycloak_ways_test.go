@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -113,6 +114,9 @@ func decrypts(alg, enc, key string) []string {
 		"userinfo_signed_response_alg: RS256", "decryption_key_file: " + key, "allow_unencrypted_logout_tokens: true"}
 }
 
+// often is a setting by which sessions are refreshed soon, although their access tokens live for long.
+const often = "revalidate: 5s"
+
 // start has a gateway run that speaks in this way. Its files "key" and "next" hold keys on P-256, and "rsa" one of RSA.
 func (w keycloakWay) start(t *testing.T, k *keycloak) (*realm, *gateway) {
 	t.Helper()
@@ -120,7 +124,7 @@ func (w keycloakWay) start(t *testing.T, k *keycloak) (*realm, *gateway) {
 	if w.bound == "jkt" { // an app could not use the token
 		g.write(t, "curfew.yaml", "")
 	}
-	c := brief()
+	c := changes{attributes: object{}}
 	for name, v := range w.client {
 		if name == "attributes" {
 			maps.Copy(c.attributes, v.(object))
@@ -131,7 +135,7 @@ func (w keycloakWay) start(t *testing.T, k *keycloak) (*realm, *gateway) {
 		}
 		c.client[name] = v
 	}
-	settings := w.settings
+	settings := append(slices.Clone(w.settings), often)
 	if w.keys {
 		c.attributes["use.jwks.url"], c.attributes["jwks.url"] = "true", g.url+"/auth/client-keys/main"
 	}

@@ -24,6 +24,7 @@ func oidcProviderScenarios() []scenario {
 		p.env = []string{"OP_ACCESS_TTL=5", "OP_NEXT_TTL=5", "OP_REFRESH=" + refresh}
 		g.flags = append(g.flags, "--scopes", scopes)
 		g.configure(t, "pass_access_token: true\n")
+		g.provider(t, p.issuer, noUserinfo)
 		p.start(t)
 		g.start(t)
 		return p, g

@@ -28,6 +28,10 @@ type scenario struct {
 	run   func(t *testing.T) (sends, curfew string)
 }
 
+// noUserinfo is a setting for access tokens that live for some seconds: on a busy machine they would have expired
+// before userinfo is asked.
+const noUserinfo = "userinfo: never"
+
 const (
 	tableBegins = "<!-- The table is made by `make interop`. -->"
 	tableEnds   = "<!-- The end of the table. -->"
