@@ -142,6 +142,7 @@ func serveFloor() error {
 
 func answerHeaders(w http.ResponseWriter) {
 	h := w.Header()
+	h.Set("Connection", "close") // see logout.Handler.Backchannel
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")

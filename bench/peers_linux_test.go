@@ -18,7 +18,7 @@ func (r *run) peers() (all []*peer) {
 	begin := func(name, store string, start func(p *peer) error) {
 		p := &peer{target: target{name: name}, Store: store, batch: 500}
 		if r.quick {
-			p.batch = 100
+			p.batch = 50
 		}
 		p.addr = freeAddr(r.b)
 		if err := start(p); err != nil {
@@ -200,7 +200,7 @@ func (r *run) spring(p *peer) error {
 	r.say("Spring Security: warming the JVM up")
 	p.live = nil
 	r.signIn(p, 16, 200)
-	r.checks(p, p.check, 16, 3*time.Second)
+	r.checks(p, p.check, 16, 1<<30, 3*time.Second)
 	bodies, _ := r.tokens(p, 200, false)
 	r.logouts(&p.target, p.logout, 16, bodies, 200, 204)
 	return nil

@@ -11,7 +11,7 @@ import (
 func (r *run) refusedThere() {
 	n := 300
 	if r.quick {
-		n = 50
+		n = 30
 	}
 	for _, kind := range []string{"PostgreSQL", "Redis", "Redis Cluster"} {
 		var at string

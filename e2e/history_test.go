@@ -58,6 +58,7 @@ const (
 	checks  action = "check"
 	ends    action = "logout"
 	crashes action = "the memory is lost"
+	loses   action = "a failover may lose the sign-in"
 )
 
 // deed is an operation, with its begin, its end and its answer.
@@ -84,11 +85,14 @@ type history struct {
 	deeds   []deed
 }
 
+// undoes reports whether a deed ends sessions.
+func (d *deed) undoes() bool { return d.action == ends || d.action == crashes || d.action == loses }
+
 func (h *history) names(d *deed, session int) bool {
 	switch {
 	case d.action == crashes:
 		return true
-	case d.action != ends:
+	case !d.undoes():
 		return false
 	case d.only > 0:
 		return d.only-1 == session
@@ -153,13 +157,28 @@ type limits struct {
 	slack   time.Duration // after a logout, in which a new login may be refused
 	// marks that bar every login from before a restart, however old they are: those of a store of one process
 	restarts []int64
+	// when another server became the master, or may have: what a former one took in at last is lost, unless it is an
+	// ending (docs/stores-redis.md)
+	failovers []fault
+}
+
+// mayLose reports whether a sign-in may be lost. A master that was killed or frozen takes in more until it learns that
+// it is one no longer.
+func (l *limits) mayLose(d *deed) bool {
+	return d.action == returns && d.status == http.StatusSeeOther &&
+		slices.ContainsFunc(l.failovers, func(f fault) bool {
+			return f.from-int64(time.Second) <= d.to && (f.to == 0 || d.from <= f.to+int64(10*time.Second))
+		})
 }
 
 // allow applies the limits, once. A check of a copy may take effect earlier than it was sent, by the ceiling, but not
 // before a logout that the same replica answered 200.
 func (h *history) allow(l limits) {
 	begun := make([]deed, len(h.sids))
-	for _, d := range h.deeds {
+	for _, d := range slices.Clone(h.deeds) {
+		if l.mayLose(&d) {
+			h.deeds = append(h.deeds, deed{action: loses, only: d.session + 1, replica: -1, from: d.from, to: never})
+		}
 		if d.action == begins {
 			begun[d.session] = d
 		}
@@ -181,7 +200,7 @@ func (h *history) allow(l limits) {
 				switch {
 				case !h.names(&e, d.session) || e.from >= d.to || e.to <= d.from-int64(l.ceiling):
 				case e.replica == d.replica && e.to <= d.from:
-					earliest = max(earliest, e.to)
+					earliest = max(earliest, e.to+1)
 				default:
 					copied = true
 				}
@@ -193,22 +212,48 @@ func (h *history) allow(l limits) {
 	}
 }
 
-// needed leaves out checks that say no more than another one: a check that was answered the same, and began and ended
-// within its time.
-func needed(deeds []deed) []deed {
-	all := slices.Clone(deeds)
+// needed leaves out what says no more than something else:
+//
+//   - a check, if another one that was answered the same began and ended within its time;
+//   - a logout without success that was sent again and again. Whatever some of them may have done, as many of the first
+//     may have done: one, and one more for each login that began since and could be ended too.
+func (h *history) needed() []deed {
+	all := slices.Clone(h.deeds)
+	type target struct {
+		sid  string
+		only int
+	}
+	first, kept := map[target]int64{}, map[target]int{}
+	slices.SortStableFunc(all, func(a, b deed) int { return cmp.Compare(a.from, b.from) })
+	all = slices.DeleteFunc(all, func(d deed) bool {
+		if d.action != ends || d.to != never {
+			return false
+		}
+		t := target{d.sid, d.only}
+		if kept[t]++; kept[t] == 1 {
+			first[t] = d.from
+			return false
+		}
+		since := 1
+		for _, b := range h.deeds {
+			if b.action == begins && b.to > first[t] && h.names(&d, b.session) {
+				since++
+			}
+		}
+		return kept[t] > since
+	})
 	slices.SortFunc(all, func(a, b deed) int { return cmp.Or(cmp.Compare(b.from, a.from), cmp.Compare(a.to, b.to)) })
 	type kind struct{ session, status int }
-	first := map[kind]int64{}
+	within := map[kind]int64{}
 	all = slices.DeleteFunc(all, func(d deed) bool {
 		if d.action != checks {
 			return false
 		}
 		k := kind{d.session, d.status}
-		if end, ok := first[k]; ok && end <= d.to {
+		if end, ok := within[k]; ok && end <= d.to {
 			return true
 		}
-		first[k] = d.to
+		within[k] = d.to
 		return false
 	})
 	slices.Reverse(all)
@@ -252,15 +297,15 @@ func (h *history) shortest(deeds []deed) []deed {
 	for again := true; again; {
 		again = false
 		for s := range h.sids {
-			again = wrong(func(d *deed) bool { return d.session == s && d.action != ends && d.action != crashes }) || again
+			again = wrong(func(d *deed) bool { return d.session == s && !d.undoes() }) || again
 		}
 		for _, c := range slices.Backward(slices.Clone(deeds)) {
-			explains := (c.action == ends || c.action == crashes) && slices.ContainsFunc(deeds, func(d deed) bool {
+			explains := c.undoes() && slices.ContainsFunc(deeds, func(d deed) bool {
 				refused := d.action == checks && d.status != http.StatusOK ||
 					d.action == returns && d.status != http.StatusSeeOther
 				return refused && h.names(&c, d.session)
 			})
-			if c.action == checks || c.action == ends && !explains || c.action == crashes && !explains {
+			if c.action == checks || c.undoes() && !explains {
 				again = wrong(func(d *deed) bool { return *d == c }) || again
 			}
 		}
@@ -273,6 +318,8 @@ func (d *deed) String() string {
 	switch {
 	case d.action == crashes:
 		return string(crashes)
+	case d.action == loses:
+		return fmt.Sprintf("%s of session %d", loses, d.only-1)
 	case d.action == ends && d.only > 0:
 		who = fmt.Sprint("session ", d.only-1)
 	case d.action == ends && d.sid != "":

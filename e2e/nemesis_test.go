@@ -401,7 +401,7 @@ func (s *soak) links(to *servers.Server) []trouble {
 	return linkTroubles(all)
 }
 
-// skewed builds the command with a clock that CURFEW_TEST_CLOCK sets off, in seconds. Only time.Now is different.
+// skewed builds the command with a clock that SOAK_CLOCK sets off, in seconds. Only time.Now is different.
 func skewed(t *testing.T) (program string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -422,7 +422,7 @@ func skewed(t *testing.T) (program string) {
 	changed = strings.Replace(changed, "\nimport (\n", "\nimport (\n\t\"syscall\"\n", 1) + `
 // setOff is by how many seconds the clock is wrong.
 var setOff = func() (n int64) {
-	text, _ := syscall.Getenv("CURFEW_TEST_CLOCK")
+	text, _ := syscall.Getenv("SOAK_CLOCK")
 	sign := int64(1)
 	for i, c := range []byte(text) {
 		if i == 0 && c == '-' {
@@ -454,7 +454,7 @@ var setOff = func() (n int64) {
 func (s *soak) apart(program string) {
 	for _, g := range s.gs {
 		g.program = program
-		g.clock = func() []string { return []string{fmt.Sprint("CURFEW_TEST_CLOCK=", rand.IntN(81)-40)} }
+		g.clock = func() []string { return []string{fmt.Sprint("SOAK_CLOCK=", rand.IntN(81)-40)} }
 		g.env = g.clock()
 	}
 }

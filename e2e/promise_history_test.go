@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,19 +89,34 @@ func TestAHistoryIsRightExactlyWhenItKeepsThePromises(t *testing.T) {
 		{"refused without any logout", []deed{begin(0, 2, 3), back(0, out, 4, 5)}, false},
 		{"lost with the memory", []deed{begin(0, 0, 1), back(0, in, 2, 3), begin(1, 0, 1), crash(4, 5),
 			check(0, 0, no, 6, 7), back(1, out, 6, 7)}, true},
+		{"a sign-in is lost in a failover", []deed{begin(0, 5000, 5001), back(0, in, 5002, 5003),
+			check(0, 0, no, 5004, 5005)}, true},
+		{"a sign-in is lost in a failover, and comes back", []deed{begin(0, 5000, 5001), back(0, in, 5002, 5003),
+			check(0, 0, no, 5004, 5005), check(0, 0, yes, 7000, 7001)}, false},
+		{"a sign-in from long before a failover is lost", []deed{begin(0, 0, 1), back(0, in, 2, 3),
+			check(0, 0, no, 5004, 5005)}, false},
+		{"a logout during a failover is undone", []deed{begin(0, 5000, 5001), back(0, in, 5002, 5003),
+			logout("a", 0, 5004, 5005), check(0, 0, yes, 5006, 5007)}, false},
+		{"sent thirty times without success", append(slices.Repeat([]deed{logout("a", 0, 4, 0)}, 30), begin(0, 0, 1),
+			back(0, in, 2, 3), check(0, 0, no, 6, 7), begin(2, 8, 9), back(2, in, 10, 11), check(2, 0, yes, 12, 13),
+			check(2, 0, no, 14, 15)), true},
+		{"sent thirty times without success, and undone", append(slices.Repeat([]deed{logout("a", 0, 4, 0)}, 30),
+			begin(0, 0, 1), back(0, in, 2, 3), check(0, 0, no, 6, 7), begin(2, 8, 9), back(2, in, 10, 11),
+			check(2, 0, no, 12, 13), check(2, 0, yes, 1500, 1501)), false},
 		{"back after the memory was lost", []deed{begin(0, 0, 1), back(0, in, 2, 3), crash(4, 5),
 			check(0, 0, yes, 6, 7)}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			h := &history{subject: "alice", sids: []string{"a", "b", "a"}, deeds: row.deeds}
-			h.allow(limits{ceiling: ceiling, slack: 2 * time.Second})
-			got := h.check(needed(h.deeds))
+			h.allow(limits{ceiling: ceiling, slack: 2 * time.Second,
+				failovers: []fault{{from: 5000 * ms, to: 5010 * ms}}})
+			got := h.check(h.needed())
 			if want := map[bool]porcupine.CheckResult{true: porcupine.Ok, false: porcupine.Illegal}[row.right]; got != want {
 				t.Errorf("porcupine says %s, want %s:\n%s", got, want, h.tell(h.deeds, nil))
 			}
 			if !row.right {
-				short := h.shortest(needed(h.deeds))
+				short := h.shortest(h.needed())
 				if h.check(short) != porcupine.Illegal {
 					t.Errorf("the shortest history is right:\n%s", h.tell(short, nil))
 				}

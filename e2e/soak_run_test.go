@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -87,7 +88,7 @@ func soaked(t *testing.T, st stage, each time.Duration, program string) *report 
 		n.Own()
 	}
 	s := newSoak(t, url, st.replicas, 20_000)
-	s.lossy, s.alone = st.lossy, st.replicas == 1
+	s.lossy, s.alone, s.fails = st.lossy, st.replicas == 1, strings.HasPrefix(st.name, "redis ")
 	atOnce := 8
 	if program != "" {
 		s.apart(program)

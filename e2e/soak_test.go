@@ -41,6 +41,7 @@ type soak struct {
 	pace   *rate.Limiter
 	lossy  bool          // the store is lost with its process
 	alone  bool          // the store is of one process
+	fails  bool          // the store has replicas of its own, one of which takes over
 	rest   time.Duration // at most, before a person is asked about for the last time
 	quick  bool          // nobody is kept for the end
 	began  time.Time
@@ -682,6 +683,11 @@ func (p *somebody) judge() {
 	if s.alone {
 		l.restarts = restarts
 	}
+	if s.fails {
+		l.failovers = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
+			return strings.HasPrefix(f.what, "a replica") // of Curfew
+		})
+	}
 	h.allow(l)
 	for _, d := range h.deeds {
 		if d.sent > 0 {
@@ -692,7 +698,7 @@ func (p *somebody) judge() {
 		}
 	}
 	s.counts.histories.Add(1)
-	deeds := needed(h.deeds)
+	deeds := h.needed()
 	switch h.check(deeds) {
 	case porcupine.Ok:
 		return

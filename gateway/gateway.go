@@ -95,12 +95,13 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("tab.js"), h.Site.JSON(h.tabJS, http.MethodGet, http.MethodHead))
 }
 
-// VerifyFirst returns a handler that serves the paths below /auth/verify/ unchanged, and passes all other requests to
-// next. A [http.ServeMux] would clean these paths, and redirect a request about `//x` to the answer about another path.
+// VerifyFirst returns a handler that serves /auth/verify and the paths below it, and passes all other requests to next. A
+// [http.ServeMux] would clean these paths, and redirect a request about `//x` to the answer about another path.
 func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
-	below := h.Site.Path("verify/")
+	verify := h.Site.Path("verify")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !h.NoForwardAuth && strings.HasPrefix(r.URL.Path, below) {
+		below, ok := strings.CutPrefix(r.URL.Path, verify)
+		if ok && !h.NoForwardAuth && (below == "" || below[0] == '/') {
 			h.verify(w, r)
 			return
 		}

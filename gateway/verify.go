@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -50,16 +49,16 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 	default:
 		err = forbidden(besides, s, h.allowed(r, besides, s, o.target))
 	}
-	headers := make(http.Header, 8)
+	header := w.Header()
 	if err == nil && s != nil {
 		app, may := h.requestedApp(r)
-		err = h.identify(r, headers, s, app, true, may && h.Site.FromTrustedProxy(r))
+		if err = h.identify(r, header, s, app, true, may && h.Site.FromTrustedProxy(r)); err != nil {
+			h.Identity.strip(header)
+		}
 	}
 	h.checked(r, "verify", began, s, err)
 	if err == nil {
 		h.logAllowed(r, "verify", o.method, o.target, s, by)
-		header := w.Header()
-		maps.Copy(header, headers)
 		header["Cache-Control"] = []string{"no-store"}
 		if ok != http.StatusOK { // which net/http writes by itself
 			w.WriteHeader(ok)

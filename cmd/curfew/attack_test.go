@@ -52,7 +52,7 @@ func TestCVE_2026_26999_AClientThatNeverFinishesIsCut(t *testing.T) {
 				server := newHTTPServer(limitTime(http.HandlerFunc(func(w http.ResponseWriter,
 					r *http.Request) {
 					io.Copy(io.Discard, r.Body)
-				}), "/events"),
+				}), ""),
 					slog.New(slog.DiscardHandler))
 				go server.Serve(l)
 				defer server.Close()

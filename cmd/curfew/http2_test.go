@@ -212,7 +212,7 @@ func TestABodyOverHTTP2IsBounded(t *testing.T) {
 				} else {
 					over <- read(w, r)
 				}
-			}), "/auth/events"))
+			}), "/auth"))
 			began := time.Now()
 			if err := s.open(1, http.MethodPost, path, false); err != nil {
 				t.Fatal(err)

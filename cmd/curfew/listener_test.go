@@ -48,7 +48,7 @@ func TestOurOwnRoutesAreBoundedInTimeButNotTheStream(t *testing.T) {
 	h := limitTime(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		begun <- r.Context()
 		<-r.Context().Done()
-	}), "/auth/events")
+	}), "/auth")
 
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan struct{})

@@ -313,7 +313,7 @@ func refuseReload(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger
 // publicHandler passes Curfew's own routes to rp, and everything else to the app. It does not clean paths as a ServeMux
 // would: the app decides what `//` means.
 func publicHandler(c *config.Config, rp *curfew.RP, router *gw.Router, log *slog.Logger, most int) http.Handler {
-	own := limitTime(rp.Handler(), c.Prefix+"/events")
+	own := limitTime(rp.Handler(), c.Prefix)
 	// More requests than connections are possible only over HTTP/2.
 	logouts, others := limitRequests(most, own), limitRequests(most, own)
 	var rest http.Handler
@@ -354,20 +354,26 @@ func limitRequests(most int, h http.Handler) http.Handler {
 	})
 }
 
-// limitTime limits how long Curfew's own routes may take, so that a client cannot hold one by sending a form byte by
-// byte. The event stream lasts until the browser disconnects or [gw.Handler.Drain] ends it.
-func limitTime(h http.Handler, stream string) http.Handler {
+// limitTime limits how long Curfew's own routes below prefix may take, so that a client cannot hold one by sending a form
+// byte by byte. The event stream lasts until the browser disconnects or [gw.Handler.Drain] ends it. What a
+// check asks the store or a provider is bounded there, as it is for a proxied request: it is asked most often of all, and
+// a timer would be a tenth of what it costs.
+func limitTime(h http.Handler, prefix string) http.Handler {
+	stream, verify := prefix+"/events", prefix+"/verify"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == stream {
 			h.ServeHTTP(w, r)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)
-		defer cancel()
 		if r.ContentLength != 0 { // there is a body
 			// Not every ResponseWriter supports this; then the size of the body is limited all the same.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(routeTimeout))
 		}
-		h.ServeHTTP(w, r.WithContext(ctx))
+		if r.URL.Path != verify {
+			ctx, cancel := context.WithTimeout(r.Context(), routeTimeout)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		h.ServeHTTP(w, r)
 	})
 }
