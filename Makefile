@@ -73,9 +73,11 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 # write, or check: then a table that differs from the run is a fault.
 TABLES ?= write
 
+# Without cgo the test shares what was compiled for the command. Its scenarios wait more than they compute.
 interop: ## play the scenarios with real providers, and write their tables in docs/providers (TABLES=check: compare)
 	@.ci/deps interop
-	@cd e2e && go test -v -count=1 -timeout 30m -run '^TestInterop' -interop=$(TABLES) | grep --line-buffered -vE '^=== |^ +--- PASS'
+	@cd e2e && CGO_ENABLED=0 go test -v -count=1 -timeout 30m -parallel 12 -run '^TestInterop' -interop=$(TABLES) | \
+	  grep --line-buffered -vE '^=== |^ +--- PASS'
 
 # BENCH=quick takes 3 minutes; BENCH_SESSIONS=10M adds ten million sessions in memory and Redis (and takes 20 GB).
 BENCH ?= full

@@ -160,6 +160,22 @@ func (p *page) form(t *testing.T, values url.Values) (string, url.Values) {
 	return to.String(), values
 }
 
+// link returns where a link of a page leads.
+func (p *page) link(t *testing.T, label string) string {
+	t.Helper()
+	for _, a := range regexp.MustCompile(`(?s)<a [^>]*href="([^"]+)"[^>]*>(.*?)</a>`).FindAllStringSubmatch(p.body, -1) {
+		if strings.TrimSpace(html.UnescapeString(a[2])) == label {
+			to, err := p.url.Parse(html.UnescapeString(a[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return to.String()
+		}
+	}
+	t.Fatalf("there should be a link %q: %v", label, p)
+	return ""
+}
+
 // open goes to a page, signs in as login where the provider asks for it, and returns where that led, and what the
 // provider asked for ("login", "consent") on the way.
 func (b *browser) open(t *testing.T, address, login string) (*page, []string) {

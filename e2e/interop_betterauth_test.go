@@ -16,6 +16,7 @@ const betterAuthVersion = "1.7.5" // of e2e/better-auth/package.json
 // TestInteropBetterAuth plays the scenarios of Better Auth. Each has a server of its own.
 func TestInteropBetterAuth(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	missing := ""
 	if _, err := exec.LookPath("node"); err != nil {
 		missing = "node is missing; install Node.js 20 or later"
@@ -47,8 +48,13 @@ func startBetterAuth(t *testing.T, ttl int, apps ...*gateway) *betterAuth {
 	p := &betterAuth{base: "http://" + addr, ttl: ttl, port: addr[strings.LastIndex(addr, ":")+1:], apps: apps}
 	p.start(t)
 	for _, g := range apps {
-		g.flags = append(g.flags, "--issuer", p.base+"/api/auth", "--id-token-signed-response-alg", "EdDSA",
-			"--scopes", "openid,profile,email,offline_access")
+		g.flags = append(g.flags, "--id-token-signed-response-alg", "EdDSA", "--scopes",
+			"openid,profile,email,offline_access")
+		if ttl < 30 {
+			g.provider(t, p.base+"/api/auth", noUserinfo)
+		} else {
+			g.flags = append(g.flags, "--issuer", p.base+"/api/auth")
+		}
 		g.start(t)
 	}
 	return p
@@ -174,7 +180,7 @@ func betterAuthScenarios() []scenario {
 			// The refresh token outlives the session there, and userinfo does not: it answers 401 to each new token.
 			g := newGateway(t)
 			g.yaml(t, "refresh_grace: 5s\n")
-			p := startBetterAuth(t, 5, g)
+			p := startBetterAuth(t, 30, g)
 			b := p.signIn(t, g, "alice")
 			g.kill()
 			p.call(t, b, "/sign-out", "{}")

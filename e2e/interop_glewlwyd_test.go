@@ -20,6 +20,7 @@ import (
 // TestInteropGlewlwyd plays the scenarios of Glewlwyd, of which each starts one.
 func TestInteropGlewlwyd(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	missing := ""
 	for _, name := range []string{"glewlwyd", "sqlite3"} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -40,6 +41,7 @@ func TestInteropGlewlwyd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("console", glewlwydPictures)
 	fields := strings.Fields(string(version))
 	play(t, "glewlwyd", "Glewlwyd "+fields[len(fields)-1]+":", glewlwydScenarios())
 }
@@ -51,6 +53,11 @@ func glewlwydTables() []byte {
 	text, _ := os.ReadFile(glewlwydSQL)
 	return text
 }
+
+// glewlwydTypes are the types of its files.
+const glewlwydTypes = `{extension = ".html" mime_type = "text/html"}, {extension = ".css" mime_type = "text/css"},
+	{extension = ".js" mime_type = "application/javascript"}, {extension = ".json" mime_type = "application/json"},
+	{extension = ".png" mime_type = "image/png"}`
 
 // glewlwyd is one with the users alice and bob, and the administrator that a new one has.
 type glewlwyd struct {
@@ -78,7 +85,7 @@ bind_address="127.0.0.1"
 external_url="http://%s"
 login_url="login.html"
 api_prefix="api"
-static_files_path="/usr/share/glewlwyd/webapp/"
+static_files_path="%s"
 log_mode="console"
 log_level="INFO"
 cookie_domain="127.0.0.1"
@@ -93,8 +100,9 @@ client_module_path="/usr/lib/glewlwyd/client"
 user_auth_scheme_module_path="/usr/lib/glewlwyd/scheme"
 plugin_module_path="/usr/lib/glewlwyd/plugin"
 hash_algorithm="SHA512"
+static_files_mime_types = (%s)
 database = { type = "sqlite3", path = "%s" };
-`, port, addr, database), 0o600); err != nil {
+`, port, addr, glewlwydPages(t), glewlwydTypes, database), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := &glewlwyd{api: "http://" + addr + "/api", admin: newBrowser("the administrator")}
@@ -153,7 +161,11 @@ database = { type = "sqlite3", path = "%s" };
 			"backchannel_logout_session_required": "true",
 			"authorization_type":                  []string{"code", "refresh_token"},
 			"token_endpoint_auth_method":          []string{"client_secret_basic"}})
-		g.provider(t, p.api+"/oidc", "allow_missing_exp: true")
+		settings := []string{"allow_missing_exp: true"}
+		if ttl < 60 {
+			settings = append(settings, noUserinfo)
+		}
+		g.provider(t, p.api+"/oidc", settings...)
 		g.start(t)
 	}
 	return p
@@ -235,6 +247,23 @@ func glewlwydScenarios() []scenario {
 			elsewhere.in(t, other)
 			bob.in(t, other)
 			return sends, curfew
+		}},
+		{what: "**the same without `allow_missing_exp`**", run: func(t *testing.T) (string, string) {
+			p, g, other, b := two(t, 300)
+			other.kill()
+			file := filepath.Join(other.dir, "curfew.yaml")
+			settings, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other.write(t, "curfew.yaml", strings.Replace(string(settings), "allow_missing_exp: true", "", 1))
+			other.start(t)
+			if _, out := other.run(t, "", "check"); !strings.Contains(out, "set allow_missing_exp: true") {
+				t.Errorf("check should name the setting: %s", out)
+			}
+			other.namesTheSetting(t, "allow_missing_exp: true", func() { p.signOut(t, b, g) })
+			b.in(t, other)
+			return "a logout token", "**refuses it**; the log, `/readyz?detail` and `curfew check` name the setting"
 		}},
 		{what: "Curfew is away while somebody signs out", run: func(t *testing.T) (string, string) {
 			p, g, other, b := two(t, 5)

@@ -20,6 +20,7 @@ const hydraVersion = "2.3.0" // of e2e/hydra/go.mod
 // TestInteropHydra plays the scenarios of Ory Hydra, of which one is started: it makes keys of 4096 bits.
 func TestInteropHydra(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	if _, err := os.Stat(hydraProgram()); err != nil {
 		missing := "there is no Ory Hydra " + hydraVersion + ": run .ci/deps interop"
 		if os.Getenv("CI") == "true" {
@@ -46,7 +47,7 @@ type hydra struct {
 	people        *httptest.Server
 }
 
-// startHydra starts one. Its access tokens live for 5 s.
+// startHydra starts one.
 func startHydra(t *testing.T) *hydra {
 	t.Helper()
 	public, admin := reserve(t), reserve(t)
@@ -74,7 +75,6 @@ urls:
   logout: %[4]s/logout
   post_logout_redirect: %[4]s/out
 secrets: {system: [a-secret-of-the-tests]}
-ttl: {access_token: 5s}
 oidc: {subject_identifiers: {supported_types: [public]}}
 `, port(public), port(admin), p.issuer, p.people.URL), 0o600); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ oidc: {subject_identifiers: {supported_types: [public]}}
 	return p
 }
 
-// serve has gateways use it.
+// serve has gateways use it. Their access tokens live for 5 s if they get refresh tokens.
 func (p *hydra) serve(t *testing.T, scopes string, apps ...*gateway) {
 	t.Helper()
 	for _, g := range apps {
@@ -103,7 +103,13 @@ func (p *hydra) serve(t *testing.T, scopes string, apps ...*gateway) {
 			"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
 			"scope": "openid profile email offline_access", "token_endpoint_auth_method": "client_secret_basic"})
 		g.flags = append(g.flags, "--scopes", scopes)
-		g.provider(t, p.issuer, "allow_missing_exp: true")
+		settings := []string{"allow_missing_exp: true"}
+		if strings.Contains(scopes, "offline_access") {
+			p.call(t, http.MethodPut, "/clients/"+g.client+"/lifespans", object{
+				"authorization_code_grant_access_token_lifespan": "5s", "refresh_token_grant_access_token_lifespan": "5s"})
+			settings = append(settings, noUserinfo)
+		}
+		g.provider(t, p.issuer, settings...)
 		g.start(t)
 	}
 }

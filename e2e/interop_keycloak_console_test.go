@@ -46,24 +46,31 @@ func (k *keycloak) pictures(t *testing.T) {
 		b.until(heading)
 		b.run(heading + `.scrollIntoView({block: "start"})`)
 		b.until(heading + `.getBoundingClientRect().top < 500`)
-		picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		shown, err := png.Decode(bytes.NewReader(picture))
-		if err != nil {
-			t.Fatal(err)
-		}
-		small := new(bytes.Buffer)
-		if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(small, shown); err != nil {
-			t.Fatal(err)
-		}
-		if small.Len() > mostPicture {
-			t.Errorf("the picture of %s has %d bytes", section.title, small.Len())
-		}
-		file := filepath.Join("..", "docs", "providers", "keycloak-"+section.name+".png")
-		if err := os.WriteFile(file, small.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		b.picture("keycloak-" + section.name)
+	}
+}
+
+// picture writes what a tab shows into docs/providers.
+func (b *tab) picture(name string) {
+	t := b.t
+	t.Helper()
+	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := png.Decode(bytes.NewReader(picture))
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := new(bytes.Buffer)
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(small, shown); err != nil {
+		t.Fatal(err)
+	}
+	if small.Len() > mostPicture {
+		t.Errorf("the picture of %s has %d bytes", name, small.Len())
+	}
+	file := filepath.Join("..", "docs", "providers", name+".png")
+	if err := os.WriteFile(file, small.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -49,7 +49,7 @@ func (k *keycloak) outages() []scenario {
 		{what: "Keycloak is stopped and started", alone: true, run: func(t *testing.T) (string, string) {
 			k.mayStop(t)
 			r, g := k.start(t, brief())
-			b := r.signIn(t, g, "alice")
+			b, idle := r.signIn(t, g, "alice"), r.signIn(t, g, "bob")
 			k.Stop() // in order: what it has not written yet when it is killed is gone, and sessions with it
 			b.in(t, g)
 			from := g.said()
@@ -63,7 +63,7 @@ func (k *keycloak) outages() []scenario {
 				return "no warning yet"
 			})
 			k.Start()
-			g.refreshed(t, b)
+			g.refreshed(t, idle) // the other waits for half a minute before it asks again
 			_, curfew := g.ended(t, b, func() { logout(t, r) })
 			return "nothing meanwhile; logout tokens afterwards",
 				"lets in who is signed in, for `refresh_grace`; afterwards " + curfew

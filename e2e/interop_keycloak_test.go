@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 // TestInteropKeycloak plays the scenarios of Keycloak, of which one is started.
 func TestInteropKeycloak(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	k := &keycloak{KeycloakServer: servers.Keycloak(t)}
 	k.makeRealm(t, commonRealm, nil)
 	t.Run("console", k.pictures)
@@ -26,6 +28,7 @@ func TestInteropKeycloak(t *testing.T) {
 		k.tokens(),
 		k.subjects(),
 		k.ways(),
+		k.traps(),
 		k.outages(),
 	))
 }
@@ -47,10 +50,11 @@ type realm struct {
 	users  map[string]string // their IDs, without the suffix
 }
 
-// changes is what differs from the realm and the client that the page describes. Attributes are the client's. If it
-// changes the realm, the scenario has one of its own.
+// changes is what differs from the realm and the client that the page describes. Attributes are the client's, and
+// settings those of the provider here. If it changes the realm, the scenario has one of its own.
 type changes struct {
 	realm, client, attributes object
+	settings                  []string
 }
 
 // realm makes the client of a gateway and its users, and has the gateway use them. The gateway does not run yet.
@@ -86,7 +90,9 @@ func newUser(name string) object {
 // addClient makes the client of a gateway, and has the gateway use the realm unless it has a provider already.
 func (r *realm) addClient(t *testing.T, g *gateway, c changes) {
 	t.Helper()
-	if !slices.Contains(g.flags, "--issuer") {
+	if len(c.settings) > 0 {
+		g.provider(t, r.issuer, c.settings...)
+	} else if !slices.Contains(g.flags, "--issuer") {
 		g.flags = append(g.flags, "--issuer", r.issuer)
 	}
 	attributes := object{
@@ -103,17 +109,38 @@ func (r *realm) addClient(t *testing.T, g *gateway, c changes) {
 	r.id = r.admin(t, http.MethodPost, "/clients", client, nil)
 }
 
+// attribute sets an attribute of the client, for the sessions that there are as well.
+func (r *realm) attribute(t *testing.T, name, value string) {
+	t.Helper()
+	var client object
+	r.admin(t, http.MethodGet, "/clients/"+r.id, nil, &client)
+	client["attributes"].(object)[name] = value
+	r.admin(t, http.MethodPut, "/clients/"+r.id, client, nil)
+}
+
 // makeRealm makes a realm, in which the account API may be used with an access token that the client "cli" gets.
 func (k *keycloak) makeRealm(t *testing.T, name string, change object) {
 	t.Helper()
 	representation := object{
 		"realm": name, "enabled": true, "sslRequired": "none", "eventsEnabled": true, "enabledEventTypes": eventTypes,
+		// The passwords guard nothing here, and what guards passwords takes time.
+		"passwordPolicy": "hashAlgorithm(pbkdf2-sha256) and hashIterations(1)",
+		// By itself Keycloak makes two RSA keys, which takes it seconds.
+		"components": object{"org.keycloak.keys.KeyProvider": []object{
+			keyProvider("rsa", "privateKey", pkcs8(t, rsaKey(t))), keyProvider("hmac-generated", "algorithm", "HS512"),
+			keyProvider("aes-generated", "secretSize", "16")}},
 		"clients": []object{{"clientId": "cli", "publicClient": true, "standardFlowEnabled": false,
 			"directAccessGrantsEnabled": true}},
 	}
 	maps.Copy(representation, change)
 	k.Admin(t, http.MethodPost, "", representation, nil)
-	t.Cleanup(func() { k.Admin(t, http.MethodDelete, "/"+name, nil, nil) })
+	if os.Getenv("CURFEW_TEST_KEYCLOAK") != "" { // it takes a second, and any other server is thrown away
+		t.Cleanup(func() { k.Admin(t, http.MethodDelete, "/"+name, nil, nil) })
+	}
+}
+
+func keyProvider(id, setting, value string) object {
+	return object{"name": id, "providerId": id, "config": object{"priority": []string{"100"}, setting: []string{value}}}
 }
 
 // start makes a realm with a running gateway.
@@ -200,7 +227,9 @@ func (r *realm) session(t *testing.T, name string) string {
 }
 
 // brief is a client whose access tokens live for some seconds, so that Curfew soon asks again.
-func brief() changes { return changes{attributes: object{"access.token.lifespan": "5"}} }
+func brief() changes {
+	return changes{attributes: object{"access.token.lifespan": "5"}, settings: []string{noUserinfo}}
+}
 
 // signOuts are the ways to end a session at Keycloak.
 func (k *keycloak) signOuts() []scenario {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -86,6 +87,13 @@ var keycloakWays = []keycloakWay{
 	{what: "ID Tokens and userinfo are encrypted with ECDH-ES, A128CBC-HS256", secret: true, keys: true,
 		method: "client-secret", client: keycloakEncrypts("ECDH-ES", "A128CBC-HS256"),
 		settings: decrypts("ECDH-ES", "A128CBC-HS256", "key")},
+	{what: "userinfo is signed with ES256, and ID Tokens with RS256", secret: true, method: "client-secret",
+		client:   attributes("user.info.response.signature.alg", "ES256"),
+		settings: []string{"userinfo_signed_response_alg: ES256"}},
+	{what: "userinfo is encrypted and not signed", secret: true, keys: true, method: "client-secret",
+		client: attributes("user.info.encrypted.response.alg", "RSA-OAEP-256", "user.info.encrypted.response.enc",
+			"A256GCM"), settings: []string{"userinfo_encrypted_response_alg: RSA-OAEP-256",
+			"userinfo_encrypted_response_enc: A256GCM", "decryption_key_file: rsa"}},
 	{what: "mTLS client authentication (`tls_client_auth`), certificate-bound tokens", tls: true, method: "client-x509",
 		bound: "x5t#S256", client: with(attributes("tls.client.certificate.bound.access.tokens", "true",
 			"x509.subjectdn", "CN=client.test"), "client-x509"),
@@ -106,6 +114,9 @@ func decrypts(alg, enc, key string) []string {
 		"userinfo_signed_response_alg: RS256", "decryption_key_file: " + key, "allow_unencrypted_logout_tokens: true"}
 }
 
+// often is a setting by which sessions are refreshed soon, although their access tokens live for long.
+const often = "revalidate: 5s"
+
 // start has a gateway run that speaks in this way. Its files "key" and "next" hold keys on P-256, and "rsa" one of RSA.
 func (w keycloakWay) start(t *testing.T, k *keycloak) (*realm, *gateway) {
 	t.Helper()
@@ -113,7 +124,7 @@ func (w keycloakWay) start(t *testing.T, k *keycloak) (*realm, *gateway) {
 	if w.bound == "jkt" { // an app could not use the token
 		g.write(t, "curfew.yaml", "")
 	}
-	c := brief()
+	c := changes{attributes: object{}}
 	for name, v := range w.client {
 		if name == "attributes" {
 			maps.Copy(c.attributes, v.(object))
@@ -124,7 +135,7 @@ func (w keycloakWay) start(t *testing.T, k *keycloak) (*realm, *gateway) {
 		}
 		c.client[name] = v
 	}
-	settings := w.settings
+	settings := append(slices.Clone(w.settings), often)
 	if w.keys {
 		c.attributes["use.jwks.url"], c.attributes["jwks.url"] = "true", g.url+"/auth/client-keys/main"
 	}
@@ -179,8 +190,15 @@ func (w keycloakWay) play(t *testing.T, k *keycloak) (string, string) {
 			t.Errorf("%s: %s %v", kind, e.Error, e.Details)
 		}
 	}
-	if status, out := g.run(t, "", "check"); status != 0 { // it tries wrong credentials, and a wrong code
+	status, out := g.run(t, "", "check") // it tries wrong credentials, and a wrong code
+	if status != 0 {
 		t.Errorf("check finds faults: %s", out)
+	}
+	for _, want := range []string{"looks like Keycloak", g.url + "/auth/callback", g.url + "/auth/backchannel-logout",
+		g.url + "/auth/logout/callback", `switch "Front channel logout" off`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("check should say %q: %s", want, out)
+		}
 	}
 	sends, curfew := g.ended(t, b, func() { r.signOut(t, b) })
 	bob.in(t, g)
@@ -233,31 +251,7 @@ func (k *keycloak) hasTwoAddresses(t *testing.T) (string, string) {
 func (k *keycloak) stepsUp(t *testing.T) (string, string) {
 	g := newGateway(t)
 	g.yaml(t, "policy:\n  - {path: /private/gold, acr: [gold]}\n")
-	level := func(n int) object {
-		name := fmt.Sprint("level ", n)
-		return object{"alias": name, "providerId": "basic-flow", "topLevel": false, "builtIn": false,
-			"authenticationExecutions": []object{
-				{"authenticator": "conditional-level-of-authentication", "requirement": "REQUIRED", "priority": 10,
-					"authenticatorConfig": name},
-				{"authenticator": "auth-username-password-form", "requirement": "REQUIRED", "priority": 20}}}
-	}
-	sub := func(alias, requirement string, priority int) object {
-		return object{"flowAlias": alias, "requirement": requirement, "priority": priority, "authenticatorFlow": true}
-	}
-	flow := func(alias string, top bool, executions ...object) object {
-		return object{"alias": alias, "providerId": "basic-flow", "topLevel": top, "builtIn": false,
-			"authenticationExecutions": executions}
-	}
-	r := k.realm(t, g, changes{realm: object{"browserFlow": "levels",
-		"attributes": object{"acr.loa.map": `{"silver": "1", "gold": "2"}`},
-		"authenticationFlows": []object{
-			flow("levels", true, object{"authenticator": "auth-cookie", "requirement": "ALTERNATIVE", "priority": 10},
-				sub("forms", "ALTERNATIVE", 20)),
-			flow("forms", false, sub("level 1", "CONDITIONAL", 10), sub("level 2", "CONDITIONAL", 20)),
-			level(1), level(2)},
-		"authenticatorConfig": []object{
-			{"alias": "level 1", "config": object{"loa-condition-level": "1", "loa-max-age": "36000"}},
-			{"alias": "level 2", "config": object{"loa-condition-level": "2", "loa-max-age": "0"}}}}})
+	r := k.realm(t, g, changes{realm: levels()})
 	g.start(t)
 	b := r.signIn(t, g, "alice")
 	gold := g.url + "/private/gold"
@@ -274,6 +268,35 @@ func (k *keycloak) stepsUp(t *testing.T) (string, string) {
 	}
 	b.in(t, g)
 	return "asks for the password again, and `acr: gold`", "sends the person there with `acr_values=gold`, once"
+}
+
+// levels is a realm in which a sign-in is `silver`, and `gold` if that is asked for.
+func levels() object {
+	level := func(n int) object {
+		name := fmt.Sprint("level ", n)
+		return object{"alias": name, "providerId": "basic-flow", "topLevel": false, "builtIn": false,
+			"authenticationExecutions": []object{
+				{"authenticator": "conditional-level-of-authentication", "requirement": "REQUIRED", "priority": 10,
+					"authenticatorConfig": name},
+				{"authenticator": "auth-username-password-form", "requirement": "REQUIRED", "priority": 20}}}
+	}
+	sub := func(alias, requirement string, priority int) object {
+		return object{"flowAlias": alias, "requirement": requirement, "priority": priority, "authenticatorFlow": true}
+	}
+	flow := func(alias string, top bool, executions ...object) object {
+		return object{"alias": alias, "providerId": "basic-flow", "topLevel": top, "builtIn": false,
+			"authenticationExecutions": executions}
+	}
+	return object{"browserFlow": "levels",
+		"attributes": object{"acr.loa.map": `{"silver": "1", "gold": "2"}`},
+		"authenticationFlows": []object{
+			flow("levels", true, object{"authenticator": "auth-cookie", "requirement": "ALTERNATIVE", "priority": 10},
+				sub("forms", "ALTERNATIVE", 20)),
+			flow("forms", false, sub("level 1", "CONDITIONAL", 10), sub("level 2", "CONDITIONAL", 20)),
+			level(1), level(2)},
+		"authenticatorConfig": []object{
+			{"alias": "level 1", "config": object{"loa-condition-level": "1", "loa-max-age": "36000"}},
+			{"alias": "level 2", "config": object{"loa-condition-level": "2", "loa-max-age": "0"}}}}
 }
 
 // keycloakEvent is an entry of Keycloak's own log of a realm.

@@ -10,6 +10,7 @@ import (
 // tests of this package use it too, and look closer.
 func TestInteropOIDCProvider(t *testing.T) {
 	needInterop(t)
+	t.Parallel()
 	need(t)
 	play(t, "oidc-provider", "oidc-provider 9.13.3:", oidcProviderScenarios())
 }
@@ -23,6 +24,7 @@ func oidcProviderScenarios() []scenario {
 		p.env = []string{"OP_ACCESS_TTL=5", "OP_NEXT_TTL=5", "OP_REFRESH=" + refresh}
 		g.flags = append(g.flags, "--scopes", scopes)
 		g.configure(t, "pass_access_token: true\n")
+		g.provider(t, p.issuer, noUserinfo)
 		p.start(t)
 		g.start(t)
 		return p, g

@@ -37,7 +37,7 @@ type Server struct {
 }
 
 // patience bounds every wait. It is long, so that only a hang reaches it, even on a busy machine.
-const patience = 5 * time.Minute
+const patience = 15 * time.Minute
 
 // logTail is the end of a server's log.
 type logTail struct {
