@@ -158,17 +158,26 @@ type limits struct {
 	// marks that bar every login from before a restart, however old they are: those of a store of one process
 	restarts []int64
 	// when another server became the master, or may have: what a former one took in at last is lost, unless it is an
-	// ending (docs/stores-redis.md)
+	// ending, and until it learns that it is one no longer it knows nobody who has signed in since
+	// (docs/stores-redis.md)
 	failovers []fault
 }
 
-// mayLose reports whether a sign-in may be lost. A master that was killed or frozen takes in more until it learns that
-// it is one no longer.
-func (l *limits) mayLose(d *deed) bool {
-	return d.action == returns && d.status == http.StatusSeeOther &&
-		slices.ContainsFunc(l.failovers, func(f fault) bool {
-			return f.from-int64(time.Second) <= d.to && (f.to == 0 || d.from <= f.to+int64(10*time.Second))
-		})
+// failover returns when the failover is over in which a sign-in may be lost, or be unknown to a former master; 0: none.
+func (l *limits) failover(d *deed) (over int64) {
+	if d.action != returns || d.status != http.StatusSeeOther {
+		return 0
+	}
+	for _, f := range l.failovers {
+		end := never
+		if f.to > 0 {
+			end = f.to + int64(10*time.Second)
+		}
+		if f.from-int64(time.Second) <= d.to && d.from <= end {
+			over = max(over, end)
+		}
+	}
+	return over
 }
 
 // allow applies the limits, once. A check of a copy may take effect earlier than it was sent, by the ceiling, but not
@@ -176,8 +185,11 @@ func (l *limits) mayLose(d *deed) bool {
 func (h *history) allow(l limits) {
 	begun := make([]deed, len(h.sids))
 	for _, d := range slices.Clone(h.deeds) {
-		if l.mayLose(&d) {
-			h.deeds = append(h.deeds, deed{action: loses, only: d.session + 1, replica: -1, from: d.from, to: never})
+		if over := l.failover(&d); over > 0 {
+			h.deeds = slices.DeleteFunc(h.deeds, func(c deed) bool {
+				return c.action == checks && c.session == d.session && c.status != http.StatusOK && c.from < over
+			})
+			h.deeds = append(h.deeds, deed{action: loses, only: d.session + 1, replica: -1, from: d.from, to: over})
 		}
 		if d.action == begins {
 			begun[d.session] = d
