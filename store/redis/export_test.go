@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"example.com/curfew/store"
@@ -152,3 +153,8 @@ const WaitConns = waitConns
 
 // Look looks which masters have replicas.
 func (s *Store) Look(ctx context.Context) error { return s.checkTopology(ctx) }
+
+// DialMaster connects as the client does behind sentinels.
+func (s *Store) DialMaster(ctx context.Context, at string) (net.Conn, error) {
+	return s.dialMaster(ctx, at, &s.option.Dialer, nil)
+}

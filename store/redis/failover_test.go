@@ -309,3 +309,36 @@ func TestSentinelsPreferAReplicaThatLacksLogouts(t *testing.T) {
 	rig.Poll(t, "the preferred replica takes over", func() bool { return isMaster(heir) })
 	failedOver(t, backend, all, failed, now)
 }
+
+// A master that comes back after a failover takes itself for the master, until the sentinels have told it.
+func TestAMasterThatComesBackAfterAFailoverIsNotAsked(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes servers and sentinels of its own")
+	}
+	own := servers.RedisSentinels(t, "--appendfsync", "always")
+	lost, replicas := own.Nodes[0], own.Nodes[1:]
+	backend := open(t, own.URL, redis.Options{Timeout: time.Second, DialTimeout: 10 * time.Second})
+	dial := func(s *servers.Server) error {
+		c, err := backend.DialMaster(t.Context(), s.Addr())
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	if err := dial(lost); err != nil {
+		t.Errorf("the master: %v", err)
+	}
+	lost.Kill()
+	heirs := []rueidis.Client{adminOf(t, replicas[0]), adminOf(t, replicas[1])}
+	rig.Poll(t, "a replica takes over", func() bool { return isMaster(heirs[0]) || isMaster(heirs[1]) })
+	lost.Start()
+	heir := replicas[0]
+	if isMaster(heirs[1]) {
+		heir = replicas[1]
+	}
+	rig.Poll(t, "the sentinels say so, and the new master is asked", func() bool { return dial(heir) == nil })
+	if err := dial(lost); err == nil || !strings.Contains(err.Error(), "not the master") {
+		t.Errorf("a master that was replaced is asked again: %v", err)
+	}
+}

@@ -116,6 +116,9 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s.option = a.option
 	s.option.Dialer = net.Dialer{Timeout: o.DialTimeout, KeepAlive: time.Second}
 	s.option.Sentinel.Dialer = s.option.Dialer
+	if a.kind == kindSentinel {
+		s.option.DialCtxFn = s.dialMaster
+	}
 	// A server that hangs is noticed after this time. It must not be much longer than copies of sessions are used.
 	s.option.ConnWriteTimeout = max(time.Second, o.Timeout/2)
 	s.option.ClusterOption = rueidis.ClusterOption{MaxMovedRedirections: 8}

@@ -218,60 +218,6 @@ func (s *Store) checkTopology(ctx context.Context) error {
 	return nil
 }
 
-// checkSentinels asks every sentinel: one that was just started may not know of a replica that is down.
-func (s *Store) checkSentinels(ctx context.Context) error {
-	answers := make(chan map[string]bool, len(s.option.InitAddress))
-	for _, at := range s.option.InitAddress {
-		go func() {
-			replicas, err := s.askSentinel(ctx, at)
-			if err != nil {
-				replicas = nil
-			}
-			answers <- replicas
-		}()
-	}
-	answered, replicas := false, make(map[string]bool)
-	for range s.option.InitAddress {
-		some := <-answers
-		answered = answered || some != nil
-		for name, up := range some {
-			replicas[name] = replicas[name] || up
-		}
-	}
-	// Sentinels are for masters with replicas, so unless they say that there is none, assume one.
-	need := map[string]bool{"": !answered || len(replicas) > 0}
-	all := map[string]map[string]bool{"": replicas}
-	if !answered {
-		all = nil
-	}
-	s.learn(ctx, map[string]bool{"": true}, need, all, [buckets]string{}, nil)
-	return nil
-}
-
-// askSentinel asks a sentinel for the replicas of the master, and which of them are up.
-func (s *Store) askSentinel(ctx context.Context, at string) (map[string]bool, error) {
-	o, sentinel := s.option, s.option.Sentinel
-	o.InitAddress, o.ForceSingleClient, o.SelectDB = []string{at}, true, 0
-	o.Username, o.Password, o.ClientName = sentinel.Username, sentinel.Password, sentinel.ClientName
-	o.Dialer, o.TLSConfig = sentinel.Dialer, sentinel.TLSConfig
-	o.Sentinel, o.DisableRetry, o.PipelineMultiplex = rueidis.SentinelOption{}, true, -1
-	c, err := dial(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	list, err := c.Do(ctx, c.B().Arbitrary("SENTINEL", "REPLICAS", sentinel.MasterSet).Build()).ToArray()
-	replicas := make(map[string]bool)
-	for _, one := range list {
-		about, err := one.AsStrMap()
-		if err != nil {
-			return nil, errAnswer
-		}
-		replicas[about["name"]] = !strings.Contains(about["flags"], "down")
-	}
-	return replicas, err
-}
-
 // learn adds the results of a check to what is known. replicas are those of a node, and whether they are up.
 func (s *Store) learn(
 	ctx context.Context, known, need map[string]bool, replicas map[string]map[string]bool, masters [buckets]string,
