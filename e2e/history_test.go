@@ -85,6 +85,11 @@ type history struct {
 	deeds   []deed
 }
 
+// refuses reports whether a deed was answered with a refusal.
+func (d *deed) refuses() bool {
+	return d.action == checks && d.status != http.StatusOK || d.action == returns && d.status != http.StatusSeeOther
+}
+
 // undoes reports whether a deed ends sessions.
 func (d *deed) undoes() bool { return d.action == ends || d.action == crashes || d.action == loses }
 
@@ -157,39 +162,28 @@ type limits struct {
 	slack   time.Duration // after a logout, in which a new login may be refused
 	// marks that bar every login from before a restart, however old they are: those of a store of one process
 	restarts []int64
-	// when another server became the master, or may have: what a former one took in at last is lost, unless it is an
-	// ending, and until it learns that it is one no longer it knows nobody who has signed in since
-	// (docs/stores-redis.md)
+	// when another server became the master, or may have (docs/stores-redis.md). A sign-in of that time may be lost, and
+	// so may be a logout that was not answered with success, also after somebody was refused because of it.
 	failovers []fault
 }
 
-// failover returns when the failover is over in which a sign-in may be lost, or be unknown to a former master; 0: none.
-func (l *limits) failover(d *deed) (over int64) {
-	if d.action != returns || d.status != http.StatusSeeOther {
-		return 0
-	}
-	for _, f := range l.failovers {
-		end := never
-		if f.to > 0 {
-			end = f.to + int64(10*time.Second)
-		}
-		if f.from-int64(time.Second) <= d.to && d.from <= end {
-			over = max(over, end)
-		}
-	}
-	return over
+// failover reports whether a deed was done while a master was replaced, or soon after.
+func (l *limits) failover(d *deed) bool {
+	return slices.ContainsFunc(l.failovers, func(f fault) bool {
+		return f.from-int64(time.Second) <= d.to && (f.to == 0 || d.from <= f.to+int64(10*time.Second))
+	})
 }
 
 // allow applies the limits, once. A check of a copy may take effect earlier than it was sent, by the ceiling, but not
 // before a logout that the same replica answered 200.
 func (h *history) allow(l limits) {
 	begun := make([]deed, len(h.sids))
+	h.deeds = slices.DeleteFunc(h.deeds, func(d deed) bool {
+		return d.refuses() && l.failover(&d)
+	})
 	for _, d := range slices.Clone(h.deeds) {
-		if over := l.failover(&d); over > 0 {
-			h.deeds = slices.DeleteFunc(h.deeds, func(c deed) bool {
-				return c.action == checks && c.session == d.session && c.status != http.StatusOK && c.from < over
-			})
-			h.deeds = append(h.deeds, deed{action: loses, only: d.session + 1, replica: -1, from: d.from, to: over})
+		if d.action == returns && l.failover(&d) {
+			h.deeds = append(h.deeds, deed{action: loses, only: d.session + 1, replica: -1, from: d.from, to: never})
 		}
 		if d.action == begins {
 			begun[d.session] = d
@@ -210,7 +204,7 @@ func (h *history) allow(l limits) {
 			earliest, copied := d.from-int64(l.ceiling), false
 			for _, e := range h.deeds {
 				switch {
-				case !h.names(&e, d.session) || e.from >= d.to || e.to <= d.from-int64(l.ceiling):
+				case e.action == loses || !h.names(&e, d.session) || e.from >= d.to || e.to <= d.from-int64(l.ceiling):
 				case e.replica == d.replica && e.to <= d.from:
 					earliest = max(earliest, e.to+1)
 				default:
@@ -227,6 +221,7 @@ func (h *history) allow(l limits) {
 // needed leaves out what says no more than something else:
 //
 //   - a check, if another one that was answered the same began and ended within its time;
+//   - what may have ended a session, or not, if nobody was refused because of it;
 //   - a logout without success that was sent again and again. Whatever some of them may have done, as many of the first
 //     may have done: one, and one more for each login that began since and could be ended too.
 func (h *history) needed() []deed {
@@ -238,7 +233,13 @@ func (h *history) needed() []deed {
 	first, kept := map[target]int64{}, map[target]int{}
 	slices.SortStableFunc(all, func(a, b deed) int { return cmp.Compare(a.from, b.from) })
 	all = slices.DeleteFunc(all, func(d deed) bool {
-		if d.action != ends || d.to != never {
+		if !d.undoes() || d.to != never {
+			return false
+		}
+		if !slices.ContainsFunc(h.deeds, func(r deed) bool { return r.refuses() && h.names(&d, r.session) }) {
+			return true
+		}
+		if d.action != ends {
 			return false
 		}
 		t := target{d.sid, d.only}
@@ -313,9 +314,7 @@ func (h *history) shortest(deeds []deed) []deed {
 		}
 		for _, c := range slices.Backward(slices.Clone(deeds)) {
 			explains := c.undoes() && slices.ContainsFunc(deeds, func(d deed) bool {
-				refused := d.action == checks && d.status != http.StatusOK ||
-					d.action == returns && d.status != http.StatusSeeOther
-				return refused && h.names(&c, d.session)
+				return d.refuses() && h.names(&c, d.session)
 			})
 			if c.action == checks || c.undoes() && !explains {
 				again = wrong(func(d *deed) bool { return *d == c }) || again
