@@ -1,11 +1,18 @@
 package e2e_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -19,6 +26,8 @@ func (k *keycloak) traps() []scenario {
 		{what: "`require: {acr: gold}`, and a sign-in that is not", run: k.asksForANewSignIn},
 		{what: "roles (`groups_claim: realm_access.roles`)", run: k.readsRoles},
 		{what: "a user is disabled (`revalidate: 5s`)", run: k.revalidates},
+		{what: "the token response has no `expires_in` (`access_token_lifetime: 5s`), and a user is disabled",
+			run: k.isRefreshedWithoutALifetime},
 		{what: "Keycloak has one address for browsers and another for Curfew (`internal_url`)", run: k.isAskedInside},
 		{what: "a silent sign-in (`silent=true`), with a session at Keycloak and without", run: k.signsInSilently},
 		{what: "another site starts the sign-in, with a form (Core §4)", run: k.isEnteredFromElsewhere},
@@ -189,6 +198,48 @@ func (k *keycloak) revalidates(t *testing.T) (string, string) {
 	})
 	bob.in(t, g)
 	return sends, "ends the session when it next asks, within `revalidate`"
+}
+
+// isRefreshedWithoutALifetime has the gateway ask Keycloak through something that takes the lifetime out of its answers.
+func (k *keycloak) isRefreshedWithoutALifetime(t *testing.T) (string, string) {
+	to, err := url.Parse(k.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken atomic.Int64
+	without := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		ModifyResponse: func(r *http.Response) error {
+			if !strings.HasSuffix(r.Request.URL.Path, "/token") || r.StatusCode != http.StatusOK {
+				return nil
+			}
+			var doc object
+			if err := json.NewDecoder(r.Body).Decode(&doc); err != nil {
+				return err
+			}
+			if doc["expires_in"] != nil {
+				taken.Add(1)
+			}
+			delete(doc, "expires_in")
+			text, err := json.Marshal(doc)
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+			r.Header.Set("Content-Length", strconv.Itoa(len(text)))
+			return err
+		},
+	})
+	t.Cleanup(without.Close)
+	g := newGateway(t)
+	r := k.realm(t, g, changes{})
+	g.provider(t, r.issuer, "internal_url: "+without.URL, "access_token_lifetime: 5s", noUserinfo)
+	g.start(t)
+	b := r.signIn(t, g, "alice")
+	sends, _ := g.ended(t, b, func() {
+		r.admin(t, http.MethodPut, "/users/"+r.users["alice"], object{"enabled": false}, nil)
+	})
+	if taken.Load() == 0 {
+		t.Error("no token response had an expires_in to take out")
+	}
+	return sends, "refreshes the session after `access_token_lifetime`, and ends it when that is refused"
 }
 
 // isAskedInside has people and the issuer at the address with TLS, and the gateway at the other.
