@@ -82,6 +82,12 @@ func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) 
 	return a
 }
 
+// end returns the cause of the next session that ends, or has ended.
+func (a *app) end() string {
+	a.t.Helper()
+	return rig.Soon(a.t, "the end of a session", a.ended)
+}
+
 // people are those whom the provider knows.
 func people() (all []oidctest.User) {
 	for _, sub := range []string{"alice", "bob", "carol", "eve", "mallory", "nil", "olga", "omar"} {

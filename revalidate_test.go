@@ -173,7 +173,7 @@ func TestOnlyWhatTheProviderSaysOnPurposeEndsASessionThatIsAskedAbout(t *testing
 			a.both(76 * time.Second) // nobody is served before there is an answer
 			_, _, text := b.open(a.server.URL + "/public")
 			if row.cause != "" {
-				if text != "false" || <-a.ended != row.cause {
+				if text != "false" || a.end() != row.cause {
 					t.Errorf("the session goes on: %s", text)
 				}
 				return
@@ -234,7 +234,7 @@ func TestARefreshTokenThatOutlivesTheSessionDoesNotConfirmIt(t *testing.T) {
 		w.Write([]byte(`{"active":false}`))
 	})
 	a.both(80 * time.Second)
-	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "provider_ended" {
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || a.end() != "provider_ended" {
 		t.Errorf("the session goes on: %s", text)
 	}
 	if refreshed.Load() != 1 {

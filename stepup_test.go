@@ -375,7 +375,7 @@ func TestSessionExpiryOfAnIDTokenBoundsTheSession(t *testing.T) {
 	}
 	in = -time.Second
 	a.both(5*time.Minute + time.Second)
-	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || <-a.ended != "provider_ended" {
+	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || a.end() != "provider_ended" {
 		t.Error("it goes on after its refresh said that it is over")
 	}
 	for name, v := range map[string]any{"it is over": now().Add(-time.Minute).Unix(), "a text": "tomorrow",
