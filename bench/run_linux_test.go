@@ -311,7 +311,7 @@ func (r *run) settle() {
 func (r *run) round(floor *target, all []*peer) {
 	n, most := 2000, time.Second
 	if r.quick {
-		n, most = 250, 200*time.Millisecond
+		n, most = 500, 300*time.Millisecond
 	}
 	for _, conns := range []int{16, 64} {
 		r.floorRound(floor, conns, n, most)
