@@ -282,7 +282,8 @@ func TestThePagesForPeopleInABrowser(t *testing.T) {
 	s := openScreen(t, a.server.URL)
 
 	// Others of alice, one with a name that a stranger chose.
-	inHeader := strings.NewReplacer("\x00", "\u200b", "\x07", "\u2028", "\x1b", "\u2029").Replace(hostile) // no controls there
+	// A header cannot hold control characters.
+	inHeader := strings.NewReplacer("\x00", "\u200b", "\x07", "\u2028", "\x1b", "\u2029").Replace(hostile)
 	for _, agent := range []string{inHeader + long, "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) " +
 		"AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"} {
 		a.signInAs(agent)

@@ -16,18 +16,7 @@ func (k *keycloak) sessions() []scenario {
 	return []scenario{
 		{what: "somebody signs out of one of two apps", run: func(t *testing.T) (string, string) {
 			r, g := k.start(t, changes{})
-			other := newGateway(t)
-			r.addClient(t, other, changes{})
-			other.start(t)
-			b := r.signIn(t, g, "alice")
-			r.enter(t, b, other, "alice")
-			return other.ended(t, b, func() {
-				p := b.follow(t, b.post(t, g.url+"/auth/logout", url.Values{}))
-				if p.status != http.StatusOK || !strings.HasPrefix(p.url.String(), g.url) {
-					t.Fatalf("after signing out, alice should be back at the app: %v", p)
-				}
-				b.mustBeOut(t, g)
-			})
+			return r.signOutOfOneOfTwo(t, g)
 		}},
 		{what: "a user with 20 browsers is logged out", run: func(t *testing.T) (string, string) {
 			r, g := k.start(t, changes{})
@@ -137,7 +126,7 @@ func (k *keycloak) sessions() []scenario {
 				if p.status != http.StatusOK || p.url.String() != g.url+"/private" {
 					t.Fatalf("carol signs in and should be on the page that she wanted: %v", p)
 				}
-				hinted := newBrowser("somebody who need not choose")
+				hinted := newBrowser("hinted")
 				p = hinted.follow(t, hinted.get(t, g.url+"/auth/login?kc_idp_hint=up"))
 				if !strings.HasPrefix(p.url.String(), users.issuer) || !strings.Contains(p.body, `name="password"`) {
 					t.Errorf("kc_idp_hint should lead to the other provider: %v", p)

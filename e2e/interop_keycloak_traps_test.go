@@ -91,6 +91,12 @@ func (k *keycloak) refusesPlainTokens(t *testing.T) (string, string) {
 func (k *keycloak) hintsWithTheSignedToken(t *testing.T) (string, string) {
 	r, g := k.encrypts(t, "allow_unencrypted_logout_tokens: true")
 	g.start(t)
+	return r.signOutOfOneOfTwo(t, g)
+}
+
+// signOutOfOneOfTwo signs alice in to two apps and out of the one behind g, and returns how the other session ends.
+func (r *realm) signOutOfOneOfTwo(t *testing.T, g *gateway) (sends, curfew string) {
+	t.Helper()
 	other := newGateway(t)
 	r.addClient(t, other, changes{})
 	other.start(t)
@@ -101,6 +107,7 @@ func (k *keycloak) hintsWithTheSignedToken(t *testing.T) (string, string) {
 		if p.status != http.StatusOK || !strings.HasPrefix(p.url.String(), g.url) {
 			t.Fatalf("after signing out, alice should be back at the app, and not be asked: %v", p)
 		}
+		b.mustBeOut(t, g)
 	})
 }
 
@@ -200,7 +207,7 @@ func (k *keycloak) revalidates(t *testing.T) (string, string) {
 	return sends, "ends the session when it next asks, within `revalidate`"
 }
 
-// isRefreshedWithoutALifetime has the gateway ask Keycloak through something that takes the lifetime out of its answers.
+// isRefreshedWithoutALifetime has the gateway ask Keycloak through a proxy that removes expires_in from its answers.
 func (k *keycloak) isRefreshedWithoutALifetime(t *testing.T) (string, string) {
 	to, err := url.Parse(k.URL)
 	if err != nil {

@@ -95,8 +95,8 @@ func (h *Handler) Mount(mux *http.ServeMux) {
 	mux.Handle(h.Site.Path("tab.js"), h.Site.JSON(h.tabJS, http.MethodGet, http.MethodHead))
 }
 
-// VerifyFirst returns a handler that serves /auth/verify and the paths below it, and passes all other requests to next. A
-// [http.ServeMux] would clean these paths, and redirect a request about `//x` to the answer about another path.
+// VerifyFirst returns a handler that serves /auth/verify and the paths below it, and passes all other requests to next.
+// A [http.ServeMux] would clean these paths, and redirect a request about `//x` to the answer about another path.
 func (h *Handler) VerifyFirst(next http.Handler) http.Handler {
 	verify := h.Site.Path("verify")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -175,8 +175,8 @@ func (h *Handler) newState(r *http.Request, s *session.Session) requestState {
 var errNotSignedIn = errors.New("nobody is signed in")
 
 // decide makes the decision for every entry point: may the sender of r, identified by its access token or else by its
-// cookie, send method to target (path and query as they will be sent to the app)? A nil error lets the request through, with the session and the rule
-// that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
+// cookie, send method to target (path and query as they will be sent to the app)? A nil error lets the request through,
+// with the session and the rule that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
 // a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if the store fails.
 func (h *Handler) decide(r *http.Request, a asked) (*session.Session, *rule, error) {
 	method, target := a.method, a.target

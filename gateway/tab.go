@@ -261,7 +261,7 @@ func (h *Handler) ownPage(r *http.Request) error {
 func beginStream(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
-	w.Header().Add("Vary", "Accept-Language") // whoever keeps it in spite of no-store
+	w.Header().Add("Vary", "Accept-Language") // for caches that store it in spite of no-store
 }
 
 // sendOnly answers with a stream of one event.

@@ -285,7 +285,7 @@ func TestACopyIsNotServedPastTheCeilingWhenTheFeedIsSilent(t *testing.T) {
 	})
 }
 
-// Two replicas are told of one logout at once. The second finds nothing to end, and has not yet heard that the first ended
+// Two replicas get one logout at once. The second finds nothing to end, and has not yet heard that the first ended
 // the session. Its answer is a success all the same, so it must not serve its copy from then on.
 func TestACopyIsNotServedAfterAnEndingHereThatFoundNothing(t *testing.T) {
 	t.Parallel()

@@ -220,10 +220,7 @@ func TestThreeTasksAtThreeInTheMorning(t *testing.T) {
 			}
 		}
 	}
-	phone, laptop, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Laptop/2"), o.arrive(t, "Bob/3")
-	phone.signIn("alice")
-	laptop.signIn("alice")
-	bob.signIn("bob")
+	phone, laptop, bob := o.signInThree(t)
 
 	// The provider never called.
 	if out := o.want(3, "why", "alice"); !strings.Contains(out, "is the back channel registered?") {
@@ -261,10 +258,7 @@ func TestThreeTasksAtThreeInTheMorning(t *testing.T) {
 func TestThreeTasksByConsole(t *testing.T) {
 	t.Parallel()
 	o := operate(t)
-	phone, laptop, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Laptop/2"), o.arrive(t, "Bob/3")
-	phone.signIn("alice")
-	laptop.signIn("alice")
-	bob.signIn("bob")
+	phone, laptop, bob := o.signInThree(t)
 	s := openConsole(t, o)
 	steps := 0
 	click := func(text string) {

@@ -22,6 +22,7 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 )
@@ -89,9 +90,7 @@ func BenchmarkSeen(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			for !rp.Sessions().Stats().InSync {
-				time.Sleep(time.Millisecond)
-			}
+			rig.Poll(b, "the feed is in sync", func() bool { return rp.Sessions().Stats().InSync })
 			handler := rp.Handler()
 			r := httptest.NewRequest(http.MethodGet, "https://app.example.com/auth/verify", nil)
 			r.Header.Set("Cookie", "__Host-curfew="+bearer.Reveal())

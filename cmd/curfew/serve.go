@@ -354,10 +354,10 @@ func limitRequests(most int, h http.Handler) http.Handler {
 	})
 }
 
-// limitTime limits how long Curfew's own routes below prefix may take, so that a client cannot hold one by sending a form
-// byte by byte. The event stream lasts until the browser disconnects or [gw.Handler.Drain] ends it. What a
-// check asks the store or a provider is bounded there, as it is for a proxied request: it is asked most often of all, and
-// a timer would be a tenth of what it costs.
+// limitTime limits how long Curfew's own routes below prefix may take, so that a client cannot hold one by sending a
+// form byte by byte. The event stream lasts until the browser disconnects or [gw.Handler.Drain] ends it. For checks
+// there is no timer here: the store and the providers bound what they are asked, as for a proxied request, and a check
+// is the most frequent request of all.
 func limitTime(h http.Handler, prefix string) http.Handler {
 	stream, verify := prefix+"/events", prefix+"/verify"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -88,6 +88,16 @@ type operated struct {
 	audit string // the file
 }
 
+// signInThree signs alice in with a phone and a laptop, and bob with a browser.
+func (g *gateway) signInThree(t *testing.T) (phone, laptop, bob *person) {
+	t.Helper()
+	phone, laptop, bob = g.arrive(t, "Phone/1"), g.arrive(t, "Laptop/2"), g.arrive(t, "Bob/3")
+	phone.signIn("alice")
+	laptop.signIn("alice")
+	bob.signIn("bob")
+	return phone, laptop, bob
+}
+
 func operate(t *testing.T, more ...string) *operated {
 	t.Helper()
 	return operateReplicas(t, []string{"sqlite:" + filepath.Join(t.TempDir(), "curfew.db")}, more...)[0]
@@ -198,10 +208,7 @@ func TestAnIDThatBeginsWithADashIsNotAFlag(t *testing.T) {
 func TestAnOperatorFindsAndEndsSessions(t *testing.T) {
 	t.Parallel()
 	o := operate(t)
-	phone, laptop, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Laptop/2"), o.arrive(t, "Bob/3")
-	phone.signIn("alice")
-	laptop.signIn("alice")
-	bob.signIn("bob")
+	phone, laptop, bob := o.signInThree(t)
 
 	if all := o.list(); len(all) != 3 {
 		t.Fatalf("%d sessions, want 3: %+v", len(all), all)

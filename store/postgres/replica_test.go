@@ -33,7 +33,7 @@ func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
 	there := rig.Replicate(t, open(t, address, patient()), deaf)
 	bystander := here.SignIn(t, "bob", "s9")
 	there.Cache(t, bystander)
-	// Each is somebody else: until the feed has proved itself again, nobody whom an ending named is served from a copy.
+	// Each ending names another person: one who was named is not served from a copy until the feed is in sync again.
 	for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s2"}, {Subject: "carol", SID: "s3"}} {
 		b := here.SignIn(t, cmp.Or(who.Subject, "dave"), cmp.Or(who.SID, "s1"))
 		here.Cache(t, b)

@@ -278,8 +278,8 @@ func TestSlotsMoveDuringLogouts(t *testing.T) {
 	}
 }
 
-// The sentinels choose the replica with the lowest priority, however much it lacks, and even if it was cut off just now.
-// So a logout is done when both replicas have it, and not before.
+// The sentinels choose the replica with the lowest priority, however much it lacks, and even if it was cut off just
+// now. So a logout is done when both replicas have it, and not before.
 func TestSentinelsPreferAReplicaThatLacksLogouts(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

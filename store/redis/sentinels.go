@@ -18,8 +18,8 @@ type view struct {
 	replicas map[string]bool // by address: whether it is up
 }
 
-// askSentinels asks every sentinel, since one that was just started may not know of a replica that is down, and one that
-// was cut off may not know of a failover. Those that do not answer are left out.
+// askSentinels asks every sentinel, since one that was just started may not know of a replica that is down, and one
+// that was cut off may not know of a failover. Those that do not answer are left out.
 func (s *Store) askSentinels(ctx context.Context) (views []view) {
 	answers := make(chan *view, len(s.option.InitAddress))
 	for _, at := range s.option.InitAddress {
