@@ -49,8 +49,11 @@ func rooms() map[string][]string {
 		"cmd/curfew": slices.Concat([]string{
 			"", "demo", "gateway/extauthz", "internal/wait", "store/copy", "store/observed",
 			"cmd/curfew/internal/config", "cmd/curfew/internal/stores", "cmd/curfew/internal/terminal",
-			"cmd/curfew/internal/oauth2proxy",
+			"cmd/curfew/internal/oauth2proxy", "cmd/curfew/internal/check",
 		}, ground, middle),
+		"cmd/curfew/internal/check": {
+			"", "cmd/curfew/internal/config", "cmd/curfew/internal/stores", "gateway", "oidc", "store", "web",
+		},
 		"cmd/curfew/internal/oauth2proxy": {
 			"cmd/curfew/internal/config", "cmd/curfew/internal/terminal", "gateway", "session", "web",
 		},

@@ -1,58 +1,15 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"example.com/curfew"
+	"example.com/curfew/cmd/curfew/internal/check"
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/cmd/curfew/internal/terminal"
 )
-
-// finding is the result of one check.
-type finding struct {
-	About  string `json:"about"` // "provider main", "this gateway"
-	Check  string `json:"check"`
-	Status string `json:"status"` // ok, warning, fault, not checked
-	Detail string `json:"detail"`
-	Do     string `json:"do,omitempty"`
-}
-
-// report collects findings.
-type report struct {
-	about string
-	all   []finding
-}
-
-func (r *report) ok(check, format string, args ...any) {
-	r.all = append(r.all, finding{r.about, check, "ok", fmt.Sprintf(format, args...), ""})
-}
-
-// unchecked adds what could not be checked, or where the result says nothing.
-func (r *report) unchecked(check, detail, do string) {
-	r.all = append(r.all, finding{r.about, check, "not checked", detail, do})
-}
-
-func (r *report) warn(check, detail, do string) {
-	r.all = append(r.all, finding{r.about, check, "warning", detail, do})
-}
-
-func (r *report) fault(check, detail, do string) {
-	r.all = append(r.all, finding{r.about, check, "fault", detail, do})
-}
-
-func (r *report) count(status string) (n int) {
-	for _, f := range r.all {
-		if f.Status == status {
-			n++
-		}
-	}
-	return n
-}
 
 func newCheckCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
@@ -73,16 +30,16 @@ The exit status is 0 without faults (warnings do not count), 1 with faults, 2 if
 		if err != nil {
 			return err
 		}
-		r, err := check(cmd.Context(), c)
+		r, err := check.Run(cmd.Context(), c)
 		if err != nil {
 			return err
 		}
 		if *asJSON {
-			err = r.writeJSON(p)
+			err = writeReportJSON(p, r)
 		} else {
-			r.write(p)
+			writeReport(p, r)
 		}
-		if err == nil && r.count("fault") > 0 {
+		if err == nil && r.Count(check.Fault) > 0 {
 			err = exit{status: 1}
 		}
 		return err
@@ -90,42 +47,7 @@ The exit status is 0 without faults (warnings do not count), 1 with faults, 2 if
 	return cmd
 }
 
-// check runs all checks, one after the other: first the providers, then this gateway.
-func check(ctx context.Context, c *config.Config) (*report, error) {
-	// A relying party with this configuration says which URLs to register. It is never run.
-	providers, err := c.NewProviders()
-	if err != nil {
-		return nil, err
-	}
-	rp, err := curfew.New(ctx, c.RelyingParty(nil, nil, nil, curfew.Observer{}))
-	if err != nil {
-		return nil, config.Faults{err}
-	}
-	registrations := rp.Registrations()
-	if err := rp.Close(); err != nil {
-		return nil, err
-	}
-	r := new(report)
-	// Each has its own time limit: one that hangs does not affect the next.
-	within := func(look func(context.Context)) {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		look(ctx)
-	}
-	for i, p := range providers {
-		r.about = "provider " + p.Name()
-		within(func(ctx context.Context) { checkProvider(ctx, r, p, registrations[i], c.GroupsClaim) })
-	}
-	r.about = "this gateway"
-	within(func(ctx context.Context) { checkStore(ctx, r, c) })
-	checkKeyFile(r, c)
-	checkHosts(r, c)
-	checkCertificate(r, c)
-	checkPolicy(r, c)
-	return r, nil
-}
-
-func (r *report) write(p *process) {
+func writeReport(p *process, r *check.Report) {
 	colours := p.painter()
 	var about string
 	var rows []terminal.Row
@@ -137,7 +59,7 @@ func (r *report) write(p *process) {
 		}
 		rows = nil
 	}
-	for _, f := range r.all {
+	for _, f := range r.Findings {
 		if f.About != about {
 			flush()
 			about = f.About
@@ -146,17 +68,17 @@ func (r *report) write(p *process) {
 	}
 	flush()
 	fmt.Fprintf(p.stdout, "%s, %s, %d not checked\n",
-		terminal.Count(r.count("fault"), "fault"), terminal.Count(r.count("warning"), "warning"),
-		r.count("not checked"))
+		terminal.Count(r.Count(check.Fault), "fault"), terminal.Count(r.Count(check.Warning), "warning"),
+		r.Count(check.Unchecked))
 }
 
-func (r *report) writeJSON(p *process) error {
+func writeReportJSON(p *process, r *check.Report) error {
 	e := json.NewEncoder(p.stdout)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(struct {
-		OK       bool      `json:"ok"`
-		Version  string    `json:"version"`
-		Findings []finding `json:"findings"`
-	}{r.count("fault") == 0, version(), r.all})
+		OK       bool            `json:"ok"`
+		Version  string          `json:"version"`
+		Findings []check.Finding `json:"findings"`
+	}{r.Count(check.Fault) == 0, version(), r.Findings})
 }

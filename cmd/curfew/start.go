@@ -2,15 +2,20 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"text/tabwriter"
 
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/keyring"
+	"example.com/curfew/store"
 	"example.com/curfew/web"
 )
 
@@ -138,4 +143,27 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 				"see that only yours can", "event", "private_listener_open", "address", addr.String())
 		}
 	}
+}
+
+// openStore opens the store and its keyring. An existing key file is read first, so that a bad one does not leave a new
+// database behind. A missing one is created last, by the process that has opened the store.
+func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, *keyring.Keyring, error) {
+	var ring *keyring.Keyring
+	_, missing := os.Stat(c.KeyFile)
+	if missing == nil {
+		var err error
+		if ring, err = c.OpenKeyring(); err != nil {
+			return nil, nil, err
+		}
+	}
+	backend, err := c.Store.Open(ctx, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ring == nil {
+		if ring, err = c.OpenKeyring(); err != nil {
+			return nil, nil, errors.Join(err, backend.Close())
+		}
+	}
+	return backend, ring, nil
 }

@@ -120,16 +120,18 @@ func openFrom(ctx context.Context, a stores.Address) (store.Store, error) {
 
 // openTo opens the store to copy to, and prints its warnings.
 func openTo(ctx context.Context, p *process, a stores.Address) (store.Store, error) {
-	r := new(report)
-	backend, err := a.Open(ctx, slog.New(storeWarnings{r}))
+	var warnings []string
+	backend, err := a.Open(ctx, stores.Warnings(func(what, todo string) {
+		warnings = append(warnings, what+": "+todo)
+	}))
 	switch {
 	case stores.IsInUse(err):
 		return nil, errInUse("TO", err)
 	case err != nil:
 		return nil, fmt.Errorf("TO: %w", err)
 	}
-	for _, f := range r.all {
-		fmt.Fprintf(p.stderr, "TO: warning: %s: %s\n", f.Detail, f.Do)
+	for _, w := range warnings {
+		fmt.Fprintln(p.stderr, "TO: warning:", w)
 	}
 	return backend, nil
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"example.com/curfew"
 	"example.com/curfew/cmd/curfew/internal/stores"
@@ -182,15 +181,4 @@ func (l *loader) finish(c *Config, given map[string]value) {
 			"make it once, with %s, give every replica the same, and name it here",
 			c.Store.Scheme(), KeyCommand("curfew.key")))
 	}
-}
-
-// KeyCommand returns a shell command that creates a key file.
-func KeyCommand(name string) string {
-	plain := func(c rune) bool {
-		return unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("/._-+@%:", c)
-	}
-	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) {
-		name = "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-	}
-	return "(umask 077; head -c 32 /dev/urandom | base64 > " + name + ")"
 }

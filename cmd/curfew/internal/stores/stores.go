@@ -184,3 +184,21 @@ func checkRedis(scheme string) func(string) error {
 func openRedis(ctx context.Context, a Address, _ bool, log *slog.Logger) (store.Store, error) {
 	return redis.Open(ctx, a.scheme+":"+a.rest, redis.Options{Log: log})
 }
+
+// Warnings returns a logger for a store that is being opened, which passes on each of its warnings: what is wrong, and
+// what to do.
+func Warnings(tell func(what, todo string)) *slog.Logger { return slog.New(warnings(tell)) }
+
+type warnings func(what, todo string)
+
+func (warnings) Enabled(context.Context, slog.Level) bool { return true }
+func (w warnings) WithAttrs([]slog.Attr) slog.Handler     { return w }
+func (w warnings) WithGroup(string) slog.Handler          { return w }
+func (w warnings) Handle(_ context.Context, r slog.Record) error {
+	what, todo, ok := strings.Cut(r.Message, ": ")
+	if !ok {
+		todo = "see docs/stores-redis.md or docs/stores-postgres.md"
+	}
+	w(what, todo)
+	return nil
+}

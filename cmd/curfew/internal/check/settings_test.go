@@ -1,4 +1,4 @@
-package main
+package check
 
 import (
 	"crypto/ecdsa"
@@ -100,10 +100,10 @@ func TestCheckComparesHowTheClientSpeaksWithWhatIsOffered(t *testing.T) {
 			if p.HasClientKeys() {
 				reg.JWKSURI = "https://app.example.com/auth/client-keys/main"
 			}
-			r := new(report)
-			checkSpeaking(r, p.Config(), &row.m, reg)
+			r := new(Report)
+			checkSettings(r, p.Config(), &row.m, reg)
 			said := false
-			for _, f := range r.all {
+			for _, f := range r.Findings {
 				if f.Status != "ok" && f.Do == "" {
 					t.Errorf("%s says nothing to do", f.Check)
 				}

@@ -1,4 +1,4 @@
-package main
+package check
 
 import (
 	"context"
@@ -54,7 +54,7 @@ func (untrusted) RoundTrip(*http.Request) (*http.Response, error) {
 // look is one line of a report that is expected.
 type look struct{ check, status, detail, do string }
 
-func (l look) fits(f finding) bool {
+func (l look) fits(f Finding) bool {
 	return f.Check == l.check && f.Status == l.status && strings.Contains(f.Detail, l.detail) && strings.Contains(f.Do,
 		l.do)
 }
@@ -305,22 +305,22 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r := &report{about: "provider main"}
+				r := &Report{about: "provider main"}
 				checkProvider(context.Background(), r, p,
 					curfew.Registration{ClientID: c.ClientID, RedirectURI: redirect,
 						BackchannelURI: "https://app.example.com/auth/backchannel-logout"})
 				for _, want := range row.want {
 					n := 0
-					for _, f := range r.all {
+					for _, f := range r.Findings {
 						if want.fits(f) {
 							n++
 						}
 					}
 					if n != 1 {
-						t.Errorf("%d lines are %+v, want one, in %+v", n, want, r.all)
+						t.Errorf("%d lines are %+v, want one, in %+v", n, want, r.Findings)
 					}
 				}
-				for _, f := range r.all {
+				for _, f := range r.Findings {
 					for _, check := range row.notOK {
 						if f.Check == check && f.Status == "ok" {
 							t.Errorf("ok, though nobody can know: %+v", f)
@@ -330,8 +330,8 @@ func TestCheckTellsWhatIsWrongWithAProvider(t *testing.T) {
 						t.Errorf("it does not say what to do, or a secret: %+v", f)
 					}
 				}
-				if name == "all is well" && (r.count("fault") > 0 || r.count("warning") > 0) {
-					t.Errorf("%+v", r.all)
+				if name == "all is well" && (r.Count("fault") > 0 || r.Count("warning") > 0) {
+					t.Errorf("%+v", r.Findings)
 				}
 			})
 		})
@@ -433,10 +433,10 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 			look{"certificate", "fault", "none.pem: no such file", "tls_cert_file"}, nil},
 		"a folder for a certificate": {dir, goodKey, look{"certificate", "fault", "is a directory", "tls_cert_file"}, nil},
 	} {
-		r := &report{about: "this gateway"}
+		r := &Report{about: "this gateway"}
 		checkCertificate(r, &config.Config{TLSCert: row.cert, TLSKey: row.key, URL: site, Hosts: row.hosts})
-		if len(r.all) != 1 || !row.want.fits(r.all[0]) {
-			t.Errorf("%s: got %+v, want %+v", name, r.all, row.want)
+		if len(r.Findings) != 1 || !row.want.fits(r.Findings[0]) {
+			t.Errorf("%s: got %+v, want %+v", name, r.Findings, row.want)
 		}
 	}
 }
@@ -465,11 +465,11 @@ func TestAKeyThatKeycloakHasNotMadeYetIsNoFault(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := &report{}
-			checkKeys(t.Context(), r, p, m)
+			r := &Report{}
+			checkKeys(t.Context(), r, p, kindOf(row.issuer, m), m)
 			want := look{"keys", row.status, "none can be used for PS256 (id_token_signed_response_alg)", ""}
-			if !slices.ContainsFunc(r.all, want.fits) {
-				t.Errorf("%s: want %+v, in %+v", row.issuer, want, r.all)
+			if !slices.ContainsFunc(r.Findings, want.fits) {
+				t.Errorf("%s: want %+v, in %+v", row.issuer, want, r.Findings)
 			}
 		})
 	}
@@ -502,16 +502,16 @@ func TestCheckSaysWhatEveryHostNeeds(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		r := &report{about: "this gateway"}
+		r := &Report{about: "this gateway"}
 		checkHosts(r, c)
-		if len(r.all) != 1+len(row.want) || !(look{"hosts", "ok",
-			"wiki.example.com, *.apps.example.com: people sign in at auth.example.com", ""}).fits(r.all[0]) {
-			t.Errorf("%s: %+v", name, r.all)
+		if len(r.Findings) != 1+len(row.want) || !(look{"hosts", "ok",
+			"wiki.example.com, *.apps.example.com: people sign in at auth.example.com", ""}).fits(r.Findings[0]) {
+			t.Errorf("%s: %+v", name, r.Findings)
 			continue
 		}
 		for i, want := range row.want {
-			if !(look{"hosts", "warning", want, "add a route"}).fits(r.all[i+1]) {
-				t.Errorf("%s: %+v, want %s", name, r.all[i+1], want)
+			if !(look{"hosts", "warning", want, "add a route"}).fits(r.Findings[i+1]) {
+				t.Errorf("%s: %+v, want %s", name, r.Findings[i+1], want)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package check
 
 import (
 	"os"
@@ -31,25 +31,26 @@ func TestCheckRecognizesTheProvidersThatHaveAPage(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			if got := providerKind(m.Issuer, &m); got != kind {
-				t.Fatalf("it looks like %q", got)
+			got := kindOf(m.Issuer, &m)
+			if got.name != kind {
+				t.Fatalf("it looks like %q", got.name)
 			}
-			r := new(report)
-			checkKnown(r, kind)
-			if len(r.all) != 1 || !strings.Contains(r.all[0].Detail, "looks like "+kind) || r.all[0].Do == "" {
-				t.Fatalf("findings %+v", r.all)
+			r := new(Report)
+			checkKnown(r, got)
+			if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Detail, "looks like "+kind) || r.Findings[0].Do == "" {
+				t.Fatalf("findings %+v", r.Findings)
 			}
-			_, page, _ := strings.Cut(r.all[0].Detail, "see ")
+			_, page, _ := strings.Cut(r.Findings[0].Detail, "see ")
 			page, _, _ = strings.Cut(page, ":")
-			if _, err := os.Stat(filepath.Join("..", "..", page)); err != nil {
+			if _, err := os.Stat(filepath.Join("..", "..", "..", "..", page)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	if kind := providerKind("https://id.example.com", &oidc.Metadata{
+	if k := kindOf("https://id.example.com", &oidc.Metadata{
 		AuthorizationEndpoint: "https://id.example.com/authorize",
-		EndSessionEndpoint:    "https://id.example.com/logout"}); kind != "" {
-		t.Errorf("a provider that is not known looks like %q", kind)
+		EndSessionEndpoint:    "https://id.example.com/logout"}); k.name != "" {
+		t.Errorf("a provider that is not known looks like %q", k.name)
 	}
 }
 
@@ -57,10 +58,19 @@ func TestCheckRecognizesTheProvidersThatHaveAPage(t *testing.T) {
 func TestCheckNamesTheQuirkOfGlewlwyd(t *testing.T) {
 	t.Parallel()
 	for _, quirk := range []bool{false, true} {
-		r := new(report)
-		checkQuirks(r, oidc.Config{SigningAlg: "RS256", Quirks: oidc.Quirks{AllowMissingExp: quirk}}, "Glewlwyd")
-		if warned := r.count("warning") == 1; warned == quirk {
-			t.Errorf("with allow_missing_exp: %v: %+v", quirk, r.all)
+		r := new(Report)
+		checkQuirks(r, oidc.Config{SigningAlg: "RS256", Quirks: oidc.Quirks{AllowMissingExp: quirk}}, kindNamed("Glewlwyd"))
+		if warned := r.Count("warning") == 1; warned == quirk {
+			t.Errorf("with allow_missing_exp: %v: %+v", quirk, r.Findings)
 		}
 	}
+}
+
+func kindNamed(name string) kind {
+	for _, k := range kinds() {
+		if k.name == name {
+			return k
+		}
+	}
+	return kind{}
 }

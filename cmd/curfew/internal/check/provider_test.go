@@ -1,4 +1,4 @@
-package main
+package check
 
 import (
 	"strings"
@@ -13,44 +13,44 @@ import (
 func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	logouts := func(m oidc.Metadata) func(*report) { return func(r *report) { checkLogoutSupport(r, &m) } }
-	tokens := func(method string, m oidc.Metadata) func(*report) {
-		return func(r *report) { checkTokenEndpoint(r, oidc.Config{AuthMethod: method}, &m) }
+	logouts := func(m oidc.Metadata) func(*Report) { return func(r *Report) { checkLogoutSupport(r, &m) } }
+	tokens := func(method string, m oidc.Metadata) func(*Report) {
+		return func(r *Report) { checkTokenEndpoint(r, oidc.Config{AuthMethod: method}, &m) }
 	}
-	clock := func(ahead time.Duration) func(*report) {
-		return func(r *report) { checkClock(r, &oidc.Metadata{Date: noon.Add(ahead), At: noon}) }
+	clock := func(ahead time.Duration) func(*Report) {
+		return func(r *Report) { checkClock(r, &oidc.Metadata{Date: noon.Add(ahead), At: noon}) }
 	}
-	quirks := func(issuer, authorize, end string, q oidc.Quirks) func(*report) {
-		return func(r *report) {
+	quirks := func(issuer, authorize, end string, q oidc.Quirks) func(*Report) {
+		return func(r *Report) {
 			m := &oidc.Metadata{AuthorizationEndpoint: authorize, EndSessionEndpoint: end}
-			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, providerKind(issuer, m))
+			checkQuirks(r, oidc.Config{Issuer: issuer, SigningAlg: "RS256", Quirks: q}, kindOf(issuer, m))
 		}
 	}
-	front := func(kind string, m oidc.Metadata) func(*report) {
-		return func(r *report) {
-			checkFrontchannel(r, kind, &m,
+	front := func(kind string, m oidc.Metadata) func(*Report) {
+		return func(r *Report) {
+			checkFrontchannel(r, kindNamed(kind), &m,
 				curfew.Registration{FrontchannelURI: "https://app.example.com/auth/frontchannel-logout"})
 		}
 	}
-	userinfo := func(alg string, offered ...string) func(*report) {
-		return func(r *report) {
+	userinfo := func(alg string, offered ...string) func(*Report) {
+		return func(r *Report) {
 			checkUserinfo(r, oidc.Config{UserinfoSigningAlg: alg}, &oidc.Metadata{UserinfoSigningAlgs: offered})
 		}
 	}
-	encrypted := func(q oidc.Quirks) func(*report) {
-		return func(r *report) {
-			checkQuirks(r, oidc.Config{SigningAlg: "RS256", Encryption: &oidc.Encryption{}, Quirks: q}, "Keycloak")
+	encrypted := func(q oidc.Quirks) func(*Report) {
+		return func(r *Report) {
+			checkQuirks(r, oidc.Config{SigningAlg: "RS256", Encryption: &oidc.Encryption{}, Quirks: q}, kindNamed("Keycloak"))
 		}
 	}
 	const hydra = "https://id.example.com"
-	register := func(issuer, url string) func(*report) {
-		return func(r *report) {
+	register := func(issuer, url string) func(*Report) {
+		return func(r *Report) {
 			checkBackchannelURL(r, oidc.Config{Issuer: issuer}, curfew.Registration{BackchannelURI: url})
 		}
 	}
 	for _, row := range []struct {
 		name   string
-		look   func(*report)
+		look   func(*Report)
 		check  string
 		status string
 		says   string // in the detail or in what to do
@@ -77,7 +77,7 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 		{"clock behind", clock(-31 * time.Second), "clock", "warning", "31s behind"},
 		{"clock too far ahead", clock(61 * time.Second), "clock", "fault", "NTP"},
 		{"clock too far behind", clock(-61 * time.Second), "clock", "fault", "1m1s behind"},
-		{"no time", func(r *report) { checkClock(r, &oidc.Metadata{At: noon}) }, "clock", "not checked",
+		{"no time", func(r *Report) { checkClock(r, &oidc.Metadata{At: noon}) }, "clock", "not checked",
 			"does not tell"},
 		{"Hydra without its quirk", quirks(hydra, hydra+"/oauth2/auth", hydra+"/oauth2/sessions/logout", oidc.Quirks{}),
 			"quirks", "warning", "allow_missing_exp: true"},
@@ -100,15 +100,15 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 			FrontchannelLogout: true}), "front channel", "not checked", "switch \"Front channel logout\" off"},
 		{"a front channel alone", front("", oidc.Metadata{FrontchannelLogout: true}), "front channel", "warning",
 			"register https://app.example.com/auth/frontchannel-logout"},
-		{"Keycloak and a sub that a mapper sets", func(r *report) { checkSubject(r, "Keycloak") }, "sub", "not checked",
-			"one without a sid ends nobody"},
+		{"Keycloak and a sub that a mapper sets", func(r *Report) { checkSubject(r, kindNamed("Keycloak")) }, "sub",
+			"not checked", "one without a sid ends nobody"},
 		{"Keycloak and roles that only the access token has",
-			func(r *report) { checkRoles(r, "Keycloak", []string{"groups", "realm_access.roles"}) }, "claims",
+			func(r *Report) { checkRoles(r, kindNamed("Keycloak"), []string{"groups", "realm_access.roles"}) }, "claims",
 			"warning", "Add to ID token"},
-		{"Keycloak and offline access", func(r *report) {
-			checkScopes(r, oidc.Config{Scopes: []string{"openid", "offline_access"}}, "Keycloak", &oidc.Metadata{})
+		{"Keycloak and offline access", func(r *Report) {
+			checkScopes(r, oidc.Config{Scopes: []string{"openid", "offline_access"}}, kindNamed("Keycloak"), &oidc.Metadata{})
 		}, "scopes", "warning", "sends no logout token"},
-		{"the post-logout redirect URI", func(r *report) {
+		{"the post-logout redirect URI", func(r *Report) {
 			checkPostLogoutURI(r, &oidc.Metadata{EndSessionEndpoint: "https://id.example.com/end"},
 				curfew.Registration{PostLogoutURI: "https://app.example.com/auth/logout/callback"})
 		}, "post-logout redirect URI", "not checked", "https://app.example.com/auth/logout/callback"},
@@ -116,21 +116,21 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 		{"userinfo signed with what is not offered", userinfo("PS256", "RS256"), "userinfo", "fault",
 			"the provider offers RS256"},
 		{"userinfo signed, and nothing is said", userinfo("ES256"), "userinfo", "not checked", "does not say whether"},
-		{"userinfo encrypted with what is not offered", func(r *report) {
+		{"userinfo encrypted with what is not offered", func(r *Report) {
 			checkUserinfo(r, oidc.Config{UserinfoEncryption: &oidc.Encryption{Alg: "ECDH-ES"}},
 				&oidc.Metadata{UserinfoEncryptAlgs: []string{"RSA-OAEP"}})
 		}, "userinfo", "fault", "set userinfo_encrypted_response_alg"},
 		{"authentik", quirks(hydra+"/application/o/app/", hydra+"/application/o/authorize/", "", oidc.Quirks{}),
 			"quirks",
 			"ok", "authentik"},
-		{"a scope that is not offered", func(r *report) {
-			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}}, "",
+		{"a scope that is not offered", func(r *Report) {
+			checkScopes(r, oidc.Config{Scopes: []string{"openid", "groups"}}, kind{},
 				&oidc.Metadata{Scopes: []string{"openid"}})
 		}, "scopes", "warning", "does not mention groups"},
 		{"a loopback URL for a provider elsewhere",
 			register("https://id.example.com", "http://127.0.0.1:4180/auth/backchannel-logout"), "back-channel " +
 				"URL", "warning", "no logout can reach it"},
-		{"a certificate that is not there", func(r *report) {
+		{"a certificate that is not there", func(r *Report) {
 			checkCertificate(r,
 				&config.Config{TLSCert: "none.pem", TLSKey: "none.pem"})
 		}, "certificate", "fault", "none.pem"},
@@ -140,9 +140,9 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			r := &report{about: "provider main"}
+			r := &Report{about: "provider main"}
 			row.look(r)
-			for _, f := range r.all {
+			for _, f := range r.Findings {
 				if f.Check == row.check && f.Status == row.status && strings.Contains(f.Detail+f.Do, row.says) {
 					if f.Status != "ok" && f.Do == "" {
 						t.Errorf("it does not say what to do: %+v", f)
@@ -150,7 +150,7 @@ func TestCheckSaysWhatAProviderLacksAndWhatToDo(t *testing.T) {
 					return
 				}
 			}
-			t.Errorf("want %s, %s, %q in %+v", row.check, row.status, row.says, r.all)
+			t.Errorf("want %s, %s, %q in %+v", row.check, row.status, row.says, r.Findings)
 		})
 	}
 }

@@ -1,7 +1,6 @@
-package main
+package check
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -17,8 +16,8 @@ import (
 // certificateWarning is how long before its end a client certificate is warned of.
 const certificateWarning = 14 * 24 * time.Hour
 
-// checkSpeaking compares how this client speaks with what the provider offers and requires.
-func checkSpeaking(r *report, c oidc.Config, m *oidc.Metadata, reg curfew.Registration) {
+// checkSettings compares how this client speaks with what the provider offers and requires.
+func checkSettings(r *Report, c oidc.Config, m *oidc.Metadata, reg curfew.Registration) {
 	if reg.JWKSURI != "" {
 		r.unchecked("client keys", "the public keys of this client are at "+reg.JWKSURI+
 			": no provider says whether that is registered",
@@ -72,7 +71,7 @@ func checkSpeaking(r *report, c oidc.Config, m *oidc.Metadata, reg curfew.Regist
 }
 
 // compareOffered compares a setting with what the provider lists as supported.
-func compareOffered(r *report, setting, value string, offered []string) {
+func compareOffered(r *Report, setting, value string, offered []string) {
 	switch {
 	case len(offered) == 0:
 		r.unchecked(setting, "the provider does not say whether it offers "+value, "sign in to see")
@@ -84,7 +83,7 @@ func compareOffered(r *report, setting, value string, offered []string) {
 	}
 }
 
-func checkClientCertificate(r *report, c oidc.Config, m *oidc.Metadata, now time.Time) {
+func checkClientCertificate(r *Report, c oidc.Config, m *oidc.Metadata, now time.Time) {
 	const check = "client_certificate_file"
 	if c.GetClientCertificate == nil {
 		return
@@ -111,40 +110,11 @@ func checkClientCertificate(r *report, c oidc.Config, m *oidc.Metadata, now time
 	case cert.NotAfter.Sub(now) < certificateWarning:
 		r.warn(check, fmt.Sprintf("it runs out at %s", cert.NotAfter.UTC().Format(time.RFC3339)), renew)
 	default:
+		unless := ""
+		if !m.BindsToCertificates {
+			unless = " only if the client is registered so: the provider does not mention it"
+		}
 		r.ok(check, "%s, until %s; tokens are bound to it%s", cert.Subject, cert.NotAfter.UTC().Format(time.DateOnly),
-			map[bool]string{false: " only if the client is registered so: the provider does not mention it"}[m.BindsToCertificates])
+			unless)
 	}
-}
-
-// asUnknownClient returns the configuration of a client that the provider cannot know.
-func asUnknownClient(c oidc.Config) oidc.Config {
-	switch c.AuthMethod {
-	case oidc.AuthBasic, oidc.AuthPost, oidc.AuthSecretJWT:
-		c.ClientSecret = randomCode() + randomCode()
-	default:
-		c.ClientID = randomCode()
-	}
-	return c
-}
-
-// inTheQuery returns a provider like p that is asked to answer in the query of a redirect, whose parameters can be read
-// here.
-func inTheQuery(p *oidc.Provider) (*oidc.Provider, error) {
-	c := p.Config()
-	if c.ResponseMode == oidc.ModeQuery {
-		return p, nil
-	}
-	c.ResponseMode, c.ResponseSigningAlg, c.ResponseEncryption = oidc.ModeQuery, "", nil
-	return oidc.New(c)
-}
-
-// pushFault says what to do when a pushed request was refused; false when the error is of another kind.
-func pushFault(ctx context.Context, r *report, check string, err error, reg curfew.Registration) bool {
-	e, ok := errors.AsType[*oidc.Error](err)
-	if !ok || e.Check != "par" || ctx.Err() != nil {
-		return false
-	}
-	r.fault(check, "the provider refuses a pushed request: "+err.Error(),
-		"see that "+reg.RedirectURI+" is registered for the client "+reg.ClientID+", and that it may push requests")
-	return true
 }

@@ -1,12 +1,12 @@
-package main
+package check
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -23,7 +23,7 @@ import (
 )
 
 // checkStore checks the store, without creating it.
-func checkStore(ctx context.Context, r *report, c *config.Config) {
+func checkStore(ctx context.Context, r *Report, c *config.Config) {
 	if name := c.Store.File(); name != "" {
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
@@ -39,7 +39,7 @@ func checkStore(ctx context.Context, r *report, c *config.Config) {
 		r.warn("store", "in memory", "a restart signs everybody out; use sqlite:PATH to keep sessions")
 		return
 	}
-	backend, err := c.Store.OpenUnchanged(ctx, slog.New(storeWarnings{r}))
+	backend, err := c.Store.OpenUnchanged(ctx, stores.Warnings(func(what, todo string) { r.warn("store", what, todo) }))
 	switch {
 	case stores.IsOlder(err):
 		r.ok("store", "%s answers; serve brings it to the schema of this release, which an older one cannot use: %v",
@@ -59,23 +59,8 @@ func checkStore(ctx context.Context, r *report, c *config.Config) {
 	r.ok("store", "%s answers", c.Store)
 }
 
-// storeWarnings adds the warnings of a store that is being opened to the report.
-type storeWarnings struct{ r *report }
-
-func (w storeWarnings) Enabled(context.Context, slog.Level) bool { return true }
-func (w storeWarnings) WithAttrs([]slog.Attr) slog.Handler       { return w }
-func (w storeWarnings) WithGroup(string) slog.Handler            { return w }
-func (w storeWarnings) Handle(_ context.Context, r slog.Record) error {
-	what, todo, ok := strings.Cut(r.Message, ": ")
-	if !ok {
-		todo = "see docs/stores-redis.md or docs/stores-postgres.md"
-	}
-	w.r.warn("store", what, todo)
-	return nil
-}
-
 // checkKeyFile reads the key file, without creating it.
-func checkKeyFile(r *report, c *config.Config) {
+func checkKeyFile(r *Report, c *config.Config) {
 	if c.KeyFile == "" {
 		r.ok("key file", "none: the keys live as long as the process")
 		return
@@ -84,7 +69,7 @@ func checkKeyFile(r *report, c *config.Config) {
 		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
 		return
 	}
-	if _, err := openKeyring(c); err != nil {
+	if _, err := c.OpenKeyring(); err != nil {
 		r.fault("key file", err.Error(), "serve would not start; put this right first")
 		return
 	}
@@ -92,19 +77,19 @@ func checkKeyFile(r *report, c *config.Config) {
 }
 
 // checkCertificate reads the certificate of the public listener, if one is configured.
-func checkCertificate(r *report, c *config.Config) {
+func checkCertificate(r *Report, c *config.Config) {
 	if c.TLSCert == "" {
 		return
 	}
-	cert, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler))
+	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 	if err != nil {
-		r.fault("certificate", err.Error(), "serve would not start: tls_cert_file needs the certificate followed by "+
-			"those of its issuers, and tls_key_file its private key")
+		r.fault("certificate", fmt.Sprintf("%s with the key %s: %v", c.TLSCert, c.TLSKey, err), "serve would not start: "+
+			"tls_cert_file needs the certificate followed by those of its issuers, and tls_key_file its private key")
 		return
 	}
-	leaf, now := cert.current.Leaf, time.Now()
+	leaf, now := cert.Leaf, time.Now()
 	ends := leaf.NotAfter
-	for _, der := range cert.current.Certificate[1:] { // browsers need these too
+	for _, der := range cert.Certificate[1:] { // browsers need these too
 		if above, err := x509.ParseCertificate(der); err == nil && above.NotAfter.Before(ends) {
 			ends = above.NotAfter
 		}
@@ -146,7 +131,7 @@ func uncovered(c *config.Config, leaf *x509.Certificate) (names []string) {
 }
 
 // checkHosts says what every host needs.
-func checkHosts(r *report, c *config.Config) {
+func checkHosts(r *Report, c *config.Config) {
 	if len(c.Hosts) == 0 {
 		return
 	}
@@ -171,7 +156,7 @@ func checkHosts(r *report, c *config.Config) {
 }
 
 // checkPolicy looks for paths similar to that of a rule that an app may serve as the same page, with weaker conditions.
-func checkPolicy(r *report, c *config.Config) {
+func checkPolicy(r *Report, c *config.Config) {
 	gaps := c.Policy.Gaps()
 	for len(gaps) > 0 {
 		first := gaps[0]

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/cmd/curfew/internal/stores"
 	"example.com/curfew/keyring"
 )
@@ -45,7 +44,7 @@ func TestAKeyFileThatThisUserMayNotReadSaysSo(t *testing.T) {
 					return
 				}
 			}
-			_, err := openKeyring(&config.Config{KeyFile: name, Store: backend})
+			_, err := (&Config{KeyFile: name, Store: backend}).OpenKeyring()
 			done <- err
 		}()
 		if err := <-done; !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), says) ||
