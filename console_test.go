@@ -340,8 +340,8 @@ func TestAnOperatorIsJudgedAtEachRequest(t *testing.T) {
 	}
 }
 
-// A session that somebody else began, planted in an operator's browser, is theirs: it has their claims, and the forms of
-// the operator's own pages do nothing with it. A new sign-in has a new session, with other tokens.
+// A session that somebody else began, planted in an operator's browser, is theirs: it has their claims, and the forms
+// of the operator's own pages do nothing with it. A new sign-in has a new session, with other tokens.
 func TestNobodyFixesTheSessionOfAnOperator(t *testing.T) {
 	t.Parallel()
 	a := withConsole(t, map[string]any{"olga": "ops", "omar": "ops"})

@@ -31,8 +31,8 @@ type Config struct {
 	Providers []oidc.Config
 	// OnLogout is called for each verified logout token. It ends the sessions that the token names, and returns nil when
 	// they are gone: the provider is answered 200. That nobody is named is a success too. After an error the answer is
-	// 503, nothing was used up, and the provider may send the token again. With the quirk logout_scope=subject a token with
-	// both sub and sid leads to two calls: one with the subject alone, one with the sid alone.
+	// 503, nothing was used up, and the provider may send the token again. With the quirk logout_scope=subject a token
+	// with both sub and sid leads to two calls: one with the subject alone, one with the sid alone.
 	//
 	// It must bear being called again with the same token, for instance after a crash, or after an answer that the
 	// provider did not get. It is never called with a token that was carried out, nor twice at a time with one token.

@@ -10,8 +10,8 @@
 //     the sessions that a logout token names.
 //  3. In OnLogout it removes these sessions, and returns nil when they are gone for good.
 //  4. When a sign-in begins, it calls [Handler.Begin], and keeps the result with the state of that sign-in.
-//  5. When the sign-in ends, it first saves its session, and then asks [Handler.Ended]. If that is true, or an error, it
-//     removes the session again, and the person is not signed in.
+//  5. When the sign-in ends, it first saves its session, and then asks [Handler.Ended]. If that is true, or an error,
+//     it removes the session again, and the person is not signed in.
 //
 // # What that promises
 //
@@ -21,6 +21,6 @@
 // out is refused from then on (`already processed`).
 //
 // The marks, and the record of tokens that were carried out, are in a [store.Store]: as durable as that is, and shared
-// by all replicas that share it. Give it a store of its own, not that of a Curfew with sessions. A refresh that gets new
-// tokens is a sign-in in this sense too, if it makes a new session.
+// by all replicas that share it. Give it a store of its own, not that of a Curfew with sessions. A refresh that gets
+// new tokens is a sign-in in this sense too, if it makes a new session.
 package backchannel

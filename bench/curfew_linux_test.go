@@ -131,8 +131,8 @@ func load(b *testing.B, s store.Store, issuer string, sessions int) {
 	}
 }
 
-// loadPostgres is load by one statement, since Curfew refuses a server that may forget what it has committed. The hashes
-// are those of nobody: these sessions are never looked for.
+// loadPostgres is load by one statement, since Curfew refuses a server that may forget what it has committed. The
+// hashes are those of nobody: these sessions are never looked for.
 func loadPostgres(ctx context.Context, at, issuer string, sessions int) error {
 	conn, err := pgx.Connect(ctx, at)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 var interop = flag.String("interop", "", "run the scenarios with real providers, and `write` or check their tables")
 
 // scenario is one row of the table of a provider. Run plays it and fails the test where Curfew breaks a promise. What
-// it returns are the other cells of the row, as they were observed: what the provider sent, and what came of it here. They
-// must be the same in each run, so without times and identifiers.
+// it returns are the other cells of the row, as they were observed: what the provider sent, and what came of it here.
+// They must be the same in each run, so without times and identifiers.
 type scenario struct {
 	what  string
 	alone bool // no other scenario of the provider may run meanwhile; it is played after the others

@@ -176,8 +176,9 @@ var errNotSignedIn = errors.New("nobody is signed in")
 
 // decide makes the decision for every entry point: may the sender of r, identified by its access token or else by its
 // cookie, send method to target (path and query as they will be sent to the app)? A nil error lets the request through,
-// with the session and the rule that covers the request, if any; on a public path the session may be nil. Otherwise the error is [errNotSignedIn] or
-// a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if the store fails.
+// with the session and the rule that covers the request, if any; on a public path the session may be nil. Otherwise the
+// error is [errNotSignedIn] or a [web.Failure]: 400 for an ambiguous path, 403 if the policy does not allow it, 503 if
+// the store fails.
 func (h *Handler) decide(r *http.Request, a asked) (*session.Session, *rule, error) {
 	method, target := a.method, a.target
 	rule, err := h.Policy.find(r, h.here(r).Name, method, target)
@@ -206,8 +207,8 @@ func (h *Handler) decide(r *http.Request, a asked) (*session.Session, *rule, err
 	return s, nil, nil
 }
 
-// get returns the session of a request, nil if nobody is signed in, or an error if the store fails or an access token is
-// refused.
+// get returns the session of a request, nil if nobody is signed in, or an error if the store fails or an access token
+// is refused.
 func (h *Handler) get(r *http.Request, a asked) (*session.Session, error) {
 	if s, has, err := h.byToken(r, a); has || err != nil {
 		return s, err
@@ -269,9 +270,8 @@ func (h *Handler) own(r *http.Request) asked {
 	return asked{method: r.Method, target: r.URL.EscapedPath(), origin: h.here(r).Origin}
 }
 
-// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. An access
-// token that is not good is as good as none. If the
-// store fails, the answer is 503.
+// Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. An
+// access token that is not good is as good as none. If the store fails, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, err := h.locateOwn(r)

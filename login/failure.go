@@ -227,8 +227,8 @@ func aboutSignIn(claim string) bool {
 	return slices.Contains([]string{"acr", "amr", "auth_time"}, claim)
 }
 
-// signInAnew returns the action that has the person sign in at the provider once more. Otherwise the session there would
-// answer at once, with the same claims as before. There is none if the provider was asked that already.
+// signInAnew returns the action that has the person sign in at the provider once more. Otherwise the session there
+// would answer at once, with the same claims as before. There is none if the provider was asked that already.
 func (h *Handler) signInAnew(a *attempt) []web.Action {
 	if slices.Contains(strings.Fields(a.Prompt), "login") {
 		return nil

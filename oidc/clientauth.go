@@ -73,8 +73,8 @@ const (
 	AudienceTokenEndpoint = "token_endpoint"
 )
 
-// DefaultSigningAlg returns the algorithm of the first of Keys that signs, which signs where none is configured; "" when
-// there is none.
+// DefaultSigningAlg returns the algorithm of the first of Keys that signs, which signs where none is configured; ""
+// when there is none.
 func (c *Config) DefaultSigningAlg() string {
 	_, alg := signingKey(c.Keys, "")
 	return alg

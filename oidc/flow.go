@@ -28,7 +28,8 @@ type AuthRequest struct {
 
 // AuthURL returns where to send a browser so that a person signs in: the code flow (Core §3.1.2.1) with PKCE S256 (RFC
 // 7636 §4.3), a state and a nonce, none of which can be left out. The request may be signed (RFC 9101), and handed to
-// the provider before (RFC 9126), as configured. The error is an [ErrUnavailable], of which [ErrTooMany] is one, or an [Error].
+// the provider before (RFC 9126), as configured. The error is an [ErrUnavailable], of which [ErrTooMany] is one, or an
+// [Error].
 func (p *Provider) AuthURL(ctx context.Context, r AuthRequest) (string, error) {
 	if r.State == "" || r.Nonce == "" || r.RedirectURI == "" {
 		return "", errors.New("an authentication request needs a redirect URI, a state and a nonce")

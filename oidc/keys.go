@@ -37,8 +37,8 @@ const (
 //
 //   - for its signature, when keys whose fetch began after the token came say so;
 //   - for its key id, when keys that were fetched long after the token was signed do not have it (see publishDelay). A
-//     set of keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has been
-//     missing, since anybody can name a key before the provider does.
+//     set of keys behind a cache shows a new key late. The age of the token decides, and not how long the key id has
+//     been missing, since anybody can name a key before the provider does.
 //
 // What is not decided within holdFor is an [ErrUnavailable], and so is everything while the keys cannot be fetched.
 //

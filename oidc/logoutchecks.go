@@ -66,8 +66,8 @@ type logoutCheck struct {
 	found func(*logoutVerification) string
 }
 
-// logoutChecks are the steps by which a logout token is checked, in their order: what costs nothing first, the signature
-// last.
+// logoutChecks are the steps by which a logout token is checked, in their order: what costs nothing first, the
+// signature last.
 func logoutChecks() [17]logoutCheck {
 	const bcl = "Back-Channel Logout "
 	type v = logoutVerification

@@ -58,8 +58,8 @@ func newBlob(mediaType string, text []byte) blob {
 
 func digest(text []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(text)) }
 
-// image makes the image of a binary (OCI image specification 1.1). It has no base image: the binary, the certificates of
-// public CAs, the names of root and of the user that it runs as, and the licences.
+// image makes the image of a binary (OCI image specification 1.1). It has no base image: the binary, the certificates
+// of public CAs, the names of root and of the user that it runs as, and the licences.
 func (r *release) image(binary string, t target) (img image, err error) {
 	program, err := os.ReadFile(binary)
 	if err != nil {

@@ -108,9 +108,9 @@ type slots struct {
 	warned map[[2]string]bool
 }
 
-// claimSlot reports whether the provider may be asked now. The time is cut into slots, and each slot is for one question
-// of one replica: a claim in the store decides which. Slots of the last moments that are free can still be claimed. Of
-// PerMinute a sixth is for such bursts, so that no minute has more than PerMinute questions.
+// claimSlot reports whether the provider may be asked now. The time is cut into slots, and each slot is for one
+// question of one replica: a claim in the store decides which. Slots of the last moments that are free can still be
+// claimed. Of PerMinute a sixth is for such bursts, so that no minute has more than PerMinute questions.
 func (m *Manager) claimSlot(ctx context.Context, s *Session, now time.Time) bool {
 	limit := int64(m.revalidation(s).PerMinute)
 	if limit <= 0 {

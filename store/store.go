@@ -38,8 +38,9 @@ func IsContractError(err error) bool {
 const (
 	// AttemptLifetime is the longest time that a login may be under way.
 	AttemptLifetime = 15 * time.Minute
-	// MarkLifetime is how long an end mark is kept at least; see [Ending.MarkFor]. It outlives every login that it bars, also one whose replica was
-	// suspended after it had read the clock, or whose clock is behind the one by which marks are pruned.
+	// MarkLifetime is how long an end mark is kept at least; see [Ending.MarkFor]. It outlives every login that it bars,
+	// also one whose replica was suspended after it had read the clock, or whose clock is behind the one by which marks
+	// are pruned.
 	MarkLifetime = 2 * AttemptLifetime
 )
 
@@ -50,8 +51,8 @@ const (
 // nothing, unless it says otherwise; that the context was done before the change was certain is such an error.
 // Arguments and results, payloads too, belong to the caller: a store keeps copies.
 //
-// Each method, except List, Notices, Stats, Overdue, Prune and those of [Journal], costs a few index look-ups, however many sessions there
-// are.
+// Each method, except List, Notices, Stats, Overdue, Prune and those of [Journal], costs a few index look-ups, however
+// many sessions there are.
 type Store interface {
 	Sessions
 	Outbox
@@ -107,8 +108,8 @@ type Sessions interface {
 	//     JTIExpires that it was recorded with.
 	//  2. The jti is recorded until e.JTIExpires.
 	//  3. Unless the ending names one key, an end mark with the time now is left for [Ending.MarkLife]. A later mark
-	//     for the same names replaces an earlier one, never the reverse, and is kept no shorter. A store with a server's clock (see [Clock]) marks
-	//     with the server's time instead if that is later, read after every wait for a lock.
+	//     for the same names replaces an earlier one, never the reverse, and is kept no shorter. A store with a server's
+	//     clock (see [Clock]) marks with the server's time instead if that is later, read after every wait for a lock.
 	//  4. Every session that e.Selector names (see [Selector.Names]) is removed.
 	//  5. For each of e.Notices the notices are left that [NoticeRequest] describes.
 	//  6. Every [Sessions.Watch] hears of each removed session.

@@ -10,9 +10,9 @@ import (
 	"example.com/curfew/internal/span"
 )
 
-// Trace begins the span of a request, if the site has a tracer. end must be called. The trace goes on from a traceparent
-// (W3C Trace Context) of a trusted proxy. One of anybody else is ignored: strangers would decide what is recorded, and
-// could join their requests to the traces of others.
+// Trace begins the span of a request, if the site has a tracer. end must be called. The trace goes on from a
+// traceparent (W3C Trace Context) of a trusted proxy. One of anybody else is ignored: strangers would decide what is
+// recorded, and could join their requests to the traces of others.
 func (s *Site) Trace(w http.ResponseWriter, r *http.Request, name string) (http.ResponseWriter, *http.Request, func()) {
 	if s.Tracer == nil {
 		return w, r, func() {}

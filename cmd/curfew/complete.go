@@ -14,9 +14,9 @@ import (
 // completeTime is how long the shell waits for the names of providers.
 const completeTime = 2 * time.Second
 
-// addCompletions adds to all commands what a shell completes beside their names and flags: the values of flags that have
-// few, and the names of providers, which the private listener is asked for. The shell completes files itself, for what
-// may be one.
+// addCompletions adds to all commands what a shell completes beside their names and flags: the values of flags that
+// have few, and the names of providers, which the private listener is asked for. The shell completes files itself, for
+// what may be one.
 func addCompletions(cmd *cobra.Command, p *process) {
 	for _, sub := range cmd.Commands() {
 		addCompletions(sub, p)

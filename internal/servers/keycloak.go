@@ -109,8 +109,8 @@ func findKeycloak(t T) (java, home string) {
 }
 
 // Admin calls the admin API: path begins after /admin/realms, like "/main/users". Body is sent as JSON unless it is
-// nil, and the answer is decoded into the value that into points to, unless that is nil. It returns the last part of the
-// Location, which is the ID of what was made. Any other status than 2xx fails the test.
+// nil, and the answer is decoded into the value that into points to, unless that is nil. It returns the last part of
+// the Location, which is the ID of what was made. Any other status than 2xx fails the test.
 func (k *KeycloakServer) Admin(t T, method, path string, body, into any) (id string) {
 	t.Helper()
 	status, answer, header := k.Call(t, k.administrator(t), method, k.URL+"/admin/realms"+path, body)

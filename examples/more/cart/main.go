@@ -1,5 +1,5 @@
-// An app that keeps a cart with scs beside the sessions of Curfew. The cart is tied to the session: whoever signs in next
-// in the same browser does not find it.
+// An app that keeps a cart with scs beside the sessions of Curfew. The cart is tied to the session: whoever signs in
+// next in the same browser does not find it.
 package main
 
 import (

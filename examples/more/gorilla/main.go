@@ -1,5 +1,5 @@
-// An app that keeps its sessions with gorilla/sessions, in cookies, and signs people in by itself. A cookie alone cannot
-// be ended: it holds an ID, and a table says who that is. Package backchannel adds the logout.
+// An app that keeps its sessions with gorilla/sessions, in cookies, and signs people in by itself. A cookie alone
+// cannot be ended: it holds an ID, and a table says who that is. Package backchannel adds the logout.
 package main
 
 import (

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"example.com/curfew"
@@ -60,12 +61,13 @@ func (r *Report) Count(status string) (n int) {
 // Run runs all checks, one after the other: first the providers, then this gateway. It changes nothing. An error is one
 // of the configuration.
 func Run(ctx context.Context, c *config.Config) (*Report, error) {
-	// A relying party with this configuration says which URLs to register. It is never run.
+	// A relying party with this configuration says which URLs to register. It serves nobody, and does not log: that a
+	// provider does not answer is a finding.
 	providers, err := c.NewProviders()
 	if err != nil {
 		return nil, err
 	}
-	rp, err := curfew.New(ctx, c.RelyingParty(nil, nil, nil, curfew.Observer{}))
+	rp, err := curfew.New(ctx, c.RelyingParty(nil, nil, slog.New(slog.DiscardHandler), curfew.Observer{}))
 	if err != nil {
 		return nil, config.Faults{err}
 	}

@@ -50,8 +50,8 @@ func (t *translator) site() {
 	}
 }
 
-// hosts sets the further hosts: those that the cookie of oauth2-proxy reaches and that a sign-in may lead to. The others
-// on its list may be of somebody else, such as the provider.
+// hosts sets the further hosts: those that the cookie of oauth2-proxy reaches and that a sign-in may lead to. The
+// others on its list may be of somebody else, such as the provider.
 func (t *translator) hosts() {
 	white, cookies := t.get("whitelist-domain"), t.get("cookie-domain")
 	var hosts []string
