@@ -24,23 +24,31 @@ func TestABrokenProviderIsOneLineOfTheLog(t *testing.T) {
 		says   string // the line, and what to do
 		do     string
 	}{
-		"away at the start": {says: "oidc.discovery.failed", do: "see whether the provider is up", broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Discovery, oidctest.Status(503)) }},
-		"another issuer": {says: "speaks for the issuer", do: "set issuer to exactly what", broken: func(_ *testing.T, a *app) {
-			a.op.Mangle(func(m *oidctest.Mangle) {
-				m.Discovery = func(d map[string]any) { d["issuer"] = "https://evil.example" }
-			})
-		}},
-		"discovery is HTML": {says: "oidc.discovery.failed", do: "open the address", broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Discovery, html) }},
-		"keys are HTML":     {says: "oidc.keys.failed", do: "open the address", broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.JWKS, html) }},
-		"tokens are HTML":   {says: "oidc.token.failed", do: "open the address", broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Token, html) }},
-		"userinfo is HTML":  {says: "oidc.userinfo.failed", do: "open the address", broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Userinfo, html) }},
+		"away at the start": {says: "oidc.discovery.failed", do: "see whether the provider is up",
+			broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Discovery, oidctest.Status(503)) }},
+		"another issuer": {says: "speaks for the issuer", do: "set issuer to exactly what",
+			broken: func(_ *testing.T, a *app) {
+				a.op.Mangle(func(m *oidctest.Mangle) {
+					m.Discovery = func(d map[string]any) { d["issuer"] = "https://evil.example" }
+				})
+			}},
+		"discovery is HTML": {says: "oidc.discovery.failed", do: "open the address",
+			broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Discovery, html) }},
+		"keys are HTML": {says: "oidc.keys.failed", do: "open the address",
+			broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.JWKS, html) }},
+		"tokens are HTML": {says: "oidc.token.failed", do: "open the address",
+			broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Token, html) }},
+		"userinfo is HTML": {says: "oidc.userinfo.failed", do: "open the address",
+			broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Userinfo, html) }},
 		"another algorithm": {says: "ES256", do: "set id_token_signed_response_alg", broken: func(_ *testing.T, a *app) {
 			c := oidctest.Client{ID: "app", Secret: "secret", SigningAlg: "ES256",
 				RedirectURIs: []string{a.server.URL + "/auth/callback"}}
 			a.op.SetClient(c)
 		}},
-		"clock behind": {says: "do the clocks agree", do: "by NTP", broken: func(_ *testing.T, a *app) { a.opSkew.Store(int64(-25 * time.Minute)) }},
-		"clock ahead":  {says: "do the clocks agree", do: "by NTP", broken: func(_ *testing.T, a *app) { a.opSkew.Store(int64(5 * time.Minute)) }},
+		"clock behind": {says: "do the clocks agree", do: "by NTP",
+			broken: func(_ *testing.T, a *app) { a.opSkew.Store(int64(-25 * time.Minute)) }},
+		"clock ahead": {says: "do the clocks agree", do: "by NTP",
+			broken: func(_ *testing.T, a *app) { a.opSkew.Store(int64(5 * time.Minute)) }},
 		"certificate": {says: "unknown authority", do: "set ca_file", config: func(t *testing.T, c *curfew.Config) {
 			s := httptest.NewUnstartedServer(http.NotFoundHandler())
 			s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -48,7 +56,8 @@ func TestABrokenProviderIsOneLineOfTheLog(t *testing.T) {
 			t.Cleanup(s.Close)
 			c.Providers[0].Issuer = s.URL
 		}},
-		"token redirect": {says: "oidc.token.failed", do: "the address that answers itself", broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Token, oidctest.Status(302)) }},
+		"token redirect": {says: "oidc.token.failed", do: "the address that answers itself",
+			broken: func(_ *testing.T, a *app) { a.op.Override(oidctest.Token, oidctest.Status(302)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

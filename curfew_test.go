@@ -363,14 +363,16 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := curfew.New(t.Context(), curfew.Config{
 		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example",
-		CookieName: "a=b", WebSocketOrigins: []string{"*"}, Tabs: "popup", SuccessStatus: 302, FailureStatus: 500, Store: memory.New(),
+		CookieName: "a=b", WebSocketOrigins: []string{"*"}, Tabs: "popup", SuccessStatus: 302,
+		FailureStatus: 500, Store: memory.New(),
 		Providers: []oidc.Config{{Issuer: "http://id.example.com", ClientID: "app"}},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{"URL: http is for loopback", "Prefix: must be a path", "Home: must be a path",
-		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is not an origin`, `Tabs: "popup" is unknown`,
+		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is not an origin`,
+		`Tabs: "popup" is unknown`,
 		"SuccessStatus: must be one of [200 204]",
 		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a Store needs a Keyring"} {
 		if !strings.Contains(err.Error(), want) {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The rooms and the arrows between them. A room not named here may not exist; what is not allowed here is forbidden.
@@ -32,7 +33,8 @@ func rooms() map[string][]string {
 		"login":            append(slices.Clone(ground), "internal/span", "internal/wait"),
 		"gateway":          append(slices.Clone(ground), "internal/span"),
 		"gateway/extauthz": {"gateway", "internal/span"}, "logout": ground,
-		"fanout": append(slices.Clone(ground), "internal/span", "internal/wait"), "console": append(slices.Clone(ground), "internal/wait"),
+		"fanout":  append(slices.Clone(ground), "internal/span", "internal/wait"),
+		"console": append(slices.Clone(ground), "internal/wait"),
 		// A store knows the contract, and nothing else.
 		"store/memory": {"store"}, "store/sqlite": {"store", "store/internal/gate"},
 		"store/postgres": {"store", "store/internal/gate"}, "store/redis": {"internal/wait", "store", "store/internal/gate"},
@@ -80,6 +82,7 @@ func rooms() map[string][]string {
 type file struct {
 	dir  string // slash-separated, "" for the root
 	name string
+	src  string
 	test bool
 	fset *token.FileSet
 	ast  *ast.File
@@ -118,6 +121,7 @@ func rules() []rule {
 		{"no HTTP status below the middle", noStatus},
 		{"no SQL above the stores", noSQL},
 		{"no value smuggled in a context", noSmuggling},
+		{"no line over 120 columns", noLongLine},
 	}
 }
 
@@ -222,6 +226,19 @@ func noStatus(files []*file) []string {
 		// provider is a server.
 		return f.test || !slices.Contains([]string{"session"}, f.dir) && !strings.HasPrefix(f.dir, "store/")
 	}, "below the middle there are no HTTP status codes", "http.Status*", "http.Error")
+}
+
+func noLongLine(files []*file) (faults []string) {
+	for _, f := range files {
+		n := 0
+		for line := range strings.Lines(f.src) {
+			n++
+			if columns := utf8.RuneCountInString(strings.TrimRight(line, "\r\n")); columns > 120 {
+				faults = append(faults, fmt.Sprintf("%s:%d: %d columns", path.Join(f.dir, f.name), n, columns))
+			}
+		}
+	}
+	return faults
 }
 
 func noSQL(files []*file) (faults []string) {
@@ -484,7 +501,7 @@ func parseTree(t *testing.T) map[string][]*file {
 
 func parseFile(p, src string) (*file, error) {
 	dir, name := path.Split(p)
-	f := &file{dir: strings.TrimSuffix(dir, "/"), name: name, test: strings.HasSuffix(name, "_test.go"),
+	f := &file{dir: strings.TrimSuffix(dir, "/"), name: name, src: src, test: strings.HasSuffix(name, "_test.go"),
 		fset: token.NewFileSet()}
 	var err error
 	f.ast, err = parser.ParseFile(f.fset, p, src, parser.ParseComments)
@@ -556,6 +573,7 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 		{"SQL in the middle", "logout/x.go", "package logout\nimport _ \"database/sql\"", "only the stores speak SQL"},
 		{"a value in a context", "login/x.go", "package login\nimport \"context\"\nvar _ = context.WithValue",
 			"no dependency travels"},
+		{"a long line", "web/x.go", "package web\n// " + strings.Repeat("ü", 118), "web/x.go:2: 121 columns"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -64,8 +64,9 @@ func (s *screen) until(expression string) {
 	s.t.Helper()
 	if _, err := chromedp.Run(s.ctx, chromedp.Poll[bool](expression,
 		chromedp.WithPollingTimeout(patience))); err != nil {
-		shows, _ := chromedp.Run(s.ctx,
-			chromedp.Evaluate[string](`[...document.querySelectorAll(".window")].map((w) => w.id + " " + w.dataset.state).join(", ") + "\n" + document.querySelector("main").innerText`))
+		shows, _ := chromedp.Run(s.ctx, chromedp.Evaluate[string](
+			`[...document.querySelectorAll(".window")].map((w) => w.id + " " + w.dataset.state).join(", ") + "\n" +
+				document.querySelector("main").innerText`))
 		s.t.Fatalf("%s: %v\nThe page shows: %s", expression, err, shows)
 	}
 }
@@ -133,7 +134,8 @@ func (s *screen) shot(name string) {
 	// Two frames, so that what has just changed is drawn, and nothing that moves is still on its way.
 	if _, err := chromedp.Run(s.ctx,
 		chromedp.Evaluate[bool](`Promise.all(document.getAnimations().map((a) => a.finished)).
-		then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))`, chromedp.EvalAwaitPromise)); err != nil {
+		then(() => new Promise((done) => requestAnimationFrame(() =>
+			requestAnimationFrame(() => done(true)))))`, chromedp.EvalAwaitPromise)); err != nil {
 		s.t.Fatal(err)
 	}
 	picture, err := chromedp.Run(s.ctx, chromedp.CaptureScreenshot())
@@ -194,7 +196,8 @@ func TestInABrowserBothAppsSayAtOnceThatTheSessionIsOver(t *testing.T) {
 			t.Errorf("%s goes on to show what was Alice's: %s", window, text)
 		}
 	}
-	s.until(`document.querySelectorAll("#which button").length === 2 && document.querySelectorAll("#todo .done").length === 4`)
+	s.until(`document.querySelectorAll("#which button").length === 2 &&
+		document.querySelectorAll("#todo .done").length === 4`)
 	s.until(`document.querySelector("#log details").innerText.split("The open tab is told").length === 3`)
 	s.shot("demo-signed-out.png")
 	s.colours("dark")

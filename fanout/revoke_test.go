@@ -35,7 +35,8 @@ func (p *revoker) RoundTrip(r *http.Request) (*http.Response, error) {
 	case p.away:
 		return nil, io.ErrUnexpectedEOF
 	case strings.HasSuffix(r.URL.Path, "/openid-configuration"):
-		body = `{"issuer":"https://id.example","authorization_endpoint":"https://id.example/a","token_endpoint":"https://id.example/t","jwks_uri":"https://id.example/k"`
+		body = `{"issuer":"https://id.example","authorization_endpoint":"https://id.example/a",` +
+			`"token_endpoint":"https://id.example/t","jwks_uri":"https://id.example/k"`
 		if !p.none {
 			body += `,"revocation_endpoint":"https://id.example/revoke"`
 		}
@@ -163,7 +164,8 @@ func TestWhatASessionInheritedIsRevokedWithWhatItHeld(t *testing.T) {
 		away = false
 		mu.Unlock()
 		s.pass(time.Minute)
-		if got := op.asked(); !strings.HasSuffix(got, "refresh_token first, refresh_token second, refresh_token third") || len(s.letters("")) != 0 {
+		if got := op.asked(); !strings.HasSuffix(got, "refresh_token first, refresh_token second, refresh_token third") ||
+			len(s.letters("")) != 0 {
 			t.Errorf("asked %q, %d left", got, len(s.letters("")))
 		}
 	})

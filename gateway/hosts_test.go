@@ -127,7 +127,8 @@ func TestEveryEntryTakesABearerAtItsOwnHostAlone(t *testing.T) {
 				}
 			}
 		}
-		for _, unknown := range []string{"other.example.com", "wiki.example.com.", "wiki.example.com:8443", "x.y.apps.example.com",
+		for _, unknown := range []string{"other.example.com", "wiki.example.com.", "wiki.example.com:8443",
+			"x.y.apps.example.com",
 			"apps.example.com", "wiki.example.com, mail.example.com"} {
 			if status, to := enter(unknown, cookies["wiki.example.com"]); status != http.StatusForbidden || to != "" {
 				t.Errorf("%s: at %s: %d %s", name, unknown, status, to)

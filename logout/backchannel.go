@@ -129,7 +129,9 @@ func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) store.Ending {
 // session with that sid may have another subject than the token says; then those of that subject end too. It comes
 // before the ending of the token itself, by which the session could no longer be found when the token is sent again.
 // Each subject has a jti of its own, so that a replay ends no newer session.
-func (h *Handler) endSubjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider) (all []store.Ended, err error) {
+func (h *Handler) endSubjects(
+	ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider,
+) (all []store.Ended, err error) {
 	subjects, err := h.Sessions.SubjectsOf(ctx, t.Issuer, p.Config().ClientID, t.SID)
 	if err != nil {
 		return nil, err

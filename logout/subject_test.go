@@ -107,7 +107,8 @@ func TestARefusedLogoutNamesTheSettingUntilOneSucceeds(t *testing.T) {
 		t.Errorf("the log says %v", l)
 	}
 	all := s.h.Warnings()
-	if len(all) != 1 || !strings.Contains(all[0], "provider main") || !strings.Contains(all[0], "allow_missing_exp: true") {
+	if len(all) != 1 || !strings.Contains(all[0], "provider main") ||
+		!strings.Contains(all[0], "allow_missing_exp: true") {
 		t.Errorf("Warnings: %q", all)
 	}
 	if p := s.send(s.op.SignLogoutToken("app", "alice", "")); p.Status != 200 || b.Session() != nil {

@@ -21,7 +21,8 @@ const (
 // ownParams are the parameters of an authentication request that this package sets itself, or that would change what it
 // relies on, and what to set instead.
 var ownParams = map[string]string{
-	"response_type": "", "response_mode": "set response_mode", "client_id": "set client_id", "redirect_uri": "", "state": "", "nonce": "",
+	"response_type": "", "response_mode": "set response_mode", "client_id": "set client_id",
+	"redirect_uri": "", "state": "", "nonce": "",
 	"code_challenge": "", "code_challenge_method": "", "scope": "set scopes", "prompt": "set prompt",
 	"login_hint": "a link may always set it", "id_token_hint": "", "request": "", "request_uri": "",
 	"registration": "", "client_secret": "", "client_assertion": "", "client_assertion_type": "", "code": "",

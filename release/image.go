@@ -93,7 +93,8 @@ func (r *release) image(binary string, t target) (img image, err error) {
 		}
 		return err
 	}
-	user := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\ncurfew:x:%d:%[1]d:curfew:/%s:/sbin/nologin\n", nobody, stateFolder)
+	user := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\n"+
+		"curfew:x:%d:%[1]d:curfew:/%s:/sbin/nologin\n", nobody, stateFolder)
 	group := fmt.Sprintf("root:x:0:\ncurfew:x:%d:\n", nobody)
 	for _, step := range []func() error{
 		func() error { return folder("etc", 0o755, 0) },

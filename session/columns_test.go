@@ -100,9 +100,15 @@ func TestWhoWritesToTheDatabaseMakesNoSessionAnotherPersons(t *testing.T) {
 		"another subject": {`UPDATE sessions SET subject = 'bob' WHERE key = ?1 AND ?2 <> ''`, "session_altered"},
 		"another lifetime": {`UPDATE sessions SET expires = expires + 86400000000 WHERE key = ?1 AND ?2 <> ''`,
 			"session_altered"},
-		"all of it":             {`UPDATE sessions SET (issuer, client, subject, sid, created, last_seen, idle_expires, expires) = (SELECT issuer, client, subject, sid, created, last_seen, idle_expires, expires FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_altered"},
-		"another one's payload": {`UPDATE sessions SET payload = (SELECT payload FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_unreadable"},
-		"another one's row":     {`UPDATE sessions SET (issuer, client, subject, sid, created, last_seen, idle_expires, expires, refresh, payload) = (SELECT issuer, client, subject, sid, created, last_seen, idle_expires, expires, refresh, payload FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_unreadable"},
+		"all of it": {`UPDATE sessions SET (issuer, client, subject, sid, created, last_seen, idle_expires, expires) =
+			(SELECT issuer, client, subject, sid, created, last_seen, idle_expires, expires
+			FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_altered"},
+		"another one's payload": {`UPDATE sessions SET payload = (SELECT payload FROM sessions WHERE key = ?2)
+			WHERE key = ?1`, "session_unreadable"},
+		"another one's row": {`UPDATE sessions SET
+			(issuer, client, subject, sid, created, last_seen, idle_expires, expires, refresh, payload) =
+			(SELECT issuer, client, subject, sid, created, last_seen, idle_expires, expires, refresh, payload
+			FROM sessions WHERE key = ?2) WHERE key = ?1`, "session_unreadable"},
 		"no payload": {`UPDATE sessions SET payload = x'' WHERE key = ?1 AND ?2 <> ''`,
 			"session_unreadable"},
 	} {

@@ -241,10 +241,10 @@ func TestPrivateListenerTellsLifeReadinessAndMetrics(t *testing.T) {
 	}
 	_, all := g.get(t, g.private+"/metrics")
 	counted := map[string]int{}
-	for line := range strings.Lines(all) {
-		if m := regexp.MustCompile(`^curfew_logout_requests_total\{channel="backchannel",provider="(?:main)?",reason="[a-z_]*",result="(\w+)"\} (\d+)`).FindStringSubmatch(line); m != nil {
-			counted[m[1]] += len(m[2])
-		}
+	logouts := regexp.MustCompile(`(?m)^curfew_logout_requests_total\{channel="backchannel",provider="(?:main)?",` +
+		`reason="[a-z_]*",result="(\w+)"\} (\d+)`)
+	for _, m := range logouts.FindAllStringSubmatch(all, -1) {
+		counted[m[1]] += len(m[2])
 	}
 	if len(counted) < 2 {
 		t.Errorf("want logouts counted by result and reason, got:\n%s", grep(all, "curfew_"))

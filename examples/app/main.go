@@ -89,7 +89,8 @@ func admit(_ context.Context, claims map[string]any) error {
 	return nil
 }
 
-var page = template.Must(template.New("").Parse(`<!doctype html><meta name="viewport" content="width=device-width"><title>Notes</title>
+var page = template.Must(template.New("").Parse(`<!doctype html>
+<meta name="viewport" content="width=device-width"><title>Notes</title>
 <body style="font: 1.1rem/1.6 system-ui; max-width: 34rem; margin: 15vh auto; padding: 0 1rem">
 {{with .}}<p>{{.Claim "greeting"}}, {{.Claim "name"}}.</p>
 <p id="note">Only you can read this.</p>

@@ -72,10 +72,10 @@ func start(t *testing.T) (auth.AuthorizationClient, string) {
 }
 
 func question(method, path string, headers map[string]string) *auth.CheckRequest {
+	socket := &core.SocketAddress{Address: "192.0.2.7", PortSpecifier: &core.SocketAddress_PortValue{PortValue: 1234}}
 	return &auth.CheckRequest{Attributes: &auth.AttributeContext{
-		Source: &auth.AttributeContext_Peer{Address: &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
-			Address: "192.0.2.7", PortSpecifier: &core.SocketAddress_PortValue{PortValue: 1234},
-		}}}},
+		Source: &auth.AttributeContext_Peer{Address: &core.Address{
+			Address: &core.Address_SocketAddress{SocketAddress: socket}}},
 		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{
 			Method: method, Path: path, Host: "app.example.com", Scheme: "https", Headers: headers,
 		}},

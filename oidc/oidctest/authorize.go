@@ -182,7 +182,9 @@ func loginPage() *template.Template {
 <p>{{.Client.ID}} asks who you are.</p>
 <form method="post" action="{{.Action}}">
 {{range $name, $values := .Fields}}{{range $values}}<input type="hidden" name="{{$name}}" value="{{.}}">
-{{end}}{{end}}{{$hint := .LoginHint}}{{range .Users}}<p><button name="sub" value="{{.Subject}}"{{if or (eq $hint .Subject) (eq $hint .Email)}} autofocus{{end}}>{{.Name}}</button></p>
+{{end}}{{end}}{{$hint := .LoginHint -}}
+{{range .Users}}<p><button name="sub" value="{{.Subject}}"
+{{- if or (eq $hint .Subject) (eq $hint .Email)}} autofocus{{end}}>{{.Name}}</button></p>
 {{end}}</form></html>
 `))
 }

@@ -281,8 +281,10 @@ func BenchmarkSize(b *testing.B) {
 	var total int64
 	var parts string
 	if err := conn.QueryRow(b.Context(),
-		`SELECT pg_total_relation_size('curfew_sessions'), (SELECT string_agg(relname || ' ' || pg_relation_size(oid) / $1, ', ')
-		FROM pg_class WHERE relname LIKE 'curfew_sessions%' AND relnamespace = current_schema()::regnamespace)`, sessions*b.N).Scan(&total, &parts); err != nil {
+		`SELECT pg_total_relation_size('curfew_sessions'),
+			(SELECT string_agg(relname || ' ' || pg_relation_size(oid) / $1, ', ')
+			FROM pg_class WHERE relname LIKE 'curfew_sessions%' AND relnamespace = current_schema()::regnamespace)`,
+		sessions*b.N).Scan(&total, &parts); err != nil {
 		b.Fatal(err)
 	}
 	b.Log(strings.TrimSpace(parts))

@@ -148,7 +148,8 @@ func TestPruneLeavesNothingBehindThatItDoesNotCount(t *testing.T) {
 	backend := open(t, address, patient())
 	now := time.Now()
 	// More than two batches.
-	run(t, address, `INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'i', 'c', 's', 'x', 'user' FROM generate_series(3, 1300) i`)
+	run(t, address, `INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'i', 'c', 's', 'x', 'user'
+		FROM generate_series(3, 1300) i`)
 	r := signIn(t, backend, "alice", "s1", now)
 	if _, err := backend.End(t.Context(), rig.Ending(store.Selector{Key: r.Key}, "", now), now); err != nil {
 		t.Fatal(err)
@@ -242,7 +243,8 @@ func TestNumbersOfAnotherServerAreNeitherHeardNorAGap(t *testing.T) {
 	backend := open(t, address, patient())
 	heard := listen(t, backend)
 	// As a restored dump has them.
-	run(t, address, `INSERT INTO curfew_ended VALUES ('1000000000000', 1, decode(repeat('ab', 32), 'hex'), 'i', 'c', 's', 'x', 'user')`,
+	run(t, address, `INSERT INTO curfew_ended VALUES
+		('1000000000000', 1, decode(repeat('ab', 32), 'hex'), 'i', 'c', 's', 'x', 'user')`,
 		`UPDATE curfew_ended_pruned SET xid = '1000000000000'`)
 	heard.sync(t)
 	heard.wantHeard(t, store.Record{Key: store.Key{0xab}}, 0)

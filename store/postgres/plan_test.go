@@ -22,18 +22,23 @@ func planned(t *testing.T) (string, *postgres.Store) {
 	address := schema(t)
 	backend := open(t, address, patient())
 	run(t, address,
-		`INSERT INTO curfew_sessions (key, subject_hash, sid_hash, created, last_seen, idle_expires, expires, revision, refresh, issuer, client, subject, sid, payload)
-			SELECT sha256(i::text::bytea), i/2, i, 1, 1, i*1000000::bigint, i*1000000::bigint, 1, 0, 'https://id.example', 'app', 'user'||i/2, 's'||i, 'x' FROM generate_series(1, 20000) i`,
+		`INSERT INTO curfew_sessions (key, subject_hash, sid_hash, created, last_seen, idle_expires,
+			expires, revision, refresh, issuer, client, subject, sid, payload)
+			SELECT sha256(i::text::bytea), i/2, i, 1, 1, i*1000000::bigint, i*1000000::bigint, 1, 0,
+				'https://id.example', 'app', 'user'||i/2, 's'||i, 'x' FROM generate_series(1, 20000) i`,
 		`UPDATE curfew_sessions SET former = ARRAY['f'||sid], former_hash = ARRAY[-sid_hash] WHERE sid_hash < 5000`,
 		`INSERT INTO curfew_marks SELECT 'https://id.example', 'app', 'user'||i, 's'||i, i FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_jtis SELECT sha256(i::text::bytea), i FROM generate_series(1, 5000) i`,
-		`INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea), 'https://id.example', 'app', 'x', 'y', 'user' FROM generate_series(1, 20000) i`,
+		`INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea),
+			'https://id.example', 'app', 'x', 'y', 'user' FROM generate_series(1, 20000) i`,
 		`INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
-			SELECT 1, i, 1, 'logout', 't', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(1, 5000) i`,
+			SELECT 1, i, 1, 'logout', 't', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8')
+				FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_shared_values SELECT i, 'x', 1 FROM generate_series(1, 1000) i`,
 		`INSERT INTO curfew_attempts SELECT sha256(i::text::bytea), i, 'x' FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_journal (added, entry) SELECT i, 'x' FROM generate_series(1, 20000) i`,
-		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis, curfew_ended, curfew_notices, curfew_shared_values, curfew_attempts, curfew_journal`)
+		`VACUUM ANALYZE curfew_sessions, curfew_marks, curfew_jtis,
+			curfew_ended, curfew_notices, curfew_shared_values, curfew_attempts, curfew_journal`)
 	return address, backend
 }
 
@@ -90,8 +95,10 @@ func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 	address := schema(t)
 	open(t, address, patient()).Close()
 	leave := func(target string, first, last int) {
-		run(t, address, fmt.Sprintf(`INSERT INTO curfew_notices (created, due, deadline, kind, target, issuer, client, subject, sid, cause, key, payload)
-			SELECT i, i, i, 'logout', '%s', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8') FROM generate_series(%d, %d) i`, target, first, last))
+		run(t, address, fmt.Sprintf(`INSERT INTO curfew_notices (created, due, deadline, kind, target,
+			issuer, client, subject, sid, cause, key, payload)
+			SELECT i, i, i, 'logout', '%s', 'i', 'c', 's', 's', 'user', '', convert_to(repeat('x', 600), 'utf8')
+				FROM generate_series(%d, %d) i`, target, first, last))
 	}
 	claimed := 0
 	for _, kept := range []bool{true, false} {

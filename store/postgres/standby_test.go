@@ -93,11 +93,13 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 		who   func(r store.Record) store.Selector
 		jti   string
 	}{
-		{"a subject, cancelled", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
+		{"a subject, cancelled", direct, cancelWait,
+			func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
 		{"a subject, terminated", direct, terminateWait,
 			func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject} }, "j"},
 		{"a sid", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
-		{"both, without a jti", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject, SID: r.SID} }, ""},
+		{"both, without a jti", direct, cancelWait,
+			func(r store.Record) store.Selector { return store.Selector{Subject: r.Subject, SID: r.SID} }, ""},
 		{"a key", direct, cancelWait, func(r store.Record) store.Selector { return store.Selector{Key: r.Key} }, ""},
 		{"a role that does not wait for the standby", weak, cancelWait,
 			func(r store.Record) store.Selector { return store.Selector{SID: r.SID} }, "j"},
@@ -237,8 +239,10 @@ func TestAWarningOfATriggerIsNoTrouble(t *testing.T) {
 	backend := open(t, address, patient())
 	now := time.Now()
 	r := signIn(t, backend, "alice", "s1", now)
-	run(t, address, `CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'somebody ends'; RETURN OLD; END $$`,
-		`CREATE CONSTRAINT TRIGGER warns AFTER DELETE ON curfew_sessions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()`)
+	run(t, address, `CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN RAISE WARNING 'somebody ends'; RETURN OLD; END $$`,
+		`CREATE CONSTRAINT TRIGGER warns AFTER DELETE ON curfew_sessions DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW EXECUTE FUNCTION warn()`)
 	gone, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
 	if err != nil ||
 		len(gone) != 1 {

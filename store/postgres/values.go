@@ -16,8 +16,9 @@ const (
 
 	// Of two calls with the same revision, one waits for the other at the row, or at the key to be inserted. Then it
 	// finds another revision, or an existing row.
-	saveFirstSQL = `INSERT INTO curfew_shared_values (name, value, revision) VALUES ($1, $2, 1) ON CONFLICT (name) DO NOTHING`
-	saveSQL      = `UPDATE curfew_shared_values SET value = $2, revision = revision + 1 WHERE name = $1 AND revision = $3`
+	saveFirstSQL = `INSERT INTO curfew_shared_values (name, value, revision) VALUES ($1, $2, 1)
+		ON CONFLICT (name) DO NOTHING`
+	saveSQL = `UPDATE curfew_shared_values SET value = $2, revision = revision + 1 WHERE name = $1 AND revision = $3`
 )
 
 // Load implements [store.SharedValues].

@@ -27,7 +27,8 @@ func TestStoreKeepsTheContract(t *testing.T) {
 				return open(t, path)
 			},
 			FailEnd: func(t *testing.T) func() {
-				run(t, backend, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
+				run(t, backend, `CREATE TEMP TRIGGER fails BEFORE INSERT ON main.notices
+					BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
 				return func() { run(t, backend, `DROP TRIGGER fails`) }
 			},
 		}

@@ -383,10 +383,12 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"no list of providers", "providers: {issuer: x}\n", ":1: providers: want a list"},
 		{"a route without an app", "routes: [{path: /api/*}]\n", ":1: routes: route 1: upstream is missing"},
 		{"a route to something else", "routes:\n- {upstream: 'ftp://x', paht: /a}\n",
-			`:1: routes: line 2: upstream: "ftp://x" is not the address of an app; write it like http://127.0.0.1:3000; line 2: there is no such setting: "paht"`},
+			`:1: routes: line 2: upstream: "ftp://x" is not the address of an app; write it like http://127.0.0.1:3000; ` +
+				`line 2: there is no such setting: "paht"`},
 		{"routes to nowhere", "routes: [{path: api, upstream: 'http://127.0.0.1:1'}, {host: " +
 			"'https://app.example.com', upstream: 'http://127.0.0.1:1'}, {path: /a*b}]\n",
-			`:1: routes: route 3: upstream is missing; route 1: "api" is not a path; write it like /a for one path, or /a/* for all below it; ` +
+			`:1: routes: route 3: upstream is missing; ` +
+				`route 1: "api" is not a path; write it like /a for one path, or /a/* for all below it; ` +
 				`route 2: "https://app.example.com" is not a host; write it like app.example.com; route 3: "/a*b" is not a path`},
 		{"a rule for no path", "policy: [{path: admin, groups: [a]}]\n", `:1: policy: rule 1: "admin" is not a path`},
 		{"a rule that opens and asks", "policy: [{path: /a, public: true, groups: [a]}]\n",
@@ -399,7 +401,8 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 		{"no mode of a route's tabs", "routes: [{upstream: http://127.0.0.1:3001, tabs: on}]\n",
 			`tabs: "on" is unknown; want one of ["off"`},
 		{"origins that are none", "websocket_origins: ['*', 'https://a.example/x']\n",
-			`:1: websocket_origins: "*" is not an origin; write it like https://app.example.com, without a path; "https://a.example/x"`},
+			`:1: websocket_origins: "*" is not an origin; write it like https://app.example.com, without a path; ` +
+				`"https://a.example/x"`},
 		{"a console for everybody", "console: true\n", ":1: console: want who may use the console, like {require: "},
 		{"a console for nobody in particular", "console: {}\n", ":1: console: require is missing"},
 		{"a console at a provider alone", "console: {provider: main}\n", ":1: console: require is missing"},
@@ -420,7 +423,8 @@ func TestFaultsThatTakeMoreThanOneSettingAreFound(t *testing.T) {
 			"routes: [{app: mail, upstream: 'http://127.0.0.1:1'}]\napps: [{client_id: wiki, " +
 				"backchannel_logout_uri: 'https://wiki/'}]\n",
 			`:1: routes: there is no app "mail"`},
-		{"a wildcard for everybody's hosts", "url: https://auth.example.com\nhosts: ['*.co.uk', Wiki.example.com, 'a.example.com.']\n",
+		{"a wildcard for everybody's hosts",
+			"url: https://auth.example.com\nhosts: ['*.co.uk', Wiki.example.com, 'a.example.com.']\n",
 			`:2: hosts: "*.co.uk" covers names of different owners: co.uk is a public suffix (https://publicsuffix.org); ` +
 				`list the hosts one by one, or a wildcard for a domain of yours; "a.example.com." ends in a dot`},
 		{"hosts on the web, and the url on loopback", "url: http://127.0.0.1:1\nhosts: [wiki.example.com]\n",
