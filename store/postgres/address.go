@@ -70,6 +70,7 @@ func parseAddress(text string, o Options) (*address, error) {
 	}
 	a.pool.PingTimeout = o.StatementTimeout
 	a.pool.ConnConfig.OnNotice = keepWarning
+	seen := newTimelines(a.pool.ConnConfig)
 	for _, c := range []*pgx.ConnConfig{a.pool.ConnConfig, a.direct} {
 		switch {
 		case o.ConnectTimeout > 0:
@@ -77,8 +78,8 @@ func parseAddress(text string, o Options) (*address, error) {
 		case !strings.Contains(query, "connect_timeout="):
 			c.ConnectTimeout = 5 * time.Second
 		}
-		// A standby may not have the latest endings yet.
-		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+		// A standby may not have the latest endings yet, and a primary that was replaced never gets them.
+		c.ValidateConnect = seen.validate
 		setUnlessNamed(c, map[string]string{"application_name": "curfew"})
 	}
 	setUnlessNamed(a.direct, planning())
@@ -119,6 +120,11 @@ func join(base string, params []string) string {
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+
+// connectTimeout bounds connect: each server may take its time, and then all are asked for their timelines.
+func (a *address) connectTimeout() time.Duration {
+	return time.Duration(1+len(a.direct.Fallbacks))*a.direct.ConnectTimeout + askTimeout
+}
 
 // connect connects to the server itself. notified is called for each notification, with the process that sent it.
 func (a *address) connect(ctx context.Context, notified func(pid uint32)) (*pgx.Conn, error) {

@@ -112,13 +112,13 @@ func follow(
 		stop()
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	go f.run(running)
+	go f.run(running, pool)
 	return f, nil
 }
 
 // begin connects, and takes the snapshot from which the first read starts.
 func (f *follower) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, f.address.direct.ConnectTimeout+f.timeout)
+	ctx, cancel := context.WithTimeout(ctx, f.address.connectTimeout()+f.timeout)
 	defer cancel()
 	conn, err := f.address.connect(ctx, func(pid uint32) {
 		if pid != f.pid { // not by this follower
@@ -155,8 +155,9 @@ func (f *follower) testNotify(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// run reads whenever there is a reason to, until ctx is done. It connects again when the connection is lost.
-func (f *follower) run(ctx context.Context) {
+// run reads whenever there is a reason to, until ctx is done. It connects again when the connection is lost, and has the
+// pool do the same: the old connections may be to a server that was replaced while it did not answer.
+func (f *follower) run(ctx context.Context, pool *pgxpool.Pool) {
 	defer close(f.stopped)
 	defer f.refuse(gate.ErrClosed)
 	for {
@@ -167,6 +168,7 @@ func (f *follower) run(ctx context.Context) {
 			f.refuse(fmt.Errorf("postgres: the connection of the feed is lost: %w", err))
 			f.pause(ctx, pause)
 			if err = f.begin(ctx); err == nil {
+				pool.Reset()
 				break
 			}
 		}

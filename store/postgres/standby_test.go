@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -164,6 +165,83 @@ func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *tes
 		t.Errorf("the token again: %d ended, error %v; want 1", len(gone), err)
 	}
 	wantGone(t, promoted, cancelled, now)
+}
+
+// Each promotion begins a new timeline. A primary that was replaced and comes back accepts changes, comes first in the
+// address, and has the sessions that ended since.
+func TestAPrimaryThatComesBackAfterItsStandbyWasPromotedIsNotAsked(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	both := strings.Replace(p.primary.URL, p.primary.Addr(), p.primary.Addr()+","+p.standby.Addr(), 1)
+	running, now := open(t, both, patient()), time.Now()
+	before := signIn(t, running, "alice", "s1", now)
+	p.primary.Kill()
+	p.standby.Promote()
+	promoted := open(t, p.standby.URL, patient())
+	if gone, err := promoted.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil ||
+		len(gone) != 1 {
+		t.Fatalf("%d ended, error %v", len(gone), err)
+	}
+	since := signIn(t, promoted, "bob", "s2", now)
+	p.primary.Start()
+
+	for name, backend := range map[string]*postgres.Store{
+		"had a connection to the old one": running, "starts when both are there": open(t, both, patient()),
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := backend.Find(ctx, since.Key, now)
+		for err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+			_, err = backend.Find(ctx, since.Key, now) // the connections that were cut with the old one
+		}
+		if err != nil {
+			t.Errorf("a store that %s does not know a session that began since: %v", name, err)
+		}
+		wantGone(t, backend, before, now)
+	}
+
+	old := open(t, p.primary.URL, patient()) // whoever names it alone means it
+	wantAlive(t, old, before, now)
+}
+
+// A primary that was frozen, replaced, and goes on still has the connections of before.
+func TestAPrimaryThatGoesOnAfterItsStandbyWasPromotedIsNotAsked(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	both := strings.Replace(p.primary.URL, p.primary.Addr(), p.primary.Addr()+","+p.standby.Addr(), 1)
+	o := patient()
+	o.ConnectTimeout, o.StatementTimeout = 500*time.Millisecond, 500*time.Millisecond
+	running, now := open(t, both, o), time.Now()
+	feed, err := running.Watch(t.Context(), func(store.Ended) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer feed.Close()
+	before := signIn(t, running, "alice", "s1", now)
+	p.primary.Freeze()
+	p.standby.Promote()
+	promoted := open(t, p.standby.URL, patient())
+	if gone, err := promoted.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now); err != nil ||
+		len(gone) != 1 {
+		t.Fatalf("%d ended, error %v", len(gone), err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for err := feed.Sync(ctx); err == nil; err = feed.Sync(ctx) { // until it knows that the connection is lost
+	}
+	for err := feed.Sync(ctx); err != nil && ctx.Err() == nil; err = feed.Sync(ctx) { // until it has another
+	}
+	if err := ctx.Err(); err != nil {
+		t.Fatal(err)
+	}
+	p.primary.Thaw()
+	_, err = running.Find(ctx, before.Key, now)
+	for err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil { // half a second may be too short
+		_, err = running.Find(ctx, before.Key, now)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Find: got error %v, want %v", err, store.ErrNotFound)
+	}
 }
 
 func TestEveryChangeThatTheStandbyHasNotConfirmedIsTrouble(t *testing.T) {
