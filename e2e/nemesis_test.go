@@ -175,14 +175,17 @@ func (s *soak) failover(nodes []*servers.Server, count int) trouble {
 	}}
 }
 
-// pairTroubles happen to a primary and its standby: once the primary is killed for good, and the standby promoted.
+// pairTroubles happen to a primary and its standby: once the primary is killed and the standby promoted, and the old
+// primary comes back as one. Whoever promotes has stopped it, so that replicas have seen the other one before.
 func pairTroubles(nodes []*servers.Server) []trouble {
 	primary := nodes[0]
 	return []trouble{
-		{what: "the primary is killed, the standby promoted", once: true, do: func() {
+		{what: "the primary is killed, the standby promoted, the old primary started", once: true, do: func() {
 			nodes[0].Kill()
 			nodes[1].Promote()
 			primary = nodes[1]
+			pause(some(0, 2*time.Second))
+			nodes[0].Start()
 		}},
 		{what: "the primary is frozen", do: func() {
 			primary.Freeze()
