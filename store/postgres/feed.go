@@ -155,8 +155,8 @@ func (f *follower) testNotify(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// run reads whenever there is a reason to, until ctx is done. It connects again when the connection is lost, and has the
-// pool do the same: the old connections may be to a server that was replaced while it did not answer.
+// run reads whenever there is a reason to, until ctx is done. It connects again when the connection is lost, and has
+// the pool do the same: the old connections may be to a server that was replaced while it did not answer.
 func (f *follower) run(ctx context.Context, pool *pgxpool.Pool) {
 	defer close(f.stopped)
 	defer f.refuse(gate.ErrClosed)

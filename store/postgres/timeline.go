@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A primary that was replaced by its standby and comes back still accepts changes. It has the sessions that ended since,
-// and lacks those that began since. It is told by its timeline: each promotion begins a higher one.
+// A primary that was replaced by its standby and comes back still accepts changes. It has the sessions that ended
+// since, and lacks those that began since. It is told by its timeline: each promotion begins a higher one.
 
 // askTimeout bounds the time to ask the other servers of an address for their timelines.
 const askTimeout = time.Second
@@ -53,8 +53,8 @@ func newTimelines(c *pgx.ConnConfig) *timelines {
 	return t
 }
 
-// validate refuses a connection to a server that accepts no changes, and to one that was replaced. With several hosts it
-// asks them all first: a server that was replaced may be the first that this process meets.
+// validate refuses a connection to a server that accepts no changes, and to one that was replaced. With several hosts
+// it asks them all first: a server that was replaced may be the first that this process meets.
 func (t *timelines) validate(ctx context.Context, conn *pgconn.PgConn) error {
 	if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {
 		return err
