@@ -505,7 +505,8 @@ func (c *crowd) live(t *testing.T) {
 	var busy sync.WaitGroup
 	busy.Go(func() { spread(len(names), atOnce, func(i int) { names[i]() }) })
 	busy.Go(func() {
-		spread(people*tabs-len(first)-len(under), atOnce, func(i int) { c.signIn(&member{user: person(i % people)}) })
+		rest := people*tabs - len(first) - int(c.unkept.Load()) - len(under)
+		spread(rest, atOnce, func(i int) { c.signIn(&member{user: person(i % people)}) })
 	})
 	var checking sync.WaitGroup
 	var checks atomic.Int64
