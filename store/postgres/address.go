@@ -70,7 +70,6 @@ func parseAddress(text string, o Options) (*address, error) {
 	}
 	a.pool.PingTimeout = o.StatementTimeout
 	a.pool.ConnConfig.OnNotice = keepWarning
-	seen := newTimelines(a.pool.ConnConfig)
 	for _, c := range []*pgx.ConnConfig{a.pool.ConnConfig, a.direct} {
 		switch {
 		case o.ConnectTimeout > 0:
@@ -78,10 +77,11 @@ func parseAddress(text string, o Options) (*address, error) {
 		case !strings.Contains(query, "connect_timeout="):
 			c.ConnectTimeout = 5 * time.Second
 		}
-		// A standby may not have the latest endings yet, and a primary that was replaced never gets them.
-		c.ValidateConnect = seen.validate
 		setUnlessNamed(c, map[string]string{"application_name": "curfew"})
 	}
+	// A standby may not have the latest endings yet, and a primary that was replaced never gets them.
+	seen := newTimelines(a.pool.ConnConfig)
+	a.pool.ConnConfig.ValidateConnect, a.direct.ValidateConnect = seen.validate, seen.validate
 	setUnlessNamed(a.direct, planning())
 	if a.pooler {
 		// Behind a pooler, a statement that was prepared on one connection does not exist on the next, and startup

@@ -16,7 +16,7 @@ import (
 // A primary that was replaced by its standby and comes back still accepts changes. It has the sessions that ended
 // since, and lacks those that began since. It is told by its timeline: each promotion begins a higher one.
 
-// askTimeout bounds the time to ask the other servers of an address for their timelines.
+// askTimeout bounds the time to ask the servers of an address for their timelines. So does half of the time to connect.
 const askTimeout = time.Second
 
 // timelines knows the highest timeline that this process has seen of each database system.
@@ -24,11 +24,12 @@ type timelines struct {
 	mu      sync.Mutex
 	highest map[string]uint64 // by system identifier
 	hosts   []*pgconn.Config  // of the address; none if it is one
+	timeout time.Duration     // of asking them
 }
 
 // newTimelines returns the timelines for connections by c, whose host this process may choose.
 func newTimelines(c *pgx.ConnConfig) *timelines {
-	t := &timelines{highest: make(map[string]uint64)}
+	t := &timelines{highest: make(map[string]uint64), timeout: min(askTimeout, c.ConnectTimeout/2)}
 	type at struct {
 		host string
 		port uint16
@@ -82,7 +83,7 @@ func (t *timelines) see(system string, timeline uint64) {
 
 // askAll asks all servers at the same time. Those that do not answer are left out.
 func (t *timelines) askAll(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	var asked sync.WaitGroup
 	for _, c := range t.hosts {
