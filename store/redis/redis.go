@@ -53,10 +53,11 @@ type Store struct {
 	scripts *scripts
 	log     *slog.Logger
 
-	replicas replicas
-	recheck  chan struct{} // commands for a look at the replicas
-	watching sync.WaitGroup
-	unwatch  context.CancelFunc
+	replicas  replicas
+	sentinels sentinels
+	recheck   chan struct{} // commands for a look at the replicas
+	watching  sync.WaitGroup
+	unwatch   context.CancelFunc
 
 	clock     clockClient
 	hub       store.Hub

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/rueidis"
 )
@@ -15,27 +17,54 @@ import (
 // view is what a sentinel says.
 type view struct {
 	epoch    int             // of the failover that made the master; -1: unknown
+	master   string          // its address
 	replicas map[string]bool // by address: whether it is up
+}
+
+// sentinels remembers what each sentinel said last, by its address.
+type sentinels struct {
+	mu   sync.Mutex
+	said map[string]view
+}
+
+// note replaces what these sentinels said, and reports whether a server is the master for one of those that know of the
+// latest failover. The others count with what they said before: one that knows of it may be slow to answer, and then
+// one that does not know yet is no reason to go back.
+func (s *sentinels) note(views map[string]view, at string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.said == nil {
+		s.said = make(map[string]view)
+	}
+	maps.Copy(s.said, views)
+	latest := -1
+	for _, v := range s.said {
+		latest = max(latest, v.epoch)
+	}
+	for _, v := range s.said {
+		if v.epoch == latest && v.master == at {
+			return true
+		}
+	}
+	return latest == -1 // this user may not be allowed to ask
 }
 
 // askSentinels asks every sentinel, since one that was just started may not know of a replica that is down, and one
 // that was cut off may not know of a failover. Those that do not answer are left out.
-func (s *Store) askSentinels(ctx context.Context) (views []view) {
-	answers := make(chan *view, len(s.option.InitAddress))
+func (s *Store) askSentinels(ctx context.Context) map[string]view {
+	var mu sync.Mutex
+	views := make(map[string]view)
+	var asked sync.WaitGroup
 	for _, at := range s.option.InitAddress {
-		go func() {
-			v, err := s.askSentinel(ctx, at)
-			if err != nil {
-				v = nil
+		asked.Go(func() {
+			if v, err := s.askSentinel(ctx, at); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				views[at] = *v
 			}
-			answers <- v
-		}()
+		})
 	}
-	for range s.option.InitAddress {
-		if v := <-answers; v != nil {
-			views = append(views, *v)
-		}
-	}
+	asked.Wait()
 	return views
 }
 
@@ -51,7 +80,8 @@ func (s *Store) askSentinel(ctx context.Context, at string) (*view, error) {
 	}
 	defer c.Close()
 	answers := c.DoMulti(ctx, c.B().Arbitrary("SENTINEL", "REPLICAS", sentinel.MasterSet).Build(),
-		c.B().Arbitrary("SENTINEL", "MASTER", sentinel.MasterSet).Build())
+		c.B().Arbitrary("SENTINEL", "MASTER", sentinel.MasterSet).Build(),
+		c.B().Arbitrary("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.MasterSet).Build())
 	list, err := answers[0].ToArray()
 	if err != nil {
 		return nil, err
@@ -67,8 +97,11 @@ func (s *Store) askSentinel(ctx context.Context, at string) (*view, error) {
 		v.replicas[net.JoinHostPort(about["ip"], about["port"])] = up
 	}
 	master, _ := answers[1].AsStrMap() // this user may not be allowed to ask
-	if epoch, err := strconv.Atoi(master["config-epoch"]); err == nil {
-		v.epoch = epoch
+	epoch, err := strconv.Atoi(master["config-epoch"])
+	// While the sentinel that has promoted a replica is not done with the others, the address in answers[1] is that of
+	// the old master, beside the new epoch. Clients are given that of the new one.
+	if address, wrong := answers[2].AsStrSlice(); err == nil && wrong == nil && len(address) == 2 {
+		v.epoch, v.master = epoch, net.JoinHostPort(address[0], address[1])
 	}
 	return v, nil
 }
@@ -95,18 +128,13 @@ func (s *Store) checkSentinels(ctx context.Context) error {
 // started again: it takes itself for the master until the sentinels have told it, some ten seconds later. The client
 // would go back to it, find nobody who has signed in since, and everybody who was signed out since.
 func (s *Store) dialMaster(ctx context.Context, at string, dialer *net.Dialer, secure *tls.Config) (net.Conn, error) {
-	latest := view{epoch: -1}
 	if !slices.Contains(s.option.InitAddress, at) { // no sentinel
 		asking, cancel := context.WithTimeout(ctx, dialer.Timeout/2)
-		for _, v := range s.askSentinels(asking) {
-			if v.epoch > latest.epoch {
-				latest = v
-			}
-		}
+		views := s.askSentinels(asking)
 		cancel()
-	}
-	if _, replaced := latest.replicas[at]; replaced {
-		return nil, fmt.Errorf("%s is not the master, as the sentinels say", at)
+		if !s.sentinels.note(views, at) {
+			return nil, fmt.Errorf("%s is not the master, as the sentinels say", at)
+		}
 	}
 	if secure != nil {
 		return (&tls.Dialer{NetDialer: dialer, Config: secure}).DialContext(ctx, "tcp", at)
