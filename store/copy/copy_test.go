@@ -28,7 +28,8 @@ import (
 	"example.com/curfew/store/sqlite"
 )
 
-// newStores makes a store of each kind, on a server of its own. It is closed when the test ends.
+// newStores makes a store of each kind, on a server of its own. It is closed when the test ends. None gives up because
+// the machine is busy.
 func newStores() map[string]func(t testing.TB) store.Store {
 	open := func(t testing.TB, backend store.Store, err error) store.Store {
 		t.Helper()
@@ -44,12 +45,13 @@ func newStores() map[string]func(t testing.TB) store.Store {
 			return open(t, s, err)
 		},
 		"postgres": func(t testing.TB) store.Store {
-			s, err := postgres.Open(context.Background(), servers.Postgres(t).URL, postgres.Options{})
+			s, err := postgres.Open(context.Background(), servers.Postgres(t).URL, postgres.Options{
+				ConnectTimeout: time.Minute, StatementTimeout: time.Minute, LockTimeout: time.Minute})
 			return open(t, s, err)
 		},
 		"redis": func(t testing.TB) store.Store {
 			s, err := redis.Open(context.Background(), servers.Redis(t).URL,
-				redis.Options{Log: slog.New(slog.DiscardHandler)})
+				redis.Options{Log: slog.New(slog.DiscardHandler), Timeout: time.Minute, DialTimeout: time.Minute})
 			return open(t, s, err)
 		},
 	}
