@@ -3,6 +3,7 @@ package oidc
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,4 +70,33 @@ func TestADocumentThatNobodyHasNeededForLongIsNotServedBeforeItWasFetchedAgain(t
 		get(2) // the provider is away: what there is has to do
 		synctest.Wait()
 	})
+}
+
+// The reason is the provider's last answer, not that there was no time to ask once more. One who does not wait gets it
+// at once.
+func TestWhoeverGivesUpWaitingForKeysIsToldTheLastAnswer(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			asked, end := 0, make(chan struct{})
+			defer close(end)
+			keys := newKeySet(func(context.Context) (keysByID, error) {
+				if asked++; asked > 1 {
+					<-end
+				}
+				return nil, errors.New("connection refused")
+			}, time.Now, func() {})
+			began, list, took := time.Now(), keys.provider, holdFor
+			if !waits {
+				list, took = nil, 0
+			}
+			err := keys.verify(t.Context(), &signed{raw: "a token"}, nil, began, list)
+			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "connection refused") {
+				t.Errorf("waits: %v: %v", waits, err)
+			}
+			if got := time.Since(began); got != took {
+				t.Errorf("waits: %v: it took %v, want %v", waits, got, took)
+			}
+		})
+	}
 }

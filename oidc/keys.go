@@ -86,10 +86,14 @@ func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.T
 	began := s.docs.count()
 	var c *waiter // none for a token that need not wait
 	defer func() { c.leave() }()
+	var open error // why it is not decided
 	for ask, tries := true, 0; ; tries++ {
 		landing := s.docs.landing() // before the keys are looked at, so that no fetch is missed
-		keys, open := s.docs.have(ctx)
-		if open == nil {
+		keys, err := s.docs.have(ctx)
+		if err == nil || ctx.Err() == nil || open == nil { // otherwise there was no time to look once more
+			open = err
+		}
+		if err == nil {
 			var says verdict
 			if says, open = keys.value.verify(t, a); says == verified {
 				return nil
@@ -99,6 +103,8 @@ func (s *keySet) verify(ctx context.Context, t *signed, a *algorithm, iat time.T
 			if once && since || says == wrong && (since || long) || says == missing && long && len(keys.value) > 0 {
 				return open
 			}
+		} else if once {
+			return open
 		}
 		if ctx.Err() != nil {
 			return s.undecided(ctx, open)

@@ -64,9 +64,15 @@ func (b *person) get(path string) int {
 	return resp.StatusCode
 }
 
-// signIn signs in as a user of a provider with AutoLogin.
+// signIn signs in as a user of a provider with AutoLogin. It is a new session there too: while the tokens of one that was
+// ended here are being revoked, the provider may refuse what else comes of it.
 func (b *person) signIn(sub string) {
 	b.t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.client.Jar = jar
 	b.get("/auth/login?login_hint=" + sub)
 	if status := b.get("/auth/session"); status != http.StatusOK {
 		b.t.Fatalf("%s did not get in: %d", sub, status)
