@@ -40,6 +40,10 @@ type Options struct {
 
 var _ store.Store = (*Store)(nil)
 
+// openTimeout bounds what is asked when a store is opened. A machine on which much is being started is slow, and a
+// process that gives up is started again there.
+const openTimeout = 10 * time.Second
+
 // Store keeps sessions, notices and the shared values in Redis or Valkey.
 type Store struct {
 	client  rueidis.Client
@@ -129,11 +133,15 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	if s.client, err = dial(ctx, s.option); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout+o.Timeout)
+	patience := max(openTimeout, o.DialTimeout+o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	connected, err := s.inspect(ctx, o.Log)
 	if err == nil {
 		err = s.checkTopology(ctx)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no complete answer within %v: %w", patience, err)
 	}
 	if err != nil {
 		s.client.Close()
