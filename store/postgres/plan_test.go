@@ -89,6 +89,46 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 	}
 }
 
+// The statements in curfew_end have plans that EXPLAIN does not show. It counts the blocks that they read, though.
+func TestAnEndingReadsTheSameWhateverTheNumberOfSessions(t *testing.T) {
+	t.Parallel()
+	address, _ := planned(t)
+	there := address
+	for name, value := range postgres.Planning() {
+		there = with(t, there, name, value)
+	}
+	for _, own := range []bool{true, false} { // false: as it is behind a pooler, without settings of the connection
+		conn := dial(t, map[bool]string{true: there, false: address}[own])
+		for name, names := range map[string]string{
+			"a sid": `'', 'none', NULL, NULL, 4711000`, "a subject": `'none', '', NULL, 4711000, NULL`,
+			"both": `'none', 'none', NULL, 4711000, 4711000`, "a key": `'', '', sha256('none'), NULL, NULL`,
+		} {
+			statement := `EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM curfew_end('https://id.example', 'app', ` + names +
+				`, 'user', NULL, 0, 1, '{}', '{}', '{}', '{}', '{}', 0, 500)`
+			blocks := 0
+			for range 2 { // the first reads the catalogue too
+				rows, err := conn.Query(t.Context(), statement, pgx.QueryExecModeSimpleProtocol)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				if err != nil {
+					t.Fatal(err)
+				}
+				var hit, read int
+				_, buffers, found := strings.Cut(strings.Join(lines, "\n"), "Buffers: shared")
+				fmt.Sscanf(buffers, " hit=%d read=%d", &hit, &read)
+				if blocks = hit + read; !found || blocks == 0 {
+					t.Fatalf("%s: no blocks in %q", name, lines)
+				}
+			}
+			if blocks > 60 {
+				t.Errorf("own settings %v: an ending of %s that finds nothing reads %d blocks", own, name, blocks)
+			}
+		}
+	}
+}
+
 // A plan that is kept is made for no target in particular, when one app may have all the notices that there are.
 func TestAClaimForOneTargetDoesNotWalkThroughWhatWaitsForAnother(t *testing.T) {
 	t.Parallel()
