@@ -64,8 +64,8 @@ func (b *person) get(path string) int {
 	return resp.StatusCode
 }
 
-// signIn signs in as a user of a provider with AutoLogin. It is a new session there too: while the tokens of one that was
-// ended here are being revoked, the provider may refuse what else comes of it.
+// signIn signs in as a user of a provider with AutoLogin. It is a new session there too: while the tokens of one that
+// was ended here are being revoked, the provider may refuse what else comes of it.
 func (b *person) signIn(sub string) {
 	b.t.Helper()
 	jar, err := cookiejar.New(nil)
