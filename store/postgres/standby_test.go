@@ -200,7 +200,7 @@ func TestAPrimaryThatComesBackAfterItsStandbyWasPromotedIsNotAsked(t *testing.T)
 		wantGone(t, backend, before, now)
 	}
 
-	old := open(t, p.primary.URL, patient()) // whoever names it alone means it
+	old := open(t, p.primary.URL, patient()) // an address that names only this server uses it
 	wantAlive(t, old, before, now)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -47,7 +46,7 @@ func newTimelines(c *pgx.ConnConfig) *timelines {
 		hosts[where] = one
 	}
 	if len(hosts) > 1 {
-		for one := range maps.Values(hosts) {
+		for _, one := range hosts {
 			t.hosts = append(t.hosts, one)
 		}
 	}

@@ -41,7 +41,7 @@ type Options struct {
 var _ store.Store = (*Store)(nil)
 
 // openTimeout bounds what is asked when a store is opened. A machine on which much is being started is slow, and a
-// process that gives up is started again there.
+// process that gives up would only be started again.
 const openTimeout = 10 * time.Second
 
 // Store keeps sessions, notices and the shared values in Redis or Valkey.

@@ -83,8 +83,9 @@ func exchangeAsUnknownClient(ctx context.Context, p *oidc.Provider, reg curfew.R
 	return nil, err
 }
 
-// checkRedirectURI requests a sign-in without user interaction (Core §3.1.2.1, prompt=none). A provider redirects to
-// the redirect URI, which is not followed, if it is registered, and shows a page of its own if not (RFC 6749 §4.1.2.1).
+// checkRedirectURI requests a sign-in without user interaction (Core §3.1.2.1, prompt=none). If the redirect URI is
+// registered, a provider redirects there, which is not followed. If not, it shows a page of its own (RFC 6749
+// §4.1.2.1).
 func checkRedirectURI(ctx context.Context, r *Report, p *oidc.Provider, m *oidc.Metadata, reg curfew.Registration) {
 	const check = "redirect URI"
 	state := randomCode()
