@@ -163,6 +163,7 @@ type sample struct {
 	CPU      float64 `json:"cpu"`       // µs of the server for each
 	Engine   float64 `json:"engine"`    // µs of the processes of its store for each
 	P50, P99 float64 `json:",omitzero"` // ms
+	Again    int     `json:",omitzero"` // answers that said to try again
 }
 
 // loop is a closed loop: so many connections, each of which asks the next question as soon as it has an answer, until
