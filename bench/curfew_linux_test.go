@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/rueidis"
 
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/keyring"
@@ -38,6 +39,19 @@ func startRedis(b *testing.B, core int) redisServer {
 	pid, _ := spawn(b, core, addr, dir, nil, "redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", dir,
 		"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
 	return redisServer{addr, pid}
+}
+
+// flush sets when the server flushes its file of changes.
+func (s redisServer) flush(b *testing.B, when string) {
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.addr}, DisableCache: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	set := client.B().ConfigSet().ParameterValue().ParameterValue("appendfsync", when).Build()
+	if err := client.Do(b.Context(), set).Error(); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // build builds the command as `make build` does. overlay replaces files of the source.
@@ -191,9 +205,11 @@ func (r *run) curfew(kind string, sessions int) *peer {
 	case "Redis":
 		server := startRedis(b, serverCore)
 		at = "redis://" + server.addr
+		server.flush(b, "no") // while it is loaded
 		s, err := redis.Open(ctx, at, redis.Options{})
 		must(err)
 		load(b, s, r.op.issuer, sessions)
+		server.flush(b, "always")
 		engine = []int{server.pid}
 	}
 	pid, log := r.serve(program, dir, addr, addr, at, env...)

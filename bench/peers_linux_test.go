@@ -16,7 +16,7 @@ import (
 // and tries whether a logout ends a session. The others are named in the results.
 func (r *run) peers() (all []*peer) {
 	begin := func(name, store string, start func(p *peer) error) {
-		p := &peer{target: target{name: name}, Store: store, batch: 500}
+		p := &peer{target: target{name: name}, Store: store, batch: 200}
 		if r.quick {
 			p.batch = 50
 		}

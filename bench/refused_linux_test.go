@@ -9,7 +9,7 @@ import (
 
 // refusedThere ends sessions at one replica while another is asked about them over and over, on one connection.
 func (r *run) refusedThere() {
-	n := 300
+	n := 200
 	if r.quick {
 		n = 30
 	}
