@@ -44,8 +44,9 @@ func newServeCmd(p *process) *cobra.Command {
 		Long: `Runs the gateway: a reverse proxy in front of --upstream, or, without it, the forward-auth of a proxy of
 yours. What it prints at the start is what to register at the provider.
 
-Each setting can be given in the configuration file (idle_timeout: 1h), in the environment
-(CURFEW_IDLE_TIMEOUT=1h) or as a flag (--idle-timeout 1h); a later one of these overrides an earlier one.
+Each setting can be given in the configuration file (idle_timeout: 1h) and in the environment
+(CURFEW_IDLE_TIMEOUT=1h), those below also as a flag (--idle-timeout 1h); a later one of these overrides an
+earlier one.
 Flags and environment describe one provider; several are a list in the file.`,
 		Example: `  curfew serve --url http://127.0.0.1:4180 --issuer https://id.example.com \
     --client-id app --client-secret-file secret --upstream http://127.0.0.1:3000

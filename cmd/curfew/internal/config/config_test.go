@@ -92,7 +92,8 @@ providers:
 			flags := map[string]string{"config": writeFile(t, file), "url": "http://127.0.0.1:4180"}
 			var environ []string
 			if row.env != "" {
-				environ = []string{"CURFEW_IDLE_TIMEOUT=" + row.env, "CURFEW_ISSUER=https://env.example.com", "OTHER=x"}
+				environ = []string{"CURFEW_IDLE_TIMEOUT=" + row.env, "CURFEW_ISSUER=https://env.example.com", "OTHER=x",
+					"CURFEW_OPERATOR=alice", "CURFEW_PORT_4180_TCP=tcp://10.0.0.1:4180"}
 			}
 			if row.flag != "" {
 				flags["idle-timeout"], flags["issuer"] = row.flag, "https://flag.example.com"
