@@ -9,8 +9,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -25,6 +28,7 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/gateway"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
@@ -392,31 +396,142 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
-func TestAnOperatorEndsOneToken(t *testing.T) {
+// An access token that is ended by itself, and no other of the person, stays dead, whoever ends it and whatever else is
+// sent: its signature is as good as before.
+func TestATokenThatIsEndedByItselfStaysDead(t *testing.T) {
 	t.Parallel()
-	m := newMachines(t)
-	token, other := m.op.SignAccessToken(api, "script", "alice", ""), m.op.SignAccessToken(api, "script", "alice", "")
-	status := func(i int, token string) int {
-		return m.ask(m.proxy[i].URL+"/page", "Authorization", "Bearer "+token).StatusCode
-	}
-	for i := range 2 {
-		if a, b := status(i, token), status(i, other); a != 200 || b != 200 {
-			t.Fatal(a, b)
-		}
-	}
-	s, err := m.rp.Sessions().Token(t.Context(), session.TokenKey(m.op.Issuer(), "app", "alice", token))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.rp.Sessions().EndSignIn(t.Context(), s, store.CauseAdmin); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 2 {
-		for range 2 {
-			if a, b := status(i, token), status(i, other); a != 401 || b != 200 {
-				t.Errorf("replica %d answers %d to the ended token, and %d to another of the person", i, a, b)
+	const cap = 4
+	for name, row := range map[string]struct {
+		sid string
+		end func(t *testing.T, m *machines, b browser, s *session.Session)
+	}{
+		"by an operator": {"", func(t *testing.T, m *machines, _ browser, s *session.Session) {
+			_, err := m.rp.Sessions().EndSignIn(t.Context(), s, store.CauseAdmin)
+			rig.Must(t, err)
+		}},
+		"by its person, who stays signed in": {"shared", func(t *testing.T, m *machines, b browser, s *session.Session) {
+			m.endMine(b, "session", s.ID())
+		}},
+		"by its person, with all others": {"shared", func(t *testing.T, m *machines, b browser, s *session.Session) {
+			m.endMine(b, "end", "others")
+		}},
+		"by its person, with a sid of its own": {"its own", func(t *testing.T, m *machines, b browser, s *session.Session) {
+			m.endMine(b, "session", s.ID())
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachines(t, func(c *curfew.Config) {
+				c.MaxPerSubject = cap
+				c.Providers[0].Bearer.SigningAlgs = []string{"ES256"}
+			})
+			key := m.op.Rotate("ES256")
+			b := newBrowser(t)
+			b.open(m.server.URL + "/page")
+			sid := row.sid
+			if sid == "shared" {
+				sid = m.op.Sessions()[0].SID
 			}
-		}
+			sign := func(sid string) string {
+				return m.op.SignAccessToken(api, "script", "alice", sid, func(j *oidctest.JWT) {
+					j.Key, j.Alg, j.Header["alg"], j.Header["kid"] = key, "ES256", "ES256", key.KID
+				})
+			}
+			status := func(i int, path, token string) int {
+				return m.ask(m.proxy[i].URL+path, "Authorization", "Bearer "+token).StatusCode
+			}
+			token, other := sign(sid), sign("another")
+			for i := range 2 {
+				if a, b := status(i, "/page", token), status(i, "/page", other); a != 200 || b != 200 {
+					t.Fatal(a, b)
+				}
+			}
+			s, err := m.rp.Sessions().Token(t.Context(), tokenKey(m, token))
+			rig.Must(t, err)
+
+			open := make(chan int, 1) // the end of a stream
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, m.proxy[1].URL+"/stream", nil)
+			rig.Must(t, err)
+			req.Header.Set("Authorization", "Bearer "+token)
+			resp, err := http.DefaultTransport.RoundTrip(req)
+			rig.Must(t, err)
+			go func() {
+				defer resp.Body.Close()
+				_, _ = io.Copy(io.Discard, resp.Body)
+				open <- resp.StatusCode
+			}()
+
+			row.end(t, m, b, s)
+			if got := rig.Soon(t, "the end of the stream", open); got != 200 {
+				t.Errorf("the stream began with %d", got)
+			}
+			dead := func(when string) {
+				t.Helper()
+				for i := range 2 {
+					for name, raw := range map[string]string{"the token": token, "its other signature": otherSignature(token)} {
+						for range 2 {
+							if got := status(i, "/page", raw); got != 401 {
+								t.Errorf("%s, replica %d answers %d to %s", when, i, got, name)
+							}
+						}
+					}
+				}
+				if _, _, err := m.rp.Sessions().Recheck(t.Context(), s.Key); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s, a stream would be let go on: %v", when, err)
+				}
+				if _, err := m.rp.Sessions().ByID(t.Context(), s.ID()); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s, an operator still finds it: %v", when, err)
+				}
+			}
+			dead("at once")
+			if name != "by its person, with all others" {
+				if got := status(0, "/page", other); got != 200 {
+					t.Errorf("another token of the person is answered %d", got)
+				}
+			}
+			for range 2 * cap {
+				if got := status(0, "/page", sign("a third")); got != 200 {
+					t.Fatalf("a new token is answered %d", got)
+				}
+			}
+			dead("after more tokens than sessions are kept")
+			if status, text := b.api(m.server.URL + "/page"); status != 200 || text != "alice" {
+				t.Errorf("the browser of the person is answered %d %q", status, text)
+			}
+		})
+	}
+}
+
+// tokenKey returns the key of the session of a JWT of alice.
+func tokenKey(m *machines, token string) store.Key {
+	return session.TokenKey(m.op.Issuer(), "app", "alice", token[:strings.LastIndexByte(token, '.')])
+}
+
+// otherSignature returns the same token with the other ECDSA signature that everybody can make of one: n-s for s.
+func otherSignature(token string) string {
+	at := strings.LastIndexByte(token, '.') + 1
+	raw, _ := base64.RawURLEncoding.DecodeString(token[at:])
+	s := new(big.Int).SetBytes(raw[32:])
+	s.Sub(elliptic.P256().Params().N, s).FillBytes(raw[32:])
+	return token[:at] + base64.RawURLEncoding.EncodeToString(raw)
+}
+
+// endMine ends sessions of the person at the page of the own sessions.
+func (m *machines) endMine(b browser, name, value string) {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodPost, m.server.URL+"/auth/sessions",
+		strings.NewReader(url.Values{name: {value}}.Encode()))
+	rig.Must(m.t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	req.Header.Set("Accept", "application/json")
+	resp, err := b.Do(req)
+	rig.Must(m.t, err)
+	defer resp.Body.Close()
+	var answer struct{ Ended []string }
+	rig.Must(m.t, json.NewDecoder(resp.Body).Decode(&answer))
+	if resp.StatusCode != 200 || len(answer.Ended) == 0 {
+		m.t.Fatalf("the page of the own sessions answers %d, ended %q", resp.StatusCode, answer.Ended)
 	}
 }
 

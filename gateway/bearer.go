@@ -59,6 +59,7 @@ const (
 
 // knownToken is a token that was verified. It is found by a hash of the whole token.
 type knownToken struct {
+	ended    bool // for good; the rest is not set then
 	key      store.Key
 	token    *oidc.AccessToken // without its claims
 	keys     int               // [oidc.Provider.KeysSeen] when it was verified
@@ -191,11 +192,12 @@ func (h *Handler) checkToken(r *http.Request, a asked, scheme, token string) (*s
 	known := b.find(sum)
 	var s *session.Session
 	var err error
-	if known != nil && known.fresh(now) {
-		switch s, err = h.Sessions.Token(r.Context(), known.key); {
-		case errors.Is(err, store.ErrEnded):
-			return nil, invalid(err)
-		case err != nil && !errors.Is(err, store.ErrNotFound):
+	switch {
+	case known == nil:
+	case known.ended:
+		return nil, invalid(store.ErrEnded)
+	case known.fresh(now):
+		if s, err = h.Sessions.Token(r.Context(), known.key); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, unchecked(err)
 		}
 	}
@@ -255,13 +257,20 @@ func (h *Handler) admit(ctx context.Context, sum [sha256.Size]byte, token string
 			return nil, err
 		}
 		p := t.Provider.Config()
+		content := token
+		if !t.Opaque {
+			content = token[:strings.LastIndexByte(token, '.')] // see session.TokenKey
+		}
 		known := &knownToken{token: t, keys: t.Provider.KeysSeen(), verified: now,
-			key: session.TokenKey(p.Issuer, p.ClientID, t.Subject, token)}
+			key: session.TokenKey(p.Issuer, p.ClientID, t.Subject, content)}
 		s, err := h.Sessions.Token(ctx, known.key)
 		if errors.Is(err, store.ErrNotFound) {
 			s, err = h.newToken(ctx, known)
 		}
 		b.observe(p.Name, err)
+		if errors.Is(err, store.ErrEnded) {
+			b.keep(sum, &knownToken{ended: true})
+		}
 		if err != nil {
 			return nil, err
 		}

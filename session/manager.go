@@ -154,6 +154,7 @@ type Manager struct {
 	touch   time.Duration // how old LastSeen may be before it is written again
 	cache   cache
 	clock   *Clock
+	copied  atomic.Pointer[time.Time] // see endingsSince
 	// when the last successful Sync of the feed began, by the clock of this process; nil: the cache is not used
 	synced    atomic.Pointer[time.Time]
 	named     named

@@ -47,7 +47,6 @@ type Session struct {
 	// request that it came with, Tokens.AccessToken is that token.
 	IsToken bool
 
-	buried   bool // it stands for an access token that was ended by itself: nobody is let in with it
 	revision int64
 	hostKey  []byte // of the MACs of its bearers; nil: its bearer is bound to no host
 	// No refresh starts before refreshHeld. With refreshFailed the provider did not answer the last refresh. Without it
@@ -160,8 +159,7 @@ type payload struct {
 	UserAgent   string         `json:"user_agent,omitempty"`
 	HostKey     []byte         `json:"host_key,omitempty"`
 	TokenIssued time.Time      `json:"token_issued,omitzero"` // if the session stands for an access token
-	Buried      bool           `json:"buried,omitempty"`
-	Columns     columns        `json:"columns,omitzero"` // since version 2
+	Columns     columns        `json:"columns,omitzero"`      // since version 2
 }
 
 // columns are the fields of a [store.Record] beside its payload, except the revision, which the store counts. A session
@@ -242,7 +240,7 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
 		RefreshHeld: s.refreshHeld, RefreshFail: s.refreshFailed, Address: s.Address, UserAgent: s.UserAgent,
-		Confirmed: s.confirmed, HostKey: s.hostKey, TokenIssued: issued, Buried: s.buried, Columns: columnsOf(&rec)})
+		Confirmed: s.confirmed, HostKey: s.hostKey, TokenIssued: issued, Columns: columnsOf(&rec)})
 	return rec, err
 }
 
@@ -304,8 +302,8 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject,
 		SID: rec.SID, Former: rec.Former,
 		Created: created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
-		IsToken: !p.TokenIssued.IsZero(), buried: p.Buried,
-		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
+		IsToken: !p.TokenIssued.IsZero(),
+		Claims:  p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
 		refreshFailed: p.RefreshFail, Address: p.Address, UserAgent: p.UserAgent, hostKey: p.HostKey,
 		confirmed: p.Confirmed,
 	}, nil

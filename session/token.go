@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"time"
 
 	"example.com/curfew/store"
@@ -27,7 +28,8 @@ type Token struct {
 }
 
 // TokenKey returns the key of the session that stands for an access token. It is a hash of the token, which cannot be
-// computed from it.
+// computed from it. Of a JWT, token is the part that is signed: whoever has an ECDSA signature can make another one of
+// the same content, and that is still the same token.
 func TokenKey(issuer, clientID, subject, token string) store.Key {
 	var k store.Key
 	tag := store.Tag(issuer, clientID, subject)
@@ -38,8 +40,7 @@ func TokenKey(issuer, clientID, subject, token string) store.Key {
 }
 
 // Token returns the session that stands for an access token that was admitted before, from the cache while that may be
-// used. The caller has verified the token. [store.ErrNotFound] if it was not admitted, has expired, or was ended with
-// others; [store.ErrEnded] if it was ended by itself;
+// used. The caller has verified the token. [store.ErrNotFound] if it was not admitted, has expired, or was ended;
 // [ErrUnavailable] if the store does not answer.
 func (m *Manager) Token(ctx context.Context, key store.Key) (*Session, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
@@ -56,43 +57,23 @@ func (m *Manager) Token(ctx context.Context, key store.Key) (*Session, error) {
 			return nil, err
 		}
 	}
-	switch {
-	case !s.IsToken:
+	if !s.IsToken {
 		return nil, store.ErrNotFound
-	case s.buried:
-		return nil, store.ErrEnded
 	}
 	return s, nil
 }
 
-// bury ends the session of one access token for good. An ending of a key leaves no mark, so the token would be admitted
-// again: a record that lets nobody in takes the place of its session, until the token expires.
-func (m *Manager) bury(ctx context.Context, s *Session, cause store.Cause) ([]store.Ended, error) {
-	grave := *s
-	grave.buried, grave.Claims, grave.SID, grave.Former = true, nil, "", nil
-	rec, err := encode(m.cfg.Keyring, &grave)
-	if err != nil {
-		return nil, err
-	}
-	for range 10 { // a request with the token may come between the two
-		ended, err := m.End(ctx, store.Ending{Cause: cause,
-			Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
-		if err != nil {
-			return nil, err
-		}
-		now := store.Time(m.Now())
-		err = m.cfg.Store.Admit(ctx, rec, now, now)
-		if err == nil || errors.Is(err, store.ErrEnded) { // its subject is ended as well
-			return ended, nil
-		}
-	}
-	return nil, unavailable(errors.New("an access token could not be ended"))
+// EndOne ends one session and no other, also if others are of the same sign-in. If it stands for an access token, that
+// token lets nobody in any more.
+func (m *Manager) EndOne(ctx context.Context, s *Session, cause store.Cause) ([]store.Ended, error) {
+	return m.End(ctx, store.Ending{Cause: cause, Bar: s.IsToken,
+		Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
 }
 
 // Admit keeps a session that stands for an access token, which the caller has just verified, so that an ending of its
-// sid or its subject ends it, on every replica, as it ends the session of a browser. [store.ErrEnded] if such an ending
-// came before: one that names the sid, or one that names the subject at or after t.Issued. [ErrUnavailable] if the
-// store does not answer.
+// sid or its subject ends it, on every replica, as it ends the session of a browser. [store.ErrEnded], which stays so
+// until the token expires, if such an ending came before: one of this token alone, one that names the sid, or one that
+// names the subject at or after t.Issued. [ErrUnavailable] if the store does not answer.
 func (m *Manager) Admit(ctx context.Context, key store.Key, t Token) (*Session, error) {
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return nil, err
@@ -102,8 +83,12 @@ func (m *Manager) Admit(ctx context.Context, key store.Key, t Token) (*Session, 
 	if now.Before(issued) { // its provider's clock is ahead of ours
 		issued = now
 	}
-	// The store has forgotten what ended before it was made. `iat` has whole seconds.
-	if m.cfg.Store.Clock().Incarnation != "" && !issued.Add(time.Second).After(m.started) {
+	// A store knows no ending from before it was made, or from before it was copied. `iat` has whole seconds.
+	since, err := m.endingsSince(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !issued.Add(time.Second).After(since) {
 		return nil, store.ErrEnded
 	}
 	s := &Session{
@@ -121,8 +106,8 @@ func (m *Manager) Admit(ctx context.Context, key store.Key, t Token) (*Session, 
 			return nil, err
 		}
 		// Another request, here or on another replica, may have admitted it meanwhile.
-		if s, found := m.Token(ctx, key); found == nil || errors.Is(found, store.ErrEnded) {
-			return s, found
+		if s, err := m.Token(ctx, key); err == nil {
+			return s, nil
 		}
 		return nil, unavailable(err)
 	}
@@ -138,4 +123,28 @@ func (m *Manager) Admit(ctx context.Context, key store.Key, t Token) (*Session, 
 	m.cache.put(s, epoch)
 	m.enforceCap(ctx, s)
 	return s, nil
+}
+
+// endingsSince returns from when on the store knows the endings of access tokens that were not used before: from when
+// it was made, if it forgets everything with its process, or else from when it was copied, if it was. A copy is made
+// before the first process uses the store.
+func (m *Manager) endingsSince(ctx context.Context) (time.Time, error) {
+	if m.cfg.Store.Clock().Incarnation != "" {
+		return m.started, nil
+	}
+	if at := m.copied.Load(); at != nil {
+		return *at, nil
+	}
+	value, _, err := m.cfg.Store.Load(ctx, store.CopiedValue)
+	if err != nil {
+		return time.Time{}, unavailable(err)
+	}
+	var at time.Time
+	if value != nil {
+		if err := at.UnmarshalText(value); err != nil {
+			return at, fmt.Errorf("session: the shared value %q: %w", store.CopiedValue, err)
+		}
+	}
+	m.copied.Store(&at)
+	return at, nil
 }

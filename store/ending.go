@@ -89,6 +89,10 @@ type Ending struct {
 	// at most. A session that has run out and is not pruned counts as one.
 	Spare int
 
+	// Bar has an ending of a Key leave an end mark too, for that key, which [Sessions.Admit] obeys: an access token comes
+	// with the same key again. Without it an ending of a key leaves none: no login under way has a key.
+	Bar bool
+
 	// MarkFor is how long the end mark is kept, if that is longer than [MarkLifetime]: as long as an access token can
 	// live that was issued before the ending (see [Sessions.Admit]).
 	MarkFor time.Duration
@@ -131,14 +135,17 @@ type NoticeRequest struct {
 // MarkLife returns how long the end mark of the ending is kept. It is for stores.
 func (e *Ending) MarkLife() time.Duration { return max(e.MarkFor, MarkLifetime) }
 
-// Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions where that means nothing,
-// and an unknown kind of notice.
+// Validate refuses an ending that names nobody, with [ErrNobody], one that spares sessions or bars a key where that
+// means nothing, and an unknown kind of notice.
 func (e *Ending) Validate() error {
 	if err := e.Selector.Validate(); err != nil {
 		return err
 	}
 	if e.Spare < 0 || e.Spare > 0 && (e.Selector.Subject == "" || e.Selector.SID != "" || e.JTI != "") {
 		return errors.New("end: to spare sessions means something for an ending of a subject alone, without a jti")
+	}
+	if e.Bar && e.Selector.Key.IsZero() {
+		return errors.New("end: to bar a key means something for an ending of a key")
 	}
 	for _, r := range e.Notices {
 		if err := r.Kind.validate(); err != nil {

@@ -50,6 +50,10 @@ func (k Key) IsZero() bool { return k == Key{} }
 // String returns the key as 48 characters that are safe in a URL.
 func (k Key) String() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
 
+// MarkSID returns the name of the end mark of the key (see [Ending.Bar]) for a store that keeps it as one of a sid. No
+// provider has such a sid: it would have to know the key.
+func (k Key) MarkSID() string { return "key:" + k.String() }
+
 // Handle returns a short name of the session for log lines and pages. It cannot be used in place of a key.
 func (k Key) Handle() string {
 	sum := sha256.Sum256(k[:])

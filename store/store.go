@@ -79,8 +79,9 @@ type Sessions interface {
 
 	// Admit is Create for a session that stands for an access token, which was issued at the time issued by the clock of
 	// its provider. It returns [ErrEnded], and keeps nothing, when an end mark at or after issued names the subject as it
-	// names the session (see [Selector.Names]), or when there is an end mark for one of its sids, of whatever time. How
-	// long ago the token was issued does not matter: the caller refuses tokens that may be older than end marks.
+	// names the session (see [Selector.Names]), or when there is an end mark for one of its sids or for its key, of
+	// whatever time. How long ago the token was issued does not matter: the caller refuses tokens that may be older than
+	// end marks.
 	Admit(ctx context.Context, r Record, issued, now time.Time) error
 
 	// Find returns the session with this key. [ErrNotFound] when it is unknown, ended or expired. A session lives while
@@ -107,9 +108,10 @@ type Sessions interface {
 	//  1. [ErrReplayed] if e.JTI is not empty and was recorded for this issuer and client, and now is before the
 	//     JTIExpires that it was recorded with.
 	//  2. The jti is recorded until e.JTIExpires.
-	//  3. Unless the ending names one key, an end mark with the time now is left for [Ending.MarkLife]. A later mark
-	//     for the same names replaces an earlier one, never the reverse, and is kept no shorter. A store with a server's
-	//     clock (see [Clock]) marks with the server's time instead if that is later, read after every wait for a lock.
+	//  3. Unless the ending names one key without Bar, an end mark with the time now is left for [Ending.MarkLife]. A
+	//     later mark for the same names replaces an earlier one, never the reverse, and is kept no shorter. A store with a
+	//     server's clock (see [Clock]) marks with the server's time instead if that is later, read after every wait for a
+	//     lock.
 	//  4. Every session that e.Selector names (see [Selector.Names]) is removed.
 	//  5. For each of e.Notices the notices are left that [NoticeRequest] describes.
 	//  6. Every [Sessions.Watch] hears of each removed session.

@@ -16,6 +16,10 @@ type SharedValues interface {
 	Save(ctx context.Context, name string, value []byte, revision int64) error
 }
 
+// CopiedValue is the name of the shared value that says when the store was last copied from another, as RFC 3339. It is
+// not sealed. End marks are not copied.
+const CopiedValue = "copied at"
+
 // CheckSharedValue refuses a name or a value that is too large for [SharedValues]. It is for stores.
 func CheckSharedValue(name string, value []byte) error {
 	if name == "" || len(name) > 256 || len(value) > 256<<10 {

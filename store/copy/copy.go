@@ -162,7 +162,21 @@ func (c *copier) run(ctx context.Context) (total Result, err error) {
 			break
 		}
 	}
-	return total, c.copyKeys(ctx, true)
+	if err := c.copyKeys(ctx, true); err != nil {
+		return total, err
+	}
+	return total, c.leaveTime(ctx)
+}
+
+// leaveTime leaves at to when it was copied. End marks are not copied, so an access token that was issued before, and
+// is not a session there, may have been ended.
+func (c *copier) leaveTime(ctx context.Context) error {
+	_, revision, err := c.to.Load(ctx, store.CopiedValue)
+	if err != nil {
+		return wrap("TO: the time of the copy", err)
+	}
+	at := c.now().UTC().Format(time.RFC3339Nano)
+	return wrap("TO: the time of the copy", c.to.Save(ctx, store.CopiedValue, []byte(at), revision))
 }
 
 // precheck refuses a copy that cannot be right, before anything is changed.

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"example.com/curfew/internal/servers"
+	"example.com/curfew/keyring"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
@@ -479,6 +480,68 @@ func TestALogoutAtTOBarsWhatItNamed(t *testing.T) {
 				t.Errorf("%+v, %v, found %v; want barred %t, since %s", total, err, found, row.barred, row.explanation)
 			}
 		})
+	}
+}
+
+// End marks are not copied. So at TO an access token that is not a session there is taken only if it was issued later.
+func TestAnAccessTokenThatEndedAtFROMIsNotAdmittedAtTO(t *testing.T) {
+	t.Parallel()
+	open := newStores()["sqlite"]
+	ring, err := keyring.Parse(keyring.NewFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager := func(s store.Store) *session.Manager {
+		m, err := session.NewManager(session.Config{Store: s, Keyring: ring, TokenLifetime: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	from, to := open(t), open(t)
+	now := time.Now()
+	admit := func(m *session.Manager, name string, issued time.Time) error {
+		_, err := m.Admit(t.Context(), session.TokenKey("https://op.example", "app", "alice", name), session.Token{
+			Issuer: "https://op.example", ClientID: "app", Subject: "alice", SID: "sid of " + name, Issued: issued,
+			Expires: now.Add(time.Hour)})
+		return err
+	}
+	here := manager(from)
+	for _, name := range []string{"kept", "ended", "ended with its sid"} {
+		if err := admit(here, name, now.Add(-time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := here.Token(t.Context(), session.TokenKey("https://op.example", "app", "alice", "ended"))
+	if err == nil {
+		_, err = here.EndOne(t.Context(), s, store.CauseAdmin)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := here.End(t.Context(), store.Ending{Cause: store.CauseBackChannel, Selector: store.Selector{
+		Issuer: "https://op.example", ClientID: "app", SID: "sid of ended with its sid"}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it may be repeated
+		if _, err := Copy(t.Context(), from, to, Options{Now: time.Now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := manager(to)
+	for name, row := range map[string]struct {
+		issued time.Duration
+		want   error
+	}{
+		"ended": {-time.Minute, store.ErrEnded}, "ended with its sid": {-time.Minute, store.ErrEnded},
+		"never seen before": {-time.Minute, store.ErrEnded}, "new": {time.Minute, nil},
+	} {
+		if err := admit(there, name, now.Add(row.issued)); !errors.Is(err, row.want) {
+			t.Errorf("the token %q is answered %v at TO, want %v", name, err, row.want)
+		}
+	}
+	if _, err := there.Token(t.Context(), session.TokenKey("https://op.example", "app", "alice", "kept")); err != nil {
+		t.Errorf("a token that lives at FROM: %v", err)
 	}
 }
 

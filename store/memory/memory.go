@@ -116,7 +116,7 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 		return err
 	}
 	began = store.Time(began)
-	return s.insertNew(ctx, r, began, began, store.Time(now).Sub(began) >= store.AttemptLifetime)
+	return s.insertNew(ctx, r, began, began, store.Time(now).Sub(began) >= store.AttemptLifetime, "")
 }
 
 // Admit implements [store.Store].
@@ -124,14 +124,17 @@ func (s *Store) Admit(ctx context.Context, r store.Record, issued, _ time.Time) 
 	if err := r.ValidateSIDs(); err != nil {
 		return err
 	}
-	return s.insertNew(ctx, r, store.Time(issued), time.Time{}, false)
+	return s.insertNew(ctx, r, store.Time(issued), time.Time{}, false, r.Key.MarkSID())
 }
 
 // insertNew keeps r, unless it is tooOld, or a mark names it: one of its subject at or after began, or one of its sids
-// at or after sidBegan.
-func (s *Store) insertNew(ctx context.Context, r store.Record, began, sidBegan time.Time, tooOld bool) error {
+// or keySID at or after sidBegan.
+func (s *Store) insertNew(
+	ctx context.Context, r store.Record, began, sidBegan time.Time, tooOld bool, keySID string,
+) error {
 	return s.do(ctx, func() error {
-		if tooOld || s.barred(&r, began, sidBegan) {
+		byKey := mark{namespaceOf(r.Issuer, r.ClientID), "", keySID, false}
+		if tooOld || s.barred(&r, began, sidBegan) || keySID != "" && s.marks[byKey] != nil {
 			return store.ErrEnded
 		}
 		if s.sessions[r.Key] != nil {
@@ -286,11 +289,12 @@ func (s *Store) endBatch(
 	return ended, more, err
 }
 
-// leaveMarks leaves the marks that bar the logins under way that w names. A key names an existing session, so no login.
+// leaveMarks leaves the marks that bar the logins under way that e names. A key names an existing session, so no login,
+// but it may name an access token.
 func (s *Store) leaveMarks(in namespace, e *store.Ending, now time.Time) {
 	w := e.Selector
-	if !w.Key.IsZero() {
-		return
+	if e.Bar {
+		w.SID = w.Key.MarkSID()
 	}
 	if w.SID != "" {
 		s.leaveMark(mark{in, "", strings.Clone(w.SID), false}, now, e.MarkLife())

@@ -17,12 +17,16 @@ import (
 // writes nothing does not wait. So it writes a message to the write-ahead log, which nothing reads: the standby
 // confirms that message and everything before it. If synchronous_commit is set to a level that does not wait (for the
 // role, the database or the server), the level is raised for this transaction.
+//
+// Each of the inner queries has to be evaluated before what is around it.
 const endSQL = `SELECT e.* FROM (
+	SELECT w.*, CASE WHEN $20::text = '' THEN false
+		ELSE curfew_bar($1::text, $2::text, $20::text, $21::bigint, $11::bigint, w.life) END AS barred FROM (
 	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, CASE
 		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
-		ELSE '' END AS level, set_config('curfew.mark_life', $19::text, true) AS life OFFSET 0) w,
+		ELSE '' END AS level, set_config('curfew.mark_life', $19::text, true) AS life OFFSET 0) w OFFSET 0) w,
 	LATERAL curfew_end(
-		CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL AND w.life IS NOT NULL THEN $1::text END,
+		CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL AND w.barred IS NOT NULL THEN $1::text END,
 		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text, $9::bytea, $10::bigint, $11::bigint,
 		$12::text[], $13::text[], $14::bigint[], $15::boolean[], $16::integer[], $17::integer, $18::integer) e`
 
@@ -105,9 +109,14 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
 		jti = d[:]
 	}
+	bar := ""
+	if e.Bar {
+		bar = w.Key.MarkSID()
+	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, subject, sidHash(w.Issuer, w.ClientID, w.SID),
 		string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now), kinds, targets, deadlines, whole, each,
-		e.Spare, store.EndBatch, strconv.FormatInt(e.MarkLife().Microseconds(), 10)}, nil
+		e.Spare, store.EndBatch, strconv.FormatInt(e.MarkLife().Microseconds(), 10), bar,
+		sidHash(w.Issuer, w.ClientID, bar)}, nil
 }
 
 // noticesOf returns which notices t requests, in the form that curfew_end takes: one for the whole subject, or one for

@@ -43,7 +43,7 @@ func planned(t *testing.T) (string, *postgres.Store) {
 }
 
 // wantIndexed fails if a plan reads the whole of one of our tables, in its own order or in that of an index. The one
-// that has a single row may be.
+// that has a single row may be, and the first rows of an index, up to a limit.
 func wantIndexed(t *testing.T, what, plan string) (scans int) {
 	t.Helper()
 	lines := strings.Split(plan, "\n")
@@ -56,14 +56,14 @@ func wantIndexed(t *testing.T, what, plan string) (scans int) {
 			continue
 		}
 		scans++
-		bounded := false
+		bounded := !strings.Contains(line, " on curfew_") || i > 0 && strings.Contains(lines[i-1], "Limit")
 		for _, below := range lines[i+1:] {
-			bounded = bounded || strings.Contains(below, "Index Cond: ") || strings.Contains(below, "TID Cond: ")
 			if bounded || strings.Contains(below, "->") {
 				break
 			}
+			bounded = strings.Contains(below, "Index Cond: ") || strings.Contains(below, "TID Cond: ")
 		}
-		if !bounded && strings.Contains(line, " on curfew_") {
+		if !bounded {
 			t.Errorf("%s\nreads a whole index: %s\n%s", what, strings.TrimSpace(line), plan)
 		}
 	}
@@ -83,8 +83,8 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 			conn = dial(t, address)
 		}
 		for statement, args := range postgres.Statements() {
-			if pooled && strings.Contains(statement, "GROUP BY") {
-				continue // it counts all there are, and may find it quicker to scan
+			if strings.Contains(statement, "GROUP BY") {
+				continue // it counts all there are
 			}
 			rows, err := conn.Query(t.Context(), `EXPLAIN `+statement, append([]any{pgx.QueryExecModeExec}, args...)...)
 			if err != nil {

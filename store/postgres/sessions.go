@@ -21,8 +21,9 @@ const (
 
 	// Any mark of a sid bars, of whatever time. curfew_barred finds none of the empty subject, so it asks about the sids
 	// alone; for a session without one it would find those of the subject, which it is then asked about below.
-	admitSQL = `SELECT CASE WHEN cardinality($5::text[]) > 0
-			AND curfew_barred($2::text, $3::text, '', $5::text[], $6::bigint, $7::bigint[], 0) THEN 'ended'
+	// $15 stands for the key, see curfew_bar.
+	admitSQL = `SELECT CASE WHEN curfew_barred($2::text, $3::text, '', $5::text[] || $15::text, $6::bigint,
+			$7::bigint[] || $16::bigint, 0) THEN 'ended'
 		ELSE curfew_create($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
 		$8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::smallint, $13::bytea, $14::bigint) END`
 
@@ -65,7 +66,9 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 
 // Admit implements [store.Store].
 func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time) error {
-	return s.verdict(ctx, "admit", r, now, now, admitSQL, createArgs(r, issued))
+	key := r.Key.MarkSID()
+	return s.verdict(ctx, "admit", r, now, now, admitSQL,
+		append(createArgs(r, issued), key, sidHash(r.Issuer, r.ClientID, key)))
 }
 
 func createArgs(r store.Record, began time.Time) []any {

@@ -87,8 +87,11 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	var hints, marks []byte
 	mark := func(n name) { marks = append(marks, n[:]...) }
 	switch {
-	case !w.Key.IsZero(): // a key names a session that exists, so no login: no mark
+	case !w.Key.IsZero(): // a key names a session that exists, so no login: no mark, unless it is an access token's
 		shape, rest = "key", string(w.Key[4:])
+		if e.Bar {
+			mark(keyMarkOf(w.Key))
+		}
 	case w.SID != "" && (w.Subject == "" || !bytes.Equal(tag, tagOf(w))):
 		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
 		// A copy of the sid's mark, for a login that has left its pointer in the sid's bucket and is not in this bucket

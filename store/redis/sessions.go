@@ -99,19 +99,20 @@ func (s *Store) writeSession(
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
 	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, tag),
 		s.named(b, keyFormer, tag), s.key(b, keyTags)}
-	for _, m := range marksFor(r) {
+	marks, ofSubject := marksFor(r)
+	if !began.Equal(sidBegan) { // it stands for an access token, which may have been ended by its key
+		marks = append(marks, keyMarkOf(r.Key))
+	}
+	for _, m := range marks {
 		keys = append(keys, s.named(b, keyMark, m[:]))
 	}
 	next := *r
 	next.Revision = revision + 1
 	end := runsOut(r)
-	if r.SID == "" { // the other mark is one of the subject too
-		sidBegan = began
-	}
 	answer, err := s.run(ctx, call{script, keys, []string{
 		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
 		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan)}})
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(ofSubject)}})
 	if err != nil {
 		return err
 	}
@@ -172,16 +173,17 @@ func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (tooF
 	return tooFew, err
 }
 
-// marksFor returns the marks in the bucket of r that bar it.
-func marksFor(r *store.Record) []name {
+// marksFor returns the marks in the bucket of r that bar it. The first of them, ofSubject in number, are of its
+// subject.
+func marksFor(r *store.Record) (marks []name, ofSubject int) {
 	if r.SID == "" {
-		return []name{subjectMark(r), bareMark(r)}
+		return []name{subjectMark(r), bareMark(r)}, 2
 	}
-	marks := []name{subjectMark(r)}
+	marks = []name{subjectMark(r)}
 	for _, sid := range sidsOf(r) {
 		marks = append(marks, sidName(r.Issuer, r.ClientID, sid))
 	}
-	return marks
+	return marks, 1
 }
 
 // Find implements [store.Store].

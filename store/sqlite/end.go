@@ -116,11 +116,15 @@ func (w *writer) recordJTI(e store.Ending, now time.Time) error {
 		store.Micros(e.JTIExpires), store.Micros(now))
 }
 
-// leaveMarks leaves the marks that bar the logins under way that e names. A key names an existing session, so no login.
-// With subject and sid there are two: one for the sid, and one for the sessions of the subject without a sid.
+// leaveMarks leaves the marks that bar the logins under way that e names. A key names an existing session, so no login,
+// but it may name an access token. With subject and sid there are two: one for the sid, and one for the sessions of the
+// subject without a sid.
 func (w *writer) leaveMarks(e *store.Ending, now time.Time) error {
 	s, until := e.Selector, store.Micros(now.Add(e.MarkLife()))
-	if !s.Key.IsZero() {
+	switch {
+	case e.Bar:
+		s.SID = s.Key.MarkSID()
+	case !s.Key.IsZero():
 		return nil
 	}
 	subjects := []string{s.Subject}

@@ -62,7 +62,7 @@ func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time
 	if err != nil {
 		return err
 	}
-	return s.insert(ctx, "create", &r, former, began, began)
+	return s.insert(ctx, "create", &r, former, began, began, r.SID)
 }
 
 // Admit implements [store.Store].
@@ -71,13 +71,13 @@ func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time
 	if err != nil {
 		return err
 	}
-	return s.insert(ctx, "admit", &r, former, issued, store.FromMicros(0))
+	return s.insert(ctx, "admit", &r, former, issued, store.FromMicros(0), r.SID, r.Key.MarkSID())
 }
 
 func (s *Store) insert(ctx context.Context, what string, r *store.Record, former string, began, sidBegan time.Time,
-) error {
+	sids ...string) error {
 	return s.write(ctx, what, func(w *writer) error {
-		if err := w.checkMarks(r, began, sidBegan); err != nil {
+		if err := w.checkMarks(r, began, sidBegan, sids...); err != nil {
 			return err
 		}
 		return oneRow(errExists, w.insertSession, r.Key[:], r.Issuer, r.ClientID, r.Subject, r.SID, former,
@@ -101,7 +101,7 @@ func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time
 		if err := w.lives(r, now); err != nil {
 			return err
 		}
-		if err := w.checkMarks(&r, began, began); err != nil {
+		if err := w.checkMarks(&r, began, began, r.SID); err != nil {
 			return err
 		}
 		return w.replace(w.renameSession, r, now, r.SID, former)
@@ -121,10 +121,10 @@ func checkNew(r *store.Record, began, now time.Time) (former string, err error) 
 	return string(text), err
 }
 
-// checkMarks returns [store.ErrEnded] if a mark names r: one of its subject at or after began, or one of its sids at or
-// after sidBegan.
-func (w *writer) checkMarks(r *store.Record, began, sidBegan time.Time) error {
-	for _, sid := range append([]string{r.SID}, r.Former...) {
+// checkMarks returns [store.ErrEnded] if a mark names r: one of its subject at or after began, or one of sids or of its
+// former sids at or after sidBegan.
+func (w *writer) checkMarks(r *store.Record, began, sidBegan time.Time, sids ...string) error {
+	for _, sid := range append(sids, r.Former...) {
 		var barred bool
 		err := w.barred.QueryRow(r.Issuer, r.ClientID, r.Subject, sid, store.Micros(began),
 			store.Micros(sidBegan)).Scan(&barred)

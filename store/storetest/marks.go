@@ -146,6 +146,46 @@ func admitCases() []testCase {
 			f.wantAdmitted(recordAt("https://other.example", client, "alice", "s1", f.now), f.now)
 			f.wantAdmitted(recordAt(issuer, "app2", "alice", "s1", f.now), f.now)
 		}},
+		{"an ending of a key that bars it keeps out that key alone, whenever its token was issued", func(f *fixture) {
+			for _, sid := range []string{"", "s1"} {
+				ended, other := f.record("alice", sid), f.record("alice", sid)
+				f.wantAdmitted(ended, f.now)
+				e := f.longEnding(store.Selector{Key: ended.Key})
+				e.Bar = true
+				f.wantEnded(f.endWith(e), ended)
+				for _, issued := range []time.Duration{-time.Hour, 0, time.Hour} {
+					f.wantError("Admit of the key that was barred", f.store.Admit(f.ctx, ended, f.now.Add(issued), f.now),
+						store.ErrEnded)
+				}
+				f.wantGone(ended)
+				f.wantAdmitted(other, f.now)
+				f.wantWelcome("alice", sid, f.now)
+				early := f.record("alice", sid) // barred before it was ever here
+				e.Selector.Key = early.Key
+				f.wantEnded(f.endWith(e))
+				f.wantError("Admit of a key barred before", f.store.Admit(f.ctx, early, f.now, f.now), store.ErrEnded)
+				again := f.now
+				f.now = again.Add(markFor - time.Second)
+				f.pruneAll(f.now)
+				ended.Expires, ended.IdleExpires = f.now.Add(time.Hour), f.now.Add(time.Hour)
+				f.wantError("Admit just before the mark runs out", f.store.Admit(f.ctx, ended, again, f.now), store.ErrEnded)
+				f.now = again.Add(markFor + time.Second)
+				f.pruneAll(f.now)
+				f.wantAdmitted(ended, again)
+			}
+		}},
+		{"an ending of a key bars nothing unless it says so", func(f *fixture) {
+			r := f.record("alice", "s1")
+			f.wantAdmitted(r, f.now)
+			f.wantEnded(f.end(store.Selector{Key: r.Key}), r)
+			f.wantAdmitted(r, f.now)
+			e := ending(store.Selector{Subject: "alice"})
+			e.Bar = true
+			if _, err := f.store.End(f.ctx, e, f.now); err == nil {
+				f.Error("End barred a key, and named none")
+			}
+			f.wantAlive(r)
+		}},
 		{"a mark is kept for as long as its ending says", func(f *fixture) {
 			ended := f.now
 			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "bob", SID: "s2"}} {

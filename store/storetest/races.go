@@ -116,6 +116,28 @@ func raceCases() []testCase {
 				f.wantGone(r)
 			}
 		}},
+		{"an access token that is ended while it first comes lets nobody in afterwards", func(f *fixture) {
+			for range 20 {
+				r := f.record("alice", "s1")
+				e := f.longEnding(store.Selector{Key: r.Key})
+				e.Bar = true
+				var admitted atomic.Int32
+				f.together(8, func(i int) error {
+					if i%4 == 0 {
+						_, err := f.store.End(f.ctx, e, f.now)
+						return err
+					}
+					if f.store.Admit(f.ctx, r, f.now, f.now) == nil { // otherwise it is barred, or there already
+						admitted.Add(1)
+					}
+					return nil
+				})
+				if f.wantGone(r); admitted.Load() > 1 {
+					f.Errorf("the token was admitted %d times, also after an ending", admitted.Load())
+				}
+				f.wantError("Admit afterwards", f.store.Admit(f.ctx, r, f.now, f.now), store.ErrEnded)
+			}
+		}},
 		{"one of many creates of a key wins", func(f *fixture) {
 			key := f.record("alice", "s1").Key // the key's tag is that of alice, so all its sessions are hers
 			var won atomic.Int32

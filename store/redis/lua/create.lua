@@ -1,10 +1,11 @@
 -- Inserts a session in its bucket, unless a mark there bars it.
 -- KEYS: 1 session, 2 expiry, 3 index, 4 index of former sids, 5 tags, then the marks that may name it
 -- ARGV: 3 began, 4 the session, 5 when it expires, 6 tag, 7 rest of the key, 8 until when Redis keeps the session,
---       9 until when Redis keeps the indexes, 10 what 3 is for the marks after the first; the others are for rename.lua
+--       9 until when Redis keeps the indexes, 11 how many of the marks are of the subject, 10 what 3 is for the others;
+--       1 and 2 are for rename.lua
 for i = 6, #KEYS do
   local at = redis.call('GET', KEYS[i])
-  if at and tonumber(at) >= tonumber(ARGV[i == 6 and 3 or 10]) then return 'ended' end
+  if at and tonumber(at) >= tonumber(ARGV[i < 6 + ARGV[11] and 3 or 10]) then return 'ended' end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'exists' end
 for i = 2, 5 do redis.call('ZCARD', KEYS[i]) end -- if a key cannot be used, fail before anything is written
