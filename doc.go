@@ -32,8 +32,8 @@
 //	demo/      a development provider and two apps, to see it work with one command
 //	cmd/curfew the command: serve, check, demo, session, why, events, notice, key, store copy, token explain
 //
-// Imports go one way. Apart from small internal helpers, packages store, keyring, oidc and web import no other package of this module, and session and
-// audit import store and keyring. Packages login, gateway, logout, fanout and console import only those six. A store
-// imports only package store. This package connects them all. layout_test.go checks this, and docs/walk.md follows one
-// logout token through the files.
+// Imports go one way. Apart from small internal helpers, packages store, keyring, oidc and web import no other package
+// of this module, and session and audit import store and keyring. Packages login, gateway, logout, fanout and console
+// import only those six. A store imports only package store. This package connects them all. layout_test.go checks
+// this, and docs/walk.md follows one logout token through the files.
 package curfew

@@ -79,7 +79,17 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 // endAgain repeats the ending of a session that is not found. It may have ended a moment ago in a store that could not
 // confirm that its replicas have the ending too; only another ending confirms it. Whose session it was is not known,
 // and not needed.
+//
+// A sign-out that failed may have ended the session and not what else was of that sign-in: then all of it is repeated.
 func (h *Handler) endAgain(r *http.Request, key store.Key) error {
+	s, err := h.Sessions.SignedOut(r.Context(), key)
+	if err == nil {
+		_, err = h.Sessions.EndSignIn(r.Context(), s, store.CauseUser)
+		return err
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
 	for _, p := range h.Providers {
 		c := p.Config()
 		sel := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}

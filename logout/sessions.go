@@ -348,8 +348,7 @@ func (h *Handler) endOthers(ctx context.Context, own *session.Session) (ended []
 func (h *Handler) endOther(ctx context.Context, own, other *session.Session) ([]store.Ended, error) {
 	if slices.ContainsFunc(append([]string{other.SID}, other.Former...),
 		func(sid string) bool { return sid != "" && own.HasSID(sid) }) {
-		return h.Sessions.End(ctx, store.Ending{Cause: store.CauseUser,
-			Selector: store.Selector{Issuer: other.Issuer, ClientID: other.ClientID, Key: other.Key}})
+		return h.Sessions.EndOne(ctx, other, store.CauseUser)
 	}
 	return h.Sessions.EndSignIn(ctx, other, store.CauseUser)
 }

@@ -102,7 +102,7 @@ func (m *Manager) Search(ctx context.Context, q Search) (Listing, error) {
 			if !may(&rec) {
 				continue
 			}
-			if s := m.listed(rec, now); !s.buried && q.matches(s) {
+			if s := m.listed(rec, now); q.matches(s) {
 				found.Sessions = append(found.Sessions, s)
 			}
 		}
@@ -204,34 +204,62 @@ func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
 	}
 }
 
+const (
+	signOut     = "sign-out v1"    // the purpose under which the sids of one are sealed
+	signOutTime = 30 * time.Second // of one, whether or not its browser waits
+)
+
 // EndSignIn ends a session and those that share its sid, or an earlier one, since they are of one sign-in at the
 // provider. It ends them by sid, because that leaves end marks, which bar a login of the same sign-in that is under way
-// in another tab. After an error some may have ended.
+// in another tab. It goes on when ctx is done. After an error some may have ended; to repeat it ends the rest. Somebody
+// who no longer finds the session repeats it with what [Manager.SignedOut] returns.
 func (m *Manager) EndSignIn(ctx context.Context, s *Session, cause store.Cause) (ended []store.Ended, err error) {
-	end := func(sel store.Selector) error {
-		sel.Issuer, sel.ClientID = s.Issuer, s.ClientID
-		more, err := m.End(ctx, store.Ending{Selector: sel, Cause: cause})
-		ended = append(ended, more...)
-		return err
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signOutTime)
+	defer cancel()
+	sids := slices.DeleteFunc(append([]string{s.SID}, s.Former...), func(sid string) bool { return sid == "" })
+	if len(sids) > 0 { // the first ending of one removes the session, and with it what the others are
+		left, err := json.Marshal(columns{Issuer: s.Issuer, ClientID: s.ClientID, SID: s.SID, Former: s.Former})
+		if err != nil {
+			return nil, err
+		}
+		id := signOutID(s.Key)
+		if _, err := m.ClaimAttempt(ctx, id, m.cfg.Keyring.Seal(signOut, id[:], left), store.AttemptLifetime); err != nil {
+			return nil, err
+		}
 	}
-	for _, sid := range append([]string{s.SID}, s.Former...) {
-		if sid == "" {
-			continue
-		}
-		if err := end(store.Selector{SID: sid}); err != nil {
-			return ended, err
-		}
+	for _, sid := range sids {
+		more, fault := m.End(ctx, store.Ending{Cause: cause,
+			Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, SID: sid}})
+		ended, err = append(ended, more...), errors.Join(err, fault)
 	}
 	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
-		if s.IsToken {
-			more, err := m.bury(ctx, s, cause)
-			return append(ended, more...), err
-		}
-		if err := end(store.Selector{Key: s.Key}); err != nil {
-			return ended, err
-		}
+		more, fault := m.EndOne(ctx, s, cause)
+		ended, err = append(ended, more...), errors.Join(err, fault)
 	}
-	return ended, nil
+	return ended, err
+}
+
+// SignedOut returns what [Manager.EndSignIn] needs to end the sign-in of a session once more that it was called for in
+// the last minutes, and no more than that. [store.ErrNotFound] if it was not, or if the session had no sid.
+func (m *Manager) SignedOut(ctx context.Context, key store.Key) (*Session, error) {
+	id := signOutID(key)
+	value, err := m.Attempt(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := m.cfg.Keyring.Open(signOut, id[:], value)
+	if err != nil {
+		return nil, err
+	}
+	var c columns
+	if err := json.Unmarshal(plain, &c); err != nil {
+		return nil, err
+	}
+	return &Session{Key: key, Issuer: c.Issuer, ClientID: c.ClientID, SID: c.SID, Former: c.Former}, nil
+}
+
+func signOutID(key store.Key) store.AttemptID {
+	return store.AttemptID(sha256.Sum256(append([]byte("sign-out\x00"), key[:]...)))
 }
 
 const (

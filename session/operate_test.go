@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -268,4 +269,65 @@ func TestASearchFindsWhateverTheLettersAre(t *testing.T) {
 			}
 		}
 	})
+}
+
+// failing is a store whose endings fail, the ones that are counted off in fail.
+type failing struct {
+	store.Store
+	fail map[int]bool
+	ends int
+}
+
+func (f *failing) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
+	f.ends++
+	if f.fail[f.ends] {
+		return nil, errors.New("away for a moment")
+	}
+	return f.Store.End(ctx, e, now)
+}
+
+// A sign-out that fails half way has removed the session, and with it what it knew of its sign-in.
+func TestASignOutThatFailedHalfWayCanBeRepeated(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]map[int]bool{
+		"at its first ending": {1: true}, "at its second": {2: true}, "at both": {1: true, 2: true},
+		"at the session itself": {1: true, 2: true, 3: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &provider{sid: "s2"}
+			bubble(t, p.config(), func(b *bench) {
+				mine, _ := b.signInFor(time.Minute)
+				other, _ := b.signIn(session.Tokens{}) // of the same sign-in, s1, in another browser
+				time.Sleep(2 * time.Minute)
+				s := b.want(b.m, mine, nil) // refreshed: it has s2 now, and had s1 before
+				if s.SID != "s2" || !slices.Equal(s.Former, []string{"s1"}) {
+					b.t.Fatal(s.SID, s.Former)
+				}
+				cfg := p.config()
+				cfg.Store, cfg.Keyring = &failing{Store: b.store, fail: row}, b.ring
+				m, err := session.NewManager(cfg)
+				if err != nil {
+					b.t.Fatal(err)
+				}
+				gone, cancel := context.WithCancel(b.t.Context())
+				cancel() // a browser that does not wait changes nothing
+				if _, err := m.EndSignIn(gone, s, store.CauseUser); !errors.Is(err, session.ErrUnavailable) {
+					b.t.Fatalf("an ending that failed: %v", err)
+				}
+				again, err := m.SignedOut(b.t.Context(), s.Key)
+				if err != nil {
+					b.t.Fatal(err)
+				}
+				if _, err := m.EndSignIn(b.t.Context(), again, store.CauseUser); err != nil {
+					b.t.Fatal(err)
+				}
+				for _, bearer := range []session.Bearer{mine, other} {
+					if _, err := m.Find(b.t.Context(), bearer); !errors.Is(err, store.ErrNotFound) {
+						b.t.Errorf("after the second sign-out: %v", err)
+					}
+				}
+			})
+		})
+	}
 }

@@ -33,8 +33,9 @@ func (l *loader) put(key string, v value) bool {
 	return false
 }
 
-// readEnviron reads the CURFEW_* variables. It ignores empty ones, those that Kubernetes sets for a service named curfew
-// (CURFEW_PORT_4180_TCP and the like), and CURFEW_OPERATOR, with which operators name themselves to other commands.
+// readEnviron reads the CURFEW_* variables. It ignores empty ones, those that Kubernetes sets for a service named
+// curfew (CURFEW_PORT_4180_TCP and the like), and CURFEW_OPERATOR, with which operators name themselves to other
+// commands.
 func (l *loader) readEnviron(environ []string) {
 	seen := map[string]bool{}
 	for _, line := range slices.Sorted(slices.Values(environ)) {
