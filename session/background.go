@@ -3,11 +3,14 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
+	"golang.org/x/sync/errgroup"
 )
 
 // Run keeps the cache in sync with the store and removes what has expired from the store, until ctx is done. Without it
@@ -22,7 +25,6 @@ func (m *Manager) Run(ctx context.Context) {
 	defer wg.Wait()
 	for logged := false; ctx.Err() == nil; {
 		err := m.followFeed(ctx, func() { logged = false })
-		m.dropCache()
 		if ctx.Err() == nil {
 			m.counts.broken.Add(1)
 		}
@@ -36,17 +38,22 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
-// followFeed watches the feed until an ending may have been missed. It calls inSync after each successful Sync.
+// followFeed watches the feed until an ending may have been missed. It calls inSync after each successful Sync. The
+// cache is not used before the first, nor after it has returned.
 func (m *Manager) followFeed(ctx context.Context, inSync func()) error {
 	feed, err := m.cfg.Store.Watch(ctx, m.sessionEnded)
 	if err != nil {
 		return err
 	}
 	defer feed.Close()
-	m.dropCache() // it is from before the watch
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return err
 	}
+	rechecking, cancel := context.WithCancel(ctx)
+	var recheck sync.WaitGroup
+	defer recheck.Wait()
+	defer cancel()
+	defer m.dropCache() // before it waits
 	tick := time.NewTicker(max(m.cfg.MaxStale, time.Second) / 4)
 	defer tick.Stop()
 	for first := true; ; first = false {
@@ -54,12 +61,13 @@ func (m *Manager) followFeed(ctx context.Context, inSync func()) error {
 		if err := feed.Sync(ctx); err != nil {
 			return err
 		}
+		if first {
+			m.cache.forgetAll() // the first Sync does not prove that what was read before it still lives
+			recheck.Go(func() { m.recheckWatched(rechecking) })
+		}
 		m.synced.Store(&began)
 		m.named.proved(began)
 		inSync()
-		if first {
-			m.recheckWatched(ctx)
-		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -164,17 +172,44 @@ func (m *Manager) notifyWatchers(k store.Key, c store.Cause) {
 	delete(m.watchers, k)
 }
 
-// recheckWatched notifies the watchers of sessions that ended while the feed was not watched.
+// recheckedAtOnce is how many sessions recheckWatched looks up at once: the store has to answer checks too.
+const recheckedAtOnce = 4
+
+// recheckWatched notifies the watchers of sessions that ended while the feed was not watched. Those about which the
+// store does not answer are looked up again a second later, until ctx is done.
 func (m *Manager) recheckWatched(ctx context.Context) {
 	m.mu.Lock()
-	keys := make([]store.Key, 0, len(m.watchers))
-	for k := range m.watchers {
-		keys = append(keys, k)
-	}
+	keys := slices.Collect(maps.Keys(m.watchers))
 	m.mu.Unlock()
-	for _, k := range keys {
-		if _, err := m.Peek(ctx, k); errors.Is(err, store.ErrNotFound) {
-			m.notifyWatchers(k, "")
+	for more := true; more && len(keys) > 0; more = wait.Sleep(ctx, time.Second) {
+		var mu sync.Mutex
+		var failed []store.Key
+		var all errgroup.Group
+		all.SetLimit(recheckedAtOnce)
+		for _, k := range keys {
+			if ctx.Err() != nil || !m.watched(k) {
+				continue
+			}
+			all.Go(func() error {
+				switch _, err := m.lookUp(ctx, k, m.Now()); {
+				case errors.Is(err, store.ErrNotFound):
+					m.notifyWatchers(k, "")
+				case err != nil:
+					mu.Lock()
+					defer mu.Unlock()
+					failed = append(failed, k)
+				}
+				return nil
+			})
 		}
+		_ = all.Wait()
+		keys = failed
 	}
+}
+
+// watched reports whether somebody still watches the session.
+func (m *Manager) watched(k store.Key) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.watchers[k] != nil
 }

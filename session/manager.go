@@ -498,6 +498,16 @@ func (m *Manager) cacheTrusted(now time.Time) bool {
 // read reads a session from the store, and caches it unless it ended while it was being read.
 func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Session, error) {
 	epoch := m.cache.epoch(key)
+	s, err := m.lookUp(ctx, key, now)
+	if err != nil {
+		return nil, err
+	}
+	m.cache.put(s, epoch)
+	return s, nil
+}
+
+// lookUp reads a session from the store, and does not cache it.
+func (m *Manager) lookUp(ctx context.Context, key store.Key, now time.Time) (*Session, error) {
 	rec, err := m.cfg.Store.Find(ctx, key, store.Time(now))
 	if err != nil {
 		return nil, unavailable(err)
@@ -520,7 +530,6 @@ func (m *Manager) read(ctx context.Context, key store.Key, now time.Time) (*Sess
 	case !now.Before(s.Expires): // a payload of version 1 that was restored from a backup
 		return nil, store.ErrNotFound
 	}
-	m.cache.put(s, epoch)
 	return s, nil
 }
 

@@ -98,12 +98,17 @@ func (b *bench) replica(cfg session.Config) *session.Manager {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.start(m)
+	return m
+}
+
+// start runs a manager until the test is over.
+func (b *bench) start(m *session.Manager) {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	var done sync.WaitGroup
 	done.Go(func() { m.Run(ctx) })
 	b.t.Cleanup(func() { cancel(); done.Wait() })
 	synctest.Wait() // the feed has been found whole
-	return m
 }
 
 func (b *bench) signIn(tokens session.Tokens) (session.Bearer, *session.Session) {
@@ -370,6 +375,46 @@ func TestACopyFromBeforeTheFeedWasWatchedIsNotServed(t *testing.T) {
 	})
 }
 
+// The first Sync may succeed while the message of an ending since Watch is still on its way, or lost.
+func TestACopyFromBeforeTheFirstSyncIsNotServed(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, s := b.signIn(session.Tokens{})
+		first := make(chan struct{})
+		hold := func(context.Context) error { <-first; return nil }
+		b.store.sync.Store(&hold)
+		b.store.deaf.Store(true)
+		late := b.replica(session.Config{})
+		b.want(late, bearer, nil)
+		if n := late.Stats().Cached; n != 1 {
+			t.Fatalf("%d sessions are cached before the first Sync, so this shows nothing", n)
+		}
+		reading, held := make(chan struct{}), make(chan struct{})
+		answer := sync.OnceFunc(func() { close(held) })
+		defer answer()
+		between := func(store.Key) {
+			b.store.find.Store(nil)
+			close(reading)
+			<-held
+		}
+		b.store.find.Store(&between)
+		var slow sync.WaitGroup // it lives when it is read, and the answer comes after the Sync
+		slow.Go(func() { _, _ = late.Get(b.t.Context(), bearer) })
+		<-reading
+		b.end(b.m, store.Selector{Key: s.Key})
+		b.store.sync.Store(nil)
+		close(first)
+		synctest.Wait()
+		if !late.FeedInSync() {
+			t.Fatal("the first Sync has not succeeded, so this shows nothing")
+		}
+		b.want(late, bearer, store.ErrNotFound)
+		answer()
+		slow.Wait()
+		b.want(late, bearer, store.ErrNotFound)
+	})
+}
+
 func TestAStoreThatIsAwayIsNeitherSignedInNorSignedOut(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{MaxStale: -1}, func(b *bench) {
@@ -466,6 +511,75 @@ func TestWhoWatchesIsToldAfterAGapOfWhatEndedInIt(t *testing.T) {
 		b.store.sync.Store(nil)
 		b.store.deaf.Store(false)
 		<-ended // or the bubble says that all are asleep
+	})
+}
+
+// crowded is a store that takes a while for each look-up, and does not answer the first one of a session.
+type crowded struct {
+	*faulty
+	now, most atomic.Int64 // how many look-ups are under way, and were at once
+	missing   store.Key
+	asked     atomic.Bool
+}
+
+func (c *crowded) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
+	c.most.Store(max(c.most.Load(), c.now.Add(1)))
+	defer c.now.Add(-1)
+	time.Sleep(100 * time.Millisecond)
+	if k == c.missing && c.asked.CompareAndSwap(false, true) {
+		return store.Record{}, errors.New("on purpose")
+	}
+	return c.faulty.Find(ctx, k, now)
+}
+
+func TestTheFeedStaysInSyncWhileAllWhoWatchAreLookedUp(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{MaxPerSubject: -1}, func(b *bench) {
+		backend := &crowded{faulty: b.store}
+		m, err := session.NewManager(session.Config{Store: backend, Keyring: b.ring,
+			Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var streams []<-chan store.Cause
+		watch := func() store.Key {
+			_, s := b.signIn(session.Tokens{})
+			ended, stop := m.Watch(s.Key)
+			b.t.Cleanup(stop)
+			streams = append(streams, ended)
+			return s.Key
+		}
+		for range 200 {
+			watch()
+		}
+		b.end(b.m, store.Selector{Key: watch()})
+		backend.missing = watch() // the store does not answer at first
+		b.end(b.m, store.Selector{Key: backend.missing})
+		b.start(m)
+		for range 100 {
+			if !m.FeedInSync() {
+				t.Fatal("the feed is not in sync, so every check asks the store")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		for i, ended := range streams {
+			select {
+			case cause := <-ended:
+				if i < 200 || cause != "" {
+					t.Errorf("watcher %d was told %q", i, cause)
+				}
+			default:
+				if i >= 200 {
+					t.Errorf("watcher %d was not told", i)
+				}
+			}
+		}
+		if n := m.Stats().Cached; n != 0 {
+			t.Errorf("%d sessions are cached that nobody has used", n)
+		}
+		if n := backend.most.Load(); n > 4 {
+			t.Errorf("%d look-ups were under way at once", n)
+		}
 	})
 }
 
