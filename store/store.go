@@ -165,6 +165,10 @@ type Feed interface {
 	// function, and none was missed since the last Sync (or since Watch). After any error endings may have been missed:
 	// a caller with copies of sessions drops them all, and trusts no copy until Sync returns nil again. Once the
 	// subscription is over (it or its store was closed, or its context is done) Sync always fails.
+	//
+	// The first Sync that succeeds, after Watch or after one that failed, proves less: an ending that was complete before
+	// it may be handed over later, or never. What is read from the store once it has returned shows such an ending, so a
+	// caller drops the copies that it read before, and asks the store about what it must hear of.
 	Sync(ctx context.Context) error
 	// Close ends the subscription. After it has returned the watching function is not called any more.
 	Close() error

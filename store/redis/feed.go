@@ -25,6 +25,9 @@ import (
 // know whether a connection is alive: if no session ended meanwhile nothing was missed, and if some did, their tokens
 // do not arrive.
 //
+// A chain begins with the first message that arrives, or at the end that the first Sync reads. The message of that end
+// may still be on its way, or lost: see [store.Feed] about the first Sync.
+//
 // A subscription that breaks, or moves to another server, always counts as a gap and begins a new chain: after a
 // failover the new master may know less than the old one has published.
 
