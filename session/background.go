@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -94,49 +95,37 @@ func (m *Manager) sessionEnded(e store.Ended) {
 
 // prune removes what has expired from the store, once a minute.
 func (m *Manager) prune(ctx context.Context) {
+	x := &expired{through: time.Unix(0, 0), step: math.MaxInt64}
 	for wait.Sleep(ctx, time.Minute) {
 		if m.clock.ensureRead(ctx) != nil {
 			continue // do not prune by a clock that may be wrong
 		}
-		early, _ := m.clock.between()
-		now := store.Time(early)
-		if err := m.revokeExpired(ctx, now); err != nil {
-			if ctx.Err() == nil {
-				m.cfg.Log.WarnContext(ctx, "the tokens of expired sessions could not be queued for revocation: the "+
-					"sessions are kept for the next try, and not served",
-					"event", "expired_kept", "error", err)
-			}
+		if m.cfg.Notices == nil || !m.cfg.RevokeExpired {
+			early, _ := m.clock.between()
+			m.pruneAll(ctx, store.Time(early))
 			continue
 		}
-		for ctx.Err() == nil {
-			n, err := m.cfg.Store.Prune(ctx, now)
-			if err != nil && ctx.Err() == nil {
-				m.cfg.Log.WarnContext(ctx, "expired sessions could not be removed; they are not served",
-					"event", "prune_failed", "error", err)
-			}
-			if err != nil || n == 0 {
-				break
-			}
+		if err := m.revokeExpired(ctx, x); err != nil && ctx.Err() == nil {
+			m.cfg.Log.WarnContext(ctx, "the tokens of expired sessions could not be queued for revocation: the "+
+				"sessions are kept for the next try, and not served",
+				"event", "expired_kept", "error", err)
 		}
 	}
 }
 
-// revokeExpired passes the sessions that have expired at now to the notifier, before they are pruned.
-func (m *Manager) revokeExpired(ctx context.Context, now time.Time) error {
-	if m.cfg.Notices == nil || !m.cfg.RevokeExpired {
-		return nil
-	}
-	const batch = 1000 // each call may cost as much as there are overdue sessions
-	for after := (store.Key{}); ; {
-		due, err := m.cfg.Store.Overdue(ctx, after, batch, now)
-		if err != nil || len(due) == 0 {
-			return err
+// pruneAll removes what has expired at now from the store, and reports whether nothing is left.
+func (m *Manager) pruneAll(ctx context.Context, now time.Time) bool {
+	for ctx.Err() == nil {
+		n, err := m.cfg.Store.Prune(ctx, now)
+		if err != nil && ctx.Err() == nil {
+			m.cfg.Log.WarnContext(ctx, "expired sessions could not be removed; they are not served",
+				"event", "prune_failed", "error", err)
 		}
-		if err := m.cfg.Notices.Expired(ctx, due); err != nil {
-			return err
+		if err != nil || n == 0 {
+			return err == nil
 		}
-		after = due[len(due)-1].Key
 	}
+	return false
 }
 
 // watcher receives the cause once when its session has ended.
