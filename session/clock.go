@@ -262,6 +262,7 @@ type bounds struct {
 
 	known            bool
 	earliest, latest time.Time // at the instant seen the clock was between these
+	highest          time.Time // latest by the last reading alone; see observe
 	seen             instant
 
 	back   time.Duration // by how much the clock was set back
@@ -284,22 +285,26 @@ func (b *bounds) at(now instant) (earliest, latest time.Time) {
 }
 
 // observe records that the clock showed at at some moment between before and after. The bounds from before still count,
-// so a slow reading does not widen them. It returns by how much the clock was set back, if the reading shows that.
+// so a slow reading does not widen them. It returns by how much the clock was set back, if the reading shows that. A slow
+// reading may not show that the clock was set forward, and then leaves latest too low. So how far the clock was set back
+// is counted from the most that the reading before allowed by itself.
 func (b *bounds) observe(at time.Time, before, after instant) (back time.Duration) {
 	_, took := b.elapsed(before, after)
 	earliest, latest := at, at.Add(took+took/b.drift+time.Microsecond) // at is cut to microseconds
+	highest := latest
 	if b.known {
 		low, high := b.at(after)
 		switch {
 		case latest.Before(low):
-			back = high.Sub(earliest)
+			_, most := b.elapsed(b.seen, after)
+			back = b.highest.Add(most + most/b.drift).Sub(earliest)
 			b.back, b.backAt = b.setBack(after)+back, after
 		case earliest.After(high): // it was set forward: stamps from now on are higher than all earlier ones
 		default:
 			earliest, latest = later(earliest, low), earlier(latest, high)
 		}
 	}
-	b.known, b.earliest, b.latest, b.seen = true, earliest, latest, after
+	b.known, b.earliest, b.latest, b.highest, b.seen = true, earliest, latest, highest, after
 	return back
 }
 
