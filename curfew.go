@@ -105,8 +105,8 @@ type Config struct {
 	// [web.Fail], and nothing of any other. When OnLogin replaces an address, what the provider said about the old one
 	// (email_verified) is removed.
 	//
-	// At a refresh, an error ends the session. Two errors are taken as temporary and start RefreshGrace instead: one
-	// made by web.Fail with a status of 500 or more, and that of a canceled or expired context.
+	// At a refresh, an error ends the session. Three are taken as temporary and start RefreshGrace instead: one made by
+	// web.Fail with a status of 500 or more, that of a canceled or expired context, and a panic, which is logged.
 	OnLogin func(ctx context.Context, claims map[string]any) error
 	// OnEnd is called when a session has ended, with its key, person and cause, so that the app can remove what it keeps
 	// for that session: see docs/own-sessions.md. It is for tidying up, and not what keeps two people apart.
@@ -115,7 +115,8 @@ type Config struct {
 	// each session, within milliseconds, and seldom twice. It is not called for a session that expired, nor for one that
 	// ended while this process did not run or could not reach the store. Calls come one at a time, from a goroutine of
 	// their own: a slow call delays the calls after it and nothing else. When 100,000 are waiting, further ones are
-	// dropped, which is logged. ctx is done when [RP.Close] is called; Close waits for the call under way.
+	// dropped, which is logged. ctx is done when [RP.Close] is called; Close waits for the call under way. A panic ends
+	// one call, and is logged.
 	OnEnd func(ctx context.Context, ended store.Ended)
 	// Look says how the pages for people look: name, logo, colours, footer, help, further languages, own templates. A
 	// fault in any of it is one of New's.
@@ -237,6 +238,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	if log == nil {
 		log = slog.Default()
 	}
+	cfg = guardHooks(cfg, log)
 	rp := &RP{log: log, site: &web.Site{URL: external, Prefix: cfg.Prefix, Home: cfg.Home, Log: log,
 		TrustedProxies: cfg.TrustedProxies,
 		TrustUnix:      cfg.TrustUnix, Tracer: cfg.Tracer}}

@@ -27,11 +27,12 @@ func rooms() map[string][]string {
 	stores := []string{"store/memory", "store/sqlite", "store/postgres", "store/redis"}
 	return map[string][]string{
 		// The ground imports none of ours, but for session, which is built on the contract of the stores.
-		"keyring": nil, "oidc": {"internal/span"}, "store": nil, "web": {"internal/span"},
-		"session": {"internal/span", "internal/wait", "keyring", "store"}, "audit": {"internal/wait", "keyring", "store"},
+		"keyring": nil, "oidc": {"internal/guard", "internal/span"}, "store": nil, "web": {"internal/span"},
+		"session": {"internal/guard", "internal/span", "internal/wait", "keyring", "store"},
+		"audit":   {"internal/wait", "keyring", "store"},
 		// The middle imports only the ground, never a neighbour.
-		"login":            append(slices.Clone(ground), "internal/span", "internal/wait"),
-		"gateway":          append(slices.Clone(ground), "internal/span"),
+		"login":            append(slices.Clone(ground), "internal/guard", "internal/span", "internal/wait"),
+		"gateway":          append(slices.Clone(ground), "internal/guard", "internal/span"),
 		"gateway/extauthz": {"gateway", "internal/span"}, "logout": ground,
 		"fanout":  append(slices.Clone(ground), "internal/span", "internal/wait"),
 		"console": append(slices.Clone(ground), "internal/wait"),
@@ -42,8 +43,8 @@ func rooms() map[string][]string {
 		"store/storetest": {"keyring", "session", "store"}, "store/copy": {"internal/wait", "store"},
 		"oidc/oidctest": {"oidc"},
 		// The root wires the rooms for an app that embeds them; a memory store is what it falls back to.
-		"": slices.Concat(ground, middle, []string{"internal/span", "internal/wait", "store/memory",
-			"store/observed"}),
+		"": slices.Concat(ground, middle, []string{"internal/guard", "internal/span", "internal/wait",
+			"store/memory", "store/observed"}),
 		// The endpoint alone, for an app that keeps its own sessions.
 		"backchannel": slices.Concat(ground, []string{"logout", "store/memory"}),
 		"demo":        slices.Concat([]string{"", "oidc/oidctest"}, ground, stores),
@@ -74,7 +75,7 @@ func rooms() map[string][]string {
 		// What the tests of several rooms would each have to write stands on the ground and a store.
 		"internal/rig": append(slices.Clone(ground), "oidc/oidctest", "store/memory"),
 		// What several rooms would each have to write.
-		"internal/span": {}, "internal/wait": {}, "store/internal/gate": {},
+		"internal/guard": {}, "internal/span": {}, "internal/wait": {}, "store/internal/gate": {},
 	}
 }
 
@@ -122,6 +123,7 @@ func rules() []rule {
 		{"no SQL above the stores", noSQL},
 		{"no value smuggled in a context", noSmuggling},
 		{"no line over 120 columns", noLongLine},
+		{"a panic in a flight ends no process", guardedFlights},
 	}
 }
 
@@ -235,6 +237,17 @@ func noLongLine(files []*file) (faults []string) {
 			n++
 			if columns := utf8.RuneCountInString(strings.TrimRight(line, "\r\n")); columns > 120 {
 				faults = append(faults, fmt.Sprintf("%s:%d: %d columns", path.Join(f.dir, f.name), n, columns))
+			}
+		}
+	}
+	return faults
+}
+
+func guardedFlights(files []*file) (faults []string) {
+	for _, f := range files {
+		for _, spec := range f.ast.Imports {
+			if p := unquote(spec); p == "golang.org/x/sync/singleflight" && f.dir != "internal/guard" {
+				faults = append(faults, f.fault(spec, "it panics where nobody can recover: take guard.Group"))
 			}
 		}
 	}
@@ -573,6 +586,8 @@ func TestLayoutRulesCatchWhatTheyForbid(t *testing.T) {
 		{"SQL in the middle", "logout/x.go", "package logout\nimport _ \"database/sql\"", "only the stores speak SQL"},
 		{"a value in a context", "login/x.go", "package login\nimport \"context\"\nvar _ = context.WithValue",
 			"no dependency travels"},
+		{"a flight without a guard", "login/x.go", "package login\nimport _ \"golang.org/x/sync/singleflight\"",
+			"take guard.Group"},
 		{"a long line", "web/x.go", "package web\n// " + strings.Repeat("ü", 118), "web/x.go:2: 121 columns"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"golang.org/x/sync/singleflight"
 
+	"example.com/curfew/internal/guard"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
@@ -44,7 +44,7 @@ type Bearer struct {
 	// it is not known whose the token is. It may be nil.
 	Observe func(provider, result string)
 
-	flight singleflight.Group
+	flight guard.Group
 	mu     sync.Mutex
 	known  *simplelru.LRU[[sha256.Size]byte, *knownToken]
 }
@@ -246,7 +246,8 @@ func (h *Handler) admit(ctx context.Context, sum [sha256.Size]byte, token string
 		known   *knownToken
 		session *session.Session
 	}
-	done := b.flight.DoChan(string(sum[:]), func() (any, error) {
+	log := cmp.Or(h.Site.Log, slog.Default())
+	done := b.flight.DoChan(log, "an access token", string(sum[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
 		t, err := oidc.VerifyAccessToken(ctx, b.Providers, token, b.Lifetime, now)

@@ -16,9 +16,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"example.com/curfew/internal/guard"
 	"example.com/curfew/internal/span"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
@@ -50,12 +50,14 @@ type Handler struct {
 
 	Home string // the path that a login without return_to leads to; default "/"
 
-	exchanges   singleflight.Group // under way in this process
+	exchanges   guard.Group // under way in this process
 	initLimiter sync.Once
 	longReturns *rate.Limiter // of return paths that are put into the store
 }
 
 func (h *Handler) attemptLife() time.Duration { return cmp.Or(h.AttemptLife, store.AttemptLifetime) }
+
+func (h *Handler) log() *slog.Logger { return cmp.Or(h.Site.Log, slog.Default()) }
 
 func (h *Handler) home() string { return cmp.Or(h.Home, "/") }
 

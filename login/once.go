@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
+	"example.com/curfew/internal/guard"
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
@@ -57,7 +57,7 @@ type outcome struct {
 func (h *Handler) exchangeOnce(r *http.Request, p *oidc.Provider, a *attempt, code string) (*outcome, error) {
 	sum := sha256.Sum256([]byte(code))
 	detached := r.Clone(context.WithoutCancel(r.Context()))
-	exchange := h.exchanges.DoChan(string(sum[:])+a.State, func() (any, error) {
+	exchange := h.exchanges.DoChan(h.log(), "a sign-in", string(sum[:])+a.State, func() (any, error) {
 		ctx, cancel := context.WithTimeout(detached.Context(), exchangeTime)
 		defer cancel()
 		return h.claim(detached.WithContext(ctx), p, a, code, sum[:16])
@@ -105,14 +105,10 @@ func (h *Handler) claim(r *http.Request, p *oidc.Provider, a *attempt, code stri
 	return o, nil
 }
 
-// exchange exchanges the code and sets the outcome. It runs outside of any request, so it recovers from a panic.
+// exchange exchanges the code and sets the outcome. A panic is an outcome too: the code is used up.
 func (h *Handler) exchange(r *http.Request, p *oidc.Provider, a *attempt, code string, o *outcome) {
 	bearer, err := func() (b session.Bearer, err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
+		defer guard.Recover(h.log(), "a sign-in", &err)
 		return h.finish(r, p, a, code)
 	}()
 	if o.Done = true; err == nil {

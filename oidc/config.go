@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"example.com/curfew/internal/guard"
 )
 
 // The ways in which a provider can be asked whether a session goes on.
@@ -235,8 +237,12 @@ func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.OnKeyFetch == nil {
-		c.OnKeyFetch = func(string, string) {}
+	tell, log := c.OnKeyFetch, c.Log
+	c.OnKeyFetch = func(provider, result string) {
+		if tell != nil {
+			defer guard.Recover(log, "OnKeyFetch", nil)
+			tell(provider, result)
+		}
 	}
 	c.withBearer()
 	c.HTTPClient = c.httpClient(c.HTTPClient)

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/time/rate"
+
+	"example.com/curfew/internal/guard"
 )
 
 // Provider is one OpenID Provider, as one of its clients sees it. It is safe for concurrent use.
@@ -59,9 +62,17 @@ func New(c Config) (*Provider, error) {
 	if p.cfg.HTTPClient.Transport, err = c.withCertificate(c.HTTPClient.Transport); err != nil {
 		return nil, fmt.Errorf("provider %s: %w", quote(c.Name), err)
 	}
-	p.meta = &cached[*Metadata]{fetch: p.discover, now: c.Now, fresh: metadataFresh}
-	p.keys = newKeySet(p.fetchKeys, c.Now, func() { c.OnKeyFetch(c.Name, "refused") })
+	p.meta = &cached[*Metadata]{fetch: guarded(c.Log, p.discover), now: c.Now, fresh: metadataFresh}
+	p.keys = newKeySet(guarded(c.Log, p.fetchKeys), c.Now, func() { c.OnKeyFetch(c.Name, "refused") })
 	return p, nil
+}
+
+// guarded has a panic in a fetch be its error: it calls the app's HTTP client and observer, and serves no request.
+func guarded[T any](log *slog.Logger, fetch func(context.Context) (T, error)) func(context.Context) (T, error) {
+	return func(ctx context.Context) (v T, err error) {
+		defer guard.Recover(log, "a fetch", &err)
+		return fetch(ctx)
+	}
 }
 
 // Config returns the configuration, with its defaults filled in.

@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/curfew/internal/guard"
 	"example.com/curfew/keyring"
 	"example.com/curfew/store"
-	"golang.org/x/sync/singleflight"
 )
 
 // The errors of a [Manager], beside those of a [store.Store].
@@ -50,8 +50,8 @@ type Config struct {
 	MaxPerSubject int
 
 	// Refresh gets new tokens and claims for a session whose access token has expired. [ErrRefreshRejected] and
-	// [ErrRefused] end the session; any other error is temporary. If the provider sent a new refresh token all the
-	// same, it is in the Renewal beside the error. nil: sessions are not refreshed.
+	// [ErrRefused] end the session; any other error, or a panic, is temporary. If the provider sent a new refresh token
+	// all the same, it is in the Renewal beside the error. nil: sessions are not refreshed.
 	Refresh func(ctx context.Context, s *Session) (Renewal, error)
 	// RefreshGrace is how long a session goes on after its access token has expired while Refresh returns temporary
 	// errors; default 1 h.
@@ -158,7 +158,7 @@ type Manager struct {
 	// when the last successful Sync of the feed began, by the clock of this process; nil: the cache is not used
 	synced    atomic.Pointer[time.Time]
 	named     named
-	refreshes singleflight.Group
+	refreshes guard.Group
 
 	// the failures that have been logged: the event, and the provider by issuer and client
 	refreshFailing sync.Map

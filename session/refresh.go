@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"example.com/curfew/internal/guard"
 	"example.com/curfew/internal/span"
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -35,15 +35,15 @@ func (m *Manager) refreshed(ctx context.Context, s *Session) (*Session, error) {
 }
 
 // startRefresh calls refresh, once for all requests of this process.
-func (m *Manager) startRefresh(ctx context.Context, key store.Key, use bool) <-chan singleflight.Result {
-	return m.refreshes.DoChan(string(key[:]), func() (any, error) {
+func (m *Manager) startRefresh(ctx context.Context, key store.Key, use bool) <-chan guard.Result {
+	return m.refreshes.DoChan(m.cfg.Log, "a refresh", string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*refreshTimeout)
 		defer cancel()
 		return m.refresh(ctx, key, use)
 	})
 }
 
-func awaitRefresh(ctx context.Context, done <-chan singleflight.Result) (*Session, error) {
+func awaitRefresh(ctx context.Context, done <-chan guard.Result) (*Session, error) {
 	select {
 	case <-ctx.Done():
 		return nil, unavailable(ctx.Err())
@@ -128,7 +128,7 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
 	asking, end := span.Start(asking, "session "+strings.TrimSuffix(event, "_failed"), trace.SpanKindInternal,
 		"curfew.provider", s.Provider)
-	got, err := ask(asking, s)
+	got, err := guarded(m.cfg.Log, ask)(asking, s)
 	end(err != nil)
 	cancel()
 	now := m.Now()
@@ -223,6 +223,15 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 		m.orphan(ctx, s, newer)
 	}
 	return nil, store.ErrNotFound
+}
+
+// guarded has a panic of [Config.Refresh] or [Config.Revalidate] be a temporary error.
+func guarded(log *slog.Logger, ask func(context.Context, *Session) (Renewal, error),
+) func(context.Context, *Session) (Renewal, error) {
+	return func(ctx context.Context, s *Session) (got Renewal, err error) {
+		defer guard.Recover(log, "the question to a provider", &err)
+		return ask(ctx, s)
+	}
 }
 
 func (m *Manager) renewed(kind, provider, result string) {

@@ -196,6 +196,22 @@ func TestAProviderThatIsAwayEndsNoSessionUntilTheGraceRunsOut(t *testing.T) {
 	})
 }
 
+func TestAPanicInTheMiddleOfARefreshIsTemporary(t *testing.T) {
+	t.Parallel()
+	p := &provider{between: func() { panic("the app fell over") }}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, _ := b.signInFor(0)
+		if s := b.want(b.m, bearer, nil); s.Tokens.AccessToken != "old" {
+			t.Errorf("the access token is %q", s.Tokens.AccessToken)
+		}
+		p.between = nil
+		time.Sleep(30 * time.Second)
+		if s := b.want(b.m, bearer, nil); s.Tokens.AccessToken != "new" || p.calls.Load() != 2 {
+			t.Errorf("after %d calls the access token is %q", p.calls.Load(), s.Tokens.AccessToken)
+		}
+	})
+}
+
 func TestAProviderThatComesBackWithinTheGraceIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	p := &provider{answer: errors.New("connection refused")}
