@@ -278,6 +278,61 @@ func TestCVE_2026_41181_CredentialsGoToNoOtherApp(t *testing.T) {
 	}
 }
 
+// What counts is what a browser would send back (RFC 6265bis §5.6, §5.8.3): a cookie without a name is sent as its
+// value alone, which a server reads as a name and a value.
+func TestNoAppSetsOurCookieWhateverItIsCalled(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	var answer string // all of it
+	st.upstream = func(w http.ResponseWriter, r *http.Request) {
+		conn, _, _ := http.NewResponseController(w).Hijack()
+		defer conn.Close()
+		io.WriteString(conn, strings.ReplaceAll(answer, "ACCEPT", openingAccept))
+	}
+	b, _ := st.signIn(nil)
+	const plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%s\r\nok"
+	rows := map[string]struct {
+		answer string
+		passes bool
+	}{
+		"hidden behind a hint": {"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nSet-Cookie: =curfew=planted\r\n\r\n" +
+			fmt.Sprintf(plain, ""), false},
+		"of the opening of a WebSocket": {"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " +
+			"websocket\r\nSec-WebSocket-Accept: ACCEPT\r\nSet-Cookie: =curfew=planted\r\n\r\n", false},
+		"in an announced trailer": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n" +
+			"2\r\nok\r\n0\r\nSet-Cookie: curfew=planted\r\n\r\n", false},
+		"in a trailer": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" +
+			"2\r\nok\r\n0\r\nX-Sum: 1\r\nSet-Cookie: curfew=planted\r\n\r\n", false},
+		"in a trailer, of another name": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" +
+			"2\r\nok\r\n0\r\nX-Sum: planted\r\n\r\n", true},
+		"under a name that is no token": {fmt.Sprintf(plain, "Set-Cookie : curfew=planted\r\n"), false},
+	}
+	for value, passes := range map[string]bool{
+		"curfew=planted": false, "=curfew=planted": false, " = curfew=planted": false, "\t=\tcurfew\t=planted": false,
+		"==curfew=planted": false, "curfew; planted": false, " curfew ;planted": false, "=curfew; planted": false,
+		"=__Host-curfew=planted": false, "__Host-curfew=planted; Secure; Path=/": false,
+		"=__Secure-curfew=planted": false, "=curfew-login-x=planted": false, "=curfew-login-x; planted": false,
+		"=;planted": true, "=planted": true, "planted": true, "a=curfew=planted": true, "theme; curfew=planted": true,
+		"Curfew=planted": true, "=CURFEW=planted": true, "__host-curfew=planted": true, "=curfews=planted": true,
+	} {
+		rows["Set-Cookie: "+value] = struct {
+			answer string
+			passes bool
+		}{fmt.Sprintf(plain, "Set-Cookie: "+value+"\r\n"), passes}
+	}
+	for name, row := range rows {
+		answer = row.answer
+		ask := "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTE: trailers\r\n"
+		if strings.Contains(answer, " 101 ") {
+			ask = opening("/")
+		}
+		got := st.raw(ask + "Cookie: " + cookie(b) + "\r\n\r\n")
+		if !strings.HasPrefix(got, answer[:len("HTTP/1.1 200")]) || strings.Contains(got, "planted") != row.passes {
+			t.Errorf("%q: passed on: %v, want %v: %q", name, !row.passes, row.passes, got)
+		}
+	}
+}
+
 func TestCVE_2026_26998_AnAnswerWithoutEndIsCut(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

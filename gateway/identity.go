@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -372,15 +373,38 @@ func stripCookies(h http.Header, ours session.Cookie) {
 }
 
 // stripSetCookies prevents an app from setting or deleting Curfew's cookies: it could sign a browser in as somebody
-// else.
+// else. A cookie without a name counts as what the browser sends back, which is its value alone (RFC 6265bis §5.6,
+// §5.8.3): after `=curfew=x` that is `curfew=x`.
 func stripSetCookies(h http.Header, ours session.Cookie) {
 	lines := h["Set-Cookie"]
 	if len(lines) == 0 {
 		return
 	}
 	h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool {
-		name, _, _ := strings.Cut(line, "=")
-		name, _, _ = strings.Cut(name, ";") // if it has no value
+		pair, _, _ := strings.Cut(line, ";")
+		name, _, _ := strings.Cut(strings.TrimLeft(pair, "= \t"), "=")
 		return ours.Ours(strings.TrimSpace(name))
 	})
+}
+
+// trailerFilter is the body of an answer, after which [stripSetCookies] is applied to its trailers. No browser reads a
+// cookie there (RFC 9110 §6.5.1), but a proxy in front may put trailers among the headers.
+type trailerFilter struct {
+	io.ReadCloser
+	answer *http.Response
+	ours   session.Cookie
+}
+
+func (f *trailerFilter) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err != nil {
+		stripSetCookies(f.answer.Trailer, f.ours)
+	}
+	return n, err
+}
+
+func (f *trailerFilter) Close() error {
+	err := f.ReadCloser.Close()
+	stripSetCookies(f.answer.Trailer, f.ours)
+	return err
 }

@@ -158,6 +158,7 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			stripSetCookies(r.Header, h.Cookie)
 			v := stateFrom(r.Request.Context())
 			if r.StatusCode != http.StatusSwitchingProtocols {
+				r.Body = &trailerFilter{r.Body, r, h.Cookie}
 				h.addTabScript(r, v)
 				h.limitCaching(r.Header, v)
 			}
