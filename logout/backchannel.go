@@ -3,7 +3,9 @@ package logout
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -132,12 +134,9 @@ func (h *Handler) ending(t *oidc.LogoutToken, p *oidc.Provider) store.Ending {
 func (h *Handler) endSubjects(
 	ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider,
 ) (all []store.Ended, err error) {
-	subjects, err := h.Sessions.SubjectsOf(ctx, t.Issuer, p.Config().ClientID, t.SID)
+	subjects, err := h.subjects(ctx, t, p)
 	if err != nil {
 		return nil, err
-	}
-	if !slices.Contains(subjects, t.Subject) {
-		subjects = append(subjects, t.Subject)
 	}
 	for _, subject := range subjects {
 		e := h.ending(t, p)
@@ -150,6 +149,44 @@ func (h *Handler) endSubjects(
 		all = append(all, ended...)
 	}
 	return all, nil
+}
+
+// subjects returns whose sessions a logout token ends: those of its sub, and those of each subject that a session with
+// its sid has now, or had when this token came before.
+//
+// A retry has to find everybody whom an earlier try found. If somebody has more than [store.EndBatch] sessions, that
+// try may have ended the one with the sid, and failed before the others. So each subject is kept, until the token can
+// come no more, before the first of its sessions ends: under a hash of the token, the first one with the number 0, and
+// so on. A number is claimed once and never changed, so tries at the same time find the same. A store may lose these
+// values in a crash (see [store.Attempts]), but not while it keeps the endings that came after them: only on a Redis
+// Cluster can a failover do that, since the two are on different masters.
+func (h *Handler) subjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider) ([]string, error) {
+	found, err := h.Sessions.SubjectsOf(ctx, t.Issuer, p.Config().ClientID, t.SID)
+	if err != nil {
+		return nil, err
+	}
+	all, life := []string{t.Subject}, t.Remember.Sub(h.Sessions.Now())
+	for n := 0; ; n++ {
+		found = slices.DeleteFunc(found, func(s string) bool { return slices.Contains(all, s) })
+		id := subjectID(t, p, n)
+		var kept []byte
+		if len(found) > 0 {
+			if kept, err = h.Sessions.ClaimAttempt(ctx, id, []byte(found[0]), life); kept == nil {
+				kept = []byte(found[0])
+			}
+		} else if kept, err = h.Sessions.Attempt(ctx, id); errors.Is(err, store.ErrNotFound) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, string(kept))
+	}
+}
+
+// subjectID names a subject of a logout token in the store.
+func subjectID(t *oidc.LogoutToken, p *oidc.Provider, n int) store.AttemptID {
+	return sha256.Sum256(fmt.Appendf(nil, "logout subject %q %q %q %d", t.Issuer, p.Config().ClientID, t.JTI, n))
 }
 
 // logoutToken reads the one logout_token of a form (Back-Channel Logout §2.5). The query is not part of it.

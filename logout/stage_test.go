@@ -122,6 +122,9 @@ type shaky struct {
 	endless atomic.Bool
 	unsure  atomic.Bool           // whether its replicas have what it has ended
 	ending  func(context.Context) // called before each End, if not nil
+	// batch, if not nil, says of each session whether it is of the first batch of an ending of its subject. After that
+	// batch the ending fails, as it may if it names more than [store.EndBatch].
+	batch atomic.Pointer[func(store.Record) bool]
 }
 
 func (s *shaky) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
@@ -131,9 +134,35 @@ func (s *shaky) End(ctx context.Context, e store.Ending, now time.Time) ([]store
 	if s.endless.Load() {
 		return nil, rig.ErrAway
 	}
+	if first := s.batch.Load(); first != nil && e.Selector.Subject != "" && e.Selector.SID == "" {
+		return nil, s.endBatch(ctx, e, now, *first)
+	}
 	ended, err := s.Store.End(ctx, e, now)
 	if s.unsure.Load() {
 		return nil, rig.ErrAway
 	}
 	return ended, err
+}
+
+// endBatch ends the first batch, and fails.
+func (s *shaky) endBatch(ctx context.Context, e store.Ending, now time.Time, first func(store.Record) bool) error {
+	who := e.Selector
+	for q := (store.Query{Issuer: who.Issuer, ClientID: who.ClientID, Subject: who.Subject}); ; {
+		page, err := s.Store.List(ctx, q, now)
+		if err != nil {
+			return err
+		}
+		for _, r := range page.Records {
+			one := e
+			one.Selector, one.JTI = store.Selector{Issuer: who.Issuer, ClientID: who.ClientID, Key: r.Key}, ""
+			if first(r) {
+				if _, err := s.Store.End(ctx, one, now); err != nil {
+					return err
+				}
+			}
+		}
+		if q.After = page.Next; q.After.IsZero() {
+			return rig.ErrAway
+		}
+	}
 }

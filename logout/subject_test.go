@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
+	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 // A mapper of the provider may change the `sub` of ID Tokens and not that of logout tokens: the `sid` is what counts.
@@ -81,6 +84,55 @@ func TestWithLogoutScopeSubjectAnotherSubEndsAllOfThePersonOfTheSid(t *testing.T
 	if phone.Session() != nil || laptop.Session() != nil || bob.Session() == nil {
 		t.Errorf("signed in: phone %v, laptop %v, bob %v", phone.Session() != nil, laptop.Session() != nil,
 			bob.Session() != nil)
+	}
+	s.Pass(time.Second)
+	again := s.signedIn("alice")
+	if p := s.send(token); p.Status != 400 || again.Session() == nil {
+		t.Errorf("the token again: %d, and signed in: %v", p.Status, again.Session() != nil)
+	}
+}
+
+// The token says whose session it is by its sid alone. That session may be gone after a first try that failed.
+func TestWithLogoutScopeSubjectARetryEndsWhatTheFirstTryDidNotReach(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil, func(p *oidc.Config) { p.Quirks.LogoutScope = "subject" })
+	subjects := []string{"alice", "also-alice"} // of sessions with the sid
+	for i := range 2*store.EndBatch + 1 {
+		n := session.SignIn{Provider: "main", Issuer: s.op.Issuer(), ClientID: "app", Subject: subjects[i%2],
+			Began: s.Now()}
+		if i < len(subjects) {
+			n.SID = "s1"
+		}
+		_, _, err := s.Manager.Create(t.Context(), n)
+		rig.Must(t, err)
+	}
+	bob := s.signedIn("bob")
+	alive := func() (n int) {
+		for _, subject := range subjects {
+			found, err := s.Manager.Search(t.Context(), session.Search{Issuer: s.op.Issuer(), ClientID: "app",
+				Subject: subject, Limit: 1000})
+			rig.Must(t, err)
+			n += len(found.Sessions)
+		}
+		return n
+	}
+	withSID := func(r store.Record) bool { return r.HasSID("s1") }
+	token := s.op.SignLogoutToken("app", "id-of-alice", "s1")
+	s.store.batch.Store(&withSID)
+	for range 2 { // the second finds no session with the sid and the first subject any more
+		if p := s.send(token); p.Status != 503 {
+			t.Fatalf("a try that fails is answered %d", p.Status)
+		}
+	}
+	if before := alive(); before == 0 {
+		t.Fatal("the tries that failed ended everything")
+	}
+	s.store.batch.Store(nil)
+	if p := s.send(token); p.Status != 200 {
+		t.Fatal(p.Status, p.Body)
+	}
+	if n := alive(); n != 0 || bob.Session() == nil {
+		t.Errorf("after 200, %d sessions live, and bob is signed in: %v", n, bob.Session() != nil)
 	}
 	s.Pass(time.Second)
 	again := s.signedIn("alice")
