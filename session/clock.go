@@ -285,9 +285,9 @@ func (b *bounds) at(now instant) (earliest, latest time.Time) {
 }
 
 // observe records that the clock showed at at some moment between before and after. The bounds from before still count,
-// so a slow reading does not widen them. It returns by how much the clock was set back, if the reading shows that. A slow
-// reading may not show that the clock was set forward, and then leaves latest too low. So how far the clock was set back
-// is counted from the most that the reading before allowed by itself.
+// so a slow reading does not widen them. It returns by how much the clock was set back, if the reading shows that. A
+// slow reading may not show that the clock was set forward, and then leaves latest too low. So how far the clock was
+// set back is counted from the most that the reading before allowed by itself.
 func (b *bounds) observe(at time.Time, before, after instant) (back time.Duration) {
 	_, took := b.elapsed(before, after)
 	earliest, latest := at, at.Add(took+took/b.drift+time.Microsecond) // at is cut to microseconds
