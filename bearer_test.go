@@ -2,6 +2,7 @@ package curfew_test
 
 import (
 	"bufio"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -808,4 +809,87 @@ func BenchmarkBearerRemembered(b *testing.B) {
 	if a := rp.Gateway().Decide(r); a.Allowed {
 		b.Error("it is let in after its ending")
 	}
+}
+
+// capping is a store in which the end of a sign-in waits: when too many sessions of one person are ended.
+type capping struct {
+	store.Store
+	begun, goOn chan struct{}
+}
+
+func (c *capping) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
+	if e.Spare > 0 {
+		c.begun <- struct{}{}
+		<-c.goOn
+	}
+	return c.Store.End(ctx, e, now)
+}
+
+// Requests with the same new token share one admission. Whoever joins it after a logout was answered is not let in by
+// what it found before.
+func TestAnAdmissionThatBeganBeforeALogoutLetsNobodyIn(t *testing.T) {
+	t.Parallel()
+	s := &capping{begun: make(chan struct{}, 10), goOn: make(chan struct{})}
+	m := newMachines(t, func(c *curfew.Config) { s.Store, c.Store = c.Store, s })
+	token, got := m.token(), make(chan int, 2)
+	ask := func() {
+		go func() { got <- m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token).StatusCode }()
+	}
+	ask()
+	rig.Soon(t, "the admission", s.begun)
+	ended, err := m.rp.Sessions().End(t.Context(), store.Ending{Cause: store.CauseBackChannel,
+		Selector: store.Selector{Issuer: m.op.Issuer(), ClientID: "app", SID: "s1"}})
+	if err != nil || len(ended) != 1 {
+		t.Fatal(len(ended), err)
+	}
+	ask()
+	close(s.goOn)
+	for range 2 {
+		if status := rig.Soon(t, "an answer", got); status != 401 {
+			t.Errorf("after the logout the token is answered %d", status)
+		}
+	}
+}
+
+// The provider says once that an opaque token is good no more. If the store does not answer then, the next request ends
+// the session.
+func TestTheSessionOfARevokedTokenIsEndedWhenTheStoreIsBack(t *testing.T) {
+	t.Parallel()
+	var away, revoked atomic.Bool
+	m := newMachines(t, func(c *curfew.Config) {
+		c.Providers[0].Bearer.Introspection = true
+		c.Store = &endless{c.Store, &away}
+	})
+	m.op.Override(oidctest.Introspect, func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]any{"active": !revoked.Load(), "sub": "alice", "aud": api, "client_id": "script",
+			"token_type": "Bearer", "iat": time.Now().Unix(), "exp": time.Now().Add(30 * time.Minute).Unix()})
+	})
+	check := func(want, sessions int) {
+		t.Helper()
+		got := m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer opaque").StatusCode
+		l, err := m.rp.Sessions().Search(t.Context(), session.Search{})
+		if err != nil || got != want || len(l.Sessions) != sessions {
+			t.Errorf("%d, and %d sessions, %v; want %d and %d", got, len(l.Sessions), err, want, sessions)
+		}
+	}
+	check(200, 1)
+	revoked.Store(true)
+	m.skew.Store(int64(2 * time.Minute)) // it is asked again
+	away.Store(true)
+	check(401, 1)
+	away.Store(false)
+	check(401, 0)
+}
+
+// endless is a store that ends nothing while it is away.
+type endless struct {
+	store.Store
+	away *atomic.Bool
+}
+
+func (e *endless) End(ctx context.Context, of store.Ending, now time.Time) ([]store.Ended, error) {
+	if e.away.Load() {
+		return nil, errors.New("away")
+	}
+	return e.Store.End(ctx, of, now)
 }

@@ -245,13 +245,25 @@ func (c *Console) byID(ctx context.Context, id string) (session.Listed, error) {
 	}
 	s, err := c.Sessions.ByID(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
-		return s, web.Fail(http.StatusNotFound, "there is no such session: it has ended, has run out, or never was", nil)
+		return s, web.Fail(http.StatusNotFound, "there is no such session: it has ended, has run out, or never was", err)
 	}
 	return s, err
 }
 
 func (c *Console) endSession(ctx context.Context, r *http.Request) (any, error) {
 	s, err := c.byID(ctx, r.PathValue("id"))
+	if errors.Is(err, store.ErrNotFound) { // an ending that failed may have left some of it, or not be certain
+		for _, p := range c.Providers {
+			of := store.Selector{Issuer: p.Config().Issuer, ClientID: p.Config().ClientID}
+			ended, err := c.Sessions.EndAgain(ctx, r.PathValue("id"), of, store.CauseAdmin)
+			if err != nil {
+				return nil, err
+			}
+			if len(ended) > 0 {
+				return Ending{Ended: len(ended)}, nil
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

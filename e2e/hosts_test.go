@@ -214,6 +214,8 @@ func TestBehindAProxyACookieOpensTheAppOfItsHostAlone(t *testing.T) {
 							try("/private", "Host: "+name+"\r\nX-Forwarded-Host: "+second+"\r\n")
 							try("http://"+second+"/private", "Host: "+name+"\r\n")
 							try("/private", "Host: "+name+", "+second+"\r\n")
+							try("/private", "Host: "+name+","+second+"\r\n")
+							try("/private", "Host: "+second+","+name+"\r\n")
 							try("/private", "Host: "+name+"\r\nHost: "+second+"\r\n")
 							try("/private", "Host: "+name+"\r\nX-Original-Url: http://"+second+"/private\r\n")
 							try("/stream", "Accept: text/event-stream\r\nHost: "+name+"\r\nX-Forwarded-Host: "+second+

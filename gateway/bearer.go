@@ -242,18 +242,15 @@ var errRefused = errors.New("the claims of the token are not as required")
 func (h *Handler) admit(ctx context.Context, sum [sha256.Size]byte, token string, before *knownToken, now time.Time,
 ) (*knownToken, *session.Session, error) {
 	b := h.Bearer
-	type outcome struct {
-		known   *knownToken
-		session *session.Session
-	}
 	log := cmp.Or(h.Site.Log, slog.Default())
 	done := b.flight.DoChan(log, "an access token", string(sum[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
 		t, err := oidc.VerifyAccessToken(ctx, b.Providers, token, b.Lifetime, now)
 		if err != nil {
-			b.forget(sum)
-			h.revoked(ctx, before, err)
+			if _, final := errors.AsType[*oidc.Error](err); final && h.revoked(ctx, before, err) {
+				b.forget(sum) // not before that: the next request tries it again
+			}
 			b.observe("", err)
 			return nil, err
 		}
@@ -264,9 +261,9 @@ func (h *Handler) admit(ctx context.Context, sum [sha256.Size]byte, token string
 		}
 		known := &knownToken{token: t, keys: t.Provider.KeysSeen(), verified: now,
 			key: session.TokenKey(p.Issuer, p.ClientID, t.Subject, content)}
-		s, err := h.Sessions.Token(ctx, known.key)
+		_, err = h.Sessions.Token(ctx, known.key)
 		if errors.Is(err, store.ErrNotFound) {
-			s, err = h.newToken(ctx, known)
+			err = h.newToken(ctx, known)
 		}
 		b.observe(p.Name, err)
 		// One that is dated in the future by our clock may be refused now, and admitted a moment later.
@@ -278,55 +275,63 @@ func (h *Handler) admit(ctx context.Context, sum [sha256.Size]byte, token string
 		}
 		t.Claims = nil
 		b.keep(sum, known)
-		return outcome{known, s}, nil
+		return known, nil
 	})
 	select {
 	case r := <-done:
 		if r.Err != nil {
 			return nil, nil, r.Err
 		}
-		o := r.Val.(outcome)
-		return o.known, o.session, nil
+		// This request may have joined when the session had been admitted, and ended.
+		known := r.Val.(*knownToken)
+		s, err := h.Sessions.Token(ctx, known.key)
+		if errors.Is(err, store.ErrNotFound) {
+			err = store.ErrEnded
+		}
+		return known, s, err
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
 }
 
 // newToken keeps the session of a token that was not admitted before.
-func (h *Handler) newToken(ctx context.Context, known *knownToken) (*session.Session, error) {
+func (h *Handler) newToken(ctx context.Context, known *knownToken) error {
 	t, p := known.token, known.token.Provider.Config()
 	claims := t.Claims
 	if h.Bearer.Claims != nil {
 		var err error
 		if claims, err = h.Bearer.Claims(ctx, t.Provider, claims); err != nil {
 			if h.Bearer.Temporary != nil && h.Bearer.Temporary(err) {
-				return nil, err
+				return err
 			}
-			return nil, errors.Join(errRefused, err)
+			return errors.Join(errRefused, err)
 		}
 	}
 	about := "access token"
 	if t.Client != "" {
 		about += " of " + web.Clip(t.Client)
 	}
-	return h.Sessions.Admit(ctx, known.key, session.Token{
+	_, err := h.Sessions.Admit(ctx, known.key, session.Token{
 		Provider: p.Name, Issuer: p.Issuer, ClientID: p.ClientID, Subject: t.Subject, SID: t.SID, Claims: claims,
 		Issued: t.IssuedAt, Expires: t.Expiry, About: about,
 	})
+	return err
 }
 
 // revoked ends the session of a token that was good, and of which the provider now says that it is not: its streams
-// end, on every replica.
-func (h *Handler) revoked(ctx context.Context, known *knownToken, err error) {
-	if known == nil || !known.token.Opaque || !errors.Is(err, oidc.ErrInvalidToken) {
-		return
+// end, on every replica. It reports whether that is done, or was not called for.
+func (h *Handler) revoked(ctx context.Context, known *knownToken, err error) bool {
+	if known == nil || known.ended || !known.token.Opaque || !errors.Is(err, oidc.ErrInvalidToken) {
+		return true
 	}
 	p := known.token.Provider.Config()
 	if _, err := h.Sessions.End(ctx, store.Ending{Cause: store.CauseProviderEnded,
 		Selector: store.Selector{Issuer: p.Issuer, ClientID: p.ClientID, Key: known.key}}); err != nil {
 		cmp.Or(h.Site.Log, slog.Default()).WarnContext(ctx, "the session of a revoked access token could not be ended",
 			"event", "bearer_end_failed", "session", known.key.Handle(), "error", err)
+		return false
 	}
+	return true
 }
 
 func (b *Bearer) observe(provider string, err error) {

@@ -30,6 +30,9 @@ func (h *Handler) locate(r *http.Request, named []string) (*http.Request, error)
 	if !h.Site.SeveralHosts() {
 		return r, h.checkHost(named...)
 	}
+	if strings.Contains(r.Host, ",") { // a proxy may take one part of it for us, and another for the choice of the app
+		return r, h.refuseHost(r.Host)
+	}
 	asked, found := h.Site.FindHost(r.Host)
 	certain := found && !asked.Main
 	for _, addr := range named {

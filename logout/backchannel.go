@@ -171,7 +171,11 @@ func (h *Handler) subjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Pro
 		id := subjectID(t, p, n)
 		var kept []byte
 		if len(found) > 0 {
-			if kept, err = h.Sessions.ClaimAttempt(ctx, id, []byte(found[0]), life); kept == nil {
+			kept, err = h.Sessions.ClaimAttempt(ctx, id, []byte(found[0]), life)
+			if err != nil { // a full store may keep nothing more, and still end sessions
+				return append(all, found...), nil
+			}
+			if kept == nil {
 				kept = []byte(found[0])
 			}
 		} else if kept, err = h.Sessions.Attempt(ctx, id); errors.Is(err, store.ErrNotFound) {

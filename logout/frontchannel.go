@@ -32,6 +32,9 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	s, err := h.Sessions.Find(r.Context(), bearer)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
+		if err := h.endAgain(r, bearer.Key()); err != nil {
+			return h.storeFailure(frontchannel, "unknown", err)
+		}
 		h.Cookie.Clear(w)
 		return h.framed(w, r, "unknown", "nobody", "Nobody is signed in here.")
 	case err != nil:

@@ -82,18 +82,10 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 //
 // A sign-out that failed may have ended the session and not what else was of that sign-in: then all of it is repeated.
 func (h *Handler) endAgain(r *http.Request, key store.Key) error {
-	s, err := h.Sessions.SignedOut(r.Context(), key)
-	if err == nil {
-		_, err = h.Sessions.EndSignIn(r.Context(), s, store.CauseUser)
-		return err
-	}
-	if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
 	for _, p := range h.Providers {
 		c := p.Config()
-		sel := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
-		if _, err := h.Sessions.End(r.Context(), store.Ending{Selector: sel, Cause: store.CauseUser}); err != nil {
+		of := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}
+		if _, err := h.Sessions.EndAgain(r.Context(), session.IDOf(key), of, store.CauseUser); err != nil {
 			return err
 		}
 	}

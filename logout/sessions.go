@@ -74,6 +74,11 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	own, err := h.current(r)
+	if err == nil && own == nil && r.Method == http.MethodPost { // an ending of all may have failed after the own one
+		if bearer, ok := h.Cookie.Read(r); ok {
+			err = h.endAgain(r, bearer.Key())
+		}
+	}
 	switch {
 	case err != nil:
 		return h.sessionsUnavailable(err)
@@ -245,8 +250,7 @@ func (h *Handler) endSessions(w http.ResponseWriter, r *http.Request, own *sessi
 		ended, err = h.endOthers(r.Context(), own)
 	case which[0] == "all":
 		what = "all"
-		ended, err = h.Sessions.End(r.Context(), store.Ending{Cause: store.CauseUser,
-			Selector: store.Selector{Issuer: own.Issuer, ClientID: own.ClientID, Subject: own.Subject}})
+		ended, err = h.Sessions.EndSubject(r.Context(), own, store.CauseUser)
 		if err == nil {
 			h.Cookie.Clear(w)
 		}
@@ -301,9 +305,12 @@ func (h *Handler) endAtProvider(r *http.Request, own *session.Session) (string, 
 func (h *Handler) endOne(ctx context.Context, own *session.Session, id string) (ended []store.Ended, gone bool,
 	err error) {
 	other, err := h.Sessions.ByID(ctx, id)
-	if errors.Is(err, store.ErrNotFound) || err == nil && (other.Issuer != own.Issuer ||
-		other.ClientID != own.ClientID || other.Subject != own.Subject) {
-		return nil, false, nil // it has ended, which is what was asked for
+	if errors.Is(err, store.ErrNotFound) { // it has ended, which is what was asked for
+		ended, err = h.Sessions.EndAgain(ctx, id, ofSubject(own), store.CauseUser)
+		return ended, false, err
+	}
+	if err == nil && (other.Issuer != own.Issuer || other.ClientID != own.ClientID || other.Subject != own.Subject) {
+		return nil, false, nil // not the person's
 	}
 	if err != nil {
 		return nil, false, err
@@ -340,7 +347,15 @@ func (h *Handler) endOthers(ctx context.Context, own *session.Session) (ended []
 		}
 		more = more && fresh
 	}
+	if len(ended) == 0 { // a try before may have ended them all, without the store being certain
+		return h.Sessions.EndAgain(ctx, own.ID(), ofSubject(own), store.CauseUser)
+	}
 	return ended, nil
+}
+
+// ofSubject names the person of a session, for [session.Manager.EndAgain].
+func ofSubject(s *session.Session) store.Selector {
+	return store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Subject: s.Subject}
 }
 
 // endOther ends a session, with those of the same sign-in at the provider, which bars a login of it that is under way.

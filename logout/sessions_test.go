@@ -11,6 +11,7 @@ import (
 
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/session"
+	"example.com/curfew/store"
 )
 
 const (
@@ -269,5 +270,74 @@ func TestSessionsWhileTheStoreIsAway(t *testing.T) {
 	}
 	if p := s.post(b, "end=others"); s.lives(phone) || p.Status != http.StatusSeeOther {
 		t.Errorf("afterwards: %d %s", p.Status, p.Body)
+	}
+}
+
+// A store may have ended sessions and not know whether its replicas have the ending. No way to ask again says that it is
+// done, before the store is sure.
+func TestWhatIsNotSureIsNotDoneHoweverOftenItIsAsked(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	b := s.signedIn("alice")
+	own := b.Session()
+	bearer := b.Cookie("curfew")
+	phone := s.with("alice", "s-phone", iphone, "")
+	ways := map[string]func() int{
+		"one session": func() int { return s.post(b, url.Values{"session": {phone.ID()}}.Encode()).Status },
+		"all others":  func() int { return s.post(b, "end=others").Status },
+	}
+	s.store.unsure.Store(true)
+	for range 3 {
+		for name, end := range ways {
+			if got := end(); got != http.StatusServiceUnavailable {
+				t.Errorf("%s, while the store is not sure: %d", name, got)
+			}
+		}
+	}
+	front := func() rig.Page {
+		return b.Get("/auth/frontchannel-logout?" + url.Values{"iss": {s.op.Issuer()}, "sid": {own.SID}}.Encode())
+	}
+	for range 3 {
+		if p := front(); p.Status != http.StatusServiceUnavailable || b.Cookie("curfew") != bearer {
+			t.Errorf("the front channel, while the store is not sure: %d, and keeps the cookie: %v", p.Status,
+				b.Cookie("curfew") == bearer)
+		}
+	}
+	s.store.unsure.Store(false)
+	if p := front(); p.Status != http.StatusOK || b.Cookie("curfew") != "" {
+		t.Errorf("the front channel, when it is: %d", p.Status)
+	}
+	for _, v := range []*session.Session{own, phone} {
+		if s.lives(v) {
+			t.Error("a session lives")
+		}
+	}
+}
+
+// All sessions of a person may be more than one step of the store.
+func TestAnEndingOfAllThatFailedHalfWayIsRepeated(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]func(s *stage, b *rig.Browser) rig.Page{
+		"at the same page": func(s *stage, b *rig.Browser) rig.Page { return s.post(b, "end=all") },
+		"by a sign-out": func(_ *stage, b *rig.Browser) rig.Page {
+			return b.Do("POST", "/auth/logout", "", "Sec-Fetch-Site", "same-origin")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, nil)
+			b := s.signedIn("alice")
+			own := b.Session().Key
+			phone, bob := s.with("alice", "s-phone", iphone, ""), s.with("bob", "s-bob", iphone, "")
+			first := func(r store.Record) bool { return r.Key == own }
+			s.store.batch.Store(&first) // only this one ends, and then the store fails
+			if p := s.post(b, "end=all"); p.Status != http.StatusServiceUnavailable || !s.lives(phone) {
+				t.Fatalf("%d, the phone is signed in: %v", p.Status, s.lives(phone))
+			}
+			s.store.batch.Store(nil)
+			if p := again(s, b); p.Status >= 400 || s.lives(phone) || !s.lives(bob) {
+				t.Errorf("%d, the phone is signed in: %v, and bob: %v", p.Status, s.lives(phone), s.lives(bob))
+			}
+		})
 	}
 }

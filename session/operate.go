@@ -172,19 +172,29 @@ func (m *Manager) listed(rec store.Record, now time.Time) Listed {
 	return Listed{s, unserved}
 }
 
+// tagOfID returns the tag in a [Session.ID].
+func tagOfID(id string) (tag [4]byte, ok bool) {
+	text, _, ok := strings.Cut(id, ".")
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if !ok || err != nil || len(raw) != len(tag) {
+		return tag, false
+	}
+	return [4]byte(raw), true
+}
+
 // ByID returns the living session with this [Session.ID]. The error is [store.ErrNotFound] if there is none.
 func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
-	text, handle, ok := strings.Cut(id, ".")
-	tag, err := base64.RawURLEncoding.DecodeString(text)
-	if !ok || err != nil || len(tag) != len(store.Key{}.Tag()) {
+	tag, ok := tagOfID(id)
+	if !ok {
 		return Listed{}, store.ErrNotFound
 	}
+	_, handle, _ := strings.Cut(id, ".")
 	if err := m.clock.ensureRead(ctx); err != nil {
 		return Listed{}, err
 	}
 	now := m.Now()
 	q := store.Query{Limit: 10} // few people have more
-	copy(q.After[:], tag)       // the keys of a subject follow one another
+	copy(q.After[:], tag[:])    // the keys of a subject follow one another
 	for {
 		page, err := m.cfg.Store.List(ctx, q, store.Time(now))
 		if err != nil {
@@ -192,7 +202,7 @@ func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
 		}
 		for _, rec := range page.Records {
 			switch {
-			case rec.Key.Tag() != [4]byte(tag):
+			case rec.Key.Tag() != tag:
 				return Listed{}, store.ErrNotFound
 			case rec.Key.Handle() == handle:
 				return m.listed(rec, now), nil
@@ -205,67 +215,8 @@ func (m *Manager) ByID(ctx context.Context, id string) (Listed, error) {
 }
 
 const (
-	signOut     = "sign-out v1"    // the purpose under which the sids of one are sealed
-	signOutTime = 30 * time.Second // of one, whether or not its browser waits
-)
-
-// EndSignIn ends a session and those that share its sid, or an earlier one, since they are of one sign-in at the
-// provider. It ends them by sid, because that leaves end marks, which bar a login of the same sign-in that is under way
-// in another tab. It goes on when ctx is done. After an error some may have ended; to repeat it ends the rest. Somebody
-// who no longer finds the session repeats it with what [Manager.SignedOut] returns.
-func (m *Manager) EndSignIn(ctx context.Context, s *Session, cause store.Cause) (ended []store.Ended, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signOutTime)
-	defer cancel()
-	sids := slices.DeleteFunc(append([]string{s.SID}, s.Former...), func(sid string) bool { return sid == "" })
-	if len(sids) > 0 { // the first ending of one removes the session, and with it what the others are
-		left, err := json.Marshal(columns{Issuer: s.Issuer, ClientID: s.ClientID, SID: s.SID, Former: s.Former})
-		if err != nil {
-			return nil, err
-		}
-		id := signOutID(s.Key)
-		if _, err := m.ClaimAttempt(ctx, id, m.cfg.Keyring.Seal(signOut, id[:], left), store.AttemptLifetime); err != nil {
-			return nil, err
-		}
-	}
-	for _, sid := range sids {
-		more, fault := m.End(ctx, store.Ending{Cause: cause,
-			Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, SID: sid}})
-		ended, err = append(ended, more...), errors.Join(err, fault)
-	}
-	if !slices.ContainsFunc(ended, func(e store.Ended) bool { return e.Key == s.Key }) {
-		more, fault := m.EndOne(ctx, s, cause)
-		ended, err = append(ended, more...), errors.Join(err, fault)
-	}
-	return ended, err
-}
-
-// SignedOut returns what [Manager.EndSignIn] needs to end the sign-in of a session once more that it was called for in
-// the last minutes, and no more than that. [store.ErrNotFound] if it was not, or if the session had no sid.
-func (m *Manager) SignedOut(ctx context.Context, key store.Key) (*Session, error) {
-	id := signOutID(key)
-	value, err := m.Attempt(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := m.cfg.Keyring.Open(signOut, id[:], value)
-	if err != nil {
-		return nil, err
-	}
-	var c columns
-	if err := json.Unmarshal(plain, &c); err != nil {
-		return nil, err
-	}
-	return &Session{Key: key, Issuer: c.Issuer, ClientID: c.ClientID, SID: c.SID, Former: c.Former}, nil
-}
-
-func signOutID(key store.Key) store.AttemptID {
-	return store.AttemptID(sha256.Sum256(append([]byte("sign-out\x00"), key[:]...)))
-}
-
-const (
-	clientEnded   = "client ended v1" // the purpose under which the time of such an ending is sealed
-	endedAtOnce   = 8                 // subjects whose sessions are ended at the same time
-	endClientStep = 10 * time.Second  // how long one call of EndClient goes on
+	endedAtOnce   = 8                // subjects whose sessions are ended at the same time
+	endClientStep = 10 * time.Second // how long one call of EndClient goes on
 )
 
 // EndClient ends all sessions of an issuer and client, in steps: call it again with the returned key until that is
@@ -307,7 +258,10 @@ func (m *Manager) EndClient(ctx context.Context, issuer, clientID string, cause 
 			return ended, after, err
 		}
 		after = page.Next
-		if after.IsZero() || m.clock.since(began) > endClientStep {
+		if after.IsZero() {
+			return ended, after, m.confirmAll(ctx, issuer, clientID)
+		}
+		if m.clock.since(began) > endClientStep {
 			return ended, after, nil
 		}
 	}
@@ -343,7 +297,7 @@ func clientEndedName(issuer, clientID string) string {
 }
 
 // barClient saves that all sessions of a client end now. The time is never earlier than the store's when barClient was
-// called.
+// called. It is not sealed: an access token outlives a change of all keys.
 func (m *Manager) barClient(ctx context.Context, issuer, clientID string) error {
 	if err := m.clock.ensureFresh(ctx); err != nil {
 		return err
@@ -354,7 +308,7 @@ func (m *Manager) barClient(ctx context.Context, issuer, clientID string) error 
 	for {
 		_, revision, err := m.cfg.Store.Load(ctx, name)
 		if err == nil {
-			err = m.cfg.Store.Save(ctx, name, m.cfg.Keyring.Seal(clientEnded, []byte(name), at), revision)
+			err = m.cfg.Store.Save(ctx, name, at, revision)
 		}
 		if errors.Is(err, store.ErrConflict) { // another operator was as quick
 			continue
@@ -377,13 +331,9 @@ func (m *Manager) clientBarred(ctx context.Context, issuer, clientID string, beg
 	if value == nil {
 		return false, nil
 	}
-	plain, err := m.cfg.Keyring.Open(clientEnded, []byte(name), value)
-	if errors.Is(err, keyring.ErrUnsealed) {
-		return false, nil // sealed by a key that is gone: the sessions from before are gone with it
-	}
-	micros, errNumber := strconv.ParseInt(string(plain), 10, 64)
-	if err := errors.Join(err, errNumber); err != nil {
-		return false, err
+	micros, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil {
+		return false, fmt.Errorf("session: the shared value %q: %w", name, err)
 	}
 	return !store.FromMicros(micros).Before(store.Time(began)), nil
 }

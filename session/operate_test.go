@@ -271,11 +271,13 @@ func TestASearchFindsWhateverTheLettersAre(t *testing.T) {
 	})
 }
 
-// failing is a store whose endings fail, the ones that are counted off in fail.
+// failing is a store whose endings fail, the ones that are counted off in fail; unsure: all of them, after they were
+// carried out; full: it keeps nothing more.
 type failing struct {
 	store.Store
-	fail map[int]bool
-	ends int
+	fail         map[int]bool
+	ends         int
+	unsure, full bool
 }
 
 func (f *failing) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
@@ -283,7 +285,19 @@ func (f *failing) End(ctx context.Context, e store.Ending, now time.Time) ([]sto
 	if f.fail[f.ends] {
 		return nil, errors.New("away for a moment")
 	}
-	return f.Store.End(ctx, e, now)
+	ended, err := f.Store.End(ctx, e, now)
+	if f.unsure {
+		return nil, errors.New("too few replicas have acknowledged")
+	}
+	return ended, err
+}
+
+func (f *failing) ClaimAttempt(ctx context.Context, id store.AttemptID, value []byte, expires, now time.Time,
+) ([]byte, error) {
+	if f.full {
+		return nil, errors.New("there is no memory left")
+	}
+	return f.Store.ClaimAttempt(ctx, id, value, expires, now)
 }
 
 // A sign-out that fails half way has removed the session, and with it what it knew of its sign-in.
@@ -315,11 +329,8 @@ func TestASignOutThatFailedHalfWayCanBeRepeated(t *testing.T) {
 				if _, err := m.EndSignIn(gone, s, store.CauseUser); !errors.Is(err, session.ErrUnavailable) {
 					b.t.Fatalf("an ending that failed: %v", err)
 				}
-				again, err := m.SignedOut(b.t.Context(), s.Key)
-				if err != nil {
-					b.t.Fatal(err)
-				}
-				if _, err := m.EndSignIn(b.t.Context(), again, store.CauseUser); err != nil {
+				of := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID}
+				if _, err := m.EndAgain(b.t.Context(), s.ID(), of, store.CauseUser); err != nil {
 					b.t.Fatal(err)
 				}
 				for _, bearer := range []session.Bearer{mine, other} {
@@ -330,4 +341,163 @@ func TestASignOutThatFailedHalfWayCanBeRepeated(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the store cannot keep, or is too large to keep, prevents no ending.
+func TestASignOutNeedsNoRoomInTheStore(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		full   bool
+		former []string
+	}{
+		"the store is full": {true, []string{"s0"}},
+		"very long sids":    {false, longSIDs()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, session.Config{}, func(b *bench) {
+				bearer, signedIn := b.signIn(session.Tokens{})
+				m, err := session.NewManager(session.Config{Store: &failing{Store: b.store, full: row.full}, Keyring: b.ring})
+				if err != nil {
+					b.t.Fatal(err)
+				}
+				s := *signedIn
+				s.Former = row.former
+				for _, end := range []func(context.Context, *session.Session, store.Cause) ([]store.Ended, error){
+					m.EndSignIn, m.EndSubject} {
+					if _, err := end(b.t.Context(), &s, store.CauseUser); err != nil {
+						b.t.Error(err)
+					}
+				}
+				if _, err := m.Find(b.t.Context(), bearer); !errors.Is(err, store.ErrNotFound) {
+					b.t.Errorf("after the sign-out: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func longSIDs() []string {
+	all := make([]string, 16)
+	for i := range all {
+		all[i] = fmt.Sprint(i) + strings.Repeat("x", 1022)
+	}
+	return all
+}
+
+// A store may have carried out an ending, and not know whether its replicas have it. Then nothing is left to end.
+func TestAnEndingThatIsNotSureIsNoSuccessTheSecondTimeEither(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		_, s := b.signIn(session.Tokens{})
+		f := &failing{Store: b.store, unsure: true}
+		m, err := session.NewManager(session.Config{Store: f, Keyring: b.ring})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		of := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID}
+		ways := map[string]func() error{
+			"all of a provider": func() error {
+				_, _, err := m.EndClient(b.t.Context(), issuer, client, store.CauseAdmin, store.Key{})
+				return err
+			},
+			"one that is not found any more": func() error {
+				_, err := m.EndAgain(b.t.Context(), s.ID(), of, store.CauseAdmin)
+				return err
+			},
+		}
+		for range 2 {
+			for name, end := range ways {
+				if err := end(); !errors.Is(err, session.ErrUnavailable) {
+					b.t.Errorf("%s, while the store is not sure: %v", name, err)
+				}
+			}
+		}
+		f.unsure = false
+		for name, end := range ways {
+			if err := end(); err != nil {
+				b.t.Errorf("%s, when the store is sure: %v", name, err)
+			}
+		}
+	})
+}
+
+// What was done is not repeated: the cookie of a session that has ended ends nothing more.
+func TestASignOutThatWasDoneIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		_, s := b.signIn(session.Tokens{})
+		old := *s
+		old.Former = []string{"s0"}
+		if _, err := b.m.EndSignIn(b.t.Context(), &old, store.CauseUser); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		again, _ := b.signIn(session.Tokens{}) // by the same session at the provider: with the same sid
+		of := store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}
+		if ended, err := b.m.EndAgain(b.t.Context(), s.ID(), of, store.CauseUser); err != nil || len(ended) != 0 {
+			b.t.Errorf("ended %d, %v", len(ended), err)
+		}
+		b.want(b.m, again, nil)
+	})
+}
+
+// An operator may end what no key of this process opens, and does not know then that it stands for an access token.
+func TestATokenThatCannotBeOpenedIsEndedForGood(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		of := func(first byte) *session.Manager {
+			m, err := session.NewManager(session.Config{Store: b.store, Keyring: ring(b.t, first), TokenLifetime: time.Hour})
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			return m
+		}
+		is, other := of(1), of(2)
+		time.Sleep(2 * time.Second) // the memory store refuses tokens from before it was made
+		token := session.Token{Issuer: issuer, ClientID: client, Subject: "alice", Issued: time.Now(),
+			Expires: time.Now().Add(time.Hour)}
+		key := session.TokenKey(issuer, client, "alice", "t")
+		if _, err := is.Admit(b.t.Context(), key, token); err != nil {
+			b.t.Fatal(err)
+		}
+		l, err := other.ByID(b.t.Context(), session.IDOf(key))
+		if err != nil || !l.Unreadable {
+			b.t.Fatal(l.Unreadable, err)
+		}
+		if ended, err := other.EndSignIn(b.t.Context(), l.Session, store.CauseAdmin); err != nil || len(ended) != 1 {
+			b.t.Fatal(len(ended), err)
+		}
+		if _, err := is.Admit(b.t.Context(), key, token); !errors.Is(err, store.ErrEnded) {
+			b.t.Errorf("the token comes again: %v", err)
+		}
+	})
+}
+
+// The time of an ending of all is no secret, and access tokens outlive a change of all keys.
+func TestAllOfAProviderStayEndedWhenTheKeysAreReplaced(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		of := func(first byte) *session.Manager {
+			m, err := session.NewManager(session.Config{Store: b.store, Keyring: ring(b.t, first), TokenLifetime: time.Hour})
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			return m
+		}
+		was, is := of(1), of(2)
+		time.Sleep(2 * time.Second)
+		token := session.Token{Issuer: issuer, ClientID: client, Subject: "alice", Issued: time.Now(),
+			Expires: time.Now().Add(time.Hour)}
+		time.Sleep(time.Minute)
+		if _, _, err := was.EndClient(b.t.Context(), issuer, client, store.CauseAdmin, store.Key{}); err != nil {
+			b.t.Fatal(err)
+		}
+		for name, m := range map[string]*session.Manager{"the old key": was, "another key": is} {
+			if _, err := m.Admit(b.t.Context(), session.TokenKey(issuer, client, "alice", "t"), token); !errors.Is(err,
+				store.ErrEnded) {
+				b.t.Errorf("with %s a token from before is answered %v", name, err)
+			}
+		}
+	})
 }

@@ -63,13 +63,6 @@ func (m *Manager) Token(ctx context.Context, key store.Key) (*Session, error) {
 	return s, nil
 }
 
-// EndOne ends one session and no other, also if others are of the same sign-in. If it stands for an access token, that
-// token lets nobody in any more.
-func (m *Manager) EndOne(ctx context.Context, s *Session, cause store.Cause) ([]store.Ended, error) {
-	return m.End(ctx, store.Ending{Cause: cause, Bar: s.IsToken,
-		Selector: store.Selector{Issuer: s.Issuer, ClientID: s.ClientID, Key: s.Key}})
-}
-
 // Admit keeps a session that stands for an access token, which the caller has just verified, so that an ending of its
 // sid or its subject ends it, on every replica, as it ends the session of a browser. [store.ErrEnded], which stays so
 // until the token expires, if such an ending came before: one of this token alone, one that names the sid, or one that
