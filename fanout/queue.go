@@ -85,7 +85,7 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// dispatch passes notices to the workers. If the app stops answering, or ctx is done, it gives the rest back unchanged.
+// dispatch passes notices to the workers. If the app stops answering, or ctx is done, it gives the rest back untried.
 func (q *queue) dispatch(ctx context.Context, jobs chan<- store.Notice, notices []store.Notice) {
 	for i, n := range notices {
 		_, tripped := q.breaker.hold(q.s.cfg.Now())
@@ -97,7 +97,7 @@ func (q *queue) dispatch(ctx context.Context, jobs chan<- store.Notice, notices 
 			}
 		}
 		for _, n := range notices[i:] {
-			q.complete(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: n.Due, Reason: n.Reason})
+			q.complete(context.WithoutCancel(ctx), n, store.Outcome{RetryAt: n.Due, Untried: true, Reason: n.Reason})
 		}
 		return
 	}
@@ -108,7 +108,7 @@ func (q *queue) probe(ctx context.Context, n store.Notice) {
 	ctx = context.WithoutCancel(ctx)
 	if now := q.s.cfg.Now(); !now.Before(n.Deadline) {
 		reason := cmp.Or(n.Reason, "never tried: the app did not answer before its deadline")
-		q.report(ctx, n, result{verdict: permanent, name: "expired", reason: reason}, now)
+		q.report(ctx, n, result{verdict: expired, name: "expired", reason: reason}, now)
 		return
 	}
 	q.attempt(ctx, n)

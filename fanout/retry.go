@@ -27,7 +27,8 @@ const (
 	temporary                // it may succeed later
 	refused                  // the target understood and refused: that seldom changes
 	permanent                // it can never succeed
-	internal                 // the fault is on our side, and says nothing about the target
+	expired                  // its deadline came before it was tried
+	internal                 // the fault is on our side, and says nothing about the target: it was not tried
 )
 
 // result is the result of an attempt.
@@ -44,25 +45,33 @@ func (r result) outcome(n store.Notice, now time.Time) store.Outcome {
 	if r.verdict == done {
 		return store.Outcome{Done: true}
 	}
+	untried := r.verdict == expired || r.verdict == internal
 	if r.verdict == permanent || r.verdict == refused && n.Attempts >= maxRefused || !now.Before(n.Deadline) {
-		return store.Outcome{GiveUp: true, Reason: r.reason}
+		return store.Outcome{GiveUp: true, Untried: untried, Reason: r.reason}
 	}
-	at := now.Add(max(backoff(n.Attempts, retryFirst, retryMost), r.retryAfter))
+	pause := max(backoff(n.Attempts, retryFirst, retryMost), r.retryAfter)
+	if untried {
+		// The attempts do not grow. About as long again as it has waited is twice as long each time too.
+		pause = jitter(min(max(now.Sub(n.Created), retryFirst), retryMost))
+	}
+	at := now.Add(pause)
 	if at.After(n.Deadline) {
 		at = n.Deadline // for the last try
 	}
-	return store.Outcome{RetryAt: at, Reason: r.reason}
+	return store.Outcome{RetryAt: at, Untried: untried, Reason: r.reason}
 }
 
-// backoff returns how long to wait after try n: twice as long each time, with jitter, so that notices that failed
-// together are not retried together.
+// backoff returns how long to wait after try n: twice as long each time, with jitter.
 func backoff(n int, first, most time.Duration) time.Duration {
 	d := most
 	if n = max(n, 1); n < 32 {
 		d = min(first<<(n-1), most)
 	}
-	return d/2 + rand.N(d/2+1)
+	return jitter(d)
 }
+
+// jitter returns d less a random part of up to half, so that notices that failed together are not retried together.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // breaker is a circuit breaker for an app that does not answer. After some failures in a row there is a pause, then one
 // notice is tried, and so on.
@@ -86,7 +95,7 @@ func (b *breaker) record(r result, began, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch r.verdict {
-	case internal:
+	case expired, internal:
 		return
 	case temporary:
 	default: // it answers

@@ -381,10 +381,10 @@ func (s *Sender) expireUnknown(ctx context.Context) {
 			for _, n := range notices {
 				if now.Before(n.Deadline) {
 					l.complete(context.WithoutCancel(ctx), n,
-						store.Outcome{RetryAt: now.Add(unknownEvery), Reason: unknownReason})
+						store.Outcome{RetryAt: now.Add(unknownEvery), Untried: true, Reason: unknownReason})
 				} else {
 					l.report(context.WithoutCancel(ctx), n,
-						result{verdict: permanent, name: "expired", reason: unknownReason}, now)
+						result{verdict: expired, name: "expired", reason: unknownReason}, now)
 				}
 			}
 			if err != nil {

@@ -169,6 +169,7 @@ func TestADeadAppIsAskedSeldomAndDelaysNoOther(t *testing.T) {
 		if asked < 5 || asked > 40 {
 			t.Errorf("the dead app was asked %d times in ten minutes for 300 notices", asked)
 		}
+		s.wantCounted(asked)
 		if slow.most != 4 {
 			t.Errorf("the slow app got %d requests at a time, want the 4 that are usual", slow.most)
 		}
@@ -212,6 +213,7 @@ func TestADeadAppsNoticesBecomeDeadLettersWithoutBeingTriedEach(t *testing.T) {
 		if asked > 60 {
 			t.Errorf("asked %d times for 200 notices in an hour", asked)
 		}
+		s.wantCounted(asked)
 	})
 }
 
@@ -244,6 +246,7 @@ func TestShutdownFinishesWhatItHasBegunAndGivesBackTheRest(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("it took %v to stop", took)
 		}
+		s.wantCounted(0) // what was begun is done
 		if n := len(m.got()); n != 4 {
 			t.Errorf("%d requests were begun, want 4", n)
 		}
@@ -290,6 +293,68 @@ func TestReplicasShareTheWorkAndOneTakesOverFromTheDead(t *testing.T) {
 		cancel()
 		both.Wait()
 	})
+}
+
+// By docs/fanout.md an app that answers 400 is tried three times, whatever happened before the first of them.
+func TestOnlyTriesCountAsAttempts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		before func(s *stage, signer *switchable)
+	}{
+		{"beside a replica of an older configuration", func(s *stage, _ *switchable) {
+			older, err := fanout.New(fanout.Config{Outbox: s.store, Log: discard()})
+			rig.Must(s.T, err)
+			ctx, cancel := context.WithCancel(s.Context())
+			var running sync.WaitGroup
+			running.Go(func() { older.Run(ctx) })
+			s.pass(4*time.Minute + time.Second)
+			cancel()
+			running.Wait()
+			if left := s.letters(""); len(left) != 1 || left[0].Reason != "nobody of this name is configured" {
+				s.Errorf("%+v waits, want it set aside", left)
+			}
+			s.wantCounted(0)
+			s.run()
+		}},
+		{"while tokens cannot be signed", func(s *stage, signer *switchable) {
+			signer.set(true)
+			s.run()
+			s.pass(4 * time.Minute)
+			if n := len(s.attempts()); n < 7 || n > 20 {
+				s.Errorf("%d looks at one notice in four minutes, want ever fewer", n)
+			}
+			s.wantCounted(0)
+			signer.set(false)
+		}},
+		{"after an operator had a dead letter tried again", func(s *stage, _ *switchable) {
+			s.net.machine("wiki", answers("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))
+			s.run()
+			s.pass(time.Minute)
+			dead := s.letters(store.NoticeDead)
+			if len(dead) != 1 {
+				s.Fatalf("%d dead letters, want one", len(dead))
+			}
+			s.wantCounted(3)
+			rig.Must(s.T, s.store.Retry(s.Context(), dead[0].ID, time.Now().Add(time.Second), dead[0].Deadline))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var signer switchable
+				s := newStage(t, func(c *fanout.Config) { signer.Signer, c.Signer = c.Signer, &signer }, app("wiki"))
+				s.enqueue("wiki", "alice")
+				c.before(s, &signer)
+				m := &mailbox{status: func(nth int) int { return []int{400, 400, 200}[min(nth, 3)-1] }}
+				s.net.machine("wiki", m.serve)
+				s.pass(5 * time.Minute)
+				if left := s.letters(""); len(m.got()) != 3 || len(left) != 0 {
+					t.Errorf("%d tokens came, and %+v is left; want it done with the third", len(m.got()), left)
+				}
+			})
+		})
+	}
 }
 
 func TestAppsCanBeChangedWhileItRuns(t *testing.T) {

@@ -111,6 +111,18 @@ func (s *stage) letters(state store.NoticeState) []store.Notice {
 	return page.Notices
 }
 
+// wantCounted fails unless the notices in the outbox count as many attempts, in all, as were made.
+func (s *stage) wantCounted(made int) {
+	s.Helper()
+	counted := 0
+	for _, n := range s.letters("") {
+		counted += n.Attempts
+	}
+	if counted != made {
+		s.Errorf("the notices count %d attempts, and %d were made", counted, made)
+	}
+}
+
 func (s *stage) attempts() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

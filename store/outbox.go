@@ -16,9 +16,10 @@ type Outbox interface {
 	Claim(
 		ctx context.Context, kind NoticeKind, target string, now time.Time, lease time.Duration, limit int,
 	) ([]Notice, error)
-	// Complete records what became of a claimed notice. [ErrLeaseLost], and nothing is changed, when it has been
-	// claimed anew or completed since. A lease that ran out can still be completed while no other claim holds the
-	// notice.
+	// Complete records what became of a claimed notice. The attempt that Claim counted stays counted, unless the outcome
+	// is Untried: then Attempts is one less again, and never below 0. [ErrLeaseLost], and nothing is changed, when it
+	// has been claimed anew or completed since. A lease that ran out can still be completed while no other claim holds
+	// the notice.
 	Complete(ctx context.Context, n Notice, o Outcome) error
 	// Enqueue puts notices into the outbox as End does, all of them or none. It gives each its ID, and ignores that and
 	// Attempts, Lease, Reason and GivenUp. An unknown kind is an error.
@@ -26,8 +27,8 @@ type Outbox interface {
 	// Notices returns notices, dead letters too, a page at a time, in an order of the store's that does not change.
 	// Their Payload and Lease are left out. An invalid query is an error.
 	Notices(ctx context.Context, q NoticeQuery) (NoticePage, error)
-	// Retry makes a notice due at due, with a new deadline, and a dead letter a notice again. One that is leased stays
-	// so, and what its holder reports counts. [ErrNoNotice].
+	// Retry makes a notice due at due, with a new deadline and no attempts, and a dead letter a notice again. One that is
+	// leased stays so, and what its holder reports counts. [ErrNoNotice].
 	Retry(ctx context.Context, id string, due, deadline time.Time) error
 	// Drop forgets a notice, undone. Its holder gets [ErrLeaseLost] from Complete. [ErrNoNotice].
 	Drop(ctx context.Context, id string) error
@@ -66,22 +67,23 @@ type Notice struct {
 	Created  time.Time // when the session ended
 	Due      time.Time // not to be tried before
 	Deadline time.Time
-	Attempts int    // how often it was claimed
+	Attempts int    // how often it was claimed since it was left or retried, apart from claims that ended Untried
 	Lease    string // which claim holds it
 	Reason   string // what the last attempt reported
 	GivenUp  bool   // it is a dead letter
 }
 
-// Outcome is what became of an attempt at a notice. Exactly one of Done, RetryAt and GiveUp is set; anything else is
-// refused and changes nothing.
+// Outcome is what became of an attempt at a notice. Exactly one of Done, RetryAt and GiveUp is set, and Untried never
+// with Done; anything else is refused and changes nothing.
 type Outcome struct {
 	Done    bool      // it is done: forget it
 	RetryAt time.Time // try again then
 	GiveUp  bool      // it stays, as a dead letter, and is never claimed again
+	Untried bool      // for RetryAt and GiveUp: nothing was tried, so the attempt does not count
 	Reason  string    // for RetryAt and GiveUp
 }
 
-// Validate refuses an outcome that is not exactly one of done, retry and give up.
+// Validate refuses an outcome that is not exactly one of done, retry and give up, or is done and untried.
 func (o *Outcome) Validate() error {
 	set := 0
 	for _, is := range []bool{o.Done, !o.RetryAt.IsZero(), o.GiveUp} {
@@ -91,6 +93,9 @@ func (o *Outcome) Validate() error {
 	}
 	if set != 1 {
 		return errors.New("complete: an outcome is exactly one of done, retry and give up")
+	}
+	if o.Done && o.Untried {
+		return errors.New("complete: what was not tried is not done")
 	}
 	return nil
 }

@@ -165,6 +165,9 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, out store.Outcome)
 			return nil
 		}
 		kept.Lease, kept.Reason = "", out.Reason
+		if out.Untried {
+			kept.Attempts = max(0, kept.Attempts-1)
+		}
 		if out.GiveUp {
 			o.giveUp(kept)
 			return nil
@@ -234,7 +237,7 @@ func (s *Store) onNotice(ctx context.Context, id string, fn func(*outbox, *notic
 // Retry implements [store.Outbox].
 func (s *Store) Retry(ctx context.Context, id string, due, deadline time.Time) error {
 	return s.onNotice(ctx, id, func(o *outbox, n *notice) {
-		n.Due, n.Deadline = store.Time(due), store.Time(deadline)
+		n.Due, n.Deadline, n.Attempts = store.Time(due), store.Time(deadline), 0
 		switch n.state {
 		case givenUp:
 			n.GivenUp = false

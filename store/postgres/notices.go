@@ -23,7 +23,7 @@ const (
 	noticesSQL = `SELECT ` + noticeColumns + `, NULL::bytea FROM curfew_notices
 		WHERE id > $1 AND id <= $6 AND ($3::text = '' OR kind = $3) AND ($4::text = '' OR target = $4)
 			AND ($5::boolean IS NULL OR given_up = $5) ORDER BY id LIMIT $2`
-	retrySQL = `UPDATE curfew_notices SET due = $2, deadline = $3, given_up = false WHERE id = $1`
+	retrySQL = `UPDATE curfew_notices SET due = $2, deadline = $3, given_up = false, attempts = 0 WHERE id = $1`
 	dropSQL  = `DELETE FROM curfew_notices WHERE id = $1`
 
 	statsSQL = `SELECT kind, target, count(*) FILTER (WHERE NOT given_up), count(*) FILTER (WHERE given_up),

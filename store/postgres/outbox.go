@@ -37,10 +37,10 @@ const (
 		kind, target, issuer, client, subject, sid, key, cause, created, due, deadline`
 
 	completeDoneSQL  = `DELETE FROM curfew_notices WHERE id = $1 AND lease = $2`
-	completeRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $3, reason = $4
-		WHERE id = $1 AND lease = $2`
-	completeGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $3
-		WHERE id = $1 AND lease = $2`
+	completeRetrySQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, due = $5, reason = $4,
+		attempts = greatest(0, attempts - $3::boolean::integer) WHERE id = $1 AND lease = $2`
+	completeGiveUpSQL = `UPDATE curfew_notices SET lease = '', leased_till = 0, given_up = true, reason = $4,
+		attempts = greatest(0, attempts - $3::boolean::integer) WHERE id = $1 AND lease = $2`
 )
 
 // Claim implements [store.Outbox].
@@ -111,10 +111,10 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 		case o.Done:
 			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeDoneSQL, id, n.Lease))
 		case o.GiveUp:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeGiveUpSQL, id, n.Lease, o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeGiveUpSQL, id, n.Lease, o.Untried, o.Reason))
 		default:
-			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, store.Micros(o.RetryAt),
-				o.Reason))
+			return oneRow(store.ErrLeaseLost)(conn.Exec(ctx, completeRetrySQL, id, n.Lease, o.Untried, o.Reason,
+				store.Micros(o.RetryAt)))
 		}
 	})
 }

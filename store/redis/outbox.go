@@ -240,8 +240,12 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 	case !o.GiveUp:
 		outcome = "retry"
 	}
+	untried := "0"
+	if o.Untried {
+		untried = "1"
+	}
 	answer, err := s.run(ctx, call{s.scripts.complete, []string{s.named(b, keyNotice, []byte(n.ID))},
-		[]string{n.Lease, outcome, n.ID, decimal(o.RetryAt), o.Reason, s.key(b, ""), s.wakeupPrefix()}})
+		[]string{n.Lease, outcome, n.ID, decimal(o.RetryAt), o.Reason, s.key(b, ""), s.wakeupPrefix(), untried}})
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	retrySQL = `UPDATE notices SET due = ?2, deadline = ?3, given_up = 0 WHERE id = ?1`
+	retrySQL = `UPDATE notices SET due = ?2, deadline = ?3, given_up = 0, attempts = 0 WHERE id = ?1`
 	dropSQL  = `DELETE FROM notices WHERE id = ?1`
 
 	noticesSQL = `SELECT id, attempts, reason, given_up, ` + noticeColumns + ` FROM notices

@@ -25,10 +25,10 @@ const (
 		RETURNING id, attempts, reason, given_up, ` + noticeColumns
 
 	completeDoneSQL  = `DELETE FROM notices WHERE id = ? AND lease = ?`
-	completeRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?3, reason = ?4
-		WHERE id = ?1 AND lease = ?2`
-	completeGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?3
-		WHERE id = ?1 AND lease = ?2`
+	completeRetrySQL = `UPDATE notices SET lease = '', leased_till = 0, due = ?5, reason = ?4,
+		attempts = max(0, attempts - ?3) WHERE id = ?1 AND lease = ?2`
+	completeGiveUpSQL = `UPDATE notices SET lease = '', leased_till = 0, given_up = 1, reason = ?4,
+		attempts = max(0, attempts - ?3) WHERE id = ?1 AND lease = ?2`
 )
 
 func (w *writer) enqueue(n store.Notice) error {
@@ -88,10 +88,10 @@ func (s *Store) Complete(ctx context.Context, n store.Notice, o store.Outcome) e
 		case o.Done:
 			return oneRow(store.ErrLeaseLost, w.completeDone, id, n.Lease)
 		case o.GiveUp:
-			return oneRow(store.ErrLeaseLost, w.completeGiveUp, id, n.Lease, o.Reason)
+			return oneRow(store.ErrLeaseLost, w.completeGiveUp, id, n.Lease, o.Untried, o.Reason)
 		default:
 			due := store.Micros(o.RetryAt)
-			return oneRow(store.ErrLeaseLost, w.completeRetry, id, n.Lease, due, o.Reason)
+			return oneRow(store.ErrLeaseLost, w.completeRetry, id, n.Lease, o.Untried, o.Reason, due)
 		}
 	})
 }

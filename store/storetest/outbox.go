@@ -153,6 +153,47 @@ func outboxCases() []testCase {
 			f.complete(f.one(), store.Outcome{RetryAt: f.now})
 			f.one()
 		}},
+		{"what was not tried does not count as an attempt", func(f *fixture) {
+			f.leave(1)
+			for range 4 {
+				n := f.one()
+				if n.Attempts != 1 || n.Reason != "" {
+					f.Errorf("claimed %+v, want a first attempt", n)
+				}
+				f.complete(n, store.Outcome{RetryAt: n.Due, Untried: true})
+			}
+			f.complete(f.one(), store.Outcome{RetryAt: f.now, Reason: "503"})
+			n := f.one()
+			if n.Attempts != 2 || n.Reason != "503" {
+				f.Errorf("claimed %+v, want a second attempt after one that was made", n)
+			}
+			due := f.now.Add(time.Minute)
+			f.complete(n, store.Outcome{RetryAt: due, Untried: true, Reason: "unknown here"})
+			f.wantError("Complete again", f.store.Complete(f.ctx, n, store.Outcome{RetryAt: f.now, Untried: true}),
+				store.ErrLeaseLost)
+			f.wantNone("before it is due")
+			f.now = due
+			n = f.one()
+			if n.Attempts != 2 || n.Reason != "unknown here" {
+				f.Errorf("claimed %+v, want the second attempt still, with the reason", n)
+			}
+			f.complete(n, store.Outcome{GiveUp: true, Untried: true, Reason: "too late"})
+			if dead := f.look(store.NoticeQuery{State: store.NoticeDead}); len(dead) != 1 || dead[0].Attempts != 1 ||
+				dead[0].Reason != "too late" {
+				f.Errorf("dead letters %+v, want one that was tried once", dead)
+			}
+		}},
+		{"a lease that ran out counts as an attempt, and can be given back untried", func(f *fixture) {
+			f.leave(1)
+			f.one()
+			f.now = f.now.Add(time.Minute)
+			n := f.one()
+			f.now = f.now.Add(time.Hour)
+			f.complete(n, store.Outcome{RetryAt: f.now, Untried: true})
+			if n := f.one(); n.Attempts != 2 {
+				f.Errorf("claimed %+v, want the second attempt", n)
+			}
+		}},
 		{"a notice that is given up is never claimed again", func(f *fixture) {
 			f.leave(1)
 			n := f.one()
@@ -195,7 +236,7 @@ func outboxCases() []testCase {
 			n := f.one()
 			for _, o := range []store.Outcome{
 				{}, {Reason: "none"}, {Done: true, GiveUp: true}, {Done: true, RetryAt: f.now},
-				{GiveUp: true, RetryAt: f.now},
+				{GiveUp: true, RetryAt: f.now}, {Untried: true}, {Done: true, Untried: true},
 			} {
 				f.wantFault(fmt.Sprintf("Complete %+v", o), f.store.Complete(f.ctx, n, o))
 			}

@@ -210,9 +210,9 @@ func targetCases() []testCase {
 			f.wantNone("before it is due")
 			f.now = due
 			again := f.claimFor("a", 1)
-			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 2 ||
+			if len(again) != 1 || again[0].GivenUp || !again[0].Deadline.Equal(deadline) || again[0].Attempts != 1 ||
 				again[0].Reason != "410" {
-				f.Fatalf("claimed %+v, want it again, with the new deadline", again)
+				f.Fatalf("claimed %+v, want it again, with the new deadline, as a first attempt", again)
 			}
 			f.wantError("Complete by the claim before", f.store.Complete(f.ctx, n, done), store.ErrLeaseLost)
 			f.complete(again[0], done)
@@ -236,6 +236,37 @@ func targetCases() []testCase {
 			f.wantNone("while it is held")
 			f.complete(held[0], done)
 			f.wantNone("after it was done")
+		}},
+		{"a retry starts the attempts anew, never below none", func(f *fixture) {
+			f.leaveFor("a", 1)
+			var n store.Notice
+			for range 3 {
+				n = f.claimFor("a", 1)[0]
+				f.complete(n, store.Outcome{RetryAt: f.now})
+			}
+			wantAttempts := func(when string, want int) {
+				f.Helper()
+				if all := f.look(store.NoticeQuery{}); len(all) != 1 || all[0].Attempts != want {
+					f.Errorf("%+v %s, want %d attempts", all, when, want)
+				}
+			}
+			retry := func() {
+				f.Helper()
+				if err := f.store.Retry(f.ctx, n.ID, f.now, f.now.Add(time.Hour)); err != nil {
+					f.Fatal(err)
+				}
+			}
+			wantAttempts("after three attempts", 3)
+			retry()
+			wantAttempts("after a retry", 0)
+			n = f.claimFor("a", 1)[0]
+			if n.Attempts != 1 {
+				f.Errorf("claimed %+v, want a first attempt", n)
+			}
+			retry()
+			wantAttempts("after a retry of one that is held", 0)
+			f.complete(n, store.Outcome{RetryAt: f.now, Untried: true})
+			wantAttempts("after it was given back untried", 0)
 		}},
 		{"what is dropped is gone, whoever holds it", func(f *fixture) {
 			f.leaveFor("a", 3)

@@ -1,4 +1,4 @@
--- Makes a notice due at a time, with another deadline. A dead letter becomes a pending notice again. A leased notice
+-- Makes a notice due at a time, with another deadline and no attempts. A dead letter becomes a pending notice again. A leased notice
 -- stays leased. Returns the queue, or 'no notice'.
 -- KEYS: 1 notice
 -- ARGV: 1 id, 2 due, 3 deadline as in a template, 4 key prefix of the bucket, 5 key prefix of wake-ups
@@ -7,7 +7,7 @@ local id, queue, template, prefix = ARGV[1], n[1], n[2], ARGV[4]
 if not queue then return 'no notice' end
 check_queue(prefix, ARGV[5], queue)
 local dead = redis.call('ZREM', prefix .. 'g' .. queue, id) == 1 -- first: see end.lua
-redis.call('HSET', KEYS[1], 'd', ARGV[2], 't', string.sub(template, 1, -9) .. ARGV[3])
+redis.call('HSET', KEYS[1], 'a', 0, 'd', ARGV[2], 't', string.sub(template, 1, -9) .. ARGV[3])
 if dead then
   redis.call('HDEL', KEYS[1], 'g')
   redis.call('ZADD', prefix .. 'o' .. queue, created(template), id)
