@@ -173,6 +173,7 @@ func axe(t *testing.T) string {
 // check looks at a page as axe-core does, and for what no page may have.
 func (s *screen) check(where, axe string) {
 	s.t.Helper()
+	s.until(`document.readyState === "complete"`) // the address of a page is there before its text
 	for expression, want := range map[string]string{
 		"window.pwned": "undefined",
 		"document.documentElement.scrollWidth <= document.documentElement.clientWidth": "true",

@@ -273,8 +273,8 @@ func TestSessionsWhileTheStoreIsAway(t *testing.T) {
 	}
 }
 
-// A store may have ended sessions and not know whether its replicas have the ending. No way to ask again says that it is
-// done, before the store is sure.
+// A store may have ended sessions and not know whether its replicas have the ending. No way to ask again says that it
+// is done, before the store is sure.
 func TestWhatIsNotSureIsNotDoneHoweverOftenItIsAsked(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)

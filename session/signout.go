@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// This file ends what belongs to a session in several steps. A step that fails may have removed the session, and with it
-// what the others are, or the store may have done it all and not know whether its replicas have it. So it can be
+// This file ends what belongs to a session in several steps. A step that fails may have removed the session, and with
+// it what the others are, or the store may have done it all and not know whether its replicas have it. So it can be
 // repeated by somebody who knows no more than the name of the session.
 
 const (
@@ -93,7 +93,8 @@ func (m *Manager) EndOne(ctx context.Context, s *Session, cause store.Cause) ([]
 // session is not found any more. In any case it returns nil only when the store is certain that the session has ended.
 // of names issuer, client and, unless whoever asks may end everybody's, the subject of the session; and its key, if
 // that is known. id is its [Session.ID].
-func (m *Manager) EndAgain(ctx context.Context, id string, of store.Selector, cause store.Cause) ([]store.Ended, error) {
+func (m *Manager) EndAgain(ctx context.Context, id string, of store.Selector, cause store.Cause,
+) ([]store.Ended, error) {
 	tag, ok := tagOfID(id)
 	if !ok {
 		return nil, nil

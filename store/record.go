@@ -30,6 +30,10 @@ type Record struct {
 	Payload []byte
 }
 
+// IsToken reports whether the session stands for an access token: then Created is the beginning of 1970, so that it
+// makes room for others first.
+func (r *Record) IsToken() bool { return r.Created.Equal(FromMicros(0)) }
+
 // Lives reports whether the session is neither expired nor idle for too long.
 func (r *Record) Lives(now time.Time) bool {
 	return now.Before(r.Expires) && now.Before(r.IdleExpires)

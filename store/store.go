@@ -112,7 +112,9 @@ type Sessions interface {
 	//     later mark for the same names replaces an earlier one, never the reverse, and is kept no shorter. A store with a
 	//     server's clock (see [Clock]) marks with the server's time instead if that is later, read after every wait for a
 	//     lock.
-	//  4. Every session that e.Selector names (see [Selector.Names]) is removed.
+	//  4. Every session that e.Selector names (see [Selector.Names]) is removed. Unless it made room (see [Ending.Spare]),
+	//     an end mark is left for the key of one that stood for an access token (see [Record.IsToken]): the same token may
+	//     come again, and be dated after the ending by a clock that is ahead.
 	//  5. For each of e.Notices the notices are left that [NoticeRequest] describes.
 	//  6. Every [Sessions.Watch] hears of each removed session.
 	//

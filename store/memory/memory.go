@@ -276,6 +276,9 @@ func (s *Store) endBatch(
 			if found.rec.Lives(now) {
 				gone = append(gone, found.rec)
 			}
+			if found.rec.IsToken() && e.Spare == 0 {
+				s.leaveMark(mark{scope, "", found.rec.Key.MarkSID(), false}, now, e.MarkLife())
+			}
 		}
 		for _, n := range e.NoticesFor(gone, more, now) {
 			s.outbox.add(n)

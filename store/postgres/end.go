@@ -109,13 +109,16 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
 		jti = d[:]
 	}
-	bar := ""
+	bar, life := "", ""
 	if e.Bar {
 		bar = w.Key.MarkSID()
 	}
+	if e.Spare == 0 { // see curfew_token_ended
+		life = strconv.FormatInt(e.MarkLife().Microseconds(), 10)
+	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, subject, sidHash(w.Issuer, w.ClientID, w.SID),
 		string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now), kinds, targets, deadlines, whole, each,
-		e.Spare, store.EndBatch, strconv.FormatInt(e.MarkLife().Microseconds(), 10), bar,
+		e.Spare, store.EndBatch, life, bar,
 		sidHash(w.Issuer, w.ClientID, bar)}, nil
 }
 

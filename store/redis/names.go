@@ -89,7 +89,9 @@ func hint(issuer, clientID, sid string) []byte {
 // Names of marks in the bucket of a subject, which is that of its keys too.
 func subjectMark(r *store.Record) name { return hash('u', r.Issuer, r.ClientID, r.Subject) }
 func bareMark(r *store.Record) name    { return hash('n', r.Issuer, r.ClientID, r.Subject) }
-func keyMarkOf(k store.Key) name       { return hash('k', string(k[:])) }
+
+// keyMarkOf is a part of the hash that the key is already, so that a script can name it.
+func keyMarkOf(k store.Key) name { return name(k[4 : 4+nameSize]) }
 
 // bucket is the number of a part of the store. All that belongs to one subject is in one bucket, so in one slot of a
 // Cluster.

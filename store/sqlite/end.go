@@ -24,7 +24,7 @@ const (
 	// Up to ?1 sessions. SQLite prepares a statement anew at each call if a parameter alone is its limit, which takes
 	// longer than to carry it out: hence "?1 + 0", here and elsewhere. Payloads are returned only for sessions whose kind
 	// of refresh token is a bit of ?2.
-	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, idle_expires, expires, refresh,
+	endSQL = `DELETE FROM sessions WHERE id IN (%s) RETURNING key, subject, sid, created, idle_expires, expires, refresh,
 		CASE WHEN ?2 >> refresh & 1 THEN payload ELSE x'' END`
 	namedKeySQL = `SELECT id FROM sessions WHERE key = ?5 AND issuer = ?3 AND client = ?4 LIMIT ?1 + 0`
 	namedSIDSQL = `SELECT id FROM sessions WHERE issuer = ?3 AND client = ?4 AND sid = ?5 AND sid <> ''
@@ -84,6 +84,15 @@ func (s *Store) endBatch(
 		gone, removed, err := w.removeNamed(e, now)
 		if err != nil {
 			return err
+		}
+		for _, r := range gone {
+			if !r.IsToken() || e.Spare > 0 {
+				continue
+			}
+			if _, err := exec(w.insertMark, r.Issuer, r.ClientID, "", r.Key.MarkSID(), store.Micros(now),
+				store.Micros(now.Add(e.MarkLife()))); err != nil {
+				return err
+			}
 		}
 		more = removed == store.EndBatch && e.Spare == 0
 		if more && e.JTI != "" { // the last batch records it
@@ -166,8 +175,9 @@ func (w *writer) removeNamed(e store.Ending, now time.Time) (lived []store.Recor
 	gone, err := collect(rows, err, func() (store.Record, error) {
 		r := store.Record{Issuer: s.Issuer, ClientID: s.ClientID}
 		var key []byte
-		var idleExpires, expires int64
-		err := rows.Scan(&key, &r.Subject, &r.SID, &idleExpires, &expires, &r.Refresh, &r.Payload)
+		var created, idleExpires, expires int64
+		err := rows.Scan(&key, &r.Subject, &r.SID, &created, &idleExpires, &expires, &r.Refresh, &r.Payload)
+		r.Created = store.FromMicros(created)
 		r.IdleExpires, r.Expires = store.FromMicros(idleExpires), store.FromMicros(expires)
 		return r, cmp.Or(err, setKey(&r, key))
 	})

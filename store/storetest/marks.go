@@ -174,6 +174,38 @@ func admitCases() []testCase {
 				f.wantAdmitted(ended, again)
 			}
 		}},
+		{"a token that an ending removed is barred, also if its clock is ahead", func(f *fixture) {
+			token := func(sid string) store.Record {
+				r := f.record("alice", sid)
+				r.Created = store.FromMicros(0)
+				return r
+			}
+			for _, who := range []store.Selector{{Subject: "alice"}, {SID: "s1"}, {Subject: "alice", SID: "s2"}, {}} {
+				r, browser := token(who.SID), f.record("alice", who.SID)
+				f.wantAdmitted(r, f.now)
+				f.create(browser)
+				if who == (store.Selector{}) {
+					who.Key = r.Key
+				}
+				f.endWith(f.longEnding(who))
+				for _, ahead := range []time.Duration{time.Millisecond, time.Minute} {
+					f.wantError("Admit of a token that was ended, from the future",
+						f.store.Admit(f.ctx, r, f.now.Add(ahead), f.now), store.ErrEnded)
+				}
+				f.now = f.now.Add(time.Second)
+				f.wantAdmitted(token("s3"), f.now) // another one
+			}
+			capped := token("s4")
+			f.wantAdmitted(capped, f.now)
+			e := ending(store.Selector{Subject: "alice"})
+			e.Spare = 1
+			for range 10 {
+				f.create(f.record("alice", "s5"))
+			}
+			f.endWith(e)
+			f.wantGone(capped)
+			f.wantAdmitted(capped, f.now) // it made room, and may come again
+		}},
 		{"an ending of a key bars nothing unless it says so", func(f *fixture) {
 			r := f.record("alice", "s1")
 			f.wantAdmitted(r, f.now)

@@ -16,5 +16,24 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- +goose StatementBegin
+-- A session that stands for an access token (created is 0) leaves the end mark of its key when an ending removes it, and
+-- not when it makes room or is pruned: then curfew.mark_life is not set. The name is that of store.Key.MarkSID.
+CREATE FUNCTION curfew_token_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF coalesce(current_setting('curfew.mark_life', true), '') <> '' THEN
+		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
+			VALUES (OLD.issuer, OLD.client, '', 'key:' || rtrim(translate(encode(OLD.key, 'base64'), '+/', '-_'), '='),
+				(extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
+	END IF;
+	RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER curfew_token_ended AFTER DELETE ON curfew_sessions
+	FOR EACH ROW WHEN (OLD.created = 0) EXECUTE FUNCTION curfew_token_ended();
+
 -- +goose Down
+DROP TRIGGER curfew_token_ended ON curfew_sessions;
+DROP FUNCTION curfew_token_ended;
 DROP FUNCTION curfew_bar;

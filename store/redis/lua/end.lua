@@ -115,11 +115,17 @@ end
 local more = shape ~= 'key' and full()
 
 local reads, marks, marked = {KEYS[4]}, {}, did.marked or mark_time(ARGV[1])
-for at = 1, #ARGV[10], 16 do reads[#reads + 1] = prefix .. 'm' .. string.sub(ARGV[10], at, at + 15) end
+local named = ARGV[10]
+if spare == 0 and (shape ~= 'key' or named == '') then
+  for i = 1, #found do -- of sessions that stand for access tokens, by their keys: see keyMarkOf
+    if field(found[i][3], 43) == 0 then named = named .. string.sub(found[i][2], 1, 16) end
+  end
+end
+for at = 1, #named, 16 do reads[#reads + 1] = prefix .. 'm' .. string.sub(named, at, at + 15) end
 local values = redis.call('MGET', unpack(reads))
 for i = 2, #reads do
   if not values[i] or tonumber(values[i]) < tonumber(marked) then
-    marks[#marks + 1] = {string.sub(ARGV[10], 16 * i - 31, 16 * i - 16), values[i]}
+    marks[#marks + 1] = {string.sub(named, 16 * i - 31, 16 * i - 16), values[i]}
   end
 end
 
