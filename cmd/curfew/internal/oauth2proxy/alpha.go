@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -128,10 +129,12 @@ func (in *input) readAlpha(name string, environ []string) {
 	}
 	var doc yaml.Node
 	switch err := yaml.NewDecoder(bytes.NewReader(substitute(b, environ))).Decode(&doc); {
-	case err != nil: // the message of the library may quote a secret
-		in.fault(name, "is not valid YAML: %v", errors.New(strings.SplitN(err.Error(), ": ", 3)[1]))
+	case err != nil && !errors.Is(err, io.EOF): // the message of the library may quote a secret
+		said, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "yaml: "), ": ")
+		said, _, _ = strings.Cut(said, " '")
+		in.fault(name, "is not valid YAML: %s", said)
 		return
-	case doc.Content[0].Kind != yaml.MappingNode:
+	case err != nil || doc.Content[0].Kind != yaml.MappingNode: // or nothing
 		in.fault(name, "want a map")
 		return
 	}
@@ -141,7 +144,7 @@ func (in *input) readAlpha(name string, environ []string) {
 		case "server", "metricsServer":
 			in.readFields(name, key.Value, value)
 		case "providers":
-			for i, item := range value.Content {
+			for i, item := range items(value) {
 				if i > 0 { // "Multiple-providers is not yet working"
 					in.items = append(in.items, Item{where, Differs,
 						"oauth2-proxy uses only the first provider; list the others under providers, by hand"})
@@ -161,18 +164,29 @@ func (in *input) readAlpha(name string, environ []string) {
 	}
 }
 
+// pairs yields the keys of a map and their values, and items the entries of a list, both without aliases (*name).
 func pairs(n *yaml.Node) func(func(key, value *yaml.Node) bool) {
 	return func(yield func(key, value *yaml.Node) bool) {
 		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
-			value := n.Content[i+1]
-			for value.Kind == yaml.AliasNode {
-				value = value.Alias
-			}
-			if !yield(n.Content[i], value) {
+			if !yield(resolve(n.Content[i]), resolve(n.Content[i+1])) {
 				return
 			}
 		}
 	}
+}
+
+func items(n *yaml.Node) (all []*yaml.Node) {
+	for _, item := range n.Content {
+		all = append(all, resolve(item))
+	}
+	return all
+}
+
+func resolve(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
 }
 
 // readFields reads a map whose fields stand for options.
@@ -181,6 +195,11 @@ func (in *input) readFields(file, path string, n *yaml.Node) {
 	names := map[string]bool{}
 	for _, f := range slices.Concat(slices.Collect(maps.Keys(fields)), slices.Collect(maps.Keys(notes))) {
 		names[f] = true
+	}
+	below := func(at string) bool {
+		return slices.ContainsFunc(slices.Collect(maps.Keys(names)), func(f string) bool {
+			return strings.HasPrefix(f, at+".")
+		})
 	}
 	for key, value := range pairs(n) {
 		at := path + "." + key.Value
@@ -192,11 +211,11 @@ func (in *input) readFields(file, path string, n *yaml.Node) {
 			var given any = value.Value
 			switch {
 			case value.Kind == yaml.SequenceNode:
-				items := []any{}
-				for _, item := range value.Content {
-					items = append(items, item.Value)
+				all := []any{}
+				for _, item := range items(value) {
+					all = append(all, item.Value)
 				}
-				given = items
+				given = all
 			case value.Kind != yaml.ScalarNode:
 				in.fault(where, "want a single value or a list")
 				continue
@@ -209,7 +228,7 @@ func (in *input) readFields(file, path string, n *yaml.Node) {
 		case noted:
 			note.Name = where
 			in.items = append(in.items, note)
-		case value.Kind == yaml.MappingNode:
+		case value.Kind == yaml.MappingNode && below(at): // not for ever, in a map that holds itself
 			in.readFields(file, at, value)
 		default:
 			in.fault(where, "the alpha configuration has no such field%s", config.Nearest(at, names))
@@ -219,7 +238,7 @@ func (in *input) readFields(file, path string, n *yaml.Node) {
 
 // readHeaders reads headers for the app. Until 7.13 the fields of a source stood beside it.
 func (in *input) readHeaders(file string, n *yaml.Node) {
-	for _, item := range n.Content {
+	for _, item := range items(n) {
 		var h struct {
 			Name   string      `yaml:"name"`
 			Values []yaml.Node `yaml:"values"`
@@ -276,7 +295,7 @@ func (in *input) readUpstreams(file string, n *yaml.Node) {
 				config.Nearest(key.Value, map[string]bool{"upstreams": true, "proxyRawPath": true}))
 			continue
 		}
-		for _, item := range value.Content {
+		for _, item := range items(value) {
 			r := route{where: fmt.Sprintf("%s:%d: upstream", file, item.Line)}
 			static, code := false, "200"
 			say := func(field *yaml.Node, outcome Outcome, note string) {

@@ -2,6 +2,7 @@ package oauth2proxy
 
 import (
 	"regexp/syntax"
+	"slices"
 	"strings"
 )
 
@@ -20,147 +21,102 @@ func expand(expression string) (matches []match, loose, ok bool) {
 	if err != nil {
 		return nil, false, false
 	}
-	e := &expansion{open: []match{{}}, ok: true}
-	e.walk(re, false)
-	if !e.ok || !e.begun {
-		return nil, false, false
-	}
-	for _, m := range e.open { // not anchored at the end
-		e.done = append(e.done, match{m.path, true})
-	}
-	for _, m := range e.done {
-		if !strings.HasPrefix(m.path, "/") {
-			// An empty prefix, as in "^.*", is every path.
-			if m.path != "" || !m.prefix {
-				return nil, false, false
-			}
+	e := &expansion{ok: true}
+	for _, b := range e.walk(re, []branch{{}}) {
+		m := match{b.path, b.rest || !b.ended}
+		// An empty prefix, as in "^.*", is every path.
+		if !b.begun || !strings.HasPrefix(m.path, "/") && m != (match{"", true}) {
+			return nil, false, false
 		}
+		matches = append(matches, m)
 	}
-	return e.done, e.loose, len(e.done) <= maxMatches
+	return matches, e.loose, e.ok
 }
 
-// expansion is the state of expand. The open matches are those that what follows is added to.
-type expansion struct {
-	open, done []match
-	begun      bool // after ^
-	rest       bool // after .*, where only $ may follow
-	loose, ok  bool
+// branch is one way through an expression: each alternative begins one, and what follows is added to all.
+type branch struct {
+	path  string
+	begun bool // after ^
+	rest  bool // after .*, where only $ may follow
+	ended bool // after $, where nothing else may follow
 }
 
-func (e *expansion) fail() { e.ok = false }
+// expansion is the state of expand.
+type expansion struct{ loose, ok bool }
 
-func (e *expansion) add(texts ...string) {
-	if e.rest || len(e.open)*len(texts) > maxMatches || !e.begun {
-		e.fail()
-		return
-	}
-	var next []match
-	for _, m := range e.open {
-		for _, t := range texts {
-			next = append(next, match{m.path + t, false})
-		}
-	}
-	e.open = next
-}
-
-// walk adds one part of an expression. Inside is set below an alternative or a repetition, where anchors have another
-// meaning than to end the whole.
-func (e *expansion) walk(re *syntax.Regexp, inside bool) {
+// walk adds one part of an expression to branches. Whatever it cannot add exactly, but for a dot, fails: a branch is
+// never wider than the expression.
+func (e *expansion) walk(re *syntax.Regexp, from []branch) (to []branch) {
 	if !e.ok {
-		return
+		return nil
 	}
 	switch re.Op {
 	case syntax.OpEmptyMatch:
+		to = from
 	case syntax.OpLiteral:
-		if re.Flags&syntax.FoldCase != 0 {
-			e.fail()
-			return
-		}
-		e.add(string(re.Rune))
+		e.ok = re.Flags&syntax.FoldCase == 0
+		to = e.add(from, string(re.Rune))
 	case syntax.OpAnyCharNotNL, syntax.OpAnyChar:
 		e.loose = true
-		e.add(".")
+		to = e.add(from, ".")
 	case syntax.OpCharClass:
 		var texts []string
 		for i := 0; i+1 < len(re.Rune); i += 2 {
-			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
-				if texts = append(texts, string(r)); len(texts) > maxMatches {
-					e.fail()
-					return
-				}
+			for r := re.Rune[i]; r <= re.Rune[i+1] && len(texts) <= maxMatches; r++ {
+				texts = append(texts, string(r))
 			}
 		}
-		e.add(texts...)
+		to = e.add(from, texts...)
 	case syntax.OpBeginText:
-		if inside || e.begun {
-			e.fail()
-		}
-		e.begun = true
+		to = e.each(from, func(b *branch) bool {
+			b.begun = true
+			return *b == branch{begun: true}
+		})
 	case syntax.OpEndText:
-		if inside {
-			e.fail()
-			return
-		}
-		for _, m := range e.open {
-			e.done = append(e.done, match{m.path, e.rest})
-		}
-		e.open = nil
-	case syntax.OpCapture:
-		e.walk(re.Sub[0], inside)
-	case syntax.OpConcat:
+		to = e.each(from, func(b *branch) bool {
+			b.ended = true
+			return b.begun
+		})
+	case syntax.OpStar:
+		to = e.each(from, func(b *branch) bool {
+			b.rest = true
+			return b.begun && !b.ended && (re.Sub[0].Op == syntax.OpAnyCharNotNL || re.Sub[0].Op == syntax.OpAnyChar)
+		})
+	case syntax.OpCapture, syntax.OpConcat:
+		to = from
 		for _, sub := range re.Sub {
-			e.walk(sub, inside)
+			to = e.walk(sub, to)
 		}
 	case syntax.OpQuest:
-		e.alternatives(&syntax.Regexp{Op: syntax.OpEmptyMatch}, re.Sub[0])
+		to = slices.Concat(from, e.walk(re.Sub[0], from))
 	case syntax.OpAlternate:
-		if !e.begun { // (^/a|^/b), or ^/a|^/b
-			e.each(re.Sub)
-			return
+		for _, sub := range re.Sub {
+			to = append(to, e.walk(sub, from)...)
 		}
-		e.alternatives(re.Sub...)
-	case syntax.OpStar:
-		if re.Sub[0].Op != syntax.OpAnyCharNotNL && re.Sub[0].Op != syntax.OpAnyChar || inside {
-			e.fail()
-			return
-		}
-		e.rest = true
 	default:
-		e.fail()
+		e.ok = false
 	}
+	e.ok = e.ok && len(to) <= maxMatches
+	return to
 }
 
-// alternatives adds each of several parts to the open matches.
-func (e *expansion) alternatives(subs ...*syntax.Regexp) {
-	if e.rest {
-		e.fail()
-		return
+// add adds each of several texts to each branch.
+func (e *expansion) add(from []branch, texts ...string) (to []branch) {
+	e.ok = e.ok && len(from)*len(texts) <= maxMatches
+	for _, text := range texts {
+		to = append(to, e.each(from, func(b *branch) bool {
+			b.path += text
+			return b.begun && !b.rest && !b.ended
+		})...)
 	}
-	var all []match
-	before := e.open
-	for _, sub := range subs {
-		e.open = before
-		e.walk(sub, true)
-		all = append(all, e.open...)
-	}
-	if e.open = all; len(all) > maxMatches {
-		e.fail()
-	}
+	return to
 }
 
-// each expands alternatives that are each anchored.
-func (e *expansion) each(subs []*syntax.Regexp) {
-	for _, sub := range subs {
-		one := &expansion{open: []match{{}}, ok: true}
-		one.walk(sub, false)
-		if !one.ok || !one.begun {
-			e.fail()
-			return
-		}
-		for _, m := range one.open {
-			one.done = append(one.done, match{m.path, true})
-		}
-		e.done, e.loose = append(e.done, one.done...), e.loose || one.loose
+// each takes a step with each branch. A step that cannot be taken exactly returns false.
+func (e *expansion) each(from []branch, step func(*branch) bool) []branch {
+	to := slices.Clone(from)
+	for i := range to {
+		e.ok = step(&to[i]) && e.ok
 	}
-	e.open, e.begun = nil, true
+	return to
 }

@@ -359,10 +359,9 @@ func (t *translator) exemptions() (all []public, negated *negation) {
 		}
 		for _, raw := range s.values {
 			method, expression, not := "", raw, false
-			// As oauth2-proxy does: the first = of a route ends the method, even inside an expression.
+			// As oauth2-proxy does: the first = of a route ends the method, and any != negates, even inside an expression.
 			if before, after, ok := strings.Cut(raw, "="); ok && flag == "skip-auth-route" {
-				method, not = strings.CutSuffix(before, "!")
-				expression = after
+				method, expression, not = strings.TrimSuffix(before, "!"), after, strings.Contains(raw, "!=")
 			}
 			var methods []string
 			if method != "" {
@@ -403,6 +402,11 @@ func patterns(expression string, all bool) (paths []string, note string, ok bool
 	}
 	for _, m := range matches {
 		path := m.path
+		// As a pattern, /* is no path, and // at the end is one slash; a part of a character can match nothing.
+		_, err := gateway.NewPolicy(gateway.Rule{Path: path})
+		if path != "" && err != nil || strings.ContainsAny(path, "*\ufffd") {
+			return nil, "", false
+		}
 		switch slash := strings.HasSuffix(path, "/"); {
 		case m.prefix && path == "":
 			path = "/*"
@@ -415,9 +419,6 @@ func patterns(expression string, all bool) (paths []string, note string, ok bool
 			path += "/*"
 		case slash && path != "/":
 			path = strings.TrimSuffix(path, "/")
-		}
-		if _, err := gateway.NewPolicy(gateway.Rule{Path: path, Public: true}); err != nil {
-			return nil, "", false
 		}
 		if !slices.Contains(paths, path) {
 			paths = append(paths, path)

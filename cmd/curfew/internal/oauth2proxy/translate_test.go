@@ -169,7 +169,14 @@ func TestWhatIsWrongIsSaidAtOnceWithASuggestion(t *testing.T) {
 		{alpha("provider: []"), nil, "provider: the alpha configuration has no such field; did you mean providers?"},
 		{alpha("providers: [{clientId: a}]"), nil, "provider.clientId: the alpha configuration has no such field; did " +
 			"you mean provider.clientID?"},
-		{alpha("a: b: c"), nil, "is not valid YAML"},
+		{alpha("a: b: c"), nil, "is not valid YAML: mapping values are not allowed in this context"},
+		{alpha("a: 1\n b: \"2"), nil, "is not valid YAML: line "},
+		{alpha("providers: [{clientSecret: *geheim}]"), nil, "is not valid YAML: unknown anchor"},
+		{alpha(""), nil, "a.yaml: want a map"},
+		{alpha("# nothing\n"), nil, "a.yaml: want a map"},
+		{alpha("---\n"), nil, "a.yaml: want a map"},
+		{alpha("providers: [{oidcConfig: &o {oidcConfig: *o}}]"), nil, "provider.oidcConfig.oidcConfig: the alpha " +
+			"configuration has no such field"},
 		{[]string{"--client-id=a", "--email-domain=*"}, nil, "--redirect-url: is not set"},
 		{needed("--redirect-url=http://app.example.com/oauth2/callback"), nil, "http is for loopback"},
 		{needed("--redirect-url=/oauth2/callback"), nil, "is not an absolute URL"},
@@ -328,7 +335,30 @@ func TestExpressionsBecomePaths(t *testing.T) {
 		{`^/favicon\.ico$`, false, "/favicon.ico"},
 		{"^/a$|^/b/", false, "/a /b/*"},
 		{"(^/a$|^/b$)", false, "/a /b"},
-		{"/public/", false, ""}, // anywhere in a path
+		{"(^/a|^/b)$", false, "/a /b"},
+		{"(?:^/healthz|^/readyz)$", false, "/healthz /readyz"},
+		{"(^/api/v1|^/api/v2)/public$", false, "/api/v1/public /api/v2/public"},
+		{"(^/api/|^/v2/)health$", false, "/api/health /v2/health"},
+		{`(^/a|^/b)\.json$`, false, "/a.json /b.json"},
+		{"(^/a|^/b)", false, "/a/* /b/*"},
+		{"(^/a$|^/b)$", false, "/a /b"},
+		{"(^/a$|^/b)/c", false, ""},
+		{"(^/a|^/b.*)/c$", false, ""},
+		{"^(/a|/b)$", false, "/a /b"},
+		{"^(/a|/b$)", false, "/a/* /b"},
+		{"^/a(/.*)?$", false, "/a /a/*"},
+		{"^/a$/b", false, ""}, // accepts no path
+		{"^/a$b|^/c$", false, ""},
+		{"(^/a)?/b$", false, ""},
+		{"(^/a|/b)$", false, ""},
+		{"^//", false, ""},
+		{"^/a//", false, ""},
+		{"^/a//$", false, ""},
+		{`^/\*$`, false, ""}, // a path, not a pattern
+		{`^/a/\*$`, false, ""},
+		{"^/a/[*b]$", false, ""},
+		{`^/\x{D800}$`, false, ""}, // no character
+		{"/public/", false, ""},    // anywhere in a path
 		{`\.css$`, false, ""},
 		{"(?i)^/a$", false, ""},
 		{"^/[a-z]+$", false, ""},
@@ -435,6 +465,43 @@ providers:
 		if !slices.ContainsFunc(made.Items, func(i Item) bool { return strings.Contains(i.Name, want) }) {
 			t.Errorf("nothing is said of %s", want)
 		}
+	}
+}
+
+func TestAliasesInTheAlphaConfigurationAreResolved(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "alpha.yaml", `
+upstreamConfig:
+  proxyRawPath: # not looked at
+    - &group /staff
+    - &app {path: /api/, uri: "http://127.0.0.1:3001"}
+    - &header {name: X-Department, values: [claim: department]}
+    - &provider {provider: oidc, clientID: app, allowedGroups: [/a, *group], oidcConfig: {&url issuerURL: "https://a.example"}}
+    - &value {claim: email}
+  upstreams: [*app]
+injectRequestHeaders: [*header, {name: X-Email, values: [*value]}]
+server: {&address bindAddress: "127.0.0.1:4180"}
+metricsServer: {*address : "127.0.0.1:9100"}
+providers: [*provider]
+`)
+	made, c := translate(t, []string{"--alpha-config", file, "--email-domain", "*", "--redirect-url",
+		"https://app.example.com/oauth2/callback"}, nil)
+	if c.Providers[0].Issuer != "https://a.example" || len(c.Routes) != 1 || c.Routes[0].Path != "/api/*" {
+		t.Errorf("the issuer is %q, and the routes are %v", c.Providers[0].Issuer, c.Routes)
+	}
+	for _, want := range []string{"groups: [/a, /staff]", "X-Department: claim:department", "X-Email: email"} {
+		if !strings.Contains(string(made.YAML), want) {
+			t.Errorf("no %s in\n%s", want, made.YAML)
+		}
+	}
+}
+
+func TestAnyNegationOfARouteCounts(t *testing.T) {
+	t.Parallel()
+	made, _ := translate(t, needed("--skip-auth-route=GET=^/a!=b/"), nil) // in oauth2-proxy all but these paths
+	if want := "- path: /a!=b/*\n    methods: [GET]\n  - path: /*\n    methods: [GET]\n    public: true\n"; !strings.Contains(
+		string(made.YAML), want) {
+		t.Errorf("no %q in\n%s", want, made.YAML)
 	}
 }
 
