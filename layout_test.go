@@ -34,7 +34,7 @@ func rooms() map[string][]string {
 		"login":            append(slices.Clone(ground), "internal/guard", "internal/span", "internal/wait"),
 		"gateway":          append(slices.Clone(ground), "internal/guard", "internal/span"),
 		"gateway/extauthz": {"gateway", "internal/span"}, "logout": ground,
-		"fanout":  append(slices.Clone(ground), "internal/span", "internal/wait"),
+		"fanout":  append(slices.Clone(ground), "internal/guard", "internal/span", "internal/wait"),
 		"console": append(slices.Clone(ground), "internal/wait"),
 		// A store knows the contract, and nothing else.
 		"store/memory": {"store"}, "store/sqlite": {"store", "store/internal/gate"},

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"example.com/curfew/internal/guard"
 	"example.com/curfew/internal/span"
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/store"
@@ -120,7 +121,7 @@ func (q *queue) attempt(ctx context.Context, n store.Notice) {
 	trying, cancel := context.WithTimeout(ctx, tryTimeout)
 	trying, sp := span.Begin(q.s.traces.of(trying, &n), q.s.cfg.Tracer, "notice "+string(q.kind), trace.SpanKindClient,
 		"curfew.notice.kind", string(q.kind), "curfew.notice.target", q.target, "curfew.notice.id", n.ID)
-	r := q.try(trying, n)
+	r := q.guarded(trying, n)
 	span.Set(trying, "curfew.result", r.name)
 	if r.verdict != done {
 		sp.SetStatus(codes.Error, "")
@@ -129,6 +130,19 @@ func (q *queue) attempt(ctx context.Context, n store.Notice) {
 	cancel()
 	q.breaker.record(r, began, q.s.cfg.Now())
 	q.report(ctx, n, r, began)
+}
+
+// guarded is try, in which the app's HTTP client may panic: the process would end, and at the next start again.
+func (q *queue) guarded(ctx context.Context, n store.Notice) result {
+	var fault error
+	r := func() result {
+		defer guard.Recover(cmp.Or(q.s.cfg.Log, slog.Default()), "a notice", &fault)
+		return q.try(ctx, n)
+	}()
+	if fault != nil {
+		return result{verdict: temporary, name: "error", reason: clip(fault.Error())}
+	}
+	return r
 }
 
 // report writes the result of an attempt to the store, the log and the metrics.

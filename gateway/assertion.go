@@ -63,7 +63,7 @@ func CheckAssertionClaims(names []string) error {
 // assert returns an assertion for app about a session that has just been checked.
 func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (string, error) {
 	a, now := h.Assertion, h.Sessions.Now()
-	about := assertionKey{s.Key, app, s.Tokens.Expires.UnixMicro()}
+	about := assertionKey{s.Key, app, s.Revision()}
 	if jwt := a.cache.get(about, now); jwt != "" {
 		return jwt, nil
 	}
@@ -109,11 +109,11 @@ func (h *Handler) assert(ctx context.Context, s *session.Session, app string) (s
 }
 
 // assertionKey identifies a cached assertion. A later session has another key, and no assertion is requested for an
-// ended one. The claims change when the access token is refreshed, and then its expiry changes too.
+// ended one. The claims change when the provider has been asked, and then the session has been written.
 type assertionKey struct {
-	key     store.Key
-	app     string
-	expires int64
+	key      store.Key
+	app      string
+	revision int64
 }
 
 type cachedAssertion struct {

@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"example.com/curfew/gateway"
@@ -115,6 +117,41 @@ func TestAnswersOfAGoAppArePrivateUnlessItSaysOtherwise(t *testing.T) {
 		resp, _ := st.send("GET", "/", headers...)
 		if got := resp.Header.Get("Cache-Control"); got != c.want || resp.Header.Get("Vary") != "Cookie" {
 			t.Errorf("%s: Cache-Control %q, Vary %q; want %q", name, got, resp.Header.Get("Vary"), c.want)
+		}
+	}
+}
+
+// The script for open tabs has the name of a session, so the page is of one person, whatever the app says of it.
+func TestAPublicPageWithTheNameOfASessionIsForNobodyElse(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]string{
+		"public, max-age=600, s-maxage=6": "max-age=600, no-cache, private", "": "no-cache, private",
+		"no-store": "no-store, no-cache",
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			st := newStage(t)
+			policy, err := gateway.NewPolicy(gateway.Rule{Path: "/public/*", Public: true})
+			rig.Must(t, err)
+			st.gateway.Policy, st.gateway.Tabs = policy, gateway.TabsOverlay
+			b, _ := st.signIn(nil)
+			st.upstream = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/html")
+				if said != "" {
+					w.Header().Set("Cache-Control", said)
+				}
+				w.Header().Set("Cdn-Cache-Control", "max-age=600")
+				io.WriteString(w, "<!doctype html><p>x")
+			}
+			resp, body := st.send(method, "/public/x", "Cookie", cookie(b), "Sec-Fetch-Dest", "document")
+			got := strings.Join(resp.Header["Cache-Control"], ", ")
+			if got != want || resp.Header.Get("Cdn-Cache-Control") != "" ||
+				method == "GET" && !strings.Contains(body, "data-session") {
+				t.Errorf("%s %q: %q, want %q; %q", method, said, got, want, body)
+			}
+			resp, body = st.send(method, "/public/x", "Sec-Fetch-Dest", "document") // nobody is signed in
+			if got := resp.Header.Get("Cache-Control"); got != said || strings.Contains(body, "data-session") {
+				t.Errorf("%s %q, for nobody: %q; %q", method, said, got, body)
+			}
 		}
 	}
 }

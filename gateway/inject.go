@@ -53,10 +53,10 @@ func (h *Handler) tabMode(r *http.Request, to *route, v requestState) TabMode {
 }
 
 // addTabScript puts the script into an answer of the app, if it is a page that can have it. The body is passed on as it
-// comes; only its beginning is looked at.
-func (h *Handler) addTabScript(resp *http.Response, v requestState) {
+// comes; only its beginning is looked at. added: the page has it, or would have it if this were no HEAD.
+func (h *Handler) addTabScript(resp *http.Response, v requestState) (added bool) {
 	if v.tabs == "" || !isPage(resp) {
-		return
+		return false
 	}
 	r := v.request
 	nonce, fault := h.allowsScript(resp.Header["Content-Security-Policy"], r)
@@ -68,7 +68,7 @@ func (h *Handler) addTabScript(resp *http.Response, v requestState) {
 			h.Site.Event(r, slog.LevelWarn, "tab_script_left_out", slog.String("host", r.Host),
 				slog.String("error", fault))
 		}
-		return
+		return false
 	}
 	// These describe another body (RFC 9110 §7.7).
 	for _, name := range [...]string{"Content-Length", "Etag", "Last-Modified", "Accept-Ranges", "Content-Md5",
@@ -77,7 +77,7 @@ func (h *Handler) addTabScript(resp *http.Response, v requestState) {
 	}
 	resp.ContentLength = -1
 	if r.Method == http.MethodHead {
-		return
+		return true
 	}
 	esc := template.HTMLEscapeString
 	tag := `<script async src="` + esc(h.Site.Path("tab.js")) + `" data-session="` + v.session.Key.Handle() +
@@ -86,6 +86,7 @@ func (h *Handler) addTabScript(resp *http.Response, v requestState) {
 		tag += ` nonce="` + esc(nonce) + `"`
 	}
 	resp.Body = &injector{ReadCloser: resp.Body, tag: tag + "></script>"}
+	return true
 }
 
 // isPage reports whether an answer is a whole page whose bytes can be added to.

@@ -159,7 +159,12 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			v := stateFrom(r.Request.Context())
 			if r.StatusCode != http.StatusSwitchingProtocols {
 				r.Body = &trailerFilter{r.Body, r, h.Cookie}
-				h.addTabScript(r, v)
+				if h.addTabScript(r, v) && v.public {
+					// What the app says of its page does not hold for one with the name of a session: another person would
+					// be told that this session has ended, and so would this one after the next sign-in.
+					v.public = false
+					r.Header.Add("Cache-Control", "no-cache")
+				}
 				h.limitCaching(r.Header, v)
 			}
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {

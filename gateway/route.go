@@ -195,7 +195,7 @@ func (u *Upstream) transport() http.RoundTripper {
 		MaxIdleConns:           maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    5 * time.Second,
+		TLSHandshakeTimeout:    10 * time.Second, // a busy machine may have to read its certificate authorities first
 		ResponseHeaderTimeout:  u.Timeout,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxResponseHeader,

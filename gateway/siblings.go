@@ -75,11 +75,15 @@ func (r *rule) siblings() []string {
 }
 
 // requiresMore reports whether the rule requires more than a sign-in.
-func (r *rule) requiresMore() bool { return len(r.Groups)+len(r.EmailDomains)+len(r.Claims) > 0 }
+func (r *rule) requiresMore() bool {
+	return len(r.Groups)+len(r.EmailDomains)+len(r.Claims)+len(r.Scopes)+len(r.ACR)+len(r.AMR) > 0 || r.MaxAge > 0
+}
 
 // requiresAll reports whether a user who meets r also meets other.
 func (r *rule) requiresAll(other *rule) bool {
-	if r.Public || !within(r.Groups, other.Groups) || !within(r.EmailDomains, other.EmailDomains) {
+	if r.Public || !within(r.Groups, other.Groups) || !within(r.EmailDomains, other.EmailDomains) ||
+		!within(r.Scopes, other.Scopes) || !within(r.ACR, other.ACR) || !within(r.AMR, other.AMR) ||
+		other.MaxAge > 0 && (r.MaxAge == 0 || r.MaxAge > other.MaxAge) {
 		return false
 	}
 	for name, values := range other.Claims {

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"example.com/curfew/gateway"
 	"example.com/curfew/internal/rig"
@@ -34,6 +35,15 @@ func TestGapsAreThePathsBesideARuleForWhichLessIsAsked(t *testing.T) {
 			all}, false, ""},
 		"the rest asks for something else": {[]gateway.Rule{{Path: "/admin/*", EmailDomains: []string{"example.com"}},
 			all}, false,
+			"1 /admin.json 2, 1 /admin.html 2, 1 /admin. 2"},
+		"a step-up": {[]gateway.Rule{{Path: "/admin/*", ACR: []string{"gold"}}}, false,
+			"1 /admin.json 0, 1 /admin.html 0, 1 /admin. 0"},
+		"a newer sign-in, and the rest asks for an older one": {[]gateway.Rule{{Path: "/admin/*", MaxAge: time.Minute},
+			{Path: "/*", MaxAge: time.Hour}}, false, "1 /admin.json 2, 1 /admin.html 2, 1 /admin. 2"},
+		"a newer sign-in, and the rest asks for as new a one": {[]gateway.Rule{{Path: "/admin/*", MaxAge: time.Hour},
+			{Path: "/*", MaxAge: time.Minute}}, false, ""},
+		"a scope, and the rest asks for another way to sign in": {[]gateway.Rule{{Path: "/admin/*",
+			Scopes: []string{"write"}}, {Path: "/*", AMR: []string{"otp"}}}, false,
 			"1 /admin.json 2, 1 /admin.html 2, 1 /admin. 2"},
 		"all are covered": {[]gateway.Rule{{Path: "/admin/*", Groups: admins}, {Path: "/admin.json", Groups: admins},
 			{Path: "/admin.html", Groups: admins}, {Path: "/admin.", Groups: admins}}, false,

@@ -81,6 +81,10 @@ func (s *Session) opens(b *Bearer) bool {
 // If it forgot one instead, a logout by that sid would be answered with success and end nothing.
 const maxFormer = 16
 
+// Revision is another number whenever the session was written: after a refresh, and about once a minute while it is in
+// use.
+func (s *Session) Revision() int64 { return s.revision }
+
 // HasSID reports whether sid is the session's SID or one of Former.
 func (s *Session) HasSID(sid string) bool {
 	return (&store.Record{SID: s.SID, Former: s.Former}).HasSID(sid)

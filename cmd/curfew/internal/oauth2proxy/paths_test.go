@@ -97,7 +97,8 @@ func (i *imported) open(method, path string) bool {
 	return i.passed
 }
 
-// drawExpression draws an expression. In most the beginning, or each alternative of it, is anchored, as people write them.
+// drawExpression draws an expression. In most the beginning, or each alternative of it, is anchored, as people write
+// them.
 func drawExpression(t *rapid.T) string {
 	pick := func(what string, from ...string) string { return rapid.SampledFrom(from).Draw(t, what) }
 	part := func() string { return drawPart(t, 2) }
@@ -125,8 +126,8 @@ func drawPart(t *rapid.T, depth int) string {
 	case 0, 1, 2, 3, 4:
 		return rapid.SampledFrom([]string{"a", "b", "/a", "/b", "a/", "v1", `\.`, "[ab]", "-"}).Draw(t, "plain")
 	case 5:
-		return rapid.SampledFrom([]string{"", "/", "//", ".", `/\*`, `\*`, "[*/a]", "[Aa]", "[^/]", "[^/]*", `\d`, ".*", ".*?",
-			".+", "^", "$", `\A`, `\z`, `\b`, "^/a", "=", "!=", "é", `\x{D800}`, "%", ";"}).Draw(t, "odd")
+		return rapid.SampledFrom([]string{"", "/", "//", ".", `/\*`, `\*`, "[*/a]", "[Aa]", "[^/]", "[^/]*", `\d`, ".*",
+			".*?", ".+", "^", "$", `\A`, `\z`, `\b`, "^/a", "=", "!=", "é", `\x{D800}`, "%", ";"}).Draw(t, "odd")
 	case 6, 7, 8:
 		return part() + part()
 	case 9:

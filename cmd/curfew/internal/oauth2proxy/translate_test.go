@@ -476,7 +476,8 @@ upstreamConfig:
     - &group /staff
     - &app {path: /api/, uri: "http://127.0.0.1:3001"}
     - &header {name: X-Department, values: [claim: department]}
-    - &provider {provider: oidc, clientID: app, allowedGroups: [/a, *group], oidcConfig: {&url issuerURL: "https://a.example"}}
+    - &provider {provider: oidc, clientID: app, allowedGroups: [/a, *group],
+        oidcConfig: {issuerURL: "https://a.example"}}
     - &value {claim: email}
   upstreams: [*app]
 injectRequestHeaders: [*header, {name: X-Email, values: [*value]}]
@@ -499,8 +500,8 @@ providers: [*provider]
 func TestAnyNegationOfARouteCounts(t *testing.T) {
 	t.Parallel()
 	made, _ := translate(t, needed("--skip-auth-route=GET=^/a!=b/"), nil) // in oauth2-proxy all but these paths
-	if want := "- path: /a!=b/*\n    methods: [GET]\n  - path: /*\n    methods: [GET]\n    public: true\n"; !strings.Contains(
-		string(made.YAML), want) {
+	const want = "- path: /a!=b/*\n    methods: [GET]\n  - path: /*\n    methods: [GET]\n    public: true\n"
+	if !strings.Contains(string(made.YAML), want) {
 		t.Errorf("no %q in\n%s", want, made.YAML)
 	}
 }
