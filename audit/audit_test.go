@@ -25,6 +25,7 @@ type bench struct {
 	journal *faulty
 	ring    *keyring.Keyring
 	file    bytes.Buffer
+	disk    chan struct{} // if it is set, a write to the file waits until it is closed
 	log     *audit.Log
 	stop    func()
 }
@@ -54,7 +55,7 @@ func bubble(t *testing.T, keep time.Duration, test func(b *bench)) {
 			t.Fatal(err)
 		}
 		b := &bench{t: t, journal: &faulty{Store: memory.New()}, ring: ring}
-		b.log = audit.New(audit.Config{Journal: b.journal, Keyring: ring, Writer: &b.file, Keep: keep, Replica: "one",
+		b.log = audit.New(audit.Config{Journal: b.journal, Keyring: ring, Writer: b, Keep: keep, Replica: "one",
 			Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -63,6 +64,13 @@ func bubble(t *testing.T, keep time.Duration, test func(b *bench)) {
 		defer b.stop()
 		test(b)
 	})
+}
+
+func (b *bench) Write(p []byte) (int, error) {
+	if b.disk != nil {
+		<-b.disk
+	}
+	return b.file.Write(p)
 }
 
 func (b *bench) events(q audit.Query) []audit.Event {
@@ -197,6 +205,34 @@ func TestRecordingNeitherBlocksNorFails(t *testing.T) {
 		}
 		if n := strings.Count(b.file.String(), "\n"); n != 2 {
 			b.t.Errorf("the file has %d lines", n)
+		}
+	})
+}
+
+// A file may be on a disk that is away for long. Then the journal goes on, and so does the end of the process.
+func TestAWriterThatDoesNotReturnStopsNothingElse(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		b.disk = make(chan struct{})
+		for i := range 3 {
+			b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: "alice"})
+			if all := b.events(audit.Query{}); len(all) != i+1 {
+				b.t.Errorf("the journal has %d events, and %d were recorded", len(all), i+1)
+			}
+		}
+		if _, lost := b.log.Counts(); lost != 3 {
+			b.t.Errorf("%d are counted as lost", lost)
+		}
+		began := time.Now()
+		b.log.Record(audit.Event{Type: audit.SignIn, Result: audit.OK, Subject: "bob"})
+		b.stop()
+		if took := time.Since(began); took > 20*time.Second {
+			b.t.Errorf("stopping took %v", took)
+		}
+		close(b.disk)
+		synctest.Wait()
+		if n := strings.Count(b.file.String(), "\n"); n != 1 {
+			b.t.Errorf("the file has %d lines, and one write was begun", n)
 		}
 	})
 }

@@ -28,7 +28,8 @@ const (
 type Config struct {
 	Journal store.Journal    // keeps the newest events for all replicas; nil: none are kept
 	Keyring *keyring.Keyring // seals them
-	// Writer gets every event as a line of JSON; nil: none. It is called by one goroutine.
+	// Writer gets every event as a line of JSON; nil: none. One call is made at a time. If it does not return for 5 s,
+	// events are lost to it alone.
 	Writer  io.Writer
 	Keep    time.Duration // how long events stay in the journal; 0: as long as there is room
 	Replica string        // the name of this process
@@ -42,6 +43,7 @@ type Log struct {
 	waiting chan item
 	dropped atomic.Int64
 	written atomic.Int64
+	writing atomic.Bool // Config.Writer has not returned yet
 
 	mu     sync.Mutex
 	limits map[string]*limit // by type and whether it is a refusal
@@ -167,15 +169,7 @@ func (l *Log) write(ctx context.Context, items []item) error {
 		}
 	}
 	var faults []error
-	if l.cfg.Writer != nil && len(batch) > 0 {
-		var lines []byte
-		for i := range batch {
-			lines = append(lines, line(&batch[i])...)
-		}
-		if _, err := l.cfg.Writer.Write(lines); err != nil {
-			faults = append(faults, err)
-		}
-	}
+	lined := l.writeLines(batch)
 	var entries [][]byte
 	for i := range batch {
 		e := batch[i]
@@ -198,12 +192,48 @@ func (l *Log) write(ctx context.Context, items []item) error {
 			faults = append(faults, err)
 		}
 	}
+	if err := lined(); err != nil {
+		faults = append(faults, err)
+	}
 	if len(faults) > 0 {
 		l.dropped.Add(int64(len(batch)))
 	} else {
 		l.written.Add(int64(len(batch)))
 	}
 	return errors.Join(faults...)
+}
+
+var errStuck = errors.New("the writer of the audit record does not return: its file may be on a disk that is away")
+
+// writeLines begins to write events to the writer, and returns a function that waits for that, for 5 s at most. While
+// the writer has not returned from an earlier write, events are lost to it, and to nothing else.
+func (l *Log) writeLines(batch []Event) (finish func() error) {
+	if l.cfg.Writer == nil || len(batch) == 0 {
+		return func() error { return nil }
+	}
+	if !l.writing.CompareAndSwap(false, true) {
+		return func() error { return errStuck }
+	}
+	var lines []byte
+	for i := range batch {
+		lines = append(lines, line(&batch[i])...)
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := l.cfg.Writer.Write(lines)
+		l.writing.Store(false)
+		written <- err
+	}()
+	late := time.NewTimer(writeTime)
+	return func() error {
+		defer late.Stop()
+		select {
+		case err := <-written:
+			return err
+		case <-late.C:
+			return errStuck
+		}
+	}
 }
 
 // limit is a token bucket.

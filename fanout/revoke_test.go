@@ -263,3 +263,30 @@ func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {
 		}
 	})
 }
+
+// explosive is an HTTP client of an app that panics when a token is to be revoked.
+type explosive struct{ http.RoundTripper }
+
+func (e explosive) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodPost {
+		panic("the app's transport")
+	}
+	return e.RoundTripper.RoundTrip(r)
+}
+
+// A notice stays in the store, so a panic that ended the process would end it again at each start.
+func TestAPanicOfTheAppsClientIsATryThatFailed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, p := revoking(t, nil, func(c *oidc.Config) {
+			c.HTTPClient = &http.Client{Transport: explosive{&revoker{}}}
+		})
+		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
+		s.run()
+		s.pass(time.Second)
+		left := s.letters(store.NoticePending)
+		if len(left) != 1 || left[0].Attempts == 0 || left[0].Reason != "a notice panicked: the app's transport" {
+			t.Errorf("%+v", left)
+		}
+	})
+}
