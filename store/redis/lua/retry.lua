@@ -1,5 +1,5 @@
--- Makes a notice due at a time, with another deadline and no attempts. A dead letter becomes a pending notice again. A leased notice
--- stays leased. Returns the queue, or 'no notice'.
+-- Makes a notice due at a time, with another deadline and no attempts. A dead letter becomes a pending notice again. A
+-- leased notice stays leased. Returns the queue, or 'no notice'.
 -- KEYS: 1 notice
 -- ARGV: 1 id, 2 due, 3 deadline as in a template, 4 key prefix of the bucket, 5 key prefix of wake-ups
 local n = redis.call('HMGET', KEYS[1], 'q', 't')
