@@ -58,7 +58,8 @@ func parsePattern(text string) (pattern, bool) {
 		return pattern{"", true}, true
 	}
 	path, ok := plainPath(base)
-	if !ok || path != base || strings.Contains(base, "*") {
+	// `//*` would be every path, and `/a//*` would be `/a/*`.
+	if !ok || path != base || strings.Contains(base, "*") || below && strings.HasSuffix(base, "/") {
 		return pattern{}, false
 	}
 	return pattern{strings.TrimSuffix(base, "/"), below}, true

@@ -206,6 +206,7 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 		Rule{Path: "/x", Public: true, MaxAge: time.Minute}, Rule{Path: "/x", ACR: []string{"a b"}},
 		Rule{Path: "/x", AMR: []string{`a"b`}}, Rule{Path: "/x", ACR: []string{""}}, Rule{Path: "/x", MaxAge: -time.Second},
 		Rule{Path: "/x", MaxAge: time.Millisecond}, Rule{Path: "/x", ACR: []string{strings.Repeat("x", 513)}},
+		Rule{Path: "//*", Public: true}, Rule{Path: "/a//*"},
 	)
 	for _, want := range []string{
 		`rule 1: "admin" is not a path`, `rule 2: "/a/*/b" is not a path`, `rule 3: "/a//b"`, `rule 4: "/a%2fb"`,
@@ -213,7 +214,7 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 		"rule 6: is public, but has conditions", `rule 7: "@corp.com" is not a domain`, `rule 8: "get" is not a method`,
 		`rule 9: claim "c" lists no values`, "rule 10: is public, but has conditions", `rule 11: "a b" is no value of acr`,
 		`rule 12: "a\"b" is no value`, `rule 13: "" is no value`, "rule 14: max_age: -1s", "rule 15: max_age: 1ms",
-		"rule 16: acr and amr may have 512 bytes",
+		"rule 16: acr and amr may have 512 bytes", `rule 17: "//*" is not a path`, `rule 18: "/a//*" is not a path`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no fault %q in: %v", want, err)

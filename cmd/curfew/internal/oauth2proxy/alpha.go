@@ -213,6 +213,9 @@ func (in *input) readFields(file, path string, n *yaml.Node) {
 			case value.Kind == yaml.SequenceNode:
 				all := []any{}
 				for _, item := range items(value) {
+					if item.Kind != yaml.ScalarNode {
+						in.fault(where, "want a list of single values")
+					}
 					all = append(all, item.Value)
 				}
 				given = all

@@ -166,6 +166,7 @@ func TestWhatIsWrongIsSaidAtOnceWithASuggestion(t *testing.T) {
 		{needed("--alpha-config=/does/not/exist"), nil, "--alpha-config: open /does/not/exist"},
 		{alpha("upstreamConfig: {upstream: []}"), nil, "upstreamConfig.upstream: the alpha configuration has no such " +
 			"field; did you mean upstreams?"},
+		{alpha("providers: [{allowedGroups: [[a]]}]"), nil, "provider.allowedGroups: want a list of single values"},
 		{alpha("provider: []"), nil, "provider: the alpha configuration has no such field; did you mean providers?"},
 		{alpha("providers: [{clientId: a}]"), nil, "provider.clientId: the alpha configuration has no such field; did " +
 			"you mean provider.clientID?"},
