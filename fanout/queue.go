@@ -140,7 +140,7 @@ func (q *queue) guarded(ctx context.Context, n store.Notice) result {
 		return q.try(ctx, n)
 	}()
 	if fault != nil {
-		return result{verdict: temporary, name: "error", reason: clip(fault.Error())}
+		return result{verdict: temporary, name: "unreachable", reason: clip(fault.Error())}
 	}
 	return r
 }

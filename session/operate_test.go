@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -275,18 +276,18 @@ func TestASearchFindsWhateverTheLettersAre(t *testing.T) {
 // carried out; full: it keeps nothing more.
 type failing struct {
 	store.Store
-	fail         map[int]bool
-	ends         int
-	unsure, full bool
+	fail   map[int]bool
+	ends   atomic.Int32
+	unsure atomic.Bool
+	full   bool
 }
 
 func (f *failing) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
-	f.ends++
-	if f.fail[f.ends] {
+	if f.fail[int(f.ends.Add(1))] {
 		return nil, errors.New("away for a moment")
 	}
 	ended, err := f.Store.End(ctx, e, now)
-	if f.unsure {
+	if f.unsure.Load() {
 		return nil, errors.New("too few replicas have acknowledged")
 	}
 	return ended, err
@@ -390,7 +391,8 @@ func TestAnEndingThatIsNotSureIsNoSuccessTheSecondTimeEither(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{}, func(b *bench) {
 		_, s := b.signIn(session.Tokens{})
-		f := &failing{Store: b.store, unsure: true}
+		f := &failing{Store: b.store}
+		f.unsure.Store(true)
 		m, err := session.NewManager(session.Config{Store: f, Keyring: b.ring})
 		if err != nil {
 			b.t.Fatal(err)
@@ -413,7 +415,7 @@ func TestAnEndingThatIsNotSureIsNoSuccessTheSecondTimeEither(t *testing.T) {
 				}
 			}
 		}
-		f.unsure = false
+		f.unsure.Store(false)
 		for name, end := range ways {
 			if err := end(); err != nil {
 				b.t.Errorf("%s, when the store is sure: %v", name, err)

@@ -161,6 +161,12 @@ func (s *Store) checkTopology(ctx context.Context) error {
 		return s.checkSentinels(ctx)
 	}
 	shards, err := s.client.Do(ctx, s.client.B().ClusterShards().Build()).ToArray()
+	for _, node := range s.client.Nodes() { // the client chose one, which may be down
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		shards, err = node.Do(ctx, node.B().ClusterShards().Build()).ToArray()
+	}
 	if err != nil {
 		return fmt.Errorf("redis: which masters have replicas: %w", err)
 	}
