@@ -397,8 +397,8 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
-// An access token that is ended by itself, and no other of the person, stays dead, whoever ends it and whatever else is
-// sent: its signature is as good as before.
+// To end one access token, and no other of the person, is for good, whoever ends it and whatever is sent afterwards.
+// Its signature is still valid.
 func TestATokenThatIsEndedByItselfStaysDead(t *testing.T) {
 	t.Parallel()
 	const cap = 4

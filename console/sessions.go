@@ -228,20 +228,30 @@ func (c *Console) showSession(ctx context.Context, r *http.Request) (any, error)
 	return c.session(s), nil
 }
 
-// byID finds a session by its ID, or by its handle, which log lines have, if its sign-in is still in the journal.
-func (c *Console) byID(ctx context.Context, id string) (session.Listed, error) {
+// fullID returns the ID of a session for its ID, or for its handle, which log lines have, if its sign-in is still in
+// the journal.
+func (c *Console) fullID(ctx context.Context, id string) (string, error) {
 	if !strings.Contains(id, ".") && len(id) == 12 {
 		page, err := c.Audit.Events(ctx, audit.Query{Limit: 1, Match: func(e *audit.Event) bool {
 			return strings.HasSuffix(e.Session, "."+id)
 		}})
 		if err != nil {
-			return session.Listed{}, err
+			return "", err
 		}
 		if len(page.Events) == 0 {
-			return session.Listed{}, web.Fail(http.StatusNotFound, "no session of this name is among the newest events; "+
+			return "", web.Fail(http.StatusNotFound, "no session of this name is among the newest events; "+
 				"list the sessions of its subject, and take the ID from there", nil)
 		}
 		id = page.Events[0].Session
+	}
+	return id, nil
+}
+
+// byID finds a session as [Console.fullID] does.
+func (c *Console) byID(ctx context.Context, id string) (session.Listed, error) {
+	id, err := c.fullID(ctx, id)
+	if err != nil {
+		return session.Listed{}, err
 	}
 	s, err := c.Sessions.ByID(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
@@ -251,15 +261,21 @@ func (c *Console) byID(ctx context.Context, id string) (session.Listed, error) {
 }
 
 func (c *Console) endSession(ctx context.Context, r *http.Request) (any, error) {
-	s, err := c.byID(ctx, r.PathValue("id"))
+	id, err := c.fullID(ctx, r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.byID(ctx, id)
 	if errors.Is(err, store.ErrNotFound) { // an ending that failed may have left some of it, or not be certain
 		for _, p := range c.Providers {
 			of := store.Selector{Issuer: p.Config().Issuer, ClientID: p.Config().ClientID}
-			ended, err := c.Sessions.EndAgain(ctx, r.PathValue("id"), of, store.CauseAdmin)
-			if err != nil {
-				return nil, err
-			}
-			if len(ended) > 0 {
+			ended, fault := c.Sessions.EndAgain(ctx, id, of, store.CauseAdmin)
+			if fault != nil || len(ended) > 0 {
+				c.record(r, audit.Event{Action: "end_session", Provider: p.Name(), Issuer: of.Issuer, ClientID: of.ClientID,
+					Session: id, Count: len(ended)}, fault)
+				if fault != nil {
+					return nil, fault
+				}
 				return Ending{Ended: len(ended)}, nil
 			}
 		}

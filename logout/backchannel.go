@@ -154,12 +154,12 @@ func (h *Handler) endSubjects(
 // subjects returns whose sessions a logout token ends: those of its sub, and those of each subject that a session with
 // its sid has now, or had when this token came before.
 //
-// A retry has to find everybody whom an earlier try found. If somebody has more than [store.EndBatch] sessions, that
-// try may have ended the one with the sid, and failed before the others. So each subject is kept, until the token can
-// come no more, before the first of its sessions ends: under a hash of the token, the first one with the number 0, and
-// so on. A number is claimed once and never changed, so tries at the same time find the same. A store may lose these
-// values in a crash (see [store.Attempts]), but not while it keeps the endings that came after them: only on a Redis
-// Cluster can a failover do that, since the two are on different masters.
+// A retry has to find every subject that an earlier try found. If somebody has more than [store.EndBatch] sessions,
+// that try may have ended the one with the sid, and failed before the others. So each subject is kept, until the token
+// can come no more, before the first of its sessions ends: under a hash of the token, the first one with the number 0,
+// and so on. A number is claimed once and never changed, so tries at the same time find the same. A store may lose
+// these values in a crash (see [store.Attempts]), but not while it keeps the endings that came after them: only on a
+// Redis Cluster can a failover do that, since the two are on different masters.
 func (h *Handler) subjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider) ([]string, error) {
 	found, err := h.Sessions.SubjectsOf(ctx, t.Issuer, p.Config().ClientID, t.SID)
 	if err != nil {

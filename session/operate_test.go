@@ -444,18 +444,21 @@ func TestASignOutThatWasDoneIsNotRepeated(t *testing.T) {
 	})
 }
 
+// withKey is a replica that takes access tokens and has another key file for each first.
+func (b *bench) withKey(first byte) *session.Manager {
+	b.t.Helper()
+	m, err := session.NewManager(session.Config{Store: b.store, Keyring: ring(b.t, first), TokenLifetime: time.Hour})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return m
+}
+
 // An operator may end what no key of this process opens, and does not know then that it stands for an access token.
 func TestATokenThatCannotBeOpenedIsEndedForGood(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{}, func(b *bench) {
-		of := func(first byte) *session.Manager {
-			m, err := session.NewManager(session.Config{Store: b.store, Keyring: ring(b.t, first), TokenLifetime: time.Hour})
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			return m
-		}
-		is, other := of(1), of(2)
+		is, other := b.withKey(1), b.withKey(2)
 		time.Sleep(2 * time.Second) // the memory store refuses tokens from before it was made
 		token := session.Token{Issuer: issuer, ClientID: client, Subject: "alice", Issued: time.Now(),
 			Expires: time.Now().Add(time.Hour)}
@@ -480,14 +483,7 @@ func TestATokenThatCannotBeOpenedIsEndedForGood(t *testing.T) {
 func TestAllOfAProviderStayEndedWhenTheKeysAreReplaced(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{}, func(b *bench) {
-		of := func(first byte) *session.Manager {
-			m, err := session.NewManager(session.Config{Store: b.store, Keyring: ring(b.t, first), TokenLifetime: time.Hour})
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			return m
-		}
-		was, is := of(1), of(2)
+		was, is := b.withKey(1), b.withKey(2)
 		time.Sleep(2 * time.Second)
 		token := session.Token{Issuer: issuer, ClientID: client, Subject: "alice", Issued: time.Now(),
 			Expires: time.Now().Add(time.Hour)}

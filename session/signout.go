@@ -13,8 +13,8 @@ import (
 )
 
 // This file ends what belongs to a session in several steps. A step that fails may have removed the session, and with
-// it what the others are, or the store may have done it all and not know whether its replicas have it. So it can be
-// repeated by somebody who knows no more than the name of the session.
+// it what the others are, or the store may have done it all and not know whether its replicas have it. So a
+// caller that knows only the name of the session can repeat it.
 
 const (
 	leftovers   = "leftover v1"    // the purpose under which they are sealed
@@ -91,8 +91,8 @@ func (m *Manager) EndOne(ctx context.Context, s *Session, cause store.Cause) ([]
 
 // EndAgain ends what an ending of a session that failed has left, if that was in the last quarter of an hour: the
 // session is not found any more. In any case it returns nil only when the store is certain that the session has ended.
-// of names issuer, client and, unless whoever asks may end everybody's, the subject of the session; and its key, if
-// that is known. id is its [Session.ID].
+// id is its [Session.ID]. of holds the issuer and the client; the subject, unless the caller may end anybody's session;
+// and the key, if it is known.
 func (m *Manager) EndAgain(ctx context.Context, id string, of store.Selector, cause store.Cause,
 ) ([]store.Ended, error) {
 	tag, ok := tagOfID(id)

@@ -28,8 +28,8 @@ type Token struct {
 }
 
 // TokenKey returns the key of the session that stands for an access token. It is a hash of the token, which cannot be
-// computed from it. Of a JWT, token is the part that is signed: whoever has an ECDSA signature can make another one of
-// the same content, and that is still the same token.
+// computed from it. For a JWT, token is the part that is signed, without the signature: anybody who has an ECDSA
+// signature can compute a second valid one for the same content, and it is still the same token.
 func TokenKey(issuer, clientID, subject, token string) store.Key {
 	var k store.Key
 	tag := store.Tag(issuer, clientID, subject)

@@ -70,13 +70,19 @@ func wantIndexed(t *testing.T, what, plan string) (scans int) {
 	return scans
 }
 
+// asConnected is an address with the settings that the store gives to its connections.
+func asConnected(t *testing.T, address string) string {
+	t.Helper()
+	for name, value := range postgres.Planning() {
+		address = with(t, address, name, value)
+	}
+	return address
+}
+
 func TestEveryStatementSearchesAnIndex(t *testing.T) {
 	t.Parallel()
 	address, _ := planned(t)
-	there := address
-	for name, value := range postgres.Planning() {
-		there = with(t, there, name, value)
-	}
+	there := asConnected(t, address)
 	for _, pooled := range []bool{false, true} {
 		conn := dial(t, there)
 		if pooled {
@@ -106,10 +112,7 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 func TestAnEndingReadsTheSameWhateverTheNumberOfSessions(t *testing.T) {
 	t.Parallel()
 	address, _ := planned(t)
-	there := address
-	for name, value := range postgres.Planning() {
-		there = with(t, there, name, value)
-	}
+	there := asConnected(t, address)
 	for _, own := range []bool{true, false} { // false: as it is behind a pooler, without settings of the connection
 		conn := dial(t, map[bool]string{true: there, false: address}[own])
 		for name, names := range map[string]string{
@@ -218,10 +221,7 @@ func TestEveryStatementOfAFunctionSearchesAnIndex(t *testing.T) {
 	t.Run("of large tables", func(t *testing.T) {
 		t.Parallel()
 		address, _ := planned(t)
-		for name, value := range postgres.Planning() {
-			address = with(t, address, name, value)
-		}
-		testFunctionPlans(t, address)
+		testFunctionPlans(t, asConnected(t, address))
 	})
 	t.Run("of large tables behind a pooler, without settings of the connection", func(t *testing.T) {
 		t.Parallel()
@@ -318,10 +318,7 @@ func testFunctionPlans(t *testing.T, address string) {
 func TestAPageReadsFewBlocks(t *testing.T) {
 	t.Parallel()
 	address, _ := planned(t)
-	there := address
-	for name, value := range postgres.Planning() {
-		there = with(t, there, name, value)
-	}
+	there := asConnected(t, address)
 	conn := dial(t, there)
 	looked := 0
 	for statement, args := range postgres.Statements() {
