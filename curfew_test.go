@@ -325,8 +325,7 @@ func TestReadyTellsWhatIsAmiss(t *testing.T) {
 	if err := a.rp.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
-	b := newApp(t)
-	b.op.Override("discovery", oidctest.Status(503))
+	b := newAppAt(t, func(b *app) { b.op.Override(oidctest.Discovery, oidctest.Status(503)) })
 	b.store.Close()
 	err := b.rp.Ready(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "store: ") || !strings.Contains(err.Error(), "provider main: ") {
