@@ -213,6 +213,47 @@ func TestAnAssertionIsVerifiedWithThePublishedKeysOfAnyReplicaBeforeAndAfterARot
 	}
 }
 
+// An app that is told who is there by an assertion is told what the provider says now, and not for some seconds more
+// what it said before a refresh.
+func TestAnAssertionHasTheClaimsOfTheLastRefresh(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, func(c *curfew.Config) { c.Assertion, c.App = true, "wiki" })
+	told := make(chan string, 10)
+	behind := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		told <- r.Header.Get("X-Auth-Assertion")
+	}))
+	t.Cleanup(behind.Close)
+	to, _ := url.Parse(behind.URL)
+	proxy := httptest.NewServer(a.rp.Proxy(to))
+	t.Cleanup(proxy.Close)
+	named := func(name string) func(map[string]any) { return func(c map[string]any) { c["name"] = name } }
+	b := newBrowser(t)
+	asserted := func() (name any) {
+		t.Helper()
+		if _, status, text := b.open(proxy.URL + "/"); status != http.StatusOK {
+			t.Fatalf("%d %s", status, text)
+		}
+		jws, err := jwt.ParseSigned(rig.Soon(t, "a request to reach the app", told),
+			[]jose.SignatureAlgorithm{jose.ES256})
+		rig.Must(t, err)
+		var claims map[string]any
+		rig.Must(t, jws.UnsafeClaimsWithoutVerification(&claims))
+		return claims["name"]
+	}
+	a.short(nil, named("Alice"), nil)
+	b.open(a.server.URL + "/")
+	for range 2 { // the second is remembered
+		if got := asserted(); got != "Alice" {
+			t.Fatalf("the name is %v", got)
+		}
+	}
+	a.short(nil, named("Alice Doe"), nil)
+	a.pass(2 * time.Second)
+	if got := asserted(); got != "Alice Doe" {
+		t.Errorf("after a refresh the name is %v", got)
+	}
+}
+
 func TestAnAppMayAskForRS256(t *testing.T) {
 	t.Parallel()
 	replicas, v, _ := asserting(t, 1, func(c *curfew.Config) {
