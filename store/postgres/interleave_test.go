@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -226,6 +227,39 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 		if err := rig.Soon(t, "the answer", done); err != nil {
 			t.Errorf("End: %v", err)
 		}
+	}
+}
+
+// An ending of a token by its key, and one of its subject, may come to wait for each other. The server then undoes one of
+// them, and what it undid is done again, so no provider is answered with an error.
+func TestWhatADeadlockUndidIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	for undone, want := range map[int]string{1: "", 2: "", 3: "40P01"} {
+		address := schema(t)
+		backend := open(t, address, patient())
+		now := time.Now()
+		r := signIn(t, backend, "alice", "s1", now)
+		// The sequence goes on where a transaction is undone.
+		if _, err := dial(t, address).Exec(t.Context(), fmt.Sprintf(`CREATE SEQUENCE tries;
+			CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF nextval('tries') <= %d THEN RAISE EXCEPTION 'deadlock' USING ERRCODE = 'deadlock_detected'; END IF;
+				RETURN NULL;
+			END $$;
+			CREATE TRIGGER undo AFTER DELETE ON curfew_sessions FOR EACH ROW EXECUTE FUNCTION undo()`, undone)); err != nil {
+			t.Fatal(err)
+		}
+		ended, err := backend.End(t.Context(), rig.Ending(store.Selector{Subject: "alice"}, "j1", now), now)
+		if want != "" {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("undone %d times: %v, want an error with %s", undone, err, want)
+			}
+			wantAlive(t, backend, r, now)
+			continue
+		}
+		if err != nil || len(ended) != 1 {
+			t.Errorf("undone %d times: ended %v, error %v", undone, ended, err)
+		}
+		wantGone(t, backend, r, now)
 	}
 }
 

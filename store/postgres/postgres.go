@@ -118,7 +118,7 @@ func (s *Store) read(ctx context.Context, what string, fn func(ctx context.Conte
 }
 
 // write runs a change. The wait for a connection ends when ctx is done. A change that may have been sent is waited for
-// until [Options.Grace] later.
+// until [Options.Grace] later. A change that the server has undone because of a deadlock is made again, twice at most.
 func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Context, conn *pgxpool.Conn) error) error {
 	if err := s.gate.Enter(ctx); err != nil {
 		return err
@@ -141,12 +141,22 @@ func (s *Store) write(ctx context.Context, what string, fn func(ctx context.Cont
 	})
 	defer stop()
 	forgetWarning(conn)
-	err = fn(graceful, conn)
+	for range 3 {
+		if err = fn(graceful, conn); !isDeadlock(err) {
+			break
+		}
+	}
 	// This holds for errors of the contract too: what they were read from may still be lost.
 	if warning := warningOf(conn); warning != nil && (err == nil || store.IsContractError(err)) {
 		return fmt.Errorf("postgres: %s: %w: %s", what, errUncertain, warning.Message)
 	}
 	return s.failed(what, err)
+}
+
+// isDeadlock reports whether the server undid the transaction because another one and it waited for each other.
+func isDeadlock(err error) bool {
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && answer.Code == "40P01"
 }
 
 // failed adds what failed to an error. After an error of a connection it resets the pool: if the server was restarted,
