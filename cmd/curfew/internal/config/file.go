@@ -85,7 +85,7 @@ func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[s
 		return found
 	}
 	for k, node := range pairs(n) {
-		key := resolve(k).Value
+		key := k.Value
 		v := l.at(k, path+key)
 		v.node = node
 		before, twice := found[key]
@@ -127,11 +127,13 @@ func keys(settings []setting) map[string]bool {
 	return all
 }
 
-// pairs yields the keys of a map and their values.
+// pairs yields the keys of a map and their values. A key that is an alias is what that refers to.
 func pairs(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(*yaml.Node, *yaml.Node) bool) {
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			if !yield(n.Content[i], n.Content[i+1]) {
+			key := *resolve(n.Content[i])
+			key.Line = n.Content[i].Line
+			if !yield(&key, n.Content[i+1]) {
 				return
 			}
 		}

@@ -93,8 +93,7 @@ func settingsOf(n *yaml.Node, example string, all []setting) (faults []error) {
 		return []error{fmt.Errorf("line %d: want settings here, like %s", n.Line, example)}
 	}
 	seen := map[string]bool{}
-	for k, node := range pairs(n) {
-		key := resolve(k)
+	for key, node := range pairs(n) {
 		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
 		switch {
 		case at < 0:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -34,5 +35,30 @@ func TestHowHeadersAreWrittenIsChecked(t *testing.T) {
 		if err == nil && (c.separator != ";" || c.encoding != "percent" || !c.OAuth2ProxyPaths) {
 			t.Errorf("loaded %+v", c.Gateway)
 		}
+	}
+}
+
+// A name that is given by a YAML alias is what the alias refers to, wherever names are the file's own.
+func TestANameMayBeAnAlias(t *testing.T) {
+	t.Parallel()
+	c, err := Load(map[string]string{"config": writeFile(t, `url: http://127.0.0.1:4180
+cookie_name: &claim department
+upstream: http://127.0.0.1:9
+providers:
+  - issuer: https://id.example.com
+    client_id: app
+    require: {*claim : [sales]}
+    authorization_params: {*claim : sales}
+policy:
+  - path: /admin
+    claims: {*claim : [sales]}
+`)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.Providers[0]
+	if len(p.Require["department"]) != 1 || p.AuthParams["department"] != "sales" ||
+		!strings.Contains(fmt.Sprintf("%+v", c.Policy), "department") {
+		t.Errorf("require %v, authorization_params %v, policy %+v", p.Require, p.AuthParams, c.Policy)
 	}
 }
