@@ -230,8 +230,8 @@ func TestAnEndingTakesSessionsInTheOrderOfTheirKeys(t *testing.T) {
 	}
 }
 
-// An ending of a token by its key, and one of its subject, may come to wait for each other. The server then undoes one of
-// them, and what it undid is done again, so no provider is answered with an error.
+// An ending of a token by its key, and one of its subject, may come to wait for each other. The server then undoes one
+// of them, and what it undid is done again, so no provider is answered with an error.
 func TestWhatADeadlockUndidIsDoneAgain(t *testing.T) {
 	t.Parallel()
 	for undone, want := range map[int]string{1: "", 2: "", 3: "40P01"} {
