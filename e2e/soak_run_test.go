@@ -92,7 +92,7 @@ func soaked(t *testing.T, st stage, each time.Duration, program string) *report 
 	atOnce := 8
 	if program != "" {
 		s.apart(program)
-		s.rest, atOnce = 10*time.Second, 24
+		s.rest, atOnce = 10*time.Second, 128
 	}
 	troubles := append(more(s), s.suspended())
 	r := &report{Store: st.name, Replicas: st.replicas, Faults: s.happened}

@@ -30,13 +30,18 @@ func Redis(t T, args ...string) *Server {
 	return OwnRedis(t, args...)
 }
 
-// OwnRedis is [Redis], but always starts a server.
+// OwnRedis is [Redis], but always starts a server. It has a file of its own for what is configured while it runs: with
+// CONFIG REWRITE it keeps that when it is started again.
 func OwnRedis(t T, args ...string) *Server {
 	t.Helper()
 	program := find(t, "redis-server", getRedis)
 	s := newServer(t, "", "eady to accept connections", syscall.SIGTERM)
 	s.launch(func(port int) []string {
-		return append([]string{program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
+		file := filepath.Join(s.dir, "redis.conf")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return append([]string{program, file, "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
 			"--dir", s.dir, "--daemonize", "no", "--save", "", "--appendonly", "yes",
 			"--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0"}, args...)
 	})
@@ -65,8 +70,11 @@ func RedisReplicas(t T, replicas int, args ...string) *Group {
 	master := OwnRedis(t, args...)
 	g := &Group{URL: master.URL, Nodes: []*Server{master}}
 	for range replicas {
-		s := OwnRedis(t, append(args[:len(args):len(args)], "--replicaof", fmt.Sprint("127.0.0.1 ", master.Port))...)
+		s := OwnRedis(t, args...)
 		g.Nodes = append(g.Nodes, s)
+		// It is no argument, which would hold again after the replica has been promoted, killed and started.
+		s.await(fmt.Sprint("replicaof 127.0.0.1 ", master.Port), "OK")
+		s.await("config rewrite", "OK")
 		s.await("info replication", "master_link_status:up")
 	}
 	return g

@@ -85,6 +85,29 @@ func TestRedisKeepsWhatItWasGivenWhenItIsKilledAndStarted(t *testing.T) {
 	}
 }
 
+// Sentinels write to the file of each server which of them is master. One that forgot it would follow who follows it,
+// and then there would be no master for as long as sentinels wait.
+func TestARedisThatWasPromotedIsMasterWhenItIsKilledAndStarted(t *testing.T) {
+	t.Parallel()
+	pair := servers.RedisReplicas(t, 1)
+	cli := func(s *servers.Server, words ...string) string {
+		out, _ := exec.Command("redis-cli", append([]string{"-p", strconv.Itoa(s.Port)}, words...)...).CombinedOutput()
+		return string(out)
+	}
+	old, promoted := pair.Nodes[0], pair.Nodes[1]
+	cli(promoted, "replicaof", "no", "one")
+	cli(promoted, "config", "rewrite")
+	cli(old, "replicaof", "127.0.0.1", strconv.Itoa(promoted.Port))
+	cli(old, "config", "rewrite")
+	for s, role := range map[*servers.Server]string{old: "slave", promoted: "master"} {
+		s.Kill()
+		s.Start()
+		if got := cli(s, "role"); !strings.HasPrefix(got, role) {
+			t.Errorf("got %q, want %s", got, role)
+		}
+	}
+}
+
 func TestRedisClusterComesTogether(t *testing.T) {
 	t.Parallel()
 	c := servers.RedisCluster(t)
