@@ -220,7 +220,9 @@ func (h *history) allow(l limits) {
 
 // needed leaves out what says no more than something else:
 //
-//   - a check, if another one that was answered the same began and ended within its time;
+//   - a check that was answered 200, if another one of its session began later and another one ended earlier: a session
+//     lives once, without a break, so if it lived during those two, it lived during this one;
+//   - any other check, if one that was answered the same began and ended within its time;
 //   - what may have ended a session, or not, if nobody was refused because of it;
 //   - a logout without success that was sent again and again. Whatever some of them may have done, as many of the first
 //     may have done: one, and one more for each login that began since and could be ended too.
@@ -257,13 +259,21 @@ func (h *history) needed() []deed {
 	})
 	slices.SortFunc(all, func(a, b deed) int { return cmp.Or(cmp.Compare(b.from, a.from), cmp.Compare(a.to, b.to)) })
 	type kind struct{ session, status int }
-	within := map[kind]int64{}
+	within := map[kind]int64{} // the earliest end of those that began later
+	soonest := map[kind]int64{}
+	for _, d := range all {
+		k := kind{d.session, d.status}
+		if end, ok := soonest[k]; d.action == checks && (!ok || d.to < end) {
+			soonest[k] = d.to
+		}
+	}
 	all = slices.DeleteFunc(all, func(d deed) bool {
 		if d.action != checks {
 			return false
 		}
 		k := kind{d.session, d.status}
-		if end, ok := within[k]; ok && end <= d.to {
+		end, later := within[k]
+		if later && (end <= d.to || d.status == http.StatusOK && soonest[k] < d.to) {
 			return true
 		}
 		within[k] = d.to

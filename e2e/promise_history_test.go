@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -38,6 +39,14 @@ func TestAHistoryIsRightExactlyWhenItKeepsThePromises(t *testing.T) {
 		return d
 	}
 	only := func(d deed, session int) deed { d.only = session + 1; return d }
+	// Two sessions are used all the time, at a replica that has copies, while the logout of one of them goes on.
+	busy := func(last ...deed) []deed {
+		all := []deed{begin(0, 0, 1), back(0, in, 2, 3), begin(1, 4, 5), back(1, in, 6, 7), logout("a", 0, 8, 5000)}
+		for at := int64(1500); at < 4500; at += 30 {
+			all = append(all, check(0, 1, yes, at, at+20), check(1, 1, yes, at+5, at+25))
+		}
+		return append(all, last...)
+	}
 	crash := func(from, to int64) deed { return deed{action: crashes, from: from * ms, to: to * ms} }
 	for _, row := range []struct {
 		name  string
@@ -111,6 +120,10 @@ func TestAHistoryIsRightExactlyWhenItKeepsThePromises(t *testing.T) {
 		{"sent thirty times without success, and undone", append(slices.Repeat([]deed{logout("a", 0, 4, 0)}, 30),
 			begin(0, 0, 1), back(0, in, 2, 3), check(0, 0, no, 6, 7), begin(2, 8, 9), back(2, in, 10, 11),
 			check(2, 0, no, 12, 13), check(2, 0, yes, 1500, 1501)), false},
+		{"used while a logout goes on", busy(check(0, 1, no, 6001, 6002), check(1, 1, yes, 6003, 6004)), true},
+		{"used while a logout goes on, and after it", busy(check(0, 1, yes, 6001, 6002)), false},
+		{"used while a logout goes on, and refused between", busy(check(0, 1, no, 3000, 3001)), false},
+		{"used while a logout of another goes on, and refused", busy(check(1, 1, no, 3700, 3701)), false},
 		{"back after the memory was lost", []deed{begin(0, 0, 1), back(0, in, 2, 3), crash(4, 5),
 			check(0, 0, yes, 6, 7)}, false},
 	} {
@@ -130,6 +143,48 @@ func TestAHistoryIsRightExactlyWhenItKeepsThePromises(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is left out of a history changes nothing about whether it is right.
+func TestWhatIsNotNeededOfAHistoryChangesNothing(t *testing.T) {
+	t.Parallel()
+	found := map[porcupine.CheckResult]int{}
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		h := &history{subject: "alice", sids: []string{"a", "b"}}
+		span := func(most int64) (from, to int64) {
+			from = r.Int64N(most)
+			return from, from + 1 + r.Int64N(30)
+		}
+		for s := range h.sids {
+			from, to := span(20)
+			h.deeds = append(h.deeds, deed{action: begins, session: s, from: from, to: to, status: http.StatusSeeOther},
+				deed{action: returns, session: s, from: to + 1, to: to + 2 + r.Int64N(20), status: http.StatusSeeOther})
+		}
+		for range 2 + r.IntN(7) {
+			d := deed{action: checks, session: r.IntN(2), status: http.StatusOK}
+			d.from, d.to = span(100)
+			if d.from > 70 {
+				d.status = http.StatusUnauthorized
+			}
+			h.deeds = append(h.deeds, d)
+		}
+		for range r.IntN(3) {
+			d := deed{action: ends, sid: []string{"", "a", "b"}[r.IntN(3)]}
+			if d.from, d.to = span(100); r.IntN(3) == 0 {
+				d.to = never
+			}
+			h.deeds = append(h.deeds, d)
+		}
+		want := h.check(h.deeds)
+		found[want]++
+		if got := h.check(h.needed()); got != want {
+			t.Fatalf("seed %d: %s, and what is needed of it %s:\n%s", seed, want, got, h.tell(h.deeds, nil))
+		}
+	}
+	if found[porcupine.Ok] < 100 || found[porcupine.Illegal] < 100 {
+		t.Errorf("they are nearly all the same: %v", found)
 	}
 }
 
