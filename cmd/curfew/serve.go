@@ -240,6 +240,9 @@ func newPrivateServer(h http.Handler, log *slog.Logger) *http.Server {
 func runServers(ctx context.Context, servers []*server, ready *console.Readiness, draining chan struct{},
 	log *slog.Logger,
 ) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // before anything says that this runs
+	defer signal.Stop(hangup)
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
 	for _, s := range servers {
@@ -252,9 +255,6 @@ func runServers(ctx context.Context, servers []*server, ready *console.Readiness
 	background, stop := context.WithCancel(ctx)
 	defer stop()
 	running.Go(func() { ready.Watch(background) })
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	running.Go(func() { refuseReload(background, hangup, log) })
 
 	var err error
