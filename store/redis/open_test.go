@@ -11,12 +11,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,6 +73,46 @@ func TestAddressesThatAreWrongSayWhatIsWrongAndNoPassword(t *testing.T) {
 			t.Errorf("Open with %+v: %v", o, err)
 		}
 	}
+}
+
+// A machine that has too much to do is no reason to give up: who starts Curfew would only start it again.
+func TestAServerThatAnswersLateAtFirstIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	server := servers.OwnRedis(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	rig.Must(t, err)
+	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	silent := make(chan struct{}, 100)
+	all.Go(func() {
+		for n := 0; ; n++ {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			context.AfterFunc(ctx, func() { near.Close() })
+			if n == 0 {
+				silent <- struct{}{}
+				continue
+			}
+			far, err := net.DialTimeout("tcp", server.Addr(), time.Minute)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			context.AfterFunc(ctx, func() { far.Close() })
+			all.Go(func() { io.Copy(far, near); far.Close() })
+			all.Go(func() { io.Copy(near, far); near.Close() })
+		}
+	})
+	t.Cleanup(func() { cancel(); l.Close(); all.Wait() })
+	backend, err := redis.Open(t.Context(), "redis://"+l.Addr().String(),
+		redis.Options{DialTimeout: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend.Close()
+	rig.Soon(t, "a connection without an answer", silent)
 }
 
 func TestAServerThatIsNotThereIsAnError(t *testing.T) {

@@ -130,12 +130,12 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s.option.DisableCache = true // the session manager has its own
 	s.option.ClientName = "curfew"
 	s.option.BlockingPoolCleanup = idleConnCleanup
-	if s.client, err = dial(ctx, s.option); err != nil {
-		return nil, fmt.Errorf("redis: %w", err)
-	}
 	patience := max(openTimeout, o.DialTimeout+o.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if s.client, err = patiently(ctx, s.option); err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
 	connected, err := s.inspect(ctx, o.Log)
 	if err == nil {
 		err = s.checkTopology(ctx)
@@ -154,6 +154,24 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 		s.watching.Go(func() { s.watchReplicas(watching) })
 	}
 	return s, nil
+}
+
+// patiently connects to a server that may be slow: until ctx is done, a connection that took too long is tried again.
+// Its error is that of the last try that took as long as it may.
+func patiently(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, error) {
+	var last error
+	for {
+		client, err := dial(ctx, option)
+		if err == nil {
+			return client, nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		if slow, ok := errors.AsType[net.Error](err); !ok || !slow.Timeout() || ctx.Err() != nil {
+			return nil, last
+		}
+	}
 }
 
 // dial connects. If ctx is done first, it goes on in the background and closes the connection.
