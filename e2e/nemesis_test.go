@@ -72,19 +72,26 @@ func some(least, most time.Duration) time.Duration {
 func (s *soak) killed() trouble {
 	return trouble{what: "a replica is killed, and started again", do: func() {
 		i := rand.IntN(len(s.gs))
-		from := s.now()
+		s.mu.Lock()
+		n := len(s.crashed)
+		if s.lossy { // noted before it happens: somebody may be judged before the replica works again
+			s.crashed = append(s.crashed, deed{action: crashes, replica: i, from: s.now(), to: never})
+		}
+		s.mu.Unlock()
 		s.gs[i].kill()
 		pause(some(0, 200*time.Millisecond))
 		if g := s.gs[i]; g.clock != nil {
 			g.env = g.clock()
 		}
+		s.mu.Lock()
+		s.restarts = append(s.restarts, s.now())
+		s.mu.Unlock()
 		s.startReplica(i)
 		s.healthy(i)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.restarts = append(s.restarts, s.now())
 		if s.lossy {
-			s.crashed = append(s.crashed, deed{action: crashes, replica: i, from: from, to: s.now()})
+			s.mu.Lock()
+			s.crashed[n].to = s.now()
+			s.mu.Unlock()
 		}
 	}}
 }
