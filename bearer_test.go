@@ -397,8 +397,8 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
-// To end one access token, and no other of the person, is for good, whoever ends it and whatever is sent afterwards.
-// Its signature is still valid.
+// An access token that was ended by itself stays dead, although its signature is still valid: whoever ended it, and
+// whatever is sent afterwards. Other tokens of the person live on.
 func TestATokenThatIsEndedByItselfStaysDead(t *testing.T) {
 	t.Parallel()
 	const cap = 4

@@ -13,8 +13,8 @@ import (
 )
 
 // This file ends what belongs to a session in several steps. A step that fails may have removed the session, and with
-// it what the others are, or the store may have done it all and not know whether its replicas have it. So a
-// caller that knows only the name of the session can repeat it.
+// it what the others are, or the store may have done it all and not know whether its replicas have it. So a caller
+// that knows only the name of the session can repeat it.
 
 const (
 	leftovers   = "leftover v1"    // the purpose under which they are sealed
