@@ -106,12 +106,16 @@ func TestAServerThatAnswersLateAtFirstIsWaitedFor(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { cancel(); l.Close(); all.Wait() })
+	var log bytes.Buffer
 	backend, err := redis.Open(t.Context(), "redis://"+l.Addr().String(),
-		redis.Options{DialTimeout: 100 * time.Millisecond})
+		redis.Options{DialTimeout: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	backend.Close()
+	if want := "connecting to Redis took too long, trying again"; !strings.Contains(log.String(), want) {
+		t.Errorf("the log does not say %q: %s", want, &log)
+	}
 	rig.Soon(t, "a connection without an answer", silent)
 }
 

@@ -33,8 +33,8 @@ type Options struct {
 	// connected, or were up within the last minute, and at least one for a master that has or had a replica; none for a
 	// single server. Less than 0 means none.
 	WaitReplicas int
-	// Log reports when the server may lose what it is given, and when the replicas that endings wait for change. Nil
-	// means no log.
+	// Log reports when the server may lose what it is given, when the replicas that endings wait for change, and when
+	// Open connects again because it took too long. Nil means no log.
 	Log *slog.Logger
 }
 
@@ -133,7 +133,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	patience := max(openTimeout, o.DialTimeout+o.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if s.client, err = patiently(ctx, s.option); err != nil {
+	if s.client, err = patiently(ctx, s.option, o.Log); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	connected, err := s.inspect(ctx, o.Log)
@@ -158,7 +158,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 
 // patiently connects to a server that may be slow: until ctx is done, a connection that took too long is tried again.
 // Its error is that of the last try that took as long as it may.
-func patiently(ctx context.Context, option rueidis.ClientOption) (rueidis.Client, error) {
+func patiently(ctx context.Context, option rueidis.ClientOption, log *slog.Logger) (rueidis.Client, error) {
 	var last error
 	for {
 		client, err := dial(ctx, option)
@@ -171,6 +171,7 @@ func patiently(ctx context.Context, option rueidis.ClientOption) (rueidis.Client
 		if slow, ok := errors.AsType[net.Error](err); !ok || !slow.Timeout() || ctx.Err() != nil {
 			return nil, last
 		}
+		log.WarnContext(ctx, "connecting to Redis took too long, trying again", "error", err)
 	}
 }
 
