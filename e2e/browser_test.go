@@ -200,8 +200,8 @@ func (b *browser) open(t *testing.T, address, login string) (*page, []string) {
 	return p, asked
 }
 
-// again asks until the answer is not "try again", for half a minute, on a machine that has too much to do: there a store
-// may not answer in time. On any other machine the first answer is the one that counts.
+// again asks until the answer is not "try again", for half a minute, on a machine that has too much to do: a store
+// may not answer in time there. On any other machine the first answer is the one that counts.
 func again(ask func() (*page, error)) (*page, error) {
 	for end := time.Now().Add(30 * time.Second); ; pause(100 * time.Millisecond) {
 		p, err := ask()
