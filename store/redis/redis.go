@@ -40,6 +40,10 @@ type Options struct {
 
 var _ store.Store = (*Store)(nil)
 
+// connBuffer is the size in bytes of each of the two buffers of a connection. There are dozens of connections to a
+// Cluster, and what is sent and read at once is a few KiB.
+const connBuffer = 64 << 10
+
 // openTimeout bounds what is asked when a store is opened. A machine on which much is being started is slow, and a
 // process that gives up would only be started again.
 const openTimeout = 10 * time.Second
@@ -130,6 +134,7 @@ func Open(ctx context.Context, address string, o Options) (_ *Store, err error) 
 	s.option.DisableCache = true // the session manager has its own
 	s.option.ClientName = "curfew"
 	s.option.BlockingPoolCleanup = idleConnCleanup
+	s.option.ReadBufferEachConn, s.option.WriteBufferEachConn = connBuffer, connBuffer
 	patience := max(openTimeout, o.DialTimeout+o.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
