@@ -48,8 +48,9 @@ func Keycloak(t T) *KeycloakServer {
 			notOwned: "the server that CURFEW_TEST_KEYCLOAK names must not be stopped"}
 		return k
 	}
-	java, home := findKeycloak(t)
+	java, installed := findKeycloak(t)
 	k.Server = newServer(t, "", "Listening on:", syscall.SIGTERM)
+	home := keycloakHome(t, installed, filepath.Join(k.dir, "home"))
 	k.signer = newAuthority(t)
 	k.Authority = k.signer.pem
 	cert, key := k.signer.issue(t, "keycloak.test")
@@ -80,6 +81,21 @@ func Keycloak(t T) *KeycloakServer {
 	k.URL = "http://" + k.Addr()
 	k.HTTPS = "https://127.0.0.1:" + secure
 	return k
+}
+
+// keycloakHome makes a home in which all that is installed is linked, and what Keycloak writes there is its own: in
+// the folder data, for one, the certificates that it trusts. Two servers of one home would write them over each other.
+func keycloakHome(t T, installed, home string) string {
+	t.Helper()
+	if err := os.Mkdir(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bin", "conf", "lib", "providers", "themes", "version.txt"} {
+		if err := os.Symlink(filepath.Join(installed, name), filepath.Join(home, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return home
 }
 
 // Certificate returns a certificate that the server trusts, and its key, both as PEM.
