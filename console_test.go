@@ -12,6 +12,7 @@ import (
 
 	"example.com/curfew"
 	"example.com/curfew/audit"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/store"
@@ -226,7 +227,7 @@ func TestOnlyTheConsoleItselfActsForAnOperator(t *testing.T) {
 	}{
 		{"no token", "", sent(), "nothing was done"},
 		{"a token of another operator", foreign, sent(), "nothing was done"},
-		{"a token that was changed", own[:len(own)-2] + "AA", sent(), "nothing was done"},
+		{"a token that was changed", rig.Changed(own), sent(), "nothing was done"},
 		{"no token at all", "x", sent(), "nothing was done"},
 		{"another site", own, set(sent(), "Sec-Fetch-Site", "cross-site"), "not come from a page of the console"},
 		{"another host of the site", own, set(sent(), "Sec-Fetch-Site", "same-site"), "not come from a page of the console"},

@@ -341,7 +341,7 @@ func TestACodeOfAHandOverIsUsedOnceByItsBrowserAtItsHostAndSoon(t *testing.T) {
 			return h.send(strings.Replace(action, "wiki", "auth", 1), code, mine)
 		}, 400, "alice"},
 		"changed": {func(h *hosts, v visitor, action, code string, mine []*http.Cookie) *http.Response {
-			return h.send(action, code[:len(code)-2]+"AA", mine)
+			return h.send(action, rig.Changed(code), mine)
 		}, 400, "alice"},
 		"empty": {func(h *hosts, v visitor, action, _ string, mine []*http.Cookie) *http.Response {
 			return h.send(action, "", mine)

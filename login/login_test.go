@@ -250,7 +250,7 @@ func TestAnAttemptIsGoodForItsBrowserItsStateAndAQuarterOfAnHour(t *testing.T) {
 		}},
 		{"changed", func(s *stage, b *browser, callback string) string {
 			c := b.attempts()[0]
-			c.Value, c.Path = c.Value[:len(c.Value)-2]+"AA", "/"
+			c.Value, c.Path = rig.Changed(c.Value), "/"
 			b.SetCookie(c)
 			return callback
 		}},

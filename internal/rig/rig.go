@@ -26,6 +26,16 @@ func Must(t testing.TB, err error) {
 	}
 }
 
+// Changed returns a value with another character in its middle. The last characters of a value are often in part
+// padding, or by chance what they would be changed to.
+func Changed(value string) string {
+	at, other := len(value)/2, "A"
+	if value[at] == 'A' {
+		other = "B"
+	}
+	return value[:at] + other + value[at+1:]
+}
+
 // Soon returns what comes from a channel. It fails the test after a time that only a hang takes.
 func Soon[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
