@@ -462,6 +462,7 @@ var setOff = func() (n int64) {
 
 // apart gives replicas clocks that are off, and off by something else whenever they start.
 func (s *soak) apart(program string) {
+	s.behind = 80 * time.Second
 	for _, g := range s.gs {
 		g.program = program
 		g.clock = func() []string { return []string{fmt.Sprint("SOAK_CLOCK=", rand.IntN(81)-40)} }

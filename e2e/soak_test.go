@@ -41,6 +41,7 @@ type soak struct {
 	pace   *rate.Limiter
 	lossy  bool          // the store is lost with its process
 	alone  bool          // the store is of one process
+	behind time.Duration // by how much the clock of a process may be behind that of the process before it
 	fails  bool          // the store has replicas of its own, one of which takes over
 	rest   time.Duration // at most, before a person is asked about for the last time
 	quick  bool          // nobody is kept for the end
@@ -681,6 +682,7 @@ func (p *somebody) judge() {
 		l.slack = 30 * time.Second
 	}
 	if s.alone {
+		l.slack += s.behind // a file keeps the end marks of the process before, which are in its time
 		l.restarts = restarts
 	}
 	if s.fails {

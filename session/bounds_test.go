@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
@@ -224,6 +225,37 @@ func TestReadingsOfOurOwnClockAreTakenInInTheirOrder(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if c.bounds.back != 0 {
+		t.Errorf("the clock seems to have been set back by %v", c.bounds.back)
+	}
+}
+
+// time.Now reads the wall clock and then the monotonic one, and on a machine that has too much to do a thread is held up
+// between the two.
+func TestAReadingOfOurOwnClockThatIsHeldUpIsNoClockThatWasSetBack(t *testing.T) {
+	t.Parallel()
+	now, calls := time.Now(), 0
+	c := NewClock(memory.New(), func() time.Time {
+		calls++
+		now = now.Add(time.Microsecond)
+		read := now
+		if calls%5 == 0 {
+			const held = 40 * time.Millisecond
+			now = now.Add(held)
+			// The second word of a time is the monotonic clock, in nanoseconds.
+			*(*time.Duration)(unsafe.Add(unsafe.Pointer(&read), unsafe.Sizeof(uint64(0)))) += held
+			if wall, mono := now.Round(0).Sub(read.Round(0)), now.Sub(read); wall != held || mono != 0 {
+				t.Fatalf("the clocks differ by %v and %v", wall, mono)
+			}
+		}
+		return read
+	}, slog.New(slog.DiscardHandler))
+	for range 100 {
+		earliest, latest := c.between()
+		if earliest.After(now) || latest.Before(now.Round(0)) {
+			t.Fatalf("it is %v, and the bounds are %v and %v", now, earliest, latest)
+		}
+	}
 	if c.bounds.back != 0 {
 		t.Errorf("the clock seems to have been set back by %v", c.bounds.back)
 	}

@@ -125,8 +125,11 @@ func (c *Clock) refresh(ctx context.Context) error {
 	if c.source == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		now := c.now() // under the lock: recorded after a later one, it would look like a clock that was set back
-		c.observe(now, now, now)
+		// Under the lock: recorded after a later one, it would look like a clock that was set back. So would one that was
+		// held up after the wall clock and before the monotonic one, which are read one after the other; hence before.
+		before := c.now()
+		now := c.now()
+		c.observe(now, before, now)
 		return nil
 	}
 	c.mu.Lock()

@@ -141,6 +141,13 @@ func (s *screen) sees(expression string) {
 	s.t.Fatalf("waited in vain for %s\nThe page shows %s", expression, last)
 }
 
+// goes runs what leads to a page that the browser has in memory, at once. The browser answers before it leaves the page:
+// a statement whose page is gone is an error.
+func (s *screen) goes(statement string) {
+	s.t.Helper()
+	s.text("setTimeout(() => " + statement + ")")
+}
+
 // shows waits until the tab shows the page of somebody, and has it note when it is told that the session has ended.
 func (s *screen) shows(who string) {
 	s.t.Helper()
@@ -310,15 +317,15 @@ func TestATabThatComesBackShowsNothingOfBefore(t *testing.T) {
 	tab.shows("alice")
 
 	// While the session lives, Back shows the page as it was, from the browser's memory.
-	tab.text(`history.back()`)
+	tab.goes(`history.back()`)
 	tab.sees(`location.pathname === "/" && ` + plainlyShown)
 	t.Logf("the page came from the back-forward cache: %s", tab.text(`window.same === 1`))
-	tab.text(`history.forward()`)
+	tab.goes(`history.forward()`)
 	tab.sees(`location.pathname === "/next" && ` + plainlyShown)
 
 	tab.do(chromedp.Navigate("about:blank"))
 	s.want(0, "session", "end", s.list("--sub", "alice")[0].ID)
-	tab.text(`history.back()`)
+	tab.goes(`history.back()`)
 	tab.sees(`location.pathname === "/next" && (` + covered + `)`)
 }
 
@@ -393,7 +400,7 @@ func TestTheBackButtonShowsNothingAfterASignOut(t *testing.T) {
 			serial := tab.text(`document.querySelector("#serial").textContent`)
 			tab.text(`document.querySelector("form button").click()`)
 			tab.sees(`location.pathname === "/auth/logout/callback" && document.querySelector("h1")`)
-			tab.text(`history.back()`)
+			tab.goes(`history.back()`)
 			tab.sees(`location.pathname === "/" && document.querySelector("#secret")`)
 			page := `document.querySelector("#serial").textContent === ` + fmt.Sprintf("%q", serial)
 			if safe {
