@@ -230,8 +230,8 @@ func TestReadingsOfOurOwnClockAreTakenInInTheirOrder(t *testing.T) {
 	}
 }
 
-// time.Now reads the wall clock and then the monotonic one, and on a machine that has too much to do a thread is held up
-// between the two.
+// time.Now reads the wall clock and then the monotonic one, and on a machine that has too much to do a thread is held
+// up between the two.
 func TestAReadingOfOurOwnClockThatIsHeldUpIsNoClockThatWasSetBack(t *testing.T) {
 	t.Parallel()
 	now, calls := time.Now(), 0

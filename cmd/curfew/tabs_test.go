@@ -141,8 +141,8 @@ func (s *screen) sees(expression string) {
 	s.t.Fatalf("waited in vain for %s\nThe page shows %s", expression, last)
 }
 
-// goes runs what leads to a page that the browser has in memory, at once. The browser answers before it leaves the page:
-// a statement whose page is gone is an error.
+// goes runs what leads to a page that the browser has in memory, at once. The browser answers before it leaves the
+// page: a statement whose page is gone is an error.
 func (s *screen) goes(statement string) {
 	s.t.Helper()
 	s.text("setTimeout(() => " + statement + ")")
