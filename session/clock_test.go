@@ -83,6 +83,47 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 	}
 }
 
+// The marks in a file are in the time of the process that made them. While the clock of the next one has not come as
+// far, a login is refused that nobody has ended: that is safe, and passes.
+func TestALoginAfterALogoutWaitsForAClockThatIsBehindThatOfTheProcessBefore(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		behind, wait time.Duration
+		want         error
+	}{
+		{0, 0, nil},
+		{80 * time.Second, 79 * time.Second, store.ErrEnded},
+		{80 * time.Second, 81 * time.Second, nil},
+		{-80 * time.Second, 0, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			backend := lasting{memory.New()}
+			process := func(off time.Duration) *session.Manager {
+				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+					Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(off) }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return m
+			}
+			if _, err := process(row.behind).End(t.Context(), store.Ending{Cause: store.CauseBackChannel,
+				Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond + row.wait)
+			after := process(0)
+			began, era, err := after.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := after.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
+				Began: began, Era: era}); !errors.Is(err, row.want) {
+				t.Errorf("%v behind, after %v: got %v, want %v", row.behind, row.wait, err, row.want)
+			}
+		})
+	}
+}
+
 // mute is a store that replicas share, whose clock can be silenced.
 type mute struct {
 	store.Store
