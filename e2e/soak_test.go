@@ -682,8 +682,10 @@ func (p *somebody) judge() {
 		l.slack = 30 * time.Second
 	}
 	if s.alone {
-		l.slack += s.behind // a file keeps the end marks of the process before, which are in its time
 		l.restarts = restarts
+	}
+	if s.alone && !s.lossy { // a file keeps the end marks of the process before, which are in its time
+		l.slack += s.behind
 	}
 	if s.fails {
 		l.failovers = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
