@@ -64,8 +64,8 @@ modules:
 	  echo "go vet, go test in $$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go test -timeout 30m ./...); \
 	done
 
-# Go before 1.27 sometimes takes the end of FUZZTIME for a fault (go.dev/issue/75804). A target of which that is all that
-# is said runs once more.
+# Go before 1.27 sometimes takes the end of FUZZTIME for a fault (go.dev/issue/75804). A target that fails for this
+# reason alone runs once more.
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@grep -rE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | sort | while IFS= read -r line; do \
 	  name=$$(sed -E 's/.*func (Fuzz[A-Za-z0-9_]*).*/\1/' <<<"$$line"); \

@@ -397,8 +397,8 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
-// An access token that was ended by itself stays dead, although its signature is still valid: whoever ended it, and
-// whatever is sent afterwards. Other tokens of the person live on.
+// One access token can be ended alone. It stays dead, whoever ended it and whatever is sent afterwards, although its
+// signature is still valid. The person's other tokens live on.
 func TestATokenThatIsEndedByItselfStaysDead(t *testing.T) {
 	t.Parallel()
 	const cap = 4

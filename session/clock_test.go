@@ -20,6 +20,17 @@ type lasting struct{ store.Store }
 
 func (lasting) Clock() store.Clock { return store.Clock{} }
 
+// process returns the manager of a process whose clock is off.
+func process(t *testing.T, backend store.Store, off time.Duration) *session.Manager {
+	t.Helper()
+	m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
+		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(off) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // A process that was started anew may have another clock than the one before: its stamps tell nothing, and any mark
 // that is still there bars a login from before.
 func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
@@ -46,15 +57,6 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				backend := lasting{memory.New()}
-				process := func(off time.Duration) *session.Manager {
-					m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
-						Log: slog.New(slog.DiscardHandler),
-						Now: func() time.Time { return time.Now().Add(off) }})
-					if err != nil {
-						t.Fatal(err)
-					}
-					return m
-				}
 				end := func(m *session.Manager, who store.Selector) {
 					time.Sleep(time.Second)
 					if who.Issuer == "" {
@@ -65,13 +67,13 @@ func TestALoginFromBeforeARestartIsBarredByAnyMark(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				before := process(row.off)
+				before := process(t, backend, row.off)
 				began, era, err := before.Begin(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
 				end(before, row.early)
-				after := process(0)
+				after := process(t, backend, 0)
 				end(after, row.late)
 				_, _, err = after.Create(t.Context(), session.SignIn{Issuer: issuer, ClientID: client, Subject: "alice",
 					Began: began, Era: era})
@@ -98,20 +100,12 @@ func TestALoginAfterALogoutWaitsForAClockThatIsBehindThatOfTheProcessBefore(t *t
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			backend := lasting{memory.New()}
-			process := func(off time.Duration) *session.Manager {
-				m, err := session.NewManager(session.Config{Store: backend, Keyring: ring(t, 1),
-					Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(off) }})
-				if err != nil {
-					t.Fatal(err)
-				}
-				return m
-			}
-			if _, err := process(row.behind).End(t.Context(), store.Ending{Cause: store.CauseBackChannel,
+			if _, err := process(t, backend, row.behind).End(t.Context(), store.Ending{Cause: store.CauseBackChannel,
 				Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: "alice"}}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Millisecond + row.wait)
-			after := process(0)
+			after := process(t, backend, 0)
 			began, era, err := after.Begin(t.Context())
 			if err != nil {
 				t.Fatal(err)
