@@ -209,6 +209,90 @@ func TestCVE_2026_41059_CVE_2025_66490_APathWithTwoMeaningsReachesNoApp(t *testi
 	st.untouched()
 }
 
+// Also without a policy. A target such as `x:http://internal/` would be passed on as it is, and by RFC 9112 §3.2.2 the
+// app takes the host in it for its own.
+func TestATargetThatIsNoPathReachesNoApp(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	for _, target := range []string{"x:http://internal.example/secret", "http:http://internal.example/secret", "x:secret",
+		"http:a?token=geheim", "mailto:a@b", "*"} {
+		answer := st.raw("GET " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n\r\n")
+		if !strings.HasPrefix(answer, "HTTP/1.1 400 ") || !strings.Contains(answer, "in more than one way") {
+			t.Errorf("%s: %.40q", target, answer)
+		}
+	}
+	st.untouched()
+	answer := st.raw("GET http://x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n\r\n")
+	if r := rig.Soon(t, "a request to reach the app", st.seen); r.URL.String() != "/" {
+		t.Errorf("an absolute target without a path: the app was asked for %s: %.40q", r.URL, answer)
+	}
+	if logged := st.Log.String(); strings.Contains(logged, "geheim") || !strings.Contains(logged, `"target":"http:a"`) {
+		t.Errorf("logged: %s", logged)
+	}
+}
+
+// What is before the path of a request is where the app of the route lives.
+func TestNoRequestLeavesThePathOfItsUpstream(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	app, _ := url.Parse(st.app.URL + "/tenant-a/")
+	for i, route := range []gateway.Route{{Upstream: gateway.Upstream{URL: app}},
+		{Host: "app.example.com", Upstream: gateway.Upstream{URL: app}}} {
+		var err error
+		st.front, err = st.gateway.Route(route)
+		rig.Must(t, err)
+		head := " HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\nCookie: " + cookie(b) + "\r\n\r\n"
+		for _, target := range []string{"/../tenant-b/x", "/%2e%2e/tenant-b/x", "/..%2ftenant-b/x", `/..\tenant-b\x`,
+			"/..;/tenant-b/x", "/a/../../tenant-b/x", "/%252e%252e/tenant-b/x", "/.."} {
+			if answer := st.raw("GET " + target + head); !strings.HasPrefix(answer, "HTTP/1.1 400 ") {
+				t.Errorf("route %d, %s: %.40q", i+1, target, answer)
+			}
+		}
+		st.untouched()
+		st.raw("GET /x?/../y" + head)
+		if r := rig.Soon(t, "a request to reach the app", st.seen); r.URL.String() != "/tenant-a/x?/../y" {
+			t.Errorf("route %d: the app was asked for %s", i+1, r.URL)
+		}
+	}
+}
+
+// The answer would show the user what only the app may see (RFC 9110 §9.3.8).
+func TestTRACEReachesNoApp(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/public/*", Public: true})
+	b, _ := st.signIn(nil)
+	for _, start := range []string{"TRACE /", "trace /", "TRACE /public/x", "TRACE *"} {
+		answer := st.raw(start + " HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nConnection: close\r\nCookie: " + cookie(b) +
+			"\r\n\r\n")
+		if !strings.HasPrefix(answer, "HTTP/1.1 501 ") || !strings.Contains(answer, "does not forward TRACE") {
+			t.Errorf("%s: %.40q", start, answer)
+		}
+	}
+	st.untouched()
+}
+
+// With forward-auth the target comes with its query, and perhaps as a whole URL.
+func TestNoQueryAndNoPasswordOfATargetIsLogged(t *testing.T) {
+	t.Parallel()
+	for _, headers := range [][]string{
+		{"X-Forwarded-Uri", "/x//y?token=geheim"}, {"X-Forwarded-Uri", "/x//y#geheim"}, {"X-Forwarded-Uri", "/a%2fb?geheim"},
+		{"X-Original-Url", "http://u:geheim@other.example.com/x"}, {"X-Original-Url", "http://127.0.0.1/x//y?geheim"},
+		{"X-Forwarded-Uri", "/x", "X-Forwarded-Host", "u:geheim@other.example.com"},
+		{"X-Forwarded-Uri", "http://u:geheim@other.example.com/x?geheim"},
+	} {
+		st := newStage(t)
+		st.policed(gateway.Rule{Path: "/public/*", Public: true})
+		in := st.askAt("/auth/verify", append([]string{"X-Forwarded-Method", "GET"}, headers...)...)
+		if logged := st.Log.String(); in.Code < 400 || strings.Contains(logged, "geheim") ||
+			!strings.Contains(logged, "_refused") {
+			t.Errorf("%q: %d, logged %s", headers, in.Code, logged)
+		}
+	}
+}
+
 func TestCVE_2025_54576_TheQueryOpensNothing(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

@@ -104,6 +104,7 @@ func (h *Handler) checkHost(named ...string) error {
 
 // refuseHost returns the answer to a request for an unknown host. The log warns once of each.
 func (h *Handler) refuseHost(host string) error {
+	host = host[strings.LastIndexByte(host, '@')+1:] // what is before it may be a password
 	name := web.Clip(strings.ToLower(host))
 	h.hosts.mu.Lock()
 	warn := !h.hosts.warned[name] && len(h.hosts.warned) < maxWarned

@@ -1,9 +1,13 @@
 package gateway
 
 import (
+	"log/slog"
+	"net/http"
 	"net/url"
 	"strings"
 	"unicode/utf8"
+
+	"example.com/curfew/web"
 )
 
 // plainPath returns the decoded path of a target (a path as sent, with or without a query), and false if not every
@@ -41,6 +45,16 @@ func plainPath(target string) (string, bool) {
 		}
 	}
 	return path, !isDots(path[start:])
+}
+
+// ambiguous refuses a target that servers may read differently. The log has it without its query.
+func ambiguous(target string) error {
+	if end := strings.IndexAny(target, "?#"); end >= 0 {
+		target = target[:end]
+	}
+	return &web.Failure{Status: http.StatusBadRequest,
+		Message: web.Message{Text: "This address can be read in more than one way."},
+		Event:   "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
 }
 
 func isDots(segment string) bool { return segment == "." || segment == ".." }

@@ -182,12 +182,6 @@ func (p *Policy) find(r *http.Request, host, method, target string) (*rule, erro
 	return nil, nil
 }
 
-func ambiguous(target string) error {
-	return &web.Failure{Status: http.StatusBadRequest,
-		Message: web.Message{Text: "This address can be read in more than one way."},
-		Event:   "path_refused", Attrs: []slog.Attr{slog.String("target", target)}}
-}
-
 // allowedFor is allowed, and logs at debug what was asked for and what was there: names of groups, and of claims.
 func (h *Handler) allowedFor(r *http.Request, by *rule, s *session.Session, target string) error {
 	err := h.allowed(r, by, s, target)

@@ -46,8 +46,8 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := h.begins()
 	w, r, end := h.Site.Trace(w, r, "proxy")
 	defer end()
-	if r.Method == http.MethodConnect { // not a forward proxy, and a tunnel would not end with a session
-		err := web.Fail(http.StatusNotImplemented, "This gateway does not open tunnels.", nil)
+	if say := notForwarded(r.Method); say != "" {
+		err := web.Fail(http.StatusNotImplemented, say, nil)
 		h.checked(r, "proxy", began, nil, err)
 		h.deny(w, r, r.Method, err, nil)
 		return
@@ -105,6 +105,17 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = withoutUpgrade(r, opens)
 	w = &upgradeWriter{ResponseWriter: w, webSocket: opens, stream: v.stream}
 	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
+}
+
+// notForwarded says why requests with a method are not forwarded, whatever their session; "" if they are.
+func notForwarded(method string) string {
+	switch strings.ToUpper(method) {
+	case http.MethodConnect: // this is not a forward proxy, and a tunnel would not end with a session
+		return "This gateway does not open tunnels."
+	case http.MethodTrace: // the answer would show what only the app may see (RFC 9110 §9.3.8)
+		return "This gateway does not forward TRACE."
+	}
+	return ""
 }
 
 // forward returns the reverse proxy of one route.

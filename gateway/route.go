@@ -28,7 +28,7 @@ type Route struct {
 	Upstream Upstream
 }
 
-// Upstream is an app. A path in its URL is put before that of the request.
+// Upstream is an app. A path in its URL is put before that of the request, which is refused if it is ambiguous.
 type Upstream struct {
 	URL *url.URL       // http, https, or h2c for HTTP/2 without TLS
 	CA  *x509.CertPool // the CAs accepted for its certificate; default: the system's
@@ -58,7 +58,7 @@ func (r *route) ownOrigin() string {
 type Router struct {
 	gateway *Handler
 	routes  []route
-	byPath  bool
+	byPath  bool // a path decides where a request goes, or must stay below that of its upstream
 }
 
 // Route returns a reverse proxy that works like [Handler.Proxy] and uses the routes in order. The error lists every
@@ -106,7 +106,7 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 				origin += ":" + port
 			}
 		}
-		router.byPath = router.byPath || r.Path != ""
+		router.byPath = router.byPath || r.Path != "" || strings.Trim(u.Path, "/") != ""
 		router.routes = append(router.routes, route{r, pattern, h.forward(r, r.Upstream.transport(), pool), r.App != "",
 			origin})
 		several = several || u.Host != router.routes[0].Upstream.URL.Host
@@ -127,8 +127,12 @@ func (h *Handler) Route(routes ...Route) (*Router, error) {
 	return router, nil
 }
 
-// find returns the route of a request, or nil if none matches. The error is for an ambiguous path.
+// find returns the route of a request, or nil if none matches. The error is for an ambiguous path, and for a target
+// that is no path, such as `x:http://internal/`: the app would get it as it is, and would take its host for its own.
 func (p *Router) find(r *http.Request) (*route, error) {
+	if r.URL.Opaque != "" || r.URL.Path != "" && r.URL.Path[0] != '/' {
+		return nil, ambiguous(r.RequestURI)
+	}
 	path, host := r.URL.Path, r.Host
 	if p.gateway.Site.SeveralHosts() {
 		host = p.gateway.here(r).Addr()

@@ -305,6 +305,7 @@ func (s *Site) HostOf(r *http.Request) (Host, error) {
 }
 
 func (s *Site) unknownHost(addr string) error {
+	addr = addr[strings.LastIndexByte(addr, '@')+1:] // what is before it may be a password
 	return &Failure{Status: http.StatusForbidden, Event: "host_refused",
 		Message: Message{Title: "This site is not set up yet",
 			Text: "The gateway in front of this site does not know its host.\n\nAsk the people who run this site."},
