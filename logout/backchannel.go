@@ -157,9 +157,10 @@ func (h *Handler) endSubjects(
 // A retry has to find every subject that an earlier try found. If somebody has more than [store.EndBatch] sessions,
 // that try may have ended the one with the sid, and failed before the others. So each subject is kept, until the token
 // can come no more, before the first of its sessions ends: under a hash of the token, the first one with the number 0,
-// and so on. A number is claimed once and never changed, so tries at the same time find the same. A store may lose
-// these values in a crash (see [store.Attempts]), but not while it keeps the endings that came after them: only on a
-// Redis Cluster can a failover do that, since the two are on different masters.
+// and so on. A number is claimed once and never changed, so tries at the same time find the same. After the last one
+// comes noMore: a replay must not find a session that got the sid later. A store may lose these values in a crash (see
+// [store.Attempts]), but not while it keeps the endings that came after them: only on a Redis Cluster can a failover do
+// that, since the two are on different masters.
 func (h *Handler) subjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Provider) ([]string, error) {
 	found, err := h.Sessions.SubjectsOf(ctx, t.Issuer, p.Config().ClientID, t.SID)
 	if err != nil {
@@ -169,24 +170,30 @@ func (h *Handler) subjects(ctx context.Context, t *oidc.LogoutToken, p *oidc.Pro
 	for n := 0; ; n++ {
 		found = slices.DeleteFunc(found, func(s string) bool { return slices.Contains(all, s) })
 		id := subjectID(t, p, n)
-		var kept []byte
+		next := noMore
 		if len(found) > 0 {
-			kept, err = h.Sessions.ClaimAttempt(ctx, id, []byte(found[0]), life)
-			if err != nil { // a full store may keep nothing more, and still end sessions
+			next = found[0]
+		}
+		kept, err := h.Sessions.ClaimAttempt(ctx, id, []byte(next), life)
+		if err != nil { // a full store may keep nothing more, and still end sessions
+			if kept, err = h.Sessions.Attempt(ctx, id); errors.Is(err, store.ErrNotFound) {
 				return append(all, found...), nil
 			}
-			if kept == nil {
-				kept = []byte(found[0])
-			}
-		} else if kept, err = h.Sessions.Attempt(ctx, id); errors.Is(err, store.ErrNotFound) {
-			return all, nil
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case kept == nil: // this try is the first
+			kept = []byte(next)
+		}
+		if string(kept) == noMore {
+			return all, nil
 		}
 		all = append(all, string(kept))
 	}
 }
+
+const noMore = "\x00" // no subject is that
 
 // subjectID names a subject of a logout token in the store.
 func subjectID(t *oidc.LogoutToken, p *oidc.Provider, n int) store.AttemptID {

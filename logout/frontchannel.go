@@ -32,7 +32,7 @@ func (h *Handler) framedLogout(w http.ResponseWriter, r *http.Request) error {
 	s, err := h.Sessions.Find(r.Context(), bearer)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		if err := h.endAgain(r, bearer.Key()); err != nil {
+		if err := h.endAgain(r, bearer, err); err != nil {
 			return h.storeFailure(frontchannel, "unknown", err)
 		}
 		h.Cookie.Clear(w)

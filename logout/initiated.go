@@ -48,13 +48,8 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := h.Sessions.Find(r.Context(), bearer)
 	switch {
-	case errors.Is(err, session.ErrOtherHost): // ends nothing here
-		h.Cookie.Clear(w)
-		h.result(user, "unknown", "nobody", "")
-		h.done(w, r)
-		return nil
 	case errors.Is(err, store.ErrNotFound):
-		if err := h.endAgain(r, bearer.Key()); err != nil {
+		if err := h.endAgain(r, bearer, err); err != nil {
 			return h.storeFailure(user, "unknown", err)
 		}
 		h.Cookie.Clear(w)
@@ -76,12 +71,16 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// endAgain repeats the ending of a session that is not found. It may have ended a moment ago in a store that could not
-// confirm that its replicas have the ending too; only another ending confirms it. Whose session it was is not known,
-// and not needed.
+// endAgain repeats the ending of a session that is not found, as notFound says. It may have ended a moment ago in a
+// store that could not confirm that its replicas have the ending too; only another ending confirms it. Whose session it
+// was is not known, and not needed. A bearer of another host, whose session lives, ends nothing here.
 //
 // A sign-out that failed may have ended the session and not what else was of that sign-in: then all of it is repeated.
-func (h *Handler) endAgain(r *http.Request, key store.Key) error {
+func (h *Handler) endAgain(r *http.Request, bearer session.Bearer, notFound error) error {
+	if errors.Is(notFound, session.ErrOtherHost) {
+		return nil
+	}
+	key := bearer.Key()
 	for _, p := range h.Providers {
 		c := p.Config()
 		of := store.Selector{Issuer: c.Issuer, ClientID: c.ClientID, Key: key}

@@ -74,11 +74,6 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	own, err := h.current(r)
-	if err == nil && own == nil && r.Method == http.MethodPost { // an ending of all may have failed after the own one
-		if bearer, ok := h.Cookie.Read(r); ok {
-			err = h.endAgain(r, bearer.Key())
-		}
-	}
 	switch {
 	case err != nil:
 		return h.sessionsUnavailable(err)
@@ -100,10 +95,15 @@ func (h *Handler) current(r *http.Request) (*session.Session, error) {
 		return nil, nil
 	}
 	s, err := h.Sessions.Find(r.Context(), bearer)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrOtherHost) {
-		return nil, nil
+	switch {
+	case err == nil:
+		return s, nil
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	case r.Method == http.MethodPost: // an ending of all may have failed after the own one
+		return nil, h.endAgain(r, bearer, err)
 	}
-	return s, err
+	return nil, nil
 }
 
 // find returns the living sessions of the same account: this one first, then those seen last. more: there are others.

@@ -92,6 +92,41 @@ func TestWithLogoutScopeSubjectAnotherSubEndsAllOfThePersonOfTheSid(t *testing.T
 	}
 }
 
+// A provider may use a sid again. A token that was carried out names none of the sessions that came later.
+func TestWithLogoutScopeSubjectAReplayEndsNobodyWhoseSessionCameLater(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ before, later string }{ // whose sessions have the sid
+		{"", "alice"}, {"alice", "alice"}, {"alice", "carol"}, {"id-of-alice", "carol"},
+	} {
+		s := newStage(t, nil, func(p *oidc.Config) { p.Quirks.LogoutScope = "subject" })
+		signIn := func(subject, sid string) store.Key {
+			_, one, err := s.Manager.Create(t.Context(), session.SignIn{Provider: "main", Issuer: s.op.Issuer(),
+				ClientID: "app", Subject: subject, SID: sid, Began: s.Now()})
+			rig.Must(t, err)
+			return one.Key
+		}
+		if row.before != "" {
+			signIn(row.before, "s1")
+		}
+		token := s.op.SignLogoutToken("app", "id-of-alice", "s1")
+		if p := s.send(token); p.Status != 200 {
+			t.Fatal(p.Status, p.Body)
+		}
+		s.Pass(time.Second)
+		later := []store.Key{signIn(row.later, "s1"), signIn(row.later, "s2")}
+		for range 2 {
+			if p := s.send(token); p.Status != 400 || !strings.Contains(p.Body, "already processed") {
+				t.Errorf("%+v: the replay: %d %s", row, p.Status, p.Body)
+			}
+		}
+		for i, key := range later {
+			if _, err := s.Manager.Peek(t.Context(), key); err != nil {
+				t.Errorf("%+v: the replay ended session %d of %s: %v", row, i+1, row.later, err)
+			}
+		}
+	}
+}
+
 // The token says whose session it is by its sid alone. That session may be gone after a first try that failed.
 func TestWithLogoutScopeSubjectARetryEndsWhatTheFirstTryDidNotReach(t *testing.T) {
 	t.Parallel()
