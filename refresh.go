@@ -30,6 +30,13 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 		// even with an error: the old one may be used up
 		r.Tokens.RefreshToken, r.Tokens.DPoPKey = got.RefreshToken, got.DPoPKey
 	}
+	// Whatever comes now, the provider may name the session by the new sid.
+	if id != nil {
+		r.SID = id.SID
+	}
+	if r.SID == "" && got != nil && s.Claim("sid") == "" && p.Config().Quirks.SIDFromTokenResponse {
+		r.SID = got.SessionState
+	}
 	if errors.Is(err, oidc.ErrOtherPerson) {
 		r.Tokens.AccessToken = got.AccessToken // these tokens live, and are revoked with the session
 	}
@@ -46,10 +53,7 @@ func (rp *RP) refresh(ctx context.Context, s *session.Session) (session.Renewal,
 	c := p.Config()
 	r.Confirmed = c.ConfirmsByRefresh()
 	if id != nil {
-		r.Tokens.IDToken, r.SID, r.Expires = id.Raw, id.SID, id.SessionExpiry
-	}
-	if r.SID == "" && s.Claim("sid") == "" && p.Config().Quirks.SIDFromTokenResponse {
-		r.SID = got.SessionState
+		r.Tokens.IDToken, r.Expires = id.Raw, id.SessionExpiry
 	}
 	return r, nil
 }

@@ -389,6 +389,94 @@ func TestASidThatIsNewInARefreshedIDTokenIsOneThatALogoutNames(t *testing.T) {
 	}
 }
 
+// The provider may name the session by the sid of a new ID Token, whatever else is wrong with the refresh.
+func TestASIDOfARefreshThatFailsIsOneThatALogoutNames(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		change  func(*curfew.Config)
+		trouble func(*app)
+		lie     func(*oidctest.JWT)
+		doc     func(map[string]any)
+		pass    time.Duration
+	}{
+		"userinfo is away": {trouble: func(a *app) { a.op.Override(oidctest.Userinfo, oidctest.Status(503)) }},
+		"OnLogin cannot say": {change: func(c *curfew.Config) {
+			calls := 0
+			c.OnLogin = func(context.Context, map[string]any) error {
+				if calls++; calls > 1 {
+					return web.Fail(503, "away", nil)
+				}
+				return nil
+			}
+		}},
+		"at_hash is wrong": {lie: func(j *oidctest.JWT) { j.Claims["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA" }},
+		"it has expired":   {lie: func(j *oidctest.JWT) { j.Claims["exp"] = 1000 }},
+		"no key is known": {lie: func(j *oidctest.JWT) { j.Header["kid"] = "of tomorrow" },
+			trouble: func(a *app) { a.op.Override(oidctest.JWKS, oidctest.Status(503)) }},
+		"no ID Token": {change: func(c *curfew.Config) { c.Providers[0].Quirks.SIDFromTokenResponse = true },
+			trouble: func(a *app) { a.op.Override(oidctest.Userinfo, oidctest.Status(503)) },
+			doc:     func(doc map[string]any) { delete(doc, "id_token"); doc["session_state"] = "new" },
+			lie:     func(j *oidctest.JWT) { delete(j.Claims, "sid") }},
+		"introspection is away": {change: func(c *curfew.Config) {
+			c.Providers[0].Revalidate, c.Providers[0].RevalidateBy = time.Minute, []string{"introspection"}
+		}, trouble: func(a *app) { a.op.Override(oidctest.Introspect, oidctest.Status(503)) }, pass: 80 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t, func(c *curfew.Config) {
+				if row.change != nil {
+					row.change(c)
+				}
+			})
+			life := 2 + int(row.pass/time.Second)*9/8
+			refreshed := false
+			a.op.Mangle(func(m *oidctest.Mangle) {
+				m.IDToken = func(j *oidctest.JWT) {
+					if name == "no ID Token" {
+						delete(j.Claims, "sid")
+					}
+					if !refreshed {
+						return
+					}
+					j.Claims["sid"] = "new"
+					if row.lie != nil {
+						row.lie(j)
+					}
+				}
+				m.Tokens = func(_ string, doc map[string]any) {
+					doc["expires_in"] = life
+					if refreshed && row.doc != nil {
+						row.doc(doc)
+					}
+				}
+			})
+			b := newBrowser(t)
+			b.open(a.server.URL + "/")
+			refreshed = true
+			if row.trouble != nil {
+				row.trouble(a)
+			}
+			a.pass(max(3*time.Second, row.pass))
+			if _, _, text := b.open(a.server.URL + "/public"); text != "true" {
+				t.Fatalf("it does not go on for the grace: %s", text)
+			}
+			token := a.op.SignLogoutToken("app", "", "new", func(j *oidctest.JWT) { delete(j.Claims, "sub") })
+			a.op.Override(oidctest.JWKS, nil)
+			resp, err := http.PostForm(a.server.URL+"/auth/backchannel-logout", url.Values{"logout_token": {token}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if _, _, text := b.open(a.server.URL + "/public"); resp.StatusCode != 200 || text != "false" {
+				t.Fatalf("answered %d, and signed in: %s", resp.StatusCode, text)
+			}
+			if cause := a.end(); cause != string(store.CauseBackChannel) {
+				t.Errorf("ended by %q", cause)
+			}
+		})
+	}
+}
+
 func TestASIDFromBeforeARefreshIsOneThatALogoutMayStillName(t *testing.T) {
 	t.Parallel()
 	logout := func(a *app, b browser, token string) int {

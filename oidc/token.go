@@ -51,8 +51,8 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 
 // Refresh asks for new tokens (RFC 6749 §6, Core §12). Without a new refresh token the old one is kept. A new ID
 // Token is verified, and must speak of the same issuer, subject and client as before (Core §12.2); nil when none came.
-// Of before only Issuer, ClientID and Subject are read. dpopKey is the key that came with the refresh token, if one
-// did.
+// Of before only Issuer, ClientID, Subject and SID are read. dpopKey is the key that came with the refresh token, if
+// one did.
 //
 // [ErrInvalidGrant] when the provider refuses the refresh token for good, in the form of RFC 6749 §5.2, and
 // [ErrOtherPerson] when a new ID Token is of somebody else: these two are final. [ErrUnavailable] when it cannot be
@@ -60,7 +60,8 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 //
 // When new tokens came, but something is wrong with the response or its ID Token, what there is of them is returned
 // beside the error: the provider may have spent the old refresh token. They must not be used as they are, but they can
-// be revoked.
+// be revoked. If an ID Token that is refused has another sid than before, that SID is returned too, and nothing else of
+// it: the provider may name the session by it.
 func (p *Provider) Refresh(
 	ctx context.Context, refreshToken string, dpopKey []byte, before IDToken, now time.Time,
 ) (*Tokens, *IDToken, error) {
@@ -78,27 +79,30 @@ func (p *Provider) Refresh(
 		return t, nil, nil
 	}
 	id, err := p.VerifyIDToken(ctx, t.IDToken, Expect{NoNonce: true, AccessToken: t.AccessToken}, now)
-	if check := p.otherPerson(ctx, t.IDToken, before); check != "" {
+	check, sid := p.otherThan(ctx, t.IDToken, before)
+	switch {
+	case check != "":
 		return t, nil, failed(check, "%w", ErrOtherPerson)
-	}
-	if err != nil {
+	case err != nil && sid != "":
+		return t, &IDToken{SID: sid}, err
+	case err != nil:
 		return t, nil, err
 	}
 	return t, id, nil
 }
 
-// otherPerson returns the claim by which an ID Token that the provider has signed is of somebody else than before, or
-// "". One that is not signed, or does not say, is no word of the provider's.
-func (p *Provider) otherPerson(ctx context.Context, raw string, before IDToken) string {
+// otherThan returns the claim by which an ID Token that the provider has signed is of somebody else than before, or "";
+// otherwise its sid, if that is another one. A token that is not signed, or does not say, is no word of the provider's
+// about a person. For one more name of the session it is enough that it came from the token endpoint.
+func (p *Provider) otherThan(ctx context.Context, raw string, before IDToken) (check, sid string) {
 	t, err := p.openToken(raw, true)
-	if err != nil || canonicalAlg(t.header.alg) != p.alg.name {
-		return ""
+	if err != nil {
+		return "", ""
 	}
 	c, err := decodeObject(t.payload)
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	check := ""
 	if sub, err := c.text("sub", maxSub); err == nil && sub != before.Subject {
 		check = "sub"
 	}
@@ -108,11 +112,17 @@ func (p *Provider) otherPerson(ctx context.Context, raw string, before IDToken) 
 	if iss, _ := c["iss"].(string); iss != "" && iss != before.Issuer {
 		check = "iss"
 	}
-	iat, _ := c.time("iat")
-	if check == "" || p.keys.verify(ctx, t, p.alg, iat, p.keys.provider) != nil {
-		return ""
+	if check == "" {
+		if sid, err = c.text("sid", maxSID); err != nil || sid == before.SID {
+			sid = ""
+		}
+		return "", sid
 	}
-	return check
+	iat, _ := c.time("iat")
+	if canonicalAlg(t.header.alg) != p.alg.name || p.keys.verify(ctx, t, p.alg, iat, p.keys.provider) != nil {
+		return "", ""
+	}
+	return check, ""
 }
 
 // IDTokenClaims returns the claims of an ID Token that was verified when it came. Nothing is checked.

@@ -51,7 +51,7 @@ type Config struct {
 
 	// Refresh gets new tokens and claims for a session whose access token has expired. [ErrRefreshRejected] and
 	// [ErrRefused] end the session; any other error, or a panic, is temporary. If the provider sent a new refresh token
-	// all the same, it is in the Renewal beside the error. nil: sessions are not refreshed.
+	// or a new sid all the same, it is in the Renewal beside the error. nil: sessions are not refreshed.
 	Refresh func(ctx context.Context, s *Session) (Renewal, error)
 	// RefreshGrace is how long a session goes on after its access token has expired while Refresh returns temporary
 	// errors; default 1 h.
@@ -572,7 +572,8 @@ func (m *Manager) written(s *Session, now time.Time, use bool, update func(store
 }
 
 // touched writes LastSeen. The session is served even if another request wrote first, or if the store can be read but
-// not written: it then ends by its idle timeout.
+// not written: it then ends by its idle timeout. A write that fails may have taken long, so the session is read again:
+// a logout may have been answered meanwhile.
 func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Session, error) {
 	next, err := m.write(ctx, s, now, true)
 	switch {
@@ -580,11 +581,13 @@ func (m *Manager) touched(ctx context.Context, s *Session, now time.Time) (*Sess
 		return next, nil
 	case errors.Is(err, store.ErrNotFound):
 		return nil, err
-	case !errors.Is(err, store.ErrConflict) && ctx.Err() == nil:
+	case errors.Is(err, store.ErrConflict):
+		return s, nil
+	case ctx.Err() == nil:
 		m.cfg.Log.WarnContext(ctx, "the time of last use could not be written", "event", "session_touch_failed",
 			"session", s.Key.Handle(), "error", err)
 	}
-	return s, nil
+	return m.read(ctx, s.Key, m.Now())
 }
 
 // unavailable wraps an error of the store in [ErrUnavailable], unless it is one of the errors of the contract.

@@ -32,6 +32,7 @@ type faulty struct {
 	sync       atomic.Pointer[func(context.Context) error] // in place of the feed's own
 	deaf       atomic.Bool                                 // the feed hands nothing on
 	failUpdate atomic.Pointer[error]
+	update     atomic.Pointer[func()] // called before an update
 }
 
 func (f *faulty) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
@@ -47,6 +48,9 @@ func (f *faulty) Find(ctx context.Context, k store.Key, now time.Time) (store.Re
 
 func (f *faulty) Update(ctx context.Context, r store.Record, now time.Time) error {
 	f.updates.Add(1)
+	if before := f.update.Load(); before != nil {
+		(*before)()
+	}
 	if err := f.failUpdate.Load(); err != nil {
 		return *err
 	}
@@ -256,6 +260,52 @@ func TestATouchUnderWayCannotReviveAnEndedSession(t *testing.T) {
 			t.Error("the touch was not tried, so this shows nothing")
 		}
 		b.want(b.m, bearer, store.ErrNotFound)
+	})
+}
+
+// A write may hang, and then fail. The logout that was answered meanwhile counts, on every replica.
+func TestATouchThatFailsServesNobodyWhoWasEndedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]error{"it fails": errors.New("broken pipe"), "it is late": nil} {
+		for _, here := range []bool{true, false} {
+			bubble(t, session.Config{}, func(b *bench) {
+				other := b.replica(session.Config{})
+				bearer, s := b.signIn(session.Tokens{})
+				time.Sleep(2 * time.Minute)
+				b.want(other, bearer, nil)
+				time.Sleep(2 * time.Minute)
+				if fails != nil {
+					b.store.failUpdate.Store(&fails)
+				}
+				hangs := func() {
+					b.store.update.Store(nil)
+					b.end(map[bool]*session.Manager{true: b.m, false: other}[here], store.Selector{SID: s.SID})
+					time.Sleep(5 * time.Second)
+				}
+				b.store.update.Store(&hangs)
+				before := b.store.updates.Load()
+				if _, err := b.m.Get(b.t.Context(), bearer); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s, ended here: %v: Get: %v", name, here, err)
+				}
+				if b.store.updates.Load() != before+1 {
+					t.Error("the touch was not tried, so this shows nothing")
+				}
+			})
+		}
+	}
+}
+
+func TestASessionIsServedWhileTheStoreCanBeReadAndNotWritten(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{})
+		fails := errors.New("read-only")
+		b.store.failUpdate.Store(&fails)
+		time.Sleep(2 * time.Minute)
+		b.want(b.m, bearer, nil)
+		b.store.away.Store(&fails)
+		time.Sleep(2 * time.Minute)
+		b.want(b.m, bearer, session.ErrUnavailable)
 	})
 }
 

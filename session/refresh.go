@@ -119,11 +119,11 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 	asked := m.Now()
 	every := m.revalidation(s).Every
 	ask, event, failure := m.cfg.Refresh, "refresh_failed", "an access token could not be refreshed"
-	graceEnds := s.Tokens.Expires.Add(m.cfg.RefreshGrace)
+	graceEnds, pause := s.Tokens.Expires.Add(m.cfg.RefreshGrace), refreshPause
 	if !s.refreshable(m, asked) {
 		ask, event, failure = m.cfg.Revalidate, "revalidation_failed", "the provider could not be asked whether a "+
 			"session goes on"
-		graceEnds = s.lastConfirmed().Add(every + m.cfg.RefreshGrace)
+		graceEnds, pause = s.lastConfirmed().Add(every+m.cfg.RefreshGrace), max(refreshPause, every)
 	}
 	asking, cancel := context.WithTimeout(ctx, refreshTimeout)
 	asking, end := span.Start(asking, "session "+strings.TrimSuffix(event, "_failed"), trace.SpanKindInternal,
@@ -138,11 +138,12 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 	provider := [3]string{event, s.Issuer, s.ClientID}
 	kind := strings.TrimSuffix(event, "_failed")
 	var cause store.Cause
+	var change func(*Session)
 	switch {
 	case err == nil:
 		m.renewed(kind, s.Provider, "ok")
 		m.refreshFailing.Delete(provider)
-		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
+		change = func(s *Session) {
 			s.Tokens, s.Claims, s.refreshHeld, s.refreshFailed = got.Tokens, got.Claims, time.Time{}, false
 			if got.Confirmed {
 				s.confirmed = asked
@@ -153,21 +154,6 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 					s.Expires = latest
 				}
 			}
-			s.rename(got.SID)
-		})
-		if err == nil {
-			return next, nil
-		}
-		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded) {
-			m.orphan(ctx, s, got.Tokens)
-		}
-		switch {
-		case errors.Is(err, store.ErrEnded):
-			cause = store.CauseBackChannel
-		case errors.Is(err, errTooManySIDs):
-			cause = store.CauseTooManySIDs
-		default:
-			return nil, err
 		}
 	case errors.Is(err, ErrRefreshRejected):
 		cause = store.CauseRefreshRejected
@@ -183,24 +169,37 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 		}
 		m.cfg.Log.Log(ctx, level, failure+": sessions go on for the grace; this is logged once until it works again",
 			"event", event, "provider", s.Provider, "session", s.Key.Handle(), "error", err)
-		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
-			s.refreshHeld, s.refreshFailed = store.Time(now.Add(max(refreshPause, every))), true
+		change = func(s *Session) {
+			s.refreshHeld, s.refreshFailed = store.Time(now.Add(pause)), true
 			if s.refreshHeld.After(graceEnds) {
 				s.refreshHeld = store.Time(graceEnds)
 			}
 			if got.Tokens.RefreshToken != "" { // the old one may be used up
 				s.Tokens.RefreshToken, s.Tokens.DPoPKey = got.Tokens.RefreshToken, got.Tokens.DPoPKey
 			}
-		})
-		if (errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded)) &&
-			got.Tokens.RefreshToken != s.Tokens.RefreshToken {
-			m.orphan(ctx, s, got.Tokens)
 		}
-		return next, err
 	default:
 		cause = store.CauseProviderSilent
 	}
-	if err != nil { // otherwise the provider confirmed it
+	if change != nil {
+		next, err := m.saveRenewal(ctx, s.Key, began, era, use, func(s *Session) {
+			change(s)
+			s.rename(got.SID) // also after a failure: a logout token may name the session by it
+		})
+		if (errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrEnded)) &&
+			(got.Tokens.RefreshToken != s.Tokens.RefreshToken || got.Tokens.AccessToken != s.Tokens.AccessToken) {
+			m.orphan(ctx, s, got.Tokens)
+		}
+		switch {
+		case errors.Is(err, store.ErrEnded):
+			cause = store.CauseBackChannel
+		case errors.Is(err, errTooManySIDs):
+			cause = store.CauseTooManySIDs
+		default:
+			return next, err
+		}
+	}
+	if change == nil {
 		m.renewed(kind, s.Provider, "ended")
 	}
 	m.cfg.Log.InfoContext(ctx, "the session ends: the provider no longer confirms it",

@@ -196,6 +196,61 @@ func TestAProviderThatIsAwayEndsNoSessionUntilTheGraceRunsOut(t *testing.T) {
 	})
 }
 
+// The provider has given the session another sid, and what follows fails for now. Each such sid names the session: the
+// answer 200 to a logout must mean that it is dead.
+func TestASIDThatCameBeforeTheFailureOfARefreshNamesTheSession(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		sids  []string // that refreshes bring before the logout
+		named string
+	}{
+		"the latest": {[]string{"s2"}, "s2"}, "of two": {[]string{"s2", "s3"}, "s2"},
+		"of the sign-in": {[]string{"s2"}, "s1"},
+	} {
+		p := new(provider)
+		cfg := p.config()
+		cfg.Refresh = func(context.Context, *session.Session) (session.Renewal, error) {
+			return session.Renewal{SID: p.sid}, errors.New("userinfo is away")
+		}
+		bubble(t, cfg, func(b *bench) {
+			bearer, _ := b.signInFor(0)
+			for _, p.sid = range row.sids {
+				b.want(b.m, bearer, nil)
+				time.Sleep(30 * time.Second)
+			}
+			b.end(b.m, store.Selector{SID: row.named})
+			if _, err := b.m.Get(b.t.Context(), bearer); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("%s: after the logout: %v", name, err)
+			}
+		})
+	}
+}
+
+// As above, and the logout comes before the sid is written.
+func TestALogoutBySIDOvertakesARefreshThatFails(t *testing.T) {
+	t.Parallel()
+	p := new(provider)
+	cfg := p.config()
+	var b *bench
+	cfg.Refresh = func(context.Context, *session.Session) (session.Renewal, error) {
+		b.end(b.m, store.Selector{SID: "s2"})
+		return session.Renewal{SID: "s2", Tokens: session.Tokens{RefreshToken: "rt+"}}, errors.New("userinfo is away")
+	}
+	bubble(t, cfg, func(made *bench) {
+		b = made
+		bearer, s := b.signInFor(0)
+		ended, stop := b.m.Watch(s.Key)
+		defer stop()
+		b.want(b.m, bearer, store.ErrNotFound)
+		if cause := <-ended; cause != store.CauseBackChannel {
+			t.Errorf("cause %q", cause)
+		}
+		if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt+" {
+			t.Errorf("handed back: %d", len(p.orphaned))
+		}
+	})
+}
+
 func TestAPanicInTheMiddleOfARefreshIsTemporary(t *testing.T) {
 	t.Parallel()
 	p := &provider{between: func() { panic("the app fell over") }}

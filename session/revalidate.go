@@ -75,8 +75,8 @@ func (m *Manager) revalidated(ctx context.Context, s *Session, now time.Time, us
 			return nil, r.Err
 		}
 		return r.Val.(*Session), nil
-	case <-timer.C:
-		return s, nil
+	case <-timer.C: // a logout may have been answered meanwhile
+		return m.read(ctx, s.Key, m.Now())
 	case <-ctx.Done():
 		return nil, unavailable(ctx.Err())
 	}

@@ -141,6 +141,50 @@ func TestALogoutDuringTheQuestionIsNotUndone(t *testing.T) {
 	})
 }
 
+// The provider takes longer than a request waits, and a logout is answered meanwhile.
+func TestWhoDoesNotWaitForTheProviderIsNotServedAfterALogout(t *testing.T) {
+	t.Parallel()
+	for _, here := range []bool{true, false} {
+		p := &provider{takes: 5 * time.Second}
+		bubble(t, p.asked(0), func(b *bench) {
+			other := b.replica(p.asked(0))
+			bearer, s := b.signIn(session.Tokens{AccessToken: "at"})
+			time.Sleep(65 * time.Second)
+			time.AfterFunc(100*time.Millisecond, func() {
+				b.end(map[bool]*session.Manager{true: b.m, false: other}[here], store.Selector{SID: s.SID})
+			})
+			began := time.Now() // of a stream: a request would write its use, and fail then
+			if _, _, err := b.m.Recheck(b.t.Context(), s.Key); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("ended here: %v: Recheck: %v", here, err)
+			}
+			if d := time.Since(began); d != 500*time.Millisecond {
+				t.Errorf("it waited %v, so this shows nothing", d)
+			}
+			time.Sleep(10 * time.Second) // the question comes to its end
+			b.want(b.m, bearer, store.ErrNotFound)
+		})
+	}
+}
+
+// One failed refresh is tried again soon, however rarely the provider is asked about the session.
+func TestARefreshThatFailsIsTriedAgainSoonAlsoWithRevalidation(t *testing.T) {
+	t.Parallel()
+	p := &provider{answer: errors.New("connection refused")}
+	cfg := p.config()
+	cfg.Revalidate = cfg.Refresh
+	cfg.Revalidation = func(string, string) session.Revalidation { return session.Revalidation{Every: time.Hour} }
+	bubble(t, cfg, func(b *bench) {
+		bearer, _ := b.signInFor(5 * time.Minute)
+		time.Sleep(5 * time.Minute)
+		b.want(b.m, bearer, nil)
+		p.answer = nil
+		time.Sleep(30 * time.Second)
+		if s := b.want(b.m, bearer, nil); s.Tokens.AccessToken != "new" || p.calls.Load() != 2 {
+			t.Errorf("after %d calls the access token is %q", p.calls.Load(), s.Tokens.AccessToken)
+		}
+	})
+}
+
 func TestTheProviderIsNeverAskedMoreThanItBears(t *testing.T) {
 	t.Parallel()
 	const limit = 12
