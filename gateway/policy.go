@@ -21,7 +21,8 @@ import (
 // Rule says who may use some paths of a host, or of all. The first rule that covers a request decides. Paths without a
 // rule are for all signed-in users, or with [Policy.DenyRest] for nobody.
 //
-// A user must meet all conditions of the rule. A rule without conditions that is not public requires a sign-in.
+// A user must meet all conditions of the rule. A rule without conditions that is not public requires a sign-in. A list
+// that is nil is no condition; one that is empty is a fault, since nobody could meet it.
 type Rule struct {
 	Host    string   // default: any; `*.example.com` is all names one label below
 	Path    string   // `/a` is that path, `/a/*` also all paths below it
@@ -92,6 +93,21 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 			len(r.Scopes) > 0 || len(r.AMR) > 0 || r.MaxAge != 0) {
 			fault("is public, but has conditions")
 		}
+		for _, list := range []struct {
+			what   string
+			values []string
+		}{{"methods", r.Methods}, {"groups", r.Groups}, {"email_domains", r.EmailDomains}, {"scopes", r.Scopes},
+			{"acr", r.ACR}, {"amr", r.AMR}} {
+			if list.values != nil && len(list.values) == 0 {
+				fault("%s is an empty list: leave it out, or name what is accepted", list.what)
+			}
+		}
+		if r.Claims != nil && len(r.Claims) == 0 {
+			fault("claims is empty: leave it out, or name what is accepted")
+		}
+		if slices.Contains(r.Groups, "") {
+			fault("groups: a name is empty")
+		}
 		for _, v := range slices.Concat(r.ACR, r.AMR) {
 			if badStepUpValue(v) {
 				fault("%q is no value of acr or amr: it is empty or holds a space, a quote or a backslash", v)
@@ -114,13 +130,16 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 			}
 		}
 		for _, m := range r.Methods {
-			if m == "" || m != strings.ToUpper(m) {
+			if m == "" || strings.Trim(m, methodChars) != "" {
 				fault("%q is not a method; write it like GET", m)
 			}
 		}
-		for name, values := range r.Claims {
-			if len(values) == 0 {
+		for _, name := range slices.Sorted(maps.Keys(r.Claims)) {
+			switch values := r.Claims[name]; {
+			case len(values) == 0:
 				fault("claim %q lists no values", name)
+			case slices.Contains(values, ""):
+				fault("claim %q: a value is empty", name)
 			}
 		}
 		p.byMethods = p.byMethods || len(r.Methods) > 0
@@ -128,6 +147,8 @@ func NewPolicy(rules ...Rule) (Policy, error) {
 	}
 	return p, errors.Join(faults...)
 }
+
+const methodChars = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ" // RFC 9110 §5.6.2, in upper case
 
 const mostStepUp = 512 // they go into a header, and into the address of the provider's page
 

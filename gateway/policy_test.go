@@ -222,6 +222,36 @@ func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 	}
 }
 
+// A list that is there and empty opens nothing: it is a fault, in whatever field.
+func TestARuleWhoseListIsEmptyIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		rule Rule
+		want string
+	}{
+		{Rule{Methods: []string{}}, "methods is an empty list"},
+		{Rule{Groups: []string{}}, "groups is an empty list"},
+		{Rule{EmailDomains: []string{}}, "email_domains is an empty list"},
+		{Rule{Scopes: []string{}}, "scopes is an empty list"},
+		{Rule{ACR: []string{}}, "acr is an empty list"},
+		{Rule{AMR: []string{}}, "amr is an empty list"},
+		{Rule{Claims: map[string][]string{}}, "claims is empty"},
+		{Rule{Claims: map[string][]string{"c": {}}}, `claim "c" lists no values`},
+		{Rule{Groups: []string{"a", ""}}, "groups: a name is empty"},
+		{Rule{Claims: map[string][]string{"c": {"a", ""}}}, `claim "c": a value is empty`},
+		{Rule{Methods: []string{"FOO BAR"}}, `"FOO BAR" is not a method`},
+		{Rule{Methods: []string{"GET,POST"}}, `"GET,POST" is not a method`},
+		{Rule{Methods: []string{"M-SEARCH", "VERSION-CONTROL"}}, ""},
+	} {
+		row.rule.Path = "/x"
+		_, err := NewPolicy(row.rule)
+		if row.want == "" && err != nil || row.want != "" &&
+			(err == nil || !strings.HasPrefix(err.Error(), "rule 1: "+row.want)) {
+			t.Errorf("%+v: %v, want %q", row.rule, err, row.want)
+		}
+	}
+}
+
 // FuzzPolicyPath: what the policy matched is what the app receives, in every reading of a path that some server has.
 func FuzzPolicyPath(f *testing.F) {
 	for _, seed := range []string{
