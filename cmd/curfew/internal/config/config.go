@@ -106,7 +106,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		l.faults.add(at, err)
 	}
 	if _, ok := given["url"]; !ok {
-		fault("url", fmt.Errorf("is missing: %s", howToSet("url")))
+		fault("url", fmt.Errorf("is missing: %s", howToSet("url")+" in the file"))
 	}
 	if c.URL != nil {
 		site := &web.Site{URL: c.URL}

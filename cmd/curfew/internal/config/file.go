@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const maxFile = 1 << 20 // bytes; the rest is not read
+const maxFile = 1 << 20 // bytes
 
 // block is one entry under `providers:` or `apps:`.
 type block struct {
@@ -35,7 +37,16 @@ func (l *loader) readFile() {
 		l.faults.add(at, errors.New("is not a file"))
 		return
 	}
-	decoder := yaml.NewDecoder(io.LimitReader(f, maxFile))
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		l.faults.add(at, err)
+		return
+	case len(b) > maxFile:
+		l.faults.add(at, errors.New("has more than 1 MiB"))
+		return
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(b))
 	var doc yaml.Node
 	switch err := decoder.Decode(&doc); {
 	case errors.Is(err, io.EOF): // an empty file sets nothing
@@ -91,7 +102,7 @@ func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[s
 		before, twice := found[key]
 		switch {
 		case !known[key]:
-			l.faults.add(v, fmt.Errorf("there is no such setting%s", Nearest(key, known)))
+			l.faults.add(v, fmt.Errorf("there is no such setting%s", cmp.Or(belongs(key), Nearest(key, known))))
 		case twice:
 			l.faults.add(v, fmt.Errorf("is there already, at %s", before.where))
 		default:
@@ -99,6 +110,19 @@ func (l *loader) readMap(n *yaml.Node, path string, known map[string]bool) map[s
 		}
 	}
 	return found
+}
+
+// belongs returns a hint to where a setting belongs that is at a wrong place, to put after a message.
+func belongs(key string) string {
+	switch {
+	case keys(new(Provider).settings())[key]:
+		return fmt.Sprintf("; it belongs under providers, as in providers: [{%s: …}]", key)
+	case keys(new(app).settings())[key]:
+		return fmt.Sprintf("; it belongs under apps, as in apps: [{%s: …}]", key)
+	case keys(new(Config).settings())[key] || key == "providers" || key == "apps":
+		return "; it belongs at the top level of the file"
+	}
+	return ""
 }
 
 func (l *loader) at(n *yaml.Node, path string) value {

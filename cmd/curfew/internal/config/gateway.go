@@ -97,7 +97,8 @@ func settingsOf(n *yaml.Node, example string, all []setting) (faults []error) {
 		at := slices.IndexFunc(all, func(s setting) bool { return s.key == key.Value })
 		switch {
 		case at < 0:
-			faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q", key.Line, key.Value))
+			faults = append(faults, fmt.Errorf("line %d: there is no such setting: %q%s", key.Line, key.Value,
+				Nearest(key.Value, keys(all))))
 		case seen[key.Value]:
 			faults = append(faults, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value))
 		default:

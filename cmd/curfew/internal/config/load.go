@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -56,9 +57,19 @@ func (l *loader) readEnviron(environ []string) {
 				l.file = text
 			}
 		case key != strings.ToUpper(key) || !l.put(strings.ToLower(key), v):
-			l.faults.add(v, errors.New("there is no such setting; see curfew serve --help for the names"))
+			l.faults.add(v, fmt.Errorf("there is no such setting%s",
+				cmp.Or(Nearest(strings.ToUpper(name), variables()), "; docs/configuration.md lists them")))
 		}
 	}
+}
+
+// variables returns the names of all variables.
+func variables() map[string]bool {
+	all := map[string]bool{envPrefix + "CONFIG": true}
+	for _, s := range slices.Concat(new(Config).settings(), new(Provider).settings()) {
+		all[s.env()] = true
+	}
+	return all
 }
 
 // apply sets the given values, and the defaults of all other settings.
@@ -79,5 +90,5 @@ func (l *loader) apply(settings []setting, values map[string]value, path string)
 
 func howToSet(key string) string {
 	s := setting{key: key}
-	return fmt.Sprintf("give --%s, %s, or %s in the file", s.flag(), s.env(), key)
+	return fmt.Sprintf("give --%s, %s, or %s", s.flag(), s.env(), key)
 }

@@ -463,5 +463,5 @@ func (l *loader) howToSet(key string) string {
 	case len(l.providers) > 1:
 		return "every provider needs it"
 	}
-	return howToSet(key)
+	return howToSet(key) + " under providers in the file"
 }
