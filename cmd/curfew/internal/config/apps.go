@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -26,13 +27,21 @@ func (a *app) settings() []setting {
 	}
 }
 
+// assuming returns the app with a good value in place of each that is missing or has a fault.
+func (a *app) assuming(failed map[string]bool) fanout.App {
+	one := a.App
+	one.ClientID, one.URI = cmp.Or(one.ClientID, "?"), cmp.Or(one.URI, "https://app.invalid")
+	one.Insecure = one.Insecure || failed["insecure"]
+	return one
+}
+
 // applyApps creates the apps, and checks that the one behind the gateway is among them.
-func (l *loader) applyApps(c *Config, given map[string]value) {
+func (l *loader) applyApps(c *Config, given map[string]value, failed map[string]bool) {
 	names := map[string]string{}
 	for i, b := range l.apps {
 		a, path := new(app), fmt.Sprintf("apps[%d].", i)
-		before, given := len(l.faults), b.values
-		l.apply(a.settings(), given, path)
+		given := b.values
+		failed := l.apply(a.settings(), given, path)
 		for _, key := range []string{"client_id", "backchannel_logout_uri"} {
 			if _, ok := given[key]; !ok {
 				at := b.at
@@ -40,19 +49,19 @@ func (l *loader) applyApps(c *Config, given map[string]value) {
 				l.faults.add(at, errors.New("is missing: every app needs it"))
 			}
 		}
-		if len(l.faults) > before {
-			continue
-		}
-		if err := a.Validate(); err != nil {
+		if err := a.assuming(failed).Validate(); err != nil {
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				l.faults.add(b.at, errors.New(line))
 			}
 		}
-		if first, taken := names[a.ClientID]; taken {
+		if first, taken := names[a.ClientID]; taken && a.ClientID != "" {
 			l.faults.add(given["client_id"], fmt.Errorf("%q is another app (%s)", a.ClientID, first))
 		}
 		names[a.ClientID] = b.at.where
 		c.Apps = append(c.Apps, a.App)
+	}
+	if _, nameless := names[""]; nameless || l.unread["apps"] {
+		return // which of them the names below are for is not known
 	}
 	for _, r := range c.Routes {
 		if _, known := names[r.App]; r.App != "" && !known && len(l.apps) > 0 {
@@ -61,6 +70,7 @@ func (l *loader) applyApps(c *Config, given map[string]value) {
 		}
 	}
 	switch _, known := names[c.App]; {
+	case failed["app"]:
 	case c.Assertion && c.App == "" && len(l.apps) == 0:
 		l.faults.add(given["assertion"],
 			errors.New("the app needs a name, which becomes the `aud` of its assertions: give app"))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,7 +72,7 @@ type Config struct {
 // Flags override the environment, which overrides the file, which overrides the defaults. The error is [Faults], with
 // every fault.
 func Load(flags map[string]string, environ []string) (*Config, error) {
-	l := &loader{globals: map[string]value{}, single: map[string]value{}}
+	l := &loader{globals: map[string]value{}, single: map[string]value{}, unread: map[string]bool{}}
 	for k, v := range flags {
 		if k == "config" {
 			l.file = v
@@ -85,10 +86,10 @@ func Load(flags map[string]string, environ []string) (*Config, error) {
 	}
 	c := new(Config)
 	given := l.globals
-	l.apply(c.settings(), given, "")
+	failed := l.apply(c.settings(), given, "")
 	l.applyProviders(c)
-	l.applyApps(c, given)
-	l.finish(c, given)
+	l.applyApps(c, given, failed)
+	l.finish(c, given, failed)
 	if len(l.faults) > 0 {
 		l.faults.sort()
 		return nil, l.faults
@@ -96,8 +97,9 @@ func Load(flags map[string]string, environ []string) (*Config, error) {
 	return c, nil
 }
 
-// finish checks settings that depend on each other, and sets those that follow from others.
-func (l *loader) finish(c *Config, given map[string]value) {
+// finish checks settings that depend on each other, and sets those that follow from others. Those in failed have a
+// fault, and so no value: nothing follows from that.
+func (l *loader) finish(c *Config, given map[string]value, failed map[string]bool) {
 	fault := func(key string, err error) {
 		at, ok := given[key]
 		if !ok {
@@ -108,18 +110,19 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if _, ok := given["url"]; !ok {
 		fault("url", fmt.Errorf("is missing: %s", howToSet("url")+" in the file"))
 	}
-	if c.URL != nil {
-		site := &web.Site{URL: c.URL}
-		var err error
-		if site.Hosts, err = web.ParseHosts(c.URL, c.Hosts); err != nil {
-			fault("hosts", OneLine(err))
-		} else {
-			c.checkHosts(site, fault)
-			if c.CookieDomain != "" {
-				if err := site.CheckCookieDomain(c.CookieDomain); err != nil {
-					fault("cookie_domain", err)
-				}
-			}
+	site := &web.Site{URL: c.URL}
+	if c.URL == nil { // one that goes with every host
+		site.URL = &url.URL{Scheme: "https", Host: cmp.Or(c.CookieDomain, "url.invalid")}
+	}
+	var err error
+	if site.Hosts, err = web.ParseHosts(site.URL, c.Hosts); err != nil {
+		fault("hosts", OneLine(err))
+	} else if c.URL != nil && !failed["hosts"] {
+		c.checkHosts(site, fault)
+	}
+	if c.CookieDomain != "" {
+		if err := site.CheckCookieDomain(c.CookieDomain); err != nil {
+			fault("cookie_domain", err)
 		}
 	}
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {
@@ -128,7 +131,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if c.Listen == c.AdminListen && !strings.HasSuffix(c.Listen, ":0") {
 		fault("admin_listen", fmt.Errorf("%s is the public listener's address as well", c.AdminListen))
 	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
+	if (c.TLSCert == "") != (c.TLSKey == "") && !failed["tls_cert_file"] && !failed["tls_key_file"] {
 		fault("tls_cert_file",
 			errors.New("a certificate needs its key, and a key its certificate: give tls_cert_file and tls_key_file"))
 	}
@@ -136,7 +139,8 @@ func (l *loader) finish(c *Config, given map[string]value) {
 		fault("policy_default",
 			errors.New("with deny and no policy nobody could use any path: add rules under policy"))
 	}
-	if _, ok := given["console"]; ok && len(c.Console.Require) > 0 {
+	nameless := func(p *Provider) bool { return p.Name == "" }
+	if len(c.Console.Require) > 0 && len(c.Providers) > 0 && !slices.ContainsFunc(c.Providers, nameless) {
 		switch at := c.Console.Provider; {
 		case at == "" && len(c.Providers) > 1:
 			fault("console", errors.New("say at which provider operators sign in, since another one may give anybody the "+
@@ -176,7 +180,7 @@ func (l *loader) finish(c *Config, given map[string]value) {
 	if c.KeyFile == "" {
 		c.KeyFile = c.Store.KeyFile()
 	}
-	if c.KeyFile == "" && !c.Store.IsZero() && !c.Store.Embedded() {
+	if c.KeyFile == "" && !failed["key_file"] && !c.Store.IsZero() && !c.Store.Embedded() {
 		fault("key_file", fmt.Errorf("is missing: with %s: all replicas share one; "+
 			"make it once, with %s, give every replica the same, and name it here",
 			c.Store.Scheme(), KeyCommand("curfew.key")))

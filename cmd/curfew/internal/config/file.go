@@ -78,6 +78,7 @@ func (l *loader) readList(v value, what string, settings []setting) (all []block
 	n := resolve(v.node)
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 		l.faults.add(v, fmt.Errorf("want a list with one entry for each %s", what))
+		l.unread[v.path] = true
 		return nil
 	}
 	known := keys(settings)

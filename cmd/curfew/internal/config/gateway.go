@@ -63,7 +63,7 @@ func (g *Gateway) settings() []setting {
 			string(gateway.RFC8187))},
 		{"pass_access_token", "false", "", "", boolean(&g.token)},
 		{"assertion", "false", "", "", boolean(&g.Assertion)},
-		{"assertion_claims", "name,email,groups", "", "", g.setAssertionClaims},
+		{"assertion_claims", "name,email,groups", "", "", words(&g.AssertionClaims, gateway.CheckAssertionClaims)},
 		{"groups_claim", "groups", "", "", text(&g.GroupsClaim)},
 		{"streams_are_use", "false", "", "", boolean(&g.StreamsAreUse)},
 		{"websocket_origins", "", "", "", g.setWebSocketOrigins},
@@ -120,13 +120,15 @@ func tabMode(to *gateway.TabMode) func(value) error {
 }
 
 func (g *Gateway) setWebSocketOrigins(v value) error {
-	all, err := v.list()
-	faults := []error{err}
-	for _, raw := range all {
-		origin, err := gateway.ParseOrigin(raw)
-		faults, g.WebSocketOrigins = append(faults, err), append(g.WebSocketOrigins, origin)
-	}
-	return OneLine(errors.Join(faults...))
+	return words(&g.WebSocketOrigins, func(all []string) error {
+		var faults []error
+		for i, raw := range all {
+			var err error
+			all[i], err = gateway.ParseOrigin(raw)
+			faults = append(faults, err)
+		}
+		return errors.Join(faults...)
+	})(v)
 }
 
 func (g *Gateway) setRoutes(v value) error {
@@ -171,55 +173,48 @@ func (g *Gateway) setPolicy(v value) error {
 		return []setting{
 			{key: "host", set: text(&r.Host)},
 			{key: "path", set: text(&r.Path)},
-			{key: "methods", set: texts(&r.Methods)},
+			{key: "methods", set: words(&r.Methods, nil)},
 			{key: "public", set: boolean(&r.Public)},
 			{key: "groups", set: texts(&r.Groups)},
-			{key: "email_domains", set: texts(&r.EmailDomains)},
+			{key: "email_domains", set: words(&r.EmailDomains, nil)},
 			{key: "claims", set: func(v value) error { return setClaims(&r.Claims, v) }},
-			{key: "scopes", set: texts(&r.Scopes)},
-			{key: "acr", set: texts(&r.ACR)},
-			{key: "amr", set: texts(&r.AMR)},
+			{key: "scopes", set: words(&r.Scopes, nil)},
+			{key: "acr", set: words(&r.ACR, nil)},
+			{key: "amr", set: words(&r.AMR, nil)},
 			{key: "max_age", set: duration(&r.MaxAge, time.Second)},
 		}
 	})
-	if err != nil {
-		return err
-	}
 	all := make([]gateway.Rule, len(rules))
 	for i, r := range rules {
-		all[i] = *r
+		if all[i] = *r; err != nil && r.Path == "" {
+			all[i].Path = "/" // whose fault is among those
+		}
 	}
-	if g.Policy, err = gateway.NewPolicy(all...); err != nil {
-		return OneLine(err)
-	}
-	return nil
+	var wrong error
+	g.Policy, wrong = gateway.NewPolicy(all...)
+	return OneLine(errors.Join(err, OneLine(wrong)))
 }
 
 // setClaims reads a map from claims to a value or a list of values.
 func setClaims(to *map[string][]string, v value) error {
-	n := v.tree()
-	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
-		return errors.New("want claims and their values, like {department: [it, hr]}")
+	all := make(map[string][]string)
+	err := each(v, "claims and their values, like {department: [it, hr]}", func(claim string, v value) (err error) {
+		all[claim], err = v.texts()
+		return err
+	})
+	if err == nil {
+		*to = all
 	}
-	*to = make(map[string][]string)
-	for key, node := range pairs(n) {
-		values, err := value{node: node}.list()
-		if err != nil {
-			return fmt.Errorf("%s: %w", key.Value, err)
-		}
-		(*to)[key.Value] = append((*to)[key.Value], values...)
-	}
-	return nil
+	return err
 }
 
 // setHeaders reads a map from header names to values.
 func (g *Gateway) setHeaders(v value) error {
 	g.headers = make(map[string]string)
-	n := v.tree()
-	if n.Kind != yaml.MappingNode || n.Decode(&g.headers) != nil {
-		return errors.New("want names of headers and their values, like {X-Remote-User: subject}")
-	}
-	return nil
+	return each(v, "names of headers and their values, like {X-Remote-User: subject}",
+		func(name string, v value) error {
+			return parsed(func(s string) error { g.headers[name] = s; return nil })(v)
+		})
 }
 
 // setSeparator sets what separates the entries of a list in a header.
@@ -229,14 +224,6 @@ func (g *Gateway) setSeparator(v value) error {
 		_, err := gateway.Identity{}.WithSeparator(s)
 		return err
 	})(v)
-}
-
-// setAssertionClaims reads the list of claims in an assertion.
-func (g *Gateway) setAssertionClaims(v value) (err error) {
-	if g.AssertionClaims, err = v.list(); err != nil {
-		return err
-	}
-	return OneLine(gateway.CheckAssertionClaims(g.AssertionClaims))
 }
 
 // checkHosts checks the hosts that rules and routes name. A route may name any host while the site has one.

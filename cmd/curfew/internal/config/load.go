@@ -15,6 +15,7 @@ type loader struct {
 	single    map[string]value // from flags and environment, for the only provider
 	providers []block
 	apps      []block
+	unread    map[string]bool // lists of the file that are none
 	faults    Faults
 }
 
@@ -72,8 +73,9 @@ func variables() map[string]bool {
 	return all
 }
 
-// apply sets the given values, and the defaults of all other settings.
-func (l *loader) apply(settings []setting, values map[string]value, path string) {
+// apply sets the given values, and the defaults of all other settings. It returns the keys of those with a fault.
+func (l *loader) apply(settings []setting, values map[string]value, path string) (failed map[string]bool) {
+	failed = map[string]bool{}
 	for _, s := range settings {
 		v, given := values[s.key]
 		if !given {
@@ -84,8 +86,10 @@ func (l *loader) apply(settings []setting, values map[string]value, path string)
 		}
 		if err := s.set(v); err != nil {
 			l.faults.add(v, err)
+			failed[s.key] = true
 		}
 	}
+	return failed
 }
 
 func howToSet(key string) string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"example.com/curfew/web"
@@ -23,13 +24,12 @@ func (c *Config) setLook(v value) error {
 		{key: "logo_file", set: parsed(func(name string) (err error) { l.Logo, err = readLogo(name); return err })},
 		{key: "colors", set: colors(&l.Light)},
 		{key: "colors_dark", set: colors(&l.Dark)},
-		{key: "messages_dir", set: parsed(func(name string) error { l.Messages = os.DirFS(name); return isFolder(name) })},
-		{key: "templates_dir", set: parsed(func(name string) error { l.Templates = os.DirFS(name); return isFolder(name) })},
+		{key: "messages_dir", set: folder(&l.Messages)},
+		{key: "templates_dir", set: folder(&l.Templates)},
 	})
-	if inner(v); len(faults) == 0 {
-		if _, err := web.NewPages(*l); err != nil {
-			faults = append(faults, err)
-		}
+	inner(v)
+	if _, err := web.NewPages(*l); err != nil {
+		faults = append(faults, OneLine(err))
 	}
 	return OneLine(errors.Join(faults...))
 }
@@ -70,10 +70,17 @@ func readLogo(name string) ([]byte, error) {
 	return body, err
 }
 
-func isFolder(name string) error {
-	info, err := os.Stat(name)
-	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s is not a folder", name)
-	}
-	return err
+// folder returns a setter for the files in a folder.
+func folder(to *fs.FS) func(value) error {
+	return parsed(func(name string) error {
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+			return err
+		case !info.IsDir():
+			return fmt.Errorf("%s is not a folder", name)
+		}
+		*to = os.DirFS(name)
+		return nil
+	})
 }

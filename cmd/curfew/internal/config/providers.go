@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -36,8 +37,9 @@ func (p *Provider) settings() []setting {
 		{"label", "", "", "", text(&p.Label)},
 		// before the addresses, which are checked with it
 		{"allow_http_to_private_address", "false", "", "", boolean(&p.AllowHTTPToPrivate)},
-		{"issuer", "", "URL", "the provider's issuer", p.setIssuer},
-		{"internal_url", "", "", "", p.setInternalURL},
+		{"issuer", "", "URL", "the provider's issuer",
+			p.setAddress(func(c *oidc.Config) *string { return &c.Issuer })},
+		{"internal_url", "", "", "", p.setAddress(func(c *oidc.Config) *string { return &c.InternalURL })},
 		{"ca_file", "", "", "", readCA(&p.CA)},
 		{"proxy", "", "", "", p.setProxy},
 		{"client_id", "", "ID", "the client ID at the provider",
@@ -66,10 +68,11 @@ func (p *Provider) settings() []setting {
 		{"dpop", "false", "", "", boolean(&p.DPoP)},
 		{"id_token_signed_response_alg", "RS256", "ALG", "the algorithm registered for ID Tokens",
 			p.set(func(c *oidc.Config) *string { return &c.SigningAlg })},
-		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas", p.setScopes},
+		{"scopes", "openid,profile,email", "LIST", "the scopes to request, separated by commas",
+			p.setWords(func(c *oidc.Config) *[]string { return &c.Scopes })},
 		{"prompt", "", "", "", p.set(func(c *oidc.Config) *string { return &c.Prompt })},
 		{"authorization_params", "", "", "", p.setAuthParams},
-		{"link_params", "", "", "", p.setLinkParams},
+		{"link_params", "", "", "", p.setWords(func(c *oidc.Config) *[]string { return &c.LinkParams })},
 		{"userinfo", "always", "", "", p.setUserinfo},
 		{"userinfo_signed_response_alg", "", "", "",
 			p.set(func(c *oidc.Config) *string { return &c.UserinfoSigningAlg })},
@@ -77,7 +80,8 @@ func (p *Provider) settings() []setting {
 		{"userinfo_encrypted_response_enc", "", "", "", encryptionEnc(&p.userinfoEnc)},
 		{"access_token_lifetime", "5m", "", "", duration(&p.AccessTokenLifetime, time.Second)},
 		{"revalidate", "", "", "", duration(&p.Revalidate, time.Second)},
-		{"revalidate_by", "refresh,introspection,userinfo", "", "", p.setRevalidateBy},
+		{"revalidate_by", "refresh,introspection,userinfo", "", "",
+			p.setWords(func(c *oidc.Config) *[]string { return &c.RevalidateBy })},
 		{"revalidate_rate", "0", "", "", p.setRevalidateRate},
 		{"id_token_encrypted_response_alg", "", "", "", encryptionAlg(&p.encryptionAlg)},
 		{"id_token_encrypted_response_enc", "", "", "", encryptionEnc(&p.encryptionEnc)},
@@ -97,12 +101,33 @@ func (p *Provider) settings() []setting {
 }
 
 // set returns a setter for a text that package oidc checks. Each value is checked by itself, so that a fault can be
-// shown with its line.
+// shown with its line. One with a fault is not set, so that the fault is not found again in the whole.
 func (p *Provider) set(field func(*oidc.Config) *string) func(value) error {
-	return parsed(func(s string) error {
-		*field(&p.Config) = s
-		return checkAlone(func(c *oidc.Config) { *field(c) = s })
+	return parsed(func(s string) error { return p.try(func(c *oidc.Config) { *field(c) = s }) })
+}
+
+// setWords is set for a list of words.
+func (p *Provider) setWords(field func(*oidc.Config) *[]string) func(value) error {
+	return words(field(&p.Config), func(all []string) error {
+		return checkAlone(func(c *oidc.Config) { *field(c) = all })
 	})
+}
+
+// setAddress is set for an address of the provider.
+func (p *Provider) setAddress(field func(*oidc.Config) *string) func(value) error {
+	return parsed(func(s string) error {
+		plain := p.AllowHTTPToPrivate
+		return p.try(func(c *oidc.Config) { *field(c), c.AllowHTTPToPrivate = s, plain })
+	})
+}
+
+// try applies a value, if package oidc finds no fault in it.
+func (p *Provider) try(apply func(*oidc.Config)) error {
+	if err := checkAlone(apply); err != nil {
+		return err
+	}
+	apply(&p.Config)
+	return nil
 }
 
 // checkAlone returns the error of package oidc for one value, in an otherwise valid configuration.
@@ -124,27 +149,6 @@ func encryptionEnc(to *string) func(value) error {
 	return oneOf(to, "A128CBC-HS256", "A256CBC-HS512", "A128GCM", "A256GCM")
 }
 
-func (p *Provider) setScopes(v value) (err error) {
-	if p.Scopes, err = v.list(); err != nil {
-		return err
-	}
-	return checkAlone(func(c *oidc.Config) { c.Scopes = p.Scopes })
-}
-
-func (p *Provider) setIssuer(v value) error {
-	return parsed(func(s string) error {
-		p.Issuer = s
-		return checkAlone(func(c *oidc.Config) { c.Issuer, c.AllowHTTPToPrivate = s, p.AllowHTTPToPrivate })
-	})(v)
-}
-
-func (p *Provider) setInternalURL(v value) error {
-	return parsed(func(s string) error {
-		p.InternalURL = s
-		return checkAlone(func(c *oidc.Config) { c.InternalURL, c.AllowHTTPToPrivate = s, p.AllowHTTPToPrivate })
-	})(v)
-}
-
 // setProxy sets the proxy by which the provider is reached. Its URL may hold a password, which no error repeats.
 func (p *Provider) setProxy(v value) error {
 	return parsed(func(s string) error {
@@ -152,50 +156,26 @@ func (p *Provider) setProxy(v value) error {
 		if err != nil {
 			return errors.New("is not a URL; write it like http://proxy.example.com:3128")
 		}
-		p.Proxy = u
-		return checkAlone(func(c *oidc.Config) { c.Proxy = u })
+		return p.try(func(c *oidc.Config) { c.Proxy = u })
 	})(v)
 }
 
 // setAuthParams reads a map from parameters to values, also as text (`{ui_locales: de}`).
 func (p *Provider) setAuthParams(v value) error {
-	n := v.tree()
-	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
-		return errors.New("want parameters and their values, like {acr_values: gold, ui_locales: de}")
-	}
-	p.AuthParams = make(map[string]string)
-	for key, node := range pairs(n) {
-		text, err := value{node: node}.scalar()
-		if err != nil {
-			return fmt.Errorf("%s: %w", key.Value, err)
-		}
-		if _, twice := p.AuthParams[key.Value]; twice {
-			return fmt.Errorf("%s is there twice", key.Value)
-		}
-		p.AuthParams[key.Value] = text
-	}
-	return checkAlone(func(c *oidc.Config) { c.AuthParams = p.AuthParams })
-}
-
-func (p *Provider) setLinkParams(v value) (err error) {
-	if p.LinkParams, err = v.list(); err != nil {
-		return err
-	}
-	return checkAlone(func(c *oidc.Config) { c.LinkParams = p.LinkParams })
-}
-
-func (p *Provider) setRevalidateBy(v value) (err error) {
-	if p.RevalidateBy, err = v.list(); err != nil {
-		return err
-	}
-	return checkAlone(func(c *oidc.Config) { c.RevalidateBy = p.RevalidateBy })
+	all := make(map[string]string)
+	err := each(v, "parameters and their values, like {acr_values: gold, ui_locales: de}",
+		func(name string, v value) error {
+			return parsed(func(s string) error { all[name] = s; return nil })(v)
+		})
+	return OneLine(errors.Join(err, p.try(func(c *oidc.Config) { c.AuthParams = all })))
 }
 
 func (p *Provider) setRevalidateRate(v value) error {
-	if err := whole(&p.RevalidateRate, 0, 1_000_000)(v); err != nil {
+	var rate int
+	if err := whole(&rate, 0, 1_000_000)(v); err != nil {
 		return err
 	}
-	return checkAlone(func(c *oidc.Config) { c.RevalidateRate = p.RevalidateRate })
+	return p.try(func(c *oidc.Config) { c.RevalidateRate = rate })
 }
 
 // setBearer reads the settings of access tokens.
@@ -206,17 +186,23 @@ func (p *Provider) setBearer(v value) error {
 	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
 		return fmt.Errorf("want settings, like %s", example)
 	}
-	if faults := settingsOf(n, example, []setting{
+	faults := settingsOf(n, example, []setting{
 		{key: "issuer", set: text(&b.Issuer)},
 		{key: "audiences", set: texts(&b.Audiences)},
-		{key: "algorithms", set: texts(&b.SigningAlgs)},
+		{key: "algorithms", set: words(&b.SigningAlgs, nil)},
 		{key: "form", set: oneOf(&b.Form, oidc.FormRFC9068, oidc.FormKeycloak, oidc.FormEntra)},
 		{key: "introspection", set: boolean(&b.Introspection)},
-	}); len(faults) > 0 {
-		return OneLine(errors.Join(faults...))
+	})
+	if len(faults) > 0 && b.Audiences == nil {
+		b.Audiences = []string{"unknown"} // whose fault may be among those
 	}
-	p.Bearer = b
-	return checkAlone(func(c *oidc.Config) { c.Bearer, c.ClientSecret = b, "secret" })
+	if err := checkAlone(func(c *oidc.Config) { c.Bearer, c.ClientSecret = b, "secret" }); err != nil {
+		faults = append(faults, err)
+	}
+	if len(faults) == 0 {
+		p.Bearer = b
+	}
+	return OneLine(errors.Join(faults...))
 }
 
 func (p *Provider) setUserinfo(v value) error {
@@ -258,23 +244,26 @@ func privateKeys(to *[]oidc.PrivateKey) func(value) error {
 		names := []string{v.text}
 		if v.node != nil {
 			var err error
-			if names, err = v.list(); err != nil {
+			if names, err = v.texts(); err != nil {
 				return err
 			}
 		}
-		*to = nil
+		var all []oidc.PrivateKey
+		var faults []error
 		for _, name := range names {
 			b, err := os.ReadFile(name)
 			if err != nil {
-				return err
+				faults = append(faults, err)
+				continue
 			}
 			keys, err := oidc.ParsePrivateKeys(b)
 			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+				faults = append(faults, fmt.Errorf("%s: %w", name, err))
 			}
-			*to = append(*to, keys...)
+			all = append(all, keys...)
 		}
-		return nil
+		*to = all
+		return OneLine(errors.Join(faults...))
 	}
 }
 
@@ -286,67 +275,93 @@ func (p *Provider) setRequire(v value) (err error) {
 
 // requirements reads a map from claims to a value or a list of values. to is what nobody could do without a value.
 func requirements(v value, to string) (map[string][]any, error) {
-	n := v.tree()
-	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
-		return nil, errors.New("want claims and their values, like {groups: [staff]}")
-	}
 	require := make(map[string][]any)
-	for key, values := range pairs(n) {
-		claim := key.Value
-		if _, twice := require[claim]; twice {
-			return nil, fmt.Errorf("the claim %q is there twice", claim)
-		}
-		accepted := []*yaml.Node{resolve(values)}
-		if accepted[0].Kind == yaml.SequenceNode {
-			accepted = accepted[0].Content
-		}
-		for _, a := range accepted {
-			var one any
-			if err := resolve(a).Decode(&one); err != nil || resolve(a).Kind != yaml.ScalarNode || one == nil {
-				return nil, fmt.Errorf("%s: want a text, a number, true or false, or a list of these", claim)
-			}
-			if _, inexact := one.(float64); inexact && json.Valid([]byte(resolve(a).Value)) {
-				one = json.Number(resolve(a).Value) // with all its digits
-			}
-			require[claim] = append(require[claim], one)
-		}
-		if len(require[claim]) == 0 {
-			return nil, fmt.Errorf("%s: the list is empty, so nobody could %s", claim, to)
-		}
+	err := each(v, "claims and their values, like {groups: [staff]}", func(claim string, v value) (err error) {
+		require[claim], err = accepted(v, to)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return require, nil
 }
 
-// finish sets what depends on several settings, and checks all of it with package oidc.
-func (p *Provider) finish() error {
+// accepted reads the values of a claim, which keep their types.
+func accepted(v value, to string) (all []any, err error) {
+	nodes := []*yaml.Node{resolve(v.node)}
+	if list := nodes[0]; list.Kind == yaml.SequenceNode {
+		if nodes = list.Content; len(nodes) == 0 {
+			return nil, fmt.Errorf("the list is empty, so nobody could %s", to)
+		}
+	} else if strings.Contains(list.Value, ",") {
+		return nil, errComma
+	}
+	for _, n := range nodes {
+		n = resolve(n)
+		var one any
+		if err := n.Decode(&one); err != nil || n.Kind != yaml.ScalarNode || one == nil {
+			return nil, errors.New("want a text, a number, true or false, or a list of these")
+		}
+		if _, inexact := one.(float64); inexact && json.Valid([]byte(n.Value)) {
+			one = json.Number(n.Value) // with all its digits
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// finish sets what depends on several settings, and checks all of it with package oidc. Those in failed have a fault,
+// and so no value: nothing follows from that.
+func (p *Provider) finish(failed map[string]bool) error {
 	encryption := func(what, alg, enc string, needed bool) (*oidc.Encryption, error) {
-		switch {
-		case alg == "" && enc == "" && !needed:
+		switch key := what + "_encrypted_response_alg"; {
+		case alg == "" && enc == "" && !needed, failed[key], failed["decryption_key_file"]:
 			return nil, nil
 		case alg == "" || len(p.decryptionKeys) == 0:
-			return nil, fmt.Errorf("encrypted %s need %s_encrypted_response_alg and decryption_key_file, both",
+			return nil, fmt.Errorf("encrypted %s need %s and decryption_key_file, both",
 				map[string]string{"id_token": "ID Tokens", "userinfo": "answers of userinfo",
-					"authorization": "authorization responses"}[what], what)
+					"authorization": "authorization responses"}[what], key)
 		}
 		return &oidc.Encryption{Alg: alg, Enc: enc, Keys: p.decryptionKeys}, nil
 	}
+	others := p.userinfoAlg != "" || p.responseAlg != "" || failed["userinfo_encrypted_response_alg"] ||
+		failed["authorization_encrypted_response_alg"]
 	var err1, err2, err3 error
-	p.Encryption, err1 = encryption("id_token", p.encryptionAlg, p.encryptionEnc,
-		len(p.decryptionKeys) > 0 && p.userinfoAlg == "" && p.responseAlg == "")
+	p.Encryption, err1 = encryption("id_token", p.encryptionAlg, p.encryptionEnc, len(p.decryptionKeys) > 0 && !others)
 	p.UserinfoEncryption, err2 = encryption("userinfo", p.userinfoAlg, p.userinfoEnc, false)
 	p.ResponseEncryption, err3 = encryption("authorization", p.responseAlg, p.responseEnc, false)
-	if err := errors.Join(err1, err2, err3, p.readCertificate()); err != nil {
-		return OneLine(err)
+	err4 := p.readCertificate(failed)
+	_, err5 := oidc.New(p.assuming(failed, err4 != nil))
+	return OneLine(errors.Join(err1, err2, err3, err4, err5))
+}
+
+// assuming returns the configuration with a value that goes with all others in place of each that has a fault.
+func (p *Provider) assuming(failed map[string]bool, noCertificate bool) oidc.Config {
+	c := p.Config
+	c.Issuer, c.ClientID = cmp.Or(c.Issuer, "https://provider.invalid"), cmp.Or(c.ClientID, "client")
+	if failed["response_mode"] {
+		c.ResponseMode = "jwt"
 	}
-	_, err := oidc.New(p.Config)
-	return OneLine(err)
+	if noCertificate || failed["client_certificate_file"] || failed["client_certificate_key_file"] {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return nil, errors.ErrUnsupported
+		}
+	}
+	for _, key := range []string{"client_secret", "client_secret_file", "token_endpoint_auth_method", "private_key_file",
+		"token_endpoint_auth_signing_alg", "client_assertion_audience", "request_object_signing_alg"} {
+		if failed[key] { // these are good or bad only together
+			c.AuthMethod, c.ClientSecret, c.Keys = oidc.AuthPost, "secret", nil
+			c.AuthSigningAlg, c.AssertionAudience, c.RequestObjectSigningAlg = "", "", ""
+		}
+	}
+	return c
 }
 
 // readCertificate reads the client's certificate. It is read again for each connection, so that it can be replaced; one
 // that cannot be read then leaves the last one in use.
-func (p *Provider) readCertificate() error {
+func (p *Provider) readCertificate(failed map[string]bool) error {
 	switch {
-	case p.certFile == "" && p.certKeyFile == "":
+	case p.certFile == "" && p.certKeyFile == "", failed["client_certificate_file"], failed["client_certificate_key_file"]:
 		return nil
 	case p.certFile == "" || p.certKeyFile == "":
 		return errors.New("a certificate needs its key, and a key its certificate: give client_certificate_file and " +
@@ -389,6 +404,8 @@ func Quirks(q oidc.Quirks) []string {
 // file; with a list of several they are faults, since it is unclear which one they are for.
 func (l *loader) applyProviders(c *Config) {
 	switch {
+	case l.unread["providers"]:
+		return
 	case len(l.providers) == 0:
 		l.providers = []block{{values: l.single}}
 	case len(l.providers) == 1:
@@ -409,8 +426,8 @@ func (l *loader) applyProviders(c *Config) {
 			path = fmt.Sprintf("providers[%d].", i)
 		}
 		l.oneSecret(b.values)
-		before, given := len(l.faults), b.values
-		l.apply(p.settings(), given, path)
+		given := b.values
+		failed := l.apply(p.settings(), given, path)
 		for _, key := range []string{"issuer", "client_id", "name"} {
 			if _, ok := given[key]; ok || key == "name" && len(l.providers) == 1 {
 				continue
@@ -420,24 +437,25 @@ func (l *loader) applyProviders(c *Config) {
 			l.faults.add(at, fmt.Errorf("is missing: %s", l.howToSet(key)))
 		}
 		c.Providers = append(c.Providers, p)
-		if len(l.faults) > before {
-			continue
-		}
-		if err := p.finish(); err != nil {
+		if err := p.finish(failed); err != nil {
 			at := b.at
 			if at.where == "" {
 				at.path = "provider"
 			}
 			l.faults.add(at, err)
 		}
-		client := [2]string{p.Issuer, p.ClientID}
-		if first, taken := names[p.Name]; taken {
-			l.faults.add(given["name"], fmt.Errorf("%q is the name of another provider (%s)", p.Name, first))
+		if name, ok := given["name"]; ok && !failed["name"] {
+			if first, taken := names[p.Name]; taken {
+				l.faults.add(name, fmt.Errorf("%q is the name of another provider (%s)", p.Name, first))
+			}
+			names[p.Name] = b.at.where
 		}
-		if first, taken := clients[client]; taken {
-			l.faults.add(given["client_id"], fmt.Errorf("this client of this issuer is there already (%s)", first))
+		if client := [2]string{p.Issuer, p.ClientID}; p.Issuer != "" && p.ClientID != "" {
+			if first, taken := clients[client]; taken {
+				l.faults.add(given["client_id"], fmt.Errorf("this client of this issuer is there already (%s)", first))
+			}
+			clients[client] = b.at.where
 		}
-		names[p.Name], clients[client] = b.at.where, b.at.where
 	}
 }
 

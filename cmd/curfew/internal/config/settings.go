@@ -49,7 +49,7 @@ func (c *Config) settings() []setting {
 		{"tls_key_file", "", "FILE", "the key of the certificate", text(&c.TLSKey)},
 		{"url", "", "URL", "how browsers and providers reach the public listener", c.setURL},
 		{"hosts", "", "HOSTS", "further hosts with apps, like wiki.example.com,*.example.com; people sign in at url",
-			texts(&c.Hosts)},
+			words(&c.Hosts, nil)},
 		{"cookie_domain", "", "", "", parsed(func(s string) error { c.CookieDomain = strings.ToLower(s); return nil })},
 		{"prefix", "/auth", "PATH", "the path of Curfew's own routes", c.setPrefix},
 		{"cookie_name", "", "", "", c.setCookieName},
@@ -184,10 +184,11 @@ func (c *Config) setStore(v value) error {
 }
 
 func (c *Config) setTrustedProxies(v value) error {
-	all, err := v.list()
+	all, err := v.words()
 	if err != nil {
 		return err
 	}
+	var faults []error
 	for _, s := range all {
 		if s == "unix" {
 			c.TrustUnix = true
@@ -197,13 +198,15 @@ func (c *Config) setTrustedProxies(v value) error {
 		if err != nil {
 			a, errAddr := netip.ParseAddr(s)
 			if errAddr != nil || a.Zone() != "" {
-				return fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or 10.0.0.0/8, or unix", s)
+				faults = append(faults, fmt.Errorf("%q is neither an address nor a network; write it like 10.0.0.7 or "+
+					"10.0.0.0/8, or unix", s))
+				continue
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
 		c.TrustedProxies = append(c.TrustedProxies, p.Masked())
 	}
-	return nil
+	return OneLine(errors.Join(faults...))
 }
 
 func (c *Config) setLogLevel(v value) error {
@@ -242,17 +245,16 @@ func (c *Config) setAuditKeep(v value) error {
 
 // setAdminHosts sets host names without ports.
 func (c *Config) setAdminHosts(v value) error {
-	all, err := v.list()
-	if err != nil {
-		return err
-	}
-	for _, name := range all {
-		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-			return fmt.Errorf("%q is not a host name; write it like curfew.internal, without a port", name)
+	return words(&c.AdminHosts, func(all []string) error {
+		var faults []error
+		for _, name := range all {
+			if strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
+				faults = append(faults, fmt.Errorf("%q is not a host name; write it like curfew.internal, without a port",
+					name))
+			}
 		}
-	}
-	c.AdminHosts = all
-	return nil
+		return errors.Join(faults...)
+	})(v)
 }
 
 // setConsole sets who may use the console at the public URL.

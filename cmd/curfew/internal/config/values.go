@@ -64,23 +64,61 @@ func (v value) scalar() (string, error) {
 	return s, nil
 }
 
-// list returns a list: in the file a sequence or one value, elsewhere a text separated by commas or spaces.
-func (v value) list() ([]string, error) {
-	if v.node != nil {
-		if n := resolve(v.node); n.Kind == yaml.SequenceNode {
-			var all []string
-			for _, item := range n.Content {
-				s, err := value{node: item}.scalar()
-				if err != nil {
-					return nil, err
-				}
-				all = append(all, s)
-			}
-			return all, nil
+// items returns the texts of a sequence, or false for a single value.
+func (v value) items() (all []string, ok bool, err error) {
+	if v.node == nil {
+		return nil, false, nil
+	}
+	n := resolve(v.node)
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return nil, true, errors.New("want a list or a single value here, not a map")
+	case n.Kind != yaml.SequenceNode:
+		return nil, false, nil
+	case len(n.Content) == 0:
+		return nil, true, errEmptyList
+	}
+	var faults []error
+	for i, item := range n.Content {
+		s, err := value{node: item}.scalar()
+		if err != nil {
+			faults = append(faults, fmt.Errorf("entry %d: %w", i+1, err))
 		}
+		all = append(all, s)
+	}
+	return all, true, OneLine(errors.Join(faults...))
+}
+
+var (
+	errEmptyList = errors.New("the list is empty; remove it, or give a value")
+	errComma     = errors.New(`holds a comma: write a list, like [a, b], or ["a,b"] if it is one value`)
+)
+
+// words returns a list of values that by their syntax hold neither spaces nor commas: a sequence, or one text, in which
+// these separate the values.
+func (v value) words() ([]string, error) {
+	if all, ok, err := v.items(); ok {
+		return all, err
 	}
 	s, err := v.scalar()
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }), err
+	all := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+	if err == nil && len(all) == 0 {
+		err = errEmptyList
+	}
+	return all, err
+}
+
+// texts returns a list of values that may hold anything, such as names of groups: a sequence, or one text, which is one
+// value. With a comma it would be unclear which of the two is meant.
+func (v value) texts() ([]string, error) {
+	if all, ok, err := v.items(); ok {
+		return all, err
+	}
+	s, err := v.scalar()
+	if err == nil && strings.Contains(s, ",") {
+		err = errComma
+	}
+	return []string{s}, err
 }
 
 // parsed returns a setter that parses a text.
@@ -175,10 +213,42 @@ func sitePath(to *string) func(value) error {
 	})
 }
 
-// texts returns a setter for a list of texts.
-func texts(to *[]string) func(value) error {
-	return func(v value) (err error) {
-		*to, err = v.list()
+// texts returns a setter for a list of free texts. After a fault there is no list.
+func texts(to *[]string) func(value) error { return listed(to, value.texts, nil) }
+
+// words returns a setter for a list of words, which check looks at unless it is nil. After a fault there is no list.
+func words(to *[]string, check func([]string) error) func(value) error {
+	return listed(to, value.words, check)
+}
+
+func listed(to *[]string, read func(value) ([]string, error), check func([]string) error) func(value) error {
+	return func(v value) error {
+		all, err := read(v)
+		if err == nil && check != nil {
+			err = OneLine(check(all))
+		}
+		if err == nil {
+			*to = all
+		}
 		return err
 	}
+}
+
+// each calls read for each key of a map and its value. The error has every fault.
+func each(v value, want string, read func(key string, v value) error) error {
+	n := v.tree()
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return errors.New("want " + want)
+	}
+	var faults []error
+	seen := map[string]bool{}
+	for key, node := range pairs(n) {
+		if seen[key.Value] {
+			faults = append(faults, fmt.Errorf("%s is there twice", key.Value))
+		} else if err := read(key.Value, value{node: node}); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", key.Value, err))
+		}
+		seen[key.Value] = true
+	}
+	return OneLine(errors.Join(faults...))
 }
