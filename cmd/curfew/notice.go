@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/cmd/curfew/internal/terminal"
 	"example.com/curfew/console"
 )
@@ -36,13 +37,14 @@ func (c *adminClient) do(ctx context.Context, method, path string, to any) error
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base, "/")+path, nil)
 	if err != nil || r.URL.Host == "" {
-		return exit{2, fmt.Errorf("--admin %s: want a URL like http://127.0.0.1:4181", c.base)}
+		return exit{2, fmt.Errorf("--admin %s: want a URL like http://127.0.0.1:4181", config.Masked(c.base))}
 	}
 	r.Header.Set(console.OperatorHeader, c.operator)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
-		return fmt.Errorf("the gateway does not answer at %s (see --admin): %w", c.base, errors.Unwrap(err))
+		return fmt.Errorf("the gateway does not answer at %s (see --admin): %w", config.Masked(c.base),
+			errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))

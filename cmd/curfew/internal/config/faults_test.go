@@ -310,3 +310,34 @@ func TestAFileThatIsTooLongIsNotCut(t *testing.T) {
 		t.Errorf("one byte more: %q", got)
 	}
 }
+
+// What may be a password, in an address that is wrong, is in no message.
+func TestNoMessageRepeatsAPassword(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ flag, value, want string }{
+		{"url", "ftp://u:s3cr@app", `--url: "…@app": must begin with`},
+		{"url", "ftp://app/?token=s3cr", `--url: "ftp://app/?…": must begin with`},
+		{"issuer", "https://u:s3cr%zz@id", `--issuer: issuer: "…@id" is not an absolute URL`},
+		{"issuer", "https://u:s3cr?x%zz@id", `--issuer: issuer: "…" is not an absolute URL`},
+		{"issuer", "https://u:s3cr\"%zz@id", `--issuer: issuer: "…@id" is not an absolute URL`},
+		{"issuer", "ftp://id/?token=s3cr" + strings.Repeat("x", 200), `--issuer: issuer: "ftp://id/?…" is not https`},
+		{"upstream", "http:///x?token=s3cr", `--upstream: "http:///x?…" is not the address of an app`},
+		{"upstream", "ftp://u:s3cr@x#a", `--upstream: "…@x#…" is not the address of an app`},
+	} {
+		_, err := Load(needed(row.flag, row.value), nil)
+		if got := errorText(err); !strings.HasPrefix(got, row.want) || strings.Contains(got, "s3cr") {
+			t.Errorf("%s: %s", row.value, got)
+		}
+	}
+	for variable, want := range map[string]string{
+		"CURFEW_INTERNAL_URL=http://u:s3cr%zz@id": `CURFEW_INTERNAL_URL: internal_url: "…@id" is not an absolute URL`,
+		"CURFEW_WEBSOCKET_ORIGINS=https://u:s3cr@a,https://b/x": `CURFEW_WEBSOCKET_ORIGINS: "…@a" is not an origin; ` +
+			`write it like https://app.example.com, without a path; "https://b/x" is not an origin`,
+		"CURFEW_PROXY=http://u:s3cr%zz@x": "CURFEW_PROXY: is not a URL",
+	} {
+		_, err := Load(needed(), []string{variable})
+		if got := errorText(err); !strings.HasPrefix(got, want) || strings.Contains(got, "s3cr") {
+			t.Errorf("%s: %s", variable, got)
+		}
+	}
+}

@@ -125,7 +125,7 @@ func (g *Gateway) setWebSocketOrigins(v value) error {
 		for i, raw := range all {
 			var err error
 			all[i], err = gateway.ParseOrigin(raw)
-			faults = append(faults, err)
+			faults = append(faults, masked(err, raw))
 		}
 		return errors.Join(faults...)
 	})(v)
@@ -278,7 +278,7 @@ func upstream(to **url.URL) func(value) error {
 		u, err := url.Parse(s)
 		switch {
 		case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "h2c"}, u.Scheme):
-			return fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", withoutUser(s))
+			return fmt.Errorf("%q is not the address of an app; write it like http://127.0.0.1:3000", Masked(s))
 		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return errors.New("must have no user, no query and no fragment")
 		}

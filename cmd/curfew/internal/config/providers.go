@@ -117,7 +117,7 @@ func (p *Provider) setWords(field func(*oidc.Config) *[]string) func(value) erro
 func (p *Provider) setAddress(field func(*oidc.Config) *string) func(value) error {
 	return parsed(func(s string) error {
 		plain := p.AllowHTTPToPrivate
-		return p.try(func(c *oidc.Config) { *field(c), c.AllowHTTPToPrivate = s, plain })
+		return masked(p.try(func(c *oidc.Config) { *field(c), c.AllowHTTPToPrivate = s, plain }), s)
 	})
 }
 

@@ -120,7 +120,7 @@ func (c *Config) setURL(v value) error {
 	return parsed(func(s string) error {
 		u, err := web.ParseURL(s)
 		if err != nil {
-			return fmt.Errorf("%s: %w", strconv.Quote(withoutUser(s)), OneLine(err))
+			return fmt.Errorf("%s: %w", strconv.Quote(Masked(s)), OneLine(err))
 		}
 		c.URL = u
 		return nil
@@ -215,14 +215,6 @@ func (c *Config) setLogLevel(v value) error {
 		return err
 	}
 	return c.LogLevel.UnmarshalText([]byte(name))
-}
-
-// withoutUser removes the user from a URL, which may include a password.
-func withoutUser(raw string) string {
-	if i := strings.LastIndex(raw, "@"); i >= 0 {
-		return "…" + raw[i:]
-	}
-	return raw
 }
 
 // setKeyRotation sets how often the signing keys are replaced, or never.

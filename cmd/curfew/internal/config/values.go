@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -251,4 +252,30 @@ func each(v value, want string, read func(key string, v value) error) error {
 		seen[key.Value] = true
 	}
 	return OneLine(errors.Join(faults...))
+}
+
+// Masked returns a URL for a message, without what may hold a password: its user, its query and its fragment. It need
+// not be a valid URL.
+func Masked(raw string) string {
+	at, query := strings.LastIndexByte(raw, '@'), strings.IndexAny(raw, "?#")
+	switch {
+	case query >= 0 && query < at: // a password with a question mark, or a query with an @
+		return "…"
+	case query >= 0 && query < len(raw)-1:
+		raw = raw[:query+1] + "…"
+	}
+	if at >= 0 {
+		raw = "…" + raw[at:]
+	}
+	return raw
+}
+
+var quoted = regexp.MustCompile(`"(\\.|[^"\\])*"…?`)
+
+// masked returns err with raw masked where it is quoted, also in part.
+func masked(err error, raw string) error {
+	if m := Masked(raw); err != nil && m != raw {
+		return errors.New(quoted.ReplaceAllLiteralString(err.Error(), strconv.Quote(m)))
+	}
+	return err
 }
