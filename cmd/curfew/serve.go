@@ -168,7 +168,11 @@ func serve(ctx context.Context, p *process, c *config.Config) (err error) {
 		listeners[i] = s.listener.(*limitListener)
 	}
 	registry.MustRegister(newStateMetrics(ready.Ready, listeners)...)
-	printStart(p.stdout, c, rp.Registrations(), servers)
+	start := p.stdout
+	if c.AuditFile == "stdout" { // which then has one object a line
+		start = p.stderr
+	}
+	printStart(start, c, rp.Registrations(), servers)
 	warnAtStart(log, c, servers)
 	return runServers(ctx, servers, ready, draining, log)
 }

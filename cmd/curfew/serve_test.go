@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -366,6 +367,43 @@ func TestASecondGatewayOnTheSameDatabaseIsRefused(t *testing.T) {
 		t.Errorf("the first stopped with status %d:\n%s", status, first.logs)
 	}
 	startGateway(t, args...) // the file is free again
+}
+
+// With the audit record on stdout, all that is there is one JSON object a line.
+func TestAnAuditRecordOnStdoutIsAlone(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	out, errs := newBuffer(), newBuffer()
+	status := make(chan int, 1)
+	go func() {
+		status <- runIn(ctx, process{stdin: strings.NewReader(""), stdout: out, stderr: errs}, []string{"serve", "--listen",
+			"127.0.0.1:0", "--admin-listen", "off", "--url", "http://127.0.0.1:4180", "--issuer", "http://127.0.0.1:9",
+			"--client-id", "app", "--store", "memory:", "--audit-file", "stdout"})
+		stop()
+	}()
+	errs.await(t, "event=serving")
+	at := regexp.MustCompile(` public=(\S+)`).FindStringSubmatch(errs.String())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+at[1]+"/auth/backchannel-logout",
+		strings.NewReader("logout_token=x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	w, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Body.Close()
+	out.await(t, "{")
+	stop()
+	if s := <-status; s != 0 || !strings.Contains(errs.String(), "post-logout redirect URI") {
+		t.Errorf("status %d: %s", s, errs)
+	}
+	for line := range strings.Lines(out.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("no JSON on stdout: %s", line)
+		}
+	}
 }
 
 func TestARequestUnderWayIsFinishedWhenServeStops(t *testing.T) {
