@@ -14,7 +14,7 @@ import (
 const demoPort = 8400
 
 func newDemoCmd(p *process) *cobra.Command {
-	var port uint16
+	var port int
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -25,7 +25,10 @@ small apps, each behind a gateway of its own, and prints what to open and what t
   curfew demo --port 9400`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg := demo.Config{Port: int(port), Out: p.stdout}
+			if port < 0 || port > 65535-3 {
+				return exit{2, fmt.Errorf("--port: want 1 to %d, the first of four in a row, or 0", 65535-3)}
+			}
+			cfg := demo.Config{Port: port, Out: p.stdout}
 			if verbose {
 				cfg.Log = slog.New(slog.NewTextHandler(p.stderr, nil))
 			}
@@ -37,7 +40,7 @@ small apps, each behind a gateway of its own, and prints what to open and what t
 			return err
 		},
 	}
-	cmd.Flags().Uint16Var(&port, "port", demoPort,
+	cmd.Flags().IntVar(&port, "port", demoPort,
 		"the first of four ports: the page, the provider, and the two apps; 0 takes any that are free")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log each decision of the gateways to standard error")
 	return cmd

@@ -168,7 +168,7 @@ func describe(e *audit.Event) string {
 func newWhyCmd(p *process) *cobra.Command {
 	var provider string
 	cmd := &cobra.Command{
-		Use: "why SUB", Short: "Say whether a person can still get in, and why", Args: cobra.ExactArgs(1),
+		Use: "why SUB", Short: "Say whether a person can still get in, and why", Args: takes("SUB"),
 		Long: `Says in one line whether this person can still get in, and why, and then what happened to their sessions,
 newest first. See docs/on-call.md.
 
@@ -231,7 +231,7 @@ changed by these commands.`,
 	var provider string
 	cmd.PersistentFlags().StringVar(&provider, "provider", "", "at this provider; needed if there are several")
 	export := &cobra.Command{
-		Use: "export SUB", Short: "Print all that is kept about a person, as JSON, without tokens", Args: cobra.ExactArgs(1),
+		Use: "export SUB", Short: "Print all that is kept about a person, as JSON, without tokens", Args: takes("SUB"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var all console.Export
 			path := "/api/person/export" + query("sub", args[0], "provider", provider)
@@ -244,7 +244,7 @@ changed by these commands.`,
 		},
 	}
 	forget := &cobra.Command{
-		Use: "forget SUB", Short: "End a person's sessions, and delete what is kept about them", Args: cobra.ExactArgs(1),
+		Use: "forget SUB", Short: "End a person's sessions, and delete what is kept about them", Args: takes("SUB"),
 	}
 	yes := forget.Flags().Bool("yes", false, "do not ask")
 	forget.RunE = func(cmd *cobra.Command, args []string) error {

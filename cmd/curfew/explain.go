@@ -41,7 +41,7 @@ itself is never printed; its claims are. It ends no session, and does not detect
 The exit status is 0 if every step passed, 1 if one failed, 2 if the configuration is wrong.`,
 		Example: `  curfew token explain token.txt --config curfew.yaml
   pbpaste | curfew token explain - --config curfew.yaml`,
-		Args: cobra.ExactArgs(1),
+		Args: takes("FILE"),
 	}
 	load := config.Flags(explain.Flags(), p.environ)
 	explain.RunE = func(cmd *cobra.Command, args []string) error {

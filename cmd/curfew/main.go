@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"example.com/curfew/cmd/curfew/internal/config"
 	"example.com/curfew/cmd/curfew/internal/terminal"
@@ -102,6 +103,8 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 		newVersionCmd(p),
 	)
 	addCompletions(root, p)
+	addHelp(root)
+	root.SetFlagErrorFunc(flagError)
 	return root
 }
 
@@ -140,6 +143,55 @@ func chooseCommand(cmd *cobra.Command, args []string) error {
 		return cmd.Help()
 	}
 	return exit{2, fmt.Errorf("%q is not a command of %s", args[0], cmd.CommandPath())}
+}
+
+// takes returns a check that a command has exactly these arguments.
+func takes(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("%s is missing: %s", names[len(args)], cmd.UseLine())
+		case len(args) > len(names):
+			return fmt.Errorf("%q is one argument too many: %s", args[len(names)], cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// flagError says what is wrong with the value of a flag, and does not repeat it if it may be secret.
+func flagError(_ *cobra.Command, err error) error {
+	wrong, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	switch f := wrong.GetFlag(); f.Value.Type() {
+	case "int":
+		return fmt.Errorf("--%s: %q is not a whole number", f.Name, wrong.GetValue())
+	case "bool":
+		return fmt.Errorf("--%s: %q is neither true nor false", f.Name, wrong.GetValue())
+	default:
+		return fmt.Errorf("--%s: %w", f.Name, errors.Unwrap(wrong))
+	}
+}
+
+// addHelp adds the commands for help and completion. Those of cobra take an unknown name for no error, and print help.
+func addHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch help := cmd.Run; cmd.Name() {
+		case "completion":
+			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, chooseCommand
+		case "help":
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if about, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+					return chooseCommand(about, rest)
+				}
+				help(cmd, args)
+				return nil
+			}
+		}
+	}
 }
 
 func newVersionCmd(p *process) *cobra.Command {

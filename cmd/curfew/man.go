@@ -14,7 +14,7 @@ import (
 
 func newManCmd(p *process) *cobra.Command {
 	return &cobra.Command{
-		Use: "man DIR", Short: "Write the manual pages", Args: cobra.ExactArgs(1),
+		Use: "man DIR", Short: "Write the manual pages", Args: takes("DIR"),
 		Long: `Writes a manual page for each command into a folder, which is made if it is missing. The packages for
 Debian and RPM systems have them already. Their date is today's, or that of SOURCE_DATE_EPOCH.`,
 		Example: `  curfew man ~/.local/share/man/man1

@@ -145,7 +145,7 @@ func newNoticeListCmd(p *process, client *adminClient) *cobra.Command {
 }
 
 func newNoticeShowCmd(p *process, client *adminClient) *cobra.Command {
-	return &cobra.Command{Use: "show ID", Short: "Show the details of a notice", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "show ID", Short: "Show the details of a notice", Args: takes("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n console.Notice
 			path := "/api/notices/" + url.PathEscape(args[0])

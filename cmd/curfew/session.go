@@ -200,7 +200,7 @@ func idsLast(root *cobra.Command, args []string) []string {
 
 func newSessionShowCmd(p *process, client *adminClient) *cobra.Command {
 	return &cobra.Command{Use: "show ID", Short: "Show a session, by its ID or by the name that log lines have for it",
-		Args: cobra.ExactArgs(1),
+		Args: takes("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var s console.Session
 			if err := client.do(cmd.Context(), http.MethodGet, "/api/sessions/"+url.PathEscape(args[0]), &s); err != nil {

@@ -50,7 +50,7 @@ because it is in use; 1 if the copy was refused, failed or was interrupted; 2 if
 docs/moving.md.`,
 		Example: `  curfew store copy sqlite:/var/lib/curfew/curfew.db redis://127.0.0.1:6379
   curfew store copy --mirror @/etc/curfew/old-store @/etc/curfew/new-store`,
-		Args: cobra.ExactArgs(2),
+		Args: takes("FROM", "TO"),
 	}
 	mirror := cmd.Flags().Bool("mirror", false,
 		"end the sessions that are only at TO, and replace TO's signing keys; no gateway may use TO")

@@ -43,7 +43,7 @@ func TestWhatCannotBeCopiedIsSaidAtOnce(t *testing.T) {
 		{"one store twice", []string{"sqlite:" + there, "sqlite:" + dir + "/../" + filepath.Base(dir) + "/there.db"}, 2,
 			[]string{"the same store"}},
 		{"an address that is not there", []string{"@" + dir + "/none", fresh}, 2, []string{"FROM: open", "none"}},
-		{"one store", []string{fresh}, 2, []string{"accepts 2 arg(s)"}},
+		{"one store", []string{fresh}, 2, []string{"TO is missing: curfew store copy FROM TO"}},
 		{"neither can be opened", []string{"sqlite:" + dir + "/none.db", "redis://:s3cret@127.0.0.1:1"}, 1,
 			[]string{"FROM: sqlite: ", "none.db", "TO: redis: "}},
 		{"a file in use", []string{"sqlite:" + held, fresh}, 1,
