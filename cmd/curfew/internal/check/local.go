@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -26,12 +25,13 @@ import (
 func checkStore(ctx context.Context, r *Report, c *config.Config) {
 	if name := c.Store.File(); name != "" {
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
-			if info, err := os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
-				r.fault("store", fmt.Sprintf("%s: the folder %s does not exist", c.Store, filepath.Dir(name)),
-					"create it, for the user that curfew runs as")
-				return
+			for _, name := range []string{name, name + ".lock"} {
+				if err := canWrite(name); err != nil {
+					r.fault("store", fmt.Sprintf("%s: %v", name, err), letItWrite)
+					return
+				}
 			}
-			r.ok("store", "%s is not there yet; serve makes it", c.Store)
+			r.ok("store", willBeMade, c.Store)
 			return
 		}
 	}
@@ -65,8 +65,13 @@ func checkKeyFile(r *Report, c *config.Config) {
 		r.ok("key file", "none: the keys live as long as the process")
 		return
 	}
-	if _, err := os.Stat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.Embedded() {
-		r.ok("key file", "%s is not there yet; serve makes it", c.KeyFile)
+	// A link to nothing is not followed when a key file is made, so OpenKeyring makes nothing there either.
+	if _, err := os.Lstat(c.KeyFile); errors.Is(err, fs.ErrNotExist) && c.Store.Embedded() {
+		if err := canWrite(c.KeyFile); err != nil {
+			r.fault("key file", fmt.Sprintf("%s: %v", c.KeyFile, err), letItWrite)
+			return
+		}
+		r.ok("key file", willBeMade, c.KeyFile)
 		return
 	}
 	if _, err := c.OpenKeyring(); err != nil {

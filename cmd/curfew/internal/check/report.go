@@ -89,6 +89,8 @@ func Run(ctx context.Context, c *config.Config) (*Report, error) {
 	r.about = "this gateway"
 	within(func(ctx context.Context) { checkStore(ctx, r, c) })
 	checkKeyFile(r, c)
+	checkAuditFile(r, c)
+	within(func(ctx context.Context) { checkSocket(ctx, r, c) })
 	checkHosts(r, c)
 	checkCertificate(r, c)
 	checkPolicy(r, c)
