@@ -1,6 +1,7 @@
 package check
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -25,5 +26,30 @@ func TestAKeyFileThatReplicasLackIsAFault(t *testing.T) {
 	want := look{"key file", Fault, err.Error(), "serve would not start"}
 	if len(r.Findings) != 1 || !want.fits(r.Findings[0]) {
 		t.Errorf("check says %+v", r.Findings)
+	}
+}
+
+// No two listeners can have one address.
+func TestListenersAtOneAddressAreAFault(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ settings, want string }{
+		{"listen: 127.0.0.1:1\nadmin_listen: 127.0.0.1:1", ":4: admin_listen: 127.0.0.1:1 is the public"},
+		{"listen: 127.0.0.1:1\ngrpc_listen: 127.0.0.1:1", ":4: grpc_listen: 127.0.0.1:1 is the public"},
+		{"admin_listen: 127.0.0.1:1\ngrpc_listen: 127.0.0.1:1", ":4: grpc_listen: 127.0.0.1:1 is the private"},
+		{"grpc_listen: 127.0.0.1:4181", ":3: grpc_listen: 127.0.0.1:4181 is the private"}, // the default
+		{"listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\ngrpc_listen: 127.0.0.1:0", ""},
+		{"admin_listen: off\ngrpc_listen: 127.0.0.1:1", ""},
+		{"admin_listen: off", ""}, // nor a grpc_listen
+	} {
+		file := filepath.Join(t.TempDir(), "curfew.yaml")
+		if err := os.WriteFile(file, []byte("url: http://127.0.0.1:4180\n"+
+			"providers: [{issuer: 'http://127.0.0.1:1', client_id: app}]\n"+row.settings+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := config.Load(map[string]string{"config": file}, nil)
+		want := file + row.want + " listener's address as well"
+		if row.want == "" && err != nil || row.want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: got %v, want %q", row.settings, err, row.want)
+		}
 	}
 }

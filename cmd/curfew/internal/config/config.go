@@ -128,8 +128,13 @@ func (l *loader) finish(c *Config, given map[string]value, failed map[string]boo
 	if c.Idle > c.Lifetime && c.Lifetime > 0 {
 		fault("idle_timeout", fmt.Errorf("%s is longer than the session_lifetime of %s", c.Idle, c.Lifetime))
 	}
-	if c.Listen == c.AdminListen && !strings.HasSuffix(c.Listen, ":0") {
-		fault("admin_listen", fmt.Errorf("%s is the public listener's address as well", c.AdminListen))
+	for _, l := range []struct{ key, at, whose, other string }{
+		{"admin_listen", c.AdminListen, "public", c.Listen}, {"grpc_listen", c.GRPCListen, "public", c.Listen},
+		{"grpc_listen", c.GRPCListen, "private", c.AdminListen},
+	} {
+		if l.at == l.other && l.at != "" && !strings.HasSuffix(l.at, ":0") {
+			fault(l.key, fmt.Errorf("%s is the %s listener's address as well", l.at, l.whose))
+		}
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") && !failed["tls_cert_file"] && !failed["tls_key_file"] {
 		fault("tls_cert_file",
