@@ -352,6 +352,9 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 		}
 		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "app.example.com"},
 			NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(until)}
+		if name == "client" {
+			template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		}
 		for _, h := range hosts {
 			if ip := net.ParseIP(h); ip != nil {
 				template.IPAddresses = append(template.IPAddresses, ip)
@@ -383,17 +386,20 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 	other, otherKey := make("other", -hour, 1000*hour, "*.app.example.com", "127.0.0.1")
 	nameless, namelessKey := make("nameless", -hour, 1000*hour)
 	wild, wildKey := make("wild", -hour, 1000*hour, "*.example.com")
+	twice, twiceKey := make("twice", -hour, 24*hour, "other.example.com")
+	client, clientKey := make("client", -hour, 1000*hour, "app.example.com")
 	// The file of a certificate holds those of its issuers too, which run out by themselves.
-	chain, both := filepath.Join(dir, "chain.pem"), []byte(nil)
-	for _, name := range []string{good, old} {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		both = append(both, text...)
-	}
+	chain, begins := filepath.Join(dir, "chain.pem"), filepath.Join(dir, "begins.pem")
 	empty := filepath.Join(dir, "empty.pem")
-	for name, text := range map[string][]byte{chain: both, empty: nil} {
+	for name, parts := range map[string][]string{chain: {good, old}, begins: {good, early}, empty: nil} {
+		var text []byte
+		for _, part := range parts {
+			more, err := os.ReadFile(part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = append(text, more...)
+		}
 		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -407,7 +413,11 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 		"right by a wildcard": {wild, wildKey, look{"certificate", "ok", "until", ""}, nil},
 		"expired":             {old, oldKey, look{"certificate", "fault", old + " ran out at", "renew it"}, nil},
 		"expired further up":  {chain, goodKey, look{"certificate", "fault", chain + " ran out at", "renew it"}, nil},
-		"not yet valid":       {early, earlyKey, look{"certificate", "fault", "is not valid before", "clock"}, nil},
+		"not yet valid further up": {begins, goodKey, look{"certificate", "fault",
+			begins + " is not valid before", "clock"}, nil},
+		"for clients": {client, clientKey, look{"certificate", "warning",
+			client + " is for something else: its extended key usage lacks serverAuth", "get one with serverAuth"}, nil},
+		"not yet valid": {early, earlyKey, look{"certificate", "fault", "is not valid before", "clock"}, nil},
 		"right for all hosts": {wild, wildKey, look{"certificate", "ok", "until", ""}, []string{"wiki.example.com",
 			"*.example.com"}},
 		"for one host of four": {wild, wildKey, look{"certificate", "warning",
@@ -438,6 +448,14 @@ func TestCheckLooksAtOurOwnCertificate(t *testing.T) {
 		if len(r.Findings) != 1 || !row.want.fits(r.Findings[0]) {
 			t.Errorf("%s: got %+v, want %+v", name, r.Findings, row.want)
 		}
+	}
+	// One that has two faults shows both.
+	r := &Report{about: "this gateway"}
+	checkCertificate(r, &config.Config{TLSCert: twice, TLSKey: twiceKey, URL: site})
+	want := []look{{"certificate", "warning", twice + " runs out at", "renew it"},
+		{"certificate", "warning", twice + " is not for app.example.com, the host of url", "get one for that name"}}
+	if !slices.EqualFunc(want, r.Findings, look.fits) {
+		t.Errorf("soon expired, for another host: got %+v, want %+v", r.Findings, want)
 	}
 }
 

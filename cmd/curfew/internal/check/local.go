@@ -83,39 +83,32 @@ func checkKeyFile(r *Report, c *config.Config) {
 
 // checkCertificate reads the certificate of the public listener, if one is configured.
 func checkCertificate(r *Report, c *config.Config) {
+	const check = "certificate"
 	if c.TLSCert == "" {
 		return
 	}
 	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 	if err != nil {
-		r.fault("certificate", fmt.Sprintf("%s with the key %s: %v", c.TLSCert, c.TLSKey, err), "serve would not start: "+
+		r.fault(check, fmt.Sprintf("%s with the key %s: %v", c.TLSCert, c.TLSKey, err), "serve would not start: "+
 			"tls_cert_file needs the certificate followed by those of its issuers, and tls_key_file its private key")
 		return
 	}
-	leaf, now := cert.Leaf, time.Now()
-	ends := leaf.NotAfter
-	for _, der := range cert.Certificate[1:] { // browsers need these too
-		if above, err := x509.ParseCertificate(der); err == nil && above.NotAfter.Before(ends) {
-			ends = above.NotAfter
-		}
+	before := len(r.Findings)
+	leaf, ends := checkChain(r, check, c.TLSCert, cert.Certificate, x509.ExtKeyUsageServerAuth,
+		"renew it; serve reads the files again when they change")
+	if leaf == nil {
+		return
 	}
-	switch {
-	case now.After(ends):
-		r.fault("certificate", fmt.Sprintf("%s ran out at %v", c.TLSCert, ends.UTC()),
-			"no browser and no provider takes it: renew it")
-	case now.Before(leaf.NotBefore):
-		r.fault("certificate", fmt.Sprintf("%s is not valid before %v", c.TLSCert, leaf.NotBefore.UTC()),
-			"no browser and no provider takes it yet: see that the clock is right")
-	case c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil:
-		r.warn("certificate", fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
+	if c.URL != nil && leaf.VerifyHostname(c.URL.Hostname()) != nil {
+		r.warn(check, fmt.Sprintf("%s is not for %s, the host of url", c.TLSCert, c.URL.Hostname()),
 			"no browser and no provider takes it, unless a proxy in front has another: get one for that name")
-	case len(uncovered(c, leaf)) > 0:
-		r.warn("certificate", fmt.Sprintf("%s is not for %s, of hosts", c.TLSCert, strings.Join(uncovered(c, leaf), ", ")),
+	}
+	if names := uncovered(c, leaf); len(names) > 0 {
+		r.warn(check, fmt.Sprintf("%s is not for %s, of hosts", c.TLSCert, strings.Join(names, ", ")),
 			"no browser takes it there, unless a proxy in front has another: get one for these names too")
-	case ends.Sub(now) < 14*24*time.Hour:
-		r.warn("certificate", fmt.Sprintf("%s runs out at %v", c.TLSCert, ends.UTC()), "renew it")
-	default:
-		r.ok("certificate", "%s, until %v", c.TLSCert, ends.UTC())
+	}
+	if len(r.Findings) == before {
+		r.ok(check, "%s, until %s", c.TLSCert, ends.UTC().Format(time.RFC3339))
 	}
 }
 

@@ -13,9 +13,6 @@ import (
 	"example.com/curfew/oidc"
 )
 
-// certificateWarning is how long before its end a client certificate is warned of.
-const certificateWarning = 14 * 24 * time.Hour
-
 // checkSettings compares how this client speaks with what the provider offers and requires.
 func checkSettings(r *Report, c oidc.Config, m *oidc.Metadata, reg curfew.Registration) {
 	if reg.JWKSURI != "" {
@@ -67,7 +64,7 @@ func checkSettings(r *Report, c oidc.Config, m *oidc.Metadata, reg curfew.Regist
 	} else if c.DPoP {
 		compareOffered(r, "dpop", "ES256", m.DPoPAlgs)
 	}
-	checkClientCertificate(r, c, m, time.Now())
+	checkClientCertificate(r, c, m)
 }
 
 // compareOffered compares a setting with what the provider lists as supported.
@@ -83,38 +80,28 @@ func compareOffered(r *Report, setting, value string, offered []string) {
 	}
 }
 
-func checkClientCertificate(r *Report, c oidc.Config, m *oidc.Metadata, now time.Time) {
+func checkClientCertificate(r *Report, c oidc.Config, m *oidc.Metadata) {
 	const check = "client_certificate_file"
 	if c.GetClientCertificate == nil {
 		return
 	}
-	cert, err := func() (*x509.Certificate, error) {
-		shown, err := c.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13})
-		if err != nil {
-			return nil, err
-		}
-		if len(shown.Certificate) == 0 {
-			return nil, errors.New("there is none")
-		}
-		return x509.ParseCertificate(shown.Certificate[0])
-	}()
-	const renew = "have it renewed and replace the files; they are read again at the next connection"
-	switch {
-	case err != nil:
-		r.fault(check, err.Error(), "give a certificate and its key in PEM form")
-	case now.After(cert.NotAfter):
-		r.fault(check, fmt.Sprintf("it ran out at %s", cert.NotAfter.UTC().Format(time.RFC3339)), renew)
-	case now.Before(cert.NotBefore):
-		r.fault(check, fmt.Sprintf("it is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339)),
-			"see that the clocks agree, or wait")
-	case cert.NotAfter.Sub(now) < certificateWarning:
-		r.warn(check, fmt.Sprintf("it runs out at %s", cert.NotAfter.UTC().Format(time.RFC3339)), renew)
-	default:
-		unless := ""
-		if !m.BindsToCertificates {
-			unless = " only if the client is registered so: the provider does not mention it"
-		}
-		r.ok(check, "%s, until %s; tokens are bound to it%s", cert.Subject, cert.NotAfter.UTC().Format(time.DateOnly),
-			unless)
+	shown, err := c.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13})
+	if err == nil && len(shown.Certificate) == 0 {
+		err = errors.New("there is none")
 	}
+	if err != nil {
+		r.fault(check, err.Error(), "give a certificate and its key in PEM form")
+		return
+	}
+	before := len(r.Findings)
+	leaf, ends := checkChain(r, check, "it", shown.Certificate, x509.ExtKeyUsageClientAuth,
+		"have it renewed and replace the files; they are read again at the next connection")
+	if len(r.Findings) > before {
+		return
+	}
+	unless := ""
+	if !m.BindsToCertificates {
+		unless = " only if the client is registered so: the provider does not mention it"
+	}
+	r.ok(check, "%s, until %s; tokens are bound to it%s", leaf.Subject, ends.UTC().Format(time.DateOnly), unless)
 }

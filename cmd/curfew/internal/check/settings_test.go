@@ -24,20 +24,25 @@ func TestCheckComparesHowTheClientSpeaksWithWhatIsOffered(t *testing.T) {
 	}
 	keys := []oidc.PrivateKey{{Key: key}}
 	now := time.Now()
-	shown := func(from, to time.Duration) func(*oidc.Config) {
+	certificate := func(from, to time.Duration, usages ...x509.ExtKeyUsage) []byte {
 		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "app"},
-			NotBefore: now.Add(from), NotAfter: now.Add(to)}
+			NotBefore: now.Add(from), NotAfter: now.Add(to), ExtKeyUsage: usages}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 		if err != nil {
 			t.Fatal(err)
 		}
+		return der
+	}
+	show := func(chain ...[]byte) func(*oidc.Config) {
 		return func(c *oidc.Config) {
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+				return &tls.Certificate{Certificate: chain, PrivateKey: key}, nil
 			}
 		}
 	}
+	shown := func(from, to time.Duration) func(*oidc.Config) { return show(certificate(from, to)) }
 	const day = 24 * time.Hour
+	usable := func(usages ...x509.ExtKeyUsage) []byte { return certificate(-day, 30*day, usages...) }
 	byKey := func(c *oidc.Config) { c.Keys = keys }
 	pushes := func(c *oidc.Config) { c.PushRequests = true }
 	dpop := func(c *oidc.Config) { c.DPoP = true }
@@ -87,6 +92,28 @@ func TestCheckComparesHowTheClientSpeaksWithWhatIsOffered(t *testing.T) {
 			"ran out"},
 		{"a certificate of tomorrow", shown(day, 2*day), oidc.Metadata{}, "client_certificate_file", "fault",
 			"not valid before"},
+		{"a certificate whose issuer's ran out", show(certificate(-day, 30*day), certificate(-2*day, -day)),
+			oidc.Metadata{}, "client_certificate_file", "fault",
+			"it ran out at " + now.Add(-day).UTC().Format(time.RFC3339) + " (its issuer CN=app)"},
+		{"a certificate whose issuer's runs out soon", show(certificate(-day, 30*day), certificate(-day, day)),
+			oidc.Metadata{}, "client_certificate_file", "warning",
+			"it runs out at " + now.Add(day).UTC().Format(time.RFC3339) + " (its issuer CN=app)"},
+		{"a certificate whose issuer's is of tomorrow", show(certificate(-day, 30*day), certificate(day, 30*day)),
+			oidc.Metadata{}, "client_certificate_file", "fault",
+			"it is not valid before " + now.Add(day).UTC().Format(time.RFC3339) + " (its issuer CN=app)"},
+		{"a certificate that outlives its issuer's", show(certificate(-day, 60*day), certificate(-day, 30*day)),
+			oidc.Metadata{}, "client_certificate_file", "ok", "until " + now.Add(30*day).UTC().Format(time.DateOnly)},
+		{"an issuer's certificate that is none", show(certificate(-day, 30*day), []byte("x")), oidc.Metadata{},
+			"client_certificate_file", "fault", "it: certificate 2 of 2 cannot be read"},
+		{"no certificate", show(), oidc.Metadata{}, "client_certificate_file", "fault", "there is none"},
+		{"a certificate for servers", show(usable(x509.ExtKeyUsageServerAuth)), oidc.Metadata{},
+			"client_certificate_file", "warning", "it is for something else: its extended key usage lacks clientAuth"},
+		{"a certificate whose issuer's is for servers", show(usable(), usable(x509.ExtKeyUsageServerAuth)),
+			oidc.Metadata{}, "client_certificate_file", "warning", "lacks clientAuth (its issuer CN=app)"},
+		{"a certificate for clients", show(usable(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)),
+			oidc.Metadata{}, "client_certificate_file", "ok", "tokens are bound to it"},
+		{"a certificate for anything", show(usable(x509.ExtKeyUsageAny)), oidc.Metadata{},
+			"client_certificate_file", "ok", "tokens are bound to it"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
