@@ -53,3 +53,18 @@ func TestListenersAtOneAddressAreAFault(t *testing.T) {
 		}
 	}
 }
+
+// Each finding is one line: drivers put what they tried on lines of their own.
+func TestAnErrorOfSeveralLinesIsOneLine(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"one line": "one line", "a\tb": "a b", "a\nb": "a; b", "a\r\n\n\tb\n": "a; b",
+		"failed:\n\t127.0.0.1:5432: refused\n\t[::1]:5432: refused": "failed: 127.0.0.1:5432: refused; [::1]:5432: refused",
+	} {
+		r := new(Report)
+		r.fault("store", text, text)
+		if got := r.Findings[0]; got.Detail != want || got.Do != want {
+			t.Errorf("%q: got %+v, want %q", text, got, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"example.com/curfew"
@@ -45,7 +46,18 @@ func (r *Report) warn(check, detail, do string) { r.add(check, Warning, detail, 
 func (r *Report) fault(check, detail, do string) { r.add(check, Fault, detail, do) }
 
 func (r *Report) add(check, status, detail, do string) {
-	r.Findings = append(r.Findings, Finding{r.about, check, status, detail, do})
+	r.Findings = append(r.Findings, Finding{r.about, check, status, oneLine(detail), oneLine(do)})
+}
+
+// oneLine returns a text of several lines, as the errors of drivers are, as one.
+func oneLine(s string) string {
+	var lines []string
+	for line := range strings.FieldsFuncSeq(s, func(c rune) bool { return c == '\n' || c == '\r' }) {
+		if line = strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
 }
 
 // Count returns the number of findings with a status.
