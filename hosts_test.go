@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/gateway"
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 	"example.com/curfew/oidc"
@@ -462,17 +463,45 @@ func TestAReturnToLeadsToListedHostsOnly(t *testing.T) {
 }
 
 // newSharing is a relying party whose hosts share the cookie of a domain.
-func newSharing(t *testing.T) *curfew.RP {
+func newSharing(t *testing.T, rules ...gateway.Rule) *curfew.RP {
 	t.Helper()
 	op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Clients: []oidctest.Client{{ID: "app", Secret: "secret",
 		RedirectURIs: []string{"https://auth.example.com/auth/callback"}}}})
+	policy, err := gateway.NewPolicy(rules...)
+	rig.Must(t, err)
 	cfg := curfew.Config{URL: "https://auth.example.com", Hosts: []string{"wiki.example.com", "*.apps.example.com"},
-		CookieDomain: "example.com", Log: new(rig.Log).Logger(),
+		CookieDomain: "example.com", Log: new(rig.Log).Logger(), Policy: policy,
 		Providers: []oidc.Config{{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "secret"}}}
 	rp, err := curfew.New(context.Background(), cfg)
 	rig.Must(t, err)
 	t.Cleanup(func() { rp.Close() })
 	return rp
+}
+
+func TestWithASharedCookieAStepUpIsJudgedForTheHostThatTheSignInLeadsTo(t *testing.T) {
+	t.Parallel()
+	rp := newSharing(t, gateway.Rule{Host: "wiki.example.com", Path: "/gold/*", ACR: []string{"wiki"}},
+		gateway.Rule{Path: "/transfer", Methods: []string{"POST"}, Host: "*.apps.example.com", ACR: []string{"apps"}},
+		gateway.Rule{Path: "/gold/*", ACR: []string{"gold"}})
+	for _, row := range []struct{ returnTo, stepUp, want string }{
+		{"https://wiki.example.com/gold/x", "", "wiki"},
+		{"https://x.apps.example.com/gold/x?y=1", "", "gold"},
+		{"https://auth.example.com/gold/x", "", "gold"},
+		{"/gold/x", "", "gold"},
+		{"https://wiki.example.com/form", "", ""},
+		{"https://x.apps.example.com/form", "POST /transfer", "apps"},
+		{"https://wiki.example.com/form", "POST /transfer", ""},
+		{"https://wiki.example.com/app/gold/x", "GET /gold/x", "wiki"},
+		{"/form", "POST /gold/x", "gold"},
+	} {
+		link := url.Values{"return_to": {row.returnTo}, "step_up": {row.stepUp}}.Encode()
+		w := httptest.NewRecorder()
+		rp.Handler().ServeHTTP(w, httptest.NewRequest("GET", "https://auth.example.com/auth/login?"+link, nil))
+		to, err := url.Parse(w.Header().Get("Location"))
+		if err != nil || w.Code != http.StatusSeeOther || to.Query().Get("acr_values") != row.want {
+			t.Errorf("%+v: %d, asked for acr_values=%s (error %v)", row, w.Code, to.Query().Get("acr_values"), err)
+		}
+	}
 }
 
 func TestHostsCanShareTheCookieOfADomain(t *testing.T) {

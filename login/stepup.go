@@ -67,10 +67,11 @@ func (h *Handler) demand(r *http.Request, f *handover, stepUp, returnTo string) 
 	if h.StepUp == nil {
 		return nil
 	}
-	host, method, target := h.Site.Main(), http.MethodGet, returnTo
+	host, target, _ := h.Site.ParseReturnURL(returnTo, h.Site.Main()) // with a shared cookie it may name another host
 	if f != nil {
 		host, target = h.handoverTarget(r, f)
 	}
+	method := http.MethodGet
 	if stepUp != "" {
 		method, target, _ = strings.Cut(stepUp, " ")
 	}
