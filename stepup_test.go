@@ -309,6 +309,68 @@ func TestEveryWayInChallengesAnAPIClientAndSendsABrowser(t *testing.T) {
 	}
 }
 
+// The rules are about the path that the app sees; the sign-in leads back to the one that the browser knows.
+func TestBelowAStrippedPrefixAStepUpIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("/%C3%A9", 200)
+	for path, want := range map[string]string{
+		"/app/gold/x?y=1":  "acr_values=gold platinum",
+		"/app/fresh/x":     "max_age=300",
+		"/app/gold" + long: "acr_values=gold platinum",
+	} {
+		s := newStricter(t)
+		mux := http.NewServeMux()
+		mux.Handle("/auth/", s.rp.Handler())
+		mux.Handle("/app/", http.StripPrefix("/app", s.rp.Require(http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "in") }))))
+		s.server.Config.Handler = mux
+		b := newBrowser(t)
+		b.open(s.server.URL + "/app/")
+		s.both(10 * time.Minute)
+		at, status, text := b.open(s.server.URL + path)
+		if status != http.StatusOK || text != "in" || at.RequestURI() != path {
+			t.Errorf("%s: %d at %s: %s", path, status, at, text)
+		}
+		asked := s.requests()
+		name, value, _ := strings.Cut(want, "=")
+		if got := asked[len(asked)-1].Get(name); len(asked) != 2 || got != value {
+			t.Errorf("%s: the provider was asked %d times, last for %s=%s, want %s", path, len(asked), name, got, value)
+		}
+	}
+}
+
+// What a link may say for a request has a bound, and a path need not have that.
+func TestAFormWithALongPathLeadsToASignInForIt(t *testing.T) {
+	t.Parallel()
+	s := newStricter(t)
+	longest := "/gold/" + strings.Repeat("x", 512-len("POST /gold/"))
+	for path, want := range map[string]string{
+		longest:                                  "POST " + longest,
+		longest + "x":                            "POST " + longest,
+		"/gold/" + strings.Repeat("%C3%A9", 100): "POST /gold/" + strings.Repeat("%C3%A9", 83),
+		"/gold/a" + strings.Repeat("/b", 1000):   "POST /gold/a" + strings.Repeat("/b", 250),
+	} {
+		b := newBrowser(t)
+		b.open(s.server.URL + "/")
+		resp := s.send(b, s.server.URL+path, "POST", "text/html", s.server.URL+"/form")
+		body, _ := io.ReadAll(resp.Body)
+		_, link, ok := strings.Cut(html.UnescapeString(string(body)), `href="`+s.server.URL)
+		link, _, _ = strings.Cut(s.server.URL+link, `"`)
+		if u, err := url.Parse(link); !ok || err != nil || u.Query().Get("step_up") != want {
+			t.Errorf("%d, with a link to %s, want step_up=%s", resp.StatusCode, u, want)
+			continue
+		}
+		before := len(s.requests())
+		at, status, text := b.open(link)
+		if status != http.StatusOK || at.Path != "/form" {
+			t.Errorf("%.20s…: %d at %s: %s", path, status, at, text)
+		}
+		if asked := s.requests(); len(asked) != before+1 || asked[before].Get("acr_values") != "gold platinum" {
+			t.Errorf("%.20s…: the provider was asked for %v", path, asked[before:])
+		}
+	}
+}
+
 func (s *stricter) send(b browser, at, method, accept, referer string) *http.Response {
 	s.t.Helper()
 	req, _ := http.NewRequest(method, at, nil)

@@ -202,7 +202,7 @@ func (h *Handler) decide(r *http.Request, a asked) (*session.Session, *rule, err
 		if err := h.allowedFor(r, rule, s, back); err != nil {
 			return s, rule, forbidden(rule, s, err)
 		}
-		return s, rule, forbidden(rule, s, h.checkStepUp(rule, s, method, target))
+		return s, rule, forbidden(rule, s, h.checkStepUp(rule, s, method, target, back))
 	}
 	return s, nil, nil
 }

@@ -63,17 +63,40 @@ func (r *rule) stepUp() *session.StepUp {
 	return &session.StepUp{ACR: r.ACR, AMR: r.AMR, MaxAge: r.MaxAge}
 }
 
-// checkStepUp returns an error unless the session was signed in to as the rule asks for.
-func (h *Handler) checkStepUp(r *rule, s *session.Session, method, target string) error {
+// checkStepUp returns an error unless the session was signed in to as the rule asks for. A sign-in leads back to the
+// target back, which differs from the one that is judged if a router in front has removed a prefix.
+func (h *Handler) checkStepUp(r *rule, s *session.Session, method, target, back string) error {
 	demand := r.stepUp()
 	if demand.Missing(s.Claims, h.Sessions.Now()) == "" {
 		return nil
 	}
 	e := stepUpNeeded{demand: demand}
-	if method != http.MethodGet && method != http.MethodHead { // the sign-in leads to another page
-		e.request = method + " " + pathAlone(target)
+	switch page := method == http.MethodGet || method == http.MethodHead; {
+	case !page: // the sign-in leads to another page
+		e.request = stepUpRequest(method, target)
+	case pathAlone(target) != pathAlone(back): // the login would judge back
+		e.request = stepUpRequest(http.MethodGet, target)
 	}
 	return e
+}
+
+// longestRequest is how long a value of step_up may be; package login refuses a longer one.
+const longestRequest = 512
+
+// stepUpRequest returns a method and a path, as the login route takes them. Of a long path it has the beginning, which
+// the same rule covers.
+func stepUpRequest(method, target string) string {
+	path, most := pathAlone(target), longestRequest-len(method+" ")
+	if most < 1 { // the sign-in is one without a step-up
+		return ""
+	}
+	if len(path) > most {
+		path = path[:most]
+		for _, ok := plainPath(path); !ok; _, ok = plainPath(path) { // cut within a character
+			path = path[:len(path)-1]
+		}
+	}
+	return method + " " + path
 }
 
 // badStepUpValue reports whether a value cannot be in a list that is separated by spaces, and in a header.
