@@ -26,7 +26,7 @@ func (h *Handler) unmatched(w http.ResponseWriter, r *http.Request, p *oidc.Prov
 	err error) error {
 	back := &attempt{Provider: p.Name()}
 	if a != nil {
-		back.ReturnTo, back.For = a.ReturnTo, a.For
+		back.ReturnTo, back.For, back.Params, back.StepUp = a.ReturnTo, a.For, paramsFor(p, a.Params), a.StepUp
 	}
 	actions, signedIn := h.signInAgain(back), false
 	if b, ok := h.Cookie.Read(r); ok {
@@ -233,8 +233,7 @@ func (h *Handler) signInAnew(a *attempt) []web.Action {
 	if slices.Contains(strings.Fields(a.Prompt), "login") {
 		return nil
 	}
-	return []web.Action{{Label: "Sign in again",
-		Href: h.link(request{provider: a.Provider, returnTo: a.ReturnTo, prompt: "login"})}}
+	return []web.Action{{Label: "Sign in again", Href: h.link(a.again("login"))}}
 }
 
 // logClaims logs, at debug, which claim was required and the names of those that were there.

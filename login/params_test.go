@@ -2,6 +2,7 @@ package login_test
 
 import (
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 
 	"example.com/curfew/oidc"
 	"example.com/curfew/oidc/oidctest"
+	"example.com/curfew/store"
 )
 
 func TestParametersForTheProviderAreThoseOfTheConfigurationAndThoseThatALinkMaySet(t *testing.T) {
@@ -137,6 +139,34 @@ func TestALinkKeepsItsParametersOnEveryPageOfTheSignIn(t *testing.T) {
 	page := b.Follow("/auth/login?provider=main&kc_idp_hint=google&return_to=/a")
 	if page.Status != http.StatusForbidden || !strings.Contains(page.Body, "kc_idp_hint=google") {
 		t.Errorf("%d: the page to sign in again: %s", page.Status, page.Body)
+	}
+}
+
+// The same holds for a sign-in that came to nothing here.
+func TestASignInThatRanOutOrWasLostKeepsWhatItWasFor(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(*stage, *browser){
+		"it ran out": func(s *stage, _ *browser) { s.Pass(store.AttemptLifetime) },
+		"its cookie is lost": func(s *stage, b *browser) {
+			for _, c := range b.attempts() {
+				b.SetCookie(&http.Cookie{Name: c.Name, MaxAge: -1, Path: "/"})
+			}
+		},
+		"the store is away after that": func(s *stage, b *browser) {
+			b.Follow("/auth/login")
+			s.Pass(store.AttemptLifetime)
+			s.store.Away.Store(true)
+		},
+	} {
+		s := newStage(t, 1, nil, func(c *oidc.Config) { c.LinkParams = []string{"organization"} })
+		b := s.browser()
+		callback := b.begin("/auth/login?return_to=/a&organization=acme&step_up=" + url.QueryEscape("POST /transfer"))
+		lose(s, b)
+		p := b.Get(callback)
+		const link = `href="/auth/login?organization=acme&provider=main&return_to=%2Fa&step_up=POST+%2Ftransfer"`
+		if p.Status < 400 || !strings.Contains(html.UnescapeString(p.Body), link) {
+			t.Errorf("%s: %d %s", name, p.Status, p.Body)
+		}
 	}
 }
 
