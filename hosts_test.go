@@ -685,3 +685,92 @@ func TestASignInTakesNoLongerThanTheSiteAllows(t *testing.T) {
 		t.Errorf("16 minutes: %v", err)
 	}
 }
+
+// link returns where the link with this label on a page leads.
+func (v visitor) link(at *url.URL, page, label string) string {
+	v.t.Helper()
+	m := regexp.MustCompile(`href="([^"]+)"[^>]*>` + label + `<`).FindStringSubmatch(page)
+	if m == nil {
+		v.t.Fatalf("no link %s in %s", label, page)
+	}
+	to, err := at.Parse(html.UnescapeString(m[1]))
+	rig.Must(v.t, err)
+	return to.String()
+}
+
+// awayStore has nothing in reach while it is away.
+type awayStore struct{ *rig.Store }
+
+func (s awayStore) Attempt(ctx context.Context, id store.AttemptID, now time.Time) ([]byte, error) {
+	if s.Away.Load() {
+		return nil, rig.ErrAway
+	}
+	return s.Store.Attempt(ctx, id, now)
+}
+
+// A page at the main host is about a page of another host, and its links lead there.
+func TestAFailureAtTheMainHostKeepsTheWayBack(t *testing.T) {
+	t.Parallel()
+	const deep = "/deep?x=1"
+	t.Run("a claim about the sign-in is missing", func(t *testing.T) {
+		t.Parallel()
+		h := newHosts(t, func(c *curfew.Config) {
+			c.Providers[0].Require, c.Providers[0].LinkParams = map[string][]any{"acr": {"gold"}}, []string{"kc_idp_hint"}
+		})
+		v := h.visitor()
+		at, status, text := v.visit(h.at("wiki") + "/auth/login?kc_idp_hint=corp&return_to=" + url.QueryEscape(deep))
+		if status != http.StatusForbidden {
+			t.Fatalf("%d %s at %s", status, text, at)
+		}
+		h.op.Mangle(func(m *oidctest.Mangle) {
+			m.Authorize = func(q url.Values) string {
+				if got := q.Get("kc_idp_hint"); got != "corp" {
+					t.Errorf("the provider is asked for kc_idp_hint=%s", got)
+				}
+				return ""
+			}
+			m.IDToken = func(j *oidctest.JWT) { j.Claims["acr"] = "gold" }
+		})
+		at, _, text = v.visit(v.link(at, text, "Sign in again"))
+		if want := h.at("wiki") + deep; at.String() != want || !strings.HasPrefix(text, "alice") {
+			t.Errorf("led to %s, want %s: %s", at, want, text)
+		}
+	})
+	long := "/deep?" + strings.Repeat("long", 500)
+	for name, row := range map[string]struct {
+		path  string
+		after bool // the store is away when the code comes
+	}{
+		"the main host cannot look a session up":       {deep, false},
+		"the main host cannot look a session up, long": {long, false},
+		"a code cannot be taken":                       {deep, true},
+		"a code cannot be taken, long":                 {long, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st := &rig.Store{Store: memory.New()}
+			h := newHosts(t, func(c *curfew.Config) { c.Store, c.MaxStale = awayStore{st}, -1 })
+			v := h.visitor()
+			v.visit(h.at("auth") + "/")
+			var at *url.URL
+			var status int
+			var text string
+			if row.after {
+				action, code := v.begun("wiki", row.path)
+				st.Away.Store(true)
+				at, status, text = v.post(action, code)
+			} else {
+				st.Away.Store(true)
+				at, status, text = v.visit(h.at("wiki") + row.path)
+			}
+			if status != http.StatusServiceUnavailable {
+				t.Fatalf("%d %s at %s", status, text, at)
+			}
+			st.Away.Store(false)
+			at, _, text = v.visit(v.link(at, text, "Try again"))
+			if want := h.at("wiki") + row.path; at.String() != want || !strings.HasPrefix(text, "alice") {
+				t.Errorf("led to %s, want %s: %s", at, want, text)
+			}
+		})
+	}
+}

@@ -65,7 +65,7 @@ func (h *Handler) beginHandover(w http.ResponseWriter, r *http.Request, q reques
 	f.Browser = browserHash(secret)
 	old, err := h.previousSession(r)
 	if err != nil {
-		return h.handoverStoreFailure(q.returnTo, err)
+		return h.handoverStoreFailure(h.link(q), err)
 	}
 	if old != nil {
 		f.Replaces = old.Key[:]
@@ -153,8 +153,7 @@ func (h *Handler) handOverSession(w http.ResponseWriter, r *http.Request, q requ
 	case errors.Is(err, store.ErrNotFound):
 		return false, nil
 	case err != nil:
-		_, to := h.handoverTarget(r, q.handover)
-		return false, h.handoverStoreFailure(to, err)
+		return false, h.handoverStoreFailure(h.link(q), err)
 	}
 	if h.demand(r, q.handover, q.stepUp, "").Missing(s.Claims, h.Sessions.Now()) != "" {
 		return false, nil // the page asks for another sign-in than that of this session
@@ -195,6 +194,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	_, to := h.handoverTarget(r, &c.For)
+	again := h.Site.Origin() + h.link(request{handover: &c.For}) // to may not have been in reach
 	if _, ok := h.secretOf(r, c.For.Slot, c.For.Browser); !ok {
 		return h.refuseCode("It was finished already, or was begun in another browser.", to, errNoCookie)
 	}
@@ -216,12 +216,12 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request) error {
 				Text:    "A sign-out arrived while you were signing in, so this sign-in was not completed.",
 				Actions: []web.Action{{Label: "Sign in again", Href: h.link(request{returnTo: to})}}}}
 	case err != nil:
-		return h.handoverStoreFailure(to, err)
+		return h.handoverStoreFailure(again, err)
 	}
 	held, err := h.Sessions.ClaimAttempt(r.Context(), sha256.Sum256([]byte(text)), []byte{1}, store.AttemptLifetime)
 	switch {
 	case err != nil:
-		return h.handoverStoreFailure(to, err)
+		return h.handoverStoreFailure(again, err)
 	case held != nil:
 		return h.handOverAgain(w, r, c, host, to, "repeated")
 	}
@@ -293,8 +293,8 @@ func (h *Handler) refuseCode(why, to string, err error) error {
 	return f
 }
 
-// handoverStoreFailure is the page for a hand-over while the store does not answer.
-func (h *Handler) handoverStoreFailure(to string, err error) error {
+// handoverStoreFailure is the page for a hand-over while the store does not answer. again leads to another try.
+func (h *Handler) handoverStoreFailure(again string, err error) error {
 	if !errors.Is(err, session.ErrUnavailable) {
 		return err
 	}
@@ -302,5 +302,5 @@ func (h *Handler) handoverStoreFailure(to string, err error) error {
 		Attrs: []slog.Attr{slog.String("result", "unavailable")},
 		Message: web.Message{Title: "Not just now",
 			Text:    "This site cannot reach its store of sessions. Please try again in a moment.",
-			Actions: []web.Action{{Label: "Try again", Href: h.link(request{returnTo: to})}}}}
+			Actions: []web.Action{{Label: "Try again", Href: again}}}}
 }
