@@ -331,7 +331,7 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, method string, er
 			to := login()
 			origin := h.here(r).Origin
 			if from, ok := strings.CutPrefix(r.Header.Get("Referer"), origin+"/"); ok { // the page with the form
-				to = h.absolute(r, h.loginLink(r, web.ReturnTo("/"+from), url.Values{}))
+				to = h.absolute(r, h.loginURL(r, "/"+from))
 				if isStepUp {
 					to = stepUp.link(to)
 				}
@@ -426,9 +426,14 @@ func (h *Handler) signOut(r *http.Request) web.Action {
 // returnTo returns the path and query to go to after signing in: raw if it is valid, and otherwise the first page.
 func (h *Handler) returnTo(r *http.Request, raw string) string {
 	to, err := web.ParseReturnTo(raw)
-	if err == nil {
-		return to
+	if err != nil {
+		return h.returnLost(r, raw, err)
 	}
+	return to
+}
+
+// returnLost logs that a person will not get to the page that they came for, and returns the first page.
+func (h *Handler) returnLost(r *http.Request, raw string, err error) string {
 	if raw != "" { // a proxy may omit it
 		h.Site.Event(r, slog.LevelInfo, "return_to_dropped", slog.String("error", err.Error()))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"maps"
 	"net"
@@ -495,5 +496,61 @@ func TestBelowAStrippedPrefixPeopleComeBackToWhereTheyWere(t *testing.T) {
 	resp, _ := st.send("GET", "/app/a%20b?c=d", "Accept", "text/html")
 	if to := resp.Header.Get("Location"); to != "/auth/login?return_to=%2Fapp%2Fa%2520b%3Fc%3Dd" {
 		t.Errorf("sent to %s", to)
+	}
+}
+
+// Who cannot be led back to a page is led to the first one, and the log says so.
+func TestALinkToSignInSaysWhenThePageIsLost(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.Web.Home, st.gateway.OAuth2ProxyPaths = "/first", true
+	policy, err := gateway.NewPolicy(gateway.Rule{Path: "/staff/*", Groups: []string{"staff"}})
+	rig.Must(t, err)
+	st.gateway.Policy = policy
+	mux := http.NewServeMux()
+	st.gateway.Mount(mux)
+	mux.Handle("/", st.front)
+	b, _ := st.signIn(nil)
+	own, long := st.Web.Origin(), "?"+strings.Repeat("x", 9000)
+	for _, row := range []struct {
+		name, method, target string
+		headers              []string
+		want                 string // the return_to
+		dropped              string // what the log says
+	}{
+		{"rd", "GET", "/auth/start?rd=/a;b%3Fc;d", nil, "/a;b?c;d", ""},
+		{"rd in a form", "POST", "/auth/sign_in?rd=/a;b", nil, "/a;b", ""},
+		{"rd, a URL", "GET", "/auth/start?rd=" + own + "/a;b", nil, "/a;b", ""},
+		{"rd, refused", "GET", "/auth/start?rd=//evil.example/", nil, "/first", "the return path could lead to another site"},
+		{"rd, our own URL, refused", "GET", "/auth/start?rd=" + own + "/a/../b", nil, "/first",
+			"the return path holds a dot segment"},
+		{"rd, malformed", "GET", "/auth/start?rd=/a%zz", nil, "/first", `invalid URL escape "%zz"`},
+		{"rd, our own route", "GET", "/auth/start?rd=/auth/start", nil, "/first", ""},
+		{"no rd", "GET", "/auth/start", nil, "/first", ""},
+		{"a form", "POST", "/a", []string{"Referer", own + "/form;a?b=c"}, "/form;a?b=c", ""},
+		{"a form, refused", "POST", "/a", []string{"Referer", own + "//evil.example/"}, "/first",
+			"the return path could lead to another site"},
+		{"who may not", "GET", "/staff/x?a=b;c", []string{"Cookie", cookie(b)}, "/staff/x?a=b;c", ""},
+		{"who may not, refused", "GET", "/staff/x" + long, []string{"Cookie", cookie(b)}, "/first",
+			"the return path has 9009 bytes, and no more than 8192 are kept"},
+	} {
+		before := len(st.Log.String())
+		w := askFormer(st.Web.URL.Host, mux, row.method, row.target, append(row.headers, "Accept", "text/html")...)
+		link := w.Header().Get("Location")
+		if link == "" {
+			_, link, _ = strings.Cut(html.UnescapeString(w.Body.String()), "/auth/login")
+			link, _, _ = strings.Cut(link, `"`)
+		}
+		u, err := url.Parse(link)
+		if err != nil || u.Query().Get("return_to") != row.want {
+			t.Errorf("%s: %d, with a link to %v (error %v), want return_to=%s", row.name, w.Code, u, err, row.want)
+		}
+		said := ""
+		if new := st.Log.String()[before:]; strings.Contains(new, "return_to_dropped") {
+			said = fmt.Sprint(st.Log.Last("return_to_dropped")["error"])
+		}
+		if said != row.dropped {
+			t.Errorf("%s: the log says %q, want %q", row.name, said, row.dropped)
+		}
 	}
 }

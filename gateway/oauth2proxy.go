@@ -26,7 +26,9 @@ func (h *Handler) mountOAuth2Proxy(mux *http.ServeMux) {
 // oauth2ProxyLogin redirects to the sign-in. The page to return to is named by rd, or as oauth2-proxy does by
 // X-Auth-Request-Redirect, or by X-Forwarded-Uri of a trusted proxy. Only a page of one of our hosts is kept.
 func (h *Handler) oauth2ProxyLogin(w http.ResponseWriter, r *http.Request) error {
-	rd := cmp.Or(r.FormValue("rd"), r.Header.Get("X-Auth-Request-Redirect"))
+	query, malformed := web.ParseQuery(r.URL.RawQuery)
+	field := func(name string) string { return cmp.Or(r.PostFormValue(name), query.Get(name)) }
+	rd := cmp.Or(field("rd"), r.Header.Get("X-Auth-Request-Redirect"))
 	if rd == "" && h.Site.FromTrustedProxy(r) {
 		rd = r.Header.Get("X-Forwarded-Uri")
 	}
@@ -36,13 +38,17 @@ func (h *Handler) oauth2ProxyLogin(w http.ResponseWriter, r *http.Request) error
 	}
 	there, to, err := h.Site.ParseReturnURL(rd, here)
 	switch {
-	case err != nil, strings.HasPrefix(web.DecodedPath(to), h.Site.Path("")): // our own routes, such as this one
-		to = "/"
+	case rd == "" && malformed != nil:
+		to = h.returnLost(r, r.URL.RawQuery, malformed)
+	case err != nil:
+		to = h.returnLost(r, rd, err)
+	case strings.HasPrefix(web.DecodedPath(to), h.Site.Path("")): // our own routes, such as this one
+		to = h.Site.First()
 	case there.Origin != here.Origin:
 		to = there.Origin + to
 	}
 	login := url.Values{"return_to": {to}}
-	if prompt := r.FormValue("prompt"); prompt != "" {
+	if prompt := field("prompt"); prompt != "" {
 		login.Set("prompt", prompt)
 	}
 	// 303: a page may have posted the form of a sign-in page of its own.

@@ -262,7 +262,7 @@ func (h *Handler) allowed(r *http.Request, by *rule, s *session.Session, target 
 	if slices.Contains([]string{"claims: acr", "claims: amr", "claims: auth_time"}, why) {
 		prompt, label = "login", "Sign in again" // else the session at the provider answers at once, with the same
 	}
-	again := h.loginLink(r, web.ReturnTo(target), url.Values{"prompt": {prompt}})
+	again := h.loginLink(r, h.returnTo(r, target), url.Values{"prompt": {prompt}})
 	return &web.Failure{
 		Status: http.StatusForbidden,
 		Message: web.Message{

@@ -330,11 +330,6 @@ func withLogin(prompt string) string {
 	return strings.Join(words, " ")
 }
 
-// parseQuery is [url.ParseQuery] with the rules of browsers: a semicolon has no special meaning.
-func parseQuery(raw string) (url.Values, error) {
-	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
-}
-
 // parameters returns the parameters of a request: of its query, or with POST of its form.
 func parameters(r *http.Request) (url.Values, error) {
 	raw := r.URL.RawQuery
@@ -349,7 +344,7 @@ func parameters(r *http.Request) (url.Values, error) {
 		}
 		raw = string(body)
 	}
-	values, err := parseQuery(raw)
+	values, err := web.ParseQuery(raw)
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "The address of this page is malformed.", err)
 	}

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"unicode"
 )
@@ -69,6 +70,11 @@ func (s *Site) ReturnTo(raw string) string {
 		return "/"
 	}
 	return to
+}
+
+// ParseQuery is [url.ParseQuery] with the rules of browsers: a semicolon has no special meaning.
+func ParseQuery(raw string) (url.Values, error) {
+	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
 // DecodedPath returns the path in the result of [ParseReturnTo], decoded until nothing is left to decode, and without
