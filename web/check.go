@@ -19,9 +19,9 @@ func CheckPrefix(prefix string) error {
 	return nil
 }
 
-// CheckPath returns an error unless path is a path of this site that [ReturnTo] keeps as it is.
+// CheckPath returns an error unless path is a path of this site that [ParseReturnTo] keeps as it is.
 func CheckPath(path string) error {
-	if ReturnTo(path) != path {
+	if to, err := ParseReturnTo(path); err != nil || to != path {
 		return errors.New(`must be a path of this site, like "/"`)
 	}
 	return nil

@@ -314,8 +314,8 @@ func (s *Site) unknownHost(addr string) error {
 		Attrs: []slog.Attr{slog.String("host", strings.TrimSpace(addr))}}
 }
 
-// ParseReturnURL is like [Site.ParseReturnTo], and also accepts absolute URLs of the other hosts of the site. It
-// returns the host and the path there.
+// ParseReturnURL is like [ParseReturnTo], and also accepts absolute URLs of the hosts of the site. It returns the host
+// and the path there.
 func (s *Site) ParseReturnURL(raw string, here Host) (Host, string, error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok || !strings.EqualFold(scheme, s.URL.Scheme) {

@@ -39,39 +39,6 @@ func ParseReturnTo(raw string) (string, error) {
 	return to, nil
 }
 
-// ReturnTo is like [ParseReturnTo], and returns "/" for a path that is refused.
-func ReturnTo(raw string) string {
-	to, err := ParseReturnTo(raw)
-	if err != nil {
-		return "/"
-	}
-	return to
-}
-
-// ParseReturnTo is like the function [ParseReturnTo], and also accepts absolute URLs of this site's origin.
-func (s *Site) ParseReturnTo(raw string) (string, error) {
-	if n := len(s.Origin()); len(raw) >= n && strings.EqualFold(raw[:n], s.Origin()) {
-		switch rest := raw[n:]; {
-		case rest == "":
-			return "/", nil
-		case rest[0] == '/':
-			return ParseReturnTo(rest)
-		case rest[0] == '?' || rest[0] == '#':
-			return ParseReturnTo("/" + rest)
-		}
-	}
-	return ParseReturnTo(raw)
-}
-
-// ReturnTo is like [Site.ParseReturnTo], and returns "/" for a path that is refused.
-func (s *Site) ReturnTo(raw string) string {
-	to, err := s.ParseReturnTo(raw)
-	if err != nil {
-		return "/"
-	}
-	return to
-}
-
 // ParseQuery is [url.ParseQuery] with the rules of browsers: a semicolon has no special meaning.
 func ParseQuery(raw string) (url.Values, error) {
 	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
