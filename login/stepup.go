@@ -111,24 +111,29 @@ func stepUp(ctx context.Context, p *oidc.Provider, demand *session.StepUp, ask *
 	if err != nil || !m.ClaimsParameter {
 		return
 	}
-	claims := make(map[string]any)
+	claims := make(map[string]json.RawMessage)
 	given := ask.Extra.Get("claims")
 	if given == "" {
 		given = c.AuthParams["claims"]
 	}
-	if given != "" && json.Unmarshal([]byte(given), &claims) != nil {
+	if given != "" && json.Unmarshal([]byte(given), &claims) != nil || claims == nil {
 		return // it is for the provider to say what is wrong with it
 	}
-	inToken, _ := claims["id_token"].(map[string]any)
-	inToken = maps.Clone(inToken)
-	if inToken == nil {
-		inToken = make(map[string]any)
+	inToken := make(map[string]json.RawMessage)
+	if json.Unmarshal(claims["id_token"], &inToken) != nil || inToken == nil { // it is missing, or no object
+		inToken = make(map[string]json.RawMessage)
 	}
-	inToken["amr"] = map[string]any{"essential": true, "values": demand.AMR}
-	claims["id_token"] = inToken
-	if text, err := json.Marshal(claims); err == nil {
-		ask.Extra.Set("claims", string(text))
+	inToken["amr"] = encode(map[string]any{"essential": true, "values": demand.AMR})
+	claims["id_token"] = encode(inToken)
+	ask.Extra.Set("claims", string(encode(claims)))
+}
+
+func encode(v any) json.RawMessage {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // it is made of texts, and of what was read as JSON
 	}
+	return text
 }
 
 // unmet is the page for a sign-in that is not what the page asks for, although the provider was asked for that. Nobody
