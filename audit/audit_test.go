@@ -85,6 +85,35 @@ func (b *bench) events(q audit.Query) []audit.Event {
 	return page.Events
 }
 
+// What a refused token said is shown to the digit.
+func TestTheClaimsOfAnEventKeepTheirDigits(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		const want = `{"exp":1e3,"list":[1.0],"tenant":12345678901234567890}`
+		var claims map[string]any
+		d := json.NewDecoder(strings.NewReader(want))
+		d.UseNumber()
+		if err := d.Decode(&claims); err != nil {
+			b.t.Fatal(err)
+		}
+		b.log.Record(audit.Event{Type: audit.BackchannelLogout, Result: audit.Refused, Claimed: true, Claims: claims})
+		e := b.events(audit.Query{})[0]
+		var again struct{ Events []audit.Event } // as the answer of the console is read
+		text, err := json.Marshal(map[string]any{"events": []audit.Event{e}})
+		if err := errors.Join(err, json.Unmarshal(text, &again)); err != nil {
+			b.t.Fatal(err)
+		}
+		for where, claims := range map[string]any{"the journal": e.Claims, "the console": again.Events[0].Claims} {
+			if got, err := json.Marshal(claims); err != nil || string(got) != want {
+				b.t.Errorf("%s has %s, want %s (error %v)", where, got, want, err)
+			}
+		}
+		if !strings.Contains(b.file.String(), want) {
+			b.t.Errorf("the file has %s", &b.file)
+		}
+	})
+}
+
 func TestEventsAreKeptSealedAndWrittenAsOCSF(t *testing.T) {
 	t.Parallel()
 	bubble(t, 0, func(b *bench) {

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -64,6 +66,14 @@ type Event struct {
 	// Suppressed is how many events of the same type and result were not written to the journal just before this one,
 	// because there were too many of them.
 	Suppressed int `json:"suppressed,omitempty"`
+}
+
+// UnmarshalJSON keeps the digits of the numbers in Claims.
+func (e *Event) UnmarshalJSON(text []byte) error {
+	type plain Event
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return d.Decode((*plain)(e))
 }
 
 const (

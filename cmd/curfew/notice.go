@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,7 +61,9 @@ func (c *adminClient) do(ctx context.Context, method, path string, to any) error
 		}
 		return errors.New(terminal.Printable(said.Error))
 	}
-	return json.Unmarshal(body, to)
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber() // the claims of a person keep their digits
+	return d.Decode(to)
 }
 
 // noticeFilter selects the notices that a command is about.

@@ -412,13 +412,20 @@ func TestAnOperatorSeesWhyALogoutWasRefused(t *testing.T) {
 func TestAPersonIsExportedAndForgotten(t *testing.T) {
 	t.Parallel()
 	o := operate(t)
+	o.op.Mangle(func(m *oidctest.Mangle) {
+		m.IDToken = func(j *oidctest.JWT) { j.Claims["tenant"] = json.Number("12345678901234567890") }
+	})
 	alice, bob := o.arrive(t, "Phone/1"), o.arrive(t, "Bob/3")
 	alice.signIn("alice")
 	bob.signIn("bob")
 	o.happened("both signed in", func(e audit.Event) bool { return e.Type == audit.SignIn && e.Subject == "bob" })
 	var all console.Export
-	if err := json.Unmarshal([]byte(o.want(0, "person", "export", "alice")), &all); err != nil {
+	out := o.want(0, "person", "export", "alice")
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(out, `"tenant": 12345678901234567890`) {
+		t.Errorf("a number has other digits: %s", out)
 	}
 	if len(all.Sessions) != 1 || all.Sessions[0].Claims["email"] == nil || len(all.Events) != 1 ||
 		all.Events[0].Type != audit.SignIn {
