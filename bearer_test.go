@@ -570,7 +570,10 @@ func TestTheOlderFormsAreTakenWhereTheyAreSet(t *testing.T) {
 			m := newMachines(t, func(c *curfew.Config) { c.Providers[0].Bearer.Form = form })
 			m.want(200, "", "/page", "Authorization", "Bearer "+m.token(row.good...))
 			m.want(401, "invalid_token", "/page", "Authorization", "Bearer "+m.token(row.id...))
-			m.want(401, "invalid_token", "/page", "Authorization", "Bearer "+m.token(append(row.good, claim("nonce", "n"))...))
+			for _, name := range []string{"nonce", "at_hash", "c_hash"} { // one that is null is not there
+				m.want(200, "", "/page", "Authorization", "Bearer "+m.token(append(row.good, claim(name, nil))...))
+				m.want(401, "invalid_token", "/page", "Authorization", "Bearer "+m.token(append(row.good, claim(name, "n"))...))
+			}
 		})
 	}
 }

@@ -229,7 +229,7 @@ func (b *Bearer) checkForm(t *signed, c claims) error {
 		return failed("typ", "%s is not the type of an access token", quote(t.header.typ))
 	}
 	for _, name := range []string{"nonce", "at_hash", "c_hash"} { // of ID Tokens
-		if _, there := c[name]; there {
+		if c.has(name) {
 			return failed("typ", "the token has `%s`: it is an ID Token", name)
 		}
 	}
