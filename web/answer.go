@@ -61,11 +61,16 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Page returns a handler that answers people: failures become an HTML page. If methods are given, no others are
-// allowed.
+// Page returns a handler that answers people: failures become an HTML page, with a link to the first page if they have
+// no actions of their own. If methods are given, no others are allowed.
 func (s *Site) Page(h HandlerFunc, methods ...string) http.Handler {
 	return s.adapt(h, methods, func(w http.ResponseWriter, r *http.Request, f *Failure) {
-		s.Render(w, r, f.Status, f.Message)
+		m := f.Message
+		same := r.RequestURI == s.First() && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+		if len(m.Actions) == 0 && !same && f.Event != "host_refused" { // that host has no pages of ours
+			m.Actions = []Action{{Label: "Go to the first page", Href: s.First()}}
+		}
+		s.Render(w, r, f.Status, m)
 	})
 }
 
@@ -96,8 +101,7 @@ func (s *Site) Protocol(h HandlerFunc, methods ...string) http.Handler {
 // NotFound returns a handler that answers 404, with the headers of all answers.
 func (s *Site) NotFound() http.Handler {
 	return s.Page(func(http.ResponseWriter, *http.Request) error {
-		return &Failure{Status: http.StatusNotFound, Message: Message{Text: "There is nothing at this address.",
-			Actions: []Action{{Label: "Go to the first page", Href: s.First()}}}}
+		return Fail(http.StatusNotFound, "There is nothing at this address.", nil)
 	})
 }
 

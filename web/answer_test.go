@@ -349,3 +349,48 @@ func TestHEADRunsNothingThatDoesNotAskForIt(t *testing.T) {
 		}
 	}
 }
+
+func TestAPageThatSaysWhyNotHasAWayOn(t *testing.T) {
+	t.Parallel()
+	s, _ := logging(t)
+	s.Home = "/home"
+	fail := func(f *web.Failure, methods ...string) http.Handler {
+		return s.Page(func(http.ResponseWriter, *http.Request) error { return f }, methods...)
+	}
+	refused := &web.Failure{Status: 403, Message: web.Message{Text: "You may not."}}
+	const first = `<a href="/home">Go to the first page</a>`
+	for _, row := range []struct {
+		name    string
+		handler http.Handler
+		method  string
+		target  string
+		want    string // the actions
+	}{
+		{"refused", fail(refused), "GET", "/a", first},
+		{"a panic", s.Page(func(http.ResponseWriter, *http.Request) error { panic("x") }), "GET", "/a", first},
+		{"not allowed", fail(refused, "GET"), "POST", "/a", first},
+		{"a long address", fail(refused), "GET", "/a?" + strings.Repeat("x", 33<<10), first},
+		{"not found", s.NotFound(), "GET", "/a", first},
+		{"the first page itself", fail(refused), "GET", "/home", ""},
+		{"a form for the first page", fail(refused), "POST", "/home", first},
+		{"it has one of its own", fail(&web.Failure{Status: 503, Message: web.Message{
+			Actions: []web.Action{{Label: "Try again", Href: "/a"}}}}), "GET", "/a", `<a href="/a">Try again</a>`},
+		{"a host that is not ours", fail(&web.Failure{Status: 403, Event: "host_refused"}), "GET", "/a", ""},
+		{"no failure", s.Page(func(w http.ResponseWriter, r *http.Request) error {
+			s.Render(w, r, 200, web.Message{Title: "You are signed out"})
+			return nil
+		}), "GET", "/a", ""},
+	} {
+		page := answer(row.handler, row.method, row.target, nil).Body.String()
+		if got := strings.Join(regexp.MustCompile(`<a .*</a>`).FindAllString(page, -1), " "); got != row.want {
+			t.Errorf("%s: the page leads to %q, want %q", row.name, got, row.want)
+		}
+	}
+	page := answer(fail(refused), "GET", "/a", nil, "Accept-Language", "fr").Body.String()
+	if !strings.Contains(page, `<a href="/home">Aller à la première page</a>`) {
+		t.Errorf("in French: %s", page)
+	}
+	if len(refused.Message.Actions) != 0 {
+		t.Error("the failure was changed")
+	}
+}
