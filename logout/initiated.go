@@ -253,7 +253,8 @@ func (h *Handler) storeFailure(channel, provider string, err error) error {
 		Attrs: []slog.Attr{slog.String("result", "unavailable"), slog.String("check", "store")},
 		Message: web.Message{Title: "You are not signed out yet",
 			Text: "This site cannot reach its store of sessions, so you may still be signed in. Please try again in " +
-				"a moment."}}
+				"a moment.",
+			Actions: []web.Action{{Label: "Try again", Href: h.Site.Path("logout"), Post: true}}}}
 }
 
 func redirect(w http.ResponseWriter, to string) {

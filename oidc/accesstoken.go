@@ -427,7 +427,7 @@ func (p *Provider) introspect(ctx context.Context, accessToken string) (claims, 
 	case err != nil:
 		return nil, err
 	case a.status >= 400:
-		_, sentence := a.oauthError(accessToken, p.cfg.ClientSecret)
+		_, sentence := a.oauthError()
 		return nil, failed("introspection", "the introspection endpoint: %s: allow this client to ask there", sentence)
 	case a.status != http.StatusOK:
 		return nil, unavailable("the introspection endpoint: %s", a.describe())

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type answer struct {
 	challenge string
 	nonce     string // DPoP-Nonce (RFC 9449 §8)
 	body      []byte
+	secrets   []string // of the request, which no error may repeat
 }
 
 // httpClient returns a client that follows no redirect: what is asked, and the secrets in it, are for one address.
@@ -158,6 +160,7 @@ func (p *Provider) postOnce(ctx context.Context, where string, form url.Values, 
 		return nil, unavailable("%w", err)
 	}
 	p.noteNonce(where, a)
+	a.secrets = p.secretsOf(form, r.Header)
 	if a.temporary() {
 		return nil, unavailable("%w", &Refusal{Status: a.status, sentence: where + ": " + a.describe()})
 	}
@@ -178,30 +181,40 @@ func (a *answer) describe() string {
 	return fmt.Sprintf("it answered %d", a.status)
 }
 
-// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. Descriptions that
-// repeat one of the secrets are left out.
-func (a *answer) oauthError(secrets ...string) (code, sentence string) {
+// secretsOf returns the secrets of a request, in each form in which they were sent.
+func (p *Provider) secretsOf(form url.Values, header http.Header) []string {
+	_, basic, _ := strings.Cut(header.Get("Authorization"), " ")
+	all := []string{basic, header.Get("DPoP"), p.cfg.ClientSecret}
+	for _, name := range []string{"code", "code_verifier", "refresh_token", "token", "client_assertion",
+		"id_token_hint"} {
+		all = append(all, form.Get(name))
+	}
+	for _, s := range slices.Clone(all) {
+		all = append(all, url.QueryEscape(s))
+	}
+	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
+}
+
+// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. A description that
+// repeats a secret of the request is left out.
+func (a *answer) oauthError() (code, sentence string) {
 	sentence = a.describe()
 	c, err := decodeObject(a.body)
 	if err != nil {
 		return "", sentence
 	}
+	repeats := func(text string) bool {
+		return slices.ContainsFunc(a.secrets, func(s string) bool { return strings.Contains(text, s) })
+	}
 	// The code is a short word, or not shown at all.
 	code, _ = c["error"].(string)
-	if code == "" || len(code) > 64 || strings.ContainsFunc(code, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if code == "" || len(code) > 64 || repeats(code) ||
+		strings.ContainsFunc(code, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", sentence
 	}
 	d, _ := c["error_description"].(string)
-	for _, s := range secrets {
-		if s == "" {
-			continue
-		}
-		if strings.Contains(code, s) {
-			return "", sentence
-		}
-		if strings.Contains(d, s) {
-			d = ""
-		}
+	if repeats(d) {
+		d = ""
 	}
 	sentence += ": " + quote(code)
 	if d != "" {

@@ -38,7 +38,7 @@ func (p *Provider) Exchange(ctx context.Context, code, verifier, redirectURI str
 		"code":          {code},
 		"code_verifier": {verifier},
 		"redirect_uri":  {redirectURI},
-	}, nil, p.cfg.Now(), code, verifier)
+	}, nil, p.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (p *Provider) Refresh(
 	t, err := p.grant(ctx, url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
-	}, dpopKey, now, refreshToken)
+	}, dpopKey, now)
 	if err != nil {
 		return t, nil, err
 	}
@@ -140,10 +140,10 @@ func (p *Provider) IDTokenClaims(raw string) (map[string]any, error) {
 	return c.plain(), nil
 }
 
-// grant asks the token endpoint (RFC 6749 §5). dpopKey is the key that the tokens are bound to already. The secrets
-// are what errors must not repeat. Tokens beside an error are those of a response that is refused.
+// grant asks the token endpoint (RFC 6749 §5). dpopKey is the key that the tokens are bound to already. Tokens beside
+// an error are those of a response that is refused.
 func (p *Provider) grant(ctx context.Context, form url.Values, dpopKey []byte, now time.Time,
-	secrets ...string) (*Tokens, error) {
+) (*Tokens, error) {
 	key, err := p.dpopFor(dpopKey)
 	if err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (p *Provider) grant(ctx context.Context, form url.Values, dpopKey []byte, n
 			return nil, err
 		}
 		if a.status != http.StatusOK {
-			return nil, p.refused(a, secrets...)
+			return nil, p.refused(a)
 		}
 		p.clientTaken()
 		return p.parseTokens(a.body, key != nil, now)
@@ -171,18 +171,18 @@ func (p *Provider) grant(ctx context.Context, form url.Values, dpopKey []byte, n
 }
 
 // refused says what it means that the token endpoint gave no tokens.
-func (p *Provider) refused(a *answer, secrets ...string) error {
-	code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
+func (p *Provider) refused(a *answer) error {
+	code, sentence := a.oauthError()
 	if code == "invalid_grant" && a.status == http.StatusBadRequest && a.media == "application/json" {
 		p.clientTaken()
 		return fmt.Errorf("%w: %w", ErrInvalidGrant, &Refusal{Status: a.status, Code: code, sentence: sentence})
 	}
-	return p.refusedAt("token_response", "the token endpoint", a, secrets...)
+	return p.refusedAt("token_response", "the token endpoint", a)
 }
 
 // refusedAt says what it means that an endpoint did not do as it was asked. check names it in an [Error].
-func (p *Provider) refusedAt(check, endpoint string, a *answer, secrets ...string) error {
-	code, sentence := a.oauthError(append(secrets, p.cfg.ClientSecret)...)
+func (p *Provider) refusedAt(check, endpoint string, a *answer) error {
+	code, sentence := a.oauthError()
 	r := &Refusal{Status: a.status, Code: code, sentence: sentence}
 	switch {
 	case code == "temporarily_unavailable" || code == "server_error" || a.status < 400:
@@ -297,7 +297,7 @@ func (p *Provider) Revoke(ctx context.Context, token, hint string) error {
 	if a.status == http.StatusOK || a.status == http.StatusNoContent {
 		return nil
 	}
-	code, sentence := a.oauthError(token, p.cfg.ClientSecret)
+	code, sentence := a.oauthError()
 	switch {
 	case code == "invalid_token":
 		return nil

@@ -15,8 +15,8 @@ func newCheckCmd(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration, and say what to do about faults",
-		Long: `Reads the same configuration as serve, checks each provider, the store and the key file, and prints
-what is right, what is doubtful and what is wrong. It changes nothing, and can run beside serve.
+		Long: `Reads the same configuration as serve, checks each provider, the store, and the files that serve reads and
+writes, and prints what is right, what is doubtful and what is wrong. It changes nothing, and can run beside serve.
 
 The exit status is 0 without faults (warnings do not count), 1 with faults, 2 if the configuration is wrong.`,
 		Example: `  curfew check --config curfew.yaml
