@@ -46,8 +46,7 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := h.begins()
 	w, r, end := h.Site.Trace(w, r, "proxy")
 	defer end()
-	if say := notForwarded(r.Method); say != "" {
-		err := web.Fail(http.StatusNotImplemented, say, nil)
+	if err := notForwarded(r.Method); err != nil {
 		h.checked(r, "proxy", began, nil, err)
 		h.deny(w, r, r.Method, err, nil)
 		return
@@ -107,15 +106,15 @@ func (p *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	to.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, v)))
 }
 
-// notForwarded says why requests with a method are not forwarded, whatever their session; "" if they are.
-func notForwarded(method string) string {
+// notForwarded refuses requests that are not forwarded, whatever their session.
+func notForwarded(method string) error {
 	switch strings.ToUpper(method) {
 	case http.MethodConnect: // this is not a forward proxy, and a tunnel would not end with a session
-		return "This gateway does not open tunnels."
+		return web.Fail(http.StatusNotImplemented, "This gateway does not open tunnels.", nil)
 	case http.MethodTrace: // the answer would show what only the app may see (RFC 9110 §9.3.8)
-		return "This gateway does not forward TRACE."
+		return web.Fail(http.StatusNotImplemented, "This gateway does not forward TRACE.", nil)
 	}
-	return ""
+	return nil
 }
 
 // forward returns the reverse proxy of one route.
