@@ -256,8 +256,9 @@ func (h *Handler) claim(ctx context.Context, t *oidc.LogoutToken, client string)
 	rec, err := h.cfg.Store.Find(ctx, key, now)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
+		until := store.Time(t.Remember.Add(lease)) // it may come in its last moment, and is then carried out
 		rec = store.Record{Key: key, Issuer: issuer, ClientID: client, Subject: subject, Created: now, LastSeen: now,
-			IdleExpires: store.Time(t.Remember), Expires: store.Time(t.Remember), Payload: []byte(working), Revision: 1}
+			IdleExpires: until, Expires: until, Payload: []byte(working), Revision: 1}
 		return rec, h.cfg.Store.Create(ctx, rec, now, now)
 	case err != nil:
 		return rec, err

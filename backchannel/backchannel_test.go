@@ -353,3 +353,29 @@ func TestACrashedProcessHoldsATokenForItsLeaseAlone(t *testing.T) {
 	requests.Wait()
 	st.want(token, 400, "already processed", 0)
 }
+
+// It was good when it came, so the answer is that of the app.
+func TestATokenThatExpiresWhileItIsCarriedOutIsAnswered(t *testing.T) {
+	t.Parallel()
+	for name, backend := range stores(t) {
+		var ahead atomic.Int64
+		provider := oidctest.Start(t, oidctest.Config{Clients: []oidctest.Client{{ID: "app"}}})
+		h, err := backchannel.New(context.Background(), backchannel.Config{
+			Providers: []oidc.Config{{Issuer: provider.Issuer(), ClientID: "app"}}, Store: backend,
+			Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+			Log: slog.New(slog.DiscardHandler),
+			OnLogout: func(context.Context, backchannel.LogoutToken) error {
+				ahead.Store(int64(80 * time.Second)) // a minute is allowed for clocks that differ
+				return nil
+			}})
+		rig.Must(t, err)
+		t.Cleanup(func() { h.Close() })
+		st := &stage{t: t, provider: provider, handler: h}
+		token := provider.SignLogoutToken("app", "alice", "", func(j *oidctest.JWT) {
+			j.Claims["exp"] = time.Now().Add(10 * time.Second).Unix()
+		})
+		if status, body := st.post(token); status != 200 {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+	}
+}

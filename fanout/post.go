@@ -57,7 +57,7 @@ func isPublic(a netip.Addr) bool {
 		return false
 	}
 	for _, special := range []string{"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4",
-		"64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"} {
+		"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10"} {
 		if netip.MustParsePrefix(special).Contains(a) {
 			return false
 		}

@@ -545,22 +545,35 @@ func TestAPrivateAddressIsRefusedWhereAppsAreStrangers(t *testing.T) {
 	server := &http.Server{}
 	defer server.Close()
 	backend := newStoreWithKeys(t)
-	results := make(chan string, 10)
+	results := make(chan string, 20)
+	var apps []fanout.App
+	for i, host := range []string{"127.0.0.1", "10.0.0.7", "169.254.169.254", "100.64.0.1", "[::1]", "[fd00::1]",
+		"[fe80::1]", "[fec0::1]", "[::ffff:10.0.0.7]", "[::10.0.0.7]", "[64:ff9b::a00:7]", "[2001::1]", "[2002:a00:7::1]"} {
+		apps = append(apps, fanout.App{ClientID: fmt.Sprintf("evil-%d", i), URI: "https://" + host + ":1/metadata"})
+	}
 	s, err := fanout.New(fanout.Config{Outbox: backend.store, Issuer: issuer, Signer: backend.keys, PublicOnly: true,
-		Log:       discard(),
-		Apps:      []fanout.App{{ClientID: "evil", URI: "http://127.0.0.1:1/metadata"}},
+		Log: discard(), Apps: apps,
 		OnAttempt: func(_ store.NoticeKind, _, result string) { results <- result }})
 	rig.Must(t, err)
-	rig.Must(t, s.Notify(t.Context(), fanout.Logout{ClientID: "evil", Subject: "alice"}))
+	for _, app := range apps {
+		rig.Must(t, s.Notify(t.Context(), fanout.Logout{ClientID: app.ClientID, Subject: "alice"}))
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
-	rig.Soon(t, "an attempt", results)
+	for range apps {
+		rig.Soon(t, "an attempt", results)
+	}
 	cancel()
 	running.Wait()
 	page, err := backend.store.Notices(t.Context(), store.NoticeQuery{})
 	rig.Must(t, err)
-	if len(page.Notices) != 1 || !strings.Contains(page.Notices[0].Reason, "the address is not public") {
-		t.Errorf("%+v", page.Notices)
+	if len(page.Notices) != len(apps) {
+		t.Errorf("%d notices, want %d", len(page.Notices), len(apps))
+	}
+	for _, n := range page.Notices {
+		if !strings.Contains(n.Reason, "the address is not public") {
+			t.Errorf("%+v", n)
+		}
 	}
 }
