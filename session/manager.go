@@ -418,6 +418,9 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	now, _ := m.clock.between()
 	ended, err := m.cfg.Store.End(ctx, e, store.Time(now))
 	if err != nil {
+		if errors.Is(err, store.ErrReplayed) { // by another replica: the caller may answer for that
+			m.named.add(e.Selector, m.cfg.Now())
+		}
 		return nil, unavailable(err)
 	}
 	if t, ok := m.cfg.Notices.(tracedNotifier); ok && len(e.Notices) > 0 {

@@ -323,6 +323,27 @@ func TestASessionThatEndsWhileItIsReadIsNotCached(t *testing.T) {
 	})
 }
 
+// The caller may answer for an ending that another replica carried out, whose news has not come yet.
+func TestWhatWasEndedElsewhereIsNotServedHereAfterItsReplay(t *testing.T) {
+	t.Parallel()
+	bubble(t, session.Config{}, func(b *bench) {
+		other := b.replica(session.Config{})
+		bearer, s := b.signIn(session.Tokens{})
+		b.want(b.m, bearer, nil)
+		b.store.deaf.Store(true)
+		e := store.Ending{Cause: store.CauseBackChannel, JTI: "j", JTIExpires: b.m.Now().Add(time.Minute),
+			Selector: store.Selector{Issuer: issuer, ClientID: client, Subject: s.Subject}}
+		if _, err := other.End(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		b.want(b.m, bearer, nil) // a copy, and within the ceiling
+		if _, err := b.m.End(t.Context(), e); !errors.Is(err, store.ErrReplayed) {
+			t.Fatal(err)
+		}
+		b.want(b.m, bearer, store.ErrNotFound)
+	})
+}
+
 func TestACopyIsNotServedPastTheCeilingWhenTheFeedIsSilent(t *testing.T) {
 	t.Parallel()
 	bubble(t, session.Config{MaxStale: time.Second}, func(b *bench) {

@@ -177,22 +177,31 @@ func quiet(t *testing.T) string { return servers.OwnPostgres(t, "", "autovacuum=
 
 func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {
 	t.Parallel()
-	for name, sees := range map[string]bool{"unseen": false, "seen": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		sees     bool
+		restored bool // the tables are from a dump of another server, whose numbers were higher
+	}{{"unseen", false, false}, {"seen", true, false}, {"unseen, restored", false, true}, {"seen, restored", true, true}} {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			address := quiet(t)
 			backend, other := open(t, address, patient()), open(t, address, patient())
+			if row.restored {
+				run(t, address, `INSERT INTO curfew_ended VALUES
+					('1000000000000', 1, decode(repeat('ab', 32), 'hex'), 'i', 'c', 's', 'x', 'user')`,
+					`UPDATE curfew_ended_pruned SET xid = '1000000000000'`)
+			}
 			heard := listen(t, backend)
 			now := time.Now()
 			signIn(t, backend, "alice", "s1", now)
 			endSilently(t, address, store.Selector{SID: "s1"}, now)
-			if sees {
+			if row.sees {
 				heard.sync(t)
 			}
 			// A replica that was suspended: it has looked at nothing since.
 			prune(t, other, later(now))
-			if failed := heard.recover(t); failed == 1 == sees {
-				t.Errorf("%d Syncs failed, and what was pruned had been seen: %v", failed, sees)
+			if failed := heard.recover(t); failed == 1 == row.sees {
+				t.Errorf("%d Syncs failed, and what was pruned had been seen: %v", failed, row.sees)
 			}
 		})
 	}

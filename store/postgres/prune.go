@@ -14,7 +14,8 @@ import (
 const feedLifetime = store.AttemptLifetime
 
 // Batches are small, since a logout may be waiting behind one of them. Locked rows are skipped. A slot is five minutes,
-// so the sessions of the latest slots may still live; at most 1,000 sessions are read, however many there are.
+// so the sessions of the latest slots may still live; at most 1,000 sessions are read, however many there are. A number
+// that is not assigned yet is from another server, whose tables were restored here: it must not hide the later ones.
 const pruneSQL = `WITH
 	old AS MATERIALIZED (SELECT key FROM curfew_sessions WHERE slot <= $1::bigint / 300000000 ORDER BY slot LIMIT 1000),
 	over AS MATERIALIZED (SELECT s.key FROM curfew_sessions s WHERE s.key = ANY (ARRAY(SELECT key FROM old))
@@ -39,7 +40,9 @@ const pruneSQL = `WITH
 	old_ended AS MATERIALIZED (SELECT ctid AS id FROM curfew_ended
 		WHERE ctid = ANY (ARRAY(SELECT id FROM first WHERE at <= $2::bigint)) FOR UPDATE SKIP LOCKED),
 	ended AS (DELETE FROM curfew_ended WHERE ctid = ANY (ARRAY(SELECT id FROM old_ended)) RETURNING xid),
-	pruned AS (UPDATE curfew_ended_pruned p SET xid = greatest(p.xid, (SELECT xid FROM ended ORDER BY xid DESC LIMIT 1))
+	pruned AS (UPDATE curfew_ended_pruned p SET xid = greatest(
+			CASE WHEN p.xid < pg_snapshot_xmax(pg_current_snapshot()) THEN p.xid END,
+			(SELECT xid FROM ended WHERE xid < pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1), '0')
 		WHERE EXISTS (SELECT FROM ended))
 SELECT (SELECT count(*) FROM sessions) + (SELECT count(*) FROM marks) + (SELECT count(*) FROM jtis)
 	+ (SELECT count(*) FROM attempts), (SELECT count(*) FROM ended)`

@@ -192,6 +192,43 @@ func TestALogoutIsNotDoneBeforeAReplicaHasIt(t *testing.T) {
 	}
 }
 
+// A session whose new sid is lost in a failover would live on under its old one, and a logout by the new one would not
+// find it.
+func TestARenameWaitsForReplicasWithEachStep(t *testing.T) {
+	t.Parallel()
+	pair := servers.RedisReplicas(t, 1, forgetful...)
+	backend := open(t, pair.URL, redis.Options{WaitReplicas: 1, Timeout: time.Minute})
+	master := adminOf(t, pair.Nodes[0])
+	waits := func() int {
+		m := do(t, master, "INFO", "commandstats")
+		text, _ := m.ToString()
+		_, text, _ = strings.Cut(text, "cmdstat_wait:calls=")
+		text, _, _ = strings.Cut(text, ",")
+		n, _ := strconv.Atoi(text)
+		return n
+	}
+	now := store.Time(time.Now())
+	r := recordOf("alice", "old", now)
+	mustCreate(t, backend, r, now)
+	next := r
+	next.SID, next.Former = "new", []string{"old"}
+	before := waits()
+	if err := backend.Rename(t.Context(), next, now, now); err != nil {
+		t.Fatal(err)
+	}
+	if n := waits() - before; n != 3 {
+		t.Errorf("%d waits, want one for each of two ways to the session, and one for the session", n)
+	}
+	// But nobody is kept out for want of a replica.
+	cutOff(t, pair.Nodes[0], pair.Nodes[1])
+	hasty := open(t, pair.URL, redis.Options{WaitReplicas: 1, Timeout: time.Second})
+	next.Revision++
+	next.SID, next.Former = "newer", []string{"old", "new"}
+	if err := hasty.Rename(t.Context(), next, now, now); err != nil {
+		t.Errorf("a Rename that no replica has: %v", err)
+	}
+}
+
 func TestSentinelsChooseANewMasterDuringLogouts(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

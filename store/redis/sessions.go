@@ -61,7 +61,8 @@ func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time
 	return s.write(ctx, &r, s.scripts.create, 0, issued, store.FromMicros(0), now)
 }
 
-// Rename implements [store.Store]. As in Create the pointer comes first.
+// Rename implements [store.Store]. As in Create the pointer comes first. It waits for replicas, since a session whose
+// new sid is lost in a failover lives on under its old one. But as with pointers, a missing replica keeps nobody out.
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.write(ctx, &r, s.scripts.rename, r.Revision, began, began, now)
 }
@@ -109,14 +110,11 @@ func (s *Store) writeSession(
 	next := *r
 	next.Revision = revision + 1
 	end := runsOut(r)
-	answer, err := s.run(ctx, call{script, keys, []string{
+	write := call{script, keys, []string{
 		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
 		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(ofSubject)}})
-	if err != nil {
-		return err
-	}
-	_, err = verdict(answer)
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(ofSubject)}}
+	_, err := s.writeOne(ctx, b, write, script == s.scripts.rename)
 	return err
 }
 
@@ -146,7 +144,7 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 			[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 			// Twice the margin: the session may be on another machine, whose clock may be behind.
 			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.traceLife()}}
-		tooFew, err := s.pointOne(ctx, b, c, pointed != 0)
+		tooFew, err := s.writeOne(ctx, b, c, pointed != 0)
 		if err != nil {
 			return 0, err
 		}
@@ -157,8 +155,9 @@ func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64
 	return pointed, nil
 }
 
-// pointOne writes one pointer. With wait it waits for replicas, and tooFew reports whether there were too few.
-func (s *Store) pointOne(ctx context.Context, b bucket, c call, wait bool) (tooFew bool, err error) {
+// writeOne runs a script that writes in one bucket. With wait it waits for replicas, and tooFew reports whether there
+// were too few.
+func (s *Store) writeOne(ctx context.Context, b bucket, c call, wait bool) (tooFew bool, err error) {
 	var answer rueidis.RedisMessage
 	if wait {
 		answer, err = s.runReplicated(ctx, b, c, s.timeout/8)

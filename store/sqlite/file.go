@@ -18,11 +18,20 @@ import (
 // The lock is on a separate file, because SQLite locks parts of the database itself, and would lose those locks if this
 // package closed the database file. The kernel releases the lock when the process ends, however it ends.
 func lockDatabase(path string) (string, *os.File, error) {
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		path = resolved
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) { // perhaps a link to a file that is to be made
+		var db *os.File
+		if db, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+			return "", nil, err
+		}
+		if err = db.Close(); err == nil {
+			resolved, err = filepath.EvalSymlinks(path)
+		}
+	}
+	if err != nil {
 		return "", nil, err
 	}
+	path = resolved
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", nil, err

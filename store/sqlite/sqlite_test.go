@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -100,4 +101,30 @@ func run(t *testing.T, backend *sqlite.Store, statement string) {
 	if err := backend.Exec(t.Context(), statement); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
+}
+
+// The first process makes the file that the link leads to; the next one must find the same lock.
+func TestALinkToAFileThatIsToBeMadeIsLockedWhereItLeads(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	link, target := filepath.Join(dir, "curfew.db"), filepath.Join(dir, "data", "curfew.db")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	first, err := sqlite.Open(t.Context(), link, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{link, target} {
+		if second, err := sqlite.Open(t.Context(), name, sqlite.Options{}); !errors.Is(err, sqlite.ErrInUse) {
+			t.Errorf("%s a second time: %v", name, err)
+			if err == nil {
+				second.Close()
+			}
+		}
+	}
+	first.Close()
 }
