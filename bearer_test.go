@@ -19,6 +19,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -34,6 +35,7 @@ import (
 	"example.com/curfew/oidc/oidctest"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
+	"example.com/curfew/store/sqlite"
 )
 
 const api = "https://api.example.com"
@@ -895,4 +897,28 @@ func (e *endless) End(ctx context.Context, of store.Ending, now time.Time) ([]st
 		return nil, errors.New("away")
 	}
 	return e.Store.End(ctx, of, now)
+}
+
+// A client takes a new token for each request, and perhaps each has a sid of its own. The oldest make room, not the one
+// that was just let in.
+func TestAFreshTokenIsGoodHoweverManyThereAre(t *testing.T) {
+	t.Parallel()
+	for _, sids := range []bool{false, true} {
+		m := newMachines(t, func(c *curfew.Config) {
+			backend, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "curfew.db"), sqlite.Options{})
+			rig.Must(t, err)
+			t.Cleanup(func() { backend.Close() })
+			c.Store, c.MaxPerSubject = backend, 5
+		})
+		for i := range 30 {
+			sid := ""
+			if sids {
+				sid = rand.Text()
+			}
+			token := m.op.SignAccessToken(api, "script", "alice", sid, claim("jti", rand.Text()))
+			if resp := m.ask(m.proxy[0].URL+"/page", "Authorization", "Bearer "+token); resp.StatusCode != 200 {
+				t.Fatalf("sids %v: token %d: %d", sids, i+1, resp.StatusCode)
+			}
+		}
+	}
 }

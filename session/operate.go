@@ -141,7 +141,7 @@ func (q *Search) unopened(r *keyring.Keyring) func(*store.Record) bool {
 			return false
 		}
 		// The column of an access token is not when it was created: see encode.
-		if rec.Created.After(store.FromMicros(0)) &&
+		if !rec.IsToken() &&
 			(!q.Since.IsZero() && rec.Created.Before(q.Since) || !q.Before.IsZero() && !rec.Created.Before(q.Before)) {
 			return false
 		}

@@ -47,6 +47,7 @@ type Session struct {
 	// request that it came with, Tokens.AccessToken is that token.
 	IsToken bool
 
+	admitted time.Time // of a token: see [store.TokenCreated]
 	revision int64
 	hostKey  []byte // of the MACs of its bearers; nil: its bearer is bound to no host
 	// No refresh starts before refreshHeld. With refreshFailed the provider did not answer the last refresh. Without it
@@ -239,7 +240,7 @@ func encode(r *keyring.Keyring, s *Session) (store.Record, error) {
 	var issued time.Time
 	if s.IsToken {
 		// The oldest sessions make room when somebody has too many: tokens, and never a person's browsers for them.
-		issued, rec.Created = s.Created, store.FromMicros(0)
+		issued, rec.Created = s.Created, s.admitted
 	}
 	var err error
 	rec.Payload, err = sealPayload(r, s.Key, payload{Provider: s.Provider, Claims: s.Claims, Tokens: s.Tokens,
@@ -306,8 +307,8 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 		Key: rec.Key, Provider: p.Provider, Issuer: rec.Issuer, ClientID: rec.ClientID, Subject: rec.Subject,
 		SID: rec.SID, Former: rec.Former,
 		Created: created, LastSeen: rec.LastSeen, IdleExpires: rec.IdleExpires, Expires: expires,
-		IsToken: !p.TokenIssued.IsZero(),
-		Claims:  p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
+		IsToken: !p.TokenIssued.IsZero(), admitted: rec.Created,
+		Claims: p.Claims, Tokens: p.Tokens, revision: rec.Revision, refreshHeld: p.RefreshHeld,
 		refreshFailed: p.RefreshFail, Address: p.Address, UserAgent: p.UserAgent, hostKey: p.HostKey,
 		confirmed: p.Confirmed,
 	}, nil

@@ -87,7 +87,7 @@ func (m *Manager) Admit(ctx context.Context, key store.Key, t Token) (*Session, 
 	s := &Session{
 		Key: key, Provider: t.Provider, Issuer: t.Issuer, ClientID: t.ClientID, Subject: t.Subject, SID: t.SID,
 		Created: store.Time(t.Issued), LastSeen: now, IdleExpires: t.Expires, Expires: t.Expires, Claims: t.Claims,
-		UserAgent: t.About, IsToken: true, revision: 1,
+		UserAgent: t.About, IsToken: true, admitted: store.TokenCreated(now), revision: 1,
 	}
 	rec, err := encode(m.cfg.Keyring, s)
 	if err != nil {

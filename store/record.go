@@ -30,9 +30,15 @@ type Record struct {
 	Payload []byte
 }
 
-// IsToken reports whether the session stands for an access token: then Created is the beginning of 1970, so that it
-// makes room for others first.
-func (r *Record) IsToken() bool { return r.Created.Equal(FromMicros(0)) }
+// IsToken reports whether the session stands for an access token: then Created is in 1970 (see [TokenCreated]), so that
+// it makes room for others first.
+func (r *Record) IsToken() bool { return Micros(r.Created) < firstOfOthers }
+
+const firstOfOthers = 365 * 24 * 3600 * 1_000_000 // the end of 1970
+
+// TokenCreated returns [Record.Created] for an access token that is admitted at now: a time in 1970, later for a later
+// one. So among the tokens of a subject the oldest make room.
+func TokenCreated(now time.Time) time.Time { return FromMicros(now.UnixMilli()) }
 
 // Lives reports whether the session is neither expired nor idle for too long.
 func (r *Record) Lives(now time.Time) bool {

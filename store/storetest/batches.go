@@ -143,7 +143,8 @@ func batchCases() []testCase {
 		}},
 		{"room is made for the newest, in whatever order they came", func(f *fixture) {
 			var all []store.Record
-			for i, created := range []time.Time{f.now, store.FromMicros(0), f.now.Add(-time.Minute), store.FromMicros(0)} {
+			for i, created := range []time.Time{f.now, store.FromMicros(0), f.now.Add(-time.Minute),
+				store.TokenCreated(f.now)} {
 				r := f.record("alice", fmt.Sprint("s", i))
 				r.Created = created
 				all = append(all, f.create(r))
@@ -153,6 +154,25 @@ func batchCases() []testCase {
 			f.wantEnded(f.endWith(e), all[1], all[3])
 			f.wantAlive(all[0])
 			f.wantAlive(all[2])
+		}},
+		{"of many access tokens the one that came last stays", func(f *fixture) {
+			var all []store.Record
+			e := ending(store.Selector{Subject: "alice"})
+			e.Spare = 5
+			for i := range 30 {
+				r := f.record("alice", []string{"", fmt.Sprint("s", i*7%30)}[i%2])
+				r.Created = store.TokenCreated(f.now.Add(time.Duration(i) * time.Millisecond))
+				f.wantAdmitted(r, f.now)
+				if all = append(all, r); len(all) <= e.Spare {
+					f.wantEnded(f.endWith(e))
+					continue
+				}
+				f.wantEnded(f.endWith(e), all[0])
+				all = all[1:]
+			}
+			for _, r := range all {
+				f.wantAlive(r)
+			}
 		}},
 		{"room is made a batch at a time", func(f *fixture) {
 			f.crowd(several)

@@ -117,8 +117,8 @@ local more = shape ~= 'key' and full()
 local reads, marks, marked = {KEYS[4]}, {}, did.marked or mark_time(ARGV[1])
 local named = ARGV[10]
 if spare == 0 and (shape ~= 'key' or named == '') then
-  for i = 1, #found do -- of sessions that stand for access tokens, by their keys: see keyMarkOf
-    if field(found[i][3], 43) == 0 then named = named .. string.sub(found[i][2], 1, 16) end
+  for i = 1, #found do -- of access tokens (created in 1970), by their keys: see keyMarkOf
+    if field(found[i][3], 43) < 31536000000000 then named = named .. string.sub(found[i][2], 1, 16) end
   end
 end
 for at = 1, #named, 16 do reads[#reads + 1] = prefix .. 'm' .. string.sub(named, at, at + 15) end
