@@ -633,9 +633,13 @@ func TestAnOpaqueTokenIsAskedAboutOnceAMinute(t *testing.T) {
 			t.Errorf("%s: answered %d, want %d", name, got, want)
 		}
 	}
-	m.op.Override(oidctest.Introspect, oidctest.Status(500))
-	if got := status("tok-3"); got != 503 {
-		t.Errorf("while the provider fails a token is answered %d", got)
+	// What an ingress answers, or a provider that refuses our client, says nothing of the token.
+	for i, fails := range []http.HandlerFunc{oidctest.Status(500), oidctest.Status(404), oidctest.Status(403),
+		oidctest.OAuthError(401, "invalid_client"), oidctest.OAuthError(400, "unauthorized_client")} {
+		m.op.Override(oidctest.Introspect, fails)
+		if got := status(fmt.Sprint("tok-", i)); got != 503 {
+			t.Errorf("while the provider fails (%d) a token is answered %d", i, got)
+		}
 	}
 }
 

@@ -272,6 +272,13 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 	fault("Console", err)
 	cfg.App, err = proxiedApp(cfg)
 	fault("App", err)
+	fault("Apps", fanout.CheckApps(cfg.Apps))
+	fault("KeyRotation", fanout.CheckEvery(cfg.KeyRotation))
+	limits := session.Config{IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace,
+		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject}
+	if err := limits.CheckLimits(); err != nil {
+		faults = append(faults, err)
+	}
 	fault("AssertionClaims", gateway.CheckAssertionClaims(cfg.AssertionClaims))
 	fault("WebSocketOrigins", checkOrigins(&cfg))
 	fault("Tabs", gateway.CheckTabMode(cfg.Tabs))

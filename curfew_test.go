@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/fanout"
 	"example.com/curfew/gateway"
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
@@ -363,7 +364,8 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 	_, err := curfew.New(t.Context(), curfew.Config{
 		URL: "http://app.example.com", Prefix: "auth/", Home: "//evil.example", AfterLogout: "https://evil.example",
 		CookieName: "a=b", WebSocketOrigins: []string{"*"}, Tabs: "popup", SuccessStatus: 302,
-		FailureStatus: 500, Store: memory.New(),
+		FailureStatus: 500, Store: memory.New(), IdleTimeout: -1, MaxPerSubject: 20_000, KeyRotation: time.Second,
+		Apps:      []fanout.App{{ClientID: "one", URI: "ftp://one.example"}, {ClientID: "one", URI: "https://one.example"}},
 		Providers: []oidc.Config{{Issuer: "http://id.example.com", ClientID: "app"}},
 	})
 	if err == nil {
@@ -373,7 +375,10 @@ func TestNewTellsEveryFaultAtOnce(t *testing.T) {
 		"AfterLogout: must be a path", `CookieName: "a=b" is no name`, `WebSocketOrigins: "*" is not an origin`,
 		`Tabs: "popup" is unknown`,
 		"SuccessStatus: must be one of [200 204]",
-		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a Store needs a Keyring"} {
+		"FailureStatus: must be one of [503 400]", "Providers: number 1", "Keyring: a Store needs a Keyring",
+		"IdleTimeout, Lifetime, RefreshGrace and CacheSize must not be negative", "MaxPerSubject must not be above 10000",
+		"KeyRotation: 1s is too short", `Apps: app "one": backchannel_logout_uri has the unknown scheme "ftp"`,
+		`app "one": is there twice`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("does not say %q:\n%v", want, err)
 		}

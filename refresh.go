@@ -68,20 +68,15 @@ func (rp *RP) renewClaims(ctx context.Context, p *oidc.Provider, s *session.Sess
 			return err
 		}
 	}
-	switch {
-	case id != nil:
+	if id != nil {
 		fromID = id.Claims
-	case info != nil:
-		if fromID, err = p.IDTokenClaims(s.Tokens.IDToken); err != nil {
+	} else if fromID, err = p.IDTokenClaims(s.Tokens.IDToken); err != nil {
+		if info != nil {
 			return err
 		}
+		fromID = s.Claims
 	}
-	if fromID != nil {
-		fromID = withSignIn(fromID, s.Claims)
-		r.Claims, err = rp.login.Claims(ctx, p, fromID, info)
-	} else {
-		r.Claims, err = s.Claims, rp.login.Required(p, s.Claims)
-	}
+	r.Claims, err = rp.login.Claims(ctx, p, withSignIn(fromID, s.Claims), info)
 	if err != nil && !login.IsTemporary(err) {
 		return fmt.Errorf("%w: %w", session.ErrRefused, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -345,6 +346,45 @@ func TestClaimsRequireAndPolicyAreThoseOfTheLastRefresh(t *testing.T) {
 	a.pass(2 * time.Second)
 	if _, _, text := b.open(a.server.URL + "/public"); text != "false" || a.end() != "require" {
 		t.Errorf("still in, though the app says no: %s", text)
+	}
+}
+
+// Whatever a refresh brings, the app is asked.
+func TestTheAppIsAskedAtEachRefresh(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ skip, idToken bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+		var calls atomic.Int32
+		a := newApp(t, func(c *curfew.Config) {
+			c.Providers[0].SkipUserinfo = row.skip
+			c.OnLogin = func(_ context.Context, claims map[string]any) error {
+				if claims["sub"] != "alice" {
+					t.Errorf("%+v: OnLogin is asked about %v", row, claims)
+				}
+				if claims["added"] != nil {
+					t.Errorf("%+v: OnLogin is asked with what it has added itself", row)
+				}
+				claims["added"] = true
+				if calls.Add(1) > 2 {
+					return errors.New("the account is closed")
+				}
+				return nil
+			}
+		})
+		a.short(nil, nil, nil)
+		b := newBrowser(t)
+		b.open(a.server.URL + "/")
+		if !row.idToken {
+			a.short(nil, nil, func(doc map[string]any) { delete(doc, "id_token") })
+		}
+		for _, want := range []string{"true", "false"} {
+			a.pass(2 * time.Second)
+			if _, _, text := b.open(a.server.URL + "/public"); text != want {
+				t.Errorf("%+v: signed in: %s, want %s, after %d calls", row, text, want, calls.Load())
+			}
+		}
+		if cause := a.end(); cause != "require" {
+			t.Errorf("%+v: ended by %q", row, cause)
+		}
 	}
 }
 

@@ -108,6 +108,14 @@ func NewKeys(cfg KeysConfig) (*Keys, error) {
 	return &Keys{cfg: cfg, signers: make(map[signerName]jose.Signer)}, nil
 }
 
+// CheckEvery returns an error if [KeysConfig.Every] is too short for the default of Lead.
+func CheckEvery(every time.Duration) error {
+	if every > 0 && every < 2*defaultLead {
+		return fmt.Errorf("%v is too short; the least is %v", every, 2*defaultLead)
+	}
+	return nil
+}
+
 // Sign implements [Signer].
 func (k *Keys) Sign(ctx context.Context, alg string, claims []byte) (string, error) {
 	return k.SignAs(ctx, logoutType, alg, claims)

@@ -103,18 +103,12 @@ func New(cfg Config) (*Sender, error) {
 // SetApps replaces the apps; it may be called while the sender runs. Notices for an app that is gone wait until it is
 // back, or for their deadline. The error lists every fault; nothing has changed then.
 func (s *Sender) SetApps(apps []App) error {
-	var faults []error
+	faults := []error{CheckApps(apps)}
 	known, order := make(map[string]App, len(apps)), make([]string, 0, len(apps))
 	for _, a := range apps {
-		if err := a.Validate(); err != nil {
-			faults = append(faults, err)
-		}
 		if a.Scope == ScopeSubject && s.severalIssuers() {
 			faults = append(faults, fmt.Errorf("app %q: logout_scope: subject needs a single issuer: with several "+
 				"the same subject may be somebody else", a.ClientID))
-		}
-		if _, twice := known[a.ClientID]; twice {
-			faults = append(faults, fmt.Errorf("app %q: is there twice", a.ClientID))
 		}
 		known[a.ClientID] = a.withDefaults()
 		order = append(order, a.ClientID)
@@ -122,8 +116,8 @@ func (s *Sender) SetApps(apps []App) error {
 	if len(apps) > 0 && (s.cfg.Signer == nil || s.cfg.Issuer == "") {
 		faults = append(faults, errors.New("fanout: Issuer and Signer are required with Apps"))
 	}
-	if len(faults) > 0 {
-		return errors.Join(faults...)
+	if err := errors.Join(faults...); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,6 +125,20 @@ func (s *Sender) SetApps(apps []App) error {
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return nil
+}
+
+// CheckApps returns the faults of each app, and of those that are there twice.
+func CheckApps(apps []App) error {
+	var faults []error
+	known := make(map[string]bool, len(apps))
+	for _, a := range apps {
+		faults = append(faults, a.Validate())
+		if known[a.ClientID] {
+			faults = append(faults, fmt.Errorf("app %q: is there twice", a.ClientID))
+		}
+		known[a.ClientID] = true
+	}
+	return errors.Join(faults...)
 }
 
 func (s *Sender) app(clientID string) (App, bool) {

@@ -93,7 +93,7 @@ func (e requirementError) Error() string {
 func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[string]any) (map[string]any, error) {
 	claims := merge(id, info)
 	onlyVerified(p, claims)
-	if err := h.Required(p, claims); err != nil || h.OnLogin == nil {
+	if err := h.required(p, claims); err != nil || h.OnLogin == nil {
 		return claims, err
 	}
 	before := maps.Clone(claims)
@@ -113,8 +113,8 @@ func (h *Handler) Claims(ctx context.Context, p *oidc.Provider, id, info map[str
 	return normalize(claims)
 }
 
-// Required returns an error if a claim is not as [oidc.Config.Require] requires.
-func (h *Handler) Required(p *oidc.Provider, claims map[string]any) error {
+// required returns an error if a claim is not as [oidc.Config.Require] requires.
+func (h *Handler) required(p *oidc.Provider, claims map[string]any) error {
 	require := p.Config().Require
 	for _, name := range slices.Sorted(maps.Keys(require)) {
 		if !session.Meets(claims, name, require[name]) {

@@ -2,7 +2,6 @@ package oidc
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,12 +37,9 @@ func (p *Provider) RevalidationWay(ctx context.Context, refreshToken bool) (stri
 func (c *Config) ConfirmsByRefresh() bool { return slices.Contains(c.RevalidateBy, ByRefresh) }
 
 // Introspect asks whether an access token is active (RFC 7662). [ErrInvalidToken] when it is not, [ErrUnsupported] when
-// the provider has no such endpoint, [ErrUnavailable] when it cannot be asked, else an [Error].
+// the provider has no such endpoint, [ErrUnavailable] when it does not say.
 func (p *Provider) Introspect(ctx context.Context, accessToken string) error {
 	_, err := p.introspect(ctx, accessToken)
-	if e, refused := errors.AsType[*Error](err); refused && !errors.Is(err, ErrInvalidToken) {
-		return failed(e.Check, "%w, or set revalidate_by without introspection", e.Err)
-	}
 	return err
 }
 

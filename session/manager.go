@@ -179,16 +179,8 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Keyring == nil {
 		faults = append(faults, errors.New("session: Keyring is missing"))
 	}
-	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.RefreshGrace < 0 || cfg.CacheSize < 0 {
-		faults = append(faults,
-			errors.New("session: IdleTimeout, Lifetime, RefreshGrace and CacheSize must not be negative"))
-	}
-	if cfg.MaxPerSubject > mostPerSubject {
-		faults = append(faults,
-			fmt.Errorf("session: MaxPerSubject must not be above %d; for no limit make it negative", mostPerSubject))
-	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := errors.Join(append(faults, cfg.CheckLimits())...); err != nil {
+		return nil, err
 	}
 	cfg.MaxPerSubject = cmp.Or(cfg.MaxPerSubject, 1000)
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 2*time.Hour)
@@ -209,6 +201,20 @@ func NewManager(cfg Config) (*Manager, error) {
 		m.cache.init(cfg.CacheSize)
 	}
 	return m, nil
+}
+
+// CheckLimits returns the faults of the times and numbers.
+func (cfg *Config) CheckLimits() error {
+	var faults []error
+	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.RefreshGrace < 0 || cfg.CacheSize < 0 {
+		faults = append(faults,
+			errors.New("session: IdleTimeout, Lifetime, RefreshGrace and CacheSize must not be negative"))
+	}
+	if cfg.MaxPerSubject > mostPerSubject {
+		faults = append(faults,
+			fmt.Errorf("session: MaxPerSubject must not be above %d; for no limit make it negative", mostPerSubject))
+	}
+	return errors.Join(faults...)
 }
 
 // DefaultLifetime is the default of [Config.Lifetime].
