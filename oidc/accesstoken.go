@@ -428,8 +428,8 @@ func (p *Provider) introspect(ctx context.Context, accessToken string) (claims, 
 		return nil, err
 	case a.status >= 400: // which says nothing of the token (RFC 7662 §2.3)
 		_, sentence := a.oauthError()
-		return nil, unavailable("the introspection endpoint: %s: allow this client to ask there, or do not ask "+
-			"(revalidate_by, introspection of bearer)", sentence)
+		return nil, unavailable("the introspection endpoint: %s: allow this client to ask there, or set "+
+			"revalidate_by without introspection, and take it out of bearer", sentence)
 	case a.status != http.StatusOK:
 		return nil, unavailable("the introspection endpoint: %s", a.describe())
 	}
