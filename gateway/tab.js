@@ -21,7 +21,7 @@
     shade.adoptedStyleSheets = [sheet(n.style)];
     for (const [name, text] of [["h1", n.title], ["p", n.text], ["button", n.action]])
       box.appendChild(d.createElement(name)).textContent = text;
-    box.lastChild.onclick = () => location.replace(location.pathname + location.search);
+    box.lastChild.onclick = () => location.replace(location.href.split("#")[0]);
     box.ariaLabel = d.title = n.title;
     box.lang = n.lang;
     box.dir = n.dir;

@@ -329,6 +329,25 @@ func TestATabThatComesBackShowsNothingOfBefore(t *testing.T) {
 	tab.sees(`location.pathname === "/next" && (` + covered + `)`)
 }
 
+// A path may begin with two slashes, as in https://app//elsewhere/: the button leads back to it, and not to elsewhere.
+func TestTheButtonOfTheNoticeStaysOnTheSite(t *testing.T) {
+	t.Parallel()
+	s := newTabbed(t, 1, "tabs: overlay\n", nil)
+	tab := s.browser(0)
+	tab.open("/")
+	tab.shows("alice")
+	tab.open("//elsewhere.localhost:9/login?a=b")
+	tab.shows("alice")
+	s.want(0, "session", "end", s.list("--sub", "alice")[0].ID)
+	tab.sees(covered)
+	tab.goes(`document.querySelector("curfew-ended").shadowRoot.querySelector("button").click()`)
+	tab.sees(`!document.querySelector("curfew-ended")`)
+	tab.shows("alice")
+	if got := tab.text("location.origin"); got != tabSite {
+		t.Errorf("the button leads to %s, want %s", got, tabSite)
+	}
+}
+
 // Without JavaScript a page stays until the next click, which leads to the sign-in.
 func TestWithoutJavaScriptTheNextClickAsksToSignIn(t *testing.T) {
 	t.Parallel()
