@@ -147,7 +147,7 @@ type requestState struct {
 	stream   *stream
 	identity http.Header   // the identity headers
 	public   bool          // the path does not need a session
-	tabs     TabMode       // set if the answer is to have the script for open tabs
+	tabs     TabMode       // set if pages of this person are to have the script for open tabs
 	request  *http.Request // as it came from the client; set with tabs
 }
 

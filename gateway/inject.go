@@ -40,25 +40,37 @@ func CheckTabMode(mode TabMode) error {
 	return fmt.Errorf("%q is unknown; want one of %q", web.Clip(string(mode)), all)
 }
 
-// tabMode returns the mode for the answer to r on a route, or "" if it is not to have the script: only a page that a
-// browser opens in a tab or frame, of somebody who is signed in.
+// tabMode returns what [Handler.Tabs] or the route says for the pages of somebody who is signed in, or "" if they are
+// not to have the script.
 func (h *Handler) tabMode(r *http.Request, to *route, v requestState) TabMode {
 	mode := cmp.Or(to.Tabs, h.Tabs, TabsOff)
-	dest := r.Header.Get("Sec-Fetch-Dest")
-	if mode == TabsOff || v.session == nil || dest != "document" && dest != "iframe" && dest != "frame" ||
-		h.Site.SharedCookie && !h.here(r).Main { // there is no /auth/ at this host
+	if mode == TabsOff || v.session == nil || h.Site.SharedCookie && !h.here(r).Main { // there is no /auth/ at this host
 		return ""
 	}
 	return mode
 }
 
+// opensPage reports whether a browser opens a page in a tab or frame.
+func opensPage(r *http.Request) bool {
+	dest := r.Header.Get("Sec-Fetch-Dest")
+	return dest == "document" || dest == "iframe" || dest == "frame"
+}
+
 // addTabScript puts the script into an answer of the app, if it is a page that can have it. The body is passed on as it
 // comes; only its beginning is looked at. added: the page has it, or would have it if this were no HEAD.
 func (h *Handler) addTabScript(resp *http.Response, v requestState) (added bool) {
-	if v.tabs == "" || !isPage(resp) {
+	if v.tabs == "" {
 		return false
 	}
+	// Else what came for a fetch would be shown as the page, or the other way about (RFC 9110 §12.5.5). A 304 replaces the
+	// Vary of the answer that it is about (§15.4.5).
+	if isHTML(resp.Header) || resp.StatusCode == http.StatusNotModified {
+		addVary(resp.Header, "Sec-Fetch-Dest")
+	}
 	r := v.request
+	if !opensPage(r) || !isPage(resp) {
+		return false
+	}
 	nonce, fault := h.allowsScript(resp.Header["Content-Security-Policy"], r)
 	if c := resp.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
 		fault = "the app compresses its answers (" + c + ") even for a client that does not want that"

@@ -173,6 +173,65 @@ func TestTheScriptIsPutIntoPagesOnly(t *testing.T) {
 	}
 }
 
+// A browser may have the page without the script: from before tabs was switched on, or from a fetch.
+func TestAPageWithoutTheScriptIsNotTakenFromACache(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	st.upstream = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("Cache-Control", "private, max-age=60")
+		w.Header().Set("Vary", "Accept-Language")
+		if r.URL.Path == "/image" {
+			w.Header().Set("Content-Type", "image/png")
+		}
+		if r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "" {
+			w.WriteHeader(http.StatusNotModified)
+		}
+	}
+	there := []string{"If-None-Match", `"1"`, "If-Modified-Since", "Wed, 01 Jan 2025 00:00:00 GMT", "If-Range", `"1"`,
+		"Range", "bytes=0-3"}
+	for name, c := range map[string]struct {
+		mode       gateway.TabMode
+		path, dest string
+		nobody     bool
+		status     int
+		passed     bool // the headers above reach the app
+		vary       string
+	}{
+		"a page":           {gateway.TabsOverlay, "/", "document", false, 200, false, "Accept-Language, Sec-Fetch-Dest"},
+		"a frame":          {gateway.TabsEvent, "/", "iframe", false, 200, false, "Accept-Language, Sec-Fetch-Dest"},
+		"a fetch":          {gateway.TabsOverlay, "/", "empty", false, 304, true, "Accept-Language, Sec-Fetch-Dest"},
+		"an older browser": {gateway.TabsOverlay, "/", "", false, 304, true, "Accept-Language, Sec-Fetch-Dest"},
+		"an image opened":  {gateway.TabsOverlay, "/image", "document", false, 200, false, "Accept-Language"},
+		"switched off":     {gateway.TabsOff, "/", "document", false, 304, true, "Accept-Language"},
+		"nobody":           {gateway.TabsOverlay, "/", "document", true, 304, true, "Accept-Language"},
+	} {
+		st.gateway.Tabs = c.mode
+		st.gateway.Policy, _ = gateway.NewPolicy(gateway.Rule{Path: "/*", Public: c.nobody})
+		headers := append([]string{"Sec-Fetch-Dest", c.dest}, there...)
+		if !c.nobody {
+			headers = append(headers, "Cookie", cookie(b))
+		}
+		resp, _ := st.send("GET", c.path, headers...)
+		if got := strings.Join(resp.Header["Vary"], ", "); resp.StatusCode != c.status || got != c.vary {
+			t.Errorf("%s: %d with Vary %q, want %d with %q", name, resp.StatusCode, got, c.status, c.vary)
+		}
+		seen := <-st.seen
+		for i := 0; i < len(there); i += 2 {
+			if got := seen.Header.Get(there[i]) != ""; got != c.passed {
+				t.Errorf("%s: the app sees %s: %t, want %t", name, there[i], got, c.passed)
+			}
+		}
+	}
+	// What a fetch gets as a whole is kept apart from the page too.
+	st.gateway.Tabs = gateway.TabsOverlay
+	resp, _ := st.send("GET", "/", "Sec-Fetch-Dest", "empty", "Cookie", cookie(b))
+	if got := resp.Header["Vary"]; resp.StatusCode != 200 || len(got) != 2 || got[1] != "Sec-Fetch-Dest" {
+		t.Errorf("a fetch is answered %d with Vary %q", resp.StatusCode, got)
+	}
+}
+
 func csp(policies ...string) http.Header { return http.Header{"Content-Security-Policy": policies} }
 
 // A page that comes in parts is passed on as it comes, in whatever pieces.

@@ -152,8 +152,12 @@ func (h *Handler) forward(route Route, transport http.RoundTripper, pool httputi
 			r.Out.Header["X-Forwarded-Proto"] = []string{h.Site.URL.Scheme}
 			v := stateFrom(r.In.Context())
 			maps.Copy(r.Out.Header, v.identity)
-			if v.tabs != "" {
+			if v.tabs != "" && opensPage(r.In) {
 				r.Out.Header.Set("Accept-Encoding", "identity")
+				// What the browser has may be without the script: from before, or from a fetch.
+				for _, name := range [...]string{"If-None-Match", "If-Modified-Since", "If-Range", "Range"} {
+					r.Out.Header.Del(name)
+				}
 			}
 			if h.Site.Tracer != nil {
 				span.Inject(r.In.Context(), r.Out.Header) // in place of what the client sent
