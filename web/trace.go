@@ -1,6 +1,9 @@
 package web
 
 import (
+	"bufio"
+	"io"
+	"net"
 	"net/http"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -30,7 +33,7 @@ func (s *Site) Trace(w http.ResponseWriter, r *http.Request, name string) (http.
 		return w, r.WithContext(ctx), func() { sp.End() }
 	}
 	traced := &tracedWriter{ResponseWriter: w, status: http.StatusOK}
-	return traced, r.WithContext(ctx), func() {
+	return traced.asWrapped(), r.WithContext(ctx), func() {
 		sp.SetAttributes(attribute.Int("http.response.status_code", traced.status))
 		if traced.status >= 500 {
 			sp.SetStatus(codes.Error, "")
@@ -81,5 +84,67 @@ func (w *tracedWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap lets http.ResponseController flush, hijack and set deadlines.
+// Unwrap lets http.ResponseController set deadlines.
 func (w *tracedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// asWrapped returns the writer with [http.Flusher], [http.Hijacker] and [io.ReaderFrom] exactly where the wrapped one
+// has them: apps ask for these by type.
+func (w *tracedWriter) asWrapped() http.ResponseWriter {
+	_, flushes := w.ResponseWriter.(http.Flusher)
+	_, hijacks := w.ResponseWriter.(http.Hijacker)
+	_, reads := w.ResponseWriter.(io.ReaderFrom)
+	f := tracedF{w}
+	h, fh := tracedH{w}, tracedFH{f}
+	switch {
+	case flushes && hijacks && reads:
+		return tracedFHR{fh}
+	case flushes && hijacks:
+		return fh
+	case flushes && reads:
+		return tracedFR{f}
+	case hijacks && reads:
+		return tracedHR{h}
+	case flushes:
+		return f
+	case hijacks:
+		return h
+	case reads:
+		return tracedR{w}
+	}
+	return w
+}
+
+type (
+	tracedF   struct{ *tracedWriter }
+	tracedH   struct{ *tracedWriter }
+	tracedR   struct{ *tracedWriter }
+	tracedFH  struct{ tracedF }
+	tracedFR  struct{ tracedF }
+	tracedHR  struct{ tracedH }
+	tracedFHR struct{ tracedFH }
+)
+
+func (w tracedF) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController prefers.
+func (w tracedF) FlushError() error {
+	w.wrote = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w tracedH) Hijack() (net.Conn, *bufio.ReadWriter, error)  { return w.hijack() }
+func (w tracedFH) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
+
+func (w tracedR) ReadFrom(r io.Reader) (int64, error)   { return w.readFrom(r) }
+func (w tracedFR) ReadFrom(r io.Reader) (int64, error)  { return w.readFrom(r) }
+func (w tracedHR) ReadFrom(r io.Reader) (int64, error)  { return w.readFrom(r) }
+func (w tracedFHR) ReadFrom(r io.Reader) (int64, error) { return w.readFrom(r) }
+
+func (w *tracedWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.ResponseWriter.(http.Hijacker).Hijack()
+}
+
+func (w *tracedWriter) readFrom(r io.Reader) (int64, error) {
+	w.wrote = true
+	return w.ResponseWriter.(io.ReaderFrom).ReadFrom(r)
+}
