@@ -288,6 +288,32 @@ func TestAPublicPathPassesOnATokenThatIsTheAppsOwn(t *testing.T) {
 	}
 }
 
+// Where nobody need be signed in, a token that is no JWT may be the app's own, which is no business of the provider.
+func TestTheAppsOwnTokensAreNotShownToTheProvider(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, func(c *curfew.Config) { c.Providers[0].Bearer.Introspection = true })
+	var asked atomic.Int64
+	down := oidctest.Status(500)
+	m.op.Override(oidctest.Introspect, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		down(w, r)
+	})
+	for name, c := range map[string]struct {
+		url           string
+		status, asked int
+	}{
+		"a public path": {m.proxy[0].URL + "/hook", 200, 0},
+		"Optional":      {m.server.URL + "/public", 200, 0},
+		"Require":       {m.server.URL + "/page", 503, 1},
+	} {
+		asked.Store(0)
+		status := m.ask(c.url, "Authorization", "Bearer the-apps-own-secret").StatusCode
+		if n := int(asked.Load()); status != c.status || n != c.asked {
+			t.Errorf("%s: answered %d, asked %d times; want %d and %d", name, status, n, c.status, c.asked)
+		}
+	}
+}
+
 // post sends a logout token to a replica.
 func (m *machines) logout(sub, sid string) {
 	m.t.Helper()

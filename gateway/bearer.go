@@ -155,7 +155,7 @@ func isToken68(s string) bool {
 }
 
 // byToken returns the session of the access token of a request. has reports whether there is a token, which then
-// decides alone. On a public path a token that is not good is none: it may be for the app.
+// decides alone. On a public path, and for Optional, a token that is not good is none: it may be for the app.
 func (h *Handler) byToken(r *http.Request, a asked) (s *session.Session, has bool, err error) {
 	if h.Bearer == nil {
 		return nil, false, nil
@@ -167,7 +167,7 @@ func (h *Handler) byToken(r *http.Request, a asked) (s *session.Session, has boo
 	if token == "" {
 		return nil, false, nil
 	}
-	if a.public && strings.Count(token, ".") < 2 { // not to be shown to the provider
+	if (a.public || a.optional) && strings.Count(token, ".") < 2 { // not to be shown to the provider
 		return nil, true, nil
 	}
 	s, err = h.checkToken(r, a, scheme, token)

@@ -271,7 +271,8 @@ func (h *Handler) own(r *http.Request) asked {
 }
 
 // Optional passes every request to next, without the policy; [SessionFrom] returns nil if nobody is signed in. An
-// access token that is not good is as good as none. If the store fails, the answer is 503.
+// access token that is not good is as good as none, and so is one that is no JWT: it may be the app's own, and the
+// provider is not asked about it. If the store fails, the answer is 503.
 func (h *Handler) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, err := h.locateOwn(r)
