@@ -669,6 +669,37 @@ func TestAnOpaqueTokenIsAskedAboutOnceAMinute(t *testing.T) {
 	}
 }
 
+// An open stream brings no further request that the provider would be asked for.
+func TestTheStreamOfARevokedOpaqueTokenIsClosed(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t, func(c *curfew.Config) { c.Providers[0].Bearer.Introspection = true })
+	causes := make(chan error, 1)
+	own := httptest.NewServer(m.rp.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, stop := curfew.UntilEnded(r.Context())
+		defer stop()
+		<-ctx.Done()
+		causes <- context.Cause(ctx)
+	})))
+	t.Cleanup(own.Close)
+	for i, url := range []string{m.proxy[0].URL + "/stream", own.URL + "/"} {
+		var asked atomic.Int64
+		m.op.Override(oidctest.Introspect, func(w http.ResponseWriter, _ *http.Request) {
+			n := asked.Add(1)
+			m.skew.Add(int64(61 * time.Second)) // after the time that the answer counts from
+			writeJSON(w, map[string]any{"active": n == 1, "sub": "alice", "aud": api, "client_id": "script",
+				"token_type": "Bearer", "iat": time.Now().Unix(), "exp": time.Now().Add(30 * time.Minute).Unix()})
+		})
+		stream := m.ask(url, "Authorization", fmt.Sprintf("Bearer opaque-%d", i))
+		text, _ := io.ReadAll(stream.Body) // until it is closed; the client has a deadline
+		if n := asked.Load(); stream.StatusCode != 200 || n != 2 {
+			t.Errorf("%s: answered %d %q, asked %d times", url, stream.StatusCode, text, n)
+		}
+	}
+	if cause := <-causes; !errors.Is(cause, gateway.ErrEnded) {
+		t.Errorf("the handler is told %v", cause)
+	}
+}
+
 func writeJSON(w http.ResponseWriter, v map[string]any) {
 	w.Header().Set("Content-Type", "application/json")
 	data, _ := json.Marshal(v)

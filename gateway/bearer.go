@@ -294,6 +294,32 @@ func (h *Handler) admit(ctx context.Context, sum [sha256.Size]byte, token string
 	}
 }
 
+// askAboutToken asks the provider about an opaque token of which a stream is open, if no request did within the last
+// minute. It returns after which time to do so again, and [store.ErrNotFound] if the token is good no more.
+func (h *Handler) askAboutToken(ctx context.Context, token string, now time.Time) (time.Duration, error) {
+	if h.Bearer == nil || token == "" {
+		return askAgain, nil
+	}
+	sum := sha256.Sum256([]byte(token))
+	known := h.Bearer.find(sum)
+	switch {
+	case known == nil && strings.Count(token, ".") >= 2: // a JWT, and forgotten
+		return askAgain, nil
+	case known == nil:
+	case known.ended:
+		return 0, store.ErrNotFound
+	case !known.token.Opaque:
+		return askAgain, nil
+	case known.fresh(now):
+		return known.verified.Add(askAgain).Sub(now), nil
+	}
+	_, _, err := h.admit(ctx, sum, token, known, now)
+	if errors.Is(err, oidc.ErrInvalidToken) || errors.Is(err, store.ErrEnded) || errors.Is(err, errRefused) {
+		err = store.ErrNotFound
+	}
+	return askAgain, err
+}
+
 // newToken keeps the session of a token that was not admitted before.
 func (h *Handler) newToken(ctx context.Context, known *knownToken) error {
 	t, p := known.token, known.token.Provider.Config()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"example.com/curfew/keyring"
+	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/memory"
@@ -99,6 +101,37 @@ func TestAStreamThatIsUseKeepsItsSessionButNotBeyondItsLifetime(t *testing.T) {
 			t.Errorf("ended after %v; want the absolute lifetime of 24 h", d)
 		}
 	})
+}
+
+func TestTheProviderIsAskedAboutAnOpaqueTokenAMinuteAfterTheLastTime(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		token  string
+		known  *oidc.AccessToken
+		before time.Duration // that it was asked last
+		want   time.Duration
+	}{
+		"a minute ago":   {"opaque", &oidc.AccessToken{Opaque: true}, time.Minute, recheckRetry},
+		"half of it":     {"opaque", &oidc.AccessToken{Opaque: true}, 30 * time.Second, 30*time.Second + recheckRetry},
+		"forgotten":      {"opaque", nil, 0, recheckRetry},
+		"a JWT":          {"ey.ey.x", &oidc.AccessToken{}, time.Hour, 2 * time.Hour},
+		"forgotten, JWT": {"ey.ey.x", nil, 0, 2 * time.Hour},
+		"a browser":      {"", nil, 0, 2 * time.Hour},
+	} {
+		lasting(t, func(t *testing.T, h *Handler, _ *hiccups, st *stream, ctx context.Context) {
+			began := time.Now()
+			h.Bearer = new(Bearer) // there is no provider that answers
+			if st.token = c.token; c.known != nil {
+				c.known.Expiry = began.Add(3 * time.Hour)
+				h.Bearer.keep(sha256.Sum256([]byte(c.token)), &knownToken{token: c.known, verified: began.Add(-c.before)})
+			}
+			st.markLasting()
+			<-ctx.Done()
+			if d := time.Since(began); d < c.want || d > c.want+time.Second || !errors.Is(context.Cause(ctx), ErrEnded) {
+				t.Errorf("%s: ended after %v: %v; want %v", name, d, context.Cause(ctx), c.want)
+			}
+		})
+	}
 }
 
 func TestAStreamOutlivesOneLookThatFailedAndNotTwo(t *testing.T) {

@@ -36,6 +36,7 @@ type stream struct {
 	handler *Handler
 	key     store.Key
 	bearer  session.Bearer
+	token   string // the access token that its session is of, if any
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer
 
@@ -73,6 +74,9 @@ func UntilEnded(ctx context.Context) (until context.Context, stop context.Cancel
 		return until, func() { cancel(nil) }
 	}
 	st := &stream{handler: v.handler, key: v.session.Key, bearer: v.bearer, cancel: cancel}
+	if ofToken(v.session) {
+		st.token = v.session.Tokens.AccessToken
+	}
 	st.attach(func() {})
 	context.AfterFunc(until, st.release)
 	return until, func() { cancel(nil) }
@@ -81,7 +85,10 @@ func UntilEnded(ctx context.Context) (until context.Context, stop context.Cancel
 // newStream starts a stream. release must be called when the request is over.
 func (h *Handler) newStream(s *session.Session, r *http.Request, cancel context.CancelCauseFunc) *stream {
 	st := &stream{handler: h, key: s.Key, cancel: cancel}
-	if h.StreamsAreUse && !ofToken(s) {
+	switch {
+	case ofToken(s):
+		st.token = s.Tokens.AccessToken
+	case h.StreamsAreUse:
 		st.bearer, _ = h.Cookie.Read(r)
 	}
 	st.timer = time.AfterFunc(streamDelay, func() { st.attach(func() {}) })
@@ -111,7 +118,7 @@ func (st *stream) attach(with func()) {
 			h.streams.groups = make(map[store.Key]*group)
 		}
 		h.streams.groups[st.key] = g
-		go h.watch(g, st.key, st.bearer)
+		go h.watch(g, st.key, st.bearer, st.token)
 	}
 	g.open[st] = struct{}{}
 	st.group = g
@@ -138,7 +145,7 @@ func (st *stream) release() {
 
 // watch ends the streams of a session when it ends, on any replica and by any cause, or expires; or when its state
 // could not be checked for a minute: then a logout may have been missed.
-func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
+func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer, token string) {
 	ended, stop := h.Sessions.Watch(key)
 	defer stop()
 	look := time.NewTimer(0) // at once: it may have ended between the check and the watch
@@ -149,7 +156,7 @@ func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 			return
 		case <-ended:
 		case <-look.C:
-			next, err := h.nextCheck(key, bearer)
+			next, err := h.nextCheck(key, bearer, token)
 			switch {
 			case err == nil:
 				failed = false
@@ -167,7 +174,7 @@ func (h *Handler) watch(g *group, key store.Key, bearer session.Bearer) {
 }
 
 // nextCheck looks up a session, and returns when to do so again.
-func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration, error) {
+func (h *Handler) nextCheck(key store.Key, bearer session.Bearer, token string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
 	s, due, err := h.Sessions.Recheck(ctx, key)
@@ -178,7 +185,11 @@ func (h *Handler) nextCheck(key store.Key, bearer session.Bearer) (time.Duration
 		return 0, err
 	}
 	now := h.Sessions.Now()
-	rest := min(s.Expires.Sub(now), s.IdleExpires.Sub(now))
+	again, err := h.askAboutToken(ctx, token, now)
+	if err != nil {
+		return 0, err
+	}
+	rest := min(s.Expires.Sub(now), s.IdleExpires.Sub(now), again)
 	if h.StreamsAreUse {
 		rest /= 2
 	}
