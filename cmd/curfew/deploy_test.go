@@ -197,3 +197,44 @@ func TestPrometheusLoadsTheAlertsAndTheQueriesOfTheDashboard(t *testing.T) {
 		}
 	}
 }
+
+// A package that the ignore file keeps from the build breaks it, which nothing else here would notice.
+func TestTheImageIsBuiltFromAllPackages(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(deployDir, "Dockerfile.dockerignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	let := strings.Split(string(text), "\n")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
+		"{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", ".")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	need := []string{"go.mod", "go.sum"}
+	for dir := range strings.FieldsSeq(string(out)) {
+		below, err := filepath.Rel(top, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(filepath.ToSlash(below), "/")
+		if first == "." {
+			first = "*.go"
+		}
+		need = append(need, first)
+	}
+	slices.Sort(need)
+	for _, name := range slices.Compact(need) {
+		if !slices.Contains(let, "!"+name) {
+			t.Errorf("the build needs %s, which Dockerfile.dockerignore keeps from it", name)
+		}
+	}
+	if len(need) < 10 {
+		t.Errorf("go list names %d", len(need))
+	}
+}
