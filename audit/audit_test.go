@@ -158,6 +158,37 @@ func TestEventsAreKeptSealedAndWrittenAsOCSF(t *testing.T) {
 	})
 }
 
+func TestEachOperationHasItsActivity(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(b *bench) {
+		rows := []struct{ action, want string }{
+			{"open_console", "2 600302 Read"}, {"export_person", "2 600302 Read"},
+			{"log_level", "3 600303 Update"}, {"retry_notice", "3 600303 Update"}, {"rotate_keys", "3 600303 Update"},
+			{"drop_notice", "4 600304 Delete"}, {"end_session", "4 600304 Delete"}, {"end_sessions", "4 600304 Delete"},
+			{"end_provider", "4 600304 Delete"}, {"forget_person", "4 600304 Delete"},
+			{"something_new", "99 600399 Other"},
+		}
+		for _, row := range rows {
+			b.log.Record(audit.Event{Type: audit.Operator, Result: audit.OK, Action: row.action, Actor: "olga"})
+		}
+		b.events(audit.Query{})
+		d := json.NewDecoder(&b.file)
+		for _, row := range rows {
+			var l struct {
+				ID   int    `json:"activity_id"`
+				Type int    `json:"type_uid"`
+				Name string `json:"activity_name"`
+			}
+			if err := d.Decode(&l); err != nil {
+				b.t.Fatal(err)
+			}
+			if got := fmt.Sprint(l.ID, l.Type, " ", l.Name); got != row.want {
+				b.t.Errorf("%s: %s, want %s", row.action, got, row.want)
+			}
+		}
+	})
+}
+
 // Who acted by a session is told from who said a name, and neither can pass for the other.
 func TestOperatorsAreNamedByTheirSignInOrByWhatTheySaid(t *testing.T) {
 	t.Parallel()

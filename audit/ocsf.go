@@ -96,13 +96,15 @@ func line(e *Event) []byte {
 		o.ActivityID, o.ActivityName = 1, "Logon"
 	case Operator:
 		o.CategoryUID, o.ClassUID, o.SeverityID = categoryApplication, apiActivity, low
-		o.ActivityID, o.ActivityName = 4, "Delete"
-		if strings.HasPrefix(e.Action, "export") {
+		switch verb, _, _ := strings.Cut(e.Action, "_"); verb {
+		case "open", "export":
 			o.ActivityID, o.ActivityName = 2, "Read"
-		} else if strings.HasPrefix(e.Action, "open") {
-			o.ActivityID, o.ActivityName = 2, "Read"
-		} else if strings.HasPrefix(e.Action, "retry") || strings.HasPrefix(e.Action, "rotate") {
+		case "log", "retry", "rotate":
 			o.ActivityID, o.ActivityName = 3, "Update"
+		case "drop", "end", "forget":
+			o.ActivityID, o.ActivityName = 4, "Delete"
+		default:
+			o.ActivityID, o.ActivityName = 99, "Other"
 		}
 		o.API = &ocsfAPI{e.Action}
 	default:
