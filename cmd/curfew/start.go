@@ -146,7 +146,8 @@ func warnAtStart(log *slog.Logger, c *config.Config, servers []*server) {
 }
 
 // openStore opens the store and its keyring. An existing key file is read first, so that a bad one does not leave a new
-// database behind. A missing one is created last, by the process that has opened the store.
+// database behind. A missing one is created last, by the process that has opened the store; beside a database that was
+// there before it is said, since nobody else would notice that the old one was lost.
 func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, *keyring.Keyring, error) {
 	var ring *keyring.Keyring
 	_, missing := os.Stat(c.KeyFile)
@@ -156,6 +157,7 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.S
 			return nil, nil, err
 		}
 	}
+	lost := c.KeyFileLost()
 	backend, err := c.Store.Open(ctx, log)
 	if err != nil {
 		return nil, nil, err
@@ -163,6 +165,11 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.S
 	if ring == nil {
 		if ring, err = c.OpenKeyring(); err != nil {
 			return nil, nil, errors.Join(err, backend.Close())
+		}
+		if lost {
+			log.Warn("there was no key file, and a new one was made: sessions of the existing database cannot be opened "+
+				"with a new key, so everybody has to sign in again; put the old key file back if there is one",
+				"event", "key_file_made", "key_file", c.KeyFile, "store", c.Store.String())
 		}
 	}
 	return backend, ring, nil

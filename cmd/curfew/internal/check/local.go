@@ -71,6 +71,12 @@ func checkKeyFile(r *Report, c *config.Config) {
 			r.fault("key file", fmt.Sprintf("%s: %v", c.KeyFile, err), letItWrite)
 			return
 		}
+		if c.KeyFileLost() {
+			r.warn("key file", fmt.Sprintf("%s is not there, but %s is", c.KeyFile, c.Store),
+				"put the old key file back if there is one: serve makes a new one, with which the sessions of the existing "+
+					"database cannot be opened, so everybody has to sign in again")
+			return
+		}
 		r.ok("key file", willBeMade, c.KeyFile)
 		return
 	}

@@ -29,6 +29,37 @@ func TestAKeyFileThatReplicasLackIsAFault(t *testing.T) {
 	}
 }
 
+// With a new key file nobody's session can be opened, which is known only here.
+func TestAKeyFileThatIsMissingBesideADatabaseIsAWarning(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		database bool
+		status   string
+		is, todo string
+	}{
+		{false, OK, "curfew.key is not there yet; serve makes it", ""},
+		{true, Warning, "curfew.db is", "put the old key file back if there is one"},
+	} {
+		dir := t.TempDir()
+		database := filepath.Join(dir, "curfew.db")
+		if row.database {
+			if err := os.WriteFile(database, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		backend, err := stores.Parse("sqlite:" + database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := new(Report)
+		checkKeyFile(r, &config.Config{KeyFile: filepath.Join(dir, "curfew.key"), Store: backend})
+		want := look{"key file", row.status, row.is, row.todo}
+		if len(r.Findings) != 1 || !want.fits(r.Findings[0]) {
+			t.Errorf("database %v: check says %+v", row.database, r.Findings)
+		}
+	}
+}
+
 // No two listeners can have one address.
 func TestListenersAtOneAddressAreAFault(t *testing.T) {
 	t.Parallel()

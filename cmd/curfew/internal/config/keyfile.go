@@ -25,6 +25,16 @@ func (c *Config) OpenKeyring() (*keyring.Keyring, error) {
 	return curfew.KeyFile(c.KeyFile)
 }
 
+// KeyFileLost reports whether the key file is missing, and the database that it belongs to is there.
+func (c *Config) KeyFileLost() bool {
+	if c.KeyFile == "" || c.Store.File() == "" {
+		return false
+	}
+	_, missing := os.Stat(c.KeyFile)
+	_, err := os.Stat(c.Store.File())
+	return errors.Is(missing, fs.ErrNotExist) && err == nil
+}
+
 // KeyCommand returns a shell command that creates a key file.
 func KeyCommand(name string) string {
 	plain := func(c rune) bool {
