@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/curfew/store/memory"
 )
 
 func TestReadyzSaysWhenServeIsStopping(t *testing.T) {
@@ -61,6 +63,37 @@ func TestReadyzTellsWarningsWhenItIsAskedFor(t *testing.T) {
 		has := strings.Contains(w.Body.String(), `"warnings":["set allow_missing_exp"]`)
 		if w.Code != http.StatusOK || has != want {
 			t.Errorf("%q: %d %s", query, w.Code, w.Body)
+		}
+	}
+}
+
+func TestAnOperatorIsNamedAsTheCommandSaid(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]string{
+		"": "unnamed", "olga@vm": "olga@vm", "J%C3%B6rg@vm": "Jörg@vm", "%E5%BC%A0%20%E4%BC%9F": "张 伟",
+		"100% olga": "100% olga", // as an older command sends it
+		"ol%0Aga":   "olga", "%E2%80%AEaglo": "aglo", "%20%20": "unnamed", "%00": "unnamed",
+		strings.Repeat("%C3%B6", 70): strings.Repeat("ö", 64),
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		r.Header.Set(OperatorHeader, header)
+		if got := operator(r); got != want {
+			t.Errorf("%q: got %q, want %q", header, got, want)
+		}
+	}
+}
+
+func TestNoticesAreListedOfAKindThatThereIs(t *testing.T) {
+	t.Parallel()
+	h := (&Console{Ready: &Readiness{}, Metrics: prometheus.NewRegistry(), Notices: memory.New()}).Handler()
+	for kind, want := range map[string]string{
+		"": `{"notices":[]}`, "logout": `{"notices":[]}`, "revoke": `{"notices":[]}`,
+		"foo": `{"error":"kind: want logout or revoke"}`,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/api/notices?kind="+kind, nil))
+		if got := strings.TrimSpace(w.Body.String()); got != want {
+			t.Errorf("%q: %d %s, want %s", kind, w.Code, got, want)
 		}
 	}
 }

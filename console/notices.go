@@ -68,8 +68,14 @@ func (c *Console) listNotices(ctx context.Context, r *http.Request) (any, error)
 	default:
 		return nil, web.Fail(http.StatusBadRequest, "state: want pending or dead", nil)
 	}
+	kind := store.NoticeKind(q.Get("kind"))
+	switch kind {
+	case "", store.NoticeLogout, store.NoticeRevoke:
+	default:
+		return nil, web.Fail(http.StatusBadRequest, "kind: want logout or revoke", nil)
+	}
 	page, err := c.Notices.Notices(ctx, store.NoticeQuery{
-		Kind: store.NoticeKind(q.Get("kind")), Target: q.Get("target"), State: state, After: q.Get("after"),
+		Kind: kind, Target: q.Get("target"), State: state, After: q.Get("after"),
 		Limit: limit,
 	})
 	if err != nil {

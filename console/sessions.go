@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"example.com/curfew/audit"
 	"example.com/curfew/oidc"
@@ -372,21 +373,22 @@ func (c *Console) record(r *http.Request, e audit.Event, err error) {
 		"provider", e.Provider, "sub", web.Printable(e.Subject), "sid", web.Printable(e.SID), "count", e.Count)
 }
 
-// OperatorHeader is the header with the name that an operator gives. The listener asks nobody who they are, so the name
-// is what they say.
+// OperatorHeader is the header with the name that an operator gives, percent-encoded. The listener asks nobody who they
+// are, so the name is what they say.
 const OperatorHeader = "Curfew-Operator"
 
 func operator(r *http.Request) string {
-	name := strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
+	name := r.Header.Get(OperatorHeader)
+	if plain, err := url.PathUnescape(name); err == nil { // an older command has not encoded it
+		name = plain
+	}
+	letters := []rune(strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
 			return -1
 		}
 		return c
-	}, r.Header.Get(OperatorHeader))
-	if len(name) > 64 {
-		name = name[:64]
-	}
-	return cmp.Or(strings.TrimSpace(name), "unnamed")
+	}, name))
+	return cmp.Or(strings.TrimSpace(string(letters[:min(64, len(letters))])), "unnamed")
 }
 
 func (c *Console) clientAddr(r *http.Request) string {
