@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -153,6 +154,9 @@ func takes(names ...string) cobra.PositionalArgs {
 			return fmt.Errorf("%s is missing: %s", names[len(args)], cmd.UseLine())
 		case len(args) > len(names):
 			return fmt.Errorf("%q is one argument too many: %s", args[len(names)], cmd.UseLine())
+		}
+		if i := slices.Index(args, ""); i >= 0 {
+			return fmt.Errorf("%s is empty: %s", names[i], cmd.UseLine())
 		}
 		return nil
 	}

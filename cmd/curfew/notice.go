@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,10 +10,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +43,11 @@ func (c *adminClient) do(ctx context.Context, method, path string, to any) error
 	if err != nil || r.URL.Host == "" {
 		return exit{2, fmt.Errorf("--admin %s: want a URL like http://127.0.0.1:4181", config.Masked(c.base))}
 	}
-	r.Header.Set(console.OperatorHeader, c.operator)
+	if strings.ContainsFunc(c.operator, unicode.IsControl) {
+		return exit{2, errors.New("the name of the operator (CURFEW_OPERATOR, SUDO_USER, USER or LOGNAME) has control " +
+			"characters: set CURFEW_OPERATOR to one without")}
+	}
+	r.Header.Set(console.OperatorHeader, url.PathEscape(c.operator))
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
@@ -52,19 +59,28 @@ func (c *adminClient) do(ctx context.Context, method, path string, to any) error
 	if err != nil {
 		return fmt.Errorf("the gateway broke off: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		var said struct {
-			Error string `json:"error"`
+	answered := resp.Status
+	if resp.StatusCode == http.StatusOK {
+		d := json.NewDecoder(bytes.NewReader(body))
+		d.UseNumber() // the claims of a person keep their digits
+		if d.Decode(to) == nil {
+			return nil
 		}
-		if json.Unmarshal(body, &said) != nil || said.Error == "" {
-			said.Error = "this is not the private listener of a curfew of this release: it answered " + resp.Status
-		}
-		return errors.New(terminal.Printable(said.Error))
+		answered += ", " + cmp.Or(resp.Header.Get("Content-Type"), "without a type")
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber() // the claims of a person keep their digits
-	return d.Decode(to)
+	var said struct {
+		Error string `json:"error"`
+	}
+	// The private listener asks nobody who they are; the public one does.
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized ||
+		json.Unmarshal(body, &said) != nil || said.Error == "" {
+		return fmt.Errorf("this is not the private listener of a curfew gateway of this release: see --admin "+
+			"(%s answered %s)", config.Masked(c.base), terminal.Printable(answered))
+	}
+	return errors.New(terminal.Printable(said.Error))
 }
+
+var errEmptyID = errors.New("an ID is empty")
 
 // noticeFilter selects the notices that a command is about.
 type noticeFilter struct{ kind, target, state string }
@@ -172,14 +188,8 @@ func newNoticeActionCmd(p *process, client *adminClient, verb, short, done strin
 		if *dead == (len(ids) > 0) || !*dead && (f.target != "" || f.kind != "") {
 			return exit{2, errors.New("name the notices, or say --dead")}
 		}
-		act := func(ids []string) error {
-			for _, id := range ids {
-				path := "/api/notices/" + url.PathEscape(id) + "/" + verb
-				if err := client.do(cmd.Context(), http.MethodPost, path, &struct{}{}); err != nil {
-					return fmt.Errorf("notice %s: %w", id, err)
-				}
-			}
-			return nil
+		if slices.Contains(ids, "") {
+			return exit{2, errEmptyID}
 		}
 		if *dead {
 			for after := ""; ; {
@@ -195,11 +205,20 @@ func newNoticeActionCmd(p *process, client *adminClient, verb, short, done strin
 				}
 			}
 		}
-		if err := act(ids); err != nil {
-			return err
+		n := 0
+		var err error
+		for _, id := range ids {
+			path := "/api/notices/" + url.PathEscape(id) + "/" + verb
+			if err = client.do(cmd.Context(), http.MethodPost, path, &struct{}{}); err != nil {
+				err = fmt.Errorf("notice %s: %w", id, err)
+				break
+			}
+			n++
 		}
-		fmt.Fprintf(p.stdout, "%s %s\n", terminal.Count(len(ids), "notice"), done)
-		return nil
+		if err == nil || n > 0 {
+			fmt.Fprintf(p.stdout, "%s %s\n", terminal.Count(n, "notice"), done)
+		}
+		return err
 	}
 	return cmd
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"regexp"
 	"slices"
 	"strconv"
@@ -243,6 +244,9 @@ With several providers, --sub and --sid need --provider.`,
 		if ways != 1 || *all && provider == "" || len(ids) > 0 && provider != "" {
 			return exit{2, errors.New("say which: IDs, or --sub, or --sid, or --provider with --all")}
 		}
+		if slices.Contains(ids, "") {
+			return exit{2, errEmptyID}
+		}
 		var done console.Ending
 		var err error
 		switch {
@@ -307,6 +311,11 @@ func (p *process) confirm(word, what string) error {
 // operator returns the name under which the audit record has what this command does.
 func (p *process) operator() string {
 	name := cmp.Or(p.getenv("CURFEW_OPERATOR"), p.getenv("SUDO_USER"), p.getenv("USER"), p.getenv("LOGNAME"))
+	if name == "" { // as in a unit of systemd or a container
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+	}
 	if host, err := os.Hostname(); err == nil && name != "" && !strings.Contains(name, "@") {
 		name += "@" + host
 	}
