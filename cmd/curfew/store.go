@@ -146,22 +146,24 @@ const statusInService = 3
 
 var errInterrupted = errors.New("interrupted; what was copied stays at TO, and nothing is lost: run it again")
 
-// copyStores opens both stores and copies.
+// copyStores opens both stores and copies. TO is opened last: that may create it.
 func copyStores(ctx context.Context, p *process, fromURL, toURL stores.Address, mirror bool) (err error) {
-	from, errFrom := openFrom(ctx, fromURL)
-	if from != nil {
-		defer func() { err = errors.Join(err, from.Close()) }()
-	}
-	to, errTo := openTo(ctx, p, toURL)
-	if to != nil {
-		defer func() { err = errors.Join(err, to.Close()) }()
-	}
-	switch err := errors.Join(errFrom, errTo); {
-	case ctx.Err() != nil:
-		return errInterrupted
-	case err != nil:
+	fault := func(err error) error {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
 		return config.OneLine(err)
 	}
+	from, err := openFrom(ctx, fromURL)
+	if err != nil {
+		return fault(err)
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	to, err := openTo(ctx, p, toURL)
+	if err != nil {
+		return fault(err)
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
 	return copySessions(ctx, p, from, to, toURL, mirror)
 }
 
