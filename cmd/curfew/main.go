@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,38 @@ func (p *process) getenv(name string) string {
 	return ""
 }
 
-func (p *process) painter() terminal.Painter { return terminal.NewPainter(p.stdout, p.getenv) }
+func (p *process) painter() terminal.Painter {
+	w := p.stdout
+	if o, ok := w.(*output); ok {
+		w = o.to
+	}
+	return terminal.NewPainter(w, p.getenv)
+}
+
+// output remembers the first error of writing, so that no command ends with success whose output was lost.
+type output struct {
+	to io.Writer
+
+	mu  sync.Mutex
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		o.err = cmp.Or(o.err, err)
+		o.mu.Unlock()
+	}
+	return n, err
+}
+
+// fault returns the first error.
+func (o *output) fault() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
 
 // exit ends a command with a status. Without an error nothing more is printed.
 type exit struct {
@@ -110,6 +142,8 @@ session the moment that the provider says so (OpenID Connect Back-Channel Logout
 }
 
 func runIn(ctx context.Context, p process, args []string) int {
+	out := &output{to: p.stdout}
+	p.stdout = out
 	root := newRoot(&p)
 	root.SetArgs(idsLast(root, args))
 	// Before a command runs, only a wrong command line can fail.
@@ -117,6 +151,9 @@ func runIn(ctx context.Context, p process, args []string) int {
 	root.PersistentPreRun = func(*cobra.Command, []string) { status = 1 }
 	err := root.ExecuteContext(ctx)
 	var e exit
+	if lost := out.fault(); lost != nil && (err == nil || errors.As(err, &e) && e.err == nil) {
+		status, err = 1, fmt.Errorf("the output was lost: %w", lost)
+	}
 	switch {
 	case err == nil:
 		return 0
