@@ -343,11 +343,14 @@ func checkClock(r *Report, m *oidc.Metadata) {
 			fmt.Sprintf("tokens are refused beyond a difference of %s: set both clocks by NTP", clockFault))
 		return
 	}
-	// The header has whole seconds.
+	// The header has whole seconds, so a second is no difference.
 	difference := m.Date.Sub(m.At).Round(time.Second)
 	words := fmt.Sprintf("%s behind ours", -difference)
 	if difference >= 0 {
 		words = fmt.Sprintf("%s ahead of ours", difference)
+	}
+	if difference.Abs() <= time.Second {
+		words = "within 1 s of ours"
 	}
 	switch d := difference.Abs(); {
 	case d > clockFault:
