@@ -19,7 +19,8 @@ const (
 	readyMost    = time.Minute     // between two checks after a long outage
 )
 
-// Readiness reports whether everything that a sign-in needs is available, and logs each change once. It serves /readyz.
+// Readiness reports whether everything that a sign-in reads is available, and logs each change once. It serves /readyz.
+// Nothing is written to find out.
 type Readiness struct {
 	// Ask returns what is missing, one fault per line.
 	Ask      func(context.Context) error

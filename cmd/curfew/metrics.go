@@ -345,7 +345,7 @@ func (c *sessionCollector) Collect(ch chan<- prometheus.Metric) {
 // newStateMetrics returns gauges of the process: whether it is ready, and its connections.
 func newStateMetrics(ready func() bool, listeners []*limitListener) []prometheus.Collector {
 	all := []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "curfew_ready",
-		Help: "1 while all that a sign-in needs is available, as of the last look."}, func() float64 {
+		Help: "1 while the store can be read and every provider is known, as of the last look."}, func() float64 {
 		if ready() {
 			return 1
 		}
