@@ -23,13 +23,15 @@ func readme(t *testing.T, language string, replace map[string]string) []string {
 		blocks = append(blocks, string(m[1]))
 	}
 	all := strings.Join(blocks, "\x00")
+	var pairs []string
 	for from, to := range replace {
 		if !strings.Contains(all, from) {
 			t.Fatalf("the %s blocks of the README no longer hold %q", language, from)
 		}
-		all = strings.ReplaceAll(all, from, to)
+		pairs = append(pairs, from, to)
 	}
-	return strings.Split(all, "\x00")
+	// All at once: an address that comes may begin with one that goes.
+	return strings.Split(strings.NewReplacer(pairs...).Replace(all), "\x00")
 }
 
 // source is the absolute path of the repository.
