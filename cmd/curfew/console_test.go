@@ -221,7 +221,8 @@ func TestTheConsoleWithoutScripts(t *testing.T) {
 	}
 	s.open("/console/sessions")
 	s.do(chromedp.SendKeys(`input[name="sub"]`, "bob"), chromedp.Click("form.search button"),
-		chromedp.WaitReady("td form button"), chromedp.Click("td form button"), chromedp.WaitReady(".done"))
+		chromedp.WaitReady(`input[name="sub"][value="bob"]`), // the page that was asked for: the one before has buttons too
+		chromedp.Click("td form button"), chromedp.WaitReady(".done"))
 	bob.wantIn(false)
 	alice.wantIn(true)
 	s.open("/console/providers")
