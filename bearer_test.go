@@ -425,8 +425,8 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
-// One access token can be ended alone. It stays dead, whoever ended it and whatever is sent afterwards, although its
-// signature is still valid. The person's other tokens live on.
+// A single access token can be ended. It stays dead, whoever ended it and whatever requests follow, although its
+// signature is still valid. The other tokens of the person live on.
 func TestATokenThatIsEndedByItselfStaysDead(t *testing.T) {
 	t.Parallel()
 	const cap = 4

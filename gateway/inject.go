@@ -40,11 +40,12 @@ func CheckTabMode(mode TabMode) error {
 	return fmt.Errorf("%q is unknown; want one of %q", web.Clip(string(mode)), all)
 }
 
-// tabMode returns what [Handler.Tabs] or the route says for the pages of somebody who is signed in, or "" if they are
-// not to have the script.
+// tabMode returns the mode of the route, or else that of the handler. It returns "" if pages do not get the script,
+// whatever the mode: nobody is signed in, or this host has no /auth/.
 func (h *Handler) tabMode(r *http.Request, to *route, v requestState) TabMode {
 	mode := cmp.Or(to.Tabs, h.Tabs, TabsOff)
-	if mode == TabsOff || v.session == nil || h.Site.SharedCookie && !h.here(r).Main { // there is no /auth/ at this host
+	noRoutes := h.Site.SharedCookie && !h.here(r).Main
+	if mode == TabsOff || v.session == nil || noRoutes {
 		return ""
 	}
 	return mode
@@ -62,8 +63,8 @@ func (h *Handler) addTabScript(resp *http.Response, v requestState) (added bool)
 	if v.tabs == "" {
 		return false
 	}
-	// Else what came for a fetch would be shown as the page, or the other way about (RFC 9110 §12.5.5). A 304 replaces the
-	// Vary of the answer that it is about (§15.4.5).
+	// Otherwise a cache could show as the page what came for a fetch, or the reverse (RFC 9110 §12.5.5). A 304 replaces
+	// the Vary of the answer that it is about (§15.4.5).
 	if isHTML(resp.Header) || resp.StatusCode == http.StatusNotModified {
 		addVary(resp.Header, "Sec-Fetch-Dest")
 	}

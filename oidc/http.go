@@ -195,8 +195,8 @@ func (p *Provider) secretsOf(form url.Values, header http.Header) []string {
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
-// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. A description that
-// repeats a secret of the request is left out.
+// oauthError reads the error of an answer (RFC 6749 §5.2): its code, and a sentence fit to be shown. A description
+// that repeats a secret of the request is left out.
 func (a *answer) oauthError() (code, sentence string) {
 	sentence = a.describe()
 	c, err := decodeObject(a.body)

@@ -6,35 +6,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"example.com/curfew/cmd/curfew/internal/config"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 )
-
-// asNobody runs f as a user whom modes hold back: one of root's threads gives up that right.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		if os.Geteuid() == 0 {
-			if err := syscall.Setfsuid(65534); err != nil {
-				done <- err
-				return
-			}
-		}
-		f()
-		done <- nil
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-}
 
 // What serve could not make or write is a fault before it starts.
 func TestAFileThatServeCouldNotMakeIsAFault(t *testing.T) {
@@ -147,7 +126,7 @@ func TestAFileThatServeCouldNotMakeIsAFault(t *testing.T) {
 				t.Fatal(err)
 			}
 			var r *Report
-			asNobody(t, func() { r, err = Run(context.Background(), c) })
+			rig.AsNobody(t, func() { r, err = Run(context.Background(), c) })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,16 +5,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"example.com/curfew/cmd/curfew/internal/stores"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/keyring"
 )
 
-// Root may read every file. So one thread gives up that right, and looks as the user nobody would.
 func TestAKeyFileThatThisUserMayNotReadSaysSo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -35,19 +33,8 @@ func TestAKeyFileThatThisUserMayNotReadSaysSo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan error)
-		go func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-			if os.Geteuid() == 0 {
-				if err := syscall.Setfsuid(65534); err != nil {
-					done <- err
-					return
-				}
-			}
-			_, err := (&Config{KeyFile: name, Store: backend}).OpenKeyring()
-			done <- err
-		}()
-		if err := <-done; !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), says) ||
+		rig.AsNobody(t, func() { _, err = (&Config{KeyFile: name, Store: backend}).OpenKeyring() })
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), says) ||
 			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v, want %q", name, err, says)
 		}
