@@ -209,7 +209,7 @@ func TestWhatWasPrunedUnseenIsAGap(t *testing.T) {
 
 func TestASlowEndingThatWasPrunedUnseenIsAGap(t *testing.T) {
 	t.Parallel()
-	address := schema(t)
+	address := quiet(t)
 	backend, other := open(t, address, patient()), open(t, address, patient())
 	heard := listen(t, backend)
 	now := time.Now()
