@@ -88,8 +88,10 @@ func Load(flags map[string]string, environ []string) (*Config, error) {
 	given := l.globals
 	failed := l.apply(c.settings(), given, "")
 	l.applyProviders(c)
-	l.applyApps(c, given, failed)
-	l.finish(c, given, failed)
+	if !l.unread[""] { // else it is not known what is missing, or does not go together
+		l.applyApps(c, given, failed)
+		l.finish(c, given, failed)
+	}
 	if len(l.faults) > 0 {
 		l.faults.sort()
 		return nil, l.faults

@@ -306,8 +306,31 @@ func TestAFileThatIsTooLongIsNotCut(t *testing.T) {
 	if got := faultsOf(t, comment(1<<20)); got != nil {
 		t.Errorf("1 MiB: %q", got)
 	}
-	if got := faultsOf(t, comment(1<<20+1)); len(got) == 0 || got[0] != "curfew.yaml: has more than 1 MiB" {
+	if got := faultsOf(t, comment(1<<20+1)); !slices.Equal(got, []string{"curfew.yaml: has more than 1 MiB"}) {
 		t.Errorf("one byte more: %q", got)
+	}
+}
+
+// What a file that cannot be read may set is not missing. What is given elsewhere is still looked at.
+func TestOfAFileThatCannotBeReadNothingIsMissing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for file, want := range map[string]string{
+		dir + "/none.yaml":       "--config: open " + dir + "/none.yaml: no such file or directory",
+		dir:                      dir + ": is not a file",
+		writeFile(t, "url: [\n"): "line 1: did not find expected node content",
+	} {
+		_, err := Load(map[string]string{"config": file, "assertion": "true", "idle-timeout": "900h"},
+			[]string{"CURFEW_LISTEN=x", "CURFEW_DPOP=ture"})
+		got, found := strings.Split(errorText(err), "\n"), 0
+		for _, line := range []string{want, "CURFEW_LISTEN: ", "CURFEW_DPOP: "} {
+			if slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, line) }) {
+				found++
+			}
+		}
+		if len(got) != 3 || found != 3 {
+			t.Errorf("got\n%s\nwant three faults, and %s", errorText(err), want)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ type block struct {
 // every fault has its line, also one that concerns several settings, and reading does not stop at the first.
 func (l *loader) readFile() {
 	at := value{where: l.file, layer: layerFile}
+	l.unread[""] = true
 	f, err := os.Open(l.file)
 	if err != nil {
 		l.faults = append(l.faults, fmt.Errorf("--config: %w", err))
@@ -50,6 +51,7 @@ func (l *loader) readFile() {
 	var doc yaml.Node
 	switch err := decoder.Decode(&doc); {
 	case errors.Is(err, io.EOF): // an empty file sets nothing
+		delete(l.unread, "")
 		return
 	case err != nil:
 		l.faults.add(at, errors.New(strings.TrimPrefix(err.Error(), "yaml: ")))
@@ -58,6 +60,7 @@ func (l *loader) readFile() {
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		l.faults.add(at, errors.New("holds more than one document (---); keep one"))
 	}
+	delete(l.unread, "")
 	known := keys(new(Config).settings())
 	known["providers"], known["apps"] = true, true
 	for key, v := range l.readMap(doc.Content[0], "", known) {

@@ -15,7 +15,7 @@ type loader struct {
 	single    map[string]value // from flags and environment, for the only provider
 	providers []block
 	apps      []block
-	unread    map[string]bool // lists of the file that are none
+	unread    map[string]bool // lists of the file that are none; "" if the file could not be read
 	faults    Faults
 }
 

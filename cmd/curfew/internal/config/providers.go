@@ -428,6 +428,9 @@ func (l *loader) applyProviders(c *Config) {
 		l.oneSecret(b.values)
 		given := b.values
 		failed := l.apply(p.settings(), given, path)
+		if l.unread[""] {
+			continue
+		}
 		for _, key := range []string{"issuer", "client_id", "name"} {
 			if _, ok := given[key]; ok || key == "name" && len(l.providers) == 1 {
 				continue
