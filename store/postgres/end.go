@@ -12,19 +12,22 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// raisedLevel raises synchronous_commit for the transaction, if it is set to a level that does not wait for the
+// standby (for the role, the database or the server).
+const raisedLevel = `CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+	THEN set_config('synchronous_commit', 'on', true) ELSE '' END`
+
 // endSQL makes an ending wait for the synchronous standby, if there is one, even if it finds nothing to do: when an
 // ending is repeated, the first try may have done everything without the standby having it yet. A transaction that
 // writes nothing does not wait. So it writes a message to the write-ahead log, which nothing reads: the standby
-// confirms that message and everything before it. If synchronous_commit is set to a level that does not wait (for the
-// role, the database or the server), the level is raised for this transaction.
+// confirms that message and everything before it.
 //
 // Each of the inner queries has to be evaluated before what is around it.
 const endSQL = `SELECT e.* FROM (
 	SELECT w.*, CASE WHEN $20::text = '' THEN false
 		ELSE curfew_bar($1::text, $2::text, $20::text, $21::bigint, $11::bigint, w.life) END AS barred FROM (
-	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, CASE
-		WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true)
-		ELSE '' END AS level, set_config('curfew.mark_life', $19::text, true) AS life OFFSET 0) w OFFSET 0) w,
+	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, ` + raisedLevel + ` AS level,
+		set_config('curfew.mark_life', $19::text, true) AS life OFFSET 0) w OFFSET 0) w,
 	LATERAL curfew_end(
 		CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL AND w.barred IS NOT NULL THEN $1::text END,
 		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text, $9::bytea, $10::bigint, $11::bigint,

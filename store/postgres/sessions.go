@@ -31,8 +31,11 @@ const (
 
 	updateSQL = `UPDATE curfew_sessions SET last_seen = $1, idle_expires = $2, expires = $3, refresh = $4, payload = $5,
 		revision = revision + 1 WHERE key = $6 AND revision = $7 AND expires > $8 AND idle_expires > $8`
-	renameSQL = `SELECT curfew_rename($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
-		$8::bigint, $9::bigint, $10::bigint, $11::smallint, $12::bytea, $13::bigint, $14::bigint, $15::bigint)`
+	// It waits as an ending does: a logout may name the new sid at once, also after a standby was promoted.
+	renameSQL = `SELECT curfew_rename(CASE WHEN w.level IS NOT NULL THEN $1::bytea END,
+		$2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],
+		$8::bigint, $9::bigint, $10::bigint, $11::smallint, $12::bytea, $13::bigint, $14::bigint, $15::bigint)
+		FROM (SELECT ` + raisedLevel + ` AS level OFFSET 0) w`
 	livesSQL = `SELECT EXISTS (SELECT FROM curfew_sessions WHERE key = $1 AND expires > $2 AND idle_expires > $2)`
 
 	listSQL = `SELECT ` + columns + ` FROM curfew_sessions WHERE key > $1 AND expires > $2 AND idle_expires > $2

@@ -31,6 +31,20 @@ func newPair(t *testing.T) *pair {
 	return &pair{primary: nodes[0], standby: nodes[1], admin: dial(t, nodes[0].URL)}
 }
 
+// weak opens address as a role whose commits do not wait for the standby.
+func (p *pair) weak(t *testing.T, address string) *postgres.Store {
+	t.Helper()
+	run(t, p.primary.URL, `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'weak') THEN
+		CREATE ROLE weak LOGIN; CREATE SCHEMA weak AUTHORIZATION weak; ALTER ROLE weak SET search_path = weak;
+		ALTER ROLE weak SET synchronous_commit = local; END IF; END $$`)
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User("weak")
+	return open(t, u.String(), patient())
+}
+
 // Ways to end a wait for the standby: it is cancelled, or the process that waits is ended.
 const cancelWait, terminateWait = `pg_cancel_backend`, `pg_terminate_backend`
 
@@ -72,20 +86,9 @@ func (p *pair) interrupted(t *testing.T, what, how string, change func() error) 
 func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	run(t, p.primary.URL, `CREATE ROLE weak LOGIN`, `CREATE SCHEMA weak AUTHORIZATION weak`,
-		`ALTER ROLE weak SET search_path = weak`, `ALTER ROLE weak SET synchronous_commit = local`)
-	as := func(address, user string) string {
-		u, err := url.Parse(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		u.User = url.User(user)
-		return u.String()
-	}
 	bouncer := servers.PgBouncer(t, p.primary.Addr(), []string{"weak"})
-	direct, weak := open(t, p.primary.URL, patient()), open(t, as(p.primary.URL, "weak"), patient())
-	pooled := open(t, as("postgres://"+bouncer.Addr()+"/postgres?sslmode=disable&feed="+p.primary.Addr(), "weak"),
-		patient())
+	direct, weak := open(t, p.primary.URL, patient()), p.weak(t, p.primary.URL)
+	pooled := p.weak(t, "postgres://"+bouncer.Addr()+"/postgres?sslmode=disable&feed="+p.primary.Addr())
 	now := time.Now()
 	for i, row := range []struct {
 		name  string
@@ -137,6 +140,25 @@ func TestWhatTheStandbyHasNotConfirmedIsTroubleUntilItHas(t *testing.T) {
 	}
 }
 
+// A logout may name the new sid as soon as the refresh is done, and the standby may be promoted by then.
+func TestANewSIDWaitsForTheStandby(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	for name, backend := range map[string]*postgres.Store{
+		"direct": open(t, p.primary.URL, patient()), "a role that does not wait": p.weak(t, p.primary.URL),
+	} {
+		now := time.Now()
+		r := signIn(t, backend, "alice", "old "+name, now)
+		r.SID, r.Former = "new "+name, []string{r.SID}
+		p.standby.Freeze()
+		done := p.waits(t, name, func() error { return backend.Rename(context.Background(), r, now, now) })
+		p.standby.Thaw()
+		if err := rig.Soon(t, name, done); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
@@ -149,8 +171,7 @@ func TestALogoutWhoseWaitForTheStandbyWasCancelledIsNotLostWithThePrimary(t *tes
 	p.standby.Kill() // one that is frozen would read later what has been sent to it
 	e := rig.Ending(store.Selector{Subject: "bob"}, "j2", now)
 	err := p.interrupted(t, "End", cancelWait, func() error {
-		_,
-			err := backend.End(context.Background(), e, now)
+		_, err := backend.End(context.Background(), e, now)
 		return err
 	})
 	wantTrouble(t, "End", err)
