@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -399,6 +400,9 @@ func (f *trailerFilter) Read(p []byte) (int, error) {
 	n, err := f.ReadCloser.Read(p)
 	if err != nil {
 		stripSetCookies(f.answer.Trailer, f.ours)
+	}
+	if err != nil && err != io.EOF && f.answer.Request.Context().Err() != nil {
+		err = context.Canceled // the client or the gateway ended it: ReverseProxy logs all but this
 	}
 	return n, err
 }

@@ -172,22 +172,33 @@ func streaming(contentType string, given chan<- struct{}) http.HandlerFunc {
 
 func TestAStreamEndsWithItsSession(t *testing.T) {
 	t.Parallel()
-	for _, contentType := range []string{"text/event-stream", "application/x-ndjson"} {
-		t.Run(contentType, func(t *testing.T) {
+	for _, row := range []struct {
+		name, contentType string
+		end               func(*stage, *session.Session)
+	}{
+		{"events", "text/event-stream", (*stage).end},
+		{"lines", "application/x-ndjson", (*stage).end},
+		{"events, when the gateway stops", "text/event-stream",
+			func(st *stage, _ *session.Session) { st.gateway.Drain() }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			st := newStage(t)
 			given := make(chan struct{})
-			st.upstream = streaming(contentType, given)
+			st.upstream = streaming(row.contentType, given)
 			b, s := st.signIn(nil)
 			resp := st.get(b)
 			if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || line != "data: one\n" {
 				t.Fatalf("%q %v", line, err)
 			}
-			st.end(s)
+			row.end(st, s)
 			if _, err := io.Copy(io.Discard, resp.Body); err == nil {
 				t.Error("the stream ended as if it were complete")
 			}
 			rig.Soon(t, "the app to be told that nobody reads", given)
+			if broke := st.Log.Last("upstream_broke"); broke != nil {
+				t.Errorf("logged as a fault of the app: %v", broke)
+			}
 		})
 	}
 }
@@ -267,5 +278,8 @@ func TestAnAnswerThatBreaksOffIsNotTakenForComplete(t *testing.T) {
 	b, _ := st.signIn(nil)
 	if _, err := io.ReadAll(st.get(b).Body); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("err %v", err)
+	}
+	if broke := st.Log.Last("upstream_broke"); broke["level"] != "WARN" {
+		t.Errorf("logged as %v", broke)
 	}
 }
