@@ -40,7 +40,7 @@ type Failure struct {
 	Status  int
 	Message Message       // what the client is told; programs see only its Text, in English
 	Err     error         // what is logged; nil: nothing beyond the Message
-	Event   string        // the log event; default "request_refused", or "request_failed" from status 500 on
+	Event   string        // the log event; default "request_refused"; from 500 on "request_failed" or "client_gone"
 	Attrs   []slog.Attr   // further log attributes
 	Warn    bool          // an operator must act on it: logged at WARN or above
 	Retry   time.Duration // sets Retry-After; a 503 always has it, default 5 s
@@ -227,6 +227,8 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	}
 	level, event := slog.LevelInfo, "request_refused"
 	switch {
+	case f.Event == "" && f.Status >= 500 && errors.Is(f.Err, context.Canceled) && r.Context().Err() != nil:
+		event = "client_gone" // nobody reads the answer, and nobody has to act
 	case f.Warn && f.Status < 500:
 		level = slog.LevelWarn
 	case f.Status == http.StatusServiceUnavailable:

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -126,6 +127,38 @@ func TestWhatIsSaidAndWhatIsLoggedAreTwo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A store that was not waited for, since the client had left, is no trouble of the store.
+func TestAClientThatLeftIsNoTrouble(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name         string
+		gone         bool
+		failure      web.Failure
+		event, level string
+	}{
+		{"it left", true, web.Failure{Status: 503, Err: context.Canceled}, "client_gone", "INFO"},
+		{"it left during a logout", true, web.Failure{Status: 503, Err: context.Canceled, Event: "backchannel_logout"},
+			"backchannel_logout", "WARN"},
+		{"it left, and the store fails", true, web.Failure{Status: 503, Err: io.ErrUnexpectedEOF}, "request_failed", "WARN"},
+		{"it waits", false, web.Failure{Status: 503, Err: context.Canceled}, "request_failed", "WARN"},
+	} {
+		s, log := logging(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if row.gone {
+			cancel()
+		}
+		row.failure.Err = fmt.Errorf("read the session: %w", row.failure.Err)
+		s.Page(func(http.ResponseWriter, *http.Request) error { return &row.failure }).
+			ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+		var line map[string]any
+		if err := json.Unmarshal(log.Bytes(), &line); err != nil || line["event"] != row.event ||
+			line["level"] != row.level {
+			t.Errorf("%s: logged %s", row.name, log)
+		}
 	}
 }
 
