@@ -70,7 +70,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@grep -rE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | sort | while IFS= read -r line; do \
 	  name=$$(sed -E 's/.*func (Fuzz[A-Za-z0-9_]*).*/\1/' <<<"$$line"); \
 	  run() { go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$${line%%:*}")" </dev/null; }; \
-	  out=$$(run | tee /dev/stderr) || \
+	  out=$$(run | tee >(cat >&2)) || \
 	  { grep -A1 -e '^--- FAIL' <<<"$$out" | grep -qx ' *context deadline exceeded' && run; } || exit 1; \
 	done
 
