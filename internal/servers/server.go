@@ -253,6 +253,9 @@ func (s *Server) kill(signal syscall.Signal) {
 	default:
 	}
 	var children []byte
+	if signal == freeze {
+		send(s.PID, signal) // before the look at its children: it has no others then
+	}
 	if signal == syscall.SIGKILL || signal == freeze || signal == thaw {
 		children, _ = os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.PID, s.PID))
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store/postgres"
 
@@ -75,6 +76,18 @@ func run(t testing.TB, address string, statements ...string) {
 func patient() postgres.Options {
 	return postgres.Options{MaxConns: 6, ConnectTimeout: time.Minute, StatementTimeout: time.Minute,
 		LockTimeout: time.Minute, Grace: time.Minute}
+}
+
+// openSoon opens a store with short limits, which on a slow machine opening may exceed.
+func openSoon(t testing.TB, address string, o postgres.Options) (backend *postgres.Store) {
+	t.Helper()
+	rig.Poll(t, "the store opens", func() bool {
+		var err error
+		backend, err = postgres.Open(t.Context(), address, o)
+		return err == nil
+	})
+	t.Cleanup(func() { backend.Close() })
+	return backend
 }
 
 func open(t testing.TB, address string, o postgres.Options) *postgres.Store {

@@ -92,16 +92,8 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 	open(t, address, patient()).Close() // and has made the tables
 	o := postgres.Options{MaxConns: 6, ConnectTimeout: time.Second, StatementTimeout: time.Second,
 		Grace: 500 * time.Millisecond}
-	quick := func() (backend *postgres.Store) {
-		rig.Poll(t, "the store opens", func() bool { // which on a slow machine may take longer than that
-			var err error
-			backend, err = postgres.Open(t.Context(), address, o)
-			return err == nil
-		})
-		t.Cleanup(func() { backend.Close() })
-		return backend
-	}
-	here, there := rig.Replicate(t, quick(), session.Config{}), rig.Replicate(t, quick(), session.Config{})
+	here := rig.Replicate(t, openSoon(t, address, o), session.Config{})
+	there := rig.Replicate(t, openSoon(t, address, o), session.Config{})
 	setup := open(t, address, patient())
 	owner := rig.Replicate(t, setup, session.Config{})
 	ends, stays, wished := owner.SignIn(t, "alice", "s1"), owner.SignIn(t, "bob", "s2"), owner.SignIn(t, "carol", "s3")

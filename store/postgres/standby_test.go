@@ -232,13 +232,15 @@ func TestAPrimaryThatGoesOnAfterItsStandbyWasPromotedIsNotAsked(t *testing.T) {
 	both := strings.Replace(p.primary.URL, p.primary.Addr(), p.primary.Addr()+","+p.standby.Addr(), 1)
 	o := patient()
 	o.ConnectTimeout, o.StatementTimeout = 500*time.Millisecond, 500*time.Millisecond
-	running, now := open(t, both, o), time.Now()
-	feed, err := running.Watch(t.Context(), func(store.Ended) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	running, now := openSoon(t, both, o), time.Now()
+	var feed store.Feed
+	rig.Poll(t, "the store is watched", func() bool { // half a second may be too short
+		var err error
+		feed, err = running.Watch(t.Context(), func(store.Ended) {})
+		return err == nil
+	})
 	defer feed.Close()
-	before := signIn(t, running, "alice", "s1", now)
+	before := signIn(t, open(t, p.primary.URL, patient()), "alice", "s1", now)
 	p.primary.Freeze()
 	p.standby.Promote()
 	promoted := open(t, p.standby.URL, patient())
@@ -256,8 +258,8 @@ func TestAPrimaryThatGoesOnAfterItsStandbyWasPromotedIsNotAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.primary.Thaw()
-	_, err = running.Find(ctx, before.Key, now)
-	for err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil { // half a second may be too short
+	_, err := running.Find(ctx, before.Key, now)
+	for err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
 		_, err = running.Find(ctx, before.Key, now)
 	}
 	if !errors.Is(err, store.ErrNotFound) {

@@ -169,11 +169,7 @@ func TestAFrozenServerIsTroubleAndNoVerdict(t *testing.T) {
 	patientStore := open(t, s.URL, patient())
 	now := time.Now()
 	r := signIn(t, patientStore, "alice", "s1", now)
-	var backend *postgres.Store
-	for backend == nil { // on a slow machine it may take longer than that
-		backend, _ = postgres.Open(t.Context(), s.URL, o)
-	}
-	defer backend.Close()
+	backend := openSoon(t, s.URL, o)
 	heard := listen(t, patientStore)
 
 	s.Freeze()

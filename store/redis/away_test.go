@@ -108,7 +108,7 @@ func TestReplicasBehindSentinelsThatAreAwayAtTheStartVoidNoPromise(t *testing.T)
 func TestLogoutsThatWaitShareFewConnectionsAndGiveThemBack(t *testing.T) {
 	t.Parallel()
 	two := servers.RedisReplicas(t, 1, forgetful...)
-	backend := open(t, two.URL, redis.Options{WaitReplicas: 1, Timeout: 4 * time.Second})
+	backend := open(t, two.URL, redis.Options{WaitReplicas: 1, Timeout: 10 * time.Second})
 	c := adminOf(t, two.Nodes[0])
 	ours := func() int {
 		text, _ := ask(t, c, "CLIENT", "LIST")

@@ -105,7 +105,7 @@ func TestAClusterFailsOverAfterLogoutsThatAReplicaDidNotGet(t *testing.T) {
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
 	away.Start()
 	now := store.Time(time.Now())
-	all := signInAll(t, backend, 60, now)
+	all := signInAll(t, open(t, own.URL, patient()), 60, now)
 	replicated(t, own)
 	cutOff(t, lost, cut)
 	failed := endAll(t, backend, len(all), now)
@@ -142,7 +142,7 @@ func TestSentinelsFailOverAfterLogoutsThatNoReplicaGot(t *testing.T) {
 		return strings.Count(text, "state=online") == 2
 	})
 	now := store.Time(time.Now())
-	all := signInAll(t, backend, 20, now)
+	all := signInAll(t, open(t, own.URL, patient()), 20, now)
 	replicated(t, own)
 	// The last ten go to one replica only, and then to none.
 	for i := range 10 {
@@ -291,7 +291,7 @@ func TestSentinelsPreferAReplicaThatLacksLogouts(t *testing.T) {
 	do(t, heir, "CONFIG", "SET", "replica-priority", "1")
 	backend := open(t, own.URL, redis.Options{Timeout: time.Second})
 	now := store.Time(time.Now())
-	all := signInAll(t, backend, 4, now)
+	all := signInAll(t, open(t, own.URL, patient()), 4, now)
 	replicated(t, own)
 	cutOff(t, lost, preferred)
 	master := adminOf(t, lost)
@@ -331,12 +331,16 @@ func TestAMasterThatComesBackAfterAFailoverIsNotAsked(t *testing.T) {
 	}
 	lost.Kill()
 	heirs := []rueidis.Client{adminOf(t, replicas[0]), adminOf(t, replicas[1])}
-	rig.Poll(t, "a replica takes over", func() bool { return isMaster(heirs[0]) || isMaster(heirs[1]) })
+	var heir *servers.Server
+	rig.Poll(t, "a replica takes over", func() bool {
+		for i, c := range heirs {
+			if isMaster(c) {
+				heir = replicas[i]
+			}
+		}
+		return heir != nil
+	})
 	lost.Start()
-	heir := replicas[0]
-	if isMaster(heirs[1]) {
-		heir = replicas[1]
-	}
 	rig.Poll(t, "the sentinels say so, and the new master is asked", func() bool { return dial(heir) == nil })
 	if err := dial(lost); err == nil || !strings.Contains(err.Error(), "not the master") {
 		t.Errorf("a master that was replaced is asked again: %v", err)

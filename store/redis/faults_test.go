@@ -112,10 +112,10 @@ func TestAServerThatKeepsNothingSignsEverybodyOutWhenItRestarts(t *testing.T) {
 func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{Timeout: 500 * time.Millisecond})
+	backend := open(t, s.URL, redis.Options{Timeout: 500 * time.Millisecond, DialTimeout: time.Minute})
 	now := store.Time(time.Now())
 	r := recordOf("alice", "s1", now)
-	mustCreate(t, backend, r, now)
+	mustCreate(t, open(t, s.URL, patient()), r, now)
 	l := watch(t, backend)
 	e := tokenOf(store.Selector{Subject: "alice"}, "j1", now)
 
@@ -145,7 +145,7 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 	if err != nil && !errors.Is(err, store.ErrReplayed) {
 		t.Errorf("End after it woke up: %v", err)
 	}
-	if _, err := backend.Find(t.Context(), r.Key, now); !errors.Is(err, store.ErrNotFound) {
+	if err := findSoon(t, backend, r, now); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find after the logout: %v", err)
 	}
 	l.recovers(t)
@@ -155,14 +155,14 @@ func TestAFrozenServerIsAnErrorAndThenWorksAgain(t *testing.T) {
 func TestAConnectionCutInTheMiddleOfALogoutNeverSaysDoneOfOneAlive(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{Timeout: 300 * time.Millisecond})
+	backend, setup := open(t, s.URL, redis.Options{Timeout: 300 * time.Millisecond}), open(t, s.URL, patient())
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	const people = 60
 	var records [people]store.Record
 	for i := range records {
 		records[i] = recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now)
-		mustCreate(t, backend, records[i], now)
+		mustCreate(t, setup, records[i], now)
 	}
 	strike := make(chan struct{}, 1)
 	var cutter, all sync.WaitGroup

@@ -82,8 +82,8 @@ func (l *listening) hears(t testing.TB, backend *redis.Store, now time.Time) {
 func TestAFeedThatIsCutSaysSoAndRecovers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{})
-	elsewhere := open(t, s.URL, redis.Options{})
+	backend := open(t, s.URL, patient())
+	elsewhere := open(t, s.URL, patient())
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	one, two := watch(t, backend), watch(t, backend)
@@ -134,7 +134,7 @@ func killed(t testing.TB, c rueidis.Client) (ids []string) {
 func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{Timeout: time.Second})
+	backend := open(t, s.URL, redis.Options{Timeout: time.Second, DialTimeout: time.Minute})
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	l := watch(t, backend)
@@ -151,7 +151,7 @@ func TestAMessageThatDoesNotComeIsMissed(t *testing.T) {
 func TestALinkThatIsMissingIsAGap(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{})
+	backend := open(t, s.URL, patient())
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	for _, row := range []struct{ why, end, message string }{
@@ -191,8 +191,9 @@ func (l *listening) hearsOrGaps(t testing.TB, backend *redis.Store, now time.Tim
 func TestAFeedHearsOfEverythingWhileManyEnd(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		url, p := on.Get(t).URL, prefix()
-		here, there := open(t, url, redis.Options{Prefix: p}), open(t, url, redis.Options{Prefix: p})
+		url, o := on.Get(t).URL, patient()
+		o.Prefix = prefix()
+		here, there := open(t, url, o), open(t, url, o)
 		l := watch(t, there)
 		now := store.Time(time.Now())
 		var all sync.WaitGroup
@@ -232,8 +233,9 @@ func TestAFeedThatIsHeldUpDoesNotHoldUpTheClock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := prefix()
-			backend := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
-			other := open(t, url(), redis.Options{Prefix: p, Timeout: time.Minute})
+			o := patient()
+			o.Prefix = p
+			backend, other := open(t, url(), o), open(t, url(), o)
 			stuck, free := make(chan struct{}, 1), make(chan struct{})
 			feed, err := backend.Watch(t.Context(), func(store.Ended) {
 				select {

@@ -27,10 +27,10 @@ func fresh(t testing.TB, on *servers.Shared, o redis.Options) *redis.Store {
 }
 
 // twins opens two stores on the same keys: one that is patient, and one whose time, and with that its claims, run out
-// soon.
+// soon. Neither waits for replicas: these tests are about claims.
 func twins(t testing.TB, on *servers.Shared, soon time.Duration) (patient, hasty *redis.Store) {
 	t.Helper()
-	url, o := on.Get(t).URL, redis.Options{Prefix: prefix()}
+	url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), WaitReplicas: -1, DialTimeout: time.Minute}
 	for _, backend := range []**redis.Store{&patient, &hasty} {
 		o.Timeout = time.Minute
 		if backend == &hasty {
@@ -70,7 +70,7 @@ func orders(a, b int) (all []string) {
 func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{})
+		backend := fresh(t, on, patient())
 		// later than Redis's own time, which a mark may have too
 		now := store.Time(time.Now().Add(store.AttemptLifetime))
 		logouts := []int{3}
@@ -134,7 +134,7 @@ func TestALoginAndALogoutOfItsSidInEveryOrderOfTheirSteps(t *testing.T) {
 func TestARenameAndALogoutOfAnyOfItsSidsInEveryOrderOfTheirSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{})
+		backend := fresh(t, on, patient())
 		// later than Redis's own time, which a mark may have too
 		now := store.Time(time.Now().Add(store.AttemptLifetime))
 		for i, order := range orders(2, 3) {
@@ -278,7 +278,7 @@ func TestAnEndingWaitsForAnotherThatHasClaimedItsJTI(t *testing.T) {
 func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend, slow := twins(t, on, 50*time.Millisecond)
+		backend, slow := twins(t, on, 500*time.Millisecond)
 		now := store.Time(time.Now())
 		e := tokenOf(store.Selector{SID: "s1"}, "j1", now)
 		beginSlow, _, confirmSlow := slow.EndSteps(t.Context(), e, now)
@@ -304,7 +304,7 @@ func TestWhoLostTheClaimOfAJTIDoesNotAnswerDone(t *testing.T) {
 func TestTwoPeopleWithOneTagAreTwoPeople(t *testing.T) {
 	t.Parallel()
 	one, two := oneTag()
-	backend := fresh(t, single, redis.Options{})
+	backend := fresh(t, single, patient())
 	// later than the server's own time, which a mark may have too
 	now := store.Time(time.Now().Add(store.AttemptLifetime))
 	shapes := map[string]func(string) store.Selector{
@@ -351,7 +351,7 @@ func oneTag() (string, string) {
 func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
+		backend := fresh(t, on, patient())
 		now := store.Time(time.Now())
 		for i := range 10 { // several people with one sid
 			mustCreate(t, backend, recordOf(fmt.Sprint("user", i), "s1", now), now)
@@ -367,7 +367,7 @@ func TestOfManyEndingsOfASidWithOneJTIOneSucceeds(t *testing.T) {
 func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{Timeout: 10 * time.Second})
+		backend := fresh(t, on, patient())
 		now := store.Time(time.Now())
 		for i := range 16 {
 			mustCreate(t, backend, recordOf(fmt.Sprint("user", i), "s1", now), now)
@@ -389,18 +389,18 @@ func TestOfManyEndingsOfDifferentPeopleWithOneJTIOneSucceeds(t *testing.T) {
 
 func TestAJTIWhoseEndingCrashedIsFreeForAnother(t *testing.T) {
 	t.Parallel()
-	backend := fresh(t, cluster, redis.Options{Timeout: 500 * time.Millisecond})
+	backend, crashes := twins(t, cluster, 500*time.Millisecond)
 	now := store.Time(time.Now())
 	first, second := endingOf(store.Selector{Subject: "alice"}), endingOf(store.Selector{Subject: "bob"})
 	first.JTI, first.JTIExpires = "j1", now.Add(time.Hour)
 	second.JTI, second.JTIExpires = "j1", now.Add(time.Hour)
-	if err := backend.Bind(t.Context(), first, now); err != nil {
+	if err := crashes.Bind(t.Context(), first, now); err != nil {
 		t.Fatal(err)
 	}
 	bob := recordOf("bob", "", now)
 	mustCreate(t, backend, bob, now)
 	// A replay that follows a try which took too long says that the try was carried out after all.
-	err := endSoon(t, backend, second, now)
+	err := endSoon(t, crashes, second, now)
 	if _, alive := backend.Find(t.Context(), bob.Key, now); err != nil && !errors.Is(alive, store.ErrNotFound) {
 		t.Fatalf("an ending that was never carried out has used the jti up: %v, Find: %v", err, alive)
 	}
@@ -411,7 +411,7 @@ func TestAJTIWhoseEndingCrashedIsFreeForAnother(t *testing.T) {
 
 func TestASessionThatLivesLongerIsStillFoundByItsSid(t *testing.T) {
 	t.Parallel()
-	backend := fresh(t, single, redis.Options{})
+	backend := fresh(t, single, patient())
 	c := adminOf(t, single.Own(t).Nodes[0])
 	now := store.Time(time.Now())
 	r := recordOf("alice", "s0", now)
@@ -494,7 +494,7 @@ func endTogether(t *testing.T, backend *redis.Store, n int, of func(int) store.E
 func TestAJTIIsRememberedAsLongAsItWasRecordedWhateverIsTriedMeanwhile(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{})
+		backend := fresh(t, on, patient())
 		start := store.Time(time.Now())
 		end := func(subject, jti string, after, lives time.Duration, want error) {
 			t.Helper()

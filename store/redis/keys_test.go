@@ -104,7 +104,7 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 				t.Errorf("the key %q does not begin with the prefix and a hash tag", key)
 				continue
 			}
-			if strings.Contains(key, "MARK") || strings.Contains(key, rig.ClientID) {
+			if strings.Contains(key, "MARK-") || strings.Contains(key, rig.Issuer) {
 				t.Errorf("the key %q holds what somebody else wrote", key)
 			}
 			seen[rest[0]] = true

@@ -9,14 +9,13 @@ import (
 
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
-	"example.com/curfew/store/redis"
 )
 
 // What an operator asks for costs as many commands as there are sessions on the page, and not more with more sessions.
 func TestAListAsksForNoMoreThanItShows(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
+	backend := open(t, s.URL, patient())
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
 	sessions := 0

@@ -10,7 +10,6 @@ import (
 	"example.com/curfew/internal/rig"
 	"example.com/curfew/internal/servers"
 	"example.com/curfew/store"
-	"example.com/curfew/store/redis"
 	"github.com/redis/rueidis"
 )
 
@@ -24,7 +23,7 @@ func noticeFor(target, subject string, now time.Time) store.Notice {
 func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
+		backend := fresh(t, on, patient())
 		now := store.Time(time.Now())
 		for _, order := range orders(2, 3) { // C is who leaves, E is who claims
 			for _, rang := range []bool{true, false} { // for another notice in the same bucket, or in none
@@ -70,7 +69,7 @@ func TestANoticeIsToldOfOrClaimedInEveryOrderOfTheSteps(t *testing.T) {
 
 func TestPruneSetsAWakeUpThatWasLost(t *testing.T) {
 	t.Parallel()
-	backend := fresh(t, cluster, redis.Options{Timeout: 30 * time.Second})
+	backend := fresh(t, cluster, patient())
 	now := store.Time(time.Now())
 	claim := func(now time.Time) []store.Notice {
 		t.Helper()
@@ -129,7 +128,7 @@ func clusterClient(t *testing.T) rueidis.Client {
 func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	backend := open(t, s.URL, redis.Options{Timeout: 30 * time.Second})
+	backend := open(t, s.URL, patient())
 	c := adminOf(t, s)
 	// later than the server's own time, which a mark may have too
 	now := store.Time(time.Now().Add(store.AttemptLifetime))
@@ -193,7 +192,7 @@ func TestAnIdleLookForNoticesAsksOneKeyWhateverWaitsForOthers(t *testing.T) {
 func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		backend := fresh(t, on, redis.Options{Timeout: 30 * time.Second})
+		backend := fresh(t, on, patient())
 		now := store.Time(time.Now())
 		if err := backend.Enqueue(t.Context(), []store.Notice{noticeFor("app", "alice", now)}); err != nil {
 			t.Fatal(err)
@@ -212,7 +211,7 @@ func TestANoticeThatIsGivenBackIsClaimedAtOnce(t *testing.T) {
 
 func TestRedisKeepsARefreshTokenADayLonger(t *testing.T) {
 	t.Parallel()
-	backend := fresh(t, single, redis.Options{})
+	backend := fresh(t, single, patient())
 	c := adminOf(t, single.Own(t).Nodes[0])
 	now := store.Time(time.Now())
 	left := func(r store.Record) time.Duration {

@@ -193,7 +193,7 @@ func TestDatabasesAndPrefixesOfOneServerAreApart(t *testing.T) {
 	var feeds []*listening
 	for _, o := range []struct{ db, prefix string }{{"", ""}, {"/1", ""}, {"/1", "other:"},
 		{"/1?prefix=third:", "not:"}} {
-		backend := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix})
+		backend := open(t, s.URL+o.db, redis.Options{Prefix: o.prefix, DialTimeout: time.Minute})
 		stores, feeds = append(stores, backend), append(feeds, watch(t, backend))
 	}
 	r := recordOf("alice", "s1", now)
@@ -265,7 +265,7 @@ func TestTLSWithCertificatesOnBothSidesAndAUserWithFewRights(t *testing.T) {
 			address += ours
 		}
 		var out bytes.Buffer
-		o.Log = slog.New(slog.NewTextHandler(&out, nil))
+		o.Log, o.DialTimeout = slog.New(slog.NewTextHandler(&out, nil)), time.Minute
 		backend := open(t, address, o)
 		l := watch(t, backend)
 		l.hears(t, backend, now)
@@ -396,7 +396,9 @@ func TestAUserWithFewRightsOnACluster(t *testing.T) {
 			strings.Fields(rights+rightsOnACluster)...)
 		do(t, c, words...)
 	}
-	backend := open(t, strings.Replace(url, "://", "://curfew:password@", 1), redis.Options{Prefix: p, WaitReplicas: 1})
+	o := patient()
+	o.Prefix, o.WaitReplicas = p, 1
+	backend := open(t, strings.Replace(url, "://", "://curfew:password@", 1), o)
 	l := watch(t, backend)
 	now := store.Time(time.Now())
 	l.hears(t, backend, now)

@@ -43,18 +43,19 @@ func TestMain(m *testing.M) {
 
 func TestALoginFromBeforeALogoutAtAnotherReplicaIsRefused(t *testing.T) {
 	t.Parallel()
-	order := func(t *testing.T, url string, o redis.Options) {
-		o.Prefix, o.Timeout = prefix(), 30*time.Second
+	order := func(t *testing.T, url string) {
+		o := patient()
+		o.Prefix = prefix()
 		storetest.Order(t, func(t *testing.T) store.Store {
 			backend := open(t, url, o)
 			t.Cleanup(func() { backend.Close() })
 			return backend
 		})
 	}
-	onBoth(t, func(t *testing.T, on *servers.Shared) { order(t, on.Get(t).URL, redis.Options{}) })
+	onBoth(t, func(t *testing.T, on *servers.Shared) { order(t, on.Get(t).URL) })
 	t.Run("Sentinel", func(t *testing.T) {
 		t.Parallel()
-		order(t, servers.RedisSentinels(t).URL, redis.Options{})
+		order(t, servers.RedisSentinels(t).URL)
 	})
 }
 
@@ -76,8 +77,8 @@ func TestStoreKeepsTheContractOnAClusterWhoseReplicasAreWaitedFor(t *testing.T) 
 func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
 	url := on.Get(t).URL
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		// this machine may be slow
-		o := redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, WaitReplicas: waitReplicas}
+		o := patient()
+		o.Prefix, o.WaitReplicas = prefix(), waitReplicas
 		backend := open(t, url, o)
 		return storetest.Harness{
 			Store: backend,
@@ -90,6 +91,11 @@ func testContract(t *testing.T, on *servers.Shared, waitReplicas int) {
 			FailEnd: func(t *testing.T) func() { return breakNotices(t, url, backend) },
 		}
 	})
+}
+
+// patient is for tests that time is not a part of: this machine may be slow.
+func patient() redis.Options {
+	return redis.Options{Timeout: time.Minute, DialTimeout: time.Minute}
 }
 
 // open opens a store, which whoever asks closes.

@@ -34,7 +34,7 @@ func replicate(t *testing.T, url string, o redis.Options, cfg session.Config) *r
 func TestWhoIsEndedOnOneReplicaIsRefusedOnTheOther(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
+		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, DialTimeout: time.Minute}
 		// Who hears nothing would serve a copy for an hour.
 		deaf := session.Config{MaxStale: time.Hour}
 		here, there := replicate(t, url, o, deaf), replicate(t, url, o, deaf)
@@ -145,7 +145,7 @@ func TestAReplicaThatHearsNothingServesNobodyPastTheCeiling(t *testing.T) {
 			s := startServer(t)
 			w := newWire(t, s.Addr())
 			c := adminOf(t, s)
-			o := redis.Options{Timeout: 30 * time.Second}
+			o := redis.Options{Timeout: 30 * time.Second, DialTimeout: time.Minute}
 			here := replicate(t, s.URL, o, session.Config{})
 			there := replicate(t, "redis://"+w.Addr().String(), o, session.Config{})
 			ends, stays := here.SignIn(t, "alice", "s1"), here.SignIn(t, "bob", "s2")
@@ -166,7 +166,7 @@ func TestAServerFrozenForTenSecondsServesNobodyPastTheCeilingAndSignsNobodyOut(t
 func TestAReplicaWhoseClockIsWrongGoesByTheServers(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, on *servers.Shared) {
-		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second}
+		url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), Timeout: 30 * time.Second, DialTimeout: time.Minute}
 		rig.WrongClock(t, func(cfg session.Config) *rig.Replica { return replicate(t, url, o, cfg) })
 	})
 }
@@ -178,7 +178,7 @@ const childURL, childPrefix = "CURFEW_REDIS_TEST_CHILD", "CURFEW_REDIS_TEST_PREF
 // served, and whether that was from the cache.
 func childReplica() error {
 	backend, err := redis.Open(context.Background(), os.Getenv(childURL),
-		redis.Options{Prefix: os.Getenv(childPrefix), Timeout: 30 * time.Second})
+		redis.Options{Prefix: os.Getenv(childPrefix), Timeout: 30 * time.Second, DialTimeout: time.Minute})
 	if err != nil {
 		return err
 	}

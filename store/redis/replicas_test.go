@@ -100,12 +100,13 @@ func TestAMasterOfAClusterThatStaysDead(t *testing.T) {
 	}
 	own := servers.RedisCluster(t, forgetful...)
 	backend := open(t, own.URL, redis.Options{WaitReplicas: -1, Timeout: time.Second})
+	setup := open(t, own.URL, patient())
 	l := watch(t, backend)
 	now := store.Time(time.Now())
 	var records []store.Record
 	for i := range 60 { // of which a third are on each master
 		records = append(records, recordOf(fmt.Sprint("user", i), fmt.Sprint("s", i), now))
-		mustCreate(t, backend, records[i], now)
+		mustCreate(t, setup, records[i], now)
 	}
 	replicated(t, own)
 	own.Nodes[0].Kill()
@@ -301,7 +302,8 @@ func TestForWantOfAReplicaNobodyStaysSignedInAndNobodyIsKeptOut(t *testing.T) {
 	if err := backend.Update(t.Context(), late, now); err != nil {
 		t.Fatal(err)
 	}
-	if ended, err := backend.End(t.Context(), endingOf(store.Selector{SID: "s4"}), now.Add(time.Second)); err != nil ||
+	e := endingOf(store.Selector{SID: "s4"})
+	if ended, err := open(t, pair.URL, patient()).End(t.Context(), e, now.Add(time.Second)); err != nil ||
 		len(ended) != 1 {
 		t.Errorf("%d ended by the sid (error %v), want 1", len(ended), err)
 	}

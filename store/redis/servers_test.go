@@ -17,7 +17,8 @@ var forgetful = []string{"--appendonly", "no"}
 // What many tests use, each under a prefix of its own.
 var (
 	single  = servers.SharedRedis(forgetful...)
-	cluster = servers.SharedRedisCluster(forgetful...)
+	cluster = servers.SharedRedisCluster(append(forgetful[:2:2],
+		"--cluster-node-timeout", "15000")...) // nobody kills its servers: none is replaced for being slow
 )
 
 // startServer starts a server for one test.
