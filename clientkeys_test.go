@@ -101,7 +101,7 @@ func TestABoundSessionIsRefreshedByAnotherReplica(t *testing.T) {
 		c.HTTPClient = &http.Client{Transport: sent}
 		cfg = *c
 	})
-	a.short(nil, nil, func(doc map[string]any) { doc["token_type"] = "DPoP" })
+	a.short(nil, nil, func(doc map[string]any) { aMinute(doc); doc["token_type"] = "DPoP" })
 	b := newBrowser(t)
 	b.open(a.server.URL + "/")
 	if !b.signedIn(a) {
@@ -120,7 +120,7 @@ func TestABoundSessionIsRefreshedByAnotherReplica(t *testing.T) {
 
 	other := a.open(cfg)
 	for range 2 {
-		a.pass(2 * time.Second)
+		a.pass(time.Minute + 2*time.Second)
 		s, err := other.Sessions().Get(t.Context(), bearer)
 		rig.Must(t, err)
 		if !slices.Equal(s.Tokens.DPoPKey, first.Tokens.DPoPKey) || len(s.Tokens.DPoPKey) == 0 ||

@@ -51,7 +51,7 @@ func newApp(t *testing.T, change ...func(*curfew.Config)) *app {
 func newAppAt(t *testing.T, prepare func(*app), change ...func(*curfew.Config)) *app {
 	t.Helper()
 	a := &app{t: t, store: memory.New(), ended: make(chan string, 100)}
-	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Users: people(),
+	a.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Users: people(), SendTimeout: rig.Patience,
 		Now: func() time.Time { return time.Now().Add(time.Duration(a.opSkew.Load())) }})
 	mux := http.NewServeMux()
 	a.server = httptest.NewServer(mux)

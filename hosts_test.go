@@ -45,7 +45,7 @@ var threeHosts = []string{"wiki.localhost", "mail.localhost", "*.apps.localhost"
 func newHosts(t *testing.T, change ...func(*curfew.Config)) *hosts {
 	t.Helper()
 	h := &hosts{t: t, store: memory.New(), ring: rig.Keyring(t)}
-	h.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: h.now})
+	h.op = oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Now: h.now, SendTimeout: rig.Patience})
 	h.server = rig.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rp := h.rps[h.replica.Load()]
 		if r.URL.Path == "/auth/handover" {

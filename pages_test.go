@@ -30,7 +30,7 @@ import (
 )
 
 // browserPatience bounds a browser that hangs. Nothing waits for it to pass.
-const browserPatience = 5 * time.Minute
+const browserPatience = 10 * time.Minute
 
 // screen is Chromium in front of an app.
 type screen struct {

@@ -83,18 +83,23 @@ func TestTheTrafficOfAProviderIsCounted(t *testing.T) {
 	}
 }
 
-// hung is a store whose journal never answers.
-type hung struct{ store.Store }
+// hung is a store whose journal does not answer until it is told to.
+type hung struct {
+	store.Store
+	answer <-chan struct{}
+}
 
-func (hung) Append(ctx context.Context, _ [][]byte, _ time.Time) error {
-	<-ctx.Done()
-	return ctx.Err()
+func (h hung) Append(context.Context, [][]byte, time.Time) error {
+	<-h.answer
+	return nil
 }
 
 // A logout is carried out and answered while the audit record cannot be written.
 func TestALogoutDoesNotWaitForItsRecord(t *testing.T) {
 	t.Parallel()
-	a := newApp(t, func(c *curfew.Config) { c.Store = hung{c.Store} })
+	answer := make(chan struct{})
+	a := newApp(t, func(c *curfew.Config) { c.Store = hung{c.Store, answer} })
+	t.Cleanup(func() { close(answer) })
 	s := newBrowser(t)
 	s.open(a.server.URL + "/")
 	resp, err := http.PostForm(a.server.URL+"/auth/backchannel-logout",

@@ -83,7 +83,10 @@ func (b *browser) local(addr string) *browser {
 // handedOver opens a page, and submits the form of a hand-over as a person without scripts does.
 func (b *browser) handedOver(t *testing.T, address, login string) *page {
 	t.Helper()
-	p, _ := b.open(t, address, login)
+	p, _ := again(func() (*page, error) {
+		p, _ := b.open(t, address, login)
+		return p, nil
+	})
 	if strings.Contains(p.body, "/auth/handover") {
 		to, form := p.form(t, url.Values{})
 		p = b.follow(t, b.request(t, http.MethodPost, to, form, "Origin", "http://"+p.url.Host, "Sec-Fetch-Site",

@@ -198,10 +198,7 @@ func TestAnAppThatTakesTooLongIs504(t *testing.T) {
 func TestHealthNamesTheAppsThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	rig.Must(t, err)
-	l.Close()
-	dead := &url.URL{Scheme: "http", Host: l.Addr().String()}
+	dead := &url.URL{Scheme: "http", Host: "127.0.0.1:1"}
 	router := st.routed(gateway.Route{Path: "/dead/*", Upstream: gateway.Upstream{URL: dead}},
 		gateway.Route{Upstream: gateway.Upstream{URL: app(t, "alive")}})
 	if err := router.Health(t.Context()); err == nil || !strings.Contains(err.Error(), dead.Host) ||

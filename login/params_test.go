@@ -230,7 +230,7 @@ func TestANewSignInIsMeasuredByWhenItWasAskedFor(t *testing.T) {
 			m.IDToken = func(j *oidctest.JWT) { j.Claims["auth_time"] = signedIn }
 		})
 		callback := b.begin("/auth/login?return_to=/a")
-		s.Pass(50 * time.Second)
+		s.Pass(40 * time.Second)
 		if p := b.Follow(callback); strings.Contains(p.Body, "the app at /a") != in {
 			t.Errorf("%v before it was asked for: %d %s", before, p.Status, p.Body)
 		}

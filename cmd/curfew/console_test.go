@@ -21,7 +21,7 @@ import (
 )
 
 // browserPatience bounds a browser that hangs. Nothing waits for it to pass.
-const browserPatience = 3 * time.Minute
+const browserPatience = 10 * time.Minute
 
 // screen is Chromium with the console open.
 type screen struct {

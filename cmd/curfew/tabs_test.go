@@ -58,6 +58,8 @@ func newTabbed(t *testing.T, replicas int, settings string, app http.HandlerFunc
 	op := oidctest.Start(t, oidctest.Config{AutoLogin: "alice", Clients: []oidctest.Client{{ID: "app", Secret: "geheim",
 		RedirectURIs: []string{tabSite + "/auth/callback"}, PostLogoutRedirectURIs: []string{
 			tabSite + "/auth/logout/callback"}}}})
+	// A revocation takes all tokens of the sign-in at the provider, also those of a next session that is under way.
+	op.Override(oidctest.Revoke, oidctest.Status(http.StatusOK))
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)

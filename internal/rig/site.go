@@ -60,7 +60,7 @@ func (s *Site) Pass(d time.Duration) { s.Ahead.Add(int64(d)) }
 // "app". change may change the configuration of the latter.
 func (s *Site) Provider(change ...func(*oidc.Config)) (*oidctest.Provider, *oidc.Provider) {
 	s.T.Helper()
-	op := oidctest.Start(s.T, oidctest.Config{AutoLogin: "alice", Now: s.Now})
+	op := oidctest.Start(s.T, oidctest.Config{AutoLogin: "alice", Now: s.Now, SendTimeout: Patience})
 	transport := &http.Transport{}
 	s.T.Cleanup(transport.CloseIdleConnections)
 	c := oidc.Config{Issuer: op.Issuer(), ClientID: "app", ClientSecret: "s3cret",
