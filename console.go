@@ -57,7 +57,7 @@ func (c *ConsoleAccess) check(rp *RP) (gateway.Operators, error) {
 // sets Ready, Metrics and Hosts.
 func (rp *RP) Console() *console.Console {
 	c := &console.Console{
-		Notices: rp.store, Retried: rp.fanout.Wake, Log: rp.log, Sessions: rp.sessions, Providers: rp.providers,
+		Notices: rp.store, Retried: rp.fanout.Retry, Log: rp.log, Sessions: rp.sessions, Providers: rp.providers,
 		Audit: rp.audit, Pages: rp.site.Pages,
 		Replicas: func(ctx context.Context) (all []console.Replica, err error) {
 			some, err := rp.Replicas(ctx)

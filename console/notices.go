@@ -106,7 +106,7 @@ func (c *Console) notice(ctx context.Context, r *http.Request) (store.Notice, er
 }
 
 func (c *Console) retryNotice(ctx context.Context, r *http.Request) (any, error) {
-	now := store.Time(time.Now())
+	now := store.Time(c.Sessions.Now())
 	if err := c.Notices.Retry(ctx, r.PathValue("id"), now, now.Add(retryDeadline)); err != nil {
 		return nil, err
 	}

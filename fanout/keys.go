@@ -327,14 +327,18 @@ func (k *Keys) open(sealed []byte) (set keySet, err error) {
 	return set, nil
 }
 
-// signing returns the key that signs for alg: the newest that is active.
+// signing returns the key that signs for alg: the newest that is active. If none is, the clock was set back since the
+// first was made, and that one signs.
 func (s *keySet) signing(alg string, now time.Time) *signingKey {
+	var first *signingKey
 	for i := range slices.Backward(s.Keys) {
-		if key := &s.Keys[i]; key.JWK.Algorithm == alg && !now.Before(key.Active) {
-			return key
+		if key := &s.Keys[i]; key.JWK.Algorithm == alg {
+			if first = key; !now.Before(key.Active) {
+				break
+			}
 		}
 	}
-	return nil
+	return first
 }
 
 func (s *keySet) add(alg string, now, active time.Time) error {

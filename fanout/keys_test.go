@@ -300,3 +300,18 @@ func TestAProviderMaySignWithAKeyOfItsOwn(t *testing.T) {
 		t.Error("an EC key was taken for RS256")
 	}
 }
+
+func TestAClockThatWasSetBackLeavesAKeyThatSigns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		ahead := 6 * time.Hour
+		k := newKeys(t, s.store, rig.Keyring(t),
+			func(c *fanout.KeysConfig) { c.Now = func() time.Time { return time.Now().Add(ahead) } })
+		first := kid(t, k)
+		ahead = 0
+		if now := kid(t, k); now != first {
+			t.Errorf("%s signs, want %s", now, first)
+		}
+	})
+}

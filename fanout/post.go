@@ -67,6 +67,10 @@ func isPublic(a netip.Addr) bool {
 
 // deliver sends an app a logout token (Back-Channel Logout §2.5).
 func (s *Sender) deliver(ctx context.Context, app App, n store.Notice) result {
+	if n.Key.IsZero() && n.SID == "" && s.severalIssuers() { // there was one when it was left
+		return result{verdict: permanent, name: "impossible", reason: "it names a person alone, who may be somebody else " +
+			"now that there are several issuers"}
+	}
 	claims, err := claimsFor(s.cfg.Issuer, app, n, s.cfg.Now())
 	if err != nil {
 		return result{verdict: permanent, name: "impossible", reason: err.Error()}

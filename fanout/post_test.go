@@ -123,12 +123,15 @@ func TestWhateverAnAppAnswersHasItsOutcome(t *testing.T) {
 				if len(pending) != 1 || !strings.HasPrefix(pending[0].Reason, c.reason) {
 					t.Fatalf("pending %v, dead %v, want it tried again for %q", pending, dead, c.reason)
 				}
-				s.pass(time.Minute)
+				if s.pass(30 * time.Second); c.next == third && len(s.attempts()) != 2 {
+					t.Errorf("%d attempts in half a minute, want the last one to come later", len(s.attempts()))
+				}
+				s.pass(100 * time.Second)
 				if n := len(s.letters(store.NoticeDead)); (n == 1) != (c.next == third) {
-					t.Errorf("%d dead after a minute", n)
+					t.Errorf("%d dead after two minutes", n)
 				}
 				if n := len(s.attempts()); c.next == third && n != 3 || n < 3 {
-					t.Errorf("%d attempts in a minute", n)
+					t.Errorf("%d attempts in two minutes", n)
 				}
 				s.pass(25 * time.Hour)
 				if dead := s.letters(store.NoticeDead); len(dead) != 1 || !strings.HasPrefix(dead[0].Reason, c.reason) {

@@ -35,6 +35,7 @@ type queue struct {
 
 	breaker breaker
 	woken   chan struct{}
+	retried chan struct{} // ends a pause of the breaker
 	mu      sync.Mutex
 	next    time.Time // when the next notice that this queue postponed is due; zero: none
 }
@@ -57,7 +58,12 @@ func (q *queue) run(ctx context.Context) {
 		now := q.s.cfg.Now()
 		hold, probe := q.breaker.hold(now)
 		if hold > 0 {
-			wait.Sleep(ctx, hold)
+			pause, cancel := context.WithTimeout(ctx, hold)
+			select {
+			case <-pause.Done():
+			case <-q.retried:
+			}
+			cancel()
 			continue
 		}
 		// Claim no more than can be tried well within the lease.

@@ -50,6 +50,11 @@ func (r result) outcome(n store.Notice, now time.Time) store.Outcome {
 		return store.Outcome{GiveUp: true, Untried: untried, Reason: r.reason}
 	}
 	pause := max(backoff(n.Attempts, retryFirst, retryMost), r.retryAfter)
+	if r.verdict == refused && n.Attempts == maxRefused-1 {
+		// Before the last try, what may pass: the app's store is away for a moment, or the keys have changed, and the app
+		// or another replica does not know the new ones yet.
+		pause = max(pause, jitter(4*maxAge))
+	}
 	if untried {
 		// The attempts do not grow. About as long again as it has waited is twice as long each time too.
 		pause = jitter(min(max(now.Sub(n.Created), retryFirst), retryMost))
@@ -88,6 +93,13 @@ func (b *breaker) hold(now time.Time) (wait time.Duration, probe bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.until.Sub(now), b.trips > 0
+}
+
+// release ends the pause. The next attempt is still a single one.
+func (b *breaker) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.until = time.Time{}
 }
 
 // record records the result of an attempt that began at the given time.

@@ -3,12 +3,17 @@ package fanout
 import (
 	"context"
 	"errors"
+	"time"
 
 	"example.com/curfew/internal/wait"
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
 )
+
+// keyPatience is how long a token may be sealed with a key that this replica does not have: a new key file comes to one
+// replica after the other.
+const keyPatience = time.Hour
 
 // revoke has the provider revoke the refresh token of a session (RFC 7009; Back-Channel Logout §2.7).
 func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n store.Notice) result {
@@ -20,11 +25,17 @@ func (s *Sender) revoke(ctx context.Context, p *oidc.Provider, n store.Notice) r
 	case errors.Is(err, session.ErrAltered):
 		return result{verdict: permanent, name: "impossible",
 			reason: "the notice was altered in the store: its token belongs to another session"}
+	case err != nil && s.cfg.Now().Before(n.Created.Add(keyPatience)):
+		return result{verdict: internal, name: "internal", reason: "the token was sealed with a key that is not known here"}
 	case err != nil:
 		return result{verdict: permanent, name: "impossible", reason: "the token was sealed with a key that is gone"}
 	}
 	for _, token := range tokens.Inherited {
-		if r := revoked(p.Revoke(ctx, token, "refresh_token")); r.verdict == temporary {
+		err := p.Revoke(ctx, token, "refresh_token")
+		if errors.Is(err, oidc.ErrUnsupportedTokenType) {
+			break // the same will be said of the last one
+		}
+		if r := revoked(err); r.verdict == temporary {
 			return r
 		}
 	}

@@ -70,7 +70,7 @@ func TestARefreshTokenIsRevokedOrTheReasonIsKept(t *testing.T) {
 		name   string
 		op     *revoker
 		tokens session.Tokens
-		asked  string // in a minute
+		asked  string // in three minutes
 		result string // of the last attempt
 		dead   string // the reason of the dead letter; empty: it is done
 	}{
@@ -93,6 +93,14 @@ func TestARefreshTokenIsRevokedOrTheReasonIsKept(t *testing.T) {
 			return 200, ""
 		}}, session.Tokens{AccessToken: "a-secret"}, once + ", access_token a-secret", "unsupported",
 			"the provider does not revoke refresh tokens; the access token is revoked"},
+		{"unsupported_token_type, also of what it inherited", &revoker{answer: func(kind string) (int, string) {
+			if kind == "refresh_token" {
+				return 400, unsupported
+			}
+			return 200, ""
+		}}, session.Tokens{AccessToken: "a-secret", Inherited: []string{"i-secret"}},
+			"refresh_token i-secret, " + once + ", access_token a-secret", "unsupported",
+			"the provider does not revoke refresh tokens; the access token is revoked"},
 		{"unsupported_token_type for both", &revoker{answer: always(400, unsupported)},
 			session.Tokens{AccessToken: "a-secret"},
 			once + ", access_token a-secret", "unsupported",
@@ -107,7 +115,7 @@ func TestARefreshTokenIsRevokedOrTheReasonIsKept(t *testing.T) {
 				c.tokens.RefreshToken = "r-secret"
 				s.leaveRevocation(t, p, c.tokens)
 				s.run()
-				s.pass(time.Minute)
+				s.pass(3 * time.Minute)
 				if got := c.op.asked(); got != c.asked {
 					t.Errorf("the provider was asked %q, want %q", got, c.asked)
 				}
@@ -189,17 +197,53 @@ func TestAProviderThatIsAwayIsAskedAgainUntilItIsBack(t *testing.T) {
 	})
 }
 
-func TestATokenSealedWithALostKeyIsGivenUpAtOnce(t *testing.T) {
+// A new key file comes to one replica after the other. Those that do not have it yet give nothing up.
+func TestATokenSealedWithAKeyThatIsNotHereWaitsAnHour(t *testing.T) {
+	t.Parallel()
+	for _, comes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			op := &revoker{}
+			s, p := revoking(t, op)
+			s.ring = rig.Keyring(t)
+			s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
+			s.run()
+			s.pass(50 * time.Minute)
+			if n := len(s.letters(store.NoticePending)); n != 1 || op.asked() != "" {
+				t.Fatalf("%d wait, and the provider was asked %q", n, op.asked())
+			}
+			if comes {
+				s.stop()
+				s.sender = s.another(func(c *fanout.Config) { c.Providers = []*oidc.Provider{p} })
+				s.run()
+			}
+			s.pass(30 * time.Minute)
+			dead := s.letters(store.NoticeDead)
+			if comes && (len(s.letters("")) != 0 || op.asked() != "refresh_token r-secret") {
+				t.Errorf("when the key is here, %+v is left, and the provider was asked %q", s.letters(""), op.asked())
+			}
+			if !comes && (len(dead) != 1 || dead[0].Reason != "the token was sealed with a key that is gone") {
+				t.Errorf("%+v", dead)
+			}
+		})
+	}
+}
+
+// What was left for a provider under its former name is revoked under its new one.
+func TestAProviderThatIsRenamedStillRevokes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, p := revoking(t, &revoker{})
-		s.ring = rig.Keyring(t)
+		op := &revoker{}
+		s, p := revoking(t, op)
 		s.leaveRevocation(t, p, session.Tokens{RefreshToken: "r-secret"})
+		c := p.Config()
+		c.Name = "corp"
+		renamed, err := oidc.New(c)
+		rig.Must(t, err)
+		s.sender = s.another(func(c *fanout.Config) { c.Providers = []*oidc.Provider{renamed} })
 		s.run()
-		s.pass(time.Second)
-		if dead := s.letters(store.NoticeDead); len(dead) != 1 ||
-			dead[0].Reason != "the token was sealed with a key that is gone" {
-			t.Errorf("%+v", dead)
+		s.pass(2 * time.Minute)
+		if op.asked() != "refresh_token r-secret" || len(s.letters("")) != 0 {
+			t.Errorf("asked %q, %+v is left", op.asked(), s.letters(""))
 		}
 	})
 }
@@ -225,9 +269,8 @@ func (s *stage) leaveRevocation(t *testing.T, p *oidc.Provider, tokens session.T
 	payload, err := session.NoticePayload(s.ring, &about, tokens)
 	rig.Must(t, err)
 	rig.Must(t, s.store.Enqueue(context.Background(), []store.Notice{{Kind: store.NoticeRevoke, Target: p.Name(),
-		Issuer:   p.Config().Issuer,
-		ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload, Due: time.Now(),
-		Deadline: time.Now().Add(24 * time.Hour)}}))
+		Issuer: p.Config().Issuer, ClientID: p.Config().ClientID, Subject: "alice", Key: bearer.Key(), Payload: payload,
+		Created: time.Now(), Due: time.Now(), Deadline: time.Now().Add(24 * time.Hour)}}))
 }
 
 func TestWhatSessionsHeldThatRanOutIsRevokedByThePolicy(t *testing.T) {

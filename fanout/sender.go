@@ -61,7 +61,8 @@ type Sender struct {
 	mu      sync.Mutex
 	apps    map[string]App
 	order   []string
-	changed chan struct{} // closed and replaced when the apps change
+	former  []string      // names that providers had before
+	changed chan struct{} // closed and replaced when the apps or former names change
 	queues  map[queueName]*queue
 	traces  traces
 }
@@ -98,6 +99,18 @@ func New(cfg Config) (*Sender, error) {
 		return nil, errors.Join(faults...)
 	}
 	return s, nil
+}
+
+// rename has the revocations tried that a provider left under a name that it has no more.
+func (s *Sender) rename(former string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Contains(s.former, former) {
+		return
+	}
+	s.former = append(s.former, former)
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // SetApps replaces the apps; it may be called while the sender runs. Notices for an app that is gone wait until it is
@@ -295,6 +308,21 @@ func (s *Sender) Wake() {
 	}
 }
 
+// Retry is [Sender.Wake], also for targets that are not tried for now since they did not answer.
+func (s *Sender) Retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.queues {
+		l.breaker.release()
+		for _, c := range [...]chan struct{}{l.retried, l.woken} {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
 // Run sends notices until ctx is done. It then finishes the attempts under way, gives back what it holds, and returns.
 // Several replicas may run on one store.
 func (s *Sender) Run(ctx context.Context) {
@@ -309,7 +337,10 @@ func (s *Sender) Run(ctx context.Context) {
 		changed := s.changed
 		wanted := make(map[queueName]*queue)
 		for _, p := range s.cfg.Providers {
-			wanted[queueName{store.NoticeRevoke, p.Name()}] = s.revocationQueue(p)
+			wanted[queueName{store.NoticeRevoke, p.Name()}] = s.revocationQueue(p.Name())
+		}
+		for _, name := range s.former {
+			wanted[queueName{store.NoticeRevoke, name}] = s.revocationQueue(name)
 		}
 		for id, a := range s.apps {
 			wanted[queueName{store.NoticeLogout, id}] = s.appQueue(a)
@@ -353,8 +384,8 @@ func (s *Sender) appQueue(a App) *queue {
 		})
 }
 
-func (s *Sender) revocationQueue(p *oidc.Provider) *queue {
-	return s.newQueue(queueName{store.NoticeRevoke, p.Name()}, revokeConcurrency, 2*s.cfg.Lease,
+func (s *Sender) revocationQueue(target string) *queue {
+	return s.newQueue(queueName{store.NoticeRevoke, target}, revokeConcurrency, 2*s.cfg.Lease,
 		func(ctx context.Context, n store.Notice) result {
 			return s.revoke(ctx, oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID), n)
 		})
@@ -363,13 +394,14 @@ func (s *Sender) revocationQueue(p *oidc.Provider) *queue {
 func (s *Sender) newQueue(name queueName, width int, lease time.Duration,
 	try func(context.Context, store.Notice) result) *queue {
 	return &queue{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try,
-		woken: make(chan struct{}, 1)}
+		woken: make(chan struct{}, 1), retried: make(chan struct{}, 1)}
 }
 
 const unknownReason = "nobody of this name is configured"
 
 // expireUnknown gives up the notices of targets that are no longer configured, after their deadline. Until then they
-// wait: another replica or a later configuration may know the target.
+// wait: another replica or a later configuration may know the target. They are due again long before the next look of
+// this replica, else it would take them from a replica that knows the target each time.
 func (s *Sender) expireUnknown(ctx context.Context) {
 	for wait.Sleep(ctx, unknownEvery); ctx.Err() == nil; wait.Sleep(ctx, unknownEvery) {
 		all, err := s.cfg.Outbox.Stats(ctx)
@@ -387,9 +419,12 @@ func (s *Sender) expireUnknown(ctx context.Context) {
 			now := s.cfg.Now()
 			notices, err := s.cfg.Outbox.Claim(ctx, t.Kind, t.Target, store.Time(now), s.cfg.Lease, 100)
 			for _, n := range notices {
+				if t.Kind == store.NoticeRevoke && oidc.Find(s.cfg.Providers, n.Issuer, n.ClientID) != nil {
+					s.rename(t.Target)
+				}
 				if now.Before(n.Deadline) {
 					l.complete(context.WithoutCancel(ctx), n,
-						store.Outcome{RetryAt: now.Add(unknownEvery), Untried: true, Reason: unknownReason})
+						store.Outcome{RetryAt: now.Add(unknownEvery / 10), Untried: true, Reason: unknownReason})
 				} else {
 					l.report(context.WithoutCancel(ctx), n,
 						result{verdict: expired, name: "expired", reason: unknownReason}, now)

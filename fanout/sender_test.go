@@ -16,6 +16,8 @@ import (
 	"example.com/curfew/oidc"
 	"example.com/curfew/session"
 	"example.com/curfew/store"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // What an app gets, to the letter (Back-Channel Logout §2.4, §2.5).
@@ -330,7 +332,7 @@ func TestOnlyTriesCountAsAttempts(t *testing.T) {
 		{"after an operator had a dead letter tried again", func(s *stage, _ *switchable) {
 			s.net.machine("wiki", answers("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))
 			s.run()
-			s.pass(time.Minute)
+			s.pass(3 * time.Minute)
 			dead := s.letters(store.NoticeDead)
 			if len(dead) != 1 {
 				s.Fatalf("%d dead letters, want one", len(dead))
@@ -486,6 +488,123 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 			if fmt.Sprint(strings.Join(got, ", ")) != c.want {
 				t.Errorf("%s: %q, want %q", c.name, strings.Join(got, ", "), c.want)
 			}
+		}
+	})
+}
+
+// distant is an outbox at the other end of a network.
+type distant struct{ store.Outbox }
+
+func (d distant) Claim(
+	ctx context.Context, kind store.NoticeKind, target string, now time.Time, lease time.Duration, n int,
+) ([]store.Notice, error) {
+	time.Sleep(time.Millisecond)
+	return d.Outbox.Claim(ctx, kind, target, now, lease, n)
+}
+
+func (d distant) Complete(ctx context.Context, n store.Notice, o store.Outcome) error {
+	time.Sleep(time.Millisecond)
+	return d.Outbox.Complete(ctx, n, o)
+}
+
+func TestAReplicaThatDoesNotKnowAnAppDoesNotKeepItsNoticesFromOneThatDoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		far := func(c *fanout.Config) { c.Outbox = distant{c.Outbox} }
+		s := newStage(t, far, app("wiki"))
+		other := s.another(far)
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { other.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		s.run()
+		s.enqueue("wiki", names("user", 6)...)
+		s.pass(10 * time.Minute)
+		m := new(mailbox)
+		s.net.machine("wiki", m.serve)
+		s.pass(7 * time.Minute) // the longest pause of the breaker, and some
+		if n := len(m.got()); n != 6 {
+			t.Errorf("%d of 6 were sent seven minutes after the app was back", n)
+		}
+	})
+}
+
+func TestARetryByAnOperatorDoesNotWaitForTheBreaker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		s.net.machine("wiki", answers("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"))
+		s.enqueue("wiki", "alice")
+		s.run()
+		s.pass(time.Second)
+		m := new(mailbox)
+		s.net.machine("wiki", m.serve)
+		rig.Must(t, s.store.Retry(t.Context(), s.letters("")[0].ID, time.Now(), time.Now().Add(24*time.Hour)))
+		s.sender.Wake()
+		if s.pass(time.Minute); len(m.got()) != 0 {
+			t.Fatal("a new notice ended the pause that the app has asked for")
+		}
+		s.sender.Retry()
+		if s.pass(time.Second); len(m.got()) != 1 {
+			t.Error("nothing was sent a second after an operator's retry")
+		}
+	})
+}
+
+// An app that looks for keys at most twice a minute does not know the new ones at once.
+func TestAKeyThatAnAppDoesNotKnowYetIsNoDeadLetter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil, app("wiki"))
+		m := new(mailbox)
+		var fetched time.Time
+		var set jose.JSONWebKeySet
+		m.status = func(nth int) int {
+			jws, err := jose.ParseSignedCompact(m.got()[nth-1], []jose.SignatureAlgorithm{jose.ES256})
+			rig.Must(t, err)
+			id := jws.Signatures[0].Header.KeyID
+			if len(set.Key(id)) == 0 && time.Since(fetched) > 30*time.Second {
+				set, _ = s.keys.Public(t.Context())
+				fetched = time.Now()
+			}
+			if len(set.Key(id)) == 0 {
+				return http.StatusBadRequest
+			}
+			return http.StatusOK
+		}
+		s.net.machine("wiki", m.serve)
+		s.run()
+		s.enqueue("wiki", "alice")
+		s.pass(time.Second)
+		rig.Must(t, s.keys.Rotate(t.Context(), true))
+		s.enqueue("wiki", "bob")
+		s.pass(3 * time.Minute)
+		if left := s.letters(""); len(left) != 0 {
+			t.Errorf("%+v is left after %q", left, s.attempts())
+		}
+	})
+}
+
+// With several issuers a subject alone may be somebody else, also if there was one when the session ended.
+func TestASubjectAloneIsNotNamedOnceThereAreSeveralIssuers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two := provider(t, "main", "https://id.example"), provider(t, "second", "https://other.example")
+		s := newStage(t, func(c *fanout.Config) { c.Providers = []*oidc.Provider{one} }, app("wiki"))
+		e := store.Ending{Cause: store.CauseBackChannel,
+			Selector: store.Selector{Issuer: "https://id.example", ClientID: "curfew", Subject: "alice"}}
+		e.Notices = s.sender.Plan(e)
+		_, err := s.store.End(t.Context(), e, time.Now())
+		rig.Must(t, err)
+		s.sender = s.another(func(c *fanout.Config) { c.Providers = []*oidc.Provider{one, two} }, app("wiki"))
+		m := new(mailbox)
+		s.net.machine("wiki", m.serve)
+		s.run()
+		s.pass(time.Minute)
+		dead := s.letters(store.NoticeDead)
+		if len(m.got()) != 0 || len(dead) != 1 || !strings.Contains(dead[0].Reason, "now that there are several issuers") {
+			t.Errorf("%d tokens, and dead letters %+v", len(m.got()), dead)
 		}
 	})
 }

@@ -57,7 +57,14 @@ func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *st
 	var err error
 	s.keys, err = fanout.NewKeys(fanout.KeysConfig{Values: s.store, Keyring: s.ring, Algs: algs, Log: log})
 	rig.Must(t, err)
-	cfg := fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: apps, Keyring: s.ring, Log: log,
+	s.sender = s.another(change, apps...)
+	return s
+}
+
+// another returns a sender at the same store, as one that was configured anew.
+func (s *stage) another(change func(*fanout.Config), apps ...fanout.App) *fanout.Sender {
+	s.Helper()
+	cfg := fanout.Config{Outbox: s.store, Issuer: issuer, Signer: s.keys, Apps: apps, Keyring: s.ring, Log: s.log.Logger(),
 		OnAttempt: func(kind store.NoticeKind, target, result string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -66,10 +73,10 @@ func newStage(t *testing.T, change func(*fanout.Config), apps ...fanout.App) *st
 	if change != nil {
 		change(&cfg)
 	}
-	s.sender, err = fanout.New(cfg)
-	rig.Must(t, err)
-	s.sender.Dial(s.net.dial)
-	return s
+	sender, err := fanout.New(cfg)
+	rig.Must(s.T, err)
+	sender.Dial(s.net.dial)
+	return sender
 }
 
 // run has the sender work until the test ends, or stop is called.

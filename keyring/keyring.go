@@ -18,7 +18,8 @@ import (
 var ErrUnsealed = errors.New("cannot be opened with any key of the keyring")
 
 // Keyring holds keys: the first one seals, all of them open. To rotate, put a new key first, and remove the old one
-// when nothing that it sealed is in use any more. A Keyring is safe for concurrent use.
+// when nothing that it sealed is in use any more. Where several processes share what is sealed, each has to know the
+// new key before one of them has it first. A Keyring is safe for concurrent use.
 //
 // A sealed value is bound to a purpose and a context (a session's key, a cookie's name), so it cannot be moved from one
 // place to another. It is sealed with AES-256-GCM and a random nonce, under a key derived for the purpose. One key may

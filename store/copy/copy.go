@@ -136,6 +136,9 @@ func (c *copier) run(ctx context.Context) (total Result, err error) {
 		return total, fmt.Errorf("FROM: %w", err)
 	}
 	defer c.feed.Close()
+	if err := c.feed.Sync(ctx); err != nil { // what the first one says of is what ends from now on; see store.Feed
+		return total, feedBroken(err)
+	}
 	if err := c.precheck(ctx); err != nil {
 		return total, err
 	}

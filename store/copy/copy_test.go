@@ -687,3 +687,57 @@ func BenchmarkCopy(b *testing.B) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// firstSync is a store whose feeds say nothing before the first Sync, as [store.Feed] allows.
+type firstSync struct {
+	store.Store
+	synced atomic.Bool
+	listed func() // after the first page
+}
+
+type firstSyncFeed struct {
+	store.Feed
+	of *firstSync
+}
+
+func (f firstSyncFeed) Sync(ctx context.Context) error {
+	f.of.synced.Store(true)
+	return f.Feed.Sync(ctx)
+}
+
+func (s *firstSync) Watch(ctx context.Context, fn func(store.Ended)) (store.Feed, error) {
+	feed, err := s.Store.Watch(ctx, func(e store.Ended) {
+		if s.synced.Load() {
+			fn(e)
+		}
+	})
+	return firstSyncFeed{feed, s}, err
+}
+
+func (s *firstSync) List(ctx context.Context, q store.Query, now time.Time) (store.Page, error) {
+	page, err := s.Store.List(ctx, q, now)
+	if q.Limit > 1 && s.listed != nil {
+		s.listed()
+		s.listed = nil
+	}
+	return page, err
+}
+
+func TestWhatEndsAfterItsPageWasReadIsHeardOf(t *testing.T) {
+	t.Parallel()
+	from, to := &firstSync{Store: memory.New()}, memory.New()
+	r := person(1, time.Now())
+	if err := errors.Join(signIn(from, r), signIn(to, r)); err != nil {
+		t.Fatal(err)
+	}
+	from.listed = func() {
+		if err := signOut(from.Store, r); err != nil {
+			t.Error(err)
+		}
+	}
+	result, err := Copy(t.Context(), from, to, Options{Mirror: true, Now: time.Now})
+	_, found := to.Find(t.Context(), r.Key, time.Now())
+	if err != nil || result.Settled && !errors.Is(found, store.ErrNotFound) {
+		t.Errorf("%+v, %v; at TO: %v", result, err, found)
+	}
+}
