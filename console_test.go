@@ -418,3 +418,27 @@ func TestAConsoleForNobodyIsAFault(t *testing.T) {
 		}
 	}
 }
+
+// A name that another provider had does not open the console to its people.
+func TestAProviderThatGetsTheNameOfAnotherDoesNotGetItsSessions(t *testing.T) {
+	t.Parallel()
+	keys := ring(t)
+	a := withConsole(t, map[string]any{"olga": "ops"}, func(c *curfew.Config) { c.Keyring = keys })
+	b := a.as("olga") // at the provider that is called main today
+	rp, err := curfew.New(t.Context(), curfew.Config{
+		URL: a.server.URL, Store: a.store, Keyring: keys, Log: new(rig.Log).Logger(),
+		Providers: []oidc.Config{{Name: "main", Issuer: "https://new.example.com", ClientID: "app", ClientSecret: "x"},
+			{Name: "partner", Issuer: a.op.Issuer(), ClientID: "app", ClientSecret: "secret"}},
+		Console: curfew.ConsoleAccess{Provider: "main", Require: map[string][]any{"groups": {"ops"}}},
+	})
+	rig.Must(t, err)
+	t.Cleanup(func() { rp.Close() })
+	server := rig.Serve(t, rp.Handler())
+	if resp, _ := b.send(http.MethodGet, server.URL+"/auth/console/", nil, opened()...); resp.StatusCode != 404 {
+		t.Errorf("the console answers %s", resp.Status)
+	}
+	resp, _ := b.send(http.MethodGet, server.URL+"/auth/verify", nil)
+	if name := resp.Header.Get("X-Auth-Provider"); resp.StatusCode != 200 || name != "partner" {
+		t.Errorf("%s, and the app is told that the provider is %q", resp.Status, name)
+	}
+}

@@ -320,7 +320,7 @@ func New(ctx context.Context, cfg Config) (*RP, error) {
 		Store: rp.store, Keyring: cfg.Keyring,
 		IdleTimeout: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RefreshGrace: cfg.RefreshGrace, MaxStale: cfg.MaxStale,
 		CacheSize: cfg.CacheSize, MaxPerSubject: cfg.MaxPerSubject, TokenLifetime: bearerLifetime(&cfg),
-		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves,
+		Refresh: rp.refresh, Revalidation: rp.revalidation, Revalidate: rp.revalidate, Serves: rp.serves, NameOf: rp.nameOf,
 		Notices: rp.fanout, RevokeExpired: cfg.RevokeExpired, Clock: clock,
 		Now: cfg.Now, Log: log,
 		OnCreated: func(s *session.Session) {
@@ -592,6 +592,13 @@ func (rp *RP) addProviders(cfg Config, log *slog.Logger) error {
 // provider returns the provider of a session, or nil if it is no longer configured.
 func (rp *RP) provider(issuer, clientID string) *oidc.Provider {
 	return oidc.Find(rp.providers, issuer, clientID)
+}
+
+func (rp *RP) nameOf(issuer, clientID string) string {
+	if p := rp.provider(issuer, clientID); p != nil {
+		return p.Name()
+	}
+	return ""
 }
 
 func (rp *RP) serves(issuer, clientID string) bool { return rp.provider(issuer, clientID) != nil }

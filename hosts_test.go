@@ -777,3 +777,28 @@ func TestAFailureAtTheMainHostKeepsTheWayBack(t *testing.T) {
 		})
 	}
 }
+
+// A link that asks the provider for something asks it at every host.
+func TestALinkThatAsksForAnotherSignInDoesSoAtEachHost(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, func(c *curfew.Config) { c.Providers[0].LinkParams = []string{"max_age", "acr_values"} })
+	v := h.visitor()
+	v.visit(h.at("auth") + "/")
+	v.visit(h.at("wiki") + "/")
+	v.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, host := range []string{"auth", "wiki"} {
+		for _, link := range []string{"max_age=0", "acr_values=gold", "login_hint=bob"} {
+			at := h.at(host) + "/auth/login?return_to=/x&" + link
+			for hop := 0; hop < 3 && !strings.HasPrefix(at, h.op.Issuer()); hop++ {
+				resp, err := v.Get(at)
+				rig.Must(t, err)
+				resp.Body.Close()
+				at = resp.Header.Get("Location")
+			}
+			name, value, _ := strings.Cut(link, "=")
+			if u, err := url.Parse(at); err != nil || u.Query().Get(name) != value {
+				t.Errorf("%s, %s: led to %q", host, link, at)
+			}
+		}
+	}
+}

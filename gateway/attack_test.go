@@ -259,6 +259,50 @@ func TestNoRequestLeavesThePathOfItsUpstream(t *testing.T) {
 }
 
 // The answer would show the user what only the app may see (RFC 9110 §9.3.8).
+// An app that reads `%2f` otherwise than a rule does must not get it, whatever else is in the path.
+func TestAnEncodedSlashIsRefusedBesideWhatShouldHaveBeenEncoded(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	st.policed(gateway.Rule{Path: "/public/*", Public: true}, gateway.Rule{Path: "/*", Groups: []string{"admins"}})
+	for path, want := range map[string]int{
+		"/public%2fadmin": 400, "/public%2fadmin|": 400, "/public%2fadmin^": 400, "/public%2fadmin/\u00e9": 400,
+		"/public/%2e%2e/admin<": 400, "/public%5cadmin`": 400,
+		"/public/a|b": 200, "/public/\u00e9": 200, "/public/%c3%a9": 200, "/private|": 401,
+	} {
+		u, err := url.ParseRequestURI(path)
+		rig.Must(t, err)
+		r := (&http.Request{Method: "GET", URL: u, RequestURI: path, Host: st.Web.URL.Host, Header: http.Header{}}).
+			WithContext(t.Context())
+		if a := st.gateway.Decide(r); a.Allowed != (want == 200) || !a.Allowed && a.Status != want {
+			t.Errorf("ext_authz %q: allowed %v, status %d, want %d", path, a.Allowed, a.Status, want)
+		}
+		r = r.Clone(t.Context())
+		r.URL, err = url.ParseRequestURI("/auth/verify" + path)
+		rig.Must(t, err)
+		r.RemoteAddr = "127.0.0.9:1234"
+		mux, w := http.NewServeMux(), httptest.NewRecorder()
+		st.gateway.Mount(mux)
+		if st.gateway.VerifyFirst(mux).ServeHTTP(w, r); w.Code != want {
+			t.Errorf("/auth/verify%s: %d, want %d", path, w.Code, want)
+		}
+	}
+}
+
+func TestTRACEIsAllowedToNoProxy(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	b, _ := st.signIn(nil)
+	in := st.askAt("/auth/verify", "Cookie", cookie(b), "X-Forwarded-Method", "TRACE", "X-Forwarded-Uri", "/x")
+	if in.Code != 501 || in.Header().Get("X-Auth-Subject") != "" {
+		t.Errorf("/auth/verify: %d %v", in.Code, in.Header())
+	}
+	r := httptest.NewRequest("TRACE", st.Web.URL.String()+"/x", nil)
+	r.Header.Set("Cookie", cookie(b))
+	if a := st.gateway.Decide(r); a.Allowed || a.Status != 501 {
+		t.Errorf("ext_authz: allowed %v, status %d", a.Allowed, a.Status)
+	}
+}
+
 func TestTRACEReachesNoApp(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

@@ -47,6 +47,17 @@ func plainPath(target string) (string, bool) {
 	return path, !isDots(path[start:])
 }
 
+// sentPath is [url.URL.EscapedPath], but the path as it was sent if that is not plain: where that has a character that
+// should have been encoded, EscapedPath writes it anew, with `/` for `%2f`.
+func sentPath(u *url.URL) string {
+	if u.RawPath != "" {
+		if _, ok := plainPath(u.RawPath); !ok {
+			return u.RawPath
+		}
+	}
+	return u.EscapedPath()
+}
+
 // ambiguous refuses a target that servers may read differently. The log has it without its query.
 func ambiguous(target string) error {
 	if end := strings.IndexAny(target, "?#"); end >= 0 {

@@ -138,9 +138,9 @@ func (p *Router) find(r *http.Request) (*route, error) {
 		host = p.gateway.here(r).Addr()
 	}
 	if p.byPath {
-		plain, ok := plainPath(r.URL.EscapedPath())
+		plain, ok := plainPath(sentPath(r.URL))
 		if !ok {
-			return nil, ambiguous(r.URL.EscapedPath())
+			return nil, ambiguous(sentPath(r.URL))
 		}
 		path = plain
 	}

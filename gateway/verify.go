@@ -30,6 +30,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, ok int, besides
 	var s *session.Session
 	var by *rule
 	if err == nil {
+		err = notForwarded(o.method)
+	}
+	if err == nil {
 		r, err = h.locate(r, o.hosts)
 	}
 	if err == nil {
@@ -89,7 +92,7 @@ type original struct {
 // depends on a value that is missing, the request is refused too.
 func (h *Handler) original(r *http.Request) (original, error) {
 	o := original{method: r.Method}
-	if below, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Site.Path("verify/")); ok {
+	if below, ok := strings.CutPrefix(sentPath(r.URL), h.Site.Path("verify/")); ok {
 		o.target, o.redirect, o.certain = "/"+below, true, true
 		o.hosts = []string{r.Host} // Envoy passes it on unchanged
 		if r.URL.RawQuery != "" {
@@ -176,13 +179,16 @@ func (h *Handler) ask(r *http.Request, app string, err error) Answer {
 	var s *session.Session
 	var by *rule
 	if err == nil {
+		err = notForwarded(r.Method)
+	}
+	if err == nil {
 		r, err = h.locateAsReceived(r)
 	}
 	if err == nil {
 		err = h.checkOrigin(r, "")
 	}
 	if err == nil {
-		s, by, err = h.decide(r, asked{method: r.Method, target: r.URL.EscapedPath(),
+		s, by, err = h.decide(r, asked{method: r.Method, target: sentPath(r.URL),
 			origin: h.originOf(r, []string{r.Host}), fromProxy: true})
 	}
 	if err == nil && s != nil {

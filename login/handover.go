@@ -145,7 +145,7 @@ func (h *Handler) handoverTarget(r *http.Request, f *handover) (web.Host, string
 // sign-in. It reports whether it has answered.
 func (h *Handler) handOverSession(w http.ResponseWriter, r *http.Request, q request) (bool, error) {
 	b, ok := h.Cookie.Read(r)
-	if !ok || q.prompt != "" && !q.silent {
+	if !ok || q.prompt != "" && !q.silent || len(q.params) > 0 || q.loginHint != "" {
 		return false, nil
 	}
 	s, err := h.Sessions.Find(r.Context(), b)

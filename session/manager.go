@@ -74,6 +74,8 @@ type Config struct {
 	// Serves reports whether sessions of this issuer and client are served; nil: all are. Sessions of a provider that
 	// is no longer configured must not be served, since its logout tokens could not end them.
 	Serves func(issuer, clientID string) bool
+	// NameOf returns the name of a provider in today's configuration; nil: a session keeps that of its sign-in.
+	NameOf func(issuer, clientID string) string
 
 	// OnRenewal is called after each question to a provider about a session: kind is "refresh" or "revalidation", and
 	// result "ok", "ended" (the answer ends the session) or "deferred" (there was none; the session goes on for a while).
@@ -524,7 +526,7 @@ func (m *Manager) lookUp(ctx context.Context, key store.Key, now time.Time) (*Se
 	if m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID) {
 		return nil, store.ErrNotFound
 	}
-	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
+	s, err := m.decode(rec)
 	switch {
 	case errors.Is(err, ErrAltered):
 		m.cfg.Log.WarnContext(ctx, "a session was changed in the store by somebody without a key: it is not "+

@@ -160,7 +160,7 @@ func ascii(text []byte) bool {
 
 // listed opens a record for an operator.
 func (m *Manager) listed(rec store.Record, now time.Time) Listed {
-	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
+	s, err := m.decode(rec)
 	unserved := m.cfg.Serves != nil && !m.cfg.Serves(rec.Issuer, rec.ClientID)
 	if err != nil || !now.Before(s.Expires) {
 		return Listed{&Session{

@@ -314,6 +314,17 @@ func decode(r *keyring.Keyring, rec store.Record, lifetime time.Duration) (*Sess
 	}, nil
 }
 
+// decode is [decode] with the provider under today's name.
+func (m *Manager) decode(rec store.Record) (*Session, error) {
+	s, err := decode(m.cfg.Keyring, rec, m.cfg.Lifetime)
+	if err == nil && m.cfg.NameOf != nil {
+		if name := m.cfg.NameOf(rec.Issuer, rec.ClientID); name != "" {
+			s.Provider = name
+		}
+	}
+	return s, err
+}
+
 // checkV1 checks the columns beside a payload of version 1, which does not contain them, against the claims of the ID
 // Token that it does contain. It returns when that token was issued, which is when the session began. So a payload from
 // an old backup cannot be restored as another person's session, nor for longer than it would have lived.

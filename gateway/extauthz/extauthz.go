@@ -127,6 +127,7 @@ func request(ctx context.Context, a *auth.AttributeContext) (*http.Request, erro
 }
 
 // options returns headers that replace existing ones.
+// options returns headers as gRPC can carry them. Its texts are UTF-8, and a cookie of the app need not be.
 func options(h http.Header) []*core.HeaderValueOption {
 	all := make([]*core.HeaderValueOption, 0, len(h))
 	for name, values := range h {
@@ -135,8 +136,8 @@ func options(h http.Header) []*core.HeaderValueOption {
 			if i > 0 {
 				action = core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 			}
-			all = append(all, &core.HeaderValueOption{Header: &core.HeaderValue{Key: strings.ToLower(name), Value: v},
-				AppendAction: action})
+			all = append(all, &core.HeaderValueOption{Header: &core.HeaderValue{Key: strings.ToLower(name),
+				Value: strings.ToValidUTF8(v, "?")}, AppendAction: action})
 		}
 	}
 	return all

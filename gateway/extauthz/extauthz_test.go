@@ -209,3 +209,20 @@ func TestARouteOfEnvoyNamesItsApp(t *testing.T) {
 		t.Errorf("the apps know the session as %v", sessions)
 	}
 }
+
+func TestACookieOfTheAppThatIsNotUTF8LocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	envoy, cookie := start(t)
+	q := question("GET", "/", nil)
+	q.Attributes.Request.Http.HeaderMap = &core.HeaderMap{Headers: []*core.HeaderValue{
+		{Key: "cookie", RawValue: []byte(cookie + "; name=Andr\xe9")}}}
+	answer, err := envoy.Check(t.Context(), q)
+	if err != nil || answer.GetOkResponse() == nil {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	for _, o := range answer.GetOkResponse().GetHeaders() {
+		if o.GetHeader().GetKey() == "cookie" && o.GetHeader().GetValue() != "name=Andr?" {
+			t.Errorf("the app gets the cookies %q", o.GetHeader().GetValue())
+		}
+	}
+}
