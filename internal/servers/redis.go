@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -117,17 +118,25 @@ func RedisCluster(t T, args ...string) *Group {
 // RedisClusterOf is [RedisCluster] with another number of replicas of each master.
 func RedisClusterOf(t T, replicas int, args ...string) *Group {
 	t.Helper()
-	const masters = 3
+	const masters, timeout = 3, "--cluster-node-timeout"
+	wanted := "2000"
+	if i := slices.Index(args, timeout); i >= 0 {
+		wanted = args[i+1]
+	}
 	g := new(Group)
 	create := []string{"--cluster", "create"}
 	for range masters * (1 + replicas) {
-		s := OwnRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(Port(t)),
-			"--cluster-node-timeout", "2000"}, args...)...)
+		// On a busy machine two nodes may take longer to greet each other than the timeout. Then one forgets the other, and
+		// redis-cli waits for ever. So until they know each other it is long.
+		s := OwnRedis(t, slices.Concat([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(Port(t))}, args,
+			[]string{timeout, "120000"})...)
 		g.Nodes, create = append(g.Nodes, s), append(create, s.Addr())
 	}
 	g.URL = "redis+cluster://" + strings.Join(create[2:2+masters], ",")
 	create = append(create, "--cluster-replicas", strconv.Itoa(replicas), "--cluster-yes")
-	if out, err := exec.Command(find(t, "redis-cli", getRedis), create...).CombinedOutput(); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, find(t, "redis-cli", getRedis), create...).CombinedOutput(); err != nil {
 		t.Fatal(fmt.Sprintf("redis-cli --cluster create: %v\n%s", err, out))
 	}
 	for _, s := range g.Nodes {
@@ -144,6 +153,10 @@ func RedisClusterOf(t T, replicas int, args ...string) *Group {
 		for _, s := range g.Nodes[:masters] {
 			s.awaitReplicas(replicas)
 		}
+	}
+	for _, s := range g.Nodes {
+		s.await("config set cluster-node-timeout "+wanted, "OK")
+		s.command[len(s.command)-1] = wanted
 	}
 	return g
 }
