@@ -425,8 +425,8 @@ func TestASignOutHereEndsTheTokensOfTheSession(t *testing.T) {
 	}
 }
 
-// A single access token can be ended. It stays dead, whoever ended it and whatever requests follow, although its
-// signature is still valid. The other tokens of the person live on.
+// An access token that was ended is refused from then on, even though its signature is still valid. It does not matter
+// who ended it, or which requests come later. The person's other tokens stay valid.
 func TestATokenThatIsEndedByItselfStaysDead(t *testing.T) {
 	t.Parallel()
 	const cap = 4

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.com/curfew"
+	"example.com/curfew/internal/rig"
 	"example.com/curfew/store"
 )
 
@@ -102,7 +103,8 @@ func TestALogoutDoesNotWaitForItsRecord(t *testing.T) {
 	t.Cleanup(func() { close(answer) })
 	s := newBrowser(t)
 	s.open(a.server.URL + "/")
-	resp, err := http.PostForm(a.server.URL+"/auth/backchannel-logout",
+	client := http.Client{Timeout: rig.Patience} // one that waited for its record would wait for ever
+	resp, err := client.PostForm(a.server.URL+"/auth/backchannel-logout",
 		map[string][]string{"logout_token": {a.op.SignLogoutToken("app", "alice", "")}})
 	if err != nil {
 		t.Fatal(err)
@@ -110,9 +112,6 @@ func TestALogoutDoesNotWaitForItsRecord(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("%s", resp.Status)
-	}
-	if _, lost := a.rp.Audit().Counts(); lost != 0 {
-		t.Errorf("%d events were given up before the journal answered", lost)
 	}
 	if s.signedIn(a) {
 		t.Error("the session lives")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -211,13 +212,12 @@ func again(ask func() (*page, error)) (*page, error) {
 	}
 }
 
-// overloaded reports whether four threads and more wait for each core, now or on average in the last minute.
+// overloaded reports whether, in the last minute, four threads and more waited for each core.
 func overloaded() bool {
 	text, _ := os.ReadFile("/proc/loadavg")
-	var average, skipped float64
-	var now int
-	fmt.Sscanf(string(text), "%f %f %f %d/", &average, &skipped, &skipped, &now)
-	return max(average, float64(now)) >= 4*float64(runtime.NumCPU())
+	load, _, _ := strings.Cut(string(text), " ")
+	waiting, err := strconv.ParseFloat(load, 64)
+	return err == nil && waiting >= 4*float64(runtime.NumCPU())
 }
 
 // signIn opens a page of the app as somebody, and returns what the app was told.

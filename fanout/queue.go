@@ -35,7 +35,6 @@ type queue struct {
 
 	breaker breaker
 	woken   chan struct{}
-	retried chan struct{} // ends a pause of the breaker
 	mu      sync.Mutex
 	next    time.Time // when the next notice that this queue postponed is due; zero: none
 }
@@ -61,7 +60,7 @@ func (q *queue) run(ctx context.Context) {
 			pause, cancel := context.WithTimeout(ctx, hold)
 			select {
 			case <-pause.Done():
-			case <-q.retried:
+			case <-q.woken: // an operator may have ended the pause
 			}
 			cancel()
 			continue

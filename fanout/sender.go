@@ -108,6 +108,8 @@ func (s *Sender) rename(former string) {
 	if slices.Contains(s.former, former) {
 		return
 	}
+	s.cfg.Log.Info("revocations that wait for a provider under a former name are tried", "event", "provider_renamed",
+		"former", former)
 	s.former = append(s.former, former)
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -314,12 +316,7 @@ func (s *Sender) Retry() {
 	defer s.mu.Unlock()
 	for _, l := range s.queues {
 		l.breaker.release()
-		for _, c := range [...]chan struct{}{l.retried, l.woken} {
-			select {
-			case c <- struct{}{}:
-			default:
-			}
-		}
+		l.wake()
 	}
 }
 
@@ -394,7 +391,7 @@ func (s *Sender) revocationQueue(target string) *queue {
 func (s *Sender) newQueue(name queueName, width int, lease time.Duration,
 	try func(context.Context, store.Notice) result) *queue {
 	return &queue{s: s, kind: name.kind, target: name.target, width: width, lease: lease, try: try,
-		woken: make(chan struct{}, 1), retried: make(chan struct{}, 1)}
+		woken: make(chan struct{}, 1)}
 }
 
 const unknownReason = "nobody of this name is configured"

@@ -307,12 +307,9 @@ func TestOnlyTriesCountAsAttempts(t *testing.T) {
 		{"beside a replica of an older configuration", func(s *stage, _ *switchable) {
 			older, err := fanout.New(fanout.Config{Outbox: s.store, Log: discard()})
 			rig.Must(s.T, err)
-			ctx, cancel := context.WithCancel(s.Context())
-			var running sync.WaitGroup
-			running.Go(func() { older.Run(ctx) })
+			stop := s.runs(older)
 			s.pass(4*time.Minute + time.Second)
-			cancel()
-			running.Wait()
+			stop()
 			if left := s.letters(""); len(left) != 1 || left[0].Reason != "nobody of this name is configured" {
 				s.Errorf("%+v waits, want it set aside", left)
 			}
@@ -492,7 +489,7 @@ func TestAnEndingPlansItsNotices(t *testing.T) {
 	})
 }
 
-// distant is an outbox at the other end of a network.
+// distant is an outbox at the other end of a network: each call takes a millisecond of the bubble's time.
 type distant struct{ store.Outbox }
 
 func (d distant) Claim(
@@ -512,12 +509,7 @@ func TestAReplicaThatDoesNotKnowAnAppDoesNotKeepItsNoticesFromOneThatDoes(t *tes
 	synctest.Test(t, func(t *testing.T) {
 		far := func(c *fanout.Config) { c.Outbox = distant{c.Outbox} }
 		s := newStage(t, far, app("wiki"))
-		other := s.another(far)
-		ctx, cancel := context.WithCancel(context.Background())
-		var running sync.WaitGroup
-		running.Go(func() { other.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
+		s.runs(s.another(far))
 		s.run()
 		s.enqueue("wiki", names("user", 6)...)
 		s.pass(10 * time.Minute)

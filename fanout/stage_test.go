@@ -80,12 +80,16 @@ func (s *stage) another(change func(*fanout.Config), apps ...fanout.App) *fanout
 }
 
 // run has the sender work until the test ends, or stop is called.
-func (s *stage) run() {
+func (s *stage) run() { s.stop = s.runs(s.sender) }
+
+// runs is run for another sender; it returns its stop.
+func (s *stage) runs(sender *fanout.Sender) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); s.sender.Run(ctx) }()
-	s.stop = sync.OnceFunc(func() { cancel(); <-done })
-	s.Cleanup(s.stop)
+	go func() { defer close(done); sender.Run(ctx) }()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	s.Cleanup(stop)
+	return stop
 }
 
 // app is an app of the stage, reached by https or http as it says.

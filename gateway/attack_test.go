@@ -258,7 +258,6 @@ func TestNoRequestLeavesThePathOfItsUpstream(t *testing.T) {
 	}
 }
 
-// The answer would show the user what only the app may see (RFC 9110 §9.3.8).
 // An app that reads `%2f` otherwise than a rule does must not get it, whatever else is in the path.
 func TestAnEncodedSlashIsRefusedBesideWhatShouldHaveBeenEncoded(t *testing.T) {
 	t.Parallel()
@@ -286,8 +285,19 @@ func TestAnEncodedSlashIsRefusedBesideWhatShouldHaveBeenEncoded(t *testing.T) {
 			t.Errorf("/auth/verify%s: %d, want %d", path, w.Code, want)
 		}
 	}
+
+	app, _ := url.Parse(st.app.URL)
+	router := st.routed(gateway.Route{Path: "/public/*", Upstream: gateway.Upstream{URL: app}},
+		gateway.Route{Upstream: gateway.Upstream{URL: app}})
+	for path, want := range map[string]int{"/public%2fadmin|": 400, "/public/%2e%2e/admin<": 400, "/public/a|b": 200} {
+		w := httptest.NewRecorder()
+		if router.ServeHTTP(w, httptest.NewRequest("GET", path, nil)); w.Code != want {
+			t.Errorf("a proxied %s: %d, want %d", path, w.Code, want)
+		}
+	}
 }
 
+// The answer would show the user what only the app may see (RFC 9110 §9.3.8).
 func TestTRACEIsAllowedToNoProxy(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)

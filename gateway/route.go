@@ -138,9 +138,10 @@ func (p *Router) find(r *http.Request) (*route, error) {
 		host = p.gateway.here(r).Addr()
 	}
 	if p.byPath {
-		plain, ok := plainPath(sentPath(r.URL))
+		sent := sentPath(r.URL)
+		plain, ok := plainPath(sent)
 		if !ok {
-			return nil, ambiguous(sentPath(r.URL))
+			return nil, ambiguous(sent)
 		}
 		path = plain
 	}

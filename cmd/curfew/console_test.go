@@ -20,8 +20,8 @@ import (
 	"example.com/curfew/oidc/oidctest"
 )
 
-// browserPatience bounds a browser that hangs. Nothing waits for it to pass.
-const browserPatience = 10 * time.Minute
+// browserPatience bounds a browser, and pagePatience a wait for one page. Nothing waits for them to pass.
+const browserPatience, pagePatience = 10 * time.Minute, 3 * time.Minute
 
 // screen is Chromium with the console open.
 type screen struct {
@@ -50,7 +50,7 @@ func (s *screen) open(path string) { s.t.Helper(); s.do(chromedp.Navigate(s.base
 func (s *screen) until(expression string) {
 	s.t.Helper()
 	for {
-		_, err := chromedp.Run(s.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(browserPatience)))
+		_, err := chromedp.Run(s.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(pagePatience)))
 		if err == nil {
 			return
 		}

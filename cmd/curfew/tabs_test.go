@@ -129,7 +129,7 @@ func (s *screen) sees(expression string) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	last := ""
-	for end := time.Now().Add(browserPatience / 2); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(pagePatience / 2); time.Now().Before(end); <-tick.C {
 		// On the way from one page to the next there is none to ask.
 		is, err := chromedp.Run(s.ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
 		if err == nil && is {

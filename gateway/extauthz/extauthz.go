@@ -126,18 +126,21 @@ func request(ctx context.Context, a *auth.AttributeContext) (*http.Request, erro
 	return r, nil
 }
 
-// options returns headers that replace existing ones.
-// options returns headers as gRPC can carry them. Its texts are UTF-8, and a cookie of the app need not be.
+// options returns headers that replace existing ones. A text of gRPC is UTF-8, and a cookie of the app need not be. All
+// other values are ours.
 func options(h http.Header) []*core.HeaderValueOption {
 	all := make([]*core.HeaderValueOption, 0, len(h))
 	for name, values := range h {
 		for i, v := range values {
+			if name == "Cookie" {
+				v = strings.ToValidUTF8(v, "?")
+			}
 			action := core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
 			if i > 0 {
 				action = core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 			}
-			all = append(all, &core.HeaderValueOption{Header: &core.HeaderValue{Key: strings.ToLower(name),
-				Value: strings.ToValidUTF8(v, "?")}, AppendAction: action})
+			all = append(all, &core.HeaderValueOption{Header: &core.HeaderValue{Key: strings.ToLower(name), Value: v},
+				AppendAction: action})
 		}
 	}
 	return all

@@ -136,7 +136,7 @@ func (c *copier) run(ctx context.Context) (total Result, err error) {
 		return total, fmt.Errorf("FROM: %w", err)
 	}
 	defer c.feed.Close()
-	if err := c.feed.Sync(ctx); err != nil { // what the first one says of is what ends from now on; see store.Feed
+	if err := c.feed.Sync(ctx); err != nil { // it proves nothing about earlier endings, so nothing is read before
 		return total, feedBroken(err)
 	}
 	if err := c.precheck(ctx); err != nil {

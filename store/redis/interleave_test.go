@@ -27,14 +27,14 @@ func fresh(t testing.TB, on *servers.Shared, o redis.Options) *redis.Store {
 }
 
 // twins opens two stores on the same keys: one that is patient, and one whose time, and with that its claims, run out
-// soon. Neither waits for replicas: these tests are about claims.
+// soon. The hasty one does not wait for replicas: these tests are about claims.
 func twins(t testing.TB, on *servers.Shared, soon time.Duration) (patient, hasty *redis.Store) {
 	t.Helper()
-	url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), WaitReplicas: -1, DialTimeout: time.Minute}
+	url, o := on.Get(t).URL, redis.Options{Prefix: prefix(), DialTimeout: time.Minute}
 	for _, backend := range []**redis.Store{&patient, &hasty} {
 		o.Timeout = time.Minute
 		if backend == &hasty {
-			o.Timeout = soon
+			o.Timeout, o.WaitReplicas = soon, -1
 		}
 		*backend = open(t, url, o)
 		t.Cleanup(func() { (*backend).Close() })

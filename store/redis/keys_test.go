@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/curfew/internal/rig"
+	"example.com/curfew/session"
 	"example.com/curfew/store"
 	"example.com/curfew/store/redis"
 	gocmp "github.com/google/go-cmp/cmp"
@@ -54,8 +55,15 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	backend := open(t, s.URL, redis.Options{Prefix: "p:"})
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
+	marked := func(subject, sid string) store.Record {
+		r := recordOf(subject, sid, now)
+		r.ClientID = "MARK-client" // beside random bytes, where "app" may be by chance
+		bearer := session.NewBearer(r.Issuer, r.ClientID, subject)
+		r.Key = bearer.Key()
+		return r
+	}
 	for _, sid := range []string{"", "MARK-sid"} {
-		r := recordOf("MARK-subject", sid, now)
+		r := marked("MARK-subject", sid)
 		mustCreate(t, backend, r, now)
 		r.IdleExpires = r.IdleExpires.Add(3 * time.Hour)
 		if err := backend.Update(t.Context(), r, now); err != nil {
@@ -71,12 +79,13 @@ func TestNoKeyHoldsWhatOthersWroteAndAllRunOut(t *testing.T) {
 	for _, who := range []store.Selector{{Subject: "MARK-subject"}, {SID: "MARK-sid2"},
 		{Subject: "MARK-subject", SID: "MARK-sid3"}} {
 		e := tokenOf(who, "MARK-jti"+who.SID, now)
+		e.Selector.ClientID = "MARK-client"
 		e.Notices = []store.NoticeRequest{{Kind: store.NoticeLogout, Target: "MARK-target", Deadline: now.Add(time.Hour)}}
 		if _, err := backend.End(t.Context(), e, now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	kept := recordOf("MARK-subject2", "MARK-sid4", now)
+	kept := marked("MARK-subject2", "MARK-sid4")
 	kept.Former = []string{"MARK-sid6"}
 	mustCreate(t, backend, kept, now)
 	notices, err := backend.Claim(t.Context(), store.NoticeLogout, "MARK-target", now, time.Minute, 2)
