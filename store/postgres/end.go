@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"example.com/curfew/store"
@@ -22,16 +21,13 @@ const raisedLevel = `CASE WHEN current_setting('synchronous_commit') IN ('off', 
 // writes nothing does not wait. So it writes a message to the write-ahead log, which nothing reads: the standby
 // confirms that message and everything before it.
 //
-// Each of the inner queries has to be evaluated before what is around it.
+// The inner query has to be evaluated before what is around it.
 const endSQL = `SELECT e.* FROM (
-	SELECT w.*, CASE WHEN $20::text = '' THEN false
-		ELSE curfew_bar($1::text, $2::text, $20::text, $21::bigint, $11::bigint, w.life) END AS barred FROM (
-	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, ` + raisedLevel + ` AS level,
-		set_config('curfew.mark_life', $19::text, true) AS life OFFSET 0) w OFFSET 0) w,
-	LATERAL curfew_end(
-		CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL AND w.barred IS NOT NULL THEN $1::text END,
+	SELECT pg_logical_emit_message(true, 'curfew', ''::text) AS written, ` + raisedLevel + ` AS level OFFSET 0) w,
+	LATERAL curfew_end(CASE WHEN w.written IS NOT NULL AND w.level IS NOT NULL THEN $1::text END,
 		$2::text, $3::text, $4::text, $5::bytea, $6::bigint, $7::bigint, $8::text, $9::bytea, $10::bigint, $11::bigint,
-		$12::text[], $13::text[], $14::bigint[], $15::boolean[], $16::integer[], $17::integer, $18::integer) e`
+		$12::bigint, $13::text, $14::bigint, $15::text[], $16::text[], $17::bigint[], $18::boolean[], $19::integer[],
+		$20::integer, $21::integer, $22::integer, $23::integer) e`
 
 // End implements [store.Store].
 func (s *Store) End(ctx context.Context, e store.Ending, now time.Time) ([]store.Ended, error) {
@@ -59,7 +55,8 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, args []any) (gone 
 			r := store.Record{Issuer: e.Selector.Issuer, ClientID: e.Selector.ClientID}
 			var key []byte
 			var subject, sid *string
-			if err := row.Scan(&key, &subject, &sid); err != nil {
+			var refresh *store.Refresh
+			if err := row.Scan(&key, &subject, &sid, &refresh); err != nil {
 				return r, err
 			}
 			if key == nil {
@@ -69,7 +66,7 @@ func (s *Store) endBatch(ctx context.Context, e store.Ending, args []any) (gone 
 				return r, fmt.Errorf("a key of %d bytes is stored, not of %d", len(key), len(r.Key))
 			}
 			copy(r.Key[:], key)
-			r.Subject, r.SID = *subject, *sid
+			r.Subject, r.SID, r.Refresh = *subject, *sid, *refresh
 			return r, nil
 		})
 		return err
@@ -92,9 +89,13 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 	names := []string{w.Issuer, w.ClientID, w.Subject, w.SID, string(e.Cause)}
 	kinds, targets := make([]string, len(e.Notices)), make([]string, len(e.Notices))
 	deadlines, whole, each := make([]int64, len(e.Notices)), make([]bool, len(e.Notices)), make([]int32, len(e.Notices))
+	var about, revoked int32
 	for i, t := range e.Notices {
 		kinds[i], targets[i], deadlines[i] = string(t.Kind), t.Target, store.Micros(t.Deadline)
 		whole[i], each[i] = noticesOf(e, t)
+		if about |= each[i]; t.Kind == store.NoticeRevoke {
+			revoked |= each[i]
+		}
 	}
 	if err := writable(append(names, targets...)...); err != nil {
 		return nil, err
@@ -112,17 +113,14 @@ func endArgs(e store.Ending, now time.Time) ([]any, error) {
 		d := digest("jti", w.Issuer, w.ClientID, e.JTI)
 		jti = d[:]
 	}
-	bar, life := "", ""
+	bar := ""
 	if e.Bar {
 		bar = w.Key.MarkSID()
 	}
-	if e.Spare == 0 { // see curfew_token_ended
-		life = strconv.FormatInt(e.MarkLife().Microseconds(), 10)
-	}
 	return []any{w.Issuer, w.ClientID, w.Subject, w.SID, key, subject, sidHash(w.Issuer, w.ClientID, w.SID),
-		string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now), kinds, targets, deadlines, whole, each,
-		e.Spare, store.EndBatch, life, bar,
-		sidHash(w.Issuer, w.ClientID, bar)}, nil
+		string(e.Cause), jti, store.Micros(e.JTIExpires), store.Micros(now), e.MarkLife().Microseconds(),
+		bar, sidHash(w.Issuer, w.ClientID, bar), kinds, targets, deadlines, whole, each, about, revoked,
+		e.Spare, store.EndBatch}, nil
 }
 
 // noticesOf returns which notices t requests, in the form that curfew_end takes: one for the whole subject, or one for

@@ -23,7 +23,7 @@ import (
 // and transactions commit in another order. So each read returns every ending that was complete when it began, once,
 // and Sync is a read.
 //
-// NOTIFY only says when to read. An ending does not notify in its own transaction: PostgreSQL commits transactions that
+// NOTIFY only says when to read, and what ends within a few milliseconds shares one (see burst). An ending does not notify in its own transaction: PostgreSQL commits transactions that
 // notify one at a time, each with its own flush to the disk, so 16 concurrent callers would achieve an eighth of the
 // logouts. Instead the replica that ended sessions notifies after the commit. If it crashes before that, or the
 // notification is lost, the others find the ending at their next read, at the latest in the next Sync, which does not
@@ -49,11 +49,16 @@ type follower struct {
 	closed       bool
 
 	// Only the goroutine of run uses these.
+	last     time.Time // when the last read began
 	conn     *pgx.Conn
 	pid      uint32 // of the server's process behind conn
 	snapshot string // of the last read
 	gaps     int64  // how often something may have been missed
 }
+
+// burst is how long after a read the next one begins, unless it is requested: where there are many endings, they share
+// a NOTIFY and a read.
+const burst = 5 * time.Millisecond
 
 // request asks for a read that begins after the request.
 type request struct {
@@ -183,7 +188,7 @@ func (f *follower) readLoop(ctx context.Context) error {
 	for {
 		requests, announce, err := f.wait(ctx)
 		if err == nil && announce {
-			err = f.exec(ctx, announceSQL, f.channel)
+			err = f.notify(ctx)
 		}
 		if err == nil {
 			err = f.read(ctx)
@@ -208,14 +213,18 @@ func (f *follower) wait(ctx context.Context) (requests []request, announce bool,
 			return nil, false, err
 		}
 		f.mu.Lock()
-		notified := f.notified.Swap(false)
-		if len(f.requests) > 0 || f.announcement || notified {
+		news, early := f.announcement || f.notified.Load(), burst-time.Since(f.last)
+		if len(f.requests) > 0 || news && early <= 0 {
 			requests, announce = f.requests, f.announcement
-			f.requests, f.announcement = nil, false
+			f.requests, f.announcement, f.last = nil, false, time.Now()
+			f.notified.Store(false)
 			f.mu.Unlock()
 			return requests, announce, nil
 		}
-		waiting, wake := context.WithCancel(ctx)
+		if !news {
+			early = time.Hour
+		}
+		waiting, wake := context.WithTimeout(ctx, early)
 		f.wake = wake
 		f.mu.Unlock()
 		err := f.conn.PgConn().WaitForNotification(waiting)
@@ -227,10 +236,11 @@ func (f *follower) wait(ctx context.Context) (requests []request, announce bool,
 	}
 }
 
-func (f *follower) exec(ctx context.Context, statement string, args ...any) error {
+// notify notifies the other replicas.
+func (f *follower) notify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	_, err := f.conn.Exec(ctx, statement, args...)
+	_, err := f.conn.Exec(ctx, announceSQL, pgx.QueryExecModeCacheStatement, f.channel)
 	return err
 }
 
@@ -284,10 +294,10 @@ func (f *follower) read(ctx context.Context) error {
 func (f *follower) announce() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.announcement = true
-	if f.wake != nil {
+	if !f.announcement && f.wake != nil {
 		f.wake()
 	}
+	f.announcement = true
 }
 
 // request has the feed read, and returns how many gaps there have been.

@@ -26,7 +26,8 @@ func planned(t *testing.T, address string) (string, *postgres.Store) {
 			SELECT sha256(i::text::bytea), i/2, i, 1, 1, i*1000000::bigint, i*1000000::bigint, 1, 0,
 				'https://id.example', 'app', 'user'||i/2, 's'||i, 'x' FROM generate_series(1, 20000) i`,
 		`UPDATE curfew_sessions SET former = ARRAY['f'||sid], former_hash = ARRAY[-sid_hash] WHERE sid_hash < 5000`,
-		`INSERT INTO curfew_marks SELECT 'https://id.example', 'app', 'user'||i, 's'||i, i FROM generate_series(1, 5000) i`,
+		`INSERT INTO curfew_marks SELECT 'https://id.example', 'app', 'user'||i, 's'||i, i, i
+			FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_jtis SELECT sha256(i::text::bytea), i FROM generate_series(1, 5000) i`,
 		`INSERT INTO curfew_ended SELECT i::text::xid8, i, sha256(i::text::bytea),
 			'https://id.example', 'app', 'x', 'y', 'user' FROM generate_series(1, 20000) i`,
@@ -119,7 +120,7 @@ func TestAnEndingReadsTheSameWhateverTheNumberOfSessions(t *testing.T) {
 			"both": `'none', 'none', NULL, 4711000, 4711000`, "a key": `'', '', sha256('none'), NULL, NULL`,
 		} {
 			statement := `EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM curfew_end('https://id.example', 'app', ` + names +
-				`, 'user', NULL, 0, 1, '{}', '{}', '{}', '{}', '{}', 0, 500)`
+				`, 'user', NULL, 0, 1, 1, '', NULL, '{}', '{}', '{}', '{}', '{}', 0, 0, 0, 500)`
 			blocks := 0
 			for range 2 { // the first reads the catalogue too
 				rows, err := conn.Query(t.Context(), statement, pgx.QueryExecModeSimpleProtocol)

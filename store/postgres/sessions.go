@@ -21,7 +21,7 @@ const (
 
 	// Any mark of a sid bars, of whatever time. curfew_barred finds none of the empty subject, so it asks about the sids
 	// alone; for a session without one it would find those of the subject, which it is then asked about below.
-	// $15 stands for the key, see curfew_bar.
+	// $15 stands for the key, see curfew_end.
 	admitSQL = `SELECT CASE WHEN curfew_barred($2::text, $3::text, '', $5::text[] || $15::text, $6::bigint,
 			$7::bigint[] || $16::bigint, 0) THEN 'ended'
 		ELSE curfew_create($1::bytea, $2::text, $3::text, $4::text, $5::text[], $6::bigint, $7::bigint[],

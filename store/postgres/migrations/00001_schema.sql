@@ -35,16 +35,17 @@ CREATE INDEX curfew_sessions_by_former ON curfew_sessions USING gin (former_hash
 CREATE INDEX curfew_sessions_by_slot ON curfew_sessions (slot);
 
 -- End marks. A mark bars the subject, the sid, or, if both are set, the subject with that sid and the subject without a
--- sid.
+-- sid. A sid that begins with "key:" is none: it stands for a key (store.Key.MarkSID).
 CREATE TABLE curfew_marks (
-	issuer  text   NOT NULL COLLATE "C",
-	client  text   NOT NULL COLLATE "C",
-	subject text   NOT NULL COLLATE "C",
-	sid     text   NOT NULL COLLATE "C",
-	at      bigint NOT NULL,
+	issuer     text   NOT NULL COLLATE "C",
+	client     text   NOT NULL COLLATE "C",
+	subject    text   NOT NULL COLLATE "C",
+	sid        text   NOT NULL COLLATE "C",
+	at         bigint NOT NULL,
+	kept_until bigint NOT NULL,
 	PRIMARY KEY (issuer, client, subject, sid)
 );
-CREATE INDEX curfew_marks_by_at ON curfew_marks (at);
+CREATE INDEX curfew_marks_by_kept_until ON curfew_marks (kept_until);
 
 -- A jti may be longer than an index can hold; its digest covers issuer and client too.
 CREATE TABLE curfew_jtis (
@@ -95,6 +96,15 @@ CREATE UNLOGGED TABLE curfew_attempts (
 );
 ALTER TABLE curfew_attempts ALTER COLUMN value SET STORAGE EXTERNAL;
 CREATE INDEX curfew_attempts_by_expires ON curfew_attempts (expires);
+
+-- The newest entries of store.Journal, sealed.
+CREATE TABLE curfew_journal (
+	position bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	added    bigint NOT NULL,
+	entry    bytea  NOT NULL
+);
+ALTER TABLE curfew_journal ALTER COLUMN entry SET STORAGE EXTERNAL;
+CREATE INDEX curfew_journal_by_added ON curfew_journal (added);
 
 -- The sessions that ended lately, for the feeds, by the transaction that ended them.
 CREATE TABLE curfew_ended (
@@ -212,29 +222,53 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- curfew_mark leaves an end mark for p_life. It returns true.
+CREATE FUNCTION curfew_mark(
+	p_issuer text, p_client text, p_subject text, p_sid text, p_at bigint, p_life bigint
+) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at, kept_until)
+		VALUES (p_issuer, p_client, p_subject, p_sid, p_at, p_at + p_life)
+		ON CONFLICT (issuer, client, subject, sid) DO UPDATE
+			SET at = excluded.at, kept_until = greatest(m.kept_until, excluded.kept_until) WHERE m.at < excluded.at;
+	RETURN true;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- curfew_end carries out one batch of an ending: up to p_limit sessions; if p_spare is not 0, of those beyond the
 -- p_spare newest. It returns the sessions that lived, and a row with an empty key if there may be another batch; or one
 -- row of nulls if the jti is known and nothing was done. p_key, p_subject_hash and p_sid_hash are null for what the
--- ending does not name. For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one
--- for each session whose kind of refresh token is a bit of p_each.
+-- ending does not name. p_bar is the name of the end mark of p_key, if there is to be one: Admit takes the lock of that
+-- name, shared, so of an Admit of the key and an ending of it one comes first, as for a sid.
+--
+-- For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one for each session whose
+-- kind of refresh token is a bit of p_each. p_about has the bits of all of them, p_revoked those of the kind revoke.
 --
 -- A sid also names the sessions that had it before. An ending of a sid that a session has before and after a rename
 -- needs no further lock: every visible version of the row has that sid, and the row is checked again after a wait for
 -- its lock.
+--
+-- To set up and start a statement takes longer than most of them run. So what can be an expression is one, as the locks
+-- are, and one session of which no notice tells has its own two statements. The index of former sids can only be
+-- searched by a bitmap scan, which the connections of Curfew switch off for their other statements.
 CREATE FUNCTION curfew_end(
 	p_issuer text, p_client text, p_subject text, p_sid text, p_key bytea, p_subject_hash bigint, p_sid_hash bigint,
-	p_cause text, p_jti bytea, p_jti_expires bigint, p_now bigint,
+	p_cause text, p_jti bytea, p_jti_expires bigint, p_now bigint, p_mark_life bigint, p_bar text, p_bar_hash bigint,
 	p_kinds text[], p_targets text[], p_deadlines bigint[], p_whole boolean[], p_each integer[],
-	p_spare integer, p_limit integer
-) RETURNS TABLE (ended_key bytea, ended_subject text, ended_sid text) LANGUAGE plpgsql
-SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+	p_about integer, p_revoked integer, p_spare integer, p_limit integer
+) RETURNS TABLE (ended_key bytea, ended_subject text, ended_sid text, ended_refresh smallint) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = on SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+	place CONSTANT bigint := 'curfew_sessions'::regclass::oid; -- see curfew_barred
+	done boolean; -- the result of a function that is called for what it does
+	marked bigint;
 	batch bytea[];
 	named bytea[];
+	tokens bytea[];
+	held integer;
+	lived boolean;
 	more boolean;
-	-- Payloads are read only where a notice needs them.
-	revoked integer := coalesce(
-		(SELECT bit_or(t.each) FROM unnest(p_kinds, p_each) AS t (kind, each) WHERE t.kind = 'revoke'), 0);
 BEGIN
 	-- At any other level, a statement after a lock does not see what was committed while it waited.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -249,69 +283,97 @@ BEGIN
 		END IF;
 	END IF;
 
+	-- To spare sessions takes no lock and leaves no mark: further logins may begin, and each of them removes old
+	-- sessions itself.
+	IF p_spare = 0 THEN
+		IF p_subject_hash IS NOT NULL THEN
+			done := pg_advisory_xact_lock(p_subject_hash # place) IS NOT NULL;
+		END IF;
+		IF p_sid_hash IS NOT NULL THEN
+			done := pg_advisory_xact_lock(p_sid_hash # place) IS NOT NULL;
+		END IF;
+		IF p_bar <> '' THEN
+			done := pg_advisory_xact_lock(p_bar_hash # place) IS NOT NULL;
+		END IF;
+		-- A mark bars the logins that began before it. A caller of End knows this server's time only approximately, so
+		-- the mark is never earlier than the server's time, read after the wait for the locks.
+		marked := greatest(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
+		IF p_bar <> '' THEN
+			done := curfew_mark(p_issuer, p_client, '', p_bar, marked, p_mark_life);
+		ELSIF p_key IS NULL THEN
+			done := curfew_mark(p_issuer, p_client, p_subject, p_sid, marked, p_mark_life);
+			IF p_subject <> '' AND p_sid <> '' THEN -- and one for the sid, whatever the subject
+				done := curfew_mark(p_issuer, p_client, '', p_sid, marked, p_mark_life);
+			END IF;
+		END IF;
+	END IF;
+
 	-- First find a batch, then lock it in the order of its keys: to sort all sessions would cost each batch too much.
 	IF p_key IS NOT NULL THEN
 		batch := ARRAY[p_key];
 	ELSIF p_spare > 0 THEN
-		-- No lock and no mark: further logins may begin, and each of them removes old sessions itself.
 		batch := ARRAY(SELECT s.key FROM curfew_sessions s
 			WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
 				AND s.subject = p_subject
 			ORDER BY s.created DESC OFFSET p_spare LIMIT p_limit);
+	ELSIF p_sid_hash IS NULL THEN
+		batch := ARRAY(SELECT s.key FROM curfew_sessions s
+			WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
+				AND s.subject = p_subject
+			LIMIT p_limit);
 	ELSE
-		IF p_subject_hash IS NOT NULL THEN
-			PERFORM pg_advisory_xact_lock(p_subject_hash # 'curfew_sessions'::regclass::oid::bigint);
-		END IF;
-		IF p_sid_hash IS NOT NULL THEN
-			PERFORM pg_advisory_xact_lock(p_sid_hash # 'curfew_sessions'::regclass::oid::bigint);
-		END IF;
-		-- The mark bars the logins that began before it. A caller of End knows this server's time only approximately,
-		-- so the mark is never earlier than the server's time, read after the wait for the lock. With subject and sid
-		-- there is another one for the sid, whatever the subject.
-		INSERT INTO curfew_marks AS m (issuer, client, subject, sid, at)
-			SELECT p_issuer, p_client, subject, p_sid,
-				greatest(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-			FROM unnest(CASE WHEN p_sid = '' THEN ARRAY[p_subject] WHEN p_subject = '' THEN ARRAY['']
-				ELSE ARRAY[p_subject, ''] END) AS subject
-			ON CONFLICT (issuer, client, subject, sid) DO UPDATE SET at = excluded.at WHERE m.at < excluded.at;
-		IF p_sid_hash IS NULL THEN
-			batch := ARRAY(SELECT s.key FROM curfew_sessions s
-				WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
-					AND s.subject = p_subject
-				LIMIT p_limit);
-		ELSE
-			-- One statement, so that a session that is renamed meanwhile is in one part or another. The last part is
-			-- the sessions of the subject that have no sid, if a subject is named.
-			batch := ARRAY(
-				SELECT s.key FROM curfew_sessions s
-				WHERE s.sid_hash = p_sid_hash AND s.issuer = p_issuer AND s.client = p_client AND s.sid = p_sid
-				UNION ALL
-				SELECT s.key FROM curfew_sessions s
-				WHERE s.former_hash @> ARRAY[p_sid_hash] AND s.issuer = p_issuer AND s.client = p_client
-					AND p_sid = ANY (s.former)
-				UNION ALL
-				SELECT s.key FROM curfew_sessions s
-				WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
-					AND s.subject = p_subject AND s.sid = ''
-				LIMIT p_limit);
-		END IF;
+		-- One statement, so that a session that is renamed meanwhile is in one part or another. The last part is the
+		-- sessions of the subject that have no sid, if a subject is named.
+		batch := ARRAY(
+			SELECT s.key FROM curfew_sessions s
+			WHERE s.sid_hash = p_sid_hash AND s.issuer = p_issuer AND s.client = p_client AND s.sid = p_sid
+			UNION ALL
+			SELECT s.key FROM curfew_sessions s
+			WHERE s.former_hash @> ARRAY[p_sid_hash] AND s.issuer = p_issuer AND s.client = p_client
+				AND p_sid = ANY (s.former)
+			UNION ALL
+			SELECT s.key FROM curfew_sessions s
+			WHERE s.subject_hash = p_subject_hash AND s.issuer = p_issuer AND s.client = p_client
+				AND s.subject = p_subject AND s.sid = ''
+			LIMIT p_limit);
 	END IF;
 	more := p_key IS NULL AND p_spare = 0 AND cardinality(batch) = p_limit;
-	named := ARRAY(SELECT s.key FROM curfew_sessions s
-		WHERE s.key = ANY (batch) AND s.issuer = p_issuer AND s.client = p_client
-			AND (p_key IS NOT NULL
-				OR p_sid <> '' AND (s.sid = p_sid OR p_sid = ANY (s.former))
-				OR p_subject <> '' AND s.subject = p_subject AND (p_sid = '' OR s.sid = ''))
-		ORDER BY s.key FOR UPDATE);
+	-- A session that stands for an access token was created in 1970.
+	SELECT array_agg(l.key), array_agg(l.key) FILTER (WHERE l.created < 31536000000000), bit_or(1 << l.refresh)
+		INTO named, tokens, held
+		FROM (SELECT s.key, s.created, s.refresh FROM curfew_sessions s
+			WHERE s.key = ANY (batch) AND s.issuer = p_issuer AND s.client = p_client
+				AND (p_key IS NOT NULL
+					OR p_sid <> '' AND (s.sid = p_sid OR p_sid = ANY (s.former))
+					OR p_subject <> '' AND s.subject = p_subject AND (p_sid = '' OR s.sid = ''))
+			ORDER BY s.key FOR UPDATE) l;
+	-- Such a session leaves the end mark of its key, but not when it makes room.
+	IF tokens IS NOT NULL AND p_spare = 0 THEN
+		PERFORM curfew_mark(p_issuer, p_client, '', 'key:' || rtrim(translate(encode(k, 'base64'), '+/', '-_'), '='),
+			marked, p_mark_life) FROM unnest(tokens) AS k;
+	END IF;
+
+	IF cardinality(named) = 1 AND p_about & held = 0 AND NOT true = ANY (p_whole) AND NOT more THEN
+		DELETE FROM curfew_sessions s WHERE s.key = named[1]
+			RETURNING s.key, s.subject, s.sid, s.refresh, s.expires > p_now AND s.idle_expires > p_now
+			INTO ended_key, ended_subject, ended_sid, ended_refresh, lived;
+		IF lived THEN
+			INSERT INTO curfew_ended (xid, at, key, issuer, client, subject, sid, cause)
+				VALUES (pg_current_xact_id(), p_now, ended_key, p_issuer, p_client, ended_subject, ended_sid, p_cause);
+			RETURN NEXT;
+		END IF;
+		RETURN;
+	END IF;
+
 	IF more AND p_jti IS NOT NULL THEN
 		DELETE FROM curfew_jtis WHERE digest = p_jti; -- it is recorded with the last batch
 	END IF;
-
 	RETURN QUERY
 	WITH gone AS (
 		DELETE FROM curfew_sessions s WHERE s.key = ANY (named)
 		RETURNING s.key, s.subject, s.sid, s.idle_expires, s.expires, s.refresh,
-			CASE WHEN revoked >> s.refresh & 1 = 1 THEN s.payload ELSE '' END AS payload
+			-- Payloads are read only where a notice needs them.
+			CASE WHEN p_revoked >> s.refresh & 1 = 1 THEN s.payload ELSE '' END AS payload
 	), lived AS MATERIALIZED (
 		SELECT g.* FROM gone g WHERE g.expires > p_now AND g.idle_expires > p_now
 	), notices AS (
@@ -329,9 +391,9 @@ BEGIN
 		INSERT INTO curfew_ended (xid, at, key, issuer, client, subject, sid, cause)
 		SELECT pg_current_xact_id(), p_now, l.key, p_issuer, p_client, l.subject, l.sid, p_cause FROM lived l
 	)
-	SELECT l.key, l.subject, l.sid FROM lived l;
+	SELECT l.key, l.subject, l.sid, l.refresh FROM lived l;
 	IF more THEN
-		RETURN QUERY SELECT ''::bytea, '', '';
+		RETURN QUERY SELECT ''::bytea, '', '', 0::smallint;
 	END IF;
 END $$;
 -- +goose StatementEnd
