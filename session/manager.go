@@ -434,7 +434,7 @@ func (m *Manager) End(ctx context.Context, e store.Ending) ([]store.Ended, error
 	if t, ok := m.cfg.Notices.(tracedNotifier); ok && len(e.Notices) > 0 {
 		t.Traced(ctx, e, ended)
 	}
-	if len(e.Notices) > 0 && m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) {
+	if m.cfg.Notices != nil && (len(ended) > 0 || e.Spare == 0) && e.Leaves(ended) {
 		m.cfg.Notices.Wake()
 	}
 	switch {

@@ -114,6 +114,7 @@ type Ended struct {
 	SID      string
 	Cause    Cause
 	At       time.Time
+	Refresh  Refresh // what it held, as far as [Sessions.End] returns it: a watcher may not be told
 }
 
 // NoticeRequest asks [Sessions.End] for notices.
@@ -164,9 +165,18 @@ func (e *Ending) Ended(gone []Record, now time.Time) []Ended {
 	for i := range gone {
 		r := &gone[i]
 		ended[i] = Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
-			Cause: e.Cause, At: now}
+			Cause: e.Cause, At: now, Refresh: r.Refresh}
 	}
 	return ended
+}
+
+// Leaves reports whether an ending that returned ended may have left notices, or one before it that failed.
+func (e *Ending) Leaves(ended []Ended) bool {
+	few := len(ended) > 0 && len(ended) < EndedMost
+	return slices.ContainsFunc(e.Notices, func(r NoticeRequest) bool {
+		return !few || r.Kind != NoticeRevoke ||
+			slices.ContainsFunc(ended, func(one Ended) bool { return r.revokes(one.Refresh) })
+	})
 }
 
 // NoticesFor returns the notices that the ending leaves for the sessions in gone, as [NoticeRequest] says, without

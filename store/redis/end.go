@@ -205,7 +205,10 @@ func (s *Store) finish(
 	s.wakeAfter(ctx, b, texts[0], now)
 	for _, raw := range texts[1:] {
 		d := decoder{rest: raw}
-		ended = append(ended, d.endedSession(e.Cause, now))
+		held := store.Refresh(d.byte())
+		one := d.endedSession(e.Cause, now)
+		one.Refresh = held
+		ended = append(ended, one)
 		if d.short {
 			return nil, false, errDamaged
 		}

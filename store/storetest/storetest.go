@@ -215,7 +215,7 @@ func (f *fixture) wantEnded(ended []store.Ended, want ...store.Record) {
 		}
 		delete(got, r.Key)
 		expect := store.Ended{Key: r.Key, Issuer: r.Issuer, ClientID: r.ClientID, Subject: r.Subject, SID: r.SID,
-			Cause: store.CauseBackChannel, At: f.now}
+			Cause: store.CauseBackChannel, At: f.now, Refresh: r.Refresh}
 		if diff := difference(expect, e); ok && diff != "" {
 			f.Errorf("ended %s (-want +got):\n%s", describe(r), diff)
 		}

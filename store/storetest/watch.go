@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,7 +64,14 @@ func (f *fixture) sync(h *heard) {
 func (f *fixture) wantHeard(h *heard, want ...store.Record) {
 	f.Helper()
 	f.sync(h)
-	f.wantEnded(h.take(), want...)
+	heard, want := h.take(), slices.Clone(want)
+	for i := range heard {
+		heard[i].Refresh = 0 // a watcher may be told of it or not
+	}
+	for i := range want {
+		want[i].Refresh = 0
+	}
+	f.wantEnded(heard, want...)
 }
 
 func watchCases() []testCase {

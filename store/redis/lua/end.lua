@@ -12,7 +12,7 @@
 --       then for each requested notice: which sessions (w: one for the whole subject, t: each session,
 --       r: each with an online refresh token, o: each with any refresh token), template, names, queue
 -- Returns a word ('more' if there may be more sessions to end: then the jti is not recorded yet), the queues to which
--- notices were added, and the ended sessions.
+-- notices were added, and the ended sessions, each after which kind of refresh token it held.
 local now, prefix, tag, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local has_jti = ARGV[13] ~= ''
 local limit, spare = tonumber(ARGV[22]), tonumber(ARGV[23])
@@ -181,7 +181,7 @@ for _, list in ipairs({expired, found}) do
 end
 for i = 1, #found do
   ended[i] = tag .. found[i][2] .. names(found[i][3])
-  answer[i + 2] = ended[i]
+  answer[i + 2] = string.char(refresh(found[i][3])) .. ended[i]
 end
 for i = 1, #notices do
   local n = notices[i]
