@@ -34,16 +34,18 @@
 //
 //	Create   C1, in the sid's bucket: refuse if there is a mark of the sid at or after the beginning of the login;
 //	         add the tag to the pointer.
-//	         C2, in the subject's bucket: refuse if a mark there names the session; insert the session.
+//	         C2, in the subject's bucket: refuse if a mark there names the session, or, on one server, the mark of
+//	         the sid; insert the session.
 //	End      E1, in the sid's bucket: leave the mark of the sid; read the pointer.
-//	         E2, in the bucket of each tag in it: leave a copy of the mark; remove the sessions with the sid.
+//	         E2, in the bucket of each tag in it: on a Cluster leave a copy of the mark; remove the sessions with
+//	         the sid.
 //
 // The session of a login that began at or before the mark never lives after End has returned nil, and is never found
 // after Create has returned an error. Each script is atomic, so only their order matters:
 //
 //   - E1 before C1: C1 finds the mark and refuses.
 //   - C1 before E1, C2 before E2: E1 reads the tag, E2 finds the session and removes it.
-//   - C1 before E1, E2 before C2: E1 reads the tag, E2 leaves the copy of the mark where C2 looks, and C2 refuses.
+//   - C1 before E1, E2 before C2: E1 reads the tag, and C2 finds the mark, or the copy that E2 has left, and refuses.
 //
 // A login that began after the mark passes C1 and C2, and its pointer exists before its session does. A crash between
 // C1 and C2 leaves a pointer without a session, which is harmless. A pointer is never removed, since another login

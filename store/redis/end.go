@@ -86,6 +86,13 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	var shape, rest string
 	var hints, marks []byte
 	mark := func(n name) { marks = append(marks, n[:]...) }
+	// A copy of the sid's mark, for a login that has left its pointer in the sid's bucket and is not in this one yet.
+	// On one server the login looks for the mark itself.
+	markSID := func() {
+		if s.cluster {
+			mark(sidName(w.Issuer, w.ClientID, w.SID))
+		}
+	}
 	switch {
 	case !w.Key.IsZero(): // a key names a session that exists, so no login: no mark, unless it is an access token's
 		shape, rest = "key", string(w.Key[4:])
@@ -94,9 +101,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 		}
 	case w.SID != "" && (w.Subject == "" || !bytes.Equal(tag, tagOf(w))):
 		shape, hints = "sid", hint(w.Issuer, w.ClientID, w.SID)
-		// A copy of the sid's mark, for a login that has left its pointer in the sid's bucket and is not in this bucket
-		// yet.
-		mark(sidName(w.Issuer, w.ClientID, w.SID))
+		markSID()
 	case e.Spare > 0:
 		shape = "subject"
 	case w.SID == "":
@@ -105,7 +110,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 		mark(subjectMark(&in))
 	default:
 		shape, hints = "both", append(hint(w.Issuer, w.ClientID, w.SID), hint(w.Issuer, w.ClientID, "")...)
-		mark(sidName(w.Issuer, w.ClientID, w.SID))
+		markSID()
 		mark(bareMark(&in))
 	}
 	keys := []string{s.key(b, keyExpiry), s.named(b, keyIndex, tag), s.key(b, keyTags), s.key(b, keyLast),

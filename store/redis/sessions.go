@@ -100,11 +100,15 @@ func (s *Store) writeSession(
 	b, tag, rest := bucket(r.Key[0]), r.Key[:4], r.Key[4:]
 	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, tag),
 		s.named(b, keyFormer, tag), s.key(b, keyTags)}
-	marks, ofSubject := marksFor(r)
-	if !began.Equal(sidBegan) { // it stands for an access token, which may have been ended by its key
-		marks = append(marks, keyMarkOf(r.Key))
+	ofSubject, ofSIDs := marksFor(r)
+	for _, m := range ofSubject {
+		keys = append(keys, s.named(b, keyMark, m[:]))
 	}
-	for _, m := range marks {
+	for _, m := range ofSIDs {
+		keys = append(keys, s.named(s.markBucket(m, b), keyMark, m[:]))
+	}
+	if !began.Equal(sidBegan) { // it stands for an access token, which may have been ended by its key
+		m := keyMarkOf(r.Key)
 		keys = append(keys, s.named(b, keyMark, m[:]))
 	}
 	next := *r
@@ -113,7 +117,7 @@ func (s *Store) writeSession(
 	write := call{script, keys, []string{
 		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
 		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(ofSubject)}}
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(len(ofSubject))}}
 	_, err := s.writeOne(ctx, b, write, script == s.scripts.rename)
 	return err
 }
@@ -172,17 +176,25 @@ func (s *Store) writeOne(ctx context.Context, b bucket, c call, wait bool) (tooF
 	return tooFew, err
 }
 
-// marksFor returns the marks in the bucket of r that bar it. The first of them, ofSubject in number, are of its
-// subject.
-func marksFor(r *store.Record) (marks []name, ofSubject int) {
+// marksFor returns the marks that bar r: those of its subject, which are in its bucket, and those of its sids (see
+// markBucket).
+func marksFor(r *store.Record) (ofSubject, ofSIDs []name) {
 	if r.SID == "" {
-		return []name{subjectMark(r), bareMark(r)}, 2
+		return []name{subjectMark(r), bareMark(r)}, nil
 	}
-	marks = []name{subjectMark(r)}
 	for _, sid := range sidsOf(r) {
-		marks = append(marks, sidName(r.Issuer, r.ClientID, sid))
+		ofSIDs = append(ofSIDs, sidName(r.Issuer, r.ClientID, sid))
 	}
-	return marks, 1
+	return []name{subjectMark(r)}, ofSIDs
+}
+
+// markBucket returns the bucket in which a script that writes a session looks for the mark of a sid. On one server it
+// is the sid's own. On a Cluster it is that of the script, which reaches no other: there is a copy of the mark.
+func (s *Store) markBucket(sid name, writing bucket) bucket {
+	if s.cluster {
+		return writing
+	}
+	return sid[0]
 }
 
 // Find implements [store.Store].

@@ -16,9 +16,7 @@ local tags, tag = redis.call('SMEMBERS', keys[3]), args[3]
 local pointed = tags[1] and struct.pack('>I4', tags[1]) or tag
 if #tags > 1 or tag ~= '' and pointed ~= tag then return {'steps'} end
 tag = pointed
-if tag == '' then -- nobody has the sid: nothing is found in whatever bucket, and no mark need be copied there
-  tag, ARGV[10] = ARGV[3], ''
-end
+if tag == '' then tag = ARGV[3] end -- nobody has the sid: nothing is found in whatever bucket
 local at = string.byte(tag)
 local number = string.format('%02x', at)
 local prefix = args[1] .. '{' .. number .. string.sub(spread, 2 * at + 1, 2 * at + 2) .. '}'
