@@ -23,11 +23,11 @@ import (
 // and transactions commit in another order. So each read returns every ending that was complete when it began, once,
 // and Sync is a read.
 //
-// NOTIFY only says when to read, and what ends within a few milliseconds shares one (see burst). An ending does not notify in its own transaction: PostgreSQL commits transactions that
-// notify one at a time, each with its own flush to the disk, so 16 concurrent callers would achieve an eighth of the
-// logouts. Instead the replica that ended sessions notifies after the commit. If it crashes before that, or the
-// notification is lost, the others find the ending at their next read, at the latest in the next Sync, which does not
-// depend on notifications.
+// NOTIFY only says when to read. What ends within a few milliseconds shares one (see burst). An ending does not notify
+// in its own transaction: PostgreSQL commits transactions that notify one at a time, each with its own flush to the
+// disk, so 16 concurrent callers would achieve an eighth of the logouts. Instead the replica that ended sessions
+// notifies after the commit. If it crashes before that, or the notification is lost, the others find the ending at
+// their next read, at the latest in the next Sync, which does not depend on notifications.
 //
 // These are reported as a gap: a lost connection, since a server that crashed or was replaced may assign the same
 // transaction numbers again; a pooler that changed the server behind the connection; and endings that were pruned
@@ -45,11 +45,11 @@ type follower struct {
 	mu           sync.Mutex
 	requests     []request
 	announcement bool               // the other replicas are to be notified
+	early        bool               // the last read began less than burst ago
 	wake         context.CancelFunc // ends the wait for a notification
 	closed       bool
 
 	// Only the goroutine of run uses these.
-	last     time.Time // when the last read began
 	conn     *pgx.Conn
 	pid      uint32 // of the server's process behind conn
 	snapshot string // of the last read
@@ -213,18 +213,15 @@ func (f *follower) wait(ctx context.Context) (requests []request, announce bool,
 			return nil, false, err
 		}
 		f.mu.Lock()
-		news, early := f.announcement || f.notified.Load(), burst-time.Since(f.last)
-		if len(f.requests) > 0 || news && early <= 0 {
+		if len(f.requests) > 0 || !f.early && (f.announcement || f.notified.Load()) {
 			requests, announce = f.requests, f.announcement
-			f.requests, f.announcement, f.last = nil, false, time.Now()
+			f.requests, f.announcement, f.early = nil, false, true
 			f.notified.Store(false)
+			time.AfterFunc(burst, f.late)
 			f.mu.Unlock()
 			return requests, announce, nil
 		}
-		if !news {
-			early = time.Hour
-		}
-		waiting, wake := context.WithTimeout(ctx, early)
+		waiting, wake := context.WithCancel(ctx)
 		f.wake = wake
 		f.mu.Unlock()
 		err := f.conn.PgConn().WaitForNotification(waiting)
@@ -233,6 +230,16 @@ func (f *follower) wait(ctx context.Context) (requests []request, announce bool,
 		if err != nil && !woken || f.conn.IsClosed() {
 			return nil, false, errors.Join(err, ctx.Err())
 		}
+	}
+}
+
+// late lets the next read begin.
+func (f *follower) late() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.early = false
+	if f.wake != nil {
+		f.wake()
 	}
 }
 
