@@ -123,8 +123,8 @@ CREATE INDEX curfew_ended_by_xid ON curfew_ended (xid);
 CREATE TABLE curfew_ended_pruned (xid xid8 NOT NULL);
 INSERT INTO curfew_ended_pruned VALUES ('0');
 
--- Create, Rename and End are functions. Under READ COMMITTED each statement in a function sees what was committed before that
--- statement began, so what a function reads after it has waited for a lock is up to date.
+-- Create, Rename and End are functions. Under READ COMMITTED each statement in a function sees what was committed
+-- before that statement began, so what a function reads after it has waited for a lock is up to date.
 --
 -- They exclude each other by advisory locks, one for each subject and one for each sid. Row locks would not do, since
 -- the session of a Create does not exist yet. Create takes the locks of its session, shared. End takes the locks of its
@@ -134,11 +134,14 @@ INSERT INTO curfew_ended_pruned VALUES ('0');
 --   Create has the lock first: End waits, then reads the sessions, finds the new one, and removes it.
 --   End has the lock first: Create waits, then reads the marks, finds the new one, and inserts nothing.
 --
--- An End of a key needs no lock, since it leaves no mark: a session that does not exist yet has no key to name.
+-- An End of a key needs no lock, since it leaves no mark: a session that does not exist yet has no key to name. An
+-- access token has one before, so an End that bars it takes the lock of the key's name, and so does Admit.
 --
--- There is no deadlock. All locks are taken in this order: the jti; the subject's lock; the sid's lock; the mark; the
+-- Locks are taken in this order: the jti; the subject's lock; the sid's lock, or that of the key; the mark; the
 -- sessions, in the order of their keys. A statement that locks a session only (Update, an End of a key) waits for
--- nothing more, and Prune skips locked rows.
+-- nothing more, and Prune skips locked rows. One deadlock is left: a session that stands for an access token leaves a
+-- mark when it is locked already, and an ending of that token by its key locks the two in the other order. What the
+-- server undoes then is done again.
 --
 -- There is an index for every query, but a plan that was made while the tables were empty might not use it, so
 -- enable_seqscan is off. The plan is the same for all names, so it is made once (force_generic_plan): to make it takes
@@ -239,8 +242,7 @@ END $$;
 -- curfew_end carries out one batch of an ending: up to p_limit sessions; if p_spare is not 0, of those beyond the
 -- p_spare newest. It returns the sessions that lived, and a row with an empty key if there may be another batch; or one
 -- row of nulls if the jti is known and nothing was done. p_key, p_subject_hash and p_sid_hash are null for what the
--- ending does not name. p_bar is the name of the end mark of p_key, if there is to be one: Admit takes the lock of that
--- name, shared, so of an Admit of the key and an ending of it one comes first, as for a sid.
+-- ending does not name. p_bar is the name of the end mark of p_key, if there is to be one.
 --
 -- For each of p_kinds and p_targets it adds one notice about the whole subject (p_whole), or one for each session whose
 -- kind of refresh token is a bit of p_each. p_about has the bits of all of them, p_revoked those of the kind revoke.
