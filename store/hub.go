@@ -43,7 +43,8 @@ func (h *Hub) Watch(ctx context.Context, fn func(Ended)) (Feed, error) {
 	return s, nil
 }
 
-// Publish calls every watching function for each of ended, before it returns.
+// Publish calls every watching function for each of ended, before it returns. A store calls it before any ending can
+// return that found these sessions gone: its caller relies on the next Sync.
 func (h *Hub) Publish(ended []Ended) {
 	if len(ended) == 0 {
 		return
@@ -77,8 +78,8 @@ func (h *Hub) drop(s *subscription) {
 	delete(h.feeds, s)
 }
 
-// Sync has nothing to wait for: Publish returns after the last call, and End after Publish. It fails once the
-// subscription is over.
+// Sync has nothing to wait for: a store publishes what an ending removed before any other ending that finds it gone
+// returns. It fails once the subscription is over.
 func (s *subscription) Sync(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -157,7 +157,9 @@ type Sessions interface {
 	Prune(ctx context.Context, now time.Time) (int, error)
 
 	// Watch calls fn for every session that ends from now on, on whatever replica, until the feed is closed or ctx is
-	// done. fn is called by one goroutine at a time. It must not block and must not call the store.
+	// done. fn is called by one goroutine at a time. It must not block and must not call the store. Once an ending has
+	// returned, a Sync that begins then proves that fn has been called for all that the ending found gone, by whichever
+	// ending.
 	Watch(ctx context.Context, fn func(Ended)) (Feed, error)
 }
 

@@ -284,11 +284,9 @@ func (s *Store) endBatch(
 			s.outbox.add(n)
 		}
 		ended = e.Ended(gone, now)
+		s.hub.Publish(ended) // before another ending can find them gone
 		return nil
 	})
-	if err == nil {
-		s.hub.Publish(ended)
-	}
 	return ended, more, err
 }
 

@@ -72,7 +72,7 @@ func (s *Store) tooMany(ctx context.Context, e store.Ending) (tooMany bool, err 
 func (s *Store) endBatch(
 	ctx context.Context, e store.Ending, now time.Time,
 ) (ended []store.Ended, more bool, err error) {
-	err = s.write(ctx, "end", func(w *writer) error {
+	err = s.writeThen(ctx, "end", func() { s.hub.Publish(ended) }, func(w *writer) error {
 		if err := w.recordJTI(e, now); err != nil {
 			return err
 		}
@@ -111,7 +111,6 @@ func (s *Store) endBatch(
 	if err != nil {
 		return nil, false, err
 	}
-	s.hub.Publish(ended)
 	return ended, more, nil
 }
 

@@ -18,6 +18,7 @@ const maxGroup = 256
 type change struct {
 	ctx     context.Context
 	run     func(*writer) error // it may be called twice: see carryOut
+	then    func()              // may be nil: see writeThen
 	decided atomic.Bool         // by the writer, which then runs it, or by the caller, which then gives up
 	err     error               // valid when done is closed
 	done    chan struct{}       // closed when the change is on the disk, or has certainly failed
@@ -29,11 +30,17 @@ type change struct {
 // If ctx is done before run begins, run is not called; once run has begun, write waits for the result. what says in
 // errors what failed.
 func (s *Store) write(ctx context.Context, what string, run func(*writer) error) error {
+	return s.writeThen(ctx, what, nil, run)
+}
+
+// writeThen is write that calls then when the transaction is on the disk, before any call that can have seen the change
+// returns: one that finds a session gone may answer that nobody serves it, so the news of it is not behind.
+func (s *Store) writeThen(ctx context.Context, what string, then func(), run func(*writer) error) error {
 	if err := s.gate.Enter(ctx); err != nil {
 		return err
 	}
 	defer s.gate.Leave()
-	c := &change{ctx: ctx, run: run, done: make(chan struct{})}
+	c := &change{ctx: ctx, run: run, then: then, done: make(chan struct{})}
 	select {
 	case s.changes <- c:
 	case <-ctx.Done():
@@ -195,6 +202,11 @@ func (w *writer) carryOut(group []*change) {
 		if err != nil {
 			c.err = err
 		}
+		if c.err == nil && c.then != nil {
+			c.then()
+		}
+	}
+	for _, c := range decided {
 		close(c.done)
 	}
 }

@@ -26,6 +26,12 @@ func (h *heard) hear(e store.Ended) {
 	h.all = append(h.all, e)
 }
 
+func (h *heard) has(r store.Record) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.all, func(e store.Ended) bool { return e.Key == r.Key })
+}
+
 func (h *heard) take() []store.Ended {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,6 +82,30 @@ func (f *fixture) wantHeard(h *heard, want ...store.Record) {
 
 func watchCases() []testCase {
 	return []testCase{
+		{"what an ending finds gone is heard of before a later Sync is done", func(f *fixture) {
+			// Of several endings of one session one removes it. The callers of the others may say as well that nobody
+			// serves the session: a Sync from then on proves that the news of it has come.
+			h := f.watch()
+			for i := range 60 {
+				r := f.signIn("alice", fmt.Sprint("s", i))
+				var all sync.WaitGroup
+				start := make(chan struct{})
+				for range 8 {
+					all.Go(func() {
+						<-start
+						if _, err := f.store.End(f.ctx, ending(store.Selector{SID: r.SID}), f.now); err != nil {
+							f.Errorf("End: %v", err)
+						}
+						f.sync(h)
+						if !h.has(r) {
+							f.Errorf("round %d: the session was gone, the feed in sync, and nothing was heard of it", i)
+						}
+					})
+				}
+				close(start)
+				all.Wait()
+			}
+		}},
 		{"everybody who watches hears of each session that ends", func(f *fixture) {
 			f.signIn("alice", "s0")
 			f.end(store.Selector{SID: "s0"}) // before Watch
