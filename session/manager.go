@@ -89,7 +89,7 @@ type Config struct {
 	// OnEnding is called after each ending that ended sessions, with what [Manager.End] returns.
 	OnEnding func(store.Ending, []store.Ended)
 	// OnHeard is called for each session that ended on any replica, when this process learns of it; for some sessions
-	// twice.
+	// twice. It must not block, nor call the manager or the store: either may wait for it.
 	OnHeard func(store.Ended)
 }
 
