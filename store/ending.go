@@ -170,13 +170,14 @@ func (e *Ending) Ended(gone []Record, now time.Time) []Ended {
 	return ended
 }
 
-// Leaves reports whether an ending that returned ended may have left notices, or one before it that failed.
+// Leaves reports whether notices may wait after an ending that returned ended. If that is nothing, an earlier try may
+// have left some.
 func (e *Ending) Leaves(ended []Ended) bool {
-	few := len(ended) > 0 && len(ended) < EndedMost
-	return slices.ContainsFunc(e.Notices, func(r NoticeRequest) bool {
-		return !few || r.Kind != NoticeRevoke ||
-			slices.ContainsFunc(ended, func(one Ended) bool { return r.revokes(one.Refresh) })
-	})
+	if len(ended) == 0 || len(ended) == EndedMost {
+		return len(e.Notices) > 0
+	}
+	return slices.ContainsFunc(e.Notices, func(r NoticeRequest) bool { return r.Kind != NoticeRevoke }) ||
+		slices.ContainsFunc(ended, func(one Ended) bool { return e.Revokes(one.Refresh) })
 }
 
 // NoticesFor returns the notices that the ending leaves for the sessions in gone, as [NoticeRequest] says, without

@@ -118,7 +118,7 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	var jti, jtiRunsOut, jtiUntil string
 	if recordJTI {
 		n := jtiName(w.Issuer, w.ClientID, e.JTI)
-		at := s.jtiBucket(n, b)
+		at := s.reach(n, b)
 		keys = append(keys, s.named(at, keyJTI, n[:]), s.key(at, keyExpiry))
 		jti, jtiRunsOut, jtiUntil = string(n[:]), decimal(e.JTIExpires), until(e.JTIExpires, margin)
 	}
@@ -136,13 +136,14 @@ func (s *Store) endCall(e store.Ending, tag []byte, recordJTI bool, now time.Tim
 	return call{s.scripts.end, keys, append(args, noticeArgs(e, now)...)}
 }
 
-// jtiBucket returns the bucket that records a jti. On one server it is the jti's own, so that a replay is found
-// whatever sessions it names. On a Cluster it is that of the script, which reaches no other.
-func (s *Store) jtiBucket(jti name, ending bucket) bucket {
+// reach returns the bucket in which a script finds the record of a jti, or the mark of a sid. On one server it is that
+// of the name, so that a replay is found whatever sessions it names. On a Cluster it is that of the script, which
+// reaches no other: there the record is, and a copy of the mark.
+func (s *Store) reach(n name, script bucket) bucket {
 	if s.cluster {
-		return ending
+		return script
 	}
-	return jti[0]
+	return n[0]
 }
 
 // messageHead returns the beginning of a message of the feed, which follows the token of the previous message: its own

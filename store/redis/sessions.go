@@ -105,7 +105,7 @@ func (s *Store) writeSession(
 		keys = append(keys, s.named(b, keyMark, m[:]))
 	}
 	for _, m := range ofSIDs {
-		keys = append(keys, s.named(s.markBucket(m, b), keyMark, m[:]))
+		keys = append(keys, s.named(s.reach(m, b), keyMark, m[:]))
 	}
 	if !began.Equal(sidBegan) { // it stands for an access token, which may have been ended by its key
 		m := keyMarkOf(r.Key)
@@ -176,8 +176,8 @@ func (s *Store) writeOne(ctx context.Context, b bucket, c call, wait bool) (tooF
 	return tooFew, err
 }
 
-// marksFor returns the marks that bar r: those of its subject, which are in its bucket, and those of its sids (see
-// markBucket).
+// marksFor returns the marks that bar r: those of its subject, which are in its bucket, and those of its sids, for
+// which see reach.
 func marksFor(r *store.Record) (ofSubject, ofSIDs []name) {
 	if r.SID == "" {
 		return []name{subjectMark(r), bareMark(r)}, nil
@@ -186,15 +186,6 @@ func marksFor(r *store.Record) (ofSubject, ofSIDs []name) {
 		ofSIDs = append(ofSIDs, sidName(r.Issuer, r.ClientID, sid))
 	}
 	return []name{subjectMark(r)}, ofSIDs
-}
-
-// markBucket returns the bucket in which a script that writes a session looks for the mark of a sid. On one server it
-// is the sid's own. On a Cluster it is that of the script, which reaches no other: there is a copy of the mark.
-func (s *Store) markBucket(sid name, writing bucket) bucket {
-	if s.cluster {
-		return writing
-	}
-	return sid[0]
 }
 
 // Find implements [store.Store].

@@ -136,9 +136,9 @@ func (s *Store) stepsOf(e store.Ending, now time.Time) *steps {
 	return st
 }
 
-// jtiKeys returns the keys of the expiry list, the record and the claim of the jti. See jtiBucket.
+// jtiKeys returns the keys of the expiry list, the record and the claim of the jti. See reach.
 func (st *steps) jtiKeys() []string {
-	at := st.s.jtiBucket(st.jti, st.bucket)
+	at := st.s.reach(st.jti, st.bucket)
 	return []string{st.s.key(at, keyExpiry), st.s.named(at, keyJTI, st.jti[:]), st.s.named(at, keyClaim, st.jti[:])}
 }
 
