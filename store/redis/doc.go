@@ -29,35 +29,35 @@
 //
 // A logout token names a sid, with a subject or without (OpenID Connect Back-Channel Logout 1.0 §2.4), and ends the
 // sessions with that sid whatever their subject. Each sid belongs to a bucket, by its hash, where a pointer is kept:
-// the set of the tags that have sessions with that sid. So Create and End concern two buckets, and take two scripts
-// each:
+// the set of the tags that have sessions with that sid. So Create and End concern two buckets, and on a Cluster they
+// take two scripts each:
 //
 //	Create   C1, in the sid's bucket: refuse if there is a mark of the sid at or after the beginning of the login;
 //	         add the tag to the pointer.
-//	         C2, in the subject's bucket: refuse if a mark there names the session, or, on one server, the mark of
-//	         the sid; insert the session.
+//	         C2, in the subject's bucket: refuse if a mark there names the session; insert the session.
 //	End      E1, in the sid's bucket: leave the mark of the sid; read the pointer.
-//	         E2, in the bucket of each tag in it: on a Cluster leave a copy of the mark; remove the sessions with
-//	         the sid.
+//	         E2, in the bucket of each tag in it: leave a copy of the mark; remove the sessions with the sid.
 //
 // The session of a login that began at or before the mark never lives after End has returned nil, and is never found
 // after Create has returned an error. Each script is atomic, so only their order matters:
 //
 //   - E1 before C1: C1 finds the mark and refuses.
 //   - C1 before E1, C2 before E2: E1 reads the tag, E2 finds the session and removes it.
-//   - C1 before E1, E2 before C2: E1 reads the tag, and C2 finds the mark, or the copy that E2 has left, and refuses.
+//   - C1 before E1, E2 before C2: E1 reads the tag, and C2 finds the copy of the mark that E2 has left, and refuses.
 //
 // A login that began after the mark passes C1 and C2, and its pointer exists before its session does. A crash between
 // C1 and C2 leaves a pointer without a session, which is harmless. A pointer is never removed, since another login
 // could be between C1 and C2. It expires, later than any session that it leads to (see slack). An Update that makes a
 // session live longer than that renews the pointer first. Tests run each of these orders.
 //
+// On one server C1 and C2 are one script, and so are E1 and E2 unless the sid is that of several subjects; there is no
+// copy of the mark. So a session and its pointer are lost together, if a failover loses them. On a Cluster they can be
+// lost one by one: see missed for a session whose pointer no replica has acknowledged.
+//
 // A session may have had other sids before. Each of them has its pointer, and a second index in the subject's bucket
 // finds the sessions by their former sids. Rename does C1 for all sids of the session; in place of C2 it refuses, or
 // replaces the session and its entries in both indexes. A logout of a sid that the session has before and after the
 // Rename finds pointer and session in any order of the steps. For the new sid the orders are those above.
-//
-// On one server all steps of such an ending are one script, unless the sid is that of several subjects.
 //
 // For an ending of a subject alone, the mark and the sessions are in one bucket, so it takes one script, and C2 alone
 // decides. With both, the tag of the subject is one of those of E2, which there removes the sessions of the subject

@@ -47,27 +47,29 @@ func (s *Store) OrderedKeys() (keys []string) {
 // Channel is where the feed of one server is.
 func (s *Store) Channel() string { return s.channel }
 
-// CreateSteps are the steps of Create, to be done one by one.
-func (s *Store) CreateSteps(ctx context.Context, r store.Record, began time.Time) (point func() error,
-	insert func() error) {
+// CreateSteps are the steps of Create, to be done one by one: two on a Cluster, one on one server.
+func (s *Store) CreateSteps(ctx context.Context, r store.Record, began time.Time) []func() error {
 	return s.writeSteps(ctx, r, s.scripts.create, 0, began, began)
 }
 
 // RenameSteps are the steps of Rename, to be done one by one.
-func (s *Store) RenameSteps(ctx context.Context, r store.Record, began, now time.Time) (point func() error,
-	replace func() error) {
+func (s *Store) RenameSteps(ctx context.Context, r store.Record, began, now time.Time) []func() error {
 	return s.writeSteps(ctx, r, s.scripts.rename, r.Revision, began, now)
 }
 
-func (s *Store) writeSteps(ctx context.Context, r store.Record, script *script, revision int64, began,
-	now time.Time) (point func() error, place func() error) {
-	var pointed int64
-	return func() (err error) {
+func (s *Store) writeSteps(
+	ctx context.Context, r store.Record, script *script, revision int64, began, now time.Time,
+) (steps []func() error) {
+	pointed := pointedUntil(&r)
+	if s.cluster {
+		steps = append(steps, func() (err error) {
 			pointed, err = s.point(ctx, &r, decimal(began))
 			return err
-		}, func() error {
-			return s.writeSession(ctx, &r, script, revision, pointed, began, began, now)
-		}
+		})
+	}
+	return append(steps, func() error {
+		return s.writeSession(ctx, &r, script, revision, pointed, began, began, now)
+	})
 }
 
 // FormerSIDs is how many entries the index of former sids has in which a session is.
@@ -131,11 +133,15 @@ func (s *Store) WakeupOf(kind store.NoticeKind, target string) string {
 
 // RoundTrip encodes and decodes a session.
 func RoundTrip(r store.Record) (store.Record, error) {
-	return decode(r.Key, string(encode(&r, 0)))
+	decoded, _, err := decode(r.Key, string(encode(&r, 0)))
+	return decoded, err
 }
 
 // Decode decodes what may be anything.
-func Decode(raw string) (store.Record, error) { return decode(store.Key{}, raw) }
+func Decode(raw string) (store.Record, error) {
+	r, _, err := decode(store.Key{}, raw)
+	return r, err
+}
 
 // WaitFor is how many replicas are waited for by every master.
 func (s *Store) WaitFor() int {

@@ -204,7 +204,7 @@ func (s *Store) records(ctx context.Context, keys []store.Key) ([]store.Record, 
 		if err != nil {
 			return nil, fmt.Errorf("redis: list: %w", err)
 		}
-		r, err := decode(keys[i], raw)
+		r, _, err := decode(keys[i], raw)
 		if err != nil {
 			return nil, err
 		}

@@ -82,17 +82,18 @@ func encode(r *store.Record, pointed int64) []byte {
 	return append(b, r.Payload...)
 }
 
-func decode(key store.Key, raw string) (store.Record, error) {
-	r := store.Record{Key: key}
+// decode returns a session, and until when its pointers are certain to exist.
+func decode(key store.Key, raw string) (r store.Record, pointed int64, err error) {
+	r.Key = key
 	d := decoder{rest: raw}
 	v := d.byte()
 	if v != version && v != versionFormer {
-		return r, errDamaged
+		return r, 0, errDamaged
 	}
 	r.Revision = d.int64()
 	r.LastSeen, r.IdleExpires, r.Expires = store.FromMicros(d.int64()), store.FromMicros(d.int64()),
 		store.FromMicros(d.int64())
-	d.int64() // pointed
+	pointed = d.int64()
 	r.Refresh = store.Refresh(d.byte())
 	r.Created = store.FromMicros(d.int64())
 	d.take(hintSize)
@@ -103,9 +104,9 @@ func decode(key store.Key, raw string) (store.Record, error) {
 	}
 	r.Payload = []byte(d.rest)
 	if d.short || who.short || who.rest != "" {
-		return r, errDamaged
+		return r, 0, errDamaged
 	}
-	return r, nil
+	return r, pointed, nil
 }
 
 // decoder reads encoded values.

@@ -50,8 +50,9 @@ func tagNumber(tag []byte) string {
 	return strconv.FormatUint(uint64(binary.BigEndian.Uint32(tag)), 10)
 }
 
-// Create implements [store.Store]. With a sid it takes two steps: the pointer from the sid, then the session. The
-// package documentation says why no ending is lost between them.
+// Create implements [store.Store]. On a Cluster a session with a sid takes two steps: the pointer from the sid, then
+// the session. The package documentation says why no ending is lost between them. On one server they are one, so that
+// a failover loses both or neither.
 func (s *Store) Create(ctx context.Context, r store.Record, began, now time.Time) error {
 	return s.write(ctx, &r, s.scripts.create, 0, began, began, now)
 }
@@ -64,6 +65,11 @@ func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time
 // Rename implements [store.Store]. As in Create the pointer comes first. It waits for replicas, since a session whose
 // new sid is lost in a failover lives on under its old one. But as with pointers, a missing replica keeps nobody out.
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
+	if s.cluster { // the session may be one that is only alive if no logout has missed it
+		if _, err := s.Find(ctx, r.Key, now); err != nil {
+			return err
+		}
+	}
 	return s.write(ctx, &r, s.scripts.rename, r.Revision, began, began, now)
 }
 
@@ -86,14 +92,16 @@ func (s *Store) write(
 		return err
 	}
 	defer leave()
-	pointed, err := s.point(ctx, r, decimal(sidBegan))
-	if err != nil {
-		return err
+	pointed := pointedUntil(r)
+	if s.cluster {
+		if pointed, err = s.point(ctx, r, decimal(sidBegan)); err != nil {
+			return err
+		}
 	}
 	return s.writeSession(ctx, r, script, revision, pointed, began, sidBegan, now)
 }
 
-// writeSession does the second step: it writes r in its bucket.
+// writeSession does the second step: it writes r in its bucket; on one server it does the first too.
 func (s *Store) writeSession(
 	ctx context.Context, r *store.Record, script *script, revision, pointed int64, began, sidBegan, now time.Time,
 ) error {
@@ -107,9 +115,14 @@ func (s *Store) writeSession(
 	for _, m := range ofSIDs {
 		keys = append(keys, s.named(s.reach(m, b), keyMark, m[:]))
 	}
+	marks := len(ofSubject) + len(ofSIDs)
 	if !began.Equal(sidBegan) { // it stands for an access token, which may have been ended by its key
 		m := keyMarkOf(r.Key)
 		keys = append(keys, s.named(b, keyMark, m[:]))
+		marks++
+	}
+	if !s.cluster {
+		keys = append(keys, s.pointers(r)...)
 	}
 	next := *r
 	next.Revision = revision + 1
@@ -117,7 +130,8 @@ func (s *Store) writeSession(
 	write := call{script, keys, []string{
 		decimal(now), string(binary.BigEndian.AppendUint64(nil, uint64(revision))), decimal(began),
 		string(encode(&next, pointed)), decimal(end), string(tag), string(rest),
-		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(len(ofSubject))}}
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), decimal(sidBegan), strconv.Itoa(len(ofSubject)),
+		strconv.Itoa(marks), tagNumber(tag), keptUntil(r)}}
 	_, err := s.writeOne(ctx, b, write, script == s.scripts.rename)
 	return err
 }
@@ -130,33 +144,83 @@ func sidsOf(r *store.Record) []string {
 	return append([]string{r.SID}, r.Former...)
 }
 
-// point writes the pointers from r's sids to its tag, and returns until when, in microseconds, they are certain to
-// exist. began is empty for a session that exists already.
-//
-// It waits for replicas, since a session whose pointer is lost in a failover is not found by its sid. But a missing
-// replica keeps nobody from signing in: then point returns 0, and each Update writes the pointers again.
-func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64, error) {
-	if r.SID == "" {
-		return math.MaxInt64, nil
-	}
-	till := runsOut(r).Add(slack)
-	pointed := store.Micros(till)
+// pointers are the keys of the pointers from the sids of a session.
+func (s *Store) pointers(r *store.Record) (keys []string) {
 	for _, text := range sidsOf(r) {
 		sid := sidName(r.Issuer, r.ClientID, text)
+		keys = append(keys, s.named(sid[0], keyPointer, sid[:]))
+	}
+	return keys
+}
+
+// pointedUntil returns until when, in microseconds, the pointers from r's sids are certain to exist, once written.
+func pointedUntil(r *store.Record) int64 {
+	if r.SID == "" {
+		return math.MaxInt64
+	}
+	return store.Micros(runsOut(r).Add(slack))
+}
+
+// keptUntil returns until when Redis keeps the pointers from r's sids, in milliseconds. The margin is there twice: the
+// session may be on another machine, whose clock may be behind.
+func keptUntil(r *store.Record) string { return until(runsOut(r).Add(slack), 2*margin) }
+
+// unpointed is in place of [pointedUntil] where too few replicas have acknowledged a pointer: a failover may lose it,
+// and then a logout by the sid does not find the session. See missed.
+const unpointed = 0
+
+// point writes the pointers from r's sids to its tag on a Cluster, where they are in other slots than the session, and
+// returns until when they are certain to exist. It refuses if there is a mark of one of the sids at or after began, in
+// microseconds; began is empty for a session that no logout by its sid can have missed.
+//
+// It waits for replicas. But a missing replica keeps nobody from signing in: then point returns [unpointed], and each
+// Update writes the pointers again.
+func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64, error) {
+	pointed := pointedUntil(r)
+	for i, pointer := range s.pointers(r) {
+		sid := sidName(r.Issuer, r.ClientID, sidsOf(r)[i])
 		b := bucket(sid[0])
-		c := call{s.scripts.point,
-			[]string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
-			// Twice the margin: the session may be on another machine, whose clock may be behind.
-			[]string{began, tagNumber(r.Key[:4]), until(till, 2*margin), s.key(b, ""), s.traceLife()}}
-		tooFew, err := s.writeOne(ctx, b, c, pointed != 0)
+		c := call{s.scripts.point, []string{s.named(b, keyMark, sid[:]), pointer},
+			[]string{began, tagNumber(r.Key[:4]), keptUntil(r), s.key(b, ""), s.traceLife()}}
+		tooFew, err := s.writeOne(ctx, b, c, pointed != unpointed)
 		if err != nil {
 			return 0, err
 		}
 		if tooFew {
-			pointed = 0
+			pointed = unpointed
 		}
 	}
 	return pointed, nil
+}
+
+// missed reports whether a logout by a sid may have missed a session whose pointers were certain to exist until a time
+// that is over. A logout leaves the mark of the sid whatever it finds.
+func (s *Store) missed(ctx context.Context, r *store.Record, pointed int64, now time.Time) (bool, error) {
+	if unseen(r, pointed, now) {
+		return true, nil
+	}
+	var commands []rueidis.Completed
+	for _, text := range sidsOf(r) {
+		sid := sidName(r.Issuer, r.ClientID, text)
+		commands = append(commands, s.client.B().Get().Key(s.named(sid[0], keyMark, sid[:])).Build())
+	}
+	for _, result := range s.do(ctx, commands) {
+		at, err := result.AsInt64()
+		if rueidis.IsRedisNil(err) {
+			continue
+		}
+		if err != nil || at >= store.Micros(r.Created) {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// unseen reports whether a session has not been used for so long, while its pointers were not certain to exist, that
+// the mark of a logout may have come and gone: each use looks at the marks, which are kept for longer than
+// [store.AttemptLifetime].
+func unseen(r *store.Record, pointed int64, now time.Time) bool {
+	return store.Micros(now)-max(store.Micros(r.LastSeen), pointed) >= store.AttemptLifetime.Microseconds()
 }
 
 // writeOne runs a script that writes in one bucket. With wait it waits for replicas, and tooFew reports whether there
@@ -202,11 +266,17 @@ func (s *Store) Find(ctx context.Context, key store.Key, now time.Time) (store.R
 	if err != nil {
 		return store.Record{}, fmt.Errorf("redis: find: %w", err)
 	}
-	r, err := decode(key, raw)
+	r, pointed, err := decode(key, raw)
 	if err != nil {
 		return store.Record{}, err
 	}
-	if !r.Lives(store.Time(now)) {
+	gone := !r.Lives(store.Time(now))
+	if !gone && pointed <= store.Micros(now) {
+		if gone, err = s.missed(ctx, &r, pointed, now); err != nil {
+			return store.Record{}, fmt.Errorf("redis: find: %w", err)
+		}
+	}
+	if gone {
 		return store.Record{}, store.ErrNotFound
 	}
 	return r, nil
@@ -219,64 +289,74 @@ func (s *Store) Update(ctx context.Context, r store.Record, now time.Time) error
 		return err
 	}
 	defer leave()
-	stored, err := s.replace(ctx, &r, now, "")
+	stored, was, err := s.replace(ctx, &r, now, nil, 0)
 	if err != nil || stored == nil {
 		return err
 	}
-	// The session is to live longer than the pointers from its sids. So the pointers are renewed first.
-	stored.IdleExpires, stored.Expires = r.IdleExpires, r.Expires
-	till, err := s.point(ctx, stored, "")
-	if err != nil {
-		return err
+	// The session is to live longer than the pointers from its sids. So the pointers are renewed, on a Cluster before.
+	began := ""
+	if was <= store.Micros(now) {
+		if unseen(stored, was, now) {
+			return store.ErrNotFound
+		}
+		began = decimal(stored.Created)
 	}
-	if stored, err = s.replace(ctx, &r, now, strconv.FormatInt(till, 10)); stored != nil {
+	stored.IdleExpires, stored.Expires = r.IdleExpires, r.Expires
+	pointed := pointedUntil(stored)
+	if s.cluster {
+		pointed, err = s.point(ctx, stored, began)
+		if errors.Is(err, store.ErrEnded) {
+			err = store.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if stored, _, err = s.replace(ctx, &r, now, stored, max(was, pointed)); stored != nil {
 		return errAnswer
 	}
 	return err
 }
 
-// replace does the update, or returns the identity of the session if its pointers have to be renewed first. pointed is
-// until when they are certain to exist, if they have just been renewed.
-func (s *Store) replace(ctx context.Context, r *store.Record, now time.Time, pointed string) (*store.Record, error) {
+// replace does the update. If the pointers of the session have to be renewed, and renewed is nil, it changes nothing
+// and returns what is stored, without the payload, and until when its pointers are certain to exist. With renewed,
+// which has the sids, pointed is the new time of that kind; on one server the pointers are renewed here.
+func (s *Store) replace(
+	ctx context.Context, r *store.Record, now time.Time, renewed *store.Record, pointed int64,
+) (stored *store.Record, storedPointed int64, err error) {
 	b := bucket(r.Key[0])
 	old := binary.BigEndian.AppendUint64(nil, uint64(r.Revision))
 	next := *r
 	next.Revision++
 	end := runsOut(r)
-	answer, err := s.run(ctx, call{s.scripts.update,
-		[]string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, r.Key[:4]),
-			s.named(b, keyFormer, r.Key[:4])},
-		[]string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
-			until(end, marginFor(r)), until(end, margin+marginFor(r)), pointed}})
+	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, r.Key[:4]),
+		s.named(b, keyFormer, r.Key[:4])}
+	args := []string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), "", tagNumber(r.Key[:4]), ""}
+	if renewed != nil {
+		args[8], args[10] = strconv.FormatInt(pointed, 10), keptUntil(renewed)
+		if !s.cluster {
+			keys = append(keys, s.pointers(renewed)...)
+		}
+	}
+	answer, err := s.run(ctx, call{s.scripts.update, keys, args})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	word, rest, err := list(answer)
 	if err != nil || word != "point" {
-		return nil, err
+		return nil, 0, err
 	}
-	if len(rest) != 2 {
-		return nil, errAnswer
+	if len(rest) != 1 {
+		return nil, 0, errAnswer
 	}
 	raw, err := text(rest[0])
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	sids, err := text(rest[1])
+	found, pointed, err := decode(r.Key, raw)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	list := decoder{rest: sids}
-	var former []string
-	if sids != "" {
-		former = list.former()
-	}
-	d := decoder{rest: string(r.Key[:]) + raw}
-	e := d.endedSession("", time.Time{})
-	if d.short || list.short {
-		return nil, errDamaged
-	}
-	return &store.Record{
-		Key: e.Key, Issuer: e.Issuer, ClientID: e.ClientID, Subject: e.Subject, SID: e.SID, Former: former,
-	}, nil
+	return &found, pointed, nil
 }

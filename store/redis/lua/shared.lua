@@ -47,6 +47,14 @@ local function keep(key, till)
   if left < 0 or clock() + left < till then redis.call('PEXPIREAT', key, till) end
 end
 
+-- point adds a tag to the pointers from the sids of a session, which are the keys from one on, and keeps them.
+local function point(keys, from, tag, till)
+  for i = from, #keys do
+    redis.call('SADD', keys[i], tag)
+    keep(keys[i], tonumber(till))
+  end
+end
+
 -- leave_mark sets an end mark, in the list of what expires too, and never makes Redis keep it for a shorter time. before
 -- is the mark that is there, if any.
 local function leave_mark(list, key, member, before, marked, expiry, till)
