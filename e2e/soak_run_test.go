@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 )
@@ -88,7 +87,7 @@ func soaked(t *testing.T, st stage, each time.Duration, program string) *report 
 		n.Own()
 	}
 	s := newSoak(t, url, st.replicas, 20_000)
-	s.lossy, s.alone, s.fails = st.lossy, st.replicas == 1, strings.HasPrefix(st.name, "redis ")
+	s.lossy, s.alone, s.fails = st.lossy, st.replicas == 1, st.masters > 0
 	atOnce := 8
 	if program != "" {
 		s.apart(program)
@@ -99,6 +98,9 @@ func soaked(t *testing.T, st stage, each time.Duration, program string) *report 
 	s.run()
 	began := time.Now()
 	s.began = began
+	if st.masters > 0 {
+		s.watchMasters(nodes, st.masters)
+	}
 	wait := s.crowd(atOnce)
 	s.haunt(time.Now().Add(each/2), append(troubles[:len(troubles):len(troubles)], s.killed()))
 	for _, g := range s.gs {
