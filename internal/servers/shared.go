@@ -26,6 +26,8 @@ type T interface {
 type Group struct {
 	URL   string
 	Nodes []*Server
+
+	Sentinels []*Server // of [RedisSentinels]
 }
 
 // Shared is a group that the tests of a package share. The first Get starts it, and it runs until Close.
