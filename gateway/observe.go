@@ -33,7 +33,7 @@ func (h *Handler) checked(r *http.Request, surface string, began time.Time, s *s
 	if h.OnCheck == nil && h.Site.Tracer == nil {
 		return
 	}
-	result, reason := outcome(s, err)
+	result, reason := outcome(r, s, err)
 	if h.Site.Tracer != nil {
 		if surface == "verify" { // no pattern of a mux leads to some of its paths
 			span.Rename(r.Context(), web.MethodName(r), h.Site.Path("verify"))
@@ -47,7 +47,7 @@ func (h *Handler) checked(r *http.Request, surface string, began time.Time, s *s
 }
 
 // outcome returns the result of a decision, and its reason.
-func outcome(s *session.Session, err error) (result, reason string) {
+func outcome(r *http.Request, s *session.Session, err error) (result, reason string) {
 	switch {
 	case err == nil && ofToken(s):
 		return "allowed", "token"
@@ -55,6 +55,8 @@ func outcome(s *session.Session, err error) (result, reason string) {
 		return "allowed", "session"
 	case err == nil:
 		return "allowed", "public"
+	case web.Gone(r, err):
+		return "refused", "gone"
 	case errors.Is(err, errTooManyOpen):
 		return "unavailable", "busy"
 	case errors.Is(err, errNotSignedIn):

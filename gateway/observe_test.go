@@ -1,6 +1,8 @@
 package gateway_test
 
 import (
+	"context"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"sync"
@@ -70,5 +72,39 @@ func TestEveryDecisionIsTold(t *testing.T) {
 		}
 		told = nil
 		mu.Unlock()
+	}
+}
+
+// A browser that leaves while the store is read is no trouble of the store.
+func TestAClientThatLeftIsNotToldAsAStoreThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		gone bool
+		want gateway.Check
+	}{
+		{"it left", true, gateway.Check{Surface: "verify", Result: "refused", Reason: "gone"}},
+		{"it waits", false, gateway.Check{Surface: "verify", Result: "unavailable", Reason: "store"}},
+	} {
+		st := newStage(t)
+		b, _ := st.signIn(nil)
+		err := context.Canceled
+		st.store.Fails.Store(&err)
+		var told []gateway.Check
+		st.gateway.OnCheck = func(c gateway.Check) {
+			c.Took = 0
+			told = append(told, c)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if row.gone {
+			cancel()
+		}
+		r := httptest.NewRequestWithContext(ctx, "GET", st.Server.URL+"/auth/verify/x", nil)
+		r.Header.Set("Cookie", cookie(b))
+		st.Server.Config.Handler.ServeHTTP(httptest.NewRecorder(), r)
+		if !slices.Equal(told, []gateway.Check{row.want}) {
+			t.Errorf("%s: told %+v, want %+v", row.name, told, row.want)
+		}
 	}
 }

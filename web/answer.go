@@ -218,6 +218,11 @@ func (s *Site) run(h HandlerFunc, methods []string, w *responseWriter, r *http.R
 	return h(w, r)
 }
 
+// Gone reports whether a request failed because its client has left.
+func Gone(r *http.Request, err error) bool {
+	return errors.Is(err, context.Canceled) && r.Context().Err() != nil
+}
+
 // failureOf turns any error into a failure, and logs it.
 func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	f, ok := errors.AsType[*Failure](err)
@@ -227,7 +232,7 @@ func (s *Site) failureOf(r *http.Request, err error) *Failure {
 	}
 	level, event := slog.LevelInfo, "request_refused"
 	switch {
-	case f.Event == "" && f.Status >= 500 && errors.Is(f.Err, context.Canceled) && r.Context().Err() != nil:
+	case f.Event == "" && f.Status >= 500 && Gone(r, f):
 		event = "client_gone" // nobody reads the answer, and nobody has to act
 	case f.Warn && f.Status < 500:
 		level = slog.LevelWarn

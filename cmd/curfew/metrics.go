@@ -176,8 +176,9 @@ func surfaces() []string { return []string{"verify", "ext_authz", "proxy", "requ
 func checkOutcomes() []outcome {
 	return []outcome{{"allowed", "session"}, {"allowed", "token"}, {"allowed", "public"}, {"signed_out", "session"},
 		{"signed_out", "step_up"}, {"refused", "policy"}, {"refused", "token"}, {"refused", "host"}, {"refused", "origin"},
-		{"refused", "identity"}, {"refused", "request"}, {"refused", "route"}, {"unavailable", "store"},
-		{"unavailable", "provider"}, {"unavailable", "assertion"}, {"unavailable", "busy"}, {"failed", "internal"}}
+		{"refused", "identity"}, {"refused", "request"}, {"refused", "route"}, {"refused", "gone"},
+		{"unavailable", "store"}, {"unavailable", "provider"}, {"unavailable", "assertion"}, {"unavailable", "busy"},
+		{"failed", "internal"}}
 }
 
 // signInOutcomes returns what may become of a sign-in; see package login.

@@ -91,7 +91,8 @@ func (Silent) Expired(context.Context, []store.Record) error { return nil }
 // Store is a store that can be away: then nothing is found, created or ended.
 type Store struct {
 	store.Store
-	Away atomic.Bool
+	Away  atomic.Bool
+	Fails atomic.Pointer[error] // what Find answers, unless nil
 }
 
 // ErrAway is what a Store answers while it is away.
@@ -101,6 +102,9 @@ var ErrAway = errors.New("the disk is gone")
 func (s *Store) Find(ctx context.Context, k store.Key, now time.Time) (store.Record, error) {
 	if s.Away.Load() {
 		return store.Record{}, ErrAway
+	}
+	if err := s.Fails.Load(); err != nil {
+		return store.Record{}, *err
 	}
 	return s.Store.Find(ctx, k, now)
 }
