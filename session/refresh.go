@@ -221,6 +221,10 @@ func (m *Manager) exchange(ctx context.Context, s *Session, failedBefore, use bo
 		cause == store.CauseRefreshRejected && newer.AccessToken != s.Tokens.AccessToken:
 		m.orphan(ctx, s, newer)
 	}
+	if n := len(s.Tokens.Inherited); n > 0 && cause == store.CauseRefreshRejected {
+		earlier := s.Tokens.Inherited
+		m.orphan(ctx, s, Tokens{RefreshToken: earlier[n-1], Inherited: earlier[:n-1], Offline: s.Tokens.Offline})
+	}
 	return nil, store.ErrNotFound
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -170,6 +171,24 @@ func TestARejectedRefreshTokenEndsTheSession(t *testing.T) {
 		b.want(b.m, bearer, store.ErrNotFound)
 		if cause := <-ended; cause != store.CauseRefreshRejected {
 			t.Errorf("cause %q", cause)
+		}
+		if len(p.orphaned) != 0 {
+			t.Errorf("%d tokens to revoke, and the provider has rejected the only one", len(p.orphaned))
+		}
+	})
+}
+
+// The provider has rejected the session's own refresh token, and not those of the sessions before it.
+func TestWhatARejectedSessionInheritedIsHandedBack(t *testing.T) {
+	t.Parallel()
+	p := &provider{answer: session.ErrRefreshRejected}
+	bubble(t, p.config(), func(b *bench) {
+		bearer, _ := b.signIn(session.Tokens{AccessToken: "old", RefreshToken: "rt", Expires: b.m.Now(), Offline: true,
+			Inherited: []string{"rt-2", "rt-1"}})
+		b.want(b.m, bearer, store.ErrNotFound)
+		if len(p.orphaned) != 1 || p.orphaned[0].RefreshToken != "rt-1" || !p.orphaned[0].Offline ||
+			!slices.Equal(p.orphaned[0].Inherited, []string{"rt-2"}) {
+			t.Errorf("handed back: %+v", p.orphaned)
 		}
 	})
 }
