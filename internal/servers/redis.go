@@ -86,6 +86,7 @@ func RedisSentinels(t T, args ...string) *Group {
 	t.Helper()
 	program := find(t, "redis-sentinel", getRedis)
 	g := RedisReplicas(t, 2, args...)
+	var sentinels []*Server
 	var addrs []string
 	for range 3 {
 		s := newServer(t, "", "Sentinel ID is", syscall.SIGTERM)
@@ -99,9 +100,9 @@ func RedisSentinels(t T, args ...string) *Group {
 			}
 			return []string{program, file}
 		})
-		g.Sentinels, addrs = append(g.Sentinels, s), append(addrs, s.Addr())
+		sentinels, addrs = append(sentinels, s), append(addrs, s.Addr())
 	}
-	for _, s := range g.Sentinels { // before that they cannot elect a master
+	for _, s := range sentinels { // before that they cannot elect a master
 		s.await("info sentinel", "slaves=2,sentinels=3")
 	}
 	g.URL = "redis+sentinel://" + strings.Join(addrs, ",") + "/main"

@@ -26,8 +26,6 @@ type T interface {
 type Group struct {
 	URL   string
 	Nodes []*Server
-
-	Sentinels []*Server // of [RedisSentinels]
 }
 
 // Shared is a group that the tests of a package share. The first Get starts it, and it runs until Close.
