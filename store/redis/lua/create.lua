@@ -12,7 +12,7 @@ for i = 6, pointers - 1 do
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'exists' end
 for i = 2, 5 do redis.call('ZCARD', KEYS[i]) end -- if a key cannot be used, fail before anything is written
-for i = pointers, #KEYS do redis.call('SCARD', KEYS[i]) end
+point(KEYS, pointers, ARGV[13], ARGV[14]) -- first: without its session, a pointer does no harm
 local v = ARGV[4]
 redis.call('SET', KEYS[1], v, 'PXAT', ARGV[8])
 redis.call('ZADD', KEYS[2], ARGV[5], hint(v) .. ARGV[6] .. ARGV[7])
@@ -20,5 +20,4 @@ redis.call('ZADD', KEYS[3], 0, hint(v) .. ARGV[7])
 redis.call('ZADD', KEYS[5], 0, ARGV[6])
 keep(KEYS[3], tonumber(ARGV[9]))
 list_former(KEYS[4], ARGV[7], v, tonumber(ARGV[9]))
-point(KEYS, pointers, ARGV[13], ARGV[14])
 return 'created'

@@ -13,7 +13,7 @@ for i = 6, pointers - 1 do
   if at and tonumber(at) >= tonumber(ARGV[3]) then return 'ended' end
 end
 for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end -- if a key cannot be used, fail before anything is written
-for i = pointers, #KEYS do redis.call('SCARD', KEYS[i]) end
+point(KEYS, pointers, ARGV[13], ARGV[14]) -- first: without its session, a pointer does no harm
 local new = string.sub(ARGV[4], 1, 42) .. string.sub(v, 43, 50) .. string.sub(ARGV[4], 51)
 redis.call('SET', KEYS[1], new, 'PXAT', ARGV[8])
 redis.call('ZADD', KEYS[2], ARGV[5], hint(new) .. ARGV[6] .. ARGV[7])
@@ -29,5 +29,4 @@ former(v, function(hint)
   if not stays[hint] then redis.call('ZREM', KEYS[4], hint .. ARGV[7]) end
 end)
 list_former(KEYS[4], ARGV[7], new, tonumber(ARGV[9]))
-point(KEYS, pointers, ARGV[13], ARGV[14])
 return 'updated'

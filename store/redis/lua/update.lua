@@ -15,7 +15,7 @@ if tonumber(ARGV[5]) > pointed(v) then
   till = struct.pack('>i8', tonumber(ARGV[9]))
 end
 for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end -- if a key cannot be used, fail before anything is written
-for i = 5, #KEYS do redis.call('SCARD', KEYS[i]) end
+point(KEYS, 5, ARGV[10], ARGV[11]) -- first: without its session, a pointer does no harm
 local new = string.sub(v, 1, 1) .. string.sub(ARGV[3], 2, 33) .. till .. string.sub(ARGV[3], 42, 42)
   .. string.sub(v, 43, payload_at(v) - 1) .. ARGV[4]
 redis.call('SET', KEYS[1], new, 'PXAT', ARGV[7])
@@ -24,5 +24,4 @@ redis.call('SET', KEYS[1], new, 'PXAT', ARGV[7])
 redis.call('ZADD', KEYS[2], 'LT', ARGV[5], hint(v) .. ARGV[6])
 keep(KEYS[3], tonumber(ARGV[8]))
 if payload_at(v) > 63 + names_length(v) then keep(KEYS[4], tonumber(ARGV[8])) end
-point(KEYS, 5, ARGV[10], ARGV[11])
 return {'updated'}
