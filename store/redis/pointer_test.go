@@ -23,7 +23,6 @@ func TestOnOneServerASessionIsWrittenTogetherWithItsPointers(t *testing.T) {
 	backend := open(t, s.URL, patient())
 	c := adminOf(t, s)
 	now := store.Time(time.Now())
-	mustCreate(t, backend, recordOf("nobody", "none", now), now) // the script is known
 	r := recordOf("alice", "s1", now)
 	next := r
 	next.SID, next.Former = "s2", []string{"s1"}
@@ -112,10 +111,17 @@ func TestASessionWhosePointerAFailoverHasLostIsDeadAfterALogoutByItsSID(t *testi
 	idle, used := sign(backend, "idle"), sign(backend, "used")
 	for _, r := range []store.Record{named, updated, renamed, used} {
 		if err := find(r, now); err != nil {
-			t.Errorf("%s, whom nobody has signed out: %v", r.Subject, err)
+			t.Errorf("%s was not signed out, and is not found: %v", r.Subject, err)
 		}
 		lose(r)
 	}
+	changed := sign(backend, "changed")
+	former := changed
+	changed.SID, changed.Former = "the new sid", []string{former.SID}
+	if err := backend.Rename(t.Context(), changed, now, now); err != nil {
+		t.Errorf("a Rename while no replica answers: %v", err)
+	}
+	lose(former)
 	// Its pointer was acknowledged for two hours, and the one for longer is not.
 	renewed.IdleExpires, renewed.Expires = now.Add(4*time.Hour), now.Add(4*time.Hour)
 	if err := backend.Update(t.Context(), renewed, now); err != nil {
@@ -131,8 +137,11 @@ func TestASessionWhosePointerAFailoverHasLostIsDeadAfterALogoutByItsSID(t *testi
 	replicated(t, own)
 	bySID(used, 1)
 	// Nobody has used these since.
-	for _, r := range []store.Record{named, updated, renamed} {
+	for _, r := range []store.Record{named, updated, renamed, former} {
 		bySID(r, 0)
+	}
+	if err := find(changed, now.Add(2*time.Second)); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Find after a logout by a sid that the session had before: %v", err)
 	}
 	if err := find(named, now.Add(2*time.Second)); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Find after a logout by the sid: %v", err)

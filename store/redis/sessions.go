@@ -65,7 +65,7 @@ func (s *Store) Admit(ctx context.Context, r store.Record, issued, now time.Time
 // Rename implements [store.Store]. As in Create the pointer comes first. It waits for replicas, since a session whose
 // new sid is lost in a failover lives on under its old one. But as with pointers, a missing replica keeps nobody out.
 func (s *Store) Rename(ctx context.Context, r store.Record, began, now time.Time) error {
-	if s.cluster { // the session may be one that is only alive if no logout has missed it
+	if s.cluster { // a logout may have missed the session: Find sees to that
 		if _, err := s.Find(ctx, r.Key, now); err != nil {
 			return err
 		}
@@ -136,18 +136,20 @@ func (s *Store) writeSession(
 	return err
 }
 
-// sidsOf returns the sids that name r.
-func sidsOf(r *store.Record) []string {
+// sidNames returns the names of the sids that name r.
+func sidNames(r *store.Record) (names []name) {
 	if r.SID == "" {
 		return nil
 	}
-	return append([]string{r.SID}, r.Former...)
+	for _, sid := range append([]string{r.SID}, r.Former...) {
+		names = append(names, sidName(r.Issuer, r.ClientID, sid))
+	}
+	return names
 }
 
 // pointers are the keys of the pointers from the sids of a session.
 func (s *Store) pointers(r *store.Record) (keys []string) {
-	for _, text := range sidsOf(r) {
-		sid := sidName(r.Issuer, r.ClientID, text)
+	for _, sid := range sidNames(r) {
 		keys = append(keys, s.named(sid[0], keyPointer, sid[:]))
 	}
 	return keys
@@ -177,10 +179,9 @@ const unpointed = 0
 // Update writes the pointers again.
 func (s *Store) point(ctx context.Context, r *store.Record, began string) (int64, error) {
 	pointed := pointedUntil(r)
-	for i, pointer := range s.pointers(r) {
-		sid := sidName(r.Issuer, r.ClientID, sidsOf(r)[i])
+	for _, sid := range sidNames(r) {
 		b := bucket(sid[0])
-		c := call{s.scripts.point, []string{s.named(b, keyMark, sid[:]), pointer},
+		c := call{s.scripts.point, []string{s.named(b, keyMark, sid[:]), s.named(b, keyPointer, sid[:])},
 			[]string{began, tagNumber(r.Key[:4]), keptUntil(r), s.key(b, ""), s.traceLife()}}
 		tooFew, err := s.writeOne(ctx, b, c, pointed != unpointed)
 		if err != nil {
@@ -200,8 +201,7 @@ func (s *Store) missed(ctx context.Context, r *store.Record, pointed int64, now 
 		return true, nil
 	}
 	var commands []rueidis.Completed
-	for _, text := range sidsOf(r) {
-		sid := sidName(r.Issuer, r.ClientID, text)
+	for _, sid := range sidNames(r) {
 		commands = append(commands, s.client.B().Get().Key(s.named(sid[0], keyMark, sid[:])).Build())
 	}
 	for _, result := range s.do(ctx, commands) {
@@ -246,10 +246,7 @@ func marksFor(r *store.Record) (ofSubject, ofSIDs []name) {
 	if r.SID == "" {
 		return []name{subjectMark(r), bareMark(r)}, nil
 	}
-	for _, sid := range sidsOf(r) {
-		ofSIDs = append(ofSIDs, sidName(r.Issuer, r.ClientID, sid))
-	}
-	return []name{subjectMark(r)}, ofSIDs
+	return []name{subjectMark(r)}, sidNames(r)
 }
 
 // Find implements [store.Store].
@@ -331,14 +328,15 @@ func (s *Store) replace(
 	end := runsOut(r)
 	keys := []string{s.named(b, keySession, r.Key[:]), s.key(b, keyExpiry), s.named(b, keyIndex, r.Key[:4]),
 		s.named(b, keyFormer, r.Key[:4])}
-	args := []string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
-		until(end, marginFor(r)), until(end, margin+marginFor(r)), "", tagNumber(r.Key[:4]), ""}
+	till, kept := "", ""
 	if renewed != nil {
-		args[8], args[10] = strconv.FormatInt(pointed, 10), keptUntil(renewed)
+		till, kept = strconv.FormatInt(pointed, 10), keptUntil(renewed)
 		if !s.cluster {
 			keys = append(keys, s.pointers(renewed)...)
 		}
 	}
+	args := []string{decimal(now), string(old), string(head(&next, 0)), string(r.Payload), decimal(end), string(r.Key[:]),
+		until(end, marginFor(r)), until(end, margin+marginFor(r)), till, tagNumber(r.Key[:4]), kept}
 	answer, err := s.run(ctx, call{s.scripts.update, keys, args})
 	if err != nil {
 		return nil, 0, err
